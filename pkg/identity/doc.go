@@ -1,0 +1,12 @@
+// Package identity says who is calling, inside the product (design.md section 6, "Who calls").
+//
+// Two kinds of short-lived EdDSA tokens travel with every RPC. A user token names the person or
+// key on whose behalf the call is made, with workspace and role; only the gateway signs it, and
+// services pass it on unchanged. A caller token names the service that makes this very call and
+// the one it is meant for; the calling service signs it with its own key. Both live 60 seconds.
+//
+// Keys come from one JSON file per process: public keys of all services, private keys of those
+// the process runs. Several keys per service allow rotation.
+//
+// Depends on golang-jwt v5 and on pkg/seal for writing files; on no transport.
+package identity

@@ -1,0 +1,207 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Life of the tokens. A user token must outlast the request it was made for, a caller token one
+// connection attempt.
+const (
+	TokenLife   = 60 * time.Second
+	callerReuse = 30 * time.Second
+	leeway      = 5 * time.Second
+	// maxToken bounds a token that is looked at. Ours are below 700 bytes, with the longest labels.
+	maxToken = 4096
+)
+
+// The two kinds of tokens differ in type and audience, so that neither passes for the other.
+const (
+	userType     = "devpilot-user+jwt"
+	callerType   = "devpilot-caller+jwt"
+	userAudience = "devpilot"
+)
+
+// ErrInvalid is in every error of a Verifier. The rest of the error is for logs.
+var ErrInvalid = errors.New("identity: token not valid")
+
+// ErrExpired is in the error, beside ErrInvalid, of a token that was good once.
+var ErrExpired = errors.New("identity: token expired")
+
+type userClaims struct {
+	jwt.RegisteredClaims
+	Kind      SubjectKind `json:"knd"`
+	Label     string      `json:"lbl,omitempty"`
+	Workspace string      `json:"wsp,omitempty"`
+	Role      string      `json:"rol,omitempty"`
+	RequestID string      `json:"rid,omitempty"`
+}
+
+// Signer signs as one service. Safe for concurrent use.
+type Signer struct {
+	service string
+	key     key
+	now     func() time.Time
+
+	mu     sync.Mutex
+	caller map[string]cachedToken // by target service; a handful, never evicted
+}
+
+type cachedToken struct {
+	token string
+	until time.Time
+}
+
+// NewSigner makes a signer for a service whose private key is held.
+func NewSigner(keys *Keys, service string) (*Signer, error) {
+	k, err := keys.signing(service)
+	if err != nil {
+		return nil, err
+	}
+	return &Signer{service: service, key: k, now: time.Now, caller: map[string]cachedToken{}}, nil
+}
+
+// SignUser makes a user token. Only the gateway may.
+func (s *Signer) SignUser(id Identity) (string, error) {
+	if s.service != Gateway {
+		return "", fmt.Errorf("identity: service %q may not sign for users", s.service)
+	}
+	if id.Subject == "" || !id.SubjectKind.valid() {
+		return "", fmt.Errorf("identity: subject %q of kind %q", id.Subject, id.SubjectKind)
+	}
+	c := userClaims{
+		RegisteredClaims: s.registered(userAudience),
+		Kind:             id.SubjectKind, Label: id.Label, Workspace: id.Workspace, RequestID: id.RequestID,
+	}
+	c.Subject = id.Subject
+	if id.Role != RoleNone {
+		c.Role = id.Role.String()
+	}
+	return s.sign(userType, c)
+}
+
+// SignCaller makes (or reuses, for 30 s) the token by which this service calls target.
+func (s *Signer) SignCaller(target string) (string, error) {
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.caller[target]; ok && now.Before(c.until) {
+		return c.token, nil
+	}
+	token, err := s.sign(callerType, s.registered(target))
+	if err != nil {
+		return "", err
+	}
+	s.caller[target] = cachedToken{token: token, until: now.Add(callerReuse)}
+	return token, nil
+}
+
+func (s *Signer) registered(audience string) jwt.RegisteredClaims {
+	now := s.now()
+	return jwt.RegisteredClaims{
+		Issuer: s.service, Audience: jwt.ClaimStrings{audience},
+		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(TokenLife)),
+	}
+}
+
+func (s *Signer) sign(typ string, c jwt.Claims) (string, error) {
+	t := jwt.NewWithClaims(jwt.SigningMethodEdDSA, c)
+	t.Header["typ"] = typ
+	t.Header["kid"] = s.key.id
+	signed, err := t.SignedString(s.key.private)
+	if err != nil {
+		return "", fmt.Errorf("identity: sign: %w", err)
+	}
+	return signed, nil
+}
+
+// Verifier checks the tokens that reach one service. Safe for concurrent use.
+type Verifier struct {
+	service string
+	keys    *Keys
+	now     func() time.Time
+}
+
+// NewVerifier makes a verifier for the service that receives the calls.
+func NewVerifier(keys *Keys, service string) *Verifier {
+	return &Verifier{service: service, keys: keys, now: time.Now}
+}
+
+// User verifies a user token: signed by the gateway's key, for this product, not expired. Errors
+// wrap ErrInvalid, and ErrExpired where only time has passed.
+func (v *Verifier) User(token string) (Identity, error) {
+	var c userClaims
+	if err := v.parse(token, userType, userAudience, &c, func() string { return Gateway }); err != nil {
+		return Identity{}, err
+	}
+	id := Identity{Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: c.Workspace, RequestID: c.RequestID}
+	if id.Subject == "" || !c.Kind.valid() || c.Issuer != Gateway {
+		return Identity{}, fmt.Errorf("%w: incomplete claims", ErrInvalid)
+	}
+	if c.Role != "" {
+		role, err := ParseRole(c.Role)
+		if err != nil {
+			return Identity{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		id.Role = role
+	}
+	return id, nil
+}
+
+// Caller verifies a caller token: signed by the key of the service it names, meant for this
+// service, not expired; it returns the caller's name. Errors wrap ErrInvalid.
+func (v *Verifier) Caller(token string) (string, error) {
+	var c jwt.RegisteredClaims
+	if err := v.parse(token, callerType, v.service, &c, func() string { return c.Issuer }); err != nil {
+		return "", err
+	}
+	return c.Issuer, nil
+}
+
+// parse checks everything that the two kinds share. issuer is asked after the claims were read and
+// before the signature is checked: it says whose keys count.
+func (v *Verifier) parse(token, typ, audience string, claims jwt.Claims, issuer func() string) error {
+	if token == "" || len(token) > maxToken {
+		return fmt.Errorf("%w: length %d", ErrInvalid, len(token))
+	}
+	parser := jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodEdDSA.Alg()}),
+		jwt.WithAudience(audience), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+		jwt.WithLeeway(leeway), jwt.WithTimeFunc(v.now), jwt.WithStrictDecoding(),
+	)
+	parsed, err := parser.ParseWithClaims(token, claims, func(t *jwt.Token) (any, error) {
+		if t.Header["typ"] != typ {
+			return nil, fmt.Errorf("type %v, not %s", t.Header["typ"], typ)
+		}
+		kid, _ := t.Header["kid"].(string)
+		pub, ok := v.keys.verifying(issuer(), kid)
+		if !ok {
+			return nil, fmt.Errorf("no key %q of service %q", kid, issuer())
+		}
+		return pub, nil
+	})
+	if err != nil {
+		if errors.Is(err, jwt.ErrTokenExpired) && !errors.Is(err, jwt.ErrTokenSignatureInvalid) {
+			return fmt.Errorf("%w: %w: %w", ErrInvalid, ErrExpired, err)
+		}
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return v.checkLife(parsed)
+}
+
+// checkLife refuses tokens that claim to live longer than ours do, and those without a time of issue.
+func (v *Verifier) checkLife(t *jwt.Token) error {
+	iat, err := t.Claims.GetIssuedAt()
+	if err != nil || iat == nil {
+		return fmt.Errorf("%w: no time of issue", ErrInvalid)
+	}
+	exp, err := t.Claims.GetExpirationTime()
+	if err != nil || exp == nil || exp.Sub(iat.Time) > TokenLife {
+		return fmt.Errorf("%w: lives too long", ErrInvalid)
+	}
+	return nil
+}
