@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	canaryStream  = "DEVPILOT_CANARY"
+	canarySubject = "devpilot.canary.v1"
+	// canaryStrikes is how many failed canary writes in a row call for a restart: one may be
+	// a disk that was busy. A stream that reports a write error needs no second look.
+	canaryStrikes = 2
+	maxRestartGap = time.Minute
+)
+
+// errStreamBlocked says that a stream met a write error. It stays blocked until a restart, even
+// when the disk has room again (design.md section 4).
+var errStreamBlocked = errors.New("a stream is blocked by a write error")
+
+// canary proves every few seconds that a write reaches the disk and that no stream is blocked.
+type canary struct {
+	n        *NATS
+	strikes  int
+	gap      time.Duration
+	notUntil time.Time
+}
+
+func newCanary(n *NATS) *canary { return &canary{n: n, gap: n.cfg.CanaryInterval} }
+
+func (c *canary) run(ctx context.Context) {
+	tick := time.NewTicker(c.n.cfg.CanaryInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.step(ctx)
+		}
+	}
+}
+
+// step checks once and, when the server needs it, restarts it in place. Restarts that do not help
+// come at growing gaps.
+func (c *canary) step(ctx context.Context) {
+	err := c.check(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil {
+		c.strikes, c.gap = 0, c.n.cfg.CanaryInterval
+		c.n.setHealth(nil)
+		return
+	}
+	c.n.setHealth(err)
+	c.strikes++
+	if !errors.Is(err, errStreamBlocked) && c.strikes < canaryStrikes {
+		c.n.cfg.Logger.Warn("nats canary failed", "err", err)
+		return
+	}
+	if outOfLimits(err) || time.Now().Before(c.notUntil) {
+		return
+	}
+	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", "err", err, "attempt", c.n.Restarts()+1)
+	c.gap = min(2*c.gap, maxRestartGap)
+	c.notUntil = time.Now().Add(c.gap)
+	if err := c.n.Restart(ctx); err != nil {
+		c.n.setHealth(err)
+		c.n.cfg.Logger.Error("embedded nats server did not restart", "err", err)
+		return
+	}
+	c.strikes = 0
+	c.step(ctx)
+}
+
+// outOfLimits tells a store that has reached MaxStore, which a restart does not mend.
+func outOfLimits(err error) bool {
+	var api *jetstream.APIError
+	const insufficientResources, storageExceeded = 10023, 10047
+	return errors.As(err, &api) && (api.ErrorCode == insufficientResources || api.ErrorCode == storageExceeded)
+}
+
+// check writes one synced message and asks the server whether any stream met a write error.
+func (c *canary) check(ctx context.Context) error {
+	srv, err := c.n.server()
+	if err != nil {
+		return err
+	}
+	if h := srv.Healthz(&server.HealthzOptions{}); h.Error != "" {
+		return fmt.Errorf("%w: %s", errStreamBlocked, h.Error)
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.n.cfg.CanaryTimeout)
+	defer cancel()
+	return writeCanary(ctx, srv)
+}
+
+func writeCanary(ctx context.Context, srv *server.Server) error {
+	// A connection of its own each time costs microseconds in process and never carries
+	// state over a restart.
+	nc, err := nats.Connect("", nats.InProcessServer(srv), nats.Name("devpilot-canary"), nats.NoReconnect())
+	if err != nil {
+		return fmt.Errorf("connect the canary: %w", err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return fmt.Errorf("connect the canary: %w", err)
+	}
+	stamp := []byte(time.Now().UTC().Format(time.RFC3339Nano))
+	_, err = js.Publish(ctx, canarySubject, stamp, jetstream.WithRetryAttempts(0))
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		_, err = js.CreateStream(ctx, jetstream.StreamConfig{
+			Name: canaryStream, Subjects: []string{canarySubject}, Description: "proves that writes reach the disk",
+			Storage: jetstream.FileStorage, MaxMsgs: 1, Discard: jetstream.DiscardOld,
+		})
+		if err != nil {
+			return fmt.Errorf("create the canary's stream: %w", err)
+		}
+		_, err = js.Publish(ctx, canarySubject, stamp, jetstream.WithRetryAttempts(0))
+	}
+	if err != nil {
+		return fmt.Errorf("write the canary: %w", err)
+	}
+	return nil
+}

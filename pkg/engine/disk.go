@@ -1,0 +1,68 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// lockDir takes an exclusive lock on dir for the life of the process. The kernel lets go of it
+// when the process dies, however it dies, so that a kill -9 leaves nothing to clean up.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("engine: open the store's lock file: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		closeErr := f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w: %s", ErrStoreInUse, dir)
+		}
+		return nil, errors.Join(fmt.Errorf("engine: lock the store directory: %w", err), closeErr)
+	}
+	return f, nil
+}
+
+// computeMaxStore is what the store uses already plus what is free on its volume, less the
+// reserve (at most half of the free space, so that a small disk still works).
+func computeMaxStore(dir string, reserve int64) (int64, error) {
+	free, err := freeBytes(dir)
+	if err != nil {
+		return 0, err
+	}
+	used, err := usedBytes(dir)
+	if err != nil {
+		return 0, err
+	}
+	return used + free - min(reserve, free/2), nil
+}
+
+func freeBytes(dir string) (int64, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("engine: free space of %s: %w", dir, err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil //nolint:unconvert // the fields' types differ between systems
+}
+
+func usedBytes(dir string) (int64, error) {
+	var sum int64
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		sum += info.Size()
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("engine: size of %s: %w", dir, err)
+	}
+	return sum, nil
+}
