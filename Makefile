@@ -27,7 +27,64 @@ endef
 $(foreach t,$(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_GATEWAY) $(PROTOC_GEN_OPENAPI) $(GOLANGCI) $(GOTESTSUM),$(eval $(call tool,$(t))))
 stamp = $(TOOLS)/.$(subst /,_,$(1))
 
+
+# The list of modules comes from the workspace, never from a list kept by hand.
+MODULES = $(shell go list -m -f '{{.Dir}}')
+PACKAGES = $(addsuffix /...,$(MODULES))
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/ops.Version=$(VERSION)
+BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
+
+.PHONY: needs
+needs: ## Install what building and testing need (git, redis-server), saying so
+	@.ci/needs
+
+.PHONY: build
+build: ## Build all programs into bin/
+	@.ci/needs git
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator
+
+.PHONY: run
+run: build ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)
+	@exec bin/devpilot $(if $(DEVPILOT_BITBUCKET_CLIENT_ID),,--emulator) $(ARGS)
+
 .PHONY: generate
-generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) ## Generate Go from the protos
+generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos
 	buf lint
-	rm -rf proto/gen && buf generate --template proto/buf.gen.yaml
+	buf generate --template proto/buf.gen.yaml
+
+.PHONY: fmt
+fmt: $(call stamp,$(GOLANGCI)) ## Format the code
+	buf format -w proto/devpilot
+	golangci-lint fmt $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
+
+.PHONY: lint
+lint: $(call stamp,$(GOLANGCI)) ## Run the linters
+	golangci-lint run $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
+
+.PHONY: check
+check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Prove that generated code, go.mod files, layers and formatting are up to date
+	.ci/check
+
+.PHONY: test
+test: needs check lint test-go ## Everything a change must pass
+
+.PHONY: test-go
+test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
+	@.ci/needs
+	gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: bench
+bench: ## Run the benchmarks and print their tables
+	@.ci/needs
+	go test -run '^$$' -bench . -benchtime 2s $(PACKAGES)
+
+.PHONY: tidy
+tidy: ## Tidy every module after changing dependencies
+	.ci/modules
+	for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy) || exit 1; done
+
+.PHONY: clean
+clean: ## Remove what was built; data in .devpilot stays
+	rm -rf bin
