@@ -1,0 +1,122 @@
+package bitbucket
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// EventPush is the event key of pushes (bitbucket.md section 6.4).
+const EventPush = "repo:push"
+
+// Hook is a webhook subscription on a repository (bitbucket.md section 6.3).
+type Hook struct {
+	UUID           string // normalised
+	Description    string
+	URL            string
+	Active         bool
+	Events         []string // in no particular order
+	SecretSet      bool     // some secret is set; which one cannot be known
+	HistoryEnabled bool     // Bitbucket keeps the request log
+	ReadOnly       bool
+	CreatedAt      time.Time
+}
+
+// HookInput is what a create or an update sends. An update is a full replacement of all but the
+// secret (bitbucket.md section 6.2).
+type HookInput struct {
+	Description string
+	URL         string
+	Active      bool
+	Events      []string
+	Secret      seal.Secret // 1 to 128 characters; zero leaves it out: none on create, unchanged on update
+}
+
+type wireHook struct {
+	UUID           string   `json:"uuid"`
+	Description    string   `json:"description"`
+	URL            string   `json:"url"`
+	Active         bool     `json:"active"`
+	Events         []string `json:"events"`
+	SecretSet      bool     `json:"secret_set"`
+	HistoryEnabled bool     `json:"history_enabled"`
+	ReadOnly       bool     `json:"read_only"` // may be null
+	CreatedAt      wireTime `json:"created_at"`
+}
+
+func (w wireHook) hook() Hook {
+	return Hook{
+		UUID: NormalizeUUID(w.UUID), Description: w.Description, URL: w.URL, Active: w.Active, Events: w.Events,
+		SecretSet: w.SecretSet, HistoryEnabled: w.HistoryEnabled, ReadOnly: w.ReadOnly, CreatedAt: time.Time(w.CreatedAt),
+	}
+}
+
+// wireHookInput is the request body. The secret is the one place where a Secret is put on the wire
+// as text.
+type wireHookInput struct {
+	Description string   `json:"description"`
+	URL         string   `json:"url"`
+	Active      bool     `json:"active"`
+	Events      []string `json:"events"`
+	Secret      *string  `json:"secret,omitempty"`
+}
+
+func (in HookInput) wire() wireHookInput {
+	w := wireHookInput{Description: in.Description, URL: in.URL, Active: in.Active, Events: in.Events}
+	if !in.Secret.IsZero() {
+		secret := in.Secret.Reveal()
+		w.Secret = &secret
+	}
+	return w
+}
+
+// Hooks lists all webhooks of a repository, whoever made them, all pages. It needs the scope
+// `webhook` and an account that is admin of the repository. No sort is sent, as bitbucket.md section
+// 6.1 names none for this listing; one page nearly always holds them all.
+func (a *Account) Hooks(ctx context.Context, ref Ref) ([]Hook, error) {
+	k := call{route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks", query: listQuery("", "", "")}
+	l, err := list[wireHook](ctx, a, k, 0)
+	return mapListing(l, wireHook.hook).Values, err
+}
+
+// CreateHook adds a webhook. Bitbucket does not mind two of the same URL (field.md 0.5): list first.
+// It is not repeated by itself after a network error, as it may have been done.
+func (a *Account) CreateHook(ctx context.Context, ref Ref, in HookInput) (Hook, error) {
+	return a.writeHook(ctx, http.MethodPost, ref, ref.path()+"/hooks", in)
+}
+
+// UpdateHook replaces a webhook's settings; the secret only where the input holds one.
+func (a *Account) UpdateHook(ctx context.Context, ref Ref, hookUUID string, in HookInput) (Hook, error) {
+	return a.writeHook(ctx, http.MethodPut, ref, ref.path()+"/hooks/"+pathID(hookUUID), in)
+}
+
+func (a *Account) writeHook(ctx context.Context, method string, ref Ref, path string, in HookInput) (Hook, error) {
+	var w wireHook
+	k := call{method: method, route: RouteHooks, subject: ref.subject(), path: path, body: in.wire(), out: &w}
+	if err := a.do(ctx, k); err != nil {
+		return Hook{}, err
+	}
+	h := w.hook()
+	if !IsUUID(h.UUID) {
+		return Hook{}, a.client.bad(k, http.StatusOK, "the webhook has no UUID")
+	}
+	return h, nil
+}
+
+// Hook reads one webhook.
+func (a *Account) Hook(ctx context.Context, ref Ref, hookUUID string) (Hook, error) {
+	var w wireHook
+	k := call{method: http.MethodGet, route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks/" + pathID(hookUUID), out: &w}
+	if err := a.do(ctx, k); err != nil {
+		return Hook{}, err
+	}
+	return w.hook(), nil
+}
+
+// DeleteHook removes a webhook. One that is not there is an error of KindNotFound, which callers
+// take for done (bitbucket.md section 13).
+func (a *Account) DeleteHook(ctx context.Context, ref Ref, hookUUID string) error {
+	return a.do(ctx, call{method: http.MethodDelete, route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks/" + pathID(hookUUID)})
+}
