@@ -48,7 +48,8 @@ func (e *Error) GRPCStatus() *status.Status {
 
 // From reads any error as an *Error, and nil as nil: an *Error in err's tree as it is; a gRPC status decoded
 // back; context.DeadlineExceeded and context.Canceled; everything else as INTERNAL with a neutral
-// text. In all but the first case err stays as the cause.
+// text. err stays as the cause, except where a bare status of ours says no more than the error
+// made of it.
 func From(err error) *Error {
 	if err == nil {
 		return nil
@@ -80,6 +81,12 @@ func statusOf(err error) (*status.Status, bool) {
 	return st, st != nil && st.Code() != codes.OK
 }
 
+// isStatus reports whether err is a status itself, with nothing wrapped around it.
+func isStatus(err error) bool {
+	_, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // the outermost is meant
+	return ok
+}
+
 func fromStatus(st *status.Status, cause error) *Error {
 	var info *errdetails.ErrorInfo
 	var fields []Field
@@ -102,6 +109,9 @@ func fromStatus(st *status.Status, cause error) *Error {
 		e := fromCode(st, cause)
 		e.fields, e.retryAfter = fields, max(after, 0)
 		return e
+	}
+	if isStatus(cause) {
+		cause = nil
 	}
 	e := &Error{
 		reason: Reason(info.GetReason()), kind: kindOfCode(st.Code()), message: st.Message(),

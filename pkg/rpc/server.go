@@ -1,0 +1,127 @@
+package rpc
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	noopmetric "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	nooptrace "go.opentelemetry.io/otel/trace/noop"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"devpilot.io/bitbucket/pkg/identity"
+)
+
+// MaxMessage bounds requests and answers, in bytes.
+const MaxMessage = 8 << 20
+
+// ServerConfig is what NewServer needs.
+type ServerConfig struct {
+	Service string         // own name: the audience of caller tokens, a label of metrics
+	Keys    *identity.Keys // public keys of all callers
+	Policy  Policy
+	Logger  *slog.Logger
+
+	Registerer     prometheus.Registerer // nil: metrics are not exported
+	TracerProvider trace.TracerProvider  // nil: no traces
+	// Health is registered on the server; nil makes one that stays NOT_SERVING. Set its status
+	// through [SetServing].
+	Health *health.Server
+	// Options are appended; for tests and tuning, not for interceptors.
+	Options []grpc.ServerOption
+}
+
+// NewServer makes a server with the full chain and the health service, which starts NOT_SERVING.
+// Register the services on it, call [CheckPolicy], then serve.
+func NewServer(cfg ServerConfig) (*grpc.Server, error) {
+	switch {
+	case cfg.Service == "":
+		return nil, errors.New("rpc: ServerConfig.Service is missing")
+	case cfg.Keys == nil:
+		return nil, errors.New("rpc: ServerConfig.Keys is missing")
+	case cfg.Logger == nil:
+		return nil, errors.New("rpc: ServerConfig.Logger is missing")
+	}
+	if err := cfg.Policy.checkCallers(cfg.Keys.Services()); err != nil {
+		return nil, err
+	}
+	metrics, err := newServerMetrics(cfg.Registerer, cfg.Service)
+	if err != nil {
+		return nil, err
+	}
+	// The order is style.md's; otel, the outermost, is a stats handler below.
+	layers := []layer{
+		requestContext,
+		accessLog(cfg.Logger, metrics),
+		mapErrors,
+		recovery,
+		deadlineGuard,
+		access(identity.NewVerifier(cfg.Keys, cfg.Service), cfg.Policy),
+		validation,
+	}
+	opts := append([]grpc.ServerOption{
+		grpc.StatsHandler(otelgrpc.NewServerHandler(otelOptions(cfg.TracerProvider)...)),
+		grpc.ChainUnaryInterceptor(unaryChain(layers)),
+		grpc.ChainStreamInterceptor(streamChain(layers)),
+		grpc.MaxRecvMsgSize(MaxMessage),
+		grpc.MaxSendMsgSize(MaxMessage),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
+		// Connections are renewed now and then, so that clients find replicas that were added.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+	}, cfg.Options...)
+	server := grpc.NewServer(opts...)
+	h := cfg.Health
+	if h == nil {
+		h = health.NewServer()
+	}
+	SetServing(h, false)
+	healthpb.RegisterHealthServer(server, h)
+	return server, nil
+}
+
+// SetServing sets the overall health status.
+func SetServing(h *health.Server, serving bool) {
+	s := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		s = healthpb.HealthCheckResponse_SERVING
+	}
+	h.SetServingStatus("", s)
+}
+
+// Stop lets running calls end for at most limit, then ends them. It returns when all handlers have
+// returned. It reports whether all ended by themselves.
+func Stop(server *grpc.Server, limit time.Duration) (graceful bool) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		server.GracefulStop()
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		server.Stop() // cancels the handlers' contexts; GracefulStop returns with it
+		<-done
+		return false
+	}
+}
+
+func otelOptions(tp trace.TracerProvider) []otelgrpc.Option {
+	if tp == nil {
+		tp = nooptrace.NewTracerProvider()
+	}
+	return []otelgrpc.Option{
+		otelgrpc.WithTracerProvider(tp),
+		otelgrpc.WithPropagators(Propagator()),
+		otelgrpc.WithMeterProvider(noopmetric.NewMeterProvider()), // our own metrics say the same
+	}
+}

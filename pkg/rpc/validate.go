@@ -1,0 +1,82 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"sync"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+)
+
+// workspaceID is the form of a workspace id, design.md section 2. It is checked for every request
+// before any handler builds a subject or key from it.
+var workspaceID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+// ValidWorkspace reports whether id has the form of a workspace id.
+func ValidWorkspace(id string) bool { return workspaceID.MatchString(id) }
+
+// validation checks what can be checked of any request: fields that the proto marks REQUIRED are
+// set, and a workspace has the form of one. Everything else is the handler's.
+func validation(ctx context.Context, c *call, next func(context.Context) error) error {
+	err := c.check(ctx, func(_ context.Context, msg any) error {
+		if m, ok := msg.(proto.Message); ok {
+			return validate(m)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return next(ctx)
+}
+
+func validate(m proto.Message) error {
+	r := m.ProtoReflect()
+	var missing []apierr.Option
+	var first string
+	for _, f := range requiredFields(r.Descriptor()) {
+		if !r.Has(f) {
+			if first == "" {
+				first = f.JSONName()
+			}
+			missing = append(missing, apierr.WithField(f.JSONName(), "is required"))
+		}
+	}
+	if len(missing) > 0 {
+		return apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("The field %q is required.", first), missing...)
+	}
+	if w, ok := m.(hasWorkspace); ok && w.GetWorkspace() != "" && !ValidWorkspace(w.GetWorkspace()) {
+		return apierr.InvalidArgument("workspace", "a workspace id has 1 to 63 lower-case letters, digits and hyphens, and does not begin with a hyphen")
+	}
+	return nil
+}
+
+var required sync.Map // protoreflect.MessageDescriptor → []protoreflect.FieldDescriptor, computed once
+
+// requiredFields lists the top-level fields marked REQUIRED. A bool cannot be told from its zero
+// value and is never missing; a number can: our required numbers count from 1.
+func requiredFields(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
+	if v, ok := required.Load(d); ok {
+		return v.([]protoreflect.FieldDescriptor)
+	}
+	var fields []protoreflect.FieldDescriptor
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		if f.Kind() == protoreflect.BoolKind && !f.HasPresence() {
+			continue
+		}
+		behaviors, _ := proto.GetExtension(f.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+		for _, b := range behaviors {
+			if b == annotations.FieldBehavior_REQUIRED {
+				fields = append(fields, f)
+			}
+		}
+	}
+	required.Store(d, fields)
+	return fields
+}
