@@ -3,10 +3,11 @@ package bitbucket
 import (
 	"context"
 	"net/http"
-	"net/mail"
 	"net/url"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/internal/author"
 )
 
 // Branch is a branch and its head (bitbucket.md section 5.1).
@@ -38,25 +39,11 @@ type wireCommit struct {
 
 func (w wireCommit) commit() Commit {
 	c := Commit{Hash: w.Hash, Message: w.Message, Time: time.Time(w.Date)}
-	c.AuthorName, c.AuthorEmail = SplitAuthor(w.Author.Raw)
+	c.AuthorName, c.AuthorEmail = author.Split(w.Author.Raw)
 	if c.AuthorName == "" && w.Author.User != nil {
 		c.AuthorName = w.Author.User.DisplayName
 	}
 	return c
-}
-
-// SplitAuthor splits git's author line, "Jane <jane@example.test>". What is not of that form is all
-// name.
-func SplitAuthor(raw string) (name, email string) {
-	raw = strings.TrimSpace(raw)
-	open := strings.LastIndexByte(raw, '<')
-	if open < 0 || !strings.HasSuffix(raw, ">") {
-		if _, err := mail.ParseAddress(raw); err == nil {
-			return raw, raw
-		}
-		return raw, ""
-	}
-	return strings.Trim(strings.TrimSpace(raw[:open]), `"`), strings.TrimSpace(raw[open+1 : len(raw)-1])
 }
 
 type wireBranch struct {
