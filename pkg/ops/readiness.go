@@ -1,0 +1,120 @@
+package ops
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// CheckTimeout bounds each readiness check.
+const CheckTimeout = time.Second
+
+// ErrDraining is why a process that shuts down is not ready.
+var ErrDraining = errors.New("shutting down")
+
+// Readiness gathers the checks of a process. Safe for concurrent use. The zero value is ready.
+type Readiness struct {
+	mu       sync.Mutex
+	checks   []namedCheck
+	draining atomic.Bool
+}
+
+type namedCheck struct {
+	name  string
+	check func(context.Context) error
+}
+
+// Result is the outcome of one check.
+type Result struct {
+	Name string
+	Err  error // nil: ready
+	Took time.Duration
+}
+
+// Add registers a check; nil from it means ready. It must respect its context.
+func (r *Readiness) Add(name string, check func(context.Context) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.checks = append(r.checks, namedCheck{name, check})
+}
+
+// Drain makes the process not ready for good: the first step of a shutdown.
+func (r *Readiness) Drain() { r.draining.Store(true) }
+
+// Results runs all checks at once, each bounded by CheckTimeout even where it ignores its context,
+// and returns their results in the order of registration.
+func (r *Readiness) Results(ctx context.Context) []Result {
+	r.mu.Lock()
+	checks := r.checks[:len(r.checks):len(r.checks)]
+	r.mu.Unlock()
+	results := make([]Result, len(checks))
+	var wg sync.WaitGroup
+	for i, c := range checks {
+		wg.Go(func() { results[i] = c.run(ctx) })
+	}
+	wg.Wait()
+	if r.draining.Load() {
+		results = append([]Result{{Name: "process", Err: ErrDraining}}, results...)
+	}
+	return results
+}
+
+func (c namedCheck) run(ctx context.Context) Result {
+	ctx, cancel := context.WithTimeout(ctx, CheckTimeout)
+	defer cancel()
+	start := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				done <- fmt.Errorf("check panicked: %v", v)
+			}
+		}()
+		done <- c.check(ctx)
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = fmt.Errorf("no answer within %s", CheckTimeout)
+	}
+	return Result{Name: c.name, Err: err, Took: time.Since(start)}
+}
+
+// Ready is nil when every check passes; otherwise it names those that failed.
+func (r *Readiness) Ready(ctx context.Context) error {
+	var errs []error
+	for _, res := range r.Results(ctx) {
+		if res.Err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", res.Name, res.Err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Watch calls report with the readiness, at once and then whenever it changed, looking every
+// interval, until ctx is done; then it reports not ready and returns.
+func (r *Readiness) Watch(ctx context.Context, interval time.Duration, report func(err error)) {
+	last, first := false, true
+	look := func() {
+		err := r.Ready(ctx)
+		if ready := err == nil; first || ready != last {
+			report(err)
+			last, first = ready, false
+		}
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for look(); ; {
+		select {
+		case <-ctx.Done():
+			report(ErrDraining)
+			return
+		case <-ticker.C:
+			look()
+		}
+	}
+}
