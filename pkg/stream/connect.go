@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,3 +75,8 @@ func (p Publisher) Publish(ctx context.Context, msg *nats.Msg, opts ...jetstream
 	}
 	return ack, nil
 }
+
+// ErrTemporary marks errors that say nothing about the message being handled, such as trouble with
+// a store. Consume keeps such a message in its slot and handles it again, without counting an
+// attempt against it. Wrap it, or give an error an Is method that answers true for it.
+var ErrTemporary = errors.New("stream: temporary")

@@ -122,4 +122,3 @@ func FastDir(t testing.TB) string {
 	})
 	return dir
 }
-

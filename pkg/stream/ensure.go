@@ -1,0 +1,183 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// settingsVersion is the metadata key of the version of a stream's or consumer's settings.
+const settingsVersion = "devpilot-settings-version"
+
+const (
+	// minStreamBytes is the least that Ensure shrinks a new stream to on a small disk.
+	minStreamBytes = 16 << 20
+	ensureTries    = 5
+)
+
+// JetStream API error codes that nats.go gives no name to.
+const (
+	codeInsufficientResources = 10023
+	codeStorageExceeded       = 10047
+)
+
+// Options are what an operator decides about streams.
+type Options struct {
+	// Replicas is 1 when zero; a cluster wants 3 (design.md section 4).
+	Replicas int
+	// Logger hears of settings that were left alone or fitted to the disk; nil discards.
+	Logger *slog.Logger
+}
+
+func (o Options) logger() *slog.Logger {
+	if o.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Logger
+}
+
+// Ensure creates the stream, or updates one whose settings have a lower version, and returns it.
+// A higher version is left alone, so that an old replica that restarts during a rolling update
+// does not take newer settings back. At the same version only settings that somebody else turned
+// (see drifted) are put right.
+//
+// A new stream whose MaxBytes does not fit the server's storage limit is made smaller, down to
+// 16 MiB, and says so in the log.
+func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
+	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	cfg := def.Config
+	cfg.Replicas = max(opts.Replicas, 1)
+	cfg.Metadata = versioned(cfg.Metadata, def.Version)
+	for range ensureTries {
+		s, err := js.Stream(ctx, cfg.Name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			s, err = createStream(ctx, js, cfg, opts.logger())
+			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+				continue // another replica was faster; look at what it made
+			}
+		case err == nil:
+			s, err = updateStream(ctx, js, s, cfg, def.Version, opts)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("stream: ensure %s: %w", cfg.Name, err)
+		}
+		if versionOf(s.CachedInfo().Config.Metadata) >= def.Version {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("stream: ensure %s: its settings keep changing", cfg.Name)
+}
+
+func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, log *slog.Logger) (jetstream.Stream, error) {
+	for {
+		s, err := js.CreateStream(ctx, cfg)
+		var api *jetstream.APIError
+		if err == nil || !errors.As(err, &api) || (api.ErrorCode != codeInsufficientResources && api.ErrorCode != codeStorageExceeded) ||
+			cfg.MaxBytes < 2*minStreamBytes {
+			return s, err
+		}
+		cfg.MaxBytes /= 2
+		log.WarnContext(ctx, "stream made smaller to fit the storage limit", "stream", cfg.Name, "max_bytes", cfg.MaxBytes)
+	}
+}
+
+func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, opts Options) (jetstream.Stream, error) {
+	have := s.CachedInfo().Config
+	stored := versionOf(have.Metadata)
+	switch {
+	case stored > version:
+		opts.logger().WarnContext(ctx, "stream has newer settings than this process knows; left alone",
+			"stream", want.Name, "stored_version", stored, "own_version", version)
+		return s, nil
+	case stored == version && !drifted(have, want, opts.Replicas > 0):
+		return s, nil
+	}
+	if stored == version {
+		want.MaxBytes = have.MaxBytes // fitted to the disk when it was made
+	}
+	if have.AllowMsgTTL {
+		want.AllowMsgTTL = true // cannot be switched off again
+	}
+	for k, v := range have.Metadata {
+		if _, ok := want.Metadata[k]; !ok {
+			want.Metadata[k] = v
+		}
+	}
+	return js.UpdateStream(ctx, want)
+}
+
+// drifted tells whether settings differ that have a meaning for correctness. AllowDirect is the
+// one that others turn back on: nats.go's CreateOrUpdateKeyValue does.
+func drifted(have, want jetstream.StreamConfig, replicas bool) bool {
+	return have.AllowDirect != want.AllowDirect ||
+		have.MirrorDirect != want.MirrorDirect ||
+		have.DenyDelete != want.DenyDelete ||
+		have.DenyPurge != want.DenyPurge ||
+		have.AllowRollup != want.AllowRollup ||
+		have.MaxMsgsPerSubject != want.MaxMsgsPerSubject && want.MaxMsgsPerSubject > 0 ||
+		have.Discard != want.Discard ||
+		have.MaxAge != want.MaxAge ||
+		replicas && have.Replicas != want.Replicas ||
+		!slices.Equal(have.Subjects, want.Subjects)
+}
+
+// EnsureConsumer creates the durable consumer cfg.Durable, or updates one whose settings have a
+// lower version; a higher version is left alone (see Ensure).
+func EnsureConsumer(ctx context.Context, js jetstream.JetStream, stream string, cfg jetstream.ConsumerConfig, version int) (jetstream.Consumer, error) {
+	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	cfg.Metadata = versioned(cfg.Metadata, version)
+	for range ensureTries {
+		c, err := js.Consumer(ctx, stream, cfg.Durable)
+		switch {
+		case errors.Is(err, jetstream.ErrConsumerNotFound):
+			c, err = js.CreateConsumer(ctx, stream, cfg)
+			if errors.Is(err, jetstream.ErrConsumerExists) {
+				continue
+			}
+		case err == nil && versionOf(c.CachedInfo().Config.Metadata) < version:
+			c, err = js.UpdateConsumer(ctx, stream, cfg)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("stream: ensure consumer %s of %s: %w", cfg.Durable, stream, err)
+		}
+		if versionOf(c.CachedInfo().Config.Metadata) >= version {
+			return c, nil
+		}
+	}
+	return nil, fmt.Errorf("stream: ensure consumer %s of %s: its settings keep changing", cfg.Durable, stream)
+}
+
+func versioned(m map[string]string, version int) map[string]string {
+	m = maps.Clone(m)
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[settingsVersion] = strconv.Itoa(version)
+	return m
+}
+
+// versionOf is the version in a stream's or consumer's metadata, 0 when it has none.
+func versionOf(m map[string]string) int {
+	v, err := strconv.Atoi(m[settingsVersion])
+	if err != nil {
+		return 0
+	}
+	return v
+}
+
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, d)
+}
