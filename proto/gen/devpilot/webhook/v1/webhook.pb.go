@@ -307,8 +307,10 @@ type Webhook struct {
 	Etag string `protobuf:"bytes,20,opt,name=etag,proto3" json:"etag,omitempty"`
 	// When the last refused request came (wrong or missing signature); absent when none did.
 	LastRefusedTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=last_refused_time,json=lastRefusedTime,proto3" json:"last_refused_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// When Devpilot asks Bitbucket again by itself; absent when nothing is due.
+	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Webhook) Reset() {
@@ -484,6 +486,13 @@ func (x *Webhook) GetEtag() string {
 func (x *Webhook) GetLastRefusedTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastRefusedTime
+	}
+	return nil
+}
+
+func (x *Webhook) GetRetryTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RetryTime
 	}
 	return nil
 }
@@ -882,7 +891,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\b\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\b\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -909,7 +918,9 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\vupdate_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12F\n" +
-	"\x11last_refused_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusedTime\"\x88\x01\n" +
+	"\x11last_refused_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusedTime\x129\n" +
+	"\n" +
+	"retry_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\x88\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\n" +
@@ -1014,18 +1025,19 @@ var file_devpilot_webhook_v1_webhook_proto_depIdxs = []int32{
 	8,  // 4: devpilot.webhook.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
 	8,  // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
 	8,  // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
-	6,  // 8: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
-	7,  // 9: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	2,  // 10: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
-	1,  // 11: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
-	3,  // 12: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
-	8,  // 13: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
+	8,  // 8: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
+	6,  // 9: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
+	7,  // 10: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	2,  // 11: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
+	1,  // 12: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
+	3,  // 13: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
+	8,  // 14: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_proto_init() }
