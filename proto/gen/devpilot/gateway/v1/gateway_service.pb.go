@@ -200,9 +200,11 @@ func (x *CreateSessionResponse) GetMe() *Me {
 	return nil
 }
 
-// DeleteSessionRequest is empty.
+// DeleteSessionRequest says how much to end.
 type DeleteSessionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// End all sessions of the caller, in every browser, instead of this one.
+	Everywhere    bool `protobuf:"varint,1,opt,name=everywhere,proto3" json:"everywhere,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -235,6 +237,13 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeleteSessionRequest) GetEverywhere() bool {
+	if x != nil {
+		return x.Everywhere
+	}
+	return false
 }
 
 // DeleteSessionResponse is empty.
@@ -274,6 +283,107 @@ func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{5}
 }
 
+// CreateSignInCodeRequest is empty.
+type CreateSignInCodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSignInCodeRequest) Reset() {
+	*x = CreateSignInCodeRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSignInCodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSignInCodeRequest) ProtoMessage() {}
+
+func (x *CreateSignInCodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSignInCodeRequest.ProtoReflect.Descriptor instead.
+func (*CreateSignInCodeRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{6}
+}
+
+// CreateSignInCodeResponse is the code.
+type CreateSignInCodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The code; works once.
+	Code string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	// The page to open, with the code in its fragment, which browsers do not send.
+	SignInUrl string `protobuf:"bytes,2,opt,name=sign_in_url,json=signInUrl,proto3" json:"sign_in_url,omitempty"`
+	// Until when it works.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateSignInCodeResponse) Reset() {
+	*x = CreateSignInCodeResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateSignInCodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateSignInCodeResponse) ProtoMessage() {}
+
+func (x *CreateSignInCodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateSignInCodeResponse.ProtoReflect.Descriptor instead.
+func (*CreateSignInCodeResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CreateSignInCodeResponse) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *CreateSignInCodeResponse) GetSignInUrl() string {
+	if x != nil {
+		return x.SignInUrl
+	}
+	return ""
+}
+
+func (x *CreateSignInCodeResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // ListWorkspacesRequest asks for a page.
 type ListWorkspacesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -287,7 +397,7 @@ type ListWorkspacesRequest struct {
 
 func (x *ListWorkspacesRequest) Reset() {
 	*x = ListWorkspacesRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +409,7 @@ func (x *ListWorkspacesRequest) String() string {
 func (*ListWorkspacesRequest) ProtoMessage() {}
 
 func (x *ListWorkspacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +422,7 @@ func (x *ListWorkspacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkspacesRequest.ProtoReflect.Descriptor instead.
 func (*ListWorkspacesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListWorkspacesRequest) GetPageSize() int32 {
@@ -342,7 +452,7 @@ type ListWorkspacesResponse struct {
 
 func (x *ListWorkspacesResponse) Reset() {
 	*x = ListWorkspacesResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -354,7 +464,7 @@ func (x *ListWorkspacesResponse) String() string {
 func (*ListWorkspacesResponse) ProtoMessage() {}
 
 func (x *ListWorkspacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -367,7 +477,7 @@ func (x *ListWorkspacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListWorkspacesResponse.ProtoReflect.Descriptor instead.
 func (*ListWorkspacesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListWorkspacesResponse) GetWorkspaces() []*Workspace {
@@ -399,7 +509,7 @@ type CreateWorkspaceRequest struct {
 
 func (x *CreateWorkspaceRequest) Reset() {
 	*x = CreateWorkspaceRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +521,7 @@ func (x *CreateWorkspaceRequest) String() string {
 func (*CreateWorkspaceRequest) ProtoMessage() {}
 
 func (x *CreateWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +534,7 @@ func (x *CreateWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CreateWorkspaceRequest) GetWorkspaceId() string {
@@ -459,7 +569,7 @@ type CreateWorkspaceResponse struct {
 
 func (x *CreateWorkspaceResponse) Reset() {
 	*x = CreateWorkspaceResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +581,7 @@ func (x *CreateWorkspaceResponse) String() string {
 func (*CreateWorkspaceResponse) ProtoMessage() {}
 
 func (x *CreateWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +594,7 @@ func (x *CreateWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*CreateWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CreateWorkspaceResponse) GetWorkspace() *Workspace {
@@ -505,7 +615,7 @@ type GetWorkspaceRequest struct {
 
 func (x *GetWorkspaceRequest) Reset() {
 	*x = GetWorkspaceRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -517,7 +627,7 @@ func (x *GetWorkspaceRequest) String() string {
 func (*GetWorkspaceRequest) ProtoMessage() {}
 
 func (x *GetWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[10]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -530,7 +640,7 @@ func (x *GetWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetWorkspaceRequest) GetWorkspace() string {
@@ -551,7 +661,7 @@ type GetWorkspaceResponse struct {
 
 func (x *GetWorkspaceResponse) Reset() {
 	*x = GetWorkspaceResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +673,7 @@ func (x *GetWorkspaceResponse) String() string {
 func (*GetWorkspaceResponse) ProtoMessage() {}
 
 func (x *GetWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[11]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +686,7 @@ func (x *GetWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*GetWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetWorkspaceResponse) GetWorkspace() *Workspace {
@@ -599,7 +709,7 @@ type DisconnectIntegrationRequest struct {
 
 func (x *DisconnectIntegrationRequest) Reset() {
 	*x = DisconnectIntegrationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -611,7 +721,7 @@ func (x *DisconnectIntegrationRequest) String() string {
 func (*DisconnectIntegrationRequest) ProtoMessage() {}
 
 func (x *DisconnectIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -624,7 +734,7 @@ func (x *DisconnectIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*DisconnectIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *DisconnectIntegrationRequest) GetWorkspace() string {
@@ -647,14 +757,16 @@ type DisconnectIntegrationResponse struct {
 	// The integration, NOT_CONNECTED.
 	Integration *v1.Integration `protobuf:"bytes,1,opt,name=integration,proto3" json:"integration,omitempty"`
 	// The webhooks that Bitbucket still has, with links to their settings.
-	WebhooksLeft  []*v11.Webhook `protobuf:"bytes,2,rep,name=webhooks_left,json=webhooksLeft,proto3" json:"webhooks_left,omitempty"`
+	WebhooksLeft []*v11.Webhook `protobuf:"bytes,2,rep,name=webhooks_left,json=webhooksLeft,proto3" json:"webhooks_left,omitempty"`
+	// Why webhooks_left could not be read; absent when it is complete.
+	Warning       *DisconnectWarning `protobuf:"bytes,3,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DisconnectIntegrationResponse) Reset() {
 	*x = DisconnectIntegrationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +778,7 @@ func (x *DisconnectIntegrationResponse) String() string {
 func (*DisconnectIntegrationResponse) ProtoMessage() {}
 
 func (x *DisconnectIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +791,7 @@ func (x *DisconnectIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*DisconnectIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DisconnectIntegrationResponse) GetIntegration() *v1.Integration {
@@ -694,6 +806,68 @@ func (x *DisconnectIntegrationResponse) GetWebhooksLeft() []*v11.Webhook {
 		return x.WebhooksLeft
 	}
 	return nil
+}
+
+func (x *DisconnectIntegrationResponse) GetWarning() *DisconnectWarning {
+	if x != nil {
+		return x.Warning
+	}
+	return nil
+}
+
+// DisconnectWarning says what the answer to a removal lacks.
+type DisconnectWarning struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The reason code, such as SERVICE_UNAVAILABLE.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence for people.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DisconnectWarning) Reset() {
+	*x = DisconnectWarning{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DisconnectWarning) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DisconnectWarning) ProtoMessage() {}
+
+func (x *DisconnectWarning) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DisconnectWarning.ProtoReflect.Descriptor instead.
+func (*DisconnectWarning) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *DisconnectWarning) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *DisconnectWarning) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 // ListApiKeysRequest asks for a page.
@@ -711,7 +885,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +897,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +910,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListApiKeysRequest) GetWorkspace() string {
@@ -773,7 +947,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +959,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +972,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -832,7 +1006,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1018,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1031,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateApiKeyRequest) GetWorkspace() string {
@@ -901,7 +1075,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -913,7 +1087,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -926,7 +1100,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -956,7 +1130,7 @@ type DeleteApiKeyRequest struct {
 
 func (x *DeleteApiKeyRequest) Reset() {
 	*x = DeleteApiKeyRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1142,7 @@ func (x *DeleteApiKeyRequest) String() string {
 func (*DeleteApiKeyRequest) ProtoMessage() {}
 
 func (x *DeleteApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1155,7 @@ func (x *DeleteApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteApiKeyRequest) GetWorkspace() string {
@@ -1007,7 +1181,7 @@ type DeleteApiKeyResponse struct {
 
 func (x *DeleteApiKeyResponse) Reset() {
 	*x = DeleteApiKeyResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1019,7 +1193,7 @@ func (x *DeleteApiKeyResponse) String() string {
 func (*DeleteApiKeyResponse) ProtoMessage() {}
 
 func (x *DeleteApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1032,7 +1206,7 @@ func (x *DeleteApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*DeleteApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{22}
 }
 
 // ListActivityRequest asks for a page.
@@ -1050,7 +1224,7 @@ type ListActivityRequest struct {
 
 func (x *ListActivityRequest) Reset() {
 	*x = ListActivityRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1236,7 @@ func (x *ListActivityRequest) String() string {
 func (*ListActivityRequest) ProtoMessage() {}
 
 func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1249,7 @@ func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityRequest.ProtoReflect.Descriptor instead.
 func (*ListActivityRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListActivityRequest) GetWorkspace() string {
@@ -1112,7 +1286,7 @@ type ListActivityResponse struct {
 
 func (x *ListActivityResponse) Reset() {
 	*x = ListActivityResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1298,7 @@ func (x *ListActivityResponse) String() string {
 func (*ListActivityResponse) ProtoMessage() {}
 
 func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1311,7 @@ func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityResponse.ProtoReflect.Descriptor instead.
 func (*ListActivityResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListActivityResponse) GetActivity() []*ActivityRecord {
@@ -1163,7 +1337,7 @@ type GetInfoRequest struct {
 
 func (x *GetInfoRequest) Reset() {
 	*x = GetInfoRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1349,7 @@ func (x *GetInfoRequest) String() string {
 func (*GetInfoRequest) ProtoMessage() {}
 
 func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1362,7 @@ func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetInfoRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{25}
 }
 
 // GetInfoResponse is the installation.
@@ -1202,7 +1376,7 @@ type GetInfoResponse struct {
 
 func (x *GetInfoResponse) Reset() {
 	*x = GetInfoResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1214,7 +1388,7 @@ func (x *GetInfoResponse) String() string {
 func (*GetInfoResponse) ProtoMessage() {}
 
 func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1227,7 +1401,7 @@ func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetInfoResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *GetInfoResponse) GetInfo() *Info {
@@ -1248,9 +1422,18 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x14CreateSessionRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\xe0A\x02R\x05token\"@\n" +
 	"\x15CreateSessionResponse\x12'\n" +
-	"\x02me\x18\x01 \x01(\v2\x17.devpilot.gateway.v1.MeR\x02me\"\x16\n" +
-	"\x14DeleteSessionRequest\"\x17\n" +
-	"\x15DeleteSessionResponse\"S\n" +
+	"\x02me\x18\x01 \x01(\v2\x17.devpilot.gateway.v1.MeR\x02me\"6\n" +
+	"\x14DeleteSessionRequest\x12\x1e\n" +
+	"\n" +
+	"everywhere\x18\x01 \x01(\bR\n" +
+	"everywhere\"\x17\n" +
+	"\x15DeleteSessionResponse\"\x19\n" +
+	"\x17CreateSignInCodeRequest\"\x8b\x01\n" +
+	"\x18CreateSignInCodeResponse\x12\x12\n" +
+	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1e\n" +
+	"\vsign_in_url\x18\x02 \x01(\tR\tsignInUrl\x12;\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"S\n" +
 	"\x15ListWorkspacesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1273,10 +1456,14 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\v2\x1e.devpilot.gateway.v1.WorkspaceR\tworkspace\"U\n" +
 	"\x1cDisconnectIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"\xa3\x01\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\xe5\x01\n" +
 	"\x1dDisconnectIntegrationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12A\n" +
-	"\rwebhooks_left\x18\x02 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\fwebhooksLeft\"s\n" +
+	"\rwebhooks_left\x18\x02 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\fwebhooksLeft\x12@\n" +
+	"\awarning\x18\x03 \x01(\v2&.devpilot.gateway.v1.DisconnectWarningR\awarning\"E\n" +
+	"\x11DisconnectWarning\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"s\n" +
 	"\x12ListApiKeysRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -1308,11 +1495,12 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x10\n" +
 	"\x0eGetInfoRequest\"@\n" +
 	"\x0fGetInfoResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info2\xbc\r\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info2\xcc\x0e\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
-	"\rDeleteSession\x12).devpilot.gateway.v1.DeleteSessionRequest\x1a*.devpilot.gateway.v1.DeleteSessionResponse\"\x16\x82\xd3\xe4\x93\x02\r*\v/v1/session\x90\x02\x02\x12\x84\x01\n" +
+	"\rDeleteSession\x12).devpilot.gateway.v1.DeleteSessionRequest\x1a*.devpilot.gateway.v1.DeleteSessionResponse\"\x16\x82\xd3\xe4\x93\x02\r*\v/v1/session\x90\x02\x02\x12\x8d\x01\n" +
+	"\x10CreateSignInCode\x12,.devpilot.gateway.v1.CreateSignInCodeRequest\x1a-.devpilot.gateway.v1.CreateSignInCodeResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x01*\"\x11/v1/session/codes\x12\x84\x01\n" +
 	"\x0eListWorkspaces\x12*.devpilot.gateway.v1.ListWorkspacesRequest\x1a+.devpilot.gateway.v1.ListWorkspacesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/workspaces\x90\x02\x01\x12\x92\x01\n" +
 	"\x0fCreateWorkspace\x12+.devpilot.gateway.v1.CreateWorkspaceRequest\x1a,.devpilot.gateway.v1.CreateWorkspaceResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*b\tworkspace\"\x0e/v1/workspaces\x12\x95\x01\n" +
 	"\fGetWorkspace\x12(.devpilot.gateway.v1.GetWorkspaceRequest\x1a).devpilot.gateway.v1.GetWorkspaceResponse\"0\x82\xd3\xe4\x93\x02'b\tworkspace\x12\x1a/v1/workspaces/{workspace}\x90\x02\x01\x12\xbc\x01\n" +
@@ -1336,7 +1524,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                  // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                 // 1: devpilot.gateway.v1.GetMeResponse
@@ -1344,77 +1532,84 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*CreateSessionResponse)(nil),         // 3: devpilot.gateway.v1.CreateSessionResponse
 	(*DeleteSessionRequest)(nil),          // 4: devpilot.gateway.v1.DeleteSessionRequest
 	(*DeleteSessionResponse)(nil),         // 5: devpilot.gateway.v1.DeleteSessionResponse
-	(*ListWorkspacesRequest)(nil),         // 6: devpilot.gateway.v1.ListWorkspacesRequest
-	(*ListWorkspacesResponse)(nil),        // 7: devpilot.gateway.v1.ListWorkspacesResponse
-	(*CreateWorkspaceRequest)(nil),        // 8: devpilot.gateway.v1.CreateWorkspaceRequest
-	(*CreateWorkspaceResponse)(nil),       // 9: devpilot.gateway.v1.CreateWorkspaceResponse
-	(*GetWorkspaceRequest)(nil),           // 10: devpilot.gateway.v1.GetWorkspaceRequest
-	(*GetWorkspaceResponse)(nil),          // 11: devpilot.gateway.v1.GetWorkspaceResponse
-	(*DisconnectIntegrationRequest)(nil),  // 12: devpilot.gateway.v1.DisconnectIntegrationRequest
-	(*DisconnectIntegrationResponse)(nil), // 13: devpilot.gateway.v1.DisconnectIntegrationResponse
-	(*ListApiKeysRequest)(nil),            // 14: devpilot.gateway.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),           // 15: devpilot.gateway.v1.ListApiKeysResponse
-	(*CreateApiKeyRequest)(nil),           // 16: devpilot.gateway.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),          // 17: devpilot.gateway.v1.CreateApiKeyResponse
-	(*DeleteApiKeyRequest)(nil),           // 18: devpilot.gateway.v1.DeleteApiKeyRequest
-	(*DeleteApiKeyResponse)(nil),          // 19: devpilot.gateway.v1.DeleteApiKeyResponse
-	(*ListActivityRequest)(nil),           // 20: devpilot.gateway.v1.ListActivityRequest
-	(*ListActivityResponse)(nil),          // 21: devpilot.gateway.v1.ListActivityResponse
-	(*GetInfoRequest)(nil),                // 22: devpilot.gateway.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),               // 23: devpilot.gateway.v1.GetInfoResponse
-	(*Me)(nil),                            // 24: devpilot.gateway.v1.Me
-	(*Workspace)(nil),                     // 25: devpilot.gateway.v1.Workspace
-	(*v1.Integration)(nil),                // 26: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                   // 27: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                        // 28: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                        // 29: devpilot.gateway.v1.Role.Name
-	(*timestamppb.Timestamp)(nil),         // 30: google.protobuf.Timestamp
-	(*ActivityRecord)(nil),                // 31: devpilot.gateway.v1.ActivityRecord
-	(*Info)(nil),                          // 32: devpilot.gateway.v1.Info
+	(*CreateSignInCodeRequest)(nil),       // 6: devpilot.gateway.v1.CreateSignInCodeRequest
+	(*CreateSignInCodeResponse)(nil),      // 7: devpilot.gateway.v1.CreateSignInCodeResponse
+	(*ListWorkspacesRequest)(nil),         // 8: devpilot.gateway.v1.ListWorkspacesRequest
+	(*ListWorkspacesResponse)(nil),        // 9: devpilot.gateway.v1.ListWorkspacesResponse
+	(*CreateWorkspaceRequest)(nil),        // 10: devpilot.gateway.v1.CreateWorkspaceRequest
+	(*CreateWorkspaceResponse)(nil),       // 11: devpilot.gateway.v1.CreateWorkspaceResponse
+	(*GetWorkspaceRequest)(nil),           // 12: devpilot.gateway.v1.GetWorkspaceRequest
+	(*GetWorkspaceResponse)(nil),          // 13: devpilot.gateway.v1.GetWorkspaceResponse
+	(*DisconnectIntegrationRequest)(nil),  // 14: devpilot.gateway.v1.DisconnectIntegrationRequest
+	(*DisconnectIntegrationResponse)(nil), // 15: devpilot.gateway.v1.DisconnectIntegrationResponse
+	(*DisconnectWarning)(nil),             // 16: devpilot.gateway.v1.DisconnectWarning
+	(*ListApiKeysRequest)(nil),            // 17: devpilot.gateway.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),           // 18: devpilot.gateway.v1.ListApiKeysResponse
+	(*CreateApiKeyRequest)(nil),           // 19: devpilot.gateway.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),          // 20: devpilot.gateway.v1.CreateApiKeyResponse
+	(*DeleteApiKeyRequest)(nil),           // 21: devpilot.gateway.v1.DeleteApiKeyRequest
+	(*DeleteApiKeyResponse)(nil),          // 22: devpilot.gateway.v1.DeleteApiKeyResponse
+	(*ListActivityRequest)(nil),           // 23: devpilot.gateway.v1.ListActivityRequest
+	(*ListActivityResponse)(nil),          // 24: devpilot.gateway.v1.ListActivityResponse
+	(*GetInfoRequest)(nil),                // 25: devpilot.gateway.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),               // 26: devpilot.gateway.v1.GetInfoResponse
+	(*Me)(nil),                            // 27: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),         // 28: google.protobuf.Timestamp
+	(*Workspace)(nil),                     // 29: devpilot.gateway.v1.Workspace
+	(*v1.Integration)(nil),                // 30: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                   // 31: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                        // 32: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                        // 33: devpilot.gateway.v1.Role.Name
+	(*ActivityRecord)(nil),                // 34: devpilot.gateway.v1.ActivityRecord
+	(*Info)(nil),                          // 35: devpilot.gateway.v1.Info
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	24, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	24, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	25, // 2: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	25, // 3: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	25, // 4: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	26, // 5: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	27, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
-	28, // 7: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	29, // 8: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	30, // 9: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	28, // 10: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	31, // 11: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	32, // 12: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	0,  // 13: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 14: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 15: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 16: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	8,  // 17: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	10, // 18: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	12, // 19: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	14, // 20: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	16, // 21: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	18, // 22: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	20, // 23: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	22, // 24: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 25: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 26: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 27: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 28: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	9,  // 29: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	11, // 30: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	13, // 31: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	15, // 32: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	17, // 33: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	19, // 34: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	21, // 35: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	23, // 36: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	25, // [25:37] is the sub-list for method output_type
-	13, // [13:25] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	27, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	27, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	28, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	29, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	29, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	29, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	30, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	31, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	16, // 8: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
+	32, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	33, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	28, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	34, // 13: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	35, // 14: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	0,  // 15: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 16: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 17: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 18: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 19: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 20: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 21: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 22: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	17, // 23: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 24: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 25: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 26: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 27: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 28: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 29: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 30: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 31: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 32: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 33: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 34: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 35: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	18, // 36: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 37: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 38: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 39: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 40: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	28, // [28:41] is the sub-list for method output_type
+	15, // [15:28] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -1429,7 +1624,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

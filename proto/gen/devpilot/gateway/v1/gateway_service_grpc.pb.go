@@ -22,6 +22,7 @@ const (
 	GatewayService_GetMe_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/GetMe"
 	GatewayService_CreateSession_FullMethodName         = "/devpilot.gateway.v1.GatewayService/CreateSession"
 	GatewayService_DeleteSession_FullMethodName         = "/devpilot.gateway.v1.GatewayService/DeleteSession"
+	GatewayService_CreateSignInCode_FullMethodName      = "/devpilot.gateway.v1.GatewayService/CreateSignInCode"
 	GatewayService_ListWorkspaces_FullMethodName        = "/devpilot.gateway.v1.GatewayService/ListWorkspaces"
 	GatewayService_CreateWorkspace_FullMethodName       = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
 	GatewayService_GetWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
@@ -45,23 +46,30 @@ type GatewayServiceClient interface {
 	// Signs a browser in with the admin token or a one-time code and sets the session cookie.
 	// Reasons: UNAUTHENTICATED, RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CreateSession(ctx context.Context, in *CreateSessionRequest, opts ...grpc.CallOption) (*CreateSessionResponse, error)
-	// Signs the browser out everywhere this session is open. Idempotent.
+	// Signs the browser out: the session is dead from then on, whoever holds its cookie. Idempotent.
 	// Reasons: STORAGE_UNAVAILABLE.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
-	// Lists the caller's workspaces. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Makes a one-time code that signs a browser in, for five minutes and once. Only the admin token
+	// may ask for one. Not idempotent: each call makes another code. Reasons: PERMISSION_DENIED,
+	// STORAGE_UNAVAILABLE.
+	CreateSignInCode(ctx context.Context, in *CreateSignInCodeRequest, opts ...grpc.CallOption) (*CreateSignInCodeResponse, error)
+	// Lists the caller's workspaces. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListWorkspaces(ctx context.Context, in *ListWorkspacesRequest, opts ...grpc.CallOption) (*ListWorkspacesResponse, error)
-	// Creates a workspace; the caller becomes its owner. Reasons: INVALID_ARGUMENT,
-	// PERMISSION_DENIED, WORKSPACE_EXISTS, STORAGE_UNAVAILABLE.
+	// Creates a workspace; the caller becomes its owner. Repeats with the same request_id answer the
+	// same workspace. Reasons: INVALID_ARGUMENT,
+	// PERMISSION_DENIED, WORKSPACE_EXISTS, REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateWorkspace(ctx context.Context, in *CreateWorkspaceRequest, opts ...grpc.CallOption) (*CreateWorkspaceResponse, error)
 	// Gets a workspace. Idempotent. Reasons: WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWorkspace(ctx context.Context, in *GetWorkspaceRequest, opts ...grpc.CallOption) (*GetWorkspaceResponse, error)
-	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket. Idempotent.
+	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
+	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(ctx context.Context, in *DisconnectIntegrationRequest, opts ...grpc.CallOption) (*DisconnectIntegrationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and never shown again.
-	// Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	// Not idempotent: the secret cannot be shown twice. Reasons: PERMISSION_DENIED,
+	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// STORAGE_UNAVAILABLE.
@@ -105,6 +113,16 @@ func (c *gatewayServiceClient) DeleteSession(ctx context.Context, in *DeleteSess
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteSessionResponse)
 	err := c.cc.Invoke(ctx, GatewayService_DeleteSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) CreateSignInCode(ctx context.Context, in *CreateSignInCodeRequest, opts ...grpc.CallOption) (*CreateSignInCodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateSignInCodeResponse)
+	err := c.cc.Invoke(ctx, GatewayService_CreateSignInCode_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -213,23 +231,30 @@ type GatewayServiceServer interface {
 	// Signs a browser in with the admin token or a one-time code and sets the session cookie.
 	// Reasons: UNAUTHENTICATED, RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CreateSession(context.Context, *CreateSessionRequest) (*CreateSessionResponse, error)
-	// Signs the browser out everywhere this session is open. Idempotent.
+	// Signs the browser out: the session is dead from then on, whoever holds its cookie. Idempotent.
 	// Reasons: STORAGE_UNAVAILABLE.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
-	// Lists the caller's workspaces. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Makes a one-time code that signs a browser in, for five minutes and once. Only the admin token
+	// may ask for one. Not idempotent: each call makes another code. Reasons: PERMISSION_DENIED,
+	// STORAGE_UNAVAILABLE.
+	CreateSignInCode(context.Context, *CreateSignInCodeRequest) (*CreateSignInCodeResponse, error)
+	// Lists the caller's workspaces. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListWorkspaces(context.Context, *ListWorkspacesRequest) (*ListWorkspacesResponse, error)
-	// Creates a workspace; the caller becomes its owner. Reasons: INVALID_ARGUMENT,
-	// PERMISSION_DENIED, WORKSPACE_EXISTS, STORAGE_UNAVAILABLE.
+	// Creates a workspace; the caller becomes its owner. Repeats with the same request_id answer the
+	// same workspace. Reasons: INVALID_ARGUMENT,
+	// PERMISSION_DENIED, WORKSPACE_EXISTS, REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateWorkspace(context.Context, *CreateWorkspaceRequest) (*CreateWorkspaceResponse, error)
 	// Gets a workspace. Idempotent. Reasons: WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWorkspace(context.Context, *GetWorkspaceRequest) (*GetWorkspaceResponse, error)
-	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket. Idempotent.
+	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
+	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and never shown again.
-	// Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	// Not idempotent: the secret cannot be shown twice. Reasons: PERMISSION_DENIED,
+	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// STORAGE_UNAVAILABLE.
@@ -257,6 +282,9 @@ func (UnimplementedGatewayServiceServer) CreateSession(context.Context, *CreateS
 }
 func (UnimplementedGatewayServiceServer) DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
+}
+func (UnimplementedGatewayServiceServer) CreateSignInCode(context.Context, *CreateSignInCodeRequest) (*CreateSignInCodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateSignInCode not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListWorkspaces(context.Context, *ListWorkspacesRequest) (*ListWorkspacesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListWorkspaces not implemented")
@@ -356,6 +384,24 @@ func _GatewayService_DeleteSession_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).DeleteSession(ctx, req.(*DeleteSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_CreateSignInCode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateSignInCodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).CreateSignInCode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_CreateSignInCode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).CreateSignInCode(ctx, req.(*CreateSignInCodeRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -540,6 +586,10 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSession",
 			Handler:    _GatewayService_DeleteSession_Handler,
+		},
+		{
+			MethodName: "CreateSignInCode",
+			Handler:    _GatewayService_CreateSignInCode_Handler,
 		},
 		{
 			MethodName: "ListWorkspaces",
