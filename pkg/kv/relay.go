@@ -1,0 +1,136 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+
+	"devpilot.io/bitbucket/pkg/stream"
+)
+
+// relayBatch is how many changes are published in one go.
+const relayBatch = 256
+
+// RelayConfig says whose changes to publish, and how to read the bucket's keys.
+type RelayConfig struct {
+	// Bucket is the bucket's name; its owner relays, nobody else.
+	Bucket string
+	// Service is the owner, as in the events' subjects.
+	Service string
+	// Durable names the consumer; "changes" when empty. Replicas of the owner share it.
+	Durable string
+	// Describe reads a key: which workspace it belongs to, what kind of record it is and the
+	// record's id there. A key that is nobody else's business is not ok.
+	Describe func(key string, deleted bool) (workspace, kind, id string, ok bool)
+	// Replicas of the events' stream; 1 when zero.
+	Replicas int
+	// Logger is required; Metrics may be nil.
+	Logger  *slog.Logger
+	Metrics *stream.Metrics
+}
+
+// RelayChanges publishes a ChangeEvent for every change of a bucket, at least once and in the
+// bucket's order, until ctx is done. Of changes to one record in quick succession only the last
+// may be told. The durable consumer begins with the bucket, so that nothing stored before the first
+// relay ran is missed: the record is the outbox (design.md section 4).
+func RelayChanges(ctx context.Context, js jetstream.JetStream, cfg RelayConfig) error {
+	if cfg.Describe == nil || cfg.Service == "" || cfg.Logger == nil {
+		return errors.New("kv: RelayConfig needs Service, Describe and Logger")
+	}
+	if cfg.Durable == "" {
+		cfg.Durable = "changes"
+	}
+	r := relay{cfg: cfg, js: js, prefix: subjectPrefix(cfg.Bucket)}
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: js, Stream: StreamName(cfg.Bucket), Durable: cfg.Durable,
+		HandleBatch: r.publish, Batch: relayBatch,
+		Logger: cfg.Logger, Metrics: cfg.Metrics,
+	})
+}
+
+type relay struct {
+	cfg     RelayConfig
+	js      jetstream.JetStream
+	prefix  string
+	ensured bool // only the one goroutine of Consume looks at it
+}
+
+func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
+	if !r.ensured {
+		if _, err := stream.Ensure(ctx, r.js, stream.Events, stream.Options{Replicas: r.cfg.Replicas, Logger: r.cfg.Logger}); err != nil {
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+		r.ensured = true
+	}
+	newest := map[string]int{}
+	for i, m := range ms {
+		newest[m.Subject] = i
+	}
+	var acks []jetstream.PubAckFuture
+	for i, m := range ms {
+		if newest[m.Subject] != i {
+			continue
+		}
+		msg, err := r.event(m)
+		if err != nil {
+			return err
+		}
+		if msg == nil {
+			continue
+		}
+		ack, err := r.js.PublishMsgAsync(msg, jetstream.WithMsgID(fmt.Sprintf("%s.%d", r.cfg.Bucket, m.Sequence)))
+		if err != nil {
+			return fmt.Errorf("%w: publish change events: %w", ErrUnavailable, err)
+		}
+		acks = append(acks, ack)
+	}
+	return awaitAcks(ctx, acks)
+}
+
+func awaitAcks(ctx context.Context, acks []jetstream.PubAckFuture) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*stream.PublishTimeout)
+	defer cancel()
+	for _, ack := range acks {
+		select {
+		case <-ack.Ok():
+		case err := <-ack.Err():
+			return fmt.Errorf("%w: publish change events: %w", ErrUnavailable, err)
+		case <-ctx.Done():
+			return fmt.Errorf("%w: publish change events: %w", ErrUnavailable, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// event is the message that tells of a change, or nil for one that is nobody else's business.
+func (r *relay) event(m stream.Msg) (*nats.Msg, error) {
+	key := strings.TrimPrefix(m.Subject, r.prefix)
+	deleted := isMarker(m.Header)
+	workspace, kind, id, ok := r.cfg.Describe(key, deleted)
+	if !ok {
+		return nil, nil
+	}
+	subject, err := stream.EventSubject(r.cfg.Service, workspace, kind)
+	if err != nil {
+		return nil, stream.Parkf("key %q gives no event subject: %v", key, err)
+	}
+	data, err := proto.Marshal(&eventsv1.ChangeEvent{
+		Service: r.cfg.Service, Workspace: workspace, Kind: kind, Id: id,
+		Deleted: deleted, Time: timestamppb.New(m.Time), Revision: m.Sequence,
+	})
+	if err != nil {
+		return nil, stream.Parkf("key %q: encode change event: %v", key, err)
+	}
+	msg := nats.NewMsg(subject)
+	msg.Data = data
+	return msg, nil
+}

@@ -1,0 +1,186 @@
+package kv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// entry is one message of a bucket: a value, or the marker of a key that is gone.
+type entry struct {
+	key     string
+	data    []byte
+	rev     uint64
+	time    time.Time
+	deleted bool
+}
+
+// errRewatch says that a pass over the bucket is to start again from scratch.
+var errRewatch = errors.New("kv: watch again")
+
+// scan is one watch from scratch: newest message of each key, then, unless follow is false, every
+// change.
+type scan struct {
+	filter  string
+	headers bool // no values
+	follow  bool
+	// onEntry gets each message; onPassed is called once, when all that existed at the start
+	// has been seen.
+	onEntry  func(entry) error
+	onPassed func()
+}
+
+// run returns nil when a scan that does not follow is complete, the error of onEntry, ctx's error,
+// or errRewatch with the trouble.
+func (s *store) run(ctx context.Context, sc scan) error {
+	nc := s.js.Conn()
+	back := nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(back)
+	cons, err := s.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{s.prefix + sc.filter},
+		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
+		HeadersOnly:    sc.headers,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRewatch, err)
+	}
+	left := cons.CachedInfo().NumPending
+	if left == 0 {
+		sc.onPassed()
+		if !sc.follow {
+			return nil
+		}
+	}
+	it, err := cons.Messages(jetstream.PullHeartbeat(5 * time.Second))
+	if err != nil {
+		return fmt.Errorf("%w: %w", errRewatch, err)
+	}
+	stopped := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-ctx.Done():
+		case <-back: // whatever happened on the way, start from what the server has now
+		case <-stopped:
+		}
+		it.Stop()
+	}()
+	defer func() {
+		close(stopped)
+		<-ended
+	}()
+	for {
+		m, err := it.Next()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errRewatch, err)
+		}
+		e, err := s.entry(m)
+		if err != nil {
+			return err
+		}
+		if err := sc.onEntry(e); err != nil {
+			return err
+		}
+		if left > 0 {
+			if left--; left == 0 {
+				sc.onPassed()
+				if !sc.follow {
+					return nil
+				}
+			}
+		}
+	}
+}
+
+func (s *store) entry(m jetstream.Msg) (entry, error) {
+	md, err := m.Metadata()
+	if err != nil {
+		return entry{}, fmt.Errorf("kv: message without metadata: %w", err)
+	}
+	return entry{
+		key: m.Subject()[len(s.prefix):], data: m.Data(), rev: md.Sequence.Stream, time: md.Timestamp,
+		deleted: isMarker(m.Headers()),
+	}, nil
+}
+
+// follow runs scans from scratch, one after the other, until ctx is done or onEntry fails. sc is
+// made afresh for each.
+func (s *store) follow(ctx context.Context, fresh func() scan) error {
+	const first, most = 50 * time.Millisecond, 2 * time.Second
+	wait := first
+	for {
+		start := time.Now()
+		err := s.run(ctx, fresh())
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.Is(err, errRewatch) {
+			return err
+		}
+		if time.Since(start) > most {
+			wait = first
+		}
+		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", "bucket", s.cfg.Name, "err", err)
+		if sleep(ctx, jitter(wait)) != nil {
+			return ctx.Err()
+		}
+		wait = min(2*wait, most)
+	}
+}
+
+// Watch calls fn for every key that matches filter (a key, or a pattern with '*' for one part and
+// a final '>' for the rest): once for each that exists, then for every change, with a nil value
+// for a key that is gone. After a break in the connection it starts again with all that exists, so
+// that fn sees revisions again but misses none that last (a deletion during the break is seen for
+// as long as its marker is kept, 7 days). It returns when ctx is done or fn fails, with that error.
+// Calls come one at a time. A value that cannot be decoded ends the watch.
+func (b *Bucket[T, P]) Watch(ctx context.Context, filter string, fn func(key string, v P, rev uint64) error) error {
+	if err := checkFilter(filter); err != nil {
+		return err
+	}
+	return b.s.follow(ctx, func() scan {
+		return scan{filter: filter, follow: true, onPassed: func() {}, onEntry: func(e entry) error {
+			if e.deleted {
+				return fn(e.key, nil, e.rev)
+			}
+			v, rev, err := b.decode(e.key, e.data, e.rev)
+			if err != nil {
+				return err
+			}
+			return fn(e.key, v, rev)
+		}}
+	})
+}
+
+// Keys yields the keys that match filter, without their values. It walks the bucket: for slow
+// sweeps only, never for a request (design.md section 4). A listing that cannot be completed ends
+// with an error; until then nothing may be concluded from a key that was not seen.
+func (b *Bucket[T, P]) Keys(ctx context.Context, filter string) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		if err := checkFilter(filter); err != nil {
+			yield("", err)
+			return
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		enough := errors.New("enough")
+		err := b.s.run(ctx, scan{filter: filter, headers: true, onPassed: func() {}, onEntry: func(e entry) error {
+			if !e.deleted && !yield(e.key, nil) {
+				return enough
+			}
+			return nil
+		}})
+		if err != nil && !errors.Is(err, enough) {
+			yield("", storeError(ctx, "list", b.s.cfg.Name, filter, err))
+		}
+	}
+}

@@ -1,0 +1,323 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ConsumeConfig describes a durable consumer and what to do with its messages.
+type ConsumeConfig struct {
+	JS      jetstream.JetStream
+	Stream  string
+	Durable string
+	// Filters are the subjects wanted; all when empty.
+	Filters []string
+	// Version of the consumer's settings; lower never overwrites higher. 1 when zero.
+	Version int
+	// DeliverNew starts a consumer that did not exist at the stream's end instead of its start.
+	DeliverNew bool
+
+	// AckWait is how long a message whose holder is silent waits before another gets it; 30 s
+	// when zero. While a handler runs its message is kept alive.
+	AckWait time.Duration
+	// MaxAttempts parks a message that failed so often; 10 when zero, never when negative.
+	MaxAttempts int
+	// Backoff is the pause after a failed attempt (1, 2, …); 1 s doubling to 1 min when nil. A
+	// message that waits here counts against MaxAckPending: what waits on Bitbucket is to be
+	// acknowledged and kept elsewhere (design.md section 4).
+	Backoff func(attempt int) time.Duration
+	// MaxAckPending is how many messages may be unanswered over all processes; 10,000 when zero.
+	MaxAckPending int
+
+	// Handle gets one message at a time in each of Slots goroutines (1 when zero), each of
+	// which holds one message and no more, so that other processes get the rest. nil or
+	// ErrDone acknowledges; Park gives up; ErrTemporary (and kv.ErrUnavailable) tries again in
+	// the same slot; any other error, or a panic, tries again after Backoff.
+	Handle func(ctx context.Context, m Msg) error
+	Slots  int
+
+	// HandleBatch, instead of Handle, gets what is waiting, at least one message and at most
+	// Batch (100 when zero), in the stream's order. Its result holds for all of them. After an
+	// error (not a temporary one) each message is handed over alone, so that one bad message
+	// cannot hold up or park the others.
+	HandleBatch func(ctx context.Context, ms []Msg) error
+	Batch       int
+
+	// DoubleAck waits until the server has confirmed an acknowledgement; for work whose
+	// repetition is dear. It does not make repetition impossible.
+	DoubleAck bool
+	// DrainTimeout is how long handlers may go on after ctx is done, before their own context
+	// is cancelled; 10 s when zero.
+	DrainTimeout time.Duration
+	// Logger is required; Metrics may be nil.
+	Logger  *slog.Logger
+	Metrics *Metrics
+}
+
+const (
+	defaultAckWait       = 30 * time.Second
+	defaultMaxAttempts   = 10
+	defaultMaxAckPending = 10_000
+	defaultBatch         = 100
+	defaultDrain         = 10 * time.Second
+
+	// pullExpiry and pullHeartbeat bound one pull: a server that forgot it is noticed within
+	// two heartbeats, even when the connection did not break.
+	pullExpiry    = 30 * time.Second
+	pullHeartbeat = 5 * time.Second
+	// maxHold is how long a message stays in its slot over temporary errors before it goes
+	// back to the server after all.
+	maxHold = 15 * time.Minute
+)
+
+func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
+	switch {
+	case c.JS == nil || c.Stream == "" || c.Durable == "" || c.Logger == nil:
+		return c, errors.New("stream: ConsumeConfig needs JS, Stream, Durable and Logger")
+	case (c.Handle == nil) == (c.HandleBatch == nil):
+		return c, errors.New("stream: ConsumeConfig needs either Handle or HandleBatch")
+	}
+	c.Version = max(c.Version, 1)
+	c.Slots = max(c.Slots, 1)
+	c.AckWait = orDuration(c.AckWait, defaultAckWait)
+	c.DrainTimeout = orDuration(c.DrainTimeout, defaultDrain)
+	if c.MaxAttempts == 0 {
+		c.MaxAttempts = defaultMaxAttempts
+	}
+	if c.MaxAckPending == 0 {
+		c.MaxAckPending = defaultMaxAckPending
+	}
+	if c.Batch == 0 {
+		c.Batch = defaultBatch
+	}
+	if c.Backoff == nil {
+		c.Backoff = DefaultBackoff
+	}
+	c.Logger = c.Logger.With("stream", c.Stream, "consumer", c.Durable)
+	return c, nil
+}
+
+func orDuration(d, otherwise time.Duration) time.Duration {
+	if d == 0 {
+		return otherwise
+	}
+	return d
+}
+
+// DefaultBackoff is 1 s doubling to 1 min, less up to a quarter at random.
+func DefaultBackoff(attempt int) time.Duration {
+	d := min(time.Second<<min(attempt-1, 6), time.Minute)
+	return d - rand.N(d/4)
+}
+
+// ConsumerConfig is the durable consumer that Consume uses: explicit acknowledgement, and
+// MaxDeliver -1, because a finite one drops a message whose worker dies on its last try and leaves
+// no dead letter (design.md section 4).
+func (c ConsumeConfig) ConsumerConfig() jetstream.ConsumerConfig {
+	cfg := jetstream.ConsumerConfig{
+		Durable:        c.Durable,
+		AckPolicy:      jetstream.AckExplicitPolicy,
+		AckWait:        c.AckWait,
+		MaxDeliver:     -1,
+		MaxAckPending:  c.MaxAckPending,
+		FilterSubjects: c.Filters,
+	}
+	if c.DeliverNew {
+		cfg.DeliverPolicy = jetstream.DeliverNewPolicy
+	}
+	return cfg
+}
+
+// Consume handles messages until ctx is done; then it fetches no more, lets handlers finish, and
+// returns nil. It lives through restarts of NATS and through a consumer that was deleted. It
+// returns an error only for a configuration that cannot work.
+//
+// Handlers must be idempotent: a message may come again at any time. Their context carries the
+// trace and request id of the message; it outlives ctx by DrainTimeout.
+func Consume(ctx context.Context, cfg ConsumeConfig) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	work, cancelWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelWork()
+	c := &consuming{cfg: cfg, flight: inFlight{by: map[uint64]*delivery{}}}
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var wg sync.WaitGroup
+		for range cfg.Slots {
+			wg.Go(func() { c.slot(ctx, work) })
+		}
+		wg.Wait()
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		drain := time.NewTimer(cfg.DrainTimeout)
+		defer drain.Stop()
+		select {
+		case <-done:
+		case <-drain.C:
+			cfg.Logger.Warn("handlers still running after the drain time, cancelling them")
+			cancelWork()
+			<-done
+		}
+	}
+	return nil
+}
+
+// consuming is one running Consume.
+type consuming struct {
+	cfg    ConsumeConfig
+	flight inFlight
+
+	mu       sync.Mutex
+	consumer jetstream.Consumer
+}
+
+// slot pulls and handles, one pull at a time.
+func (c *consuming) slot(ctx, work context.Context) {
+	pause := 50 * time.Millisecond
+	for ctx.Err() == nil {
+		ds, err := c.pull(ctx)
+		if len(ds) > 0 {
+			c.handle(ctx, work, ds)
+		}
+		if err == nil || ctx.Err() != nil {
+			pause = 50 * time.Millisecond
+			continue
+		}
+		c.cfg.Logger.WarnContext(ctx, "cannot fetch messages", "err", err)
+		c.forget()
+		waitFor(ctx, pause)
+		pause = min(2*pause, 5*time.Second)
+	}
+}
+
+// durable makes sure of the consumer once, and again after forget.
+func (c *consuming) durable(ctx context.Context) (jetstream.Consumer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.consumer == nil {
+		cons, err := EnsureConsumer(ctx, c.cfg.JS, c.cfg.Stream, c.cfg.ConsumerConfig(), c.cfg.Version)
+		if err != nil {
+			return nil, err
+		}
+		c.consumer = cons
+	}
+	return c.consumer, nil
+}
+
+func (c *consuming) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.consumer = nil
+}
+
+// pull waits for a message and takes what else is there, up to what one handler call gets.
+func (c *consuming) pull(ctx context.Context) ([]*delivery, error) {
+	nc := c.cfg.JS.Conn()
+	if !nc.IsConnected() {
+		return nil, awaitConnection(ctx, nc)
+	}
+	cons, err := c.durable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	fetchCtx, cancel := untilReconnect(ctx, nc)
+	defer cancel()
+	batch, err := cons.Fetch(1, jetstream.FetchContext(fetchCtx), jetstream.FetchHeartbeat(pullHeartbeat))
+	if err != nil {
+		return nil, ignoreEndOfPull(err)
+	}
+	ds := c.take(nil, batch)
+	err = ignoreEndOfPull(batch.Error())
+	if c.cfg.HandleBatch == nil || c.cfg.Batch == 1 || len(ds) == 0 || ctx.Err() != nil {
+		return ds, err
+	}
+	more, err := cons.FetchNoWait(c.cfg.Batch - 1)
+	if err != nil {
+		return ds, nil //nolint:nilerr // what we have is handled first; the next pull reports the trouble
+	}
+	return c.take(ds, more), nil
+}
+
+func (c *consuming) take(ds []*delivery, batch jetstream.MessageBatch) []*delivery {
+	for raw := range batch.Messages() {
+		d, err := newDelivery(raw)
+		if err != nil {
+			c.cfg.Logger.Error("cannot use message", "err", err)
+			continue
+		}
+		if !c.flight.add(d) {
+			c.cfg.Logger.Debug("message came again while in hand", "sequence", d.Sequence, "attempt", d.Attempt)
+			continue
+		}
+		ds = append(ds, d)
+	}
+	return ds
+}
+
+// ignoreEndOfPull drops the errors by which a pull ends that simply found nothing, or that was
+// given up because we stop or the connection is a new one.
+func ignoreEndOfPull(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, jetstream.ErrNoMessages) || errors.Is(err, jetstream.ErrServerShutdown) {
+		return nil
+	}
+	return err
+}
+
+// untilReconnect is a context that ends with ctx, after pullExpiry, or when the connection comes
+// back after a loss, since the server of before has forgotten our pull.
+func untilReconnect(ctx context.Context, nc *nats.Conn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, pullExpiry)
+	back := nc.StatusChanged(nats.CONNECTED)
+	go func() {
+		select {
+		case <-ctx.Done():
+		case <-back:
+			cancel()
+		}
+	}()
+	return ctx, func() {
+		cancel()
+		nc.RemoveStatusListener(back)
+	}
+}
+
+func awaitConnection(ctx context.Context, nc *nats.Conn) error {
+	if nc.IsClosed() {
+		return fmt.Errorf("stream: %w", nats.ErrConnectionClosed)
+	}
+	back := nc.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer nc.RemoveStatusListener(back)
+	if nc.IsConnected() {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+	case <-back:
+	}
+	return nil
+}
+
+// waitFor sleeps for d, or until ctx is done.
+func waitFor(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}

@@ -1,0 +1,207 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Headers of a dead letter, beside those of the message itself.
+const (
+	HeaderDeadStream   = "Devpilot-Dead-Stream"
+	HeaderDeadConsumer = "Devpilot-Dead-Consumer"
+	HeaderDeadSequence = "Devpilot-Dead-Sequence"
+	HeaderDeadSubject  = "Devpilot-Dead-Subject"
+	HeaderDeadReason   = "Devpilot-Dead-Reason"
+	HeaderDeadAttempts = "Devpilot-Dead-Attempts"
+)
+
+// settleTimeout bounds the answer to a message: acknowledgement, nak, or parking.
+const settleTimeout = 10 * time.Second
+
+// handle runs the handler over ds and answers each message.
+func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
+	defer func() {
+		for _, d := range ds {
+			c.flight.remove(d)
+		}
+	}()
+	stop := keepAlive(ds, c.cfg.AckWait/3)
+	defer stop()
+	if c.cfg.Handle != nil {
+		c.settle(work, ds[0], c.attempt(ctx, work, ds))
+		return
+	}
+	err := c.attempt(ctx, work, ds)
+	if err == nil || len(ds) == 1 {
+		c.settleAll(work, ds, err)
+		return
+	}
+	if work.Err() != nil || isTemporary(err) {
+		c.settleAll(work, ds, err)
+		return
+	}
+	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", "messages", len(ds), "err", err)
+	for _, d := range ds {
+		one := []*delivery{d}
+		c.settle(work, d, c.attempt(ctx, work, one))
+	}
+}
+
+// attempt calls the handler, and again while it only meets temporary trouble and we are not
+// stopping.
+func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
+	pause := 100 * time.Millisecond
+	start := time.Now()
+	for {
+		err := c.call(work, ds)
+		if err == nil || errors.Is(err, ErrDone) {
+			return nil
+		}
+		if !isTemporary(err) || ctx.Err() != nil || time.Since(start) > maxHold {
+			return err
+		}
+		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again", "subject", ds[0].Subject, "sequence", ds[0].Sequence, "err", err)
+		waitFor(ctx, pause)
+		pause = min(2*pause, 10*time.Second)
+	}
+}
+
+// call runs the handler once and turns a panic into an error.
+func (c *consuming) call(work context.Context, ds []*delivery) (err error) {
+	defer c.cfg.Metrics.observe(c.cfg.Stream, c.cfg.Durable, time.Now())
+	defer func() {
+		if r := recover(); r != nil {
+			c.cfg.Logger.ErrorContext(work, "handler panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			err = fmt.Errorf("stream: handler panicked: %v", r)
+		}
+	}()
+	if c.cfg.Handle != nil {
+		return c.cfg.Handle(ExtractContext(work, ds[0].Header), ds[0].Msg)
+	}
+	ms := make([]Msg, len(ds))
+	for i, d := range ds {
+		ms[i] = d.Msg
+	}
+	return c.cfg.HandleBatch(work, ms)
+}
+
+func (c *consuming) settleAll(work context.Context, ds []*delivery, err error) {
+	for _, d := range ds {
+		c.settle(work, d, err)
+	}
+}
+
+// settle answers the message according to what became of it. What cannot be answered comes again.
+func (c *consuming) settle(work context.Context, d *delivery, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), settleTimeout)
+	defer cancel()
+	log := c.cfg.Logger.With("subject", d.Subject, "sequence", d.Sequence, "attempt", d.Attempt)
+	var park *parkError
+	var outcome string
+	var answer error
+	switch {
+	case err == nil:
+		outcome, answer = "done", c.ack(ctx, d)
+	case errors.As(err, &park):
+		outcome, answer = "parked", c.park(ctx, d, park.reason)
+		log.ErrorContext(ctx, "message parked", "reason", park.reason)
+	case work.Err() != nil: // cut short by our own stop: nobody's failure
+		outcome, answer = "interrupted", d.current().NakWithDelay(time.Millisecond)
+	case c.cfg.MaxAttempts > 0 && d.Attempt >= c.cfg.MaxAttempts && !isTemporary(err):
+		outcome, answer = "parked", c.park(ctx, d, "gave up: "+err.Error())
+		log.ErrorContext(ctx, "message parked after its last attempt", "err", err)
+	default:
+		delay := c.cfg.Backoff(d.Attempt)
+		outcome, answer = "retried", d.current().NakWithDelay(delay)
+		log.WarnContext(ctx, "handling failed, trying again", "err", err, "delay_ms", delay.Milliseconds())
+	}
+	c.cfg.Metrics.count(c.cfg.Stream, c.cfg.Durable, outcome)
+	if answer != nil {
+		log.WarnContext(ctx, "message not answered, it will come again", "outcome", outcome, "err", answer)
+	}
+}
+
+// ack acknowledges, trying again while the connection is away: the answer to a message stays valid
+// over a reconnect.
+func (c *consuming) ack(ctx context.Context, d *delivery) error {
+	for {
+		var err error
+		if m := d.current(); c.cfg.DoubleAck {
+			err = m.DoubleAck(ctx)
+		} else {
+			err = m.Ack()
+		}
+		if err == nil || errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return nil
+		}
+		waitFor(ctx, 100*time.Millisecond)
+		if ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// park stores the dead letter first and then ends the delivery, so that a death between the two
+// repeats the first, which its subject makes harmless.
+func (c *consuming) park(ctx context.Context, d *delivery, reason string) error {
+	subject, err := DeadLetterSubject(c.cfg.Stream, c.cfg.Durable, d.Sequence)
+	if err != nil {
+		return err
+	}
+	if err := c.ensureDeadLetters(ctx); err != nil {
+		return err
+	}
+	h := nats.Header{}
+	for k, v := range d.Header {
+		if !strings.HasPrefix(k, "Nats-") { // those steer the server
+			h[k] = v
+		}
+	}
+	h.Set(HeaderDeadStream, c.cfg.Stream)
+	h.Set(HeaderDeadConsumer, c.cfg.Durable)
+	h.Set(HeaderDeadSequence, strconv.FormatUint(d.Sequence, 10))
+	h.Set(HeaderDeadSubject, d.Subject)
+	h.Set(HeaderDeadReason, headerText(reason))
+	h.Set(HeaderDeadAttempts, strconv.Itoa(d.Attempt))
+	_, err = Publisher{JS: c.cfg.JS}.Publish(ctx, &nats.Msg{Subject: subject, Header: h, Data: d.Data}, jetstream.WithExpectLastSequencePerSubject(0))
+	var api *jetstream.APIError
+	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
+		err = nil // parked before
+	}
+	if err != nil {
+		return err
+	}
+	return d.current().TermWithReason("parked")
+}
+
+// ensureDeadLetters makes the dead letters' stream, as safe as the one that is being read.
+func (c *consuming) ensureDeadLetters(ctx context.Context) error {
+	_, err := c.cfg.JS.Stream(ctx, DeadLettersStream)
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return err
+	}
+	source, err := c.cfg.JS.Stream(ctx, c.cfg.Stream)
+	if err != nil {
+		return err
+	}
+	_, err = Ensure(ctx, c.cfg.JS, DeadLetters, Options{Replicas: source.CachedInfo().Config.Replicas, Logger: c.cfg.Logger})
+	return err
+}
+
+// headerText makes a text fit for a header: one line, 1 KiB at most.
+func headerText(s string) string {
+	const most = 1024
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
+	}
+	return s
+}
