@@ -39,7 +39,7 @@ type ConsumeConfig struct {
 
 	// Handle gets one message at a time in each of Slots goroutines (1 when zero), each of
 	// which holds one message and no more, so that other processes get the rest. nil or
-	// ErrDone acknowledges; Park gives up; ErrTemporary (and kv.ErrUnavailable) tries again in
+	// ErrDone acknowledges; Park gives up; ErrLeave does neither; ErrTemporary (and kv.ErrUnavailable) tries again in
 	// the same slot; any other error, or a panic, tries again after Backoff.
 	Handle func(ctx context.Context, m Msg) error
 	Slots  int

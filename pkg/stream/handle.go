@@ -62,6 +62,9 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 	start := time.Now()
 	for {
 		err := c.call(work, ds)
+		if errors.Is(err, ErrLeave) {
+			return err
+		}
 		if err == nil || errors.Is(err, ErrDone) {
 			return nil
 		}
@@ -110,6 +113,8 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 	switch {
 	case err == nil:
 		outcome, answer = "done", c.ack(ctx, d)
+	case errors.Is(err, ErrLeave):
+		outcome = "left"
 	case errors.As(err, &park):
 		outcome, answer = "parked", c.park(ctx, d, park.reason)
 		log.ErrorContext(ctx, "message parked", "reason", park.reason)

@@ -30,6 +30,10 @@ type Msg struct {
 // ErrDone, returned by a handler, is the same as nil: the message is acknowledged.
 var ErrDone = errors.New("stream: done")
 
+// ErrLeave, returned by a handler, leaves the message unanswered: a newer delivery of it is in
+// another process's hands, and that process answers. Should it die, the message comes again.
+var ErrLeave = errors.New("stream: leave to the newer delivery")
+
 type parkError struct{ reason string }
 
 func (e *parkError) Error() string { return "stream: park: " + e.reason }

@@ -20,7 +20,7 @@ func NewMetrics(reg prometheus.Registerer) (*Metrics, error) {
 	m := &Metrics{
 		messages: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "devpilot_stream_messages_total",
-			Help: "Messages by what became of them: done, retried, parked or interrupted.",
+			Help: "Messages by what became of them: done, retried, parked, left or interrupted.",
 		}, []string{"stream", "consumer", "outcome"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "devpilot_stream_handle_seconds",
