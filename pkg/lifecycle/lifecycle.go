@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ type Component struct {
 	// Start returns when the component is up, or why it cannot be; bounded by StartTimeout.
 	Start func(ctx context.Context) error
 	// Run blocks until ctx is done and the component's work is drained. Returning earlier, with or
-	// without an error, ends the process. An error after ctx is done is logged, unless it is ctx's.
+	// without an error, ends the process.
 	Run func(ctx context.Context) error
 	// Ready is nil once the component can serve; it becomes a check of /readyz.
 	Ready func(ctx context.Context) error
@@ -56,8 +57,9 @@ var ErrStopTimeout = errors.New("did not stop in time")
 
 type running struct {
 	Component
-	cancel context.CancelFunc
-	done   chan error // receives what Run returned; nil without Run
+	cancel   context.CancelFunc
+	stopping atomic.Bool // from then on Run may return
+	done     chan error  // receives what Run returned; nil without Run
 }
 
 // Run starts the components one after another, waits until ctx is done or a component ends by
@@ -131,7 +133,7 @@ func start(ctx context.Context, logger *slog.Logger, c Component, died chan<- er
 		r.done = make(chan error, 1)
 		go func() {
 			err := c.Run(rctx)
-			if rctx.Err() == nil {
+			if !r.stopping.Load() {
 				if err == nil {
 					err = errors.New("ended by itself")
 				}
@@ -149,6 +151,7 @@ func (r *running) stop(ctx context.Context, logger *slog.Logger) error {
 	begin := time.Now()
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), or(r.StopTimeout, DefaultStopTimeout))
 	defer cancel()
+	r.stopping.Store(true)
 	var errs []error
 	if r.Component.Stop != nil {
 		if err := r.Component.Stop(sctx); err != nil {

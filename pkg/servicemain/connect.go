@@ -1,0 +1,100 @@
+package servicemain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/redis/go-redis/v9"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
+)
+
+// connectLimit bounds the attempts to reach a store at start.
+const connectLimit = 60 * time.Second
+
+// ConnectNATS connects, trying for a minute with growing pauses, and logs when the connection is
+// lost and found again. The URL stays out of errors and logs.
+func ConnectNATS(ctx context.Context, target seal.Secret, name string, logger *slog.Logger) (*nats.Conn, jetstream.JetStream, error) {
+	type connected struct {
+		nc *nats.Conn
+		js jetstream.JetStream
+	}
+	c, err := retry(ctx, logger, "NATS", func() (connected, error) {
+		nc, js, err := stream.Connect(target.Reveal(), name, NATSLogging(logger)...)
+		if err != nil {
+			return connected{}, withoutURL(err)
+		}
+		return connected{nc, js}, nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot connect to NATS at DEVPILOT_NATS_URL: %w", err)
+	}
+	return c.nc, c.js, nil
+}
+
+// NATSLogging logs what happens to a connection.
+func NATSLogging(logger *slog.Logger) []nats.Option {
+	return []nats.Option{
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil: we closed it
+				logger.Warn("nats disconnected", logs.Err(err))
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			logger.Info("nats connected again", slog.String(logs.KeyAddr, nc.ConnectedAddr()))
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			attrs := []any{logs.Err(err)}
+			if sub != nil {
+				attrs = append(attrs, slog.String(logs.KeyNATSSubject, sub.Subject))
+			}
+			logger.Warn("nats error", attrs...)
+		}),
+	}
+}
+
+// ConnectRedis makes the client. Redis holds only what may be lost, so a Redis that does not answer
+// is a warning and not a reason not to start.
+func ConnectRedis(ctx context.Context, target seal.Secret, logger *slog.Logger) (redis.UniversalClient, error) {
+	opts, err := redis.ParseURL(target.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", withoutURL(err))
+	}
+	client := redis.NewClient(opts)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := client.Ping(ctx).Err(); err != nil {
+		logger.Warn("redis does not answer; going on without it", logs.Err(err))
+	}
+	return client, nil
+}
+
+func retry[T any](ctx context.Context, logger *slog.Logger, what string, f func() (T, error)) (T, error) {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval, b.MaxInterval = 200*time.Millisecond, 5*time.Second
+	attempt := 0
+	return backoff.Retry(ctx, f, backoff.WithBackOff(b), backoff.WithMaxElapsedTime(connectLimit),
+		backoff.WithNotify(func(err error, next time.Duration) {
+			attempt++
+			logger.Warn("cannot connect yet", slog.String(logs.KeyComponent, what), slog.Int(logs.KeyAttempt, attempt),
+				slog.Int64(logs.KeyRetryIn, next.Milliseconds()), logs.Err(err))
+		}))
+}
+
+// withoutURL takes the URL, which can hold a password, out of a parse error.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return fmt.Errorf("not a URL: %w", u.Err)
+	}
+	return err
+}

@@ -1,0 +1,16 @@
+// Package servicemain is the main program of the five service binaries, and the settings that they
+// share with the all-in-one process (design.md section 7).
+//
+// [Main] parses flags and environment, sets up logs, traces, metrics and the ops listener, binds,
+// connects to NATS and Redis with bounded retries, builds the service, serves it, and shuts down in
+// order. cmd/<name>/main.go hands it a [Spec] and nothing else; only Main exits the process.
+//
+// The flag groups (LogFlags, StoreFlags, …) are kong structs to embed in a service's own
+// configuration. [Parse] reads any such configuration by the rules of the product: a flag wins over
+// the environment, an empty variable counts as unset, a secret is taken from its variable or from
+// the file that <NAME>_FILE names and never from the command line, an unknown flag or DEVPILOT_
+// variable is an error that suggests the nearest known one.
+//
+// Depends on kong, nats.go, go-redis, cenkalti/backoff, and on pkg/lifecycle, logs, ops, rpc,
+// identity, seal, stream and redisx.
+package servicemain

@@ -1,0 +1,186 @@
+package servicemain
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mattn/go-isatty"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// The flag groups. Embed what a program needs (`embed:""` in a kong struct). Every setting of the
+// product stands here, so that one environment can be given to all services: a variable that
+// another service reads is known everywhere, one that nobody reads is an error.
+
+// LogFlags say how to log.
+type LogFlags struct {
+	LogLevel  string `name:"log-level" env:"DEVPILOT_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
+	LogFormat string `name:"log-format" env:"DEVPILOT_LOG_FORMAT" default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal and JSON elsewhere."`
+}
+
+// Format resolves "auto" for the file that is logged to.
+func (f LogFlags) Format(w any) logs.Format {
+	if f.LogFormat != "auto" && f.LogFormat != "" {
+		return logs.Format(f.LogFormat)
+	}
+	if file, ok := w.(*os.File); ok && isatty.IsTerminal(file.Fd()) {
+		return logs.FormatText
+	}
+	return logs.FormatJSON
+}
+
+// OpsFlags say where /livez, /readyz and /metrics are, and how the process stops.
+type OpsFlags struct {
+	OpsListen  string        `name:"ops-listen" env:"DEVPILOT_OPS_LISTEN" default:"${ops_listen}" help:"Address of /livez, /readyz, /metrics and pprof."`
+	DrainDelay time.Duration `name:"drain-delay" env:"DEVPILOT_DRAIN_DELAY" default:"${drain_delay}" help:"How long to serve on after saying not ready, so that balancers notice."`
+}
+
+// HTTPListenFlags say where HTTP is served.
+type HTTPListenFlags struct {
+	Listen string `name:"listen" env:"DEVPILOT_LISTEN" default:"${listen}" help:"Address to serve HTTP on."`
+}
+
+// GRPCListenFlags say where gRPC is served.
+type GRPCListenFlags struct {
+	GRPCListen string `name:"grpc-listen" env:"DEVPILOT_GRPC_LISTEN" default:"${grpc_listen}" help:"Address to serve gRPC on."`
+}
+
+// StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
+type StoreFlags struct {
+	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
+	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
+}
+
+// KeyFlags say where the keys are.
+type KeyFlags struct {
+	EncryptionKeysetFile string `name:"encryption-keyset-file" env:"DEVPILOT_ENCRYPTION_KEYSET_FILE" help:"File of the Tink keyset that seals what is stored."`
+	IdentityKeyFile      string `name:"identity-key-file" env:"DEVPILOT_IDENTITY_KEY_FILE" help:"File of the keys by which the services know each other."`
+}
+
+// AuthAddrFlag and its siblings say where a service finds a neighbour: host:port, several of them
+// joined by commas, or any gRPC target.
+type AuthAddrFlag struct {
+	AuthAddr string `name:"auth-addr" env:"DEVPILOT_AUTH_ADDR" help:"Address of the auth service, e.g. auth:7001."`
+}
+
+// RepoAddrFlag: see AuthAddrFlag.
+type RepoAddrFlag struct {
+	RepoAddr string `name:"repo-addr" env:"DEVPILOT_REPO_ADDR" help:"Address of the repo service, e.g. repo:7002."`
+}
+
+// WebhookAddrFlag: see AuthAddrFlag.
+type WebhookAddrFlag struct {
+	WebhookAddr string `name:"webhook-addr" env:"DEVPILOT_WEBHOOK_ADDR" help:"Address of the webhook service, e.g. webhook:7003."`
+}
+
+// DeployerAddrFlag: see AuthAddrFlag.
+type DeployerAddrFlag struct {
+	DeployerAddr string `name:"deployer-addr" env:"DEVPILOT_DEPLOYER_ADDR" help:"Address of the deployer service, e.g. deployer:7004."`
+}
+
+// BitbucketFlags name the OAuth consumer and the site. Without a consumer the product runs and
+// says how to make one.
+type BitbucketFlags struct {
+	BitbucketClientID     string      `name:"bitbucket-client-id" env:"DEVPILOT_BITBUCKET_CLIENT_ID" help:"Key of the OAuth consumer at Bitbucket."`
+	BitbucketClientSecret seal.Secret `name:"bitbucket-client-secret" env:"DEVPILOT_BITBUCKET_CLIENT_SECRET" help:"Secret of the OAuth consumer at Bitbucket."`
+	BitbucketSiteURL      string      `name:"bitbucket-site-url" env:"DEVPILOT_BITBUCKET_SITE_URL" default:"https://bitbucket.org" help:"Bitbucket's web site: OAuth and git."`
+	BitbucketAPIURL       string      `name:"bitbucket-api-url" env:"DEVPILOT_BITBUCKET_API_URL" default:"https://api.bitbucket.org/2.0" help:"Bitbucket's REST API."`
+}
+
+// PublicFlags say how the world reaches us.
+type PublicFlags struct {
+	PublicURL string `name:"public-url" env:"DEVPILOT_PUBLIC_URL" help:"Address under which people and Bitbucket reach this installation; callback and webhook URLs are built from it (default: the listen address)."`
+}
+
+// URL returns the public URL without a trailing slash; where none is set it is made of the address
+// that HTTP is served on.
+func (f PublicFlags) URL(listen net.Addr) (string, error) {
+	if f.PublicURL == "" {
+		if listen == nil {
+			return "", fmt.Errorf("the public URL is not set: use --public-url or DEVPILOT_PUBLIC_URL")
+		}
+		return "http://" + reachable(listen), nil
+	}
+	u, err := url.Parse(f.PublicURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		return "", fmt.Errorf("--public-url (DEVPILOT_PUBLIC_URL) must be like https://devpilot.example.com, without path, query or user")
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+}
+
+// reachable turns a bound address into one a browser on this machine can open.
+func reachable(a net.Addr) string {
+	ap, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	if ap.Addr().IsUnspecified() {
+		return fmt.Sprintf("127.0.0.1:%d", ap.Port())
+	}
+	return ap.String()
+}
+
+// WebFlags guard the gateway's door.
+type WebFlags struct {
+	AllowedOrigins []string `name:"allowed-origins" env:"DEVPILOT_ALLOWED_ORIGINS" help:"Other origins whose pages may call the API with cookies, e.g. https://app.example.com."`
+	TrustedProxies []string `name:"trusted-proxies" env:"DEVPILOT_TRUSTED_PROXIES" help:"Networks of proxies whose X-Forwarded-For counts, e.g. 10.0.0.0/8."`
+}
+
+// DataFlags say where files are.
+type DataFlags struct {
+	DataDir  string `name:"data-dir" env:"DEVPILOT_DATA_DIR" default:".devpilot" help:"Directory of what must last: releases, and all-in-one's stores and keys."`
+	CacheDir string `name:"cache-dir" env:"DEVPILOT_CACHE_DIR" help:"Directory of mirrors, local to this machine and rebuilt when lost (default: <data-dir>/cache)."`
+}
+
+// Cache returns the cache directory.
+func (f DataFlags) Cache() string {
+	if f.CacheDir != "" {
+		return f.CacheDir
+	}
+	return filepath.Join(f.DataDir, "cache")
+}
+
+// WorkerFlags say what a deployer does.
+type WorkerFlags struct {
+	Server  string   `name:"server" env:"DEVPILOT_SERVER" default:"default" help:"Name of the server whose releases live in the data directory."`
+	Workers int      `name:"workers" env:"DEVPILOT_WORKERS" default:"0" help:"Deployments at a time; 0 is the number of CPUs."`
+	Roles   []string `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
+}
+
+// Slots is the number of deployments at a time.
+func (f WorkerFlags) Slots() int {
+	if f.Workers > 0 {
+		return f.Workers
+	}
+	return runtime.NumCPU()
+}
+
+// Has reports whether a role is on.
+func (f WorkerFlags) Has(role string) bool { return slices.Contains(f.Roles, role) }
+
+// EmulatorFlags start the Bitbucket emulator beside the all-in-one process. Nothing else does.
+type EmulatorFlags struct {
+	Emulator         bool   `name:"emulator" env:"DEVPILOT_EMULATOR" help:"Start a Bitbucket emulator with sample repositories and use it in place of Bitbucket."`
+	EmulatorListen   string `name:"emulator-listen" env:"DEVPILOT_EMULATOR_LISTEN" default:"localhost:8081" help:"Address of the emulator."`
+	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" default:"sample" help:"What the emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited."`
+}
+
+// productFlags lists every group: their variables are known to every program.
+func productFlags() []any {
+	return []any{
+		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
+		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, DataFlags{}, WorkerFlags{}, EmulatorFlags{},
+	}
+}

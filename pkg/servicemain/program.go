@@ -1,0 +1,239 @@
+package servicemain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/lifecycle"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/ops"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// healthInterval is how often readiness is copied to gRPC health.
+const healthInterval = time.Second
+
+func neighbourVariable(name string) string { return envPrefix + strings.ToUpper(name) + "_ADDR" }
+
+// program is one configured service on its way through its life.
+type program struct {
+	name                   string
+	policy                 rpc.Policy
+	servesHTTP, servesGRPC bool
+	base                   base
+	http                   HTTPListenFlags
+	grpc                   GRPCListenFlags
+	env                    *Env
+	build                  func(context.Context) (Service, error)
+
+	registry   *prometheus.Registry
+	readiness  ops.Readiness
+	health     *health.Server
+	service    Service
+	grpcServer *grpc.Server
+	httpServer *http.Server
+
+	opsListener, grpcListener, httpListener net.Listener
+}
+
+// run binds, then starts the parts in order of dependency; lifecycle.Run stops them in reverse:
+// not ready → drain delay → intake (Drain, HTTP) → gRPC → the service's own work → connections to
+// neighbours → stores → ops listener → traces flushed.
+func (m *program) run(ctx context.Context) error {
+	if err := m.loadKeys(); err != nil {
+		return err
+	}
+	if err := m.bind(ctx); err != nil {
+		return err
+	}
+	defer m.closeListeners()
+	m.registry = ops.NewRegistry(m.env.Version)
+	m.env.Registerer = m.registry
+	m.health = health.NewServer()
+	tracing, err := ops.NewTracing(ctx, m.name, m.env.Version)
+	if err != nil {
+		return err
+	}
+	m.env.TracerProvider = tracing
+
+	components := []lifecycle.Component{
+		{Name: "traces", Stop: tracing.Shutdown, StopTimeout: 5 * time.Second},
+		{Name: "ops", Run: func(ctx context.Context) error {
+			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry), m.env.Logger)
+		}},
+		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Ready: m.natsReady, Stop: m.stopNATS},
+		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
+		{Name: "neighbours", Stop: m.env.closeConns},
+		{Name: m.name, Start: m.startService, Run: m.runService, Ready: m.serviceReady, StopTimeout: 30 * time.Second},
+	}
+	if m.servesGRPC {
+		components = append(components, lifecycle.Component{Name: "grpc", Start: m.startGRPC, Run: m.serveGRPC, StopTimeout: 20 * time.Second, Stop: m.stopGRPC})
+	}
+	if m.servesHTTP {
+		components = append(components, lifecycle.Component{Name: "http", Start: m.startHTTP, Run: m.serveHTTP, StopTimeout: 15 * time.Second, Stop: m.stopHTTP})
+	}
+	components = append(components,
+		lifecycle.Component{Name: "intake", Stop: m.drain},
+		lifecycle.Component{Name: "health", Run: m.watchHealth},
+	)
+	return lifecycle.Run(ctx, lifecycle.Config{Logger: m.env.Logger, Readiness: &m.readiness, DrainDelay: m.base.DrainDelay}, components...)
+}
+
+func (m *program) loadKeys() (err error) {
+	if m.env.Keyset, err = seal.LoadKeysetFile(m.base.EncryptionKeysetFile); err != nil {
+		return fmt.Errorf("--encryption-keyset-file (DEVPILOT_ENCRYPTION_KEYSET_FILE): %w", err)
+	}
+	if m.env.Keys, err = identity.LoadKeysFile(m.base.IdentityKeyFile); err != nil {
+		return fmt.Errorf("--identity-key-file (DEVPILOT_IDENTITY_KEY_FILE): %w", err)
+	}
+	return nil
+}
+
+// bind takes all addresses first: a busy port is known before anything was started.
+func (m *program) bind(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			m.closeListeners()
+		}
+	}()
+	if m.opsListener, err = Listen(ctx, "--ops-listen", m.base.OpsListen); err != nil {
+		return err
+	}
+	if m.servesGRPC {
+		if m.grpcListener, err = Listen(ctx, "--grpc-listen", m.grpc.GRPCListen); err != nil {
+			return err
+		}
+	}
+	if m.servesHTTP {
+		if m.httpListener, err = Listen(ctx, "--listen", m.http.Listen); err != nil {
+			return err
+		}
+		m.env.HTTPAddr = m.httpListener.Addr()
+	}
+	return nil
+}
+
+// closeListeners closes what its server did not close; closing twice does no harm.
+func (m *program) closeListeners() {
+	for _, l := range []net.Listener{m.opsListener, m.grpcListener, m.httpListener} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+func (m *program) startNATS(ctx context.Context) (err error) {
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, m.env.Logger)
+	return err
+}
+
+func (m *program) natsReady(context.Context) error {
+	if !m.env.NC.IsConnected() {
+		return fmt.Errorf("not connected (%s)", strings.ToLower(m.env.NC.Status().String()))
+	}
+	return nil
+}
+
+func (m *program) stopNATS(ctx context.Context) error {
+	defer m.env.NC.Close()
+	if !m.env.NC.IsConnected() {
+		return nil
+	}
+	return m.env.NC.FlushWithContext(ctx)
+}
+
+func (m *program) startRedis(ctx context.Context) (err error) {
+	m.env.Redis, err = ConnectRedis(ctx, m.base.RedisURL, m.env.Logger)
+	return err
+}
+
+func (m *program) startService(ctx context.Context) (err error) {
+	m.service, err = m.build(ctx)
+	return err
+}
+
+func (m *program) runService(ctx context.Context) error { return m.service.Run(ctx) }
+
+func (m *program) serviceReady(ctx context.Context) error { return m.service.Ready(ctx) }
+
+func (m *program) startGRPC(context.Context) (err error) {
+	r, ok := m.service.(Registrar)
+	if !ok {
+		return errors.New("the service does not register anything")
+	}
+	m.grpcServer, err = rpc.NewServer(rpc.ServerConfig{
+		Service: m.name, Keys: m.env.Keys, Policy: m.policy, Logger: m.env.Logger,
+		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Health: m.health,
+	})
+	if err != nil {
+		return err
+	}
+	r.Register(m.grpcServer)
+	return rpc.CheckPolicy(m.grpcServer, m.policy)
+}
+
+func (m *program) serveGRPC(context.Context) error {
+	m.env.Logger.Info("serving grpc", slog.String(logs.KeyAddr, m.grpcListener.Addr().String()))
+	return m.grpcServer.Serve(m.grpcListener) // nil once it is stopped
+}
+
+func (m *program) stopGRPC(ctx context.Context) error {
+	limit := 10 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		limit = time.Until(d) * 3 / 4 // the rest is for handlers to notice that they were cut
+	}
+	if !rpc.Stop(m.grpcServer, limit) {
+		return errors.New("calls still running were cut")
+	}
+	return nil
+}
+
+func (m *program) startHTTP(context.Context) error {
+	h, ok := m.service.(HTTPService)
+	if !ok {
+		return errors.New("the service has no HTTP handler")
+	}
+	m.httpServer = NewHTTPServer(h.Handler(), m.env.Logger)
+	return nil
+}
+
+func (m *program) serveHTTP(context.Context) error {
+	m.env.Logger.Info("serving http", slog.String(logs.KeyAddr, m.httpListener.Addr().String()))
+	if err := m.httpServer.Serve(m.httpListener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (m *program) stopHTTP(ctx context.Context) error { return StopHTTP(ctx, m.httpServer) }
+
+func (m *program) drain(context.Context) error {
+	if d, ok := m.service.(Drainer); ok {
+		d.Drain()
+	}
+	return nil
+}
+
+func (m *program) watchHealth(ctx context.Context) error {
+	m.readiness.Watch(ctx, healthInterval, func(err error) {
+		rpc.SetServing(m.health, err == nil)
+		if err == nil {
+			m.env.Logger.Info("ready")
+		} else if !errors.Is(err, ops.ErrDraining) {
+			m.env.Logger.Warn("not ready", logs.Err(err))
+		}
+	})
+	return nil
+}

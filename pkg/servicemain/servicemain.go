@@ -1,0 +1,239 @@
+package servicemain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/lifecycle"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// Version is the version of the build, set by the linker (-X).
+var Version = "dev"
+
+// Service is what every service is.
+type Service interface {
+	// Run blocks; it returns when ctx is done and the work is drained.
+	Run(ctx context.Context) error
+	// Ready is nil once the service can serve. It asks its own stores, never a neighbour.
+	Ready(ctx context.Context) error
+}
+
+// Registrar is a Service that serves gRPC.
+type Registrar interface {
+	Register(server grpc.ServiceRegistrar)
+}
+
+// HTTPService is a Service that serves HTTP.
+type HTTPService interface {
+	Handler() http.Handler
+}
+
+// Drainer is a Service with calls that would not end by themselves, such as followed logs: Drain
+// asks them to end, before the servers are stopped.
+type Drainer interface {
+	Drain()
+}
+
+// Spec describes one service binary. C is the service's own kong struct of flags; embed the flag
+// groups of this package in it.
+type Spec[C any] struct {
+	Name        string // short name: directory, binary, proto package, identity
+	Description string // one sentence for --help
+	// Listen, GRPCListen and OpsListen are the default addresses; where one of the first two is
+	// empty the service serves no HTTP or no gRPC and has no such flag.
+	Listen, GRPCListen, OpsListen string
+	Policy                        rpc.Policy
+	Calls                         []string // the neighbours it calls: auth, repo, webhook, deployer
+	Build                         func(ctx context.Context, env *Env, cfg C) (Service, error)
+}
+
+// Env is what a build function gets.
+type Env struct {
+	Service        string
+	Version        string
+	Logger         *slog.Logger
+	NC             *nats.Conn
+	JS             jetstream.JetStream
+	Redis          redis.UniversalClient
+	Keyset         *seal.Keyset
+	Keys           *identity.Keys
+	Registerer     prometheus.Registerer
+	TracerProvider trace.TracerProvider
+	Now            func() time.Time
+	HTTPAddr       net.Addr // where HTTP is served; nil where it is not
+
+	addresses map[string]string
+	conns     []*grpc.ClientConn
+}
+
+// Dial connects to a neighbour named in Spec.Calls. The connection is closed at shutdown, after the
+// service.
+func (e *Env) Dial(target string) (*grpc.ClientConn, error) {
+	address, ok := e.addresses[target]
+	if !ok {
+		return nil, fmt.Errorf("servicemain: %s is not among the services that %s calls", target, e.Service)
+	}
+	conn, err := rpc.Dial(rpc.ClientConfig{
+		Service: e.Service, TargetService: target, Target: address, Keys: e.Keys, Logger: e.Logger,
+		Registerer: e.Registerer, TracerProvider: e.TracerProvider,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.conns = append(e.conns, conn)
+	return conn, nil
+}
+
+func (e *Env) closeConns(context.Context) error {
+	var errs []error
+	for _, c := range e.conns {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// base holds the flags that every single service has.
+type base struct {
+	LogFlags   `embed:""`
+	OpsFlags   `embed:""`
+	StoreFlags `embed:""`
+	KeyFlags   `embed:""`
+}
+
+// Main runs a service and exits: 0 after a clean stop, 1 after an error, 2 for wrong settings.
+func Main[C any](spec Spec[C]) {
+	ctx, stop := lifecycle.Signals(context.Background())
+	context.AfterFunc(ctx, stop) // a second signal kills
+	code := Run(ctx, spec, OSProcess())
+	stop()
+	os.Exit(code)
+}
+
+// Run is Main without the exit and the signals: it runs until ctx is done and returns the exit
+// code.
+func Run[C any](ctx context.Context, spec Spec[C], p Process) int {
+	m, err := configure(spec, p)
+	if errors.Is(err, ErrHelp) {
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
+		return 2
+	}
+	if err := m.run(ctx); err != nil {
+		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
+		return 1
+	}
+	return 0
+}
+
+// configure parses the settings into a program that can run.
+func configure[C any](spec Spec[C], p Process) (*program, error) {
+	var cfg C
+	m := &program{
+		name: spec.Name, policy: spec.Policy, servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "",
+		env: &Env{Service: spec.Name, Version: Version, Now: time.Now, addresses: map[string]string{}},
+	}
+	m.build = func(ctx context.Context) (Service, error) { return spec.Build(ctx, m.env, cfg) }
+	var version struct {
+		Version bool `name:"version" help:"Print the version and exit."`
+	}
+	s := Settings{
+		Name: spec.Name, Description: spec.Description, Grammar: &cfg,
+		Embed: []any{&m.base, &version},
+		Vars: map[string]string{
+			"listen": spec.Listen, "grpc_listen": spec.GRPCListen, "ops_listen": spec.OpsListen, "drain_delay": "1s",
+		},
+	}
+	if m.servesHTTP {
+		s.Embed = append(s.Embed, &m.http)
+	}
+	if m.servesGRPC {
+		s.Embed = append(s.Embed, &m.grpc)
+	}
+	var n neighbours
+	embeds, required, err := n.of(spec.Calls)
+	if err != nil {
+		return nil, err
+	}
+	s.Embed = append(s.Embed, embeds...)
+	s.Required = append([]string{
+		"DEVPILOT_NATS_URL", "DEVPILOT_REDIS_URL", "DEVPILOT_ENCRYPTION_KEYSET_FILE", "DEVPILOT_IDENTITY_KEY_FILE",
+	}, required...)
+	if asksVersion(p.Args) { // before anything is required
+		fmt.Fprintf(p.Stdout, "%s %s\n", spec.Name, Version)
+		return nil, ErrHelp
+	}
+	if _, err := Parse(p, s); err != nil {
+		return nil, err
+	}
+	for _, name := range spec.Calls {
+		m.env.addresses[name] = n.address(name)
+	}
+	m.env.Logger, err = logs.New(p.Stderr, m.base.Format(p.Stderr), m.base.LogLevel)
+	if err != nil {
+		return nil, err
+	}
+	m.env.Logger = m.env.Logger.With(slog.String(logs.KeyService, spec.Name))
+	return m, nil
+}
+
+func asksVersion(args []string) bool {
+	for _, a := range args {
+		if a == "--version" {
+			return true
+		}
+	}
+	return false
+}
+
+// neighbours holds the flags of the addresses.
+type neighbours struct {
+	auth     AuthAddrFlag
+	repo     RepoAddrFlag
+	webhook  WebhookAddrFlag
+	deployer DeployerAddrFlag
+}
+
+// of returns the flag structs and variables of the named services.
+func (n *neighbours) of(names []string) (embeds []any, required []string, err error) {
+	for _, name := range names {
+		switch name {
+		case "auth":
+			embeds = append(embeds, &n.auth)
+		case "repo":
+			embeds = append(embeds, &n.repo)
+		case "webhook":
+			embeds = append(embeds, &n.webhook)
+		case "deployer":
+			embeds = append(embeds, &n.deployer)
+		default:
+			return nil, nil, fmt.Errorf("servicemain: nobody calls a service %q", name)
+		}
+		required = append(required, neighbourVariable(name))
+	}
+	return embeds, required, nil
+}
+
+func (n *neighbours) address(name string) string {
+	return map[string]string{
+		"auth": n.auth.AuthAddr, "repo": n.repo.RepoAddr, "webhook": n.webhook.WebhookAddr, "deployer": n.deployer.DeployerAddr,
+	}[name]
+}

@@ -1,0 +1,272 @@
+package servicemain
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// envPrefix is of all our variables; those under it that nobody knows are errors.
+const envPrefix = "DEVPILOT_"
+
+// Process is what a program gets from outside.
+type Process struct {
+	Args    []string // without the program's name
+	Environ []string // "NAME=value", as os.Environ
+	Stdout  io.Writer
+	Stderr  io.Writer
+}
+
+// OSProcess is the real one.
+func OSProcess() Process {
+	return Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
+}
+
+// Settings says what Parse reads.
+type Settings struct {
+	Name        string // of the program
+	Description string
+	Grammar     any               // pointer to a kong struct
+	Embed       []any             // pointers to further kong structs, for the same level
+	Vars        map[string]string // for ${…} in tags: ops_listen, drain_delay, listen, grpc_listen
+	Required    []string          // variables that must be set, by flag or environment
+}
+
+// ErrHelp is returned by Parse after --help or --version was answered: nothing is left to do.
+var ErrHelp = errors.New("help was shown")
+
+// Parse reads flags and environment into the grammar. Its errors are for the person who starts the
+// program: one sentence each that names the flag or the variable.
+func Parse(p Process, s Settings) (*kong.Context, error) {
+	r := &resolver{environ: environMap(p.Environ), names: map[*kong.Value]string{}}
+	opts := []kong.Option{
+		kong.Name(s.Name), kong.Description(s.Description), kong.Vars(s.Vars), kong.Writers(p.Stdout, p.Stderr),
+		kong.PostBuild(r.adopt), kong.Resolvers(r), kong.ValueFormatter(r.help),
+		kong.Exit(func(int) { panic(ErrHelp) }), // kong's --help ends the program; ours ends in Main only
+	}
+	for _, e := range s.Embed {
+		opts = append(opts, kong.Embed(e))
+	}
+	parser, err := kong.New(s.Grammar, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("settings of %s: %w", s.Name, err)
+	}
+	ctx, err := parse(parser, p.Args)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(r.unknown(), r.secretsInArguments(ctx), r.missing(s.Required)); err != nil {
+		return nil, err
+	}
+	return ctx, nil
+}
+
+func parse(parser *kong.Kong, args []string) (ctx *kong.Context, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			if e, ok := v.(error); ok && errors.Is(e, ErrHelp) {
+				ctx, err = nil, ErrHelp
+				return
+			}
+			panic(v)
+		}
+	}()
+	ctx, err = parser.Parse(args)
+	if err != nil {
+		return nil, fmt.Errorf("%w (--help lists the settings)", err)
+	}
+	return ctx, nil
+}
+
+func environMap(environ []string) map[string]string {
+	m := make(map[string]string, len(environ))
+	for _, kv := range environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && value != "" {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+// resolver reads settings from the environment in kong's place: kong knows neither files nor empty
+// variables, and quotes values in its errors.
+type resolver struct {
+	environ map[string]string
+	names   map[*kong.Value]string // the variable of each flag
+	flags   []*kong.Flag
+}
+
+var secretType = reflect.TypeFor[seal.Secret]()
+
+func isSecret(v *kong.Value) bool { return v.Target.Type() == secretType }
+
+// adopt takes the variables over from kong, which would read them itself.
+func (r *resolver) adopt(k *kong.Kong) error {
+	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
+		n, ok := node.(*kong.Node)
+		if !ok {
+			return next(nil)
+		}
+		for _, f := range n.Flags {
+			if len(f.Tag.Envs) > 0 {
+				r.names[f.Value] = f.Tag.Envs[0]
+				f.Tag.Envs, f.Envs = nil, nil
+			}
+			r.flags = append(r.flags, f)
+		}
+		return next(nil)
+	})
+}
+
+// Validate implements kong.Resolver.
+func (*resolver) Validate(*kong.Application) error { return nil }
+
+// Resolve implements kong.Resolver: the value of a flag that was not given.
+func (r *resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	name, ok := r.names[flag.Value]
+	if !ok {
+		return nil, nil
+	}
+	value, set := r.environ[name]
+	if !isSecret(flag.Value) {
+		if !set {
+			return nil, nil
+		}
+		return value, nil
+	}
+	path, fromFile := r.environ[name+"_FILE"]
+	switch {
+	case set && fromFile:
+		return nil, fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
+	case set:
+		return value, nil
+	case !fromFile:
+		return nil, nil
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s_FILE: %w", name, err)
+	}
+	secret := strings.TrimRight(string(content), "\r\n")
+	if secret == "" {
+		return nil, fmt.Errorf("%s_FILE: %s is empty", name, path)
+	}
+	return secret, nil
+}
+
+// help adds the variable to the help of a flag.
+func (r *resolver) help(v *kong.Value) string {
+	name, ok := r.names[v]
+	switch {
+	case !ok:
+		return v.Help
+	case isSecret(v):
+		return fmt.Sprintf("%s Only by $%s or $%s_FILE, never as a flag.", v.Help, name, name)
+	default:
+		return fmt.Sprintf("%s ($%s)", v.Help, name)
+	}
+}
+
+// secretsInArguments refuses secrets that were given as flags: every user of the machine can read
+// the arguments of a process.
+func (r *resolver) secretsInArguments(ctx *kong.Context) error {
+	for _, p := range ctx.Path {
+		if p.Flag != nil && !p.Resolved && isSecret(p.Flag.Value) {
+			name := r.names[p.Flag.Value]
+			return fmt.Errorf("--%s is not taken as a flag, since others can read a process's arguments: set %s, or %s_FILE to the path of a file that holds it",
+				p.Flag.Name, name, name)
+		}
+	}
+	return nil
+}
+
+func (r *resolver) missing(required []string) error {
+	var errs []error
+	for _, name := range required {
+		for _, f := range r.flags {
+			if r.names[f.Value] != name || f.Set {
+				continue
+			}
+			if isSecret(f.Value) {
+				errs = append(errs, fmt.Errorf("%s is not set (nor %s_FILE): %s", name, name, f.Help))
+			} else {
+				errs = append(errs, fmt.Errorf("%s is not set (flag --%s): %s", name, f.Name, f.Help))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unknown refuses DEVPILOT_ variables that no program of the product reads: most likely misspelt.
+func (r *resolver) unknown() error {
+	known := map[string]bool{}
+	for v, name := range r.names {
+		known[name] = true
+		if isSecret(v) {
+			known[name+"_FILE"] = true
+		}
+	}
+	for _, group := range productFlags() {
+		t := reflect.TypeOf(group)
+		for i := range t.NumField() {
+			name := t.Field(i).Tag.Get("env")
+			known[name] = true
+			if t.Field(i).Type == secretType {
+				known[name+"_FILE"] = true
+			}
+		}
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(r.environ)) {
+		if !strings.HasPrefix(name, envPrefix) || known[name] {
+			continue
+		}
+		if near := nearest(name, slices.Sorted(maps.Keys(known))); near != "" {
+			errs = append(errs, fmt.Errorf("unknown setting %s in the environment: did you mean %s?", name, near))
+		} else {
+			errs = append(errs, fmt.Errorf("unknown setting %s in the environment (--help lists the settings)", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// nearest returns the candidate with the fewest edits, or "" where none is near.
+func nearest(name string, candidates []string) string {
+	best, bestDistance := "", len(name)/4+1
+	for _, c := range candidates {
+		if d := distance(name, c); d < bestDistance {
+			best, bestDistance = c, d
+		}
+	}
+	return best
+}
+
+// distance is Levenshtein's.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}
