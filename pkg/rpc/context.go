@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/metadata"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // The metadata keys of our own. Clients overwrite whatever came in under these names: grpc-gateway
@@ -19,17 +21,13 @@ const (
 	mdRetryPushback = "grpc-retry-pushback-ms"
 )
 
-type requestIDKey struct{}
-
 // RequestID returns the id of the request that ctx belongs to, or "".
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
-}
+func RequestID(ctx context.Context) string { return logs.RequestID(ctx) }
 
-// WithRequestID returns a context that carries a request id; outgoing calls forward it.
+// WithRequestID returns a context that carries a request id; log lines show it, outgoing calls
+// forward it.
 func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey{}, id)
+	return logs.WithRequestID(ctx, id)
 }
 
 // NewRequestID makes a random id of 26 characters, [a-z2-7].

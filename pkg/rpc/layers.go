@@ -25,7 +25,7 @@ func requestContext(ctx context.Context, c *call, next func(context.Context) err
 		id = NewRequestID()
 	}
 	ctx = WithRequestID(ctx, id)
-	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyRequestID, id), slog.String(logs.KeyRPCMethod, c.method))
+	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyRPCMethod, c.method))
 	return next(ctx)
 }
 

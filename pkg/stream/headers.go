@@ -5,6 +5,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/propagation"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // HeaderRequestID carries the id of the request that caused a message.
@@ -14,18 +16,14 @@ const HeaderRequestID = "Devpilot-Request-Id"
 // the process-wide propagator is.
 var traceContext = propagation.TraceContext{}
 
-type requestIDKey struct{}
-
-// WithRequestID returns a context whose request id InjectHeaders writes.
+// WithRequestID returns a context whose request id InjectHeaders writes. It is the id that pkg/rpc
+// and the log lines use too.
 func WithRequestID(ctx context.Context, id string) context.Context {
-	return context.WithValue(ctx, requestIDKey{}, id)
+	return logs.WithRequestID(ctx, id)
 }
 
 // RequestID is the request id of ctx, or empty.
-func RequestID(ctx context.Context) string {
-	id, _ := ctx.Value(requestIDKey{}).(string)
-	return id
-}
+func RequestID(ctx context.Context) string { return logs.RequestID(ctx) }
 
 // InjectHeaders writes the trace context and the request id of ctx into h.
 func InjectHeaders(ctx context.Context, h nats.Header) {
