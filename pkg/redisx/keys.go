@@ -1,0 +1,35 @@
+package redisx
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/url"
+	"strings"
+)
+
+// Key is devpilot:<service>:v1:<entity>:{<id>}. The braces make a cluster keep all keys of one id
+// together. Parts of the id are escaped, so that different parts give different keys, and joined
+// with '/'.
+//
+// A service builds its keys in one file of its own, beside the type and TTL of each. Those of this
+// package are below.
+func Key(service, entity string, id ...string) string {
+	escaped := make([]string, len(id))
+	for i, part := range id {
+		escaped[i] = url.PathEscape(part)
+	}
+	return "devpilot:" + service + ":v1:" + entity + ":{" + strings.Join(escaped, "/") + "}"
+}
+
+// budgetKey: string (redis_rate's arrival time, under its own prefix "rate:"), lives as long as the
+// budget is in debt, two hours at most. The OAuth consumer is hashed: it names a customer.
+func budgetKey(consumer, resource string) string {
+	sum := sha256.Sum256([]byte(consumer))
+	return Key("bitbucket", "budget", hex.EncodeToString(sum[:8]), resource)
+}
+
+// holdKey: string, there while Bitbucket's own 429 holds everybody back, one hour at most.
+func holdKey(consumer, resource string) string {
+	sum := sha256.Sum256([]byte(consumer))
+	return Key("bitbucket", "hold", hex.EncodeToString(sum[:8]), resource)
+}
