@@ -70,7 +70,9 @@ type WebhookRecord struct {
 	// When anything that people see last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// Whether a person took it off the list although Bitbucket may still have it.
-	Dismissed     bool `protobuf:"varint,22,opt,name=dismissed,proto3" json:"dismissed,omitempty"`
+	Dismissed bool `protobuf:"varint,22,opt,name=dismissed,proto3" json:"dismissed,omitempty"`
+	// The URL that the hook at Bitbucket has; another one than ours after the public URL changed.
+	RegisteredUrl string `protobuf:"bytes,23,opt,name=registered_url,json=registeredUrl,proto3" json:"registered_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +259,13 @@ func (x *WebhookRecord) GetDismissed() bool {
 		return x.Dismissed
 	}
 	return false
+}
+
+func (x *WebhookRecord) GetRegisteredUrl() string {
+	if x != nil {
+		return x.RegisteredUrl
+	}
+	return ""
 }
 
 // SealedSecret is a webhook secret, encrypted with the record's key as associated data.
@@ -641,7 +650,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\a\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\b\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -670,7 +679,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1c\n" +
-	"\tdismissed\x18\x16 \x01(\bR\tdismissed\"\xbc\x01\n" +
+	"\tdismissed\x18\x16 \x01(\bR\tdismissed\x12%\n" +
+	"\x0eregistered_url\x18\x17 \x01(\tR\rregisteredUrl\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
