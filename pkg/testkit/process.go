@@ -1,0 +1,176 @@
+package testkit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is a program that a test started: in a process group of its own, stopped with the test.
+type Process struct {
+	t      testing.TB
+	name   string
+	start  func() *exec.Cmd // a fresh command, for Restart
+	output io.Writer
+
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{}
+}
+
+// StartProcess runs the command that start makes, and again a fresh one on each Restart. Its output
+// goes to out.
+func StartProcess(t testing.TB, name string, out io.Writer, start func() *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, name: name, start: start, output: out}
+	p.Start()
+	t.Cleanup(p.Kill)
+	return p
+}
+
+// Start runs the program again after it has ended.
+func (p *Process) Start() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cmd := p.start()
+	cmd.Stdout, cmd.Stderr = p.output, p.output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		p.t.Fatalf("start %s: %v", p.name, err)
+	}
+	done := make(chan struct{})
+	p.cmd, p.done = cmd, done
+	go func() {
+		defer close(done)
+		// How a killed program ended is no news.
+		_ = cmd.Wait()
+	}()
+}
+
+// Pid is the program's process id.
+func (p *Process) Pid() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd.Process.Pid
+}
+
+// Exited is closed when the program of the last start has ended.
+func (p *Process) Exited() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.done
+}
+
+func (p *Process) running() bool {
+	select {
+	case <-p.Exited():
+		return false
+	default:
+		return true
+	}
+}
+
+// Signal sends a signal to the program's whole process group.
+func (p *Process) Signal(sig syscall.Signal) {
+	p.t.Helper()
+	if !p.running() {
+		return
+	}
+	if err := syscall.Kill(-p.Pid(), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		p.t.Errorf("send %v to %s: %v", sig, p.name, err)
+	}
+}
+
+// Kill ends the program with SIGKILL and waits until it is gone.
+func (p *Process) Kill() {
+	p.t.Helper()
+	p.Signal(syscall.SIGKILL)
+	p.await()
+}
+
+// Terminate asks the program to end with SIGTERM and waits until it has.
+func (p *Process) Terminate() {
+	p.t.Helper()
+	p.Signal(syscall.SIGTERM)
+	p.await()
+}
+
+func (p *Process) await() {
+	p.t.Helper()
+	select {
+	case <-p.Exited():
+	case <-time.After(30 * time.Second):
+		p.t.Errorf("%s does not end", p.name)
+	}
+}
+
+// Stop freezes the program with SIGSTOP: its sockets stay open and nothing answers.
+func (p *Process) Stop() {
+	p.t.Helper()
+	p.Signal(syscall.SIGSTOP)
+}
+
+// Continue thaws a stopped program.
+func (p *Process) Continue() {
+	p.t.Helper()
+	p.Signal(syscall.SIGCONT)
+}
+
+// awaitListen waits until address takes connections.
+func (p *Process) awaitListen(address string) {
+	p.t.Helper()
+	Eventually(p.t, startTimeout, func() error {
+		if !p.running() {
+			p.t.Fatalf("%s ended while starting; its output is in the log", p.name)
+		}
+		c, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+}
+
+// FreePort is a TCP port on loopback that was free a moment ago.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	return port
+}
+
+// lookPath finds a program that tests need, or fails: a missing engine is not skipped.
+func lookPath(t testing.TB, program, remedy string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatalf("%s is needed for this test and is not in PATH; %s", program, remedy)
+	}
+	return path
+}
+
+// writeConfig writes a configuration file that only we can read.
+func writeConfig(t testing.TB, path string, lines ...string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		t.Fatalf("write %s: %v", path, err)
+	}
+}
+
+func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
