@@ -9,6 +9,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 const (
@@ -62,18 +64,18 @@ func (c *canary) step(ctx context.Context) {
 	c.n.setHealth(err)
 	c.strikes++
 	if !errors.Is(err, errStreamBlocked) && c.strikes < canaryStrikes {
-		c.n.cfg.Logger.Warn("nats canary failed", "err", err)
+		c.n.cfg.Logger.Warn("nats canary failed", logs.Err(err))
 		return
 	}
 	if outOfLimits(err) || time.Now().Before(c.notUntil) {
 		return
 	}
-	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", "err", err, "attempt", c.n.Restarts()+1)
+	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.Err(err), logs.KeyAttempt, c.n.Restarts()+1)
 	c.gap = min(2*c.gap, maxRestartGap)
 	c.notUntil = time.Now().Add(c.gap)
 	if err := c.n.Restart(ctx); err != nil {
 		c.n.setHealth(err)
-		c.n.cfg.Logger.Error("embedded nats server did not restart", "err", err)
+		c.n.cfg.Logger.Error("embedded nats server did not restart", logs.Err(err))
 		return
 	}
 	c.strikes = 0

@@ -3,5 +3,5 @@
 // the real thing. Only services/allinone and pkg/testkit may import it; service binaries talk to
 // engines of their own (design.md section 3).
 //
-// It depends on nats-server and miniredis, and on nothing else of ours.
+// It depends on nats-server and miniredis, and of ours on pkg/logs only.
 package engine

@@ -14,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // ErrStoreInUse says that another process serves the same store directory.
@@ -172,7 +174,7 @@ func (n *NATS) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("engine: configure NATS: %w", err)
 	}
-	srv.SetLoggerV2(&serverLog{n.cfg.Logger.With("component", "nats-server")}, false, false, false)
+	srv.SetLoggerV2(&serverLog{n.cfg.Logger.With(logs.KeyComponent, "nats-server")}, false, false, false)
 	srv.Start()
 	if err := waitReady(ctx, srv); err != nil {
 		srv.Shutdown()

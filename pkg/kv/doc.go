@@ -9,5 +9,5 @@
 // deadline. Trouble with the store is ErrUnavailable; ToAPI turns every error of this package into
 // the public form.
 //
-// It depends on pkg/stream, pkg/apierr and nats.go.
+// It depends on pkg/stream, pkg/apierr, pkg/logs and nats.go.
 package kv

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 )
 
@@ -227,7 +228,7 @@ func (s *store) compareAndSet(ctx context.Context, key string, data []byte, rev 
 	}
 	if s.cfg.SecureErase && rev != 0 {
 		if err := s.eraseBefore(ctx, key, stored); err != nil {
-			s.cfg.Logger.WarnContext(ctx, "replaced value not erased yet", "bucket", s.cfg.Name, "key", key, "err", err)
+			s.cfg.Logger.WarnContext(ctx, "replaced value not erased yet", logs.KeyBucket, s.cfg.Name, logs.KeyKey, key, logs.Err(err))
 		}
 	}
 	return stored, nil

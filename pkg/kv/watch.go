@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // entry is one message of a bucket: a value, or the marker of a key that is gone.
@@ -129,7 +131,7 @@ func (s *store) follow(ctx context.Context, fresh func() scan) error {
 		if time.Since(start) > most {
 			wait = first
 		}
-		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", "bucket", s.cfg.Name, "err", err)
+		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", logs.KeyBucket, s.cfg.Name, logs.Err(err))
 		if sleep(ctx, jitter(wait)) != nil {
 			return ctx.Err()
 		}

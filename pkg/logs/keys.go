@@ -32,7 +32,9 @@ const (
 	KeyConnection  = "connection"
 	KeyAttempt     = "attempt" // 1, 2, 3 …
 	KeyStream      = "stream"  // JetStream stream
+	KeyConsumer    = "consumer" // durable consumer of it
 	KeyNATSSubject = "nats_subject"
+	KeySequence    = "sequence" // of a message in its stream
 	KeyBucket      = "bucket"
 	KeyKey         = "key"
 	KeyRevision    = "revision"

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 const (
@@ -182,7 +183,7 @@ func (b *Budget) noteAway(ctx context.Context, err error) {
 	switch {
 	case !changed:
 	case err != nil:
-		b.cfg.Logger.WarnContext(ctx, "redis is away, calls to bitbucket are limited to a local share", "err", err)
+		b.cfg.Logger.WarnContext(ctx, "redis is away, calls to bitbucket are limited to a local share", logs.Err(err))
 	default:
 		b.cfg.Logger.InfoContext(ctx, "redis is back, calls to bitbucket share one budget again")
 	}

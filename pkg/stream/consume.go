@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // ConsumeConfig describes a durable consumer and what to do with its messages.
@@ -39,8 +41,9 @@ type ConsumeConfig struct {
 
 	// Handle gets one message at a time in each of Slots goroutines (1 when zero), each of
 	// which holds one message and no more, so that other processes get the rest. nil or
-	// ErrDone acknowledges; Park gives up; ErrLeave does neither; ErrTemporary (and kv.ErrUnavailable) tries again in
-	// the same slot; any other error, or a panic, tries again after Backoff.
+	// ErrDone acknowledges; Park gives up; ErrLeave does neither; ErrTemporary (and
+	// kv.ErrUnavailable) tries again in the same slot; any other error, or a panic, tries again
+	// after Backoff.
 	Handle func(ctx context.Context, m Msg) error
 	Slots  int
 
@@ -101,7 +104,7 @@ func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
 	if c.Backoff == nil {
 		c.Backoff = DefaultBackoff
 	}
-	c.Logger = c.Logger.With("stream", c.Stream, "consumer", c.Durable)
+	c.Logger = c.Logger.With(logs.KeyStream, c.Stream, logs.KeyConsumer, c.Durable)
 	return c, nil
 }
 
@@ -197,7 +200,7 @@ func (c *consuming) slot(ctx, work context.Context) {
 			pause = 50 * time.Millisecond
 			continue
 		}
-		c.cfg.Logger.WarnContext(ctx, "cannot fetch messages", "err", err)
+		c.cfg.Logger.WarnContext(ctx, "cannot fetch messages", logs.Err(err))
 		c.forget()
 		waitFor(ctx, pause)
 		pause = min(2*pause, 5*time.Second)
@@ -256,11 +259,11 @@ func (c *consuming) take(ds []*delivery, batch jetstream.MessageBatch) []*delive
 	for raw := range batch.Messages() {
 		d, err := newDelivery(raw)
 		if err != nil {
-			c.cfg.Logger.Error("cannot use message", "err", err)
+			c.cfg.Logger.Error("cannot use message", logs.Err(err))
 			continue
 		}
 		if !c.flight.add(d) {
-			c.cfg.Logger.Debug("message came again while in hand", "sequence", d.Sequence, "attempt", d.Attempt)
+			c.cfg.Logger.Debug("message came again while in hand", logs.KeySequence, d.Sequence, logs.KeyAttempt, d.Attempt)
 			continue
 		}
 		ds = append(ds, d)

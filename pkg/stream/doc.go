@@ -3,5 +3,6 @@
 // Everything here follows from what JetStream was measured to do (design.md section 4); the tests
 // hold one case for each of these facts.
 //
-// It depends on nats.go and OpenTelemetry's propagation only. Package kv builds buckets on it.
+// It depends on nats.go, OpenTelemetry's propagation, pkg/apierr and pkg/logs. Package kv builds
+// buckets on it.
 package stream

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // settingsVersion is the metadata key of the version of a stream's or consumer's settings.
@@ -86,7 +88,7 @@ func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 			return s, err
 		}
 		cfg.MaxBytes /= 2
-		log.WarnContext(ctx, "stream made smaller to fit the storage limit", "stream", cfg.Name, "max_bytes", cfg.MaxBytes)
+		log.WarnContext(ctx, "stream made smaller to fit the storage limit", logs.KeyStream, cfg.Name, "max_bytes", cfg.MaxBytes)
 	}
 }
 
@@ -96,7 +98,7 @@ func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Strea
 	switch {
 	case stored > version:
 		opts.logger().WarnContext(ctx, "stream has newer settings than this process knows; left alone",
-			"stream", want.Name, "stored_version", stored, "own_version", version)
+			logs.KeyStream, want.Name, "stored_version", stored, "own_version", version)
 		return s, nil
 	case stored == version && !drifted(have, want, opts.Replicas > 0):
 		return s, nil

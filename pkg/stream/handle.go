@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // Headers of a dead letter, beside those of the message itself.
@@ -48,7 +50,7 @@ func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
 		c.settleAll(work, ds, err)
 		return
 	}
-	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", "messages", len(ds), "err", err)
+	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", logs.KeyCount, len(ds), logs.Err(err))
 	for _, d := range ds {
 		one := []*delivery{d}
 		c.settle(work, d, c.attempt(ctx, work, one))
@@ -71,7 +73,8 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 		if !isTemporary(err) || ctx.Err() != nil || time.Since(start) > maxHold {
 			return err
 		}
-		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again", "subject", ds[0].Subject, "sequence", ds[0].Sequence, "err", err)
+		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again",
+			logs.KeyNATSSubject, ds[0].Subject, logs.KeySequence, ds[0].Sequence, logs.Err(err))
 		waitFor(ctx, pause)
 		pause = min(2*pause, 10*time.Second)
 	}
@@ -82,7 +85,7 @@ func (c *consuming) call(work context.Context, ds []*delivery) (err error) {
 	defer c.cfg.Metrics.observe(c.cfg.Stream, c.cfg.Durable, time.Now())
 	defer func() {
 		if r := recover(); r != nil {
-			c.cfg.Logger.ErrorContext(work, "handler panicked", "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			c.cfg.Logger.ErrorContext(work, "handler panicked", logs.KeyErr, fmt.Sprint(r), logs.KeyStack, string(debug.Stack()))
 			err = fmt.Errorf("stream: handler panicked: %v", r)
 		}
 	}()
@@ -106,7 +109,7 @@ func (c *consuming) settleAll(work context.Context, ds []*delivery, err error) {
 func (c *consuming) settle(work context.Context, d *delivery, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), settleTimeout)
 	defer cancel()
-	log := c.cfg.Logger.With("subject", d.Subject, "sequence", d.Sequence, "attempt", d.Attempt)
+	log := c.cfg.Logger.With(logs.KeyNATSSubject, d.Subject, logs.KeySequence, d.Sequence, logs.KeyAttempt, d.Attempt)
 	var park *parkError
 	var outcome string
 	var answer error
@@ -117,20 +120,20 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 		outcome = "left"
 	case errors.As(err, &park):
 		outcome, answer = "parked", c.park(ctx, d, park.reason)
-		log.ErrorContext(ctx, "message parked", "reason", park.reason)
+		log.ErrorContext(ctx, "message parked", logs.KeyReason, park.reason)
 	case work.Err() != nil: // cut short by our own stop: nobody's failure
 		outcome, answer = "interrupted", d.current().NakWithDelay(time.Millisecond)
 	case c.cfg.MaxAttempts > 0 && d.Attempt >= c.cfg.MaxAttempts && !isTemporary(err):
 		outcome, answer = "parked", c.park(ctx, d, "gave up: "+err.Error())
-		log.ErrorContext(ctx, "message parked after its last attempt", "err", err)
+		log.ErrorContext(ctx, "message parked after its last attempt", logs.Err(err))
 	default:
 		delay := c.cfg.Backoff(d.Attempt)
 		outcome, answer = "retried", d.current().NakWithDelay(delay)
-		log.WarnContext(ctx, "handling failed, trying again", "err", err, "delay_ms", delay.Milliseconds())
+		log.WarnContext(ctx, "handling failed, trying again", logs.Err(err), logs.KeyRetryIn, delay.Milliseconds())
 	}
 	c.cfg.Metrics.count(c.cfg.Stream, c.cfg.Durable, outcome)
 	if answer != nil {
-		log.WarnContext(ctx, "message not answered, it will come again", "outcome", outcome, "err", answer)
+		log.WarnContext(ctx, "message not answered, it will come again", logs.KeyState, outcome, logs.Err(answer))
 	}
 }
 
