@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -15,7 +16,9 @@ const (
 	TokenLife   = 60 * time.Second
 	callerReuse = 30 * time.Second
 	leeway      = 5 * time.Second
-	// maxToken bounds a token that is looked at. Ours are below 700 bytes, with the longest labels.
+	// maxLabel bounds the label in a token, in bytes: it is for people and may be shortened.
+	maxLabel = 256
+	// maxToken bounds a token that is looked at. Ours are far below.
 	maxToken = 4096
 )
 
@@ -75,13 +78,24 @@ func (s *Signer) SignUser(id Identity) (string, error) {
 	}
 	c := userClaims{
 		RegisteredClaims: s.registered(userAudience),
-		Kind:             id.SubjectKind, Label: id.Label, Workspace: id.Workspace, RequestID: id.RequestID,
+		Kind:             id.SubjectKind, Label: cut(id.Label, maxLabel), Workspace: id.Workspace, RequestID: id.RequestID,
 	}
 	c.Subject = id.Subject
 	if id.Role != RoleNone {
 		c.Role = id.Role.String()
 	}
 	return s.sign(userType, c)
+}
+
+// cut shortens s to at most n bytes, between characters.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
 }
 
 // SignCaller makes (or reuses, for 30 s) the token by which this service calls target.
