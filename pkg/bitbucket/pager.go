@@ -56,8 +56,12 @@ func list[T any](ctx context.Context, a *Account, k call, limit int) (Listing[T]
 	if err != nil {
 		return l, err
 	}
-	if next != nil && limit == 0 && a.parallelism() > 1 && first.Size != nil {
-		if template, last := numberedPages(next, *first.Size, first.PageLen, len(first.Values)); last > 2 {
+	if next != nil && a.parallelism() > 1 && first.Size != nil {
+		size := *first.Size
+		if limit > 0 {
+			size = min(size, limit)
+		}
+		if template, last := numberedPages(next, size, first.PageLen, len(first.Values)); last > 2 {
 			var more []T
 			more, next, err = listParallel[T](ctx, a, k, template, last)
 			l.Values = append(l.Values, more...)

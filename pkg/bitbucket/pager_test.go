@@ -171,12 +171,23 @@ func TestList_shrunkMeanwhile(t *testing.T) {
 }
 
 func TestList_limitStopsEarly(t *testing.T) {
-	p := &pages{n: 500, pageLength: 100}
-	s := newServer(t, p.ServeHTTP)
-	k := call{route: RouteWorkspaces, path: "user/workspaces"}
-	l, err := list[struct{}](t.Context(), s.account(t, ClientOptions{}).Parallel(4), k, 150)
-	if err != nil || len(l.Values) != 200 || !l.Truncated || len(s.requests()) != 2 {
-		t.Errorf("%d values (truncated %t) after %d requests, %v", len(l.Values), l.Truncated, len(s.requests()), err)
+	tests := map[int]struct {
+		values, requests int
+		truncated        bool
+	}{
+		50: {100, 1, true}, 150: {200, 2, true}, 250: {300, 3, true}, 499: {500, 5, false}, 500: {500, 5, false}, 900: {500, 5, false},
+	}
+	for limit, want := range tests {
+		for _, parallel := range []int{1, 4} {
+			p := &pages{n: 500, pageLength: 100}
+			s := newServer(t, p.ServeHTTP)
+			k := call{route: RouteWorkspaces, path: "user/workspaces"}
+			l, err := list[struct{}](t.Context(), s.account(t, ClientOptions{}).Parallel(parallel), k, limit)
+			if err != nil || len(l.Values) != want.values || l.Truncated != want.truncated || len(s.requests()) != want.requests || l.Size != 500 {
+				t.Errorf("limit %d, %d at once: %d values of %d (truncated %t) after %d requests, %v",
+					limit, parallel, len(l.Values), l.Size, l.Truncated, len(s.requests()), err)
+			}
+		}
 	}
 }
 
