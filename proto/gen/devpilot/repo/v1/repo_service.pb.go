@@ -30,7 +30,8 @@ type ListRepositoriesRequest struct {
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// A part of the name or full name, case ignored; or a repository's URL or full name.
 	Query string `protobuf:"bytes,2,opt,name=query,proto3" json:"query,omitempty"`
-	// Fetch the list again first; done at most once a minute.
+	// Fetch the list again first. Done at most once a minute: sooner, the answer is the list as it
+	// is, with next_refresh_time.
 	Refresh bool `protobuf:"varint,3,opt,name=refresh,proto3" json:"refresh,omitempty"`
 	// At most so many; 50 when absent, 1,000 at most.
 	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
@@ -110,7 +111,7 @@ type ListRepositoriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The repositories.
 	Repositories []*Repository `protobuf:"bytes,1,rep,name=repositories,proto3" json:"repositories,omitempty"`
-	// Bitbucket workspaces that could not be listed.
+	// What could not be listed.
 	PartialFailures []*PartialFailure `protobuf:"bytes,2,rep,name=partial_failures,json=partialFailures,proto3" json:"partial_failures,omitempty"`
 	// When the list was fetched.
 	FetchTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
@@ -119,9 +120,11 @@ type ListRepositoriesResponse struct {
 	// The next page's token; empty on the last one.
 	NextPageToken string `protobuf:"bytes,5,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How many repositories match.
-	TotalSize     int32 `protobuf:"varint,6,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TotalSize int32 `protobuf:"varint,6,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
+	// Set where refresh was asked for too soon after the last one: from then on it fetches again.
+	NextRefreshTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=next_refresh_time,json=nextRefreshTime,proto3" json:"next_refresh_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListRepositoriesResponse) Reset() {
@@ -194,6 +197,13 @@ func (x *ListRepositoriesResponse) GetTotalSize() int32 {
 		return x.TotalSize
 	}
 	return 0
+}
+
+func (x *ListRepositoriesResponse) GetNextRefreshTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NextRefreshTime
+	}
+	return nil
 }
 
 // GetRepositoryRequest names a repository.
@@ -573,7 +583,7 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\arefresh\x18\x03 \x01(\bR\arefresh\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\xc1\x02\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x89\x03\n" +
 	"\x18ListRepositoriesResponse\x12@\n" +
 	"\frepositories\x18\x01 \x03(\v2\x1c.devpilot.repo.v1.RepositoryR\frepositories\x12K\n" +
 	"\x10partial_failures\x18\x02 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\x129\n" +
@@ -582,7 +592,8 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x05stale\x18\x04 \x01(\bR\x05stale\x12&\n" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
-	"total_size\x18\x06 \x01(\x05R\ttotalSize\"^\n" +
+	"total_size\x18\x06 \x01(\x05R\ttotalSize\x12F\n" +
+	"\x11next_refresh_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextRefreshTime\"^\n" +
 	"\x14GetRepositoryRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -655,23 +666,24 @@ var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
 	8,  // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
 	9,  // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
 	10, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
-	11, // 4: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
-	10, // 5: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	11, // 6: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	0,  // 7: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	2,  // 8: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	4,  // 9: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	6,  // 10: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	1,  // 11: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	3,  // 12: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	5,  // 13: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	7,  // 14: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	10, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
+	8,  // 4: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
+	11, // 5: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
+	10, // 6: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	11, // 7: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	0,  // 8: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	2,  // 9: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	4,  // 10: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	6,  // 11: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	1,  // 12: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	3,  // 13: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	5,  // 14: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	7,  // 15: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }

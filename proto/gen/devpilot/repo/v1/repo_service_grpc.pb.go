@@ -32,15 +32,17 @@ const (
 // RepoService lists repositories and branches, live. It keeps nothing but a cache.
 type RepoServiceClient interface {
 	// Lists every repository the account can reach, sorted by full name, from a snapshot that is
-	// renewed in the background when older than 30 s. A repository URL or "workspace/slug" as query
-	// is looked up live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED, SCOPE_MISSING,
-	// RATE_LIMITED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, PAGE_TOKEN_INVALID.
+	// renewed in the background when older than 30 s; the answer then says stale, and a later call
+	// shows the new one. A repository URL or "workspace/slug" as query is looked up live; one that
+	// cannot be reached is told as a partial failure. Idempotent. Reasons: NOT_CONNECTED,
+	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_RATE_LIMITED,
+	// BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(ctx context.Context, in *ListRepositoriesRequest, opts ...grpc.CallOption) (*ListRepositoriesResponse, error)
 	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED,
 	// REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
-	// Lists the branches of a repository, live: the default branch first, then the newest.
-	// Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
+	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
+	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(ctx context.Context, in *ListBranchesRequest, opts ...grpc.CallOption) (*ListBranchesResponse, error)
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
@@ -102,15 +104,17 @@ func (c *repoServiceClient) GetBranch(ctx context.Context, in *GetBranchRequest,
 // RepoService lists repositories and branches, live. It keeps nothing but a cache.
 type RepoServiceServer interface {
 	// Lists every repository the account can reach, sorted by full name, from a snapshot that is
-	// renewed in the background when older than 30 s. A repository URL or "workspace/slug" as query
-	// is looked up live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED, SCOPE_MISSING,
-	// RATE_LIMITED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, PAGE_TOKEN_INVALID.
+	// renewed in the background when older than 30 s; the answer then says stale, and a later call
+	// shows the new one. A repository URL or "workspace/slug" as query is looked up live; one that
+	// cannot be reached is told as a partial failure. Idempotent. Reasons: NOT_CONNECTED,
+	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_RATE_LIMITED,
+	// BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(context.Context, *ListRepositoriesRequest) (*ListRepositoriesResponse, error)
 	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED,
 	// REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
-	// Lists the branches of a repository, live: the default branch first, then the newest.
-	// Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
+	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
+	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error)
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.

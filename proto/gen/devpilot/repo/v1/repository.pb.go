@@ -206,10 +206,10 @@ func (x *Repository) GetBitbucketWorkspaceId() string {
 	return ""
 }
 
-// PartialFailure is a Bitbucket workspace that could not be listed.
+// PartialFailure is a part of the list that is missing, incomplete or older than the rest.
 type PartialFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Bitbucket workspace's slug.
+	// The Bitbucket workspace's slug; empty when it is about the whole list.
 	BitbucketWorkspace string `protobuf:"bytes,1,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
 	// The reason code.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
