@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // MaxMessage bounds requests and answers, in bytes.
@@ -58,7 +59,7 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 	// The order is style.md's; otel, the outermost, is a stats handler below.
 	layers := []layer{
 		requestContext,
-		accessLog(cfg.Logger, metrics),
+		accessLog(slog.New(logs.Handler(cfg.Logger.Handler())), metrics),
 		mapErrors,
 		recovery,
 		deadlineGuard,

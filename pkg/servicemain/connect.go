@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 )
@@ -65,11 +66,10 @@ func NATSLogging(logger *slog.Logger) []nats.Option {
 // ConnectRedis makes the client. Redis holds only what may be lost, so a Redis that does not answer
 // is a warning and not a reason not to start.
 func ConnectRedis(ctx context.Context, target seal.Secret, logger *slog.Logger) (redis.UniversalClient, error) {
-	opts, err := redis.ParseURL(target.Reveal())
+	client, err := redisx.Connect(target.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", withoutURL(err))
+		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", err)
 	}
-	client := redis.NewClient(opts)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := client.Ping(ctx).Err(); err != nil {
