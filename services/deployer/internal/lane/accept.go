@@ -1,0 +1,202 @@
+package lane
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Errors of the decisions.
+var (
+	// ErrSkip, returned by a function given to Keeper, leaves the lane as it is.
+	ErrSkip = errors.New("lane: leave as is")
+	// ErrRetired says that the app is gone.
+	ErrRetired = errors.New("lane: the app is gone")
+	// ErrBacklog says that too many changes of deployment records wait to be written. Accepting
+	// more would let the record grow without bound: flush, then try again.
+	ErrBacklog = errors.New("lane: too many changes are waiting to be written")
+	// ErrLost says that the attempt has been replaced, or its app deleted: it may change nothing
+	// any more.
+	ErrLost = errors.New("lane: the attempt has been replaced")
+)
+
+const (
+	// maxRecent is how many events a lane remembers; maxOutbox how many changes may wait.
+	maxRecent = 512
+	maxOutbox = 256
+	// forgottenMargin is how much older than the youngest forgotten event an event must be to be
+	// taken for one that was seen. Within it, an event is more likely one that was held up than
+	// one that comes again, and a deployment too many ends SUPERSEDED, while one too few is a
+	// lost push.
+	forgottenMargin = 15 * time.Minute
+	// maxMessage bounds the commit message kept in records.
+	maxMessage = 4 << 10
+)
+
+// Ask is a wish for a deployment.
+type Ask struct {
+	// Event identifies the wish: the same one twice gives the same deployment.
+	Event string
+	// Replay says that a person asked for an old event to be considered again.
+	Replay bool
+	// ReceiveTime is when the push was received or the button pressed.
+	ReceiveTime time.Time
+	Trigger     deployerv1.Deployment_Trigger
+	Repository  string
+	Branch      string
+	// Commit is the pushed commit; nil when nobody named one.
+	Commit   *deployerv1.DeploymentCommit
+	Actor    *deployerv1.DeploymentActor
+	Delivery *deployerv1.DeliveryReference
+	Server   string
+	Now      time.Time
+}
+
+// Decision is what came of an Ask.
+type Decision struct {
+	// Number is the deployment's; 0 when the event is too old to be new and its number forgotten.
+	Number int32
+	// New says that this Ask made it.
+	New bool
+	// Reconciled says that reconciliation had made it before the delivery came.
+	Reconciled bool
+}
+
+// Accept gives the wish a number and lets it wait, superseding what waited. It changes the lane
+// only when the decision is new or a late delivery is answered with reconciliation's deployment;
+// otherwise it returns ErrSkip with the decision made before.
+func Accept(l *storev1.Lane, a Ask) (Decision, error) {
+	if l.GetRetired() || l.GetGeneration() == 0 {
+		return Decision{}, ErrRetired
+	}
+	id := eventID(a.Event)
+	if seen := find(l, id); seen != nil {
+		return Decision{Number: seen.GetNumber()}, ErrSkip
+	}
+	if tooOld(l, a) {
+		return Decision{}, ErrSkip
+	}
+	hash := a.Commit.GetHash()
+	head := headOf(l, a.Repository, a.Branch)
+	if a.Trigger == deployerv1.Deployment_PUSH && hash != "" && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == hash {
+		number := head.GetNumber()
+		head.Source, head.Number = storev1.Head_EVENT, 0
+		remember(l, id, number, a.ReceiveTime)
+		return Decision{Number: number, Reconciled: true}, nil
+	}
+	if len(l.GetOutbox()) >= maxOutbox {
+		return Decision{}, ErrBacklog
+	}
+	l.LastNumber++
+	n := l.LastNumber
+	if w := l.GetWaiting(); w != nil {
+		supersede(l, w.GetNumber(), n, a.Now)
+	}
+	l.Waiting = &storev1.Job{
+		Number: n, Trigger: a.Trigger, Branch: a.Branch, Hash: hash, Server: a.Server,
+		AskTime: timestamppb.New(a.ReceiveTime),
+	}
+	easeHold(l, a.Trigger)
+	remember(l, id, n, a.ReceiveTime)
+	if hash != "" {
+		source := storev1.Head_EVENT
+		number := int32(0)
+		if a.Trigger == deployerv1.Deployment_RECONCILED {
+			source, number = storev1.Head_RECONCILED, n
+		}
+		SetHead(l, a.Branch, &storev1.Head{Hash: hash, Source: source, Number: number, Time: timestamppb.New(a.Now), Repository: a.Repository})
+	}
+	push(l, n, func(c *storev1.RecordChange) { c.Change = &storev1.RecordChange_Created{Created: newRecord(l, a, n)} })
+	return Decision{Number: n, New: true}, nil
+}
+
+// newRecord is the deployment's record as it begins.
+func newRecord(l *storev1.Lane, a Ask, n int32) *storev1.Deployment {
+	d := &deployerv1.Deployment{
+		Number: n, State: deployerv1.Deployment_PENDING, Trigger: a.Trigger, Branch: a.Branch,
+		Actor: a.Actor, Delivery: a.Delivery, Server: a.Server, CreateTime: timestamppb.New(a.Now),
+	}
+	if a.Commit != nil {
+		d.Commit = trim(a.Commit)
+	}
+	return &storev1.Deployment{Deployment: d, Generation: l.GetGeneration(), AskTime: timestamppb.New(a.ReceiveTime)}
+}
+
+// trim bounds a commit's message.
+func trim(c *deployerv1.DeploymentCommit) *deployerv1.DeploymentCommit {
+	out := proto.CloneOf(c)
+	if len(out.GetMessage()) > maxMessage {
+		out.Message = string(bytes.ToValidUTF8([]byte(out.GetMessage()[:maxMessage]), nil)) + "…"
+	}
+	return out
+}
+
+// easeHold lets a new wish be tried at once, unless Bitbucket asked us to slow down.
+func easeHold(l *storev1.Lane, trigger deployerv1.Deployment_Trigger) {
+	if l.GetHold() == nil {
+		return
+	}
+	limited := l.GetHold().GetTrouble().GetReason() == reasonRateLimited
+	if trigger == deployerv1.Deployment_MANUAL || !limited {
+		l.Hold = nil
+	}
+}
+
+const reasonRateLimited = "BITBUCKET_RATE_LIMITED"
+
+func eventID(event string) []byte {
+	sum := sha256.Sum256([]byte(event))
+	return sum[:12]
+}
+
+func find(l *storev1.Lane, id []byte) *storev1.SeenEvent {
+	for _, e := range l.GetRecent() {
+		if bytes.Equal(e.GetId(), id) {
+			return e
+		}
+	}
+	return nil
+}
+
+// Seen returns the deployment that an event made, and whether the lane remembers the event.
+func Seen(l *storev1.Lane, event string) (int32, bool) {
+	e := find(l, eventID(event))
+	return e.GetNumber(), e != nil
+}
+
+func tooOld(l *storev1.Lane, a Ask) bool {
+	return !a.Replay && l.GetForgottenTime() != nil && !a.ReceiveTime.IsZero() &&
+		a.ReceiveTime.Before(l.GetForgottenTime().AsTime().Add(-forgottenMargin))
+}
+
+func remember(l *storev1.Lane, id []byte, number int32, received time.Time) {
+	l.Recent = append(l.Recent, &storev1.SeenEvent{Id: id, Number: number, ReceiveTime: timestamppb.New(received)})
+	for len(l.Recent) > maxRecent {
+		if t := l.Recent[0].GetReceiveTime(); l.GetForgottenTime() == nil || t.AsTime().After(l.GetForgottenTime().AsTime()) {
+			l.ForgottenTime = t
+		}
+		l.Recent = l.Recent[1:]
+	}
+}
+
+func supersede(l *storev1.Lane, number, by int32, now time.Time) {
+	push(l, number, func(c *storev1.RecordChange) {
+		c.Change = &storev1.RecordChange_Ended{Ended: &storev1.Ended{
+			State: deployerv1.Deployment_SUPERSEDED, Time: timestamppb.New(now), SupersededBy: by,
+		}}
+	})
+}
+
+func push(l *storev1.Lane, number int32, set func(*storev1.RecordChange)) {
+	l.OutboxSeq++
+	c := &storev1.RecordChange{Seq: l.OutboxSeq, Number: number}
+	set(c)
+	l.Outbox = append(l.Outbox, c)
+}

@@ -1,0 +1,76 @@
+package lane
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// maxHeads bounds the branches whose heads a lane remembers.
+const maxHeads = 64
+
+// HeadOf returns the head of a branch that the lane saw last, nil when it saw none in this
+// repository. A head without a hash says that the branch does not exist.
+func HeadOf(l *storev1.Lane, repository, branch string) *storev1.Head {
+	return headOf(l, repository, branch)
+}
+
+func headOf(l *storev1.Lane, repository, branch string) *storev1.Head {
+	h := l.GetHeads()[branch]
+	if h == nil || h.GetRepository() != repository {
+		return nil
+	}
+	return h
+}
+
+// SetHead remembers a head, forgetting the oldest beyond a bound.
+func SetHead(l *storev1.Lane, branch string, h *storev1.Head) {
+	if l.Heads == nil {
+		l.Heads = map[string]*storev1.Head{}
+	}
+	l.Heads[branch] = h
+	for len(l.Heads) > maxHeads {
+		oldest := ""
+		for b, x := range l.Heads {
+			if oldest == "" || x.GetTime().AsTime().Before(l.Heads[oldest].GetTime().AsTime()) {
+				oldest = b
+			}
+		}
+		delete(l.Heads, oldest)
+	}
+}
+
+// Baseline records the head of a branch without deploying it: auto-deploy was switched on or the
+// branch changed. An empty hash says that the branch does not exist yet.
+func Baseline(l *storev1.Lane, repository, branch, hash string, now time.Time) {
+	SetHead(l, branch, &storev1.Head{Hash: hash, Source: storev1.Head_BASELINE, Time: timestamppb.New(now), Repository: repository})
+}
+
+// ForgetHead makes the next look at the branch the baseline: its head could not be asked for.
+func ForgetHead(l *storev1.Lane, branch string) { delete(l.Heads, branch) }
+
+// BranchDeleted notes that a push deleted the branch. The same event twice changes nothing:
+// ErrSkip.
+func BranchDeleted(l *storev1.Lane, a Ask) error {
+	if l.GetRetired() || l.GetGeneration() == 0 {
+		return ErrRetired
+	}
+	id := eventID(a.Event)
+	if find(l, id) != nil || tooOld(l, a) {
+		return ErrSkip
+	}
+	remember(l, id, 0, a.ReceiveTime)
+	SetHead(l, a.Branch, &storev1.Head{Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
+	return nil
+}
+
+// Gone notes that a look found the branch missing; ErrSkip when that was known.
+func Gone(l *storev1.Lane, repository, branch string, now time.Time) error {
+	if h := headOf(l, repository, branch); h != nil && h.GetHash() == "" {
+		return ErrSkip
+	}
+	SetHead(l, branch, &storev1.Head{Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
+	return nil
+}

@@ -1,0 +1,218 @@
+package lane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// Key names an app and its lane.
+type Key struct{ Workspace, App string }
+
+// String is <workspace>.<app>, the lane's key in its bucket; both are slugs.
+func (k Key) String() string { return k.Workspace + "." + k.App }
+
+// Record is the key of a deployment's record.
+func (k Key) Record(number int32) string { return fmt.Sprintf("%s.%s.%d", k.Workspace, k.App, number) }
+
+// Lanes stores lane records; its errors are those of pkg/kv.
+type Lanes interface {
+	Get(ctx context.Context, key string) (*storev1.Lane, uint64, error)
+	Create(ctx context.Context, key string, l *storev1.Lane, opts ...kv.CreateOption) (uint64, error)
+	CompareAndSet(ctx context.Context, key string, l *storev1.Lane, rev uint64) (uint64, error)
+}
+
+// Records stores deployment records; its errors are those of pkg/kv.
+type Records interface {
+	Update(ctx context.Context, key string, fn func(*storev1.Deployment) (*storev1.Deployment, error)) (*storev1.Deployment, uint64, error)
+}
+
+// Alarm is the due list's side towards lanes. Arm makes sure, before it returns, that somebody
+// looks at the lane soon, and it writes even if the lane is watched already, so that a concurrent
+// removal of the watch fails.
+type Alarm interface {
+	Arm(ctx context.Context, k Key) error
+}
+
+// Waker publishes wake-ups.
+type Waker interface {
+	Wake(ctx context.Context, server string, k Key) error
+}
+
+// Keeper stores decisions and carries out what follows from them. It is safe for concurrent use.
+type Keeper struct {
+	Lanes   Lanes
+	Records Records
+	Alarm   Alarm
+	Waker   Waker
+}
+
+const (
+	changeTries = 200
+	firstPause  = time.Millisecond
+	mostPause   = 100 * time.Millisecond
+)
+
+// Get returns the lane and its revision; an empty lane at revision 0 when there is none.
+func (k *Keeper) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, error) {
+	l, rev, err := k.Lanes.Get(ctx, key.String())
+	if errors.Is(err, kv.ErrNotFound) {
+		return &storev1.Lane{}, 0, nil
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("lane: read %s: %w", key, err)
+	}
+	return l, rev, nil
+}
+
+// Change makes one decision: fn changes the lane it is given and may be called again on a newer
+// one. ErrSkip from fn leaves the lane alone. It returns the lane as stored, or as found with
+// ErrSkip or any other error of fn.
+func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+	pause := firstPause
+	for range changeTries {
+		l, rev, err := k.Get(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		l, err = k.changeAt(ctx, key, l, rev, fn)
+		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) {
+			return l, err
+		}
+		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
+			return nil, err
+		}
+		pause = min(2*pause, mostPause)
+	}
+	return nil, fmt.Errorf("lane: change %s: %w: lost %d times", key, kv.ErrConflict, changeTries)
+}
+
+// ChangeAt makes a decision on the lane as it was read at rev, and only if it is still that one:
+// else kv.ErrConflict.
+func (k *Keeper) ChangeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+	return k.changeAt(ctx, key, proto.CloneOf(l), rev, fn)
+}
+
+func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+	if err := fn(l); err != nil {
+		if errors.Is(err, ErrSkip) {
+			err = nil
+		}
+		return l, err
+	}
+	// The watch is there before the lane has work: whatever dies from here on, somebody looks.
+	if HasWork(l) && !l.GetArmed() {
+		if err := k.Alarm.Arm(ctx, key); err != nil {
+			return nil, fmt.Errorf("lane: arm %s: %w", key, err)
+		}
+		l.Armed = true
+	}
+	var err error
+	if rev == 0 {
+		_, err = k.Lanes.Create(ctx, key.String(), l)
+	} else {
+		_, err = k.Lanes.CompareAndSet(ctx, key.String(), l, rev)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lane: write %s: %w", key, err)
+	}
+	return l, nil
+}
+
+// Settle carries out what follows from the lane's decisions: deployment records are written and
+// workers woken. It may be repeated at any time by anybody.
+func (k *Keeper) Settle(ctx context.Context, key Key, l *storev1.Lane) error {
+	for _, server := range WakeTargets(l) {
+		if err := k.Waker.Wake(ctx, server, key); err != nil {
+			return fmt.Errorf("lane: wake %s for %s: %w", server, key, err)
+		}
+	}
+	return k.Flush(ctx, key, l)
+}
+
+// Flush writes the changes in the lane's outbox to the deployment records and then clears them. A
+// change that is written twice changes nothing the second time.
+func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
+	out := l.GetOutbox()
+	if len(out) == 0 {
+		return nil
+	}
+	for i := 0; i < len(out); {
+		n := i + 1
+		for n < len(out) && out[n].GetNumber() == out[i].GetNumber() {
+			n++
+		}
+		if err := k.write(ctx, key, l.GetGeneration(), out[i:n]); err != nil {
+			return err
+		}
+		i = n
+	}
+	last := out[len(out)-1].GetSeq()
+	_, err := k.Change(ctx, key, func(l *storev1.Lane) error {
+		i := 0
+		for i < len(l.GetOutbox()) && l.GetOutbox()[i].GetSeq() <= last {
+			i++
+		}
+		if i == 0 {
+			return ErrSkip
+		}
+		l.Outbox = l.Outbox[i:]
+		return nil
+	})
+	return err
+}
+
+// write makes changes of one record.
+func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) error {
+	_, _, err := k.Records.Update(ctx, key.Record(cs[0].GetNumber()), func(rec *storev1.Deployment) (*storev1.Deployment, error) {
+		changed := false
+		for _, c := range cs {
+			var ok bool
+			if rec, ok = Apply(rec, key.Workspace, key.App, generation, c); ok {
+				changed = true
+			}
+		}
+		if !changed {
+			return nil, kv.ErrSkip
+		}
+		return rec, nil
+	})
+	if err != nil {
+		return fmt.Errorf("lane: write deployment %s/%d: %w", key, cs[0].GetNumber(), err)
+	}
+	return nil
+}
+
+// Disarm ends the watch over a lane that has no work, and tells whether it did. The caller then
+// removes the due key at the revision it had before this call.
+func (k *Keeper) Disarm(ctx context.Context, key Key) (bool, error) {
+	l, err := k.Change(ctx, key, func(l *storev1.Lane) error {
+		if HasWork(l) || !l.GetArmed() {
+			return ErrSkip
+		}
+		l.Armed = false
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	return !l.GetArmed(), nil
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

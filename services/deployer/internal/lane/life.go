@@ -1,0 +1,80 @@
+package lane
+
+import (
+	"slices"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// Begin makes the lane ready for a new app and returns its generation. The lane of a deleted app
+// goes on: numbers start again, epochs never do. A lane that was begun and whose app was never
+// made is handed out again.
+func Begin(l *storev1.Lane) int64 {
+	if l.GetGeneration() != 0 && !l.GetRetired() {
+		return l.GetGeneration()
+	}
+	l.Generation++
+	l.Retired = false
+	l.Epoch++
+	l.FirstEpoch = l.Epoch
+	l.LastNumber = 0
+	return l.GetGeneration()
+}
+
+// Retire ends the lane's app. What ran has lost its fence; records, log lines up to logSequence and
+// directories are left to be removed. ErrSkip when another app has the name by now.
+func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
+	if l.GetGeneration() != generation || l.GetRetired() {
+		return ErrSkip
+	}
+	l.Epoch++
+	l.Remains = append(l.Remains, &storev1.Remains{
+		Generation: generation, LastNumber: l.GetLastNumber(), LogSequence: logSequence,
+		Records: true, Servers: l.GetServers(), Epoch: l.GetEpoch(),
+	})
+	l.Retired = true
+	l.Running, l.Waiting, l.Hold, l.Live, l.Cancel = nil, nil, nil, nil, nil
+	l.Recent, l.ForgottenTime, l.Heads, l.Kept, l.Outbox, l.Servers = nil, nil, nil, nil, nil, nil
+	return nil
+}
+
+// Removed notes what of a deleted app is gone: its records and log lines (records), or its
+// directory on a server (server not empty).
+func Removed(l *storev1.Lane, generation int64, records bool, server string) {
+	for _, r := range l.GetRemains() {
+		if r.GetGeneration() != generation {
+			continue
+		}
+		if records {
+			r.Records = false
+		}
+		if server != "" {
+			r.Servers = slices.DeleteFunc(r.Servers, func(s string) bool { return s == server })
+		}
+	}
+	l.Remains = slices.DeleteFunc(l.Remains, func(r *storev1.Remains) bool { return !r.GetRecords() && len(r.GetServers()) == 0 })
+}
+
+// HasWork tells whether somebody still has to do something about the lane; such a lane is armed.
+func HasWork(l *storev1.Lane) bool {
+	return l.GetRunning() != nil || l.GetWaiting() != nil || len(l.GetOutbox()) > 0 || len(l.GetRemains()) > 0
+}
+
+// WakeTargets are the servers whose workers have something to do for the lane now.
+func WakeTargets(l *storev1.Lane) []string {
+	var out []string
+	switch r, w := l.GetRunning(), l.GetWaiting(); {
+	case r != nil && r.GetWake() == 0:
+		out = append(out, r.GetJob().GetServer())
+	case r == nil && w != nil:
+		out = append(out, w.GetServer())
+	}
+	for _, rem := range l.GetRemains() {
+		for _, s := range rem.GetServers() {
+			if !slices.Contains(out, s) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,274 @@
+package lane
+
+import (
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Verdict is what a lane answers to a wake-up.
+type Verdict int
+
+// The verdicts.
+const (
+	// Idle: nothing waits.
+	Idle Verdict = iota
+	// Start: the waiting job runs now, by this wake-up.
+	Start
+	// TakeOver: this wake-up came again, so its holder is gone; the run starts again.
+	TakeOver
+	// Busy: the holder of another wake-up runs, and will look for more when it is done.
+	Busy
+	// Held: the waiting job's time has not come.
+	Held
+	// Elsewhere: the waiting job is another server's.
+	Elsewhere
+	// Removal: the app is gone and something of it is left on this server.
+	Removal
+)
+
+// Claimant is the holder of a wake-up.
+type Claimant struct {
+	Wake   uint64 // the wake-up's stream sequence
+	Server string
+	Worker string
+	Now    time.Time
+}
+
+// RetryLimit is how long a deployment goes back to waiting after temporary failures (design.md
+// section 5).
+const RetryLimit = 24 * time.Hour
+
+// Claim decides what the holder of a wake-up does. Only Start and TakeOver change the lane.
+//
+// A run belongs to the wake-up that started it, not to a process: that the same wake-up is
+// delivered again is the proof that its holder fell silent.
+func Claim(l *storev1.Lane, c Claimant) Verdict {
+	if r := l.GetRunning(); r != nil {
+		switch {
+		case r.GetJob().GetServer() != c.Server, r.GetWake() != 0 && r.GetWake() != c.Wake:
+			return Busy
+		}
+		begin(l, r.GetJob(), c)
+		return TakeOver
+	}
+	for _, rem := range l.GetRemains() {
+		if slices.Contains(rem.GetServers(), c.Server) {
+			return Removal
+		}
+	}
+	w := l.GetWaiting()
+	switch {
+	case w == nil:
+		return Idle
+	case w.GetServer() != c.Server:
+		return Elsewhere
+	case l.GetHold() != nil && l.GetHold().GetWakeTime().AsTime().After(c.Now):
+		return Held
+	}
+	l.Waiting = nil
+	begin(l, w, c)
+	return Start
+}
+
+func begin(l *storev1.Lane, job *storev1.Job, c Claimant) {
+	l.Epoch++
+	job.Attempt++
+	l.Running = &storev1.Running{Job: job, Epoch: l.Epoch, Wake: c.Wake, Worker: c.Worker, StartTime: timestamppb.New(c.Now)}
+	if !slices.Contains(l.GetServers(), c.Server) {
+		l.Servers = append(l.Servers, c.Server)
+	}
+	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
+		x.Change = &storev1.RecordChange_Started{Started: &storev1.Started{
+			Epoch: l.GetEpoch(), Attempt: job.GetAttempt(), Time: timestamppb.New(c.Now), Worker: c.Worker,
+		}}
+	})
+}
+
+// Mine returns the run if epoch is still its fence, else ErrLost.
+func Mine(l *storev1.Lane, epoch int64) (*storev1.Running, error) {
+	if r := l.GetRunning(); r != nil && r.GetEpoch() == epoch {
+		return r, nil
+	}
+	return nil, ErrLost
+}
+
+// FixCommit notes which commit the run deploys, and that it is the branch's head. Where that
+// commit is live already and a push asked for it, it returns the live deployment's number: the run
+// then ends by [Supersede].
+func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployerv1.DeploymentCommit, now time.Time) (live int32, err error) {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return 0, err
+	}
+	job := r.GetJob()
+	r.Hash = commit.GetHash()
+	if h := headOf(l, repository, job.GetBranch()); h.GetHash() != commit.GetHash() {
+		SetHead(l, job.GetBranch(), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
+	}
+	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
+		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit)}}
+	})
+	if lv := l.GetLive(); lv != nil && lv.GetHash() == commit.GetHash() && lv.GetServer() == job.GetServer() && Automatic(job.GetTrigger()) {
+		return lv.GetNumber(), nil
+	}
+	return 0, nil
+}
+
+// Automatic tells the triggers that no person pulls: they stop with auto-deploy, and have nothing
+// to do where their commit is live.
+func Automatic(t deployerv1.Deployment_Trigger) bool {
+	return t == deployerv1.Deployment_PUSH || t == deployerv1.Deployment_RECONCILED
+}
+
+// Result is how a run ended.
+type Result struct {
+	Now       time.Time
+	Stages    []*deployerv1.StageRecord
+	Directory string // the release directory's name
+	Retention int32  // how many releases stay beside the live one
+}
+
+// Complete ends the run well: its release is current.
+func Complete(l *storev1.Lane, epoch int64, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	job := r.GetJob()
+	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
+	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash()})
+	retain(l, res.Retention)
+	end(l, r, &storev1.Ended{State: deployerv1.Deployment_COMPLETED, Directory: res.Directory}, res)
+	l.Hold = nil
+	return nil
+}
+
+// retain drops the oldest releases beyond the retention, never the live one.
+func retain(l *storev1.Lane, retention int32) {
+	others := 0
+	for _, k := range l.Kept {
+		if k.GetNumber() != l.GetLive().GetNumber() {
+			others++
+		}
+	}
+	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool {
+		if others <= int(retention) || k.GetNumber() == l.GetLive().GetNumber() {
+			return false
+		}
+		others--
+		return true
+	})
+}
+
+// Fail ends the run for good, in state FAILED or CANCELLED.
+func Fail(l *storev1.Lane, epoch int64, state deployerv1.Deployment_State, why *deployerv1.DeploymentError, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	end(l, r, &storev1.Ended{State: state, Error: why}, res)
+	return nil
+}
+
+// Supersede ends the run because deployment by has what it was to deploy.
+func Supersede(l *storev1.Lane, epoch int64, by int32, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	end(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}, res)
+	l.Hold = nil
+	return nil
+}
+
+func end(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
+	e.Time = timestamppb.New(res.Now)
+	e.Stages = res.Stages
+	push(l, r.GetJob().GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
+	if l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
+		l.Cancel = nil
+	}
+	l.Running = nil
+}
+
+// Return ends the attempt because of something temporary. The job waits again until wake; if a
+// newer one waits already, it is superseded by that; after RetryLimit it fails.
+func Return(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake time.Time, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	job := r.GetJob()
+	if job.GetFirstFailureTime() == nil {
+		job.FirstFailureTime = timestamppb.New(res.Now)
+	}
+	since := res.Now
+	if l.GetHold() != nil {
+		since = l.GetHold().GetTrouble().GetTime().AsTime()
+	}
+	l.Hold = &storev1.Hold{
+		Trouble:  &storev1.Trouble{Reason: why.GetReason(), Message: why.GetMessage(), Time: timestamppb.New(since)},
+		WakeTime: timestamppb.New(wake), Failures: l.GetHold().GetFailures() + 1,
+	}
+	if res.Now.Sub(job.GetFirstFailureTime().AsTime()) >= RetryLimit {
+		end(l, r, &storev1.Ended{State: deployerv1.Deployment_FAILED, Error: why}, res)
+		return nil
+	}
+	goBack(l, r, &storev1.Returned{WaitingFor: why, RetryTime: timestamppb.New(wake)}, res)
+	return nil
+}
+
+// Yield ends the attempt because its worker stops: the job waits again and may start at once.
+func Yield(l *storev1.Lane, epoch int64, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	goBack(l, r, &storev1.Returned{}, res)
+	return nil
+}
+
+func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Result) {
+	job := r.GetJob()
+	if w := l.GetWaiting(); w != nil {
+		end(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: w.GetNumber()}, res)
+		return
+	}
+	l.Running = nil
+	l.Waiting = job
+	push(l, job.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Returned{Returned: ret} })
+}
+
+// Release ends the hold: what stood in the way is said to be gone. ErrSkip when there is none.
+func Release(l *storev1.Lane) error {
+	if l.GetHold() == nil {
+		return ErrSkip
+	}
+	l.Hold.WakeTime = nil
+	return nil
+}
+
+// Orphan lets the next wake-up take the run over, whichever it is: the one that started it is
+// known to be lost. ErrSkip when the run is another one meanwhile.
+func Orphan(l *storev1.Lane, epoch int64) error {
+	r := l.GetRunning()
+	if r == nil || r.GetEpoch() != epoch || r.GetWake() == 0 {
+		return ErrSkip
+	}
+	r.Wake = 0
+	return nil
+}
+
+// Move sends the waiting job to another server; ErrSkip when none waits or it is there.
+func Move(l *storev1.Lane, server string) error {
+	if w := l.GetWaiting(); w == nil || w.GetServer() == server {
+		return ErrSkip
+	}
+	l.Waiting.Server = server
+	return nil
+}

@@ -1,0 +1,223 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// git runs the git program the one way it is run here.
+type git struct {
+	program string
+	site    *url.URL
+	scratch string // an empty directory: home and working directory
+	observe func(operation string, d time.Duration, err error)
+}
+
+// command is one run of git.
+type command struct {
+	operation string   // for metrics
+	gitDir    string   // empty for none
+	args      []string // after the options that every run has
+	stdin     io.Reader
+	stdout    io.Writer
+	token     seal.Secret   // handed out on request; zero for local work
+	watch     func() error  // called now and then while git runs; an error kills it
+	every     time.Duration // how often
+}
+
+// failure is a run that failed, with what git said.
+type failure struct {
+	stderr string // masked
+	asked  bool   // the token was handed out
+	err    error
+}
+
+func (f *failure) Error() string {
+	text := strings.TrimSpace(f.stderr)
+	if len(text) > 500 {
+		text = strings.ToValidUTF8(text[len(text)-500:], "")
+	}
+	return fmt.Sprintf("git: %v: %s", f.err, text)
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// settings hold for every run. None comes from a file; hooks, filters, file system monitors and
+// prompts are off, redirects are not followed, and no protocol but the site's is spoken.
+func (g *git) settings() [][2]string {
+	s := [][2]string{
+		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"}, {"core.attributesFile", "/dev/null"}, {"core.excludesFile", "/dev/null"},
+		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
+		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
+		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", "60"}, {"http.userAgent", "devpilot-deployer"},
+		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"fetch.fsckObjects", "true"}, {"transfer.fsckObjects", "true"}, {"fetch.recurseSubmodules", "false"},
+		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
+		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},
+	}
+	if g.site.Scheme == "http" {
+		s = append(s, [2]string{"protocol.http.allow", "always"})
+	}
+	// Old repositories hold these harmless slips in their commits and trees; git's own clone takes
+	// them, and so do we.
+	for _, slip := range []string{"zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail", "badEmail", "missingNameBeforeEmail", "badName", "missingSpaceBeforeEmail", "badDateOverflow", "badDate", "zeroPaddedDate", "multipleAuthors", "nullSha1", "badFilemode"} {
+		s = append(s, [2]string{"fetch.fsck." + slip, "ignore"})
+	}
+	return s
+}
+
+// passed are the variables of our own environment that git sees: how to find programs, proxies and
+// trusted certificates.
+var passed = []string{"PATH", "TMPDIR", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_EXEC_PATH"}
+
+func (g *git) environment() []string {
+	env := []string{
+		"HOME=" + g.scratch, "LC_ALL=C", "TZ=UTC", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=",
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1",
+		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(g.scratch),
+	}
+	for _, name := range passed {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	settings := g.settings()
+	env = append(env, fmt.Sprintf("GIT_CONFIG_COUNT=%d", len(settings)))
+	for i, s := range settings {
+		env = append(env, fmt.Sprintf("GIT_CONFIG_KEY_%d=%s", i, s[0]), fmt.Sprintf("GIT_CONFIG_VALUE_%d=%s", i, s[1]))
+	}
+	return env
+}
+
+// run runs git and waits. When ctx ends, or watch fails, git and all it started are killed. A
+// failed run is a *failure; the error of ctx or watch comes before it.
+func (g *git) run(ctx context.Context, c command) (err error) {
+	begin := time.Now()
+	defer func() { g.observe(c.operation, time.Since(begin), err) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	args := []string{"--no-pager", "--literal-pathspecs"}
+	if c.gitDir != "" {
+		args = append(args, "--git-dir="+c.gitDir)
+	}
+	cmd := exec.CommandContext(ctx, g.program, append(args, c.args...)...)
+	stderr := &tail{most: 32 << 10}
+	cmd.Dir, cmd.Env = g.scratch, g.environment()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, stderr
+	// A group of its own, so that all that git starts dies with it; and it dies with us. The
+	// kernel watches the thread that started it, hence the lock.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	var cred *credential
+	if !c.token.IsZero() {
+		if cred, err = newCredential(g.site, c.token); err != nil {
+			return err
+		}
+		defer cred.close()
+		cmd.ExtraFiles = []*os.File{cred.theirs}
+	}
+	err = cmd.Start()
+	if cred != nil {
+		cred.started()
+	}
+	if err != nil {
+		return fmt.Errorf("mirror: start git: %w", err)
+	}
+	stop := c.supervise(ctx, cancel)
+	err = cmd.Wait()
+	stop()
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it may have left behind
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("mirror: git %s: %w", c.operation, cause)
+	}
+	if err != nil {
+		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), err: err}
+	}
+	return nil
+}
+
+// supervise calls watch until stop is called.
+func (c command) supervise(ctx context.Context, kill context.CancelCauseFunc) (stop func()) {
+	if c.watch == nil {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(c.every)
+		defer t.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				if err := c.watch(); err != nil {
+					kill(err)
+					return
+				}
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		wg.Wait()
+	}
+}
+
+// output runs git and returns what it printed, at most 1 MiB.
+func (g *git) output(ctx context.Context, c command) (string, error) {
+	var out bytes.Buffer
+	c.stdout = &limited{w: &out, left: 1 << 20}
+	err := g.run(ctx, c)
+	return out.String(), err
+}
+
+// tail keeps the last bytes written to it.
+type tail struct {
+	most int
+	b    []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.b = append(t.b, p...)
+	if over := len(t.b) - t.most; over > 0 {
+		t.b = append(t.b[:0], t.b[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return strings.ToValidUTF8(string(t.b), "\uFFFD") }
+
+var errOutput = errors.New("mirror: git printed more than expected")
+
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	if l.left -= len(p); l.left < 0 {
+		return 0, errOutput
+	}
+	return l.w.Write(p)
+}

@@ -1,0 +1,95 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// Commit is a commit as people want to see it.
+type Commit struct {
+	Hash        string
+	Message     string
+	AuthorName  string
+	AuthorEmail string
+	Time        time.Time
+}
+
+// Snapshot is a commit in a mirror, safe from being thrown away until Close.
+type Snapshot struct {
+	Commit Commit
+
+	m   *Mirrors
+	git string
+	use *os.File
+}
+
+// snapshot reads what ref points to. It is called while the mirror is held for writing, so that
+// the commit is the one that was just fetched.
+func (m *Mirrors) snapshot(ctx context.Context, r *repository, ref string) (*Snapshot, error) {
+	use, err := lockFile(ctx, filepath.Join(r.dir, "use.lock"), unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	s := &Snapshot{m: m, git: r.git, use: use}
+	out, err := m.git.output(ctx, command{operation: "log", gitDir: r.git, args: []string{
+		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", ref, "--",
+	}})
+	if err == nil {
+		s.Commit, err = parseCommit(out)
+	}
+	if err != nil {
+		s.Close()
+		var f *failure
+		if errors.As(err, &f) {
+			err = errors.Join(ErrDamaged, err)
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+func parseCommit(out string) (Commit, error) {
+	f := strings.SplitN(strings.ToValidUTF8(out, "\uFFFD"), "\x00", 5)
+	if len(f) != 5 || !validHash(f[0]) {
+		return Commit{}, fmt.Errorf("mirror: cannot read git's description of a commit (%d fields)", len(f))
+	}
+	seconds, err := strconv.ParseInt(f[3], 10, 64)
+	if err != nil {
+		seconds = 0 // a damaged date deploys all the same
+	}
+	c := Commit{Hash: f[0], AuthorName: f[1], AuthorEmail: f[2], Message: strings.TrimRight(f[4], "\n")}
+	if seconds > 0 && seconds < 1<<37 {
+		c.Time = time.Unix(seconds, 0).UTC()
+	}
+	return c, nil
+}
+
+// Close lets the mirror be thrown away again.
+func (s *Snapshot) Close() { _ = s.use.Close() }
+
+// Stats says what a checkout wrote.
+type Stats struct {
+	Files int
+	Bytes int64
+}
+
+// local runs git on the mirror without a credential; its failure means a damaged mirror.
+func (s *Snapshot) local(ctx context.Context, c command) error {
+	c.gitDir, c.token = s.git, seal.Secret{}
+	err := s.m.git.run(ctx, c)
+	var f *failure
+	if errors.As(err, &f) {
+		return errors.Join(ErrDamaged, err)
+	}
+	return err
+}

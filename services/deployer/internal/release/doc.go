@@ -1,0 +1,15 @@
+// Package release keeps the releases of apps in a server's data directory and switches `current`
+// (design.md section 5, "The switch").
+//
+//	<data-dir>/server.json                          the directory's random id and its server
+//	<data-dir>/apps/<workspace>/<app>/epoch         the fence: who may switch; also the lock
+//	<data-dir>/apps/<workspace>/<app>/current       -> releases/<number>[.<attempt>]
+//	<data-dir>/apps/<workspace>/<app>/releases/…    release directories
+//
+// Whoever starts an attempt first writes its epoch into the epoch file under an exclusive lock;
+// the switch takes the same lock and checks that the epoch is still its own. A worker that slept
+// through being replaced therefore changes nothing, on one machine or on several that share the
+// volume. The epoch file of a deleted app stays behind as its fence.
+//
+// Depends on the file system alone (flock, rename, symbolic links), all tested when it is opened.
+package release
