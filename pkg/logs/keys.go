@@ -30,8 +30,8 @@ const (
 	KeyWebhook     = "webhook"  // id
 	KeyServer      = "server"   // where releases live
 	KeyConnection  = "connection"
-	KeyAttempt     = "attempt" // 1, 2, 3 …
-	KeyStream      = "stream"  // JetStream stream
+	KeyAttempt     = "attempt"  // 1, 2, 3 …
+	KeyStream      = "stream"   // JetStream stream
 	KeyConsumer    = "consumer" // durable consumer of it
 	KeyNATSSubject = "nats_subject"
 	KeySequence    = "sequence" // of a message in its stream
