@@ -22,6 +22,9 @@ const (
 	// unsentTimeout is how long a request that could not be sent is tried again: a restart of
 	// the embedded server takes less.
 	unsentTimeout = 2 * time.Second
+	// askTimeout is how long one question waits before it is asked again: one that was on its
+	// way when the connection broke is never answered.
+	askTimeout = time.Second
 	// history is 1 but for SecureErase. There replaced values must stay findable until they
 	// are erased, so that the bucket remembers several; nothing but erasing reads them.
 	history      = 1
@@ -133,11 +136,17 @@ func untilSent(ctx context.Context, f func() error) error {
 // last returns the newest message of key, be it a value or a marker. A key that never was is
 // ErrMsgNotFound.
 func (s *store) last(ctx context.Context, key string) (m *jetstream.RawStreamMsg, err error) {
-	err = untilSent(ctx, func() error {
-		m, err = s.stream.GetLastMsgForSubject(ctx, s.prefix+key)
-		return err
-	})
-	return m, err
+	for {
+		err = untilSent(ctx, func() error {
+			askCtx, cancel := context.WithTimeout(ctx, askTimeout)
+			defer cancel()
+			m, err = s.stream.GetLastMsgForSubject(askCtx, s.prefix+key)
+			return err
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return m, err
+		}
+	}
 }
 
 func isMarker(h nats.Header) bool {

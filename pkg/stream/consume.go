@@ -176,7 +176,21 @@ func Consume(ctx context.Context, cfg ConsumeConfig) error {
 			<-done
 		}
 	}
+	flush(work, cfg)
 	return nil
+}
+
+// flush sees to it that the last answers have left, before whoever stopped us closes the connection.
+func flush(ctx context.Context, cfg ConsumeConfig) {
+	nc := cfg.JS.Conn()
+	if !nc.IsConnected() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), PublishTimeout)
+	defer cancel()
+	if err := nc.FlushWithContext(ctx); err != nil {
+		cfg.Logger.Warn("last acknowledgements may not have been sent", logs.Err(err))
+	}
 }
 
 // consuming is one running Consume.

@@ -80,16 +80,27 @@ func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 }
 
 func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, log *slog.Logger) (jetstream.Stream, error) {
-	for {
-		s, err := js.CreateStream(ctx, cfg)
-		var api *jetstream.APIError
-		if err == nil || !errors.As(err, &api) || (api.ErrorCode != codeInsufficientResources && api.ErrorCode != codeStorageExceeded) ||
-			cfg.MaxBytes < 2*minStreamBytes {
-			return s, err
-		}
-		cfg.MaxBytes /= 2
-		log.WarnContext(ctx, "stream made smaller to fit the storage limit", logs.KeyStream, cfg.Name, "max_bytes", cfg.MaxBytes)
+	s, err := js.CreateStream(ctx, cfg)
+	if !tooLarge(err) {
+		return s, err
 	}
+	// The server does not say how much is left. Find what would fit, and leave most of it to the
+	// streams that come after this one.
+	for tooLarge(err) && cfg.MaxBytes >= 2*minStreamBytes {
+		cfg.MaxBytes /= 2
+		if s, err = js.CreateStream(ctx, cfg); err == nil {
+			cfg.MaxBytes = max(cfg.MaxBytes/4, minStreamBytes)
+			s, err = js.UpdateStream(ctx, cfg)
+			log.WarnContext(ctx, "stream made smaller to fit the storage limit", logs.KeyStream, cfg.Name, "max_bytes", cfg.MaxBytes)
+		}
+	}
+	return s, err
+}
+
+// tooLarge tells that the server's storage limit leaves no room for a stream of this size.
+func tooLarge(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded)
 }
 
 func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, opts Options) (jetstream.Stream, error) {

@@ -25,8 +25,12 @@ const (
 	HeaderDeadAttempts = "Devpilot-Dead-Attempts"
 )
 
-// settleTimeout bounds the answer to a message: acknowledgement, nak, or parking.
-const settleTimeout = 10 * time.Second
+const (
+	// settleTimeout bounds the answer to a message: acknowledgement, nak, or parking.
+	settleTimeout = 10 * time.Second
+	// confirmTimeout bounds one wait for the server's confirmation of an acknowledgement.
+	confirmTimeout = 1500 * time.Millisecond
+)
 
 // handle runs the handler over ds and answers each message.
 func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
@@ -143,7 +147,10 @@ func (c *consuming) ack(ctx context.Context, d *delivery) error {
 	for {
 		var err error
 		if m := d.current(); c.cfg.DoubleAck {
-			err = m.DoubleAck(ctx)
+			// An answer that was on its way when the connection broke never comes.
+			ackCtx, cancel := context.WithTimeout(ctx, confirmTimeout)
+			err = m.DoubleAck(ackCtx)
+			cancel()
 		} else {
 			err = m.Ack()
 		}

@@ -1,0 +1,170 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/engine"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+func definition(version int, maxAge time.Duration) stream.Definition {
+	return stream.Definition{Version: version, Config: jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, MaxAge: maxAge, Discard: jetstream.DiscardOld}}
+}
+
+// design.md section 4: an older replica's CreateOrUpdate reverts newer settings.
+func TestEnsure_lowerVersionNeverOverwritesHigher(t *testing.T) {
+	js := testkit.JS(t)
+	for _, step := range []struct {
+		def  stream.Definition
+		want time.Duration
+	}{
+		{definition(1, time.Hour), time.Hour},
+		{definition(2, 2*time.Hour), 2 * time.Hour},
+		{definition(1, time.Hour), 2 * time.Hour}, // the old replica restarts
+		{definition(3, 3*time.Hour), 3 * time.Hour},
+		{definition(2, 2*time.Hour), 3 * time.Hour},
+	} {
+		s, err := stream.Ensure(t.Context(), js, step.def, stream.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.CachedInfo().Config.MaxAge; got != step.want {
+			t.Fatalf("after version %d: MaxAge %v, want %v", step.def.Version, got, step.want)
+		}
+	}
+}
+
+func TestEnsureConsumer_lowerVersionNeverOverwritesHigher(t *testing.T) {
+	js := testkit.JS(t)
+	if _, err := stream.Ensure(t.Context(), js, definition(1, 0), stream.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		version       int
+		ackWait, want time.Duration
+	}{
+		{1, time.Second, time.Second},
+		{2, 2 * time.Second, 2 * time.Second},
+		{1, time.Second, 2 * time.Second},
+	} {
+		cfg := jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: step.ackWait}
+		c, err := stream.EnsureConsumer(t.Context(), js, "S", cfg, step.version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.CachedInfo().Config.AckWait; got != step.want {
+			t.Fatalf("after version %d: AckWait %v, want %v", step.version, got, step.want)
+		}
+	}
+}
+
+func TestEnsure_manyReplicasAtOnce(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			v := i%2 + 1
+			if _, err := stream.Ensure(t.Context(), js, definition(v, time.Duration(v)*time.Hour), stream.Options{}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	// Whatever the order: once a replica of version 2 has looked again, version 2 it is.
+	st, err := stream.Ensure(t.Context(), js, definition(2, 2*time.Hour), stream.Options{})
+	if err != nil || st.CachedInfo().Config.MaxAge != 2*time.Hour {
+		t.Fatalf("%v, %v", st.CachedInfo().Config.MaxAge, err)
+	}
+}
+
+func TestEnsure_putsRightWhatSomebodyElseTurned(t *testing.T) {
+	js := testkit.JS(t)
+	s, err := stream.Ensure(t.Context(), js, definition(1, time.Hour), stream.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := s.CachedInfo().Config
+	cfg.AllowDirect, cfg.MaxAge = true, 0
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = stream.Ensure(t.Context(), js, definition(1, time.Hour), stream.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.CachedInfo().Config; got.AllowDirect || got.MaxAge != time.Hour {
+		t.Fatalf("direct %v, age %v", got.AllowDirect, got.MaxAge)
+	}
+}
+
+func TestEnsure_streamsFitASmallDisk(t *testing.T) {
+	js := testkit.NATSWith(t, engine.NATSConfig{CanaryInterval: -1, MaxStore: 512 << 20}).JS()
+	var reserved int64
+	for _, def := range []stream.Definition{stream.Inbox, stream.Pushes, stream.Work, stream.Events, stream.Logs, stream.DeadLetters} {
+		s, err := stream.Ensure(t.Context(), js, def, stream.Options{})
+		if err != nil {
+			t.Fatalf("%s: %v", def.Config.Name, err)
+		}
+		reserved += s.CachedInfo().Config.MaxBytes
+		// A second look must not ask for the full size again.
+		if _, err := stream.Ensure(t.Context(), js, def, stream.Options{}); err != nil {
+			t.Fatalf("%s again: %v", def.Config.Name, err)
+		}
+	}
+	if reserved > 512<<20 {
+		t.Fatalf("%d bytes reserved", reserved)
+	}
+}
+
+func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
+	day := 24 * time.Hour
+	for _, c := range []struct {
+		def       stream.Definition
+		name      string
+		retention jetstream.RetentionPolicy
+		maxAge    time.Duration
+	}{
+		{stream.Inbox, "DEVPILOT_INBOX", jetstream.LimitsPolicy, 7 * day},
+		{stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7 * day},
+		{stream.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0},
+		{stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7 * day},
+		{stream.Logs, "DEVPILOT_LOGS", jetstream.LimitsPolicy, 30 * day},
+		{stream.DeadLetters, "DEVPILOT_DEAD_LETTERS", jetstream.LimitsPolicy, 90 * day},
+	} {
+		cfg := c.def.Config
+		if cfg.Name != c.name || cfg.Retention != c.retention || cfg.MaxAge != c.maxAge {
+			t.Errorf("%s: %v, %v", cfg.Name, cfg.Retention, cfg.MaxAge)
+		}
+		// A disk that fills up blocks a stream until restart, so that every one has a bound.
+		if cfg.MaxBytes <= 0 || cfg.Storage != jetstream.FileStorage {
+			t.Errorf("%s: %d bytes at most, storage %v", cfg.Name, cfg.MaxBytes, cfg.Storage)
+		}
+		// A per-subject limit with discard-old would delete a message that is being worked on.
+		if cfg.MaxMsgsPerSubject != 0 {
+			t.Errorf("%s has a per-subject limit", cfg.Name)
+		}
+	}
+	if stream.Inbox.Config.Discard != jetstream.DiscardNew || stream.Work.Config.Discard != jetstream.DiscardNew {
+		t.Error("a full inbox or work queue must refuse, not forget")
+	}
+}
+
+func TestEnsure_unreachableStreamIsAnError(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	s.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := stream.Ensure(ctx, js, definition(1, 0), stream.Options{}); err == nil {
+		t.Fatal("ensured without a server")
+	} else if errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Fatalf("an outage looks like a missing stream: %v", err)
+	}
+}
