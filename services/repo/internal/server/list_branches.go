@@ -1,0 +1,62 @@
+package server
+
+import (
+	"context"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	"devpilot.io/bitbucket/services/repo/internal/catalog"
+)
+
+// maxListedMessage caps each commit message of a list, in bytes: a thousand branches must fit into
+// one answer. GetBranch has the whole message.
+const maxListedMessage = 4 << 10
+
+func shorten(message string) string {
+	if len(message) <= maxListedMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxListedMessage], "") + "…"
+}
+
+// ListBranches lists a repository's branches, live.
+func (s *Server) ListBranches(ctx context.Context, req *repov1.ListBranchesRequest) (*repov1.ListBranchesResponse, error) {
+	id, err := repositoryID(req.GetRepository())
+	if err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkQuery(req.GetQuery()); err != nil {
+		return nil, err
+	}
+	scope := pagetoken.Scope("ListBranches", req.GetWorkspace(), id, strings.ToLower(strings.TrimSpace(req.GetQuery())))
+	after, err := cursor[catalog.BranchKey](s.tokens, scope, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.catalog.Branches(ctx, catalog.BranchQuestion{
+		Workspace: req.GetWorkspace(), Repository: id, Query: req.GetQuery(), After: after, Size: size,
+	})
+	if err != nil {
+		return nil, err
+	}
+	next, err := pageToken(s.tokens, scope, a.Next)
+	if err != nil {
+		return nil, err
+	}
+	resp := &repov1.ListBranchesResponse{
+		NextPageToken: next, TotalSize: int32(a.Total), FetchTime: timestamppb.New(a.FetchTime), //nolint:gosec // far below 2^31
+	}
+	for _, b := range a.Branches {
+		b.Message = shorten(b.Message)
+		resp.Branches = append(resp.Branches, s.branch(b, a.FullName))
+	}
+	return resp, nil
+}
