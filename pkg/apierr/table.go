@@ -41,6 +41,7 @@ const (
 	ReasonDeploymentNotFound Reason = "DEPLOYMENT_NOT_FOUND"
 	ReasonWebhookNotFound    Reason = "WEBHOOK_NOT_FOUND"
 	ReasonWebhookInUse       Reason = "WEBHOOK_IN_USE"
+	ReasonWebhookNotNeeded   Reason = "WEBHOOK_NOT_NEEDED"
 	ReasonDeliveryNotFound   Reason = "DELIVERY_NOT_FOUND"
 	ReasonRepositoryNotFound Reason = "REPOSITORY_NOT_FOUND"
 	ReasonBranchNotFound     Reason = "BRANCH_NOT_FOUND"
@@ -115,6 +116,7 @@ var reasons = []reasonRow{
 	{ReasonDeploymentNotFound, NotFound, "", "Check the deployment's number in the app's history."},
 	{ReasonWebhookNotFound, NotFound, "", "Check the workspace's list of webhooks."},
 	{ReasonWebhookInUse, FailedPrecondition, "", "Switch auto-deploy off in the apps that use the webhook; it is then removed from Bitbucket by itself."},
+	{ReasonWebhookNotNeeded, FailedPrecondition, "", "Switch auto-deploy on in an app of the repository first."},
 	{ReasonDeliveryNotFound, NotFound, "", "Check the webhook's list of deliveries; old ones are removed."},
 	{ReasonRepositoryNotFound, NotFound, "", "Refresh the list of repositories; the connected account may have lost access to this one."},
 	{ReasonBranchNotFound, NotFound, "", "Choose one of the repository's branches, or push the branch first."},

@@ -1,0 +1,203 @@
+package natsstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+)
+
+// ErrBodyGone says that the inbox no longer holds a delivery's body.
+var ErrBodyGone = errors.New("natsstore: the delivery's body is no longer kept")
+
+func deliveryKey(workspace, webhook string, number int32) string {
+	return kv.EncodeKey(workspace, webhook, strconv.Itoa(int(number%KeptDeliveries)))
+}
+
+// Ledger reads a webhook's ledger; an empty one when nothing was delivered yet.
+func (s *Store) Ledger(ctx context.Context, workspace, webhook string) (*storev1.LedgerRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := b.ledgers.Get(ctx, WebhookKey(workspace, webhook))
+	if errors.Is(err, kv.ErrNotFound) {
+		return &storev1.LedgerRecord{}, nil
+	}
+	return rec, err
+}
+
+// UpdateLedger changes a webhook's ledger by compare-and-set.
+func (s *Store) UpdateLedger(ctx context.Context, workspace, webhook string, change func(*storev1.LedgerRecord) error) error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	_, _, err = b.ledgers.Update(ctx, WebhookKey(workspace, webhook), func(cur *storev1.LedgerRecord) (*storev1.LedgerRecord, error) {
+		if cur == nil {
+			cur = &storev1.LedgerRecord{}
+		}
+		return cur, change(cur)
+	})
+	return err
+}
+
+// PutDelivery stores a delivery under its number, in the place of an older one. A delivery that is
+// there already stays as it is, with what was added to it; so does a newer one in the same slot.
+func (s *Store) PutDelivery(ctx context.Context, rec *storev1.DeliveryRecord) error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	d := rec.GetDelivery()
+	key := deliveryKey(d.GetWorkspace(), d.GetWebhook(), d.GetNumber())
+	if d.GetNumber() < KeptDeliveries { // most likely the slot is empty: save the read
+		if _, err := b.deliveries.Create(ctx, key, rec); !errors.Is(err, kv.ErrExists) {
+			return err
+		}
+	}
+	_, _, err = b.deliveries.Update(ctx, key, func(cur *storev1.DeliveryRecord) (*storev1.DeliveryRecord, error) {
+		if cur.GetDelivery().GetNumber() >= d.GetNumber() {
+			return nil, kv.ErrSkip
+		}
+		return rec, nil
+	})
+	return err
+}
+
+// Delivery reads a delivery; kv.ErrNotFound when there never was one of that number or it is no
+// longer kept.
+func (s *Store) Delivery(ctx context.Context, workspace, webhook string, number int32) (*storev1.DeliveryRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	if number < 1 {
+		return nil, fmt.Errorf("%w: delivery %d", kv.ErrNotFound, number)
+	}
+	rec, _, err := b.deliveries.Get(ctx, deliveryKey(workspace, webhook, number))
+	if err == nil && rec.GetDelivery().GetNumber() != number {
+		return nil, fmt.Errorf("%w: delivery %d gave way to %d", kv.ErrNotFound, number, rec.GetDelivery().GetNumber())
+	}
+	return rec, err
+}
+
+// UpdateDelivery changes a delivery by compare-and-set; kv.ErrNotFound as for Delivery.
+func (s *Store) UpdateDelivery(ctx context.Context, workspace, webhook string, number int32, change func(*storev1.DeliveryRecord) error) (*storev1.DeliveryRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := b.deliveries.Update(ctx, deliveryKey(workspace, webhook, number), func(cur *storev1.DeliveryRecord) (*storev1.DeliveryRecord, error) {
+		if number < 1 || cur.GetDelivery().GetNumber() != number {
+			return nil, fmt.Errorf("%w: delivery %d", kv.ErrNotFound, number)
+		}
+		return cur, change(cur)
+	})
+	return rec, err
+}
+
+// Refused reads the ring of a webhook's refused requests; an empty one when there were none.
+func (s *Store) Refused(ctx context.Context, workspace, webhook string) (*storev1.RefusedRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := b.refused.Get(ctx, WebhookKey(workspace, webhook))
+	if errors.Is(err, kv.ErrNotFound) {
+		return &storev1.RefusedRecord{}, nil
+	}
+	return rec, err
+}
+
+// UpdateRefused changes the ring of a webhook's refused requests by compare-and-set.
+func (s *Store) UpdateRefused(ctx context.Context, workspace, webhook string, change func(*storev1.RefusedRecord) error) error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	_, _, err = b.refused.Update(ctx, WebhookKey(workspace, webhook), func(cur *storev1.RefusedRecord) (*storev1.RefusedRecord, error) {
+		if cur == nil {
+			cur = &storev1.RefusedRecord{}
+		}
+		return cur, change(cur)
+	})
+	return err
+}
+
+// InboxDelivery reads a delivery as it came, while the inbox keeps it, else ErrBodyGone.
+func (s *Store) InboxDelivery(ctx context.Context, sequence uint64, place int32) (*storev1.InboxDelivery, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.inbox.GetMsg(ctx, sequence)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return nil, ErrBodyGone
+	case err != nil:
+		return nil, fmt.Errorf("%w: read the inbox: %w", kv.ErrUnavailable, err)
+	}
+	var pack storev1.InboxPack
+	if err := proto.Unmarshal(m.Data, &pack); err != nil {
+		return nil, fmt.Errorf("natsstore: inbox message %d: %w", sequence, err)
+	}
+	if place < 0 || int(place) >= len(pack.GetDeliveries()) {
+		return nil, ErrBodyGone
+	}
+	return pack.GetDeliveries()[place], nil
+}
+
+// InboxUsage tells how full the inbox is, how far consumer durable has acknowledged it, and where
+// it begins and ends.
+func (s *Store) InboxUsage(ctx context.Context, durable string) (u InboxUsage, err error) {
+	b, err := s.buckets()
+	if err != nil {
+		return u, err
+	}
+	info, err := b.inbox.Info(ctx)
+	if err != nil {
+		return u, fmt.Errorf("%w: ask for the inbox: %w", kv.ErrUnavailable, err)
+	}
+	u.Bytes, u.MaxBytes = info.State.Bytes, info.Config.MaxBytes
+	u.First, u.Last = info.State.FirstSeq, info.State.LastSeq
+	c, err := s.js.Consumer(ctx, stream.InboxStream, durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return u, nil
+	}
+	if err != nil {
+		return u, fmt.Errorf("%w: ask for the inbox's consumer: %w", kv.ErrUnavailable, err)
+	}
+	u.Routed = c.CachedInfo().AckFloor.Stream
+	u.Pending = c.CachedInfo().NumPending
+	return u, nil
+}
+
+// InboxUsage is how the inbox stands.
+type InboxUsage struct {
+	Bytes    uint64
+	MaxBytes int64  // -1: no limit
+	First    uint64 // sequence of the oldest message
+	Last     uint64 // sequence of the newest
+	Routed   uint64 // every message up to this one has been acknowledged
+	Pending  uint64 // messages not handed to a router yet
+}
+
+// PurgeInbox deletes all messages before a sequence.
+func (s *Store) PurgeInbox(ctx context.Context, before uint64) error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	if err := b.inbox.Purge(ctx, jetstream.WithPurgeSequence(before)); err != nil {
+		return fmt.Errorf("natsstore: purge the inbox: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package natsstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+)
+
+// The buckets.
+const (
+	WebhooksBucket   = "webhook-webhooks"
+	indexBucket      = "webhook-index"
+	workspacesBucket = "webhook-workspaces"
+	ledgersBucket    = "webhook-ledgers"
+	DeliveriesBucket = "webhook-deliveries"
+	refusedBucket    = "webhook-refused"
+)
+
+// KeptDeliveries is how many deliveries of a webhook are kept: number n takes the place of number
+// n-KeptDeliveries. Changing it makes deliveries stored before unfindable.
+const KeptDeliveries = 1000
+
+type (
+	// Webhooks is the bucket of webhooks.
+	Webhooks = kv.Bucket[storev1.WebhookRecord, *storev1.WebhookRecord]
+
+	index      = kv.Bucket[storev1.IndexRecord, *storev1.IndexRecord]
+	workspaces = kv.Bucket[storev1.WorkspaceRecord, *storev1.WorkspaceRecord]
+	ledgers    = kv.Bucket[storev1.LedgerRecord, *storev1.LedgerRecord]
+	deliveries = kv.Bucket[storev1.DeliveryRecord, *storev1.DeliveryRecord]
+	refused    = kv.Bucket[storev1.RefusedRecord, *storev1.RefusedRecord]
+)
+
+type buckets struct {
+	webhooks   *Webhooks
+	index      *index
+	workspaces *workspaces
+	ledgers    *ledgers
+	deliveries *deliveries
+	refused    *refused
+	inbox      jetstream.Stream
+}
+
+// Store is safe for concurrent use. Before Open has succeeded every method fails with
+// kv.ErrUnavailable.
+type Store struct {
+	js       jetstream.JetStream
+	replicas int
+	log      *slog.Logger
+	open     atomic.Pointer[buckets]
+}
+
+// New makes a store; it does no I/O. replicas is 1 when zero; a cluster wants 3.
+func New(js jetstream.JetStream, replicas int, log *slog.Logger) *Store {
+	return &Store{js: js, replicas: replicas, log: log}
+}
+
+// Open makes or finds the streams and buckets. It may be repeated until it succeeds.
+func (s *Store) Open(ctx context.Context) error {
+	if s.open.Load() != nil {
+		return nil
+	}
+	var b buckets
+	var err error
+	opts := stream.Options{Replicas: s.replicas, Logger: s.log}
+	if b.inbox, err = stream.Ensure(ctx, s.js, stream.Inbox, opts); err != nil {
+		return err
+	}
+	// Consumers of change events and push events may start in any order with us.
+	for _, def := range []stream.Definition{stream.Pushes, stream.Events} {
+		if _, err = stream.Ensure(ctx, s.js, def, opts); err != nil {
+			return err
+		}
+	}
+	cfg := func(name string) kv.Config {
+		return kv.Config{Name: name, Version: 1, Replicas: s.replicas, Logger: s.log}
+	}
+	var errs [6]error
+	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, cfg(WebhooksBucket))
+	b.index, errs[1] = kv.Open[storev1.IndexRecord](ctx, s.js, cfg(indexBucket))
+	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, cfg(workspacesBucket))
+	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, cfg(ledgersBucket))
+	b.deliveries, errs[4] = kv.Open[storev1.DeliveryRecord](ctx, s.js, cfg(DeliveriesBucket))
+	b.refused, errs[5] = kv.Open[storev1.RefusedRecord](ctx, s.js, cfg(refusedBucket))
+	if err := errors.Join(errs[:]...); err != nil {
+		return fmt.Errorf("natsstore: open: %w", err)
+	}
+	s.open.Store(&b)
+	return nil
+}
+
+func (s *Store) buckets() (*buckets, error) {
+	b := s.open.Load()
+	if b == nil {
+		return nil, fmt.Errorf("%w: the buckets are not open yet", kv.ErrUnavailable)
+	}
+	return b, nil
+}
+
+// WebhooksBucket is the bucket of webhooks, for watching it.
+func (s *Store) WebhooksBucket() (*Webhooks, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	return b.webhooks, nil
+}
+
+// WebhookKey is the key of a webhook, also of its ledger and its refused requests.
+func WebhookKey(workspace, id string) string { return kv.EncodeKey(workspace, id) }

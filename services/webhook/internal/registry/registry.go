@@ -1,0 +1,209 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
+	"devpilot.io/bitbucket/services/webhook/internal/roster"
+)
+
+// Account gives the calls at Bitbucket for a workspace's integration. background calls leave budget
+// to people.
+type Account func(workspace string, background bool) Hooks
+
+// Connections tells how a workspace's integration stands now.
+type Connections interface {
+	// Current returns the id of the connection, "" when the workspace is not connected.
+	Current(ctx context.Context, workspace string) (connection string, err error)
+}
+
+// Timing is how long things take; the zero value of each field means its default.
+type Timing struct {
+	Takeover   time.Duration // a lease seen unchanged for so long may be taken over; 30 s
+	Run        time.Duration // bounds what a run does at Bitbucket, less than Takeover; 25 s
+	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list; 7 days
+	RetryFirst time.Duration // the first pause after temporary trouble, doubling; 5 s
+	RetryMost  time.Duration // the longest such pause; 1 h
+	RetryGiven time.Duration // the pause after a refusal that somebody must cure; 24 h
+	Sweep      time.Duration // how often all webhooks are looked through; 1 h
+	Poll       time.Duration // how often a waiter looks for a result of another replica; 200 ms
+}
+
+func (t Timing) withDefaults() Timing {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&t.Takeover, 30*time.Second)
+	def(&t.Run, 25*time.Second)
+	def(&t.CheckEvery, 7*24*time.Hour)
+	def(&t.RetryFirst, 5*time.Second)
+	def(&t.RetryMost, time.Hour)
+	def(&t.RetryGiven, 24*time.Hour)
+	def(&t.Sweep, time.Hour)
+	def(&t.Poll, 200*time.Millisecond)
+	return t
+}
+
+// Config is what a Registry needs.
+type Config struct {
+	Store       *natsstore.Store
+	Roster      *roster.Roster
+	Vault       *Vault
+	View        View
+	Account     Account
+	Connections Connections
+	Logger      *slog.Logger
+	Registerer  prometheus.Registerer // nil: no metrics
+	Now         func() time.Time
+	Timing      Timing
+}
+
+// Registry is safe for concurrent use. Run does the background work; without it nothing is done at
+// Bitbucket.
+type Registry struct {
+	cfg      Config
+	holder   string // of this process's leases
+	schedule *schedule
+	runs     *prometheus.CounterVec
+}
+
+// New makes a registry. It hangs itself into the roster, whose Run must not have begun.
+func New(cfg Config) *Registry {
+	cfg.Timing = cfg.Timing.withDefaults()
+	r := &Registry{cfg: cfg, holder: nuid.Next(), schedule: newSchedule(),
+		runs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "devpilot_webhook_registrations_total",
+			Help: "Runs at Bitbucket by what was to be done and the result: ok or the reason.",
+		}, []string{"action", "result"}),
+	}
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(r.runs)
+	}
+	cfg.Roster.OnChange(r.look)
+	return r
+}
+
+// View shows webhooks to people.
+func (r *Registry) View() View { return r.cfg.View }
+
+// want asks for a run and returns the request's number.
+func (r *Registry) want(rec *storev1.WebhookRecord, checkOnly bool) int64 {
+	if rec.Work == nil {
+		rec.Work = &storev1.Work{}
+	}
+	w := rec.GetWork()
+	w.CheckOnly = checkOnly && (w.GetWanted() == w.GetDone() || w.GetCheckOnly())
+	w.Wanted++
+	w.DueTime = timestamppb.New(r.cfg.Now())
+	return w.GetWanted()
+}
+
+// touch notes that something people see changed.
+func (r *Registry) touch(rec *storev1.WebhookRecord) { rec.UpdateTime = timestamppb.New(r.cfg.Now()) }
+
+// Register asks for the webhook to be registered at Bitbucket and waits for what comes of it. The
+// error is what Bitbucket, or the way to it, had against it. When ctx ends first the webhook is
+// returned as it stands; the work goes on.
+func (r *Registry) Register(ctx context.Context, workspace, id, etag string) (*storev1.WebhookRecord, error) {
+	return r.ask(ctx, workspace, id, etag, nil)
+}
+
+// ask requests a run, after change, and waits for it.
+func (r *Registry) ask(ctx context.Context, workspace, id, etag string, change func(*storev1.WebhookRecord) error) (*storev1.WebhookRecord, error) {
+	var number int64
+	rec, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
+		if err := CheckEtag(cur, etag); err != nil {
+			return err
+		}
+		if err := usable(cur); err != nil {
+			return err
+		}
+		if change != nil {
+			if err := change(cur); err != nil {
+				return err
+			}
+		}
+		number = r.want(cur, false)
+		if cur.GetState() == webhookv1.Webhook_NOT_REGISTERED {
+			cur.State = webhookv1.Webhook_PENDING
+			r.touch(cur)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, notFound(err)
+	}
+	rec, done, err := r.wait(ctx, rec, number)
+	if err != nil || !done {
+		return rec, err
+	}
+	if reason := rec.GetWork().GetErrorReason(); reason != "" {
+		return rec, apierr.New(apierr.Reason(reason), rec.GetWork().GetErrorMessage(),
+			apierr.WithRetryAfter(time.Duration(rec.GetWork().GetErrorRetrySeconds())*time.Second))
+	}
+	return rec, nil
+}
+
+// usable refuses work on a webhook that nobody uses.
+func usable(rec *storev1.WebhookRecord) error {
+	switch {
+	case len(rec.GetWatches()) == 0:
+		return apierr.New(apierr.ReasonWebhookNotNeeded, "No app deploys this repository on push, so it needs no webhook. Switch auto-deploy on in an app first.")
+	default:
+		return nil
+	}
+}
+
+// wait waits until a request has been served; done is false when ctx ended first.
+func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number int64) (_ *storev1.WebhookRecord, done bool, err error) {
+	// The answer has to be on its way before the caller gives up.
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-250*time.Millisecond))
+		defer cancel()
+	}
+	finished := r.schedule.subscribe(rec.GetId())
+	defer r.schedule.unsubscribe(rec.GetId(), finished)
+	r.schedule.now(rec.GetWorkspace(), rec.GetId())
+	tick := time.NewTicker(r.cfg.Timing.Poll)
+	defer tick.Stop()
+	for rec.GetWork().GetDone() < number {
+		select {
+		case <-ctx.Done():
+			return rec, false, nil
+		case <-finished:
+		case <-tick.C:
+		}
+		cur, err := r.cfg.Store.Get(ctx, rec.GetWorkspace(), rec.GetId())
+		switch {
+		case err == nil:
+			rec = cur
+		case ctx.Err() != nil:
+			return rec, false, nil
+		default:
+			return nil, false, err
+		}
+	}
+	return rec, true, nil
+}
+
+// notFound gives a missing webhook its public form; other errors pass.
+func notFound(err error) error {
+	if errors.Is(err, kv.ErrNotFound) {
+		return apierr.New(apierr.ReasonWebhookNotFound, "The workspace has no such webhook.", apierr.WithCause(err))
+	}
+	return err
+}
