@@ -381,7 +381,9 @@ type LookUpHandshakeResponse struct {
 	// The subject who began it.
 	Subject string `protobuf:"bytes,2,opt,name=subject,proto3" json:"subject,omitempty"`
 	// Where the browser goes afterwards: a path, already checked.
-	ReturnPath    string `protobuf:"bytes,3,opt,name=return_path,json=returnPath,proto3" json:"return_path,omitempty"`
+	ReturnPath string `protobuf:"bytes,3,opt,name=return_path,json=returnPath,proto3" json:"return_path,omitempty"`
+	// What tells this handshake's cookie from those of others, so that it alone is taken away.
+	BindingName   string `protobuf:"bytes,4,opt,name=binding_name,json=bindingName,proto3" json:"binding_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +435,13 @@ func (x *LookUpHandshakeResponse) GetSubject() string {
 func (x *LookUpHandshakeResponse) GetReturnPath() string {
 	if x != nil {
 		return x.ReturnPath
+	}
+	return ""
+}
+
+func (x *LookUpHandshakeResponse) GetBindingName() string {
+	if x != nil {
+		return x.BindingName
 	}
 	return ""
 }
@@ -1092,12 +1101,13 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"expireTime\"L\n" +
 	"\x16LookUpHandshakeRequest\x12\x1c\n" +
 	"\thandshake\x18\x01 \x01(\tR\thandshake\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\"r\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\"\x95\x01\n" +
 	"\x17LookUpHandshakeResponse\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x1f\n" +
 	"\vreturn_path\x18\x03 \x01(\tR\n" +
-	"returnPath\"a\n" +
+	"returnPath\x12!\n" +
+	"\fbinding_name\x18\x04 \x01(\tR\vbindingName\"a\n" +
 	"\x19BeginAuthorizationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12!\n" +
 	"\thandshake\x18\x02 \x01(\tB\x03\xe0A\x02R\thandshake\"\xad\x01\n" +

@@ -72,7 +72,7 @@ type GatewayServiceClient interface {
 	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
-	// STORAGE_UNAVAILABLE.
+	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(ctx context.Context, in *DeleteApiKeyRequest, opts ...grpc.CallOption) (*DeleteApiKeyResponse, error)
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
@@ -257,7 +257,7 @@ type GatewayServiceServer interface {
 	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
-	// STORAGE_UNAVAILABLE.
+	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	DeleteApiKey(context.Context, *DeleteApiKeyRequest) (*DeleteApiKeyResponse, error)
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.

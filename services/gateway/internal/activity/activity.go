@@ -1,0 +1,134 @@
+// Package activity keeps who did what: numbered records per workspace.
+//
+// Recording never delays or fails the call that is recorded: [Recorder.Record] hands the entry to
+// a queue; what cannot be stored after some tries is logged and counted. Records disappear after a
+// year.
+//
+// It depends on pkg/kv and pkg/identity.
+package activity
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/kv"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+)
+
+const (
+	recordsBucket  = "gateway_activity"
+	countersBucket = "gateway_activity_counters"
+	retention      = 365 * 24 * time.Hour
+	// maxExamined bounds how many numbers one page looks at: numbers whose record was never
+	// written, or has expired, are gaps.
+	maxExamined = 500
+)
+
+// Store keeps the records. Open it before use; then it is safe for concurrent use.
+type Store struct {
+	js       jetstream.JetStream
+	replicas int
+	records  *kv.Bucket[gatewaystorev1.Activity, *gatewaystorev1.Activity]
+	counters *kv.Bucket[gatewaystorev1.ActivityCounter, *gatewaystorev1.ActivityCounter]
+}
+
+// NewStore makes a store that is not open yet.
+func NewStore(js jetstream.JetStream, replicas int) *Store {
+	return &Store{js: js, replicas: replicas}
+}
+
+// Open creates the buckets or brings their settings up to date. It can be repeated.
+func (s *Store) Open(ctx context.Context) (err error) {
+	s.records, err = kv.Open[gatewaystorev1.Activity](ctx, s.js, kv.Config{Name: recordsBucket, Version: 1, Replicas: s.replicas, TTL: true})
+	if err != nil {
+		return err
+	}
+	s.counters, err = kv.Open[gatewaystorev1.ActivityCounter](ctx, s.js, kv.Config{Name: countersBucket, Version: 1, Replicas: s.replicas})
+	return err
+}
+
+// Entry is one thing that somebody did.
+type Entry struct {
+	Workspace string
+	Time      time.Time
+	Actor     identity.Identity
+	Action    string // such as app.create
+	Target    string // such as app "web"
+	Message   string // a sentence for people when it succeeded; the error's when it did not
+	Err       error
+	RequestID string
+}
+
+func (e Entry) record() *gatewaystorev1.Activity {
+	a := &gatewaystorev1.Activity{
+		Time: timestamppb.New(e.Time), ActorLabel: e.Actor.Label, ActorSubject: e.Actor.Subject,
+		ActorKind: string(e.Actor.SubjectKind), Action: e.Action, Target: e.Target,
+		Succeeded: e.Err == nil, Message: e.Message, RequestId: e.RequestID,
+	}
+	if e.Err != nil {
+		problem := apierr.From(e.Err)
+		a.Reason, a.Message = string(problem.Reason()), problem.Message()
+	}
+	return a
+}
+
+// append stores the record under the workspace's next number.
+func (s *Store) append(ctx context.Context, workspace string, a *gatewaystorev1.Activity) error {
+	c, _, err := s.counters.Update(ctx, workspace, func(c *gatewaystorev1.ActivityCounter) (*gatewaystorev1.ActivityCounter, error) {
+		if c == nil {
+			c = &gatewaystorev1.ActivityCounter{}
+		}
+		c.Last++
+		return c, nil
+	})
+	if err != nil {
+		return err
+	}
+	numbered := proto.Clone(a).(*gatewaystorev1.Activity)
+	numbered.Number = c.GetLast()
+	_, err = s.records.Create(ctx, recordKey(workspace, c.GetLast()), numbered, kv.TTL(retention))
+	return err
+}
+
+func recordKey(workspace string, number int32) string {
+	return kv.EncodeKey(workspace, strconv.Itoa(int(number)))
+}
+
+// List returns at most limit records with numbers below before (0: all), newest first, and the
+// number to go on below; 0 when there are no more.
+func (s *Store) List(ctx context.Context, workspace string, before int32, limit int) (list []*gatewaystorev1.Activity, next int32, err error) {
+	c, _, err := s.counters.Get(ctx, workspace)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, kv.ToAPI(err)
+	}
+	number := c.GetLast()
+	if before > 0 {
+		number = min(number, before-1)
+	}
+	for examined := 0; number > 0; number-- {
+		if len(list) == limit || examined == maxExamined {
+			return list, number + 1, nil
+		}
+		examined++
+		a, _, err := s.records.Get(ctx, recordKey(workspace, number))
+		switch {
+		case errors.Is(err, kv.ErrNotFound):
+		case err != nil:
+			return nil, 0, kv.ToAPI(err)
+		default:
+			list = append(list, a)
+		}
+	}
+	return list, 0, nil
+}

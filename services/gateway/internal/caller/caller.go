@@ -1,0 +1,207 @@
+// Package caller says who makes a request and what they may do: a browser session, an API key or
+// the admin token; in which workspace; with today's role. It turns that into the signed identity
+// that every service verifies (design.md section 6, "Who calls").
+//
+// A caller whose own credentials are missing or dead gets UNAUTHENTICATED, the only 401 there is. A
+// workspace that the caller is not a member of looks like one that does not exist.
+//
+// It depends on internal/session, internal/tenant and pkg/identity.
+package caller
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"net/http"
+	"strings"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+// The local owner is who the admin token and its one-time codes sign in: the one person of an
+// installation without other users.
+const (
+	LocalSubject     = "local"
+	LocalLabel       = "Local owner"
+	adminTokenLabel  = "Admin token"
+	apiKeySubject    = "api-key:"
+	DefaultWorkspace = "default"
+)
+
+// Caller is who makes a request.
+type Caller struct {
+	Kind    identity.SubjectKind
+	Subject string
+	Label   string
+	// Session is the browser session; zero for other kinds.
+	Session session.Session
+	// KeyID, KeyWorkspace and KeyRole are those of the API key; zero for other kinds.
+	KeyID        string
+	KeyWorkspace string
+	KeyRole      identity.Role
+}
+
+type contextKey struct{}
+
+// With returns a context that carries the caller.
+func With(ctx context.Context, c Caller) context.Context {
+	return context.WithValue(ctx, contextKey{}, c)
+}
+
+// From returns the caller of a request; ok is false for a request without one.
+func From(ctx context.Context) (c Caller, ok bool) {
+	c, ok = ctx.Value(contextKey{}).(Caller)
+	return c, ok
+}
+
+// Authenticator finds out who calls. It is safe for concurrent use.
+type Authenticator struct {
+	AdminToken seal.Secret // zero: nobody can use one
+	Cookies    session.Cookies
+	Sessions   *session.Manager
+	Tenants    *tenant.Store
+	Signer     *identity.Signer
+	// KeyUsed hears that a key whose last use is not noted yet was used; it must not block.
+	KeyUsed func(id string)
+}
+
+// IsAdminToken compares in constant time, of values of any length.
+func (a *Authenticator) IsAdminToken(token string) bool {
+	if a.AdminToken.IsZero() {
+		return false
+	}
+	want, got := sha256.Sum256([]byte(a.AdminToken.Reveal())), sha256.Sum256([]byte(token))
+	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
+
+// Authenticate says who makes the request: UNAUTHENTICATED, or trouble with the store. A bearer
+// token decides alone when there is one: a caller that sends a dead key is told so, whatever cookie
+// it also sends.
+func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
+	if auth := r.Header.Values("Authorization"); len(auth) > 0 {
+		return a.bearer(r.Context(), auth)
+	}
+	value := a.Cookies.Value(r)
+	if value == "" {
+		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, "You are not signed in. Sign in, or send an API key as Authorization: Bearer.")
+	}
+	s, err := a.Sessions.Verify(r.Context(), value)
+	if errors.Is(err, session.ErrDead) {
+		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, "Your session has ended. Sign in again.")
+	}
+	if err != nil {
+		return Caller{}, err
+	}
+	return Caller{Kind: identity.SubjectSession, Subject: s.Subject, Label: s.Label, Session: s}, nil
+}
+
+func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, error) {
+	dead := apierr.New(apierr.ReasonUnauthenticated, "The API key or admin token in the Authorization header is not valid: it may have expired or been deleted.")
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if token = strings.TrimSpace(token); len(values) > 1 || !ok || token == "" || !strings.EqualFold(scheme, "Bearer") {
+		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, `The Authorization header must be "Bearer" and an API key or the admin token.`)
+	}
+	if a.IsAdminToken(token) {
+		return Caller{Kind: identity.SubjectAdminToken, Subject: LocalSubject, Label: adminTokenLabel}, nil
+	}
+	if !tenant.LooksLikeKey(token) {
+		return Caller{}, dead
+	}
+	k, ok, err := a.Tenants.FindKey(ctx, seal.NewSecret(token))
+	if err != nil {
+		return Caller{}, err
+	}
+	if !ok {
+		return Caller{}, dead
+	}
+	role, err := identity.ParseRole(k.GetRole())
+	if err != nil {
+		return Caller{}, err
+	}
+	if !a.Tenants.UsedWithinHour(k) {
+		a.KeyUsed(k.GetId())
+	}
+	return Caller{
+		Kind: identity.SubjectAPIKey, Subject: apiKeySubject + k.GetId(), Label: k.GetLabel(),
+		KeyID: k.GetId(), KeyWorkspace: k.GetWorkspace(), KeyRole: role,
+	}, nil
+}
+
+// Role is the caller's role of today in the workspace; RoleNone when it has none.
+func (a *Authenticator) Role(ctx context.Context, c Caller, workspace string) (identity.Role, error) {
+	if c.Kind == identity.SubjectAPIKey {
+		if workspace != c.KeyWorkspace {
+			return identity.RoleNone, nil
+		}
+		return c.KeyRole, nil
+	}
+	return a.Tenants.Role(ctx, workspace, c.Subject)
+}
+
+// Identify returns a context whose RPCs are made on the caller's behalf in the workspace ("" for
+// none): WORKSPACE_NOT_FOUND when it is not a member. The identity in it lives for 60 s; a stream
+// is held against it when it begins.
+func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string) (context.Context, error) {
+	id := identity.Identity{
+		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, RequestID: rpc.RequestID(ctx),
+	}
+	if workspace == "" && c.Kind == identity.SubjectAPIKey {
+		id.Workspace = c.KeyWorkspace
+	}
+	if id.Workspace != "" {
+		role, err := a.Role(ctx, c, id.Workspace)
+		if err != nil {
+			return nil, err
+		}
+		if role == identity.RoleNone {
+			return nil, apierr.Newf(apierr.ReasonWorkspaceNotFound,
+				"There is no workspace %q, or you are not a member of it. Check the id, create the workspace, or ask to be made a member.", id.Workspace)
+		}
+		id.Role = role
+	}
+	token, err := a.Signer.SignUser(id)
+	if err != nil {
+		return nil, err
+	}
+	return identity.WithIdentity(identity.WithUserToken(With(ctx, c), token), id), nil
+}
+
+// Still says whether a caller that was let in before would still be: nil, UNAUTHENTICATED or
+// WORKSPACE_NOT_FOUND, or trouble with the store. Streams ask now and then.
+func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) error {
+	ended := apierr.New(apierr.ReasonUnauthenticated, "Your session has ended. Sign in again.")
+	switch c.Kind {
+	case identity.SubjectSession:
+		err := a.Sessions.Alive(ctx, c.Session)
+		if errors.Is(err, session.ErrDead) {
+			return ended
+		}
+		if err != nil {
+			return err
+		}
+	case identity.SubjectAPIKey:
+		works, err := a.Tenants.KeyWorks(ctx, c.KeyID)
+		if err != nil {
+			return err
+		}
+		if !works {
+			return ended
+		}
+		return nil
+	case identity.SubjectAdminToken, identity.SubjectLocal:
+	}
+	role, err := a.Tenants.Role(ctx, workspace, c.Subject)
+	if err != nil {
+		return err
+	}
+	if role == identity.RoleNone {
+		return apierr.Newf(apierr.ReasonWorkspaceNotFound, "You are not a member of workspace %q any more.", workspace)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/edge"
+	"devpilot.io/bitbucket/services/gateway/internal/live"
+)
+
+// Handler serves the stream.
+type Handler struct {
+	Hub     *Hub
+	Streams *live.Streams
+}
+
+// The names of the events.
+const (
+	nameChange = "change" // something changed: look again
+	nameReady  = "ready"  // you are up to date; from here on it is live
+	nameReset  = "reset"  // you missed something: load everything again
+	nameEnd    = "end"    // your session ended, or your membership
+)
+
+// Serve answers one request for the stream. The caller is in the context.
+func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[string]string) {
+	workspace := params["workspace"]
+	resume, after, err := lastEvent(r)
+	if err != nil {
+		edge.Fail(w, r, err)
+		return
+	}
+	c, _ := caller.From(r.Context())
+	leave, err := h.Streams.Enter(c.Subject)
+	if err != nil {
+		edge.Fail(w, r, err)
+		return
+	}
+	defer leave()
+	sub, at := h.Hub.Subscribe(workspace)
+	defer sub.Close()
+	var missed []Change
+	if resume {
+		missed, err = h.Hub.between(r.Context(), workspace, after, at)
+		if err != nil && !errors.Is(err, errTooFar) {
+			edge.Fail(w, r, apierr.New(apierr.ReasonStorageUnavailable, "The changes that you missed cannot be read now. Try again in a moment.", apierr.WithCause(err)))
+			return
+		}
+	}
+	out := live.Begin(w, "text/event-stream")
+	first := []byte("retry: 2000\n\n")
+	for _, c := range missed {
+		first = append(first, event(c)...)
+	}
+	name := nameReady
+	if err != nil {
+		name = nameReset
+	}
+	first = append(first, live.Event(strconv.FormatUint(at, 10), name, []byte(`{}`))...)
+	if _, err := out.Write(first); err != nil {
+		return
+	}
+	h.follow(r, out, sub, workspace)
+}
+
+// follow hands on what comes until the client goes, falls behind, may not read any more, or the
+// process stops.
+func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string) {
+	beat := time.NewTicker(h.Streams.Heartbeat)
+	defer beat.Stop()
+	for {
+		var data []byte
+		select {
+		case <-r.Context().Done():
+			return
+		case <-h.Streams.Stopped():
+			return
+		case c, ok := <-sub.C:
+			if !ok {
+				return
+			}
+			data = event(c)
+		case <-beat.C:
+			if err := h.Streams.Check(r.Context(), workspace); err != nil {
+				_, _ = out.Write(live.Event("", nameEnd, fmt.Appendf(nil, `{"reason":%q}`, apierr.ReasonOf(err)))) // it ends either way
+				return
+			}
+			data = []byte(live.HeartbeatComment)
+		}
+		if _, err := out.Write(data); err != nil {
+			return
+		}
+	}
+}
+
+func event(c Change) []byte {
+	return live.Event(strconv.FormatUint(c.Sequence, 10), nameChange, c.json())
+}
+
+// lastEvent is where the client resumes: the header that browsers send by themselves, or a
+// parameter for the first connection of a page that was loaded earlier.
+func lastEvent(r *http.Request) (resume bool, after uint64, err error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return false, 0, apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read.")
+	}
+	for name := range query {
+		if name != "lastEventId" {
+			return false, 0, apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("There is no parameter %q; known is: lastEventId.", name), apierr.WithField(name, "unknown parameter"))
+		}
+	}
+	text := r.Header.Get("Last-Event-ID")
+	if text == "" {
+		text = query.Get("lastEventId")
+	}
+	if text == "" {
+		return false, 0, nil
+	}
+	if after, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return false, 0, apierr.InvalidArgument("lastEventId", "must be the id of an event of this stream")
+	}
+	return true, after, nil
+}

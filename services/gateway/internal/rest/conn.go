@@ -1,0 +1,79 @@
+package rest
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
+)
+
+// Recorder takes what was done. It must return at once and may be called concurrently.
+type Recorder interface {
+	Record(ctx context.Context, e activity.Entry)
+}
+
+// Conn is the connection to a service as the API uses it: If-Match becomes the request's etag, and
+// what changes something is recorded in the activity list, with its result.
+type Conn struct {
+	grpc.ClientConnInterface
+	Recorder Recorder
+	Now      func() time.Time
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (c Conn) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	in, ok := args.(proto.Message)
+	if !ok {
+		return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
+	}
+	if err := applyIfMatch(ctx, in); err != nil {
+		return err
+	}
+	err := signInRefused(method, c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
+	c.record(ctx, method, in, reply, err)
+	return err
+}
+
+// signInRefused brings back the one UNAUTHENTICATED that is meant for the caller. The client takes
+// any that a service answers for trouble between the services.
+func signInRefused(method string, err error) error {
+	if err == nil || method != gatewayv1.GatewayService_CreateSession_FullMethodName {
+		return err
+	}
+	if cause := apierr.From(err).Cause(); cause != nil && apierr.Has(cause, apierr.ReasonUnauthenticated) {
+		return apierr.New(apierr.ReasonUnauthenticated, apierr.From(cause).Message())
+	}
+	return err
+}
+
+func (c Conn) record(ctx context.Context, method string, in proto.Message, reply any, err error) {
+	action, ok := routes.ActionOf(method)
+	if !ok || action.Name == "" {
+		return
+	}
+	actor, ok := identity.FromContext(ctx)
+	if !ok {
+		return
+	}
+	out, _ := reply.(proto.Message)
+	workspace := actor.Workspace
+	if action.Workspace != nil {
+		if err != nil {
+			return // there is no workspace to keep it in, or it is somebody else's
+		}
+		workspace = action.Workspace(in)
+	}
+	target := action.Target(in, out)
+	c.Recorder.Record(ctx, activity.Entry{
+		Workspace: workspace, Time: c.Now(), Actor: actor, Action: action.Name, Target: target,
+		Message: action.Did + " " + target + ".", Err: err, RequestID: rpc.RequestID(ctx),
+	})
+}

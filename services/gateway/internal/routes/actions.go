@@ -1,0 +1,114 @@
+package routes
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Action is how the activity list speaks of an RPC.
+type Action struct {
+	Name string // such as app.create; empty for what belongs to no workspace
+	Did  string // the beginning of the sentence: "Created"
+	// Workspace of the record where the request has no field of that name.
+	Workspace func(in proto.Message) string
+	// Target names what it was done to. out is empty when the call failed.
+	Target func(in, out proto.Message) string
+}
+
+const bitbucketIntegration = "the Bitbucket integration"
+
+func integration(_, _ proto.Message) string { return bitbucketIntegration }
+
+func app[T interface{ GetApp() string }](in, _ proto.Message) string {
+	return appNamed(get(in, T.GetApp))
+}
+
+func appNamed(id string) string { return fmt.Sprintf("app %q", id) }
+
+func webhook[T interface{ GetWebhook() string }](in, _ proto.Message) string {
+	return "webhook " + get(in, T.GetWebhook)
+}
+
+// get reads a field of a message whose type the table promises; "" for any other.
+func get[T any](m proto.Message, field func(T) string) string {
+	if t, ok := m.(T); ok {
+		return field(t)
+	}
+	return ""
+}
+
+// actions has a row for every RPC of the API that changes something.
+var actions = map[string]Action{
+	authv1.AuthService_ConnectIntegration_FullMethodName:    {Name: "integration.beginConnect", Did: "Began to connect", Target: integration},
+	authv1.AuthService_CompleteAuthorization_FullMethodName: {Name: "integration.connect", Did: "Connected", Target: connected},
+	authv1.AuthService_RefreshIntegration_FullMethodName:    {Name: "integration.refresh", Did: "Refreshed the token of", Target: integration},
+
+	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: {Name: "integration.remove", Did: "Removed", Target: integration},
+	gatewayv1.GatewayService_CreateWorkspace_FullMethodName: {
+		Name: "workspace.create", Did: "Created",
+		Workspace: func(in proto.Message) string { return get(in, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId) },
+		Target: func(in, _ proto.Message) string {
+			return fmt.Sprintf("workspace %q", get(in, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId))
+		},
+	},
+	gatewayv1.GatewayService_CreateApiKey_FullMethodName: {Name: "apiKey.create", Did: "Created", Target: func(in, _ proto.Message) string {
+		return fmt.Sprintf("API key %q", get(in, (*gatewayv1.CreateApiKeyRequest).GetLabel))
+	}},
+	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: {Name: "apiKey.delete", Did: "Deleted", Target: func(in, _ proto.Message) string {
+		return "API key " + get(in, (*gatewayv1.DeleteApiKeyRequest).GetApiKey)
+	}},
+	gatewayv1.GatewayService_CreateSession_FullMethodName:    {},
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:    {},
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: {},
+
+	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(in, _ proto.Message) string {
+		return appNamed(get(in, (*deployerv1.CreateAppRequest).GetAppId))
+	}},
+	deployerv1.DeployerService_UpdateApp_FullMethodName: {Name: "app.update", Did: "Changed", Target: func(in, _ proto.Message) string {
+		return appNamed(get(in, (*deployerv1.UpdateAppRequest).GetAppId))
+	}},
+	deployerv1.DeployerService_DeleteApp_FullMethodName:        {Name: "app.delete", Did: "Deleted", Target: app[*deployerv1.DeleteAppRequest]},
+	deployerv1.DeployerService_CreateDeployment_FullMethodName: {Name: "deployment.create", Did: "Deployed", Target: deployed},
+
+	webhookv1.WebhookService_RegisterWebhook_FullMethodName:     {Name: "webhook.register", Did: "Registered", Target: webhook[*webhookv1.RegisterWebhookRequest]},
+	webhookv1.WebhookService_RepairWebhook_FullMethodName:       {Name: "webhook.repair", Did: "Repaired", Target: webhook[*webhookv1.RepairWebhookRequest]},
+	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName: {Name: "webhook.rotateSecret", Did: "Rotated the secret of", Target: webhook[*webhookv1.RotateWebhookSecretRequest]},
+	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName: {Name: "webhook.revealSecret", Did: "Revealed the secret of", Target: webhook[*webhookv1.RevealWebhookSecretRequest]},
+	webhookv1.WebhookService_DismissWebhook_FullMethodName:      {Name: "webhook.dismiss", Did: "Dismissed", Target: webhook[*webhookv1.DismissWebhookRequest]},
+	webhookv1.WebhookService_ReplayDelivery_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(in, _ proto.Message) string {
+		r, ok := in.(*webhookv1.ReplayDeliveryRequest)
+		if !ok {
+			return ""
+		}
+		return fmt.Sprintf("delivery %d of webhook %s", r.GetDelivery(), r.GetWebhook())
+	}},
+}
+
+func connected(_, out proto.Message) string {
+	r, ok := out.(*authv1.CompleteAuthorizationResponse)
+	if label := r.GetIntegration().GetAccount().GetLabel(); ok && label != "" {
+		return fmt.Sprintf("the Bitbucket account %q", label)
+	}
+	return bitbucketIntegration
+}
+
+func deployed(in, out proto.Message) string {
+	target := appNamed(get(in, (*deployerv1.CreateDeploymentRequest).GetApp))
+	if r, ok := out.(*deployerv1.CreateDeploymentResponse); ok && r.GetDeployment().GetNumber() > 0 {
+		target += fmt.Sprintf(" as #%d", r.GetDeployment().GetNumber())
+	}
+	return target
+}
+
+// ActionOf returns how the activity list speaks of an RPC; ok is false for those that change
+// nothing.
+func ActionOf(fullMethod string) (Action, bool) {
+	a, ok := actions[fullMethod]
+	return a, ok
+}

@@ -1,0 +1,78 @@
+package routes
+
+import (
+	"maps"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// roles is the RPC × role table of design.md section 6, for what the API offers: the least role in
+// the workspace that the request names. RoleNone is for what belongs to no workspace. The services
+// hold the same in their policies, which decide; this one is published in the OpenAPI document.
+var roles = map[string]identity.Role{
+	// Connect, refresh, remove; reveal or rotate a secret; API keys: owner and admin.
+	authv1.AuthService_ConnectIntegration_FullMethodName:          identity.RoleAdmin,
+	authv1.AuthService_RefreshIntegration_FullMethodName:          identity.RoleAdmin,
+	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: identity.RoleAdmin,
+	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName:   identity.RoleAdmin,
+	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName:   identity.RoleAdmin,
+	gatewayv1.GatewayService_ListApiKeys_FullMethodName:           identity.RoleAdmin,
+	gatewayv1.GatewayService_CreateApiKey_FullMethodName:          identity.RoleAdmin,
+	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:          identity.RoleAdmin,
+
+	// Create, change, delete an app; register or repair a webhook; replay: owner and admin.
+	deployerv1.DeployerService_CreateApp_FullMethodName:     identity.RoleAdmin,
+	deployerv1.DeployerService_UpdateApp_FullMethodName:     identity.RoleAdmin,
+	deployerv1.DeployerService_DeleteApp_FullMethodName:     identity.RoleAdmin,
+	webhookv1.WebhookService_RegisterWebhook_FullMethodName: identity.RoleAdmin,
+	webhookv1.WebhookService_RepairWebhook_FullMethodName:   identity.RoleAdmin,
+	webhookv1.WebhookService_DismissWebhook_FullMethodName:  identity.RoleAdmin,
+	webhookv1.WebhookService_ReplayDelivery_FullMethodName:  identity.RoleAdmin,
+
+	// Deploy, cancel, redeploy, roll back: every member.
+	deployerv1.DeployerService_CreateDeployment_FullMethodName: identity.RoleMember,
+
+	// Read anything but secrets: every member.
+	authv1.AuthService_ListIntegrations_FullMethodName:          identity.RoleMember,
+	authv1.AuthService_GetIntegration_FullMethodName:            identity.RoleMember,
+	repov1.RepoService_ListRepositories_FullMethodName:          identity.RoleMember,
+	repov1.RepoService_GetRepository_FullMethodName:             identity.RoleMember,
+	repov1.RepoService_ListBranches_FullMethodName:              identity.RoleMember,
+	deployerv1.DeployerService_GetApp_FullMethodName:            identity.RoleMember,
+	deployerv1.DeployerService_ListApps_FullMethodName:          identity.RoleMember,
+	deployerv1.DeployerService_GetDeployment_FullMethodName:     identity.RoleMember,
+	deployerv1.DeployerService_ListDeployments_FullMethodName:   identity.RoleMember,
+	deployerv1.DeployerService_ListAppDeliveries_FullMethodName: identity.RoleMember,
+	deployerv1.DeployerService_ReadLog_FullMethodName:           identity.RoleMember,
+	webhookv1.WebhookService_ListWebhooks_FullMethodName:        identity.RoleMember,
+	webhookv1.WebhookService_GetWebhook_FullMethodName:          identity.RoleMember,
+	webhookv1.WebhookService_ListDeliveries_FullMethodName:      identity.RoleMember,
+	webhookv1.WebhookService_GetDelivery_FullMethodName:         identity.RoleMember,
+	gatewayv1.GatewayService_GetWorkspace_FullMethodName:        identity.RoleMember,
+	gatewayv1.GatewayService_ListActivity_FullMethodName:        identity.RoleMember,
+
+	// Outside any workspace.
+	deployerv1.DeployerService_ListServers_FullMethodName:    identity.RoleNone,
+	gatewayv1.GatewayService_GetMe_FullMethodName:            identity.RoleNone,
+	gatewayv1.GatewayService_CreateSession_FullMethodName:    identity.RoleNone,
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:    identity.RoleNone,
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: identity.RoleNone,
+	gatewayv1.GatewayService_ListWorkspaces_FullMethodName:   identity.RoleNone,
+	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  identity.RoleNone,
+	gatewayv1.GatewayService_GetInfo_FullMethodName:          identity.RoleNone,
+}
+
+// access lists the routes that need no credentials.
+var access = map[string]Access{
+	gatewayv1.GatewayService_GetInfo_FullMethodName:       Public,
+	gatewayv1.GatewayService_CreateSession_FullMethodName: Public,
+	gatewayv1.GatewayService_DeleteSession_FullMethodName: Optional,
+}
+
+// Roles is the RPC × role table of the API.
+func Roles() map[string]identity.Role { return maps.Clone(roles) }

@@ -1,0 +1,112 @@
+// Package server implements devpilot.gateway.v1.GatewayService: what the gateway itself owns. The
+// REST API calls it over gRPC like any other service, in memory, through the same interceptors.
+//
+// One file per group of RPCs: validate, call one use case, map.
+//
+// It depends on internal/tenant, internal/session, internal/activity and the clients of auth and
+// webhook.
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+// Page sizes of the gateway's lists.
+const (
+	defaultPage = 50
+	maxPage     = 200
+)
+
+// SignIn checks what a browser shows to sign in. Its methods may be called concurrently.
+type SignIn interface {
+	IsAdminToken(token string) bool
+}
+
+// Config is what New needs.
+type Config struct {
+	Tenants  *tenant.Store
+	Short    *session.ShortLived
+	Sessions *session.Manager
+	Limiter  *session.Limiter
+	Activity *activity.Store
+	Pages    *pagetoken.Codec
+	SignIn   SignIn
+	Auth     authv1.AuthServiceClient
+	Webhook  webhookv1.WebhookServiceClient
+	// Info is what never changes while the process runs; the time is filled in.
+	Info *gatewayv1.Info
+	// PublicURL without a final slash.
+	PublicURL string
+	Now       func() time.Time
+}
+
+// Server implements the service. It is safe for concurrent use.
+type Server struct {
+	gatewayv1.UnimplementedGatewayServiceServer
+	cfg Config
+}
+
+// New makes the server.
+func New(cfg Config) *Server { return &Server{cfg: cfg} }
+
+// Register puts it on a gRPC server.
+func (s *Server) Register(r grpc.ServiceRegistrar) { gatewayv1.RegisterGatewayServiceServer(r, s) }
+
+// user is on whose behalf a call is made. The HTTP side lets nobody without one in, except where
+// the route is open.
+func user(ctx context.Context) (identity.Identity, error) {
+	id, ok := identity.FromContext(ctx)
+	if !ok {
+		return identity.Identity{}, apierr.New(apierr.ReasonUnauthenticated, "You are not signed in.")
+	}
+	return id, nil
+}
+
+func pageSize(asked int32) (int, error) {
+	switch {
+	case asked < 0:
+		return 0, apierr.InvalidArgument("pageSize", "must not be negative")
+	case asked == 0:
+		return defaultPage, nil
+	}
+	return int(min(asked, maxPage)), nil
+}
+
+var rolesByWord = map[identity.Role]gatewayv1.Role_Name{
+	identity.RoleMember: gatewayv1.Role_MEMBER,
+	identity.RoleAdmin:  gatewayv1.Role_ADMIN,
+	identity.RoleOwner:  gatewayv1.Role_OWNER,
+}
+
+func roleOf(name gatewayv1.Role_Name) identity.Role {
+	for role, n := range rolesByWord {
+		if n == name {
+			return role
+		}
+	}
+	return identity.RoleNone
+}
+
+// Policy says who may call what: the gateway alone, for users of the role that the table names.
+func Policy(roles map[string]identity.Role) rpc.Policy {
+	p := rpc.Policy{}
+	for _, m := range gatewayv1.GatewayService_ServiceDesc.Methods {
+		full := "/" + gatewayv1.GatewayService_ServiceDesc.ServiceName + "/" + m.MethodName
+		p[full] = rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full]}
+	}
+	return p
+}

@@ -1,0 +1,155 @@
+package server
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+// maxToken bounds a token that is looked at.
+const maxToken = 1024
+
+// GetMe implements the RPC.
+func (s *Server) GetMe(ctx context.Context, _ *gatewayv1.GetMeRequest) (*gatewayv1.GetMeResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	me, err := s.me(ctx, id, callMetadata(ctx).SessionExpire)
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.GetMeResponse{Me: me}, nil
+}
+
+// me describes a caller with at most a page of its workspaces; ListWorkspaces has the rest.
+func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire time.Time) (*gatewayv1.Me, error) {
+	list, _, err := s.workspacesOf(ctx, id, "", maxPage)
+	if err != nil {
+		return nil, err
+	}
+	me := &gatewayv1.Me{Subject: id.Subject, Label: id.Label}
+	switch id.SubjectKind {
+	case identity.SubjectSession:
+		me.Kind = gatewayv1.Me_SESSION
+	case identity.SubjectAPIKey:
+		me.Kind = gatewayv1.Me_API_KEY
+	case identity.SubjectAdminToken, identity.SubjectLocal:
+		me.Kind = gatewayv1.Me_ADMIN_TOKEN
+	}
+	for _, w := range list {
+		me.Workspaces = append(me.Workspaces, workspaceProto(w))
+	}
+	if !sessionExpire.IsZero() {
+		me.SessionExpireTime = timestamppb.New(sessionExpire)
+	}
+	return me, nil
+}
+
+// CreateSession implements the RPC. The same answer for every wrong token: it does not say whether
+// it was a code, or ever one.
+func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSessionRequest) (*gatewayv1.CreateSessionResponse, error) {
+	if wait, ok := s.cfg.Limiter.Allow(callMetadata(ctx).ClientAddress); !ok {
+		return nil, apierr.New(apierr.ReasonRateLimited, "Too many attempts to sign in from your address. Wait a minute, then try again.", apierr.WithRetryAfter(wait))
+	}
+	who, ok, err := s.signIn(ctx, req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	if !ok {
+		return nil, apierr.New(apierr.ReasonUnauthenticated,
+			"This is neither the admin token nor a one-time code that still works. A code works once, for five minutes; devpilot sign-in prints another.")
+	}
+	sess, err := s.cfg.Sessions.Begin(ctx, who.ID, who.Label)
+	if err != nil {
+		return nil, err
+	}
+	value, expire, err := s.cfg.Sessions.Seal(sess)
+	if err != nil {
+		return nil, err
+	}
+	me, err := s.me(ctx, identity.Identity{Subject: who.ID, Label: who.Label, SubjectKind: identity.SubjectSession}, expire)
+	if err != nil {
+		return nil, err
+	}
+	if err := grpc.SetHeader(ctx, setCookie(value, expire)); err != nil {
+		return nil, err
+	}
+	return &gatewayv1.CreateSessionResponse{Me: me}, nil
+}
+
+func (s *Server) signIn(ctx context.Context, token string) (tenant.Subject, bool, error) {
+	switch {
+	case len(token) > maxToken:
+		return tenant.Subject{}, false, nil
+	case s.cfg.SignIn.IsAdminToken(token):
+		return tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel}, true, nil
+	case session.LooksLikeCode(token):
+		subject, label, ok, err := s.cfg.Short.TakeCode(ctx, token)
+		return tenant.Subject{ID: subject, Label: label}, ok, err
+	}
+	return tenant.Subject{}, false, nil
+}
+
+// DeleteSession implements the RPC.
+func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSessionRequest) (*gatewayv1.DeleteSessionResponse, error) {
+	id, signedIn := identity.FromContext(ctx)
+	sessionID := callMetadata(ctx).SessionID
+	switch {
+	case !signedIn:
+	case req.GetEverywhere():
+		if id.SubjectKind == identity.SubjectAPIKey {
+			return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key has no sessions. Delete the key to end its use.")
+		}
+		if err := s.cfg.Sessions.EndAll(ctx, id.Subject); err != nil {
+			return nil, err
+		}
+	case sessionID != "":
+		if err := s.cfg.Sessions.End(ctx, sessionID); err != nil {
+			return nil, err
+		}
+	}
+	if err := grpc.SetHeader(ctx, clearCookie()); err != nil {
+		return nil, err
+	}
+	return &gatewayv1.DeleteSessionResponse{}, nil
+}
+
+// CreateSignInCode implements the RPC.
+func (s *Server) CreateSignInCode(ctx context.Context, _ *gatewayv1.CreateSignInCodeRequest) (*gatewayv1.CreateSignInCodeResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id.SubjectKind != identity.SubjectAdminToken {
+		return nil, apierr.New(apierr.ReasonPermissionDenied, "Only the admin token can make sign-in codes. Run devpilot sign-in on the machine that Devpilot runs on.")
+	}
+	code, expire, err := s.NewSignInCode(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.CreateSignInCodeResponse{
+		Code: code, SignInUrl: SignInURL(s.cfg.PublicURL, code), ExpireTime: timestamppb.New(expire),
+	}, nil
+}
+
+// NewSignInCode makes a one-time code for the local owner.
+func (s *Server) NewSignInCode(ctx context.Context) (code string, expire time.Time, err error) {
+	secret, expire, err := s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	return secret.Reveal(), expire, nil
+}
+
+// SignInURL is the page that takes the code from its fragment, which browsers keep to themselves.
+func SignInURL(publicURL, code string) string { return publicURL + "/sign-in#code=" + code }

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+const maxDisplayName = 200 // bytes
+
+func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
+	return &gatewayv1.Workspace{
+		Id: w.GetId(), DisplayName: w.GetDisplayName(), Role: rolesByWord[w.Role],
+		CreateTime: w.GetCreateTime(), Etag: w.ETag,
+	}
+}
+
+// workspacesOf lists what the caller is a member of. An API key belongs to one workspace.
+func (s *Server) workspacesOf(ctx context.Context, id identity.Identity, after string, limit int) ([]tenant.Workspace, bool, error) {
+	if id.SubjectKind != identity.SubjectAPIKey {
+		return s.cfg.Tenants.List(ctx, id.Subject, after, limit)
+	}
+	w, err := s.cfg.Tenants.Get(ctx, id.Workspace, id.Role)
+	if err != nil || after != "" {
+		return nil, false, err
+	}
+	return []tenant.Workspace{w}, false, nil
+}
+
+// ListWorkspaces implements the RPC.
+func (s *Server) ListWorkspaces(ctx context.Context, req *gatewayv1.ListWorkspacesRequest) (*gatewayv1.ListWorkspacesResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	scope := pagetoken.Scope("workspaces", id.Subject)
+	after, err := s.cfg.Pages.Decode(scope, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	list, more, err := s.workspacesOf(ctx, id, string(after), size)
+	if err != nil {
+		return nil, err
+	}
+	resp := &gatewayv1.ListWorkspacesResponse{}
+	for _, w := range list {
+		resp.Workspaces = append(resp.Workspaces, workspaceProto(w))
+	}
+	if more {
+		resp.NextPageToken = s.cfg.Pages.Encode(scope, []byte(list[len(list)-1].GetId()))
+	}
+	return resp, nil
+}
+
+// GetWorkspace implements the RPC.
+func (s *Server) GetWorkspace(ctx context.Context, req *gatewayv1.GetWorkspaceRequest) (*gatewayv1.GetWorkspaceResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.cfg.Tenants.Get(ctx, req.GetWorkspace(), id.Role)
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.GetWorkspaceResponse{Workspace: workspaceProto(w)}, nil
+}
+
+// CreateWorkspace implements the RPC.
+func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorkspaceRequest) (*gatewayv1.CreateWorkspaceResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id.SubjectKind == identity.SubjectAPIKey {
+		return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key belongs to one workspace and cannot create others. Sign in, or use the admin token.")
+	}
+	if len(req.GetDisplayName()) > maxDisplayName {
+		return nil, apierr.InvalidArgument("displayName", "at most 200 bytes")
+	}
+	repeat, err := s.repeated(ctx, id.Subject, req.GetRequestId(), "CreateWorkspace", req.GetWorkspaceId()+"\n"+req.GetDisplayName())
+	if err != nil {
+		return nil, err
+	}
+	w, err := s.cfg.Tenants.Create(ctx, req.GetWorkspaceId(), req.GetDisplayName(), tenant.Subject{ID: id.Subject, Label: caller.LocalLabel})
+	if repeat && apierr.Has(err, apierr.ReasonWorkspaceExists) {
+		w, err = s.ownWorkspace(ctx, req.GetWorkspaceId(), id.Subject, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.CreateWorkspaceResponse{Workspace: workspaceProto(w)}, nil
+}
+
+// repeated notes the request id; it tells whether the same request came before.
+func (s *Server) repeated(ctx context.Context, subject, requestID, method, content string) (bool, error) {
+	if requestID == "" {
+		return false, nil
+	}
+	if len(requestID) > 200 {
+		return false, apierr.InvalidArgument("requestId", "at most 200 bytes")
+	}
+	sum := sha256.Sum256([]byte(content))
+	first, err := s.cfg.Short.Once(ctx, subject, requestID, method, sum[:])
+	return !first, err
+}
+
+// ownWorkspace is what a repeated create answers: the workspace if it is the caller's, else what the
+// create said.
+func (s *Server) ownWorkspace(ctx context.Context, id, subject string, said error) (tenant.Workspace, error) {
+	w, err := s.cfg.Tenants.Get(ctx, id, identity.RoleOwner)
+	if err != nil {
+		return tenant.Workspace{}, err
+	}
+	if w.GetCreatedBy() != subject {
+		return tenant.Workspace{}, said
+	}
+	return w, nil
+}
+
+// GetInfo implements the RPC.
+func (s *Server) GetInfo(context.Context, *gatewayv1.GetInfoRequest) (*gatewayv1.GetInfoResponse, error) {
+	i := s.cfg.Info
+	return &gatewayv1.GetInfoResponse{Info: &gatewayv1.Info{
+		Version: i.GetVersion(), PublicUrl: i.GetPublicUrl(), Emulator: i.GetEmulator(),
+		BitbucketSiteUrl: i.GetBitbucketSiteUrl(), WebhooksReachable: i.GetWebhooksReachable(),
+		Time: timestamppb.New(s.cfg.Now()),
+	}}, nil
+}

@@ -1,0 +1,151 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+)
+
+const (
+	shortLivedBucket = "gateway_short_lived"
+
+	// CodeLife is how long a one-time sign-in code works.
+	CodeLife = 5 * time.Minute
+	// RequestLife is how long request ids are remembered (design.md section 6).
+	RequestLife = 24 * time.Hour
+
+	codeMark  = "dpc_"
+	codeBytes = 32
+)
+
+// ShortLived keeps what disappears by itself: codes, ends of sessions, request ids. Open it before
+// use; then it is safe for concurrent use.
+type ShortLived struct {
+	js       jetstream.JetStream
+	replicas int
+	bucket   *kv.Bucket[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived]
+	now      func() time.Time
+}
+
+// NewShortLived makes a store that is not open yet.
+func NewShortLived(js jetstream.JetStream, replicas int, now func() time.Time) *ShortLived {
+	return &ShortLived{js: js, replicas: replicas, now: now}
+}
+
+// Open creates the bucket or brings its settings up to date. It can be repeated.
+func (s *ShortLived) Open(ctx context.Context) (err error) {
+	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, kv.Config{Name: shortLivedBucket, Version: 1, Replicas: s.replicas, TTL: true})
+	return err
+}
+
+// NewCode makes a one-time code that signs the subject in.
+func (s *ShortLived) NewCode(ctx context.Context, subject, label string) (seal.Secret, time.Time, error) {
+	var raw [codeBytes]byte
+	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
+	code := codeMark + base64.RawURLEncoding.EncodeToString(raw[:])
+	expire := s.now().Add(CodeLife)
+	_, err := s.bucket.Create(ctx, codeKey(code), &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_SignInCode{
+		SignInCode: &gatewaystorev1.SignInCode{Subject: subject, Label: label, ExpireTime: timestamppb.New(expire)},
+	}}, kv.TTL(CodeLife))
+	if err != nil {
+		return seal.Secret{}, time.Time{}, kv.ToAPI(err)
+	}
+	return seal.NewSecret(code), expire, nil
+}
+
+// LooksLikeCode tells a one-time code from other tokens.
+func LooksLikeCode(token string) bool {
+	raw, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimPrefix(token, codeMark))
+	return strings.HasPrefix(token, codeMark) && err == nil && len(raw) == codeBytes
+}
+
+// TakeCode takes a code out, so that it works once; ok is false when there is none. Of several that
+// show it at once, one gets it.
+func (s *ShortLived) TakeCode(ctx context.Context, code string) (subject, label string, ok bool, err error) {
+	v, rev, err := s.bucket.Get(ctx, codeKey(code))
+	if errors.Is(err, kv.ErrNotFound) {
+		return "", "", false, nil
+	}
+	if err != nil {
+		return "", "", false, kv.ToAPI(err)
+	}
+	c := v.GetSignInCode()
+	err = s.bucket.Delete(ctx, codeKey(code), rev)
+	switch {
+	case errors.Is(err, kv.ErrConflict), errors.Is(err, kv.ErrNotFound):
+		return "", "", false, nil
+	case err != nil:
+		return "", "", false, kv.ToAPI(err)
+	}
+	if c == nil || !s.now().Before(c.GetExpireTime().AsTime()) { // the store's clock removes keys a little late
+		return "", "", false, nil
+	}
+	return c.GetSubject(), c.GetLabel(), true, nil
+}
+
+func codeKey(code string) string {
+	sum := sha256.Sum256([]byte(code))
+	return "code." + hex.EncodeToString(sum[:])
+}
+
+func (s *ShortLived) revoke(ctx context.Context, id string, life time.Duration) error {
+	_, err := s.bucket.Create(ctx, "revoked."+id, &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_RevokedSession{
+		RevokedSession: &gatewaystorev1.RevokedSession{Time: timestamppb.New(s.now())},
+	}}, kv.TTL(max(life.Round(time.Second), time.Second)))
+	if errors.Is(err, kv.ErrExists) {
+		return nil
+	}
+	return kv.ToAPI(err)
+}
+
+func (s *ShortLived) revoked(ctx context.Context, id string) (bool, error) {
+	_, _, err := s.bucket.Get(ctx, "revoked."+id)
+	if errors.Is(err, kv.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, kv.ToAPI(err)
+	}
+	return true, nil
+}
+
+// Once notes that a request id is used for this request. first is false when it was noted before
+// for the same request: the caller then answers what the first one made. The same id for another
+// request is REQUEST_ID_REUSED.
+func (s *ShortLived) Once(ctx context.Context, subject, requestID, method string, fingerprint []byte) (first bool, err error) {
+	key := kv.EncodeKey("request", subject, requestID)
+	_, err = s.bucket.Create(ctx, key, &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_Request{
+		Request: &gatewaystorev1.Request{Method: method, Fingerprint: fingerprint, Time: timestamppb.New(s.now())},
+	}}, kv.TTL(RequestLife))
+	if err == nil {
+		return true, nil
+	}
+	if !errors.Is(err, kv.ErrExists) {
+		return false, kv.ToAPI(err)
+	}
+	v, _, err := s.bucket.Get(ctx, key)
+	if errors.Is(err, kv.ErrNotFound) {
+		return true, nil // expired in this very moment
+	}
+	if err != nil {
+		return false, kv.ToAPI(err)
+	}
+	if r := v.GetRequest(); r.GetMethod() != method || string(r.GetFingerprint()) != string(fingerprint) {
+		return false, apierr.New(apierr.ReasonRequestIDReused, "This requestId was used for a different request in the last 24 hours. Use a new one.",
+			apierr.WithField("requestId", "used for a different request"))
+	}
+	return false, nil
+}

@@ -1,0 +1,263 @@
+package tenant
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+)
+
+// An API key is dpk_<id>_<secret>: the id finds the record, the secret has 256 random bits.
+const (
+	keyMark     = "dpk_"
+	keyIDBytes  = 8
+	maxKeys     = 200 // per workspace: the list is one record
+	maxLabel    = 100 // characters
+	maxKeyBytes = 256
+	// danglingAfter is how old an entry without a key must be before it is dropped: a create
+	// writes the entry first.
+	danglingAfter = 10 * time.Minute
+)
+
+// NewKey describes a key to make.
+type NewKey struct {
+	Workspace  string
+	Label      string
+	Role       identity.Role
+	ExpireTime time.Time // zero: never
+	By         Subject
+	ByRole     identity.Role // the creator's role of today
+}
+
+func (n NewKey) check(now time.Time) error {
+	switch {
+	case strings.TrimSpace(n.Label) == "":
+		return apierr.InvalidArgument("label", "say what the key is for")
+	case utf8.RuneCountInString(n.Label) > maxLabel:
+		return apierr.InvalidArgument("label", "at most 100 characters")
+	case n.Role < identity.RoleMember || n.Role > identity.RoleOwner:
+		return apierr.InvalidArgument("role", "MEMBER, ADMIN or OWNER")
+	case n.Role > n.ByRole:
+		return apierr.Newf(apierr.ReasonPermissionDenied, "Your role in workspace %s is %s: a key that you make can be at most that.", n.Workspace, n.ByRole).
+			With(apierr.WithField("role", "at most your own role"))
+	case !n.ExpireTime.IsZero() && !n.ExpireTime.After(now):
+		return apierr.InvalidArgument("expireTime", "a time in the future")
+	}
+	return nil
+}
+
+// CreateKey makes a key and returns it with its secret, which is not stored.
+func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey, seal.Secret, error) {
+	now := s.now()
+	if err := n.check(now); err != nil {
+		return nil, seal.Secret{}, err
+	}
+	id, secret := newKey()
+	_, _, err := s.keyLists.Update(ctx, n.Workspace, func(l *gatewaystorev1.ApiKeyList) (*gatewaystorev1.ApiKeyList, error) {
+		if l == nil {
+			l = &gatewaystorev1.ApiKeyList{}
+		}
+		if len(l.Entries) >= maxKeys {
+			return nil, apierr.Newf(apierr.ReasonInvalidArgument, "The workspace has %d API keys, which is the most there can be. Delete one that is not used any more.", maxKeys)
+		}
+		l.Entries = append(l.Entries, &gatewaystorev1.ApiKeyList_Entry{Id: id, CreateTime: timestamppb.New(now)})
+		return l, nil
+	})
+	if err != nil {
+		return nil, seal.Secret{}, kv.ToAPI(err)
+	}
+	sum := sha256.Sum256([]byte(secret.Reveal()))
+	k := &gatewaystorev1.ApiKey{
+		Id: id, Workspace: n.Workspace, Label: n.Label, Role: n.Role.String(),
+		Prefix: keyMark + id, SecretSha256: sum[:],
+		CreatedBy: n.By.ID, CreatedByLabel: n.By.Label, CreateTime: timestamppb.New(now),
+	}
+	if !n.ExpireTime.IsZero() {
+		k.ExpireTime = timestamppb.New(n.ExpireTime)
+	}
+	if _, err := s.keys.Create(ctx, id, k); err != nil {
+		return nil, seal.Secret{}, kv.ToAPI(err)
+	}
+	return k, secret, nil
+}
+
+func newKey() (id string, secret seal.Secret) {
+	var raw [keyIDBytes + 32]byte
+	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
+	id = hex.EncodeToString(raw[:keyIDBytes])
+	return id, seal.NewSecret(keyMark + id + "_" + base64.RawURLEncoding.EncodeToString(raw[keyIDBytes:]))
+}
+
+// LooksLikeKey tells an API key from other bearer tokens.
+func LooksLikeKey(token string) bool { return strings.HasPrefix(token, keyMark) }
+
+// FindKey returns the key with that secret if it works today; ok is false when there is none.
+func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystorev1.ApiKey, ok bool, err error) {
+	plain := secret.Reveal()
+	if len(plain) > maxKeyBytes {
+		return nil, false, nil
+	}
+	id, _, found := strings.Cut(strings.TrimPrefix(plain, keyMark), "_")
+	if raw, err := hex.DecodeString(id); !found || err != nil || len(raw) != keyIDBytes {
+		return nil, false, nil //nolint:nilerr // not a key of ours
+	}
+	k, _, err = s.keys.Get(ctx, id)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, kv.ToAPI(err)
+	}
+	sum := sha256.Sum256([]byte(plain))
+	if subtle.ConstantTimeCompare(sum[:], k.GetSecretSha256()) != 1 {
+		return nil, false, nil
+	}
+	if k.ExpireTime != nil && !s.now().Before(k.ExpireTime.AsTime()) {
+		return nil, false, nil
+	}
+	return k, true, nil
+}
+
+// KeyWorks says whether the key still exists and has not expired.
+func (s *Store) KeyWorks(ctx context.Context, id string) (bool, error) {
+	k, _, err := s.keys.Get(ctx, id)
+	if errors.Is(err, kv.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, kv.ToAPI(err)
+	}
+	return k.ExpireTime == nil || s.now().Before(k.ExpireTime.AsTime()), nil
+}
+
+// UsedWithinHour reports whether the key's last use needs no update.
+func (s *Store) UsedWithinHour(k *gatewaystorev1.ApiKey) bool {
+	return k.GetLastUsedTime().IsValid() && !s.now().Truncate(time.Hour).After(k.GetLastUsedTime().AsTime())
+}
+
+// TouchKey notes that the key is used, to the hour.
+func (s *Store) TouchKey(ctx context.Context, id string) error {
+	hour := s.now().Truncate(time.Hour)
+	_, _, err := s.keys.Update(ctx, id, func(k *gatewaystorev1.ApiKey) (*gatewaystorev1.ApiKey, error) {
+		if k == nil || s.UsedWithinHour(k) {
+			return nil, kv.ErrSkip // deleted meanwhile, or noted by another replica
+		}
+		k.LastUsedTime = timestamppb.New(hour)
+		return k, nil
+	})
+	return kv.ToAPI(err)
+}
+
+// ListKeys returns at most limit keys of the workspace that were made after the key with that id,
+// oldest first, and whether there are more. A key that is gone from the list ends no page early.
+func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int) (list []*gatewaystorev1.ApiKey, more bool, err error) {
+	l, _, err := s.keyLists.Get(ctx, workspace)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, kv.ToAPI(err)
+	}
+	// The cursor is time and id, not the place, so that it survives deletions. Replicas' clocks
+	// differ: the order of writing is not that of the times.
+	entries := slices.SortedFunc(slices.Values(l.GetEntries()), func(a, b *gatewaystorev1.ApiKeyList_Entry) int {
+		return strings.Compare(cursorOf(a), cursorOf(b))
+	})
+	if after != "" {
+		at := slices.IndexFunc(entries, func(e *gatewaystorev1.ApiKeyList_Entry) bool { return cursorOf(e) > after })
+		if at < 0 {
+			return nil, false, nil
+		}
+		entries = entries[at:]
+	}
+	for _, e := range entries {
+		if len(list) == limit {
+			return list, true, nil
+		}
+		k, _, err := s.keys.Get(ctx, e.GetId())
+		switch {
+		case errors.Is(err, kv.ErrNotFound):
+		case err != nil:
+			return nil, false, kv.ToAPI(err)
+		default:
+			list = append(list, k)
+		}
+	}
+	return list, false, nil
+}
+
+// KeyCursor is where a page that ends with this key ends, for ListKeys.
+func KeyCursor(k *gatewaystorev1.ApiKey) string {
+	return cursorOf(&gatewaystorev1.ApiKeyList_Entry{Id: k.GetId(), CreateTime: k.GetCreateTime()})
+}
+
+func cursorOf(e *gatewaystorev1.ApiKeyList_Entry) string {
+	return e.GetCreateTime().AsTime().UTC().Format("20060102T150405.000000000") + e.GetId()
+}
+
+// DeleteKey makes the key stop working and takes it off the list. A key of another workspace, or
+// none, is API_KEY_NOT_FOUND.
+func (s *Store) DeleteKey(ctx context.Context, workspace, id string) error {
+	notFound := apierr.Newf(apierr.ReasonAPIKeyNotFound, "The workspace %q has no API key %q; it may have been deleted before.", workspace, id)
+	if raw, err := hex.DecodeString(id); err != nil || len(raw) != keyIDBytes {
+		return notFound
+	}
+	k, _, err := s.keys.Get(ctx, id)
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+		return notFound
+	case err != nil:
+		return kv.ToAPI(err)
+	case k.GetWorkspace() != workspace:
+		return notFound
+	}
+	if err := s.keys.Delete(ctx, id, 0); err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return kv.ToAPI(err)
+	}
+	return s.unlist(ctx, workspace, id)
+}
+
+// unlist drops the key's entry, and those that a create left behind which was cut off.
+func (s *Store) unlist(ctx context.Context, workspace, id string) error {
+	l, _, err := s.keyLists.Get(ctx, workspace)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return kv.ToAPI(err)
+	}
+	dead := map[string]bool{id: true}
+	for _, e := range l.GetEntries() {
+		if s.now().Sub(e.GetCreateTime().AsTime()) < danglingAfter {
+			continue
+		}
+		if _, _, err := s.keys.Get(ctx, e.GetId()); errors.Is(err, kv.ErrNotFound) {
+			dead[e.GetId()] = true
+		}
+	}
+	_, _, err = s.keyLists.Update(ctx, workspace, func(l *gatewaystorev1.ApiKeyList) (*gatewaystorev1.ApiKeyList, error) {
+		if l == nil {
+			return nil, kv.ErrSkip
+		}
+		kept := proto.Clone(l).(*gatewaystorev1.ApiKeyList)
+		kept.Entries = slices.DeleteFunc(kept.Entries, func(e *gatewaystorev1.ApiKeyList_Entry) bool { return dead[e.GetId()] })
+		return kept, nil
+	})
+	return kv.ToAPI(err)
+}

@@ -1,0 +1,109 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+)
+
+// Names of the buckets.
+const (
+	WorkspacesBucket  = "gateway_workspaces"
+	membersBucket     = "gateway_members"
+	accountsBucket    = "gateway_accounts"
+	apiKeysBucket     = "gateway_api_keys"
+	apiKeyListsBucket = "gateway_api_key_lists"
+)
+
+// Options are what an operator decides about the buckets.
+type Options struct {
+	Replicas int
+	Logger   *slog.Logger
+	Now      func() time.Time
+}
+
+// Store keeps workspaces, members and API keys. Open it before use; then it is safe for concurrent
+// use. Its errors are *apierr.Error, or those of the context.
+type Store struct {
+	js         jetstream.JetStream
+	opts       Options
+	workspaces *kv.Bucket[gatewaystorev1.Workspace, *gatewaystorev1.Workspace]
+	members    *kv.Bucket[gatewaystorev1.Member, *gatewaystorev1.Member]
+	accounts   *kv.Bucket[gatewaystorev1.Account, *gatewaystorev1.Account]
+	keys       *kv.Bucket[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
+	keyLists   *kv.Bucket[gatewaystorev1.ApiKeyList, *gatewaystorev1.ApiKeyList]
+	now        func() time.Time
+}
+
+// New makes a store that is not open yet.
+func New(js jetstream.JetStream, o Options) *Store { return &Store{js: js, opts: o, now: o.Now} }
+
+// Open creates the buckets or brings their settings up to date. It can be repeated.
+func (s *Store) Open(ctx context.Context) error {
+	cfg := func(name string) kv.Config {
+		return kv.Config{Name: name, Version: 1, Replicas: s.opts.Replicas, Logger: s.opts.Logger}
+	}
+	var err error
+	if s.workspaces, err = kv.Open[gatewaystorev1.Workspace](ctx, s.js, cfg(WorkspacesBucket)); err != nil {
+		return err
+	}
+	if s.members, err = kv.Open[gatewaystorev1.Member](ctx, s.js, cfg(membersBucket)); err != nil {
+		return err
+	}
+	if s.accounts, err = kv.Open[gatewaystorev1.Account](ctx, s.js, cfg(accountsBucket)); err != nil {
+		return err
+	}
+	if s.keys, err = kv.Open[gatewaystorev1.ApiKey](ctx, s.js, cfg(apiKeysBucket)); err != nil {
+		return err
+	}
+	s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket))
+	return err
+}
+
+// StreamName is the stream behind the workspaces bucket, whose changes are published as events.
+func (s *Store) StreamName() string { return s.workspaces.StreamName() }
+
+// Ping asks the store for something that need not be there.
+func (s *Store) Ping(ctx context.Context) error {
+	if _, _, err := s.workspaces.Get(ctx, "ping"); err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return fmt.Errorf("tenant: ask the store: %w", err)
+	}
+	return nil
+}
+
+// SessionEpoch returns the epoch that sessions of the subject must have.
+func (s *Store) SessionEpoch(ctx context.Context, subject string) (uint64, error) {
+	a, _, err := s.accounts.Get(ctx, kv.EncodeKey(subject))
+	if errors.Is(err, kv.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, kv.ToAPI(err)
+	}
+	return a.GetSessionEpoch(), nil
+}
+
+// RaiseSessionEpoch ends all sessions of the subject.
+func (s *Store) RaiseSessionEpoch(ctx context.Context, subject string) error {
+	_, _, err := s.accounts.Update(ctx, kv.EncodeKey(subject), func(a *gatewaystorev1.Account) (*gatewaystorev1.Account, error) {
+		if a == nil {
+			a = &gatewaystorev1.Account{Subject: subject}
+		}
+		a.SessionEpoch++
+		return a, nil
+	})
+	return kv.ToAPI(err)
+}
+
+func workspaceNotFound(id string) error {
+	return apierr.Newf(apierr.ReasonWorkspaceNotFound,
+		"There is no workspace %q, or you are not a member of it. Check the id, create the workspace, or ask to be made a member.", id)
+}
