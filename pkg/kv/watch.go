@@ -22,6 +22,10 @@ type entry struct {
 	deleted bool
 }
 
+// startTimeout bounds the start of a watch: a request that was on its way when the connection broke
+// is never answered.
+const startTimeout = 2 * time.Second
+
 // errRewatch says that a pass over the bucket is to start again from scratch.
 var errRewatch = errors.New("kv: watch again")
 
@@ -43,7 +47,9 @@ func (s *store) run(ctx context.Context, sc scan) error {
 	nc := s.js.Conn()
 	back := nc.StatusChanged(nats.DISCONNECTED, nats.RECONNECTING, nats.CONNECTED, nats.CLOSED)
 	defer nc.RemoveStatusListener(back)
-	cons, err := s.stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	cons, err := s.stream.OrderedConsumer(startCtx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{s.prefix + sc.filter},
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
 		HeadersOnly:    sc.headers,
