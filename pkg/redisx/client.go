@@ -88,15 +88,22 @@ func (c *circuit) report(failed, known bool) {
 	}
 }
 
+// insideKey marks the context of a call that is being judged. go-redis runs the handshake of a new
+// connection through the hooks too, as part of the command that needs the connection.
+type insideKey struct{}
+
 // do runs one command or pipeline.
 func (c *circuit) do(ctx context.Context, f func(context.Context) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if ctx.Value(insideKey{}) != nil {
+		return f(ctx)
+	}
 	if !c.allow() {
 		return fmt.Errorf("%w: not asked, it failed a moment ago", ErrUnavailable)
 	}
-	callCtx, cancel := context.WithTimeout(ctx, CallTimeout)
+	callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), CallTimeout)
 	defer cancel()
 	err := f(callCtx)
 	failed := isOutage(err)
