@@ -55,6 +55,8 @@ type Config struct {
 // ErrStopTimeout is in the error of a component that did not end in time.
 var ErrStopTimeout = errors.New("did not stop in time")
 
+var errStarting = errors.New("not everything has started yet")
+
 type running struct {
 	Component
 	cancel   context.CancelFunc
@@ -70,13 +72,20 @@ type running struct {
 //  3. each component in reverse order of start: Stop, then its Run's context, then wait for Run,
 //     all within StopTimeout.
 //
-// What did not start is not stopped. It returns nil only if ctx ended it and every component
+// Before the last component has started the process is not ready. What did not start is not stopped. It returns nil only if ctx ended it and every component
 // stopped cleanly.
 func Run(ctx context.Context, cfg Config, components ...Component) error {
 	readiness := cfg.Readiness
 	if readiness == nil {
 		readiness = &ops.Readiness{}
 	}
+	var started atomic.Bool
+	readiness.Add("startup", func(context.Context) error {
+		if !started.Load() {
+			return errStarting
+		}
+		return nil
+	})
 	died := make(chan error, len(components))
 	var up []*running
 	var cause error
@@ -92,6 +101,7 @@ func Run(ctx context.Context, cfg Config, components ...Component) error {
 		}
 	}
 	if cause == nil {
+		started.Store(true)
 		select {
 		case <-ctx.Done():
 			cfg.Logger.Info("stopping")

@@ -115,6 +115,29 @@ func TestRun_readyChecksAreRegistered(t *testing.T) {
 	}
 }
 
+func TestRun_notReadyBeforeEverythingHasStarted(t *testing.T) {
+	var ready ops.Readiness
+	ctx, cancel := context.WithCancel(t.Context())
+	var during, after error
+	err := lifecycle.Run(ctx, lifecycle.Config{Logger: logs.Discard(), Readiness: &ready},
+		lifecycle.Component{Name: "ops"},
+		lifecycle.Component{Name: "nats", Start: func(ctx context.Context) error { during = ready.Ready(ctx); return nil }},
+		lifecycle.Component{Name: "last", Run: func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				if after = ready.Ready(ctx); after == nil {
+					break
+				}
+			}
+			cancel()
+			<-ctx.Done()
+			return nil
+		}},
+	)
+	if err != nil || during == nil || !strings.Contains(during.Error(), "startup: ") || after != nil {
+		t.Errorf("%v; while starting: %v; later: %v", err, during, after)
+	}
+}
+
 func TestRun_failedStartStopsWhatWasStarted(t *testing.T) {
 	var j journal
 	boom := errors.New("no route to host")

@@ -80,7 +80,7 @@ func ConnectRedis(ctx context.Context, target seal.Secret, logger *slog.Logger) 
 
 func retry[T any](ctx context.Context, logger *slog.Logger, what string, f func() (T, error)) (T, error) {
 	b := backoff.NewExponentialBackOff()
-	b.InitialInterval, b.MaxInterval = 200*time.Millisecond, 5*time.Second
+	b.InitialInterval, b.MaxInterval = 200*time.Millisecond, 2*time.Second
 	attempt := 0
 	return backoff.Retry(ctx, f, backoff.WithBackOff(b), backoff.WithMaxElapsedTime(connectLimit),
 		backoff.WithNotify(func(err error, next time.Duration) {

@@ -137,6 +137,11 @@ type WebFlags struct {
 	TrustedProxies []string `name:"trusted-proxies" env:"DEVPILOT_TRUSTED_PROXIES" help:"Networks of proxies whose X-Forwarded-For counts, e.g. 10.0.0.0/8."`
 }
 
+// SignInFlags hold what signs the first person in where no data directory holds it.
+type SignInFlags struct {
+	AdminToken seal.Secret `name:"admin-token" env:"DEVPILOT_ADMIN_TOKEN" help:"Token that signs the local owner in and makes sign-in codes; without one nobody can sign in."`
+}
+
 // DataFlags say where files are.
 type DataFlags struct {
 	DataDir  string `name:"data-dir" env:"DEVPILOT_DATA_DIR" default:".devpilot" help:"Directory of what must last: releases, and all-in-one's stores and keys."`
@@ -181,6 +186,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, DataFlags{}, WorkerFlags{}, EmulatorFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, EmulatorFlags{},
 	}
 }

@@ -71,6 +71,7 @@ func (m *program) run(ctx context.Context) error {
 	components := []lifecycle.Component{
 		{Name: "traces", Stop: tracing.Shutdown, StopTimeout: 5 * time.Second},
 		{Name: "ops", Run: func(ctx context.Context) error {
+			m.env.Logger.Info("serving ops", slog.String(logs.KeyAddr, m.opsListener.Addr().String()), slog.String(logs.KeyVersion, m.env.Version))
 			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry), m.env.Logger)
 		}},
 		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Ready: m.natsReady, Stop: m.stopNATS},

@@ -137,7 +137,11 @@ func Run[C any](ctx context.Context, spec Spec[C], p Process) int {
 		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
 		return 2
 	}
-	if err := m.run(ctx); err != nil {
+	err = m.run(ctx)
+	if err != nil && ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return 0 // stopped while it was starting: as asked
+	}
+	if err != nil {
 		fmt.Fprintf(p.Stderr, "%s: %v\n", spec.Name, err)
 		return 1
 	}

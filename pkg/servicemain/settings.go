@@ -111,20 +111,21 @@ func isSecret(v *kong.Value) bool { return v.Target.Type() == secretType }
 
 // adopt takes the variables over from kong, which would read them itself.
 func (r *resolver) adopt(k *kong.Kong) error {
-	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
-		n, ok := node.(*kong.Node)
-		if !ok {
-			return next(nil)
+	r.adoptNode(k.Model.Node)
+	return nil
+}
+
+func (r *resolver) adoptNode(n *kong.Node) {
+	for _, f := range n.Flags {
+		if len(f.Tag.Envs) > 0 {
+			r.names[f.Value] = f.Tag.Envs[0]
+			f.Tag.Envs, f.Envs = nil, nil
 		}
-		for _, f := range n.Flags {
-			if len(f.Tag.Envs) > 0 {
-				r.names[f.Value] = f.Tag.Envs[0]
-				f.Tag.Envs, f.Envs = nil, nil
-			}
-			r.flags = append(r.flags, f)
-		}
-		return next(nil)
-	})
+		r.flags = append(r.flags, f)
+	}
+	for _, child := range n.Children {
+		r.adoptNode(child)
+	}
 }
 
 // Validate implements kong.Resolver.

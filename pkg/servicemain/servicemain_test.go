@@ -1,0 +1,394 @@
+package servicemain_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/testkit"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// probe is a service with everything a service can have.
+type probe struct {
+	deployerv1.UnimplementedDeployerServiceServer
+	env     *servicemain.Env
+	drained chan struct{}
+	once    sync.Once
+	ended   chan struct{} // closed when Run has returned
+	runErr  error
+}
+
+func (p *probe) Run(ctx context.Context) error {
+	defer close(p.ended)
+	if p.runErr != nil {
+		return p.runErr
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (*probe) Ready(context.Context) error { return nil }
+
+func (p *probe) Register(s grpc.ServiceRegistrar) { deployerv1.RegisterDeployerServiceServer(s, p) }
+
+func (p *probe) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
+}
+
+func (p *probe) Drain() { p.once.Do(func() { close(p.drained) }) }
+
+// ReadLog follows until the service drains.
+func (p *probe) ReadLog(_ *deployerv1.ReadLogRequest, s grpc.ServerStreamingServer[deployerv1.ReadLogResponse]) error {
+	if err := s.Send(&deployerv1.ReadLogResponse{}); err != nil {
+		return err
+	}
+	select {
+	case <-p.drained:
+		return s.Send(&deployerv1.ReadLogResponse{End: &deployerv1.LogEnd{}})
+	case <-s.Context().Done():
+		return s.Context().Err()
+	}
+}
+
+type flags struct {
+	servicemain.WorkerFlags `embed:""`
+}
+
+// syncBuffer is a writer for a process's output.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// installation is what is around a process: stores and keys.
+type installation struct {
+	t      *testing.T
+	nats   *testkit.NATSServer
+	redis  *testkit.RedisServer
+	keys   *identity.Keys
+	dir    string
+	stderr *syncBuffer
+	env    map[string]string
+}
+
+func install(t *testing.T) *installation {
+	t.Helper()
+	i := &installation{t: t, nats: testkit.NATS(t), redis: testkit.Redis(t), dir: t.TempDir(), stderr: &syncBuffer{}}
+	var err error
+	if i.keys, err = identity.CreateKeysFile(filepath.Join(i.dir, "identity.json"), testkit.Services...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = seal.CreateKeysetFile(filepath.Join(i.dir, "keyset.json")); err != nil {
+		t.Fatal(err)
+	}
+	i.env = map[string]string{
+		"DEVPILOT_NATS_URL": i.nats.URL(), "DEVPILOT_REDIS_URL": i.redis.URL(),
+		"DEVPILOT_ENCRYPTION_KEYSET_FILE": filepath.Join(i.dir, "keyset.json"), "DEVPILOT_IDENTITY_KEY_FILE": filepath.Join(i.dir, "identity.json"),
+		"DEVPILOT_AUTH_ADDR": "127.0.0.1:1", "DEVPILOT_DRAIN_DELAY": "10ms",
+		"DEVPILOT_LISTEN": "127.0.0.1:0", "DEVPILOT_GRPC_LISTEN": "127.0.0.1:0", "DEVPILOT_OPS_LISTEN": "127.0.0.1:0",
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(i.stderr.String())
+		}
+	})
+	return i
+}
+
+func (i *installation) process() servicemain.Process {
+	p := servicemain.Process{Args: []string{"--workers=3"}, Stdout: io.Discard, Stderr: i.stderr}
+	for k, v := range i.env {
+		p.Environ = append(p.Environ, k+"="+v)
+	}
+	return p
+}
+
+// spec describes the probe; built receives it.
+func spec(built chan<- *probe, change ...func(*probe)) servicemain.Spec[flags] {
+	policy := rpc.Policy{}
+	for _, m := range deployerv1.DeployerService_ServiceDesc.Methods {
+		policy["/devpilot.deployer.v1.DeployerService/"+m.MethodName] = rpc.Rule{Callers: []string{"gateway"}}
+	}
+	policy[deployerv1.DeployerService_ReadLog_FullMethodName] = rpc.Rule{Callers: []string{"gateway"}}
+	return servicemain.Spec[flags]{
+		Name: "deployer", Description: "Runs deployments.", Listen: ":8080", GRPCListen: ":7004", OpsListen: ":7104",
+		Policy: policy, Calls: []string{"auth"},
+		Build: func(_ context.Context, env *servicemain.Env, cfg flags) (servicemain.Service, error) {
+			if cfg.Slots() != 3 {
+				return nil, fmt.Errorf("%d slots", cfg.Slots())
+			}
+			if env.Logger == nil || env.NC == nil || env.JS == nil || env.Redis == nil || env.Keyset == nil || env.Keys == nil ||
+				env.Registerer == nil || env.TracerProvider == nil || env.Now == nil || env.HTTPAddr == nil {
+				return nil, fmt.Errorf("the environment is not complete: %+v", env)
+			}
+			if _, err := env.Dial("auth"); err != nil {
+				return nil, err
+			}
+			if _, err := env.Dial("webhook"); err == nil {
+				return nil, errors.New("dialed a service that is not among Calls")
+			}
+			p := &probe{env: env, drained: make(chan struct{}), ended: make(chan struct{})}
+			for _, f := range change {
+				f(p)
+			}
+			built <- p
+			return p, nil
+		},
+	}
+}
+
+// address finds in the log where something is served.
+func (i *installation) address(what string) string {
+	i.t.Helper()
+	var found string
+	testkit.Eventually(i.t, 20*time.Second, func() error {
+		for line := range strings.Lines(i.stderr.String()) {
+			var m struct{ Msg, Addr string }
+			if json.Unmarshal([]byte(line), &m) == nil && m.Msg == "serving "+what {
+				found = m.Addr
+				return nil
+			}
+		}
+		return fmt.Errorf("nothing serves %s", what)
+	})
+	return found
+}
+
+func httpGet(t *testing.T, url string) (int, string, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(body), err
+}
+
+func awaitReady(t *testing.T, ops string) {
+	t.Helper()
+	testkit.Eventually(t, 20*time.Second, func() error {
+		code, body, err := httpGet(t, "http://"+ops+"/readyz")
+		if err != nil || code != http.StatusOK {
+			return fmt.Errorf("%d %s %w", code, body, err)
+		}
+		return nil
+	})
+}
+
+func TestRun_servesAndStopsInOrder(t *testing.T) {
+	i := install(t)
+	built := make(chan *probe, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	exit := make(chan int, 1)
+	go func() { exit <- servicemain.Run(ctx, spec(built), i.process()) }()
+	defer cancel()
+
+	ops := i.address("ops")
+	awaitReady(t, ops)
+	p := <-built
+	if code, body, err := httpGet(t, "http://"+i.address("http")); err != nil || code != 200 || body != "hello" {
+		t.Errorf("http: %d %q %v", code, body, err)
+	}
+	if _, body, err := httpGet(t, "http://"+ops+"/metrics"); err != nil || !strings.Contains(body, "devpilot_build_info") {
+		t.Errorf("metrics: %v", err)
+	}
+	raw, err := grpc.NewClient(i.address("grpc"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	testkit.Eventually(t, 10*time.Second, func() error {
+		res, err := healthpb.NewHealthClient(raw).Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil || res.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			return fmt.Errorf("health %v, %w", res, err)
+		}
+		return nil
+	})
+	conn, err := rpc.Dial(rpc.ClientConfig{Service: "gateway", TargetService: "deployer", Target: i.address("grpc"), Keys: i.keys})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	follow, err := deployerv1.NewDeployerServiceClient(conn).ReadLog(t.Context(), &deployerv1.ReadLogRequest{Workspace: "acme-inc", App: "web", Number: 1, Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follow.Recv(); err != nil {
+		t.Fatal(err)
+	}
+
+	begin := time.Now()
+	cancel()
+	// The followed log is ended by Drain, not cut by the server's stop.
+	last, err := follow.Recv()
+	if err != nil || last.GetEnd() == nil {
+		t.Errorf("the followed log ended with %v, %v", last, err)
+	}
+	if code := <-exit; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if took := time.Since(begin); took > 8*time.Second {
+		t.Errorf("stopping took %s", took)
+	}
+	<-p.ended
+	if !p.env.NC.IsClosed() {
+		t.Error("the NATS connection is still open")
+	}
+	if _, _, err := httpGet(t, "http://"+ops+"/livez"); err == nil {
+		t.Error("the ops listener still serves")
+	}
+	for _, secret := range []string{i.redis.URL(), i.nats.URL()} {
+		if strings.Contains(i.stderr.String(), secret) {
+			t.Errorf("a store's URL is in the log")
+		}
+	}
+}
+
+func TestRun_waitsForNATSAndDoesWithoutRedis(t *testing.T) {
+	i := install(t)
+	i.nats.Stop()
+	i.redis.Stop()
+	built := make(chan *probe, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	exit := make(chan int, 1)
+	go func() { exit <- servicemain.Run(ctx, spec(built), i.process()) }()
+	testkit.Eventually(t, 20*time.Second, func() error {
+		if !strings.Contains(i.stderr.String(), "cannot connect yet") {
+			return errors.New("no attempt was logged")
+		}
+		return nil
+	})
+	if code, _, err := httpGet(t, "http://"+i.address("ops")+"/livez"); err != nil || code != 200 {
+		t.Errorf("not alive while it waits: %d, %v", code, err)
+	}
+	i.nats.Start()
+	awaitReady(t, i.address("ops"))
+	if !strings.Contains(i.stderr.String(), "redis does not answer") {
+		t.Error("nobody was told that Redis is away")
+	}
+	i.nats.Stop()
+	testkit.Eventually(t, 20*time.Second, func() error {
+		code, body, err := httpGet(t, "http://"+i.address("ops")+"/readyz")
+		if err != nil || code != http.StatusServiceUnavailable || !strings.Contains(body, "nats: not connected") {
+			return fmt.Errorf("%d %s %w", code, body, err)
+		}
+		return nil
+	})
+	cancel()
+	if code := <-exit; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestRun_interruptedWhileStarting(t *testing.T) {
+	i := install(t)
+	i.nats.Stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	exit := make(chan int, 1)
+	go func() { exit <- servicemain.Run(ctx, spec(nil), i.process()) }()
+	i.address("ops")
+	cancel()
+	if code := <-exit; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestRun_failures(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	i := install(t)
+	plain := i.env
+	boom := errors.New("buckets are on fire")
+	for name, tc := range map[string]struct {
+		env    map[string]string
+		change func(*servicemain.Spec[flags])
+		code   int
+		want   string
+	}{
+		"unknown setting":    {env: map[string]string{"DEVPILOT_NATS_URI": "x"}, code: 2, want: "did you mean DEVPILOT_NATS_URL?"},
+		"missing neighbour":  {env: map[string]string{"DEVPILOT_AUTH_ADDR": ""}, code: 2, want: "DEVPILOT_AUTH_ADDR is not set (flag --auth-addr)"},
+		"missing stores":     {env: map[string]string{"DEVPILOT_REDIS_URL": ""}, code: 2, want: "DEVPILOT_REDIS_URL is not set"},
+		"busy port":          {env: map[string]string{"DEVPILOT_GRPC_LISTEN": taken.Addr().String()}, code: 1, want: "with --grpc-listen (DEVPILOT_GRPC_LISTEN)"},
+		"no keyset":          {env: map[string]string{"DEVPILOT_ENCRYPTION_KEYSET_FILE": "/nowhere"}, code: 1, want: "DEVPILOT_ENCRYPTION_KEYSET_FILE"},
+		"no identity keys":   {env: map[string]string{"DEVPILOT_IDENTITY_KEY_FILE": "/nowhere"}, code: 1, want: "DEVPILOT_IDENTITY_KEY_FILE"},
+		"unknown neighbour":  {change: func(s *servicemain.Spec[flags]) { s.Calls = []string{"billing"} }, code: 2, want: `"billing"`},
+		"a method uncovered": {change: func(s *servicemain.Spec[flags]) { delete(s.Policy, deployerv1.DeployerService_ReadLog_FullMethodName) }, code: 1, want: "ReadLog has no rule"},
+		"build fails": {change: func(s *servicemain.Spec[flags]) {
+			s.Build = func(context.Context, *servicemain.Env, flags) (servicemain.Service, error) { return nil, boom }
+		}, code: 1, want: "deployer: start: buckets are on fire"},
+		"service dies": {change: func(s *servicemain.Spec[flags]) {
+			s.Build = spec(make(chan *probe, 1), func(p *probe) { p.runErr = boom }).Build
+		}, code: 1, want: "deployer: buckets are on fire"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i.t, i.stderr, i.env = t, &syncBuffer{}, map[string]string{}
+			for k, v := range plain {
+				i.env[k] = v
+			}
+			for k, v := range tc.env {
+				i.env[k] = v
+			}
+			s := spec(make(chan *probe, 1))
+			if tc.change != nil {
+				tc.change(&s)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			code := servicemain.Run(ctx, s, i.process())
+			if code != tc.code || !strings.Contains(i.stderr.String(), tc.want) || ctx.Err() != nil {
+				t.Errorf("exit code %d, printed %s", code, i.stderr.String())
+			}
+		})
+	}
+}
+
+func TestRun_helpAndVersionNeedNoSettings(t *testing.T) {
+	for arg, want := range map[string]string{"--help": "--grpc-listen", "--version": "deployer " + servicemain.Version} {
+		var out bytes.Buffer
+		code := servicemain.Run(t.Context(), spec(nil), servicemain.Process{Args: []string{arg}, Stdout: &out, Stderr: io.Discard})
+		if code != 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: exit code %d, printed %s", arg, code, out.String())
+		}
+	}
+}

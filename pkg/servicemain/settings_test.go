@@ -1,0 +1,280 @@
+package servicemain_test
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
+)
+
+const planted = "planted-s3cr3t"
+
+// everything has every group of flags, as the all-in-one process has most of them.
+type everything struct {
+	servicemain.LogFlags         `embed:""`
+	servicemain.OpsFlags         `embed:""`
+	servicemain.HTTPListenFlags  `embed:""`
+	servicemain.GRPCListenFlags  `embed:""`
+	servicemain.StoreFlags       `embed:""`
+	servicemain.KeyFlags         `embed:""`
+	servicemain.AuthAddrFlag     `embed:""`
+	servicemain.RepoAddrFlag     `embed:""`
+	servicemain.WebhookAddrFlag  `embed:""`
+	servicemain.DeployerAddrFlag `embed:""`
+	servicemain.BitbucketFlags   `embed:""`
+	servicemain.PublicFlags      `embed:""`
+	servicemain.WebFlags         `embed:""`
+	servicemain.DataFlags        `embed:""`
+	servicemain.WorkerFlags      `embed:""`
+	servicemain.EmulatorFlags    `embed:""`
+}
+
+// parsed reads settings; out is what was printed.
+func parsed(args, environ []string, required ...string) (cfg everything, out string, err error) {
+	var b bytes.Buffer
+	_, err = servicemain.Parse(
+		servicemain.Process{Args: args, Environ: environ, Stdout: &b, Stderr: &b},
+		servicemain.Settings{
+			Name: "devpilot", Description: "Deploys code from Git.", Grammar: &cfg, Required: required,
+			Vars: map[string]string{"listen": "127.0.0.1:8080", "grpc_listen": ":7001", "ops_listen": "127.0.0.1:8090", "drain_delay": "0s"},
+		})
+	return cfg, b.String(), err
+}
+
+func TestParse_defaults(t *testing.T) {
+	cfg, _, err := parsed(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name      string
+		got, want any
+	}{
+		{"listen", cfg.Listen, "127.0.0.1:8080"},
+		{"ops-listen", cfg.OpsListen, "127.0.0.1:8090"},
+		{"data-dir", cfg.DataDir, ".devpilot"},
+		{"cache-dir", cfg.Cache(), filepath.Join(".devpilot", "cache")},
+		{"site", cfg.BitbucketSiteURL, "https://bitbucket.org"},
+		{"api", cfg.BitbucketAPIURL, "https://api.bitbucket.org/2.0"},
+		{"server", cfg.Server, "default"},
+		{"roles", cfg.Roles, []string{"api", "worker"}},
+		{"log level", cfg.LogLevel, "info"},
+		{"log format elsewhere than on a terminal", cfg.Format(&bytes.Buffer{}), logs.FormatJSON},
+		{"emulator", cfg.Emulator, false},
+		{"client secret", cfg.BitbucketClientSecret.IsZero(), true},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s: %v, not %v", c.name, c.got, c.want)
+		}
+	}
+	if cfg.Slots() < 1 || !cfg.Has("worker") {
+		t.Errorf("%d slots, roles %v", cfg.Slots(), cfg.Roles)
+	}
+}
+
+func TestParse_flagOverEnvironmentOverDefault(t *testing.T) {
+	env := []string{"DEVPILOT_LISTEN=127.0.0.1:1", "DEVPILOT_DATA_DIR=/env", "DEVPILOT_CACHE_DIR=/c", "DEVPILOT_WORKERS=3", "DEVPILOT_ROLES=worker",
+		"DEVPILOT_EMULATOR=true", "DEVPILOT_ALLOWED_ORIGINS=https://a.example,https://b.example", "DEVPILOT_SERVER=", "DEVPILOT_LOG_LEVEL=", "HOME=/root"}
+	cfg, _, err := parsed([]string{"--data-dir=/flag", "--workers", "5"}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Listen != "127.0.0.1:1" || cfg.DataDir != "/flag" || cfg.Slots() != 5 || cfg.Has("api") || !cfg.Emulator || len(cfg.AllowedOrigins) != 2 || cfg.Cache() != "/c" {
+		t.Errorf("%+v", cfg)
+	}
+	if cfg.Server != "default" || cfg.LogLevel != "info" {
+		t.Errorf("an empty variable counts as set: server %q, level %q", cfg.Server, cfg.LogLevel)
+	}
+}
+
+func TestParse_secretsComeFromTheVariableOrAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte(planted+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, env := range map[string]string{"variable": "DEVPILOT_BITBUCKET_CLIENT_SECRET=" + planted, "file": "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE=" + file} {
+		cfg, _, err := parsed(nil, []string{env}, "DEVPILOT_BITBUCKET_CLIENT_SECRET")
+		if err != nil || cfg.BitbucketClientSecret.Reveal() != planted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestParse_refuses(t *testing.T) {
+	dir := t.TempDir()
+	file, empty := filepath.Join(dir, "secret"), filepath.Join(dir, "empty")
+	for path, content := range map[string]string{file: planted, empty: "\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tc := range map[string]struct {
+		args, env, required []string
+		want                []string
+	}{
+		"unknown flag":                   {args: []string{"--lisen=:1"}, want: []string{"--lisen", "--listen"}},
+		"unknown variable":               {env: []string{"DEVPILOT_LISSEN=:1"}, want: []string{"DEVPILOT_LISSEN", "did you mean DEVPILOT_LISTEN?"}},
+		"unknown variable, nothing near": {env: []string{"DEVPILOT_XYZZY_PLUGH=1"}, want: []string{"unknown setting DEVPILOT_XYZZY_PLUGH"}},
+		"file of what is no secret":      {env: []string{"DEVPILOT_LISTEN_FILE=/x"}, want: []string{"unknown setting DEVPILOT_LISTEN_FILE"}},
+		"two unknown variables":          {env: []string{"DEVPILOT_AAAAAAAA=1", "DEVPILOT_BBBBBBBB=1"}, want: []string{"DEVPILOT_AAAAAAAA", "DEVPILOT_BBBBBBBB"}},
+		"secret as a flag":               {args: []string{"--bitbucket-client-secret=" + planted}, want: []string{"DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE", "arguments"}},
+		"URL with a password as a flag":  {args: []string{"--nats-url", "nats://u:" + planted + "@h:4222"}, want: []string{"DEVPILOT_NATS_URL_FILE"}},
+		"secret and its file": {env: []string{"DEVPILOT_BITBUCKET_CLIENT_SECRET=" + planted, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE=" + file},
+			want: []string{"both DEVPILOT_BITBUCKET_CLIENT_SECRET and DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE"}},
+		"file that is missing":  {env: []string{"DEVPILOT_NATS_URL_FILE=" + filepath.Join(dir, "none")}, want: []string{"DEVPILOT_NATS_URL_FILE", "no such file"}},
+		"file that is empty":    {env: []string{"DEVPILOT_NATS_URL_FILE=" + empty}, want: []string{"DEVPILOT_NATS_URL_FILE", "is empty"}},
+		"required":              {required: []string{"DEVPILOT_NATS_URL"}, want: []string{"DEVPILOT_NATS_URL is not set (nor DEVPILOT_NATS_URL_FILE)", "URL of NATS"}},
+		"required, with a flag": {required: []string{"DEVPILOT_AUTH_ADDR"}, want: []string{"DEVPILOT_AUTH_ADDR is not set (flag --auth-addr)"}},
+		"required but empty":    {env: []string{"DEVPILOT_AUTH_ADDR="}, required: []string{"DEVPILOT_AUTH_ADDR"}, want: []string{"DEVPILOT_AUTH_ADDR is not set"}},
+		"not one of the words":  {args: []string{"--log-format=xml"}, want: []string{"--log-format"}},
+		"word from environment": {env: []string{"DEVPILOT_ROLES=boss"}, want: []string{"--roles"}},
+		"not a number":          {env: []string{"DEVPILOT_WORKERS=many"}, want: []string{"--workers"}},
+		"positional argument":   {args: []string{"serve"}, want: []string{"serve"}},
+	} {
+		_, _, err := parsed(tc.args, tc.env, tc.required...)
+		if err == nil {
+			t.Errorf("%s: accepted", name)
+			continue
+		}
+		for _, part := range tc.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: %q is missing in: %v", name, part, err)
+			}
+		}
+		if strings.Contains(err.Error(), planted) {
+			t.Errorf("%s: the error shows the secret", name)
+		}
+	}
+}
+
+func TestParse_variablesOfOtherProgramsAreKnown(t *testing.T) {
+	var cfg struct {
+		servicemain.LogFlags `embed:""`
+		Extra                string `env:"DEVPILOT_EXTRA"`
+	}
+	_, err := servicemain.Parse(
+		servicemain.Process{Environ: []string{"DEVPILOT_BITBUCKET_CLIENT_SECRET=x", "DEVPILOT_REDIS_URL_FILE=/x", "DEVPILOT_EMULATOR=1", "DEVPILOT_EXTRA=own"}},
+		servicemain.Settings{Name: "repo", Grammar: &cfg})
+	if err != nil || cfg.Extra != "own" {
+		t.Errorf("%v, %+v", err, cfg)
+	}
+}
+
+func TestParse_helpListsSettingsAndTheirVariables(t *testing.T) {
+	_, out, err := parsed([]string{"--help"}, nil, "DEVPILOT_NATS_URL")
+	if !errors.Is(err, servicemain.ErrHelp) {
+		t.Fatalf("%v", err)
+	}
+	flat := strings.Join(strings.Fields(out), " ")
+	for _, part := range []string{"--listen", "$DEVPILOT_LISTEN", "127.0.0.1:8080", "$DEVPILOT_NATS_URL_FILE, never as a flag", "--emulator-scenario"} {
+		if !strings.Contains(flat, part) {
+			t.Errorf("%q is missing in the help:\n%s", part, out)
+		}
+	}
+}
+
+// The table of settings in design.md section 7.
+func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
+	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api"}
+	var env []string
+	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
+		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL REDIS_URL
+		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT`) {
+		value := values["DEVPILOT_"+name]
+		if value == "" {
+			value = "x"
+		}
+		env = append(env, "DEVPILOT_"+name+"="+value)
+	}
+	cfg, _, err := parsed(nil, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range reflect.TypeOf(cfg).NumField() {
+		group := reflect.ValueOf(cfg).Field(i)
+		for j := range group.NumField() {
+			f := group.Type().Field(j)
+			if strings.HasPrefix(f.Name, "Emulator") || f.Name == "DrainDelay" {
+				continue // ours, beside the table
+			}
+			if group.Field(j).IsZero() {
+				t.Errorf("%s was not read from %s", f.Name, f.Tag.Get("env"))
+			}
+		}
+	}
+	for name := range strings.FieldsSeq(`--listen --grpc-listen --ops-listen --data-dir --cache-dir --public-url --server --workers --roles
+		--allowed-origins --trusted-proxies --log-level --log-format`) {
+		value := values["DEVPILOT_"+strings.ToUpper(strings.ReplaceAll(name[2:], "-", "_"))]
+		if value == "" {
+			value = "x"
+		}
+		if _, _, err := parsed([]string{name, value}, nil); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestPublicFlags_URL(t *testing.T) {
+	listen := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080}
+	for set, want := range map[string]string{
+		"":                                "http://127.0.0.1:8080",
+		"https://Devpilot.Example.com":    "https://devpilot.example.com",
+		"https://devpilot.example.com/":   "https://devpilot.example.com",
+		"http://10.0.0.1:9000":            "http://10.0.0.1:9000",
+		"devpilot.example.com":            "",
+		"ftp://devpilot.example.com":      "",
+		"https://":                        "",
+		"https://u:" + planted + "@x.com": "",
+		"https://x.com/path":              "",
+		"https://x.com?q=1":               "",
+		"https://x.com#f":                 "",
+		"https://x.com:" + planted:        "",
+	} {
+		got, err := servicemain.PublicFlags{PublicURL: set}.URL(listen)
+		if got != want || (want == "") != (err != nil) {
+			t.Errorf("%q: %q, %v", set, got, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), planted) || !strings.Contains(err.Error(), "--public-url")) {
+			t.Errorf("%q: %v", set, err)
+		}
+	}
+	if got, err := (servicemain.PublicFlags{}).URL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 8082}); err != nil || got != "http://127.0.0.1:8082" {
+		t.Errorf("listening on all addresses: %q, %v", got, err)
+	}
+	if _, err := (servicemain.PublicFlags{}).URL(nil); err == nil {
+		t.Error("no URL and no address")
+	}
+}
+
+func TestListen_busyPortIsOneSentenceThatNamesTheFlag(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = servicemain.Listen(t.Context(), "--ops-listen", taken.Addr().String())
+	want := "the address " + taken.Addr().String() + " is in use by another program: stop that one, or choose another address with --ops-listen (DEVPILOT_OPS_LISTEN)"
+	if err == nil || err.Error() != want {
+		t.Errorf("%v", err)
+	}
+	if _, err = servicemain.Listen(t.Context(), "--listen", "nowhere"); err == nil || !strings.Contains(err.Error(), "--listen (DEVPILOT_LISTEN)") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestConnect_errorsDoNotShowTheURL(t *testing.T) {
+	for _, bad := range []string{"redis://u:" + planted + "@h:port", "http://" + planted, planted} {
+		_, err := servicemain.ConnectRedis(t.Context(), seal.NewSecret(bad), logs.Discard())
+		if err == nil || strings.Contains(err.Error(), planted) || !strings.Contains(err.Error(), "DEVPILOT_REDIS_URL") {
+			t.Errorf("%v", err)
+		}
+	}
+}
