@@ -211,11 +211,11 @@ func renewalDue(rec *authstorev1.Integration, lastUse time.Time, spread float64)
 	return due
 }
 
-// Schedule makes the record's schedule. lastUse may be zero.
-func Schedule(rec *authstorev1.Integration, lastUse time.Time, spread float64, now time.Time) *authstorev1.Schedule {
+// Schedule makes the schedule of a record at that revision. lastUse may be zero.
+func Schedule(rec *authstorev1.Integration, rev uint64, lastUse time.Time, spread float64, now time.Time) *authstorev1.Schedule {
 	due, _, _ := Upkeep(rec, lastUse, spread, now)
 	s := &authstorev1.Schedule{
-		Workspace: rec.GetWorkspace(), ConnectionId: rec.GetConnectionId(), State: Standing(rec),
+		Workspace: rec.GetWorkspace(), ConnectionId: rec.GetConnectionId(), Revision: rev, State: Standing(rec),
 		DueTime: timestamppb.New(due), SiteUrl: rec.GetSiteUrl(), ConsumerKey: rec.GetConsumerKey(),
 		SuccessFingerprint: rec.GetSuccessFingerprint(), LastSuccessTime: proto.CloneOf(rec.GetLastRefreshTime()),
 	}

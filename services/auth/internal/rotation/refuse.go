@@ -157,6 +157,7 @@ type Trouble struct {
 	RateLimited bool
 	Status      int           // 0 without an answer
 	RetryAfter  time.Duration // 0 when Bitbucket did not say
+	Unreadable  bool          // Bitbucket was not asked: the stored token does not open
 	Fingerprint string
 	Jitter      float64
 }
@@ -174,9 +175,12 @@ func RecordTrouble(cur *authstorev1.Integration, at Attempt, tr Trouble, now tim
 	next.Lease = nil
 	kind := authstorev1.Failure_UNAVAILABLE
 	least := tr.RetryAfter
-	if tr.RateLimited {
+	switch {
+	case tr.RateLimited:
 		kind = authstorev1.Failure_RATE_LIMITED
 		least = max(least, RateLimitRetry)
+	case tr.Unreadable:
+		kind = authstorev1.Failure_UNREADABLE
 	}
 	fail(next, kind, tr.Status, tr.Fingerprint, now)
 	retryIn(next, max(least, doubled(TroubleRetry, MaxTroubleRetry, next.GetFailure().GetAttempts())), tr.Jitter, now)
@@ -212,7 +216,7 @@ func fail(rec *authstorev1.Integration, kind authstorev1.Failure_Kind, status in
 
 // trouble tells a missing answer from one that says no.
 func trouble(kind authstorev1.Failure_Kind) bool {
-	return kind == authstorev1.Failure_UNAVAILABLE || kind == authstorev1.Failure_RATE_LIMITED
+	return kind == authstorev1.Failure_UNAVAILABLE || kind == authstorev1.Failure_RATE_LIMITED || kind == authstorev1.Failure_UNREADABLE
 }
 
 // retryIn sets the time of the next attempt: the pause and up to a tenth more.

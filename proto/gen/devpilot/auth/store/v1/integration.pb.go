@@ -38,6 +38,8 @@ const (
 	Failure_CONSUMER_REFUSED Failure_Kind = 4
 	// Bitbucket answered 401 to an access token it had only just issued.
 	Failure_REJECTED Failure_Kind = 5
+	// The stored refresh token could not be opened with the keyset in use.
+	Failure_UNREADABLE Failure_Kind = 6
 )
 
 // Enum value maps for Failure_Kind.
@@ -49,6 +51,7 @@ var (
 		3: "REFUSED",
 		4: "CONSUMER_REFUSED",
 		5: "REJECTED",
+		6: "UNREADABLE",
 	}
 	Failure_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -57,6 +60,7 @@ var (
 		"REFUSED":          3,
 		"CONSUMER_REFUSED": 4,
 		"REJECTED":         5,
+		"UNREADABLE":       6,
 	}
 )
 
@@ -870,7 +874,9 @@ type Schedule struct {
 	// When the next attempt after a failure is due.
 	RetryTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
 	// The site that the account belongs to.
-	SiteUrl       string `protobuf:"bytes,13,opt,name=site_url,json=siteUrl,proto3" json:"site_url,omitempty"`
+	SiteUrl string `protobuf:"bytes,13,opt,name=site_url,json=siteUrl,proto3" json:"site_url,omitempty"`
+	// The integration's revision that it was made from: an older one never replaces a newer one.
+	Revision      uint64 `protobuf:"varint,14,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +1002,13 @@ func (x *Schedule) GetSiteUrl() string {
 	return ""
 }
 
+func (x *Schedule) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_devpilot_auth_store_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
@@ -1054,7 +1067,7 @@ const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
 	"\x04late\x18\x04 \x01(\bR\x04late\"5\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xba\x03\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xcb\x03\n" +
 	"\aFailure\x128\n" +
 	"\x04kind\x18\x01 \x01(\x0e2$.devpilot.auth.store.v1.Failure.KindR\x04kind\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\x05R\x06status\x129\n" +
@@ -1064,14 +1077,16 @@ const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
 	"\n" +
 	"retry_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12\x1a\n" +
 	"\battempts\x18\x06 \x01(\x05R\battempts\x12 \n" +
-	"\vfingerprint\x18\a \x01(\tR\vfingerprint\"p\n" +
+	"\vfingerprint\x18\a \x01(\tR\vfingerprint\"\x80\x01\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vUNAVAILABLE\x10\x01\x12\x10\n" +
 	"\fRATE_LIMITED\x10\x02\x12\v\n" +
 	"\aREFUSED\x10\x03\x12\x14\n" +
 	"\x10CONSUMER_REFUSED\x10\x04\x12\f\n" +
-	"\bREJECTED\x10\x05\"\x93\x06\n" +
+	"\bREJECTED\x10\x05\x12\x0e\n" +
+	"\n" +
+	"UNREADABLE\x10\x06\"\xaf\x06\n" +
 	"\bSchedule\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\tR\fconnectionId\x12<\n" +
@@ -1087,7 +1102,8 @@ const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
 	"\x11last_refusal_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusalTime\x129\n" +
 	"\n" +
 	"retry_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12\x19\n" +
-	"\bsite_url\x18\r \x01(\tR\asiteUrl\"Z\n" +
+	"\bsite_url\x18\r \x01(\tR\asiteUrl\x12\x1a\n" +
+	"\brevision\x18\x0e \x01(\x04R\brevision\"Z\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tCONNECTED\x10\x01\x12\x13\n" +

@@ -1,0 +1,13 @@
+// Package token hands out access tokens and keeps them fresh: design.md section 5, "A token that
+// never races" and "Refusals".
+//
+// [Manager] answers callers. A refresh runs in a flight of its own, one per integration and process,
+// which takes the lease in the record, asks Bitbucket and stores the answer by the rules of package
+// rotation; callers wait for flights and never own them. [Keeper] looks after integrations without
+// being asked: ahead of expiry while they are in use, weekly otherwise, after failures at their retry
+// times. [Index] is the watched copy of all schedules from which both know which are due and how the
+// OAuth consumer stands.
+//
+// It depends on packages rotation (the rules), status (the words) and, through the interfaces it
+// declares, on the stores and Bitbucket's token endpoint.
+package token
