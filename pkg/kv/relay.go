@@ -31,6 +31,9 @@ type RelayConfig struct {
 	// Describe reads a key: which workspace it belongs to, what kind of record it is and the
 	// record's id there. A key that is nobody else's business is not ok.
 	Describe func(key string, deleted bool) (workspace, kind, id string, ok bool)
+	// DescribeValue, when it is set, is asked instead of Describe about keys that hold a value:
+	// for buckets whose keys do not tell the id.
+	DescribeValue func(key string, value []byte) (workspace, kind, id string, ok bool)
 	// Replicas of the events' stream; 1 when zero.
 	Replicas int
 	// Logger is required; Metrics may be nil.
@@ -115,7 +118,12 @@ func awaitAcks(ctx context.Context, acks []jetstream.PubAckFuture) error {
 func (r *relay) event(m stream.Msg) (*nats.Msg, error) {
 	key := strings.TrimPrefix(m.Subject, r.prefix)
 	deleted := isMarker(m.Header)
-	workspace, kind, id, ok := r.cfg.Describe(key, deleted)
+	workspace, kind, id, ok := "", "", "", false
+	if r.cfg.DescribeValue != nil && !deleted {
+		workspace, kind, id, ok = r.cfg.DescribeValue(key, m.Data)
+	} else {
+		workspace, kind, id, ok = r.cfg.Describe(key, deleted)
+	}
 	if !ok {
 		return nil, nil
 	}
