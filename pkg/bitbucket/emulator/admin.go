@@ -161,9 +161,14 @@ func (e *Emulator) renameRepository(fullName, slug, workspace string) error {
 	return e.storeRepository(&repo)
 }
 
+// deleteRepository removes it with its webhooks, statuses and git data.
 func (e *Emulator) deleteRepository(fullName string) error {
 	repo, err := e.findRepository(fullName)
 	if err != nil {
+		return err
+	}
+	defer e.git.lock(repo.UUID)()
+	if err := e.git.remove(repo.UUID); err != nil {
 		return err
 	}
 	e.mu.Lock()

@@ -1,6 +1,7 @@
 package emulator
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -163,7 +164,7 @@ func (c *call) listStatuses() response {
 		}
 	}
 	slices.SortFunc(list, func(a, b *BuildStatus) int {
-		return a.CreatedOn.Compare(b.CreatedOn)*2 + strings.Compare(a.Key, b.Key)
+		return cmp.Or(a.CreatedOn.Compare(b.CreatedOn), cmp.Compare(a.Key, b.Key))
 	})
 	list, refused, valid := filterAndSort(c, list, func(status *BuildStatus, field string) (any, bool) {
 		switch field {

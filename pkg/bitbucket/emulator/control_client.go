@@ -40,18 +40,29 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 // inProcess hands requests to the handler as if they came from loopback.
 type inProcess struct{ e *Emulator }
 
-func (t inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+// errConnectionCut is what a lost answer looks like without a network.
+var errConnectionCut = errors.New("emulator: connection cut")
+
+func (t inProcess) RoundTrip(r *http.Request) (answer *http.Response, err error) {
+	defer func() {
+		if cut := recover(); cut == http.ErrAbortHandler { //nolint:errorlint // a panic value, never wrapped
+			answer, err = nil, errConnectionCut
+		} else if cut != nil {
+			panic(cut)
+		}
+	}()
 	inner := r.Clone(r.Context())
 	inner.RemoteAddr, inner.RequestURI = "127.0.0.1:1", r.URL.RequestURI()
 	inner.Host = r.URL.Host
 	if inner.Body == nil {
 		inner.Body = http.NoBody
 	}
-	answer := newBuffer()
-	t.e.handler.ServeHTTP(answer, inner)
+	kept := newBuffer()
+	t.e.handler.ServeHTTP(kept, inner)
+	kept.WriteHeader(http.StatusOK)
 	return &http.Response{
-		StatusCode: answer.status, Status: strconv.Itoa(answer.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: answer.header, Body: io.NopCloser(bytes.NewReader(answer.body)), ContentLength: int64(len(answer.body)), Request: r,
+		StatusCode: kept.status, Status: strconv.Itoa(kept.status), Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: kept.header, Body: io.NopCloser(bytes.NewReader(kept.body)), ContentLength: int64(len(kept.body)), Request: r,
 	}, nil
 }
 
@@ -328,3 +339,6 @@ func (c *Control) Consent(ctx context.Context, authorizeURL, account string, gra
 	}
 	return answer.Header.Get("Location"), nil
 }
+
+// CloseIdleConnections lets go of connections to the emulator; not needed for one in this process.
+func (c *Control) CloseIdleConnections() { c.client.CloseIdleConnections() }

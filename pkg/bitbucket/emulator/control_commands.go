@@ -29,7 +29,7 @@ type (
 	}
 	deliverBody struct {
 		Event   string          `json:"event"`
-		Payload json.RawMessage `json:"payload"`
+		Payload json.RawMessage `json:"payload,omitempty"`
 		// Padding repeats a character in a field "padding", to make payloads of any size.
 		Padding int `json:"padding"`
 	}

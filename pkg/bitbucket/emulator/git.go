@@ -123,29 +123,30 @@ func (e *Emulator) gitCaller(r *http.Request) (account *Account, scopes []string
 }
 
 // runGit serves the request through CGI. A push holds the repository's lock from before to after, so that the refs it
-// changed are known.
+// changed are known; reads wait for nobody.
 func (e *Emulator) runGit(w http.ResponseWriter, r *http.Request, request *gitRequest) error {
-	dir, unlock, before, err := e.prepare(r.Context(), &request.repo)
-	if err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
-		return err
-	}
-	pushes := request.path == "git-receive-pack"
-	if !pushes {
-		unlock()
-	} else {
-		defer unlock()
-	}
 	inner, cleanup, err := e.backendRequest(r, request)
 	if err != nil {
 		w.WriteHeader(http.StatusInternalServerError)
 		return err
 	}
 	defer cleanup()
-	e.backend(r, request).ServeHTTP(w, inner)
-	if !pushes {
+	if request.path != "git-receive-pack" {
+		if _, _, err := e.opened(r.Context(), &request.repo); err != nil {
+			w.WriteHeader(http.StatusInternalServerError)
+			return err
+		}
+		e.backend(r, request).ServeHTTP(w, inner)
 		return nil
 	}
+	dir, unlock, before, err := e.prepare(r.Context(), &request.repo)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return err
+	}
+	defer unlock()
+	e.git.forget(request.repo.UUID)
+	e.backend(r, request).ServeHTTP(w, inner)
 	// The push happened, whether or not its client is still there.
 	_, err = e.afterPush(context.WithoutCancel(r.Context()), request.repo, request.account, dir, before)
 	return err

@@ -26,7 +26,14 @@ type gitStore struct {
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex
+	// heads are the refs of repositories as last read. Nobody but the emulator writes to them, and it forgets them first.
+	heads map[string]map[string]ref
+	// read keeps commits, which never change, by hash.
+	read map[string]*commit
 }
+
+// commitsKept bounds gitStore.read.
+const commitsKept = 20_000
 
 // commit is what the emulator reads of one.
 type commit struct {
@@ -61,17 +68,26 @@ func newGitStore(root string, logger *slog.Logger) (*gitStore, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("emulator: git directory: %w", err)
 	}
-	g := &gitStore{root: root, logger: logger, program: program, locks: map[string]*sync.Mutex{}}
-	execPath, err := g.run(context.Background(), root, nil, "--exec-path")
-	if err != nil {
+	g := &gitStore{root: root, logger: logger, program: program, locks: map[string]*sync.Mutex{},
+		heads: map[string]map[string]ref{}, read: map[string]*commit{}}
+	if g.backend, err = httpBackend(); err != nil {
 		return nil, err
-	}
-	g.backend = filepath.Join(strings.TrimSpace(string(execPath)), "git-http-backend")
-	if _, err := os.Stat(g.backend); err != nil {
-		return nil, fmt.Errorf("emulator: git http-backend is needed: %w", err)
 	}
 	return g, nil
 }
+
+// httpBackend finds the CGI program of the installed git, once per process.
+var httpBackend = sync.OnceValues(func() (string, error) {
+	out, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // ends at once
+	if err != nil {
+		return "", fmt.Errorf("emulator: git --exec-path: %w", err)
+	}
+	backend := filepath.Join(strings.TrimSpace(string(out)), "git-http-backend")
+	if _, err := os.Stat(backend); err != nil {
+		return "", fmt.Errorf("emulator: git http-backend is needed: %w", err)
+	}
+	return backend, nil
+})
 
 // env shields git from the user's configuration and from variables of a surrounding git.
 func (g *gitStore) env() []string {
@@ -127,19 +143,43 @@ func (g *gitStore) ensure(ctx context.Context, repo *Repository) error {
 	return nil
 }
 
+// remove deletes the directory. Callers hold the repository's lock.
+func (g *gitStore) remove(id string) error {
+	g.forget(id)
+	if err := os.RemoveAll(g.dir(id)); err != nil {
+		return fmt.Errorf("emulator: remove repository: %w", err)
+	}
+	return nil
+}
+
+// bareConfig has no maintenance: objects of deleted and overwritten branches stay, as payloads name them.
+const bareConfig = `[core]
+	repositoryformatversion = 0
+	filemode = true
+	bare = true
+	logAllRefUpdates = false
+[http]
+	receivepack = true
+[gc]
+	auto = 0
+[receive]
+	autogc = false
+	denyDeleteCurrent = ignore
+[uploadpack]
+	allowFilter = true
+`
+
+// build lays out a bare repository (gitrepository-layout(5)) and makes its first commits.
 func (g *gitStore) build(ctx context.Context, dir string, repo *Repository) error {
-	if _, err := g.run(ctx, g.root, nil, "init", "--quiet", "--bare", "--template=", "--initial-branch=main", dir); err != nil {
-		return err
+	for _, part := range []string{"objects/info", "objects/pack", "refs/heads", "refs/tags"} {
+		if err := os.MkdirAll(filepath.Join(dir, part), 0o700); err != nil {
+			return err
+		}
 	}
-	// No maintenance: objects of deleted and overwritten branches stay, as payloads name them.
-	config := "[http]\n\treceivepack = true\n[gc]\n\tauto = 0\n[receive]\n\tautogc = false\n\tdenyDeleteCurrent = ignore\n[uploadpack]\n\tallowFilter = true\n"
-	file, err := os.OpenFile(filepath.Join(dir, "config"), os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(config)
-	if err := errors.Join(err, file.Close()); err != nil {
-		return err
+	for name, content := range map[string]string{"HEAD": "ref: refs/heads/main\n", "config": bareConfig} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			return err
+		}
 	}
 	changes := seedChanges(repo)
 	if len(changes) == 0 {
@@ -151,19 +191,29 @@ func (g *gitStore) build(ctx context.Context, dir string, repo *Repository) erro
 // prepare takes the lock, makes the repository if need be, and returns its directory and refs.
 func (e *Emulator) prepare(ctx context.Context, repo *Repository) (dir string, unlock func(), refs map[string]ref, err error) {
 	unlock = e.git.lock(repo.UUID)
+	if refs = e.git.known(repo.UUID); refs != nil {
+		return e.git.dir(repo.UUID), unlock, refs, nil
+	}
 	if err = e.git.ensure(ctx, repo); err == nil {
-		dir = e.git.dir(repo.UUID)
-		refs, err = e.git.refs(ctx, dir)
+		refs, err = e.git.refs(ctx, repo.UUID)
 	}
 	if err != nil {
 		unlock()
 		return "", nil, nil, err
 	}
-	return dir, unlock, refs, nil
+	return e.git.dir(repo.UUID), unlock, refs, nil
 }
 
-// opened is prepare for readers: the lock is released again.
+// opened is prepare for readers: it waits for nobody who is pushing.
 func (e *Emulator) opened(ctx context.Context, repo *Repository) (string, map[string]ref, error) {
+	dir := e.git.dir(repo.UUID)
+	if refs := e.git.known(repo.UUID); refs != nil {
+		return dir, refs, nil
+	}
+	if _, err := os.Stat(dir); err == nil {
+		refs, err := e.git.readRefs(ctx, repo.UUID)
+		return dir, refs, err
+	}
 	dir, unlock, refs, err := e.prepare(ctx, repo)
 	if err != nil {
 		return "", nil, err
@@ -172,9 +222,35 @@ func (e *Emulator) opened(ctx context.Context, repo *Repository) (string, map[st
 	return dir, refs, nil
 }
 
-// refs lists branches and tags by full name.
-func (g *gitStore) refs(ctx context.Context, dir string) (map[string]ref, error) {
-	out, err := g.run(ctx, dir, nil, "for-each-ref", "--format=%(refname) %(objectname) %(objecttype) %(*objectname)", "refs/heads", "refs/tags")
+// known are the refs as last read, or nil. The map is shared: nobody changes it.
+func (g *gitStore) known(id string) map[string]ref {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.heads[id]
+}
+
+// forget must be called before refs are written; callers hold the repository's lock.
+func (g *gitStore) forget(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.heads, id)
+}
+
+// refs reads the refs and remembers them. Callers hold the repository's lock.
+func (g *gitStore) refs(ctx context.Context, id string) (map[string]ref, error) {
+	refs, err := g.readRefs(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.heads[id] = refs
+	return refs, nil
+}
+
+// readRefs reads branches and tags by full name.
+func (g *gitStore) readRefs(ctx context.Context, id string) (map[string]ref, error) {
+	out, err := g.run(ctx, g.dir(id), nil, "for-each-ref", "--format=%(refname) %(objectname) %(objecttype) %(*objectname)", "refs/heads", "refs/tags")
 	if err != nil {
 		return nil, err
 	}
@@ -193,19 +269,30 @@ func (g *gitStore) refs(ctx context.Context, dir string) (map[string]ref, error)
 
 const commitFormat = "--format=tformat:%H%x00%P%x00%aI%x00%an%x00%ae%x00%B%x00"
 
-// commits reads commits by hash, in one process.
+// commits reads commits by hash: those not seen before, in one process.
 func (g *gitStore) commits(ctx context.Context, dir string, hashes []string) (map[string]*commit, error) {
 	found := map[string]*commit{}
-	if len(hashes) == 0 {
+	var missing []string
+	g.mu.Lock()
+	for _, hash := range hashes {
+		if c := g.read[hash]; c != nil {
+			found[hash] = c
+		} else {
+			missing = append(missing, hash)
+		}
+	}
+	g.mu.Unlock()
+	if len(missing) == 0 {
 		return found, nil
 	}
-	list, err := g.log(ctx, dir, strings.NewReader(strings.Join(hashes, "\n")+"\n"), "--no-walk=unsorted", "--stdin")
+	list, err := g.log(ctx, dir, strings.NewReader(strings.Join(missing, "\n")+"\n"), "--no-walk=unsorted", "--stdin")
 	for _, c := range list {
 		found[c.hash] = c
 	}
 	return found, err
 }
 
+// log runs git log and remembers the commits it lists.
 func (g *gitStore) log(ctx context.Context, dir string, stdin io.Reader, args ...string) ([]*commit, error) {
 	out, err := g.run(ctx, dir, stdin, append([]string{"log", commitFormat}, args...)...)
 	if err != nil {
@@ -222,6 +309,14 @@ func (g *gitStore) log(ctx context.Context, dir string, stdin io.Reader, args ..
 			hash: strings.TrimPrefix(fields[0], "\n"), parents: strings.Fields(fields[1]), date: date,
 			authorName: fields[3], authorEmail: fields[4], message: fields[5],
 		})
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.read) > commitsKept {
+		clear(g.read)
+	}
+	for _, c := range commits {
+		g.read[c.hash] = c
 	}
 	return commits, nil
 }

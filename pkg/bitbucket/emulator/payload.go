@@ -56,17 +56,18 @@ func (g *gitStore) collectChanges(ctx context.Context, dir string, results []Ref
 				tips = append(tips, end.commit)
 			}
 		}
+		if err := g.completeChange(ctx, dir, c); err != nil {
+			return nil, fmt.Errorf("payload of %s: %w", c.ref, err)
+		}
 		changes = append(changes, c)
 	}
+	// Asked last: completeChange has read most of them.
 	known, err := g.commits(ctx, dir, tips)
 	if err != nil {
 		return nil, err
 	}
 	for _, c := range changes {
 		c.oldTip, c.newTip = known[c.old.commit], known[c.new.commit]
-		if err := g.completeChange(ctx, dir, c); err != nil {
-			return nil, fmt.Errorf("payload of %s: %w", c.ref, err)
-		}
 	}
 	return changes, nil
 }

@@ -251,6 +251,7 @@ func (e *Emulator) push(ctx context.Context, fullName, accountName string, chang
 		return nil, err
 	}
 	defer unlock()
+	e.git.forget(repo.UUID)
 	if err := e.git.apply(ctx, dir, before, changes, identity{account.DisplayName, account.Email, e.now()}); err != nil {
 		return nil, err
 	}
@@ -260,7 +261,7 @@ func (e *Emulator) push(ctx context.Context, fullName, accountName string, chang
 // afterPush compares the refs with those before, updates the repository and queues deliveries. Callers hold the
 // repository's lock, so that deliveries of one repository are built in the order of its pushes.
 func (e *Emulator) afterPush(ctx context.Context, repo Repository, actor *Account, dir string, before map[string]ref) ([]RefResult, error) {
-	after, err := e.git.refs(ctx, dir)
+	after, err := e.git.refs(ctx, repo.UUID)
 	if err != nil {
 		return nil, err
 	}

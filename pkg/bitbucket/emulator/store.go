@@ -44,7 +44,7 @@ type change struct {
 	value       any
 }
 
-// openStore opens or makes the state file and the key that encrypts webhook secrets in it. It fails after 3 s if
+// openStore opens or makes the state file and the key that encrypts webhook secrets in it. It fails after 2 s if
 // another process has the file open.
 func openStore(dir string) (*store, error) {
 	aead, err := loadKey(filepath.Join(dir, "secret.key"))
@@ -52,7 +52,7 @@ func openStore(dir string) (*store, error) {
 		return nil, err
 	}
 	// Without a sync per transaction: the page cache survives kill -9, and losing the machine loses only an emulator.
-	db, err := bolt.Open(filepath.Join(dir, "state.db"), 0o600, &bolt.Options{Timeout: 3 * time.Second, NoSync: true})
+	db, err := bolt.Open(filepath.Join(dir, "state.db"), 0o600, &bolt.Options{Timeout: 2 * time.Second, NoSync: true})
 	if err != nil {
 		return nil, fmt.Errorf("emulator: open state in %s: %w", dir, err)
 	}
