@@ -155,6 +155,28 @@ func (s *Store) InboxDelivery(ctx context.Context, sequence uint64, place int32)
 	return pack.GetDeliveries()[place], nil
 }
 
+// RoutedUpTo is the sequence up to which consumer durable has acknowledged the whole inbox; 0 while
+// there is no such consumer.
+func (s *Store) RoutedUpTo(ctx context.Context, durable string) (uint64, error) {
+	info, err := s.consumer(ctx, durable)
+	if err != nil || info == nil {
+		return 0, err
+	}
+	return info.AckFloor.Stream, nil
+}
+
+// consumer asks for the state of a consumer of the inbox; nil when there is none.
+func (s *Store) consumer(ctx context.Context, durable string) (*jetstream.ConsumerInfo, error) {
+	c, err := s.js.Consumer(ctx, stream.InboxStream, durable)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: ask for the inbox's consumer: %w", kv.ErrUnavailable, err)
+	}
+	return c.CachedInfo(), nil // asked for just now
+}
+
 // InboxUsage tells how full the inbox is, how far consumer durable has acknowledged it, and where
 // it begins and ends.
 func (s *Store) InboxUsage(ctx context.Context, durable string) (u InboxUsage, err error) {
@@ -168,15 +190,11 @@ func (s *Store) InboxUsage(ctx context.Context, durable string) (u InboxUsage, e
 	}
 	u.Bytes, u.MaxBytes = info.State.Bytes, info.Config.MaxBytes
 	u.First, u.Last = info.State.FirstSeq, info.State.LastSeq
-	c, err := s.js.Consumer(ctx, stream.InboxStream, durable)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return u, nil
+	c, err := s.consumer(ctx, durable)
+	if err != nil || c == nil {
+		return u, err
 	}
-	if err != nil {
-		return u, fmt.Errorf("%w: ask for the inbox's consumer: %w", kv.ErrUnavailable, err)
-	}
-	u.Routed = c.CachedInfo().AckFloor.Stream
-	u.Pending = c.CachedInfo().NumPending
+	u.Routed, u.Pending = c.AckFloor.Stream, c.NumPending
 	return u, nil
 }
 

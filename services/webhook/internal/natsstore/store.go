@@ -21,7 +21,7 @@ const (
 	workspacesBucket = "webhook-workspaces"
 	ledgersBucket    = "webhook-ledgers"
 	DeliveriesBucket = "webhook-deliveries"
-	refusedBucket    = "webhook-refused"
+	RefusedBucket    = "webhook-refused"
 )
 
 // KeptDeliveries is how many deliveries of a webhook are kept: number n takes the place of number
@@ -89,7 +89,7 @@ func (s *Store) Open(ctx context.Context) error {
 	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, cfg(workspacesBucket))
 	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, cfg(ledgersBucket))
 	b.deliveries, errs[4] = kv.Open[storev1.DeliveryRecord](ctx, s.js, cfg(DeliveriesBucket))
-	b.refused, errs[5] = kv.Open[storev1.RefusedRecord](ctx, s.js, cfg(refusedBucket))
+	b.refused, errs[5] = kv.Open[storev1.RefusedRecord](ctx, s.js, cfg(RefusedBucket))
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("natsstore: open: %w", err)
 	}

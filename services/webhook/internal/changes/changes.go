@@ -1,0 +1,96 @@
+// Package changes connects webhook to the change events of the product: it publishes its own, from
+// the buckets that it owns, and follows those of integrations.
+package changes
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
+)
+
+// The kinds of change events that webhook publishes.
+const (
+	KindWebhook  = "webhook"  // id: the webhook
+	KindDelivery = "delivery" // id: <webhook>/<number>
+)
+
+// service is webhook's name in the events' subjects.
+const service = "webhook"
+
+// Config is what Publish and Follow need.
+type Config struct {
+	JS       jetstream.JetStream
+	Replicas int
+	Logger   *slog.Logger
+	Metrics  *stream.Metrics // may be nil
+}
+
+// Publish publishes the changes of webhooks, deliveries and refused requests until ctx is done.
+func Publish(ctx context.Context, cfg Config) error {
+	g, ctx := errgroup.WithContext(ctx)
+	relay := func(bucket string, describe func(key string, deleted bool) (workspace, kind, id string, ok bool),
+		value func(key string, value []byte) (workspace, kind, id string, ok bool)) {
+		g.Go(func() error {
+			return kv.RelayChanges(ctx, cfg.JS, kv.RelayConfig{
+				Bucket: bucket, Service: service, Describe: describe, DescribeValue: value,
+				Replicas: cfg.Replicas, Logger: cfg.Logger, Metrics: cfg.Metrics,
+			})
+		})
+	}
+	relay(natsstore.WebhooksBucket, describeWebhook, nil)
+	relay(natsstore.RefusedBucket, describeWebhook, nil)
+	relay(natsstore.DeliveriesBucket, func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false }, describeDelivery)
+	return g.Wait()
+}
+
+// describeWebhook reads the key <workspace>.<webhook>.
+func describeWebhook(key string, _ bool) (workspace, kind, id string, ok bool) {
+	parts, err := kv.DecodeKey(key)
+	if err != nil || len(parts) != 2 {
+		return "", "", "", false
+	}
+	return parts[0], KindWebhook, parts[1], true
+}
+
+// describeDelivery reads the value: the key holds the slot, not the number.
+func describeDelivery(_ string, value []byte) (workspace, kind, id string, ok bool) {
+	var rec storev1.DeliveryRecord
+	if err := proto.Unmarshal(value, &rec); err != nil {
+		return "", "", "", false
+	}
+	d := rec.GetDelivery()
+	return d.GetWorkspace(), KindDelivery, d.GetWebhook() + "/" + strconv.Itoa(int(d.GetNumber())), true
+}
+
+// followers is the durable consumer that all replicas share.
+const followers = "webhook-integrations"
+
+// Follow calls changed with each workspace whose integration changed, until ctx is done. The event
+// only means "look again". A workspace for which changed fails comes again, for as long as it takes.
+func Follow(ctx context.Context, cfg Config, changed func(ctx context.Context, workspace string) error) error {
+	filter, err := stream.EventsOfService("auth", "integration")
+	if err != nil {
+		return fmt.Errorf("changes: %w", err)
+	}
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: cfg.JS, Stream: stream.EventsStream, Durable: followers, Filters: []string{filter},
+		Slots: 2, MaxAttempts: -1, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		Handle: func(ctx context.Context, m stream.Msg) error {
+			_, workspace, _, err := stream.ParseEventSubject(m.Subject)
+			if err != nil {
+				return stream.Parkf("not a change event: %v", err)
+			}
+			return changed(ctx, workspace)
+		},
+	})
+}

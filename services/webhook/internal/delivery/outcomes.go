@@ -1,0 +1,72 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// maxOutcomes is how many outcomes of a delivery are kept; a delivery of many branches that many
+// apps watch may have more.
+const maxOutcomes = 500
+
+// place names a delivery.
+type place struct {
+	workspace, webhook string
+	number             int32
+}
+
+// Record adds what came of deliveries. The same outcome twice is kept once. Deliveries that are no
+// longer kept are passed over: nobody can look at them any more.
+func (l *Log) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
+	by := map[place][]*webhookv1.DeliveryOutcome{}
+	for _, o := range outcomes {
+		if o.GetOutcome() == nil {
+			continue
+		}
+		at := place{o.GetWorkspace(), o.GetWebhook(), o.GetDelivery()}
+		by[at] = append(by[at], o.GetOutcome())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for at, added := range by {
+		g.Go(func() error {
+			_, err := l.cfg.Store.UpdateDelivery(ctx, at.workspace, at.webhook, at.number, func(cur *storev1.DeliveryRecord) error {
+				if !l.add(cur.GetDelivery(), added) {
+					return kv.ErrSkip
+				}
+				return nil
+			})
+			if errors.Is(err, kv.ErrNotFound) {
+				return nil
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (changed bool) {
+	for _, o := range added {
+		same := func(x *webhookv1.DeliveryOutcome) bool {
+			return x.GetChange() == o.GetChange() && x.GetApp() == o.GetApp() && x.GetKind() == o.GetKind() &&
+				x.GetDeployment() == o.GetDeployment() && x.GetReason() == o.GetReason()
+		}
+		if len(d.GetOutcomes()) >= maxOutcomes || slices.ContainsFunc(d.GetOutcomes(), same) {
+			continue
+		}
+		if o.GetTime() == nil {
+			o.Time = timestamppb.New(l.cfg.Now())
+		}
+		d.Outcomes = append(d.Outcomes, o)
+		changed = true
+	}
+	return changed
+}

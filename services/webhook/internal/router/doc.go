@@ -1,0 +1,12 @@
+// Package router unpacks the inbox into numbered deliveries and push events, in large batches, and
+// acknowledges an inbox message after both are stored (design.md section 5, "A delivery").
+//
+// An inbox message may come again: after a crash, or because the acknowledgement was lost. Each
+// webhook's ledger therefore remembers which number a delivery got, for as long as its inbox message
+// is not acknowledged and a while longer, so that a repeat stores the same delivery under the same
+// number and publishes the same events. The ledger also recognises Bitbucket's own repeats: the same
+// request id and body within the last deliveries is one delivery, whatever number of attempts
+// Bitbucket needed because our answer came late.
+//
+// Depends on pkg/stream, natsstore, inbox and pushes; on the registry through an interface.
+package router

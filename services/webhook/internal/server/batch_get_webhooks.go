@@ -1,0 +1,37 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// maxBatch is how many repositories one call may name.
+const maxBatch = 200
+
+// BatchGetWebhooks gets the webhooks of some repositories.
+func (s *Server) BatchGetWebhooks(ctx context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
+	if len(req.GetRepositories()) > maxBatch {
+		return nil, apierr.InvalidArgument("repositories", "at most 200")
+	}
+	ids := make([]string, 0, len(req.GetRepositories()))
+	for i, id := range req.GetRepositories() {
+		id, err := repositoryID(fmt.Sprintf("repositories[%d]", i), id)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	recs, err := s.cfg.Registry.Batch(ctx, req.GetWorkspace(), ids)
+	if err != nil {
+		return nil, kv.ToAPI(err)
+	}
+	webhooks, err := s.showAll(ctx, recs)
+	if err != nil {
+		return nil, err
+	}
+	return &webhookv1.BatchGetWebhooksResponse{Webhooks: webhooks}, nil
+}
