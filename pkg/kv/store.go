@@ -95,6 +95,10 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	st, err := stream.Ensure(ctx, js, definition(cfg), stream.Options{Replicas: cfg.Replicas, Logger: cfg.Logger})
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.Code/100 == 4 {
+		return nil, fmt.Errorf("kv: open %s: %w", cfg.Name, err) // refused for what it is: waiting does not help
+	}
 	if err != nil {
 		return nil, storeError(ctx, "open", cfg.Name, "", err)
 	}

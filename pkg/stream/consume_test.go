@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"go.uber.org/goleak"
 
 	"devpilot.io/bitbucket/pkg/stream"
@@ -315,6 +318,89 @@ func TestConsume_keepsAMessageAliveWhileItsHandlerRuns(t *testing.T) {
 	if calls.Load() != 1 {
 		t.Fatalf("handled %d times", calls.Load())
 	}
+}
+
+// The server delivers a message again when it missed our signs of life, be it because it was away
+// itself: the one that is being handled here is not handled twice, and is acknowledged once.
+func TestConsume_aMessageInHandIsNotHandledTwice(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	queue(t, js, 1)
+	var calls atomic.Int32
+	started := make(chan struct{}, 2)
+	finish := make(chan struct{})
+	consume(t, stream.ConsumeConfig{JS: js, Slots: 2, AckWait: 500 * time.Millisecond, Handle: func(context.Context, stream.Msg) error {
+		calls.Add(1)
+		started <- struct{}{}
+		<-finish
+		return nil
+	}})
+	<-started
+	s.Stop()
+	<-time.After(700 * time.Millisecond) // AckWait passes while nobody can hear us
+	s.Start()
+	other := s.JS()
+	testkit.Eventually(t, wait, func() error {
+		c, err := other.Consumer(t.Context(), "Q", "c")
+		if err == nil && c.CachedInfo().NumRedelivered == 0 {
+			err = errors.New("not delivered again yet")
+		}
+		return err
+	})
+	close(finish)
+	testkit.Eventually(t, wait, left(t, other))
+	if calls.Load() != 1 {
+		t.Fatalf("handled %d times", calls.Load())
+	}
+}
+
+func TestConsume_leftMessagesComeAgain(t *testing.T) {
+	js := testkit.JS(t)
+	queue(t, js, 1)
+	var attempts seen
+	consume(t, stream.ConsumeConfig{JS: js, AckWait: 200 * time.Millisecond, MaxAttempts: 1, Handle: func(_ context.Context, m stream.Msg) error {
+		attempts.add(m)
+		if m.Attempt == 1 {
+			return fmt.Errorf("taken over: %w", stream.ErrLeave)
+		}
+		return stream.ErrDone
+	}})
+	testkit.Eventually(t, wait, left(t, js))
+	if len(attempts.msgs) != 2 || len(deadLetters(t, js)) != 0 {
+		t.Fatalf("%d attempts, %d dead letters", len(attempts.msgs), len(deadLetters(t, js)))
+	}
+}
+
+func TestConsume_countsWhatBecomesOfMessages(t *testing.T) {
+	js := testkit.JS(t)
+	queue(t, js, 4)
+	reg := prometheus.NewRegistry()
+	m, err := stream.NewMetrics(reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.NewMetrics(reg); err != nil {
+		t.Fatalf("a second consumer of the process: %v", err)
+	}
+	consume(t, stream.ConsumeConfig{JS: js, Metrics: m, Handle: func(_ context.Context, m stream.Msg) error {
+		switch {
+		case string(m.Data) == "1":
+			return stream.Park("for the count")
+		case string(m.Data) == "2" && m.Attempt == 1:
+			return errors.New("once")
+		}
+		return nil
+	}})
+	testkit.Eventually(t, wait, left(t, js))
+	want := `# HELP devpilot_stream_messages_total Messages by what became of them: done, retried, parked, left or interrupted.
+# TYPE devpilot_stream_messages_total counter
+devpilot_stream_messages_total{consumer="c",outcome="done",stream="Q"} 3
+devpilot_stream_messages_total{consumer="c",outcome="parked",stream="Q"} 1
+devpilot_stream_messages_total{consumer="c",outcome="retried",stream="Q"} 1
+`
+	testkit.Eventually(t, wait, func() error {
+		return testutil.GatherAndCompare(reg, strings.NewReader(want), "devpilot_stream_messages_total")
+	})
 }
 
 func TestConsume_stopLetsHandlersFinish(t *testing.T) {

@@ -136,6 +136,7 @@ func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 		{stream.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0},
 		{stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7 * day},
 		{stream.Logs, "DEVPILOT_LOGS", jetstream.LimitsPolicy, 30 * day},
+		{stream.Outcomes, "DEVPILOT_OUTCOMES", jetstream.WorkQueuePolicy, 7 * day},
 		{stream.DeadLetters, "DEVPILOT_DEAD_LETTERS", jetstream.LimitsPolicy, 90 * day},
 	} {
 		cfg := c.def.Config

@@ -49,6 +49,10 @@ var (
 	// Logs holds deployment logs.
 	Logs = limits(LogsStream, "deployment logs", AllLogs, 30*day, 4<<30)
 
+	// Outcomes holds what came of pushes until webhook has recorded it, so that a webhook service
+	// that is away delays outcomes and nothing else.
+	Outcomes = queue(limits(OutcomesStream, "what came of pushes, on its way to webhook", outcomeSubject, 7*day, 256<<20))
+
 	// DeadLetters holds messages that Consume gave up on, with the reason in their headers.
 	DeadLetters = limits(DeadLettersStream, "messages that could not be handled", AllDeadLetters, 90*day, 256<<20)
 )

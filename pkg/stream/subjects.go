@@ -15,6 +15,7 @@ const (
 	EventsStream      = "DEVPILOT_EVENTS"
 	LogsStream        = "DEVPILOT_LOGS"
 	DeadLettersStream = "DEVPILOT_DEAD_LETTERS"
+	OutcomesStream    = "DEVPILOT_OUTCOMES"
 )
 
 const (
@@ -24,6 +25,8 @@ const (
 	eventPrefix  = "devpilot.event.v1"
 	logPrefix    = "devpilot.log.v1"
 	deadPrefix   = "devpilot.dead.v1"
+
+	outcomeSubject = "devpilot.outcome.v1"
 )
 
 // Filters that match every subject of their kind.
@@ -87,6 +90,9 @@ func split(subject, prefix string, n int) ([]string, error) {
 
 // InboxSubject is where webhook stores verified deliveries.
 func InboxSubject() string { return inboxSubject }
+
+// OutcomeSubject is where the deployer stores what came of pushes until webhook has recorded it.
+func OutcomeSubject() string { return outcomeSubject }
 
 // PushSubject is devpilot.push.v1.<workspace>.<repository>.
 func PushSubject(workspace, repository string) (string, error) {
