@@ -146,6 +146,34 @@ func TestCallerToken_isReusedFor30Seconds(t *testing.T) {
 	}
 }
 
+func TestCallerToken_goodOnesAreRememberedOnlyWhileTheyLive(t *testing.T) {
+	w := newWorld(t)
+	v := w.verifier("auth")
+	token := w.caller(t, "repo", "auth")
+	for range 3 {
+		if got, err := v.Caller(token); err != nil || got != "repo" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if _, err := v.Caller(token + "x"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("one that only begins like a good one: %v", err)
+	}
+	w.clock.t = start.Add(66 * time.Second)
+	if _, err := v.Caller(token); !errors.Is(err, ErrExpired) {
+		t.Errorf("after its life: %v", err)
+	}
+	w.clock.t = start
+	for i := range maxCallers + 10 {
+		v.remember(fmt.Sprint(i), verifiedCaller{})
+	}
+	if len(v.callers) > maxCallers {
+		t.Errorf("%d tokens are remembered", len(v.callers))
+	}
+	if got, err := v.Caller(token); err != nil || got != "repo" {
+		t.Errorf("forgotten and not verified again: %q, %v", got, err)
+	}
+}
+
 func TestTokens_live60SecondsAndALeeway(t *testing.T) {
 	w := newWorld(t)
 	user, caller := w.user(t, jane), w.caller(t, "repo", "auth")

@@ -138,11 +138,24 @@ type Verifier struct {
 	service string
 	keys    *Keys
 	now     func() time.Time
+
+	// callers holds caller tokens that were found good, since each is sent with every call for
+	// 30 s: a few per calling process are alive at a time.
+	mu      sync.Mutex
+	callers map[string]verifiedCaller // by token
 }
+
+type verifiedCaller struct {
+	name  string
+	until time.Time // its expiry, without leeway
+}
+
+// maxCallers bounds the memory of good tokens; beyond it they are forgotten and verified again.
+const maxCallers = 1024
 
 // NewVerifier makes a verifier for the service that receives the calls.
 func NewVerifier(keys *Keys, service string) *Verifier {
-	return &Verifier{service: service, keys: keys, now: time.Now}
+	return &Verifier{service: service, keys: keys, now: time.Now, callers: map[string]verifiedCaller{}}
 }
 
 // User verifies a user token: signed by the gateway's key, for this product, not expired. Errors
@@ -169,11 +182,31 @@ func (v *Verifier) User(token string) (Identity, error) {
 // Caller verifies a caller token: signed by the key of the service it names, meant for this
 // service, not expired; it returns the caller's name. Errors wrap ErrInvalid.
 func (v *Verifier) Caller(token string) (string, error) {
+	if name, ok := v.recall(token); ok {
+		return name, nil
+	}
 	var c jwt.RegisteredClaims
 	if err := v.parse(token, callerType, v.service, &c, func() string { return c.Issuer }); err != nil {
 		return "", err
 	}
+	v.remember(token, verifiedCaller{name: c.Issuer, until: c.ExpiresAt.Time})
 	return c.Issuer, nil
+}
+
+func (v *Verifier) recall(token string) (string, bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	c, ok := v.callers[token]
+	return c.name, ok && v.now().Before(c.until)
+}
+
+func (v *Verifier) remember(token string, c verifiedCaller) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.callers) >= maxCallers {
+		clear(v.callers)
+	}
+	v.callers[token] = c
 }
 
 // parse checks everything that the two kinds share. issuer is asked after the claims were read and

@@ -95,26 +95,28 @@ func (r *Readiness) Ready(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Watch calls report with the readiness, at once and then whenever it changed, looking every
-// interval, until ctx is done; then it reports not ready and returns.
+// Watch calls report with the readiness, at once and then whenever it changed, until ctx is done;
+// then it reports not ready and returns. It looks every interval, and ten times as often while not
+// ready.
 func (r *Readiness) Watch(ctx context.Context, interval time.Duration, report func(err error)) {
 	last, first := false, true
-	look := func() {
+	for {
 		err := r.Ready(ctx)
-		if ready := err == nil; first || ready != last {
+		if ready := err == nil; ctx.Err() == nil && (first || ready != last) {
 			report(err)
 			last, first = ready, false
 		}
-	}
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for look(); ; {
+		pause := interval
+		if err != nil {
+			pause = interval / 10
+		}
+		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			report(ErrDraining)
 			return
-		case <-ticker.C:
-			look()
+		case <-timer.C:
 		}
 	}
 }

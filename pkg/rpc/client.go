@@ -29,6 +29,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // DefaultTimeout is the deadline of a unary call whose context has none.
@@ -42,7 +43,7 @@ type ClientConfig struct {
 	// empty where Dialer is set.
 	Target string
 	Keys   *identity.Keys // holds the private key of Service
-	Logger *slog.Logger
+	Logger *slog.Logger   // gets a line per call at debug level; nil: none
 
 	Registerer     prometheus.Registerer // nil: metrics are not exported
 	TracerProvider trace.TracerProvider  // nil: no traces
@@ -82,7 +83,10 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{signer: signer, target: cfg.TargetService, timeout: cfg.Timeout, metrics: metrics}
+	c := &client{signer: signer, target: cfg.TargetService, timeout: cfg.Timeout, metrics: metrics, logger: logs.Discard()}
+	if cfg.Logger != nil {
+		c.logger = slog.New(logs.Handler(cfg.Logger.Handler()))
+	}
 	if c.timeout == 0 {
 		c.timeout = DefaultTimeout
 	}
@@ -133,6 +137,15 @@ type client struct {
 	target  string
 	timeout time.Duration
 	metrics *clientMetrics
+	logger  *slog.Logger
+}
+
+// observe counts a call. The error is logged by whoever handles it.
+func (c *client) observe(ctx context.Context, method string, err error, took time.Duration) {
+	code := status.Code(err)
+	c.metrics.observe(method, code, took)
+	c.logger.LogAttrs(ctx, slog.LevelDebug, "rpc called",
+		slog.String(logs.KeyRPCMethod, method), slog.String(logs.KeyRPCCode, code.String()), logs.Duration(took))
 }
 
 // outgoing puts our metadata on a call. What came in under the same names is overwritten: behind
@@ -171,18 +184,19 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	if err == nil {
 		err = invoker(out, method, req, reply, cc, opts...)
 	}
-	c.metrics.observe(method, status.Code(err), time.Since(start))
+	c.observe(ctx, method, err, time.Since(start))
 	return c.mapError(ctx, err)
 }
 
 func (c *client) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	start := time.Now()
 	out, err := c.outgoing(ctx)
 	if err != nil {
 		return nil, c.mapError(ctx, err)
 	}
 	s, err := streamer(out, desc, cc, method, opts...)
+	c.observe(ctx, method, err, time.Since(start)) // of a stream: the time to open it
 	if err != nil {
-		c.metrics.observe(method, status.Code(err), 0)
 		return nil, c.mapError(ctx, err)
 	}
 	return &clientStream{ClientStream: s, client: c}, nil

@@ -11,6 +11,17 @@
 // the file that <NAME>_FILE names and never from the command line, an unknown flag or DEVPILOT_
 // variable is an error that suggests the nearest known one.
 //
+// A whole cmd/auth/main.go:
+//
+//	func main() {
+//		servicemain.Main(servicemain.Spec[config]{
+//			Name: "auth", Description: "Owns the Bitbucket connections and their tokens.",
+//			GRPCListen: ":7001", OpsListen: ":7101", Policy: auth.Policy, Build: build,
+//		})
+//	}
+//
+// where build makes auth.New's Deps out of the [Env].
+//
 // Depends on kong, nats.go, go-redis, cenkalti/backoff, and on pkg/lifecycle, logs, ops, rpc,
 // identity, seal, stream and redisx.
 package servicemain

@@ -1,6 +1,7 @@
 package servicemain
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
@@ -37,6 +40,8 @@ type program struct {
 	grpc                   GRPCListenFlags
 	env                    *Env
 	build                  func(context.Context) (Service, error)
+
+	natsStopping atomic.Bool
 
 	registry   *prometheus.Registry
 	readiness  ops.Readiness
@@ -74,7 +79,7 @@ func (m *program) run(ctx context.Context) error {
 			m.env.Logger.Info("serving ops", slog.String(logs.KeyAddr, m.opsListener.Addr().String()), slog.String(logs.KeyVersion, m.env.Version))
 			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry), m.env.Logger)
 		}},
-		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Ready: m.natsReady, Stop: m.stopNATS},
+		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS},
 		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
 		{Name: "neighbours", Stop: m.env.closeConns},
 		{Name: m.name, Start: m.startService, Run: m.runService, Ready: m.serviceReady, StopTimeout: 30 * time.Second},
@@ -147,7 +152,23 @@ func (m *program) natsReady(context.Context) error {
 	return nil
 }
 
+// watchNATS ends the process when the connection is given up for good, which NATS does when it
+// refuses our credentials: a new start reads the settings again.
+func (m *program) watchNATS(ctx context.Context) error {
+	closed := m.env.NC.StatusChanged(nats.CLOSED)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-closed:
+	}
+	if m.natsStopping.Load() {
+		return nil
+	}
+	return fmt.Errorf("the connection was closed for good: %w", cmp.Or(m.env.NC.LastError(), nats.ErrConnectionClosed))
+}
+
 func (m *program) stopNATS(ctx context.Context) error {
+	m.natsStopping.Store(true)
 	defer m.env.NC.Close()
 	if !m.env.NC.IsConnected() {
 		return nil
@@ -227,13 +248,20 @@ func (m *program) drain(context.Context) error {
 	return nil
 }
 
+// watchHealth copies readiness to gRPC health and into the log.
 func (m *program) watchHealth(ctx context.Context) error {
+	wasReady := false
 	m.readiness.Watch(ctx, healthInterval, func(err error) {
 		rpc.SetServing(m.health, err == nil)
-		if err == nil {
+		switch {
+		case err == nil:
 			m.env.Logger.Info("ready")
-		} else if !errors.Is(err, ops.ErrDraining) {
-			m.env.Logger.Warn("not ready", logs.Err(err))
+			wasReady = true
+		case errors.Is(err, ops.ErrDraining):
+		case wasReady:
+			m.env.Logger.Warn("not ready any more", logs.Err(err))
+		default:
+			m.env.Logger.Info("not ready yet", logs.Err(err))
 		}
 	})
 	return nil

@@ -83,8 +83,8 @@ type Env struct {
 	conns     []*grpc.ClientConn
 }
 
-// Dial connects to a neighbour named in Spec.Calls. The connection is closed at shutdown, after the
-// service.
+// Dial connects to a neighbour named in Spec.Calls, while the service is built. The connection is
+// closed at shutdown, after the service.
 func (e *Env) Dial(target string) (*grpc.ClientConn, error) {
 	address, ok := e.addresses[target]
 	if !ok {
@@ -196,6 +196,9 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 		return nil, err
 	}
 	m.env.Logger = m.env.Logger.With(slog.String(logs.KeyService, spec.Name))
+	if p.adoptLogs {
+		AdoptLogs(m.env.Logger)
+	}
 	return m, nil
 }
 

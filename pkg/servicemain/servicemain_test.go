@@ -7,19 +7,24 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
@@ -315,6 +320,45 @@ func TestRun_waitsForNATSAndDoesWithoutRedis(t *testing.T) {
 	cancel()
 	if code := <-exit; code != 0 {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestRun_aConnectionClosedForGoodEndsTheProcess(t *testing.T) {
+	i := install(t)
+	built := make(chan *probe, 1)
+	exit := make(chan int, 1)
+	go func() { exit <- servicemain.Run(t.Context(), spec(built), i.process()) }()
+	p := <-built
+	awaitReady(t, i.address("ops"))
+	p.env.NC.Close() // as the library does when the server refuses our credentials
+	if code := <-exit; code != 1 || !strings.Contains(i.stderr.String(), "nats: the connection was closed for good") {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestAdoptLogs_takesWhatLibrariesWrite(t *testing.T) {
+	before := slog.Default()
+	t.Cleanup(func() {
+		slog.SetDefault(before)
+		log.SetOutput(os.Stderr)
+	})
+	var out syncBuffer
+	logger, err := logs.New(&out, logs.FormatJSON, "debug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	servicemain.AdoptLogs(logger)
+	log.Print("from package log")
+	otel.Handle(errors.New("from tracing"))
+	for line := range strings.Lines(out.String()) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not JSON: %s", line)
+		}
+	}
+	for _, want := range []string{"from package log", "from tracing"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is lost", want)
+		}
 	}
 }
 

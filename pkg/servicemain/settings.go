@@ -24,11 +24,13 @@ type Process struct {
 	Environ []string // "NAME=value", as os.Environ
 	Stdout  io.Writer
 	Stderr  io.Writer
+
+	adoptLogs bool // the process is ours: libraries that log by themselves do it through our logger
 }
 
 // OSProcess is the real one.
 func OSProcess() Process {
-	return Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr}
+	return Process{Args: os.Args[1:], Environ: os.Environ(), Stdout: os.Stdout, Stderr: os.Stderr, adoptLogs: true}
 }
 
 // Settings says what Parse reads.
