@@ -128,8 +128,11 @@ func (c *Catalog) current(ctx context.Context, conn *account.Connection) remembe
 		since = have.snapshot.FetchTime
 	}
 	if newer, ok := c.store.Newer(ctx, conn.Workspace, conn.ID, since); ok {
-		c.memory.put(conn.Workspace, newer)
+		c.memory.put(conn.Workspace, newer, false)
 		return c.memory.get(conn.Workspace, conn.ID)
+	}
+	if have.unsaved && c.store.Save(ctx, conn.Workspace, have.snapshot) == nil { // it was away, and is back
+		c.memory.saved(conn.Workspace, have.snapshot)
 	}
 	return have
 }
@@ -253,6 +256,7 @@ func (c *Catalog) runFetch(ctx context.Context, conn *account.Connection, w *wal
 		s, ok := c.store.Newer(ctx, conn.Workspace, conn.ID, plan.notBefore.Add(-time.Nanosecond))
 		return s, ok
 	}
+	unsaved := false
 	s, err := c.store.Once(ctx, conn.Workspace, cached, func(ctx context.Context) (*Snapshot, error) {
 		w.began = c.now()
 		s, err := w.run(ctx)
@@ -261,7 +265,8 @@ func (c *Catalog) runFetch(ctx context.Context, conn *account.Connection, w *wal
 			return nil, err
 		}
 		if err := c.store.Save(ctx, conn.Workspace, s); err != nil {
-			c.log.DebugContext(ctx, "snapshot stays in memory only", logs.Err(err))
+			unsaved = true
+			c.log.DebugContext(ctx, "snapshot stays in memory for now", logs.Err(err))
 		}
 		return s, nil
 	})
@@ -269,7 +274,7 @@ func (c *Catalog) runFetch(ctx context.Context, conn *account.Connection, w *wal
 		c.noteFailure(conn, w.previous, err)
 		return nil, err
 	}
-	c.memory.put(conn.Workspace, s)
+	c.memory.put(conn.Workspace, s, unsaved)
 	return s, nil
 }
 

@@ -27,6 +27,8 @@ type remembered struct {
 	// failure says why the last renewal came to nothing, and retryAt when the next may be tried.
 	failure *Failure
 	retryAt time.Time
+	// unsaved is set while the store could not take the snapshot.
+	unsaved bool
 }
 
 func newMemory(limit int) *memory {
@@ -51,7 +53,7 @@ func (m *memory) get(workspace, connection string) remembered {
 
 // put remembers a snapshot unless a newer one of the same connection is there, and forgets what was
 // not used for longest. A snapshot is remembered at least until the next one, whatever its size.
-func (m *memory) put(workspace string, s *Snapshot) {
+func (m *memory) put(workspace string, s *Snapshot, unsaved bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if el, ok := m.by[workspace]; ok {
@@ -61,7 +63,7 @@ func (m *memory) put(workspace string, s *Snapshot) {
 		}
 		m.removeLocked(el)
 	}
-	m.by[workspace] = m.order.PushFront(&remembered{workspace: workspace, snapshot: s})
+	m.by[workspace] = m.order.PushFront(&remembered{workspace: workspace, snapshot: s, unsaved: unsaved})
 	m.size += weight(s)
 	for m.size > m.limit && m.order.Len() > 1 {
 		m.removeLocked(m.order.Back())
@@ -75,6 +77,17 @@ func (m *memory) failed(workspace, connection string, f Failure, retryAt time.Ti
 	if el, ok := m.by[workspace]; ok {
 		if r := el.Value.(*remembered); r.snapshot.Connection == connection {
 			r.failure, r.retryAt = &f, retryAt
+		}
+	}
+}
+
+// saved notes that the store has the snapshot after all.
+func (m *memory) saved(workspace string, s *Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if el, ok := m.by[workspace]; ok {
+		if r := el.Value.(*remembered); r.snapshot == s {
+			r.unsaved = false
 		}
 	}
 }
