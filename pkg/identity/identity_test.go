@@ -177,7 +177,6 @@ func TestCallerToken_goodOnesAreRememberedOnlyWhileTheyLive(t *testing.T) {
 func TestTokens_live60SecondsAndALeeway(t *testing.T) {
 	w := newWorld(t)
 	user, caller := w.user(t, jane), w.caller(t, "repo", "auth")
-	v := w.verifier("auth")
 	for _, tc := range []struct {
 		after   time.Duration
 		ok      bool
@@ -190,6 +189,7 @@ func TestTokens_live60SecondsAndALeeway(t *testing.T) {
 		{66 * time.Second, false, true},
 	} {
 		w.clock.t = start.Add(tc.after)
+		v := w.verifier("auth")
 		_, uerr := v.User(user)
 		_, cerr := v.Caller(caller)
 		for _, err := range []error{uerr, cerr} {
