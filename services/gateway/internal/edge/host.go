@@ -18,13 +18,13 @@ type Hosts struct {
 	local bool     // loopback names are fine
 }
 
-// NewHosts allows the public URL's host, the address we listen on, and loopback names where that
-// address is a loopback one.
+// NewHosts allows the public URL's host, the address we listen on, and loopback names where one of
+// these is a loopback one.
 func NewHosts(public *url.URL, listen string) Hosts {
-	h := Hosts{known: []string{normalHost(public.Host)}}
+	h := Hosts{known: []string{normalHost(public.Host)}, local: Loopback(public.Hostname())}
 	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
 		h.known = append(h.known, normalHost(listen))
-		h.local = loopback(host)
+		h.local = h.local || Loopback(host)
 	}
 	return h
 }
@@ -40,11 +40,11 @@ func (h Hosts) allow(host string) bool {
 	if err != nil {
 		name = normal
 	}
-	return h.local && loopback(name)
+	return h.local && Loopback(name)
 }
 
-// loopback says whether a name or address can only be this machine (RFC 6761 section 6.3).
-func loopback(host string) bool {
+// Loopback says whether a name or address can only be this machine (RFC 6761 section 6.3).
+func Loopback(host string) bool {
 	host = strings.Trim(host, "[]")
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a.IsLoopback()

@@ -1,0 +1,176 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/edge"
+	"devpilot.io/bitbucket/services/gateway/internal/events"
+	"devpilot.io/bitbucket/services/gateway/internal/logstream"
+	"devpilot.io/bitbucket/services/gateway/internal/oauthpages"
+	"devpilot.io/bitbucket/services/gateway/internal/openapi"
+	"devpilot.io/bitbucket/services/gateway/internal/pages"
+	"devpilot.io/bitbucket/services/gateway/internal/rest"
+	"devpilot.io/bitbucket/services/gateway/internal/server"
+	"devpilot.io/bitbucket/services/gateway/internal/session"
+)
+
+// assemble builds the parts that serve requests, from the inside out.
+func (s *Service) assemble(w web, d Deps) error {
+	secure := w.public.Scheme == "https"
+	signer, err := identity.NewSigner(d.Keys, identity.Gateway)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	codec, err := pagetoken.New(d.Keyset)
+	if err != nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	sessions := session.NewManager(session.Config{
+		Keyset: d.Keyset, Epochs: s.tenants, Ended: s.short, Idle: s.cfg.SessionIdle, Life: s.cfg.SessionLife, Now: d.Now,
+	})
+	cookies := session.Cookies{Secure: secure}
+	callers := &caller.Authenticator{
+		AdminToken: s.cfg.AdminToken, Cookies: cookies, Sessions: sessions, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
+	}
+	s.streams.Callers = callers
+	s.server = server.New(server.Config{
+		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Pages: codec,
+		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
+		Info: &gatewayv1.Info{
+			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
+			BitbucketSiteUrl: s.cfg.BitbucketSiteURL, WebhooksReachable: webhooksReachable(w.public, s.cfg.BitbucketSiteURL),
+		},
+		PublicURL: s.cfg.PublicURL, Now: d.Now,
+	})
+	if err := s.serveOwn(d); err != nil {
+		return err
+	}
+	conn := func(c grpc.ClientConnInterface) rest.Conn {
+		return rest.Conn{ClientConnInterface: c, Recorder: s.recorder, Now: d.Now}
+	}
+	renew := func(rw http.ResponseWriter, c caller.Caller) {
+		if value, expire, err := sessions.Seal(c.Session); err == nil { // else the old cookie serves on
+			cookies.Set(rw, value, expire, d.Now())
+		}
+	}
+	deployer := deployerv1.NewDeployerServiceClient(conn(d.Deployer))
+	api, err := rest.New(rest.Config{
+		Callers: callers, Cookies: cookies, Renew: renew, Now: d.Now, Timeout: s.cfg.Timeout,
+		Auth: conn(d.Auth), Repo: conn(d.Repo), Webhook: conn(d.Webhook), Deployer: conn(d.Deployer), Gateway: conn(s.own),
+		Events: (&events.Handler{Hub: s.hub, Streams: s.streams}).Serve,
+		Log:    (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
+	})
+	if err != nil {
+		return err
+	}
+	html, err := pages.New()
+	if err != nil {
+		return err
+	}
+	site := &site{
+		ready: s.ready.Load, api: api,
+		pages: &pages.Handler{
+			Pages: html, Callers: callers, Tenants: s.tenants, Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer,
+			Renew: renew, Emulator: s.cfg.Emulator,
+		},
+		oauth: &oauthpages.Handler{Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Callers: callers, Pages: html, Secure: secure},
+	}
+	s.handler, err = edge.Wrap(edge.Config{
+		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider,
+		Hosts: w.hosts, Origins: w.origins, Proxies: w.proxies, Now: d.Now,
+	}, site)
+	return err
+}
+
+// serveOwn makes our own gRPC server and a connection to it: the same interceptors, deadlines and
+// identities as between services.
+func (s *Service) serveOwn(d Deps) (err error) {
+	s.grpc, err = rpc.NewServer(rpc.ServerConfig{
+		Service: identity.Gateway, Keys: d.Keys, Policy: Policy, Logger: d.Logger,
+		Registerer: d.Registerer, TracerProvider: d.TracerProvider,
+	})
+	if err != nil {
+		return err
+	}
+	s.server.Register(s.grpc)
+	if err := rpc.CheckPolicy(s.grpc, Policy); err != nil {
+		return err
+	}
+	s.own, err = rpc.Dial(rpc.ClientConfig{
+		Service: identity.Gateway, TargetService: identity.Gateway, Keys: d.Keys, Logger: d.Logger,
+		Registerer: d.Registerer, TracerProvider: d.TracerProvider,
+		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return s.listener.DialContext(ctx) },
+	})
+	return err
+}
+
+// site sends a path to what serves it.
+type site struct {
+	ready func() bool
+	api   http.Handler
+	pages *pages.Handler
+	oauth *oauthpages.Handler
+}
+
+// ServeHTTP implements http.Handler.
+func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == openapi.Path {
+		readOnly(w, r, openapi.Serve)
+		return
+	}
+	if !s.ready() {
+		edge.Of(r.Context()).Route = "starting"
+		edge.Fail(w, r, apierr.New(apierr.ReasonServiceUnavailable, "Devpilot is starting or stopping. Try again in a moment.", apierr.WithRetryAfter(time.Second)))
+		return
+	}
+	switch r.URL.Path {
+	case "/":
+		readOnly(w, r, s.pages.ServeHome)
+	case "/sign-in":
+		readOnly(w, r, s.pages.ServeSignIn)
+	case oauthpages.StartPath:
+		readOnly(w, r, s.oauth.ServeStart)
+	case oauthpages.CallbackPath:
+		readOnly(w, r, s.oauth.ServeCallback)
+	default:
+		if strings.HasPrefix(r.URL.Path, "/v1/") {
+			s.api.ServeHTTP(w, r)
+			return
+		}
+		rest.NotFound(w, r)
+	}
+}
+
+// readOnly refuses methods that a page does not have. A HEAD must not spend a code: it is answered
+// without the page.
+func readOnly(w http.ResponseWriter, r *http.Request, page http.HandlerFunc) {
+	switch {
+	case r.Method == http.MethodGet:
+		page(w, r)
+	case r.Method == http.MethodHead && r.URL.Path == openapi.Path:
+		page(w, r)
+	case r.Method == http.MethodHead:
+		edge.Of(r.Context()).Route = "page"
+		w.WriteHeader(http.StatusOK)
+	default:
+		edge.Of(r.Context()).Route = "method not allowed"
+		w.Header().Set("Allow", "GET, HEAD")
+		edge.Fail(w, r, apierr.New(apierr.ReasonMethodNotAllowed, "This address does not take the method. It takes: GET, HEAD."))
+	}
+}

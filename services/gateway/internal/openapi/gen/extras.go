@@ -1,0 +1,264 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
+)
+
+// finish turns the merged documents into the one that is served.
+func finish(doc object) error {
+	inputs(doc)
+	if err := outputsOfProtos(doc); err != nil {
+		return err
+	}
+	if err := shorten(doc); err != nil {
+		return err
+	}
+	if err := operations(doc); err != nil {
+		return err
+	}
+	spell(doc)
+	streams(doc)
+	pages(doc)
+	components := at(doc, "components")
+	problems(at(doc, "components", "schemas"))
+	components["responses"] = object{"Problem": object{
+		"description": "What went wrong, for people and programs (RFC 9457).",
+		"headers": object{
+			"X-Request-Id": object{"$ref": "#/components/headers/RequestId"},
+			"Retry-After":  object{"description": "Seconds after which a repeat can help.", "schema": object{"type": "integer"}},
+		},
+		"content": object{"application/problem+json": object{"schema": object{"$ref": refPrefix + "Problem"}}},
+	}}
+	components["headers"] = object{
+		"RequestId": object{"description": "The id of the request, also in the logs.", "schema": object{"type": "string"}},
+		"ETag":      object{"description": "Changes with the content of the answer.", "schema": object{"type": "string"}},
+	}
+	components["parameters"] = object{
+		"IfNoneMatch": header("If-None-Match", "Answer 304 when the answer would be the one with this ETag."),
+		"IfMatch":     header("If-Match", "Do it only if the resource still has this etag; the same as the field etag."),
+		"LastEventId": header("Last-Event-ID", "Go on after this event."),
+	}
+	components["securitySchemes"] = object{
+		"session": object{"type": "apiKey", "in": "cookie", "name": "devpilot_session",
+			"description": "A browser session, begun by POST /v1/session. Where Devpilot is served over https the cookie is called __Host-devpilot_session. Requests that change something must come from Devpilot's own pages or from an allowed origin."},
+		"bearer": object{"type": "http", "scheme": "bearer", "description": "An API key, or the admin token."},
+	}
+	doc["openapi"] = "3.1.0"
+	doc["jsonSchemaDialect"] = "https://spec.openapis.org/oas/3.1/dialect/base"
+	doc["info"] = object{"title": "Devpilot API", "version": "v1", "description": description}
+	doc["servers"] = []any{object{"url": "/"}}
+	doc["security"] = []any{object{"session": []any{}}, object{"bearer": []any{}}}
+	doc["tags"] = tagList()
+	return nil
+}
+
+const description = `Deploys code from Bitbucket: connect it, choose a repository and a branch, push.
+
+* Names are lowerCamelCase, times RFC 3339 in UTC. What is absent is not there; there are no nulls. Lists are always there.
+* More words may come for every enum, more fields for every answer and more reasons for problems: accept unknown ones.
+* Lists have pages: pass nextPageToken as pageToken and keep the filters. A filtered page may be short and still have a token.
+* An etag, as a field or as If-Match, makes a change happen only if the resource is unchanged. A requestId makes a repeat harmless for 24 hours.
+* Every failure is a Problem. 401 means that your own credentials are missing or dead, and nothing else; trouble with Bitbucket is 409, 429 or 503.`
+
+func header(name, text string) object {
+	return object{"name": name, "in": "header", "description": text, "schema": object{"type": "string"}}
+}
+
+func tagList() []any {
+	names := slices.Sorted(maps.Values(tags))
+	names = append(names, "Live", "Browser", "Bitbucket")
+	var out []any
+	for _, n := range names {
+		out = append(out, object{"name": n})
+	}
+	return out
+}
+
+// outputsOfProtos applies outputs to the schemas that come from protos, not to those of inputs.
+func outputsOfProtos(doc object) error {
+	protos := object{}
+	for name, s := range at(doc, "components", "schemas") {
+		if !strings.HasSuffix(name, "Input") && !strings.HasSuffix(name, "Patch") {
+			protos[name] = s
+		}
+	}
+	return outputs(protos)
+}
+
+// problems adds the schema of a problem and the table of reasons.
+func problems(schemas object) {
+	var words, table []any
+	var text strings.Builder
+	text.WriteString("What went wrong, for programs. More may come.\n\n| reason | status | repeat | what to do |\n| --- | --- | --- | --- |\n")
+	for _, row := range apierr.Table() {
+		words = append(words, string(row.Reason))
+		table = append(table, object{
+			"reason": string(row.Reason), "status": row.HTTPStatus, "grpcCode": row.Code.String(),
+			"retry": string(row.Retry), "title": row.Title, "remedy": row.Remedy,
+		})
+		fmt.Fprintf(&text, "| `%s` | %d | %s | %s |\n", row.Reason, row.HTTPStatus, row.Retry, row.Remedy)
+	}
+	schemas["Reason"] = object{
+		"description": text.String(), "x-reasons": table,
+		"anyOf": []any{object{"type": "string", "enum": words}, object{"type": "string"}},
+	}
+	str := func(d string) object { return object{"type": "string", "description": d} }
+	schemas["Problem"] = object{
+		"type": "object", "description": "What went wrong (RFC 9457).",
+		"required": []any{"type", "title", "status", "detail", "reason", "fields", "requestId"},
+		"properties": object{
+			"type":   str("Identifies the reason; for comparing, not for following."),
+			"title":  str("The same for every problem of the kind."),
+			"status": object{"type": "integer", "description": "The HTTP status."},
+			"detail": str("A sentence for people, with what to do next."),
+			"reason": object{"$ref": refPrefix + "Reason"},
+			"fields": object{"type": "array", "description": "What is wrong in the request; empty when it is meant as a whole.", "items": object{
+				"type": "object", "required": []any{"name", "message"},
+				"properties": object{"name": str("The field, with dots between levels."), "message": str("What is wrong with it.")},
+			}},
+			"retryAfterSeconds": object{"type": "integer", "description": "When a repeat can help; absent when no time is known."},
+			"requestId":         str("The id of the request."),
+			"details":           object{"type": "object", "additionalProperties": object{"type": "string"}, "description": "Further facts for programs, by reason."},
+		},
+	}
+}
+
+// streams adds the two routes that do not come from the protos.
+func streams(doc object) {
+	schemas := at(doc, "components", "schemas")
+	schemas["LogRecord"] = schemaOf((&deployerv1.LogRecord{}).ProtoReflect().Descriptor())
+	schemas["LogRecordStream"] = enumOf(deployerv1.LogRecord_STDOUT.Descriptor())
+	schemas["LogEnd"] = schemaOf((&deployerv1.LogEnd{}).ProtoReflect().Descriptor())
+	wrapped := func(name string, inner object) object {
+		return object{"type": "object", "required": []any{name}, "properties": object{name: inner}}
+	}
+	schemas["LogLine"] = object{
+		"description": "One line of a log as NDJSON. A log that ended ends with end; one that was cut does not, or ends with error.",
+		"oneOf": []any{
+			object{"$ref": refPrefix + "LogRecord"},
+			wrapped("heartbeat", object{"type": "object", "required": []any{"time"}, "properties": object{"time": object{"type": "string", "format": "date-time"}}}),
+			wrapped("end", object{"$ref": refPrefix + "LogEnd"}),
+			wrapped("error", object{"$ref": refPrefix + "Problem"}),
+		},
+	}
+	schemas["Change"] = object{
+		"type": "object", "description": "Something changed: look again.",
+		"required": []any{"kind", "id", "service", "deleted", "time"},
+		"properties": object{
+			"kind":    object{"type": "string", "description": "What changed: integration, repositories, app, deployment, webhook, delivery, workspace. More may come."},
+			"id":      object{"type": "string", "description": "Its id within the workspace, such as web or web/12."},
+			"service": object{"type": "string", "description": "The owner of it."},
+			"deleted": object{"type": "boolean", "description": "Whether it is gone."},
+			"time":    object{"type": "string", "format": "date-time"},
+		},
+	}
+	text := func(d string) object { return object{"type": "string", "description": d} }
+	paths := at(doc, "paths")
+	paths[routes.EventsTemplate] = object{"get": object{
+		"tags": []any{"Live"}, "operationId": "streamEvents", "summary": "Streams what changes in the workspace",
+		"description": "Server-sent events. Event `change` has a Change as data and its place as id. `ready` says that from here on it is live; `reset` that you missed something and should load everything again; `end` that your session or membership ended. A stream that ends otherwise is to be opened again, with Last-Event-ID, as browsers do by themselves.",
+		"x-role":      "MEMBER",
+		"parameters": []any{
+			pathParameter("workspace"), object{"$ref": "#/components/parameters/LastEventId"},
+			query("lastEventId", "The same as Last-Event-ID, for the first request of a page.", object{"type": "string"}),
+		},
+		"responses": object{
+			"200":     object{"description": "The stream.", "content": object{"text/event-stream": object{"schema": text("See Change.")}}},
+			"default": object{"$ref": "#/components/responses/Problem"},
+		},
+	}}
+	paths[routes.LogTemplate] = object{"get": object{
+		"tags": []any{"Live"}, "operationId": "readLog", "summary": "Reads or follows a deployment's log",
+		"description": "NDJSON unless Accept or format say otherwise: each line is a LogLine. As server-sent events, the id of a `record` is its line, by which a client resumes; `end` and `problem` end the stream. Plain text ends with a line that begins with `-- end:` or `-- cut:`.",
+		"x-role":      "MEMBER",
+		"parameters": []any{
+			pathParameter("workspace"), pathParameter("app"),
+			object{"name": "number", "in": "path", "required": true, "schema": object{"type": "integer", "format": "int32"}},
+			query("after", "Only lines after this one.", object{"type": "integer", "format": "int32", "minimum": 0}),
+			query("tail", "Only the last so many lines.", object{"type": "integer", "format": "int32", "minimum": 0}),
+			query("follow", "Stay until the deployment ends.", object{"type": "boolean"}),
+			query("format", "Instead of Accept.", object{"type": "string", "enum": []any{"ndjson", "sse", "text"}}),
+			object{"$ref": "#/components/parameters/LastEventId"},
+		},
+		"responses": object{
+			"200": object{"description": "The log.", "content": object{
+				"application/x-ndjson": object{"schema": object{"$ref": refPrefix + "LogLine"}},
+				"text/event-stream":    object{"schema": text("See LogLine.")},
+				"text/plain":           object{"schema": text("Time, stage and text.")},
+			}},
+			"default": object{"$ref": "#/components/responses/Problem"},
+		},
+	}}
+}
+
+func pathParameter(name string) object {
+	return object{"name": name, "in": "path", "required": true, "schema": object{"type": "string"}}
+}
+
+func query(name, text string, schema object) object {
+	return object{"name": name, "in": "query", "description": text, "schema": schema}
+}
+
+// pages adds what browsers visit and what Bitbucket calls.
+func pages(doc object) {
+	paths := at(doc, "paths")
+	html := object{"text/html": object{"schema": object{"type": "string"}}}
+	str := object{"type": "string"}
+	session := []any{object{"session": []any{}}}
+	redirect := object{"description": "To the next page.", "headers": object{"Location": object{"schema": str}}}
+	page := func(id, summary, text string, params []any, security []any) object {
+		return object{"get": object{
+			"tags": []any{"Browser"}, "operationId": id, "summary": summary, "description": text, "parameters": params, "security": security,
+			"responses": object{"302": redirect, "303": redirect, "default": object{"description": "A page that says what is wrong.", "content": html}},
+		}}
+	}
+	paths["/oauth/bitbucket/start"] = page("startAuthorization", "Sends the browser to Bitbucket",
+		"Opened in the browser that began the connect; sets a cookie that binds it. Without a session it leads over the sign-in page.",
+		[]any{required(query("handshake", "From connectIntegration.", str))}, session)
+	paths["/oauth/bitbucket/callback"] = page("finishAuthorization", "Where Bitbucket sends the browser back",
+		"Leads to the returnPath of the connect with ?bitbucket=connected, or ?bitbucket=failed&reason=… with a Reason.",
+		[]any{required(query("state", "As sent.", str)), query("code", "The authorization code.", str), query("error", "Instead of a code, such as access_denied.", str), query("error_description", "For people.", str)}, session)
+	paths["/openapi.json"] = object{"get": object{
+		"tags": []any{"Browser"}, "operationId": "getOpenApi", "summary": "This document", "security": []any{},
+		"parameters": []any{object{"$ref": "#/components/parameters/IfNoneMatch"}},
+		"responses": object{
+			"200": object{"description": "The document.", "headers": object{"ETag": object{"$ref": "#/components/headers/ETag"}}, "content": object{"application/json": object{"schema": object{"type": "object"}}}},
+			"304": object{"description": "Unchanged since the answer with that ETag."},
+		},
+	}}
+	answer := func(text string) object {
+		return object{"description": text, "content": object{"application/json": object{"schema": object{
+			"type": "object", "required": []any{"message"},
+			"properties": object{"message": object{"type": "string", "description": "For whoever reads it in Bitbucket's View requests."}},
+		}}}}
+	}
+	paths["/webhooks/bitbucket/{webhook}"] = object{"post": object{
+		"tags": []any{"Bitbucket"}, "operationId": "deliver", "summary": "Takes a delivery of Bitbucket",
+		"description": "For Bitbucket only. The body is signed with the webhook's secret (HMAC-SHA256); nothing else is needed to be believed.",
+		"security":    []any{},
+		"parameters": []any{
+			pathParameter("webhook"),
+			header("X-Hub-Signature", "sha256= and the signature of the raw body, in hexadecimal digits."),
+			header("X-Event-Key", "Such as repo:push."), header("X-Request-UUID", "Of the delivery; the same in its repeats."),
+			header("X-Attempt-Number", "From 1."), header("X-Hook-UUID", "Bitbucket's id of the webhook."),
+		},
+		"requestBody": object{"required": true, "content": object{"application/json": object{"schema": object{"type": "object"}}}},
+		"responses": object{
+			"200": answer("Understood; there is nothing to do."), "202": answer("Stored."), "400": answer("Signed, but not a delivery that can be read."),
+			"401": answer("The signature is missing or wrong."), "404": answer("There is no such webhook."), "413": answer("Larger than any delivery of Bitbucket."),
+			"503": answer("Cannot be stored now; Bitbucket repeats it."),
+		},
+	}}
+}
+
+func required(param object) object {
+	param["required"] = true
+	return param
+}

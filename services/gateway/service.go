@@ -1,0 +1,254 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/test/bufconn"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/events"
+	"devpilot.io/bitbucket/services/gateway/internal/live"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
+	"devpilot.io/bitbucket/services/gateway/internal/server"
+	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+// Policy says who may call the gateway's own RPCs: the gateway itself, for users of the role that
+// design.md section 6 names.
+var Policy = server.Policy(routes.Roles())
+
+// Roles is the RPC × role table of the whole public API: the least role, in the workspace that the
+// request names, by full method. The services' own policies decide; this is what is published.
+func Roles() map[string]identity.Role { return routes.Roles() }
+
+// Deps are the parts around the service.
+type Deps struct {
+	Logger *slog.Logger
+	JS     jetstream.JetStream
+	Keyset *seal.Keyset   // seals session cookies and page tokens; the same in all replicas
+	Keys   *identity.Keys // holds the gateway's private key
+
+	// The connections to the neighbours, made by rpc.Dial as "gateway".
+	Auth, Repo, Webhook, Deployer grpc.ClientConnInterface
+
+	Registerer     prometheus.Registerer // nil: no metrics
+	TracerProvider trace.TracerProvider  // nil: no traces
+	Now            func() time.Time      // nil: time.Now
+}
+
+func (d Deps) missing() error {
+	for name, absent := range map[string]bool{
+		"Logger": d.Logger == nil, "JS": d.JS == nil, "Keyset": d.Keyset == nil, "Keys": d.Keys == nil,
+		"Auth": d.Auth == nil, "Repo": d.Repo == nil, "Webhook": d.Webhook == nil, "Deployer": d.Deployer == nil,
+	} {
+		if absent {
+			return fmt.Errorf("gateway: Deps.%s is missing", name)
+		}
+	}
+	return nil
+}
+
+// Service is one replica of the gateway. Replicas are equal and share nothing but JetStream.
+type Service struct {
+	cfg    Config
+	js     jetstream.JetStream
+	logger *slog.Logger
+
+	tenants  *tenant.Store
+	short    *session.ShortLived
+	activity *activity.Store
+	recorder *activity.Recorder
+	hub      *events.Hub
+	streams  *live.Streams
+	touched  chan string // API keys whose use is to be noted
+
+	// Our own RPCs, served in memory.
+	listener *bufconn.Listener
+	grpc     *grpc.Server
+	own      *grpc.ClientConn
+	server   *server.Server
+
+	handler http.Handler
+	ready   atomic.Bool
+}
+
+// New builds the service. It does no I/O.
+func New(cfg Config, d Deps) (*Service, error) {
+	if err := d.missing(); err != nil {
+		return nil, err
+	}
+	web, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	lost := prometheus.NewCounter(prometheus.CounterOpts{Name: "devpilot_activity_lost_total", Help: "Activity records that could not be stored."})
+	if d.Registerer != nil {
+		if err := d.Registerer.Register(lost); err != nil {
+			return nil, fmt.Errorf("gateway: register metrics: %w", err)
+		}
+	}
+	s := &Service{
+		cfg: cfg, js: d.JS, logger: d.Logger,
+		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Now: d.Now}),
+		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Now),
+		activity: activity.NewStore(d.JS, cfg.Replicas),
+		recorder: activity.NewRecorder(d.Logger, lost),
+		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),
+		streams:  live.NewStreams(cfg.Heartbeat),
+		touched:  make(chan string, 256),
+		listener: bufconn.Listen(1 << 20),
+	}
+	if err := s.assemble(web, d); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Handler serves everything but POST /webhooks/bitbucket/…, which is the webhook service's.
+func (s *Service) Handler() http.Handler { return s.handler }
+
+// NewSignInCode makes a one-time code that signs the local owner in: for a first start. The service
+// must run. The code works once, for five minutes.
+func (s *Service) NewSignInCode(ctx context.Context) (code string, err error) {
+	if !s.ready.Load() {
+		return "", errors.New("gateway: not running yet")
+	}
+	code, _, err = s.server.NewSignInCode(ctx)
+	return code, err
+}
+
+// SignInURL is the page to open with a code from NewSignInCode: the code is in its fragment.
+func (s *Service) SignInURL(code string) string { return server.SignInURL(s.cfg.PublicURL, code) }
+
+// Drain ends the streams, and lets no more begin: a followed log would keep the HTTP server from
+// stopping.
+func (s *Service) Drain() { s.streams.Drain() }
+
+// Ready is nil once requests can be served: the buckets are open, the stream of changes is followed
+// and the store answers.
+func (s *Service) Ready(ctx context.Context) error {
+	if !s.ready.Load() {
+		return errors.New("gateway: the buckets are not open yet")
+	}
+	if err := s.hub.Ready(); err != nil {
+		return err
+	}
+	return s.tenants.Ping(ctx)
+}
+
+// Run opens the buckets, makes the default workspace, and works until ctx is done:
+//
+//  1. our own RPCs, the stream of changes, activity records, uses of keys;
+//  2. ctx done: streams end, what was recorded is stored, our own RPCs end.
+func (s *Service) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := s.open(ctx); err != nil {
+		return errors.Join(err, s.own.Close())
+	}
+	var wg sync.WaitGroup
+	failed := make(chan error, 4)
+	background := func(what string, f func(context.Context) error) {
+		wg.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("gateway: %s: %w", what, err)
+			}
+		})
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.grpc.Serve(s.listener) }()
+	background("follow change events", s.hub.Run)
+	background("note uses of keys", s.noteUses)
+	background("record activity", func(ctx context.Context) error { s.recorder.Run(ctx, s.activity); return nil })
+	background("publish changes of workspaces", s.relay)
+	s.ready.Store(true)
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	}
+	s.streams.Drain()
+	cancel()
+	wg.Wait()
+	s.ready.Store(false)
+	rpc.Stop(s.grpc, 5*time.Second)
+	return errors.Join(err, <-served, s.own.Close())
+}
+
+// open tries until the store is there, or ctx is done, which is its error: in a cluster the services
+// start together.
+func (s *Service) open(ctx context.Context) error {
+	wait := 200 * time.Millisecond
+	for {
+		err := s.openOnce(ctx)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.logger.WarnContext(ctx, "opening the buckets again", logs.Err(err), slog.Int64(logs.KeyRetryIn, wait.Milliseconds()))
+		t := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+		wait = min(2*wait, 5*time.Second)
+	}
+}
+
+func (s *Service) openOnce(ctx context.Context) error {
+	if err := errors.Join(s.tenants.Open(ctx), s.short.Open(ctx), s.activity.Open(ctx)); err != nil {
+		return err
+	}
+	return s.tenants.Ensure(ctx, caller.DefaultWorkspace, "Default", tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel})
+}
+
+// keyUsed notes a use later; it never blocks a request.
+func (s *Service) keyUsed(id string) {
+	select {
+	case s.touched <- id:
+	default: // the next request of the key says it again
+	}
+}
+
+func (s *Service) noteUses(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case id := <-s.touched:
+			if err := s.tenants.TouchKey(ctx, id); err != nil && ctx.Err() == nil {
+				s.logger.WarnContext(ctx, "use of an API key not noted", logs.Err(err))
+			}
+		}
+	}
+}
+
+// relay tells live pages of workspaces that changed.
+func (s *Service) relay(ctx context.Context) error {
+	return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
+		Bucket: tenant.WorkspacesBucket, Service: identity.Gateway, Replicas: s.cfg.Replicas, Logger: s.logger,
+		Describe: func(key string, _ bool) (workspace, kind, id string, ok bool) { return key, "workspace", key, true },
+	})
+}
