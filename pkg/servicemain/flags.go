@@ -58,6 +58,7 @@ type GRPCListenFlags struct {
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
 type StoreFlags struct {
 	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
+	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"1" help:"Replicas of streams and buckets: 1 on a single NATS server, 3 on a cluster."`
 	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
 }
 

@@ -71,6 +71,7 @@ type Env struct {
 	Logger         *slog.Logger
 	NC             *nats.Conn
 	JS             jetstream.JetStream
+	Replicas       int // of streams and buckets that the service makes
 	Redis          redis.UniversalClient
 	Keyset         *seal.Keyset
 	Keys           *identity.Keys
@@ -188,6 +189,7 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	if _, err := Parse(p, s); err != nil {
 		return nil, err
 	}
+	m.env.Replicas = m.base.Replicas
 	for _, name := range spec.Calls {
 		m.env.addresses[name] = n.address(name)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -177,6 +178,29 @@ func TestParse_helpListsSettingsAndTheirVariables(t *testing.T) {
 	for _, part := range []string{"--listen", "$DEVPILOT_LISTEN", "127.0.0.1:8080", "$DEVPILOT_NATS_URL_FILE, never as a flag", "--emulator-scenario"} {
 		if !strings.Contains(flat, part) {
 			t.Errorf("%q is missing in the help:\n%s", part, out)
+		}
+	}
+}
+
+// A group that productFlags does not list would be unknown to the programs that do not embed it.
+func TestFlagGroups_allAreKnownToEveryProgram(t *testing.T) {
+	src, err := os.ReadFile("flags.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(src), "func productFlags()")
+	groups := regexp.MustCompile(`(?m)^type (\w+) struct`).FindAllStringSubmatch(string(src), -1)
+	if !found || len(groups) < 16 {
+		t.Fatalf("flags.go has %d groups", len(groups))
+	}
+	for _, g := range groups {
+		if !regexp.MustCompile(`\b` + g[1] + `\{\}`).MatchString(list) {
+			t.Errorf("productFlags does not list %s", g[1])
+		}
+	}
+	for _, m := range regexp.MustCompile(`name:"([a-z-]+)" env:"([A-Z_]+)"`).FindAllStringSubmatch(string(src), -1) {
+		if "DEVPILOT_"+strings.ToUpper(strings.ReplaceAll(m[1], "-", "_")) != m[2] {
+			t.Errorf("the flag --%s and the variable %s do not match", m[1], m[2])
 		}
 	}
 }
