@@ -129,8 +129,7 @@ func (e *Emulator) putRepository(workspace, slug string, in RepositoryInput) (Re
 
 // storeRepository replaces a repository and the indexes. Callers hold e.mu for writing.
 func (e *Emulator) storeRepository(repo *Repository) error {
-	e.st.repositories[repo.UUID] = repo
-	e.st.index()
+	e.st.put(repo)
 	return e.store.write(change{bucketRepos, repo.UUID, repo})
 }
 
@@ -173,20 +172,7 @@ func (e *Emulator) deleteRepository(fullName string) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	changes := []change{{bucketRepos, repo.UUID, nil}}
-	for _, hook := range e.st.hooksOf(repo.UUID) {
-		delete(e.st.hooks, hook.UUID)
-		changes = append(changes, change{bucketHooks, hook.UUID, nil})
-	}
-	maps.DeleteFunc(e.st.statuses, func(id string, status *BuildStatus) bool {
-		if status.Repository == repo.UUID {
-			changes = append(changes, change{bucketStatuses, id, nil})
-		}
-		return status.Repository == repo.UUID
-	})
-	delete(e.st.repositories, repo.UUID)
-	e.st.index()
-	return e.store.write(changes...)
+	return e.store.write(e.st.forget(repo.UUID)...)
 }
 
 // setPermission gives an account read, write, admin or none on a repository.

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"mime"
 	"net/http"
@@ -148,11 +147,15 @@ func (c *call) authenticate() (response, bool) {
 	return response{}, false
 }
 
-// errTokenInvalid and the two others are answered to the client as they are.
-var (
-	errTokenInvalid    = errors.New(msgTokenInvalid)
-	errTokenExpired    = errors.New(msgTokenExpired)
-	errTokenExpiredOld = errors.New(msgTokenExpiredOld)
+// refusal is an error whose text goes to the client as it is.
+type refusal string
+
+func (r refusal) Error() string { return string(r) }
+
+const (
+	errTokenInvalid    refusal = msgTokenInvalid
+	errTokenExpired    refusal = msgTokenExpired
+	errTokenExpiredOld refusal = msgTokenExpiredOld
 )
 
 // checkToken finds whom an access token stands for.
@@ -206,7 +209,7 @@ func (c *call) decode(into any) (response, bool) {
 
 // internal logs an emulator's own failure and answers 500.
 func (e *Emulator) internal(what string, err error) response {
-	e.opts.Logger.Error(what, "err", err)
+	e.opts.Logger.Error("request failed", "what", what, "err", err)
 	return failure(http.StatusInternalServerError, "Something went wrong")
 }
 

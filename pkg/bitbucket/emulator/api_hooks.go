@@ -244,5 +244,3 @@ func (e *Emulator) renderHook(repo *Repository, hook *Hook) obj {
 		"links":      obj{"self": href(e.hookLink(repo, hook))},
 	}
 }
-
-func containsString(list []string, text string) bool { return slices.Contains(list, text) }

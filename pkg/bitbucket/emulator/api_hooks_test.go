@@ -140,7 +140,7 @@ func TestHooks_validationInBothStyles(t *testing.T) {
 		})
 	}
 	for _, contentType := range []string{"text/plain", "application/json"} {
-		request, err := http.NewRequestWithContext(t.Context(), "POST", f.server.APIURL()+hooksPath, strings.NewReader("{not json"))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.APIURL()+hooksPath, strings.NewReader("{not json"))
 		f.must(err)
 		request.Header.Set("Content-Type", contentType)
 		request.Header.Set("Authorization", "Bearer "+token)

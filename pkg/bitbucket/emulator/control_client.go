@@ -267,6 +267,23 @@ func (c *Control) Deliveries(ctx context.Context, hook string, after int64) (lis
 	return list, c.do(ctx, "GET", path, nil, &list)
 }
 
+// WaitIdle returns when no delivery is queued or under way, or with the error of the context.
+func (c *Control) WaitIdle(ctx context.Context) error {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		state, err := c.State(ctx)
+		if err != nil || state.Idle {
+			return err
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // ResendDelivery sends an attempt again with the next attempt number.
 func (c *Control) ResendDelivery(ctx context.Context, attempt int64) error {
 	return c.do(ctx, "POST", "deliveries/"+strconv.FormatInt(attempt, 10)+"/resend", nil, nil)

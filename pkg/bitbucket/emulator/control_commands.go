@@ -82,6 +82,7 @@ func (e *Emulator) controlCommands() []controlCommand {
 	})
 	e.addWorldCommands(add)
 	e.addRepositoryCommands(add)
+	e.addHookCommands(add)
 	e.addTrafficCommands(add)
 	e.addTokenCommands(add)
 	return commands
@@ -164,7 +165,7 @@ func (e *Emulator) patchConsumer(c *controlCall) (any, error) {
 	return e.consumer, nil
 }
 
-// addRepositoryCommands are about repositories, pushes and webhooks.
+// addRepositoryCommands are about repositories and pushes.
 func (e *Emulator) addRepositoryCommands(add adder) {
 	const one = "repositories/{workspace}/{repository}"
 	add("GET", "repositories", func(*controlCall) (any, error) { return e.repositoryStates(), nil })
@@ -211,6 +212,11 @@ func (e *Emulator) addRepositoryCommands(add adder) {
 		return e.push(c.r.Context(), c.fullName(), in.Account, in.Changes)
 	})
 	add("POST", one+"/deliver", func(c *controlCall) (any, error) { return e.deliverRaw(c) })
+}
+
+// addHookCommands are about webhooks and build statuses.
+func (e *Emulator) addHookCommands(add adder) {
+	const one = "repositories/{workspace}/{repository}"
 	add("GET", one+"/hooks", func(c *controlCall) (any, error) {
 		repo, err := e.findRepository(c.fullName())
 		if err != nil {

@@ -25,7 +25,7 @@ func TestControl_refusesWhatIsNotLoopback(t *testing.T) {
 		"rebound name":   func(r *http.Request) { r.Host = "evil.example.test" },
 		"another's page": func(r *http.Request) { r.Method = "POST"; r.Header.Set("Sec-Fetch-Site", "cross-site") },
 	} {
-		request := httptest.NewRequest("GET", f.server.SiteURL()+"/_emulator/state", nil)
+		request := httptest.NewRequest(http.MethodGet, f.server.SiteURL()+"/_emulator/state", nil)
 		request.RemoteAddr = "127.0.0.1:4711"
 		change(request)
 		recorder := httptest.NewRecorder()
@@ -70,7 +70,7 @@ func TestControl_worldForPeopleWithCurl(t *testing.T) {
 		"switches": `{"latncy":"1ms"}`, "faults": `{"delay":"soon"}`, "repositories/lab/none/pushes": `{}`, "nothing": `{}`,
 	} {
 		method := map[bool]string{true: "PATCH", false: "POST"}[path == "switches"]
-		if a := request(method, path, body); a.StatusCode != 400 && a.StatusCode != 404 {
+		if a := request(method, path, body); a.StatusCode != http.StatusBadRequest && a.StatusCode != http.StatusNotFound {
 			t.Errorf("%s %s: %d", path, body, a.StatusCode)
 		}
 	}
@@ -103,12 +103,12 @@ func TestControl_requestsAndCounters(t *testing.T) {
 func TestPages_webhooksAndRequestLog(t *testing.T) {
 	f := start(t)
 	r := newReceiver(t, func(_ int, w http.ResponseWriter) {
-		w.WriteHeader(202)
+		w.WriteHeader(http.StatusAccepted)
 		_, _ = w.Write([]byte(`{"message":"main is <watched>"}`))
 	})
 	site := f.server.SiteURL()
 	post := func(path, form string) *answer {
-		request, err := http.NewRequestWithContext(t.Context(), "POST", site+path, strings.NewReader(form))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, site+path, strings.NewReader(form))
 		f.must(err)
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		return f.send(request)
@@ -143,6 +143,13 @@ func TestPages_webhooksAndRequestLog(t *testing.T) {
 	if !strings.Contains(get("/acme/empty"), "This repository is empty") {
 		t.Error("the empty repository's page")
 	}
+	refs := must(f.control.Refs(t.Context(), "acme/web"))(t)
+	if !strings.Contains(get("/acme/web/commits/"+refs["refs/heads/main"]), "acme/web/commits/") {
+		t.Error("the commit's page has no parent")
+	}
+	f.call("GET", site+"/acme/web/commits/"+strings.Repeat("0", 40), "", nil).want(t, 404)
+	f.call("GET", site+"/acme/", "", nil).want(t, 302)
+	f.call("GET", site+"/nobody/", "", nil).want(t, 404)
 	pair := f.tokens("jane-dev")
 	if !strings.Contains(get("/account/settings/app-authorizations/"), pair.GrantID) {
 		t.Error("the grant is not listed")
@@ -233,6 +240,31 @@ func TestScenario_tenThousandSeedsFastAndListsCompletely(t *testing.T) {
 	}
 	if a := f.call("GET", "/repositories/team-07/service-07-123/refs/branches", token, nil).want(t, 200); len(a.values()) != 4 {
 		t.Errorf("got %s", a.raw)
+	}
+}
+
+func TestScenario_anotherOneIsAnotherWorldForTheSameGrants(t *testing.T) {
+	dir := t.TempDir()
+	options := emulator.Options{SiteURL: "http://127.0.0.1:1", DataDir: dir, Scenario: "sample"}
+	first := must(emulator.New(options))(t)
+	pair := must(first.Control().IssueTokens(t.Context(), "jane-dev"))(t)
+	hash := must(first.Control().Commit(t.Context(), "acme/web", "main", "Kept", nil))(t)
+	must(first.Control().AddHook(t.Context(), "acme/payroll", emulator.Hook{URL: "https://hooks.example.test/x"}))(t)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(o *emulator.Options) { o.DataDir, o.Scenario = dir, "not-admin" })
+	if a := f.call("GET", "/repositories/acme/web/refs/branches/main", pair.AccessToken, nil).want(t, 200); a.at("target", "hash") != hash {
+		t.Errorf("main is at %v", a.at("target", "hash"))
+	}
+	f.call("GET", "/repositories/jane-dev", pair.AccessToken, nil).want(t, 404)
+	if a := f.call("GET", "/repositories/acme?role=admin", pair.AccessToken, nil); len(a.values()) != 0 {
+		t.Errorf("still admin of %v", a.names("slug"))
+	}
+	for _, repo := range must(f.control.Repositories(t.Context()))(t) {
+		if repo.FullName == "acme/payroll" {
+			t.Error("a repository of the other scenario is left")
+		}
 	}
 }
 

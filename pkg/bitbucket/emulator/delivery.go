@@ -12,6 +12,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -142,7 +143,8 @@ func (e *Emulator) deliver(repoID, event string, body []byte, faults map[FaultKi
 	e.mu.RUnlock()
 	count := 0
 	for _, hook := range hooks {
-		if !hook.Active || !(containsString(hook.Events, event) || strings.HasPrefix(event, "diagnostics:")) {
+		subscribed := slices.Contains(hook.Events, event) || strings.HasPrefix(event, "diagnostics:")
+		if !hook.Active || !subscribed {
 			continue
 		}
 		one := &delivery{hook: hook.UUID, requestUUID: newUUID(), event: event, body: body, number: 1, hold: faults[FaultOutOfOrderDelivery]}
@@ -316,23 +318,22 @@ func (d *deliveryEngine) list(hook string, after int64) []Attempt {
 
 // resend delivers an earlier attempt again, as the button in the request log does: the attempt number grows.
 func (d *deliveryEngine) resend(id int64) error {
-	for _, attempt := range d.list("", id-1) {
-		if attempt.ID != id {
-			break
-		}
-		highest := attempt.Number
-		for _, other := range d.list(attempt.Hook, 0) {
-			if other.RequestUUID == attempt.RequestUUID {
-				highest = max(highest, other.Number)
-			}
-		}
-		d.enqueue(&delivery{
-			hook: attempt.Hook, requestUUID: attempt.RequestUUID, event: attempt.Event, body: []byte(attempt.Body),
-			number: highest + 1, once: true,
-		})
-		return nil
+	attempts := d.list("", 0)
+	i := slices.IndexFunc(attempts, func(a Attempt) bool { return a.ID == id })
+	if i < 0 {
+		return fmt.Errorf("%w: attempt %d", errNotFound, id)
 	}
-	return fmt.Errorf("%w: attempt %d", errNotFound, id)
+	again := attempts[i]
+	highest := again.Number
+	for _, other := range attempts {
+		if other.Hook == again.Hook && other.RequestUUID == again.RequestUUID {
+			highest = max(highest, other.Number)
+		}
+	}
+	d.enqueue(&delivery{
+		hook: again.Hook, requestUUID: again.RequestUUID, event: again.Event, body: []byte(again.Body), number: highest + 1, once: true,
+	})
+	return nil
 }
 
 func (d *deliveryEngine) clear() {

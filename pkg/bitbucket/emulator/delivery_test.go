@@ -69,11 +69,14 @@ func TestDelivery_retryRules(t *testing.T) {
 		reply    func(n int, w http.ResponseWriter)
 		statuses string
 	}{
-		{"success", func(_ int, w http.ResponseWriter) { w.WriteHeader(202) }, "[202]"},
-		{"5xx three times", func(_ int, w http.ResponseWriter) { w.WriteHeader(503) }, "[503 503 503]"},
+		{"success", func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusAccepted) }, "[202]"},
+		{"5xx three times", func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusServiceUnavailable) }, "[503 503 503]"},
 		{"5xx once", func(n int, w http.ResponseWriter) { w.WriteHeader([]int{500, 200}[n-1]) }, "[500 200]"},
-		{"4xx", func(_ int, w http.ResponseWriter) { w.WriteHeader(404) }, "[404]"},
-		{"redirect", func(_ int, w http.ResponseWriter) { w.Header().Set("Location", "/elsewhere"); w.WriteHeader(302) }, "[302]"},
+		{"4xx", func(_ int, w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) }, "[404]"},
+		{"redirect", func(_ int, w http.ResponseWriter) {
+			w.Header().Set("Location", "/elsewhere")
+			w.WriteHeader(http.StatusFound)
+		}, "[302]"},
 		{"connection cut", func(int, http.ResponseWriter) { panic(http.ErrAbortHandler) }, "[0]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -81,10 +84,7 @@ func TestDelivery_retryRules(t *testing.T) {
 			r := newReceiver(t, tc.reply)
 			hook := f.hook("acme/web", r.URL, "s")
 			f.push("acme/web", commitOn("main", "x"))
-			eventually(t, "the delivery to end", func() bool {
-				state, err := f.control.State(t.Context())
-				return err == nil && state.Idle
-			})
+			f.must(f.control.WaitIdle(t.Context()))
 			var statuses []int
 			attempts := f.deliveries(hook.UUID)
 			for i, attempt := range attempts {
@@ -213,7 +213,7 @@ func TestDelivery_rawEventsAndResend(t *testing.T) {
 	f := start(t)
 	r := newReceiver(t, func(n int, w http.ResponseWriter) {
 		if n == 2 {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
 	hook := f.hook("acme/web", r.URL, "s")

@@ -105,7 +105,7 @@ func (e *Emulator) inject(ctx context.Context, fault Fault) (string, error) {
 	if !known {
 		return "", fmt.Errorf("no fault kind %q", fault.Kind)
 	}
-	switch fault.Kind {
+	switch fault.Kind { //nolint:exhaustive // the others need nothing
 	case FaultSlow:
 		setDefault(&fault.Delay, 30*time.Second)
 	case FaultLostAnswer:
@@ -114,14 +114,12 @@ func (e *Emulator) inject(ctx context.Context, fault Fault) (string, error) {
 		setDefault(&fault.Route, "git")
 	case FaultPermissionDowngrade:
 		setDefault(&fault.Permission, "read")
+		if _, err := e.findRepository(fault.Repository); err != nil {
+			return "", err
+		}
 	case FaultRotatedSlug:
 		_, slug, _ := strings.Cut(fault.Repository, "/")
 		if err := e.renameRepository(fault.Repository, cmp.Or(fault.Slug, slug+"-renamed"), ""); err != nil {
-			return "", err
-		}
-	}
-	if fault.Kind == FaultPermissionDowngrade {
-		if _, err := e.findRepository(fault.Repository); err != nil {
 			return "", err
 		}
 	}

@@ -85,7 +85,7 @@ func TestFaults_lostAnswerTakesEffect(t *testing.T) {
 	f := start(t)
 	pair := f.tokens("jane-dev")
 	f.server.Inject(emulator.Fault{Kind: emulator.FaultLostAnswer, Route: "/site/oauth2/access_token", Times: 1})
-	request, err := http.NewRequestWithContext(t.Context(), "POST", f.server.SiteURL()+"/site/oauth2/access_token",
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.SiteURL()+"/site/oauth2/access_token",
 		strings.NewReader("grant_type=refresh_token&refresh_token="+pair.RefreshToken))
 	f.must(err)
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")

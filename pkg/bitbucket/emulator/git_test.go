@@ -104,7 +104,7 @@ func TestGit_refusalsInTheTextsOfSection8(t *testing.T) {
 		{"dumb protocol", "x-token-auth", good, "acme/web", "", 403, "Only the smart protocol is served."},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			request, err := http.NewRequestWithContext(t.Context(), "GET", f.remote(tc.repository)+"/info/refs?service="+tc.service, nil)
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.remote(tc.repository)+"/info/refs?service="+tc.service, nil)
 			f.must(err)
 			if tc.user != "" {
 				request.SetBasicAuth(tc.user, tc.password)
@@ -136,7 +136,7 @@ func TestGit_pushAsPersonWithEachKindOfName(t *testing.T) {
 		"jane@example.test": "jane-dev-password", "x-bitbucket-api-token-auth": "jane-dev-password",
 		"x-token-auth": f.tokens("jane-dev", "repository:write").AccessToken,
 	} {
-		request, err := http.NewRequestWithContext(t.Context(), "GET", f.remote("acme/web")+"/info/refs?service=git-receive-pack", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.remote("acme/web")+"/info/refs?service=git-receive-pack", nil)
 		f.must(err)
 		request.SetBasicAuth(user, password)
 		f.send(request).want(t, 200)
@@ -172,7 +172,7 @@ func TestGit_gzippedRequestBody(t *testing.T) {
 	_, err := io.WriteString(zip, "0014command=ls-refs\n0000")
 	f.must(err)
 	f.must(zip.Close())
-	request, err := http.NewRequestWithContext(t.Context(), "POST", f.remote("acme/web")+"/git-upload-pack", &packed)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.remote("acme/web")+"/git-upload-pack", &packed)
 	f.must(err)
 	request.SetBasicAuth("x-token-auth", token)
 	request.Header.Set("Content-Type", "application/x-git-upload-pack-request")

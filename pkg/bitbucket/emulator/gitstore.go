@@ -54,8 +54,6 @@ type ref struct {
 	annotated bool
 }
 
-const zeroHash = "0000000000000000000000000000000000000000"
-
 func newGitStore(root string, logger *slog.Logger) (*gitStore, error) {
 	program, err := exec.LookPath("git")
 	if err != nil {
@@ -78,7 +76,7 @@ func newGitStore(root string, logger *slog.Logger) (*gitStore, error) {
 
 // httpBackend finds the CGI program of the installed git, once per process.
 var httpBackend = sync.OnceValues(func() (string, error) {
-	out, err := exec.Command("git", "--exec-path").Output() //nolint:noctx // ends at once
+	out, err := exec.Command("git", "--exec-path").Output()
 	if err != nil {
 		return "", fmt.Errorf("emulator: git --exec-path: %w", err)
 	}

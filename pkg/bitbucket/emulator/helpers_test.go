@@ -132,7 +132,7 @@ func (f *fixture) call(method, path, token string, body any) *answer {
 // form posts to the token endpoint with the consumer's credentials.
 func (f *fixture) form(values url.Values) *answer {
 	f.t.Helper()
-	request, err := http.NewRequestWithContext(f.t.Context(), "POST", f.server.SiteURL()+"/site/oauth2/access_token", strings.NewReader(values.Encode()))
+	request, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.server.SiteURL()+"/site/oauth2/access_token", strings.NewReader(values.Encode()))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -234,12 +234,15 @@ func has(object any, name string) bool {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.After(10 * time.Second)
+	ticker := time.NewTicker(2 * time.Millisecond)
+	defer ticker.Stop()
 	for !condition() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline:
 			t.Fatalf("not within 10 s: %s", what)
+		case <-ticker.C:
 		}
-		time.Sleep(2 * time.Millisecond)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestAuthorize_personChoosesAccountThenGrants(t *testing.T) {
 	f.client.Jar = jar
 	target := f.authorizeURL("redirect_uri", callbackURL)
 	post := func(values url.Values) *answer {
-		request, err := http.NewRequestWithContext(t.Context(), "POST", target, strings.NewReader(values.Encode()))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, strings.NewReader(values.Encode()))
 		f.must(err)
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		return f.send(request)
@@ -92,7 +92,7 @@ func TestAuthorize_personChoosesAccountThenGrants(t *testing.T) {
 
 func TestAuthorize_crossSiteFormIsRefused(t *testing.T) {
 	f := start(t)
-	request, err := http.NewRequestWithContext(t.Context(), "POST", f.authorizeURL(), strings.NewReader("account=jane-dev&action=grant"))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.authorizeURL(), strings.NewReader("account=jane-dev&action=grant"))
 	f.must(err)
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	request.Header.Set("Sec-Fetch-Site", "cross-site")
@@ -181,7 +181,7 @@ func TestTokenEndpoint_errors(t *testing.T) {
 		{"bad code", consumer.Key, consumer.Secret, form, "grant_type=authorization_code&code=x", "invalid_grant", "The specified code is not valid."},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			request, err := http.NewRequestWithContext(t.Context(), "POST", f.server.SiteURL()+"/site/oauth2/access_token", strings.NewReader(tc.body))
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.SiteURL()+"/site/oauth2/access_token", strings.NewReader(tc.body))
 			f.must(err)
 			request.Header.Set("Content-Type", tc.contentType)
 			if tc.user != "" {
@@ -308,7 +308,7 @@ func TestTokens_badOnesAreRefusedInTheRecordedWordings(t *testing.T) {
 	f.call("GET", "/user", "garbage", nil).want(t, 401, invalid)
 	f.call("GET", "/user", "", nil).want(t, 401, invalid)
 	f.call("GET", "/user?access_token="+url.QueryEscape(pair.AccessToken), "", nil).want(t, 401, invalid)
-	request, err := http.NewRequestWithContext(t.Context(), "GET", f.server.APIURL()+"/user", nil)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, f.server.APIURL()+"/user", nil)
 	f.must(err)
 	request.SetBasicAuth("jane-dev", "wrong")
 	if a := f.send(request).want(t, 401); a.Header.Get("WWW-Authenticate") != `Basic realm="Bitbucket.org HTTP"` || !strings.HasPrefix(a.Header.Get("Content-Type"), "text/plain") {
@@ -345,5 +345,41 @@ func TestConsumer_untickedScopesCountForNewGrantsOnly(t *testing.T) {
 	}
 	if a := f.refresh(old.RefreshToken).want(t, 200); a.json["scope"] != "account email repository webhook" {
 		t.Errorf("refreshed scope %v", a.json["scope"])
+	}
+}
+
+// TestRefresh_concurrentUsesOfOneTokenSpendItOnce races twenty refreshes with the same token.
+func TestRefresh_concurrentUsesOfOneTokenSpendItOnce(t *testing.T) {
+	f := start(t)
+	pair := f.tokens("jane-dev")
+	statuses := make(chan int, 20)
+	for range cap(statuses) {
+		go func() {
+			request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.SiteURL()+"/site/oauth2/access_token",
+				strings.NewReader(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {pair.RefreshToken}}.Encode()))
+			if err != nil {
+				t.Error(err)
+				statuses <- 0
+				return
+			}
+			request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			consumer := emulator.DefaultConsumer()
+			request.SetBasicAuth(consumer.Key, consumer.Secret)
+			response, err := f.client.Do(request)
+			if err != nil {
+				t.Error(err)
+				statuses <- 0
+				return
+			}
+			_ = response.Body.Close()
+			statuses <- response.StatusCode
+		}()
+	}
+	count := map[int]int{}
+	for range cap(statuses) {
+		count[<-statuses]++
+	}
+	if count[http.StatusOK] != 1 || count[http.StatusBadRequest] != 19 {
+		t.Errorf("statuses %v", count)
 	}
 }

@@ -54,10 +54,11 @@ func scenarioByName(name string) (scenario, error) {
 	return scenarios[i], nil
 }
 
-// seeder collects what a scenario wants to exist.
+// seeder collects what a scenario wants to exist; keep has the UUIDs of its workspaces and repositories.
 type seeder struct {
 	st      *state
 	changes []change
+	keep    map[string]bool
 }
 
 func (s *seeder) account(username, nickname, display, email, accountID string) *Account {
@@ -87,7 +88,7 @@ func (s *seeder) personal(a *Account) *Workspace {
 }
 
 func (s *seeder) put(ws *Workspace) *Workspace {
-	s.st.workspaces[ws.UUID] = ws
+	s.st.workspaces[ws.UUID], s.keep[ws.UUID] = ws, true
 	s.changes = append(s.changes, change{bucketWorkspaces, ws.UUID, ws})
 	return ws
 }
@@ -106,12 +107,12 @@ func (s *seeder) repository(ws *Workspace, slug, name, seed string, private bool
 		repo = &kept
 	}
 	repo.Permissions = permissions
-	s.st.repositories[repo.UUID] = repo
+	s.st.repositories[repo.UUID], s.keep[repo.UUID] = repo, true
 	s.changes = append(s.changes, change{bucketRepos, repo.UUID, repo})
 }
 
-// seed applies a scenario once: a restart with the same scenario changes nothing, another scenario adds to what is there
-// and sets permissions anew.
+// seed applies a scenario once: a restart with the same scenario changes nothing. Another scenario is another world, and
+// what is not in it goes; accounts, grants and tokens stay, and so does what was pushed to repositories that both have.
 func (e *Emulator) seed(wanted scenario) error {
 	var applied string
 	err := e.store.db.View(func(tx *bolt.Tx) error {
@@ -126,10 +127,35 @@ func (e *Emulator) seed(wanted scenario) error {
 	if wanted.name == "" || wanted.name == applied {
 		return nil
 	}
-	s := &seeder{st: e.st, changes: []change{{bucketMeta, "scenario", wanted.name}}}
+	s := &seeder{st: e.st, keep: map[string]bool{}, changes: []change{{bucketMeta, "scenario", wanted.name}}}
 	wanted.build(s)
 	e.st.index()
+	if applied != "" {
+		if err := e.dropWorld(s); err != nil {
+			return err
+		}
+	}
 	return e.store.write(s.changes...)
+}
+
+// dropWorld removes what the seeder does not keep.
+func (e *Emulator) dropWorld(s *seeder) error {
+	for id := range maps.Clone(e.st.repositories) {
+		if s.keep[id] {
+			continue
+		}
+		if err := e.git.remove(id); err != nil {
+			return err
+		}
+		s.changes = append(s.changes, e.st.forget(id)...)
+	}
+	for id := range e.st.workspaces {
+		if !s.keep[id] {
+			delete(e.st.workspaces, id)
+			s.changes = append(s.changes, change{bucketWorkspaces, id, nil})
+		}
+	}
+	return nil
 }
 
 func (s *seeder) people() (jane, admin *Account) {

@@ -72,6 +72,44 @@ func (st *state) index() {
 	}
 }
 
+// put adds or replaces a repository and keeps the indexes. Needs the write lock.
+func (st *state) put(repo *Repository) {
+	st.drop(repo.UUID)
+	st.repositories[repo.UUID] = repo
+	st.bySlug[repo.Workspace+"/"+repo.Slug] = repo
+	list := st.byWorkspace[repo.Workspace]
+	at, _ := slices.BinarySearchFunc(list, repo.Slug, func(r *Repository, slug string) int { return cmp.Compare(r.Slug, slug) })
+	st.byWorkspace[repo.Workspace] = slices.Insert(list, at, repo)
+}
+
+// drop removes a repository from the map and the indexes. Needs the write lock.
+func (st *state) drop(id string) {
+	repo := st.repositories[id]
+	if repo == nil {
+		return
+	}
+	delete(st.repositories, id)
+	delete(st.bySlug, repo.Workspace+"/"+repo.Slug)
+	st.byWorkspace[repo.Workspace] = slices.DeleteFunc(st.byWorkspace[repo.Workspace], func(r *Repository) bool { return r.UUID == id })
+}
+
+// forget removes a repository with its webhooks and statuses, and returns what to write. Needs the write lock.
+func (st *state) forget(repo string) []change {
+	changes := []change{{bucketRepos, repo, nil}}
+	for _, hook := range st.hooksOf(repo) {
+		delete(st.hooks, hook.UUID)
+		changes = append(changes, change{bucketHooks, hook.UUID, nil})
+	}
+	maps.DeleteFunc(st.statuses, func(id string, status *BuildStatus) bool {
+		if status.Repository == repo {
+			changes = append(changes, change{bucketStatuses, id, nil})
+		}
+		return status.Repository == repo
+	})
+	st.drop(repo)
+	return changes
+}
+
 // dropOldTokens forgets tokens whose wording nobody needs any more: access tokens a week after they expired, refresh
 // tokens twice their idle life after their last use.
 func (st *state) dropOldTokens(s *store, now time.Time, idle time.Duration) error {

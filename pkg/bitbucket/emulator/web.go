@@ -33,6 +33,10 @@ func (e *Emulator) addPageRoutes(table *routes) {
 	page("GET", "/account/{username}/avatar", e.avatar)
 	page("GET", "/{workspace}/{repository}", e.repositoryPage)
 	page("GET", "/{workspace}/{repository}/avatar", e.avatar)
+	page("GET", "/{workspace}/{repository}/commits/{commit}", e.commitPage)
+	page("GET", "/{workspace}/{repository}/branch/{branch...}", e.repositoryPage)
+	page("GET", "/{workspace}/{repository}/branches/compare/{range...}", e.repositoryPage)
+	page("GET", "/{workspace}", e.workspacePage)
 	page("GET", "/{workspace}/{repository}/admin/webhooks", e.webhooksPage)
 	page("POST", "/{workspace}/{repository}/admin/webhooks", e.addHookFromPage)
 	page("POST", "/{workspace}/{repository}/admin/webhooks/{hook}", e.changeHookFromPage)
@@ -168,7 +172,7 @@ func (e *Emulator) repositoryPage(w http.ResponseWriter, r *http.Request, p para
 		}
 		hash := refs[name].commit
 		subject, _, _ := strings.Cut(commits[hash].message, "\n")
-		one := line{Name: branch, Hash: hash[:12], Message: subject, Main: branch == repo.MainBranch}
+		one := line{Name: branch, Hash: hash, Message: subject, Main: branch == repo.MainBranch}
 		for _, status := range e.st.statuses {
 			if status.Repository == repo.UUID && status.Commit == hash {
 				one.Statuses = append(one.Statuses, *status)
@@ -180,6 +184,53 @@ func (e *Emulator) repositoryPage(w http.ResponseWriter, r *http.Request, p para
 	e.page(w, http.StatusOK, "repository", map[string]any{
 		"Title": fullName, "FullName": fullName, "Private": repo.Private, "Clone": e.siteURL("/" + fullName + ".git"), "Branches": lines,
 	})
+}
+
+// commitPage shows one commit with its builds.
+func (e *Emulator) commitPage(w http.ResponseWriter, r *http.Request, p params) {
+	repo, fullName, found := e.pageRepository(w, p)
+	if !found {
+		return
+	}
+	dir, _, err := e.opened(r.Context(), &repo)
+	if err != nil {
+		e.send(w, e.internal("repository not read", err))
+		return
+	}
+	hash, exists := e.git.hasCommit(r.Context(), dir, p["commit"])
+	if !exists {
+		e.errorPage(w, http.StatusNotFound, "Commit not found", "There is no such commit in "+fullName+".")
+		return
+	}
+	known, err := e.git.commits(r.Context(), dir, []string{hash})
+	if err != nil {
+		e.send(w, e.internal("commit not read", err))
+		return
+	}
+	var statuses []BuildStatus
+	e.mu.RLock()
+	for _, status := range e.st.statuses {
+		if status.Repository == repo.UUID && status.Commit == hash {
+			statuses = append(statuses, *status)
+		}
+	}
+	e.mu.RUnlock()
+	e.page(w, http.StatusOK, "commit", map[string]any{
+		"Title": hash[:12], "FullName": fullName, "Hash": hash, "Author": known[hash].author(), "Date": known[hash].date,
+		"Message": known[hash].message, "Parents": known[hash].parents, "Statuses": statuses,
+	})
+}
+
+// workspacePage has nothing that the start page has not.
+func (e *Emulator) workspacePage(w http.ResponseWriter, r *http.Request, p params) {
+	e.mu.RLock()
+	known := e.st.workspace(p["workspace"]) != nil
+	e.mu.RUnlock()
+	if !known {
+		e.errorPage(w, http.StatusNotFound, "Workspace not found", "There is no workspace at this address.")
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusFound)
 }
 
 // hookView is a webhook on a page.
