@@ -1,0 +1,10 @@
+// Package auth is the service that owns integrations: which Bitbucket account a workspace is
+// connected to, its tokens, and the OAuth handshakes that connect it. README.md says what it does
+// and how it scales; design.md section 5 holds the flows "Connect", "A token that never races",
+// "Refusals" and "Disconnect".
+//
+// Read in this order: service.go (the parts and how they are put together), internal/server (one RPC,
+// one file), internal/connect and internal/handshake (how an account is connected), internal/token
+// (how tokens are handed out and kept fresh), internal/rotation (the rules of that, as pure
+// functions), internal/store.
+package auth

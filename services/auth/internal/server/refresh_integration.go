@@ -1,0 +1,18 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+)
+
+// RefreshIntegration renews the tokens now.
+func (s *Server) RefreshIntegration(ctx context.Context, req *authv1.RefreshIntegrationRequest) (*authv1.RefreshIntegrationResponse, error) {
+	rec, err := s.cfg.Tokens.Refresh(ctx, req.GetWorkspace())
+	if err != nil {
+		return nil, fmt.Errorf("refresh the integration: %w", kv.ToAPI(err))
+	}
+	return &authv1.RefreshIntegrationResponse{Integration: s.view(ctx, req.GetWorkspace(), rec)}, nil
+}
