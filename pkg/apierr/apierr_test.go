@@ -138,7 +138,7 @@ func TestError_GRPCStatus_ofAWrappedErrorCarriesNoWrapping(t *testing.T) {
 
 func TestError_Is(t *testing.T) {
 	cause := errors.New("cause")
-	var err error = fmt.Errorf("wrapped: %w", apierr.New(apierr.ReasonAppNotFound, "There is no app web.", apierr.WithCause(cause)))
+	err := fmt.Errorf("wrapped: %w", apierr.New(apierr.ReasonAppNotFound, "There is no app web.", apierr.WithCause(cause)))
 	for _, tc := range []struct {
 		name   string
 		target error
@@ -238,7 +238,7 @@ func TestWriteProblem(t *testing.T) {
 	apierr.WriteProblem(w, "req-12345678", apierr.New(apierr.ReasonBitbucketRateLimited, "Bitbucket asks us to wait.",
 		apierr.WithRetryAfter(1500*time.Millisecond), apierr.WithField("query", "too many"), apierr.WithCause(errors.New("hidden"))))
 	res := w.Result()
-	if res.StatusCode != 429 || res.Header.Get("Retry-After") != "2" || res.Header.Get("Content-Type") != "application/problem+json" ||
+	if res.StatusCode != http.StatusTooManyRequests || res.Header.Get("Retry-After") != "2" || res.Header.Get("Content-Type") != "application/problem+json" ||
 		res.Header.Get("Cache-Control") != "no-store" || res.Header.Get("ETag") != "" {
 		t.Errorf("status %d, header %v", res.StatusCode, res.Header)
 	}

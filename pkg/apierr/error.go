@@ -154,8 +154,13 @@ func ReasonOf(err error) Reason {
 // Has reports whether err is of the given reason.
 func Has(err error, r Reason) bool { return err != nil && ReasonOf(err) == r }
 
-// KindOf returns the kind of err as [From] reads it; nil has none, which is why it must not be asked.
-func KindOf(err error) Kind { return From(err).kind }
+// KindOf returns the kind of err as [From] reads it; for nil it returns -1, which is none.
+func KindOf(err error) Kind {
+	if err == nil {
+		return -1
+	}
+	return From(err).kind
+}
 
 // find returns the first *Error in err's tree.
 func find(err error) (*Error, bool) {

@@ -83,7 +83,7 @@ func statusOf(err error) (*status.Status, bool) {
 
 // isStatus reports whether err is a status itself, with nothing wrapped around it.
 func isStatus(err error) bool {
-	_, ok := err.(interface{ GRPCStatus() *status.Status }) //nolint:errorlint // the outermost is meant
+	_, ok := err.(interface{ GRPCStatus() *status.Status })
 	return ok
 }
 

@@ -163,8 +163,8 @@ func (r *running) stop(ctx context.Context, logger *slog.Logger) error {
 	defer cancel()
 	r.stopping.Store(true)
 	var errs []error
-	if r.Component.Stop != nil {
-		if err := r.Component.Stop(sctx); err != nil {
+	if r.Stop != nil {
+		if err := r.Stop(sctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: stop: %w", r.Name, err))
 		}
 	}

@@ -92,11 +92,11 @@ func TestReadiness_watchReportsChanges(t *testing.T) {
 			ready.Watch(ctx, time.Second, func(err error) { mu.Lock(); got = append(got, fmt.Sprint(err)); mu.Unlock() })
 		}()
 		set := func(err error) { mu.Lock(); down = err; mu.Unlock() }
-		time.Sleep(3500 * time.Millisecond) // the bubble's clock: three looks without a change
+		<-time.After(3500 * time.Millisecond) // the bubble's clock: many looks without a change
 		set(nil)
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		set(errors.New("gone"))
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		cancel()
 		<-done
 		if want := "[nats: down <nil> nats: gone shutting down]"; fmt.Sprint(got) != want {
@@ -141,7 +141,7 @@ func TestServe_endsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || res.StatusCode != 200 {
+	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatalf("%v, %v", res, err)
 	}
 	res.Body.Close()

@@ -73,7 +73,7 @@ func streamChain(layers []layer) grpc.StreamServerInterceptor {
 // serverStream gives the handler the context that the layers made, and the checks every message.
 type serverStream struct {
 	grpc.ServerStream
-	ctx  context.Context
+	ctx  context.Context //nolint:containedctx // a stream hands its context out by a method
 	call *call
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -219,6 +221,29 @@ func TestServer_accessLine(t *testing.T) {
 			return nil
 		})
 		n.logs.MustNotContain(t, token)
+	})
+}
+
+func TestTrace_travelsWithTheCallIntoTheLog(t *testing.T) {
+	kinds(t, func(t *testing.T, call func(context.Context, *grpc.ClientConn, string) error) {
+		n := newNode(t, open())
+		tp := sdktrace.NewTracerProvider()
+		var got trace.TraceID
+		n.answer(func(ctx context.Context) error { got = trace.SpanContextFromContext(ctx).TraceID(); return nil })
+		ctx, span := tp.Tracer("test").Start(t.Context(), "top")
+		if err := call(ctx, n.as("repo", func(c *rpc.ClientConfig) { c.TracerProvider = tp }), "acme-inc"); err != nil {
+			t.Fatal(err)
+		}
+		want := span.SpanContext().TraceID()
+		if got != want {
+			t.Errorf("trace %s became %s", want, got)
+		}
+		testkit.Eventually(t, 5*time.Second, func() error {
+			if !n.logs.Contains(`"trace_id":"` + want.String() + `"`) {
+				return errors.New("the trace id is not in the log")
+			}
+			return nil
+		})
 	})
 }
 

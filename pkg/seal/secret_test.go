@@ -61,7 +61,8 @@ func TestSecret_noRouteShowsIt(t *testing.T) {
 		"slog text": func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
 	} {
 		var b bytes.Buffer
-		slog.New(h(&b)).With("w", s).Info("m", "secret", s, "pointer", &s, "struct", o, "struct_pointer", &o, slog.Group("g", "s", s), slog.Any("any", []any{s, o}))
+		slog.New(h(&b)).With("w", s).Info("m", "secret", s, "pointer", &s, "struct", o, "struct_pointer", &o, "any", []any{s, o})
+		slog.New(h(&b)).Info("m", slog.Group("g", "s", s, "o", o))
 		routes[name] = b.String()
 	}
 	for name, out := range routes {

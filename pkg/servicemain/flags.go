@@ -74,17 +74,17 @@ type AuthAddrFlag struct {
 	AuthAddr string `name:"auth-addr" env:"DEVPILOT_AUTH_ADDR" help:"Address of the auth service, e.g. auth:7001."`
 }
 
-// RepoAddrFlag: see AuthAddrFlag.
+// RepoAddrFlag is like AuthAddrFlag.
 type RepoAddrFlag struct {
 	RepoAddr string `name:"repo-addr" env:"DEVPILOT_REPO_ADDR" help:"Address of the repo service, e.g. repo:7002."`
 }
 
-// WebhookAddrFlag: see AuthAddrFlag.
+// WebhookAddrFlag is like AuthAddrFlag.
 type WebhookAddrFlag struct {
 	WebhookAddr string `name:"webhook-addr" env:"DEVPILOT_WEBHOOK_ADDR" help:"Address of the webhook service, e.g. webhook:7003."`
 }
 
-// DeployerAddrFlag: see AuthAddrFlag.
+// DeployerAddrFlag is like AuthAddrFlag.
 type DeployerAddrFlag struct {
 	DeployerAddr string `name:"deployer-addr" env:"DEVPILOT_DEPLOYER_ADDR" help:"Address of the deployer service, e.g. deployer:7004."`
 }
