@@ -121,6 +121,12 @@ func (s *stack) start() *replica {
 func (s *stack) startUnready() *replica {
 	s.t.Helper()
 	_, js := s.nats.Connect()
+	return s.startUnreadyOn(js)
+}
+
+// startUnreadyOn starts a replica on a connection that is there already.
+func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
+	s.t.Helper()
 	cfg := webhook.Config{
 		PublicURL: s.publicURL, ClientID: emulator.DefaultConsumer().Key,
 		Site: bitbucket.Site{SiteURL: s.bitbucket.SiteURL(), APIURL: s.bitbucket.APIURL()},

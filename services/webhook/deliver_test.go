@@ -1,0 +1,426 @@
+package webhook_test
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/testkit"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook"
+)
+
+// ready is a stack with one replica and a webhook on acme/web.
+func ready(t *testing.T) (*replica, *webhookv1.Webhook, string) {
+	t.Helper()
+	s := newStack(t)
+	s.auth.connect("c1")
+	r := s.start()
+	w := r.watch(fullName, web, "main", "staging")
+	return r, w, r.secret(w.GetId())
+}
+
+// wantEvents waits until the stream of pushes holds n events and returns them.
+func (s *stack) wantEvents(n int) []*eventsv1.PushEvent {
+	s.t.Helper()
+	var events []*eventsv1.PushEvent
+	testkit.Eventually(s.t, patience, func() error {
+		if events = s.pushEvents(); len(events) != n {
+			return fmt.Errorf("%d push events, want %d: %v", len(events), n, events)
+		}
+		return nil
+	})
+	return events
+}
+
+func TestDelivery_everyChangeOfAPushCounts(t *testing.T) {
+	r, w, _ := ready(t)
+	before, err := r.control.Refs(r.background(), fullName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit := []emulator.CommitSpec{{Message: "Change\n\nwith a body", AuthorName: "Jane Developer", AuthorEmail: "jane@example.test"}}
+	results, err := r.control.Push(r.background(), fullName, "",
+		emulator.RefChange{Branch: "main", Commits: commit},
+		emulator.RefChange{Branch: "release/1.0", Orphan: true, Commits: commit}, // forced
+		emulator.RefChange{Branch: "new", From: "main"},
+		emulator.RefChange{Branch: "feature/login", Delete: true},
+		emulator.RefChange{Tag: "v2.0", From: "main"},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	byRef := map[string]emulator.RefResult{}
+	for _, res := range results {
+		byRef[strings.TrimPrefix(strings.TrimPrefix(res.Ref, "refs/heads/"), "refs/tags/")] = res
+	}
+	if before["refs/heads/feature/login"] == "" {
+		t.Fatal("the emulator's repository has no branch to delete")
+	}
+	events := r.wantEvents(5)
+	want := map[string]eventsv1.PushEvent_Action{
+		"main": eventsv1.PushEvent_UPDATED, "release/1.0": eventsv1.PushEvent_UPDATED, "new": eventsv1.PushEvent_CREATED,
+		"feature/login": eventsv1.PushEvent_DELETED, "v2.0": eventsv1.PushEvent_CREATED,
+	}
+	for i, e := range events {
+		if e.GetId() != fmt.Sprintf("%s.1.%d", w.GetId(), i) || e.GetChange() != int32(i) || e.GetDelivery() != 1 || e.GetWorkspace() != workspace ||
+			e.GetRepository() != web || e.GetRepositoryFullName() != fullName || e.GetReceiveTime() == nil || e.GetReplay() {
+			t.Errorf("event %d: %v", i, e)
+		}
+		if e.GetAction() != want[e.GetRef()] {
+			t.Errorf("%s: %v, want %v", e.GetRef(), e.GetAction(), want[e.GetRef()])
+		}
+		if e.GetOld().GetHash() != byRef[e.GetRef()].Old || e.GetNew().GetHash() != byRef[e.GetRef()].New {
+			t.Errorf("%s: %s → %s, want %v", e.GetRef(), e.GetOld().GetHash(), e.GetNew().GetHash(), byRef[e.GetRef()])
+		}
+		if (e.GetRefType() == eventsv1.PushEvent_TAG) != (e.GetRef() == "v2.0") || e.GetForced() != (e.GetRef() == "release/1.0") {
+			t.Errorf("event %v", e)
+		}
+		if e.GetRef() == "main" && (!strings.Contains(e.GetNew().GetMessage(), "with a body") || e.GetNew().GetAuthorEmail() != "jane@example.test" || e.GetActor().GetLabel() == "") {
+			t.Errorf("event %v", e)
+		}
+	}
+	d := r.await(w.GetId(), 1)[0]
+	if len(d.GetChanges()) != 5 || d.GetAnswerStatus() != 202 || d.GetEventKey() != "repo:push" || d.GetRequestUuid() == "" || d.GetAttempt() != 1 || d.GetBodyBytes() == 0 {
+		t.Errorf("delivery %v", d)
+	}
+	for _, c := range d.GetChanges() {
+		if c.GetRef() == "main" && c.GetMessage() != "Change" {
+			t.Errorf("change %v", c)
+		}
+	}
+}
+
+func TestDelivery_thatNeedsNothingIsAnswered200AndShown(t *testing.T) {
+	r, w, secret := ready(t)
+	other := strings.Replace(string(pushBody("main", hash(1))), web, "00000000-1111-4222-8333-444455556666", 1)
+	tag := strings.ReplaceAll(string(pushBody("v1", hash(1))), `"type":"branch"`, `"type":"tag"`)
+	for i, tc := range []struct {
+		event, body string
+		status      int
+		says        string
+		reason      string
+		events      int
+	}{
+		{"diagnostics:ping", `{"test":true}`, 200, "works", "EVENT_NOT_USED", 0},
+		{"repo:fork", `{"actor":{}}`, 200, "repo:fork", "EVENT_NOT_USED", 0},
+		{"repo:push", tag, 200, "Only tags", "TAGS_ONLY", 1},
+		{"repo:push", other, 200, "This webhook is for acme/web", "OTHER_REPOSITORY", 0},
+		{"repo:push", `{"push":{"changes":[]},"repository":{"uuid":"{` + web + `}"}}`, 202, "looks at the repository", "", 1},
+	} {
+		before := len(r.pushEvents())
+		status, message := r.post(post{url: w.GetUrl(), secret: secret, body: []byte(tc.body), header: map[string]string{"X-Event-Key": tc.event}})
+		if status != tc.status || !strings.Contains(message, tc.says) {
+			t.Errorf("%s: %d %q", tc.event, status, message)
+		}
+		d := r.await(w.GetId(), i+1)[0]
+		if d.GetAnswerStatus() != int32(tc.status) || d.GetAnswerMessage() != message {
+			t.Errorf("%s: delivery %v", tc.event, d)
+		}
+		reason := ""
+		if len(d.GetOutcomes()) > 0 {
+			reason = d.GetOutcomes()[0].GetReason()
+		}
+		if reason != tc.reason {
+			t.Errorf("%s: outcome %q, want %q", tc.event, reason, tc.reason)
+		}
+		events := r.wantEvents(before + tc.events)
+		if tc.status == 202 && events[len(events)-1].GetAction() != eventsv1.PushEvent_UNKNOWN {
+			t.Errorf("an empty push: %v", events[len(events)-1])
+		}
+	}
+}
+
+func TestDelivery_refusedPublishesNothing(t *testing.T) {
+	r, w, secret := ready(t)
+	good := pushBody("main", hash(1))
+	for name, tc := range map[string]struct {
+		p      post
+		status int
+		says   string
+	}{
+		"wrong signature":   {post{url: w.GetUrl(), secret: "wrong", body: good}, 401, "does not match"},
+		"missing signature": {post{url: w.GetUrl(), body: good}, 401, "missing"},
+		"changed body":      {post{url: w.GetUrl(), body: append(good, ' '), header: map[string]string{"X-Hub-Signature": "sha256=" + strings.Repeat("0", 64)}}, 401, "does not match"},
+		"unknown webhook":   {post{url: r.publicURL + "/webhooks/bitbucket/" + strings.Repeat("a", 26), secret: secret, body: good}, 404, "no such webhook"},
+		"2 MiB":             {post{url: w.GetUrl(), secret: secret, body: make([]byte, 2<<20)}, 413, "512 KiB"},
+		"broken JSON":       {post{url: w.GetUrl(), secret: secret, body: []byte(`{"push":`)}, 400, "not JSON"},
+	} {
+		status, message := r.post(tc.p)
+		if status != tc.status || !strings.Contains(message, tc.says) {
+			t.Errorf("%s: %d %q", name, status, message)
+		}
+	}
+	// They are shown beside the real ones, with numbers of their own.
+	var refused []*webhookv1.Delivery
+	testkit.Eventually(t, patience, func() error {
+		resp, err := r.people.ListDeliveries(r.admin(), &webhookv1.ListDeliveriesRequest{Workspace: workspace, Webhook: w.GetId(), Refused: true})
+		if err != nil {
+			return err
+		}
+		if refused = resp.GetDeliveries(); len(refused) != 3 {
+			return fmt.Errorf("%d refused requests", len(refused))
+		}
+		return nil
+	})
+	if d := refused[0]; d.GetNumber() != 3 || !d.GetRefused() || d.GetAnswerStatus() != 401 {
+		t.Errorf("refused: %v", d)
+	}
+	if n := len(r.deliveries(w.GetId())); n != 0 {
+		t.Errorf("%d deliveries", n)
+	}
+	if e := r.pushEvents(); len(e) != 0 {
+		t.Errorf("events %v", e)
+	}
+	resp, err := http.Get(w.GetUrl())
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 405 || resp.Header.Get("Allow") != "POST" {
+		t.Errorf("GET: %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
+	}
+}
+
+func TestDelivery_natsAwayForAMomentIsWaitedFor(t *testing.T) {
+	r, w, secret := ready(t)
+	r.nats.Stop()
+	type result struct {
+		status int
+		took   time.Duration
+	}
+	results := make(chan result, 10)
+	for i := range cap(results) {
+		go func() {
+			start := time.Now()
+			status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(i)), header: map[string]string{"X-Request-UUID": fmt.Sprint("r", i)}})
+			if err != nil {
+				t.Errorf("deliver: %v", err)
+			}
+			results <- result{status, time.Since(start)}
+		}()
+	}
+	time.AfterFunc(3*time.Second, r.nats.Start)
+	for range cap(results) {
+		if got := <-results; got.status != 202 || got.took < 2*time.Second || got.took > 7*time.Second {
+			t.Errorf("answered %d after %v", got.status, got.took)
+		}
+	}
+	r.await(w.GetId(), cap(results))
+	r.wantEvents(cap(results))
+}
+
+func TestDelivery_natsAwayForLongIsRefusedAndNothingAppearsLater(t *testing.T) {
+	s := newStack(t)
+	s.config = func(c *webhook.Config) { c.Hold = time.Second }
+	s.auth.connect("c1")
+	r := s.start()
+	w := r.watch(fullName, web, "main")
+	secret := r.secret(w.GetId())
+	s.nats.Stop()
+	var wg sync.WaitGroup
+	for i := range 20 {
+		wg.Go(func() {
+			start := time.Now()
+			status, message, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(i))})
+			if err != nil || status != 503 || !strings.Contains(message, "sends it again") {
+				t.Errorf("answered %d %q, %v", status, message, err)
+			}
+			if took := time.Since(start); took < time.Second || took > 4*time.Second {
+				t.Errorf("held for %v", took)
+			}
+		})
+	}
+	wg.Wait()
+	// What needs nothing is answered all the same; a stranger's path cannot be looked up.
+	if status, _ := s.post(post{url: w.GetUrl(), secret: secret, body: []byte(`{}`), header: map[string]string{"X-Event-Key": "repo:fork"}}); status != 200 {
+		t.Errorf("another event: %d", status)
+	}
+	if status, _ := s.post(post{url: s.publicURL + "/webhooks/bitbucket/" + strings.Repeat("b", 26), secret: secret, body: []byte(`{}`)}); status != 503 {
+		t.Errorf("unknown webhook while nobody can be asked: %d", status)
+	}
+	s.nats.Start()
+	// A delivery after the trouble is the first and only one.
+	testkit.Eventually(t, patience, func() error {
+		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(99)), header: map[string]string{"X-Request-UUID": "after"}})
+		if err != nil || status != 202 {
+			return fmt.Errorf("answered %d, %v", status, err)
+		}
+		return nil
+	})
+	d := r.await(w.GetId(), 1)[0]
+	if d.GetNumber() != 1 || d.GetChanges()[0].GetNewHash() != hash(99) {
+		t.Errorf("delivery %v", d)
+	}
+	if e := s.wantEvents(1); e[0].GetNew().GetHash() != hash(99) {
+		t.Errorf("events %v", e)
+	}
+}
+
+func TestDelivery_beforeTheFirstFullPassIs503(t *testing.T) {
+	r, w, secret := ready(t)
+	r.stop()
+	r.nats.Stop()
+	fresh := r.startUnreadyOn(r.js)
+	if err := fresh.service.Ready(r.background()); err == nil {
+		t.Fatal("ready without a store")
+	}
+	if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))}); status != 503 {
+		t.Errorf("answered %d before anything is known", status)
+	}
+	r.nats.Start()
+	testkit.Eventually(t, patience, func() error { return fresh.service.Ready(r.background()) })
+	if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))}); status != 202 {
+		t.Errorf("answered %d once ready", status)
+	}
+}
+
+func TestDelivery_bitbucketsRepeatIsOneDelivery(t *testing.T) {
+	r, w, secret := ready(t)
+	send := func(n int, request, attempt string) {
+		t.Helper()
+		if status, message := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(n)),
+			header: map[string]string{"X-Request-UUID": request, "X-Attempt-Number": attempt}}); status != 202 {
+			t.Fatalf("answered %d %s", status, message)
+		}
+	}
+	send(1, "first", "1")
+	r.await(w.GetId(), 1)
+	send(1, "first", "2")
+	send(1, "first", "3")
+	send(2, "second", "1")
+	send(2, "third", "1") // another request with the same content is another delivery
+	ds := r.await(w.GetId(), 3)
+	if first := ds[2]; first.GetNumber() != 1 || first.GetAttempt() != 3 {
+		t.Errorf("the repeated delivery: %v", first)
+	}
+	r.wantEvents(3)
+}
+
+func TestReplay_publishesTheEventsAgain(t *testing.T) {
+	r, w, secret := ready(t)
+	r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))})
+	r.post(post{url: w.GetUrl(), secret: secret, body: []byte(`{}`), header: map[string]string{"X-Event-Key": "repo:fork"}})
+	r.await(w.GetId(), 2)
+	first := r.wantEvents(1)[0]
+	replay := func(number int32, request string) (*webhookv1.Delivery, error) {
+		resp, err := r.people.ReplayDelivery(r.admin(), &webhookv1.ReplayDeliveryRequest{Workspace: workspace, Webhook: w.GetId(), Delivery: number, RequestId: request})
+		return resp.GetDelivery(), err
+	}
+	for range 2 { // the same request twice is one replay
+		d, err := replay(1, "request-1")
+		if err != nil || d.GetReplays() != 1 {
+			t.Fatalf("ReplayDelivery: %v, %v", d, err)
+		}
+	}
+	if d, err := replay(1, ""); err != nil || d.GetReplays() != 2 {
+		t.Errorf("ReplayDelivery: %v, %v", d, err)
+	}
+	events := r.wantEvents(3)
+	for i, e := range events[1:] {
+		if !e.GetReplay() || e.GetId() != fmt.Sprintf("%s.r%d", first.GetId(), i+1) || e.GetNew().GetHash() != hash(1) || e.GetDelivery() != 1 {
+			t.Errorf("replayed event %v", e)
+		}
+	}
+	if _, err := replay(2, ""); !apierr.Has(err, apierr.ReasonInvalidArgument) {
+		t.Errorf("replay of what is no push: %v", err)
+	}
+	if _, err := replay(7, ""); !apierr.Has(err, apierr.ReasonDeliveryNotFound) {
+		t.Errorf("replay of nothing: %v", err)
+	}
+	str, err := r.js.Stream(r.background(), "DEVPILOT_INBOX")
+	if err == nil {
+		err = str.Purge(r.background())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := replay(1, ""); !apierr.Has(err, apierr.ReasonDeliveryNotFound) {
+		t.Errorf("replay after the body is gone: %v", err)
+	}
+}
+
+func TestOutcomes_areAddedOnce(t *testing.T) {
+	r, w, secret := ready(t)
+	r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))})
+	r.await(w.GetId(), 1)
+	outcome := &webhookv1.DeliveryOutcome{App: "web", Kind: webhookv1.DeliveryOutcome_DEPLOYMENT, Deployment: 7}
+	req := &webhookv1.RecordOutcomesRequest{Outcomes: []*webhookv1.RecordedOutcome{
+		{Workspace: workspace, Webhook: w.GetId(), Delivery: 1, Outcome: outcome},
+		{Workspace: workspace, Webhook: w.GetId(), Delivery: 1, Outcome: outcome},
+		{Workspace: "other", Webhook: w.GetId(), Delivery: 1, Outcome: outcome}, // not theirs
+		{Workspace: workspace, Webhook: w.GetId(), Delivery: 99, Outcome: outcome},
+	}}
+	for range 2 {
+		if _, err := r.deployer.RecordOutcomes(r.background(), req); err != nil {
+			t.Fatalf("RecordOutcomes: %v", err)
+		}
+	}
+	resp, err := r.people.GetDelivery(r.admin(), &webhookv1.GetDeliveryRequest{Workspace: workspace, Webhook: w.GetId(), Delivery: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o := resp.GetDelivery().GetOutcomes(); len(o) != 1 || o[0].GetDeployment() != 7 || o[0].GetTime() == nil {
+		t.Errorf("outcomes %v", o)
+	}
+}
+
+func TestListDeliveries_pagesAndFilters(t *testing.T) {
+	r, w, secret := ready(t)
+	const n = 45
+	for i := range n {
+		branch := "main"
+		if i%15 == 0 {
+			branch = "rare"
+		}
+		if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody(branch, hash(i))}); status != 202 {
+			t.Fatalf("answered %d", status)
+		}
+	}
+	r.await(w.GetId(), n)
+	collect := func(req *webhookv1.ListDeliveriesRequest) (numbers []int32) {
+		t.Helper()
+		req.Workspace, req.Webhook = workspace, w.GetId()
+		for range n {
+			resp, err := r.people.ListDeliveries(r.admin(), req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range resp.GetDeliveries() {
+				numbers = append(numbers, d.GetNumber())
+			}
+			if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+				return numbers
+			}
+		}
+		t.Fatal("the pages do not end")
+		return nil
+	}
+	all := collect(&webhookv1.ListDeliveriesRequest{PageSize: 10})
+	if len(all) != n {
+		t.Errorf("%d deliveries: %v", len(all), all)
+	}
+	for i, number := range all {
+		if number != int32(n-i) {
+			t.Fatalf("not newest first, or with gaps: %v", all)
+		}
+	}
+	if rare := collect(&webhookv1.ListDeliveriesRequest{PageSize: 2, Branch: "rare"}); len(rare) != 3 {
+		t.Errorf("deliveries of the branch: %v", rare)
+	}
+	_, err := r.people.ListDeliveries(r.admin(), &webhookv1.ListDeliveriesRequest{Workspace: workspace, Webhook: w.GetId(), PageToken: "made-up"})
+	if !apierr.Has(err, apierr.ReasonPageTokenInvalid) {
+		t.Errorf("a made-up token: %v", err)
+	}
+	var e *apierr.Error
+	if !errors.As(err, &e) || len(e.Fields()) != 1 {
+		t.Errorf("the error names no field: %v", err)
+	}
+}
