@@ -54,6 +54,7 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 			return Busy
 		}
 		begin(l, r.GetJob(), c)
+		l.Running.Hash = r.GetHash() // the dead attempt may have gone live with it
 		return TakeOver
 	}
 	for _, rem := range l.GetRemains() {

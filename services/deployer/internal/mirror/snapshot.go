@@ -26,7 +26,7 @@ type Commit struct {
 
 // Snapshot is a commit in a mirror, safe from being thrown away until Close.
 type Snapshot struct {
-	Commit Commit
+	commit Commit
 
 	m   *Mirrors
 	git string
@@ -45,7 +45,7 @@ func (m *Mirrors) snapshot(ctx context.Context, r *repository, ref string) (*Sna
 		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", ref, "--",
 	}})
 	if err == nil {
-		s.Commit, err = parseCommit(out)
+		s.commit, err = parseCommit(out)
 	}
 	if err != nil {
 		s.Close()
@@ -73,6 +73,9 @@ func parseCommit(out string) (Commit, error) {
 	}
 	return c, nil
 }
+
+// Head is the commit.
+func (s *Snapshot) Head() Commit { return s.commit }
 
 // Close lets the mirror be thrown away again.
 func (s *Snapshot) Close() { _ = s.use.Close() }

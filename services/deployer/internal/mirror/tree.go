@@ -53,7 +53,7 @@ func (s *Snapshot) plan(ctx context.Context) ([]entry, error) {
 		_ = pr.CloseWithError(err)
 		read <- err
 	}()
-	err := s.local(ctx, command{operation: "ls-tree", stdout: pw, args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.Commit.Hash}})
+	err := s.local(ctx, command{operation: "ls-tree", stdout: pw, args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.commit.Hash}})
 	_ = pw.Close()
 	if rerr := <-read; rerr != nil && !errors.Is(rerr, io.ErrClosedPipe) {
 		return nil, rerr

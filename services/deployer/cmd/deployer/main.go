@@ -1,0 +1,52 @@
+// Command deployer is the deployer service: it owns apps and deploys them.
+package main
+
+import (
+	"context"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+
+	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/services/deployer"
+)
+
+type flags struct {
+	servicemain.BitbucketFlags `embed:""`
+	servicemain.DataFlags      `embed:""`
+	servicemain.WorkerFlags    `embed:""`
+	servicemain.ReconcileFlags `embed:""`
+}
+
+func main() {
+	servicemain.Main(servicemain.Spec[flags]{
+		Name: "deployer", Description: "Owns apps, turns pushes into deployments and makes releases live.",
+		GRPCListen: ":7004", OpsListen: ":7104", Policy: deployer.Policy, Calls: []string{"auth", "repo", "webhook"}, Build: build,
+	})
+}
+
+func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Service, error) {
+	auth, err := env.Dial("auth")
+	if err != nil {
+		return nil, err
+	}
+	repo, err := env.Dial("repo")
+	if err != nil {
+		return nil, err
+	}
+	webhook, err := env.Dial("webhook")
+	if err != nil {
+		return nil, err
+	}
+	return deployer.New(
+		deployer.Config{
+			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(),
+			DataDir: f.DataDir, CacheDir: f.Cache(), Version: env.Version, Replicas: env.Replicas,
+			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
+		},
+		deployer.Deps{
+			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Auth: authv1.NewAuthServiceClient(auth), Repo: repov1.NewRepoServiceClient(repo),
+			Webhook: webhookv1.NewWebhookServiceClient(webhook), Registerer: env.Registerer, Now: env.Now,
+		})
+}

@@ -1,0 +1,69 @@
+package deployer
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/services/deployer/internal/logsink"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+)
+
+// Config is what an operator sets, and below that what tests make smaller.
+type Config struct {
+	// SiteURL and APIURL are the Bitbucket that tokens may be sent to.
+	SiteURL, APIURL string
+	// API and Worker are the roles of this process; at least one.
+	API, Worker bool
+	// Server is the server that a worker serves from DataDir, with Slots deployments at a time.
+	Server  string
+	Slots   int
+	DataDir string
+	// CacheDir holds mirrors; one per process, or shared by processes of one machine.
+	CacheDir string
+	// Version of the program, for the list of workers.
+	Version string
+	// Replicas of buckets and streams; 1 when zero.
+	Replicas int
+
+	// ReconcileInterval is the least pause between two looks at a repository, ReconcileGrace how
+	// long a delivery may be on its way; 30 s and 60 s when zero.
+	ReconcileInterval, ReconcileGrace time.Duration
+	// AckWait is how long a silent worker keeps its wake-up; 30 s when zero.
+	AckWait time.Duration
+	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when
+	// zero. Then they go back to waiting.
+	DrainTimeout time.Duration
+	// Heartbeat is the pause between heartbeats of a followed log; 15 s when zero.
+	Heartbeat time.Duration
+	// RetryBackoff replaces the pause after the nth temporary failure in a row.
+	RetryBackoff func(failures int32, reason string) time.Duration
+	// Limits bound repositories, LogLimits logs.
+	Limits    mirror.Limits
+	LogLimits logsink.Limits
+}
+
+// check returns the site's address for git.
+func (c Config) check() (bitbucket.Site, *url.URL, error) {
+	switch {
+	case c.SiteURL == "" || c.APIURL == "":
+		return bitbucket.Site{}, nil, errors.New("deployer: Config.SiteURL or Config.APIURL is missing")
+	case !c.API && !c.Worker:
+		return bitbucket.Site{}, nil, errors.New("deployer: Config has no role: api, worker or both")
+	case c.CacheDir == "":
+		return bitbucket.Site{}, nil, errors.New("deployer: Config.CacheDir is missing")
+	case c.Worker && (c.Server == "" || c.DataDir == "" || c.Slots < 1):
+		return bitbucket.Site{}, nil, errors.New("deployer: a worker needs Config.Server, Config.DataDir and Config.Slots")
+	}
+	site, err := bitbucket.NewSite(c.SiteURL, c.APIURL)
+	if err != nil {
+		return bitbucket.Site{}, nil, fmt.Errorf("deployer: %w", err)
+	}
+	u, err := url.Parse(site.SiteURL)
+	if err != nil {
+		return bitbucket.Site{}, nil, fmt.Errorf("deployer: %w", err)
+	}
+	return site, u, nil
+}

@@ -1,0 +1,279 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/app"
+	"devpilot.io/bitbucket/services/deployer/internal/connection"
+	"devpilot.io/bitbucket/services/deployer/internal/due"
+	"devpilot.io/bitbucket/services/deployer/internal/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/logsink"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/neighbour"
+	"devpilot.io/bitbucket/services/deployer/internal/outcome"
+	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
+	"devpilot.io/bitbucket/services/deployer/internal/reconcile"
+	"devpilot.io/bitbucket/services/deployer/internal/release"
+	"devpilot.io/bitbucket/services/deployer/internal/router"
+	"devpilot.io/bitbucket/services/deployer/internal/server"
+	"devpilot.io/bitbucket/services/deployer/internal/store"
+	"devpilot.io/bitbucket/services/deployer/internal/tend"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// core is what exists once the stores are open.
+type core struct {
+	s        *Service
+	store    *store.Store
+	due      *due.List
+	fleet    *fleet.Registry
+	apps     *app.Service
+	links    *connection.Connections
+	keeper   *lane.Keeper
+	logs     *logsink.Sink
+	uses     *server.Uses
+	router   *router.Router
+	recon    *reconcile.Reconciler
+	outcomes *outcome.Outbox
+	releases *release.Store   // workers only
+	worker   *pipeline.Worker // workers only
+	workerID string
+}
+
+// tokenLife is how long a token that was handed out is kept out of logs.
+const tokenLife = 3 * time.Hour
+
+// assemble wires the parts of both roles, in the order in which they depend on each other.
+func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) {
+	d, log := s.deps, s.deps.Logger
+	c := &core{s: s, store: st}
+	secrets := logsink.NewSecrets()
+	auth := neighbour.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, mirror.Forms(t)...) }}
+	repo := neighbour.Repo{Client: d.Repo}
+	hooks := neighbour.Webhook{Client: d.Webhook}
+
+	c.due = due.New(st.Due, log, d.Now)
+	alarm := tend.Alarm{List: c.due, Now: d.Now}
+	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}}
+	c.fleet = fleet.New(st.Servers, st.Workers, log, d.Now)
+	c.links = connection.New(connection.Config{
+		Bucket: st.Connections, Integrations: auth, Repositories: repo, Due: c.due, Keeper: c.keeper, Logger: log, Now: d.Now,
+	})
+	c.apps = app.New(app.Config{
+		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Logger: log, Now: d.Now,
+	})
+	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
+	mirrors, err := mirror.Open(mirror.Config{
+		Dir: s.cfg.CacheDir, Site: s.gitSite, Tokens: auth, Limits: s.cfg.Limits, Logger: log, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("deployer: %w", err)
+	}
+	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream}
+	c.recon = reconcile.New(reconcile.Config{
+		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Outcomes: c.outcomes, Keeper: c.keeper,
+		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace,
+	})
+	c.router = &router.Router{
+		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Keeper: c.keeper, SiteURL: s.site.SiteURL,
+		Logger: log, Metrics: s.stream, Now: d.Now,
+	}
+	tender := &tend.Tender{Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Logger: log, Now: d.Now}
+	c.due.Handle(tend.Kind, tender.Look)
+	c.due.Handle(app.WatchesKind, c.apps.HandOver)
+	c.due.Handle(connection.Kind, c.links.Resume(c.apps, c.recon))
+	c.uses = &server.Uses{Apps: c.apps, Servers: c.fleet, Deliveries: hooks, Logs: c.logs, Deployments: st.Deployments}
+	if s.cfg.Worker {
+		if err := c.assembleWorker(ctx, mirrors, alarm); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// assembleWorker opens the data directory, tied to the server's record.
+func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alarm tend.Alarm) error {
+	s := c.s
+	releases, err := release.Open(ctx, s.cfg.DataDir, s.cfg.Server)
+	if err != nil {
+		return fmt.Errorf("deployer: %w", err)
+	}
+	if err := c.join(ctx, releases.ID()); err != nil {
+		return errors.Join(fmt.Errorf("deployer: %w", err), releases.Close())
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	c.releases = releases
+	c.workerID = fmt.Sprintf("%s-%s", strings.ToLower(filepath.Base(host)), randomSuffix())
+	c.worker = pipeline.New(pipeline.Config{
+		Server: s.cfg.Server, Worker: c.workerID, SiteURL: s.site.SiteURL, Slots: s.cfg.Slots, Keeper: c.keeper, Apps: c.apps, Source: source{mirrors},
+		Releases: releases, Logs: logOpener{c.logs}, Records: c.store.Deployments, Lanes: c.store.Lanes, Alarm: alarm, Observe: s.metrics,
+		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.RetryBackoff,
+	})
+	return nil
+}
+
+// join ties the data directory to the server, waiting out trouble with the store.
+func (c *core) join(ctx context.Context, directory string) error {
+	for {
+		err := c.fleet.Join(ctx, c.s.cfg.Server, directory)
+		var mismatch *fleet.MismatchError
+		if err == nil || errors.As(err, &mismatch) || !errors.Is(err, kv.ErrUnavailable) {
+			return err
+		}
+		t := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+func (c *core) close() {
+	if c.releases != nil {
+		_ = c.releases.Close()
+	}
+}
+
+func (c *core) ready(ctx context.Context) error {
+	err := c.fleet.Ready(ctx)
+	if c.s.cfg.API {
+		err = errors.Join(err, c.due.Ready(ctx), c.recon.Ready(ctx))
+	}
+	return err
+}
+
+// run runs all parts until ctx is done. A part that ends early with an error ends the service.
+func (c *core) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var errs []error
+	part := func(name string, fn func(context.Context) error) {
+		wg.Go(func() {
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				err = fmt.Errorf("deployer: %s: %w", name, err)
+				mu.Lock()
+				errs = append(errs, err)
+				mu.Unlock()
+				cancel(err)
+			}
+		})
+	}
+	js, log := c.s.deps.JS, c.s.deps.Logger
+	part("fleet", c.fleet.Run)
+	if c.s.cfg.API {
+		part("due list", c.due.Run)
+		part("router", func(ctx context.Context) error { return c.router.Run(ctx, js) })
+		part("outcomes", c.outcomes.Run)
+		part("connections", func(ctx context.Context) error { return c.links.Run(ctx, js, c.s.stream) })
+		part("reconciler", c.recon.Run)
+		part("sweep", c.apps.Sweep)
+		part("app changes", func(ctx context.Context) error { return c.relay(ctx, store.AppsBucket, "app") })
+		part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
+	}
+	if c.worker != nil {
+		part("worker", c.work)
+		part("heartbeat", func(ctx context.Context) error {
+			return c.fleet.Beat(ctx, fleet.Worker{
+				Server: c.s.cfg.Server, ID: c.workerID, Host: c.workerID, Version: c.s.cfg.Version, Slots: c.s.cfg.Slots, Busy: c.worker.Busy,
+			})
+		})
+	}
+	log.InfoContext(ctx, "deployer runs", slog.Bool("api", c.s.cfg.API), slog.Bool("worker", c.worker != nil), slog.String(logs.KeyServer, c.s.cfg.Server))
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// work takes wake-ups of the server, one per free slot: what one worker held back another could
+// run (design.md section 4).
+func (c *core) work(ctx context.Context) error {
+	filter, err := stream.WorkFilter(c.s.cfg.Server)
+	if err != nil {
+		return err
+	}
+	drain := c.s.cfg.DrainTimeout
+	if drain == 0 {
+		drain = 20 * time.Second
+	}
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: c.s.deps.JS, Stream: stream.WorkStream, Durable: "server-" + c.s.cfg.Server, Filters: []string{filter}, Slots: c.s.cfg.Slots,
+		AckWait: c.s.cfg.AckWait, MaxAttempts: 100, DrainTimeout: drain, DoubleAck: true, Logger: c.s.deps.Logger, Metrics: c.s.stream,
+		Handle: func(ctx context.Context, m stream.Msg) error {
+			_, workspace, name, err := stream.ParseWorkSubject(m.Subject)
+			if err != nil {
+				return stream.Park(err.Error())
+			}
+			return c.worker.Handle(ctx, lane.Key{Workspace: workspace, App: name}, m.Sequence)
+		},
+	})
+}
+
+// relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
+func (c *core) relay(ctx context.Context, bucket, kind string) error {
+	return kv.RelayChanges(ctx, c.s.deps.JS, kv.RelayConfig{
+		Bucket: bucket, Service: "deployer", Replicas: c.s.cfg.Replicas, Logger: c.s.deps.Logger, Metrics: c.s.stream,
+		Describe: func(key string, _ bool) (workspace, k, id string, ok bool) {
+			workspace, rest, found := strings.Cut(key, ".")
+			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
+		},
+	})
+}
+
+// waker publishes wake-ups.
+type waker struct{ publisher stream.Publisher }
+
+func (w waker) Wake(ctx context.Context, serverName string, k lane.Key) error {
+	subject, err := stream.WorkSubject(serverName, k.Workspace, k.App)
+	if err != nil {
+		return err
+	}
+	if _, err = w.publisher.Publish(ctx, &nats.Msg{Subject: subject}); err != nil {
+		return fmt.Errorf("%w: %w", kv.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// source and logOpener give results the interfaces that pipeline declares.
+type source struct{ *mirror.Mirrors }
+
+func (s source) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, error) {
+	t, err := s.Mirrors.Fetch(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+type logOpener struct{ sink *logsink.Sink }
+
+func (l logOpener) Open(ctx context.Context, k lane.Key, number int32, generation, epoch int64) (pipeline.Log, error) {
+	w, err := l.sink.Open(ctx, logsink.Name{Workspace: k.Workspace, App: k.App, Number: number, Generation: generation, Epoch: epoch})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+var _ deployerv1.DeployerServiceServer = (*server.Server)(nil)

@@ -1,0 +1,11 @@
+// Package deployer is the service that owns apps, their lanes, deployments, logs and releases
+// (design.md sections 3 and 5).
+//
+// It has two roles, both on by default. The api serves devpilot.deployer.v1, routes push events to
+// lanes, reconciles and looks after what is due; it keeps nothing on disk but git's scratch and is
+// scaled freely. Workers serve one server's data directory: they take wake-ups from a queue, fetch,
+// check out and switch releases.
+//
+// Read service.go for what it is made of, then internal/server, one file per RPC, then internal/lane,
+// which holds the rules of what runs when, and internal/pipeline, which runs it.
+package deployer

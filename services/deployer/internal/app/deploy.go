@@ -1,0 +1,107 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Deploy makes a deployment of the branch's latest commit.
+func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRequest, actor *deployerv1.DeploymentActor) (*deployerv1.Deployment, error) {
+	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
+	if _, _, err := s.load(ctx, k); err != nil {
+		return nil, err
+	}
+	body := &deployerv1.CreateDeploymentRequest{Workspace: req.GetWorkspace(), App: req.GetApp()}
+	const method = "CreateDeployment"
+	number, err := s.once(ctx, k.Workspace, method, req.GetRequestId(), body)
+	if err != nil {
+		return nil, err
+	}
+	if number == 0 {
+		event := "manual:" + rand.Text()
+		if req.GetRequestId() != "" {
+			event = "request:" + req.GetRequestId()
+		}
+		if number, err = s.deploy(ctx, k, event, actor); err != nil {
+			return nil, err
+		}
+		if err := s.made(ctx, k.Workspace, method, req.GetRequestId(), number); err != nil {
+			return nil, err
+		}
+	}
+	return s.Deployment(ctx, k, number)
+}
+
+// deploy accepts a person's wish.
+func (s *Service) deploy(ctx context.Context, k lane.Key, event string, actor *deployerv1.DeploymentActor) (int32, error) {
+	a, _, err := s.load(ctx, k)
+	if err != nil {
+		return 0, err
+	}
+	if err := s.connected(ctx, k.Workspace); err != nil {
+		return 0, err
+	}
+	now := s.now()
+	return s.Accept(ctx, k, lane.Ask{
+		Event: event, ReceiveTime: now, Trigger: deployerv1.Deployment_MANUAL, Repository: a.GetRepository(), Branch: a.GetBranch(),
+		Actor: actor, Server: a.GetServer(), Now: now,
+	})
+}
+
+// Accept has the lane decide on a wish, repeating until it could, and carries the decision out.
+func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Ask) (int32, error) {
+	for {
+		var d lane.Decision
+		l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+			d, err = lane.Accept(l, ask)
+			return err
+		})
+		switch {
+		case errors.Is(err, lane.ErrRetired):
+			return 0, notFound(k)
+		case errors.Is(err, lane.ErrBacklog):
+			if err := s.flush(ctx, k); err != nil {
+				return 0, err
+			}
+			continue
+		case err != nil:
+			return 0, err
+		}
+		return d.Number, s.cfg.Keeper.Settle(ctx, k, l)
+	}
+}
+
+func (s *Service) flush(ctx context.Context, k lane.Key) error {
+	l, _, err := s.cfg.Keeper.Get(ctx, k)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Keeper.Flush(ctx, k, l)
+}
+
+// connected refuses a wish that cannot come true until somebody connects.
+func (s *Service) connected(ctx context.Context, workspace string) error {
+	c, err := s.cfg.Connections.Refresh(ctx, workspace)
+	if err != nil { // auth is away: the deployment waits for it, if it must
+		if c, err = s.cfg.Connections.Get(ctx, workspace); err != nil {
+			return err
+		}
+	}
+	p := c.GetPaused()
+	if p == nil {
+		return nil
+	}
+	switch r := apierr.Reason(p.GetReason()); r {
+	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired:
+		return apierr.New(r, p.GetMessage())
+	}
+	return fmt.Errorf("app: unknown pause %q", p.GetReason())
+}

@@ -1,0 +1,141 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// updateTries is how often an update without an etag is made again on a newer record.
+const updateTries = 20
+
+// Update changes an app. Neither switching auto-deploy on nor changing the branch deploys: the
+// branch's head becomes the baseline.
+func (s *Service) Update(ctx context.Context, req *deployerv1.UpdateAppRequest) (*deployerv1.App, error) {
+	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetAppId()}
+	for range updateTries {
+		err := s.update(ctx, k, req)
+		switch {
+		case err == nil:
+			return s.Get(ctx, k)
+		case !errors.Is(err, kv.ErrConflict):
+			return nil, err
+		}
+	}
+	return nil, apierr.New(apierr.ReasonEtagMismatch, "The app keeps being changed by others. Load it again and repeat your change.")
+}
+
+func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.UpdateAppRequest) error {
+	old, rev, err := s.load(ctx, k)
+	if err != nil {
+		return err
+	}
+	if err := checkEtag(req.GetApp().GetEtag(), rev); err != nil {
+		return err
+	}
+	a := proto.CloneOf(old)
+	if err := applyMask(a, req); err != nil {
+		return err
+	}
+	withDefaults(a)
+	if proto.Equal(a, old) {
+		return nil
+	}
+	if err := s.check(ctx, a); err != nil {
+		return err
+	}
+	now := s.now()
+	a.Version, a.UpdateTime = max(old.GetVersion()+1, now.UnixNano()), timestamppb.New(now)
+	switchedOn := a.GetAutoDeploy() && !old.GetAutoDeploy()
+	if switchedOn {
+		a.AutoDeployTime = timestamppb.New(now)
+	}
+	if err := s.watch(ctx, a, ""); err != nil {
+		return err
+	}
+	if err := s.updateLane(ctx, k, a, switchedOn || a.GetBranch() != old.GetBranch()); err != nil {
+		return err
+	}
+	if _, err := s.cfg.Store.Apps.CompareAndSet(ctx, k.String(), a, rev); err != nil {
+		if errors.Is(err, kv.ErrConflict) && req.GetApp().GetEtag() != "" {
+			return checkEtag("changed", rev)
+		}
+		return fmt.Errorf("app: save %s: %w", k, err)
+	}
+	if err := s.unwatch(ctx, a.GetWorkspace(), a.GetRepository(), a.GetId(), a.GetVersion()); err != nil {
+		return err
+	}
+	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
+	return nil
+}
+
+// updateLane moves what waits to the app's server and records the baseline.
+func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, baseline bool) error {
+	var head string
+	var known bool
+	if baseline {
+		head, known = s.head(ctx, a)
+	}
+	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		moved := lane.Move(l, a.GetServer())
+		switch {
+		case baseline && known:
+			lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
+		case baseline:
+			lane.ForgetHead(l, a.GetBranch())
+		default:
+			return moved
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.cfg.Keeper.Settle(ctx, k, l)
+}
+
+// applyMask sets the fields that the mask names; without a mask, all that can be changed.
+func applyMask(a *storev1.App, req *deployerv1.UpdateAppRequest) error {
+	paths := req.GetUpdateMask().GetPaths()
+	if len(paths) == 0 {
+		paths = []string{"branch", "auto_deploy", "server", "retention"}
+	}
+	in := req.GetApp()
+	for _, p := range paths {
+		switch p {
+		case "branch":
+			a.Branch = in.GetBranch()
+		case "auto_deploy":
+			a.AutoDeploy = in.GetAutoDeploy()
+		case "server":
+			a.Server = in.GetServer()
+		case "retention":
+			a.Retention = in.GetRetention()
+		case "repository":
+			if in.GetRepository() != a.GetRepository() {
+				return apierr.InvalidArgument("app.repository", "an app keeps its repository; make another app for another repository")
+			}
+		default:
+			if !slices.Contains(readOnly, p) {
+				return apierr.InvalidArgument("updateMask", fmt.Sprintf("%q is no field of an app", p))
+			}
+		}
+	}
+	return nil
+}
+
+// readOnly are fields that a client may send back as it got them.
+var readOnly = []string{
+	"id", "workspace", "repository_full_name", "auto_deploy_paused", "webhook", "live", "latest", "warnings", "etag", "create_time", "update_time",
+}

@@ -1,0 +1,188 @@
+// Package fleet knows the servers and their workers: who serves which data directory, and who gave
+// a sign of life lately.
+//
+// Depends on pkg/kv.
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+const (
+	// Alive is how old a worker's last sign of life may be.
+	Alive = time.Minute
+	// beat is how often a worker gives one; forget is when a silent one leaves the list.
+	beat   = 10 * time.Second
+	forget = time.Hour
+	// DefaultServer is the first server's name.
+	DefaultServer = "default"
+)
+
+// Registry is the list of servers and workers. It reads from memory.
+type Registry struct {
+	servers *kv.Bucket[storev1.Server, *storev1.Server]
+	workers *kv.Bucket[storev1.Workers, *storev1.Workers]
+	known   *kv.Mirror[storev1.Server, *storev1.Server]
+	alive   *kv.Mirror[storev1.Workers, *storev1.Workers]
+	log     *slog.Logger
+	now     func() time.Time
+}
+
+// New prepares a registry; Run fills it.
+func New(servers *kv.Bucket[storev1.Server, *storev1.Server], workers *kv.Bucket[storev1.Workers, *storev1.Workers], log *slog.Logger, now func() time.Time) *Registry {
+	return &Registry{servers: servers, workers: workers, known: kv.NewMirror(servers), alive: kv.NewMirror(workers), log: log, now: now}
+}
+
+// Run keeps the list up to date until ctx is done.
+func (r *Registry) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- r.known.Run(ctx) }()
+	return errors.Join(r.alive.Run(ctx), <-done)
+}
+
+// Ready is nil once the list is known.
+func (r *Registry) Ready(ctx context.Context) error {
+	return errors.Join(r.known.Ready(ctx), r.alive.Ready(ctx))
+}
+
+// Join ties a data directory to a server, or checks the tie: a directory with another id than the
+// server's record holds other releases, and is refused.
+func (r *Registry) Join(ctx context.Context, server, directory string) error {
+	rec, _, err := r.servers.Update(ctx, server, func(cur *storev1.Server) (*storev1.Server, error) {
+		if cur != nil {
+			return nil, kv.ErrSkip
+		}
+		return &storev1.Server{Id: server, DataDirectory: directory, CreateTime: timestamppb.New(r.now())}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("fleet: join server %s: %w", server, err)
+	}
+	if rec.GetDataDirectory() != directory {
+		return &MismatchError{Server: server, Has: rec.GetDataDirectory(), Got: directory}
+	}
+	return nil
+}
+
+// MismatchError says that a worker was started on a data directory that is not its server's.
+type MismatchError struct{ Server, Has, Got string }
+
+// Error implements error.
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("fleet: the data directory's id is %s, but server %q keeps its releases in the one with id %s: mount that one, or give this worker another --server", e.Got, e.Server, e.Has)
+}
+
+// Worker describes a worker of ours.
+type Worker struct {
+	Server, ID, Host, Version string
+	Slots                     int
+	Busy                      func() int32
+}
+
+// Beat gives signs of life until ctx is done, then takes the worker off the list.
+func (r *Registry) Beat(ctx context.Context, w Worker) error {
+	t := time.NewTicker(beat)
+	defer t.Stop()
+	for {
+		if err := r.sign(ctx, w); err != nil && ctx.Err() == nil {
+			r.log.WarnContext(ctx, "no sign of life given", logs.Err(err))
+		}
+		select {
+		case <-ctx.Done():
+			leave, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			_, _, err := r.workers.Update(leave, w.Server, func(cur *storev1.Workers) (*storev1.Workers, error) {
+				if _, ok := cur.GetWorkers()[w.ID]; !ok {
+					return nil, kv.ErrSkip
+				}
+				delete(cur.Workers, w.ID)
+				return cur, nil
+			})
+			if err != nil {
+				r.log.WarnContext(ctx, "worker stays on the list for a while", logs.Err(err))
+			}
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+func (r *Registry) sign(ctx context.Context, w Worker) error {
+	now := r.now()
+	_, _, err := r.workers.Update(ctx, w.Server, func(cur *storev1.Workers) (*storev1.Workers, error) {
+		if cur == nil {
+			cur = &storev1.Workers{}
+		}
+		if cur.Workers == nil {
+			cur.Workers = map[string]*storev1.Worker{}
+		}
+		maps.DeleteFunc(cur.Workers, func(_ string, x *storev1.Worker) bool { return now.Sub(x.GetSeenTime().AsTime()) > forget })
+		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now)} //nolint:gosec // slots are few
+		return cur, nil
+	})
+	return err
+}
+
+// Known tells whether a server exists: one that a worker ever served, or the default one.
+func (r *Registry) Known(ctx context.Context, server string) (bool, error) {
+	if server == DefaultServer {
+		return true, nil
+	}
+	if _, _, ok := r.known.Get(server); ok {
+		return true, nil
+	}
+	_, _, err := r.servers.Get(ctx, server)
+	if errors.Is(err, kv.ErrNotFound) || errors.Is(err, kv.ErrBadKey) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Offline tells that no worker of the server gave a sign of life lately, and since when; not known
+// before the list is.
+func (r *Registry) Offline(server string) (since time.Time, offline bool) {
+	if r.alive.Ready(context.Background()) != nil {
+		return time.Time{}, false
+	}
+	rec, _, _ := r.alive.Get(server)
+	for _, w := range rec.GetWorkers() {
+		if seen := w.GetSeenTime().AsTime(); seen.After(since) {
+			since = seen
+		}
+	}
+	return since, r.now().Sub(since) > Alive
+}
+
+// List describes all servers, by name.
+func (r *Registry) List() []*deployerv1.Server {
+	known := r.known.All()
+	var out []*deployerv1.Server
+	for _, name := range slices.Sorted(maps.Keys(known)) {
+		s := &deployerv1.Server{Id: name}
+		rec, _, _ := r.alive.Get(name)
+		for _, id := range slices.Sorted(maps.Keys(rec.GetWorkers())) {
+			w := rec.GetWorkers()[id]
+			seen := w.GetSeenTime()
+			if s.GetLastSeenTime() == nil || seen.AsTime().After(s.GetLastSeenTime().AsTime()) {
+				s.LastSeenTime = seen
+			}
+			if r.now().Sub(seen.AsTime()) <= Alive {
+				s.Workers = append(s.Workers, &deployerv1.Worker{Id: id, Host: w.GetHost(), Slots: w.GetSlots(), Busy: w.GetBusy(), LastSeenTime: seen, Version: w.GetVersion()})
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}

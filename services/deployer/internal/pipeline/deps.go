@@ -1,0 +1,123 @@
+package pipeline
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Apps reads what people saved. An app that is gone is apierr's APP_NOT_FOUND.
+type Apps interface {
+	App(ctx context.Context, k lane.Key) (*storev1.App, error)
+	// FullName is the repository's name as last seen; Renamed asks Bitbucket for today's.
+	FullName(ctx context.Context, workspace, repository string) (string, error)
+	Renamed(ctx context.Context, workspace, repository string) (string, error)
+}
+
+// Source fetches repositories.
+type Source interface {
+	Fetch(ctx context.Context, src mirror.Source) (Tree, error)
+	// Discard throws a damaged mirror away.
+	Discard(ctx context.Context, workspace, repository string) error
+}
+
+// Tree is a commit that can be checked out.
+type Tree interface {
+	Head() mirror.Commit
+	Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (mirror.Stats, error)
+	Close()
+}
+
+// Releases is the server's data directory; see package release for the meaning of its errors.
+type Releases interface {
+	Claim(ctx context.Context, workspace, app string, epoch, first int64) error
+	Current(workspace, app string) (string, error)
+	Prepare(workspace, app, directory string) (*os.Root, error)
+	Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error
+	Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error
+	Remove(ctx context.Context, workspace, app string, epoch int64) error
+}
+
+// Log takes the lines of one attempt.
+type Log interface {
+	Line(stage deployerv1.Deployment_Stage, from deployerv1.LogRecord_Stream, text string)
+	Close(ctx context.Context)
+}
+
+// Logs opens logs.
+type Logs interface {
+	Open(ctx context.Context, k lane.Key, number int32, generation, epoch int64) (Log, error)
+}
+
+// Records shows stages and progress; updates of an attempt that was replaced are dropped by fn.
+type Records interface {
+	Update(ctx context.Context, key string, fn func(*storev1.Deployment) (*storev1.Deployment, error)) (*storev1.Deployment, uint64, error)
+}
+
+// Watcher follows a lane: fn sees it as it is, then every change. It ends with ctx or fn's error.
+type Watcher interface {
+	Watch(ctx context.Context, key string, fn func(key string, l *storev1.Lane, rev uint64) error) error
+}
+
+// Alarm has a lane looked at at a given time.
+type Alarm interface {
+	At(ctx context.Context, k lane.Key, at time.Time) error
+}
+
+// Observer hears how runs ended.
+type Observer interface {
+	Run(result string, took time.Duration)
+	Live(sincePush time.Duration)
+}
+
+// Config is what a Worker needs.
+type Config struct {
+	Server  string
+	Worker  string // its id, for people
+	SiteURL string // commits link there
+	Slots   int
+
+	Keeper   *lane.Keeper
+	Apps     Apps
+	Source   Source
+	Releases Releases
+	Logs     Logs
+	Records  Records
+	Lanes    Watcher
+	Alarm    Alarm
+	Observe  Observer
+	Logger   *slog.Logger
+	Now      func() time.Time
+	// Backoff is the pause after the nth failure in a row; DefaultBackoff when nil.
+	Backoff func(failures int32, reason string) time.Duration
+	// ClaimTimeout bounds the wait for the app's directory; 20 s when zero.
+	ClaimTimeout time.Duration
+}
+
+// Worker answers the wake-ups of one server. It is safe for concurrent use, one call per slot.
+type Worker struct {
+	cfg  Config
+	busy atomic.Int32
+}
+
+// New makes a worker.
+func New(cfg Config) *Worker {
+	if cfg.Backoff == nil {
+		cfg.Backoff = DefaultBackoff
+	}
+	if cfg.ClaimTimeout == 0 {
+		cfg.ClaimTimeout = 20 * time.Second
+	}
+	return &Worker{cfg: cfg}
+}
+
+// Busy is how many deployments run now.
+func (w *Worker) Busy() int32 { return w.busy.Load() }

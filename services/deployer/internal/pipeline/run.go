@@ -1,0 +1,265 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/release"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// maxAttempts is how often a deployment is started whose workers die: whatever kills them is in
+// the deployment.
+const maxAttempts = 20
+
+// attempt is one run of one deployment by this worker.
+type attempt struct {
+	w          *Worker
+	key        lane.Key
+	run        *storev1.Running
+	job        *storev1.Job
+	generation int64
+	firstEpoch int64
+	app        *storev1.App
+	directory  string
+	log        Log
+	progress   *progress
+	begin      time.Time
+	switched   bool
+}
+
+// errSuperseded ends a run whose commit is live already.
+type errSuperseded struct{ by int32 }
+
+func (e errSuperseded) Error() string {
+	return fmt.Sprintf("pipeline: the commit is live as deployment %d", e.by)
+}
+
+// errCancelled ends a run that is not wanted any more.
+type errCancelled struct{ reason, message string }
+
+func (e errCancelled) Error() string { return "pipeline: " + e.reason }
+
+// run takes the claimed deployment through its stages and writes down how it ended. lane.ErrLost
+// means that somebody else has it; any other error that nothing could be written down.
+func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict lane.Verdict) error {
+	w.busy.Add(1)
+	defer w.busy.Add(-1)
+	r := l.GetRunning()
+	a := &attempt{
+		w: w, key: k, run: r, job: r.GetJob(), generation: l.GetGeneration(), firstEpoch: l.GetFirstEpoch(), begin: w.cfg.Now(),
+		directory: release.DirectoryName(r.GetJob().GetNumber(), r.GetJob().GetAttempt()),
+	}
+	ctx = logs.WithAttrs(ctx, slog.Int(logs.KeyDeployment, int(a.job.GetNumber())), slog.Int(logs.KeyAttempt, int(a.job.GetAttempt())))
+	if err := w.cfg.Keeper.Flush(ctx, k, l); err != nil {
+		return err
+	}
+	var err error
+	if a.log, err = w.cfg.Logs.Open(ctx, k, a.job.GetNumber(), a.generation, r.GetEpoch()); err != nil {
+		return err
+	}
+	a.progress = newProgress(w.cfg.Records, k.Record(a.job.GetNumber()), a.generation, r.GetEpoch(), w.cfg.Now)
+	w.cfg.Logger.InfoContext(ctx, "deployment starts", slog.Int64("epoch", r.GetEpoch()), slog.Bool("took_over", verdict == lane.TakeOver))
+	if verdict == lane.TakeOver {
+		a.say("Attempt %d: the worker before stopped without a word.", a.job.GetAttempt())
+	}
+	err = a.guarded(ctx)
+	a.progress.close(ctx)
+	return a.finish(ctx, err)
+}
+
+// guarded runs the stages while it watches the lane: they are cut as soon as the run is lost.
+func (a *attempt) guarded(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		_ = a.w.cfg.Lanes.Watch(ctx, a.key.String(), func(_ string, l *storev1.Lane, _ uint64) error {
+			// A watch may still show what was before our claim.
+			if l.GetEpoch() < a.run.GetEpoch() && l != nil {
+				return nil
+			}
+			if _, err := lane.Mine(l, a.run.GetEpoch()); err != nil {
+				cancel(lane.ErrLost)
+				return err
+			}
+			return nil
+		})
+	}()
+	err := a.stages(ctx)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, lane.ErrLost) {
+		err = lane.ErrLost
+	}
+	cancel(nil)
+	<-watched
+	return err
+}
+
+// finish writes down how the run ended.
+func (a *attempt) finish(ctx context.Context, err error) error {
+	w := a.w
+	res := lane.Result{Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory}
+	if errors.Is(err, release.ErrStale) || errors.Is(err, lane.ErrLost) {
+		w.cfg.Observe.Run("lost", w.cfg.Now().Sub(a.begin))
+		w.cfg.Logger.InfoContext(ctx, "deployment is another worker's by now")
+		a.closeLog(ctx)
+		return lane.ErrLost
+	}
+	var superseded errSuperseded
+	var cancelled errCancelled
+	switch {
+	case err == nil:
+		return a.completed(ctx, res)
+	case errors.As(err, &superseded):
+		a.say("Deployment %d has this commit live already: nothing to do.", superseded.by)
+		return a.end(ctx, "superseded", func(l *storev1.Lane) error { return lane.Supersede(l, a.run.GetEpoch(), superseded.by, res) })
+	case errors.As(err, &cancelled):
+		a.say("Not deployed: %s", cancelled.message)
+		why := &deployerv1.DeploymentError{Reason: cancelled.reason, Message: cancelled.message}
+		return a.end(ctx, "cancelled", func(l *storev1.Lane) error {
+			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_CANCELLED, why, res)
+		})
+	case ctx.Err() != nil:
+		a.say("The worker stops; the deployment is started again.")
+		if err := a.end(ctx, "yielded", func(l *storev1.Lane) error { return lane.Yield(l, a.run.GetEpoch(), res) }); err != nil {
+			return err
+		}
+		return ctx.Err() // the wake-up is handed to somebody else
+	}
+	t := diagnose(err)
+	if t.store {
+		a.closeLog(ctx)
+		return err
+	}
+	why := &deployerv1.DeploymentError{Reason: t.reason, Message: t.message}
+	if !t.temporary {
+		w.cfg.Logger.WarnContext(ctx, "deployment failed", slog.String(logs.KeyReason, t.reason), logs.Err(err))
+		a.say("Failed: %s", t.message)
+		return a.end(ctx, "failed", func(l *storev1.Lane) error {
+			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_FAILED, why, res)
+		})
+	}
+	return a.returned(ctx, err, t, why, res)
+}
+
+func (a *attempt) completed(ctx context.Context, res lane.Result) error {
+	w := a.w
+	res.Retention = a.app.GetRetention()
+	a.closeLog(ctx)
+	l, err := w.decide(ctx, a.key, func(l *storev1.Lane) error { return lane.Complete(l, a.run.GetEpoch(), res) })
+	if err != nil {
+		return err
+	}
+	w.cfg.Observe.Run("completed", w.cfg.Now().Sub(a.begin))
+	if lane.Automatic(a.job.GetTrigger()) {
+		w.cfg.Observe.Live(w.cfg.Now().Sub(a.job.GetAskTime().AsTime()))
+	}
+	w.cfg.Logger.InfoContext(ctx, "deployment is live", logs.Duration(w.cfg.Now().Sub(a.begin)))
+	var keep []string
+	for _, k := range l.GetKept() {
+		if k.GetServer() == w.cfg.Server {
+			keep = append(keep, k.GetDirectory())
+		}
+	}
+	if err := w.cfg.Releases.Sweep(ctx, a.key.Workspace, a.key.App, a.run.GetEpoch(), keep); err != nil && !errors.Is(err, release.ErrStale) {
+		// The next deployment sweeps again.
+		w.cfg.Logger.WarnContext(ctx, "old releases not removed", logs.Err(err))
+	}
+	return nil
+}
+
+// end writes an end that is no success.
+func (a *attempt) end(ctx context.Context, result string, fn func(*storev1.Lane) error) error {
+	a.closeLog(ctx)
+	if _, err := a.w.decide(ctx, a.key, fn); err != nil {
+		return err
+	}
+	a.w.cfg.Observe.Run(result, a.w.cfg.Now().Sub(a.begin))
+	return nil
+}
+
+// returned lets the deployment wait for better times.
+func (a *attempt) returned(ctx context.Context, cause error, t trouble, why *deployerv1.DeploymentError, res lane.Result) error {
+	w := a.w
+	l, _, err := w.cfg.Keeper.Get(ctx, a.key)
+	if err != nil {
+		return err
+	}
+	pause := max(w.cfg.Backoff(l.GetHold().GetFailures(), t.reason), t.retryAfter)
+	wake := w.cfg.Now().Add(pause)
+	w.cfg.Logger.InfoContext(ctx, "deployment waits", slog.String(logs.KeyReason, t.reason), slog.Int64(logs.KeyRetryIn, pause.Milliseconds()), logs.Err(cause))
+	a.say("Waiting: %s The next try is in %v.", t.message, pause.Round(time.Second))
+	if err := a.end(ctx, "returned", func(l *storev1.Lane) error { return lane.Return(l, a.run.GetEpoch(), why, wake, res) }); err != nil {
+		return err
+	}
+	return w.cfg.Alarm.At(ctx, a.key, wake)
+}
+
+func (a *attempt) closeLog(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	a.log.Close(ctx)
+}
+
+// say writes one of Devpilot's own lines to the log.
+func (a *attempt) say(format string, args ...any) {
+	a.log.Line(a.progress.stage(), deployerv1.LogRecord_SYSTEM, fmt.Sprintf(format, args...))
+}
+
+// fixCommit chooses the commit.
+func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, fullName string) error {
+	commit := &deployerv1.DeploymentCommit{
+		Hash: c.Hash, Message: c.Message, AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail,
+		Url: a.w.cfg.SiteURL + "/" + fullName + "/commits/" + c.Hash,
+	}
+	if !c.Time.IsZero() {
+		commit.Time = timestamppb.New(c.Time)
+	}
+	var live int32
+	l, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) (err error) {
+		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, a.w.cfg.Now())
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if live != 0 {
+		return errSuperseded{live}
+	}
+	return a.w.cfg.Keeper.Flush(ctx, a.key, l)
+}
+
+// load reads what people saved.
+func (a *attempt) load(ctx context.Context) error {
+	app, err := a.w.cfg.Apps.App(ctx, a.key)
+	if apierr.Has(err, apierr.ReasonAppNotFound) {
+		return errCancelled{string(apierr.ReasonAppNotFound), "The app was deleted."}
+	}
+	a.app = app
+	return err
+}
+
+// wanted tells whether the deployment is still to be: auto-deploy may have been switched off, or
+// the branch changed, since it was asked for.
+func (a *attempt) wanted() error {
+	switch {
+	case !lane.Automatic(a.job.GetTrigger()):
+		return nil
+	case !a.app.GetAutoDeploy():
+		return errCancelled{"AUTO_DEPLOY_OFF", "Auto-deploy was switched off before this deployment started."}
+	case a.app.GetBranch() != a.job.GetBranch():
+		return errCancelled{"BRANCH_NOT_WATCHED", fmt.Sprintf("The app watches %s now, no longer %s.", a.app.GetBranch(), a.job.GetBranch())}
+	}
+	return nil
+}

@@ -1,0 +1,259 @@
+// Package router turns push events into decisions of lanes (design.md section 5, "A push becomes a
+// deployment"): for each change it finds the apps that watch the branch, has their lanes decide,
+// and says what came of it, in words, for the delivery's log.
+//
+// What it costs depends on how many apps watch the repository, not on how many there are. An event
+// that comes again is decided as before.
+//
+// Depends on pkg/stream and on the interfaces below.
+package router
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Apps reads what people saved.
+type Apps interface {
+	App(ctx context.Context, k lane.Key) (*storev1.App, error)
+	Index(ctx context.Context, workspace, repository string) (*storev1.RepositoryIndex, error)
+	Named(ctx context.Context, workspace, repository, fullName string) error
+}
+
+// Connections knows the workspaces' integrations.
+type Connections interface {
+	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
+}
+
+// Asker has a repository looked at because a delivery listed no changes; the outcome follows.
+type Asker interface {
+	Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error
+}
+
+// Outcomes takes what came of a change.
+type Outcomes interface {
+	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
+}
+
+// Router is safe for concurrent use.
+type Router struct {
+	Apps        Apps
+	Connections Connections
+	Asker       Asker
+	Outcomes    Outcomes
+	Keeper      *lane.Keeper
+	SiteURL     string
+	Logger      *slog.Logger
+	Metrics     *stream.Metrics
+	Now         func() time.Time
+}
+
+// slots is how many events one process routes at once.
+const slots = 4
+
+// Run routes push events until ctx is done. A consumer that did not exist begins at the stream's
+// start: events that came before the first deployer count too.
+func (r *Router) Run(ctx context.Context, js jetstream.JetStream) error {
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: js, Stream: stream.PushesStream, Durable: "deployer", Slots: slots, MaxAttempts: 30,
+		Handle: func(ctx context.Context, m stream.Msg) error {
+			e := &eventsv1.PushEvent{}
+			if err := proto.Unmarshal(m.Data, e); err != nil {
+				return stream.Parkf("cannot be decoded: %v", err)
+			}
+			return r.Route(ctx, e)
+		},
+		Logger: r.Logger, Metrics: r.Metrics,
+	})
+}
+
+// Route decides about one event.
+func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
+	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, e.GetWorkspace()), slog.String(logs.KeyRepository, e.GetRepository()),
+		slog.String(logs.KeyWebhook, e.GetWebhook()), slog.Int(logs.KeyDelivery, int(e.GetDelivery())))
+	idx, err := r.Apps.Index(ctx, e.GetWorkspace(), e.GetRepository())
+	if err != nil {
+		return err
+	}
+	if name := e.GetRepositoryFullName(); name != "" && name != idx.GetFullName() && len(idx.GetWatches()) > 0 && !e.GetReplay() {
+		if err := r.Apps.Named(ctx, e.GetWorkspace(), e.GetRepository(), name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case e.GetAction() == eventsv1.PushEvent_UNKNOWN:
+		return r.Asker.Ask(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
+			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),
+		})
+	case e.GetAction() == eventsv1.PushEvent_ACTION_UNSPECIFIED:
+		return nil
+	case e.GetRefType() == eventsv1.PushEvent_TAG:
+		return r.Outcomes.Put(ctx, r.ignored(e, "", "TAG", fmt.Sprintf("Tag %s: tags do not deploy", e.GetRef())))
+	}
+	return r.branch(ctx, e, idx)
+}
+
+// branch decides about a change of a branch, for each app that may watch it.
+func (r *Router) branch(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) error {
+	var outcomes []*webhookv1.RecordedOutcome
+	for _, id := range candidates(idx, e.GetRef()) {
+		o, err := r.app(ctx, e, lane.Key{Workspace: e.GetWorkspace(), App: id})
+		if err != nil {
+			return err
+		}
+		if o != nil {
+			outcomes = append(outcomes, o)
+		}
+	}
+	if len(outcomes) == 0 {
+		outcomes = append(outcomes, r.ignored(e, "", "BRANCH_NOT_WATCHED", notWatched(e.GetRef(), idx)))
+	}
+	return r.Outcomes.Put(ctx, outcomes...)
+}
+
+// candidates are the apps that the index says may watch a branch.
+func candidates(idx *storev1.RepositoryIndex, branch string) []string {
+	var out []string
+	for _, w := range idx.GetWatches() {
+		if w.GetBranch() == branch && !slices.Contains(out, w.GetApp()) {
+			out = append(out, w.GetApp())
+		}
+	}
+	return out
+}
+
+func notWatched(branch string, idx *storev1.RepositoryIndex) string {
+	var watched []string
+	for _, w := range idx.GetWatches() {
+		if w.GetAutoDeploy() && !slices.Contains(watched, w.GetBranch()) {
+			watched = append(watched, w.GetBranch())
+		}
+	}
+	if len(watched) == 0 {
+		return fmt.Sprintf("Branch %s is not watched; no app watches this repository", branch)
+	}
+	slices.Sort(watched)
+	return fmt.Sprintf("Branch %s is not watched; watching %s", branch, strings.Join(watched, ", "))
+}
+
+// app decides for one app; nil when the app does not watch the branch after all.
+func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*webhookv1.RecordedOutcome, error) {
+	a, err := r.Apps.App(ctx, k)
+	switch {
+	case apierr.Has(err, apierr.ReasonAppNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case a.GetRepository() != e.GetRepository(), a.GetBranch() != e.GetRef():
+		return nil, nil
+	}
+	ask := r.ask(e, a)
+	l, _, err := r.Keeper.Get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
+		return r.deployed(e, k, number, false), r.Keeper.Settle(ctx, k, l)
+	}
+	if !a.GetAutoDeploy() {
+		return r.ignored(e, k.App, "AUTO_DEPLOY_OFF", fmt.Sprintf("Auto-deploy of %s is off", k.App)), nil
+	}
+	connection, err := r.Connections.Get(ctx, k.Workspace)
+	if err != nil {
+		return nil, err
+	}
+	if connection.GetDisconnected() {
+		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
+	}
+	if e.GetAction() == eventsv1.PushEvent_DELETED {
+		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.BranchDeleted(l, ask) })
+		if err != nil && !isRetired(err) {
+			return nil, err
+		}
+		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
+	}
+	return r.accept(ctx, e, k, ask)
+}
+
+func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+	for {
+		var d lane.Decision
+		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+			d, err = lane.Accept(l, ask)
+			return err
+		})
+		switch {
+		case isRetired(err):
+			return nil, nil
+		case isBacklog(err):
+			if l, _, err = r.Keeper.Get(ctx, k); err == nil {
+				err = r.Keeper.Flush(ctx, k, l)
+			}
+			if err != nil {
+				return nil, err
+			}
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+			return nil, err
+		}
+		if d.Number == 0 {
+			return r.ignored(e, k.App, "SEEN_BEFORE", "This push was seen before"), nil
+		}
+		r.Logger.InfoContext(ctx, "push accepted", slog.String(logs.KeyApp, k.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.Bool("new", d.New))
+		return r.deployed(e, k, d.Number, d.Reconciled), nil
+	}
+}
+
+func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
+	ask := lane.Ask{
+		Event: e.GetId(), Replay: e.GetReplay(), ReceiveTime: e.GetReceiveTime().AsTime(), Trigger: deployerv1.Deployment_PUSH,
+		Repository: e.GetRepository(), Branch: e.GetRef(), Server: a.GetServer(), Now: r.Now(),
+		Delivery: &deployerv1.DeliveryReference{Webhook: e.GetWebhook(), Number: e.GetDelivery()},
+		Actor:    &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_BITBUCKET_ACCOUNT, Label: e.GetActor().GetLabel()},
+	}
+	if c := e.GetNew(); c.GetHash() != "" {
+		ask.Commit = &deployerv1.DeploymentCommit{
+			Hash: c.GetHash(), Message: c.GetMessage(), AuthorName: c.GetAuthorName(), AuthorEmail: c.GetAuthorEmail(), Time: c.GetTime(),
+			Url: r.SiteURL + "/" + e.GetRepositoryFullName() + "/commits/" + c.GetHash(),
+		}
+	}
+	return ask
+}
+
+func (r *Router) deployed(e *eventsv1.PushEvent, k lane.Key, number int32, reconciled bool) *webhookv1.RecordedOutcome {
+	message := fmt.Sprintf("Deployed as #%d", number)
+	if reconciled {
+		message += ", which Devpilot had found by itself before this delivery came"
+	}
+	return r.outcome(e, &webhookv1.DeliveryOutcome{App: k.App, Kind: webhookv1.DeliveryOutcome_DEPLOYMENT, Deployment: number, Message: message})
+}
+
+func (r *Router) ignored(e *eventsv1.PushEvent, app, reason, message string) *webhookv1.RecordedOutcome {
+	return r.outcome(e, &webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message})
+}
+
+func (r *Router) outcome(e *eventsv1.PushEvent, o *webhookv1.DeliveryOutcome) *webhookv1.RecordedOutcome {
+	o.Change, o.Time = e.GetChange(), timestamppb.New(r.Now())
+	return &webhookv1.RecordedOutcome{Workspace: e.GetWorkspace(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Outcome: o}
+}

@@ -1,0 +1,173 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/metrics"
+	"devpilot.io/bitbucket/services/deployer/internal/server"
+	"devpilot.io/bitbucket/services/deployer/internal/store"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Deps are the parts around the service.
+type Deps struct {
+	Logger  *slog.Logger
+	JS      jetstream.JetStream
+	Keyset  *seal.Keyset // seals page tokens; the same in all replicas
+	Auth    authv1.AuthServiceClient
+	Repo    repov1.RepoServiceClient
+	Webhook webhookv1.WebhookServiceClient
+
+	Registerer prometheus.Registerer // nil: no metrics
+	Now        func() time.Time      // nil: time.Now
+}
+
+func (d Deps) missing() error {
+	for name, missing := range map[string]bool{
+		"Logger": d.Logger == nil, "JS": d.JS == nil, "Keyset": d.Keyset == nil, "Auth": d.Auth == nil, "Repo": d.Repo == nil, "Webhook": d.Webhook == nil,
+	} {
+		if missing {
+			return fmt.Errorf("deployer: Deps.%s is missing", name)
+		}
+	}
+	return nil
+}
+
+// Service is one deployer process.
+type Service struct {
+	cfg     Config
+	deps    Deps
+	site    bitbucket.Site
+	gitSite *url.URL
+	metrics *metrics.Metrics
+	stream  *stream.Metrics
+	server  *server.Server
+	core    atomic.Pointer[core]
+
+	closing chan struct{}
+	drain   sync.Once
+}
+
+// New builds the service. It does no I/O.
+func New(cfg Config, d Deps) (*Service, error) {
+	if err := d.missing(); err != nil {
+		return nil, err
+	}
+	site, gitSite, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	s := &Service{cfg: cfg, deps: d, site: site, gitSite: gitSite, closing: make(chan struct{})}
+	tokens, err := pagetoken.New(d.Keyset)
+	if err != nil {
+		return nil, fmt.Errorf("deployer: %w", err)
+	}
+	if s.metrics, err = metrics.New(d.Registerer, s.busy); err != nil {
+		return nil, fmt.Errorf("deployer: %w", err)
+	}
+	if d.Registerer != nil {
+		if s.stream, err = stream.NewMetrics(d.Registerer); err != nil {
+			return nil, fmt.Errorf("deployer: %w", err)
+		}
+	}
+	s.server = server.New(s.uses, tokens, s.closing, cfg.Heartbeat)
+	return s, nil
+}
+
+// Register adds the RPCs to a server made with [Policy].
+func (s *Service) Register(r grpc.ServiceRegistrar) {
+	deployerv1.RegisterDeployerServiceServer(r, s.server)
+}
+
+// Drain ends followed logs, so that the servers can stop.
+func (s *Service) Drain() { s.drain.Do(func() { close(s.closing) }) }
+
+// Ready is nil once the stores are open and what is served from memory is known.
+func (s *Service) Ready(ctx context.Context) error {
+	c := s.core.Load()
+	if c == nil {
+		return errors.New("deployer: stores are not open yet")
+	}
+	return c.ready(ctx)
+}
+
+func (s *Service) busy() float64 {
+	if c := s.core.Load(); c != nil && c.worker != nil {
+		return float64(c.worker.Busy())
+	}
+	return 0
+}
+
+func (s *Service) uses() *server.Uses {
+	c := s.core.Load()
+	if c == nil {
+		return nil
+	}
+	return c.uses
+}
+
+// Run opens the stores and works until ctx is done; running deployments are given time to end.
+// Trouble with a store is waited out. What nobody can mend by waiting ends it: a data directory
+// that is another server's, a volume without working locks, a missing git program.
+func (s *Service) Run(ctx context.Context) error {
+	st, err := s.openStore(ctx)
+	if err != nil || st == nil {
+		return err
+	}
+	c, err := s.assemble(ctx, st)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer c.close()
+	s.core.Store(c)
+	return c.run(ctx)
+}
+
+// openStore tries until it works; nil without an error when ctx is done first.
+func (s *Service) openStore(ctx context.Context) (*store.Store, error) {
+	pause := 100 * time.Millisecond
+	for {
+		st, err := store.Open(ctx, s.deps.JS, s.cfg.Replicas, s.deps.Logger)
+		if err == nil {
+			return st, nil
+		}
+		if ctx.Err() != nil {
+			return nil, nil
+		}
+		s.deps.Logger.WarnContext(ctx, "stores not open yet", logs.Err(err))
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return nil, nil
+		case <-t.C:
+		}
+		pause = min(2*pause, 5*time.Second)
+	}
+}
