@@ -1,0 +1,240 @@
+// Package gittest is a git server for tests: git's own http-backend behind the authentication of
+// bitbucket.md section 8.
+package gittest
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Server is a git server on a free loopback port.
+type Server struct {
+	URL  *url.URL
+	root string
+	t    testing.TB
+
+	mu       sync.Mutex
+	tokens   []string
+	fail     func(r *http.Request) (status int, text string)
+	requests []string
+}
+
+// New starts a server that accepts the given tokens.
+func New(t testing.TB, tokens ...string) *Server {
+	t.Helper()
+	s := &Server{root: t.TempDir(), t: t, tokens: tokens}
+	path, err := exec.Command("git", "--exec-path").Output()
+	if err != nil {
+		t.Fatalf("find git: %v", err)
+	}
+	backend := &cgi.Handler{
+		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
+		Env:  []string{"GIT_PROJECT_ROOT=" + s.root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + s.root},
+	}
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(backend, w, r) }))
+	t.Cleanup(srv.Close)
+	if s.URL, err = url.Parse(srv.URL); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests = append(s.requests, r.Method+" "+r.URL.String())
+	fail, tokens := s.fail, s.tokens
+	s.mu.Unlock()
+	if fail != nil {
+		if status, text := fail(r); status != 0 {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(text))
+			return
+		}
+	}
+	user, password, ok := r.BasicAuth()
+	if !ok || user != "x-token-auth" || !slices.Contains(tokens, password) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="Bitbucket.org HTTP"`)
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	r.Header.Del("Authorization")
+	if r.Header.Get("Content-Encoding") == "" && r.ContentLength < 0 {
+		body := new(bytes.Buffer)
+		_, _ = body.ReadFrom(r.Body)
+		r.Body, r.ContentLength = http.NoBody, int64(body.Len())
+		r.Body = readCloser{body}
+	}
+	backend.ServeHTTP(w, r)
+}
+
+type readCloser struct{ *bytes.Buffer }
+
+func (readCloser) Close() error { return nil }
+
+// Accept replaces the tokens that are accepted.
+func (s *Server) Accept(tokens ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens = tokens
+}
+
+// Fail has fn decide about every request: a status other than 0 is answered with the text.
+func (s *Server) Fail(fn func(r *http.Request) (int, string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fail = fn
+}
+
+// Requests are the method and URL of all requests so far.
+func (s *Server) Requests() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// Repo makes a bare repository, or returns the one that is there.
+func (s *Server) Repo(fullName string) *Repo {
+	s.t.Helper()
+	r := &Repo{Dir: filepath.Join(s.root, fullName+".git"), t: s.t}
+	if _, err := os.Stat(r.Dir); err != nil {
+		r.run("", "init", "--quiet", "--bare", "--initial-branch=main", r.Dir)
+		r.Git("config", "uploadpack.allowFilter", "true")
+	}
+	return r
+}
+
+// Rename gives a repository another name.
+func (s *Server) Rename(from, to string) {
+	s.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(s.root, to)), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(s.root, from+".git"), filepath.Join(s.root, to+".git")); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// Repo is a bare repository on the server.
+type Repo struct {
+	Dir string
+	t   testing.TB
+}
+
+// Entry is one entry of a tree that Tree makes: mode as git writes it, and content.
+type Entry struct{ Mode, Name, Content string }
+
+// E is an Entry.
+func E(mode, name, content string) Entry { return Entry{Mode: mode, Name: name, Content: content} }
+
+func (r *Repo) run(stdin string, args ...string) string {
+	r.t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_AUTHOR_NAME=Jane Developer", "GIT_AUTHOR_EMAIL=jane@example.test", "GIT_COMMITTER_NAME=Jane Developer", "GIT_COMMITTER_EMAIL=jane@example.test")
+	cmd.Stdin = strings.NewReader(stdin)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		r.t.Fatalf("git %s: %v: %s", strings.Join(args, " "), err, errs.String())
+	}
+	return strings.TrimSpace(out.String())
+}
+
+// Git runs git on the repository.
+func (r *Repo) Git(args ...string) string {
+	r.t.Helper()
+	return r.run("", append([]string{"--git-dir=" + r.Dir}, args...)...)
+}
+
+// Blob stores a file's content.
+func (r *Repo) Blob(content string) string {
+	r.t.Helper()
+	return r.run(content, "--git-dir="+r.Dir, "hash-object", "-w", "--stdin")
+}
+
+// Tree stores a tree of exactly these entries, hostile names included. A mode of 040000 or 160000
+// takes the content for the object's id.
+func (r *Repo) Tree(entries ...Entry) string {
+	r.t.Helper()
+	var in strings.Builder
+	for _, e := range entries {
+		id, kind := e.Content, "tree"
+		switch e.Mode {
+		case "040000":
+		case "160000":
+			kind = "commit"
+		default:
+			id, kind = r.Blob(e.Content), "blob"
+		}
+		fmt.Fprintf(&in, "%s %s %s\t%s\x00", e.Mode, kind, id, e.Name)
+	}
+	return r.run(in.String(), "--git-dir="+r.Dir, "mktree", "-z", "--missing")
+}
+
+// CommitTree makes a tree the head of a branch.
+func (r *Repo) CommitTree(branch, tree, message string) string {
+	r.t.Helper()
+	args := []string{"commit-tree", tree, "-m", message}
+	if parent := r.Head(branch); parent != "" {
+		args = append(args, "-p", parent)
+	}
+	hash := r.Git(args...)
+	r.Git("update-ref", "refs/heads/"+branch, hash)
+	return hash
+}
+
+// Commit makes a commit with exactly these files (path to content) the head of a branch.
+func (r *Repo) Commit(branch, message string, files map[string]string) string {
+	r.t.Helper()
+	return r.CommitTree(branch, r.tree(files), message)
+}
+
+func (r *Repo) tree(files map[string]string) string {
+	r.t.Helper()
+	below := map[string]map[string]string{}
+	var entries []Entry
+	for p, content := range files {
+		if dir, rest, nested := strings.Cut(p, "/"); nested {
+			if below[dir] == nil {
+				below[dir] = map[string]string{}
+			}
+			below[dir][rest] = content
+			continue
+		}
+		entries = append(entries, E("100644", p, content))
+	}
+	for dir, inner := range below {
+		entries = append(entries, E("040000", dir, r.tree(inner)))
+	}
+	return r.Tree(entries...)
+}
+
+// Head is the hash of a branch, empty when there is none.
+func (r *Repo) Head(branch string) string {
+	r.t.Helper()
+	return r.Git("for-each-ref", "--format=%(objectname)", "refs/heads/"+branch)
+}
+
+// Set points a branch at a commit.
+func (r *Repo) Set(branch, hash string) {
+	r.t.Helper()
+	r.Git("update-ref", "refs/heads/"+branch, hash)
+}
+
+// Delete removes a branch.
+func (r *Repo) Delete(branch string) {
+	r.t.Helper()
+	r.Git("update-ref", "-d", "refs/heads/"+branch)
+}
