@@ -29,6 +29,7 @@ func set(name string, v any) func(object) { return func(o object) { o[name] = v 
 const hooksPath = "/repositories/acme/web/hooks"
 
 func TestHooks_lifeOfOne(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	created := f.call("POST", hooksPath, token, hookBody()).want(t, 201)
@@ -70,6 +71,7 @@ func TestHooks_lifeOfOne(t *testing.T) {
 }
 
 func TestHooks_sameURLTwiceMakesTwo(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for range 12 {
@@ -84,6 +86,7 @@ func TestHooks_sameURLTwiceMakesTwo(t *testing.T) {
 }
 
 func TestHooks_onlyAdministratorsAndOnlyWithScopes(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for _, repository := range []string{"acme/docs", "acme/legacy"} {
@@ -105,6 +108,7 @@ func TestHooks_onlyAdministratorsAndOnlyWithScopes(t *testing.T) {
 }
 
 func TestHooks_validationInBothStyles(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	self := f.call("POST", hooksPath, token, hookBody()).want(t, 201).Header.Get("Location")
@@ -151,6 +155,7 @@ func TestHooks_validationInBothStyles(t *testing.T) {
 }
 
 func TestHooks_loopbackURLsOnlyWhereTheSwitchSaysSo(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for policy, status := range map[string]int{"loopback": 201, "public": 400, "any": 201} {

@@ -14,6 +14,7 @@ func statusBody(change ...func(object)) object {
 }
 
 func TestStatuses_createOverwriteReadUpdate(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	refs, err := f.control.Refs(t.Context(), "acme/web")
@@ -47,6 +48,7 @@ func TestStatuses_createOverwriteReadUpdate(t *testing.T) {
 }
 
 func TestStatuses_validationPermissionAndUnknownCommits(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	refs, err := f.control.Refs(t.Context(), "acme/web")

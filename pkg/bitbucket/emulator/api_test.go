@@ -15,6 +15,7 @@ import (
 const noRepository = "You may not have access to this repository or it no longer exists in this workspace. If you think this repository exists and you have access, make sure you are authenticated."
 
 func TestUser_ofSection3(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for _, path := range []string{"/user", "/user/"} {
@@ -44,6 +45,7 @@ func TestUser_ofSection3(t *testing.T) {
 }
 
 func TestScopes_missingOnesAnswer403WithObjectDetail(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev", "account").AccessToken
 	for path, required := range map[string]string{
@@ -65,6 +67,7 @@ func TestScopes_missingOnesAnswer403WithObjectDetail(t *testing.T) {
 }
 
 func TestRemovedListings_answer410AsRecorded(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	const body = `{"data":{"announcement_url":"https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"},` +
 		`"error":{"data":{"announcement_url":"https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"},` +
@@ -78,6 +81,7 @@ func TestRemovedListings_answer410AsRecorded(t *testing.T) {
 }
 
 func TestWorkspaces_ofSection4_2(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	a := f.call("GET", "/user/workspaces?pagelen=100&sort=slug", token, nil).want(t, 200)
@@ -114,6 +118,7 @@ func TestWorkspaces_ofSection4_2(t *testing.T) {
 }
 
 func TestRepositories_roleFilterAndSort(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for _, tc := range []struct {
@@ -155,6 +160,7 @@ func TestRepositories_roleFilterAndSort(t *testing.T) {
 }
 
 func TestRepositories_restrictedAndDeletedWorkspaces(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for listing, status := range map[string]int{"restricted": 403, "deleted": 410} {
@@ -166,6 +172,7 @@ func TestRepositories_restrictedAndDeletedWorkspaces(t *testing.T) {
 }
 
 func TestRepository_bySlugAndUUIDInEveryForm(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	workspace, repository := "{"+emulator.SeededUUID("workspace", "acme")+"}", "{"+emulator.SeededUUID("repository", "acme/web")+"}"
@@ -205,6 +212,7 @@ func TestRepository_bySlugAndUUIDInEveryForm(t *testing.T) {
 }
 
 func TestPermissions_ofSection4_4(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	const path = "/user/workspaces/acme/permissions/repositories"
@@ -234,6 +242,7 @@ func TestPermissions_ofSection4_4(t *testing.T) {
 }
 
 func TestPagination_ofSection4_7(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	ws := url.PathEscape("{" + emulator.SeededUUID("workspace", "acme") + "}")
@@ -285,6 +294,7 @@ func TestPagination_ofSection4_7(t *testing.T) {
 }
 
 func TestFields_whitelistAndRemove(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	a := f.call("GET", "/repositories/acme?pagelen=2&fields=next,values.uuid,values.mainbranch.name,values.links.*.href", token, nil).want(t, 200)
@@ -301,6 +311,7 @@ func TestFields_whitelistAndRemove(t *testing.T) {
 }
 
 func TestBranches_ofSection5(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	const path = "/repositories/acme/web/refs/branches"
@@ -349,6 +360,7 @@ func TestBranches_ofSection5(t *testing.T) {
 }
 
 func TestAPI_unknownPathsAndMethods(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	f.call("GET", "/nothing/here", "", nil).want(t, 404, "Resource not found")
 	f.call("GET", "/hook_events", "", nil).want(t, 404, "Resource not found")
@@ -362,6 +374,7 @@ func TestAPI_unknownPathsAndMethods(t *testing.T) {
 }
 
 func TestRateLimit_budgetPerConsumerAndUser(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	jane, admin := f.tokens("jane-dev").AccessToken, f.tokens("acme-admin").AccessToken
 	limit := func(l emulator.RateLimit) {
@@ -394,6 +407,7 @@ func TestRateLimit_budgetPerConsumerAndUser(t *testing.T) {
 }
 
 func TestLatency_delaysEveryAnswer(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	f.must(f.control.SetLatency(t.Context(), 50*time.Millisecond))

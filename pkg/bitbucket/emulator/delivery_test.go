@@ -15,6 +15,7 @@ import (
 
 // TestSignature_publishedVector is Atlassian's test vector of section 7.2.
 func TestSignature_publishedVector(t *testing.T) {
+	t.Parallel()
 	got := emulator.Signature("It's a Secret to Everybody", []byte("Hello World!"))
 	if got != "sha256=a4771c39fbe90f317c7824e83ddef3caae9cb3d976c214ace1f2937e133263c9" {
 		t.Errorf("got %s", got)
@@ -26,6 +27,7 @@ func commitOn(branch, message string) emulator.RefChange {
 }
 
 func TestDelivery_headersAndSignatureOfSection7(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	hook := f.hook("acme/web", r.URL+"/webhooks/x", "s3cret")
@@ -53,6 +55,7 @@ func TestDelivery_headersAndSignatureOfSection7(t *testing.T) {
 }
 
 func TestDelivery_withoutSecretThereIsNoSignature(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	f.hook("acme/web", r.URL, "")
@@ -64,6 +67,7 @@ func TestDelivery_withoutSecretThereIsNoSignature(t *testing.T) {
 
 // TestDelivery_retryRules is section 7.3: up to three attempts, on 5xx only, at once, with growing number.
 func TestDelivery_retryRules(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		name     string
 		reply    func(n int, w http.ResponseWriter)
@@ -104,6 +108,7 @@ func TestDelivery_retryRules(t *testing.T) {
 }
 
 func TestDelivery_noAnswerInTimeIsAFailureWithoutRetry(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(o *emulator.Options) { o.DeliveryTimeout = 50 * time.Millisecond })
 	release := make(chan struct{})
 	r := newReceiver(t, func(int, http.ResponseWriter) { <-release })
@@ -117,6 +122,7 @@ func TestDelivery_noAnswerInTimeIsAFailureWithoutRetry(t *testing.T) {
 }
 
 func TestDelivery_above256KiBNothingIsSent(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	hook := f.hook("acme/web", r.URL, "s")
@@ -133,6 +139,7 @@ func TestDelivery_above256KiBNothingIsSent(t *testing.T) {
 }
 
 func TestDelivery_onlyActiveHooksWithTheEventInOrder(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	quiet, loud := newReceiver(t, nil), newReceiver(t, nil)
@@ -154,6 +161,7 @@ func TestDelivery_onlyActiveHooksWithTheEventInOrder(t *testing.T) {
 }
 
 func TestDelivery_faults(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	f.hook("acme/web", r.URL, "s")
@@ -210,6 +218,7 @@ func must[T any](value T, err error) func(t *testing.T) T {
 }
 
 func TestDelivery_rawEventsAndResend(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, func(n int, w http.ResponseWriter) {
 		if n == 2 {
@@ -234,6 +243,7 @@ func TestDelivery_rawEventsAndResend(t *testing.T) {
 }
 
 func TestDelivery_concurrentPushesAllArrive(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	f.hook("acme/web", r.URL, "s")

@@ -84,7 +84,10 @@ type Fault struct {
 	BodyKind string            `json:"body_kind"` // json, text or html; the default is json where Body starts with "{"
 	Headers  map[string]string `json:"headers"`
 	Delay    time.Duration     `json:"delay"` // in JSON nanoseconds or a text like "250ms"
-	Drop     bool              `json:"drop"`
+	// Late makes the delay come after the request took effect, before its answer is sent.
+	Late bool `json:"late"`
+	// Drop lets the request take effect and cuts the connection instead of answering.
+	Drop bool `json:"drop"`
 
 	Permission string `json:"permission"`
 	Slug       string `json:"slug"`

@@ -1,6 +1,8 @@
 package emulator_test
 
 import (
+	"context"
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -11,6 +13,7 @@ import (
 )
 
 func TestFaults_answersOfEachKind(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	for _, tc := range []struct {
@@ -50,6 +53,7 @@ func TestFaults_answersOfEachKind(t *testing.T) {
 }
 
 func TestFaults_matchingAfterTimesAndRemoval(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	statuses := func(n int) (list []int) {
@@ -82,6 +86,7 @@ func TestFaults_matchingAfterTimesAndRemoval(t *testing.T) {
 }
 
 func TestFaults_lostAnswerTakesEffect(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	pair := f.tokens("jane-dev")
 	f.server.Inject(emulator.Fault{Kind: emulator.FaultLostAnswer, Route: "/site/oauth2/access_token", Times: 1})
@@ -105,7 +110,44 @@ func TestFaults_lostAnswerTakesEffect(t *testing.T) {
 	f.refresh(pair.RefreshToken).want(t, 400)
 }
 
+func TestFaults_lateAnswerTakesEffectBeforeItWaits(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	pair := f.tokens("jane-dev")
+	fault := emulator.Fault{Route: "/site/oauth2/access_token", Delay: time.Hour, Late: true, Times: 1}
+	f.server.Inject(fault)
+	ctx, giveUp := context.WithCancel(t.Context())
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, f.server.SiteURL()+"/site/oauth2/access_token",
+		strings.NewReader("grant_type=refresh_token&refresh_token="+pair.RefreshToken))
+	f.must(err)
+	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	consumer := emulator.DefaultConsumer()
+	request.SetBasicAuth(consumer.Key, consumer.Secret)
+	failed := make(chan error, 1)
+	go func() {
+		answer, err := f.client.Do(request)
+		if err == nil {
+			_ = answer.Body.Close()
+		}
+		failed <- err
+	}()
+	eventually(t, "the refresh to count", func() bool { return must(f.control.Counters(t.Context()))(t).Refreshes == 1 })
+	giveUp()
+	if err := <-failed; !errors.Is(err, context.Canceled) {
+		t.Errorf("the answer did not wait: %v", err)
+	}
+	f.refresh(pair.RefreshToken).want(t, 400)
+
+	fault.Delay = time.Millisecond
+	f.server.Inject(fault)
+	next := f.tokens("jane-dev")
+	if a := f.refresh(next.RefreshToken).want(t, 200); a.json["token_type"] != "bearer" || a.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got %v %s", a.Header, a.raw)
+	}
+}
+
 func TestFaults_slowAnswerWaitsOrEndsWithItsClient(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	f.server.Inject(emulator.Fault{Delay: 40 * time.Millisecond, Times: 1})
@@ -124,6 +166,7 @@ func TestFaults_slowAnswerWaitsOrEndsWithItsClient(t *testing.T) {
 }
 
 func TestFaults_nextOnAnotherOrigin(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	f.server.Inject(emulator.Fault{Kind: emulator.FaultForeignNext, Times: 1})
@@ -134,6 +177,7 @@ func TestFaults_nextOnAnotherOrigin(t *testing.T) {
 }
 
 func TestFaults_gitOnly(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	g := newGit(t, "x-token-auth", token)
@@ -150,6 +194,7 @@ func TestFaults_gitOnly(t *testing.T) {
 }
 
 func TestFaults_permissionDowngradeAndRotatedSlug(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	id := f.server.Inject(emulator.Fault{Kind: emulator.FaultPermissionDowngrade, Repository: "acme/web"})

@@ -17,6 +17,7 @@ import (
 func (f *fixture) remote(fullName string) string { return f.server.SiteURL() + "/" + fullName + ".git" }
 
 func TestGit_cloneAndFetchWithATokenOf2700Characters(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	g := newGitHelper(t, "x-token-auth", f.tokens("jane-dev", "repository").AccessToken)
 	dir := g.clone(f.remote("acme/web"))
@@ -40,6 +41,7 @@ func TestGit_cloneAndFetchWithATokenOf2700Characters(t *testing.T) {
 }
 
 func TestGit_protocolVersionsPartialAndShallow(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	g := newGit(t, "x-token-auth", f.tokens("jane-dev").AccessToken)
 	g.env = append(g.env, "GIT_TRACE_PACKET=1")
@@ -64,6 +66,7 @@ func TestGit_protocolVersionsPartialAndShallow(t *testing.T) {
 }
 
 func TestGit_anyCommitCanBeFetchedUnlessSwitchedOff(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	before, err := f.control.Refs(t.Context(), "acme/web")
 	f.must(err)
@@ -80,6 +83,7 @@ func TestGit_anyCommitCanBeFetchedUnlessSwitchedOff(t *testing.T) {
 }
 
 func TestGit_refusalsInTheTextsOfSection8(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	good := f.tokens("jane-dev").AccessToken
 	expired := f.tokens("jane-dev")
@@ -122,6 +126,7 @@ func TestGit_refusalsInTheTextsOfSection8(t *testing.T) {
 }
 
 func TestGit_pushAsPersonWithEachKindOfName(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	g := newGitHelper(t, "jane-dev", "jane-dev-password")
 	dir := g.clone(f.remote("acme/web"))
@@ -145,6 +150,7 @@ func TestGit_pushAsPersonWithEachKindOfName(t *testing.T) {
 
 // TestGit_largePushComesChunked pushes more than git's http.postBuffer, so git sends a chunked body.
 func TestGit_largePushComesChunked(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	g := newGit(t, "jane-dev", "jane-dev-password")
 	dir := g.clone(f.remote("acme/web"))
@@ -165,6 +171,7 @@ func TestGit_largePushComesChunked(t *testing.T) {
 }
 
 func TestGit_gzippedRequestBody(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	var packed bytes.Buffer
@@ -184,6 +191,7 @@ func TestGit_gzippedRequestBody(t *testing.T) {
 }
 
 func TestGit_emptyRepositoryCloneAndFirstPush(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	token := f.tokens("jane-dev").AccessToken
 	g := newGit(t, "jane-dev", "jane-dev-password")
@@ -207,6 +215,7 @@ func TestGit_emptyRepositoryCloneAndFirstPush(t *testing.T) {
 }
 
 func TestGit_renamedRepositoryKeepsItsData(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	g := newGit(t, "x-token-auth", f.tokens("jane-dev").AccessToken)
 	before := g.run(g.home, "ls-remote", f.remote("acme/web"))

@@ -36,6 +36,7 @@ func (f *fixture) code(parameters ...string) string {
 }
 
 func TestAuthorize_wrongRequestsGetAPageAndNoRedirect(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	for _, tc := range []struct{ name, page, parameter, value string }{
 		{"other callback", "Invalid redirect_uri", "redirect_uri", "https://evil.example.test/callback"},
@@ -57,6 +58,7 @@ func TestAuthorize_wrongRequestsGetAPageAndNoRedirect(t *testing.T) {
 }
 
 func TestAuthorize_personChoosesAccountThenGrants(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	jar, err := cookiejar.New(nil)
 	f.must(err)
@@ -91,6 +93,7 @@ func TestAuthorize_personChoosesAccountThenGrants(t *testing.T) {
 }
 
 func TestAuthorize_crossSiteFormIsRefused(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.authorizeURL(), strings.NewReader("account=jane-dev&action=grant"))
 	f.must(err)
@@ -100,6 +103,7 @@ func TestAuthorize_crossSiteFormIsRefused(t *testing.T) {
 }
 
 func TestAuthorize_cancelComesBackAsAccessDenied(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	location, err := f.control.Consent(t.Context(), f.authorizeURL(), "jane-dev", false)
 	f.must(err)
@@ -112,6 +116,7 @@ func TestAuthorize_cancelComesBackAsAccessDenied(t *testing.T) {
 }
 
 func TestExchange_answersWithTheShapeOfSection1_4(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	code := f.code("redirect_uri", callbackURL)
 	a := f.form(url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {callbackURL}}).want(t, 200)
@@ -132,6 +137,7 @@ func TestExchange_answersWithTheShapeOfSection1_4(t *testing.T) {
 }
 
 func TestExchange_codeIsBoundToRedirectVerifierAndTime(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	exchange := func(code string, more ...string) *answer {
 		values := url.Values{"grant_type": {"authorization_code"}, "code": {code}}
@@ -165,6 +171,7 @@ func TestExchange_codeIsBoundToRedirectVerifierAndTime(t *testing.T) {
 
 // TestTokenEndpoint_errors is the table of section 1.6, by its wire values.
 func TestTokenEndpoint_errors(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	consumer := emulator.DefaultConsumer()
 	const form = "application/x-www-form-urlencoded"
@@ -201,6 +208,7 @@ func TestTokenEndpoint_errors(t *testing.T) {
 }
 
 func TestTokenEndpoint_deadTokenStylesOfBothBackends(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	for style, description := range map[string]string{
 		"invalid_request": "Invalid refresh_token", "invalid_grant": "The refresh token is invalid or expired.",
@@ -213,6 +221,7 @@ func TestTokenEndpoint_deadTokenStylesOfBothBackends(t *testing.T) {
 }
 
 func TestRefresh_rotatesAndKillsTheUsedToken(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	first := f.tokens("jane-dev")
 	a := f.refresh(first.RefreshToken).want(t, 200)
@@ -238,6 +247,7 @@ func TestRefresh_rotatesAndKillsTheUsedToken(t *testing.T) {
 }
 
 func TestRefresh_graceKeepsTheUsedTokenForAWhile(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(o *emulator.Options) { o.Tokens = emulator.TokenOptions{Rotate: true, Grace: 10 * time.Minute} })
 	first := f.tokens("jane-dev")
 	f.refresh(first.RefreshToken).want(t, 200)
@@ -250,6 +260,7 @@ func TestRefresh_graceKeepsTheUsedTokenForAWhile(t *testing.T) {
 }
 
 func TestRefresh_withoutRotationTheSameTokenComesBack(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(o *emulator.Options) { o.Tokens = emulator.TokenOptions{Grace: time.Second, ScopeField: "scopes"} })
 	first := f.tokens("jane-dev")
 	for range 3 {
@@ -264,6 +275,7 @@ func TestRefresh_withoutRotationTheSameTokenComesBack(t *testing.T) {
 }
 
 func TestRefresh_lockOutHitsValidTokensOfTheConsumer(t *testing.T) {
+	t.Parallel()
 	f := start(t, func(o *emulator.Options) { o.Tokens = emulator.TokenOptions{Rotate: true, LockOut: true} })
 	valid := f.tokens("acme-admin")
 	f.refresh("dead").want(t, 400)
@@ -280,6 +292,7 @@ func TestRefresh_lockOutHitsValidTokensOfTheConsumer(t *testing.T) {
 }
 
 func TestRefresh_idleTokenDiesAfterThreeMonths(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	used, idle := f.tokens("jane-dev"), f.tokens("acme-admin")
 	f.must(f.control.AdvanceClock(t.Context(), 60*24*time.Hour))
@@ -290,6 +303,7 @@ func TestRefresh_idleTokenDiesAfterThreeMonths(t *testing.T) {
 }
 
 func TestGrants_independentUnlessShared(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	first, second := f.tokens("jane-dev"), f.tokens("jane-dev")
 	f.refresh(second.RefreshToken).want(t, 200)
@@ -302,6 +316,7 @@ func TestGrants_independentUnlessShared(t *testing.T) {
 }
 
 func TestTokens_badOnesAreRefusedInTheRecordedWordings(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	const invalid = "Token is invalid, expired, or not supported for this endpoint."
 	pair := f.tokens("jane-dev")
@@ -336,6 +351,7 @@ func TestTokens_badOnesAreRefusedInTheRecordedWordings(t *testing.T) {
 }
 
 func TestConsumer_untickedScopesCountForNewGrantsOnly(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	old := f.tokens("jane-dev")
 	f.must(f.control.SetScopes(t.Context(), "account", "repository"))
@@ -350,6 +366,7 @@ func TestConsumer_untickedScopesCountForNewGrantsOnly(t *testing.T) {
 
 // TestRefresh_concurrentUsesOfOneTokenSpendItOnce races twenty refreshes with the same token.
 func TestRefresh_concurrentUsesOfOneTokenSpendItOnce(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	pair := f.tokens("jane-dev")
 	statuses := make(chan int, 20)

@@ -72,6 +72,7 @@ func (p *pusher) expect(name string, got, want any) {
 }
 
 func TestPayload_topLevel(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	got := p.pushed(commitOn("main", "Change")).json
 	p.expect("top level", keysOf(got), "actor push repository")
@@ -85,6 +86,7 @@ func TestPayload_topLevel(t *testing.T) {
 }
 
 func TestPayload_case1_update(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Branch: "main", Commits: commits("First", "Second")})
 	old, tip := p.tip(), must(p.control.Refs(t.Context(), "acme/web"))(t)["refs/heads/main"]
@@ -113,6 +115,7 @@ func TestPayload_case1_update(t *testing.T) {
 }
 
 func TestPayload_case2_createBranch(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Branch: "feature/new", From: "main"})
 	tip := p.tip()
@@ -127,6 +130,7 @@ func TestPayload_case2_createBranch(t *testing.T) {
 }
 
 func TestPayload_case3_deleteBranch(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Branch: "develop", Delete: true})
 	p.expect("keys", keysOf(change), "closed created forced new old truncated")
@@ -136,6 +140,7 @@ func TestPayload_case3_deleteBranch(t *testing.T) {
 }
 
 func TestPayload_case4_createTag(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	light := p.change(emulator.RefChange{Tag: "light", From: "main"})
 	tip := p.tip()
@@ -156,6 +161,7 @@ func TestPayload_case4_createTag(t *testing.T) {
 }
 
 func TestPayload_case5_deleteTag(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Tag: "v1.0", Delete: true})
 	p.expect("keys", keysOf(change), "closed created forced new old truncated")
@@ -165,6 +171,7 @@ func TestPayload_case5_deleteTag(t *testing.T) {
 }
 
 func TestPayload_case6_forcedAndTruncated(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Branch: "main", From: "main~1", Commits: commits("1", "2", "3", "4", "5", "6")})
 	old := p.tip()
@@ -186,6 +193,7 @@ func TestPayload_case6_forcedAndTruncated(t *testing.T) {
 
 // TestPayload_case7_severalRefsInOneDelivery pushes with the git program.
 func TestPayload_case7_severalRefsInOneDelivery(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	g := newGit(t, "jane-dev", "jane-dev-password")
 	dir := g.clone(p.remote("acme/web"))
@@ -221,6 +229,7 @@ func TestPayload_case7_severalRefsInOneDelivery(t *testing.T) {
 }
 
 func TestPayload_case9_movedTag(t *testing.T) {
+	t.Parallel()
 	p := newPusher(t)
 	change := p.change(emulator.RefChange{Tag: "v1.0", From: "develop"})
 	p.expect("flags", flags(change), "created=false closed=false forced=true truncated=false")
@@ -232,6 +241,7 @@ func TestPayload_case9_movedTag(t *testing.T) {
 }
 
 func TestPayload_fiftyBranchesThroughControl(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	r := newReceiver(t, nil)
 	f.hook("acme/web", r.URL, "s")
@@ -257,6 +267,7 @@ func TestPayload_fiftyBranchesThroughControl(t *testing.T) {
 }
 
 func TestControlPush_chainsAndRefusals(t *testing.T) {
+	t.Parallel()
 	f := start(t)
 	results := f.push("acme/empty",
 		emulator.RefChange{Branch: "main", Commits: []emulator.CommitSpec{{Message: "One", Files: map[string]string{"a": "1"}}, {Message: "Two", Files: map[string]string{"dir/b": "2"}, Remove: []string{"a"}}}},

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -86,10 +87,12 @@ func (e *Emulator) serve(table routes, w http.ResponseWriter, r *http.Request) {
 // serveFaulty answers the request, unless a fault does.
 func (e *Emulator) serveFaulty(w *statusWriter, r *http.Request, rt *route, p params) {
 	x := exchangeOf(r)
-	drop := false
+	drop, late := false, time.Duration(0)
 	for _, fault := range e.faults.takeRequest(rt, r) {
 		x.record.Fault = fault.ID
-		if !pause(r.Context(), fault.Delay) {
+		if fault.Late {
+			late += fault.Delay
+		} else if !pause(r.Context(), fault.Delay) {
 			return
 		}
 		if fault.Kind == FaultForeignNext {
@@ -102,14 +105,21 @@ func (e *Emulator) serveFaulty(w *statusWriter, r *http.Request, rt *route, p pa
 		}
 		drop = drop || fault.Drop
 	}
-	if drop {
-		// The request takes effect; only its answer is lost.
-		lost := &statusWriter{ResponseWriter: newBuffer(), status: http.StatusOK}
-		e.dispatch(lost, r, rt, p)
-		w.status = lost.status
+	if !drop && late == 0 {
+		e.dispatch(w, r, rt, p)
+		return
+	}
+	// The request takes effect; its answer waits, or is lost.
+	kept := newBuffer()
+	e.dispatch(kept, r, rt, p)
+	kept.WriteHeader(http.StatusOK)
+	if !pause(r.Context(), late) || drop {
+		w.status = kept.status
 		panic(http.ErrAbortHandler)
 	}
-	e.dispatch(w, r, rt, p)
+	maps.Copy(w.Header(), kept.header)
+	w.WriteHeader(kept.status)
+	_, _ = w.Write(kept.body) // a peer that is gone needs no answer
 }
 
 func (e *Emulator) dispatch(w http.ResponseWriter, r *http.Request, rt *route, p params) {

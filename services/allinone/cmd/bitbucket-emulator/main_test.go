@@ -20,9 +20,9 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("BITBUCKET_EMULATOR_RUN_MAIN") != "" {
 		main()
-		os.Exit(0)
+		return
 	}
-	os.Exit(m.Run())
+	m.Run()
 }
 
 // process is the program as a person starts it.
