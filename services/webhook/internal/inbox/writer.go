@@ -245,3 +245,6 @@ func answer(pack []*waiting, err error) {
 		it.answer <- err
 	}
 }
+
+// Waiting is how many deliveries wait for the writer now.
+func (w *Writer) Waiting() int { return len(w.in) }

@@ -1,0 +1,441 @@
+package ingress
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/trace/noop"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/inbox"
+)
+
+const (
+	id     = "abcdefghijklmnopqrstuvwx26"
+	repo   = "85d08b4e-571d-44e9-a507-fa476535aa98"
+	secret = "It's a Secret to Everybody"
+)
+
+// world is everything around a handler.
+type world struct {
+	mu       sync.Mutex
+	ready    error
+	roster   map[string]*storev1.WebhookRecord
+	leader   map[string]*storev1.WebhookRecord
+	secrets  map[string]string // webhook → secret, as the leader knows it
+	stale    map[string]string // webhook → secret, as the roster knows it
+	readErr  error
+	reads    int
+	storeErr error
+	stored   []*storev1.InboxDelivery
+	refused  []*webhookv1.Delivery
+	patience []time.Duration
+}
+
+func newWorld() *world {
+	rec := &storev1.WebhookRecord{
+		Id: id, Workspace: "acme-inc", Repository: repo, RepositoryFullName: "acme/web", State: webhookv1.Webhook_ACTIVE,
+		Watches: []*webhookv1.Watch{{App: "web", Branch: "main"}, {App: "web2", Branch: "main"}},
+	}
+	return &world{
+		roster: map[string]*storev1.WebhookRecord{id: rec}, leader: map[string]*storev1.WebhookRecord{id: rec},
+		secrets: map[string]string{id: secret}, stale: map[string]string{id: secret},
+	}
+}
+
+func (w *world) Ready(context.Context) error { return w.ready }
+
+func (w *world) Find(id string) *storev1.WebhookRecord { return w.roster[id] }
+
+func (w *world) GetByID(_ context.Context, id string) (*storev1.WebhookRecord, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reads++
+	if w.readErr != nil {
+		return nil, w.readErr
+	}
+	if rec := w.leader[id]; rec != nil {
+		fresh := &storev1.WebhookRecord{Id: rec.GetId(), Workspace: rec.GetWorkspace(), Repository: rec.GetRepository(), Epoch: 1}
+		return fresh, nil
+	}
+	return nil, fmt.Errorf("%w: %s", kv.ErrNotFound, id)
+}
+
+// Open tells the roster's record from the leader's by the epoch.
+func (w *world) Open(rec *storev1.WebhookRecord, _ time.Time) ([]seal.Secret, []int32, error) {
+	if rec.GetEpoch() == 1 {
+		return []seal.Secret{seal.NewSecret(w.secrets[rec.GetId()])}, []int32{2}, nil
+	}
+	return []seal.Secret{seal.NewSecret(w.stale[rec.GetId()])}, []int32{1}, nil
+}
+
+func (w *world) Store(d *storev1.InboxDelivery, patience time.Duration) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.patience = append(w.patience, patience)
+	if w.storeErr != nil {
+		return w.storeErr
+	}
+	w.stored = append(w.stored, d)
+	return nil
+}
+
+func (w *world) Add(d *webhookv1.Delivery) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refused = append(w.refused, d)
+}
+
+func (w *world) handler(t testing.TB, change ...func(*Config)) *Handler {
+	t.Helper()
+	codec, err := inbox.NewCodec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		Roster: w, Leader: w, Secrets: w, Inbox: w, Codec: codec, Refusals: w,
+		Logger: logs.Discard(), TracerProvider: noop.NewTracerProvider(), Now: time.Now,
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	return New(cfg)
+}
+
+// body is a push of branches to the repository.
+func body(branches ...string) string {
+	var changes []string
+	for _, b := range branches {
+		changes = append(changes, fmt.Sprintf(`{"old":null,"new":{"type":"branch","name":%q,"target":{"hash":"c14c1bb0b1c14c1bb0b1c14c1bb0b1c14c1bb0b1"}},"created":true}`, b))
+	}
+	return `{"push":{"changes":[` + strings.Join(changes, ",") + `]},"repository":{"uuid":"{` + repo + `}","full_name":"acme/web"}}`
+}
+
+type reply struct {
+	status  int
+	message string
+	raw     string
+	header  http.Header
+}
+
+// send makes a signed request; change may spoil it.
+func send(h http.Handler, content string, change ...func(*http.Request)) reply {
+	r := httptest.NewRequest(http.MethodPost, PathPrefix+id, strings.NewReader(content))
+	r.Header.Set(hook.HeaderEvent, hook.EventPush)
+	r.Header.Set(hook.HeaderSignature, hook.Sign([]byte(content), seal.NewSecret(secret)))
+	for _, c := range change {
+		c(r)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	var a struct{ Message string }
+	_ = json.Unmarshal(w.Body.Bytes(), &a)
+	return reply{w.Code, a.Message, w.Body.String(), w.Header()}
+}
+
+func header(key, value string) func(*http.Request) {
+	return func(r *http.Request) { r.Header.Set(key, value) }
+}
+
+func path(p string) func(*http.Request) { return func(r *http.Request) { r.URL.Path = p } }
+
+func TestAnswers(t *testing.T) {
+	tag := strings.ReplaceAll(body("v1"), `"branch"`, `"tag"`)
+	deletion := `{"push":{"changes":[{"old":{"type":"branch","name":"old"},"new":null,"closed":true}]},"repository":{"uuid":"{` + repo + `}"}}`
+	for name, tc := range map[string]struct {
+		content string
+		change  func(*http.Request)
+		prepare func(*world)
+		status  int
+		says    string
+		stored  int
+		refused int
+	}{
+		"push":                  {body("main", "next"), nil, nil, 202, "branch main created, branch next created", 1, 0},
+		"deletion":              {deletion, nil, nil, 202, "branch old deleted", 1, 0},
+		"empty change list":     {`{"push":{"changes":[]}}`, nil, nil, 202, "looks at the repository", 1, 0},
+		"unreadable change":     {`{"push":{"changes":[7]}}`, nil, nil, 202, "1 unreadable", 1, 0},
+		"tags only":             {tag, nil, nil, 200, "Only tags", 1, 0},
+		"ping":                  {`{"test":true}`, header(hook.HeaderEvent, hook.EventPing), nil, 200, "works", 1, 0},
+		"other event":           {`not json`, header(hook.HeaderEvent, "issue:created"), nil, 200, "issue:created", 1, 0},
+		"no event":              {body("main"), header(hook.HeaderEvent, ""), nil, 400, "X-Event-Key", 0, 0},
+		"another repository":    {strings.Replace(body("main"), repo, "00000000-571d-44e9-a507-fa476535aa98", 1), nil, nil, 200, "This webhook is for acme/web", 1, 0},
+		"broken JSON":           {`{"push":`, nil, nil, 400, "not JSON", 0, 0},
+		"JSON of another kind":  {`[1]`, nil, nil, 400, "not JSON", 0, 0},
+		"push of another kind":  {`{"push":[]}`, nil, nil, 400, "not a push", 0, 0},
+		"empty body":            {``, nil, nil, 400, "not JSON", 0, 0},
+		"wrong signature":       {body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret(secret))), nil, 401, "does not match", 0, 1},
+		"no signature":          {body("main"), header(hook.HeaderSignature, ""), nil, 401, "missing", 0, 1},
+		"other algorithm":       {body("main"), header(hook.HeaderSignature, "sha1=da39a3ee5e6b4b0d3255bfef95601890afd80709"), nil, 401, "does not match", 0, 1},
+		"broken and unsigned":   {`{"push":`, header(hook.HeaderSignature, ""), nil, 401, "missing", 0, 1},
+		"unknown webhook":       {body("main"), path(PathPrefix + strings.Repeat("z", 26)), nil, 404, "no such webhook", 0, 0},
+		"odd id":                {body("main"), path(PathPrefix + "../x"), nil, 404, "no such webhook", 0, 0},
+		"no id":                 {body("main"), path(PathPrefix), nil, 404, "no such webhook", 0, 0},
+		"trailing slash":        {body("main"), path(PathPrefix + id + "/"), nil, 404, "no such webhook", 0, 0},
+		"other method":          {body("main"), func(r *http.Request) { r.Method = http.MethodPut }, nil, 405, "by POST only", 0, 0},
+		"too large":             {strings.Repeat("x", MaxBody+1), nil, nil, 413, "512 KiB", 0, 0},
+		"too large, unsaid":     {strings.Repeat("x", MaxBody+1), func(r *http.Request) { r.ContentLength = -1 }, nil, 413, "512 KiB", 0, 0},
+		"as large as it may be": {`{"x":"` + strings.Repeat("x", MaxBody-8) + `"}`, func(r *http.Request) { r.ContentLength = -1 }, nil, 202, "looks at", 1, 0},
+		"body cut short":        {body("main"), func(r *http.Request) { r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{"), brokenReader{})) }, nil, 503, "completely", 0, 0},
+		"roster not ready":      {body("main"), nil, func(w *world) { w.ready = kv.ErrNotReady }, 503, "starting", 0, 0},
+		"store trouble":         {body("main"), nil, func(w *world) { w.storeErr = inbox.ErrNotStored }, 503, "sends it again", 0, 0},
+		"store trouble, ping":   {`{}`, header(hook.HeaderEvent, hook.EventPing), func(w *world) { w.storeErr = inbox.ErrNotStored }, 200, "works", 0, 0},
+		"too many wait":         {body("main"), nil, func(w *world) { w.storeErr = inbox.ErrBusy }, 503, "sends it again", 0, 0},
+		"unknown, store away":   {body("main"), path(PathPrefix + strings.Repeat("z", 26)), func(w *world) { w.readErr = kv.ErrUnavailable }, 503, "look the webhook up", 0, 0},
+		"wrong, store away":     {body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret(secret))), func(w *world) { w.readErr = kv.ErrUnavailable }, 503, "check the signature", 0, 0},
+		"disconnected": {body("main"), nil, func(w *world) {
+			w.roster[id].State = webhookv1.Webhook_LEFT_ON_BITBUCKET
+		}, 200, "disconnected", 1, 0},
+		"dismissed": {body("main"), nil, func(w *world) {
+			w.roster[id].Dismissed, w.roster[id].Watches = true, nil
+		}, 404, "no such webhook", 0, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld()
+			if tc.prepare != nil {
+				tc.prepare(w)
+			}
+			change := tc.change
+			if change == nil {
+				change = func(*http.Request) {}
+			}
+			got := send(w.handler(t), tc.content, change)
+			if got.status != tc.status || !strings.Contains(got.message, tc.says) {
+				t.Errorf("answered %d %q, want %d %q", got.status, got.message, tc.status, tc.says)
+			}
+			if len(w.stored) != tc.stored || len(w.refused) != tc.refused {
+				t.Errorf("%d stored, %d refused, want %d, %d", len(w.stored), len(w.refused), tc.stored, tc.refused)
+			}
+			if ct := got.header.Get("Content-Type"); ct != "application/json" || got.header.Get("X-Request-Id") == "" {
+				t.Errorf("header %v", got.header)
+			}
+			if strings.Contains(got.raw, secret) {
+				t.Error("the answer holds the secret")
+			}
+		})
+	}
+}
+
+type brokenReader struct{}
+
+func (brokenReader) Read([]byte) (int, error) { return 0, errors.New("connection reset") }
+
+func TestStored_isWhatCame(t *testing.T) {
+	w := newWorld()
+	h := w.handler(t)
+	content := body("main") + strings.Repeat(" ", 2000)
+	got := send(h, content, header(hook.HeaderRequest, "e7a1daa7"), header(hook.HeaderAttempt, "2"), header(hook.HeaderHook, "{79492EFB-32B4-4F69-A469-606B58D2F8B5}"))
+	if got.status != 202 {
+		t.Fatalf("answered %d %s", got.status, got.raw)
+	}
+	d := w.stored[0]
+	raw, err := h.cfg.Codec.Body(d)
+	if err != nil || string(raw) != content {
+		t.Errorf("the body came back as %d bytes of %d, %v", len(raw), len(content), err)
+	}
+	if d.GetRequestUuid() != "e7a1daa7" || d.GetAttempt() != 2 || d.GetHookUuid() != "79492efb-32b4-4f69-a469-606b58d2f8b5" || d.GetSecretVersion() != 1 ||
+		d.GetWorkspace() != "acme-inc" || d.GetAnswerStatus() != 202 || d.GetId() == "" || d.GetRequestId() == "" {
+		t.Errorf("stored %v", d)
+	}
+	var a struct {
+		Delivery          string
+		Branches, Watched []string
+	}
+	if err := json.Unmarshal([]byte(got.raw), &a); err != nil || a.Delivery != d.GetId() || strings.Join(a.Branches, " ") != "main" || strings.Join(a.Watched, " ") != "main" {
+		t.Errorf("answered %s, %v", got.raw, err)
+	}
+	if w.patience[0] != DefaultHold {
+		t.Errorf("held for %v", w.patience[0])
+	}
+}
+
+func TestLeader_isAskedBeforeA404(t *testing.T) {
+	w := newWorld()
+	delete(w.roster, id) // made a moment ago, by another replica
+	h := w.handler(t)
+	if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
+		t.Errorf("answered %d after %d reads", got.status, w.reads)
+	}
+	// A flood of made-up paths costs a bounded number of reads.
+	for i := range 500 {
+		if got := send(h, body("main"), path(fmt.Sprintf("%s%026d", PathPrefix, i))); got.status != 404 {
+			t.Fatalf("answered %d", got.status)
+		}
+	}
+	if w.reads > 100 {
+		t.Errorf("%d reads from the leader", w.reads)
+	}
+	if got := send(h, "x", path("/elsewhere")); got.status != 404 {
+		t.Errorf("another path: %d", got.status)
+	}
+}
+
+func TestLeader_isAskedBeforeA401(t *testing.T) {
+	w := newWorld()
+	w.stale[id] = "the one before"
+	h := w.handler(t)
+	if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
+		t.Fatalf("rotated a moment ago: answered %d after %d reads", got.status, w.reads)
+	}
+	if v := w.stored[0].GetSecretVersion(); v != 2 {
+		t.Errorf("secret version %d", v)
+	}
+	w.stale[id] = secret
+	for range 500 {
+		if got := send(h, body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret("y")))); got.status != 401 {
+			t.Fatalf("answered %d", got.status)
+		}
+	}
+	if w.reads > 20 {
+		t.Errorf("%d reads from the leader", w.reads)
+	}
+}
+
+func TestMemory_strangersDoNotTakeBitbucketsPlace(t *testing.T) {
+	w := newWorld()
+	h := w.handler(t, func(c *Config) { c.Memory = 1 << 20 })
+	// Strangers who hold their connections open get a quarter.
+	var held []*share
+	for {
+		s := h.memory.begin()
+		s.stranger = true
+		if !s.take(minShare) {
+			break
+		}
+		held = append(held, s)
+	}
+	if n := len(held); n != (1<<18)/minShare {
+		t.Errorf("%d strangers at once", n)
+	}
+	if got := send(h, body("main"), path(PathPrefix+strings.Repeat("z", 26))); got.status != 503 {
+		t.Errorf("one stranger more: %d", got.status)
+	}
+	if got := send(h, body("main")); got.status != 202 {
+		t.Errorf("a delivery: %d", got.status)
+	}
+	for _, s := range held {
+		s.release()
+	}
+	if h.memory.used != 0 || h.memory.strange != 0 {
+		t.Errorf("%d and %d bytes are never given back", h.memory.used, h.memory.strange)
+	}
+	// When all of it is in use deliveries are asked to come again.
+	s := h.memory.begin()
+	if !s.take(1 << 20) {
+		t.Fatal("cannot take all")
+	}
+	if got := send(h, body("main")); got.status != 503 || !strings.Contains(got.message, "at once") {
+		t.Errorf("answered %d %q", got.status, got.message)
+	}
+	s.release()
+	if got := send(h, body("main")); got.status != 202 {
+		t.Errorf("after that: %d", got.status)
+	}
+}
+
+func TestSlowBody_isCut(t *testing.T) {
+	w := newWorld()
+	server := httptest.NewServer(w.handler(t, func(c *Config) { c.ReadTimeout = 200 * time.Millisecond }))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", PathPrefix, id)
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	raw, err := io.ReadAll(conn)
+	if err != nil || !bytes.HasPrefix(raw, []byte("HTTP/1.1 503")) {
+		t.Errorf("answered %q, %v", raw, err)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("held for %v", took)
+	}
+}
+
+// TestHold_outlivesTheReadTimeout: the time limit of the body must not end the wait for the store.
+func TestHold_outlivesTheReadTimeout(t *testing.T) {
+	w := newWorld()
+	slow := &slowInbox{Inbox: w}
+	server := httptest.NewServer(w.handler(t, func(c *Config) { c.ReadTimeout, c.Inbox = 100*time.Millisecond, slow }))
+	defer server.Close()
+	req, err := http.NewRequest(http.MethodPost, server.URL+PathPrefix+id, strings.NewReader(body("main")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set(hook.HeaderEvent, hook.EventPush)
+	req.Header.Set(hook.HeaderSignature, hook.Sign([]byte(body("main")), seal.NewSecret(secret)))
+	resp, err := server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != 202 {
+		t.Errorf("answered %d", resp.StatusCode)
+	}
+}
+
+type slowInbox struct{ Inbox }
+
+func (s *slowInbox) Store(d *storev1.InboxDelivery, patience time.Duration) error {
+	<-time.After(400 * time.Millisecond)
+	return s.Inbox.Store(d, patience)
+}
+
+// FuzzServeHTTP sends anything: the answer is always one of the documented ones, with a JSON body a
+// person can read, and nothing is stored that was not signed.
+func FuzzServeHTTP(f *testing.F) {
+	f.Add(id, body("main"), "repo:push", "1", true)
+	f.Add(id, `{"push":{"changes":[{"old":null,"new":null}]}}`, "repo:push", "", true)
+	f.Add(id, `{"push":{"changes":null},"repository":{"uuid":7}}`, "repo:push", "x", true)
+	f.Add(id, `{"push":{"changes":[]}}`, "diagnostics:ping", "-1", false)
+	f.Add("../../etc", "\x00\xff", "\x00", "99999999999999999999", true)
+	f.Fuzz(func(t *testing.T, webhook, content, event, attempt string, signed bool) {
+		w := newWorld()
+		got := send(w.handler(t), content, func(r *http.Request) {
+			r.URL.Path = PathPrefix + webhook
+			r.Header = http.Header{hook.HeaderEvent: {event}, hook.HeaderAttempt: {attempt}, hook.HeaderRequest: {event + content}}
+			if signed {
+				r.Header.Set(hook.HeaderSignature, hook.Sign([]byte(content), seal.NewSecret(secret)))
+			}
+		})
+		switch got.status {
+		case 200, 202, 400:
+			if !signed || webhook != id {
+				t.Errorf("answered %d to a request that is not signed, or not for us", got.status)
+			}
+		case 401:
+			if signed && content != "" {
+				t.Error("a right signature was refused")
+			}
+		case 404, 413:
+		default:
+			t.Errorf("answered %d: %s", got.status, got.raw)
+		}
+		if got.message == "" || len(got.raw) > 8<<10 {
+			t.Errorf("answered %q", got.raw)
+		}
+		if n := len(w.stored); (n == 1) != (got.status < 300) {
+			t.Errorf("answered %d, stored %d", got.status, n)
+		}
+	})
+}
