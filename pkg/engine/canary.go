@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -16,20 +17,26 @@ import (
 const (
 	canaryStream  = "DEVPILOT_CANARY"
 	canarySubject = "devpilot.canary.v1"
-	// canaryStrikes is how many failed canary writes in a row call for a restart: one may be
-	// a disk that was busy. A stream that reports a write error needs no second look.
+	// canaryStrikes is how many failed checks in a row, over CanaryTimeout at least, call for a
+	// restart: one may be a disk that was busy. A stream that reports a write error needs no
+	// second look.
 	canaryStrikes = 2
 	maxRestartGap = time.Minute
+	// firstCanaryLimit bounds the wait for the first canary write of a start.
+	firstCanaryLimit = 30 * time.Second
 )
 
 // errStreamBlocked says that a stream met a write error. It stays blocked until a restart, even
 // when the disk has room again (design.md section 4).
 var errStreamBlocked = errors.New("a stream is blocked by a write error")
 
+var errUnhealthy = errors.New("the server is not well")
+
 // canary proves every few seconds that a write reaches the disk and that no stream is blocked.
 type canary struct {
 	n        *NATS
 	strikes  int
+	since    time.Time // of the first strike
 	gap      time.Duration
 	notUntil time.Time
 }
@@ -49,6 +56,21 @@ func (c *canary) run(ctx context.Context) {
 	}
 }
 
+// first waits for the first check that passes: a busy disk makes a start slow, not impossible.
+func (c *canary) first(ctx context.Context) error {
+	giveUp := time.Now().Add(firstCanaryLimit)
+	for {
+		err := c.check(ctx)
+		if err == nil || outOfLimits(err) || ctx.Err() != nil || time.Now().After(giveUp) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // step checks once and, when the server needs it, restarts it in place. Restarts that do not help
 // come at growing gaps.
 func (c *canary) step(ctx context.Context) {
@@ -62,8 +84,10 @@ func (c *canary) step(ctx context.Context) {
 		return
 	}
 	c.n.setHealth(err)
-	c.strikes++
-	if !errors.Is(err, errStreamBlocked) && c.strikes < canaryStrikes {
+	if c.strikes++; c.strikes == 1 {
+		c.since = time.Now()
+	}
+	if !errors.Is(err, errStreamBlocked) && (c.strikes < canaryStrikes || time.Since(c.since) < c.n.cfg.CanaryTimeout) {
 		c.n.cfg.Logger.Warn("nats canary failed", logs.Err(err))
 		return
 	}
@@ -95,12 +119,26 @@ func (c *canary) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if h := srv.Healthz(&server.HealthzOptions{}); h.Error != "" {
-		return fmt.Errorf("%w: %s", errStreamBlocked, h.Error)
+	if err := health(srv); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.n.cfg.CanaryTimeout)
 	defer cancel()
 	return writeCanary(ctx, srv)
+}
+
+// health asks the server about its streams. A stream that is just being made or deleted looks for a
+// moment like one that could not be recovered: that is worth a strike and not yet a restart.
+func health(srv *server.Server) error {
+	var troubles error
+	for _, e := range srv.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		kind := errUnhealthy
+		if e.Type == server.HealthzErrorStream && strings.Contains(e.Error, "write error") {
+			kind = errStreamBlocked
+		}
+		troubles = errors.Join(troubles, fmt.Errorf("%w: %s", kind, e.Error))
+	}
+	return troubles
 }
 
 func writeCanary(ctx context.Context, srv *server.Server) error {

@@ -119,12 +119,13 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 	canaryCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	n.stopCanary, n.canaryDone = cancel, make(chan struct{})
 	c := newCanary(n)
-	if err := c.check(ctx); err != nil {
+	err = c.first(ctx)
+	if err != nil && !outOfLimits(err) { // one that is full must be reachable, to be emptied
 		cancel()
 		close(n.canaryDone)
 		return nil, errors.Join(fmt.Errorf("engine: first canary write: %w", err), n.Close())
 	}
-	n.setHealth(nil)
+	n.setHealth(err)
 	go func() {
 		defer close(n.canaryDone)
 		c.run(canaryCtx)

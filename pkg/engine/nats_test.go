@@ -173,7 +173,8 @@ func TestNATS_canaryKeepsItReadyAndLeavesNoGoroutine(t *testing.T) {
 }
 
 func TestNATS_fullStoreIsNotReadyAndNotRestarted(t *testing.T) {
-	n := start(t, NATSConfig{MaxStore: 256 << 10, CanaryInterval: 10 * time.Millisecond})
+	cfg := NATSConfig{StoreDir: t.TempDir(), MaxStore: 256 << 10, CanaryInterval: 10 * time.Millisecond}
+	n := start(t, cfg)
 	_, js := connect(t, n)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
 		t.Fatal(err)
@@ -193,6 +194,14 @@ func TestNATS_fullStoreIsNotReadyAndNotRestarted(t *testing.T) {
 		}
 		return nil
 	})
+	if err := n.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, cfg) // it starts all the same: how else could it be emptied?
+	if n.Ready(t.Context()) == nil {
+		t.Fatal("ready with a full store")
+	}
+	_, js = connect(t, n)
 	if err := js.DeleteStream(t.Context(), "S"); err != nil {
 		t.Fatal(err)
 	}

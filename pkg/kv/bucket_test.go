@@ -121,7 +121,7 @@ func TestUpdate_skipLeavesTheRecordAlone(t *testing.T) {
 		t.Fatalf("skip: %v %d %v", v, rev, err)
 	}
 	mine := errors.New("mine")
-	if _, _, err := b.Update(t.Context(), "k", func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return nil, mine }); err != mine {
+	if _, _, err := b.Update(t.Context(), "k", func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return nil, mine }); !errors.Is(err, mine) {
 		t.Fatalf("an error of the function came back as %v", err)
 	}
 }

@@ -124,7 +124,7 @@ func TestFact_noRequestWalksABucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rev, err = b.CompareAndSet(t.Context(), "k", str("2"), rev); err != nil {
+	if _, err := b.CompareAndSet(t.Context(), "k", str("2"), rev); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := b.Update(t.Context(), "k", func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return str("3"), nil }); err != nil {
@@ -198,9 +198,9 @@ func TestFact_replacedValuesStayOnDiskUnlessErased(t *testing.T) {
 				t.Fatal("the value is not where this test looks for it")
 			}
 			if erase {
-				rev, err = b.CompareAndSetErasing(t.Context(), "k", str(second), rev)
+				_, err = b.CompareAndSetErasing(t.Context(), "k", str(second), rev)
 			} else {
-				rev, err = b.CompareAndSet(t.Context(), "k", str(second), rev)
+				_, err = b.CompareAndSet(t.Context(), "k", str(second), rev)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -221,7 +221,6 @@ func TestFact_replacedValuesStayOnDiskUnlessErased(t *testing.T) {
 					t.Errorf("%s is gone without being erased: SecureErase is not needed any more", token)
 				}
 			}
-			_ = rev
 		})
 	}
 }
@@ -323,7 +322,7 @@ func TestFact_anUpdateRemovesAKeysTTL(t *testing.T) {
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if _, _, err := b.Get(t.Context(), "kept"); !errors.Is(err, kv.ErrNotFound) {
-			return fmt.Errorf("the key that was left alone has not expired: %v", err)
+			return fmt.Errorf("the key that was left alone has not expired: %w", err)
 		}
 		return nil
 	})

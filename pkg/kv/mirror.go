@@ -74,7 +74,7 @@ func (m *Mirror[T, P]) apply(ctx context.Context, e entry) {
 	if !e.deleted {
 		var err error
 		if v, _, err = m.bucket.decode(e.key, e.data, e.rev); err != nil {
-			m.bucket.s.cfg.Logger.ErrorContext(ctx, "record left out of a mirror", logs.KeyBucket, m.bucket.Name(), logs.KeyKey, e.key, logs.Err(err))
+			m.bucket.s.cfg.Logger.ErrorContext(ctx, "record left out of a mirror", logs.KeyBucket, m.bucket.Name(), logs.KeyKey, e.key, logs.KeyErr, err)
 			v = nil
 		}
 	}

@@ -56,7 +56,8 @@ func RelayChanges(ctx context.Context, js jetstream.JetStream, cfg RelayConfig) 
 	return stream.Consume(ctx, stream.ConsumeConfig{
 		JS: js, Stream: StreamName(cfg.Bucket), Durable: cfg.Durable,
 		HandleBatch: r.publish, Batch: relayBatch,
-		Logger: cfg.Logger, Metrics: cfg.Metrics,
+		DeadLettersWithoutData: true, // the record has it, and may have to erase it
+		Logger:                 cfg.Logger, Metrics: cfg.Metrics,
 	})
 }
 
@@ -118,7 +119,8 @@ func awaitAcks(ctx context.Context, acks []jetstream.PubAckFuture) error {
 func (r *relay) event(m stream.Msg) (*nats.Msg, error) {
 	key := strings.TrimPrefix(m.Subject, r.prefix)
 	deleted := isMarker(m.Header)
-	workspace, kind, id, ok := "", "", "", false
+	var workspace, kind, id string
+	var ok bool
 	if r.cfg.DescribeValue != nil && !deleted {
 		workspace, kind, id, ok = r.cfg.DescribeValue(key, m.Data)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
 
@@ -128,7 +130,7 @@ func TestRelayChanges_aKeyThatMakesNoSubjectIsParked(t *testing.T) {
 	s := testkit.NATS(t)
 	js := s.JS()
 	b := openStrings(t, s, kv.Config{Name: "apps"})
-	put(t, b, "app.bad.web", "x")
+	put(t, b, "app.bad.web", "secret-value")
 	put(t, b, "app.acme-inc.web", "x")
 	background(t, func(ctx context.Context) error {
 		return kv.RelayChanges(ctx, js, kv.RelayConfig{Bucket: "apps", Service: "deployer", Logger: testkit.Logger(t).Logger,
@@ -147,6 +149,39 @@ func TestRelayChanges_aKeyThatMakesNoSubjectIsParked(t *testing.T) {
 		if err == nil && st.CachedInfo().State.Msgs != 1 {
 			err = fmt.Errorf("%d dead letters", st.CachedInfo().State.Msgs)
 		}
+		return err
+	})
+	if found := onDisk(t, filepath.Join(s.StoreDir(), "$G", "streams", stream.DeadLettersStream), "secret-value"); len(found) > 0 {
+		t.Errorf("the dead letter copied the record's value: %v", found)
+	}
+}
+
+func TestRelayChanges_mayReadTheValue(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	b := openStrings(t, s, kv.Config{Name: "deliveries"})
+	put(t, b, "delivery.acme-inc.slot-1", "number-7")
+	background(t, func(ctx context.Context) error {
+		return kv.RelayChanges(ctx, js, kv.RelayConfig{Bucket: "deliveries", Service: "webhook", Describe: describe, Logger: testkit.Logger(t).Logger,
+			DescribeValue: func(key string, value []byte) (string, string, string, bool) {
+				v := &wrapperspb.StringValue{}
+				if err := proto.Unmarshal(value, v); err != nil {
+					return "", "", "", false
+				}
+				ws, kind, _, ok := describe(key, false)
+				return ws, kind, v.GetValue(), ok
+			}})
+	})
+	e := collect(t, s.JS())
+	testkit.Eventually(t, wait, func() error {
+		_, err := e.last("delivery", "number-7")
+		return err
+	})
+	if err := b.Delete(t.Context(), "delivery.acme-inc.slot-1", 0); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, wait, func() error { // a key that is gone has no value to read
+		_, err := e.last("delivery", "slot-1")
 		return err
 	})
 }

@@ -137,7 +137,7 @@ func (s *store) follow(ctx context.Context, fresh func() scan) error {
 		if time.Since(start) > most {
 			wait = first
 		}
-		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", logs.KeyBucket, s.cfg.Name, logs.Err(err))
+		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", logs.KeyBucket, s.cfg.Name, logs.KeyErr, err)
 		if sleep(ctx, jitter(wait)) != nil {
 			return ctx.Err()
 		}

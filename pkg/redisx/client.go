@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -45,6 +46,8 @@ func Connect(url string) (redis.UniversalClient, error) {
 	opts.MinRetryBackoff = 5 * time.Millisecond
 	opts.MaxRetryBackoff = 20 * time.Millisecond
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	// go-redis writes to standard error by itself; what matters of it is in the errors we return.
+	logging.Disable()
 	c := redis.NewClient(opts)
 	c.AddHook(&circuit{now: time.Now})
 	return c, nil

@@ -85,6 +85,10 @@ func (f Flight[T]) Do(ctx context.Context, client redis.UniversalClient) (T, err
 	}
 	for waited := false; ; waited = true {
 		lock, err := TryLock(ctx, client, f.Key, ttl)
+		if err != nil && ctx.Err() != nil {
+			var none T
+			return none, ctx.Err()
+		}
 		if err == nil && waited {
 			// The other one let go: with a result, as a rule.
 			if v, ok := f.Cached(ctx); ok {

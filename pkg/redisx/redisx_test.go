@@ -301,7 +301,7 @@ func TestFlight_oneReplicaWorks(t *testing.T) {
 			k := cache(t, c)
 			wg.Go(func() {
 				got, err := redisx.Flight[string]{
-					Key: "flight", TTL: 300 * time.Millisecond,
+					Key: "flight", TTL: 1500 * time.Millisecond,
 					Cached: func(ctx context.Context) (v string, ok bool) {
 						return v, k.GetJSON(ctx, "result", &v) == nil
 					},
@@ -321,7 +321,7 @@ func TestFlight_oneReplicaWorks(t *testing.T) {
 		}
 		<-entered
 		// Longer than the lock's time to live, which its holder extends.
-		<-time.After(700 * time.Millisecond)
+		<-time.After(2500 * time.Millisecond)
 		close(release)
 		wg.Wait()
 		if works.Load() != 1 {

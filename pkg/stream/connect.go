@@ -26,7 +26,7 @@ const (
 func Connect(url, name string, extra ...nats.Option) (*nats.Conn, jetstream.JetStream, error) {
 	opts := []nats.Option{
 		nats.Name(name),
-		nats.Timeout(2 * time.Second),
+		nats.Timeout(5 * time.Second),
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(100 * time.Millisecond),

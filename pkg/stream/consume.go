@@ -54,6 +54,10 @@ type ConsumeConfig struct {
 	HandleBatch func(ctx context.Context, ms []Msg) error
 	Batch       int
 
+	// DeadLettersWithoutData keeps the data of a parked message out of its dead letter: for
+	// messages whose data is kept, and erased, elsewhere.
+	DeadLettersWithoutData bool
+
 	// DoubleAck waits until the server has confirmed an acknowledgement; for work whose
 	// repetition is dear. It does not make repetition impossible.
 	DoubleAck bool
@@ -264,7 +268,7 @@ func (c *consuming) pull(ctx context.Context) ([]*delivery, error) {
 	}
 	more, err := cons.FetchNoWait(c.cfg.Batch - 1)
 	if err != nil {
-		return ds, nil //nolint:nilerr // what we have is handled first; the next pull reports the trouble
+		return ds, nil // what we have is handled first; the next pull reports the trouble
 	}
 	return c.take(ds, more), nil
 }

@@ -54,7 +54,7 @@ func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
 		c.settleAll(work, ds, err)
 		return
 	}
-	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", logs.KeyCount, len(ds), logs.Err(err))
+	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", logs.KeyCount, len(ds), logs.KeyErr, err)
 	for _, d := range ds {
 		one := []*delivery{d}
 		c.settle(work, d, c.attempt(ctx, work, one))
@@ -78,7 +78,7 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 			return err
 		}
 		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again",
-			logs.KeyNATSSubject, ds[0].Subject, logs.KeySequence, ds[0].Sequence, logs.Err(err))
+			logs.KeyNATSSubject, ds[0].Subject, logs.KeySequence, ds[0].Sequence, logs.KeyErr, err)
 		waitFor(ctx, pause)
 		pause = min(2*pause, 10*time.Second)
 	}
@@ -133,11 +133,11 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 	default:
 		delay := c.cfg.Backoff(d.Attempt)
 		outcome, answer = "retried", d.current().NakWithDelay(delay)
-		log.WarnContext(ctx, "handling failed, trying again", logs.Err(err), logs.KeyRetryIn, delay.Milliseconds())
+		log.WarnContext(ctx, "handling failed, trying again", logs.KeyErr, err, logs.KeyRetryIn, delay.Milliseconds())
 	}
 	c.cfg.Metrics.count(c.cfg.Stream, c.cfg.Durable, outcome)
 	if answer != nil {
-		log.WarnContext(ctx, "message not answered, it will come again", logs.KeyState, outcome, logs.Err(answer))
+		log.WarnContext(ctx, "message not answered, it will come again", logs.KeyState, outcome, logs.KeyErr, answer)
 	}
 }
 
@@ -186,7 +186,11 @@ func (c *consuming) park(ctx context.Context, d *delivery, reason string) error 
 	h.Set(HeaderDeadSubject, d.Subject)
 	h.Set(HeaderDeadReason, headerText(reason))
 	h.Set(HeaderDeadAttempts, strconv.Itoa(d.Attempt))
-	_, err = Publisher{JS: c.cfg.JS}.Publish(ctx, &nats.Msg{Subject: subject, Header: h, Data: d.Data}, jetstream.WithExpectLastSequencePerSubject(0))
+	data := d.Data
+	if c.cfg.DeadLettersWithoutData {
+		data = nil
+	}
+	_, err = Publisher{JS: c.cfg.JS}.Publish(ctx, &nats.Msg{Subject: subject, Header: h, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
 	var api *jetstream.APIError
 	if errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
 		err = nil // parked before

@@ -27,10 +27,10 @@ type Msg struct {
 	Attempt int
 }
 
-// ErrDone, returned by a handler, is the same as nil: the message is acknowledged.
+// ErrDone is the same as nil when a handler returns it: the message is acknowledged.
 var ErrDone = errors.New("stream: done")
 
-// ErrLeave, returned by a handler, leaves the message unanswered: a newer delivery of it is in
+// ErrLeave leaves the message unanswered when a handler returns it: a newer delivery of it is in
 // another process's hands, and that process answers. Should it die, the message comes again.
 var ErrLeave = errors.New("stream: leave to the newer delivery")
 
@@ -38,8 +38,9 @@ type parkError struct{ reason string }
 
 func (e *parkError) Error() string { return "stream: park: " + e.reason }
 
-// Park, returned by a handler, stores the message in DEVPILOT_DEAD_LETTERS with the reason and
-// ends its delivery, without further attempts. The reason is read by operators: no secrets.
+// Park makes the error with which a handler gives up: the message is stored in
+// DEVPILOT_DEAD_LETTERS with the reason and its delivery ends, without further attempts. The reason
+// is read by operators: no secrets.
 func Park(reason string) error { return &parkError{reason} }
 
 // Parkf is Park with formatting.

@@ -19,7 +19,7 @@ func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %v: %v", timeout, err)
 		}
-		time.Sleep(pause)
+		<-time.After(pause)
 		pause = min(2*pause, 50*time.Millisecond)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -114,10 +115,35 @@ func (p *Process) await() {
 	}
 }
 
-// Stop freezes the program with SIGSTOP: its sockets stay open and nothing answers.
+// Stop freezes the program with SIGSTOP and waits until all its threads stand still: its sockets
+// stay open and nothing answers.
 func (p *Process) Stop() {
 	p.t.Helper()
 	p.Signal(syscall.SIGSTOP)
+	Eventually(p.t, startTimeout, func() error { return frozen(p.Pid()) })
+}
+
+// frozen is nil when every thread of a process is stopped, as far as the system tells (/proc).
+func frozen(pid int) error {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return err
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the thread has ended
+		}
+		if err != nil {
+			return err
+		}
+		// pid (name) state …; the name may hold anything.
+		_, state, _ := strings.Cut(string(stat[strings.LastIndexByte(string(stat), ')'):]), " ")
+		if !strings.HasPrefix(state, "T") {
+			return fmt.Errorf("a thread is in state %.1s", state)
+		}
+	}
+	return nil
 }
 
 // Continue thaws a stopped program.
