@@ -32,7 +32,7 @@ const (
 
 // Options are what an operator decides about streams.
 type Options struct {
-	// Replicas is 1 when zero; a cluster wants 3 (design.md section 4).
+	// Replicas is 1 when zero, or what the stream has; a cluster wants 3 (design.md section 4).
 	Replicas int
 	// Logger hears of settings that were left alone or fitted to the disk; nil discards.
 	Logger *slog.Logger
@@ -125,7 +125,15 @@ func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Strea
 			want.Metadata[k] = v
 		}
 	}
-	return js.UpdateStream(ctx, want)
+	if opts.Replicas == 0 {
+		want.Replicas = have.Replicas // nobody asked for fewer
+	}
+	s, err := js.UpdateStream(ctx, want)
+	if tooLarge(err) {
+		want.MaxBytes = have.MaxBytes
+		s, err = js.UpdateStream(ctx, want)
+	}
+	return s, err
 }
 
 // drifted tells whether settings differ that have a meaning for correctness. AllowDirect is the
