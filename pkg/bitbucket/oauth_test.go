@@ -68,7 +68,7 @@ func TestOAuth_Exchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := url.Values{"grant_type": {"authorization_code"}, "code": {"the-code"}, "redirect_uri": {callback}, "code_verifier": {"the-verifier"}}
-	if form.Encode() != want.Encode() || r.Method != "POST" || r.Path != "/site/oauth2/access_token" || r.ContentType != "application/x-www-form-urlencoded" || r.UserAgent != UserAgent {
+	if form.Encode() != want.Encode() || r.Method != http.MethodPost || r.Path != "/site/oauth2/access_token" || r.ContentType != "application/x-www-form-urlencoded" || r.UserAgent != UserAgent {
 		t.Errorf("request = %+v", r)
 	}
 	// RFC 6749 section 2.3.1: both halves are form-encoded before Basic.

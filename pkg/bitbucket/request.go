@@ -147,6 +147,7 @@ func (c *Client) roundTrip(ctx context.Context, k call, target *url.URL, token s
 	if err != nil {
 		return 0, nil, &Error{Kind: KindNetwork, Route: k.route, Subject: k.subject, cause: networkCause(ctx, err)}
 	}
+	defer res.Body.Close()
 	defer drain(res.Body)
 
 	switch {
@@ -252,8 +253,5 @@ func jsonCause(err error) error {
 	return errors.New("invalid JSON")
 }
 
-// drain lets the connection be used again; a body that does not end is cut with the connection.
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
-}
+// drain lets the connection be used again; a body that does not end is cut by closing it.
+func drain(body io.Reader) { _, _ = io.CopyN(io.Discard, body, 64<<10) }

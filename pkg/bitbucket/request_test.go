@@ -172,7 +172,7 @@ func TestRequest_followsRedirectsOnTheAPIOnly(t *testing.T) {
 func TestRequest_neverFollowsARedirectOfAWrite(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Location", "/2.0/moved")
-		w.WriteHeader(308)
+		w.WriteHeader(http.StatusPermanentRedirect)
 	})
 	err := s.account(t, ClientOptions{}).DeleteHook(t.Context(), Ref{Workspace: "acme", Repository: "web"}, "x")
 	if !IsKind(err, KindBadResponse) || len(s.requests()) != 1 {

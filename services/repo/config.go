@@ -10,6 +10,10 @@ import (
 // defaultParallel is how many requests to Bitbucket one listing has in flight at most.
 const defaultParallel = 10
 
+// localShare is the part of Bitbucket's limit that a replica may use by itself while Redis is away.
+// It must hold one list of ten thousand repositories (100 calls); no other service calls so much.
+const localShare = 0.3
+
 // Config is what an operator sets.
 type Config struct {
 	// SiteURL and APIURL are the Bitbucket that tokens may be sent to. Connections made with

@@ -92,4 +92,15 @@ func TestListRepositories_tenThousand(t *testing.T) {
 	if n, _ := s.calls(); n != calls || resp.GetTotalSize() != 10_000 {
 		t.Errorf("a new replica made %d calls and has %d repositories", n-calls, resp.GetTotalSize())
 	}
+
+	// Without Redis one that has just started can still list them all.
+	s.redis.Stop()
+	s.do(s.control.SetLatency(t.Context(), 0))
+	began = time.Now()
+	resp, err = s.replica().ListRepositories(ctx, &repov1.ListRepositoriesRequest{Workspace: workspace})
+	s.do(err)
+	t.Logf("without Redis and latency: %s", time.Since(began).Round(time.Millisecond))
+	if resp.GetTotalSize() != 10_000 || resp.GetStale() || len(resp.GetPartialFailures()) != 0 {
+		t.Errorf("without Redis: total %d, stale %t, failures %v", resp.GetTotalSize(), resp.GetStale(), resp.GetPartialFailures())
+	}
 }

@@ -253,11 +253,13 @@ func (c *Catalog) fetch(ctx context.Context, conn *account.Connection, previous 
 // runFetch walks, unless another replica is at it: then its list is taken.
 func (c *Catalog) runFetch(ctx context.Context, conn *account.Connection, w *walk, plan fetchPlan) (*Snapshot, error) {
 	cached := func(ctx context.Context) (*Snapshot, bool) {
-		s, ok := c.store.Newer(ctx, conn.Workspace, conn.ID, plan.notBefore.Add(-time.Nanosecond))
-		return s, ok
+		return c.store.Newer(ctx, conn.Workspace, conn.ID, plan.notBefore.Add(-time.Nanosecond))
 	}
 	unsaved := false
 	s, err := c.store.Once(ctx, conn.Workspace, cached, func(ctx context.Context) (*Snapshot, error) {
+		if s, ok := cached(ctx); ok { // another replica was done just before it was our turn
+			return s, nil
+		}
 		w.began = c.now()
 		s, err := w.run(ctx)
 		c.observe(ctx, conn, w.began, s, err)

@@ -52,7 +52,7 @@ func (s *Server) ListBranches(ctx context.Context, req *repov1.ListBranchesReque
 		return nil, err
 	}
 	resp := &repov1.ListBranchesResponse{
-		NextPageToken: next, TotalSize: int32(a.Total), FetchTime: timestamppb.New(a.FetchTime), //nolint:gosec // far below 2^31
+		NextPageToken: next, TotalSize: int32(a.Total), FetchTime: timestamppb.New(a.FetchTime),
 	}
 	for _, b := range a.Branches {
 		b.Message = shorten(b.Message)

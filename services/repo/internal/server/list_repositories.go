@@ -37,7 +37,7 @@ func (s *Server) ListRepositories(ctx context.Context, req *repov1.ListRepositor
 		return nil, err
 	}
 	resp := &repov1.ListRepositoriesResponse{
-		FetchTime: timestamppb.New(a.FetchTime), Stale: a.Stale, NextPageToken: next, TotalSize: int32(a.Total), //nolint:gosec // far below 2^31
+		FetchTime: timestamppb.New(a.FetchTime), Stale: a.Stale, NextPageToken: next, TotalSize: int32(a.Total),
 	}
 	if !a.NextRefresh.IsZero() {
 		resp.NextRefreshTime = timestamppb.New(a.NextRefresh)
