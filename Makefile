@@ -32,7 +32,7 @@ stamp = $(TOOLS)/.$(subst /,_,$(1))
 MODULES = $(shell go list -m -f '{{.Dir}}')
 PACKAGES = $(addsuffix /...,$(MODULES))
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/ops.Version=$(VERSION)
+LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/servicemain.Version=$(VERSION)
 BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
 
 .PHONY: needs
@@ -43,7 +43,7 @@ needs: ## Install what building and testing need (git, redis-server), saying so
 build: ## Build all programs into bin/
 	@.ci/needs git
 	@mkdir -p bin
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator
+	go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator
 
 .PHONY: run
 run: build ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)

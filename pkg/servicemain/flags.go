@@ -175,6 +175,13 @@ func (f WorkerFlags) Slots() int {
 // Has reports whether a role is on.
 func (f WorkerFlags) Has(role string) bool { return slices.Contains(f.Roles, role) }
 
+// ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with
+// the number of repositories, so that the budget for git requests is kept.
+type ReconcileFlags struct {
+	ReconcileInterval time.Duration `name:"reconcile-interval" env:"DEVPILOT_RECONCILE_INTERVAL" default:"30s" help:"Least pause between two looks at a repository."`
+	ReconcileGrace    time.Duration `name:"reconcile-grace" env:"DEVPILOT_RECONCILE_GRACE" default:"60s" help:"How long a delivery may be on its way before it counts as missing."`
+}
+
 // EmulatorFlags start the Bitbucket emulator beside the all-in-one process. Nothing else does.
 type EmulatorFlags struct {
 	Emulator         bool   `name:"emulator" env:"DEVPILOT_EMULATOR" help:"Start a Bitbucket emulator with sample repositories and use it in place of Bitbucket."`
@@ -187,6 +194,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, EmulatorFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, ReconcileFlags{}, EmulatorFlags{},
 	}
 }

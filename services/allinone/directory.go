@@ -1,0 +1,99 @@
+package allinone
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// directory is the data directory:
+//
+//	admin.token       the admin token, 0600
+//	keys/             the encryption keyset and the identity keys, 0600
+//	nats/             JetStream: all that must not be lost
+//	emulator/         the emulator's repositories and state, apart from ours
+//	apps/, cache/ …   the deployer's releases and mirrors
+type directory struct{ path string }
+
+// keyHolders are the services that hold an identity key.
+var keyHolders = []string{"auth", "repo", "webhook", "deployer", "gateway"}
+
+func openDirectory(path string) (directory, error) {
+	abs, err := filepath.Abs(path)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(abs, "keys"), 0o700)
+	}
+	if err != nil {
+		return directory{}, fmt.Errorf("the data directory (--data-dir, DEVPILOT_DATA_DIR) cannot be made: %w", err)
+	}
+	return directory{abs}, nil
+}
+
+func (d directory) nats() string     { return filepath.Join(d.path, "nats") }
+func (d directory) emulator() string { return filepath.Join(d.path, "emulator") }
+
+// keyset loads the encryption keyset: the one that the operator named, else our own, which the
+// first start makes.
+func (d directory) keyset(named string) (*seal.Keyset, error) {
+	if named != "" {
+		return seal.LoadKeysetFile(named)
+	}
+	path := filepath.Join(d.path, "keys", "encryption.json")
+	keyset, err := seal.LoadKeysetFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return seal.CreateKeysetFile(path)
+	}
+	return keyset, err
+}
+
+// identityKeys loads the keys by which the services know each other, likewise.
+func (d directory) identityKeys(named string) (*identity.Keys, error) {
+	if named != "" {
+		return identity.LoadKeysFile(named)
+	}
+	path := filepath.Join(d.path, "keys", "identity.json")
+	keys, err := identity.LoadKeysFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return identity.CreateKeysFile(path, keyHolders...)
+	}
+	return keys, err
+}
+
+// AdminTokenFile is where the admin token of a data directory is.
+func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, "admin.token") }
+
+// adminToken loads the admin token; the first start makes it.
+func (d directory) adminToken() (seal.Secret, error) {
+	token, err := ReadAdminToken(d.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := seal.WriteSecretFile(AdminTokenFile(d.path), []byte("dpa_"+rand.Text()+rand.Text()+"\n")); err != nil {
+			return seal.Secret{}, fmt.Errorf("store the admin token: %w", err)
+		}
+		return ReadAdminToken(d.path)
+	}
+	return token, err
+}
+
+// minAdminToken is the least length of an admin token that was not cut short by hand.
+const minAdminToken = 32
+
+// ReadAdminToken reads the admin token of a data directory.
+func ReadAdminToken(dataDir string) (seal.Secret, error) {
+	path := AdminTokenFile(dataDir)
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return seal.Secret{}, fmt.Errorf("read the admin token: %w", err)
+	}
+	token := strings.TrimSpace(string(raw))
+	if len(token) < minAdminToken {
+		return seal.Secret{}, fmt.Errorf("%s holds no admin token: delete the file and start Devpilot again to get a new one", path)
+	}
+	return seal.NewSecret(token), nil
+}

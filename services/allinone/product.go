@@ -1,0 +1,368 @@
+package allinone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/engine"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/lifecycle"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/ops"
+	"devpilot.io/bitbucket/pkg/redisx"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/gateway"
+)
+
+// Product is the whole product in one process. Run it once.
+type Product struct {
+	settings Settings
+	logger   *slog.Logger
+	dir      directory
+	keyset   *seal.Keyset
+	keys     *identity.Keys
+	admin    seal.Secret
+
+	httpListener, opsListener, emulatorListener net.Listener
+	publicURL                                   string
+	consumer                                    emulator.Consumer // of the emulator
+
+	registry  *prometheus.Registry
+	readiness ops.Readiness
+	tracing   trace.TracerProvider
+
+	nats     *engine.NATS
+	redis    *engine.Redis
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	redisc   redis.UniversalClient
+	emulated *emulator.Emulator
+	conns    []*grpc.ClientConn
+
+	auth, repo, webhook, deployer *hosted
+	gateway                       *gateway.Service
+	web                           *http.Server
+	emulatorServer                *http.Server
+
+	// Started is called once everything serves. It may be nil.
+	Started func(ctx context.Context, p *Product)
+}
+
+// New takes the addresses and loads the keys, so that what is wrong with the settings is known
+// before anything runs. Close it if it is not run.
+func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product, error) {
+	dir, err := openDirectory(settings.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	settings.DataDir = dir.path
+	if settings.CacheDir == "" {
+		settings.CacheDir = filepath.Join(dir.path, "cache")
+	}
+	p := &Product{settings: settings, logger: logger, dir: dir, registry: ops.NewRegistry(servicemain.Version)}
+	if err := errors.Join(p.loadSecrets(), p.bind(ctx)); err != nil {
+		p.Close()
+		return nil, err
+	}
+	p.auth = p.hostAuth()
+	p.repo = p.hostRepo()
+	p.webhook = p.hostWebhook()
+	p.deployer = p.hostDeployer()
+	return p, nil
+}
+
+func (p *Product) loadSecrets() (err error) {
+	if p.keyset, err = p.dir.keyset(p.settings.EncryptionKeysetFile); err != nil {
+		return fmt.Errorf("the encryption keyset: %w", err)
+	}
+	if p.keys, err = p.dir.identityKeys(p.settings.IdentityKeyFile); err != nil {
+		return fmt.Errorf("the identity keys: %w", err)
+	}
+	p.admin, err = p.dir.adminToken()
+	return err
+}
+
+// bind takes all addresses and settles the URLs that follow from them.
+func (p *Product) bind(ctx context.Context) (err error) {
+	if p.httpListener, err = servicemain.Listen(ctx, "--listen", p.settings.Listen); err != nil {
+		return err
+	}
+	if p.opsListener, err = servicemain.Listen(ctx, "--ops-listen", p.settings.OpsListen); err != nil {
+		return err
+	}
+	if p.publicURL, err = p.settings.URL(p.httpListener.Addr()); err != nil {
+		return err
+	}
+	if !p.settings.Emulator {
+		return nil
+	}
+	if p.emulatorListener, err = servicemain.Listen(ctx, "--emulator-listen", p.settings.EmulatorListen); err != nil {
+		return err
+	}
+	p.consumer, err = p.settings.useEmulator(p.emulatorListener)
+	return err
+}
+
+// Close gives back the addresses of a product that was not run.
+func (p *Product) Close() {
+	for _, l := range []net.Listener{p.httpListener, p.opsListener, p.emulatorListener} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// URL is where people reach the product.
+func (p *Product) URL() string { return p.publicURL }
+
+// OpsURL is where /livez, /readyz and /metrics are.
+func (p *Product) OpsURL() string { return "http://" + p.opsListener.Addr().String() }
+
+// EmulatorURL is the emulator's site; empty without one.
+func (p *Product) EmulatorURL() string {
+	if p.emulatorListener == nil {
+		return ""
+	}
+	return p.settings.BitbucketSiteURL
+}
+
+// Emulator is the running emulator; nil without one.
+func (p *Product) Emulator() *emulator.Emulator { return p.emulated }
+
+// NATS and Redis are the embedded engines; nil where the operator named his own. Tests stop them.
+func (p *Product) NATS() *engine.NATS   { return p.nats }
+func (p *Product) Redis() *engine.Redis { return p.redis }
+
+// SignInURL makes a page address that signs the local owner in, once, within five minutes.
+func (p *Product) SignInURL(ctx context.Context) (string, error) {
+	code, err := p.gateway.NewSignInCode(ctx)
+	if err != nil {
+		return "", err
+	}
+	return p.gateway.SignInURL(code), nil
+}
+
+// Run runs the product until ctx is done.
+func (p *Product) Run(ctx context.Context) error {
+	defer p.Close()
+	tracing, err := ops.NewTracing(ctx, "devpilot", servicemain.Version)
+	if err != nil {
+		return err
+	}
+	p.tracing = tracing
+	return lifecycle.Run(ctx, lifecycle.Config{Logger: p.logger, Readiness: &p.readiness, DrainDelay: p.settings.DrainDelay},
+		p.components(tracing.Shutdown)...)
+}
+
+// components lists the parts in order of start; they are stopped in reverse, each bounded:
+//
+//  1. traces, ops listener
+//  2. engines: NATS (all that must not be lost), Redis (all that may be), and the clients of both
+//  3. the emulator, where asked for
+//  4. auth, repo, webhook, deployer, gateway: each its work, then its gRPC
+//  5. HTTP, then intake: what would not end by itself is asked to, first of all
+func (p *Product) components(flushTraces func(context.Context) error) []lifecycle.Component {
+	list := []lifecycle.Component{
+		{Name: "traces", Stop: flushTraces, StopTimeout: 5 * time.Second},
+		{Name: "ops", Run: func(ctx context.Context) error {
+			return ops.Serve(ctx, p.opsListener, ops.Handler(&p.readiness, p.registry), p.logger)
+		}},
+		{Name: "nats", Start: p.startNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
+		{Name: "redis", Start: p.startRedis, Stop: p.stopRedis},
+	}
+	if p.settings.Emulator {
+		list = append(list, lifecycle.Component{Name: "emulator", Start: p.startEmulator, Run: p.serveEmulator, Stop: p.stopEmulator})
+	}
+	list = append(list, lifecycle.Component{Name: "connections", Stop: p.closeConns})
+	for _, h := range []*hosted{p.auth, p.repo, p.webhook, p.deployer} {
+		list = append(list, h.components()...)
+	}
+	return append(list,
+		lifecycle.Component{
+			Name: "gateway", Start: p.startGateway, StopTimeout: 30 * time.Second,
+			Run:   func(ctx context.Context) error { return p.gateway.Run(ctx) },
+			Ready: func(ctx context.Context) error { return p.gateway.Ready(ctx) },
+		},
+		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Stop: func(ctx context.Context) error { return servicemain.StopHTTP(ctx, p.web) }},
+		lifecycle.Component{Name: "intake", Stop: func(context.Context) error { p.gateway.Drain(); return nil }},
+		lifecycle.Component{Name: "greeting", Run: p.greet},
+	)
+}
+
+func (p *Product) startNATS(ctx context.Context) (err error) {
+	var connect []nats.Option
+	url := p.settings.NATSURL.Reveal()
+	if p.settings.NATSURL.IsZero() {
+		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Logger: p.loggerOf("nats")})
+		if errors.Is(err, engine.ErrStoreInUse) {
+			return fmt.Errorf("another Devpilot process uses the data directory %s: stop that one, or choose another directory with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path)
+		}
+		if err != nil {
+			return err
+		}
+		url, connect = p.nats.ClientURL(), []nats.Option{p.nats.ConnectOption()}
+	}
+	p.nc, p.js, err = stream.Connect(url, "devpilot", connect...)
+	return err
+}
+
+func (p *Product) natsReady(ctx context.Context) error {
+	if p.nats != nil {
+		return p.nats.Ready(ctx)
+	}
+	if !p.nc.IsConnected() {
+		return errors.New("not connected")
+	}
+	return nil
+}
+
+func (p *Product) stopNATS(context.Context) error {
+	p.nc.Close()
+	if p.nats == nil {
+		return nil
+	}
+	return p.nats.Close()
+}
+
+func (p *Product) startRedis(context.Context) (err error) {
+	url := p.settings.RedisURL.Reveal()
+	if p.settings.RedisURL.IsZero() {
+		if p.redis, err = engine.StartRedis(); err != nil {
+			return err
+		}
+		url = p.redis.URL()
+	}
+	p.redisc, err = redisx.Connect(url)
+	return err
+}
+
+func (p *Product) stopRedis(context.Context) error {
+	err := p.redisc.Close()
+	if p.redis != nil {
+		p.redis.Close()
+	}
+	return err
+}
+
+func (p *Product) startEmulator(context.Context) (err error) {
+	p.consumer.CallbackURL = p.publicURL + "/oauth/bitbucket/callback"
+	p.emulated, err = emulator.New(emulator.Options{
+		SiteURL: p.settings.BitbucketSiteURL, DataDir: p.dir.emulator(), Consumer: p.consumer,
+		Scenario: p.settings.EmulatorScenario, Logger: p.loggerOf("emulator"),
+	})
+	if err != nil {
+		return err
+	}
+	p.emulatorServer = servicemain.NewHTTPServer(p.emulated.Handler(), p.loggerOf("emulator"))
+	return nil
+}
+
+func (p *Product) serveEmulator(context.Context) error {
+	if err := p.emulatorServer.Serve(p.emulatorListener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (p *Product) stopEmulator(ctx context.Context) error {
+	return errors.Join(servicemain.StopHTTP(ctx, p.emulatorServer), p.emulated.Close())
+}
+
+func (p *Product) closeConns(context.Context) error {
+	var errs []error
+	for _, c := range p.conns {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// startHTTP puts Bitbucket's deliveries, which the webhook service answers, beside the gateway.
+func (p *Product) startHTTP(context.Context) error {
+	deliveries, ok := p.webhook.service.(servicemain.HTTPService)
+	if !ok {
+		return errors.New("the webhook service serves no HTTP")
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/webhooks/bitbucket/", deliveries.Handler())
+	mux.Handle("/", p.gateway.Handler())
+	p.web = servicemain.NewHTTPServer(mux, p.logger)
+	return nil
+}
+
+func (p *Product) serveHTTP(context.Context) error {
+	if err := p.web.Serve(p.httpListener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// greet waits until everything serves, and says so.
+func (p *Product) greet(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for p.readiness.Ready(ctx) != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	p.logger.InfoContext(ctx, "ready", slog.String(logs.KeyAddr, p.publicURL))
+	if p.Started != nil {
+		p.Started(ctx, p)
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (p *Product) loggerOf(service string) *slog.Logger {
+	return p.logger.With(slog.String(logs.KeyService, service))
+}
+
+// Greeting tells the person who started the product where it is and how to get in.
+func (p *Product) Greeting(ctx context.Context, w io.Writer, terminal bool) {
+	fmt.Fprintf(w, "\nDevpilot is at %s\n", p.URL())
+	if p.settings.Emulator {
+		fmt.Fprintf(w, "A Bitbucket emulator stands in for Bitbucket at %s\n", p.EmulatorURL())
+	}
+	fmt.Fprintf(w, "Data, keys and the admin token are in %s\n", shortPath(p.dir.path))
+	if !terminal {
+		return
+	}
+	link, err := p.SignInURL(ctx)
+	if err != nil {
+		fmt.Fprintf(w, "No sign-in link could be made (%v); sign in with the admin token instead.\n", err)
+		return
+	}
+	fmt.Fprintf(w, "Sign in (once, within 5 minutes): %s\nFor another link: devpilot sign-in\n\n", link)
+}
+
+// shortPath is path relative to the working directory where that is shorter.
+func shortPath(path string) string {
+	wd, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(wd, path); err == nil && len(rel) < len(path) {
+		return rel
+	}
+	return path
+}

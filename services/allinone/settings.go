@@ -1,0 +1,58 @@
+package allinone
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
+)
+
+// The default addresses (design.md section 7). The product is on 127.0.0.1 and the emulator on
+// localhost: to a browser these are two sites, as in life, so cookie rules are really tested.
+const (
+	DefaultListen    = "127.0.0.1:8080"
+	DefaultOpsListen = "127.0.0.1:8090"
+)
+
+// Settings are the flags and variables of the all-in-one process, to embed in a kong struct. Stores
+// that are not named are embedded.
+type Settings struct {
+	servicemain.LogFlags        `embed:""`
+	servicemain.OpsFlags        `embed:""`
+	servicemain.HTTPListenFlags `embed:""`
+	servicemain.StoreFlags      `embed:""`
+	servicemain.KeyFlags        `embed:""`
+	servicemain.BitbucketFlags  `embed:""`
+	servicemain.PublicFlags     `embed:""`
+	servicemain.WebFlags        `embed:""`
+	servicemain.DataFlags       `embed:""`
+	servicemain.WorkerFlags     `embed:""`
+	servicemain.EmulatorFlags   `embed:""`
+	servicemain.ReconcileFlags  `embed:""`
+}
+
+// useEmulator points the settings at the emulator. Credentials of a real consumer beside it are an
+// error: one of the two is a mistake, and real credentials have no business with an emulator.
+func (s *Settings) useEmulator(listener net.Listener) (emulator.Consumer, error) {
+	if s.BitbucketClientID != "" || !s.BitbucketClientSecret.IsZero() {
+		return emulator.Consumer{}, fmt.Errorf("--emulator and the credentials of an OAuth consumer (DEVPILOT_BITBUCKET_CLIENT_ID) exclude each other: leave one out")
+	}
+	host, _, err := net.SplitHostPort(s.EmulatorListen)
+	if err != nil {
+		return emulator.Consumer{}, fmt.Errorf("--emulator-listen (DEVPILOT_EMULATOR_LISTEN): %w", err)
+	}
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		return emulator.Consumer{}, fmt.Errorf("the emulator's address: %w", err)
+	}
+	site := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+	consumer := emulator.DefaultConsumer()
+	s.BitbucketClientID = consumer.Key
+	s.BitbucketClientSecret = seal.NewSecret(consumer.Secret)
+	s.BitbucketSiteURL = site.String()
+	s.BitbucketAPIURL = site.String() + "/2.0"
+	return consumer, nil
+}
