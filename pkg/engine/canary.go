@@ -94,7 +94,7 @@ func (c *canary) step(ctx context.Context) {
 	if outOfLimits(err) || time.Now().Before(c.notUntil) {
 		return
 	}
-	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.Err(err), logs.KeyAttempt, c.n.Restarts()+1)
+	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.KeyErr, err, logs.KeyAttempt, c.n.Restarts()+1)
 	c.gap = min(2*c.gap, maxRestartGap)
 	c.notUntil = time.Now().Add(c.gap)
 	if err := c.n.Restart(ctx); err != nil {
