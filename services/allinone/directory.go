@@ -1,7 +1,6 @@
 package allinone
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -73,7 +72,7 @@ func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, "admi
 func (d directory) adminToken() (seal.Secret, error) {
 	token, err := ReadAdminToken(d.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := seal.WriteSecretFile(AdminTokenFile(d.path), []byte("dpa_"+rand.Text()+rand.Text()+"\n")); err != nil {
+		if err := seal.WriteSecretFile(AdminTokenFile(d.path), newAdminToken()); err != nil {
 			return seal.Secret{}, fmt.Errorf("store the admin token: %w", err)
 		}
 		return ReadAdminToken(d.path)

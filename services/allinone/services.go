@@ -45,8 +45,7 @@ func (p *Product) hostWebhook() *hosted {
 		}
 		return webhook.New(
 			webhook.Config{
-				PublicURL: p.publicURL, ClientID: p.settings.BitbucketClientID,
-				Site: p.site(),
+				PublicURL: p.publicURL, ClientID: p.settings.BitbucketClientID, Site: p.site(), Replicas: p.settings.Replicas,
 			},
 			webhook.Deps{
 				Logger: p.loggerOf("webhook"), JS: p.js, Redis: p.redisc, Keyset: p.keyset, Auth: authv1.NewAuthServiceClient(conn),
@@ -61,6 +60,7 @@ func (p *Product) hostAuth() *hosted {
 			auth.Config{
 				PublicURL: p.publicURL, Site: p.site(),
 				ClientID: p.settings.BitbucketClientID, ClientSecret: p.settings.BitbucketClientSecret,
+				Replicas: p.settings.Replicas,
 			},
 			auth.Deps{
 				Logger: p.loggerOf("auth"), JS: p.js, Redis: p.redisc, Keyset: p.keyset,
@@ -88,7 +88,7 @@ func (p *Product) hostDeployer() *hosted {
 			deployer.Config{
 				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, API: s.Has("api"), Worker: s.Has("worker"),
 				Server: s.Server, Slots: s.Slots(), DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
-				ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace,
+				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace,
 			},
 			deployer.Deps{
 				Logger: p.loggerOf("deployer"), JS: p.js, Keyset: p.keyset,
@@ -115,6 +115,7 @@ func (p *Product) startGateway(context.Context) error {
 		PublicURL: p.publicURL, Listen: p.httpListener.Addr().String(),
 		AllowedOrigins: p.settings.AllowedOrigins, TrustedProxies: p.settings.TrustedProxies,
 		AdminToken: p.admin, Version: servicemain.Version, Emulator: p.settings.Emulator, BitbucketSiteURL: p.settings.BitbucketSiteURL,
+		Replicas: p.settings.Replicas,
 	}, deps)
 	return err
 }

@@ -24,6 +24,9 @@ type cli struct {
 		servicemain.DataFlags `embed:""`
 		URL                   string `name:"url" default:"http://${listen}" help:"Address of the running Devpilot."`
 	} `cmd:"" name:"sign-in" help:"Print a link that signs you in at a running Devpilot, once, within five minutes."`
+	Keys struct {
+		Directory string `arg:"" help:"Directory to make them in; nothing in it is overwritten."`
+	} `cmd:"" help:"Make the keys and the admin token that services in processes of their own need."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
@@ -51,6 +54,8 @@ func run(ctx context.Context, process servicemain.Process) int {
 	switch command, _, _ := strings.Cut(parsed.Command(), " "); command {
 	case "version":
 		fmt.Fprintln(process.Stdout, "devpilot", servicemain.Version)
+	case "keys":
+		err = allinone.MakeKeys(process.Stdout, c.Keys.Directory)
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	default:

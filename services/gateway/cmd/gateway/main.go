@@ -39,7 +39,7 @@ func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Servic
 	return gateway.New(
 		gateway.Config{
 			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: f.AllowedOrigins, TrustedProxies: f.TrustedProxies,
-			AdminToken: f.AdminToken, Version: env.Version, BitbucketSiteURL: f.BitbucketSiteURL,
+			AdminToken: f.AdminToken, Version: env.Version, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
 		},
 		gateway.Deps{
 			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys,

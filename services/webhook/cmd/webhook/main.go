@@ -34,7 +34,7 @@ func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Servic
 	}
 	return webhook.New(
 		webhook.Config{
-			PublicURL: public, ClientID: f.BitbucketClientID,
+			PublicURL: public, ClientID: f.BitbucketClientID, Replicas: env.Replicas,
 			Site: bitbucket.Site{SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL},
 		},
 		webhook.Deps{
