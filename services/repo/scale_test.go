@@ -104,3 +104,40 @@ func TestListRepositories_tenThousand(t *testing.T) {
 		t.Errorf("without Redis: total %d, stale %t, failures %v", resp.GetTotalSize(), resp.GetStale(), resp.GetPartialFailures())
 	}
 }
+
+func BenchmarkListRepositories_tenThousand(b *testing.B) {
+	const latency = 100 * time.Millisecond
+	s := newStack(b, "ten-thousand")
+	r := s.replica()
+	s.do(s.control.SetLatency(b.Context(), latency))
+	s.resetCalls()
+	client := s.redis.Client()
+	for b.Loop() {
+		b.StopTimer()
+		s.auth.connect(b, workspace, "jane-dev") // nothing is known of a new connection
+		s.do(client.FlushAll(b.Context()).Err()) // and the hour's budget of calls is whole again
+		b.StartTimer()
+		ctx, cancel := context.WithTimeout(s.ctx(), time.Minute)
+		resp, err := r.ListRepositories(ctx, &repov1.ListRepositoriesRequest{Workspace: workspace})
+		cancel()
+		if err != nil || resp.GetTotalSize() != 10_000 || resp.GetStale() {
+			b.Fatalf("total %d, stale %t, %v", resp.GetTotalSize(), resp.GetStale(), err)
+		}
+	}
+	calls, _ := s.calls()
+	calls /= b.N
+	b.ReportMetric(float64(calls), "calls/op")
+	b.ReportMetric(ideal(calls, latency).Seconds(), "ideal-s/op")
+	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/op")
+}
+
+func BenchmarkListRepositories_searchAmongTenThousand(b *testing.B) {
+	s := newStack(b, "ten-thousand")
+	r := s.replica()
+	s.list(r)
+	for b.Loop() {
+		if resp := s.list(r, query("service-07-123")); resp.GetTotalSize() != 1 {
+			b.Fatalf("total %d", resp.GetTotalSize())
+		}
+	}
+}
