@@ -207,7 +207,8 @@ func TestDelivery_natsAwayForAMomentIsWaitedFor(t *testing.T) {
 			results <- result{status, time.Since(start)}
 		}()
 	}
-	time.AfterFunc(3*time.Second, r.nats.Start)
+	<-time.After(3 * time.Second)
+	r.restartNATS()
 	for range cap(results) {
 		if got := <-results; got.status != 202 || got.took < 2*time.Second || got.took > 7*time.Second {
 			t.Errorf("answered %d after %v", got.status, got.took)
@@ -246,7 +247,7 @@ func TestDelivery_natsAwayForLongIsRefusedAndNothingAppearsLater(t *testing.T) {
 	if status, _ := s.post(post{url: s.publicURL + "/webhooks/bitbucket/" + strings.Repeat("b", 26), secret: secret, body: []byte(`{}`)}); status != 503 {
 		t.Errorf("unknown webhook while nobody can be asked: %d", status)
 	}
-	s.nats.Start()
+	s.restartNATS()
 	// A delivery after the trouble is the first and only one.
 	testkit.Eventually(t, patience, func() error {
 		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(99)), header: map[string]string{"X-Request-UUID": "after"}})
@@ -275,7 +276,7 @@ func TestDelivery_beforeTheFirstFullPassIs503(t *testing.T) {
 	if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))}); status != 503 {
 		t.Errorf("answered %d before anything is known", status)
 	}
-	r.nats.Start()
+	r.restartNATS()
 	testkit.Eventually(t, patience, func() error { return fresh.service.Ready(r.background()) })
 	if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))}); status != 202 {
 		t.Errorf("answered %d once ready", status)

@@ -303,6 +303,18 @@ func (s *stack) wantHooks(name, url string, n int) {
 	}
 }
 
+// restartNATS brings NATS back and waits until the test's own connection has noticed.
+func (s *stack) restartNATS() {
+	s.t.Helper()
+	s.nats.Start()
+	testkit.Eventually(s.t, patience, func() error {
+		if !s.js.Conn().IsConnected() {
+			return errors.New("not connected again")
+		}
+		return nil
+	})
+}
+
 // pushEvents reads all push events from the stream.
 func (s *stack) pushEvents() []*eventsv1.PushEvent {
 	s.t.Helper()

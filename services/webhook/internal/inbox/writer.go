@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -59,6 +61,7 @@ type Config struct {
 type Writer struct {
 	cfg     Config
 	in      chan *waiting
+	waiting atomic.Int64  // not answered yet
 	done    chan struct{} // closed when Run has ended
 	batches *prometheus.HistogramVec
 	writes  *prometheus.CounterVec
@@ -105,6 +108,8 @@ func (w *Writer) Store(d *storev1.InboxDelivery, patience time.Duration) error {
 	default:
 		return ErrBusy
 	}
+	w.waiting.Add(1)
+	defer w.waiting.Add(-1)
 	select {
 	case err := <-it.answer:
 		return err
@@ -121,62 +126,76 @@ func (w *Writer) Store(d *storev1.InboxDelivery, patience time.Duration) error {
 // Run writes until ctx is done and nothing waits any more. Stop the intake first.
 func (w *Writer) Run(ctx context.Context) error {
 	defer close(w.done)
-	var held *waiting // did not fit into the last message
+	var queue []*waiting // oldest first
 	for {
-		first := held
-		if held = nil; first == nil {
+		if len(queue) == 0 {
 			select {
-			case first = <-w.in:
+			case it := <-w.in:
+				queue = append(queue, it)
 			default:
 				select {
-				case first = <-w.in:
+				case it := <-w.in:
+					queue = append(queue, it)
 				case <-ctx.Done():
 					return nil
 				}
 			}
 		}
-		var pack []*waiting
-		pack, held = w.collect(first)
-		w.write(ctx, pack)
+		queue = w.write(ctx, queue)
 	}
 }
 
-// collect takes what is waiting now, as much as one message holds.
-func (w *Writer) collect(first *waiting) (pack []*waiting, held *waiting) {
-	pack, size := []*waiting{first}, first.size
-	for len(pack) < w.cfg.MaxDeliveries {
+// take moves what has come meanwhile into the queue, and answers what can wait no longer.
+func (w *Writer) take(queue []*waiting) []*waiting {
+	for len(queue) < queueLength {
 		select {
-		case next := <-w.in:
-			if size+next.size > MaxBytes {
-				return pack, next
-			}
-			pack, size = append(pack, next), size+next.size
+		case it := <-w.in:
+			queue = append(queue, it)
+			continue
 		default:
-			return pack, nil
+		}
+		break
+	}
+	now := time.Now()
+	return slices.DeleteFunc(queue, func(it *waiting) bool {
+		late := !it.deadline.After(now)
+		if late {
+			it.answer <- ErrNotStored
+		}
+		return late
+	})
+}
+
+// first is how much of the queue one message holds.
+func (w *Writer) first(queue []*waiting) int {
+	size := 0
+	for n, it := range queue {
+		if size += it.size; n == w.cfg.MaxDeliveries || n > 0 && size > MaxBytes {
+			return n
 		}
 	}
-	return pack, nil
+	return len(queue)
 }
 
-// write stores a pack, trying again until the last delivery in it has run out of patience. The
-// message keeps its id over the attempts while its content stays the same.
-func (w *Writer) write(ctx context.Context, pack []*waiting) {
+// write stores the front of the queue, trying again until that is done or nobody waits any more, and
+// returns the rest. The message keeps its id over the attempts while its content stays the same.
+func (w *Writer) write(ctx context.Context, queue []*waiting) []*waiting {
+	var pack []*waiting
 	var msg *nats.Msg
 	var id string
+	most := w.cfg.MaxDeliveries
 	for pause := firstPause; ; pause = min(2*pause, longPause) {
-		var late []*waiting
-		if pack, late = split(pack, time.Now()); len(late) > 0 {
-			answer(late, ErrNotStored)
-			msg = nil
+		queue = w.take(queue)
+		if len(queue) == 0 {
+			return nil
 		}
-		if len(pack) == 0 {
-			return
-		}
-		if msg == nil {
+		// What is in the message already stays together, as long as none of it was answered.
+		if msg == nil || len(queue) < len(pack) || !slices.Equal(queue[:len(pack)], pack) {
+			pack = slices.Clone(queue[:min(w.first(queue), most)])
 			data, err := proto.Marshal(&storev1.InboxPack{Deliveries: deliveries(pack)})
 			if err != nil {
 				answer(pack, fmt.Errorf("inbox: encode: %w", err))
-				return
+				return queue[len(pack):]
 			}
 			msg, id = &nats.Msg{Subject: stream.InboxSubject(), Data: data}, nuid.Next()
 		}
@@ -185,17 +204,16 @@ func (w *Writer) write(ctx context.Context, pack []*waiting) {
 		case err == nil:
 			w.batches.WithLabelValues().Observe(float64(len(pack)))
 			answer(pack, nil)
-			return
+			return queue[len(pack):]
 		case errors.Is(err, nats.ErrMaxPayload) && len(pack) > 1: // a server set to less than 1 MiB
-			w.write(ctx, pack[:len(pack)/2])
-			w.write(ctx, pack[len(pack)/2:])
-			return
+			most, msg = len(pack)/2, nil
+			continue
 		case errors.Is(err, nats.ErrMaxPayload):
 			answer(pack, fmt.Errorf("%w: %w", ErrNotStored, err))
-			return
+			return queue[len(pack):]
 		}
 		w.cfg.Logger.Warn("inbox not written, trying again", slog.Int(logs.KeyCount, len(pack)), logs.Err(err))
-		rest(pause, pack)
+		w.rest(pause, queue)
 	}
 }
 
@@ -210,21 +228,9 @@ func (w *Writer) attempt(ctx context.Context, msg *nats.Msg, id string) error {
 	return err
 }
 
-// split parts those that may wait on from those that may not.
-func split(pack []*waiting, now time.Time) (inTime, late []*waiting) {
-	for _, it := range pack {
-		if it.deadline.After(now) {
-			inTime = append(inTime, it)
-		} else {
-			late = append(late, it)
-		}
-	}
-	return inTime, late
-}
-
-// rest pauses before the next attempt, at most until a delivery of the pack has to be answered.
-func rest(pause time.Duration, pack []*waiting) {
-	for _, it := range pack {
+// rest pauses before the next attempt, at most until a delivery has to be answered.
+func (w *Writer) rest(pause time.Duration, queue []*waiting) {
+	for _, it := range queue {
 		pause = min(pause, time.Until(it.deadline))
 	}
 	if pause > 0 {
@@ -246,5 +252,5 @@ func answer(pack []*waiting, err error) {
 	}
 }
 
-// Waiting is how many deliveries wait for the writer now.
-func (w *Writer) Waiting() int { return len(w.in) }
+// Waiting is how many deliveries wait for their answer now.
+func (w *Writer) Waiting() int { return int(w.waiting.Load()) }

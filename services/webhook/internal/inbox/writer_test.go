@@ -220,8 +220,16 @@ func TestWriter_refusesEachWhenItsPatienceEnds(t *testing.T) {
 		err := w.Store(delivery(id, 10), patience)
 		to <- result{err, time.Since(start)}
 	}
-	go store("short", 300*time.Millisecond, short)
 	go store("long", 20*time.Second, long)
+	testkit.Eventually(t, 5*time.Second, func() error { // it is first, and its message is tried
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if len(f.tries) == 0 {
+			return errors.New("not tried yet")
+		}
+		return nil
+	})
+	go store("short", 300*time.Millisecond, short)
 	if got := <-short; !errors.Is(got.err, inbox.ErrNotStored) || got.took < 300*time.Millisecond || got.took > 3*time.Second {
 		t.Errorf("short: %v after %v", got.err, got.took)
 	}
@@ -250,7 +258,7 @@ func TestWriter_finishesWhatWaitsBeforeItEnds(t *testing.T) {
 		go func() { results <- w.Store(delivery(fmt.Sprint(i), 10), time.Minute) }()
 	}
 	testkit.Eventually(t, 5*time.Second, func() error {
-		if n := w.Waiting(); n < cap(results)-1 { // one is being written
+		if n := w.Waiting(); n < cap(results) {
 			return fmt.Errorf("%d wait", n)
 		}
 		return nil

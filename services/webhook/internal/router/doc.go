@@ -8,5 +8,9 @@
 // request id and body within the last deliveries is one delivery, whatever number of attempts
 // Bitbucket needed because our answer came late.
 //
+// A webhook's deliveries in one batch keep their order. Two replicas may work on neighbouring
+// batches, so that over a few milliseconds order can be lost, as Bitbucket itself promises none
+// (bitbucket.md section 7.3): the deployer looks at the branch before it deploys.
+//
 // Depends on pkg/stream, natsstore, inbox and pushes; on the registry through an interface.
 package router
