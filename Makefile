@@ -56,7 +56,7 @@ generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PRO
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) ## Format the code
-	buf format -w proto/devpilot
+	buf format -w --path proto/devpilot
 	golangci-lint fmt $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
 
 .PHONY: lint

@@ -147,8 +147,10 @@ func (p *Product) EmulatorURL() string {
 // Emulator is the running emulator; nil without one.
 func (p *Product) Emulator() *emulator.Emulator { return p.emulated }
 
-// NATS and Redis are the embedded engines; nil where the operator named his own. Tests stop them.
-func (p *Product) NATS() *engine.NATS   { return p.nats }
+// NATS is the embedded NATS server; nil where the operator named another.
+func (p *Product) NATS() *engine.NATS { return p.nats }
+
+// Redis is the embedded Redis; nil where the operator named another.
 func (p *Product) Redis() *engine.Redis { return p.redis }
 
 // SignInURL makes a page address that signs the local owner in, once, within five minutes.
