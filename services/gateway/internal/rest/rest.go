@@ -126,8 +126,13 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 			edge.Fail(w, r, fmt.Errorf("rest: no route %s %s", r.Method, pattern))
 			return
 		}
-		note := edge.Of(r.Context())
-		note.Route = route.Template
+		for _, v := range params {
+			if v == "" { // grpc-gateway takes it for a value
+				NotFound(w, r)
+				return
+			}
+		}
+		edge.Of(r.Context()).Route = route.Template
 		ctx, err := a.identify(w, r, route, params["workspace"])
 		if err != nil {
 			edge.Fail(w, r, err)

@@ -1,0 +1,98 @@
+import createClient, { type Middleware } from "openapi-fetch";
+import type { components, paths } from "./schema";
+
+type Schemas = components["schemas"];
+export type App = Schemas["App"];
+export type AppPatch = Schemas["AppPatch"];
+export type Branch = Schemas["Branch"];
+export type Delivery = Schemas["Delivery"];
+export type Deployment = Schemas["Deployment"];
+export type DeploymentSummary = Schemas["DeploymentSummary"];
+export type Info = Schemas["Info"];
+export type Integration = Schemas["Integration"];
+export type Me = Schemas["Me"];
+export type Repository = Schemas["Repository"];
+export type Webhook = Schemas["Webhook"];
+export type Workspace = Schemas["Workspace"];
+export type Problem = Schemas["Problem"];
+
+/** A refusal of the API, or its silence, as an error. The message is a sentence for people. */
+export class ApiError extends Error {
+  readonly reason: string;
+  readonly status: number;
+  readonly fields: { name: string; message: string }[];
+  readonly retryAfterSeconds: number | undefined;
+  readonly requestId: string;
+
+  constructor(p: Partial<Problem> & { detail: string; reason: string; status: number }) {
+    super(p.detail);
+    this.name = "ApiError";
+    this.reason = p.reason;
+    this.status = p.status;
+    this.fields = p.fields ?? [];
+    this.retryAfterSeconds = p.retryAfterSeconds;
+    this.requestId = p.requestId ?? "";
+  }
+
+  field(name: string): string | undefined {
+    return this.fields.find((f) => f.name === name || f.name.endsWith(`.${name}`))?.message;
+  }
+}
+
+export function asApiError(error: unknown): ApiError {
+  if (error instanceof ApiError) return error;
+  return new ApiError({ status: 0, reason: "INTERNAL", detail: error instanceof Error ? error.message : String(error) });
+}
+
+let leaving = false;
+
+/** Sends the browser to sign in and from there back here. */
+export function toSignIn(): void {
+  if (leaving) return;
+  leaving = true;
+  const next = location.pathname + location.search;
+  location.assign(`/sign-in?${new URLSearchParams({ next })}`);
+}
+
+const refusals: Middleware = {
+  async onResponse({ response }) {
+    if (response.ok || response.status === 304) return undefined;
+    let problem: Partial<Problem> = {};
+    try {
+      problem = (await response.clone().json()) as Partial<Problem>;
+    } catch {
+      // A proxy's page instead of a problem: the status has to do.
+    }
+    if (response.status === 401) toSignIn();
+    throw new ApiError({
+      ...problem,
+      status: response.status,
+      reason: problem.reason ?? (response.status >= 500 ? "SERVICE_UNAVAILABLE" : "INTERNAL"),
+      detail: problem.detail ?? problem.title ?? `Devpilot answered with status ${response.status}.`,
+    });
+  },
+  onError({ error }) {
+    if (error instanceof DOMException && error.name === "AbortError") return error;
+    return new ApiError({ status: 0, reason: "OFFLINE", detail: "Devpilot does not answer." });
+  },
+};
+
+export const api = createClient<paths>({
+  baseUrl: location.origin,
+  credentials: "same-origin",
+  // Read at the time of the call, so that tests and tools may put their own in place.
+  fetch: (request) => globalThis.fetch(request),
+});
+api.use(refusals);
+
+/** The body of an answer that the middleware let through. */
+export function body<T>(result: { data?: T; error?: unknown }): T {
+  if (result.data === undefined) throw asApiError(result.error ?? new Error("Devpilot answered with nothing."));
+  return result.data;
+}
+
+/** Makes a repeat of a POST harmless. randomUUID exists in secure contexts only. */
+export function requestId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (b) => b.toString(16).padStart(2, "0")).join("");
+}

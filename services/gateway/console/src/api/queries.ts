@@ -1,0 +1,164 @@
+import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
+import { api, body } from "./client";
+import { learn } from "../lib/clock";
+
+// Keys begin with the workspace and the kind, so that a change event finds what to load again.
+export const keys = {
+  kind: (ws: string, kind: string) => ["ws", ws, kind] as const,
+  workspace: (ws: string) => ["ws", ws] as const,
+};
+
+export const meQuery = queryOptions({
+  queryKey: ["me"],
+  queryFn: async ({ signal }) => body(await api.GET("/v1/me", { signal })),
+  staleTime: 5 * 60_000,
+});
+
+export const infoQuery = queryOptions({
+  queryKey: ["info"],
+  queryFn: async ({ signal }) => {
+    const sent = Date.now();
+    const info = body(await api.GET("/v1/info", { signal }));
+    if (info.time !== undefined) learn(info.time, sent, Date.now());
+    return info;
+  },
+  staleTime: 10 * 60_000,
+});
+
+export const integrationQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "integration")],
+    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace } }, signal })),
+  });
+
+export const appsQuery = (workspace: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "app"), "list"],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/apps", { params: { path: { workspace }, query: page(pageParam, 100) }, signal })),
+    getNextPageParam: next,
+  });
+
+export const appQuery = (workspace: string, app: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "app"), "one", app],
+    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace, app } }, signal })),
+  });
+
+export interface HistoryFilter {
+  state?: string;
+  trigger?: string;
+  branch?: string;
+  commit?: string;
+}
+
+export const deploymentsQuery = (workspace: string, app: string, filter: HistoryFilter, pageSize = 30) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "deployment"), app, "list", filter, pageSize],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments", {
+          params: { path: { workspace, app }, query: { ...page(pageParam, pageSize), ...(filter as object) } },
+          signal,
+        }),
+      ),
+    getNextPageParam: next,
+    placeholderData: keepPreviousData,
+  });
+
+export const deploymentQuery = (workspace: string, app: string, number: number) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "deployment"), app, "one", number],
+    queryFn: async ({ signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}", { params: { path: { workspace, app, number } }, signal })),
+  });
+
+export const appDeliveriesQuery = (workspace: string, app: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "delivery"), app],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/apps/{app}/deliveries", { params: { path: { workspace, app }, query: page(pageParam, 50) }, signal })),
+    getNextPageParam: next,
+  });
+
+export const refusedQuery = (workspace: string, webhook: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "delivery"), "refused", webhook],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries", {
+          params: { path: { workspace, webhook }, query: { refused: true, pageSize: 10 } },
+          signal,
+        }),
+      ),
+  });
+
+export const webhookQuery = (workspace: string, webhook: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "webhook"), webhook],
+    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/webhooks/{webhook}", { params: { path: { workspace, webhook } }, signal })),
+  });
+
+export const webhooksQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "webhook"), "list"],
+    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/webhooks", { params: { path: { workspace }, query: { pageSize: 200 } }, signal })),
+  });
+
+export const repositoriesQuery = (workspace: string, query: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "repositories"), query],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/repositories", {
+          params: { path: { workspace }, query: { ...page(pageParam, 200), ...(query === "" ? {} : { query }) } },
+          signal,
+        }),
+      ),
+    getNextPageParam: next,
+    placeholderData: keepPreviousData,
+    staleTime: 10_000,
+  });
+
+export const branchesQuery = (workspace: string, repository: string, query: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "branches"), repository, query],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", {
+          params: { path: { workspace, repository }, query: { ...page(pageParam, 200), ...(query === "" ? {} : { query }) } },
+          signal,
+        }),
+      ),
+    getNextPageParam: next,
+    // A query of another repository's branches must never be shown for this one.
+    placeholderData: (previous, q) => (q?.queryKey[3] === repository ? previous : undefined),
+    staleTime: 5_000,
+  });
+
+export const activityQuery = (workspace: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "activity")],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/activity", { params: { path: { workspace }, query: page(pageParam, 50) }, signal })),
+    getNextPageParam: next,
+  });
+
+export const serversQuery = queryOptions({
+  queryKey: ["servers"],
+  queryFn: async ({ signal }) => body(await api.GET("/v1/servers", { signal })),
+});
+
+function page(pageToken: string, pageSize: number): { pageSize: number; pageToken?: string } {
+  return pageToken === "" ? { pageSize } : { pageSize, pageToken };
+}
+
+function next(last: { nextPageToken: string }): string | undefined {
+  return last.nextPageToken === "" ? undefined : last.nextPageToken;
+}

@@ -1,0 +1,148 @@
+// The API's words as sentences. Enums are open: unknown words are shown as they are, in lower case.
+import type { Delivery, Deployment, Integration, Webhook } from "../api/client";
+
+export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
+
+export interface Look {
+  word: string;
+  /** The shape beside the word: status is never told by colour alone. */
+  mark: string;
+  tone: Tone;
+}
+
+function unknown(word: string | undefined): Look {
+  return { word: sentence(word ?? "unknown"), mark: "○", tone: "idle" };
+}
+
+/** "POST_SETUP" becomes "Post setup". */
+export function sentence(word: string): string {
+  const text = word.replace(/_/g, " ").toLowerCase();
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+const deployments: Record<string, Look> = {
+  PENDING: { word: "Waiting", mark: "◌", tone: "idle" },
+  PROCESSING: { word: "Deploying", mark: "◐", tone: "busy" },
+  COMPLETED: { word: "Completed", mark: "✓", tone: "good" },
+  FAILED: { word: "Failed", mark: "✕", tone: "bad" },
+  CANCELLED: { word: "Cancelled", mark: "⊘", tone: "idle" },
+  SUPERSEDED: { word: "Superseded", mark: "↷", tone: "idle" },
+};
+
+export function deploymentLook(state: string | undefined): Look {
+  return deployments[state ?? ""] ?? unknown(state);
+}
+
+export function ended(state: string | undefined): boolean {
+  return state !== undefined && state !== "PENDING" && state !== "PROCESSING";
+}
+
+const integrations: Record<string, Look> = {
+  NOT_CONNECTED: { word: "Not connected", mark: "○", tone: "idle" },
+  CONNECTED: { word: "Connected", mark: "●", tone: "good" },
+  REFRESH_FAILING: { word: "Connected, token refresh is failing", mark: "◐", tone: "warn" },
+  RECONNECT_REQUIRED: { word: "Must be connected again", mark: "▲", tone: "bad" },
+};
+
+export function integrationLook(state: Integration["state"]): Look {
+  return integrations[state ?? ""] ?? unknown(state);
+}
+
+const webhooks: Record<string, Look> = {
+  PENDING: { word: "Being registered", mark: "◌", tone: "busy" },
+  ACTIVE: { word: "Active", mark: "●", tone: "good" },
+  MANUAL: { word: "Added by hand", mark: "●", tone: "good" },
+  NOT_REGISTERED: { word: "Not registered", mark: "▲", tone: "warn" },
+  DRIFTED: { word: "Changed on Bitbucket", mark: "▲", tone: "warn" },
+  LEFT_ON_BITBUCKET: { word: "Left on Bitbucket", mark: "○", tone: "idle" },
+  REMOVED: { word: "Removed", mark: "○", tone: "idle" },
+};
+
+export function webhookLook(state: Webhook["state"] | string | undefined): Look {
+  return webhooks[state ?? ""] ?? unknown(state);
+}
+
+export const stages = [
+  ["PRE_EXECUTION", "Before anything"],
+  ["PRE_SOURCE_CONTROL", "Before fetching"],
+  ["SOURCE_CONTROL", "Fetch and check out"],
+  ["POST_SOURCE_CONTROL", "After fetching"],
+  ["POST_SETUP", "After setup"],
+  ["RELEASE", "Switch the release"],
+  ["POST_RELEASE", "After release"],
+] as const;
+
+export function stageName(stage: string | undefined): string {
+  return stages.find(([id]) => id === stage)?.[1] ?? sentence(stage ?? "");
+}
+
+/** Who or what asked for a deployment: "Push by Jane Developer". */
+export function triggerText(d: Pick<Deployment, "trigger" | "actor">, me?: string): string {
+  const label = d.actor?.label ?? "";
+  const by = label === "" ? "" : ` by ${label === me ? "you" : label}`;
+  switch (d.trigger) {
+    case "PUSH":
+      return `Push${by}`;
+    case "MANUAL":
+      return `Deploy latest${by}`;
+    case "REDEPLOY":
+      return `Redeploy${by}`;
+    case "ROLLBACK":
+      return `Rollback${by}`;
+    case "RECONCILED":
+      return "Found by reconciliation: Bitbucket's delivery never came";
+    default:
+      return sentence(d.trigger ?? "unknown") + by;
+  }
+}
+
+export const triggerWords: Record<string, string> = {
+  PUSH: "Push",
+  MANUAL: "Deploy latest",
+  REDEPLOY: "Redeploy",
+  ROLLBACK: "Rollback",
+  RECONCILED: "Reconciled",
+};
+
+export interface OutcomeText {
+  text: string;
+  tone: Tone;
+  deployment?: number;
+}
+
+/** What came of a delivery, in words, one per change. */
+export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
+  if (d.refused) return [{ text: d.answerMessage || "Signature did not match: is the secret right?", tone: "bad" }];
+  if (d.outcomes.length === 0) {
+    if (d.eventKey !== "repo:push") return [{ text: d.answerMessage || "Understood; there is nothing to do", tone: "idle" }];
+    if (d.changes.length === 0) return [{ text: "The delivery named no branch; Devpilot compares the heads itself", tone: "idle" }];
+    return [{ text: "Not decided yet", tone: "busy" }];
+  }
+  return d.outcomes.map((o) => {
+    if (o.kind === "DEPLOYMENT") {
+      return { text: `Deployed as #${o.deployment}${o.app !== "" && o.app !== app ? ` of ${o.app}` : ""}`, tone: "good", deployment: o.deployment };
+    }
+    const text = o.message !== "" ? o.message : (outcomeReasons[o.reason] ?? sentence(o.reason));
+    return { text, tone: o.kind === "FAILED" ? "bad" : "idle" };
+  });
+}
+
+const outcomeReasons: Record<string, string> = {
+  BRANCH_NOT_WATCHED: "No app watches the branch",
+  AUTO_DEPLOY_OFF: "Auto-deploy is off",
+  BRANCH_DELETED: "The branch was deleted; the live release stays",
+  SEEN_BEFORE: "Already seen: it changed nothing",
+};
+
+/** "main, dev +3" for the list of deliveries. */
+export function branchesText(d: Delivery): string {
+  const names = d.changes.map((c) => (c.refType === "TAG" ? `tag ${c.ref}` : c.ref));
+  const shown = names.slice(0, 3).join(", ");
+  return names.length > 3 ? `${shown} +${names.length - 3}` : shown;
+}
+
+export const scopeReasons: Record<string, string> = {
+  repository: "read code, branches and metadata for deployments",
+  account: "read the account's details to label the integration",
+  webhook: "register webhooks so that pushes deploy",
+};

@@ -1,0 +1,156 @@
+package gateway_test
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
+)
+
+// pathOf fills the variables of a template.
+func pathOf(r routes.Route, workspace string) string {
+	return strings.NewReplacer(
+		"{workspace}", workspace, "{app}", "web", "{app_id}", "web", "{number}", "1", "{repository}", "0a1b2c3d-0000-4000-8000-000000000001",
+		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef",
+	).Replace(r.Template)
+}
+
+// bodyOf is the least body that the route's request message needs.
+func bodyOf(r routes.Route) string {
+	switch {
+	case r.Body == "":
+		return ""
+	case strings.HasSuffix(r.RPC, "/CreateApp"):
+		return `{"appId":"web","app":{"repository":"r","branch":"main"}}`
+	case strings.HasSuffix(r.RPC, "/CreateWorkspace"):
+		return `{"workspaceId":"another"}`
+	case strings.HasSuffix(r.RPC, "/CreateApiKey"):
+		return `{"label":"ci"}`
+	case strings.HasSuffix(r.RPC, "/CreateSession"):
+		return `{"token":"` + adminToken + `"}`
+	}
+	return `{}`
+}
+
+// TestRoutes_roleTable asks every route of the API as owner, admin and member of one workspace, as a
+// member of another, and as nobody.
+func TestRoutes_roleTable(t *testing.T) {
+	g := start(t)
+	g.deployer.onStream("ReadLog", endedLog)
+	g.workspace("acme")
+	g.workspace("other")
+	byRole := map[identity.Role]*client{
+		identity.RoleOwner: g.key("acme", "OWNER"), identity.RoleAdmin: g.key("acme", "ADMIN"), identity.RoleMember: g.key("acme", "MEMBER"),
+	}
+	stranger := g.key("other", "OWNER")
+	seen := 0
+	for _, r := range routes.All() {
+		if r.Access != routes.Authenticated || !strings.Contains(r.Template, "{workspace}") {
+			continue
+		}
+		seen++
+		if r.Template == routes.EventsTemplate {
+			continue // does not end; see TestEvents
+		}
+		path, body := pathOf(r, "acme"), bodyOf(r)
+		t.Run(r.Method+" "+r.Template, func(t *testing.T) {
+			if r.Role == identity.RoleNone {
+				t.Fatalf("%s is in a workspace and needs no role", r.RPC)
+			}
+			for _, role := range []identity.Role{identity.RoleMember, identity.RoleAdmin, identity.RoleOwner} {
+				a := byRole[role].send(r.Method, path, body)
+				switch {
+				case role < r.Role:
+					a.problem(http.StatusForbidden, "PERMISSION_DENIED")
+				case strings.HasSuffix(r.RPC, "/DeleteApiKey"):
+					a.problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+				default:
+					a.want(http.StatusOK)
+				}
+			}
+			stranger.send(r.Method, path, body).problem(http.StatusNotFound, "WORKSPACE_NOT_FOUND")
+			g.anybody().send(r.Method, path, body).problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+			byRole[identity.RoleOwner].send(r.Method, pathOf(r, "nowhere"), body).problem(http.StatusNotFound, "WORKSPACE_NOT_FOUND")
+		})
+	}
+	if seen < 30 {
+		t.Errorf("only %d routes of workspaces", seen)
+	}
+}
+
+// TestRoutes_outsideWorkspaces asks what belongs to no workspace.
+func TestRoutes_outsideWorkspaces(t *testing.T) {
+	g := start(t)
+	key := g.key("default", "OWNER")
+	for _, r := range routes.All() {
+		if strings.Contains(r.Template, "{workspace}") {
+			continue
+		}
+		a := g.anybody().send(r.Method, r.Template, bodyOf(r))
+		if r.Access == routes.Authenticated {
+			a.problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+		} else {
+			a.want(http.StatusOK)
+		}
+		switch {
+		case strings.HasSuffix(r.RPC, "/CreateWorkspace"), strings.HasSuffix(r.RPC, "/CreateSignInCode"):
+			key.send(r.Method, r.Template, bodyOf(r)).problem(http.StatusForbidden, "PERMISSION_DENIED")
+		default:
+			key.send(r.Method, r.Template, bodyOf(r)).want(http.StatusOK)
+		}
+	}
+}
+
+// TestRoutes_tablesAreComplete holds the tables against the protos.
+func TestRoutes_tablesAreComplete(t *testing.T) {
+	roles := routes.Roles()
+	for _, r := range routes.All() {
+		if r.RPC == "" {
+			continue
+		}
+		if _, ok := roles[r.RPC]; !ok {
+			t.Errorf("%s has no row in the role table", r.RPC)
+		}
+		delete(roles, r.RPC)
+		action, ok := routes.ActionOf(r.RPC)
+		if ok == r.ReadOnly {
+			t.Errorf("%s: read-only %v, in the table of actions %v", r.RPC, r.ReadOnly, ok)
+		}
+		if ok && action.Name != "" && (action.Did == "" || action.Target == nil) {
+			t.Errorf("%s: incomplete action", r.RPC)
+		}
+		if ok && action.Name == "" && strings.Contains(r.Template, "{workspace}") {
+			t.Errorf("%s changes something in a workspace and is not recorded", r.RPC)
+		}
+		if r.Method == http.MethodGet && !r.ReadOnly {
+			t.Errorf("GET %s changes something", r.Template)
+		}
+	}
+	for full := range roles {
+		t.Errorf("%s is in the role table and no route", full)
+	}
+}
+
+// TestIdentity_isSignedForTheWorkspaceOfThePath looks at what a service learns about the caller.
+func TestIdentity_isSignedForTheWorkspaceOfThePath(t *testing.T) {
+	g := start(t)
+	g.workspace("acme")
+	g.key("acme", "MEMBER").get("/v1/workspaces/acme/apps", with("X-Request-Id", "my-request-1")).want(http.StatusOK)
+	g.signedIn().get("/v1/workspaces/acme/apps").want(http.StatusOK)
+	calls := g.deployer.asked("ListApps")
+	if len(calls) != 2 {
+		t.Fatalf("%d calls", len(calls))
+	}
+	key, owner := calls[0].user, calls[1].user
+	if key.SubjectKind != identity.SubjectAPIKey || key.Role != identity.RoleMember || key.Workspace != "acme" || key.RequestID != "my-request-1" || key.Label != "MEMBER" {
+		t.Errorf("the key's identity: %+v", key)
+	}
+	if calls[0].rid != "my-request-1" {
+		t.Errorf("request id %q", calls[0].rid)
+	}
+	if owner.SubjectKind != identity.SubjectSession || owner.Subject != "local" || owner.Role != identity.RoleOwner {
+		t.Errorf("the session's identity: %+v", owner)
+	}
+}
