@@ -3,6 +3,7 @@ package lane
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -77,8 +78,8 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 		return Decision{}, ErrRetired
 	}
 	id := eventID(a.Event)
-	if seen := find(l, id); seen != nil {
-		return Decision{Number: seen.GetNumber()}, ErrSkip
+	if number, seen := find(l, id); seen {
+		return Decision{Number: number}, ErrSkip
 	}
 	if tooOld(l, a) {
 		return Decision{}, ErrSkip
@@ -151,25 +152,29 @@ func easeHold(l *storev1.Lane, trigger deployerv1.Deployment_Trigger) {
 
 const reasonRateLimited = "BITBUCKET_RATE_LIMITED"
 
+// An entry of Lane.recent.
+const (
+	idBytes    = 12
+	entryBytes = idBytes + 4 + 8
+)
+
 func eventID(event string) []byte {
 	sum := sha256.Sum256([]byte(event))
-	return sum[:12]
+	return sum[:idBytes]
 }
 
-func find(l *storev1.Lane, id []byte) *storev1.SeenEvent {
-	for _, e := range l.GetRecent() {
-		if bytes.Equal(e.GetId(), id) {
-			return e
+// find returns the deployment that an event made, and whether the lane remembers the event.
+func find(l *storev1.Lane, id []byte) (number int32, seen bool) {
+	for b := l.GetRecent(); len(b) >= entryBytes; b = b[entryBytes:] {
+		if bytes.Equal(b[:idBytes], id) {
+			return int32(binary.BigEndian.Uint32(b[idBytes:])), true //nolint:gosec // written from an int32
 		}
 	}
-	return nil
+	return 0, false
 }
 
 // Seen returns the deployment that an event made, and whether the lane remembers the event.
-func Seen(l *storev1.Lane, event string) (int32, bool) {
-	e := find(l, eventID(event))
-	return e.GetNumber(), e != nil
-}
+func Seen(l *storev1.Lane, event string) (int32, bool) { return find(l, eventID(event)) }
 
 func tooOld(l *storev1.Lane, a Ask) bool {
 	return !a.Replay && l.GetForgottenTime() != nil && !a.ReceiveTime.IsZero() &&
@@ -177,13 +182,17 @@ func tooOld(l *storev1.Lane, a Ask) bool {
 }
 
 func remember(l *storev1.Lane, id []byte, number int32, received time.Time) {
-	l.Recent = append(l.Recent, &storev1.SeenEvent{Id: id, Number: number, ReceiveTime: timestamppb.New(received)})
-	for len(l.Recent) > maxRecent {
-		if t := l.Recent[0].GetReceiveTime(); l.GetForgottenTime() == nil || t.AsTime().After(l.GetForgottenTime().AsTime()) {
-			l.ForgottenTime = t
+	recent := append([]byte(nil), l.GetRecent()...)
+	recent = append(recent, id...)
+	recent = binary.BigEndian.AppendUint32(recent, uint32(number))              //nolint:gosec // read back as an int32
+	recent = binary.BigEndian.AppendUint64(recent, uint64(received.UnixNano())) //nolint:gosec // read back as an int64
+	for ; len(recent) > maxRecent*entryBytes; recent = recent[entryBytes:] {
+		t := time.Unix(0, int64(binary.BigEndian.Uint64(recent[idBytes+4:]))) //nolint:gosec // written from an int64
+		if l.GetForgottenTime() == nil || t.After(l.GetForgottenTime().AsTime()) {
+			l.ForgottenTime = timestamppb.New(t)
 		}
-		l.Recent = l.Recent[1:]
 	}
+	l.Recent = recent
 }
 
 func supersede(l *storev1.Lane, number, by int32, now time.Time) {

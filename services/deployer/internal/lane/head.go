@@ -58,7 +58,7 @@ func BranchDeleted(l *storev1.Lane, a Ask) error {
 		return ErrRetired
 	}
 	id := eventID(a.Event)
-	if find(l, id) != nil || tooOld(l, a) {
+	if _, seen := find(l, id); seen || tooOld(l, a) {
 		return ErrSkip
 	}
 	remember(l, id, 0, a.ReceiveTime)

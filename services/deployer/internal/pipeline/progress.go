@@ -35,6 +35,7 @@ type progress struct {
 	kick    chan struct{}
 	stop    chan struct{}
 	stopped chan struct{}
+	once    sync.Once
 }
 
 func newProgress(r Records, key string, generation, epoch int64, now func() time.Time) *progress {
@@ -123,8 +124,8 @@ func (p *progress) run() {
 }
 
 // close ends the writing; the end itself is the lane's to write.
-func (p *progress) close(context.Context) {
-	close(p.stop)
+func (p *progress) close() {
+	p.once.Do(func() { close(p.stop) })
 	<-p.stopped
 }
 

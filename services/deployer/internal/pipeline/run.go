@@ -69,13 +69,15 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 	if a.log, err = w.cfg.Logs.Open(ctx, k, a.job.GetNumber(), a.generation, r.GetEpoch()); err != nil {
 		return err
 	}
+	defer a.closeLog(ctx) // again where it is closed: harmless
 	a.progress = newProgress(w.cfg.Records, k.Record(a.job.GetNumber()), a.generation, r.GetEpoch(), w.cfg.Now)
+	defer a.progress.close()
 	w.cfg.Logger.InfoContext(ctx, "deployment starts", slog.Int64("epoch", r.GetEpoch()), slog.Bool("took_over", verdict == lane.TakeOver))
 	if verdict == lane.TakeOver {
 		a.say("Attempt %d: the worker before stopped without a word.", a.job.GetAttempt())
 	}
 	err = a.guarded(ctx)
-	a.progress.close(ctx)
+	a.progress.close()
 	return a.finish(ctx, err)
 }
 
@@ -83,6 +85,10 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 func (a *attempt) guarded(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
+	defer func() {
+		cancel(nil)
+		<-watched
+	}()
 	go func() {
 		defer close(watched)
 		_ = a.w.cfg.Lanes.Watch(ctx, a.key.String(), func(_ string, l *storev1.Lane, _ uint64) error {
@@ -101,8 +107,6 @@ func (a *attempt) guarded(ctx context.Context) error {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, lane.ErrLost) {
 		err = lane.ErrLost
 	}
-	cancel(nil)
-	<-watched
 	return err
 }
 

@@ -46,6 +46,23 @@ type Deletion interface {
 	Forget(ctx context.Context, k lane.Key, generation int64) error
 }
 
+// Queue is the stream of wake-ups.
+type Queue interface {
+	GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error)
+	GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error)
+}
+
+// Purger is the stream of logs.
+type Purger interface {
+	Purge(ctx context.Context, opts ...jetstream.StreamPurgeOpt) error
+}
+
+// Records are the deployments' records.
+type Records interface {
+	Get(ctx context.Context, key string) (*storev1.Deployment, uint64, error)
+	Delete(ctx context.Context, key string, rev uint64) error
+}
+
 // Alarm is the due list as lanes see it: lane.Alarm and pipeline.Alarm.
 type Alarm struct {
 	List List
@@ -66,9 +83,9 @@ func (a Alarm) At(ctx context.Context, k lane.Key, at time.Time) error {
 // Tender looks at lanes.
 type Tender struct {
 	Keeper      *lane.Keeper
-	Work        jetstream.Stream // DEVPILOT_WORK
-	Logs        jetstream.Stream // DEVPILOT_LOGS
-	Deployments *kv.Bucket[storev1.Deployment, *storev1.Deployment]
+	Work        Queue
+	Logs        Purger
+	Deployments Records
 	Apps        Deletion
 	Logger      *slog.Logger
 	Now         func() time.Time

@@ -81,7 +81,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -107,8 +107,10 @@ type Lane struct {
 	Waiting *Job `protobuf:"bytes,7,opt,name=waiting,proto3" json:"waiting,omitempty"`
 	// What stands in the way of starting; absent when nothing does.
 	Hold *Hold `protobuf:"bytes,8,opt,name=hold,proto3" json:"hold,omitempty"`
-	// The events seen last, oldest first.
-	Recent []*SeenEvent `protobuf:"bytes,9,rep,name=recent,proto3" json:"recent,omitempty"`
+	// The events that were decided on last, oldest first, 24 bytes each: the first 12 of the SHA-256
+	// of the event's id, the deployment that it made (4, big-endian), when it was received (8,
+	// nanoseconds, big-endian). They are packed because the lane is read and written often.
+	Recent []byte `protobuf:"bytes,9,opt,name=recent,proto3" json:"recent,omitempty"`
 	// When the youngest forgotten event was received: an older event than that was seen too.
 	ForgottenTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=forgotten_time,json=forgottenTime,proto3" json:"forgotten_time,omitempty"`
 	// The heads seen last, by branch.
@@ -219,7 +221,7 @@ func (x *Lane) GetHold() *Hold {
 	return nil
 }
 
-func (x *Lane) GetRecent() []*SeenEvent {
+func (x *Lane) GetRecent() []byte {
 	if x != nil {
 		return x.Recent
 	}
@@ -561,70 +563,6 @@ func (x *Hold) GetFailures() int32 {
 	return 0
 }
 
-// SeenEvent is an event that was decided on.
-type SeenEvent struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The first 12 bytes of the SHA-256 of the event's id.
-	Id []byte `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// The deployment that it made.
-	Number int32 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
-	// When it was received.
-	ReceiveTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SeenEvent) Reset() {
-	*x = SeenEvent{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SeenEvent) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SeenEvent) ProtoMessage() {}
-
-func (x *SeenEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SeenEvent.ProtoReflect.Descriptor instead.
-func (*SeenEvent) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
-}
-
-func (x *SeenEvent) GetId() []byte {
-	if x != nil {
-		return x.Id
-	}
-	return nil
-}
-
-func (x *SeenEvent) GetNumber() int32 {
-	if x != nil {
-		return x.Number
-	}
-	return 0
-}
-
-func (x *SeenEvent) GetReceiveTime() *timestamppb.Timestamp {
-	if x != nil {
-		return x.ReceiveTime
-	}
-	return nil
-}
-
 // Head is the newest state of a branch that was seen.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -644,7 +582,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -656,7 +594,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -669,7 +607,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Head) GetHash() string {
@@ -726,7 +664,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +676,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +689,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -806,7 +744,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +756,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +769,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -877,7 +815,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +827,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +840,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -947,7 +885,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +897,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +910,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1040,7 +978,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +990,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1003,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -1190,7 +1128,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1140,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1153,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -1259,7 +1197,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1271,7 +1209,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1284,7 +1222,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -1312,7 +1250,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1324,7 +1262,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1337,7 +1275,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -1368,7 +1306,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1318,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1331,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -1442,7 +1380,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\a\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\a\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1455,8 +1393,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"firstEpoch\x12=\n" +
 	"\arunning\x18\x06 \x01(\v2#.devpilot.deployer.store.v1.RunningR\arunning\x129\n" +
 	"\awaiting\x18\a \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\awaiting\x124\n" +
-	"\x04hold\x18\b \x01(\v2 .devpilot.deployer.store.v1.HoldR\x04hold\x12=\n" +
-	"\x06recent\x18\t \x03(\v2%.devpilot.deployer.store.v1.SeenEventR\x06recent\x12A\n" +
+	"\x04hold\x18\b \x01(\v2 .devpilot.deployer.store.v1.HoldR\x04hold\x12\x16\n" +
+	"\x06recent\x18\t \x01(\fR\x06recent\x12A\n" +
 	"\x0eforgotten_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\rforgottenTime\x12A\n" +
 	"\x05heads\x18\v \x03(\v2+.devpilot.deployer.store.v1.Lane.HeadsEntryR\x05heads\x124\n" +
@@ -1493,11 +1431,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04Hold\x12=\n" +
 	"\atrouble\x18\x01 \x01(\v2#.devpilot.deployer.store.v1.TroubleR\atrouble\x127\n" +
 	"\twake_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12\x1a\n" +
-	"\bfailures\x18\x03 \x01(\x05R\bfailures\"r\n" +
-	"\tSeenEvent\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\fR\x02id\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
-	"\freceive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\"\x99\x02\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\"\x99\x02\n" +
 	"\x04Head\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12?\n" +
 	"\x06source\x18\x02 \x01(\x0e2'.devpilot.deployer.store.v1.Head.SourceR\x06source\x12\x16\n" +
@@ -1581,79 +1515,76 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
 	(*Job)(nil),                   // 2: devpilot.deployer.store.v1.Job
 	(*Running)(nil),               // 3: devpilot.deployer.store.v1.Running
 	(*Hold)(nil),                  // 4: devpilot.deployer.store.v1.Hold
-	(*SeenEvent)(nil),             // 5: devpilot.deployer.store.v1.SeenEvent
-	(*Head)(nil),                  // 6: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 7: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 8: devpilot.deployer.store.v1.Kept
-	(*CancelRequest)(nil),         // 9: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 10: devpilot.deployer.store.v1.Remains
-	(*RecordChange)(nil),          // 11: devpilot.deployer.store.v1.RecordChange
-	(*Started)(nil),               // 12: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 13: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 14: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 15: devpilot.deployer.store.v1.Ended
-	nil,                           // 16: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(v1.Deployment_Trigger)(0),    // 18: devpilot.deployer.v1.Deployment.Trigger
-	(*Trouble)(nil),               // 19: devpilot.deployer.store.v1.Trouble
-	(*v1.DeploymentActor)(nil),    // 20: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 21: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 22: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 23: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 24: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 25: devpilot.deployer.v1.StageRecord
+	(*Head)(nil),                  // 5: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 6: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 7: devpilot.deployer.store.v1.Kept
+	(*CancelRequest)(nil),         // 8: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 9: devpilot.deployer.store.v1.Remains
+	(*RecordChange)(nil),          // 10: devpilot.deployer.store.v1.RecordChange
+	(*Started)(nil),               // 11: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 12: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 13: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 14: devpilot.deployer.store.v1.Ended
+	nil,                           // 15: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(v1.Deployment_Trigger)(0),    // 17: devpilot.deployer.v1.Deployment.Trigger
+	(*Trouble)(nil),               // 18: devpilot.deployer.store.v1.Trouble
+	(*v1.DeploymentActor)(nil),    // 19: devpilot.deployer.v1.DeploymentActor
+	(*Deployment)(nil),            // 20: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 21: devpilot.deployer.v1.DeploymentError
+	(*v1.DeploymentCommit)(nil),   // 22: devpilot.deployer.v1.DeploymentCommit
+	(v1.Deployment_State)(0),      // 23: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 24: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	3,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
 	2,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
 	4,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	5,  // 3: devpilot.deployer.store.v1.Lane.recent:type_name -> devpilot.deployer.store.v1.SeenEvent
-	17, // 4: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	16, // 5: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	7,  // 6: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	8,  // 7: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	11, // 8: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	9,  // 9: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	10, // 10: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	18, // 11: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	17, // 12: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	17, // 13: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	2,  // 14: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	17, // 15: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	19, // 16: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	17, // 17: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	17, // 18: devpilot.deployer.store.v1.SeenEvent.receive_time:type_name -> google.protobuf.Timestamp
-	0,  // 19: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	17, // 20: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	17, // 21: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	20, // 22: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	17, // 23: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	21, // 24: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	12, // 25: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	13, // 26: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	14, // 27: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	15, // 28: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	17, // 29: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	22, // 30: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	17, // 31: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	23, // 32: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	24, // 33: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	17, // 34: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	22, // 35: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	25, // 36: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	6,  // 37: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	16, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	15, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	6,  // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	7,  // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	10, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	8,  // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	9,  // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	17, // 10: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	16, // 11: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	16, // 12: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	16, // 14: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	18, // 15: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	16, // 16: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 17: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	16, // 18: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	16, // 19: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	19, // 20: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	16, // 21: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	20, // 22: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	11, // 23: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	12, // 24: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	13, // 25: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	14, // 26: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	16, // 27: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	21, // 28: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	16, // 29: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	22, // 30: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	23, // 31: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	16, // 32: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	21, // 33: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	24, // 34: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	5,  // 35: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -1663,7 +1594,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[10].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[9].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -1676,7 +1607,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

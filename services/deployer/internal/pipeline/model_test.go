@@ -1,0 +1,523 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
+	"devpilot.io/bitbucket/services/deployer/internal/release"
+	"devpilot.io/bitbucket/services/deployer/internal/router"
+	"devpilot.io/bitbucket/services/deployer/internal/tend"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+const (
+	modelWorkspace  = "acme-inc"
+	modelRepository = "85d08b4e-571d-44e9-a507-fa476535aa98"
+	modelAckWait    = 150 * time.Millisecond
+	modelPushes     = 2500
+	modelApps       = 4
+)
+
+// TestModel_everyPushEndsOnceAndTheLastIsLive drives the real router, lanes, pipeline, release
+// directories and tender with thousands of pushes, while workers of two deployers die between any
+// two writes, sleep longer than their wake-up is theirs, and messages come twice. Stores and
+// queues are in memory and die with nobody.
+func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	m := newModel(t, seed)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for range 2 { // deployers
+		deployer := m.deployer(nil)
+		for range 2 {
+			wg.Go(func() { m.pushes.consume(ctx, m, deployer.route) })
+			wg.Go(func() { m.work.consume(ctx, m, deployer.handle) })
+		}
+		wg.Go(func() { m.look(ctx, deployer) })
+	}
+	m.push()
+	m.awaitIdle()
+	cancel()
+	wg.Wait()
+	m.check()
+}
+
+// crash is how a simulated process dies.
+type crash struct{}
+
+type model struct {
+	t       *testing.T
+	calm    bool // nobody dies, nobody sleeps
+	rnd     *lockedRand
+	lanes   *memory[storev1.Lane, *storev1.Lane]
+	records *memory[storev1.Deployment, *storev1.Deployment]
+	pushes  *queue
+	work    *queue
+	due     sync.Map // lane.Key -> time.Time
+	dir     string
+
+	mu       sync.Mutex
+	heads    map[string]string          // app -> head of its branch
+	outcomes map[string]map[int32]bool  // event -> numbers
+	switches map[string][]int64         // app -> epochs that switched
+	events   map[string]map[string]bool // app -> events
+	crashes  atomic.Int64
+	stalls   atomic.Int64
+	stale    atomic.Int64
+	runs     atomic.Int64
+}
+
+type lockedRand struct {
+	mu sync.Mutex
+	r  *rand.Rand
+}
+
+func (r *lockedRand) n(n int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.r.IntN(n)
+}
+
+func newModel(t *testing.T, seed uint64) *model {
+	m := &model{
+		t: t, rnd: &lockedRand{r: rand.New(rand.NewPCG(seed, 1))}, dir: memoryDir(t), heads: map[string]string{}, outcomes: map[string]map[int32]bool{},
+		switches: map[string][]int64{}, events: map[string]map[string]bool{},
+		lanes: newMemory[storev1.Lane](), records: newMemory[storev1.Deployment](), pushes: newQueue(), work: newQueue(),
+	}
+	for i := range modelApps {
+		l := &storev1.Lane{}
+		lane.Begin(l)
+		if _, err := m.lanes.Create(t.Context(), m.key(i).String(), l); err != nil {
+			t.Fatal(err)
+		}
+		m.events[m.key(i).App] = map[string]bool{}
+	}
+	return m
+}
+
+// memoryDir is a directory in memory where there is one: the model makes hundreds of releases, and
+// each is written to disk before it goes live.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "releases-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func (m *model) key(i int) lane.Key {
+	return lane.Key{Workspace: modelWorkspace, App: fmt.Sprintf("a%d", i)}
+}
+
+// fault lets the process die here, now and then.
+func (m *model) fault() {
+	if !m.calm && m.rnd.n(150) == 0 {
+		m.crashes.Add(1)
+		panic(crash{})
+	}
+}
+
+// push moves branches and delivers events about it, some twice, some late.
+func (m *model) push() {
+	for i := range modelPushes {
+		k := m.key(m.rnd.n(modelApps))
+		hash := fmt.Sprintf("%040x", i+1)
+		if m.rnd.n(10) == 0 { // back to a commit that was there before
+			hash = fmt.Sprintf("%040x", max(1, i-m.rnd.n(5)))
+		}
+		id := fmt.Sprintf("hook.%d.0", i)
+		m.mu.Lock()
+		m.heads[k.App] = hash
+		m.events[k.App][id] = true
+		m.mu.Unlock()
+		e := &eventsv1.PushEvent{
+			Id: id, Workspace: modelWorkspace, Repository: modelRepository, Webhook: "hook", Delivery: int32(i), RefType: eventsv1.PushEvent_BRANCH,
+			Ref: k.App, Action: eventsv1.PushEvent_UPDATED, New: &eventsv1.Commit{Hash: hash}, ReceiveTime: timestamppb.Now(),
+		}
+		for range 1 + m.rnd.n(5)/4 {
+			m.pushes.publish("", e)
+		}
+		if i%25 == 0 {
+			pause(8 * time.Millisecond) // pushes come in bursts
+		}
+	}
+}
+
+// pause lets simulated time pass; nothing is synchronised by it.
+func pause(d time.Duration) {
+	t := time.NewTimer(d)
+	<-t.C
+}
+
+// process is one deployer.
+type process struct {
+	m      *model
+	keeper *lane.Keeper
+	router *router.Router
+	worker *pipeline.Worker
+	tender *tend.Tender
+}
+
+func (m *model) deployer(gate func()) *process { return m.deployerWith(gate, modelAppsReader{m}) }
+
+func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
+	releases, err := release.Open(m.t.Context(), m.dir, "default")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() { _ = releases.Close() })
+	p := &process{m: m}
+	p.keeper = &lane.Keeper{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}}
+	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
+	p.worker = pipeline.New(pipeline.Config{
+		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
+		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
+		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second,
+	})
+	p.tender = &tend.Tender{Keeper: p.keeper, Work: m.work, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
+	return p
+}
+
+func (p *process) route(ctx context.Context, msg *message) error {
+	e, ok := msg.body.(*eventsv1.PushEvent)
+	if !ok {
+		return errors.New("not an event")
+	}
+	return p.router.Route(ctx, e)
+}
+
+func (p *process) handle(ctx context.Context, msg *message) error {
+	k := lane.Key{Workspace: modelWorkspace, App: msg.subject}
+	return p.worker.Handle(context.WithValue(ctx, messageKey{}, msg), k, msg.seq)
+}
+
+type messageKey struct{}
+
+// look is the due list: it looks at lanes whose time has come.
+func (m *model) look(ctx context.Context, p *process) {
+	for ctx.Err() == nil {
+		m.due.Range(func(key, at any) bool {
+			k, _ := key.(lane.Key)
+			if at.(time.Time).After(time.Now()) {
+				return true
+			}
+			m.survive(func() error {
+				next, err := p.tender.Look(ctx, k.Workspace, k.App, 1)
+				switch {
+				case err != nil:
+					return err
+				case next.IsZero():
+					m.due.CompareAndDelete(k, at)
+				case next.After(time.Now().Add(200 * time.Millisecond)): // the model's clock is fast
+					m.due.CompareAndSwap(k, at, time.Now().Add(200*time.Millisecond))
+				}
+				return nil
+			})
+			return true
+		})
+		pause(20 * time.Millisecond)
+	}
+}
+
+// survive runs fn and swallows the death of its process.
+func (m *model) survive(fn func() error) (err error, died bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(crash); !ok {
+				panic(r)
+			}
+			died = true
+		}
+	}()
+	return fn(), false
+}
+
+func (m *model) awaitIdle() {
+	deadline := time.Now().Add(60 * time.Second)
+	for {
+		idle := m.pushes.len() == 0 && m.work.len() == 0
+		for i := range modelApps {
+			l, _, err := m.lanes.Get(m.t.Context(), m.key(i).String())
+			if err != nil {
+				m.t.Fatal(err)
+			}
+			idle = idle && !lane.HasWork(l) && !l.GetArmed()
+		}
+		if idle {
+			return
+		}
+		if time.Now().After(deadline) {
+			for i := range modelApps {
+				l, _, _ := m.lanes.Get(m.t.Context(), m.key(i).String())
+				m.t.Logf("%s: running %v waiting %v hold %v outbox %d armed %v", m.key(i), l.GetRunning(), l.GetWaiting(), l.GetHold(), len(l.GetOutbox()), l.GetArmed())
+			}
+			m.t.Fatalf("not idle: %d pushes, %d wake-ups left", m.pushes.len(), m.work.len())
+		}
+		pause(10 * time.Millisecond)
+	}
+}
+
+func (m *model) check() {
+	t := m.t
+	states := map[deployerv1.Deployment_State]int{}
+	for i := range modelApps {
+		k := m.key(i)
+		l, _, err := m.lanes.Get(t.Context(), k.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.checkApp(k, l, states)
+	}
+	for id, numbers := range m.outcomes {
+		if len(numbers) != 1 {
+			t.Errorf("event %s made %d deployments: %v", id, len(numbers), numbers)
+		}
+	}
+	if len(m.outcomes) != modelPushes {
+		t.Errorf("%d of %d pushes have an outcome", len(m.outcomes), modelPushes)
+	}
+	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off", modelPushes, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load())
+	if m.crashes.Load() < 20 || m.stalls.Load() < 3 {
+		t.Errorf("too few crashes or stalls to mean anything")
+	}
+}
+
+func (m *model) checkApp(k lane.Key, l *storev1.Lane, states map[deployerv1.Deployment_State]int) {
+	t := m.t
+	if int(l.GetLastNumber()) != len(m.events[k.App]) {
+		t.Errorf("%s: %d deployments of %d pushes", k, l.GetLastNumber(), len(m.events[k.App]))
+	}
+	for n := int32(1); n <= l.GetLastNumber(); n++ {
+		rec, _, err := m.records.Get(t.Context(), k.Record(n))
+		if err != nil {
+			t.Errorf("%s/%d: %v", k, n, err)
+			continue
+		}
+		d := rec.GetDeployment()
+		states[d.GetState()]++
+		switch d.GetState() {
+		case deployerv1.Deployment_COMPLETED:
+		case deployerv1.Deployment_SUPERSEDED:
+			if d.GetSupersededBy() == 0 || d.GetSupersededBy() == n {
+				t.Errorf("%s/%d superseded by %d", k, n, d.GetSupersededBy())
+			}
+		default:
+			t.Errorf("%s/%d ended %v %v", k, n, d.GetState(), d.GetError())
+		}
+	}
+	if l.GetLive().GetHash() != m.heads[k.App] {
+		t.Errorf("%s: live %s, last push %s", k, l.GetLive().GetHash(), m.heads[k.App])
+	}
+	current := filepath.Join(m.dir, "apps", k.Workspace, k.App, "current")
+	b, err := os.ReadFile(filepath.Join(current, "commit"))
+	if err != nil || string(b) != m.heads[k.App] {
+		t.Errorf("%s: current holds %q (%v), last push %s", k, b, err, m.heads[k.App])
+	}
+	if target, err := os.Readlink(current); err != nil || filepath.Base(target) != l.GetLive().GetDirectory() {
+		t.Errorf("%s: current -> %s (%v), the lane says %s", k, target, err, l.GetLive().GetDirectory())
+	}
+	for i := 1; i < len(m.switches[k.App]); i++ {
+		if m.switches[k.App][i] <= m.switches[k.App][i-1] {
+			t.Errorf("%s: an attempt switched after a newer one: epochs %v", k, m.switches[k.App][i-1:i+1])
+		}
+	}
+}
+
+// --- the parts around the real code ---
+
+type modelAppsReader struct{ m *model }
+
+func (r modelAppsReader) App(_ context.Context, k lane.Key) (*storev1.App, error) {
+	if r.m.events[k.App] == nil {
+		return nil, apierr.New(apierr.ReasonAppNotFound, "gone")
+	}
+	return &storev1.App{Workspace: k.Workspace, Id: k.App, Repository: modelRepository, Branch: k.App, AutoDeploy: true, Server: "default", Retention: 2, Generation: 1}, nil
+}
+
+func (r modelAppsReader) Index(context.Context, string, string) (*storev1.RepositoryIndex, error) {
+	idx := &storev1.RepositoryIndex{Workspace: modelWorkspace, Repository: modelRepository, FullName: "acme/web"}
+	for i := range modelApps {
+		idx.Watches = append(idx.Watches, &storev1.Watch{App: r.m.key(i).App, Branch: r.m.key(i).App, AutoDeploy: true})
+	}
+	return idx, nil
+}
+
+func (modelAppsReader) Named(context.Context, string, string, string) error { return nil }
+func (modelAppsReader) FullName(context.Context, string, string) (string, error) {
+	return "acme/web", nil
+}
+func (modelAppsReader) Renamed(context.Context, string, string) (string, error) {
+	return "acme/web", nil
+}
+func (modelAppsReader) Forget(context.Context, lane.Key, int64) error { return nil }
+
+type modelConnections struct{}
+
+func (modelConnections) Get(context.Context, string) (*storev1.Connection, error) {
+	return &storev1.Connection{}, nil
+}
+
+type modelOutcomes struct{ m *model }
+
+func (o modelOutcomes) Put(_ context.Context, outcomes ...*webhookv1.RecordedOutcome) error {
+	o.m.fault()
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	for _, x := range outcomes {
+		id := fmt.Sprintf("hook.%d.0", x.GetDelivery())
+		if o.m.outcomes[id] == nil {
+			o.m.outcomes[id] = map[int32]bool{}
+		}
+		o.m.outcomes[id][x.GetOutcome().GetDeployment()] = true
+	}
+	return nil
+}
+
+type modelAlarm struct{ m *model }
+
+func (a modelAlarm) Arm(ctx context.Context, k lane.Key) error {
+	return a.At(ctx, k, time.Now().Add(100*time.Millisecond))
+}
+
+func (a modelAlarm) At(_ context.Context, k lane.Key, at time.Time) error {
+	a.m.fault()
+	a.m.due.Store(k, at)
+	a.m.fault()
+	return nil
+}
+
+type modelWaker struct{ m *model }
+
+func (w modelWaker) Wake(_ context.Context, _ string, k lane.Key) error {
+	w.m.fault()
+	w.m.work.publish(k.App, nil)
+	w.m.fault()
+	return nil
+}
+
+// modelSource has the branches' heads; it fails, dies and sleeps.
+type modelSource struct{ m *model }
+
+func (s modelSource) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, error) {
+	s.m.fault()
+	pause(time.Duration(s.m.rnd.n(4)) * time.Millisecond)
+	if !s.m.calm && s.m.rnd.n(40) == 0 {
+		return nil, &mirror.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "down"}
+	}
+	s.stall(ctx, 60)
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return modelTree{s, s.m.heads[src.Branch]}, nil
+}
+
+func (modelSource) Discard(context.Context, string, string) error { return nil }
+
+// stall stops the process, keep-alive and all, for longer than its wake-up is its own.
+func (s modelSource) stall(ctx context.Context, oneIn int) {
+	if s.m.calm || s.m.rnd.n(oneIn) != 0 {
+		return
+	}
+	msg, _ := ctx.Value(messageKey{}).(*message)
+	s.m.stalls.Add(1)
+	msg.stalled.Store(true)
+	pause(3 * modelAckWait)
+	msg.stalled.Store(false)
+}
+
+type modelTree struct {
+	s    modelSource
+	hash string
+}
+
+func (t modelTree) Head() mirror.Commit { return mirror.Commit{Hash: t.hash, Message: "m"} }
+func (modelTree) Close()                {}
+func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (mirror.Stats, error) {
+	t.s.m.fault()
+	err := dir.WriteFile("commit", []byte(t.hash), 0o644)
+	t.s.stall(ctx, 60)
+	t.s.m.fault()
+	return mirror.Stats{Files: 1}, err
+}
+
+// faultyReleases is the real data directory, whose users die before and after every call.
+type faultyReleases struct {
+	m *model
+	*release.Store
+	gate func() // if set, called right before the switch on disk
+}
+
+func (r faultyReleases) Claim(ctx context.Context, workspace, app string, epoch, first int64) error {
+	r.m.fault()
+	err := r.Store.Claim(ctx, workspace, app, epoch, first)
+	r.m.fault()
+	return err
+}
+
+func (r faultyReleases) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {
+	r.m.fault()
+	modelSource{r.m}.stall(ctx, 6) // after all checks but that of the fence
+	if r.gate != nil {
+		r.gate()
+	}
+	r.m.mu.Lock() // so that the order noted is the order on disk
+	err := r.Store.Switch(ctx, workspace, app, epoch, directory)
+	if err == nil {
+		r.m.switches[app] = append(r.m.switches[app], epoch)
+	}
+	r.m.mu.Unlock()
+	if errors.Is(err, release.ErrStale) {
+		r.m.stale.Add(1)
+	}
+	r.m.fault()
+	return err
+}
+
+func (r faultyReleases) Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error {
+	r.m.fault()
+	return r.Store.Sweep(ctx, workspace, app, epoch, keep)
+}
+
+type faultyLanes struct{ m *model }
+
+type faultyRecords struct{ m *model }
+
+func (f faultyRecords) Update(ctx context.Context, key string, fn func(*storev1.Deployment) (*storev1.Deployment, error)) (*storev1.Deployment, uint64, error) {
+	f.m.fault()
+	d, rev, err := f.m.records.Update(ctx, key, fn)
+	f.m.fault()
+	return d, rev, err
+}
+
+type modelLogs struct{}
+
+func (modelLogs) Open(context.Context, lane.Key, int32, int64, int64) (pipeline.Log, error) {
+	return modelLogs{}, nil
+}
+func (modelLogs) Line(deployerv1.Deployment_Stage, deployerv1.LogRecord_Stream, string) {}
+func (modelLogs) Close(context.Context)                                                 {}
+
+type modelObserver struct{ m *model }
+
+func (o modelObserver) Run(string, time.Duration) { o.m.runs.Add(1) }
+func (modelObserver) Live(time.Duration)          {}
