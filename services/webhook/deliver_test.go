@@ -184,7 +184,7 @@ func TestDelivery_refusedPublishesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 405 || resp.Header.Get("Allow") != "POST" {
+	if resp.StatusCode != http.StatusMethodNotAllowed || resp.Header.Get("Allow") != "POST" {
 		t.Errorf("GET: %d, Allow %q", resp.StatusCode, resp.Header.Get("Allow"))
 	}
 }
@@ -252,7 +252,7 @@ func TestDelivery_natsAwayForLongIsRefusedAndNothingAppearsLater(t *testing.T) {
 	testkit.Eventually(t, patience, func() error {
 		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(99)), header: map[string]string{"X-Request-UUID": "after"}})
 		if err != nil || status != 202 {
-			return fmt.Errorf("answered %d, %v", status, err)
+			return fmt.Errorf("answered %d: %w", status, err)
 		}
 		return nil
 	})

@@ -204,7 +204,7 @@ func TestDisconnect_leavesWebhooksAndConnectingAgainResumes(t *testing.T) {
 		for range 2 { // both replicas
 			status, message, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1)), header: map[string]string{"X-Request-UUID": "left"}})
 			if err != nil || status != 200 || !strings.Contains(message, "disconnected") {
-				return fmt.Errorf("delivery while disconnected: %d %q, %v", status, message, err)
+				return fmt.Errorf("delivery while disconnected: %d %q: %w", status, message, err)
 			}
 		}
 		return nil
@@ -243,7 +243,7 @@ func TestDisconnect_leavesWebhooksAndConnectingAgainResumes(t *testing.T) {
 	testkit.Eventually(t, patience, func() error {
 		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(2)), header: map[string]string{"X-Request-UUID": "back"}})
 		if err != nil || status != 202 {
-			return fmt.Errorf("delivery after connecting again: %d, %v", status, err)
+			return fmt.Errorf("delivery after connecting again: %d: %w", status, err)
 		}
 		return nil
 	})

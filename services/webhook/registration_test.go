@@ -246,7 +246,7 @@ func TestSetWatches_emptySetRemovesTheHook(t *testing.T) {
 	}
 	testkit.Eventually(t, patience, func() error {
 		if status, _, err := deliver(post{url: left.GetUrl(), secret: "x", body: pushBody("main", hash(2))}); err != nil || status != 404 {
-			return fmt.Errorf("delivery to a dismissed webhook: %d, %v", status, err)
+			return fmt.Errorf("delivery to a dismissed webhook: %d: %w", status, err)
 		}
 		return nil
 	})
@@ -424,7 +424,7 @@ func TestPublicURL_changedMovesTheHook(t *testing.T) {
 	w := r.watch(fullName, web, "main")
 	r.stop()
 	s.publicURL = s.front.URL
-	r = s.start()
+	s.start()
 	testkit.Eventually(t, patience, func() error {
 		hooks := s.hooks(fullName)
 		if len(hooks) != 1 || hooks[0].UUID != w.GetBitbucketUuid() || !strings.HasPrefix(hooks[0].URL, s.front.URL) {

@@ -144,8 +144,8 @@ func (s *Service) Run(ctx context.Context) error {
 	defer writer.Wait()
 	defer stopWriting()
 
-	if err := s.open(ctx); err != nil {
-		return err
+	if !s.open(ctx) {
+		return nil
 	}
 	bucket, err := s.store.WebhooksBucket()
 	if err != nil {
@@ -161,20 +161,18 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// open opens the store, as often as it takes: NATS may come after us.
-func (s *Service) open(ctx context.Context) error {
+// open opens the store, as often as it takes: NATS may come after us. It is false when ctx ended
+// first.
+func (s *Service) open(ctx context.Context) bool {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := s.store.Open(ctx)
 		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return nil
+			return true
 		}
 		s.log.WarnContext(ctx, "store not open yet, trying again", logs.Err(err))
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
 		case <-time.After(pause):
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"runtime"
 	"testing"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/testkit"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook"
 )
 
@@ -39,7 +41,7 @@ func TestNew_namesWhatIsMissing(t *testing.T) {
 // TestRun_leavesNothingBehind looks for goroutines of ours; those of the embedded server, and of the
 // test's own gRPC, live on.
 func TestRun_leavesNothingBehind(t *testing.T) {
-	s := newStack(t)
+	s := newStackAlone(t)
 	s.auth.connect("c1")
 	r := s.start()
 	w := r.watch(fullName, web, "main")
@@ -58,4 +60,19 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestRun_stopsWhileTheStoreIsAway(t *testing.T) {
+	s := newStack(t)
+	_, js := s.nats.Connect()
+	s.nats.Stop()
+	r := s.startUnreadyOn(js)
+	if err := r.service.Ready(t.Context()); err == nil {
+		t.Error("ready without a store")
+	}
+	if _, err := r.people.GetWebhook(r.admin(), &webhookv1.GetWebhookRequest{Workspace: workspace, Webhook: "any"}); !apierr.Has(err, apierr.ReasonStorageUnavailable) {
+		t.Errorf("GetWebhook: %v", err)
+	}
+	r.stop() // fails the test when Run returns an error or does not return
+	s.restartNATS()
 }

@@ -77,7 +77,14 @@ type replica struct {
 	stop     func()
 }
 
+// newStack is a stack of its own for a test that runs beside others.
 func newStack(t *testing.T) *stack {
+	t.Helper()
+	t.Parallel()
+	return newStackAlone(t)
+}
+
+func newStackAlone(t *testing.T) *stack {
 	t.Helper()
 	s := &stack{t: t, nats: testkit.NATS(t), keys: testkit.Keys(t), keyset: testkit.Keyset(t), logs: testkit.Logger(t), config: func(*webhook.Config) {}}
 	s.js = s.nats.JS()

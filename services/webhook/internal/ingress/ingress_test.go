@@ -389,7 +389,7 @@ func TestHold_outlivesTheReadTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.StatusCode != 202 {
+	if resp.StatusCode != http.StatusAccepted {
 		t.Errorf("answered %d", resp.StatusCode)
 	}
 }

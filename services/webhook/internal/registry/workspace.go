@@ -99,7 +99,10 @@ func (r *Registry) Leave(ctx context.Context, workspace string, before time.Time
 		return nil, err
 	}
 	if !before.IsZero() && ws.GetConnectionId() != "" && ws.GetConnectionTime().AsTime().After(before) {
-		return nil, nil
+		// That is when we looked; what we saw then may be older than the removal.
+		if connection, err := r.cfg.Connections.Current(ctx, workspace); err != nil || connection != "" {
+			return nil, err
+		}
 	}
 	var left []*storev1.WebhookRecord
 	err = r.each(ctx, workspace, func(rec *storev1.WebhookRecord) error {

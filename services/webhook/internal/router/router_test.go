@@ -257,7 +257,7 @@ func TestRun_routesEverythingOnceOverARestart(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, func() error {
 		u, err := w.store.InboxUsage(t.Context(), Durable)
 		if err != nil || u.Routed != packs || u.Pending != 0 {
-			return fmt.Errorf("usage %+v, %v", u, err)
+			return fmt.Errorf("usage %+v: %w", u, err)
 		}
 		return nil
 	})
@@ -334,7 +334,7 @@ func TestTidy_keepsRoomInACrowdedInbox(t *testing.T) {
 	testkit.Eventually(t, 20*time.Second, func() error {
 		u, err := w.store.InboxUsage(t.Context(), Durable)
 		if err != nil || u.Routed != last {
-			return fmt.Errorf("usage %+v, %v", u, err)
+			return fmt.Errorf("usage %+v: %w", u, err)
 		}
 		return nil
 	})
