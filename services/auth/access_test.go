@@ -160,7 +160,7 @@ func TestRedisAway(t *testing.T) {
 		t.Error(err)
 	}
 	s.redis.Start()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		_, err := i.gateway.ConnectIntegration(s.admin("acme-inc"), &authv1.ConnectIntegrationRequest{Workspace: "acme-inc"})
 		return err
 	})
@@ -184,7 +184,7 @@ func TestNATSAway(t *testing.T) {
 	wantReason(t, err, apierr.ReasonStorageUnavailable)
 	s.nats.Start()
 	for _, p := range []*instance{i, late} {
-		testkit.Eventually(t, 20*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			if err := p.Ready(t.Context()); err != nil {
 				return err
 			}

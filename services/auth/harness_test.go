@@ -34,6 +34,9 @@ import (
 
 const publicURL = "http://devpilot.test:8080"
 
+// patience is how long anything may take that ends by itself: the machine may be busy.
+const patience = time.Minute
+
 // stack is everything around the auth processes: stores, keys, and Bitbucket behind a gate.
 type stack struct {
 	t        *testing.T
@@ -57,6 +60,8 @@ type gate struct {
 	mu   sync.Mutex
 	// onRefresh may block; false loses the answer.
 	onRefresh func(process string) bool
+	// onExchange is called before a code is exchanged.
+	onExchange func()
 	// renameScope sends the field with the granted scopes under a name that nobody knows.
 	renameScope bool
 }
@@ -80,12 +85,15 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	rec := httptest.NewRecorder()
-	g.next.ServeHTTP(rec, r)
 	form, _ := url.ParseQuery(string(body))
 	g.mu.Lock()
-	hook, rename := g.onRefresh, g.renameScope
+	hook, rename, exchange := g.onRefresh, g.renameScope, g.onExchange
 	g.mu.Unlock()
+	if form.Get("grant_type") == "authorization_code" && exchange != nil {
+		exchange()
+	}
+	rec := httptest.NewRecorder()
+	g.next.ServeHTTP(rec, r)
 	if form.Get("grant_type") == "refresh_token" && hook != nil && !hook(r.Header.Get(processHeader)) {
 		panic(http.ErrAbortHandler)
 	}
@@ -141,7 +149,7 @@ func (s *stack) config() auth.Config {
 	c := emulator.DefaultConsumer()
 	return auth.Config{
 		PublicURL: publicURL, Site: s.site, ClientID: c.Key, ClientSecret: seal.NewSecret(c.Secret),
-		Timing: auth.Timing{TakeOver: 400 * time.Millisecond, Scan: 50 * time.Millisecond, Stagger: time.Millisecond},
+		Timing: auth.Timing{Scan: 50 * time.Millisecond, Stagger: time.Millisecond},
 	}
 }
 
@@ -173,7 +181,7 @@ func (s *stack) start(name string, change ...func(*auth.Config)) *instance {
 	s.t.Helper()
 	nc, js := s.nats.Connect()
 	i := s.launch(name, nc, js, change...)
-	testkit.Eventually(s.t, 10*time.Second, func() error { return i.Ready(s.t.Context()) })
+	testkit.Eventually(s.t, patience, func() error { return i.Ready(s.t.Context()) })
 	return i
 }
 
@@ -220,7 +228,7 @@ func (s *stack) launch(name string, nc *nats.Conn, js jetstream.JetStream, chang
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(15 * time.Second):
+		case <-time.After(patience):
 			return fmt.Errorf("auth process %s did not stop", name)
 		}
 	})
@@ -349,9 +357,16 @@ func (s *stack) works(token string) error {
 	return err
 }
 
+// issue asks for a token as the repo service, with patience.
+func issue(t *testing.T, c authv1.AuthServiceClient, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	return c.IssueToken(ctx, req)
+}
+
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	testkit.Eventually(t, 10*time.Second, func() error {
+	testkit.Eventually(t, patience, func() error {
 		if !ok() {
 			return fmt.Errorf("not yet")
 		}

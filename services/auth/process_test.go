@@ -152,7 +152,7 @@ func (s *stack) spawn(name string) *child {
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
 	p := &child{cmd: cmd, repo: authv1.NewAuthServiceClient(conn)}
-	testkit.Eventually(s.t, 10*time.Second, func() error {
+	testkit.Eventually(s.t, patience, func() error {
 		_, err := p.repo.GetIntegration(s.t.Context(), &authv1.GetIntegrationRequest{Workspace: "acme-inc"}, grpc.WaitForReady(true))
 		return err
 	})
@@ -180,7 +180,7 @@ func TestProcess_holderKilledOrStopped(t *testing.T) {
 				}
 			})
 			go func() {
-				_, _ = holder.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"}) // asks for more than the minute that is left
+				_, _ = issue(t, holder.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"}) // asks for more than the minute that is left
 			}()
 			<-answered
 			if kill {
@@ -192,7 +192,7 @@ func TestProcess_holderKilledOrStopped(t *testing.T) {
 			}
 			close(release) // the answer arrives at a process that cannot take it
 			begin := time.Now()
-			r, err := other.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+			r, err := issue(t, other.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 			if err != nil || s.works(r.GetAccessToken()) != nil {
 				t.Fatalf("the other process, after %v: %v", time.Since(begin), err)
 			}
@@ -210,7 +210,7 @@ func TestProcess_holderKilledOrStopped(t *testing.T) {
 			}
 			for range 3 {
 				for _, p := range survivors {
-					r, err := p.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+					r, err := issue(t, p.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 					if err != nil || s.works(r.GetAccessToken()) != nil {
 						t.Fatalf("afterwards: %v", err)
 					}
@@ -237,7 +237,7 @@ func TestProcess_terminationWaitsForTheRefresh(t *testing.T) {
 			return true
 		}
 	})
-	go func() { _, _ = p.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"}) }()
+	go func() { _, _ = issue(t, p.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"}) }()
 	<-answered
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -255,7 +255,7 @@ func TestProcess_terminationWaitsForTheRefresh(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("did not end")
 	}
 	if rec := s.stored("acme-inc"); rec.GetGeneration() != 1 || rec.GetLease() != nil {

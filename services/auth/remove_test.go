@@ -2,7 +2,6 @@ package auth_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -75,7 +74,7 @@ func TestRemove_erasesTokensOnDisk(t *testing.T) {
 	values := map[string][]byte{}
 	collect := func(name string) {
 		t.Helper()
-		r, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+		r, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +123,7 @@ func TestRemove_erasesTokensOnDisk(t *testing.T) {
 	if found := onDisk(t, s.natsDir, values); len(found) > 0 {
 		t.Errorf("removed, and still on disk: %v", found)
 	}
-	_, err = i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+	_, err = issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 	wantReason(t, err, apierr.ReasonNotConnected)
 	// Again: nothing to remove, no error.
 	if r, err := i.gateway.RemoveIntegration(s.admin("acme-inc"), &authv1.RemoveIntegrationRequest{Workspace: "acme-inc"}); err != nil || r.GetRemoved() {
@@ -135,8 +134,8 @@ func TestRemove_erasesTokensOnDisk(t *testing.T) {
 	if found := onDisk(t, s.natsDir, values); len(found) > 0 {
 		t.Errorf("back on disk after a restart: %v", found)
 	}
-	testkit.Eventually(t, 10*time.Second, func() error {
-		_, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "bystander"})
+	testkit.Eventually(t, patience, func() error {
+		_, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "bystander"})
 		return err
 	})
 	s.logs.MustNotContain(t, string(values["first access, plain"]), string(values["renewed access, plain"]))
@@ -200,7 +199,7 @@ func (s *stack) events(workspace string) func() *eventsv1.ChangeEvent {
 	}
 	return func() *eventsv1.ChangeEvent {
 		s.t.Helper()
-		m, err := c.Next(jetstream.FetchMaxWait(10 * time.Second))
+		m, err := c.Next(jetstream.FetchMaxWait(patience))
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -209,27 +208,5 @@ func (s *stack) events(workspace string) func() *eventsv1.ChangeEvent {
 			s.t.Fatal(err)
 		}
 		return e
-	}
-}
-
-func TestRun_startsAndStopsCleanly(t *testing.T) {
-	s := newStack(t, emulator.Options{})
-	for n := range 3 {
-		i := s.start(fmt.Sprint("P", n))
-		if n == 0 {
-			s.connect(i, "acme-inc", "jane-dev")
-		}
-		if err := i.stop(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	i := s.start("last")
-	if got := s.get(i, "acme-inc"); got.GetState() != authv1.Integration_CONNECTED {
-		t.Errorf("after restarts: %v", got)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := i.Run(ctx); err != nil {
-		t.Errorf("stopped before it began: %v", err)
 	}
 }

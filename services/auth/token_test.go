@@ -36,7 +36,7 @@ func TestIssueToken_concurrentCallersRefreshOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for n := range 200 {
 			wg.Go(func() {
-				r, err := is[n%3].repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+				r, err := issue(t, is[n%3].repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 				if err != nil {
 					t.Errorf("caller %d: %v", n, err)
 					return
@@ -63,21 +63,21 @@ func TestIssueToken_minLifeAndRejected(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	i := s.start("P1")
 	s.connect(i, "acme-inc", "jane-dev")
-	issue := func(r *authv1.IssueTokenRequest) string {
+	ask := func(r *authv1.IssueTokenRequest) string {
 		t.Helper()
 		r.Workspace = "acme-inc"
-		got, err := i.repo.IssueToken(t.Context(), r)
+		got, err := issue(t, i.repo, r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got.GetAccessToken()
 	}
-	first := issue(&authv1.IssueTokenRequest{})
+	first := ask(&authv1.IssueTokenRequest{})
 	s.forward(90 * time.Minute)
-	if issue(&authv1.IssueTokenRequest{MinLife: durationpb.New(20 * time.Minute)}) == "" {
+	if ask(&authv1.IssueTokenRequest{MinLife: durationpb.New(20 * time.Minute)}) == "" {
 		t.Error("no token")
 	}
-	second := issue(&authv1.IssueTokenRequest{MinLife: durationpb.New(time.Hour)})
+	second := ask(&authv1.IssueTokenRequest{MinLife: durationpb.New(time.Hour)})
 	if second == first {
 		t.Error("a token with half an hour left was handed out for an hour")
 	}
@@ -86,11 +86,11 @@ func TestIssueToken_minLifeAndRejected(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256([]byte(second))
-	third := issue(&authv1.IssueTokenRequest{RejectedTokenSha256: sum[:]})
+	third := ask(&authv1.IssueTokenRequest{RejectedTokenSha256: sum[:]})
 	if third == second || s.works(third) != nil {
 		t.Error("a rejected token was not renewed")
 	}
-	if again := issue(&authv1.IssueTokenRequest{RejectedTokenSha256: sum[:]}); again != third {
+	if again := ask(&authv1.IssueTokenRequest{RejectedTokenSha256: sum[:]}); again != third {
 		t.Error("renewed again for a token that is not in use any more")
 	}
 }
@@ -98,7 +98,7 @@ func TestIssueToken_minLifeAndRejected(t *testing.T) {
 func TestIssueToken_notConnected(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	i := s.start("P1")
-	_, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+	_, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 	wantReason(t, err, apierr.ReasonNotConnected)
 }
 
@@ -109,7 +109,8 @@ func TestRefresh_holderCutOffWithGrace(t *testing.T) {
 		t.Run(fmt.Sprint("comes back ", comesBack), func(t *testing.T) {
 			s := newStack(t, emulator.Options{})
 			s.switches(func(sw *emulator.Switches) { withGrace(&sw.Tokens) })
-			holder, other := s.start("holder"), s.start("other")
+			impatient := func(c *auth.Config) { c.Timing.TakeOver = time.Second }
+			holder, other := s.start("holder", impatient), s.start("other", impatient)
 			s.connect(holder, "acme-inc", "jane-dev")
 			s.expire()
 			release := make(chan struct{})
@@ -128,10 +129,10 @@ func TestRefresh_holderCutOffWithGrace(t *testing.T) {
 				}
 			})
 			go func() {
-				_, _ = holder.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+				_, _ = issue(t, holder.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 			}()
 			<-held
-			r, err := other.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+			r, err := issue(t, other.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 			if err != nil || s.works(r.GetAccessToken()) != nil {
 				t.Fatalf("the other process: %v", err)
 			}
@@ -142,7 +143,7 @@ func TestRefresh_holderCutOffWithGrace(t *testing.T) {
 			close(release)
 			for range 3 {
 				s.expire()
-				if r, err = other.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil || s.works(r.GetAccessToken()) != nil {
+				if r, err = issue(t, other.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil || s.works(r.GetAccessToken()) != nil {
 					t.Fatalf("later: %v", err)
 				}
 			}
@@ -172,7 +173,7 @@ func TestRefresh_removedMeanwhile(t *testing.T) {
 			})
 			issued := make(chan error, 1)
 			go func() {
-				_, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+				_, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 				issued <- err
 			}()
 			<-held
@@ -221,24 +222,24 @@ func TestRefresh_lostAnswer(t *testing.T) {
 					return arrives
 				}
 			})
-			issue := func() error {
-				_, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+			ask := func() error {
+				_, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
 				return err
 			}
-			e := wantReason(t, issue(), apierr.ReasonBitbucketUnavailable)
+			e := wantReason(t, ask(), apierr.ReasonBitbucketUnavailable)
 			if e.RetryAfter() <= 0 || e.RetryAfter() > 10*time.Second {
 				t.Errorf("retry after %v", e.RetryAfter())
 			}
 			s.forward(10 * time.Second)
 			if grace {
-				if err := issue(); err != nil {
+				if err := ask(); err != nil {
 					t.Error(err)
 				}
 				return
 			}
-			wantReason(t, issue(), apierr.ReasonTokenExpired)
+			wantReason(t, ask(), apierr.ReasonTokenExpired)
 			s.forward(12 * time.Minute)
-			testkit.Eventually(t, 10*time.Second, func() error {
+			testkit.Eventually(t, patience, func() error {
 				if got := s.get(i, "acme-inc"); got.GetState() != authv1.Integration_RECONNECT_REQUIRED {
 					return fmt.Errorf("state %v", got.GetState())
 				}
@@ -272,12 +273,12 @@ func TestRefresh_unavailableAndRateLimited(t *testing.T) {
 			if got.GetState() != authv1.Integration_REFRESH_FAILING || got.GetLastError().GetReason() != string(reason) || got.GetLastError().GetRetryTime() == nil {
 				t.Errorf("%v", got)
 			}
-			if _, err := i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil {
+			if _, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil {
 				t.Errorf("the token is valid still: %v", err)
 			}
 			for range 5 { // whatever comes, it does not count
 				s.forward(20 * time.Minute)
-				testkit.Eventually(t, 5*time.Second, func() error {
+				testkit.Eventually(t, patience, func() error {
 					if got := s.get(i, "acme-inc").GetLastError().GetTime().AsTime(); time.Now().Add(time.Duration(s.ahead.Load())).Sub(got) > time.Minute {
 						return fmt.Errorf("not tried again since %v", got)
 					}
@@ -311,7 +312,7 @@ func TestRefresh_wrongSecretMarksNobody(t *testing.T) {
 	wrong := s.start("wrong", func(c *auth.Config) { c.ClientSecret = seal.NewSecret("not-the-secret") })
 	for range 6 {
 		for _, ws := range all {
-			_, err := wrong.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: ws})
+			_, err := issue(t, wrong.repo, &authv1.IssueTokenRequest{Workspace: ws})
 			wantReason(t, err, apierr.ReasonConsumerRefused)
 		}
 		s.forward(30 * time.Minute)
@@ -327,7 +328,7 @@ func TestRefresh_wrongSecretMarksNobody(t *testing.T) {
 	}
 	mended := s.start("mended")
 	for _, ws := range all {
-		if r, err := mended.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: ws}); err != nil || s.works(r.GetAccessToken()) != nil {
+		if r, err := issue(t, mended.repo, &authv1.IssueTokenRequest{Workspace: ws}); err != nil || s.works(r.GetAccessToken()) != nil {
 			t.Errorf("%s with the right secret again: %v", ws, err)
 		}
 	}
@@ -360,18 +361,18 @@ func TestRefresh_lockOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.expire()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for s.get(i, "dead").GetState() != authv1.Integration_RECONNECT_REQUIRED {
 		if time.Now().After(deadline) {
 			t.Fatalf("the dead one was not given up: %v", s.get(i, "dead"))
 		}
 		for _, ws := range all {
-			_, _ = i.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: ws})
+			_, _ = issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: ws})
 		}
 		s.forward(time.Minute)
 	}
 	for _, ws := range all[1:] {
-		testkit.Eventually(t, 10*time.Second, func() error {
+		testkit.Eventually(t, patience, func() error {
 			s.forward(time.Minute)
 			if got := s.get(i, ws); got.GetState() != authv1.Integration_CONNECTED {
 				return fmt.Errorf("%s: %v, %v", ws, got.GetState(), got.GetLastError())
@@ -382,93 +383,4 @@ func TestRefresh_lockOut(t *testing.T) {
 	if s.counters().RefreshesLockedOut == 0 {
 		t.Error("nobody was locked out: the test shows nothing")
 	}
-}
-
-func TestSettings_otherSiteOrConsumer(t *testing.T) {
-	s := newStack(t, emulator.Options{})
-	i := s.start("P1")
-	s.connect(i, "acme-inc", "jane-dev")
-	if err := i.stop(); err != nil {
-		t.Fatal(err)
-	}
-	before := s.counters()
-	elsewhere := s.start("elsewhere", func(c *auth.Config) {
-		c.Site.SiteURL = "https://bitbucket.org"
-		c.Site.APIURL = "https://api.bitbucket.org/2.0"
-	})
-	_, err := elsewhere.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
-	if e := wantReason(t, err, apierr.ReasonReconnectRequired); !strings.Contains(e.Message(), s.site.SiteURL) {
-		t.Error(e.Message())
-	}
-	if got := s.get(elsewhere, "acme-inc"); got.GetState() != authv1.Integration_RECONNECT_REQUIRED || got.GetSiteUrl() != s.site.SiteURL {
-		t.Errorf("%v", got)
-	}
-	other := s.start("other", func(c *auth.Config) { c.ClientID = "another-consumer" })
-	if _, err := other.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil {
-		t.Errorf("the token is valid, whoever granted it: %v", err)
-	}
-	s.expire()
-	_, err = other.repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
-	wantReason(t, err, apierr.ReasonReconnectRequired)
-	if got := s.get(other, "acme-inc"); got.GetState() != authv1.Integration_RECONNECT_REQUIRED || !strings.Contains(got.GetLastError().GetMessage(), "another OAuth consumer") {
-		t.Errorf("%v", got)
-	}
-	if after := s.counters(); after.Refreshes != before.Refreshes || after.RefreshesDead != before.RefreshesDead || after.ClientRefused != before.ClientRefused {
-		t.Error("a refresh token was sent with another consumer")
-	}
-}
-
-func TestKeeper_renewsAheadOfExpiry(t *testing.T) {
-	s := newStack(t, emulator.Options{})
-	is := []*instance{s.start("P1"), s.start("P2"), s.start("P3")}
-	s.connect(is[0], "acme-inc", "jane-dev")
-	first, err := is[0].repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.forward(95 * time.Minute)
-	eventually(t, func() bool { return s.counters().Refreshes == 1 })
-	eventually(t, func() bool {
-		return s.get(is[1], "acme-inc").GetTokenExpireTime().AsTime().After(first.GetExpireTime().AsTime())
-	})
-	if r, err := is[2].repo.IssueToken(t.Context(), &authv1.IssueTokenRequest{Workspace: "acme-inc", MinLife: durationpb.New(time.Hour)}); err != nil || r.GetAccessToken() == first.GetAccessToken() {
-		t.Errorf("%v", err)
-	}
-	if n := s.counters().Refreshes; n != 1 {
-		t.Errorf("%d refreshes by three processes", n)
-	}
-	if n := metric(t, is[0], "devpilot_auth_integrations", "CONNECTED"); n != 1 {
-		t.Errorf("%v integrations counted", n)
-	}
-	if metric(t, is[0], "devpilot_auth_tokens_issued_total", "ok") != 1 || metric(t, is[2], "devpilot_auth_tokens_issued_total", "ok") != 1 {
-		t.Error("issued tokens are not counted")
-	}
-	if metric(t, is[0], "devpilot_auth_refreshes_total", "stored")+metric(t, is[1], "devpilot_auth_refreshes_total", "stored")+metric(t, is[2], "devpilot_auth_refreshes_total", "stored") != 1 {
-		t.Error("refreshes are not counted")
-	}
-}
-
-// metric reads one value: the sum of those whose labels hold the given value.
-func metric(t *testing.T, i *instance, name, label string) float64 {
-	t.Helper()
-	families, err := i.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := 0.0
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			match := label == ""
-			for _, l := range m.GetLabel() {
-				match = match || l.GetValue() == label
-			}
-			if match {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
 }

@@ -151,9 +151,8 @@ func hasSpare(rec *authstorev1.Integration, id []byte) bool {
 // Tidy drops the spares whose time is over. Late ones stay while it is not yet known whether they
 // are the good ones. next is nil when there is nothing to do.
 func Tidy(cur *authstorev1.Integration, now time.Time) (next *authstorev1.Integration) {
-	over := func(s *authstorev1.SpareToken) bool {
-		return expired(s, now) && !(s.GetLate() && (cur.GetVerify() || cur.GetFailure() != nil))
-	}
+	undecided := cur.GetVerify() || cur.GetFailure() != nil
+	over := func(s *authstorev1.SpareToken) bool { return expired(s, now) && (!s.GetLate() || !undecided) }
 	if cur.GetLease() != nil || !slices.ContainsFunc(cur.GetSpares(), over) {
 		return nil
 	}
