@@ -21,7 +21,7 @@ const Domain = "devpilot.io"
 const DetailErrorID = "errorId"
 
 // neutral is what leaves for errors that nobody gave a public message.
-const neutral = "Something went wrong inside Devpilot. Try again; if it stays, tell the operator when it happened."
+const neutral = "Devpilot could not do this because of a fault of its own. Try again; if it stays, tell the operator when it happened."
 
 // GRPCStatus makes the status that goes over the wire: code, public message, ErrorInfo with the
 // reason and the details, BadRequest with the fields, RetryInfo with the retry time. grpc calls it
@@ -169,6 +169,6 @@ func fromCode(st *status.Status, cause error) *Error {
 // the id under which the cause was logged.
 func InternalWithID(id string, cause error) *Error {
 	return New(ReasonInternal,
-		fmt.Sprintf("Something went wrong inside Devpilot. Try again; if it stays, give the operator the error id %s.", id),
+		fmt.Sprintf("Devpilot could not do this because of a fault of its own. Try again; if it stays, give the operator the error id %s.", id),
 		WithDetail(DetailErrorID, id), WithCause(cause))
 }

@@ -206,7 +206,7 @@ func (e *Error) API() *apierr.Error {
 		return e.api(apierr.ReasonBitbucketUnavailable, fmt.Sprintf(
 			"Bitbucket gave an unexpected answer (%d)%s. Try again in a few minutes.", e.Status, e.quoted()))
 	}
-	return e.api(apierr.ReasonInternal, "Something went wrong while asking Bitbucket.")
+	return e.api(apierr.ReasonInternal, "Bitbucket could not be asked because of a fault inside Devpilot. Try again; if it stays, tell the operator when it happened.")
 }
 
 func (e *Error) api(r apierr.Reason, message string, opts ...apierr.Option) *apierr.Error {
