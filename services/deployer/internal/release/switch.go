@@ -121,12 +121,13 @@ func (s *Store) Prepare(workspace, app, directory string) (*os.Root, error) {
 func (s *Store) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {
 	dir := appDir(workspace, app)
 	target := path.Join(releasesDir, directory)
-	if err := s.syncVolume(path.Join(dir, target)); err != nil {
-		return fmt.Errorf("release: write %s to disk: %w", target, err)
-	}
+	unsynced := s.syncVolume(path.Join(dir, target))
 	return s.locked(ctx, dir, func(_ *os.File, has int64) error {
-		if has != epoch {
+		if has != epoch { // the successor may have removed our release already
 			return ErrStale
+		}
+		if unsynced != nil {
+			return fmt.Errorf("write %s to disk: %w", target, unsynced)
 		}
 		next := path.Join(dir, currentLink+".next")
 		s.step("link")

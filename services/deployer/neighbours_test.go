@@ -1,0 +1,202 @@
+package deployer_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// world is what the fake neighbours know. They keep state and are served with the real
+// interceptors, so that errors cross the wire as they do in life.
+type world struct {
+	t   testing.TB
+	git *gittest.Server
+
+	mu           sync.Mutex
+	token        string
+	connection   string
+	state        authv1.Integration_State
+	repositories map[string]string // id -> full name
+	unreachable  map[string]bool   // by id
+	hooks        map[string]*webhookv1.Webhook
+	watches      map[string]*webhookv1.SetWatchesRequest
+	hookReason   string
+	webhookDown  bool
+	outcomes     []*webhookv1.RecordedOutcome
+}
+
+func (w *world) do(fn func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fn()
+}
+
+// said are the messages of a delivery's outcomes, for an app or for none.
+func (w *world) said(delivery int32) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var out []string
+	for _, o := range w.outcomes {
+		if m := o.GetOutcome().GetMessage(); o.GetDelivery() == delivery && !slices.Contains(out, m) {
+			out = append(out, m)
+		}
+	}
+	return out
+}
+
+type fakeAuth struct {
+	authv1.UnimplementedAuthServiceServer
+	w *world
+}
+
+func (a fakeAuth) GetIntegration(context.Context, *authv1.GetIntegrationRequest) (*authv1.GetIntegrationResponse, error) {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	return &authv1.GetIntegrationResponse{Integration: &authv1.Integration{
+		Workspace: "acme-inc", State: a.w.state, ConnectionId: a.w.connection, Account: &authv1.Account{Label: "jane-dev"},
+	}}, nil
+}
+
+func (a fakeAuth) IssueToken(_ context.Context, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	if a.w.state != authv1.Integration_CONNECTED {
+		return nil, apierr.New(apierr.ReasonReconnectRequired, "Connect again.")
+	}
+	sum := sha256.Sum256([]byte(a.w.token))
+	if slices.Equal(req.GetRejectedTokenSha256(), sum[:]) {
+		a.w.token += "-renewed"
+	}
+	return &authv1.IssueTokenResponse{AccessToken: a.w.token, SiteUrl: a.w.git.URL.String(), ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
+}
+
+type fakeRepo struct {
+	repov1.UnimplementedRepoServiceServer
+	w *world
+}
+
+func (r fakeRepo) GetRepository(_ context.Context, req *repov1.GetRepositoryRequest) (*repov1.GetRepositoryResponse, error) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	name, ok := r.w.repositories[req.GetRepository()]
+	if !ok || r.w.unreachable[req.GetRepository()] {
+		return nil, apierr.New(apierr.ReasonRepositoryNotFound, "No such repository.")
+	}
+	return &repov1.GetRepositoryResponse{Repository: &repov1.Repository{Id: req.GetRepository(), FullName: name}}, nil
+}
+
+func (r fakeRepo) GetBranch(_ context.Context, req *repov1.GetBranchRequest) (*repov1.GetBranchResponse, error) {
+	r.w.mu.Lock()
+	name := r.w.repositories[req.GetRepository()]
+	r.w.mu.Unlock()
+	hash := r.w.git.Repo(name).Head(req.GetBranch())
+	if hash == "" {
+		return nil, apierr.New(apierr.ReasonBranchNotFound, "No such branch.")
+	}
+	return &repov1.GetBranchResponse{Branch: &repov1.Branch{Name: req.GetBranch(), Commit: &repov1.BranchCommit{Hash: hash}}}, nil
+}
+
+type fakeWebhook struct {
+	webhookv1.UnimplementedWebhookServiceServer
+	w *world
+}
+
+var errDown = apierr.New(apierr.ReasonServiceUnavailable, "webhook is away")
+
+func (h fakeWebhook) SetWatches(_ context.Context, req *webhookv1.SetWatchesRequest) (*webhookv1.SetWatchesResponse, error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.w.webhookDown {
+		return nil, errDown
+	}
+	if old := h.w.watches[req.GetRepository()]; old != nil && old.GetVersion() >= req.GetVersion() {
+		return &webhookv1.SetWatchesResponse{Webhook: h.w.hooks[req.GetRepository()]}, nil
+	}
+	h.w.watches[req.GetRepository()] = req
+	hook := &webhookv1.Webhook{Id: "hook-1", Workspace: req.GetWorkspace(), Repository: req.GetRepository(), State: webhookv1.Webhook_ACTIVE, Url: "https://devpilot.test/webhooks/bitbucket/hook-1"}
+	if h.w.hookReason != "" {
+		hook.State, hook.Reason, hook.Message = webhookv1.Webhook_NOT_REGISTERED, h.w.hookReason, "Ask an admin."
+	}
+	h.w.hooks[req.GetRepository()] = hook
+	return &webhookv1.SetWatchesResponse{Webhook: hook}, nil
+}
+
+func (h fakeWebhook) BatchGetWebhooks(_ context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.w.webhookDown {
+		return nil, errDown
+	}
+	resp := &webhookv1.BatchGetWebhooksResponse{}
+	for _, id := range req.GetRepositories() {
+		if hook := h.w.hooks[id]; hook != nil {
+			resp.Webhooks = append(resp.Webhooks, hook)
+		}
+	}
+	return resp, nil
+}
+
+func (h fakeWebhook) RecordOutcomes(_ context.Context, req *webhookv1.RecordOutcomesRequest) (*webhookv1.RecordOutcomesResponse, error) {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	if h.w.webhookDown {
+		return nil, errDown
+	}
+	h.w.outcomes = append(h.w.outcomes, req.GetOutcomes()...)
+	return &webhookv1.RecordOutcomesResponse{}, nil
+}
+
+func (h fakeWebhook) ListDeliveries(_ context.Context, req *webhookv1.ListDeliveriesRequest) (*webhookv1.ListDeliveriesResponse, error) {
+	return &webhookv1.ListDeliveriesResponse{Deliveries: []*webhookv1.Delivery{{
+		Webhook: req.GetWebhook(), Number: 3, Outcomes: []*webhookv1.DeliveryOutcome{{App: "web"}, {App: "other"}, {Message: "for nobody"}},
+	}}, NextPageToken: "more"}, nil
+}
+
+// serve serves a fake to the deployer.
+func serve(t testing.TB, keys *identity.Keys, service string, register func(grpc.ServiceRegistrar), methods ...string) *grpc.ClientConn {
+	policy := rpc.Policy{}
+	for _, m := range methods {
+		policy[m] = rpc.Rule{Callers: []string{"deployer"}}
+	}
+	return testkit.ServeGRPC(t, testkit.GRPCConfig{Service: service, Keys: keys, Policy: policy, Register: register}).Dial("deployer")
+}
+
+// everyMethod names all methods of a service.
+func everyMethod(d grpc.ServiceDesc) []string {
+	var out []string
+	for _, m := range d.Methods {
+		out = append(out, "/"+d.ServiceName+"/"+m.MethodName)
+	}
+	for _, s := range d.Streams {
+		out = append(out, "/"+d.ServiceName+"/"+s.StreamName)
+	}
+	return out
+}
+
+func neighbours(t testing.TB, keys *identity.Keys, w *world) (authv1.AuthServiceClient, repov1.RepoServiceClient, webhookv1.WebhookServiceClient) {
+	auth := serve(t, keys, "auth", func(r grpc.ServiceRegistrar) { authv1.RegisterAuthServiceServer(r, fakeAuth{w: w}) }, everyMethod(authv1.AuthService_ServiceDesc)...)
+	repo := serve(t, keys, "repo", func(r grpc.ServiceRegistrar) { repov1.RegisterRepoServiceServer(r, fakeRepo{w: w}) }, everyMethod(repov1.RepoService_ServiceDesc)...)
+	hook := serve(t, keys, "webhook", func(r grpc.ServiceRegistrar) { webhookv1.RegisterWebhookServiceServer(r, fakeWebhook{w: w}) }, everyMethod(webhookv1.WebhookService_ServiceDesc)...)
+	return authv1.NewAuthServiceClient(auth), repov1.NewRepoServiceClient(repo), webhookv1.NewWebhookServiceClient(hook)
+}
+
+func contains(list []string, part string) bool {
+	return slices.ContainsFunc(list, func(s string) bool { return strings.Contains(s, part) })
+}

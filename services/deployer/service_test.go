@@ -1,0 +1,546 @@
+package deployer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer"
+	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+const (
+	workspace    = "acme-inc"
+	repoID       = "85d08b4e-571d-44e9-a507-fa476535aa98"
+	plantedToken = "planted+access/token=0123456789-abcdefghijklmnop"
+	patience     = 30 * time.Second
+)
+
+// bench is a deployer with its neighbours, a NATS server and a git server.
+type bench struct {
+	t       *testing.T
+	nats    *testkit.NATSServer
+	git     *gittest.Server
+	repo    *gittest.Repo
+	world   *world
+	keys    *identity.Keys
+	keyset  deployer.Deps
+	cfg     deployer.Config
+	logs    *testkit.Logs
+	client  deployerv1.DeployerServiceClient
+	member  context.Context
+	admin   context.Context
+	events  int32
+	stopOne func()
+}
+
+func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
+	t.Helper()
+	b := &bench{t: t, nats: testkit.NATS(t), git: gittest.New(t, plantedToken), keys: testkit.Keys(t), logs: testkit.Logger(t)}
+	b.repo = b.git.Repo("acme/web")
+	b.world = &world{
+		t: t, git: b.git, token: plantedToken, connection: "c1", state: authv1.Integration_CONNECTED, repositories: map[string]string{repoID: "acme/web"},
+		unreachable: map[string]bool{}, hooks: map[string]*webhookv1.Webhook{}, watches: map[string]*webhookv1.SetWatchesRequest{},
+	}
+	b.cfg = deployer.Config{
+		SiteURL: b.git.URL.String(), APIURL: b.git.URL.String() + "/2.0", API: true, Worker: true, Server: "default", Slots: 2,
+		DataDir: t.TempDir(), CacheDir: t.TempDir(), Version: "test", ReconcileInterval: time.Hour, AckWait: 2 * time.Second,
+		DrainTimeout: 5 * time.Second, Heartbeat: 100 * time.Millisecond,
+		RetryBackoff: func(int32, string) time.Duration { return 200 * time.Millisecond },
+	}
+	for _, fn := range change {
+		fn(&b.cfg)
+	}
+	auth, repo, hook := neighbours(t, b.keys, b.world)
+	b.keyset = deployer.Deps{Logger: b.logs.Logger, JS: b.nats.JS(), Keyset: testkit.Keyset(t), Auth: auth, Repo: repo, Webhook: hook}
+	b.member = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleMember})
+	b.admin = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleAdmin})
+	b.start()
+	return b
+}
+
+// start runs a deployer process and serves it.
+func (b *bench) start() {
+	b.t.Helper()
+	s, err := deployer.New(b.cfg, b.keyset)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	var once sync.Once
+	b.stopOne = func() {
+		once.Do(func() {
+			s.Drain()
+			cancel()
+			if err := <-done; err != nil {
+				b.t.Errorf("run: %v", err)
+			}
+		})
+	}
+	b.t.Cleanup(b.stopOne)
+	testkit.Eventually(b.t, patience, func() error { return s.Ready(ctx) })
+	b.client = deployerv1.NewDeployerServiceClient(testkit.ServeGRPC(b.t, testkit.GRPCConfig{
+		Service: "deployer", Keys: b.keys, Policy: deployer.Policy, Register: s.Register,
+	}).Dial("gateway"))
+}
+
+func (b *bench) create(id string, app *deployerv1.App) *deployerv1.App {
+	b.t.Helper()
+	resp, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: id, App: app})
+	if err != nil {
+		b.t.Fatalf("create %s: %v", id, err)
+	}
+	return resp.GetApp()
+}
+
+func web(auto bool) *deployerv1.App {
+	return &deployerv1.App{Repository: repoID, Branch: "main", AutoDeploy: auto}
+}
+
+// deliver publishes a push event, as webhook does, and returns the delivery's number.
+func (b *bench) deliver(change func(*eventsv1.PushEvent)) int32 {
+	b.t.Helper()
+	b.events++
+	e := &eventsv1.PushEvent{
+		Id: fmt.Sprintf("hook-1.%d.0", b.events), Workspace: workspace, Repository: repoID, RepositoryFullName: "acme/web", Webhook: "hook-1", Delivery: b.events,
+		RefType: eventsv1.PushEvent_BRANCH, Ref: "main", Action: eventsv1.PushEvent_UPDATED, ReceiveTime: timestamppb.Now(),
+		Actor: &eventsv1.Actor{Kind: eventsv1.Actor_BITBUCKET_ACCOUNT, Label: "Jane Developer"},
+	}
+	if head := b.repo.Head("main"); head != "" {
+		e.New = &eventsv1.Commit{Hash: head, Message: "pushed"}
+	}
+	if change != nil {
+		change(e)
+	}
+	b.publish(e)
+	return e.GetDelivery()
+}
+
+func (b *bench) publish(e *eventsv1.PushEvent) {
+	b.t.Helper()
+	subject, err := stream.PushSubject(e.GetWorkspace(), e.GetRepository())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	data, err := proto.Marshal(e)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := (stream.Publisher{JS: b.nats.JS()}).Publish(b.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// push commits and delivers.
+func (b *bench) push(content string) (hash string, delivery int32) {
+	b.t.Helper()
+	hash = b.repo.Commit("main", content, map[string]string{"index.html": content})
+	return hash, b.deliver(nil)
+}
+
+func (b *bench) deployment(app string, number int32) (*deployerv1.Deployment, error) {
+	resp, err := b.client.GetDeployment(b.member, &deployerv1.GetDeploymentRequest{Workspace: workspace, App: app, Number: number})
+	return resp.GetDeployment(), err
+}
+
+// await waits until a deployment is in a state.
+func (b *bench) await(app string, number int32, state deployerv1.Deployment_State) *deployerv1.Deployment {
+	b.t.Helper()
+	var d *deployerv1.Deployment
+	testkit.Eventually(b.t, patience, func() (err error) {
+		if d, err = b.deployment(app, number); err != nil {
+			return err
+		}
+		if d.GetState() != state {
+			return fmt.Errorf("deployment %d of %s is %v: %v %v", number, app, d.GetState(), d.GetError(), d.GetWaitingFor())
+		}
+		return nil
+	})
+	return d
+}
+
+func (b *bench) live(app string) string {
+	c, err := os.ReadFile(filepath.Join(b.cfg.DataDir, "apps", workspace, app, "current", "index.html"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(c)
+}
+
+func (b *bench) get(app string) *deployerv1.App {
+	b.t.Helper()
+	resp, err := b.client.GetApp(b.member, &deployerv1.GetAppRequest{Workspace: workspace, App: app})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return resp.GetApp()
+}
+
+func (b *bench) awaitSaid(delivery int32, words string) {
+	b.t.Helper()
+	testkit.Eventually(b.t, patience, func() error {
+		if said := b.world.said(delivery); !contains(said, words) {
+			return fmt.Errorf("delivery %d: %q, want %q", delivery, said, words)
+		}
+		return nil
+	})
+}
+
+func hasWarning(a *deployerv1.App, reason string) bool {
+	for _, w := range a.GetWarnings() {
+		if w.GetReason() == reason && w.GetMessage() != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *bench) wantReason(err error, r apierr.Reason) {
+	b.t.Helper()
+	if !apierr.Has(err, r) {
+		b.t.Fatalf("got %v (%v), want %v", apierr.ReasonOf(err), err, r)
+	}
+}
+
+func TestPush_becomesALiveDeployment(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	app := b.create("web", web(true))
+	if app.GetWebhook().GetState() != "ACTIVE" || app.GetServer() != "default" || app.GetRetention() != 5 || app.GetRepositoryFullName() != "acme/web" || app.GetEtag() == "" || app.GetLatest() != nil {
+		t.Fatalf("%v", app)
+	}
+	begin := time.Now()
+	hash, delivery := b.push("hello")
+	d := b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	t.Logf("push to live in %v", time.Since(begin))
+	if b.live("web") != "hello" || !d.GetLive() || !d.GetReleaseKept() || d.GetTrigger() != deployerv1.Deployment_PUSH || d.GetCommit().GetHash() != hash ||
+		d.GetCommit().GetAuthorName() != "Jane Developer" || d.GetActor().GetLabel() != "Jane Developer" || d.GetDelivery().GetNumber() != delivery ||
+		d.GetProgressPercent() != 100 || len(d.GetStages()) != 7 || d.GetStartTime() == nil || d.GetEndTime() == nil || d.GetAttempt() != 1 {
+		t.Fatalf("%v, live %q", d, b.live("web"))
+	}
+	for _, s := range d.GetStages() {
+		if s.GetStartTime() == nil || s.GetEndTime() == nil {
+			t.Errorf("stage without times: %v", s)
+		}
+	}
+	b.awaitSaid(delivery, "Deployed as #1")
+	app = b.get("web")
+	if app.GetLive().GetNumber() != 1 || app.GetLatest().GetCommit().GetHash() != hash || app.GetAutoDeployPaused() != nil || len(app.GetWarnings()) != 0 {
+		t.Fatalf("%v", app)
+	}
+	text, end := b.log("web", 1, &deployerv1.ReadLogRequest{Follow: true})
+	if end != deployerv1.Deployment_COMPLETED || !strings.Contains(text, "Fetching branch main of acme/web.") || !strings.Contains(text, "Release 1 is live.") {
+		t.Fatalf("log %q ends %v", text, end)
+	}
+	b.findNoSecret()
+}
+
+// findNoSecret searches what the deployer wrote for the planted token.
+func (b *bench) findNoSecret() {
+	b.t.Helper()
+	for _, dir := range []string{b.cfg.DataDir, b.cfg.CacheDir} {
+		err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return nil //nolint:nilerr // what vanished holds nothing
+			}
+			if c, err := os.ReadFile(p); err == nil && strings.Contains(string(c), plantedToken) {
+				b.t.Errorf("the token is in %s", p)
+			}
+			return nil
+		})
+		if err != nil {
+			b.t.Error(err)
+		}
+	}
+	b.logs.MustNotContain(b.t, plantedToken)
+}
+
+// log reads a log to its end.
+func (b *bench) log(app string, number int32, req *deployerv1.ReadLogRequest) (string, deployerv1.Deployment_State) {
+	b.t.Helper()
+	req.Workspace, req.App, req.Number = workspace, app, number
+	ctx, cancel := context.WithTimeout(b.member, patience)
+	defer cancel()
+	in, err := b.client.ReadLog(ctx, req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	var text strings.Builder
+	next := int32(0)
+	for {
+		resp, err := in.Recv()
+		if err != nil {
+			b.t.Fatalf("log cut after %q: %v", text.String(), err)
+		}
+		for _, r := range resp.GetRecords() {
+			if next != 0 && r.GetLine() != next {
+				b.t.Errorf("line %d where %d should be", r.GetLine(), next)
+			}
+			next = r.GetLine() + 1
+			fmt.Fprintf(&text, "%s\n", r.GetText())
+		}
+		if resp.GetEnd() != nil {
+			if _, err := in.Recv(); !errors.Is(err, io.EOF) {
+				b.t.Errorf("after the end: %v", err)
+			}
+			return text.String(), resp.GetEnd().GetState()
+		}
+	}
+}
+
+func TestPush_everyKindOfChange(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	b.create("off", web(false))
+	b.create("dev", &deployerv1.App{Repository: repoID, Branch: "dev", AutoDeploy: true})
+
+	tag := b.deliver(func(e *eventsv1.PushEvent) { e.RefType, e.Ref = eventsv1.PushEvent_TAG, "v1" })
+	b.awaitSaid(tag, "Tag v1: tags do not deploy")
+	other := b.deliver(func(e *eventsv1.PushEvent) { e.Ref = "feature/x" })
+	b.awaitSaid(other, "Branch feature/x is not watched; watching dev, main")
+	if app := b.get("dev"); !hasWarning(app, "BRANCH_NOT_FOUND") {
+		t.Fatalf("%v", app.GetWarnings())
+	}
+
+	_, first := b.push("one")
+	b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	b.awaitSaid(first, "Deployed as #1")
+	b.awaitSaid(first, "Auto-deploy of off is off")
+
+	// The same event again is the same deployment.
+	again := &eventsv1.PushEvent{Id: fmt.Sprintf("hook-1.%d.0", first), Workspace: workspace, Repository: repoID, Webhook: "hook-1", Delivery: first,
+		RefType: eventsv1.PushEvent_BRANCH, Ref: "main", Action: eventsv1.PushEvent_UPDATED, ReceiveTime: timestamppb.Now(), New: &eventsv1.Commit{Hash: b.repo.Head("main")}}
+	b.publish(again)
+
+	// A, B, A.
+	a := b.repo.Head("main")
+	b.push("two")
+	b.await("web", 2, deployerv1.Deployment_COMPLETED)
+	b.repo.Set("main", a)
+	b.deliver(func(e *eventsv1.PushEvent) { e.Forced = true })
+	d := b.await("web", 3, deployerv1.Deployment_COMPLETED)
+	if d.GetCommit().GetHash() != a || b.live("web") != "one" {
+		t.Fatalf("live %q, %v", b.live("web"), d)
+	}
+
+	gone := b.deliver(func(e *eventsv1.PushEvent) { e.Action, e.New = eventsv1.PushEvent_DELETED, nil })
+	b.awaitSaid(gone, "Branch main was deleted; what is live stays")
+	app := b.get("web")
+	if !hasWarning(app, "BRANCH_NOT_FOUND") || app.GetLatest().GetNumber() != 3 || app.GetLive().GetNumber() != 3 {
+		t.Fatalf("%v", app)
+	}
+	b.repo.Delete("main")
+	if _, err := b.client.CreateDeployment(b.member, &deployerv1.CreateDeploymentRequest{Workspace: workspace, App: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	if d := b.await("web", 4, deployerv1.Deployment_FAILED); d.GetError().GetReason() != "BRANCH_NOT_FOUND" || b.live("web") != "one" {
+		t.Fatalf("%v", d)
+	}
+
+	hash := b.repo.Commit("main", "again", map[string]string{"index.html": "again"})
+	b.deliver(func(e *eventsv1.PushEvent) { e.Action = eventsv1.PushEvent_CREATED })
+	if d := b.await("web", 5, deployerv1.Deployment_COMPLETED); d.GetCommit().GetHash() != hash {
+		t.Fatalf("%v", d)
+	}
+	if app := b.get("web"); hasWarning(app, "BRANCH_NOT_FOUND") {
+		t.Fatalf("%v", app.GetWarnings())
+	}
+	if _, err := b.deployment("web", 6); !apierr.Has(err, apierr.ReasonDeploymentNotFound) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestPush_emptyChangeListLooksAtTheRepository(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	unknown := func(e *eventsv1.PushEvent) {
+		e.Action, e.RefType, e.Ref, e.New = eventsv1.PushEvent_UNKNOWN, eventsv1.PushEvent_REF_TYPE_UNSPECIFIED, "", nil
+	}
+	nothing := b.deliver(unknown)
+	b.awaitSaid(nothing, "no watched branch had moved")
+	hash := b.repo.Commit("main", "moved", map[string]string{"index.html": "moved"})
+	moved := b.deliver(unknown)
+	d := b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	if d.GetCommit().GetHash() != hash || d.GetTrigger() != deployerv1.Deployment_PUSH || d.GetDelivery().GetNumber() != moved {
+		t.Fatalf("%v", d)
+	}
+	b.awaitSaid(moved, "Deployed as #1")
+}
+
+func TestReconcile_findsWhatNoDeliverySpokeOf(t *testing.T) {
+	b := newBench(t, func(c *deployer.Config) {
+		c.ReconcileInterval, c.ReconcileGrace = 200*time.Millisecond, 600*time.Millisecond
+	})
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	begin := time.Now()
+	hash := b.repo.Commit("main", "lost", map[string]string{"index.html": "lost"})
+	d := b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	if d.GetTrigger() != deployerv1.Deployment_RECONCILED || d.GetCommit().GetHash() != hash || b.live("web") != "lost" {
+		t.Fatalf("%v", d)
+	}
+	if time.Since(begin) < 600*time.Millisecond {
+		t.Error("called missing before its time")
+	}
+	late := b.deliver(nil)
+	b.awaitSaid(late, "Deployed as #1, which Devpilot had found by itself")
+	if app := b.get("web"); app.GetLatest().GetNumber() != 1 {
+		t.Fatalf("%v", app)
+	}
+	// While we are down a push comes and its delivery is lost.
+	b.stopOne()
+	b.repo.Commit("main", "while down", map[string]string{"index.html": "while down"})
+	b.start()
+	b.await("web", 2, deployerv1.Deployment_COMPLETED)
+	if b.live("web") != "while down" {
+		t.Fatal(b.live("web"))
+	}
+}
+
+func TestReconcile_isAutoDeployWithoutAPublicURL(t *testing.T) {
+	b := newBench(t, func(c *deployer.Config) { c.ReconcileInterval, c.ReconcileGrace = 200*time.Millisecond, time.Hour })
+	b.world.do(func() { b.world.hookReason = "NO_PUBLIC_URL" })
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	app := b.create("web", web(true))
+	if app.GetWebhook().GetReason() != "NO_PUBLIC_URL" || !hasWarning(app, "NO_PUBLIC_URL") {
+		t.Fatalf("%v", app)
+	}
+	b.repo.Commit("main", "pushed", map[string]string{"index.html": "pushed"})
+	b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	if b.live("web") != "pushed" {
+		t.Fatal(b.live("web"))
+	}
+}
+
+func TestDeploy_waitsForBitbucketAndGoesOn(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	b.world.do(func() { b.world.state = authv1.Integration_RECONNECT_REQUIRED })
+	b.push("waits")
+	testkit.Eventually(t, patience, func() error {
+		d, err := b.deployment("web", 1)
+		if err != nil || d.GetState() != deployerv1.Deployment_PENDING || d.GetWaitingFor().GetReason() != "RECONNECT_REQUIRED" || d.GetRetryTime() == nil {
+			return fmt.Errorf("%v %w", d, err)
+		}
+		return nil
+	})
+	b.world.do(func() { b.world.state = authv1.Integration_CONNECTED })
+	if d := b.await("web", 1, deployerv1.Deployment_COMPLETED); d.GetAttempt() < 2 || d.GetWaitingFor() != nil {
+		t.Fatalf("%v", d)
+	}
+	text, _ := b.log("web", 1, &deployerv1.ReadLogRequest{})
+	if !strings.Contains(text, "Waiting: Connect again.") || strings.Count(text, "is live") != 1 {
+		t.Fatalf("%q", text)
+	}
+}
+
+func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_NOT_CONNECTED, "" })
+	b.changed()
+	testkit.Eventually(t, patience, func() error {
+		if p := b.get("web").GetAutoDeployPaused(); p.GetReason() != "NOT_CONNECTED" || p.GetMessage() == "" {
+			return fmt.Errorf("%v", p)
+		}
+		return nil
+	})
+	_, delivery := b.push("ignored for now")
+	b.awaitSaid(delivery, "Bitbucket was disconnected")
+	_, err := b.client.CreateDeployment(b.member, &deployerv1.CreateDeploymentRequest{Workspace: workspace, App: "web"})
+	b.wantReason(err, apierr.ReasonNotConnected)
+
+	// Connected again: what was missed is found, and what the new account cannot reach is said.
+	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_CONNECTED, "c2" })
+	b.changed()
+	testkit.Eventually(t, patience, func() error {
+		if p := b.get("web").GetAutoDeployPaused(); p != nil {
+			return fmt.Errorf("%v", p)
+		}
+		return nil
+	})
+	b.world.do(func() {
+		b.world.state, b.world.connection, b.world.unreachable[repoID] = authv1.Integration_CONNECTED, "c3", true
+	})
+	b.changed()
+	testkit.Eventually(t, patience, func() error {
+		if app := b.get("web"); !hasWarning(app, "REPOSITORY_NOT_FOUND") {
+			return fmt.Errorf("%v", app.GetWarnings())
+		}
+		return nil
+	})
+}
+
+// changed says that the integration changed, as auth does.
+func (b *bench) changed() {
+	b.t.Helper()
+	subject, err := stream.EventSubject("auth", workspace, "integration")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if _, err := (stream.Publisher{JS: b.nats.JS()}).Publish(b.t.Context(), &nats.Msg{Subject: subject}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func TestWebhookAway_delaysOutcomesAndNothingElse(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.world.do(func() { b.world.webhookDown = true })
+	app := b.create("web", web(true))
+	if app.GetId() != "web" {
+		t.Fatalf("%v", app)
+	}
+	_, delivery := b.push("hello")
+	b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	b.world.do(func() { b.world.webhookDown = false })
+	b.awaitSaid(delivery, "Deployed as #1")
+	testkit.Eventually(t, 60*time.Second, func() error { // the due list hands the watches over
+		b.world.mu.Lock()
+		defer b.world.mu.Unlock()
+		if w := b.world.watches[repoID].GetWatches(); len(w) != 1 || w[0].GetBranch() != "main" {
+			return fmt.Errorf("%v", w)
+		}
+		return nil
+	})
+}
+
+func TestRename_isFollowed(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+	b.create("web", web(true))
+	b.git.Rename("acme/web", "acme/site")
+	b.repo = b.git.Repo("acme/site")
+	b.world.do(func() { b.world.repositories[repoID] = "acme/site" })
+	b.push("renamed")
+	b.await("web", 1, deployerv1.Deployment_COMPLETED)
+	if app := b.get("web"); app.GetRepositoryFullName() != "acme/site" || b.live("web") != "renamed" {
+		t.Fatalf("%v", app)
+	}
+}
