@@ -174,7 +174,8 @@ func TestConnect_missingScopeReplacesNothing(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		scopes    []string
-		untold    bool
+		untold    bool // not by the token endpoint
+		unheard   bool // nor by the API
 		missing   string
 		checkbox  string
 		connected bool
@@ -185,6 +186,7 @@ func TestConnect_missingScopeReplacesNothing(t *testing.T) {
 		{name: "write implies read", scopes: []string{"account", "repository:write", "webhook"}, connected: true, extra: []string{"repository:write"}},
 		{name: "told by the header only", scopes: []string{"account", "repository", "webhook"}, untold: true, connected: true},
 		{name: "missing, told by the header only", scopes: []string{"account", "repository"}, untold: true, missing: "webhook", checkbox: "Webhooks: Read and write"},
+		{name: "nobody tells", scopes: []string{"account", "repository", "webhook"}, untold: true, unheard: true, missing: "repository account webhook", checkbox: "Repositories: Read"},
 		{name: "no account, told by the refusal only", scopes: []string{"repository", "webhook"}, untold: true, missing: "account", checkbox: "Account: Read"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -194,7 +196,11 @@ func TestConnect_missingScopeReplacesNothing(t *testing.T) {
 			if err := s.control.SetScopes(t.Context(), c.scopes...); err != nil {
 				t.Fatal(err)
 			}
-			s.gate.set(func(g *gate) { g.renameScope = c.untold })
+			s.gate.set(func(g *gate) {
+				if g.noScopeHeader = c.unheard; c.untold {
+					g.hide = []string{"scope"}
+				}
+			})
 			done, err := i.gateway.CompleteAuthorization(s.admin("acme-inc"), s.answer(s.begin(i, "acme-inc"), "jane-dev", true))
 			if c.connected {
 				if err != nil || done.GetIntegration().GetConnectionId() == first.GetConnectionId() || !slices.Equal(done.GetIntegration().GetExtraScopes(), c.extra) {
@@ -228,6 +234,36 @@ func TestConnect_consumerTrouble(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	s.logs.MustNotContain(t, "wrong-secret-of-the-consumer", emulator.DefaultConsumer().Secret)
+}
+
+// A grant that cannot be renewed would be a connection for two hours.
+func TestConnect_noRefreshToken(t *testing.T) {
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	s.gate.set(func(g *gate) { g.hide = []string{"refresh_token"} })
+	_, err := i.gateway.CompleteAuthorization(s.admin("acme-inc"), s.answer(s.begin(i, "acme-inc"), "jane-dev", true))
+	if e := wantReason(t, err, apierr.ReasonConsumerRefused); !strings.Contains(e.Message(), "private consumer") {
+		t.Error(e.Message())
+	}
+}
+
+// Where Bitbucket does not say how long a token lives it counts as expired.
+func TestConnect_unknownExpiry(t *testing.T) {
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	s.gate.set(func(g *gate) { g.hide = []string{"expires_in"} })
+	if v := s.connect(i, "acme-inc", "jane-dev"); v.GetTokenExpireTime() != nil {
+		t.Errorf("%v", v)
+	}
+	for n := range 2 {
+		r, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+		if err != nil || r.GetExpireTime() != nil || s.works(r.GetAccessToken()) != nil {
+			t.Fatalf("%v %v", r.GetExpireTime(), err)
+		}
+		if got := s.counters().Refreshes; got != n+1 {
+			t.Errorf("%d refreshes for %d callers, one after the other", got, n+1)
+		}
+	}
 }
 
 func TestConnect_temporaryTroubleWithTheAccount(t *testing.T) {

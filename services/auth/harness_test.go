@@ -62,8 +62,10 @@ type gate struct {
 	onRefresh func(process string) bool
 	// onExchange is called before a code is exchanged.
 	onExchange func()
-	// renameScope sends the field with the granted scopes under a name that nobody knows.
-	renameScope bool
+	// hide are fields that the token endpoint sends under a name that nobody knows.
+	hide []string
+	// noScopeHeader takes X-OAuth-Scopes from the answers of the API.
+	noScopeHeader bool
 }
 
 const processHeader = "X-Test-Process"
@@ -75,7 +77,13 @@ func (g *gate) set(f func(g *gate)) {
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	hook, hide, exchange, noScopes := g.onRefresh, g.hide, g.onExchange, g.noScopeHeader
+	g.mu.Unlock()
 	if r.URL.Path != "/site/oauth2/access_token" {
+		if noScopes {
+			w = scopeless{w}
+		}
 		g.next.ServeHTTP(w, r)
 		return
 	}
@@ -86,9 +94,6 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	form, _ := url.ParseQuery(string(body))
-	g.mu.Lock()
-	hook, rename, exchange := g.onRefresh, g.renameScope, g.onExchange
-	g.mu.Unlock()
 	if form.Get("grant_type") == "authorization_code" && exchange != nil {
 		exchange()
 	}
@@ -101,12 +106,20 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()[k] = v
 	}
 	answer := rec.Body.Bytes()
-	if rename {
-		answer = bytes.ReplaceAll(answer, []byte(`"scope"`), []byte(`"formerly_scope"`))
+	for _, field := range hide {
+		answer = bytes.ReplaceAll(answer, []byte(`"`+field+`"`), []byte(`"hidden_`+field+`"`))
 		w.Header().Del("Content-Length")
 	}
 	w.WriteHeader(rec.Code)
 	_, _ = w.Write(answer)
+}
+
+// scopeless drops one header.
+type scopeless struct{ http.ResponseWriter }
+
+func (s scopeless) WriteHeader(status int) {
+	s.Header().Del("X-OAuth-Scopes")
+	s.ResponseWriter.WriteHeader(status)
 }
 
 func newStack(t *testing.T, opts emulator.Options) *stack {

@@ -1,6 +1,10 @@
 package auth_test
 
 import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,4 +104,36 @@ func metric(t *testing.T, i *instance, name, label string) float64 {
 		}
 	}
 	return sum
+}
+
+// The README's table of metrics is the truth.
+func TestMetrics_areInTheReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	s.connect(i, "acme-inc", "jane-dev")
+	s.expire()
+	if _, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"}); err != nil {
+		t.Fatal(err)
+	}
+	families, err := i.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := map[string]bool{}
+	for _, f := range families {
+		if strings.HasPrefix(f.GetName(), "devpilot_auth_") {
+			exported[f.GetName()] = true
+		}
+	}
+	described := map[string]bool{}
+	for _, name := range regexp.MustCompile("(?m)^\\| `(devpilot_auth_[a-z_]+)").FindAllStringSubmatch(string(readme), -1) {
+		described[name[1]] = true
+	}
+	if len(exported) == 0 || !maps.Equal(exported, described) {
+		t.Errorf("exported %v, described %v", slices.Sorted(maps.Keys(exported)), slices.Sorted(maps.Keys(described)))
+	}
 }
