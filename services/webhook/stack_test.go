@@ -1,13 +1,9 @@
 package webhook_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -15,22 +11,17 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
-	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
-	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook"
@@ -358,150 +349,4 @@ func (s *stack) messages(name string, fn func(data []byte)) {
 		}
 		fn(m.Data)
 	}
-}
-
-// post sends a delivery as Bitbucket would and returns the status and the message answered.
-type post struct {
-	url, secret string
-	body        []byte
-	header      map[string]string
-}
-
-func (s *stack) post(p post) (int, string) {
-	s.t.Helper()
-	status, message, err := deliver(p)
-	if err != nil {
-		s.t.Fatalf("POST %s: %v", p.url, err)
-	}
-	return status, message
-}
-
-func deliver(p post) (status int, message string, err error) {
-	req, err := http.NewRequest(http.MethodPost, p.url, bytes.NewReader(p.body))
-	if err != nil {
-		return 0, "", err
-	}
-	req.Header.Set(hook.HeaderEvent, "repo:push")
-	req.Header.Set(hook.HeaderAttempt, "1")
-	if p.secret != "" {
-		req.Header.Set(hook.HeaderSignature, hook.Sign(p.body, seal.NewSecret(p.secret)))
-	}
-	for k, v := range p.header {
-		req.Header.Set(k, v)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return 0, "", err
-	}
-	var answer struct{ Message string }
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return 0, "", fmt.Errorf("the answer %q is not JSON: %w", raw, err)
-	}
-	return resp.StatusCode, answer.Message, nil
-}
-
-// pushBody is a push that moves a branch of acme/web.
-func pushBody(branch, hash string) []byte {
-	return fmt.Appendf(nil, `{"push":{"changes":[{"old":{"type":"branch","name":%[1]q,"target":{"type":"commit","hash":"a51241aea51241aea51241aea51241aea51241ae"}},`+
-		`"new":{"type":"branch","name":%[1]q,"target":{"type":"commit","hash":%[2]q,"message":"Change\n","date":"2026-09-07T20:19:25+00:00","author":{"type":"author","raw":"Jane <jane@example.test>"}}},`+
-		`"created":false,"closed":false,"forced":false,"truncated":false}]},"repository":{"type":"repository","uuid":"{%[3]s}","full_name":"acme/web","name":"Web"},`+
-		`"actor":{"type":"user","display_name":"Jane Developer","nickname":"Jane"}}`, branch, hash, web)
-}
-
-// hash makes a commit hash of a number.
-func hash(n int) string { return fmt.Sprintf("%040x", n) }
-
-// fakeAuth is the auth service as webhook sees it. Its tokens are the emulator's.
-type fakeAuth struct {
-	authv1.AuthServiceClient
-	stack *stack
-
-	mu         sync.Mutex
-	connection string // "" while not connected
-	token      string
-	scopes     []string
-	issued     []string // every token ever handed out
-	failure    error
-}
-
-// connect connects the workspace as jane-dev and tells so.
-func (a *fakeAuth) connect(id string) {
-	a.stack.t.Helper()
-	a.mu.Lock()
-	a.connection, a.token = id, ""
-	a.mu.Unlock()
-	a.announce()
-}
-
-// disconnect removes the integration and tells so.
-func (a *fakeAuth) disconnect() {
-	a.mu.Lock()
-	a.connection, a.token = "", ""
-	a.mu.Unlock()
-	a.announce()
-}
-
-func (a *fakeAuth) fail(err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.failure = err
-}
-
-// announce publishes the change event of the integration.
-func (a *fakeAuth) announce() {
-	t := a.stack.t
-	t.Helper()
-	if _, err := stream.Ensure(a.stack.background(), a.stack.js, stream.Events, stream.Options{}); err != nil {
-		t.Fatalf("ensure the events: %v", err)
-	}
-	subject, err := stream.EventSubject("auth", workspace, "integration")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := proto.Marshal(&eventsv1.ChangeEvent{Service: "auth", Workspace: workspace, Kind: "integration", Id: "bitbucket"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.stack.js.PublishMsg(a.stack.background(), &nats.Msg{Subject: subject, Data: data}); err != nil {
-		t.Fatalf("announce: %v", err)
-	}
-}
-
-func (a *fakeAuth) GetIntegration(_ context.Context, _ *authv1.GetIntegrationRequest, _ ...grpc.CallOption) (*authv1.GetIntegrationResponse, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	in := &authv1.Integration{Workspace: workspace, State: authv1.Integration_NOT_CONNECTED}
-	if a.connection != "" {
-		in.State, in.ConnectionId = authv1.Integration_CONNECTED, a.connection
-	}
-	return &authv1.GetIntegrationResponse{Integration: in}, nil
-}
-
-func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest, _ ...grpc.CallOption) (*authv1.IssueTokenResponse, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case a.failure != nil:
-		return nil, a.failure
-	case a.connection == "" || req.GetWorkspace() != workspace:
-		return nil, apierr.New(apierr.ReasonNotConnected, "Bitbucket is not connected. Connect it under Integrations.")
-	}
-	sum := sha256.Sum256([]byte(a.token))
-	if a.token == "" || bytes.Equal(sum[:], req.GetRejectedTokenSha256()) {
-		pair, err := a.stack.control.IssueTokens(ctx, "jane-dev", a.scopes...)
-		if err != nil {
-			return nil, err
-		}
-		a.token = pair.AccessToken
-		a.issued = append(a.issued, a.token)
-	}
-	return &authv1.IssueTokenResponse{
-		AccessToken: a.token, ExpireTime: timestamppb.New(time.Now().Add(time.Hour)), ConnectionId: a.connection,
-		SiteUrl: a.stack.bitbucket.SiteURL(), ApiUrl: a.stack.bitbucket.APIURL(),
-	}, nil
 }

@@ -185,7 +185,8 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 
 // find makes sure of the webhook: what the roster does not know may be a moment old.
 func (h *Handler) find(ctx context.Context, req *request) *answer {
-	if req.webhook == nil {
+	if req.webhook == nil || gone(req.webhook) {
+		req.webhook = nil
 		if !h.unknown.Allow() {
 			return notFound()
 		}

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -112,7 +113,9 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 	switch {
 	case has && !had:
 		rec.Dismissed = false
-		if s := rec.GetState(); s == webhookv1.Webhook_REMOVED || s == webhookv1.Webhook_NOT_REGISTERED || s == webhookv1.Webhook_STATE_UNSPECIFIED {
+		// What was left at Bitbucket counts again, unless nobody is connected.
+		left := rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET && rec.GetReason() != string(apierr.ReasonNotConnected)
+		if s := rec.GetState(); left || s == webhookv1.Webhook_REMOVED || s == webhookv1.Webhook_NOT_REGISTERED {
 			rec.State, rec.Reason, rec.Message = webhookv1.Webhook_PENDING, "", ""
 		}
 		return true, true

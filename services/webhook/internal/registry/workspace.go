@@ -193,6 +193,6 @@ func (r *Registry) learns(rec *storev1.WebhookRecord, fullName string, secretVer
 // byOthers reports whether a hook that signs its deliveries must have been added by hand: we have
 // none at Bitbucket.
 func byOthers(rec *storev1.WebhookRecord) bool {
-	return rec.GetState() == webhookv1.Webhook_NOT_REGISTERED ||
+	return rec.GetState() == webhookv1.Webhook_NOT_REGISTERED && rec.GetReason() != string(apierr.ReasonNotConnected) ||
 		rec.GetState() == webhookv1.Webhook_DRIFTED && rec.GetBitbucketUuid() == ""
 }
