@@ -191,13 +191,14 @@ func (m *Manager) spend(ctx context.Context, ws string, at rotation.Attempt, beg
 	defer cancel()
 	fp := m.cfg.Consumer.Fingerprint
 	var refusal rotation.Refusal
-	var last error
-	for i, c := range at.Candidates {
+	var last, sealed error
+	for _, c := range at.Candidates {
 		token, err := m.cfg.Tokens.OpenRefresh(ws, c.Sealed)
 		if err != nil {
-			return result{trouble: &rotation.Trouble{Unreadable: true, Fingerprint: fp, Jitter: rand.Float64()}, cause: err, unreadable: err}
+			sealed = err
+			continue
 		}
-		if i == 0 {
+		if refusal.Began.IsZero() {
 			refusal.Began = m.cfg.Now()
 		}
 		if time.Since(begin) >= m.time.Refresh {
@@ -220,6 +221,9 @@ func (m *Manager) spend(ctx context.Context, ws string, at rotation.Attempt, beg
 		if refusal.Consumer = oe.Class == bitbucket.OAuthConsumerMisconfigured; refusal.Consumer {
 			break // the other tokens would fare no better
 		}
+	}
+	if last == nil { // none could even be opened
+		return result{trouble: &rotation.Trouble{Unreadable: true, Fingerprint: fp, Jitter: rand.Float64()}, cause: sealed, unreadable: sealed}
 	}
 	refusal.Fingerprint, refusal.Jitter = fp, rand.Float64()
 	return result{refusal: &refusal, cause: last}
