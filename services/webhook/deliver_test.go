@@ -296,9 +296,11 @@ func TestDelivery_bitbucketsRepeatIsOneDelivery(t *testing.T) {
 	send(1, "first", "3")
 	send(2, "second", "1")
 	send(2, "third", "1") // another request with the same content is another delivery
-	ds := r.await(w.GetId(), 3)
-	if first := ds[2]; first.GetNumber() != 1 || first.GetAttempt() != 3 {
-		t.Errorf("the repeated delivery: %v", first)
-	}
+	testkit.Eventually(t, patience, func() error {
+		if first := r.await(w.GetId(), 3)[2]; first.GetNumber() != 1 || first.GetAttempt() != 3 {
+			return fmt.Errorf("the repeated delivery: %v", first)
+		}
+		return nil
+	})
 	r.wantEvents(3)
 }
