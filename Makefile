@@ -53,6 +53,7 @@ run: build ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket
 generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos
 	buf lint
 	buf generate --template proto/buf.gen.yaml
+	go run ./services/gateway/internal/openapi/gen
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) ## Format the code
