@@ -164,7 +164,7 @@ func (s *Service) Run(ctx context.Context) error {
 // open opens the store, as often as it takes: NATS may come after us. It is false when ctx ended
 // first.
 func (s *Service) open(ctx context.Context) bool {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := s.store.Open(ctx)
 		if err == nil {
 			return true

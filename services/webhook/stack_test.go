@@ -36,7 +36,7 @@ const (
 var web = emulator.SeededUUID("repository", fullName)
 
 // patience is how long tests wait for what happens in the background.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 // stack is webhook with everything around it: NATS, a Bitbucket, an auth service, and a front under
 // which Bitbucket reaches the replicas.
@@ -178,7 +178,7 @@ func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
 // as is a context of a member of the workspace.
 func (s *stack) as(role identity.Role) context.Context {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	s.t.Cleanup(cancel)
 	return testkit.As(ctx, s.t, s.keys, identity.Identity{Workspace: workspace, Role: role})
 }
@@ -186,7 +186,7 @@ func (s *stack) as(role identity.Role) context.Context {
 func (s *stack) admin() context.Context { return s.as(identity.RoleAdmin) }
 
 func (s *stack) background() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	s.t.Cleanup(cancel)
 	return ctx
 }
