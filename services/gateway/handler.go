@@ -19,6 +19,7 @@ import (
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/console"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/logstream"
@@ -83,8 +84,15 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err != nil {
 		return err
 	}
+	if d.Console == nil {
+		d.Console = console.Embedded()
+	}
+	ui, err := console.New(d.Console, html, s.cfg.BitbucketSiteURL)
+	if err != nil {
+		return err
+	}
 	site := &site{
-		ready: s.ready.Load, api: api,
+		ready: s.ready.Load, api: api, console: ui,
 		pages: &pages.Handler{
 			Pages: html, Callers: callers, Tenants: s.tenants, Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer,
 			Renew: renew, Emulator: s.cfg.Emulator,
@@ -122,10 +130,11 @@ func (s *Service) serveOwn(d Deps) (err error) {
 
 // site sends a path to what serves it.
 type site struct {
-	ready func() bool
-	api   http.Handler
-	pages *pages.Handler
-	oauth *oauthpages.Handler
+	ready   func() bool
+	api     http.Handler
+	console *console.Console
+	pages   *pages.Handler
+	oauth   *oauthpages.Handler
 }
 
 // ServeHTTP implements http.Handler.
@@ -141,6 +150,10 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch r.URL.Path {
 	case "/":
+		if s.console.Built() {
+			readOnly(w, r, s.console.ServePage)
+			return
+		}
 		readOnly(w, r, s.pages.ServeHome)
 	case "/sign-in":
 		readOnly(w, r, s.pages.ServeSignIn)
@@ -149,11 +162,16 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case oauthpages.CallbackPath:
 		readOnly(w, r, s.oauth.ServeCallback)
 	default:
-		if strings.HasPrefix(r.URL.Path, "/v1/") {
+		switch {
+		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			s.api.ServeHTTP(w, r)
-			return
+		case strings.HasPrefix(r.URL.Path, console.Prefix):
+			readOnly(w, r, s.console.ServePage)
+		case strings.HasPrefix(r.URL.Path, console.AssetPrefix):
+			readOnly(w, r, s.console.ServeAsset)
+		default:
+			rest.NotFound(w, r)
 		}
-		rest.NotFound(w, r)
 	}
 }
 

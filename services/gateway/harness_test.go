@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -96,7 +97,8 @@ func (g *gate) replica(opts ...option) (*gateway.Service, string) {
 	g.cfg = cfg
 	svc, err := gateway.New(cfg, gateway.Deps{
 		Logger: g.logs.Logger, JS: g.js, Keyset: g.keyset, Keys: g.keys, Now: g.clock.now,
-		Auth: g.conns["auth"], Repo: g.conns["repo"], Webhook: g.conns["webhook"], Deployer: g.conns["deployer"],
+		Console: fstest.MapFS{}, // the plain pages, whether or not the console was built
+		Auth:    g.conns["auth"], Repo: g.conns["repo"], Webhook: g.conns["webhook"], Deployer: g.conns["deployer"],
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -48,6 +49,8 @@ type Deps struct {
 
 	// The connections to the neighbours, made by rpc.Dial as "gateway".
 	Auth, Repo, Webhook, Deployer grpc.ClientConnInterface
+
+	Console fs.FS // the built console; nil: the one that was built into the program, if any
 
 	Registerer     prometheus.Registerer // nil: no metrics
 	TracerProvider trace.TracerProvider  // nil: no traces

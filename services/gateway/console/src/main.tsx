@@ -1,0 +1,35 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
+import { BrowserRouter } from "react-router";
+import { asApiError } from "./api/client";
+import { Routes } from "./routes";
+import "./styles.css";
+
+const client = new QueryClient({
+  defaultOptions: {
+    queries: {
+      // Change events say when something is old; without them nothing is asked again.
+      staleTime: 60_000,
+      refetchOnWindowFocus: false,
+      retry: (count, error) => {
+        const e = asApiError(error);
+        return count < 2 && (e.status === 0 || e.status === 502 || e.status === 503 || e.status === 504) && e.reason !== "BITBUCKET_UNAVAILABLE";
+      },
+      retryDelay: (count) => 500 * 2 ** count,
+    },
+    mutations: { retry: false },
+  },
+});
+
+const root = document.getElementById("root");
+if (root === null) throw new Error("index.html has no #root");
+createRoot(root).render(
+  <StrictMode>
+    <QueryClientProvider client={client}>
+      <BrowserRouter>
+        <Routes />
+      </BrowserRouter>
+    </QueryClientProvider>
+  </StrictMode>,
+);

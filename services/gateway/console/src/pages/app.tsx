@@ -1,0 +1,182 @@
+import { lazy, Suspense } from "react";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { Link, useNavigate, useParams, useSearchParams } from "react-router";
+import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
+import { appQuery, deploymentQuery, keys } from "../api/queries";
+import { httpUrl, shortHash, subject } from "../lib/text";
+import { deploymentLook, triggerText } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Deliveries } from "../ui/deliveries";
+import { History } from "../ui/history";
+import { Switch } from "../ui/switch";
+import { WebhookHealth } from "../ui/webhook";
+
+const AppSettings = lazy(() => import("../ui/app-settings"));
+
+const tabs = ["overview", "deployments", "deliveries", "settings"] as const;
+
+export default function AppPage() {
+  const { ws } = usePlace();
+  const { app: id = "" } = useParams();
+  const [query] = useSearchParams();
+  const app = useQuery(appQuery(ws, id));
+  const tab = tabs.find((t) => t === query.get("tab")) ?? "overview";
+  const latest = app.data?.latest;
+  const look = latest === undefined ? undefined : deploymentLook(latest.state);
+  useTitle(look === undefined || latest === undefined ? id : `${look.mark} #${latest.number} ${id}`, tab === "overview" ? undefined : tab.charAt(0).toUpperCase() + tab.slice(1));
+  if (app.isPending) return <Skeleton rows={8} />;
+  if (app.data === undefined) return <Failed error={app.error} workspace={ws} retry={() => void app.refetch()} />;
+  return (
+    <>
+      <PageTitle actions={<DeployLatest app={app.data} />}>
+        <Link to={`/w/${ws}/apps`} className="crumb">
+          Apps
+        </Link>
+        <span className="crumb-sep" aria-hidden="true">
+          {" "}
+          ›{" "}
+        </span>
+        {id}
+      </PageTitle>
+      <p className="soft subline">
+        <Text>{app.data.repositoryFullName}</Text> · <Text>{app.data.branch}</Text> · server {app.data.server}
+      </p>
+      {app.isError && <Failed error={app.error} title="The app could not be brought up to date." retry={() => void app.refetch()} />}
+      <nav className="tabs" aria-label="App">
+        {tabs.map((t) => (
+          <Link key={t} to={t === "overview" ? `/w/${ws}/apps/${id}` : `/w/${ws}/apps/${id}?tab=${t}`} aria-current={t === tab ? "page" : undefined}>
+            {t.charAt(0).toUpperCase() + t.slice(1)}
+          </Link>
+        ))}
+      </nav>
+      {tab === "overview" && <Overview app={app.data} />}
+      {tab === "deployments" && <History app={id} filters />}
+      {tab === "deliveries" && <Deliveries app={app.data} />}
+      {tab === "settings" && (
+        <Suspense fallback={<Skeleton />}>
+          <AppSettings app={app.data} />
+        </Suspense>
+      )}
+    </>
+  );
+}
+
+function DeployLatest({ app }: { app: App }) {
+  const { ws } = usePlace();
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const deploy = useMutation({
+    mutationFn: async () =>
+      body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", { params: { path: { workspace: ws, app: app.id } }, body: { requestId: requestId() } })),
+    onSuccess: (d) => {
+      client.setQueryData(deploymentQuery(ws, app.id, d.number).queryKey, d);
+      void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") });
+      void navigate(`/w/${ws}/apps/${app.id}/deployments/${d.number}`);
+    },
+  });
+  return (
+    <>
+      {deploy.isError && <Failed error={deploy.error} workspace={ws} title="Nothing was deployed." />}
+      <Button look="primary" busy={deploy.isPending} onClick={() => deploy.mutate()} title={`Deploys the newest commit of ${app.branch}`}>
+        {deploy.isPending ? "Starting…" : "Deploy latest"}
+      </Button>
+    </>
+  );
+}
+
+function Overview({ app }: { app: App }) {
+  const { ws } = usePlace();
+  const { live, latest } = app;
+  return (
+    <>
+      {app.warnings.map((w) => (
+        <Banner key={w.reason} tone="warn">
+          <Text>{w.message}</Text>
+        </Banner>
+      ))}
+      <section className="headline" aria-labelledby="live">
+        <h2 id="live">{live === undefined ? "Nothing is live yet" : "Live"}</h2>
+        {live === undefined ? (
+          <p>{latest === undefined ? "Press Deploy latest, or push to the branch." : "The first deployment that completes goes live."}</p>
+        ) : (
+          <Summary app={app.id} d={live} />
+        )}
+      </section>
+      {latest !== undefined && latest.number !== live?.number && (
+        <section className="latest" aria-labelledby="latest">
+          <h2 id="latest">Newest deployment</h2>
+          <p>
+            <Status look={deploymentLook(latest.state)} />{" "}
+            <Link to={`/w/${ws}/apps/${app.id}/deployments/${latest.number}`}>#{latest.number}</Link>{" "}
+            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> · {triggerText(latest)} · <Time at={latest.time} />
+          </p>
+        </section>
+      )}
+      <section className="card" aria-labelledby="auto">
+        <h2 id="auto">Auto-deploy</h2>
+        <AutoDeploy app={app} />
+        {app.autoDeployPaused !== undefined && (
+          <Banner tone="warn" title="Auto-deploy stands still.">
+            <Text>{app.autoDeployPaused.message}</Text> Since <Time at={app.autoDeployPaused.time} style="clock" />.
+          </Banner>
+        )}
+        <WebhookHealth app={app} />
+      </section>
+      <section aria-labelledby="recent">
+        <h2 id="recent">Recent deployments</h2>
+        <History app={app.id} />
+      </section>
+    </>
+  );
+}
+
+function Summary({ app, d }: { app: string; d: DeploymentSummary }) {
+  const { ws } = usePlace();
+  const url = httpUrl(d.commit?.url);
+  const hash = <code>{shortHash(d.commit?.hash)}</code>;
+  return (
+    <p>
+      {url === undefined ? (
+        hash
+      ) : (
+        <a href={url} target="_blank" rel="noreferrer">
+          {hash}
+          <span className="hidden"> on Bitbucket</span>
+        </a>
+      )}{" "}
+      <strong>
+        <Text>{subject(d.commit?.message)}</Text>
+      </strong>{" "}
+      <span className="soft">
+        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
+      </span>
+    </p>
+  );
+}
+
+/** The switch shows at once what was asked for, and goes back when it was refused. */
+function AutoDeploy({ app }: { app: App }) {
+  const { ws, adminOnly } = usePlace();
+  const client = useQueryClient();
+  const key = appQuery(ws, app.id).queryKey;
+  const change = useMutation({
+    mutationFn: async (autoDeploy: boolean) =>
+      body(await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id } }, body: { autoDeploy } })),
+    onSuccess: (fresh) => client.setQueryData(key, fresh),
+    onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
+  });
+  const selected = change.isPending ? change.variables : app.autoDeploy;
+  return (
+    <>
+      <Switch selected={selected} onChange={(v) => change.mutate(v)} disabled={adminOnly !== undefined} describedBy="auto-hint">
+        Deploy on every push to <Text>{app.branch}</Text>
+      </Switch>
+      <p id="auto-hint" className="hidden">
+        {adminOnly ?? (app.autoDeploy ? "On" : "Off")}
+      </p>
+      {adminOnly !== undefined && <p className="soft">{adminOnly}</p>}
+      {change.isError && <Failed error={change.error} workspace={ws} title="Auto-deploy is as it was." />}
+    </>
+  );
+}

@@ -1,0 +1,352 @@
+import { useState } from "react";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { useSearchParams } from "react-router";
+import { api, asApiError, body, type Integration, type Webhook } from "../api/client";
+import { integrationQuery, keys, webhooksQuery } from "../api/queries";
+import { connectResult } from "../lib/remedy";
+import { httpUrl } from "../lib/text";
+import { integrationLook, scopeReasons } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Avatar, Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { ConnectButton, Setup } from "../ui/connect";
+import { Dialog } from "../ui/dialog";
+
+export default function Integrations() {
+  const { ws } = usePlace();
+  const integration = useQuery(integrationQuery(ws));
+  const [query, setQuery] = useSearchParams();
+  const result = connectResult(query);
+  const i = integration.data;
+  useTitle(i === undefined ? undefined : `${integrationLook(i.state).mark} ${integrationLook(i.state).word}`, "Integrations");
+  return (
+    <>
+      <PageTitle>Integrations</PageTitle>
+      {result !== undefined && (
+        <Banner
+          role={result.tone === "good" ? "status" : "alert"}
+          tone={result.tone}
+          title={result.title}
+          actions={<Button onClick={() => setQuery({}, { replace: true })}>Dismiss</Button>}
+        >
+          {result.text}
+        </Banner>
+      )}
+      <h2>Source Control</h2>
+      {integration.isPending ? (
+        <Skeleton rows={5} />
+      ) : i === undefined ? (
+        <Failed error={integration.error} workspace={ws} retry={() => void integration.refetch()} />
+      ) : (
+        <>
+          {integration.isError && <Failed error={integration.error} title="The state could not be brought up to date." retry={() => void integration.refetch()} />}
+          <Bitbucket integration={i} />
+        </>
+      )}
+      <LeftWebhooks />
+    </>
+  );
+}
+
+function Bitbucket({ integration: i }: { integration: Integration }) {
+  const connected = i.state !== "NOT_CONNECTED";
+  return (
+    <section className="card" aria-labelledby="bitbucket">
+      <div className="card-head">
+        <h3 id="bitbucket">
+          <span className="logo" aria-hidden="true">
+            ▣
+          </span>{" "}
+          Bitbucket
+        </h3>
+        <Status look={integrationLook(i.state)} />
+      </div>
+      <Trouble integration={i} />
+      {connected ? <Connected integration={i} /> : <NotConnected integration={i} />}
+    </section>
+  );
+}
+
+/** What is wrong with the tokens, and what to do. */
+function Trouble({ integration: i }: { integration: Integration }) {
+  const e = i.lastError;
+  if (i.state === "REFRESH_FAILING") {
+    return (
+      <Banner tone="warn" title="Bitbucket does not renew the token for now." role="status">
+        {e?.sinceTime !== undefined && (
+          <>
+            Since <Time at={e.sinceTime} style="clock" />.{" "}
+          </>
+        )}
+        <Text>{e?.message}</Text>{" "}
+        {i.tokenExpireTime !== undefined && Date.parse(i.tokenExpireTime) > Date.now() ? (
+          <>
+            Deployments go on until <Time at={i.tokenExpireTime} style="clock" />.{" "}
+          </>
+        ) : (
+          "The token has run out: deployments wait, and go on by themselves. "
+        )}
+        {e?.reason === "CONSUMER_REFUSED" ? "The operator must mend the OAuth consumer's settings." : "We keep trying; you need do nothing."}
+        {e?.retryTime !== undefined && (
+          <>
+            {" "}
+            Next attempt <Time at={e.retryTime} />.
+          </>
+        )}
+      </Banner>
+    );
+  }
+  if (i.state === "RECONNECT_REQUIRED") {
+    const page = httpUrl(i.authorizationsUrl);
+    return (
+      <Banner tone="bad" title="Bitbucket must be connected again." role="alert" actions={<ConnectButton label="Reconnect" />}>
+        <Text>{e?.message}</Text>{" "}
+        {e?.sinceTime !== undefined && (
+          <>
+            First seen <Time at={e.sinceTime} style="clock" />
+            {e.time !== undefined && e.time !== e.sinceTime && (
+              <>
+                , last <Time at={e.time} style="clock" />
+              </>
+            )}
+            .{" "}
+          </>
+        )}
+        {i.missingScopes.length > 0 && <>Missing permission: {i.missingScopes.join(", ")}. </>}
+        This happens when access was revoked in{" "}
+        {page === undefined ? (
+          "Bitbucket > Personal settings > App authorizations"
+        ) : (
+          <a href={page} target="_blank" rel="noreferrer">
+            Bitbucket &gt; Personal settings &gt; App authorizations
+          </a>
+        )}
+        . Your apps and settings stay.
+      </Banner>
+    );
+  }
+  return null;
+}
+
+function Connected({ integration: i }: { integration: Integration }) {
+  const { ws, adminOnly } = usePlace();
+  const client = useQueryClient();
+  const [removing, setRemoving] = useState(false);
+  const refresh = useMutation({
+    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/integrations/bitbucket:refresh", { params: { path: { workspace: ws } }, body: {} })),
+    onSuccess: (fresh) => client.setQueryData(integrationQuery(ws).queryKey, fresh),
+    onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
+  });
+  const a = i.account;
+  const expires = i.tokenExpireTime;
+  return (
+    <>
+      <div className="account">
+        <Avatar name={a?.displayName || a?.label || "?"} url={httpUrl(a?.avatarUrl)} />
+        <div>
+          <div>
+            <strong>
+              <Text>{a?.displayName || a?.label}</Text>
+            </strong>{" "}
+            <span className="soft">
+              @<Text>{a?.label}</Text>
+            </span>
+          </div>
+          <div className="soft">
+            connected <Time at={i.connectTime} />
+            {i.connectedBy !== "" && (
+              <>
+                {" "}
+                by <Text>{i.connectedBy}</Text>
+              </>
+            )}
+          </div>
+        </div>
+      </div>
+      <p>
+        {i.lastRefreshTime !== undefined ? (
+          <>
+            Token refreshed <Time at={i.lastRefreshTime} />
+          </>
+        ) : (
+          "Token not refreshed yet"
+        )}
+        {expires !== undefined && (
+          <>
+            {Date.parse(expires) > Date.now() ? ", next before " : ", ran out at "}
+            <Time at={expires} style="clock" />
+          </>
+        )}
+        .
+      </p>
+      <Scopes integration={i} />
+      {refresh.isError && <Failed error={refresh.error} title="The token was not refreshed." />}
+      {refresh.isSuccess && (
+        <p role="status" className="tone-good">
+          <span aria-hidden="true">✓</span> Token refreshed.
+        </p>
+      )}
+      <div className="actions end">
+        <Button forbidden={adminOnly} busy={refresh.isPending} onClick={() => refresh.mutate()}>
+          {refresh.isPending ? "Refreshing…" : "Refresh Token"}
+        </Button>
+        <Button forbidden={adminOnly} look="danger" onClick={() => setRemoving(true)}>
+          Remove…
+        </Button>
+      </div>
+      <RemoveDialog open={removing} onClose={() => setRemoving(false)} integration={i} />
+    </>
+  );
+}
+
+function Scopes({ integration: i }: { integration: Integration }) {
+  const required = i.setup?.requiredScopes ?? Object.keys(scopeReasons);
+  return (
+    <ul className="scopes" aria-label="Permissions">
+      {required.map((s) => {
+        const missing = i.missingScopes.includes(s);
+        return (
+          <li key={s}>
+            <code>{s}</code>
+            <span>{scopeReasons[s] ?? "needed by Devpilot"}</span>
+            <span className={missing ? "tone-bad" : "tone-good"}>
+              <span aria-hidden="true">{missing ? "✕" : "✓"}</span> {missing ? "missing" : "granted"}
+            </span>
+          </li>
+        );
+      })}
+      {i.extraScopes.map((s) => (
+        <li key={s}>
+          <code>{s}</code>
+          <span>more than Devpilot needs: you can untick it in the OAuth consumer</span>
+          <span className="soft">granted</span>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function NotConnected({ integration: i }: { integration: Integration }) {
+  const configured = i.setup?.consumerConfigured === true;
+  return (
+    <>
+      <p>Connect a Bitbucket account. Devpilot then offers its repositories and branches, and deploys on every push if you like.</p>
+      <Scopes integration={{ ...i, missingScopes: [], extraScopes: [] }} />
+      {i.pendingHandshake !== undefined && (
+        <Banner tone="warn" role="status" title="A connection waits for its answer from Bitbucket.">
+          Begun <Time at={i.pendingHandshake.startTime} />
+          {i.pendingHandshake.expireTime !== undefined && (
+            <>
+              , good until <Time at={i.pendingHandshake.expireTime} style="clock" />
+            </>
+          )}
+          . <Text>{i.pendingHandshake.hint}</Text>
+        </Banner>
+      )}
+      <div className="actions end">
+        <ConnectButton label="Connect" forbidden={configured ? undefined : "There is no OAuth consumer yet: see Setup below."} />
+      </div>
+      <Setup setup={i.setup} open={!configured || i.pendingHandshake !== undefined} />
+    </>
+  );
+}
+
+function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: () => void; integration: Integration }) {
+  const { ws } = usePlace();
+  const client = useQueryClient();
+  const webhooks = useQuery({ ...webhooksQuery(ws), enabled: open });
+  const remove = useMutation({
+    mutationFn: async () =>
+      body(await api.DELETE("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace: ws }, query: { etag: integration.etag } } })),
+    onSuccess: (answer) => {
+      if (answer.integration !== undefined) client.setQueryData(integrationQuery(ws).queryKey, answer.integration);
+      void client.invalidateQueries({ queryKey: keys.workspace(ws) });
+      onClose();
+    },
+    onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
+  });
+  const staying = (webhooks.data?.webhooks ?? []).filter((w) => w.state === "ACTIVE" || w.state === "MANUAL" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET");
+  return (
+    <Dialog alert title={`Remove Bitbucket (@${integration.account?.label ?? ""})?`} open={open} onClose={onClose}>
+      <p>
+        <strong>Goes:</strong> the connection and its tokens are deleted, for good. Pushes no longer deploy.
+      </p>
+      <p>
+        <strong>Stays:</strong> apps, settings, history and what is live. Connect again and they go on.
+      </p>
+      {webhooks.isPending ? (
+        <Skeleton rows={2} />
+      ) : webhooks.isError ? (
+        <p className="soft">The webhooks that stay on Bitbucket could not be read: {asApiError(webhooks.error).message}</p>
+      ) : staying.length > 0 ? (
+        <>
+          <p>
+            {staying.length === 1 ? "One webhook stays" : `${staying.length} webhooks stay`} on Bitbucket: Devpilot may not reach them afterwards. Their deliveries are refused; delete them there when you like.
+          </p>
+          <WebhookLinks webhooks={staying} />
+        </>
+      ) : (
+        <p>No webhook stays on Bitbucket.</p>
+      )}
+      {remove.isError && <Failed error={remove.error} title="Nothing was removed." />}
+      <div className="actions end">
+        <Button autoFocus onClick={onClose}>
+          Keep it
+        </Button>
+        <Button look="danger" busy={remove.isPending} onClick={() => remove.mutate()}>
+          {remove.isPending ? "Removing…" : "Remove Bitbucket"}
+        </Button>
+      </div>
+    </Dialog>
+  );
+}
+
+function WebhookLinks({ webhooks }: { webhooks: readonly Webhook[] }) {
+  return (
+    <ul className="links">
+      {webhooks.map((w) => {
+        const url = httpUrl(w.settingsUrl);
+        return (
+          <li key={w.id}>
+            {url === undefined ? (
+              <Text>{w.repositoryFullName}</Text>
+            ) : (
+              <a href={url} target="_blank" rel="noreferrer">
+                <Text>{w.repositoryFullName}</Text> webhook settings
+              </a>
+            )}
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+/** Webhooks that an earlier connection left behind, until somebody says they are gone. */
+function LeftWebhooks() {
+  const { ws, adminOnly } = usePlace();
+  const client = useQueryClient();
+  const webhooks = useQuery(webhooksQuery(ws));
+  const dismiss = useMutation({
+    mutationFn: async (w: Webhook) => body(await api.DELETE("/v1/workspaces/{workspace}/webhooks/{webhook}", { params: { path: { workspace: ws, webhook: w.id } } })),
+    onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "webhook") }),
+  });
+  const left = (webhooks.data?.webhooks ?? []).filter((w) => w.state === "LEFT_ON_BITBUCKET");
+  if (left.length === 0) return null;
+  return (
+    <section className="card" aria-labelledby="left">
+      <h3 id="left">Left on Bitbucket</h3>
+      <p>These webhooks are still on Bitbucket from a connection that was removed. Delete each in its repository's settings, then take it off this list.</p>
+      {dismiss.isError && <Failed error={dismiss.error} title="It is still listed." />}
+      <ul className="rows">
+        {left.map((w) => (
+          <li key={w.id}>
+            <WebhookLinks webhooks={[w]} />
+            <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)} aria-label={`Take ${w.repositoryFullName} off the list`}>
+              It is deleted
+            </Button>
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}

@@ -1,0 +1,27 @@
+import { Link } from "react-router";
+import { useTitle } from "../ui/basics";
+
+export function NotFound() {
+  useTitle("Not found");
+  return (
+    <main className="empty">
+      <h1>There is no such page</h1>
+      <p>The address may be mistyped, or what it named was deleted.</p>
+      <Link className="button primary" to="/">
+        See your apps
+      </Link>
+    </main>
+  );
+}
+
+export function NoWorkspace() {
+  useTitle("No workspace");
+  return (
+    <main className="empty">
+      <h1>You are in no workspace yet</h1>
+      <p>
+        Ask an owner of a workspace to add you. An operator can create one with <code>POST /v1/workspaces</code>.
+      </p>
+    </main>
+  );
+}

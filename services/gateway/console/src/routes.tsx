@@ -1,0 +1,48 @@
+import { lazy } from "react";
+import { useQuery } from "@tanstack/react-query";
+import { Navigate, Route, Routes as Router, useLocation } from "react-router";
+import { meQuery } from "./api/queries";
+import { Failed, Skeleton } from "./ui/basics";
+import { Shell } from "./ui/shell";
+import { NotFound, NoWorkspace } from "./pages/missing";
+
+// What the visitor did not open is not sent.
+const Apps = lazy(() => import("./pages/apps"));
+const NewApp = lazy(() => import("./pages/new-app"));
+const AppPage = lazy(() => import("./pages/app"));
+const DeploymentPage = lazy(() => import("./pages/deployment"));
+const Activity = lazy(() => import("./pages/activity"));
+const Integrations = lazy(() => import("./pages/integrations"));
+
+export function Routes() {
+  return (
+    <Router>
+      <Route path="/" element={<Home />} />
+      <Route path="/w/:ws" element={<Shell />}>
+        <Route index element={<Navigate to="apps" replace />} />
+        <Route path="apps" element={<Apps />} />
+        <Route path="apps/new" element={<NewApp />} />
+        <Route path="apps/:app" element={<AppPage />} />
+        <Route path="apps/:app/deployments/:number" element={<DeploymentPage />} />
+        <Route path="activity" element={<Activity />} />
+        <Route path="settings" element={<Navigate to="integrations" replace />} />
+        <Route path="settings/integrations" element={<Integrations />} />
+        <Route path="*" element={<NotFound />} />
+      </Route>
+      <Route path="*" element={<NotFound />} />
+    </Router>
+  );
+}
+
+/** Leads to the workspace used last in this browser, or the first one. */
+function Home() {
+  const me = useQuery(meQuery);
+  const { search } = useLocation();
+  if (me.isPending) return <Skeleton />;
+  if (me.isError) return <Failed error={me.error} retry={() => void me.refetch()} />;
+  const last = localStorage.getItem("devpilot.workspace");
+  const ws = me.data.workspaces.find((w) => w.id === last) ?? me.data.workspaces[0];
+  if (ws === undefined) return <NoWorkspace />;
+  const came = new URLSearchParams(search).has("bitbucket");
+  return <Navigate to={came ? `/w/${ws.id}/settings/integrations${search}` : `/w/${ws.id}/apps`} replace />;
+}

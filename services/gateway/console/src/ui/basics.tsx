@@ -1,0 +1,238 @@
+import { useEffect, useId, useRef, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
+import { Link } from "react-router";
+import { asApiError } from "../api/client";
+import { useNow } from "../lib/clock";
+import { remedyFor } from "../lib/remedy";
+import { initials, safe } from "../lib/text";
+import { clock, duration, exact, relative, took } from "../lib/time";
+import type { Look } from "../lib/words";
+
+/** A status: a shape, a word, and only then a colour. */
+export function Status({ look, children }: { look: Look; children?: ReactNode }) {
+  return (
+    <span className={`status tone-${look.tone}`}>
+      <span className="mark" aria-hidden="true">
+        {look.mark}
+      </span>
+      {look.word}
+      {children}
+    </span>
+  );
+}
+
+/** A time: relative, or the clock; the exact one with its zone and UTC on hover. */
+export function Time({ at, style = "relative" }: { at: string | undefined; style?: "relative" | "clock" }) {
+  const now = useNow(style === "relative" ? 1000 : 60_000);
+  if (at === undefined) return null;
+  const t = new Date(at);
+  return (
+    <time dateTime={at} title={exact(t)}>
+      {style === "relative" ? relative(t, now) : clock(t, now)}
+    </time>
+  );
+}
+
+/** How long something takes, ticking until its end. */
+export function Took({ start, end }: { start: string | undefined; end: string | undefined }) {
+  const now = useNow(1000);
+  const ms = took(start, end, now);
+  return ms === undefined ? null : <span className="num">{duration(ms)}</span>;
+}
+
+/** A stranger's text in its own direction, without marks that reorder it. */
+export function Text({ children }: { children: string | undefined }) {
+  return <bdi>{safe(children ?? "")}</bdi>;
+}
+
+type ButtonProps = ButtonHTMLAttributes<HTMLButtonElement> & {
+  look?: "primary" | "plain" | "danger" | "quiet";
+  busy?: boolean;
+  /** Why the button cannot be used, for people: it stays reachable and says so. */
+  forbidden?: string | undefined;
+};
+
+/**
+ * A button. One that a role lacks is not taken away: it can be focused and says whom to ask. While
+ * its action runs it keeps its place and cannot be pressed again.
+ */
+export function Button({ look = "plain", busy = false, forbidden, children, onClick, className, ...rest }: ButtonProps) {
+  const hint = useId();
+  const off = busy || forbidden !== undefined;
+  return (
+    <>
+      <button
+        type="button"
+        {...rest}
+        className={`button ${look} ${className ?? ""}`}
+        aria-disabled={off || undefined}
+        aria-busy={busy || undefined}
+        aria-describedby={forbidden === undefined ? rest["aria-describedby"] : hint}
+        title={forbidden ?? rest.title}
+        onClick={(e) => {
+          if (off) e.preventDefault();
+          else onClick?.(e);
+        }}
+      >
+        {children}
+      </button>
+      {forbidden !== undefined && (
+        <span id={hint} className="hidden">
+          {forbidden}
+        </span>
+      )}
+    </>
+  );
+}
+
+/** Copies a text and says so, to screen readers too. */
+export function Copy({ text, label = "Copy" }: { text: string; label?: string }) {
+  const [state, setState] = useState<"idle" | "copied" | "failed">("idle");
+  useEffect(() => {
+    if (state === "idle") return undefined;
+    const t = setTimeout(() => setState("idle"), 2500);
+    return () => clearTimeout(t);
+  }, [state]);
+  return (
+    <>
+      <Button
+        className="small"
+        onClick={() => {
+          // The clipboard needs a secure context; elsewhere the text is there to select.
+          const done = navigator.clipboard === undefined ? Promise.reject(new Error("no clipboard")) : navigator.clipboard.writeText(text);
+          done.then(
+            () => setState("copied"),
+            () => setState("failed"),
+          );
+        }}
+      >
+        {state === "copied" ? "Copied" : label}
+      </Button>
+      <span role="status" className={state === "failed" ? "soft" : "hidden"}>
+        {state === "copied" ? "Copied" : state === "failed" ? "Select the text and copy it" : ""}
+      </span>
+    </>
+  );
+}
+
+/** A value that is there to be copied. */
+export function Copyable({ label, value }: { label: string; value: string }) {
+  return (
+    <div className="copyable">
+      <span className="label">{label}</span>
+      <code>{value}</code>
+      <Copy text={value} label={`Copy ${label.toLowerCase()}`} />
+    </div>
+  );
+}
+
+/** Something to know, on top of what it is about. */
+export function Banner({ tone, title, children, actions, role }: { tone: "good" | "warn" | "bad" | "idle"; title?: ReactNode; children?: ReactNode; actions?: ReactNode; role?: "status" | "alert" }) {
+  const marks = { good: "✓", warn: "◐", bad: "▲", idle: "○" };
+  return (
+    <div className={`banner tone-${tone}`} role={role}>
+      <span className="mark" aria-hidden="true">
+        {marks[tone]}
+      </span>
+      <div className="banner-text">
+        {title !== undefined && <strong>{title}</strong>} {children}
+      </div>
+      {actions !== undefined && <div className="actions">{actions}</div>}
+    </div>
+  );
+}
+
+/** A failure, what to do about it, and one next step. */
+export function Failed({ error, workspace, retry, title }: { error: unknown; workspace?: string; retry?: (() => void) | undefined; title?: string }) {
+  const e = asApiError(error);
+  const remedy = remedyFor(e.reason);
+  return (
+    <Banner
+      role="alert"
+      tone="bad"
+      title={title ?? e.message}
+      actions={
+        remedy.action !== undefined && workspace !== undefined ? (
+          <Link className="button plain" to={remedy.action.to(workspace)}>
+            {remedy.action.label}
+          </Link>
+        ) : retry !== undefined ? (
+          <Button onClick={retry}>Try again</Button>
+        ) : undefined
+      }
+    >
+      {title !== undefined && <span>{e.message} </span>}
+      {!e.message.includes(remedy.text) && <span>{remedy.text}</span>}
+      {e.requestId !== "" && e.status >= 500 && (
+        <span className="soft">
+          {" "}
+          Request id <code>{e.requestId}</code>
+        </span>
+      )}
+    </Banner>
+  );
+}
+
+/** Stands where content will be. It shows after 200 ms: what comes sooner does not flicker. */
+export function Skeleton({ rows = 4 }: { rows?: number }) {
+  return (
+    <div className="skeleton" role="status" aria-label="Loading">
+      {Array.from({ length: rows }, (_, i) => (
+        <div key={i} />
+      ))}
+    </div>
+  );
+}
+
+/** The account's picture, or its initials when there is none or it does not load. */
+export function Avatar({ name, url }: { name: string; url: string | undefined }) {
+  const [broken, setBroken] = useState(false);
+  if (url === undefined || url === "" || broken) {
+    return (
+      <span className="avatar" aria-hidden="true">
+        {initials(name)}
+      </span>
+    );
+  }
+  return <img className="avatar" src={url} alt="" width={32} height={32} onError={() => setBroken(true)} />;
+}
+
+/** The page's title; status comes first where there is one. */
+export function useTitle(...parts: (string | undefined)[]): void {
+  const title = [...parts.filter((p): p is string => p !== undefined && p !== "").map(safe), "Devpilot"].join(" · ");
+  useEffect(() => {
+    document.title = title;
+  }, [title]);
+}
+
+/** Moves the focus to the page's heading when the page changes, so that readers begin there. */
+export function PageTitle({ children, actions }: { children: ReactNode; actions?: ReactNode }) {
+  const ref = useRef<HTMLHeadingElement>(null);
+  return (
+    <div className="page-title">
+      <h1 ref={ref} tabIndex={-1}>
+        {children}
+      </h1>
+      {actions !== undefined && <div className="actions">{actions}</div>}
+    </div>
+  );
+}
+
+/** Arrow keys walk through the links of a list. */
+export function onListKeys(e: React.KeyboardEvent<HTMLElement>): void {
+  if (e.key !== "ArrowDown" && e.key !== "ArrowUp" && e.key !== "Home" && e.key !== "End") return;
+  const links = Array.from(e.currentTarget.querySelectorAll<HTMLElement>("[data-row]"));
+  const at = links.indexOf(document.activeElement as HTMLElement);
+  if (at < 0) return;
+  e.preventDefault();
+  const to = e.key === "Home" ? 0 : e.key === "End" ? links.length - 1 : at + (e.key === "ArrowDown" ? 1 : -1);
+  links[Math.min(Math.max(to, 0), links.length - 1)]?.focus();
+}
+
+export function More({ query }: { query: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => unknown } }) {
+  if (!query.hasNextPage) return null;
+  return (
+    <Button busy={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>
+      {query.isFetchingNextPage ? "Loading more…" : "Load more"}
+    </Button>
+  );
+}

@@ -1,0 +1,60 @@
+import { useDeferredValue, useState } from "react";
+import { useInfiniteQuery } from "@tanstack/react-query";
+import type { Branch } from "../api/client";
+import { asApiError } from "../api/client";
+import { branchesQuery } from "../api/queries";
+import { shortHash, subject } from "../lib/text";
+import { usePlace } from "../lib/workspace";
+import { Text, Time } from "./basics";
+import { Combobox } from "./combobox";
+
+/** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
+export function BranchSelect({ repository, value, onChange, error, disabled }: { repository: string; value: string; onChange: (branch: string) => void; error?: string | undefined; disabled?: boolean }) {
+  const { ws } = usePlace();
+  const [query, setQuery] = useState("");
+  const asked = useDeferredValue(query.trim());
+  const branches = useInfiniteQuery({ ...branchesQuery(ws, repository, asked), enabled: repository !== "" });
+  const items = branches.data?.pages.flatMap((p) => p.branches) ?? [];
+  const first = branches.data?.pages[0];
+  const trouble = branches.isError ? asApiError(branches.error).message : undefined;
+  return (
+    <Combobox<Branch>
+      label="Branch"
+      description={value === "" ? "The branch to deploy; with auto-deploy on, the one to watch." : undefined}
+      error={error ?? trouble}
+      placeholder={repository === "" ? "Choose a repository first" : "Choose a branch"}
+      disabled={(disabled ?? false) || repository === ""}
+      value={value === "" ? undefined : (items.find((b) => b.name === value) ?? { name: value, default: false })}
+      text={(b) => b.name}
+      id={(b) => b.name}
+      onChoose={(b) => onChange(b.name)}
+      query={query}
+      onQuery={setQuery}
+      items={items}
+      total={first?.totalSize ?? 0}
+      onNeed={() => {
+        if (branches.hasNextPage && !branches.isFetchingNextPage) void branches.fetchNextPage();
+      }}
+      loading={branches.isFetching}
+      empty={asked === "" ? "The repository has no branch yet: push one, then come back." : `No branch contains “${asked}”.`}
+      row={(b) => (
+        <>
+          <span className="option-main">
+            <Text>{b.name}</Text>
+            {b.default && <span className="tag">default</span>}
+          </span>
+          <span className="option-sub">
+            <code>{shortHash(b.commit?.hash)}</code> <Text>{subject(b.commit?.message)}</Text> <Time at={b.commit?.time} />
+          </span>
+        </>
+      )}
+      footer={
+        first !== undefined && (
+          <span>
+            {first.totalSize.toLocaleString("en")} {first.totalSize === 1 ? "branch" : "branches"}, live from Bitbucket
+          </span>
+        )
+      }
+    />
+  );
+}

@@ -1,0 +1,73 @@
+import { useMutation } from "@tanstack/react-query";
+import { api, body, type Integration } from "../api/client";
+import { usePlace } from "../lib/workspace";
+import { scopeReasons } from "../lib/words";
+import { Button, Copyable, Failed } from "./basics";
+
+/** Begins a connect and goes to Bitbucket's consent page. */
+export function ConnectButton({ label, forbidden }: { label: string; forbidden?: string | undefined }) {
+  const { ws, adminOnly } = usePlace();
+  const connect = useMutation({
+    mutationFn: async () =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/integrations/bitbucket:connect", {
+          params: { path: { workspace: ws } },
+          body: { returnPath: `/w/${ws}/settings/integrations` },
+        }),
+      ),
+    onSuccess: (begun) => location.assign(begun.authorizeUrl),
+  });
+  return (
+    <>
+      {connect.isError && <Failed error={connect.error} title="The connection was not begun." />}
+      <Button look="primary" forbidden={adminOnly ?? forbidden} busy={connect.isPending || connect.isSuccess} onClick={() => connect.mutate()}>
+        {connect.isPending || connect.isSuccess ? "Opening Bitbucket…" : label}
+      </Button>
+    </>
+  );
+}
+
+/** How to make the OAuth consumer, and what Bitbucket's own error pages mean. */
+export function Setup({ setup, open }: { setup: Integration["setup"]; open: boolean }) {
+  if (setup === undefined) return null;
+  return (
+    <details className="setup" open={open}>
+      <summary>Setup: the OAuth consumer on Bitbucket</summary>
+      <ol>
+        <li>On Bitbucket, open Workspace settings, Apps and features, OAuth consumers, and add a consumer. Any name will do.</li>
+        <li>
+          Callback URL, exactly this:
+          <Copyable label="Callback URL" value={setup.callbackUrl} />
+        </li>
+        <li>
+          <strong>This is a private consumer</strong>: leave it off. Devpilot has no use for it.
+        </li>
+        <li>
+          Permissions to tick:
+          <ul>
+            {setup.requiredScopes.map((s) => (
+              <li key={s}>
+                <strong>{boxes[s] ?? s}</strong> <span className="soft">{scopeReasons[s]}</span>
+              </li>
+            ))}
+          </ul>
+        </li>
+        <li>
+          Give the operator the consumer's key and secret, for <code>DEVPILOT_BITBUCKET_CLIENT_ID</code> and <code>DEVPILOT_BITBUCKET_CLIENT_SECRET</code>.{" "}
+          {setup.consumerConfigured ? "Both are set." : "Neither is set yet."}
+        </li>
+      </ol>
+      <h4>When Bitbucket shows a page of its own instead of coming back</h4>
+      <dl>
+        <dt>“Invalid redirect_uri”, and that the integration is misconfigured</dt>
+        <dd>The consumer's callback URL is not the one above. Compare scheme, host, port and the end of the path: each must be the same.</dd>
+        <dt>A similar page without that title</dt>
+        <dd>
+          Bitbucket does not know <code>DEVPILOT_BITBUCKET_CLIENT_ID</code>. Compare it with the consumer's key; the consumer may also have been deleted.
+        </dd>
+      </dl>
+    </details>
+  );
+}
+
+const boxes: Record<string, string> = { repository: "Repositories: Read", account: "Account: Read", webhook: "Webhooks: Read and write" };

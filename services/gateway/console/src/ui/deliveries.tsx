@@ -1,0 +1,94 @@
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { Link } from "react-router";
+import type { App } from "../api/client";
+import { appDeliveriesQuery, refusedQuery } from "../api/queries";
+import { branchesText, outcomeTexts } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Failed, More, Skeleton, Text, Time } from "./basics";
+
+/** What Bitbucket delivered, what Devpilot answered, and what came of it, in words. */
+export function Deliveries({ app }: { app: App }) {
+  const { ws } = usePlace();
+  const list = useInfiniteQuery(appDeliveriesQuery(ws, app.id));
+  const hook = app.webhook?.id ?? "";
+  const refused = useQuery({ ...refusedQuery(ws, hook), enabled: hook !== "" });
+  const all = list.data?.pages.flatMap((p) => p.deliveries) ?? [];
+  return (
+    <>
+      <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
+      {list.isPending ? (
+        <Skeleton rows={5} />
+      ) : list.isError && all.length === 0 ? (
+        <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
+      ) : all.length === 0 ? (
+        <p className="empty-inline">{app.autoDeploy ? `Nothing came yet. Push to ${app.branch}, and it will be listed here.` : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}</p>
+      ) : (
+        <div className="table-scroll">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Time</th>
+                <th scope="col">Event</th>
+                <th scope="col">Branches</th>
+                <th scope="col">Answer</th>
+                <th scope="col">Outcome</th>
+              </tr>
+            </thead>
+            <tbody>
+              {all.map((d) => (
+                <tr key={`${d.webhook}/${d.number}`}>
+                  <td className="nowrap">
+                    <Time at={d.receiveTime} />
+                  </td>
+                  <td>
+                    {d.eventKey === "repo:push" ? "Push" : <code>{d.eventKey}</code>}{" "}
+                    {d.actorLabel !== "" && (
+                      <span className="soft">
+                        by <Text>{d.actorLabel}</Text>
+                      </span>
+                    )}
+                  </td>
+                  <td>
+                    <Text>{branchesText(d)}</Text>
+                  </td>
+                  <td className="nowrap num">{d.answerStatus}</td>
+                  <td>
+                    {outcomeTexts(d, app.id).map((o, i) => (
+                      <div key={i} className={o.tone === "bad" ? "tone-bad" : undefined}>
+                        {o.deployment !== undefined ? (
+                          <Link to={`/w/${ws}/apps/${app.id}/deployments/${o.deployment}`}>{o.text}</Link>
+                        ) : (
+                          <Text>{o.text}</Text>
+                        )}
+                      </div>
+                    ))}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      <More query={list} />
+      {(refused.data?.deliveries.length ?? 0) > 0 && (
+        <section aria-labelledby="refused">
+          <h2 id="refused">Refused requests</h2>
+          <p className="soft">Requests to the webhook's address that were not believed. Nothing was done with them.</p>
+          <ul className="rows">
+            {refused.data?.deliveries.map((d) => (
+              <li key={d.number}>
+                <span className="mark tone-bad" aria-hidden="true">
+                  ✕
+                </span>
+                <Text>{d.answerMessage || "Signature did not match: is the secret right?"}</Text>
+                <span className="soft nowrap">
+                  <Time at={d.receiveTime} />
+                </span>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,149 @@
+import { useEffect, useState } from "react";
+import { useInfiniteQuery } from "@tanstack/react-query";
+import { Link, useSearchParams } from "react-router";
+import { deploymentsQuery, type HistoryFilter } from "../api/queries";
+import { httpUrl, shortHash, subject } from "../lib/text";
+import { deploymentLook, triggerText, triggerWords } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Button, Failed, More, onListKeys, Skeleton, Status, Text, Time, Took } from "./basics";
+
+const states = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "SUPERSEDED"];
+
+/** Deployments, newest first. With filters, they are in the address. */
+export function History({ app, filters = false }: { app: string; filters?: boolean }) {
+  const { ws, me } = usePlace();
+  const [query, setQuery] = useSearchParams();
+  const filter: HistoryFilter = {};
+  if (filters) {
+    for (const name of ["state", "trigger", "branch", "commit"] as const) {
+      const value = query.get(name);
+      if (value !== null && value !== "") filter[name] = value;
+    }
+  }
+  const list = useInfiniteQuery(deploymentsQuery(ws, app, filter, filters ? 30 : 10));
+  const all = list.data?.pages.flatMap((p) => p.deployments) ?? [];
+  const set = (name: string, value: string) => {
+    setQuery(
+      (q) => {
+        if (value === "") q.delete(name);
+        else q.set(name, value);
+        return q;
+      },
+      { replace: true },
+    );
+  };
+  const filtered = Object.keys(filter).length > 0;
+  return (
+    <>
+      {filters && (
+        <div className="filters" role="search" aria-label="Deployments">
+          <select aria-label="State" value={filter.state ?? ""} onChange={(e) => set("state", e.target.value)}>
+            <option value="">Any state</option>
+            {states.map((s) => (
+              <option key={s} value={s}>
+                {deploymentLook(s).word}
+              </option>
+            ))}
+          </select>
+          <select aria-label="Trigger" value={filter.trigger ?? ""} onChange={(e) => set("trigger", e.target.value)}>
+            <option value="">Any trigger</option>
+            {Object.entries(triggerWords).map(([id, word]) => (
+              <option key={id} value={id}>
+                {word}
+              </option>
+            ))}
+          </select>
+          <Typed label="Branch" value={filter.branch ?? ""} onChange={(v) => set("branch", v)} />
+          <Typed label="Commit" search value={filter.commit ?? ""} onChange={(v) => set("commit", v)} />
+        </div>
+      )}
+      {list.isPending ? (
+        <Skeleton rows={5} />
+      ) : list.isError && all.length === 0 ? (
+        <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
+      ) : all.length === 0 ? (
+        <div className="empty-inline">
+          <p>{filtered ? (list.hasNextPage ? "Nothing matches among the newest deployments." : "No deployment matches.") : "No deployments yet. Press Deploy latest, or push to the branch."}</p>
+          {filtered && (
+            <Button onClick={() => setQuery({ tab: "deployments" }, { replace: true })}>Clear the filters</Button>
+          )}
+        </div>
+      ) : (
+        <div className="table-scroll">
+          <table onKeyDown={onListKeys} aria-busy={list.isPlaceholderData}>
+            <thead>
+              <tr>
+                <th scope="col">Deployment</th>
+                <th scope="col">Status</th>
+                <th scope="col">Commit</th>
+                <th scope="col">Trigger</th>
+                <th scope="col">When</th>
+                <th scope="col">Duration</th>
+              </tr>
+            </thead>
+            <tbody>
+              {all.map((d) => {
+                const url = httpUrl(d.commit?.url);
+                return (
+                  <tr key={d.number}>
+                    <th scope="row">
+                      <Link data-row to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>
+                        #{d.number}
+                      </Link>
+                    </th>
+                    <td className="nowrap">
+                      <Status look={deploymentLook(d.state)} />
+                      {d.live && <span className="tag live">live</span>}
+                      {d.state === "SUPERSEDED" && d.supersededBy > 0 && <span className="soft"> by #{d.supersededBy}</span>}
+                    </td>
+                    <td>
+                      {url === undefined ? (
+                        <code>{shortHash(d.commit?.hash) || "not known yet"}</code>
+                      ) : (
+                        <a href={url} target="_blank" rel="noreferrer">
+                          <code>{shortHash(d.commit?.hash)}</code>
+                        </a>
+                      )}{" "}
+                      <Text>{subject(d.commit?.message)}</Text>{" "}
+                      <span className="soft">
+                        <Text>{d.commit?.authorName}</Text>
+                      </span>
+                    </td>
+                    <td>
+                      <Text>{triggerText(d, me.label)}</Text>
+                    </td>
+                    <td className="nowrap">
+                      <Time at={d.createTime} />
+                    </td>
+                    <td className="nowrap">
+                      <Took start={d.startTime} end={d.endTime} />
+                    </td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {filters ? (
+        <More query={list} />
+      ) : (
+        list.hasNextPage && <Link to={`/w/${ws}/apps/${app}?tab=deployments`}>All deployments</Link>
+      )}
+    </>
+  );
+}
+
+/** A text that takes effect when its writer pauses. */
+function Typed({ label, value, onChange, search = false }: { label: string; value: string; onChange: (v: string) => void; search?: boolean }) {
+  const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
+  useEffect(() => {
+    if (text === value) return undefined;
+    const t = setTimeout(() => onChange(text.trim()), 300);
+    return () => clearTimeout(t);
+    // Only typing starts the wait; the caller's function is another one at each render.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [text]);
+  return <input type="search" aria-label={label} placeholder={label} value={text} onChange={(e) => setText(e.target.value)} {...(search ? { "data-search": true } : {})} />;
+}

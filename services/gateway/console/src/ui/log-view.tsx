@@ -1,0 +1,191 @@
+import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { useVirtualizer } from "@tanstack/react-virtual";
+import { useLocation, useNavigate, useSearchParams } from "react-router";
+import { readLog } from "../api/log";
+import { lineOf, LogBuffer, search, type LogRecord } from "../lib/log";
+import { ansi, plain } from "../lib/text";
+import { deploymentLook, ended, stageName } from "../lib/words";
+import { Banner, Button, Skeleton } from "./basics";
+
+interface View {
+  records: readonly LogRecord[];
+  end: string | undefined;
+  trouble: string | undefined;
+  opened: boolean;
+}
+
+/** Reads the log until its end; survives a broken connection without losing or repeating a line. */
+function useLog(ws: string, app: string, number: number): View {
+  const [view, setView] = useState<View>({ records: [], end: undefined, trouble: undefined, opened: false });
+  useEffect(() => {
+    const buffer = new LogBuffer();
+    let frame: number | undefined;
+    // Thousands of lines a second make one render a frame.
+    const show = () => {
+      frame ??= requestAnimationFrame(() => {
+        frame = undefined;
+        setView((v) => ({ ...v, records: buffer.snapshot(), opened: true }));
+      });
+    };
+    const stop = readLog(ws, app, number, {
+      after: () => buffer.last,
+      record: (r) => {
+        const taken = buffer.add(r);
+        if (taken === "new") show();
+        return taken !== "gap";
+      },
+      open: () => setView((v) => ({ ...v, opened: true, trouble: undefined })),
+      end: (state) => setView((v) => ({ ...v, records: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
+      trouble: (text) => setView((v) => ({ ...v, trouble: text })),
+    });
+    return () => {
+      stop();
+      if (frame !== undefined) cancelAnimationFrame(frame);
+    };
+  }, [ws, app, number]);
+  return view;
+}
+
+const lineHeight = 20;
+
+export function LogView({ ws, app, number, over }: { ws: string; app: string; number: number; over: boolean }) {
+  const { records, end, trouble, opened } = useLog(ws, app, number);
+  const [query, setQuery] = useSearchParams();
+  const { hash, pathname, search: searchText } = useLocation();
+  const navigate = useNavigate();
+  const text = query.get("q") ?? "";
+  const [wrap, setWrap] = useState(true);
+  const target = lineOf(hash);
+  const [following, setFollowing] = useState(target === undefined);
+  const scroller = useRef<HTMLDivElement>(null);
+  const hits = useMemo(() => search(records, text, plain), [records, text]);
+  const [hit, setHit] = useState(0);
+  const virtual = useVirtualizer({
+    count: records.length,
+    getScrollElement: () => scroller.current,
+    estimateSize: () => lineHeight,
+    overscan: 20,
+    initialRect: { width: 800, height: 500 },
+  });
+  const lastRow = records.length - 1;
+
+  // A reader at the end stays there; one who scrolled up is left alone.
+  useEffect(() => {
+    if (following && lastRow >= 0) virtual.scrollToIndex(lastRow, { align: "end" });
+  }, [following, lastRow, virtual]);
+  const first = records[0]?.line ?? 1;
+  const reached = target !== undefined && records.length > 0 && target - first < records.length;
+  useEffect(() => {
+    if (reached && target !== undefined) virtual.scrollToIndex(target - first, { align: "center" });
+  }, [reached, target, first, virtual]);
+  useEffect(() => virtual.measure(), [wrap, virtual]);
+
+  const onScroll = () => {
+    const el = scroller.current;
+    if (el === null) return;
+    const atEnd = el.scrollHeight - el.scrollTop - el.clientHeight < lineHeight * 2;
+    if (atEnd !== following && (atEnd || lastScroll.current > el.scrollTop)) setFollowing(atEnd);
+    lastScroll.current = el.scrollTop;
+  };
+  const lastScroll = useRef(0);
+  const show = useCallback(
+    (n: number) => {
+      const at = hits[n];
+      if (at === undefined) return;
+      setHit(n);
+      setFollowing(false);
+      virtual.scrollToIndex(at, { align: "center" });
+    },
+    [hits, virtual],
+  );
+  const setText = (value: string) => {
+    setHit(0);
+    setQuery(
+      (q) => {
+        if (value === "") q.delete("q");
+        else q.set("q", value);
+        return q;
+      },
+      { replace: true },
+    );
+  };
+  const found = new Set(hits);
+  const download = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log?format=text`;
+  return (
+    <section className="log" aria-label="Log">
+      <div className="log-bar">
+        <input
+          type="search"
+          data-search
+          aria-label="Search the log"
+          placeholder="Search the log  /"
+          value={text}
+          onChange={(e) => setText(e.target.value)}
+          onKeyDown={(e) => {
+            if (e.key !== "Enter" || hits.length === 0) return;
+            e.preventDefault();
+            show((hit + (e.shiftKey ? hits.length - 1 : 1)) % hits.length);
+          }}
+        />
+        <span className="soft num" role="status">
+          {text !== "" && (hits.length === 0 ? "no line" : `${Math.min(hit + 1, hits.length)} of ${hits.length} lines`)}
+        </span>
+        <label className="check">
+          <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
+        </label>
+        {!following && !over && <Button className="small" onClick={() => setFollowing(true)}>Follow</Button>}
+        <a className="button plain small" href={download} download={`${app}-${number}.log`}>
+          Download
+        </a>
+      </div>
+      {trouble !== undefined && (
+        <Banner tone="warn" role="status">
+          {trouble}
+        </Banner>
+      )}
+      {!opened && records.length === 0 ? (
+        <Skeleton rows={8} />
+      ) : records.length === 0 ? (
+        <p className="log-empty soft">{end !== undefined || over ? "The log is empty, or older than Devpilot keeps logs (30 days)." : "Nothing was written yet."}</p>
+      ) : (
+        // A region that scrolls is reached by keyboard.
+        <div className={wrap ? "lines wrap" : "lines"} ref={scroller} onScroll={onScroll} tabIndex={0} role="group" aria-label="Lines of the log">
+          <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
+            {virtual.getVirtualItems().map((row) => {
+              const r = records[row.index];
+              if (r === undefined) return null;
+              const stageBegins = r.stage !== records[row.index - 1]?.stage;
+              const classes = ["line", r.stream === "STDERR" ? "stderr" : "", r.stream === "SYSTEM" ? "system" : "", found.has(row.index) ? "found" : "", r.line === target ? "target" : ""];
+              return (
+                <div key={row.key} data-index={row.index} ref={virtual.measureElement} className={classes.filter((c) => c !== "").join(" ")} style={{ position: "absolute", top: 0, left: 0, transform: `translateY(${row.start}px)` }}>
+                  {stageBegins && r.stage !== undefined && <div className="line-stage">{stageName(r.stage)}</div>}
+                  <div className="line-row">
+                    <a
+                      className="line-number"
+                      href={`#L${r.line}`}
+                      aria-label={`Line ${r.line}`}
+                      onClick={(e) => {
+                        e.preventDefault();
+                        setFollowing(false);
+                        void navigate({ pathname, search: searchText, hash: `#L${r.line}` }, { replace: true, preventScrollReset: true });
+                      }}
+                    >
+                      {r.line}
+                    </a>
+                    <bdi className="line-text">
+                      {r.stream === "STDERR" && <span className="hidden">error output: </span>}
+                      {ansi(r.text).map((s, i) => (s.classes === "" ? s.text : <span key={i} className={s.classes}>{s.text}</span>))}
+                    </bdi>
+                  </div>
+                </div>
+              );
+            })}
+          </div>
+        </div>
+      )}
+      <div className="log-end soft" role="status">
+        {end !== undefined && ended(end) ? `End of the log: ${deploymentLook(end).word.toLowerCase()}.` : end !== undefined ? "The log goes on." : opened ? "Following." : ""}
+      </div>
+    </section>
+  );
+}

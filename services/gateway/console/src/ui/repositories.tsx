@@ -1,0 +1,105 @@
+import { useDeferredValue, useState } from "react";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
+import { api, asApiError, body, type Repository } from "../api/client";
+import { keys, repositoriesQuery } from "../api/queries";
+import { usePlace } from "../lib/workspace";
+import { Button, Failed, Text, Time } from "./basics";
+import { Combobox } from "./combobox";
+
+/** Chooses one of all repositories that the connected account can reach. */
+export function RepositorySelect({ value, onChange, error }: { value: Repository | undefined; onChange: (r: Repository) => void; error?: string | undefined }) {
+  const { ws } = usePlace();
+  const client = useQueryClient();
+  const [query, setQuery] = useState("");
+  const [refreshing, setRefreshing] = useState(false);
+  const [refusal, setRefusal] = useState<unknown>();
+  const asked = useDeferredValue(query.trim());
+  const list = useInfiniteQuery(repositoriesQuery(ws, asked));
+  const items = list.data?.pages.flatMap((p) => p.repositories) ?? [];
+  const first = list.data?.pages[0];
+
+  const refresh = async () => {
+    setRefreshing(true);
+    setRefusal(undefined);
+    try {
+      body(await api.GET("/v1/workspaces/{workspace}/repositories", { params: { path: { workspace: ws }, query: { refresh: true, pageSize: 1 } } }));
+      await client.invalidateQueries({ queryKey: keys.kind(ws, "repositories") });
+    } catch (e) {
+      setRefusal(e);
+    } finally {
+      setRefreshing(false);
+    }
+  };
+  const total = (first?.totalSize ?? 0).toLocaleString("en");
+  return (
+    <>
+      <Combobox<Repository>
+        label="Repository"
+        description={value === undefined ? "Type a part of its name, or paste its Bitbucket address." : undefined}
+        error={error}
+        placeholder="Search all repositories"
+        value={value}
+        text={(r) => r.fullName}
+        id={(r) => r.id}
+        onChoose={onChange}
+        query={query}
+        onQuery={setQuery}
+        items={items}
+        total={first?.totalSize ?? 0}
+        onNeed={() => {
+          if (list.hasNextPage && !list.isFetchingNextPage) void list.fetchNextPage();
+        }}
+        loading={list.isFetching}
+        empty={
+          list.isError
+            ? asApiError(list.error).message
+            : asked === ""
+              ? "The connected account can reach no repository."
+              : `No repository contains “${asked}”. Paste its full address to look it up live, or refresh the list.`
+        }
+        row={(r) => (
+          <>
+            <span className="option-main">
+              <Text>{r.name}</Text>
+              {r.private && (
+                <span className="tag" title="Private">
+                  <span aria-hidden="true">⚿ </span>private
+                </span>
+              )}
+              {r.permission !== "ADMIN" && <span className="tag">{r.permission === "WRITE" ? "write" : "read"}</span>}
+            </span>
+            <span className="option-sub">
+              <Text>{r.bitbucketWorkspace}</Text>
+              {r.updateTime !== undefined && (
+                <>
+                  {" · updated "}
+                  <Time at={r.updateTime} />
+                </>
+              )}
+            </span>
+          </>
+        )}
+      />
+      {first !== undefined && (
+        <div className="soft list-state">
+          <span>
+            {total} {asked === "" ? "repositories" : "match"}, fetched <Time at={first.fetchTime} />
+            {first.stale && ", a newer list is being fetched"}
+          </span>
+          {" · "}
+          <Button look="quiet" className="small" busy={refreshing} onClick={() => void refresh()}>
+            {refreshing ? "Refreshing…" : "Refresh"}
+          </Button>
+        </div>
+      )}
+      {first?.partialFailures.map((f) => (
+        <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">
+          <span aria-hidden="true">▲</span> {f.bitbucketWorkspace !== "" && <strong>{f.bitbucketWorkspace}: </strong>}
+          <Text>{f.message}</Text>
+        </p>
+      ))}
+      {list.isError && <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />}
+      {refusal !== undefined && <Failed error={refusal} workspace={ws} title="The list is as it was." />}
+    </>
+  );
+}

@@ -1,0 +1,163 @@
+import { Suspense, useEffect, useRef, useState } from "react";
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { NavLink, Outlet, useLocation, useNavigate, useParams } from "react-router";
+import { api } from "../api/client";
+import { follow, useConnected } from "../api/live";
+import { infoQuery, meQuery } from "../api/queries";
+import { adminOnly, PlaceProvider } from "../lib/workspace";
+import { Button, Failed, Skeleton } from "./basics";
+import { NotFound } from "../pages/missing";
+
+/** The frame of every page: navigation, workspace, what is wrong everywhere. */
+export function Shell() {
+  const { ws = "" } = useParams();
+  const me = useQuery(meQuery);
+  const info = useQuery(infoQuery);
+  const client = useQueryClient();
+  const connected = useConnected();
+  const location = useLocation();
+  const navigate = useNavigate();
+  const [menu, setMenu] = useState(false);
+  const main = useRef<HTMLElement>(null);
+  const first = useRef(true);
+  const known = me.data?.workspaces.some((w) => w.id === ws) ?? false;
+
+  useEffect(() => (known ? follow(ws, client) : undefined), [known, ws, client]);
+  useEffect(() => {
+    if (known) localStorage.setItem("devpilot.workspace", ws); // no secret: where to come back to
+  }, [known, ws]);
+  useEffect(() => {
+    setMenu(false);
+    if (first.current) first.current = false;
+    else main.current?.focus();
+  }, [location.pathname]);
+  useShortcuts(ws, navigate);
+
+  if (me.isError) {
+    return (
+      <main className="empty">
+        <Failed error={me.error} retry={() => void me.refetch()} />
+      </main>
+    );
+  }
+  const workspace = me.data?.workspaces.find((w) => w.id === ws);
+  if (me.data !== undefined && workspace === undefined) return <NotFound />;
+  return (
+    <div className="shell">
+      <a className="skip" href="#main">
+        Skip to the page
+      </a>
+      {info.data?.emulator === true && (
+        <div className="emulator" role="note">
+          A Bitbucket emulator stands in for Bitbucket. Nothing here reaches bitbucket.org.{" "}
+          <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
+            Open the emulator
+          </a>
+        </div>
+      )}
+      <header className="top">
+        <Button look="quiet" className="menu-button" aria-expanded={menu} aria-controls="sidebar" onClick={() => setMenu(!menu)}>
+          Menu
+        </Button>
+        <span className="brand" aria-hidden="true">
+          ▲ Devpilot
+        </span>
+      </header>
+      <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main">
+        <label className="hidden" htmlFor="workspace">
+          Workspace
+        </label>
+        <select id="workspace" value={ws} onChange={(e) => void navigate(`/w/${e.target.value}/apps`)}>
+          {(me.data?.workspaces ?? []).map((w) => (
+            <option key={w.id} value={w.id}>
+              {w.displayName}
+            </option>
+          ))}
+        </select>
+        <NavLink to={`/w/${ws}/apps`} title="g then a">
+          Apps
+        </NavLink>
+        <NavLink to={`/w/${ws}/activity`} title="g then y">
+          Activity
+        </NavLink>
+        <div className="nav-group" id="nav-settings">
+          Settings
+        </div>
+        <NavLink to={`/w/${ws}/settings/integrations`} title="g then i">
+          Integrations
+        </NavLink>
+        <div className="sidebar-end">
+          {me.data !== undefined && (
+            <>
+              <span className="soft">
+                {me.data.label}
+                {workspace !== undefined && `, ${(workspace.role ?? "").toLowerCase()}`}
+              </span>
+              <Button
+                look="quiet"
+                onClick={() => {
+                  void api.DELETE("/v1/session", {}).then(
+                    () => window.location.assign("/sign-in"),
+                    () => window.location.assign("/sign-in"),
+                  );
+                }}
+              >
+                Sign out
+              </Button>
+            </>
+          )}
+        </div>
+      </nav>
+      <main id="main" ref={main} tabIndex={-1}>
+        {!connected && (
+          <p className="offline" role="status">
+            Live updates are interrupted; Devpilot is being asked again. What you see may be old.
+          </p>
+        )}
+        {me.data === undefined || workspace === undefined ? (
+          <Skeleton rows={6} />
+        ) : (
+          <PlaceProvider value={{ ws, workspace, me: me.data, info: info.data, adminOnly: adminOnly(workspace) }}>
+            <Suspense fallback={<Skeleton rows={6} />}>
+              <Outlet />
+            </Suspense>
+          </PlaceProvider>
+        )}
+      </main>
+    </div>
+  );
+}
+
+/** `/` search, `g a` apps, `g i` integrations, `g y` activity, `n` new app. Not while typing. */
+function useShortcuts(ws: string, navigate: (to: string) => unknown): void {
+  const navigateRef = useRef(navigate);
+  navigateRef.current = navigate;
+  useEffect(() => {
+    let leader = 0;
+    const onKey = (e: KeyboardEvent) => {
+      const target = e.target as HTMLElement;
+      if (e.ctrlKey || e.metaKey || e.altKey || target.closest("input, textarea, select, [contenteditable], [role=dialog], [role=alertdialog]") !== null) return;
+      const afterG = Date.now() - leader < 1500;
+      leader = 0;
+      const go = (path: string) => {
+        e.preventDefault();
+        void navigateRef.current(`/w/${ws}/${path}`);
+      };
+      if (afterG && e.key === "a") go("apps");
+      else if (afterG && e.key === "i") go("settings/integrations");
+      else if (afterG && e.key === "y") go("activity");
+      else if (e.key === "g") leader = Date.now();
+      else if (e.key === "n") go("apps/new");
+      else if (e.key === "/") {
+        const search = document.querySelector<HTMLInputElement>("main [data-search], main [role=combobox]");
+        if (search !== null) {
+          e.preventDefault();
+          search.focus();
+          search.select();
+        }
+      }
+    };
+    document.addEventListener("keydown", onKey);
+    return () => document.removeEventListener("keydown", onKey);
+  }, [ws]);
+}
