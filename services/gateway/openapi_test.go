@@ -196,7 +196,8 @@ func TestOpenAPI_answersConform(t *testing.T) {
 				}
 			}
 			a := c.send(r.Method, path, body)
-			if a.status != http.StatusOK && !strings.HasSuffix(r.RPC, "/DeleteApiKey") && !(strings.HasSuffix(r.RPC, "/CreateWorkspace") && !full) {
+			noSuchKey, madeBefore := strings.HasSuffix(r.RPC, "/DeleteApiKey"), strings.HasSuffix(r.RPC, "/CreateWorkspace") && !full
+			if a.status != http.StatusOK && !noSuchKey && !madeBefore {
 				t.Errorf("%s: %d %s", a.what, a.status, a.body)
 			}
 			conform(t, v, a, body)

@@ -46,7 +46,7 @@ func TestRecovery_answersAPanicAsAProblem(t *testing.T) {
 	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
 		t.Fatal(err)
 	}
-	if resp.StatusCode != 500 || p.Reason != "INTERNAL" || p.Details["errorId"] == "" {
+	if resp.StatusCode != http.StatusInternalServerError || p.Reason != "INTERNAL" || p.Details["errorId"] == "" {
 		t.Errorf("%d %+v", resp.StatusCode, p)
 	}
 	testkit.Eventually(t, 5*time.Second, func() error { // the line is written after the answer

@@ -137,7 +137,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		start := time.Now()
 		err := h.follow(ctx)
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // asked to end
 		}
 		if time.Since(start) > 10*time.Second {
 			wait = 100 * time.Millisecond

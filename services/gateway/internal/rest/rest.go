@@ -139,7 +139,7 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		if route.Stream {
-			next(w, clean(r, ctx, nil), params)
+			next(w, clean(ctx, r, nil), params)
 			return
 		}
 		ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
@@ -150,11 +150,11 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		if r.Method != http.MethodGet {
-			next(w, clean(r, ctx, body), params)
+			next(w, clean(ctx, r, body), params)
 			return
 		}
 		h := &held{ResponseWriter: w}
-		next(h, clean(r, ctx, nil), params)
+		next(h, clean(ctx, r, nil), params)
 		h.send(r, route.List)
 	}
 }
@@ -202,7 +202,7 @@ func (a *API) check(w http.ResponseWriter, r *http.Request, route routes.Route, 
 
 // clean is the request as grpc-gateway gets it: without the headers that it would turn into gRPC
 // metadata or obey, credentials first of all.
-func clean(r *http.Request, ctx context.Context, body []byte) *http.Request {
+func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 	c := r.WithContext(ctx)
 	c.Header = http.Header{"Content-Type": {"application/json"}}
 	for _, keep := range []string{"Accept", "Last-Event-Id"} {

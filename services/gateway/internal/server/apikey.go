@@ -23,7 +23,7 @@ func keyProto(k *gatewaystorev1.ApiKey) *gatewayv1.ApiKey {
 }
 
 // ListApiKeys implements the RPC.
-func (s *Server) ListApiKeys(ctx context.Context, req *gatewayv1.ListApiKeysRequest) (*gatewayv1.ListApiKeysResponse, error) {
+func (s *Server) ListApiKeys(ctx context.Context, req *gatewayv1.ListApiKeysRequest) (*gatewayv1.ListApiKeysResponse, error) { //nolint:revive // named by the proto
 	size, err := pageSize(req.GetPageSize())
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (s *Server) ListApiKeys(ctx context.Context, req *gatewayv1.ListApiKeysRequ
 }
 
 // CreateApiKey implements the RPC.
-func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRequest) (*gatewayv1.CreateApiKeyResponse, error) {
+func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRequest) (*gatewayv1.CreateApiKeyResponse, error) { //nolint:revive // named by the proto
 	id, err := user(ctx)
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 }
 
 // DeleteApiKey implements the RPC.
-func (s *Server) DeleteApiKey(ctx context.Context, req *gatewayv1.DeleteApiKeyRequest) (*gatewayv1.DeleteApiKeyResponse, error) {
+func (s *Server) DeleteApiKey(ctx context.Context, req *gatewayv1.DeleteApiKeyRequest) (*gatewayv1.DeleteApiKeyResponse, error) { //nolint:revive // named by the proto
 	if err := s.cfg.Tenants.DeleteKey(ctx, req.GetWorkspace(), req.GetApiKey()); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func (s *Server) DisconnectIntegration(ctx context.Context, req *gatewayv1.Disco
 			Reason:  string(apierr.ReasonOf(err)),
 			Message: "Bitbucket is disconnected and its tokens are deleted. Which webhooks are left on Bitbucket could not be read now; they will be listed under Webhooks in a moment.",
 		}
-		return resp, nil //nolint:nilerr // told in the answer
+		return resp, nil
 	}
 	resp.WebhooksLeft = left.GetWebhooks()
 	return resp, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -83,7 +84,7 @@ func takesETag(route routes.Route) bool {
 		return true
 	}
 	body := route.Input.Fields().ByName("app")
-	return route.Method == "PATCH" && body != nil && body.Message() != nil && body.Message().Fields().ByName("etag") != nil
+	return route.Method == http.MethodPatch && body != nil && body.Message() != nil && body.Message().Fields().ByName("etag") != nil
 }
 
 var (
