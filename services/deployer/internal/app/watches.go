@@ -17,7 +17,7 @@ import (
 const WatchesKind due.Kind = "watches"
 
 // handOverGrace is how long the request that changed the watches has for handing them over itself.
-const handOverGrace = 15 * time.Second
+const handOverGrace = 10 * time.Second
 
 func (s *Service) touchWatches(ctx context.Context, workspace, repository string) error {
 	_, err := s.cfg.Due.Touch(ctx, WatchesKind, workspace, repository, s.now().Add(handOverGrace))

@@ -229,7 +229,10 @@ func (r *Reconciler) turn(ctx context.Context, workspace, repository string, wat
 	} else {
 		rev, err = r.cfg.States.CompareAndSet(ctx, key, state, rev)
 	}
-	if err != nil { // another deployer has the turn
+	if err != nil {
+		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) { // else another deployer has the turn
+			r.cfg.Logger.WarnContext(ctx, "no turn taken", logs.Err(err))
+		}
 		return now.Add(time.Second)
 	}
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
@@ -237,7 +240,7 @@ func (r *Reconciler) turn(ctx context.Context, workspace, repository string, wat
 	if err != nil && ctx.Err() == nil {
 		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
 	}
-	if !next.IsZero() {
+	if !next.IsZero() && (next.Before(state.GetNextTime().AsTime()) || state.GetFailures() > 0) {
 		state.NextTime = timestamppb.New(next)
 	}
 	if _, err := r.cfg.States.CompareAndSet(ctx, key, state, rev); err != nil {
