@@ -145,13 +145,17 @@ func (r *Reconciler) interval(repositories int) time.Duration {
 func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.WaitGroup) time.Duration {
 	all := r.mirror.All()
 	watched := 0
+	for _, idx := range all {
+		if anyWatch(idx) {
+			watched++
+		}
+	}
 	now := r.cfg.Now()
 	pause := max(r.cfg.Interval/2, 10*time.Millisecond)
 	for key, idx := range all {
 		if !anyWatch(idx) {
 			continue
 		}
-		watched++
 		r.mu.Lock()
 		at, known := r.next[key]
 		if !known { // spread the first round
