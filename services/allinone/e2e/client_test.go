@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
@@ -13,7 +14,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // object is a JSON object as a caller without generated types sees it.
@@ -43,7 +43,7 @@ func newBrowser(t *testing.T, base string) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api{t: t, base: base, http: &http.Client{Jar: jar, Timeout: 30 * time.Second}}
+	return &api{t: t, base: base, http: &http.Client{Jar: jar, Timeout: patience}}
 }
 
 // with is the same caller in another test.
@@ -73,7 +73,7 @@ func (a *api) try(method, path string, body, out any) (*problem, error) {
 		}
 		r = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, r)
 	if err != nil {
@@ -145,48 +145,71 @@ func (a *api) signIn(token string) *api {
 	return a
 }
 
-var formAction = regexp.MustCompile(`<form[^>]*action="([^"]+)"`)
-var formInput = regexp.MustCompile(`<input[^>]*type="hidden"[^>]*>`)
-var attribute = regexp.MustCompile(`(name|value)="([^"]*)"`)
+var (
+	formAction = regexp.MustCompile(`<form[^>]*action="([^"]*)"`)
+	formButton = regexp.MustCompile(`<button[^>]*name="account" value="([^"]+)"`)
+)
 
 // connect connects a workspace through the consent page, as a person would, pressing the button
 // named by decision ("grant" or "cancel"), and answers the URL where the browser ended.
 func (a *api) connect(workspace, decision string) *url.URL {
 	a.t.Helper()
-	begun := a.must(http.MethodPost, "/v1/workspaces/"+workspace+"/integrations/bitbucket:connect", object{"returnPath": "/v1/info"})
-	page, at := a.open(begun["authorizeUrl"].(string))
-	for range 3 { // an account page may come before the consent page
-		if !strings.Contains(page, "<form") {
-			break
-		}
-		form := url.Values{}
-		for _, input := range formInput.FindAllString(page, -1) {
-			var name, value string
-			for _, m := range attribute.FindAllStringSubmatch(input, -1) {
-				if m[1] == "name" {
-					name = m[2]
-				} else {
-					value = m[2]
-				}
-			}
-			form.Set(name, unescape(value))
-		}
-		form.Set("decision", decision)
-		action := at
-		if m := formAction.FindStringSubmatch(page); m != nil {
-			ref, err := at.Parse(unescape(m[1]))
-			if err != nil {
-				a.t.Fatal(err)
-			}
-			action = ref
-		}
-		page, at = a.post(action, form)
-	}
+	_, at := a.decide(a.begin(workspace), decision)
 	return at
 }
 
-func unescape(s string) string {
-	return strings.NewReplacer("&amp;", "&", "&#34;", `"`, "&quot;", `"`, "&#39;", "'", "&#43;", "+", "&lt;", "<", "&gt;", ">").Replace(s)
+// begin begins a connect and returns the page to open.
+func (a *api) begin(workspace string) string {
+	a.t.Helper()
+	begun := a.must(http.MethodPost, "/v1/workspaces/"+workspace+"/integrations/bitbucket:connect", object{"returnPath": "/v1/info"})
+	address, _ := begun["authorizeUrl"].(string)
+	return address
+}
+
+// decide opens the page and presses buttons until Bitbucket has its decision.
+func (a *api) decide(address, decision string) (string, *url.URL) {
+	a.t.Helper()
+	page, at := a.open(address)
+	for range 3 { // the page that asks which account comes before the one that asks for consent
+		m := formAction.FindStringSubmatch(page)
+		if strings.HasPrefix(at.String(), a.base) || page == "" { // back with us, or told not to go there
+			break
+		}
+		if m == nil {
+			a.t.Fatalf("Bitbucket shows no form but %s", page)
+		}
+		action, err := at.Parse(html.UnescapeString(m[1]))
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		form := url.Values{"action": {decision}}
+		if strings.Contains(page, `value="`+jane+`"`) && formButton.MatchString(page) {
+			form = url.Values{"account": {jane}}
+		}
+		page, at = a.post(action, form)
+	}
+	return page, at
+}
+
+// callback grants access and returns the address that Bitbucket sends the browser back to, without
+// following it.
+func (a *api) callback(start string) *url.URL {
+	a.t.Helper()
+	b, client := *a, *a.http
+	var callback *url.URL
+	client.CheckRedirect = func(req *http.Request, _ []*http.Request) error {
+		if strings.HasSuffix(req.URL.Path, "/oauth/bitbucket/callback") {
+			callback = req.URL
+			return http.ErrUseLastResponse
+		}
+		return nil
+	}
+	b.http = &client
+	b.decide(start, "grant")
+	if callback == nil {
+		a.t.Fatal("Bitbucket did not send the browser back")
+	}
+	return callback
 }
 
 func (a *api) open(address string) (string, *url.URL) {
@@ -225,7 +248,7 @@ func (a *api) page(req *http.Request) (string, *url.URL) {
 // log reads a deployment's whole log as records, following it to its end.
 func (a *api) log(workspace, app string, number int) (records []object, end object) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
 		fmt.Sprintf("%s/v1/workspaces/%s/apps/%s/deployments/%d/log?follow=true", a.base, workspace, app, number), nil)

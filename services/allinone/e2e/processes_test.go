@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+// programs are built once per test run.
+var programs = sync.OnceValues(func() (dir string, err error) {
+	dir, err = os.MkdirTemp("", "devpilot-e2e-")
+	if err != nil {
+		return "", err
+	}
+	const prefix = "devpilot.io/bitbucket/services/"
+	args := []string{"build", "-o", dir + "/", prefix + "allinone/cmd/devpilot", prefix + "allinone/cmd/bitbucket-emulator"}
+	for _, name := range testkit.Services {
+		args = append(args, prefix+name+"/cmd/"+name)
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
+	if err != nil {
+		return dir, fmt.Errorf("build the programs: %w\n%s", err, out)
+	}
+	return dir, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if dir, err := programs(); code == 0 || err == nil {
+		_ = os.RemoveAll(dir) // nobody is left to tell
+	}
+	os.Exit(code)
+}
+
+func program(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
+// replica is one process of a service.
+type replica struct {
+	*testkit.Process
+	ops string
+}
+
+// processes is the product as two processes of each service, with real engines.
+type processes struct {
+	t        *testing.T
+	bucket   *site
+	front    *front
+	admin    string
+	dir      string // data directory of the server "default"
+	caches   string
+	secrets  string // files with secrets
+	nats     *testkit.RealNATSServer
+	redis    *testkit.RealRedisServer
+	log      recorder
+	replicas map[string][]*replica
+}
+
+// pair is how many processes there are of each service.
+const pair = 2
+
+func startProcesses(t *testing.T) stack {
+	t.Helper()
+	root := testkit.FastDir(t)
+	s := &processes{
+		t: t, bucket: openSite(t), admin: "dpa_" + rand.Text() + rand.Text(), dir: filepath.Join(root, "data"), caches: filepath.Join(root, "caches"),
+		secrets: filepath.Join(root, "secrets"), replicas: map[string][]*replica{},
+	}
+	s.front = openFront(t)
+	s.startEmulator(t, filepath.Join(root, "emulator"))
+	s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
+	env := s.environment(t)
+	addresses := map[string][]string{}
+	for _, name := range []string{"auth", "repo", "webhook", "deployer"} {
+		for range pair {
+			addresses[name] = append(addresses[name], loopback(t))
+		}
+		env = append(env, "DEVPILOT_"+strings.ToUpper(name)+"_ADDR="+strings.Join(addresses[name], ","))
+	}
+	for _, name := range testkit.Services {
+		for i := range pair {
+			s.startReplica(t, name, i, env, addresses[name])
+		}
+	}
+	for _, list := range s.replicas {
+		for _, r := range list {
+			awaitReady(t, r.ops)
+		}
+	}
+	return s
+}
+
+func loopback(t *testing.T) string {
+	t.Helper()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(testkit.FreePort(t)))
+}
+
+// startEmulator starts the emulator as a process of its own.
+func (s *processes) startEmulator(t *testing.T, dir string) {
+	t.Helper()
+	path, address := program(t, "bitbucket-emulator"), loopback(t)
+	log := &recorder{}
+	testkit.StartProcess(t, "emulator", log, func() *exec.Cmd {
+		cmd := exec.Command(path, "--listen", address, "--site-url", s.bucket.address, "--data-dir", dir, "--callback-url", s.url()+"/oauth/bitbucket/callback")
+		cmd.Env = append(cleanEnviron(), "DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET="+consumer.Secret)
+		return cmd
+	})
+	s.bucket.at(address)
+	testkit.Eventually(t, patience, func() error {
+		_, err := s.bucket.State(t.Context())
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, log.String())
+		}
+		return nil
+	})
+}
+
+// cleanEnviron is the environment without settings of the product.
+func cleanEnviron() []string {
+	var env []string
+	for _, pair := range os.Environ() {
+		if !strings.HasPrefix(pair, "DEVPILOT_") {
+			env = append(env, pair)
+		}
+	}
+	return env
+}
+
+// environment is what all services are given. Secrets come from files.
+func (s *processes) environment(t *testing.T) []string {
+	t.Helper()
+	if err := os.MkdirAll(s.secrets, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, content string) string {
+		path := filepath.Join(s.secrets, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	keyset, keys := filepath.Join(s.secrets, "encryption.json"), filepath.Join(s.secrets, "identity.json")
+	if _, err := seal.CreateKeysetFile(keyset); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := identity.CreateKeysFile(keys, testkit.Services...); err != nil {
+		t.Fatal(err)
+	}
+	return append(cleanEnviron(),
+		"DEVPILOT_PUBLIC_URL="+s.url(), "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_LOG_FORMAT=json", "DEVPILOT_DRAIN_DELAY=0s",
+		"DEVPILOT_NATS_URL="+s.nats.URL(), "DEVPILOT_REDIS_URL="+s.redis.URL(),
+		"DEVPILOT_ENCRYPTION_KEYSET_FILE="+keyset, "DEVPILOT_IDENTITY_KEY_FILE="+keys,
+		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+file("client.secret", consumer.Secret),
+		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
+		"DEVPILOT_BITBUCKET_SITE_URL="+s.bucket.address, "DEVPILOT_BITBUCKET_API_URL="+s.bucket.address+"/2.0",
+		"DEVPILOT_DATA_DIR="+s.dir, "DEVPILOT_WORKERS=2",
+		"DEVPILOT_RECONCILE_INTERVAL="+reconcileInterval.String(), "DEVPILOT_RECONCILE_GRACE="+reconcileGrace.String(),
+	)
+}
+
+// startReplica starts one process of a service.
+func (s *processes) startReplica(t *testing.T, name string, i int, env, grpc []string) {
+	t.Helper()
+	path, ops := program(t, name), loopback(t)
+	env = append(env[:len(env):len(env)], "DEVPILOT_OPS_LISTEN="+ops, "DEVPILOT_CACHE_DIR="+filepath.Join(s.caches, name+strconv.Itoa(i)))
+	if grpc != nil {
+		env = append(env, "DEVPILOT_GRPC_LISTEN="+grpc[i])
+	}
+	if name == "gateway" || name == "webhook" {
+		listen := loopback(t)
+		env = append(env, "DEVPILOT_LISTEN="+listen)
+		s.front.add(name, listen)
+	}
+	p := testkit.StartProcess(t, name, &s.log, func() *exec.Cmd {
+		cmd := exec.Command(path)
+		cmd.Env = env
+		return cmd
+	})
+	s.replicas[name] = append(s.replicas[name], &replica{Process: p, ops: "http://" + ops})
+}
+
+func (s *processes) url() string        { return s.front.address }
+func (s *processes) adminToken() string { return s.admin }
+func (s *processes) site() *site        { return s.bucket }
+func (s *processes) releases() string   { return s.dir }
+func (s *processes) redisURL() string   { return s.redis.URL() }
+func (s *processes) output() string     { return s.log.String() }
+func (s *processes) kept() []string     { return nil }
+func (s *processes) stopRedis()         { s.redis.Kill() }
+func (s *processes) startRedis()        { s.redis.Restart() }
+func (s *processes) stopNATS()          { s.nats.Kill() }
+func (s *processes) startNATS()         { s.nats.Restart() }
+
+func (s *processes) places() []string { return []string{s.dir, s.caches, s.nats.StoreDir()} }
+
+func (s *processes) pids() []int {
+	var list []int
+	for _, replicas := range s.replicas {
+		for _, r := range replicas {
+			list = append(list, r.Pid())
+		}
+	}
+	return list
+}
+
+func (s *processes) js(t *testing.T) jetstream.JetStream {
+	t.Helper()
+	_, js := s.nats.Connect()
+	return js
+}
+
+// front is a balancer as any installation has one: gateways in turn, deliveries to the webhook
+// services, and the next replica when one takes no connections.
+type front struct {
+	address string
+
+	mu       sync.Mutex
+	targets  map[string][]string
+	next     atomic.Uint64
+	upstream *http.Transport
+}
+
+func openFront(t *testing.T) *front {
+	t.Helper()
+	// A connection of its own for each request: none is found dead when it is used again.
+	f := &front{targets: map[string][]string{}, upstream: &http.Transport{DisableKeepAlives: true}}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", "replica", r.In.Host
+		},
+		Transport:     f,
+		FlushInterval: -1,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, "no replica answered: "+err.Error(), http.StatusBadGateway)
+		},
+	}
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	f.address = server.URL
+	return f
+}
+
+func (f *front) add(service, target string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.targets[service] = append(f.targets[service], target)
+}
+
+// maxKept is the largest body that can be sent to a second replica.
+const maxKept = 4 << 20
+
+// RoundTrip implements http.RoundTripper.
+func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
+	service := "gateway"
+	if strings.HasPrefix(r.URL.Path, "/webhooks/bitbucket/") {
+		service = "webhook"
+	}
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(r.Body, maxKept)); err != nil {
+			return nil, err
+		}
+	}
+	f.mu.Lock()
+	targets := f.targets[service]
+	f.mu.Unlock()
+	first, err := f.next.Add(1), errors.New("there is no replica of "+service)
+	for i := range targets {
+		attempt := r.Clone(r.Context())
+		attempt.URL.Host = targets[(first+uint64(i))%uint64(len(targets))]
+		attempt.Body, attempt.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		if len(body) == 0 {
+			attempt.Body = http.NoBody
+		}
+		var answer *http.Response
+		if answer, err = f.upstream.RoundTrip(attempt); !errors.Is(err, syscall.ECONNREFUSED) {
+			return answer, err
+		}
+	}
+	return nil, err
+}
