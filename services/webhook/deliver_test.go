@@ -109,7 +109,7 @@ func TestDelivery_thatNeedsNothingIsAnswered200AndShown(t *testing.T) {
 	}{
 		{"diagnostics:ping", `{"test":true}`, 200, "works", "EVENT_NOT_USED", 0},
 		{"repo:fork", `{"actor":{}}`, 200, "repo:fork", "EVENT_NOT_USED", 0},
-		{"repo:push", tag, 200, "Only tags", "TAGS_ONLY", 1},
+		{"repo:push", tag, 200, "Only tags", "", 1},
 		{"repo:push", other, 200, "This webhook is for acme/web", "OTHER_REPOSITORY", 0},
 		{"repo:push", `{"push":{"changes":[]},"repository":{"uuid":"{` + web + `}"}}`, 202, "looks at the repository", "", 1},
 	} {

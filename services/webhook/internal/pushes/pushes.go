@@ -8,7 +8,6 @@ package pushes
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -153,12 +152,6 @@ func firstLine(message string) string {
 		return string(r[:maxLine-1]) + "…"
 	}
 	return line
-}
-
-// OnlyTags reports whether a push changed tags and nothing else.
-func OnlyTags(p hook.Push) bool {
-	return len(p.Changes) > 0 && p.Unreadable == 0 &&
-		!slices.ContainsFunc(p.Changes, func(c hook.Change) bool { return c.Ref().Kind != hook.Tag })
 }
 
 // traceContext is how the inbox keeps the trace.

@@ -21,7 +21,6 @@ import (
 // Reasons of outcomes that are decided here; the deployer decides the others.
 const (
 	ReasonEventNotUsed    = "EVENT_NOT_USED"
-	ReasonTagsOnly        = "TAGS_ONLY"
 	ReasonOtherRepository = "OTHER_REPOSITORY"
 	ReasonNotWatched      = "NOT_WATCHED"
 	ReasonBodyUnreadable  = "BODY_UNREADABLE"
@@ -76,7 +75,8 @@ func (r *Router) delivery(rec *storev1.WebhookRecord, it *item) *webhookv1.Deliv
 	return out
 }
 
-// outcome is what can be said without the deployer; nil where its rules decide.
+// outcome is what can be said of a delivery without push events; nil where the deployer's rules
+// decide, about tags too.
 func (r *Router) outcome(rec *storev1.WebhookRecord, it *item) *webhookv1.DeliveryOutcome {
 	ignored := func(reason, message string) *webhookv1.DeliveryOutcome {
 		return &webhookv1.DeliveryOutcome{Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message}
@@ -95,8 +95,6 @@ func (r *Router) outcome(rec *storev1.WebhookRecord, it *item) *webhookv1.Delive
 			return ignored(string(apierr.ReasonNotConnected), "Bitbucket is disconnected in Devpilot. Connect it again under Integrations.")
 		}
 		return ignored(ReasonNotWatched, "No app deploys this repository on push.")
-	case pushes.OnlyTags(it.push):
-		return ignored(ReasonTagsOnly, "Only tags changed; Devpilot deploys branches.")
 	}
 	return nil
 }
