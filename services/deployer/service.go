@@ -158,7 +158,7 @@ func (s *Service) openStore(ctx context.Context) (*store.Store, error) {
 			return st, nil
 		}
 		if ctx.Err() != nil {
-			return nil, nil
+			return nil, nil //nolint:nilerr // a stop is no failure
 		}
 		s.deps.Logger.WarnContext(ctx, "stores not open yet", logs.Err(err))
 		t := time.NewTimer(pause)

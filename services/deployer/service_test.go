@@ -56,6 +56,7 @@ type bench struct {
 
 func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	t.Helper()
+	t.Parallel()
 	b := &bench{t: t, nats: testkit.NATS(t), git: gittest.New(t, plantedToken), keys: testkit.Keys(t), logs: testkit.Logger(t)}
 	b.repo = b.git.Repo("acme/web")
 	b.world = &world{

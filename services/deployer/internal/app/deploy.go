@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
@@ -99,9 +98,5 @@ func (s *Service) connected(ctx context.Context, workspace string) error {
 	if p == nil {
 		return nil
 	}
-	switch r := apierr.Reason(p.GetReason()); r {
-	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired:
-		return apierr.New(r, p.GetMessage())
-	}
-	return fmt.Errorf("app: unknown pause %q", p.GetReason())
+	return apierr.New(apierr.Reason(p.GetReason()), p.GetMessage())
 }

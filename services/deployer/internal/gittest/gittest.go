@@ -34,7 +34,7 @@ type Server struct {
 func New(t testing.TB, tokens ...string) *Server {
 	t.Helper()
 	s := &Server{root: t.TempDir(), t: t, tokens: tokens}
-	path, err := exec.Command("git", "--exec-path").Output()
+	path, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
 	if err != nil {
 		t.Fatalf("find git: %v", err)
 	}
@@ -140,7 +140,7 @@ func E(mode, name, content string) Entry { return Entry{Mode: mode, Name: name, 
 
 func (r *Repo) run(stdin string, args ...string) string {
 	r.t.Helper()
-	cmd := exec.Command("git", args...)
+	cmd := exec.CommandContext(r.t.Context(), "git", args...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_AUTHOR_NAME=Jane Developer", "GIT_AUTHOR_EMAIL=jane@example.test", "GIT_COMMITTER_NAME=Jane Developer", "GIT_COMMITTER_EMAIL=jane@example.test")
 	cmd.Stdin = strings.NewReader(stdin)

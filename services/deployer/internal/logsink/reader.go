@@ -2,13 +2,13 @@ package logsink
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -127,11 +127,11 @@ func linesAfter(b *storev1.LogBatch, generation int64, after int32) []*deployerv
 func (s *Sink) messages(ctx context.Context, subject string) (<-chan message, error) {
 	cons, err := s.Logs.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverAllPolicy})
 	if err != nil {
-		return nil, fmt.Errorf("logsink: read: %w", err)
+		return nil, fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
 	}
 	it, err := cons.Messages(jetstream.PullHeartbeat(5 * time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("logsink: read: %w", err)
+		return nil, fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
 	}
 	context.AfterFunc(ctx, it.Stop)
 	out := make(chan message)
@@ -141,10 +141,10 @@ func (s *Sink) messages(ctx context.Context, subject string) (<-chan message, er
 			var x message
 			switch {
 			case err != nil:
-				if ctx.Err() != nil || errors.Is(err, jetstream.ErrMsgIteratorClosed) && ctx.Err() != nil {
+				if ctx.Err() != nil {
 					return
 				}
-				x.err = fmt.Errorf("logsink: read: %w", err)
+				x.err = fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
 			default:
 				x.batch = &storev1.LogBatch{}
 				md, merr := m.Metadata()

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -280,11 +281,11 @@ func (s *Sink) last(ctx context.Context, subject string) (*storev1.LogBatch, uin
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("logsink: find the end of the log: %w", err)
+		return nil, 0, fmt.Errorf("%w: logsink: find the end of the log: %w", kv.ErrUnavailable, err)
 	}
 	b := &storev1.LogBatch{}
 	if err := proto.Unmarshal(m.Data, b); err != nil {
-		return nil, m.Sequence, nil //nolint:nilerr // a damaged message ends nothing: the log goes on after it
+		return nil, m.Sequence, nil // a damaged message ends nothing: the log goes on after it
 	}
 	return b, m.Sequence, nil
 }

@@ -18,14 +18,11 @@ import (
 const userName = "x-token-auth"
 
 // helper is git's credential helper: a few lines of shell that pass git's question to us over file
-// descriptor 3 and our answer back. It knows no secret, and runs no program that would show one
+// descriptor 3, which is the first of exec.Cmd.ExtraFiles, and our answer back. It knows no secret, and runs no program that would show one
 // among its arguments: read and printf are built into every shell.
 const helper = `!f() { test "$1" = get || exit 0; ` +
 	`while IFS= read -r l && test -n "$l"; do printf '%s\n' "$l"; done >&3; printf '\n' >&3; ` +
 	`while IFS= read -r l <&3 && test -n "$l"; do printf '%s\n' "$l"; done; }; f`
-
-// helperFD is where git's children find the socket: the first of exec.Cmd.ExtraFiles.
-const helperFD = 3
 
 // credential answers one git process's questions for a credential.
 type credential struct {

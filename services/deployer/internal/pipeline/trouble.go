@@ -3,6 +3,7 @@ package pipeline
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,13 +58,11 @@ func diagnose(err error) trouble {
 // temporaryReason tells the reasons that go away without anybody changing the app: Bitbucket, its
 // limits, tokens, our own neighbours.
 func temporaryReason(r apierr.Reason) bool {
-	switch r {
-	case apierr.ReasonBitbucketUnavailable, apierr.ReasonBitbucketRateLimited, apierr.ReasonTokenExpired, apierr.ReasonReconnectRequired,
+	return slices.Contains([]apierr.Reason{
+		apierr.ReasonBitbucketUnavailable, apierr.ReasonBitbucketRateLimited, apierr.ReasonTokenExpired, apierr.ReasonReconnectRequired,
 		apierr.ReasonConsumerRefused, apierr.ReasonNotConnected, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
-		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonRateLimited:
-		return true
-	}
-	return false
+		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonRateLimited,
+	}, r)
 }
 
 // DefaultBackoff is 5 s doubling to 5 min; a minute at least where Bitbucket limits us.

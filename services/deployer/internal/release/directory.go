@@ -91,7 +91,7 @@ func (s *Store) selfTest(ctx context.Context) error {
 	}
 	defer func() { _ = second.Close() }()
 	if err := unix.Flock(int(second.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
-		return fmt.Errorf("a file that is locked could be locked again (%v): file locks do not work there", err)
+		return errors.Join(errors.New("a file that is locked could be locked again: file locks do not work there"), err)
 	}
 	if err := first.Close(); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (s *Store) selfTest(ctx context.Context) error {
 			return err
 		}
 		if got, err := s.root.Readlink(name + "/link"); err != nil || got != target {
-			return fmt.Errorf("a link was to be replaced by one to %q and points to %q (%v)", target, got, err)
+			return errors.Join(fmt.Errorf("a link was to be replaced by one to %q and points to %q", target, got), err)
 		}
 	}
 	return nil
@@ -129,7 +129,7 @@ func (s *Store) identify(ctx context.Context, server string) error {
 	}
 	var id identity
 	if err := json.Unmarshal(b, &id); err != nil || id.ID == "" {
-		return fmt.Errorf("release: %s in %s cannot be read (%v): is this a data directory?", identityFile, s.root.Name(), err)
+		return errors.Join(fmt.Errorf("release: %s in %s cannot be read: is this a data directory?", identityFile, s.root.Name()), err)
 	}
 	if id.Server != server {
 		return fmt.Errorf("release: the data directory %s belongs to server %q, not to %q: choose another --data-dir or --server", s.root.Name(), id.Server, server)

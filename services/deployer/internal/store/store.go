@@ -42,17 +42,28 @@ const RequestLife = 24 * time.Hour
 
 // The buckets' types.
 type (
-	Apps         = kv.Bucket[storev1.App, *storev1.App]
-	Workspaces   = kv.Bucket[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
+	// Apps holds the apps' records.
+	Apps = kv.Bucket[storev1.App, *storev1.App]
+	// Workspaces holds the lists of workspaces' apps.
+	Workspaces = kv.Bucket[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
+	// Repositories holds the lists of who watches a repository.
 	Repositories = kv.Bucket[storev1.RepositoryIndex, *storev1.RepositoryIndex]
-	Connections  = kv.Bucket[storev1.Connection, *storev1.Connection]
-	Requests     = kv.Bucket[storev1.Request, *storev1.Request]
-	Lanes        = kv.Bucket[storev1.Lane, *storev1.Lane]
-	Deployments  = kv.Bucket[storev1.Deployment, *storev1.Deployment]
-	Servers      = kv.Bucket[storev1.Server, *storev1.Server]
-	Workers      = kv.Bucket[storev1.Workers, *storev1.Workers]
-	Dues         = kv.Bucket[storev1.Due, *storev1.Due]
-	Reconciles   = kv.Bucket[storev1.Reconciliation, *storev1.Reconciliation]
+	// Connections holds what is known of integrations.
+	Connections = kv.Bucket[storev1.Connection, *storev1.Connection]
+	// Requests holds request ids.
+	Requests = kv.Bucket[storev1.Request, *storev1.Request]
+	// Lanes holds the lanes.
+	Lanes = kv.Bucket[storev1.Lane, *storev1.Lane]
+	// Deployments holds the deployments' records.
+	Deployments = kv.Bucket[storev1.Deployment, *storev1.Deployment]
+	// Servers holds the servers' identities.
+	Servers = kv.Bucket[storev1.Server, *storev1.Server]
+	// Workers holds the workers' signs of life.
+	Workers = kv.Bucket[storev1.Workers, *storev1.Workers]
+	// Dues holds the due list.
+	Dues = kv.Bucket[storev1.Due, *storev1.Due]
+	// Reconciles holds the state of looking after repositories.
+	Reconciles = kv.Bucket[storev1.Reconciliation, *storev1.Reconciliation]
 )
 
 // Store holds all buckets, and the streams that the deployer reads besides consuming them.
