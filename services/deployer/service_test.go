@@ -461,7 +461,7 @@ func TestDeploy_waitsForBitbucketAndGoesOn(t *testing.T) {
 }
 
 func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
-	b := newBench(t)
+	b := newBench(t, func(c *deployer.Config) { c.ReconcileGrace = 300 * time.Millisecond })
 	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
 	b.create("web", web(true))
 	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_NOT_CONNECTED, "" })

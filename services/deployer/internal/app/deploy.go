@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -55,7 +56,8 @@ func (s *Service) deploy(ctx context.Context, k lane.Key, event string, actor *d
 	})
 }
 
-// Accept has the lane decide on a wish, repeating until it could, and carries the decision out.
+// Accept has the lane decide on a wish and carries the decision out. Once it is decided, it does not
+// fail.
 func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Ask) (int32, error) {
 	for {
 		var d lane.Decision
@@ -74,7 +76,12 @@ func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Ask) (int32, 
 		case err != nil:
 			return 0, err
 		}
-		return d.Number, s.cfg.Keeper.Settle(ctx, k, l)
+		// The decision is stored and the lane watched: what cannot be carried out now is carried
+		// out soon, and the caller is not told to try again.
+		if err := s.cfg.Keeper.Settle(ctx, k, l); err != nil {
+			s.cfg.Logger.WarnContext(ctx, "accepted deployment starts a little later", logs.Err(err))
+		}
+		return d.Number, nil
 	}
 }
 
