@@ -27,7 +27,7 @@ const patience = 90 * time.Second
 // machine.
 const (
 	reconcileInterval = 3 * time.Second
-	reconcileGrace    = 45 * time.Second
+	reconcileGrace    = 20 * time.Second
 )
 
 // oneProcess is the product in this process, with its embedded engines.

@@ -157,11 +157,22 @@ func (o *outside) site() *site        { return o.bucket }
 func (o *outside) adminToken() string { return o.token }
 func (o *outside) output() string     { return o.daemon.log.String() }
 
-// kills is how often TestDevpilot_killedAtAnyMoment kills it.
-const kills = 6
-
+// TestDevpilot_killedAtAnyMoment kills several installations at random moments of a deployment.
+// An unfinished deployment goes on when its wake-up is due again, after half a minute: hence several
+// at once instead of one many times.
 func TestDevpilot_killedAtAnyMoment(t *testing.T) {
 	t.Parallel()
+	for i := range 4 {
+		t.Run(fmt.Sprintf("installation %d", i+1), func(t *testing.T) {
+			t.Parallel()
+			killOne(t, time.Duration(i)*300*time.Millisecond)
+		})
+	}
+}
+
+// killOne kills an installation twice, some time after the given moment of a deployment.
+func killOne(t *testing.T, moment time.Duration) {
+	t.Helper()
 	bucket := openSite(t)
 	bucket.inProcess(t)
 	dir := filepath.Join(testkit.FastDir(t), "data")
@@ -186,33 +197,8 @@ func TestDevpilot_killedAtAnyMoment(t *testing.T) {
 	if _, err := bucket.Inject(t.Context(), emulator.Fault{Route: "git", Path: "/" + repo.name, Delay: 150 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range kills {
-		hash := bucket.commit(t, repo, "main", fmt.Sprintf("running %d", i))
-		moment := time.Duration(rand.Int64N(int64(1200 * time.Millisecond)))
-		<-time.After(moment) // a random moment is the point
-		d.kill()
-		missed := i%2 == 1
-		if missed {
-			hash = bucket.commit(t, repo, "main", fmt.Sprintf("while down %d", i))
-			if err := bucket.WaitIdle(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		began := time.Now()
-		d.start()
-		ready := time.Since(began)
-		if got := n.api.get(n.path("/integrations/bitbucket"))["state"]; got != "CONNECTED" { // and the session is as it was
-			t.Fatalf("after kill %d the integration is %v", i+1, got)
-		}
-		if app := n.api.get(n.path("/apps/web")); app["branch"] != "main" || app["live"] == nil {
-			t.Fatalf("after kill %d the app is %v", i+1, app)
-		}
-		n.live("web", hash)
-		list := n.settled("web")
-		if list[len(list)-1]["number"] != 1.0 {
-			t.Fatalf("after kill %d the history is %s", i+1, brief(list))
-		}
-		t.Logf("killed %v after a push (another while down: %v): ready after %v, live after %v", moment.Round(time.Millisecond), missed, ready.Round(time.Millisecond), time.Since(began).Round(time.Millisecond))
+	for i := range 2 {
+		n.survive(d, repo, moment+rand.N(300*time.Millisecond), i == 1)
 	}
 	lives := 0
 	for _, d := range n.deployments("web") {
@@ -231,6 +217,38 @@ func TestDevpilot_killedAtAnyMoment(t *testing.T) {
 	look.files(dir, []string{allinone.AdminTokenFile(dir), filepath.Join(dir, "keys")})
 	look.in("the log", []byte(d.log.String()))
 	look.nothing()
+}
+
+// survive kills the product some time after a push, pushes once more while it is down if missed is
+// set, and starts it again: everything is as it was, and the last push gets live.
+func (n *tenant) survive(d *daemon, repo repository, moment time.Duration, missed bool) {
+	t, bucket := n.t, n.site()
+	t.Helper()
+	hash := bucket.commit(t, repo, "main", "running")
+	<-time.After(moment) // a random moment is the point
+	d.kill()
+	if missed {
+		hash = bucket.commit(t, repo, "main", "while down")
+		if err := bucket.WaitIdle(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	d.start()
+	ready := time.Since(began)
+	if got := n.api.get(n.path("/integrations/bitbucket"))["state"]; got != "CONNECTED" { // and the session is as it was
+		t.Fatalf("after a kill the integration is %v", got)
+	}
+	if app := n.api.get(n.path("/apps/web")); app["branch"] != "main" || app["live"] == nil {
+		t.Fatalf("after a kill the app is %v", app)
+	}
+	n.live("web", hash)
+	list := n.settled("web")
+	if list[len(list)-1]["number"] != 1.0 {
+		t.Fatalf("after a kill the history is %s", brief(list))
+	}
+	t.Logf("killed %v after a push (another while down: %v): ready after %v, live after %v: %s", moment.Round(time.Millisecond), missed,
+		ready.Round(time.Millisecond), time.Since(began).Round(time.Millisecond), brief(list))
 }
 
 // TestDevpilot_withItsOwnEmulator starts what make run starts, and signs in as a person does.

@@ -123,10 +123,19 @@ func fiftyBranches(t *testing.T, n *tenant, repo repository, webhook string) {
 	before := len(n.settled("web"))
 	var changes []emulator.RefChange
 	for i := range 50 {
-		// Without new commits: Bitbucket sends no payload above 256 KB (bitbucket.md section 7.4).
-		changes = append(changes, emulator.RefChange{Branch: fmt.Sprintf("b-%02d", i), From: "main"})
+		// One commit each: Bitbucket sends no payload above 256 KB (bitbucket.md section 7.4).
+		change := onBranch(fmt.Sprintf("b-%02d", i), "one of fifty")
+		change.Orphan, change.Commits[0].AuthorName, change.Commits[0].AuthorEmail = true, "J", "j@example.test"
+		changes = append(changes, change)
 	}
 	n.site().push(t, repo, changes...)
+	attempts, err := n.site().Deliveries(t.Context(), onlyHook(t, n.site(), repo), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := attempts[len(attempts)-1]; last.Outcome == emulator.OutcomeDropped {
+		t.Fatalf("Bitbucket does not deliver so large a push: %s", last.Error)
+	}
 	n.live("one-of-fifty", n.site().head(t, repo, "b-25"))
 	byRef := outcomesByRef(t, n.delivery(webhook, 6, 50))
 	for i := range 50 {
