@@ -317,3 +317,26 @@ func (f *fakeBitbucket) id(t *testing.T, p *process) string {
 	}
 	return rec.GetId()
 }
+
+func TestLease_ofOnesOwnLostWriteDelaysNothing(t *testing.T) {
+	w := newWorld(t)
+	p := w.start(Timing{Takeover: time.Hour})
+	rec, err := p.create(t.Context(), w.set(false))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The lease was written, and its acknowledgement was lost.
+	_, err = p.cfg.Store.Update(t.Context(), ws, rec.GetId(), func(rec *storev1.WebhookRecord) error {
+		rec.Watches = w.set(false).Watches
+		p.want(rec, false)
+		rec.Epoch++
+		rec.Lease = &storev1.Lease{Holder: p.holder, Epoch: rec.GetEpoch()}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done := p.eventually(t, rec.GetId(), active); done.GetEpoch() != 2 {
+		t.Errorf("epoch %d, want 2", done.GetEpoch())
+	}
+}

@@ -17,6 +17,9 @@ import (
 // slots is how many webhooks this process works on at once; one more for those somebody waits for.
 const slots = 4
 
+// acquireTimeout bounds taking a lease.
+const acquireTimeout = 5 * time.Second
+
 // finishTimeout bounds storing what came of a run; after it others take the lease over.
 const finishTimeout = 20 * time.Second
 
@@ -78,7 +81,9 @@ func (r *Registry) Run(ctx context.Context) error {
 
 // work takes the lease of a webhook that needs work, does it, and stores what came of it.
 func (r *Registry) work(ctx context.Context, t task) {
-	rec, ok, err := r.acquire(ctx, t)
+	// A stop must not cut this short: a lease whose write went through unnoticed would keep the
+	// others waiting.
+	rec, ok, err := r.acquire(context.WithoutCancel(ctx), t)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, kv.ErrNotFound) {
 			r.cfg.Logger.WarnContext(ctx, "webhook not looked at, trying again", slog.String(logs.KeyWebhook, t.id), logs.Err(err))
@@ -100,6 +105,8 @@ func (r *Registry) work(ctx context.Context, t task) {
 
 // acquire takes the lease, if there is something to do and nobody else does it.
 func (r *Registry) acquire(ctx context.Context, t task) (rec *storev1.WebhookRecord, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
+	defer cancel()
 	rec, err = r.cfg.Store.Update(ctx, t.workspace, t.id, func(cur *storev1.WebhookRecord) error {
 		ok = false
 		due, needed := r.dueIn(cur)
@@ -123,9 +130,11 @@ func (r *Registry) acquire(ctx context.Context, t task) (rec *storev1.WebhookRec
 }
 
 // freeIn says when the lease may be taken: now (0), or once it was seen unchanged for long enough.
+// A lease of this very process is left from a write whose answer was lost: one webhook is worked on
+// by one goroutine at a time, and that is the caller.
 func (r *Registry) freeIn(rec *storev1.WebhookRecord) time.Duration {
 	lease := rec.GetLease()
-	if lease == nil {
+	if lease == nil || lease.GetHolder() == r.holder {
 		r.schedule.forget(rec.GetId())
 		return 0
 	}
