@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -62,7 +61,7 @@ func startInProcess(t *testing.T) stack {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- s.product.Run(ctx) }()
-	t.Cleanup(sync.OnceFunc(func() {
+	t.Cleanup(func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -72,7 +71,7 @@ func startInProcess(t *testing.T) stack {
 		case <-time.After(patience):
 			t.Error("the product does not stop")
 		}
-	}))
+	})
 	awaitReady(t, s.product.OpsURL())
 	if err := s.bucket.SetCallbackURL(t.Context(), s.url()+"/oauth/bitbucket/callback"); err != nil {
 		t.Fatal(err)

@@ -177,7 +177,7 @@ func killOne(t *testing.T, moment time.Duration) {
 	bucket.inProcess(t)
 	dir := filepath.Join(testkit.FastDir(t), "data")
 	d, address := startDaemon(t, dir,
-		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET="+consumer.Secret,
+		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_BITBUCKET_SITE_URL="+bucket.address, "DEVPILOT_BITBUCKET_API_URL="+bucket.address+"/2.0",
 		"DEVPILOT_RECONCILE_INTERVAL=1s", "DEVPILOT_RECONCILE_GRACE=2s")
 	if err := bucket.SetCallbackURL(t.Context(), address+"/oauth/bitbucket/callback"); err != nil {

@@ -27,12 +27,16 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
+// built is where the programs are, once a test needed them.
+var built string
+
 // programs are built once per test run.
 var programs = sync.OnceValues(func() (dir string, err error) {
 	dir, err = os.MkdirTemp("", "devpilot-e2e-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	const prefix = "devpilot.io/bitbucket/services/"
 	args := []string{"build", "-o", dir + "/", prefix + "allinone/cmd/devpilot", prefix + "allinone/cmd/bitbucket-emulator"}
 	for _, name := range testkit.Services {
@@ -47,8 +51,8 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := programs(); code == 0 || err == nil {
-		_ = os.RemoveAll(dir) // nobody is left to tell
+	if built != "" {
+		_ = os.RemoveAll(built) // nobody is left to tell
 	}
 	os.Exit(code)
 }
@@ -125,11 +129,12 @@ func loopback(t *testing.T) string {
 // startEmulator starts the emulator as a process of its own.
 func (s *processes) startEmulator(t *testing.T, dir string) {
 	t.Helper()
-	path, address := program(t, "bitbucket-emulator"), loopback(t)
+	path, address, secret := program(t, "bitbucket-emulator"), loopback(t), secretFile(t)
 	log := &recorder{}
 	testkit.StartProcess(t, "emulator", log, func() *exec.Cmd {
-		cmd := exec.Command(path, "--listen", address, "--site-url", s.bucket.address, "--data-dir", dir, "--callback-url", s.url()+"/oauth/bitbucket/callback")
-		cmd.Env = append(cleanEnviron(), "DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET="+consumer.Secret)
+		cmd := exec.Command(path, "--listen", address, "--site-url", s.bucket.address, "--data-dir", dir, "--callback-url", s.url()+"/oauth/bitbucket/callback",
+			"--client-id", consumer.Key, "--client-secret-file", secret)
+		cmd.Env = cleanEnviron()
 		return cmd
 	})
 	s.bucket.at(address)
@@ -140,6 +145,17 @@ func (s *processes) startEmulator(t *testing.T, dir string) {
 		}
 		return nil
 	})
+}
+
+// secretFile holds the consumer's secret: the environment of every process that tests start is
+// searched.
+func secretFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "client.secret")
+	if err := os.WriteFile(path, []byte(consumer.Secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // cleanEnviron is the environment without settings of the product.
@@ -177,7 +193,7 @@ func (s *processes) environment(t *testing.T) []string {
 		"DEVPILOT_PUBLIC_URL="+s.url(), "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_LOG_FORMAT=json", "DEVPILOT_DRAIN_DELAY=0s",
 		"DEVPILOT_NATS_URL="+s.nats.URL(), "DEVPILOT_REDIS_URL="+s.redis.URL(),
 		"DEVPILOT_ENCRYPTION_KEYSET_FILE="+keyset, "DEVPILOT_IDENTITY_KEY_FILE="+keys,
-		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+file("client.secret", consumer.Secret),
+		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
 		"DEVPILOT_BITBUCKET_SITE_URL="+s.bucket.address, "DEVPILOT_BITBUCKET_API_URL="+s.bucket.address+"/2.0",
 		"DEVPILOT_DATA_DIR="+s.dir, "DEVPILOT_WORKERS=2",
