@@ -39,8 +39,35 @@ BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
 needs: ## Install what building and testing need (git, redis-server), saying so
 	@.ci/needs
 
+CONSOLE := services/gateway/console
+CONSOLE_SITE := services/gateway/internal/console/dist/site/index.html
+NODE := $(shell node -e 'process.stdout.write(+process.versions.node.split(".")[0]>=20?"yes":"")' 2>/dev/null)
+
+# The lock decides what is installed; a changed one installs again.
+$(CONSOLE)/node_modules/.stamp: $(CONSOLE)/package-lock.json
+	cd $(CONSOLE) && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.stamp
+
+$(CONSOLE_SITE): $(CONSOLE)/node_modules/.stamp $(CONSOLE)/index.html $(CONSOLE)/vite.config.ts $(shell find $(CONSOLE)/src -type f -not -name schema.d.ts)
+	cd $(CONSOLE) && npm run --silent build
+
+.PHONY: console
+ifeq ($(NODE),yes)
+console: $(CONSOLE_SITE) ## Build the web console (needs Node.js 20 or newer)
+else
+console:
+	@echo "The web console is left out: it needs Node.js 20 or newer with npm, which this machine has not. Everything else works; sign in at /."
+endif
+
+.PHONY: test-console
+test-console: ## Check the console's types, run its unit tests and the browser test
+	@.ci/needs git chromium node npm
+	@$(MAKE) --no-print-directory console
+	cd $(CONSOLE) && npm run --silent typecheck && npm test --silent
+	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
+	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e
+
 .PHONY: build
-build: ## Build all programs into bin/
+build: console ## Build all programs into bin/
 	@.ci/needs git
 	@mkdir -p bin
 	go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator

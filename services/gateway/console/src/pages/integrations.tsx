@@ -66,31 +66,18 @@ function Bitbucket({ integration: i }: { integration: Integration }) {
   );
 }
 
-/** What is wrong with the tokens, and what to do. */
+/** What is wrong with the tokens, and what to do: the sentences are the service's own. */
 function Trouble({ integration: i }: { integration: Integration }) {
   const e = i.lastError;
   if (i.state === "REFRESH_FAILING") {
     return (
       <Banner tone="warn" title="Bitbucket does not renew the token for now." role="status">
-        {e?.sinceTime !== undefined && (
-          <>
-            Since <Time at={e.sinceTime} style="clock" />.{" "}
-          </>
-        )}
-        <Text>{e?.message}</Text>{" "}
-        {i.tokenExpireTime !== undefined && Date.parse(i.tokenExpireTime) > Date.now() ? (
-          <>
-            Deployments go on until <Time at={i.tokenExpireTime} style="clock" />.{" "}
-          </>
-        ) : (
-          "The token has run out: deployments wait, and go on by themselves. "
-        )}
-        {e?.reason === "CONSUMER_REFUSED" ? "The operator must mend the OAuth consumer's settings." : "We keep trying; you need do nothing."}
+        <Text>{e?.message}</Text>
         {e?.retryTime !== undefined && (
-          <>
+          <span className="soft">
             {" "}
             Next attempt <Time at={e.retryTime} />.
-          </>
+          </span>
         )}
       </Banner>
     );
@@ -99,28 +86,16 @@ function Trouble({ integration: i }: { integration: Integration }) {
     const page = httpUrl(i.authorizationsUrl);
     return (
       <Banner tone="bad" title="Bitbucket must be connected again." role="alert" actions={<ConnectButton label="Reconnect" />}>
-        <Text>{e?.message}</Text>{" "}
-        {e?.sinceTime !== undefined && (
+        <Text>{e?.message}</Text>
+        {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
+        {page !== undefined && (
           <>
-            First seen <Time at={e.sinceTime} style="clock" />
-            {e.time !== undefined && e.time !== e.sinceTime && (
-              <>
-                , last <Time at={e.time} style="clock" />
-              </>
-            )}
-            .{" "}
+            {" "}
+            <a href={page} target="_blank" rel="noreferrer">
+              App authorizations on Bitbucket
+            </a>
           </>
         )}
-        {i.missingScopes.length > 0 && <>Missing permission: {i.missingScopes.join(", ")}. </>}
-        This happens when access was revoked in{" "}
-        {page === undefined ? (
-          "Bitbucket > Personal settings > App authorizations"
-        ) : (
-          <a href={page} target="_blank" rel="noreferrer">
-            Bitbucket &gt; Personal settings &gt; App authorizations
-          </a>
-        )}
-        . Your apps and settings stay.
       </Banner>
     );
   }
@@ -179,7 +154,12 @@ function Connected({ integration: i }: { integration: Integration }) {
         .
       </p>
       <Scopes integration={i} />
-      {refresh.isError && <Failed error={refresh.error} title="The token was not refreshed." />}
+      {refresh.isError && i.lastError === undefined && <Failed error={refresh.error} title="The token was not refreshed." />}
+      {refresh.isError && i.lastError !== undefined && (
+        <p role="alert" className="tone-bad">
+          <span aria-hidden="true">✕</span> The token was not refreshed: see above.
+        </p>
+      )}
       {refresh.isSuccess && (
         <p role="status" className="tone-good">
           <span aria-hidden="true">✓</span> Token refreshed.
@@ -208,9 +188,13 @@ function Scopes({ integration: i }: { integration: Integration }) {
           <li key={s}>
             <code>{s}</code>
             <span>{scopeReasons[s] ?? "needed by Devpilot"}</span>
-            <span className={missing ? "tone-bad" : "tone-good"}>
-              <span aria-hidden="true">{missing ? "✕" : "✓"}</span> {missing ? "missing" : "granted"}
-            </span>
+            {i.state === "NOT_CONNECTED" ? (
+              <span className="soft">needed</span>
+            ) : (
+              <span className={missing ? "tone-bad" : "tone-good"}>
+                <span aria-hidden="true">{missing ? "✕" : "✓"}</span> {missing ? "missing" : "granted"}
+              </span>
+            )}
           </li>
         );
       })}

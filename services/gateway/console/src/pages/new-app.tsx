@@ -140,7 +140,7 @@ function Form() {
         <legend>
           <span className="step">2</span> Branch
         </legend>
-        <BranchSelect repository={repository?.id ?? ""} value={branch} onChange={setBranch} error={errors.branch} />
+        <BranchSelect repository={repository?.id ?? ""} value={branch} onChange={setBranch} error={errors.branch} labelled />
       </fieldset>
       <fieldset disabled={repository === undefined || branch === ""}>
         <legend>

@@ -85,7 +85,7 @@ export function Button({ look = "plain", busy = false, forbidden, children, onCl
 }
 
 /** Copies a text and says so, to screen readers too. */
-export function Copy({ text, label = "Copy" }: { text: string; label?: string }) {
+export function Copy({ text, what }: { text: string; what: string }) {
   const [state, setState] = useState<"idle" | "copied" | "failed">("idle");
   useEffect(() => {
     if (state === "idle") return undefined;
@@ -105,7 +105,8 @@ export function Copy({ text, label = "Copy" }: { text: string; label?: string })
           );
         }}
       >
-        {state === "copied" ? "Copied" : label}
+        {state === "copied" ? "Copied" : "Copy"}
+        <span className="hidden"> {what}</span>
       </Button>
       <span role="status" className={state === "failed" ? "soft" : "hidden"}>
         {state === "copied" ? "Copied" : state === "failed" ? "Select the text and copy it" : ""}
@@ -120,7 +121,7 @@ export function Copyable({ label, value }: { label: string; value: string }) {
     <div className="copyable">
       <span className="label">{label}</span>
       <code>{value}</code>
-      <Copy text={value} label={`Copy ${label.toLowerCase()}`} />
+      <Copy text={value} what={label} />
     </div>
   );
 }

@@ -9,7 +9,7 @@ import { Text, Time } from "./basics";
 import { Combobox } from "./combobox";
 
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
-export function BranchSelect({ repository, value, onChange, error, disabled }: { repository: string; value: string; onChange: (branch: string) => void; error?: string | undefined; disabled?: boolean }) {
+export function BranchSelect({ repository, value, onChange, error, disabled, labelled = false }: { repository: string; value: string; onChange: (branch: string) => void; error?: string | undefined; disabled?: boolean; labelled?: boolean }) {
   const { ws } = usePlace();
   const [query, setQuery] = useState("");
   const asked = useDeferredValue(query.trim());
@@ -20,6 +20,7 @@ export function BranchSelect({ repository, value, onChange, error, disabled }: {
   return (
     <Combobox<Branch>
       label="Branch"
+      labelled={labelled}
       description={value === "" ? "The branch to deploy; with auto-deploy on, the one to watch." : undefined}
       error={error ?? trouble}
       placeholder={repository === "" ? "Choose a repository first" : "Choose a branch"}

@@ -3,6 +3,8 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 
 interface Props<T> {
   label: string;
+  /** What stands above tells eyes the label already; readers still get it. */
+  labelled?: boolean;
   description?: ReactNode;
   error?: string | undefined;
   placeholder?: string;
@@ -104,7 +106,9 @@ export function Combobox<T>(p: Props<T>) {
         }
       }}
     >
-      <label htmlFor={`${base}-i`}>{p.label}</label>
+      <label className={p.labelled === true ? "hidden" : undefined} htmlFor={`${base}-i`}>
+        {p.label}
+      </label>
       <div className="combobox-input">
         <input
           id={`${base}-i`}
@@ -132,51 +136,51 @@ export function Combobox<T>(p: Props<T>) {
         <span className="chevron" aria-hidden="true">
           ▾
         </span>
+        <div className="popover" hidden={!open}>
+          <div
+            className="options"
+            ref={scroller}
+            id={`${base}-l`}
+            role="listbox"
+            aria-label={p.label}
+            aria-busy={p.loading}
+            // A press in the list must not take the focus from the field.
+            onMouseDown={(e) => e.preventDefault()}
+          >
+            {open && (
+              <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
+                {rows.map((r) => {
+                  const item = p.items[r.index];
+                  return (
+                    <div
+                      key={r.key}
+                      id={option(r.index)}
+                      role="option"
+                      aria-selected={item !== undefined && p.value !== undefined && p.id(item) === p.id(p.value)}
+                      aria-setsize={count}
+                      aria-posinset={r.index + 1}
+                      className={`option ${r.index === active ? "active" : ""}`}
+                      style={{ position: "absolute", top: 0, left: 0, right: 0, height: rowHeight, transform: `translateY(${r.start}px)` }}
+                      onClick={() => choose(item)}
+                      onMouseMove={() => setActive(r.index)}
+                    >
+                      {item === undefined ? <span className="soft">Loading…</span> : p.row(item)}
+                    </div>
+                  );
+                })}
+              </div>
+            )}
+          </div>
+          {open && count === 0 && (
+            <div className="option-empty" role="status">
+              {p.loading ? "Loading…" : p.empty}
+            </div>
+          )}
+          {p.footer !== undefined && p.footer !== false && <div className="popover-footer">{p.footer}</div>}
+        </div>
       </div>
       <div id={`${base}-d`} className={p.error === undefined ? "soft" : "field-error"}>
         {p.error ?? p.description}
-      </div>
-      <div className="popover" hidden={!open}>
-        <div
-          className="options"
-          ref={scroller}
-          id={`${base}-l`}
-          role="listbox"
-          aria-label={p.label}
-          aria-busy={p.loading}
-          // A press in the list must not take the focus from the field.
-          onMouseDown={(e) => e.preventDefault()}
-        >
-          {open && (
-            <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
-              {rows.map((r) => {
-                const item = p.items[r.index];
-                return (
-                  <div
-                    key={r.key}
-                    id={option(r.index)}
-                    role="option"
-                    aria-selected={item !== undefined && p.value !== undefined && p.id(item) === p.id(p.value)}
-                    aria-setsize={count}
-                    aria-posinset={r.index + 1}
-                    className={`option ${r.index === active ? "active" : ""}`}
-                    style={{ position: "absolute", top: 0, left: 0, right: 0, height: rowHeight, transform: `translateY(${r.start}px)` }}
-                    onClick={() => choose(item)}
-                    onMouseMove={() => setActive(r.index)}
-                  >
-                    {item === undefined ? <span className="soft">Loading…</span> : p.row(item)}
-                  </div>
-                );
-              })}
-            </div>
-          )}
-        </div>
-        {open && count === 0 && (
-          <div className="option-empty" role="status">
-            {p.loading ? "Loading…" : p.empty}
-          </div>
-        )}
-        {p.footer !== undefined && <div className="popover-footer">{p.footer}</div>}
       </div>
     </div>
   );

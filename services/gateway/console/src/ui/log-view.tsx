@@ -46,7 +46,7 @@ function useLog(ws: string, app: string, number: number): View {
   return view;
 }
 
-const lineHeight = 20;
+const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
 
 export function LogView({ ws, app, number, over }: { ws: string; app: string; number: number; over: boolean }) {
   const { records, end, trouble, opened } = useLog(ws, app, number);

@@ -35,6 +35,7 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
     <>
       <Combobox<Repository>
         label="Repository"
+        labelled
         description={value === undefined ? "Type a part of its name, or paste its Bitbucket address." : undefined}
         error={error}
         placeholder="Search all repositories"
@@ -62,8 +63,11 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
             <span className="option-main">
               <Text>{r.name}</Text>
               {r.private && (
-                <span className="tag" title="Private">
-                  <span aria-hidden="true">⚿ </span>private
+                <span className="tag">
+                  <svg className="lock" viewBox="0 0 10 12" aria-hidden="true">
+                    <path d="M2 5V3.5a3 3 0 0 1 6 0V5h.5a.5.5 0 0 1 .5.5v6a.5.5 0 0 1-.5.5h-7a.5.5 0 0 1-.5-.5v-6A.5.5 0 0 1 1.500 5zm1.500 0h3V3.500a1.500 1.500 0 0 0-3 0z" />
+                  </svg>
+                  private
                 </span>
               )}
               {r.permission !== "ADMIN" && <span className="tag">{r.permission === "WRITE" ? "write" : "read"}</span>}
@@ -79,6 +83,14 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
             </span>
           </>
         )}
+        footer={
+          first !== undefined &&
+          first.totalSize > 0 && (
+            <span>
+              {total} {asked === "" ? "repositories" : "match"}, fetched <Time at={first.fetchTime} />
+            </span>
+          )
+        }
       />
       {first !== undefined && (
         <div className="soft list-state">

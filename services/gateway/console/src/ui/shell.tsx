@@ -48,12 +48,12 @@ export function Shell() {
         Skip to the page
       </a>
       {info.data?.emulator === true && (
-        <div className="emulator" role="note">
+        <aside className="emulator" aria-label="Emulator">
           A Bitbucket emulator stands in for Bitbucket. Nothing here reaches bitbucket.org.{" "}
           <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
             Open the emulator
           </a>
-        </div>
+        </aside>
       )}
       <header className="top">
         <Button look="quiet" className="menu-button" aria-expanded={menu} aria-controls="sidebar" onClick={() => setMenu(!menu)}>
@@ -64,6 +64,9 @@ export function Shell() {
         </span>
       </header>
       <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main">
+        <span className="brand sidebar-brand" aria-hidden="true">
+          <span className="logo">▲</span> Devpilot
+        </span>
         <label className="hidden" htmlFor="workspace">
           Workspace
         </label>
@@ -91,7 +94,7 @@ export function Shell() {
             <>
               <span className="soft">
                 {me.data.label}
-                {workspace !== undefined && `, ${(workspace.role ?? "").toLowerCase()}`}
+                {workspace !== undefined && ` (${(workspace.role ?? "").toLowerCase()})`}
               </span>
               <Button
                 look="quiet"

@@ -1,0 +1,366 @@
+// The console's way through a day: connect, create an app, push, watch, mend, remove. In real
+// Chromium, against the product as it ships; `make test-console` builds both first.
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Browser, BrowserContext, Page } from "playwright-core";
+import { check, launch, narrow, Watch } from "./browser";
+import { eventually, start, type Stack } from "./stack";
+
+const program = process.env["DEVPILOT_PROGRAM"];
+const repository = "team-07/service-07-123";
+const app = "service-07-123";
+
+let stack: Stack;
+let browser: Browser;
+let context: BrowserContext;
+let page: Page;
+let watch: Watch;
+const figures: Record<string, string> = {};
+
+beforeAll(async () => {
+  if (program === undefined) throw new Error("DEVPILOT_PROGRAM must name the built all-in-one; make test-console sets it");
+  [stack, browser] = await Promise.all([start(program, "ten-thousand"), launch()]);
+  context = await browser.newContext({ viewport: { width: 1280, height: 860 }, reducedMotion: "reduce" });
+  context.setDefaultTimeout(20_000);
+  watch = new Watch(context);
+  page = await context.newPage();
+});
+
+afterAll(async () => {
+  await browser?.close();
+  await stack?.stop();
+  if (Object.keys(figures).length > 0) console.log(Object.entries(figures).map(([k, v]) => `  ${k.padEnd(44)} ${v}`).join("\n"));
+});
+
+const at = (path: string) => `${stack.url}/w/default/${path}`;
+/** The rows of the open list, not those of the workspace switcher. */
+const options = (p: Page, by?: { name: string | RegExp }) => p.getByRole("listbox").getByRole("option", by);
+const calm = () => expect(watch.problems).toEqual([]);
+
+test("a visitor without a session signs in and comes back", async () => {
+  await watch.expecting(/401/, async () => {
+    await page.goto(at("apps"));
+    await page.waitForURL("**/sign-in?next=*");
+  });
+  await check(page, "sign-in");
+  await page.getByLabel("Admin token or code").fill(stack.adminToken);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.waitForURL("**/w/default/apps");
+  await page.getByRole("heading", { name: "Connect Bitbucket, then deploy" }).waitFor();
+  await check(page, "apps-not-connected");
+  await narrow(page, "apps-not-connected");
+  calm();
+});
+
+test("the first load is small and quick", async () => {
+  const fresh = await browser.newContext({ storageState: await context.storageState() });
+  const first = await fresh.newPage();
+  const sent: { url: string; size: Promise<number> }[] = [];
+  first.on("requestfinished", (r) => {
+    if (/\.js$/.test(new URL(r.url()).pathname)) sent.push({ url: r.url(), size: r.sizes().then((s) => s.responseBodySize) });
+  });
+  await first.goto(at("apps"));
+  await first.getByRole("heading", { name: "Apps" }).waitFor();
+  await first.getByRole("link", { name: "Open Integrations" }).waitFor();
+  const bytes = (await Promise.all(sent.map((s) => s.size))).reduce((a, b) => a + b, 0);
+  const paint = await first.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? -1);
+  figures["JavaScript on first load, compressed"] = `${(bytes / 1024).toFixed(1)} KB in ${sent.length} files`;
+  figures["First contentful paint"] = `${paint.toFixed(0)} ms`;
+  await fresh.close();
+  expect(bytes).toBeGreaterThan(10_000);
+  expect(bytes, "JavaScript before the deployment form is opened").toBeLessThan(150 * 1024);
+  expect(paint).toBeGreaterThan(0);
+});
+
+test("a person cancels on Bitbucket's page and is told so", async () => {
+  await page.getByRole("link", { name: "Open Integrations" }).click();
+  await page.getByRole("heading", { name: "Bitbucket", exact: true }).waitFor();
+  await page.getByText("Setup: the OAuth consumer on Bitbucket").click();
+  await check(page, "integrations-not-connected");
+  await narrow(page, "integrations-not-connected");
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.waitForURL(`${stack.site}/**`);
+  const account = page.getByRole("button", { name: /jane-dev/ });
+  if (await account.isVisible()) await account.click();
+  await page.getByRole("button", { name: "Cancel" }).click();
+  await page.waitForURL("**/settings/integrations?*");
+  await page.getByText("You cancelled on Bitbucket, so nothing was connected.").waitFor();
+  await check(page, "integrations-cancelled");
+  await page.getByRole("button", { name: "Dismiss" }).click();
+  expect(new URL(page.url()).search).toBe("");
+  calm();
+});
+
+test("what comes back expired or mismatched is said in words", async () => {
+  for (const [reason, words] of [
+    ["HANDSHAKE_EXPIRED", "The connection took too long, so nothing was connected."],
+    ["HANDSHAKE_MISMATCH", "The connection was finished by another browser or person than the one who began it."],
+    ["<script>alert(1)</script>", "Bitbucket could not be connected."],
+  ] as const) {
+    await page.goto(at(`settings/integrations?${new URLSearchParams({ bitbucket: "failed", reason })}`));
+    await page.getByText(words).waitFor();
+  }
+  calm();
+});
+
+test("a person connects Bitbucket through its consent page", async () => {
+  await page.goto(at("settings/integrations"));
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.waitForURL(`${stack.site}/**`);
+  const account = page.getByRole("button", { name: /jane-dev/ });
+  if (await account.isVisible()) await account.click();
+  await page.getByRole("button", { name: "Grant access" }).click();
+  await page.waitForURL("**/settings/integrations?bitbucket=connected");
+  await page.getByText("Bitbucket is connected.").waitFor();
+  await page.getByText("@jane-dev").waitFor();
+  await page.getByRole("button", { name: "Dismiss" }).click();
+  await expect.poll(() => page.title()).toBe("● Connected · Integrations · Devpilot");
+  await check(page, "integrations-connected");
+  await narrow(page, "integrations-connected");
+  calm();
+});
+
+test("ten thousand repositories are searched as one types", async () => {
+  await page.goto(at("apps"));
+  await page.getByRole("heading", { name: "No apps yet" }).waitFor();
+  await check(page, "apps-empty");
+  await page.keyboard.press("n");
+  await page.waitForURL("**/apps/new");
+  const field = page.getByRole("combobox", { name: "Repository" });
+  await field.waitFor();
+  await eventually("the whole list", async () => (await page.getByText(/^10,000 repositories, fetched/).count()) > 0, 90_000);
+  await check(page, "new-app");
+  await field.click();
+  await options(page).first().waitFor();
+  expect(await options(page).count()).toBeLessThan(40);
+  expect(await options(page).first().getAttribute("aria-setsize")).toBe("10000");
+  await check(page, "new-app-repositories");
+
+  const times: number[] = [];
+  for (const [typed, wanted] of [
+    ["service-03-4", "service-03-400"],
+    ["service-19-25", "service-19-250"],
+    ["service-11-007", "service-11-007"],
+    ["service-07-123", "service-07-123"],
+  ] as const) {
+    await field.fill(typed.slice(0, -1));
+    await options(page, { name: typed.slice(0, -1) }).first().waitFor();
+    times.push(
+      await page.evaluate(
+        async ([key, name]) => {
+          const input = document.querySelector<HTMLInputElement>("[role=combobox]");
+          const list = document.querySelector(".options");
+          if (input === null || list === null || key === undefined || name === undefined) throw new Error("no combobox");
+          const before = list.querySelector("[aria-setsize]")?.getAttribute("aria-setsize");
+          const began = performance.now();
+          Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")?.set?.call(input, key);
+          input.dispatchEvent(new Event("input", { bubbles: true }));
+          return new Promise<number>((resolve, reject) => {
+            const look = () => {
+              const first = list.querySelector("[role=option]");
+              const changed = first?.getAttribute("aria-setsize") !== before;
+              if (changed && (first?.textContent ?? "").startsWith(name)) requestAnimationFrame(() => resolve(performance.now() - began));
+              else if (performance.now() - began > 15_000) reject(new Error(`no list for ${key}: ${list.textContent}`));
+              else requestAnimationFrame(look);
+            };
+            look();
+          });
+        },
+        [typed, wanted.slice(0, wanted.length)] as const,
+      ),
+    );
+  }
+  times.sort((a, b) => a - b);
+  figures["From key to list of 10,000, median (worst)"] = `${times[Math.floor(times.length / 2)]?.toFixed(0)} ms (${times.at(-1)?.toFixed(0)} ms)`;
+  await field.press("Enter");
+  await expect.poll(() => field.inputValue()).toBe(repository);
+  calm();
+});
+
+test("the form says what is missing, then saves and deploys", async () => {
+  const id = page.getByLabel("App id");
+  expect(await id.inputValue()).toBe(app);
+  await id.fill("Not A Slug");
+  await page.getByRole("button", { name: "Save and deploy" }).click();
+  await page.getByText("Lower-case letters, digits and hyphens").waitFor();
+  await id.fill(app);
+  const branch = page.getByRole("combobox", { name: "Branch" });
+  await expect.poll(() => branch.inputValue()).toBe("main");
+  await branch.click();
+  await options(page, { name: /main/ }).first().waitFor();
+  await check(page, "new-app-branches");
+  await branch.press("Enter");
+  await page.getByText(`Devpilot will register a webhook on ${repository}.`).waitFor();
+  await check(page, "new-app-filled");
+  await narrow(page, "new-app-filled");
+  await page.getByRole("button", { name: "Save and deploy" }).click();
+  await page.waitForURL(`**/apps/${app}/deployments/1`);
+  await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
+  await expect.poll(() => page.title()).toBe(`✓ #1 ${app} · Devpilot`);
+  await check(page, "deployment-completed");
+  await narrow(page, "deployment-completed");
+  calm();
+});
+
+test("the log searches, links to a line and downloads", async () => {
+  const lines = page.locator(".line-number");
+  const count = await lines.count();
+  expect(count).toBeGreaterThan(2);
+  await lines.nth(1).click();
+  expect(new URL(page.url()).hash).toBe("#L2");
+  await page.reload();
+  await page.locator(".line.target").waitFor();
+  await page.keyboard.press("/");
+  await page.keyboard.type("main");
+  await page.getByText(/of \d+ lines|no line/).waitFor();
+  expect(new URL(page.url()).searchParams.get("q")).toBe("main");
+  const download = page.waitForEvent("download");
+  await page.getByRole("link", { name: "Download" }).click();
+  expect((await download).suggestedFilename()).toBe(`${app}-1.log`);
+  await page.getByRole("searchbox", { name: "Search the log" }).fill("");
+  calm();
+});
+
+test("a push shows up by itself and its log is followed live", async () => {
+  await page.goto(at(`apps/${app}`));
+  await page.getByRole("heading", { name: "Live", exact: true }).waitFor();
+  await page.getByText("Active", { exact: true }).waitFor();
+  const second = await context.newPage(); // shares the one connection
+  await second.goto(at("apps"));
+  await second.getByRole("link", { name: app, exact: true }).waitFor();
+  await stack.push(repository, "main", "Say hello <b>\u202eolleh</b>");
+  await page.locator("tbody").getByRole("link", { name: "#2", exact: true }).click({ timeout: 60_000 });
+  await page.waitForURL(`**/apps/${app}/deployments/2`);
+  await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
+  const numbers = (await page.locator(".line-number").allTextContents()).map(Number);
+  expect(numbers).toEqual(numbers.map((_, i) => (numbers[0] ?? 0) + i));
+  await page.getByText("Say hello <b>⟨U+202E⟩olleh</b>").first().waitFor();
+  await page.getByText(/Push by/).first().waitFor();
+  await eventually("the other tab to show it", async () => (await second.getByText("#2").count()) > 0);
+  const streams = await second.evaluate(() => performance.getEntriesByType("resource").filter((e) => e.name.includes("/events")).length);
+  expect(streams, "the second tab opened a stream of its own").toBe(0);
+  await second.close();
+  calm();
+});
+
+test("the app's page tells what is live and why each delivery did what it did", async () => {
+  await stack.push(repository, "main", "A third one");
+  await page.goto(at(`apps/${app}`));
+  await page.locator(".headline").getByText("#3").waitFor({ timeout: 60_000 });
+  await page.getByText(/last verified delivery/).waitFor();
+  await check(page, "app-overview");
+  await narrow(page, "app-overview");
+  await page.getByRole("link", { name: "Deliveries" }).click();
+  await page.getByRole("link", { name: "Deployed as #3" }).waitFor();
+  await check(page, "app-deliveries");
+  await page.getByRole("link", { name: "Deployments" }).click();
+  await page.getByRole("combobox", { name: "Trigger" }).selectOption("MANUAL");
+  await expect.poll(() => page.locator("tbody tr").count()).toBe(1);
+  expect(new URL(page.url()).searchParams.get("trigger")).toBe("MANUAL");
+  await check(page, "app-deployments");
+  await page.getByRole("link", { name: "Settings", exact: true }).click();
+  await page.getByRole("heading", { name: "Delete the app" }).waitFor();
+  await check(page, "app-settings");
+  calm();
+});
+
+test("auto-deploy is switched off and on", async () => {
+  await page.goto(at(`apps/${app}`));
+  const box = page.getByRole("switch");
+  await box.waitFor();
+  expect(await box.isChecked()).toBe(true);
+  await page.locator(".switch").click();
+  await page.getByText("Pushes do not deploy.").waitFor();
+  await eventually("the switch to be stored", async () => !(await stack.api<{ autoDeploy: boolean }>("GET", `/v1/workspaces/default/apps/${app}`)).autoDeploy);
+  await page.locator(".switch").press("Space").catch(() => undefined);
+  if (!(await box.isChecked())) await page.locator(".switch").click();
+  await page.getByText("Active", { exact: true }).waitFor();
+  calm();
+});
+
+test("a broken connection is told, and the log goes on without a gap", async () => {
+  await page.goto(at(`apps/${app}`));
+  await page.getByRole("button", { name: "Deploy latest" }).click();
+  await page.waitForURL(`**/apps/${app}/deployments/4`);
+  await watch.expecting(/ERR_INTERNET_DISCONNECTED|ERR_NETWORK|Failed to load resource|ERR_/, async () => {
+    await context.setOffline(true);
+    await page.waitForTimeout(300);
+    await context.setOffline(false);
+    await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
+  });
+  const numbers = (await page.locator(".line-number").allTextContents()).map(Number);
+  expect(new Set(numbers).size).toBe(numbers.length);
+  expect(numbers[0]).toBe(1);
+  await page.goto(at("apps"));
+  await page.getByRole("link", { name: app, exact: true }).waitFor();
+  await check(page, "apps");
+  await narrow(page, "apps");
+  calm();
+});
+
+test("a broken token is told with what to do, and Refresh Token mends it", async () => {
+  await page.goto(at("settings/integrations"));
+  await page.getByText("@jane-dev").waitFor();
+  await stack.control("POST", "faults", { route: "/site/oauth2/access_token", status: 503, body: "no" });
+  await stack.control("POST", "tokens/expire", {});
+  await watch.expecting(/503|409|429/, async () => {
+    await page.getByRole("button", { name: "Refresh Token" }).click();
+    await page.getByText("Bitbucket does not renew the token for now.").waitFor({ timeout: 60_000 });
+    await page.getByText("We keep trying; you need do nothing.").waitFor();
+    await check(page, "integrations-refresh-failing");
+    await narrow(page, "integrations-refresh-failing");
+  });
+  await stack.control("DELETE", "faults");
+  await page.getByRole("button", { name: "Refresh Token" }).click();
+  await page.getByText("Token refreshed.").waitFor({ timeout: 60_000 });
+  await eventually("the banner to go", async () => (await page.getByText("Bitbucket does not renew the token for now.").count()) === 0);
+  calm();
+});
+
+test("activity lists what was done", async () => {
+  await page.keyboard.press("g");
+  await page.keyboard.press("y");
+  await page.waitForURL("**/activity");
+  await page.getByText(/Created app/).waitFor();
+  await check(page, "activity");
+  await narrow(page, "activity");
+  calm();
+});
+
+test("removing says what goes and what stays, and gives the focus back", async () => {
+  await page.goto(at("settings/integrations"));
+  const remove = page.getByRole("button", { name: "Remove…" });
+  await remove.click();
+  const dialog = page.getByRole("alertdialog");
+  await dialog.getByRole("link", { name: `${repository} webhook settings` }).waitFor();
+  await check(page, "integrations-remove");
+  await narrow(page, "integrations-remove");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  expect(await remove.evaluate((b) => b === document.activeElement)).toBe(true);
+  await remove.click();
+  await dialog.getByRole("button", { name: "Remove Bitbucket" }).click();
+  await page.getByText("Not connected").first().waitFor();
+  await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ timeout: 30_000 });
+  await check(page, "integrations-removed");
+  await page.goto(at(`apps/${app}`));
+  await page.getByRole("heading", { name: app }).waitFor();
+  await check(page, "app-after-removal");
+  await page.goto(at("apps/new"));
+  await page.getByRole("heading", { name: "Connect Bitbucket first" }).waitFor();
+  await check(page, "new-app-not-connected");
+  calm();
+});
+
+test("what is not there is said so", async () => {
+  await watch.expecting(/404/, async () => {
+    await page.goto(at("apps/nothing"));
+    await page.getByRole("alert").waitFor();
+    await check(page, "app-missing");
+    await page.goto(at(`apps/${app}/deployments/999`));
+    await page.getByRole("alert").waitFor();
+  });
+  await page.goto(at("nowhere"));
+  await page.getByRole("heading", { name: "There is no such page" }).waitFor();
+  await check(page, "not-found");
+  calm();
+});

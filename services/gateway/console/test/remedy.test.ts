@@ -1,0 +1,48 @@
+import { readFileSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { connectResult, knownReason, remedyFor } from "../src/lib/remedy";
+
+interface Document {
+  components: { schemas: { Reason: { "x-reasons": { reason: string; status: number; retry: string }[] } } };
+}
+const document = JSON.parse(readFileSync(new URL("../../internal/openapi/openapi.json", import.meta.url), "utf8")) as Document;
+const table = document.components.schemas.Reason["x-reasons"];
+
+describe("remedies", () => {
+  test("there is one for whatever trouble with Bitbucket or Devpilot's stores a page can meet", () => {
+    const met = table.map((r) => r.reason).filter((r) => /^(BITBUCKET|CONSUMER|HANDSHAKE|CONSENT|SCOPE|TOKEN|RECONNECT|NOT_CONNECTED|ACCESS|NO_PUBLIC|STORAGE|SERVICE|ETAG|PERMISSION)/.test(r));
+    expect(met.length).toBeGreaterThan(12);
+    expect(met.filter((r) => !knownReason(r))).toEqual([]);
+  });
+
+  test("what the API says can pass by itself offers another try", () => {
+    const passing = table.filter((r) => r.retry === "backoff" && knownReason(r.reason)).map((r) => r.reason);
+    expect(passing.filter((r) => remedyFor(r).retry !== true)).toEqual([]);
+  });
+
+  test("an unknown reason still says what to do", () => {
+    expect(remedyFor("BRAND_NEW").text).toMatch(/Try again/);
+    expect(remedyFor(undefined).text).not.toBe("");
+  });
+
+  test("trouble with the connection leads to Integrations", () => {
+    for (const reason of ["NOT_CONNECTED", "RECONNECT_REQUIRED", "SCOPE_MISSING"]) {
+      expect(remedyFor(reason).action?.to("acme-inc")).toBe("/w/acme-inc/settings/integrations");
+    }
+  });
+
+  test("sentences end as sentences do, without shouting", () => {
+    for (const { reason } of table) expect(remedyFor(reason).text).toMatch(/^[A-Z].*[^!]\.$/);
+  });
+});
+
+describe("what came back from a connect", () => {
+  const of = (q: string) => connectResult(new URLSearchParams(q));
+  test("is nothing without a result", () => expect(of("tab=x")).toBeUndefined());
+  test("a cancel is no failure", () => expect(of("bitbucket=failed&reason=CONSENT_DENIED")).toMatchObject({ tone: "warn", title: "You cancelled on Bitbucket, so nothing was connected." }));
+  test("a stranger's reason is not repeated", () => {
+    const r = of("bitbucket=failed&reason=%3Cb%3Eevil");
+    expect(r?.tone).toBe("bad");
+    expect(`${r?.title} ${r?.text}`).not.toContain("evil");
+  });
+});
