@@ -167,7 +167,8 @@ func usable(rec *storev1.WebhookRecord) error {
 	}
 }
 
-// wait waits until a request has been served; done is false when ctx ended first.
+// wait waits until a request has been served, and whatever was asked for meanwhile, so that the
+// caller sees a webhook at rest; done is false when ctx ended first.
 func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number int64) (_ *storev1.WebhookRecord, done bool, err error) {
 	// The answer has to be on its way before the caller gives up.
 	if end, ok := ctx.Deadline(); ok {
@@ -180,7 +181,7 @@ func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number 
 	r.schedule.now(rec.GetWorkspace(), rec.GetId())
 	tick := time.NewTicker(r.cfg.Timing.Poll)
 	defer tick.Stop()
-	for rec.GetWork().GetDone() < number {
+	for w := rec.GetWork(); w.GetDone() < max(number, w.GetWanted()); w = rec.GetWork() {
 		select {
 		case <-ctx.Done():
 			return rec, false, nil
