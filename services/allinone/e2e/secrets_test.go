@@ -144,18 +144,29 @@ func plantedSecrets(t *testing.T, s *shared) {
 	for _, place := range s.places() {
 		look.files(place, s.kept())
 	}
-	js := s.js(t)
-	streams := js.ListStreams(t.Context())
-	messages := 0
-	for info := range streams.Info() {
+	js, messages := s.js(t), 0
+	for _, info := range streams(t, js) {
 		messages += look.stream(js, info)
-	}
-	if err := streams.Err(); err != nil {
-		t.Fatal(err)
 	}
 	keys := look.redis(s.redisURL())
 	look.nothing()
 	t.Logf("%d secrets searched for in %d MiB: log, files, %d stored messages, %d Redis keys", len(secrets), look.looked>>20, messages, keys)
+}
+
+// streams lists all streams, those of buckets too.
+func streams(t *testing.T, js jetstream.JetStream) []*jetstream.StreamInfo {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	lister := js.ListStreams(ctx)
+	var list []*jetstream.StreamInfo
+	for info := range lister.Info() {
+		list = append(list, info)
+	}
+	if err := lister.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 // stream searches the messages of a stream.
