@@ -150,7 +150,7 @@ func plantedSecrets(t *testing.T, s *shared) {
 	}
 	keys := look.redis(s.redisURL())
 	look.nothing()
-	t.Logf("%d secrets searched for in %d MiB: log, files, %d stored messages, %d Redis keys", len(secrets), look.looked>>20, messages, keys)
+	t.Logf("%d secrets searched for in %d KiB: log, files, %d stored messages, %d Redis keys", len(secrets), look.looked>>10, messages, keys)
 }
 
 // streams lists all streams, those of buckets too.

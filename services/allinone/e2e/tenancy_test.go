@@ -85,7 +85,7 @@ func tenancy(t *testing.T, s *shared) {
 		t.Error("an admin is shown no secret")
 	}
 
-	foreignNames(t, n, strangers, stranger, repo, webhook)
+	foreignNames(t, strangers, stranger, repo, webhook)
 	if heard := silent.heard(); strings.Contains(heard, "change") {
 		t.Errorf("the other workspace's stream of events said %q", heard)
 	}
@@ -93,7 +93,7 @@ func tenancy(t *testing.T, s *shared) {
 }
 
 // foreignNames asks for one workspace's things by their names in another workspace.
-func foreignNames(t *testing.T, n, strangers *tenant, stranger *api, repo repository, webhook string) {
+func foreignNames(t *testing.T, strangers *tenant, stranger *api, repo repository, webhook string) {
 	t.Helper()
 	for path, reason := range map[string]string{
 		"/apps/web":                            "APP_NOT_FOUND",
@@ -122,7 +122,6 @@ func foreignNames(t *testing.T, n, strangers *tenant, stranger *api, repo reposi
 			t.Errorf("a key of %s sees workspace %v", strangers.workspace, w["id"])
 		}
 	}
-	_ = n
 }
 
 // problems asks for nothing sensible: every answer is a problem document.
