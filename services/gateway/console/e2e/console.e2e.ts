@@ -212,7 +212,9 @@ test("the log searches, links to a line and downloads", async () => {
   await page.keyboard.press("/");
   await page.keyboard.type("main");
   await page.getByText(/of \d+ lines|no line/).waitFor();
-  expect(new URL(page.url()).searchParams.get("q")).toBe("main");
+  expect(await page.getByRole("searchbox", { name: "Search the log" }).inputValue()).toBe("main");
+  await expect.poll(() => new URL(page.url()).searchParams.get("q")).toBe("main");
+  expect(new URL(page.url()).hash).toBe("#L2");
   const download = page.waitForEvent("download");
   await page.getByRole("link", { name: "Download" }).click();
   expect((await download).suggestedFilename()).toBe(`${app}-1.log`);
@@ -223,7 +225,7 @@ test("the log searches, links to a line and downloads", async () => {
 test("a push shows up by itself and its log is followed live", async () => {
   await page.goto(at(`apps/${app}`));
   await page.getByRole("heading", { name: "Live", exact: true }).waitFor();
-  await page.getByText("Active", { exact: true }).waitFor();
+  await page.locator(".health").getByText("Active").waitFor();
   const second = await context.newPage(); // shares the one connection
   await second.goto(at("apps"));
   await second.getByRole("link", { name: app, exact: true }).waitFor();
@@ -271,16 +273,15 @@ test("auto-deploy is switched off and on", async () => {
   await page.locator(".switch").click();
   await page.getByText("Pushes do not deploy.").waitFor();
   await eventually("the switch to be stored", async () => !(await stack.api<{ autoDeploy: boolean }>("GET", `/v1/workspaces/default/apps/${app}`)).autoDeploy);
-  await page.locator(".switch").press("Space").catch(() => undefined);
-  if (!(await box.isChecked())) await page.locator(".switch").click();
-  await page.getByText("Active", { exact: true }).waitFor();
+  await page.locator(".switch").click();
+  await page.locator(".health").getByText("Active").waitFor();
   calm();
 });
 
 test("a broken connection is told, and the log goes on without a gap", async () => {
   await page.goto(at(`apps/${app}`));
   await page.getByRole("button", { name: "Deploy latest" }).click();
-  await page.waitForURL(`**/apps/${app}/deployments/4`);
+  await page.waitForURL(/\/deployments\/[0-9]+$/);
   await watch.expecting(/ERR_INTERNET_DISCONNECTED|ERR_NETWORK|Failed to load resource|ERR_/, async () => {
     await context.setOffline(true);
     await page.waitForTimeout(300);
@@ -310,8 +311,13 @@ test("a broken token is told with what to do, and Refresh Token mends it", async
     await narrow(page, "integrations-refresh-failing");
   });
   await stack.control("DELETE", "faults");
-  await page.getByRole("button", { name: "Refresh Token" }).click();
-  await page.getByText("Token refreshed.").waitFor({ timeout: 60_000 });
+  // Soon after a failure Devpilot answers with what it knows, so that pressing cannot hurt others.
+  await watch.expecting(/503|409|429/, () =>
+    eventually("the token to be refreshed", async () => {
+      await page.getByRole("button", { name: "Refresh Token" }).click();
+      return page.getByText("Token refreshed.").waitFor({ timeout: 3000 }).then(() => true, () => false);
+    }),
+  );
   await eventually("the banner to go", async () => (await page.getByText("Bitbucket does not renew the token for now.").count()) === 0);
   calm();
 });

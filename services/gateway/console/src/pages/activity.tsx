@@ -32,7 +32,8 @@ export default function Activity() {
                 <div>
                   <strong>
                     <Text>{r.actorLabel}</Text>
-                  </strong>{" "}
+                  </strong>
+                  {" · "}
                   <Text>{r.message}</Text>
                   {!r.succeeded && <span className="hidden"> (failed)</span>}
                 </div>

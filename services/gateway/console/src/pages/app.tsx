@@ -3,6 +3,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearchParams } from "react-router";
 import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
 import { appQuery, deploymentQuery, keys } from "../api/queries";
+import { remedyFor } from "../lib/remedy";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
@@ -25,8 +26,14 @@ export default function AppPage() {
   const latest = app.data?.latest;
   const look = latest === undefined ? undefined : deploymentLook(latest.state);
   useTitle(look === undefined || latest === undefined ? id : `${look.mark} #${latest.number} ${id}`, tab === "overview" ? undefined : tab.charAt(0).toUpperCase() + tab.slice(1));
-  if (app.isPending) return <Skeleton rows={8} />;
-  if (app.data === undefined) return <Failed error={app.error} workspace={ws} retry={() => void app.refetch()} />;
+  if (app.data === undefined) {
+    return (
+      <>
+        <PageTitle>{id}</PageTitle>
+        {app.isPending ? <Skeleton rows={8} /> : <Failed error={app.error} workspace={ws} retry={() => void app.refetch()} />}
+      </>
+    );
+  }
   return (
     <>
       <PageTitle actions={<DeployLatest app={app.data} />}>
@@ -88,6 +95,7 @@ function DeployLatest({ app }: { app: App }) {
 function Overview({ app }: { app: App }) {
   const { ws } = usePlace();
   const { live, latest } = app;
+  const pauseRemedy = remedyFor(app.autoDeployPaused?.reason).action;
   return (
     <>
       {app.warnings.map((w) => (
@@ -117,7 +125,17 @@ function Overview({ app }: { app: App }) {
         <h2 id="auto">Auto-deploy</h2>
         <AutoDeploy app={app} />
         {app.autoDeployPaused !== undefined && (
-          <Banner tone="warn" title="Auto-deploy stands still.">
+          <Banner
+            tone="warn"
+            title="Auto-deploy stands still."
+            actions={
+              pauseRemedy !== undefined && (
+                <Link className="button plain" to={pauseRemedy.to(ws)}>
+                  {pauseRemedy.label}
+                </Link>
+              )
+            }
+          >
             <Text>{app.autoDeployPaused.message}</Text> Since <Time at={app.autoDeployPaused.time} style="clock" />.
           </Banner>
         )}

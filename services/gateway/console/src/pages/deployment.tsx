@@ -6,7 +6,7 @@ import { knownReason, remedyFor } from "../lib/remedy";
 import { httpUrl, safe, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, stageName, stages, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, useTitle } from "../ui/basics";
+import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { LogView } from "../ui/log-view";
 
 export default function DeploymentPage() {
@@ -118,7 +118,7 @@ function Head({ d }: { d: Deployment }) {
           {d.retryTime !== undefined && (
             <>
               {" "}
-              Next try <Time at={d.retryTime} />.
+              Next try <Upcoming at={d.retryTime} />.
             </>
           )}
         </Banner>

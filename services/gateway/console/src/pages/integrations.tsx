@@ -7,7 +7,7 @@ import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
 import { integrationLook, scopeReasons } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Avatar, Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Avatar, Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, Upcoming, useTitle } from "../ui/basics";
 import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
 
@@ -76,7 +76,7 @@ function Trouble({ integration: i }: { integration: Integration }) {
         {e?.retryTime !== undefined && (
           <span className="soft">
             {" "}
-            Next attempt <Time at={e.retryTime} />.
+            Next attempt <Upcoming at={e.retryTime} />.
           </span>
         )}
       </Banner>
@@ -264,7 +264,9 @@ function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: 
       ) : staying.length > 0 ? (
         <>
           <p>
-            {staying.length === 1 ? "One webhook stays" : `${staying.length} webhooks stay`} on Bitbucket: Devpilot may not reach them afterwards. Their deliveries are refused; delete them there when you like.
+            {staying.length === 1
+              ? "One webhook stays on Bitbucket, where Devpilot cannot reach it afterwards. Its deliveries do nothing; delete it there when you like."
+              : `${staying.length} webhooks stay on Bitbucket, where Devpilot cannot reach them afterwards. Their deliveries do nothing; delete them there when you like.`}
           </p>
           <WebhookLinks webhooks={staying} />
         </>
@@ -325,8 +327,9 @@ function LeftWebhooks() {
         {left.map((w) => (
           <li key={w.id}>
             <WebhookLinks webhooks={[w]} />
-            <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)} aria-label={`Take ${w.repositoryFullName} off the list`}>
+            <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)}>
               It is deleted
+              <span className="hidden">: {w.repositoryFullName}</span>
             </Button>
           </li>
         ))}

@@ -32,6 +32,12 @@ export function Time({ at, style = "relative" }: { at: string | undefined; style
   );
 }
 
+/** When Devpilot tries again: never a time that has passed. */
+export function Upcoming({ at }: { at: string }) {
+  const now = useNow(1000);
+  return Date.parse(at) - now.getTime() < 10_000 ? <>in a moment</> : <Time at={at} />;
+}
+
 /** How long something takes, ticking until its end. */
 export function Took({ start, end }: { start: string | undefined; end: string | undefined }) {
   const now = useNow(1000);

@@ -50,10 +50,10 @@ const lineHeight = 24; // the least that a line number may be high as a target (
 
 export function LogView({ ws, app, number, over }: { ws: string; app: string; number: number; over: boolean }) {
   const { records, end, trouble, opened } = useLog(ws, app, number);
-  const [query, setQuery] = useSearchParams();
+  const [query] = useSearchParams();
   const { hash, pathname, search: searchText } = useLocation();
   const navigate = useNavigate();
-  const text = query.get("q") ?? "";
+  const [text, setText] = useState(query.get("q") ?? "");
   const [wrap, setWrap] = useState(true);
   const target = lineOf(hash);
   const [following, setFollowing] = useState(target === undefined);
@@ -98,17 +98,20 @@ export function LogView({ ws, app, number, over }: { ws: string; app: string; nu
     },
     [hits, virtual],
   );
-  const setText = (value: string) => {
-    setHit(0);
-    setQuery(
-      (q) => {
-        if (value === "") q.delete("q");
-        else q.set("q", value);
-        return q;
-      },
-      { replace: true },
-    );
-  };
+  // The field keeps its own text: the address follows when the writer pauses, and eats no key.
+  useEffect(() => {
+    const t = setTimeout(() => {
+      const q = new URLSearchParams(location.search);
+      if (text === (q.get("q") ?? "")) return;
+      if (text === "") q.delete("q");
+      else q.set("q", text);
+      // The line that the address names stays named.
+      void navigate({ pathname, search: q.size === 0 ? "" : `?${q}`, hash: location.hash }, { replace: true });
+    }, 300);
+    return () => clearTimeout(t);
+    // Only typing starts the wait; the router's function is another one at each navigation.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [text]);
   const found = new Set(hits);
   const download = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log?format=text`;
   return (
@@ -120,7 +123,10 @@ export function LogView({ ws, app, number, over }: { ws: string; app: string; nu
           aria-label="Search the log"
           placeholder="Search the log  /"
           value={text}
-          onChange={(e) => setText(e.target.value)}
+          onChange={(e) => {
+            setHit(0);
+            setText(e.target.value);
+          }}
           onKeyDown={(e) => {
             if (e.key !== "Enter" || hits.length === 0) return;
             e.preventDefault();

@@ -5,7 +5,7 @@ import { keys, webhookQuery } from "../api/queries";
 import { httpUrl } from "../lib/text";
 import { webhookLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Button, Copyable, Failed, Status, Text, Time } from "./basics";
+import { Banner, Button, Copyable, Failed, Status, Text, Time, Upcoming } from "./basics";
 
 /** The webhook's health in one line, and below it what mends it. */
 export function WebhookHealth({ app }: { app: App }) {
@@ -76,7 +76,7 @@ function Mend({ webhook: w }: { webhook: Webhook }) {
         {w.retryTime !== undefined && (
           <>
             {" "}
-            Devpilot tries again by itself <Time at={w.retryTime} />.
+            Devpilot tries again by itself <Upcoming at={w.retryTime} />.
           </>
         )}
       </Banner>
