@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,14 +18,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/identity"
-	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
@@ -50,6 +50,7 @@ type stack struct {
 	emulator *emulator.Emulator
 	gate     *gate
 	logs     *testkit.Logs
+	logger   *slog.Logger // the processes'; logs.Logger, or silent where there is too much to say
 	ahead    atomic.Int64 // how much later it is for our processes than for Bitbucket
 }
 
@@ -125,6 +126,7 @@ func (s scopeless) WriteHeader(status int) {
 func newStack(t *testing.T, opts emulator.Options) *stack {
 	t.Helper()
 	s := &stack{t: t, natsDir: testkit.FastDir(t), redis: testkit.Redis(t), keyset: testkit.Keyset(t), keys: testkit.Keys(t), logs: testkit.Logger(t)}
+	s.logger = s.logs.Logger
 	s.nats = testkit.NATSWith(t, engine.NATSConfig{StoreDir: s.natsDir, CanaryInterval: -1})
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -221,7 +223,7 @@ func (s *stack) launch(name string, nc *nats.Conn, js jetstream.JetStream, chang
 	s.t.Cleanup(transport.CloseIdleConnections)
 	var err error
 	i.Service, err = auth.New(cfg, auth.Deps{
-		Logger: s.logs.Logger, JS: js, Redis: s.redisClient(), Keyset: s.keyset, Registerer: i.registry,
+		Logger: s.logger, JS: js, Redis: s.redis.Client(), Keyset: s.keyset, Registerer: i.registry,
 		HTTPClient: &http.Client{Transport: named{name, transport}},
 		Now:        func() time.Time { return time.Now().Add(time.Duration(s.ahead.Load())) },
 	})
@@ -229,7 +231,7 @@ func (s *stack) launch(name string, nc *nats.Conn, js jetstream.JetStream, chang
 		s.t.Fatal(err)
 	}
 	i.grpc = testkit.ServeGRPC(s.t, testkit.GRPCConfig{
-		Service: "auth", Keys: s.keys, Policy: auth.Policy, Logger: s.logs.Logger,
+		Service: "auth", Keys: s.keys, Policy: auth.Policy, Logger: s.logger,
 		Register: func(r grpc.ServiceRegistrar) { i.Register(r) },
 	})
 	i.gateway, i.repo = authv1.NewAuthServiceClient(i.grpc.Dial("gateway")), authv1.NewAuthServiceClient(i.grpc.Dial("repo"))
@@ -251,16 +253,6 @@ func (s *stack) launch(name string, nc *nats.Conn, js jetstream.JetStream, chang
 		}
 	})
 	return i
-}
-
-// redisClient is the client of production, with its short limits.
-func (s *stack) redisClient() redis.UniversalClient {
-	c, err := redisx.Connect(s.redis.URL())
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.t.Cleanup(func() { _ = c.Close() })
-	return c
 }
 
 func (s *stack) as(workspace string, role identity.Role, subject string) context.Context {
@@ -370,11 +362,17 @@ func (s *stack) works(token string) error {
 	return err
 }
 
-// issue asks for a token as the repo service, with patience.
+// issue asks for a token as the repo service, with patience: on a busy machine a store that has
+// seconds to answer may take longer.
 func issue(t *testing.T, c authv1.AuthServiceClient, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	return c.IssueToken(ctx, req)
+	for {
+		r, err := c.IssueToken(ctx, req)
+		if !apierr.Has(err, apierr.ReasonStorageUnavailable) || ctx.Err() != nil {
+			return r, err
+		}
+	}
 }
 
 func eventually(t *testing.T, ok func() bool) {

@@ -159,6 +159,16 @@ func (s *stack) spawn(name string) *child {
 	return p
 }
 
+// connectAndLeave connects through a process that is gone then: its keeper would take part.
+func (s *stack) connectAndLeave() {
+	s.t.Helper()
+	i := s.start("connecting")
+	s.connect(i, "acme-inc", "jane-dev")
+	if err := i.stop(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // With grace at Bitbucket: the holder is killed, or stopped for longer than the others wait, when
 // Bitbucket has rotated the token and its answer has not been stored. Still connected.
 func TestProcess_holderKilledOrStopped(t *testing.T) {
@@ -166,7 +176,7 @@ func TestProcess_holderKilledOrStopped(t *testing.T) {
 		t.Run(fmt.Sprint("killed ", kill), func(t *testing.T) {
 			s := newStack(t, emulator.Options{})
 			s.switches(func(sw *emulator.Switches) { withGrace(&sw.Tokens); sw.Tokens.AccessTTL = time.Minute })
-			s.connect(s.start("connecting"), "acme-inc", "jane-dev")
+			s.connectAndLeave()
 			holder, other := s.spawn("holder"), s.spawn("other")
 			answered, release := make(chan struct{}), make(chan struct{})
 			s.gate.set(func(g *gate) {
@@ -227,7 +237,7 @@ func TestProcess_holderKilledOrStopped(t *testing.T) {
 func TestProcess_terminationWaitsForTheRefresh(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	s.switches(func(sw *emulator.Switches) { noGrace(&sw.Tokens); sw.Tokens.AccessTTL = time.Minute })
-	s.connect(s.start("connecting"), "acme-inc", "jane-dev")
+	s.connectAndLeave()
 	p := s.spawn("holder")
 	answered, release := make(chan struct{}), make(chan struct{})
 	s.gate.set(func(g *gate) {

@@ -18,7 +18,7 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	for n := range 3 {
 		_, js := s.nats.Connect()
-		rc := s.redisClient()
+		rc := s.redis.Client()
 		svc, err := auth.New(s.config(), auth.Deps{Logger: s.logs.Logger, JS: js, Redis: rc, Keyset: s.keyset})
 		if err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package auth_test
 import (
 	"crypto/sha256"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,7 @@ func withGrace(o *emulator.TokenOptions) { o.Rotate, o.Grace = true, 10*time.Min
 // Three processes, 200 callers at once, an expired token, rotation with no grace: one refresh.
 func TestIssueToken_concurrentCallersRefreshOnce(t *testing.T) {
 	s := newStack(t, emulator.Options{})
+	s.logger = slog.New(slog.DiscardHandler)
 	s.switches(func(sw *emulator.Switches) { noGrace(&sw.Tokens); sw.Latency = 100 * time.Millisecond })
 	is := []*instance{s.start("P1"), s.start("P2"), s.start("P3")}
 	s.connect(is[0], "acme-inc", "jane-dev")

@@ -19,9 +19,11 @@ import (
 	"devpilot.io/bitbucket/services/auth/internal/status"
 )
 
-// flight is one refresh, or the wait for another process's. err is set before done is closed.
+// flight is one refresh, or the wait for another process's. rec, the record at its end, and err are
+// set before done is closed.
 type flight struct {
 	done chan struct{}
+	rec  *authstorev1.Integration // shared by all who waited: not to be changed
 	err  error
 }
 
@@ -53,44 +55,44 @@ func (m *Manager) join(ctx context.Context, workspace string, want rotation.Want
 			m.mu.Unlock()
 			close(f.done)
 		}()
-		f.err = m.fly(ctx, workspace, want)
+		f.rec, f.err = m.fly(ctx, workspace, want)
 	})
 	return f
 }
 
 var errClosing = apierr.New(apierr.ReasonServiceUnavailable, "This part of Devpilot is restarting. Try again in a moment.", apierr.WithRetryAfter(time.Second))
 
-// fly sees to it that the want is met, by another process or by itself. It returns nil when the
-// record has something to offer, and else why not.
-func (m *Manager) fly(ctx context.Context, workspace string, want rotation.Want) error {
+// fly sees to it that the want is met, by another process or by itself. It returns the record when
+// it has something to offer, and else why not.
+func (m *Manager) fly(ctx context.Context, workspace string, want rotation.Want) (*authstorev1.Integration, error) {
 	var seen staleness
 	pause, attempts := m.time.Poll, 0
 	for {
 		rec, rev, err := m.getRev(ctx, workspace)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		c := m.Consumer()
 		verb, denial := rotation.Decide(rec, m.question(want, c, seen.longer(rev, m.time.TakeOver)))
 		switch verb {
 		case rotation.Serve:
-			return nil
+			return rec, nil
 		case rotation.Deny:
-			return status.Denied(denial, rec, c, m.cfg.Now())
+			return nil, status.Denied(denial, rec, c, m.cfg.Now())
 		case rotation.Wait:
 			if err := m.rest(pause, m.closing); err != nil {
-				return err
+				return nil, err
 			}
 			pause = min(pause*3/2, m.time.MaxPoll)
 		case rotation.Renew:
 			if attempts++; attempts > maxAttempts {
-				return status.Denied(rotation.NotDenied, rec, c, m.cfg.Now())
+				return nil, status.Denied(rotation.NotDenied, rec, c, m.cfg.Now())
 			}
 			if closed(m.closing) {
-				return errClosing
+				return nil, errClosing
 			}
-			if done, err := m.attempt(ctx, rec, rev, want); done || err != nil {
-				return err
+			if done, err := m.attempt(ctx, rec, rev, want); done != nil || err != nil {
+				return done, err
 			}
 		}
 	}
@@ -136,9 +138,10 @@ func (m *Manager) rest(d time.Duration, quit <-chan struct{}) error {
 	}
 }
 
-// attempt takes the lease, spends a refresh token and settles what came of it. done is false when
-// somebody else was faster, or the record moved on: look again.
-func (m *Manager) attempt(ctx context.Context, rec *authstorev1.Integration, rev uint64, want rotation.Want) (done bool, _ error) {
+// attempt takes the lease, spends a refresh token and settles what came of it. It returns the record
+// when that holds the answer. Neither a record nor an error means that somebody else was faster, or
+// the record moved on: look again.
+func (m *Manager) attempt(ctx context.Context, rec *authstorev1.Integration, rev uint64, want rotation.Want) (*authstorev1.Integration, error) {
 	begin := time.Now()
 	ws := rec.GetWorkspace()
 	// The caller saw Rejected of the generation it named; a newer token is not rejected.
@@ -146,10 +149,10 @@ func (m *Manager) attempt(ctx context.Context, rec *authstorev1.Integration, rev
 	next, at := rotation.Acquire(rec, m.cfg.Self, m.cfg.Now(), rotation.AcquireOptions{RejectAccess: reject})
 	if _, err := m.cfg.Integrations.CompareAndSet(ctx, ws, next, rev); err != nil {
 		if errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrNotFound) {
-			return false, nil
+			return nil, nil
 		}
 		// It may have been stored: then it is our own lease, which the next flight takes again.
-		return true, fmt.Errorf("take the refresh lease of workspace %s: %w", ws, err)
+		return nil, fmt.Errorf("take the refresh lease of workspace %s: %w", ws, err)
 	}
 	if at.TookOver {
 		m.cfg.Metrics.takeovers.Inc()
@@ -158,19 +161,19 @@ func (m *Manager) attempt(ctx context.Context, rec *authstorev1.Integration, rev
 	r := m.spend(ctx, ws, at, begin)
 	s, err := m.finish(ctx, ws, at, r)
 	if err != nil {
-		return true, err
+		return nil, err
 	}
 	m.report(ctx, ws, at, r, s, time.Since(begin))
 	m.reschedule(ctx, ws, s.rec, s.rev)
 	switch {
 	case r.unreadable != nil:
-		return true, unreadable(r.unreadable)
+		return nil, unreadable(r.unreadable)
 	case s.out == rotation.Stored || s.out == rotation.StoredBefore:
-		return true, nil
+		return s.rec, nil
 	case s.out == rotation.Recorded:
-		return true, status.Denied(rotation.Failing, s.rec, m.Consumer(), m.cfg.Now())
+		return nil, status.Denied(rotation.Failing, s.rec, m.Consumer(), m.cfg.Now())
 	}
-	return false, nil // dropped, kept as a spare, overtaken: look at what is there now
+	return nil, nil // dropped, kept as a spare, overtaken
 }
 
 // result is what Bitbucket made of an attempt: exactly one of answer, refusal and trouble is set.

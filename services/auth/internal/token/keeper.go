@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
@@ -33,11 +32,18 @@ type Keeper struct {
 	slots   *semaphore.Weighted
 
 	mu sync.Mutex
-	// later holds back what could not be mended just now: the schedule still says that it is due.
-	later map[string]time.Time
+	// charges are the integrations under care, and those that could not be mended just now although
+	// their schedules may still say that they are due.
+	charges map[string]charge
 	// witnesses are connections to be refreshed ahead of time, so that it becomes known whether a
 	// refusal was the consumer's fault.
 	witnesses map[string]witness
+}
+
+type charge struct {
+	busy  bool
+	fails int       // in a row
+	until time.Time // not before; by the monotonic clock
 }
 
 type witness struct {
@@ -47,14 +53,15 @@ type witness struct {
 // keeperSlots bounds how many integrations a keeper looks after at a time.
 const keeperSlots = 8
 
-// holdBack is for how long a connection is left alone that was due and could not be renewed.
-const holdBack = time.Minute
+// maxHoldBack bounds for how long an integration is left alone that was due and could not be mended:
+// from the pause between two scans on, doubling.
+const maxHoldBack = time.Minute
 
 // NewKeeper makes the manager's keeper; Run starts it.
 func NewKeeper(m *Manager, w Walkers) *Keeper {
 	k := &Keeper{
 		m: m, walkers: w, slots: semaphore.NewWeighted(keeperSlots),
-		later: map[string]time.Time{}, witnesses: map[string]witness{},
+		charges: map[string]charge{}, witnesses: map[string]witness{},
 	}
 	m.onDoubt = k.callWitness
 	return k
@@ -85,9 +92,6 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) scan(ctx context.Context) {
 	now := k.m.cfg.Now()
 	for _, ws := range k.m.cfg.Index.Due(now, k.stagger) {
-		if k.held(ws, now) {
-			continue
-		}
 		k.spawn(ctx, ws, k.tend)
 	}
 	for _, ws := range k.dueWitnesses(now) {
@@ -95,21 +99,54 @@ func (k *Keeper) scan(ctx context.Context) {
 	}
 }
 
-// spawn runs one task once there is a slot for it.
+// spawn runs one task once there is a slot for it, unless the integration is under care already or
+// held back.
 func (k *Keeper) spawn(ctx context.Context, ws string, task func(context.Context, string) error) {
-	if k.slots.Acquire(ctx, 1) != nil {
-		return // stopping
+	if !k.take(ws) {
+		return
 	}
-	k.hold(ws)
+	if k.slots.Acquire(ctx, 1) != nil { // stopping
+		k.give(ws, nil)
+		return
+	}
 	begun := k.m.goWork(func() {
 		defer k.slots.Release(1)
-		if err := task(ctx, ws); err != nil && ctx.Err() == nil && !apierr.Has(err, apierr.ReasonServiceUnavailable) {
+		err := task(ctx, ws)
+		k.give(ws, err)
+		if err != nil && ctx.Err() == nil {
 			k.m.cfg.Logger.DebugContext(ctx, "integration not mended", slog.String(logs.KeyWorkspace, ws), logs.Err(err))
 		}
 	})
 	if !begun {
 		k.slots.Release(1)
+		k.give(ws, nil)
 	}
+}
+
+func (k *Keeper) take(ws string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c := k.charges[ws]
+	if c.busy || time.Now().Before(c.until) {
+		return false
+	}
+	c.busy = true
+	k.charges[ws] = c
+	return true
+}
+
+// give ends the care for an integration. After an error it is held back: longer and longer, as its
+// schedule may say that it is due for as long as nobody mends what is wrong.
+func (k *Keeper) give(ws string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		delete(k.charges, ws)
+		return
+	}
+	c := charge{fails: k.charges[ws].fails + 1}
+	c.until = time.Now().Add(min(k.m.time.Scan<<min(c.fails, 16), maxHoldBack))
+	k.charges[ws] = c
 }
 
 // stagger is how much later than due this replica comes: another replica's number is another one.
@@ -122,29 +159,6 @@ func (k *Keeper) stagger(ws string, due time.Time) time.Duration {
 	return time.Duration(h.Sum64() % uint64(k.m.time.Stagger))
 }
 
-func (k *Keeper) held(ws string, now time.Time) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	until, ok := k.later[ws]
-	if ok && !until.After(now) {
-		delete(k.later, ws)
-		ok = false
-	}
-	return ok
-}
-
-func (k *Keeper) hold(ws string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.later[ws] = k.m.cfg.Now().Add(holdBack)
-}
-
-func (k *Keeper) letGo(ws string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.later, ws)
-}
-
 // tend does what one integration needs: a refresh, a tidying, or nothing but a corrected schedule.
 func (k *Keeper) tend(ctx context.Context, ws string) error {
 	scheduled := k.m.cfg.Index.Get(ws).GetRevision()
@@ -153,20 +167,15 @@ func (k *Keeper) tend(ctx context.Context, ws string) error {
 		return err
 	}
 	if rec == nil {
-		k.m.reschedule(ctx, ws, nil, scheduled)
-		k.letGo(ws)
-		return nil
+		return k.m.updateSchedule(ctx, ws, nil, scheduled)
 	}
 	now := k.m.cfg.Now()
 	due, renew, want := rotation.Upkeep(rec, k.lastUse(ws), spread(rec.GetConnectionId()), now)
 	switch {
 	case due.After(now):
 	case renew:
-		if _, err := k.m.obtain(ctx, ws, rec, want); err != nil {
-			return err
-		}
-		k.letGo(ws)
-		return nil
+		_, err := k.m.obtain(ctx, ws, rec, want)
+		return err
 	default:
 		s, err := k.m.settle(ctx, ws, nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
 			if cur == nil {
@@ -179,9 +188,7 @@ func (k *Keeper) tend(ctx context.Context, ws string) error {
 		}
 		rec, rev = s.rec, s.rev
 	}
-	k.m.reschedule(ctx, ws, rec, rev)
-	k.letGo(ws)
-	return nil
+	return k.m.updateSchedule(ctx, ws, rec, rev)
 }
 
 func (k *Keeper) lastUse(ws string) time.Time {
@@ -225,7 +232,6 @@ func (k *Keeper) testify(ctx context.Context, ws string) error {
 	w := k.witnesses[ws]
 	delete(k.witnesses, ws)
 	k.mu.Unlock()
-	k.letGo(ws)
 	rec, err := k.m.get(ctx, ws)
 	if err != nil || rec == nil || !rec.GetLastRefreshTime().AsTime().Before(w.doubt) {
 		return err

@@ -143,10 +143,7 @@ func (m *Manager) obtain(ctx context.Context, workspace string, rec *authstorev1
 		if f.err != nil {
 			return nil, f.err
 		}
-		var err error
-		if rec, err = m.get(ctx, workspace); err != nil {
-			return nil, err
-		}
+		rec = f.rec
 	}
 	return nil, status.Denied(rotation.NotDenied, rec, m.Consumer(), m.cfg.Now())
 }
