@@ -27,7 +27,7 @@ export function Routes() {
         <Route path="activity" element={<Activity />} />
         <Route path="settings" element={<Navigate to="integrations" replace />} />
         <Route path="settings/integrations" element={<Integrations />} />
-        <Route path="*" element={<NotFound />} />
+        <Route path="*" element={<NotFound framed />} />
       </Route>
       <Route path="*" element={<NotFound />} />
     </Router>

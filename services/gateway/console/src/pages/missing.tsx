@@ -1,16 +1,18 @@
 import { Link } from "react-router";
 import { useTitle } from "../ui/basics";
 
-export function NotFound() {
+/** Within a workspace's frame, which is the page's main part already, it is a section of it. */
+export function NotFound({ framed = false }: { framed?: boolean }) {
   useTitle("Not found");
+  const Part = framed ? "section" : "main";
   return (
-    <main className="empty">
+    <Part className="empty">
       <h1>There is no such page</h1>
       <p>The address may be mistyped, or what it named was deleted.</p>
       <Link className="button primary" to="/">
         See your apps
       </Link>
-    </main>
+    </Part>
   );
 }
 
