@@ -96,7 +96,7 @@ check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC
 	.ci/check
 
 .PHONY: test
-test: needs check lint test-go ## Everything a change must pass
+test: needs check lint test-go test-console ## Everything a change must pass
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
