@@ -50,11 +50,10 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
+	m.Run() // its result becomes the exit code
 	if built != "" {
 		_ = os.RemoveAll(built) // nobody is left to tell
 	}
-	os.Exit(code)
 }
 
 func program(t *testing.T, name string) string {

@@ -45,7 +45,7 @@ func (n *tenant) follow(a *api, path, lastEvent string) *listener {
 	if a.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+a.bearer)
 	}
-	resp, err := a.http.Do(req) //nolint:bodyclose // closed by the goroutine
+	resp, err := a.http.Do(req)
 	if err != nil {
 		n.t.Fatal(err)
 	}
