@@ -84,6 +84,10 @@ func (c *canary) step(ctx context.Context) {
 		return
 	}
 	c.n.setHealth(err)
+	if c.n.isHeld() {
+		c.strikes = 0
+		return
+	}
 	if c.strikes++; c.strikes == 1 {
 		c.since = time.Now()
 	}
@@ -97,7 +101,7 @@ func (c *canary) step(ctx context.Context) {
 	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.KeyErr, err, logs.KeyAttempt, c.n.Restarts()+1)
 	c.gap = min(2*c.gap, maxRestartGap)
 	c.notUntil = time.Now().Add(c.gap)
-	if err := c.n.Restart(ctx); err != nil {
+	if err := c.n.mend(ctx); err != nil {
 		c.n.setHealth(err)
 		c.n.cfg.Logger.Error("embedded nats server did not restart", logs.Err(err))
 		return

@@ -113,7 +113,7 @@ func TestCanary_restartsAfterStrikesThatLast(t *testing.T) {
 	}
 	n := start(t, NATSConfig{CanaryInterval: time.Hour, CanaryTimeout: time.Second})
 	c := newCanary(n)
-	n.Stop()
+	n.stop() // as if it went down by itself, not by Stop
 	c.step(t.Context())
 	if n.Ready(t.Context()) == nil {
 		t.Fatal("ready while the canary fails")

@@ -84,6 +84,7 @@ type NATS struct {
 	health    error
 	restarts  int
 	closed    bool
+	held      bool // stopped on purpose
 
 	stopCanary context.CancelFunc
 	canaryDone chan struct{}
@@ -277,11 +278,26 @@ func (n *NATS) setHealth(err error) {
 }
 
 // Stop shuts the server down at once, without lame-duck mode, keeping the store directory's lock.
-// Start brings it back.
+// Start brings it back; the canary does not.
 func (n *NATS) Stop() {
 	n.lifecycle.Lock()
 	defer n.lifecycle.Unlock()
+	n.hold(true)
 	n.stop()
+}
+
+// hold notes whether the server is stopped on purpose.
+func (n *NATS) hold(held bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.held = held
+}
+
+// isHeld reports whether the server is stopped on purpose.
+func (n *NATS) isHeld() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.held
 }
 
 func (n *NATS) stop() {
@@ -308,6 +324,7 @@ func (n *NATS) Start(ctx context.Context) error {
 	case running:
 		return nil
 	}
+	n.hold(false)
 	return n.start(ctx)
 }
 
@@ -316,6 +333,21 @@ func (n *NATS) Start(ctx context.Context) error {
 func (n *NATS) Restart(ctx context.Context) error {
 	n.lifecycle.Lock()
 	defer n.lifecycle.Unlock()
+	n.hold(false)
+	return n.restart(ctx)
+}
+
+// mend is the canary's Restart: it leaves a server alone that is stopped on purpose.
+func (n *NATS) mend(ctx context.Context) error {
+	n.lifecycle.Lock()
+	defer n.lifecycle.Unlock()
+	if n.isHeld() {
+		return fmt.Errorf("%w: stopped", ErrNotReady)
+	}
+	return n.restart(ctx)
+}
+
+func (n *NATS) restart(ctx context.Context) error {
 	n.mu.Lock()
 	closed := n.closed
 	n.restarts++

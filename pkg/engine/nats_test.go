@@ -241,3 +241,25 @@ func TestNATS_startGivesUpWithItsContext(t *testing.T) {
 	}
 	start(t, NATSConfig{StoreDir: dir, CanaryInterval: -1}) // the lock was given up
 }
+
+func TestNATS_canaryLeavesAStoppedServerAlone(t *testing.T) {
+	n := start(t, NATSConfig{CanaryInterval: 20 * time.Millisecond, CanaryTimeout: 50 * time.Millisecond})
+	n.Stop()
+	deadline := time.After(500 * time.Millisecond) // many times what it takes the canary to restart a server that failed
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for waiting := true; waiting; {
+		select {
+		case <-deadline:
+			waiting = false
+		case <-tick.C:
+			if _, err := n.InProcessConn(); err == nil || n.Restarts() != 0 {
+				t.Fatalf("the canary restarted a server that was stopped on purpose (%d restarts)", n.Restarts())
+			}
+		}
+	}
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, func() error { return n.Ready(t.Context()) })
+}

@@ -63,6 +63,7 @@ const chunk = 32 << 10
 // readBody reads the body as far as the cap.
 func readBody(w http.ResponseWriter, r *http.Request, used *share) ([]byte, *answer) {
 	if r.ContentLength > MaxBody {
+		discard(r.Body)
 		return nil, tooLarge()
 	}
 	if !used.take(minShare) {
@@ -89,12 +90,21 @@ func readBody(w http.ResponseWriter, r *http.Request, used *share) ([]byte, *ans
 		case errors.Is(err, io.EOF):
 			return body, nil
 		case errors.As(err, &large):
+			discard(r.Body)
 			return nil, tooLarge()
 		default:
 			return nil, trouble(reasonSlow, "The body did not arrive completely.", err)
 		}
 	}
 }
+
+// maxDiscard is how much of a body over the cap is read and thrown away, in bytes.
+const maxDiscard = 8 << 20
+
+// discard reads what is left of a body that is too large, up to a bound and until the read deadline:
+// a sender whose connection is closed while it still writes, or a proxy in front of us, sees a broken
+// connection in place of our answer.
+func discard(body io.Reader) { _, _ = io.CopyN(io.Discard, body, maxDiscard) }
 
 func full() *answer {
 	return trouble("busy", "Too many deliveries arrive at once. Bitbucket sends this one again.", nil)
