@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -31,6 +32,26 @@ type Snapshot struct {
 	m   *Mirrors
 	git string
 	use *os.File
+
+	// replace holds what stands in the place of a file of the tree, by its path; grafts are
+	// other snapshots' trees in the places of submodules. Both are complete before the snapshot
+	// is handed out, and never change afterwards.
+	replace map[string]replacement
+	grafts  []graft
+}
+
+// replacement is content that stands in a file's place: what a pointer of LFS points to. The file's
+// mode stays the tree's.
+type replacement struct {
+	size int64
+	open func() (io.ReadCloser, error)
+}
+
+// graft is another snapshot's tree in the place of a submodule. Its own replacements and grafts
+// count below path.
+type graft struct {
+	path string
+	snap *Snapshot
 }
 
 // snapshot reads what ref points to. It is called while the mirror is held for writing, so that
