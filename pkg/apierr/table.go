@@ -47,6 +47,7 @@ const (
 	ReasonBranchNotFound     Reason = "BRANCH_NOT_FOUND"
 	ReasonReleaseGone        Reason = "RELEASE_GONE"
 	ReasonNotCancellable     Reason = "NOT_CANCELLABLE"
+	ReasonNotRedeployable    Reason = "NOT_REDEPLOYABLE"
 	ReasonServerUnknown      Reason = "SERVER_UNKNOWN"
 )
 
@@ -122,6 +123,7 @@ var reasons = []reasonRow{
 	{ReasonBranchNotFound, NotFound, "", "Choose one of the repository's branches, or push the branch first."},
 	{ReasonReleaseGone, FailedPrecondition, "", "Redeploy the commit: its release directory was removed by retention."},
 	{ReasonNotCancellable, FailedPrecondition, "", "Nothing to do: the deployment has ended or is past the point of no return."},
+	{ReasonNotRedeployable, FailedPrecondition, "", "Deploy the branch's latest commit instead: this deployment ended before it had one."},
 	{ReasonServerUnknown, FailedPrecondition, "", "Choose one of the servers listed at /v1/servers, or start a worker for this one."},
 
 	{ReasonNotConnected, FailedPrecondition, "", "An owner or admin connects Bitbucket under Integrations."},

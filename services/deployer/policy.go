@@ -10,17 +10,21 @@ import (
 // Policy says who may call what (the table at the end of design.md section 6): admins save apps,
 // members deploy and look. Servers belong to no workspace.
 var Policy = rpc.Policy{
-	deployerv1.DeployerService_CreateApp_FullMethodName:         gateway(identity.RoleAdmin),
-	deployerv1.DeployerService_UpdateApp_FullMethodName:         gateway(identity.RoleAdmin),
-	deployerv1.DeployerService_DeleteApp_FullMethodName:         gateway(identity.RoleAdmin),
-	deployerv1.DeployerService_GetApp_FullMethodName:            gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListApps_FullMethodName:          gateway(identity.RoleMember),
-	deployerv1.DeployerService_CreateDeployment_FullMethodName:  gateway(identity.RoleMember),
-	deployerv1.DeployerService_GetDeployment_FullMethodName:     gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListDeployments_FullMethodName:   gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListAppDeliveries_FullMethodName: gateway(identity.RoleMember),
-	deployerv1.DeployerService_ReadLog_FullMethodName:           gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListServers_FullMethodName:       gateway(identity.RoleNone),
+	deployerv1.DeployerService_CreateApp_FullMethodName:          gateway(identity.RoleAdmin),
+	deployerv1.DeployerService_UpdateApp_FullMethodName:          gateway(identity.RoleAdmin),
+	deployerv1.DeployerService_DeleteApp_FullMethodName:          gateway(identity.RoleAdmin),
+	deployerv1.DeployerService_GetApp_FullMethodName:             gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListApps_FullMethodName:           gateway(identity.RoleMember),
+	deployerv1.DeployerService_CreateDeployment_FullMethodName:   gateway(identity.RoleMember),
+	deployerv1.DeployerService_CancelDeployment_FullMethodName:   gateway(identity.RoleMember),
+	deployerv1.DeployerService_RedeployDeployment_FullMethodName: gateway(identity.RoleMember),
+	deployerv1.DeployerService_RollBackApp_FullMethodName:        gateway(identity.RoleMember),
+	deployerv1.DeployerService_CheckPush_FullMethodName:          gateway(identity.RoleMember),
+	deployerv1.DeployerService_GetDeployment_FullMethodName:      gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListDeployments_FullMethodName:    gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:  gateway(identity.RoleMember),
+	deployerv1.DeployerService_ReadLog_FullMethodName:            gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListServers_FullMethodName:        gateway(identity.RoleNone),
 }
 
 func gateway(min identity.Role) rpc.Rule {

@@ -43,6 +43,22 @@ func get[T any](m proto.Message, field func(T) string) string {
 	return ""
 }
 
+// number reads a number of a message whose type the table promises; 0 for any other.
+func number[T any](m proto.Message, field func(T) int32) int32 {
+	if t, ok := m.(T); ok {
+		return field(t)
+	}
+	return 0
+}
+
+func rolledBack(in, _ proto.Message) string {
+	name := appNamed(get(in, (*deployerv1.RollBackAppRequest).GetApp))
+	if to := number(in, (*deployerv1.RollBackAppRequest).GetDeployment); to != 0 {
+		return fmt.Sprintf("%s to deployment %d", name, to)
+	}
+	return name + " to the release before"
+}
+
 // actions has a row for every RPC of the API that changes something.
 var actions = map[string]Action{
 	authv1.AuthService_ConnectIntegration_FullMethodName:    {Name: "integration.beginConnect", Did: "Began to connect", Target: integration},
@@ -75,6 +91,13 @@ var actions = map[string]Action{
 	}},
 	deployerv1.DeployerService_DeleteApp_FullMethodName:        {Name: "app.delete", Did: "Deleted", Target: app[*deployerv1.DeleteAppRequest]},
 	deployerv1.DeployerService_CreateDeployment_FullMethodName: {Name: "deployment.create", Did: "Deployed", Target: deployed},
+	deployerv1.DeployerService_CancelDeployment_FullMethodName: {Name: "deployment.cancel", Did: "Cancelled", Target: func(in, _ proto.Message) string {
+		return fmt.Sprintf("deployment %d of %s", number(in, (*deployerv1.CancelDeploymentRequest).GetNumber), appNamed(get(in, (*deployerv1.CancelDeploymentRequest).GetApp)))
+	}},
+	deployerv1.DeployerService_RedeployDeployment_FullMethodName: {Name: "deployment.redeploy", Did: "Redeployed", Target: func(in, _ proto.Message) string {
+		return fmt.Sprintf("deployment %d of %s", number(in, (*deployerv1.RedeployDeploymentRequest).GetNumber), appNamed(get(in, (*deployerv1.RedeployDeploymentRequest).GetApp)))
+	}},
+	deployerv1.DeployerService_RollBackApp_FullMethodName: {Name: "app.rollBack", Did: "Rolled back", Target: rolledBack},
 
 	webhookv1.WebhookService_RegisterWebhook_FullMethodName:     {Name: "webhook.register", Did: "Registered", Target: webhook[*webhookv1.RegisterWebhookRequest]},
 	webhookv1.WebhookService_RepairWebhook_FullMethodName:       {Name: "webhook.repair", Did: "Repaired", Target: webhook[*webhookv1.RepairWebhookRequest]},

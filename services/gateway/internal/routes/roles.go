@@ -35,7 +35,10 @@ var roles = map[string]identity.Role{
 	webhookv1.WebhookService_ReplayDelivery_FullMethodName:  identity.RoleAdmin,
 
 	// Deploy, cancel, redeploy, roll back: every member.
-	deployerv1.DeployerService_CreateDeployment_FullMethodName: identity.RoleMember,
+	deployerv1.DeployerService_CreateDeployment_FullMethodName:   identity.RoleMember,
+	deployerv1.DeployerService_CancelDeployment_FullMethodName:   identity.RoleMember,
+	deployerv1.DeployerService_RedeployDeployment_FullMethodName: identity.RoleMember,
+	deployerv1.DeployerService_RollBackApp_FullMethodName:        identity.RoleMember,
 
 	// Read anything but secrets: every member.
 	authv1.AuthService_ListIntegrations_FullMethodName:          identity.RoleMember,
@@ -48,6 +51,7 @@ var roles = map[string]identity.Role{
 	deployerv1.DeployerService_GetDeployment_FullMethodName:     identity.RoleMember,
 	deployerv1.DeployerService_ListDeployments_FullMethodName:   identity.RoleMember,
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName: identity.RoleMember,
+	deployerv1.DeployerService_CheckPush_FullMethodName:         identity.RoleMember,
 	deployerv1.DeployerService_ReadLog_FullMethodName:           identity.RoleMember,
 	webhookv1.WebhookService_ListWebhooks_FullMethodName:        identity.RoleMember,
 	webhookv1.WebhookService_GetWebhook_FullMethodName:          identity.RoleMember,

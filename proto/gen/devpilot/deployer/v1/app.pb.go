@@ -35,7 +35,8 @@ type App struct {
 	Repository string `protobuf:"bytes,3,opt,name=repository,proto3" json:"repository,omitempty"`
 	// The repository's name for people.
 	RepositoryFullName string `protobuf:"bytes,4,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
-	// The branch to watch; case matters.
+	// The branch to watch, or a pattern such as release/* or feature/**; case matters. A pattern has
+	// one of the characters *, ? and [, which no branch's name has.
 	Branch string `protobuf:"bytes,5,opt,name=branch,proto3" json:"branch,omitempty"`
 	// Whether a push to the branch deploys.
 	AutoDeploy bool `protobuf:"varint,6,opt,name=auto_deploy,json=autoDeploy,proto3" json:"auto_deploy,omitempty"`
@@ -58,7 +59,34 @@ type App struct {
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When it last changed.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The deployment hooks: by stage, then priority, then place in this list.
+	Hooks []*DeploymentHook `protobuf:"bytes,17,rep,name=hooks,proto3" json:"hooks,omitempty"`
+	// The variables that hooks see, beside those of Devpilot.
+	Variables []*Variable `protobuf:"bytes,18,rep,name=variables,proto3" json:"variables,omitempty"`
+	// Paths that outlive a release, such as uploads/ or .env: each is a link into a place that all
+	// releases share. One that ends in a slash is a directory.
+	SharedPaths []string `protobuf:"bytes,19,rep,name=shared_paths,json=sharedPaths,proto3" json:"shared_paths,omitempty"`
+	// Which pushes deploy, beyond the branch.
+	Rules *AppRules `protobuf:"bytes,20,opt,name=rules,proto3" json:"rules,omitempty"`
+	// How the source is fetched.
+	Source *SourceOptions `protobuf:"bytes,21,opt,name=source,proto3" json:"source,omitempty"`
+	// Serves the releases under URLs of their own; off while it has no directory.
+	Serve *ServeOptions `protobuf:"bytes,22,opt,name=serve,proto3" json:"serve,omitempty"`
+	// Whether .devpilot.yaml in the repository counts. Whoever can push can then run commands.
+	ConfigAsCode bool `protobuf:"varint,23,opt,name=config_as_code,json=configAsCode,proto3" json:"config_as_code,omitempty"`
+	// Whether a newer push cancels the running deployment instead of waiting for it.
+	CancelRunning bool `protobuf:"varint,24,opt,name=cancel_running,json=cancelRunning,proto3" json:"cancel_running,omitempty"`
+	// Whether deployments are told to Bitbucket as commit statuses; true when absent.
+	CommitStatus *bool `protobuf:"varint,25,opt,name=commit_status,json=commitStatus,proto3,oneof" json:"commit_status,omitempty"`
+	// Where the live release is served; empty when it is not.
+	LiveUrl string `protobuf:"bytes,26,opt,name=live_url,json=liveUrl,proto3" json:"live_url,omitempty"`
+	// What .devpilot.yaml said in the commit that was read last; absent while config_as_code is off
+	// or none was read.
+	CodeConfig *CodeConfig `protobuf:"bytes,27,opt,name=code_config,json=codeConfig,proto3" json:"code_config,omitempty"`
+	// The runner of deployment hooks of this app's server, for people; empty when it has none and
+	// hooks cannot run.
+	HookRunner    string `protobuf:"bytes,28,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -205,6 +233,679 @@ func (x *App) GetUpdateTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *App) GetHooks() []*DeploymentHook {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *App) GetVariables() []*Variable {
+	if x != nil {
+		return x.Variables
+	}
+	return nil
+}
+
+func (x *App) GetSharedPaths() []string {
+	if x != nil {
+		return x.SharedPaths
+	}
+	return nil
+}
+
+func (x *App) GetRules() *AppRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *App) GetSource() *SourceOptions {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *App) GetServe() *ServeOptions {
+	if x != nil {
+		return x.Serve
+	}
+	return nil
+}
+
+func (x *App) GetConfigAsCode() bool {
+	if x != nil {
+		return x.ConfigAsCode
+	}
+	return false
+}
+
+func (x *App) GetCancelRunning() bool {
+	if x != nil {
+		return x.CancelRunning
+	}
+	return false
+}
+
+func (x *App) GetCommitStatus() bool {
+	if x != nil && x.CommitStatus != nil {
+		return *x.CommitStatus
+	}
+	return false
+}
+
+func (x *App) GetLiveUrl() string {
+	if x != nil {
+		return x.LiveUrl
+	}
+	return ""
+}
+
+func (x *App) GetCodeConfig() *CodeConfig {
+	if x != nil {
+		return x.CodeConfig
+	}
+	return nil
+}
+
+func (x *App) GetHookRunner() string {
+	if x != nil {
+		return x.HookRunner
+	}
+	return ""
+}
+
+// DeploymentHook is a command that a deployment runs at one of its stages.
+type DeploymentHook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name; unique within the app.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// PRE_EXECUTION, PRE_SOURCE_CONTROL, POST_SOURCE_CONTROL, POST_SETUP or POST_RELEASE.
+	Stage Deployment_Stage `protobuf:"varint,2,opt,name=stage,proto3,enum=devpilot.deployer.v1.Deployment_Stage" json:"stage,omitempty"`
+	// The shell command.
+	Command string `protobuf:"bytes,3,opt,name=command,proto3" json:"command,omitempty"`
+	// Within a stage, lower ones run first; those that have the same in the order of the list.
+	Priority int32 `protobuf:"varint,4,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Whether it runs; true when absent.
+	Active *bool `protobuf:"varint,5,opt,name=active,proto3,oneof" json:"active,omitempty"`
+	// How long it may run, in seconds, 1 to 3600; 600 when absent.
+	TimeoutSeconds int32 `protobuf:"varint,6,opt,name=timeout_seconds,json=timeoutSeconds,proto3" json:"timeout_seconds,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *DeploymentHook) Reset() {
+	*x = DeploymentHook{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeploymentHook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeploymentHook) ProtoMessage() {}
+
+func (x *DeploymentHook) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeploymentHook.ProtoReflect.Descriptor instead.
+func (*DeploymentHook) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DeploymentHook) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeploymentHook) GetStage() Deployment_Stage {
+	if x != nil {
+		return x.Stage
+	}
+	return Deployment_STAGE_UNSPECIFIED
+}
+
+func (x *DeploymentHook) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *DeploymentHook) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
+}
+
+func (x *DeploymentHook) GetActive() bool {
+	if x != nil && x.Active != nil {
+		return *x.Active
+	}
+	return false
+}
+
+func (x *DeploymentHook) GetTimeoutSeconds() int32 {
+	if x != nil {
+		return x.TimeoutSeconds
+	}
+	return 0
+}
+
+// Variable is one variable of an app.
+type Variable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name: letters, digits and underscores, not beginning with a digit nor with DEVPILOT_.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value. Never sent for a secret one; a secret one that is saved without a value keeps what
+	// it has.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// Whether the value is a secret: stored encrypted, masked in logs, never shown again.
+	Secret bool `protobuf:"varint,3,opt,name=secret,proto3" json:"secret,omitempty"`
+	// When the value was last set.
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Variable) Reset() {
+	*x = Variable{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Variable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Variable) ProtoMessage() {}
+
+func (x *Variable) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Variable.ProtoReflect.Descriptor instead.
+func (*Variable) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Variable) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Variable) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Variable) GetSecret() bool {
+	if x != nil {
+		return x.Secret
+	}
+	return false
+}
+
+func (x *Variable) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+// AppRules narrow which pushes deploy. Patterns are globs: * stays within a path segment, ** does
+// not.
+type AppRules struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tags that deploy; none when empty.
+	Tags []string `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	// Only pushes that change one of these paths deploy; all when empty. The changes are those
+	// between the old and the new state of the branch; where that cannot be told (a first push, an
+	// unknown old commit) the push deploys.
+	Paths []string `protobuf:"bytes,2,rep,name=paths,proto3" json:"paths,omitempty"`
+	// Changes to these paths do not count.
+	PathsIgnore []string `protobuf:"bytes,3,rep,name=paths_ignore,json=pathsIgnore,proto3" json:"paths_ignore,omitempty"`
+	// A push whose head commit's message has one of these does not deploy. When absent: [skip
+	// deploy], [deploy skip], [skip ci] and [ci skip].
+	Skip          *SkipPhrases `protobuf:"bytes,4,opt,name=skip,proto3" json:"skip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AppRules) Reset() {
+	*x = AppRules{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AppRules) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AppRules) ProtoMessage() {}
+
+func (x *AppRules) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AppRules.ProtoReflect.Descriptor instead.
+func (*AppRules) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AppRules) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *AppRules) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
+func (x *AppRules) GetPathsIgnore() []string {
+	if x != nil {
+		return x.PathsIgnore
+	}
+	return nil
+}
+
+func (x *AppRules) GetSkip() *SkipPhrases {
+	if x != nil {
+		return x.Skip
+	}
+	return nil
+}
+
+// SkipPhrases are phrases in a commit's message; an empty list switches the rule off.
+type SkipPhrases struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The phrases; case does not matter.
+	Phrases       []string `protobuf:"bytes,1,rep,name=phrases,proto3" json:"phrases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkipPhrases) Reset() {
+	*x = SkipPhrases{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkipPhrases) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkipPhrases) ProtoMessage() {}
+
+func (x *SkipPhrases) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkipPhrases.ProtoReflect.Descriptor instead.
+func (*SkipPhrases) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SkipPhrases) GetPhrases() []string {
+	if x != nil {
+		return x.Phrases
+	}
+	return nil
+}
+
+// SourceOptions say how the source is fetched.
+type SourceOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app's directory within the repository: hooks run there and .devpilot.yaml stands there.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// Fetches the full history and leaves a .git directory in the release.
+	FullHistory bool `protobuf:"varint,2,opt,name=full_history,json=fullHistory,proto3" json:"full_history,omitempty"`
+	// Fetches submodules; those of other hosts are refused.
+	Submodules bool `protobuf:"varint,3,opt,name=submodules,proto3" json:"submodules,omitempty"`
+	// Fetches what Git LFS keeps elsewhere.
+	Lfs           bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceOptions) Reset() {
+	*x = SourceOptions{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceOptions) ProtoMessage() {}
+
+func (x *SourceOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceOptions.ProtoReflect.Descriptor instead.
+func (*SourceOptions) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SourceOptions) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *SourceOptions) GetFullHistory() bool {
+	if x != nil {
+		return x.FullHistory
+	}
+	return false
+}
+
+func (x *SourceOptions) GetSubmodules() bool {
+	if x != nil {
+		return x.Submodules
+	}
+	return false
+}
+
+func (x *SourceOptions) GetLfs() bool {
+	if x != nil {
+		return x.Lfs
+	}
+	return false
+}
+
+// ServeOptions say what of a release is served.
+type ServeOptions struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directory within the release, "." for all of it; nothing is served when empty.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The file that stands in for paths that do not exist, such as index.html for a single-page app.
+	Fallback      string `protobuf:"bytes,2,opt,name=fallback,proto3" json:"fallback,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeOptions) Reset() {
+	*x = ServeOptions{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeOptions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeOptions) ProtoMessage() {}
+
+func (x *ServeOptions) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeOptions.ProtoReflect.Descriptor instead.
+func (*ServeOptions) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ServeOptions) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *ServeOptions) GetFallback() string {
+	if x != nil {
+		return x.Fallback
+	}
+	return ""
+}
+
+// CodeConfig is what .devpilot.yaml said.
+type CodeConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The file's path in the repository.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// The commit that it was read in.
+	Commit string `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// The fields of the app that the file replaces, such as "hooks" or "rules.paths".
+	Fields []string `protobuf:"bytes,3,rep,name=fields,proto3" json:"fields,omitempty"`
+	// Why the file does not count, each with its line; empty when it does.
+	Problems []*CodeConfigProblem `protobuf:"bytes,4,rep,name=problems,proto3" json:"problems,omitempty"`
+	// The hooks of the file, when it has any.
+	Hooks []*DeploymentHook `protobuf:"bytes,5,rep,name=hooks,proto3" json:"hooks,omitempty"`
+	// The shared paths of the file, when it has any.
+	SharedPaths []string `protobuf:"bytes,6,rep,name=shared_paths,json=sharedPaths,proto3" json:"shared_paths,omitempty"`
+	// The rules of the file, when it has any.
+	Rules *AppRules `protobuf:"bytes,7,opt,name=rules,proto3" json:"rules,omitempty"`
+	// What the file serves, when it says so.
+	Serve         *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeConfig) Reset() {
+	*x = CodeConfig{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeConfig) ProtoMessage() {}
+
+func (x *CodeConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeConfig.ProtoReflect.Descriptor instead.
+func (*CodeConfig) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CodeConfig) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *CodeConfig) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *CodeConfig) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
+func (x *CodeConfig) GetProblems() []*CodeConfigProblem {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+func (x *CodeConfig) GetHooks() []*DeploymentHook {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *CodeConfig) GetSharedPaths() []string {
+	if x != nil {
+		return x.SharedPaths
+	}
+	return nil
+}
+
+func (x *CodeConfig) GetRules() *AppRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *CodeConfig) GetServe() *ServeOptions {
+	if x != nil {
+		return x.Serve
+	}
+	return nil
+}
+
+// CodeConfigProblem is one mistake in .devpilot.yaml.
+type CodeConfigProblem struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The line, from 1.
+	Line int32 `protobuf:"varint,1,opt,name=line,proto3" json:"line,omitempty"`
+	// The column, from 1.
+	Column int32 `protobuf:"varint,2,opt,name=column,proto3" json:"column,omitempty"`
+	// A sentence for people.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeConfigProblem) Reset() {
+	*x = CodeConfigProblem{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeConfigProblem) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeConfigProblem) ProtoMessage() {}
+
+func (x *CodeConfigProblem) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeConfigProblem.ProtoReflect.Descriptor instead.
+func (*CodeConfigProblem) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *CodeConfigProblem) GetLine() int32 {
+	if x != nil {
+		return x.Line
+	}
+	return 0
+}
+
+func (x *CodeConfigProblem) GetColumn() int32 {
+	if x != nil {
+		return x.Column
+	}
+	return 0
+}
+
+func (x *CodeConfigProblem) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // AutoDeployPause says why pushes do not deploy for now.
 type AutoDeployPause struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -220,7 +921,7 @@ type AutoDeployPause struct {
 
 func (x *AutoDeployPause) Reset() {
 	*x = AutoDeployPause{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -232,7 +933,7 @@ func (x *AutoDeployPause) String() string {
 func (*AutoDeployPause) ProtoMessage() {}
 
 func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -245,7 +946,7 @@ func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutoDeployPause.ProtoReflect.Descriptor instead.
 func (*AutoDeployPause) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AutoDeployPause) GetReason() string {
@@ -290,7 +991,7 @@ type AppWebhook struct {
 
 func (x *AppWebhook) Reset() {
 	*x = AppWebhook{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +1003,7 @@ func (x *AppWebhook) String() string {
 func (*AppWebhook) ProtoMessage() {}
 
 func (x *AppWebhook) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +1016,7 @@ func (x *AppWebhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppWebhook.ProtoReflect.Descriptor instead.
 func (*AppWebhook) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AppWebhook) GetId() string {
@@ -373,7 +1074,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +1086,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +1099,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Warning) GetReason() string {
@@ -430,7 +1131,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -442,7 +1143,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -455,7 +1156,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Server) GetId() string {
@@ -500,7 +1201,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +1213,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +1226,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Worker) GetId() string {
@@ -574,7 +1275,8 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x88\x06\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\n" +
+	"\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -597,7 +1299,67 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\vcreate_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"createTime\x12@\n" +
 	"\vupdate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"updateTime\"s\n" +
+	"updateTime\x12:\n" +
+	"\x05hooks\x18\x11 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12<\n" +
+	"\tvariables\x18\x12 \x03(\v2\x1e.devpilot.deployer.v1.VariableR\tvariables\x12!\n" +
+	"\fshared_paths\x18\x13 \x03(\tR\vsharedPaths\x124\n" +
+	"\x05rules\x18\x14 \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x12;\n" +
+	"\x06source\x18\x15 \x01(\v2#.devpilot.deployer.v1.SourceOptionsR\x06source\x128\n" +
+	"\x05serve\x18\x16 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12$\n" +
+	"\x0econfig_as_code\x18\x17 \x01(\bR\fconfigAsCode\x12%\n" +
+	"\x0ecancel_running\x18\x18 \x01(\bR\rcancelRunning\x12(\n" +
+	"\rcommit_status\x18\x19 \x01(\bH\x00R\fcommitStatus\x88\x01\x01\x12\x1e\n" +
+	"\blive_url\x18\x1a \x01(\tB\x03\xe0A\x03R\aliveUrl\x12F\n" +
+	"\vcode_config\x18\x1b \x01(\v2 .devpilot.deployer.v1.CodeConfigB\x03\xe0A\x03R\n" +
+	"codeConfig\x12$\n" +
+	"\vhook_runner\x18\x1c \x01(\tB\x03\xe0A\x03R\n" +
+	"hookRunnerB\x10\n" +
+	"\x0e_commit_status\"\xf8\x01\n" +
+	"\x0eDeploymentHook\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12A\n" +
+	"\x05stage\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x02R\x05stage\x12\x1d\n" +
+	"\acommand\x18\x03 \x01(\tB\x03\xe0A\x02R\acommand\x12\x1a\n" +
+	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12\x1b\n" +
+	"\x06active\x18\x05 \x01(\bH\x00R\x06active\x88\x01\x01\x12'\n" +
+	"\x0ftimeout_seconds\x18\x06 \x01(\x05R\x0etimeoutSecondsB\t\n" +
+	"\a_active\"\x93\x01\n" +
+	"\bVariable\x12\x17\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06secret\x18\x03 \x01(\bR\x06secret\x12@\n" +
+	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"updateTime\"\x8e\x01\n" +
+	"\bAppRules\x12\x12\n" +
+	"\x04tags\x18\x01 \x03(\tR\x04tags\x12\x14\n" +
+	"\x05paths\x18\x02 \x03(\tR\x05paths\x12!\n" +
+	"\fpaths_ignore\x18\x03 \x03(\tR\vpathsIgnore\x125\n" +
+	"\x04skip\x18\x04 \x01(\v2!.devpilot.deployer.v1.SkipPhrasesR\x04skip\"'\n" +
+	"\vSkipPhrases\x12\x18\n" +
+	"\aphrases\x18\x01 \x03(\tR\aphrases\"\x82\x01\n" +
+	"\rSourceOptions\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12!\n" +
+	"\ffull_history\x18\x02 \x01(\bR\vfullHistory\x12\x1e\n" +
+	"\n" +
+	"submodules\x18\x03 \x01(\bR\n" +
+	"submodules\x12\x10\n" +
+	"\x03lfs\x18\x04 \x01(\bR\x03lfs\"H\n" +
+	"\fServeOptions\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x1a\n" +
+	"\bfallback\x18\x02 \x01(\tR\bfallback\"\xe4\x02\n" +
+	"\n" +
+	"CodeConfig\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x16\n" +
+	"\x06fields\x18\x03 \x03(\tR\x06fields\x12C\n" +
+	"\bproblems\x18\x04 \x03(\v2'.devpilot.deployer.v1.CodeConfigProblemR\bproblems\x12:\n" +
+	"\x05hooks\x18\x05 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12!\n" +
+	"\fshared_paths\x18\x06 \x03(\tR\vsharedPaths\x124\n" +
+	"\x05rules\x18\a \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x128\n" +
+	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"Y\n" +
+	"\x11CodeConfigProblem\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x16\n" +
+	"\x06column\x18\x02 \x01(\x05R\x06column\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"s\n" +
 	"\x0fAutoDeployPause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
@@ -638,35 +1400,57 @@ func file_devpilot_deployer_v1_app_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_app_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_devpilot_deployer_v1_app_proto_goTypes = []any{
 	(*App)(nil),                   // 0: devpilot.deployer.v1.App
-	(*AutoDeployPause)(nil),       // 1: devpilot.deployer.v1.AutoDeployPause
-	(*AppWebhook)(nil),            // 2: devpilot.deployer.v1.AppWebhook
-	(*Warning)(nil),               // 3: devpilot.deployer.v1.Warning
-	(*Server)(nil),                // 4: devpilot.deployer.v1.Server
-	(*Worker)(nil),                // 5: devpilot.deployer.v1.Worker
-	(*DeploymentSummary)(nil),     // 6: devpilot.deployer.v1.DeploymentSummary
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*DeploymentHook)(nil),        // 1: devpilot.deployer.v1.DeploymentHook
+	(*Variable)(nil),              // 2: devpilot.deployer.v1.Variable
+	(*AppRules)(nil),              // 3: devpilot.deployer.v1.AppRules
+	(*SkipPhrases)(nil),           // 4: devpilot.deployer.v1.SkipPhrases
+	(*SourceOptions)(nil),         // 5: devpilot.deployer.v1.SourceOptions
+	(*ServeOptions)(nil),          // 6: devpilot.deployer.v1.ServeOptions
+	(*CodeConfig)(nil),            // 7: devpilot.deployer.v1.CodeConfig
+	(*CodeConfigProblem)(nil),     // 8: devpilot.deployer.v1.CodeConfigProblem
+	(*AutoDeployPause)(nil),       // 9: devpilot.deployer.v1.AutoDeployPause
+	(*AppWebhook)(nil),            // 10: devpilot.deployer.v1.AppWebhook
+	(*Warning)(nil),               // 11: devpilot.deployer.v1.Warning
+	(*Server)(nil),                // 12: devpilot.deployer.v1.Server
+	(*Worker)(nil),                // 13: devpilot.deployer.v1.Worker
+	(*DeploymentSummary)(nil),     // 14: devpilot.deployer.v1.DeploymentSummary
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(Deployment_Stage)(0),         // 16: devpilot.deployer.v1.Deployment.Stage
 }
 var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
-	1,  // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
-	2,  // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
-	6,  // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
-	6,  // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
-	3,  // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
-	7,  // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
-	7,  // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
-	7,  // 7: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
-	7,  // 8: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	5,  // 9: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	7,  // 10: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	7,  // 11: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	9,  // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
+	10, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
+	14, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
+	14, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
+	11, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
+	15, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
+	15, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	2,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
+	3,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
+	5,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
+	6,  // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	7,  // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
+	16, // 13: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	15, // 14: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	4,  // 15: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
+	8,  // 16: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
+	1,  // 17: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	3,  // 18: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
+	6,  // 19: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	15, // 20: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
+	15, // 21: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	13, // 22: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	15, // 23: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	15, // 24: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }
@@ -675,13 +1459,15 @@ func file_devpilot_deployer_v1_app_proto_init() {
 		return
 	}
 	file_devpilot_deployer_v1_deployment_proto_init()
+	file_devpilot_deployer_v1_app_proto_msgTypes[0].OneofWrappers = []any{}
+	file_devpilot_deployer_v1_app_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_app_proto_rawDesc), len(file_devpilot_deployer_v1_app_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -601,7 +601,9 @@ type CreateDeploymentRequest struct {
 	// The app.
 	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
 	// Makes a repeat of this request harmless for 24 h.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The branch; the app's when absent. Must match the app's branch.
+	Branch        string `protobuf:"bytes,4,opt,name=branch,proto3" json:"branch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -657,6 +659,13 @@ func (x *CreateDeploymentRequest) GetRequestId() string {
 	return ""
 }
 
+func (x *CreateDeploymentRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
 // CreateDeploymentResponse is the deployment.
 type CreateDeploymentResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -703,6 +712,646 @@ func (x *CreateDeploymentResponse) GetDeployment() *Deployment {
 	return nil
 }
 
+// CancelDeploymentRequest names a deployment.
+type CancelDeploymentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// The number.
+	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// When given, cancelled only if unchanged.
+	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelDeploymentRequest) Reset() {
+	*x = CancelDeploymentRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelDeploymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelDeploymentRequest) ProtoMessage() {}
+
+func (x *CancelDeploymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelDeploymentRequest.ProtoReflect.Descriptor instead.
+func (*CancelDeploymentRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *CancelDeploymentRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *CancelDeploymentRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *CancelDeploymentRequest) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *CancelDeploymentRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// CancelDeploymentResponse is the deployment; it may still be stopping.
+type CancelDeploymentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment.
+	Deployment    *Deployment `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CancelDeploymentResponse) Reset() {
+	*x = CancelDeploymentResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CancelDeploymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CancelDeploymentResponse) ProtoMessage() {}
+
+func (x *CancelDeploymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CancelDeploymentResponse.ProtoReflect.Descriptor instead.
+func (*CancelDeploymentResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *CancelDeploymentResponse) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+// RedeployDeploymentRequest names a deployment whose commit is deployed again.
+type RedeployDeploymentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// The number.
+	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	// Makes a repeat of this request harmless for 24 h.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeployDeploymentRequest) Reset() {
+	*x = RedeployDeploymentRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeployDeploymentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeployDeploymentRequest) ProtoMessage() {}
+
+func (x *RedeployDeploymentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeployDeploymentRequest.ProtoReflect.Descriptor instead.
+func (*RedeployDeploymentRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RedeployDeploymentRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RedeployDeploymentRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *RedeployDeploymentRequest) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *RedeployDeploymentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RedeployDeploymentResponse is the new deployment.
+type RedeployDeploymentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment.
+	Deployment    *Deployment `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RedeployDeploymentResponse) Reset() {
+	*x = RedeployDeploymentResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RedeployDeploymentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RedeployDeploymentResponse) ProtoMessage() {}
+
+func (x *RedeployDeploymentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RedeployDeploymentResponse.ProtoReflect.Descriptor instead.
+func (*RedeployDeploymentResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RedeployDeploymentResponse) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+// RollBackAppRequest names a release to go back to.
+type RollBackAppRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// The number of the deployment whose release is to be live; the one that was live before when
+	// absent.
+	Deployment int32 `protobuf:"varint,3,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// Switches auto-deploy off too, so that the next push does not undo it; for admins.
+	PauseAutoDeploy bool `protobuf:"varint,4,opt,name=pause_auto_deploy,json=pauseAutoDeploy,proto3" json:"pause_auto_deploy,omitempty"`
+	// Makes a repeat of this request harmless for 24 h.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackAppRequest) Reset() {
+	*x = RollBackAppRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackAppRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackAppRequest) ProtoMessage() {}
+
+func (x *RollBackAppRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackAppRequest.ProtoReflect.Descriptor instead.
+func (*RollBackAppRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *RollBackAppRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RollBackAppRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *RollBackAppRequest) GetDeployment() int32 {
+	if x != nil {
+		return x.Deployment
+	}
+	return 0
+}
+
+func (x *RollBackAppRequest) GetPauseAutoDeploy() bool {
+	if x != nil {
+		return x.PauseAutoDeploy
+	}
+	return false
+}
+
+func (x *RollBackAppRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RollBackAppResponse is the new deployment.
+type RollBackAppResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment.
+	Deployment    *Deployment `protobuf:"bytes,1,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollBackAppResponse) Reset() {
+	*x = RollBackAppResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollBackAppResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollBackAppResponse) ProtoMessage() {}
+
+func (x *RollBackAppResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollBackAppResponse.ProtoReflect.Descriptor instead.
+func (*RollBackAppResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RollBackAppResponse) GetDeployment() *Deployment {
+	if x != nil {
+		return x.Deployment
+	}
+	return nil
+}
+
+// CheckPushRequest is a push that might come.
+type CheckPushRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	// The branch that is pushed; this or a tag.
+	Branch string `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The tag that is pushed.
+	Tag string `protobuf:"bytes,4,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The commit before; absent for a branch's first push.
+	OldCommit string `protobuf:"bytes,5,opt,name=old_commit,json=oldCommit,proto3" json:"old_commit,omitempty"`
+	// The commit after. With it, changes and message are looked up in the repository.
+	NewCommit string `protobuf:"bytes,6,opt,name=new_commit,json=newCommit,proto3" json:"new_commit,omitempty"`
+	// The changed paths, where no commits are given.
+	ChangedPaths []string `protobuf:"bytes,7,rep,name=changed_paths,json=changedPaths,proto3" json:"changed_paths,omitempty"`
+	// The head commit's message, where no commits are given.
+	Message string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	// Rules to try instead of the saved ones.
+	Rules *AppRules `protobuf:"bytes,9,opt,name=rules,proto3" json:"rules,omitempty"`
+	// A branch or pattern to try instead of the saved one.
+	WatchedBranch string `protobuf:"bytes,10,opt,name=watched_branch,json=watchedBranch,proto3" json:"watched_branch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPushRequest) Reset() {
+	*x = CheckPushRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPushRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPushRequest) ProtoMessage() {}
+
+func (x *CheckPushRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPushRequest.ProtoReflect.Descriptor instead.
+func (*CheckPushRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *CheckPushRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetOldCommit() string {
+	if x != nil {
+		return x.OldCommit
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetNewCommit() string {
+	if x != nil {
+		return x.NewCommit
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetChangedPaths() []string {
+	if x != nil {
+		return x.ChangedPaths
+	}
+	return nil
+}
+
+func (x *CheckPushRequest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CheckPushRequest) GetRules() *AppRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *CheckPushRequest) GetWatchedBranch() string {
+	if x != nil {
+		return x.WatchedBranch
+	}
+	return ""
+}
+
+// CheckPushResponse says what would come of the push.
+type CheckPushResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it would deploy.
+	Deploys bool `protobuf:"varint,1,opt,name=deploys,proto3" json:"deploys,omitempty"`
+	// The reason code of the rule that turns it away; empty when it deploys.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence for people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Each rule that was looked at, in order.
+	Checks []*PushCheck `protobuf:"bytes,4,rep,name=checks,proto3" json:"checks,omitempty"`
+	// What else to know, such as that the range could not be computed.
+	Notes         []string `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckPushResponse) Reset() {
+	*x = CheckPushResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckPushResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckPushResponse) ProtoMessage() {}
+
+func (x *CheckPushResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckPushResponse.ProtoReflect.Descriptor instead.
+func (*CheckPushResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *CheckPushResponse) GetDeploys() bool {
+	if x != nil {
+		return x.Deploys
+	}
+	return false
+}
+
+func (x *CheckPushResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *CheckPushResponse) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *CheckPushResponse) GetChecks() []*PushCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *CheckPushResponse) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
+// PushCheck is what one rule says.
+type PushCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule, such as BRANCH or PATHS.
+	Rule string `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"`
+	// Whether the push passes it.
+	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
+	// A sentence for people.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushCheck) Reset() {
+	*x = PushCheck{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushCheck) ProtoMessage() {}
+
+func (x *PushCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushCheck.ProtoReflect.Descriptor instead.
+func (*PushCheck) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *PushCheck) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *PushCheck) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *PushCheck) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // GetDeploymentRequest names a deployment.
 type GetDeploymentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -718,7 +1367,7 @@ type GetDeploymentRequest struct {
 
 func (x *GetDeploymentRequest) Reset() {
 	*x = GetDeploymentRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1379,7 @@ func (x *GetDeploymentRequest) String() string {
 func (*GetDeploymentRequest) ProtoMessage() {}
 
 func (x *GetDeploymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1392,7 @@ func (x *GetDeploymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeploymentRequest.ProtoReflect.Descriptor instead.
 func (*GetDeploymentRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetDeploymentRequest) GetWorkspace() string {
@@ -778,7 +1427,7 @@ type GetDeploymentResponse struct {
 
 func (x *GetDeploymentResponse) Reset() {
 	*x = GetDeploymentResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +1439,7 @@ func (x *GetDeploymentResponse) String() string {
 func (*GetDeploymentResponse) ProtoMessage() {}
 
 func (x *GetDeploymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +1452,7 @@ func (x *GetDeploymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetDeploymentResponse.ProtoReflect.Descriptor instead.
 func (*GetDeploymentResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetDeploymentResponse) GetDeployment() *Deployment {
@@ -842,7 +1491,7 @@ type ListDeploymentsRequest struct {
 
 func (x *ListDeploymentsRequest) Reset() {
 	*x = ListDeploymentsRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -854,7 +1503,7 @@ func (x *ListDeploymentsRequest) String() string {
 func (*ListDeploymentsRequest) ProtoMessage() {}
 
 func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -867,7 +1516,7 @@ func (x *ListDeploymentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsRequest.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListDeploymentsRequest) GetWorkspace() string {
@@ -953,7 +1602,7 @@ type ListDeploymentsResponse struct {
 
 func (x *ListDeploymentsResponse) Reset() {
 	*x = ListDeploymentsResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -965,7 +1614,7 @@ func (x *ListDeploymentsResponse) String() string {
 func (*ListDeploymentsResponse) ProtoMessage() {}
 
 func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -978,7 +1627,7 @@ func (x *ListDeploymentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListDeploymentsResponse.ProtoReflect.Descriptor instead.
 func (*ListDeploymentsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListDeploymentsResponse) GetDeployments() []*Deployment {
@@ -1012,7 +1661,7 @@ type ListAppDeliveriesRequest struct {
 
 func (x *ListAppDeliveriesRequest) Reset() {
 	*x = ListAppDeliveriesRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1673,7 @@ func (x *ListAppDeliveriesRequest) String() string {
 func (*ListAppDeliveriesRequest) ProtoMessage() {}
 
 func (x *ListAppDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1686,7 @@ func (x *ListAppDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAppDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListAppDeliveriesRequest) GetWorkspace() string {
@@ -1081,7 +1730,7 @@ type ListAppDeliveriesResponse struct {
 
 func (x *ListAppDeliveriesResponse) Reset() {
 	*x = ListAppDeliveriesResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1093,7 +1742,7 @@ func (x *ListAppDeliveriesResponse) String() string {
 func (*ListAppDeliveriesResponse) ProtoMessage() {}
 
 func (x *ListAppDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1106,7 +1755,7 @@ func (x *ListAppDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAppDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAppDeliveriesResponse) GetDeliveries() []*v1.Delivery {
@@ -1144,7 +1793,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1805,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1818,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReadLogRequest) GetWorkspace() string {
@@ -1227,7 +1876,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1888,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1901,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ReadLogResponse) GetRecords() []*LogRecord {
@@ -1280,7 +1929,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1941,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1954,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogEnd) GetState() Deployment_State {
@@ -1328,7 +1977,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1340,7 +1989,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1353,7 +2002,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListServersRequest) GetPageSize() int32 {
@@ -1383,7 +2032,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +2044,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +2057,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -1465,16 +2114,73 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x13\n" +
-	"\x11DeleteAppResponse\"r\n" +
+	"\x11DeleteAppResponse\"\x8a\x01\n" +
 	"\x17CreateDeploymentRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\\\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06branch\x18\x04 \x01(\tR\x06branch\"\\\n" +
 	"\x18CreateDeploymentResponse\x12@\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
-	"deployment\"m\n" +
+	"deployment\"\x84\x01\n" +
+	"\x17CancelDeploymentRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
+	"\x06number\x18\x03 \x01(\x05B\x03\xe0A\x02R\x06number\x12\x12\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\"\\\n" +
+	"\x18CancelDeploymentResponse\x12@\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
+	"deployment\"\x91\x01\n" +
+	"\x19RedeployDeploymentRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
+	"\x06number\x18\x03 \x01(\x05B\x03\xe0A\x02R\x06number\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"^\n" +
+	"\x1aRedeployDeploymentResponse\x12@\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
+	"deployment\"\xb9\x01\n" +
+	"\x12RollBackAppRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x03 \x01(\x05R\n" +
+	"deployment\x12*\n" +
+	"\x11pause_auto_deploy\x18\x04 \x01(\bR\x0fpauseAutoDeploy\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"W\n" +
+	"\x13RollBackAppResponse\x12@\n" +
+	"\n" +
+	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
+	"deployment\"\xd0\x02\n" +
+	"\x10CheckPushRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x16\n" +
+	"\x06branch\x18\x03 \x01(\tR\x06branch\x12\x10\n" +
+	"\x03tag\x18\x04 \x01(\tR\x03tag\x12\x1d\n" +
+	"\n" +
+	"old_commit\x18\x05 \x01(\tR\toldCommit\x12\x1d\n" +
+	"\n" +
+	"new_commit\x18\x06 \x01(\tR\tnewCommit\x12#\n" +
+	"\rchanged_paths\x18\a \x03(\tR\fchangedPaths\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\x124\n" +
+	"\x05rules\x18\t \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x12%\n" +
+	"\x0ewatched_branch\x18\n" +
+	" \x01(\tR\rwatchedBranch\"\xae\x01\n" +
+	"\x11CheckPushResponse\x12\x18\n" +
+	"\adeploys\x18\x01 \x01(\bR\adeploys\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x127\n" +
+	"\x06checks\x18\x04 \x03(\v2\x1f.devpilot.deployer.v1.PushCheckR\x06checks\x12\x14\n" +
+	"\x05notes\x18\x05 \x03(\tR\x05notes\"Q\n" +
+	"\tPushCheck\x12\x12\n" +
+	"\x04rule\x18\x01 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"m\n" +
 	"\x14GetDeploymentRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
@@ -1528,7 +2234,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"u\n" +
 	"\x13ListServersResponse\x126\n" +
 	"\aservers\x18\x01 \x03(\v2\x1c.devpilot.deployer.v1.ServerR\aservers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x9f\r\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x90\x13\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -1536,7 +2242,14 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tUpdateApp\x12&.devpilot.deployer.v1.UpdateAppRequest\x1a'.devpilot.deployer.v1.UpdateAppResponse\"=\x82\xd3\xe4\x93\x024:\x03appb\x03app2(/v1/workspaces/{workspace}/apps/{app_id}\x90\x02\x02\x12\x8e\x01\n" +
 	"\tDeleteApp\x12&.devpilot.deployer.v1.DeleteAppRequest\x1a'.devpilot.deployer.v1.DeleteAppResponse\"0\x82\xd3\xe4\x93\x02'*%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x02\x12\xbb\x01\n" +
 	"\x10CreateDeployment\x12-.devpilot.deployer.v1.CreateDeploymentRequest\x1a..devpilot.deployer.v1.CreateDeploymentResponse\"H\x82\xd3\xe4\x93\x02B:\x01*b\n" +
-	"deployment\"1/v1/workspaces/{workspace}/apps/{app}/deployments\x12\xbb\x01\n" +
+	"deployment\"1/v1/workspaces/{workspace}/apps/{app}/deployments\x12\xce\x01\n" +
+	"\x10CancelDeployment\x12-.devpilot.deployer.v1.CancelDeploymentRequest\x1a..devpilot.deployer.v1.CancelDeploymentResponse\"[\x82\xd3\xe4\x93\x02R:\x01*b\n" +
+	"deployment\"A/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:cancel\x90\x02\x02\x12\xd3\x01\n" +
+	"\x12RedeployDeployment\x12/.devpilot.deployer.v1.RedeployDeploymentRequest\x1a0.devpilot.deployer.v1.RedeployDeploymentResponse\"Z\x82\xd3\xe4\x93\x02T:\x01*b\n" +
+	"deployment\"C/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy\x12\xa9\x01\n" +
+	"\vRollBackApp\x12(.devpilot.deployer.v1.RollBackAppRequest\x1a).devpilot.deployer.v1.RollBackAppResponse\"E\x82\xd3\xe4\x93\x02?:\x01*b\n" +
+	"deployment\"./v1/workspaces/{workspace}/apps/{app}:rollback\x12\x9b\x01\n" +
+	"\tCheckPush\x12&.devpilot.deployer.v1.CheckPushRequest\x1a'.devpilot.deployer.v1.CheckPushResponse\"=\x82\xd3\xe4\x93\x024:\x01*\"//v1/workspaces/{workspace}/apps/{app}:checkPush\x90\x02\x01\x12\xbb\x01\n" +
 	"\rGetDeployment\x12*.devpilot.deployer.v1.GetDeploymentRequest\x1a+.devpilot.deployer.v1.GetDeploymentResponse\"Q\x82\xd3\xe4\x93\x02Hb\n" +
 	"deployment\x12:/v1/workspaces/{workspace}/apps/{app}/deployments/{number}\x90\x02\x01\x12\xac\x01\n" +
 	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\xb1\x01\n" +
@@ -1557,88 +2270,111 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
-	(*CreateAppRequest)(nil),          // 0: devpilot.deployer.v1.CreateAppRequest
-	(*CreateAppResponse)(nil),         // 1: devpilot.deployer.v1.CreateAppResponse
-	(*GetAppRequest)(nil),             // 2: devpilot.deployer.v1.GetAppRequest
-	(*GetAppResponse)(nil),            // 3: devpilot.deployer.v1.GetAppResponse
-	(*ListAppsRequest)(nil),           // 4: devpilot.deployer.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),          // 5: devpilot.deployer.v1.ListAppsResponse
-	(*UpdateAppRequest)(nil),          // 6: devpilot.deployer.v1.UpdateAppRequest
-	(*UpdateAppResponse)(nil),         // 7: devpilot.deployer.v1.UpdateAppResponse
-	(*DeleteAppRequest)(nil),          // 8: devpilot.deployer.v1.DeleteAppRequest
-	(*DeleteAppResponse)(nil),         // 9: devpilot.deployer.v1.DeleteAppResponse
-	(*CreateDeploymentRequest)(nil),   // 10: devpilot.deployer.v1.CreateDeploymentRequest
-	(*CreateDeploymentResponse)(nil),  // 11: devpilot.deployer.v1.CreateDeploymentResponse
-	(*GetDeploymentRequest)(nil),      // 12: devpilot.deployer.v1.GetDeploymentRequest
-	(*GetDeploymentResponse)(nil),     // 13: devpilot.deployer.v1.GetDeploymentResponse
-	(*ListDeploymentsRequest)(nil),    // 14: devpilot.deployer.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),   // 15: devpilot.deployer.v1.ListDeploymentsResponse
-	(*ListAppDeliveriesRequest)(nil),  // 16: devpilot.deployer.v1.ListAppDeliveriesRequest
-	(*ListAppDeliveriesResponse)(nil), // 17: devpilot.deployer.v1.ListAppDeliveriesResponse
-	(*ReadLogRequest)(nil),            // 18: devpilot.deployer.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),           // 19: devpilot.deployer.v1.ReadLogResponse
-	(*LogEnd)(nil),                    // 20: devpilot.deployer.v1.LogEnd
-	(*ListServersRequest)(nil),        // 21: devpilot.deployer.v1.ListServersRequest
-	(*ListServersResponse)(nil),       // 22: devpilot.deployer.v1.ListServersResponse
-	(*App)(nil),                       // 23: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),     // 24: google.protobuf.FieldMask
-	(*Deployment)(nil),                // 25: devpilot.deployer.v1.Deployment
-	(Deployment_State)(0),             // 26: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),           // 27: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),     // 28: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),               // 29: devpilot.webhook.v1.Delivery
-	(*LogRecord)(nil),                 // 30: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                    // 31: devpilot.deployer.v1.Server
+	(*CreateAppRequest)(nil),           // 0: devpilot.deployer.v1.CreateAppRequest
+	(*CreateAppResponse)(nil),          // 1: devpilot.deployer.v1.CreateAppResponse
+	(*GetAppRequest)(nil),              // 2: devpilot.deployer.v1.GetAppRequest
+	(*GetAppResponse)(nil),             // 3: devpilot.deployer.v1.GetAppResponse
+	(*ListAppsRequest)(nil),            // 4: devpilot.deployer.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),           // 5: devpilot.deployer.v1.ListAppsResponse
+	(*UpdateAppRequest)(nil),           // 6: devpilot.deployer.v1.UpdateAppRequest
+	(*UpdateAppResponse)(nil),          // 7: devpilot.deployer.v1.UpdateAppResponse
+	(*DeleteAppRequest)(nil),           // 8: devpilot.deployer.v1.DeleteAppRequest
+	(*DeleteAppResponse)(nil),          // 9: devpilot.deployer.v1.DeleteAppResponse
+	(*CreateDeploymentRequest)(nil),    // 10: devpilot.deployer.v1.CreateDeploymentRequest
+	(*CreateDeploymentResponse)(nil),   // 11: devpilot.deployer.v1.CreateDeploymentResponse
+	(*CancelDeploymentRequest)(nil),    // 12: devpilot.deployer.v1.CancelDeploymentRequest
+	(*CancelDeploymentResponse)(nil),   // 13: devpilot.deployer.v1.CancelDeploymentResponse
+	(*RedeployDeploymentRequest)(nil),  // 14: devpilot.deployer.v1.RedeployDeploymentRequest
+	(*RedeployDeploymentResponse)(nil), // 15: devpilot.deployer.v1.RedeployDeploymentResponse
+	(*RollBackAppRequest)(nil),         // 16: devpilot.deployer.v1.RollBackAppRequest
+	(*RollBackAppResponse)(nil),        // 17: devpilot.deployer.v1.RollBackAppResponse
+	(*CheckPushRequest)(nil),           // 18: devpilot.deployer.v1.CheckPushRequest
+	(*CheckPushResponse)(nil),          // 19: devpilot.deployer.v1.CheckPushResponse
+	(*PushCheck)(nil),                  // 20: devpilot.deployer.v1.PushCheck
+	(*GetDeploymentRequest)(nil),       // 21: devpilot.deployer.v1.GetDeploymentRequest
+	(*GetDeploymentResponse)(nil),      // 22: devpilot.deployer.v1.GetDeploymentResponse
+	(*ListDeploymentsRequest)(nil),     // 23: devpilot.deployer.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),    // 24: devpilot.deployer.v1.ListDeploymentsResponse
+	(*ListAppDeliveriesRequest)(nil),   // 25: devpilot.deployer.v1.ListAppDeliveriesRequest
+	(*ListAppDeliveriesResponse)(nil),  // 26: devpilot.deployer.v1.ListAppDeliveriesResponse
+	(*ReadLogRequest)(nil),             // 27: devpilot.deployer.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),            // 28: devpilot.deployer.v1.ReadLogResponse
+	(*LogEnd)(nil),                     // 29: devpilot.deployer.v1.LogEnd
+	(*ListServersRequest)(nil),         // 30: devpilot.deployer.v1.ListServersRequest
+	(*ListServersResponse)(nil),        // 31: devpilot.deployer.v1.ListServersResponse
+	(*App)(nil),                        // 32: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),      // 33: google.protobuf.FieldMask
+	(*Deployment)(nil),                 // 34: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                   // 35: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),              // 36: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),            // 37: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),      // 38: google.protobuf.Timestamp
+	(*v1.Delivery)(nil),                // 39: devpilot.webhook.v1.Delivery
+	(*LogRecord)(nil),                  // 40: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 41: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	23, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	23, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	23, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	23, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	23, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	24, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	23, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	25, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	25, // 8: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	26, // 9: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	27, // 10: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	28, // 11: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	28, // 12: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	25, // 13: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	29, // 14: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	30, // 15: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	20, // 16: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	26, // 17: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	31, // 18: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 19: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	2,  // 20: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	4,  // 21: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	6,  // 22: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	8,  // 23: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	10, // 24: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	12, // 25: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	14, // 26: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	16, // 27: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	18, // 28: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	21, // 29: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	1,  // 30: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	3,  // 31: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	5,  // 32: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	7,  // 33: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	9,  // 34: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	11, // 35: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	13, // 36: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	15, // 37: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	17, // 38: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	19, // 39: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	22, // 40: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	32, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	32, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	32, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	32, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	32, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	33, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	32, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	34, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	34, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	34, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	34, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	35, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	20, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
+	34, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	36, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	37, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	38, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	38, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	34, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	39, // 19: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	40, // 20: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	29, // 21: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	36, // 22: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	41, // 23: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	0,  // 24: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	2,  // 25: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	4,  // 26: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	6,  // 27: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	8,  // 28: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	10, // 29: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	12, // 30: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	14, // 31: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	16, // 32: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	18, // 33: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	21, // 34: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	23, // 35: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	25, // 36: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	27, // 37: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	30, // 38: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	1,  // 39: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	3,  // 40: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	5,  // 41: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	7,  // 42: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	9,  // 43: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	11, // 44: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	13, // 45: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	15, // 46: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	17, // 47: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	19, // 48: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	22, // 49: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	24, // 50: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	26, // 51: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	28, // 52: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	31, // 53: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	39, // [39:54] is the sub-list for method output_type
+	24, // [24:39] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -1654,7 +2390,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

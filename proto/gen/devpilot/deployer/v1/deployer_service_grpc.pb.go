@@ -19,17 +19,21 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DeployerService_CreateApp_FullMethodName         = "/devpilot.deployer.v1.DeployerService/CreateApp"
-	DeployerService_GetApp_FullMethodName            = "/devpilot.deployer.v1.DeployerService/GetApp"
-	DeployerService_ListApps_FullMethodName          = "/devpilot.deployer.v1.DeployerService/ListApps"
-	DeployerService_UpdateApp_FullMethodName         = "/devpilot.deployer.v1.DeployerService/UpdateApp"
-	DeployerService_DeleteApp_FullMethodName         = "/devpilot.deployer.v1.DeployerService/DeleteApp"
-	DeployerService_CreateDeployment_FullMethodName  = "/devpilot.deployer.v1.DeployerService/CreateDeployment"
-	DeployerService_GetDeployment_FullMethodName     = "/devpilot.deployer.v1.DeployerService/GetDeployment"
-	DeployerService_ListDeployments_FullMethodName   = "/devpilot.deployer.v1.DeployerService/ListDeployments"
-	DeployerService_ListAppDeliveries_FullMethodName = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
-	DeployerService_ReadLog_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ReadLog"
-	DeployerService_ListServers_FullMethodName       = "/devpilot.deployer.v1.DeployerService/ListServers"
+	DeployerService_CreateApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/CreateApp"
+	DeployerService_GetApp_FullMethodName             = "/devpilot.deployer.v1.DeployerService/GetApp"
+	DeployerService_ListApps_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ListApps"
+	DeployerService_UpdateApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/UpdateApp"
+	DeployerService_DeleteApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/DeleteApp"
+	DeployerService_CreateDeployment_FullMethodName   = "/devpilot.deployer.v1.DeployerService/CreateDeployment"
+	DeployerService_CancelDeployment_FullMethodName   = "/devpilot.deployer.v1.DeployerService/CancelDeployment"
+	DeployerService_RedeployDeployment_FullMethodName = "/devpilot.deployer.v1.DeployerService/RedeployDeployment"
+	DeployerService_RollBackApp_FullMethodName        = "/devpilot.deployer.v1.DeployerService/RollBackApp"
+	DeployerService_CheckPush_FullMethodName          = "/devpilot.deployer.v1.DeployerService/CheckPush"
+	DeployerService_GetDeployment_FullMethodName      = "/devpilot.deployer.v1.DeployerService/GetDeployment"
+	DeployerService_ListDeployments_FullMethodName    = "/devpilot.deployer.v1.DeployerService/ListDeployments"
+	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
+	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
+	DeployerService_ListServers_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListServers"
 )
 
 // DeployerServiceClient is the client API for DeployerService service.
@@ -50,17 +54,36 @@ type DeployerServiceClient interface {
 	// Lists the workspace's apps by id. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
-	// Changes an app: branch, auto_deploy, server, retention. Neither switching auto-deploy nor
+	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,
+	// source, serve, config_as_code, cancel_running, commit_status. Neither switching auto-deploy nor
 	// changing the branch deploys by itself. Idempotent with an etag. Reasons: APP_NOT_FOUND,
 	// INVALID_ARGUMENT, ETAG_MISMATCH, SERVER_UNKNOWN, NOT_CONNECTED, STORAGE_UNAVAILABLE.
 	UpdateApp(ctx context.Context, in *UpdateAppRequest, opts ...grpc.CallOption) (*UpdateAppResponse, error)
 	// Deletes an app with its deployments' records and releases; what is live goes too. Idempotent.
 	// Reasons: APP_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DeleteApp(ctx context.Context, in *DeleteAppRequest, opts ...grpc.CallOption) (*DeleteAppResponse, error)
-	// Deploys the branch's latest commit now. Repeats with the same request_id answer the same
+	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
 	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
 	CreateDeployment(ctx context.Context, in *CreateDeploymentRequest, opts ...grpc.CallOption) (*CreateDeploymentResponse, error)
+	// Stops a deployment: one that waits ends at once, one that runs within seconds, with all that its
+	// hooks started. What is live stays. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// NOT_CANCELLABLE when it has ended, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	CancelDeployment(ctx context.Context, in *CancelDeploymentRequest, opts ...grpc.CallOption) (*CancelDeploymentResponse, error)
+	// Deploys the commit of an earlier deployment again, as a new deployment. Repeats with the same
+	// request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// NOT_REDEPLOYABLE when it never had a commit, NOT_CONNECTED, RECONNECT_REQUIRED,
+	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
+	RedeployDeployment(ctx context.Context, in *RedeployDeploymentRequest, opts ...grpc.CallOption) (*RedeployDeploymentResponse, error)
+	// Goes back to a release that is kept, as a new deployment: nothing is fetched, current points to
+	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. Repeats with the
+	// same request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// RELEASE_GONE, PERMISSION_DENIED when a member wishes to pause auto-deploy, REQUEST_ID_REUSED,
+	// STORAGE_UNAVAILABLE.
+	RollBackApp(ctx context.Context, in *RollBackAppRequest, opts ...grpc.CallOption) (*RollBackAppResponse, error)
+	// Tells whether a push would deploy, and why (not), without deploying: a dry run of the rules.
+	// Idempotent. Reasons: APP_NOT_FOUND, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	CheckPush(ctx context.Context, in *CheckPushRequest, opts ...grpc.CallOption) (*CheckPushResponse, error)
 	// Gets a deployment. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	GetDeployment(ctx context.Context, in *GetDeploymentRequest, opts ...grpc.CallOption) (*GetDeploymentResponse, error)
@@ -146,6 +169,46 @@ func (c *deployerServiceClient) CreateDeployment(ctx context.Context, in *Create
 	return out, nil
 }
 
+func (c *deployerServiceClient) CancelDeployment(ctx context.Context, in *CancelDeploymentRequest, opts ...grpc.CallOption) (*CancelDeploymentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CancelDeploymentResponse)
+	err := c.cc.Invoke(ctx, DeployerService_CancelDeployment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deployerServiceClient) RedeployDeployment(ctx context.Context, in *RedeployDeploymentRequest, opts ...grpc.CallOption) (*RedeployDeploymentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RedeployDeploymentResponse)
+	err := c.cc.Invoke(ctx, DeployerService_RedeployDeployment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deployerServiceClient) RollBackApp(ctx context.Context, in *RollBackAppRequest, opts ...grpc.CallOption) (*RollBackAppResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollBackAppResponse)
+	err := c.cc.Invoke(ctx, DeployerService_RollBackApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deployerServiceClient) CheckPush(ctx context.Context, in *CheckPushRequest, opts ...grpc.CallOption) (*CheckPushResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckPushResponse)
+	err := c.cc.Invoke(ctx, DeployerService_CheckPush_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) GetDeployment(ctx context.Context, in *GetDeploymentRequest, opts ...grpc.CallOption) (*GetDeploymentResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetDeploymentResponse)
@@ -223,17 +286,36 @@ type DeployerServiceServer interface {
 	// Lists the workspace's apps by id. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
-	// Changes an app: branch, auto_deploy, server, retention. Neither switching auto-deploy nor
+	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,
+	// source, serve, config_as_code, cancel_running, commit_status. Neither switching auto-deploy nor
 	// changing the branch deploys by itself. Idempotent with an etag. Reasons: APP_NOT_FOUND,
 	// INVALID_ARGUMENT, ETAG_MISMATCH, SERVER_UNKNOWN, NOT_CONNECTED, STORAGE_UNAVAILABLE.
 	UpdateApp(context.Context, *UpdateAppRequest) (*UpdateAppResponse, error)
 	// Deletes an app with its deployments' records and releases; what is live goes too. Idempotent.
 	// Reasons: APP_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DeleteApp(context.Context, *DeleteAppRequest) (*DeleteAppResponse, error)
-	// Deploys the branch's latest commit now. Repeats with the same request_id answer the same
+	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
 	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
 	CreateDeployment(context.Context, *CreateDeploymentRequest) (*CreateDeploymentResponse, error)
+	// Stops a deployment: one that waits ends at once, one that runs within seconds, with all that its
+	// hooks started. What is live stays. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// NOT_CANCELLABLE when it has ended, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	CancelDeployment(context.Context, *CancelDeploymentRequest) (*CancelDeploymentResponse, error)
+	// Deploys the commit of an earlier deployment again, as a new deployment. Repeats with the same
+	// request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// NOT_REDEPLOYABLE when it never had a commit, NOT_CONNECTED, RECONNECT_REQUIRED,
+	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
+	RedeployDeployment(context.Context, *RedeployDeploymentRequest) (*RedeployDeploymentResponse, error)
+	// Goes back to a release that is kept, as a new deployment: nothing is fetched, current points to
+	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. Repeats with the
+	// same request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// RELEASE_GONE, PERMISSION_DENIED when a member wishes to pause auto-deploy, REQUEST_ID_REUSED,
+	// STORAGE_UNAVAILABLE.
+	RollBackApp(context.Context, *RollBackAppRequest) (*RollBackAppResponse, error)
+	// Tells whether a push would deploy, and why (not), without deploying: a dry run of the rules.
+	// Idempotent. Reasons: APP_NOT_FOUND, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	CheckPush(context.Context, *CheckPushRequest) (*CheckPushResponse, error)
 	// Gets a deployment. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	GetDeployment(context.Context, *GetDeploymentRequest) (*GetDeploymentResponse, error)
@@ -276,6 +358,18 @@ func (UnimplementedDeployerServiceServer) DeleteApp(context.Context, *DeleteAppR
 }
 func (UnimplementedDeployerServiceServer) CreateDeployment(context.Context, *CreateDeploymentRequest) (*CreateDeploymentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateDeployment not implemented")
+}
+func (UnimplementedDeployerServiceServer) CancelDeployment(context.Context, *CancelDeploymentRequest) (*CancelDeploymentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CancelDeployment not implemented")
+}
+func (UnimplementedDeployerServiceServer) RedeployDeployment(context.Context, *RedeployDeploymentRequest) (*RedeployDeploymentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RedeployDeployment not implemented")
+}
+func (UnimplementedDeployerServiceServer) RollBackApp(context.Context, *RollBackAppRequest) (*RollBackAppResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollBackApp not implemented")
+}
+func (UnimplementedDeployerServiceServer) CheckPush(context.Context, *CheckPushRequest) (*CheckPushResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckPush not implemented")
 }
 func (UnimplementedDeployerServiceServer) GetDeployment(context.Context, *GetDeploymentRequest) (*GetDeploymentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetDeployment not implemented")
@@ -421,6 +515,78 @@ func _DeployerService_CreateDeployment_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeployerService_CancelDeployment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CancelDeploymentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).CancelDeployment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_CancelDeployment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).CancelDeployment(ctx, req.(*CancelDeploymentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeployerService_RedeployDeployment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RedeployDeploymentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).RedeployDeployment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_RedeployDeployment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).RedeployDeployment(ctx, req.(*RedeployDeploymentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeployerService_RollBackApp_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollBackAppRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).RollBackApp(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_RollBackApp_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).RollBackApp(ctx, req.(*RollBackAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeployerService_CheckPush_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckPushRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).CheckPush(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_CheckPush_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).CheckPush(ctx, req.(*CheckPushRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_GetDeployment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetDeploymentRequest)
 	if err := dec(in); err != nil {
@@ -534,6 +700,22 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateDeployment",
 			Handler:    _DeployerService_CreateDeployment_Handler,
+		},
+		{
+			MethodName: "CancelDeployment",
+			Handler:    _DeployerService_CancelDeployment_Handler,
+		},
+		{
+			MethodName: "RedeployDeployment",
+			Handler:    _DeployerService_RedeployDeployment_Handler,
+		},
+		{
+			MethodName: "RollBackApp",
+			Handler:    _DeployerService_RollBackApp_Handler,
+		},
+		{
+			MethodName: "CheckPush",
+			Handler:    _DeployerService_CheckPush_Handler,
 		},
 		{
 			MethodName: "GetDeployment",

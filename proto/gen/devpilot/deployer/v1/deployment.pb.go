@@ -290,6 +290,79 @@ func (DeploymentActor_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{2, 0}
 }
 
+// How the hook stands.
+type HookRecord_State int32
+
+const (
+	// Never sent.
+	HookRecord_STATE_UNSPECIFIED HookRecord_State = 0
+	// Waits for its turn.
+	HookRecord_PENDING HookRecord_State = 1
+	// Runs.
+	HookRecord_RUNNING HookRecord_State = 2
+	// Ended with exit code 0.
+	HookRecord_COMPLETED HookRecord_State = 3
+	// Ended otherwise.
+	HookRecord_FAILED HookRecord_State = 4
+	// Did not run because something before it failed, or because it is switched off.
+	HookRecord_SKIPPED HookRecord_State = 5
+	// Was killed because it took too long.
+	HookRecord_TIMED_OUT HookRecord_State = 6
+	// Was killed because the deployment was cancelled.
+	HookRecord_CANCELLED HookRecord_State = 7
+)
+
+// Enum value maps for HookRecord_State.
+var (
+	HookRecord_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PENDING",
+		2: "RUNNING",
+		3: "COMPLETED",
+		4: "FAILED",
+		5: "SKIPPED",
+		6: "TIMED_OUT",
+		7: "CANCELLED",
+	}
+	HookRecord_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PENDING":           1,
+		"RUNNING":           2,
+		"COMPLETED":         3,
+		"FAILED":            4,
+		"SKIPPED":           5,
+		"TIMED_OUT":         6,
+		"CANCELLED":         7,
+	}
+)
+
+func (x HookRecord_State) Enum() *HookRecord_State {
+	p := new(HookRecord_State)
+	*p = x
+	return p
+}
+
+func (x HookRecord_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HookRecord_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_deployer_v1_deployment_proto_enumTypes[4].Descriptor()
+}
+
+func (HookRecord_State) Type() protoreflect.EnumType {
+	return &file_devpilot_deployer_v1_deployment_proto_enumTypes[4]
+}
+
+func (x HookRecord_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HookRecord_State.Descriptor instead.
+func (HookRecord_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{6, 0}
+}
+
 // Where a line came from.
 type LogRecord_Stream int32
 
@@ -331,11 +404,11 @@ func (x LogRecord_Stream) String() string {
 }
 
 func (LogRecord_Stream) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_deployer_v1_deployment_proto_enumTypes[4].Descriptor()
+	return file_devpilot_deployer_v1_deployment_proto_enumTypes[5].Descriptor()
 }
 
 func (LogRecord_Stream) Type() protoreflect.EnumType {
-	return &file_devpilot_deployer_v1_deployment_proto_enumTypes[4]
+	return &file_devpilot_deployer_v1_deployment_proto_enumTypes[5]
 }
 
 func (x LogRecord_Stream) Number() protoreflect.EnumNumber {
@@ -344,7 +417,7 @@ func (x LogRecord_Stream) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LogRecord_Stream.Descriptor instead.
 func (LogRecord_Stream) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{7, 0}
+	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Deployment is one run of an app.
@@ -400,7 +473,19 @@ type Deployment struct {
 	// Whether its release is still on disk.
 	ReleaseKept bool `protobuf:"varint,24,opt,name=release_kept,json=releaseKept,proto3" json:"release_kept,omitempty"`
 	// Changes with every update.
-	Etag          string `protobuf:"bytes,25,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,25,opt,name=etag,proto3" json:"etag,omitempty"`
+	// The tag that was pushed; empty for a deployment of a branch.
+	Tag string `protobuf:"bytes,26,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The deployment whose release a rollback takes, or whose commit a redeploy takes; 0 otherwise.
+	SourceNumber int32 `protobuf:"varint,27,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
+	// Where its release is served while it is kept; empty when it is not.
+	ReleaseUrl string `protobuf:"bytes,28,opt,name=release_url,json=releaseUrl,proto3" json:"release_url,omitempty"`
+	// Set while somebody wishes it to stop and it has not ended yet.
+	CancelTime *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=cancel_time,json=cancelTime,proto3" json:"cancel_time,omitempty"`
+	// Who cancelled it.
+	CancelledBy *DeploymentActor `protobuf:"bytes,30,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
+	// Notes for people, such as that a path filter could not be looked at.
+	Notes         []string `protobuf:"bytes,31,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -608,6 +693,48 @@ func (x *Deployment) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *Deployment) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Deployment) GetSourceNumber() int32 {
+	if x != nil {
+		return x.SourceNumber
+	}
+	return 0
+}
+
+func (x *Deployment) GetReleaseUrl() string {
+	if x != nil {
+		return x.ReleaseUrl
+	}
+	return ""
+}
+
+func (x *Deployment) GetCancelTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CancelTime
+	}
+	return nil
+}
+
+func (x *Deployment) GetCancelledBy() *DeploymentActor {
+	if x != nil {
+		return x.CancelledBy
+	}
+	return nil
+}
+
+func (x *Deployment) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // DeploymentCommit is the commit of a deployment.
@@ -874,7 +1001,9 @@ type StageRecord struct {
 	// When it began.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it ended; absent while it runs.
-	EndTime       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The deployment hooks of the stage, in the order in which they run.
+	Hooks         []*HookRecord `protobuf:"bytes,4,rep,name=hooks,proto3" json:"hooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -930,6 +1059,122 @@ func (x *StageRecord) GetEndTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *StageRecord) GetHooks() []*HookRecord {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+// HookRecord is one deployment hook of a deployment.
+type HookRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The hook's name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How it stands.
+	State HookRecord_State `protobuf:"varint,2,opt,name=state,proto3,enum=devpilot.deployer.v1.HookRecord_State" json:"state,omitempty"`
+	// The exit code; absent while there is none.
+	ExitCode *int32 `protobuf:"varint,3,opt,name=exit_code,json=exitCode,proto3,oneof" json:"exit_code,omitempty"`
+	// When it began.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// When it ended.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Its first line in the log; 0 when it has none.
+	FirstLine int32 `protobuf:"varint,6,opt,name=first_line,json=firstLine,proto3" json:"first_line,omitempty"`
+	// Its last line in the log; 0 while there is none.
+	LastLine int32 `protobuf:"varint,7,opt,name=last_line,json=lastLine,proto3" json:"last_line,omitempty"`
+	// What to know about how it ended, such as that it took more memory than it may.
+	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HookRecord) Reset() {
+	*x = HookRecord{}
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HookRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HookRecord) ProtoMessage() {}
+
+func (x *HookRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HookRecord.ProtoReflect.Descriptor instead.
+func (*HookRecord) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HookRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *HookRecord) GetState() HookRecord_State {
+	if x != nil {
+		return x.State
+	}
+	return HookRecord_STATE_UNSPECIFIED
+}
+
+func (x *HookRecord) GetExitCode() int32 {
+	if x != nil && x.ExitCode != nil {
+		return *x.ExitCode
+	}
+	return 0
+}
+
+func (x *HookRecord) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *HookRecord) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *HookRecord) GetFirstLine() int32 {
+	if x != nil {
+		return x.FirstLine
+	}
+	return 0
+}
+
+func (x *HookRecord) GetLastLine() int32 {
+	if x != nil {
+		return x.LastLine
+	}
+	return 0
+}
+
+func (x *HookRecord) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // DeploymentSummary is a deployment in short.
 type DeploymentSummary struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -951,7 +1196,7 @@ type DeploymentSummary struct {
 
 func (x *DeploymentSummary) Reset() {
 	*x = DeploymentSummary{}
-	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1208,7 @@ func (x *DeploymentSummary) String() string {
 func (*DeploymentSummary) ProtoMessage() {}
 
 func (x *DeploymentSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1221,7 @@ func (x *DeploymentSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeploymentSummary.ProtoReflect.Descriptor instead.
 func (*DeploymentSummary) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeploymentSummary) GetNumber() int32 {
@@ -1040,7 +1285,7 @@ type LogRecord struct {
 
 func (x *LogRecord) Reset() {
 	*x = LogRecord{}
-	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1297,7 @@ func (x *LogRecord) String() string {
 func (*LogRecord) ProtoMessage() {}
 
 func (x *LogRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_deployment_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1310,7 @@ func (x *LogRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogRecord.ProtoReflect.Descriptor instead.
 func (*LogRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_v1_deployment_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LogRecord) GetLine() int32 {
@@ -1107,7 +1352,7 @@ var File_devpilot_deployer_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\f\n" +
+	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x0e\n" +
 	"\n" +
 	"Deployment\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
@@ -1139,7 +1384,15 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06stages\x18\x16 \x03(\v2!.devpilot.deployer.v1.StageRecordR\x06stages\x12\x16\n" +
 	"\x06server\x18\x17 \x01(\tR\x06server\x12!\n" +
 	"\frelease_kept\x18\x18 \x01(\bR\vreleaseKept\x12\x12\n" +
-	"\x04etag\x18\x19 \x01(\tR\x04etag\"u\n" +
+	"\x04etag\x18\x19 \x01(\tR\x04etag\x12\x10\n" +
+	"\x03tag\x18\x1a \x01(\tR\x03tag\x12#\n" +
+	"\rsource_number\x18\x1b \x01(\x05R\fsourceNumber\x12\x1f\n" +
+	"\vrelease_url\x18\x1c \x01(\tR\n" +
+	"releaseUrl\x12;\n" +
+	"\vcancel_time\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"cancelTime\x12H\n" +
+	"\fcancelled_by\x18\x1e \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\vcancelledBy\x12\x14\n" +
+	"\x05notes\x18\x1f \x03(\tR\x05notes\"u\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\x0e\n" +
@@ -1194,12 +1447,37 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\"C\n" +
 	"\x0fDeploymentError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\"\xbd\x01\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\xf5\x01\n" +
 	"\vStageRecord\x12<\n" +
 	"\x05stage\x18\x01 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageR\x05stage\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\"\xda\x02\n" +
+	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
+	"\x05hooks\x18\x04 \x03(\v2 .devpilot.deployer.v1.HookRecordR\x05hooks\"\xd6\x03\n" +
+	"\n" +
+	"HookRecord\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
+	"\x05state\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.HookRecord.StateR\x05state\x12 \n" +
+	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x129\n" +
+	"\n" +
+	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
+	"\n" +
+	"first_line\x18\x06 \x01(\x05R\tfirstLine\x12\x1b\n" +
+	"\tlast_line\x18\a \x01(\x05R\blastLine\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\"~\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aPENDING\x10\x01\x12\v\n" +
+	"\aRUNNING\x10\x02\x12\r\n" +
+	"\tCOMPLETED\x10\x03\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x04\x12\v\n" +
+	"\aSKIPPED\x10\x05\x12\r\n" +
+	"\tTIMED_OUT\x10\x06\x12\r\n" +
+	"\tCANCELLED\x10\aB\f\n" +
+	"\n" +
+	"_exit_code\"\xda\x02\n" +
 	"\x11DeploymentSummary\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12>\n" +
@@ -1235,57 +1513,65 @@ func file_devpilot_deployer_v1_deployment_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployment_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_devpilot_deployer_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_devpilot_deployer_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_devpilot_deployer_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_devpilot_deployer_v1_deployment_proto_goTypes = []any{
 	(Deployment_State)(0),         // 0: devpilot.deployer.v1.Deployment.State
 	(Deployment_Stage)(0),         // 1: devpilot.deployer.v1.Deployment.Stage
 	(Deployment_Trigger)(0),       // 2: devpilot.deployer.v1.Deployment.Trigger
 	(DeploymentActor_Kind)(0),     // 3: devpilot.deployer.v1.DeploymentActor.Kind
-	(LogRecord_Stream)(0),         // 4: devpilot.deployer.v1.LogRecord.Stream
-	(*Deployment)(nil),            // 5: devpilot.deployer.v1.Deployment
-	(*DeploymentCommit)(nil),      // 6: devpilot.deployer.v1.DeploymentCommit
-	(*DeploymentActor)(nil),       // 7: devpilot.deployer.v1.DeploymentActor
-	(*DeliveryReference)(nil),     // 8: devpilot.deployer.v1.DeliveryReference
-	(*DeploymentError)(nil),       // 9: devpilot.deployer.v1.DeploymentError
-	(*StageRecord)(nil),           // 10: devpilot.deployer.v1.StageRecord
-	(*DeploymentSummary)(nil),     // 11: devpilot.deployer.v1.DeploymentSummary
-	(*LogRecord)(nil),             // 12: devpilot.deployer.v1.LogRecord
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(HookRecord_State)(0),         // 4: devpilot.deployer.v1.HookRecord.State
+	(LogRecord_Stream)(0),         // 5: devpilot.deployer.v1.LogRecord.Stream
+	(*Deployment)(nil),            // 6: devpilot.deployer.v1.Deployment
+	(*DeploymentCommit)(nil),      // 7: devpilot.deployer.v1.DeploymentCommit
+	(*DeploymentActor)(nil),       // 8: devpilot.deployer.v1.DeploymentActor
+	(*DeliveryReference)(nil),     // 9: devpilot.deployer.v1.DeliveryReference
+	(*DeploymentError)(nil),       // 10: devpilot.deployer.v1.DeploymentError
+	(*StageRecord)(nil),           // 11: devpilot.deployer.v1.StageRecord
+	(*HookRecord)(nil),            // 12: devpilot.deployer.v1.HookRecord
+	(*DeploymentSummary)(nil),     // 13: devpilot.deployer.v1.DeploymentSummary
+	(*LogRecord)(nil),             // 14: devpilot.deployer.v1.LogRecord
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_devpilot_deployer_v1_deployment_proto_depIdxs = []int32{
 	0,  // 0: devpilot.deployer.v1.Deployment.state:type_name -> devpilot.deployer.v1.Deployment.State
 	1,  // 1: devpilot.deployer.v1.Deployment.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
 	2,  // 2: devpilot.deployer.v1.Deployment.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	6,  // 3: devpilot.deployer.v1.Deployment.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	6,  // 4: devpilot.deployer.v1.Deployment.requested_commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	7,  // 5: devpilot.deployer.v1.Deployment.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	8,  // 6: devpilot.deployer.v1.Deployment.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
-	9,  // 7: devpilot.deployer.v1.Deployment.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	13, // 8: devpilot.deployer.v1.Deployment.retry_time:type_name -> google.protobuf.Timestamp
-	13, // 9: devpilot.deployer.v1.Deployment.create_time:type_name -> google.protobuf.Timestamp
-	13, // 10: devpilot.deployer.v1.Deployment.start_time:type_name -> google.protobuf.Timestamp
-	13, // 11: devpilot.deployer.v1.Deployment.end_time:type_name -> google.protobuf.Timestamp
-	9,  // 12: devpilot.deployer.v1.Deployment.error:type_name -> devpilot.deployer.v1.DeploymentError
-	10, // 13: devpilot.deployer.v1.Deployment.stages:type_name -> devpilot.deployer.v1.StageRecord
-	13, // 14: devpilot.deployer.v1.DeploymentCommit.time:type_name -> google.protobuf.Timestamp
-	3,  // 15: devpilot.deployer.v1.DeploymentActor.kind:type_name -> devpilot.deployer.v1.DeploymentActor.Kind
-	1,  // 16: devpilot.deployer.v1.StageRecord.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
-	13, // 17: devpilot.deployer.v1.StageRecord.start_time:type_name -> google.protobuf.Timestamp
-	13, // 18: devpilot.deployer.v1.StageRecord.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 19: devpilot.deployer.v1.DeploymentSummary.state:type_name -> devpilot.deployer.v1.Deployment.State
-	6,  // 20: devpilot.deployer.v1.DeploymentSummary.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	13, // 21: devpilot.deployer.v1.DeploymentSummary.time:type_name -> google.protobuf.Timestamp
-	2,  // 22: devpilot.deployer.v1.DeploymentSummary.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	7,  // 23: devpilot.deployer.v1.DeploymentSummary.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	13, // 24: devpilot.deployer.v1.LogRecord.time:type_name -> google.protobuf.Timestamp
-	1,  // 25: devpilot.deployer.v1.LogRecord.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
-	4,  // 26: devpilot.deployer.v1.LogRecord.stream:type_name -> devpilot.deployer.v1.LogRecord.Stream
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	7,  // 3: devpilot.deployer.v1.Deployment.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	7,  // 4: devpilot.deployer.v1.Deployment.requested_commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	8,  // 5: devpilot.deployer.v1.Deployment.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	9,  // 6: devpilot.deployer.v1.Deployment.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
+	10, // 7: devpilot.deployer.v1.Deployment.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	15, // 8: devpilot.deployer.v1.Deployment.retry_time:type_name -> google.protobuf.Timestamp
+	15, // 9: devpilot.deployer.v1.Deployment.create_time:type_name -> google.protobuf.Timestamp
+	15, // 10: devpilot.deployer.v1.Deployment.start_time:type_name -> google.protobuf.Timestamp
+	15, // 11: devpilot.deployer.v1.Deployment.end_time:type_name -> google.protobuf.Timestamp
+	10, // 12: devpilot.deployer.v1.Deployment.error:type_name -> devpilot.deployer.v1.DeploymentError
+	11, // 13: devpilot.deployer.v1.Deployment.stages:type_name -> devpilot.deployer.v1.StageRecord
+	15, // 14: devpilot.deployer.v1.Deployment.cancel_time:type_name -> google.protobuf.Timestamp
+	8,  // 15: devpilot.deployer.v1.Deployment.cancelled_by:type_name -> devpilot.deployer.v1.DeploymentActor
+	15, // 16: devpilot.deployer.v1.DeploymentCommit.time:type_name -> google.protobuf.Timestamp
+	3,  // 17: devpilot.deployer.v1.DeploymentActor.kind:type_name -> devpilot.deployer.v1.DeploymentActor.Kind
+	1,  // 18: devpilot.deployer.v1.StageRecord.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	15, // 19: devpilot.deployer.v1.StageRecord.start_time:type_name -> google.protobuf.Timestamp
+	15, // 20: devpilot.deployer.v1.StageRecord.end_time:type_name -> google.protobuf.Timestamp
+	12, // 21: devpilot.deployer.v1.StageRecord.hooks:type_name -> devpilot.deployer.v1.HookRecord
+	4,  // 22: devpilot.deployer.v1.HookRecord.state:type_name -> devpilot.deployer.v1.HookRecord.State
+	15, // 23: devpilot.deployer.v1.HookRecord.start_time:type_name -> google.protobuf.Timestamp
+	15, // 24: devpilot.deployer.v1.HookRecord.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 25: devpilot.deployer.v1.DeploymentSummary.state:type_name -> devpilot.deployer.v1.Deployment.State
+	7,  // 26: devpilot.deployer.v1.DeploymentSummary.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	15, // 27: devpilot.deployer.v1.DeploymentSummary.time:type_name -> google.protobuf.Timestamp
+	2,  // 28: devpilot.deployer.v1.DeploymentSummary.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	8,  // 29: devpilot.deployer.v1.DeploymentSummary.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	15, // 30: devpilot.deployer.v1.LogRecord.time:type_name -> google.protobuf.Timestamp
+	1,  // 31: devpilot.deployer.v1.LogRecord.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	5,  // 32: devpilot.deployer.v1.LogRecord.stream:type_name -> devpilot.deployer.v1.LogRecord.Stream
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployment_proto_init() }
@@ -1293,13 +1579,14 @@ func file_devpilot_deployer_v1_deployment_proto_init() {
 	if File_devpilot_deployer_v1_deployment_proto != nil {
 		return
 	}
+	file_devpilot_deployer_v1_deployment_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployment_proto_rawDesc), len(file_devpilot_deployer_v1_deployment_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   8,
+			NumEnums:      6,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

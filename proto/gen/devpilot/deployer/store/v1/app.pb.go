@@ -7,6 +7,7 @@
 package storev1
 
 import (
+	v1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -54,8 +55,26 @@ type App struct {
 	AutoDeployTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=auto_deploy_time,json=autoDeployTime,proto3" json:"auto_deploy_time,omitempty"`
 	// SHA-256 of the request id that made it; empty when it had none.
 	CreateRequest []byte `protobuf:"bytes,13,opt,name=create_request,json=createRequest,proto3" json:"create_request,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The deployment hooks.
+	Hooks []*v1.DeploymentHook `protobuf:"bytes,14,rep,name=hooks,proto3" json:"hooks,omitempty"`
+	// The variables.
+	Variables []*Variable `protobuf:"bytes,15,rep,name=variables,proto3" json:"variables,omitempty"`
+	// The paths that outlive releases.
+	SharedPaths []string `protobuf:"bytes,16,rep,name=shared_paths,json=sharedPaths,proto3" json:"shared_paths,omitempty"`
+	// The rules.
+	Rules *v1.AppRules `protobuf:"bytes,17,opt,name=rules,proto3" json:"rules,omitempty"`
+	// How the source is fetched.
+	Source *v1.SourceOptions `protobuf:"bytes,18,opt,name=source,proto3" json:"source,omitempty"`
+	// What is served.
+	Serve *v1.ServeOptions `protobuf:"bytes,19,opt,name=serve,proto3" json:"serve,omitempty"`
+	// Whether .devpilot.yaml counts.
+	ConfigAsCode bool `protobuf:"varint,20,opt,name=config_as_code,json=configAsCode,proto3" json:"config_as_code,omitempty"`
+	// Whether a newer push cancels what runs.
+	CancelRunning bool `protobuf:"varint,21,opt,name=cancel_running,json=cancelRunning,proto3" json:"cancel_running,omitempty"`
+	// Whether commit statuses are off.
+	CommitStatusOff bool `protobuf:"varint,22,opt,name=commit_status_off,json=commitStatusOff,proto3" json:"commit_status_off,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
@@ -179,6 +198,199 @@ func (x *App) GetCreateRequest() []byte {
 	return nil
 }
 
+func (x *App) GetHooks() []*v1.DeploymentHook {
+	if x != nil {
+		return x.Hooks
+	}
+	return nil
+}
+
+func (x *App) GetVariables() []*Variable {
+	if x != nil {
+		return x.Variables
+	}
+	return nil
+}
+
+func (x *App) GetSharedPaths() []string {
+	if x != nil {
+		return x.SharedPaths
+	}
+	return nil
+}
+
+func (x *App) GetRules() *v1.AppRules {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *App) GetSource() *v1.SourceOptions {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *App) GetServe() *v1.ServeOptions {
+	if x != nil {
+		return x.Serve
+	}
+	return nil
+}
+
+func (x *App) GetConfigAsCode() bool {
+	if x != nil {
+		return x.ConfigAsCode
+	}
+	return false
+}
+
+func (x *App) GetCancelRunning() bool {
+	if x != nil {
+		return x.CancelRunning
+	}
+	return false
+}
+
+func (x *App) GetCommitStatusOff() bool {
+	if x != nil {
+		return x.CommitStatusOff
+	}
+	return false
+}
+
+// Variable is the stored form of a variable: the value of a secret one is sealed, with
+// deployer-variable.<workspace>.<app>.<generation>.<name> as associated data.
+type Variable struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The value; empty for a secret one.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// The sealed value of a secret one.
+	Sealed []byte `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// When the value was last set.
+	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Variable) Reset() {
+	*x = Variable{}
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Variable) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Variable) ProtoMessage() {}
+
+func (x *Variable) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Variable.ProtoReflect.Descriptor instead.
+func (*Variable) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Variable) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Variable) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Variable) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Variable) GetUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UpdateTime
+	}
+	return nil
+}
+
+// CodeConfig is what .devpilot.yaml said in the commit that was read last. Bucket
+// deployer-codeconfigs, key <workspace>.<app>.
+type CodeConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lane's generation.
+	Generation int64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// What it said.
+	Config        *v1.CodeConfig `protobuf:"bytes,2,opt,name=config,proto3" json:"config,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CodeConfig) Reset() {
+	*x = CodeConfig{}
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CodeConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CodeConfig) ProtoMessage() {}
+
+func (x *CodeConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CodeConfig.ProtoReflect.Descriptor instead.
+func (*CodeConfig) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CodeConfig) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *CodeConfig) GetConfig() *v1.CodeConfig {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
 // WorkspaceIndex lists the apps of a workspace. Bucket deployer-workspaces, key <workspace>. It is
 // written before an app is made and after one is gone, so that it may name apps that do not exist
 // and never lacks one that does.
@@ -192,7 +404,7 @@ type WorkspaceIndex struct {
 
 func (x *WorkspaceIndex) Reset() {
 	*x = WorkspaceIndex{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +416,7 @@ func (x *WorkspaceIndex) String() string {
 func (*WorkspaceIndex) ProtoMessage() {}
 
 func (x *WorkspaceIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +429,7 @@ func (x *WorkspaceIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkspaceIndex.ProtoReflect.Descriptor instead.
 func (*WorkspaceIndex) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *WorkspaceIndex) GetApps() []string {
@@ -253,7 +465,7 @@ type RepositoryIndex struct {
 
 func (x *RepositoryIndex) Reset() {
 	*x = RepositoryIndex{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +477,7 @@ func (x *RepositoryIndex) String() string {
 func (*RepositoryIndex) ProtoMessage() {}
 
 func (x *RepositoryIndex) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +490,7 @@ func (x *RepositoryIndex) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RepositoryIndex.ProtoReflect.Descriptor instead.
 func (*RepositoryIndex) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RepositoryIndex) GetWorkspace() string {
@@ -343,19 +555,21 @@ type Watch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The app.
 	App string `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
-	// The branch.
+	// The branch, or a pattern of branches.
 	Branch string `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
 	// Whether pushes deploy; without it the branch is not handed to webhook.
 	AutoDeploy bool `protobuf:"varint,3,opt,name=auto_deploy,json=autoDeploy,proto3" json:"auto_deploy,omitempty"`
 	// The version of the app that this entry belongs to.
-	Version       int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	Version int64 `protobuf:"varint,4,opt,name=version,proto3" json:"version,omitempty"`
+	// Patterns of tags that deploy.
+	Tags          []string `protobuf:"bytes,5,rep,name=tags,proto3" json:"tags,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -367,7 +581,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -380,7 +594,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Watch) GetApp() string {
@@ -411,6 +625,13 @@ func (x *Watch) GetVersion() int64 {
 	return 0
 }
 
+func (x *Watch) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
 // WebhookView is a webhook in short, as webhook described it.
 type WebhookView struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -432,7 +653,7 @@ type WebhookView struct {
 
 func (x *WebhookView) Reset() {
 	*x = WebhookView{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -444,7 +665,7 @@ func (x *WebhookView) String() string {
 func (*WebhookView) ProtoMessage() {}
 
 func (x *WebhookView) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -457,7 +678,7 @@ func (x *WebhookView) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WebhookView.ProtoReflect.Descriptor instead.
 func (*WebhookView) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WebhookView) GetId() string {
@@ -517,7 +738,7 @@ type Trouble struct {
 
 func (x *Trouble) Reset() {
 	*x = Trouble{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +750,7 @@ func (x *Trouble) String() string {
 func (*Trouble) ProtoMessage() {}
 
 func (x *Trouble) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +763,7 @@ func (x *Trouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trouble.ProtoReflect.Descriptor instead.
 func (*Trouble) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Trouble) GetReason() string {
@@ -586,7 +807,7 @@ type Connection struct {
 
 func (x *Connection) Reset() {
 	*x = Connection{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +819,7 @@ func (x *Connection) String() string {
 func (*Connection) ProtoMessage() {}
 
 func (x *Connection) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +832,7 @@ func (x *Connection) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Connection.ProtoReflect.Descriptor instead.
 func (*Connection) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Connection) GetPaused() *Trouble {
@@ -663,7 +884,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +896,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +909,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Request) GetFingerprint() []byte {
@@ -709,7 +930,7 @@ var File_devpilot_deployer_store_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\x03\n" +
+	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\a\n" +
 	"\x03App\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
@@ -731,7 +952,28 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\vupdate_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12D\n" +
 	"\x10auto_deploy_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x0eautoDeployTime\x12%\n" +
-	"\x0ecreate_request\x18\r \x01(\fR\rcreateRequest\"$\n" +
+	"\x0ecreate_request\x18\r \x01(\fR\rcreateRequest\x12:\n" +
+	"\x05hooks\x18\x0e \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12B\n" +
+	"\tvariables\x18\x0f \x03(\v2$.devpilot.deployer.store.v1.VariableR\tvariables\x12!\n" +
+	"\fshared_paths\x18\x10 \x03(\tR\vsharedPaths\x124\n" +
+	"\x05rules\x18\x11 \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x12;\n" +
+	"\x06source\x18\x12 \x01(\v2#.devpilot.deployer.v1.SourceOptionsR\x06source\x128\n" +
+	"\x05serve\x18\x13 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12$\n" +
+	"\x0econfig_as_code\x18\x14 \x01(\bR\fconfigAsCode\x12%\n" +
+	"\x0ecancel_running\x18\x15 \x01(\bR\rcancelRunning\x12*\n" +
+	"\x11commit_status_off\x18\x16 \x01(\bR\x0fcommitStatusOff\"\x89\x01\n" +
+	"\bVariable\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\x12;\n" +
+	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"updateTime\"f\n" +
+	"\n" +
+	"CodeConfig\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x03R\n" +
+	"generation\x128\n" +
+	"\x06config\x18\x02 \x01(\v2 .devpilot.deployer.v1.CodeConfigR\x06config\"$\n" +
 	"\x0eWorkspaceIndex\x12\x12\n" +
 	"\x04apps\x18\x01 \x03(\tR\x04apps\"\xf4\x02\n" +
 	"\x0fRepositoryIndex\x12\x1c\n" +
@@ -744,13 +986,14 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x03R\aversion\x12%\n" +
 	"\x0ehanded_version\x18\x06 \x01(\x03R\rhandedVersion\x12A\n" +
 	"\awebhook\x18\a \x01(\v2'.devpilot.deployer.store.v1.WebhookViewR\awebhook\x12E\n" +
-	"\vunreachable\x18\b \x01(\v2#.devpilot.deployer.store.v1.TroubleR\vunreachable\"l\n" +
+	"\vunreachable\x18\b \x01(\v2#.devpilot.deployer.store.v1.TroubleR\vunreachable\"\x80\x01\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x1f\n" +
 	"\vauto_deploy\x18\x03 \x01(\bR\n" +
 	"autoDeploy\x12\x18\n" +
-	"\aversion\x18\x04 \x01(\x03R\aversion\"\xc1\x01\n" +
+	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x12\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\"\xc1\x01\n" +
 	"\vWebhookView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -786,33 +1029,47 @@ func file_devpilot_deployer_store_v1_app_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_store_v1_app_proto_rawDescData
 }
 
-var file_devpilot_deployer_store_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_devpilot_deployer_store_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_devpilot_deployer_store_v1_app_proto_goTypes = []any{
 	(*App)(nil),                   // 0: devpilot.deployer.store.v1.App
-	(*WorkspaceIndex)(nil),        // 1: devpilot.deployer.store.v1.WorkspaceIndex
-	(*RepositoryIndex)(nil),       // 2: devpilot.deployer.store.v1.RepositoryIndex
-	(*Watch)(nil),                 // 3: devpilot.deployer.store.v1.Watch
-	(*WebhookView)(nil),           // 4: devpilot.deployer.store.v1.WebhookView
-	(*Trouble)(nil),               // 5: devpilot.deployer.store.v1.Trouble
-	(*Connection)(nil),            // 6: devpilot.deployer.store.v1.Connection
-	(*Request)(nil),               // 7: devpilot.deployer.store.v1.Request
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Variable)(nil),              // 1: devpilot.deployer.store.v1.Variable
+	(*CodeConfig)(nil),            // 2: devpilot.deployer.store.v1.CodeConfig
+	(*WorkspaceIndex)(nil),        // 3: devpilot.deployer.store.v1.WorkspaceIndex
+	(*RepositoryIndex)(nil),       // 4: devpilot.deployer.store.v1.RepositoryIndex
+	(*Watch)(nil),                 // 5: devpilot.deployer.store.v1.Watch
+	(*WebhookView)(nil),           // 6: devpilot.deployer.store.v1.WebhookView
+	(*Trouble)(nil),               // 7: devpilot.deployer.store.v1.Trouble
+	(*Connection)(nil),            // 8: devpilot.deployer.store.v1.Connection
+	(*Request)(nil),               // 9: devpilot.deployer.store.v1.Request
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*v1.DeploymentHook)(nil),     // 11: devpilot.deployer.v1.DeploymentHook
+	(*v1.AppRules)(nil),           // 12: devpilot.deployer.v1.AppRules
+	(*v1.SourceOptions)(nil),      // 13: devpilot.deployer.v1.SourceOptions
+	(*v1.ServeOptions)(nil),       // 14: devpilot.deployer.v1.ServeOptions
+	(*v1.CodeConfig)(nil),         // 15: devpilot.deployer.v1.CodeConfig
 }
 var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
-	8, // 0: devpilot.deployer.store.v1.App.create_time:type_name -> google.protobuf.Timestamp
-	8, // 1: devpilot.deployer.store.v1.App.update_time:type_name -> google.protobuf.Timestamp
-	8, // 2: devpilot.deployer.store.v1.App.auto_deploy_time:type_name -> google.protobuf.Timestamp
-	3, // 3: devpilot.deployer.store.v1.RepositoryIndex.watches:type_name -> devpilot.deployer.store.v1.Watch
-	4, // 4: devpilot.deployer.store.v1.RepositoryIndex.webhook:type_name -> devpilot.deployer.store.v1.WebhookView
-	5, // 5: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
-	8, // 6: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
-	8, // 7: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
-	5, // 8: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	10, // 0: devpilot.deployer.store.v1.App.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: devpilot.deployer.store.v1.App.update_time:type_name -> google.protobuf.Timestamp
+	10, // 2: devpilot.deployer.store.v1.App.auto_deploy_time:type_name -> google.protobuf.Timestamp
+	11, // 3: devpilot.deployer.store.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	1,  // 4: devpilot.deployer.store.v1.App.variables:type_name -> devpilot.deployer.store.v1.Variable
+	12, // 5: devpilot.deployer.store.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
+	13, // 6: devpilot.deployer.store.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
+	14, // 7: devpilot.deployer.store.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	10, // 8: devpilot.deployer.store.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	15, // 9: devpilot.deployer.store.v1.CodeConfig.config:type_name -> devpilot.deployer.v1.CodeConfig
+	5,  // 10: devpilot.deployer.store.v1.RepositoryIndex.watches:type_name -> devpilot.deployer.store.v1.Watch
+	6,  // 11: devpilot.deployer.store.v1.RepositoryIndex.webhook:type_name -> devpilot.deployer.store.v1.WebhookView
+	7,  // 12: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
+	10, // 13: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
+	10, // 14: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
+	7,  // 15: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_app_proto_init() }
@@ -826,7 +1083,7 @@ func file_devpilot_deployer_store_v1_app_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_app_proto_rawDesc), len(file_devpilot_deployer_store_v1_app_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

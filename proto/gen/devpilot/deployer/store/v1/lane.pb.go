@@ -316,7 +316,15 @@ type Job struct {
 	// When the first of its failed attempts ended; absent before.
 	FirstFailureTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=first_failure_time,json=firstFailureTime,proto3" json:"first_failure_time,omitempty"`
 	// How often it was started.
-	Attempt       int32 `protobuf:"varint,8,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	Attempt int32 `protobuf:"varint,8,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	// The tag; empty for a deployment of a branch.
+	Tag string `protobuf:"bytes,9,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Whether exactly hash is deployed, not the branch's head: a redeploy.
+	Pinned bool `protobuf:"varint,10,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// The release directory that a rollback makes current; empty otherwise.
+	Directory string `protobuf:"bytes,11,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The deployment whose release or commit is taken; 0 otherwise.
+	SourceNumber  int32 `protobuf:"varint,12,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +411,34 @@ func (x *Job) GetFirstFailureTime() *timestamppb.Timestamp {
 func (x *Job) GetAttempt() int32 {
 	if x != nil {
 		return x.Attempt
+	}
+	return 0
+}
+
+func (x *Job) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Job) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *Job) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *Job) GetSourceNumber() int32 {
+	if x != nil {
+		return x.SourceNumber
 	}
 	return 0
 }
@@ -808,7 +844,9 @@ type CancelRequest struct {
 	// Who wished it.
 	Actor *v1.DeploymentActor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
 	// When.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The newer deployment that takes its place; 0 when a person cancels.
+	SupersededBy  int32 `protobuf:"varint,4,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -862,6 +900,13 @@ func (x *CancelRequest) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *CancelRequest) GetSupersededBy() int32 {
+	if x != nil {
+		return x.SupersededBy
+	}
+	return 0
 }
 
 // Remains is what a deleted app left behind.
@@ -971,6 +1016,7 @@ type RecordChange struct {
 	//	*RecordChange_Returned
 	//	*RecordChange_CommitFixed
 	//	*RecordChange_Ended
+	//	*RecordChange_CancelRequested
 	Change        isRecordChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1072,6 +1118,15 @@ func (x *RecordChange) GetEnded() *Ended {
 	return nil
 }
 
+func (x *RecordChange) GetCancelRequested() *CancelRequest {
+	if x != nil {
+		if x, ok := x.Change.(*RecordChange_CancelRequested); ok {
+			return x.CancelRequested
+		}
+	}
+	return nil
+}
+
 type isRecordChange_Change interface {
 	isRecordChange_Change()
 }
@@ -1101,6 +1156,11 @@ type RecordChange_Ended struct {
 	Ended *Ended `protobuf:"bytes,7,opt,name=ended,proto3,oneof"`
 }
 
+type RecordChange_CancelRequested struct {
+	// Somebody wishes it to stop.
+	CancelRequested *CancelRequest `protobuf:"bytes,8,opt,name=cancel_requested,json=cancelRequested,proto3,oneof"`
+}
+
 func (*RecordChange_Created) isRecordChange_Change() {}
 
 func (*RecordChange_Started) isRecordChange_Change() {}
@@ -1110,6 +1170,8 @@ func (*RecordChange_Returned) isRecordChange_Change() {}
 func (*RecordChange_CommitFixed) isRecordChange_Change() {}
 
 func (*RecordChange_Ended) isRecordChange_Change() {}
+
+func (*RecordChange_CancelRequested) isRecordChange_Change() {}
 
 // Started is the start of an attempt.
 type Started struct {
@@ -1410,7 +1472,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\xc0\x02\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\xad\x03\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -1419,7 +1481,12 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06server\x18\x05 \x01(\tR\x06server\x125\n" +
 	"\bask_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\x12H\n" +
 	"\x12first_failure_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x10firstFailureTime\x12\x18\n" +
-	"\aattempt\x18\b \x01(\x05R\aattempt\"\xcd\x01\n" +
+	"\aattempt\x18\b \x01(\x05R\aattempt\x12\x10\n" +
+	"\x03tag\x18\t \x01(\tR\x03tag\x12\x16\n" +
+	"\x06pinned\x18\n" +
+	" \x01(\bR\x06pinned\x12\x1c\n" +
+	"\tdirectory\x18\v \x01(\tR\tdirectory\x12#\n" +
+	"\rsource_number\x18\f \x01(\x05R\fsourceNumber\"\xcd\x01\n" +
 	"\aRunning\x121\n" +
 	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x12\n" +
@@ -1457,11 +1524,12 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12\x12\n" +
-	"\x04hash\x18\x04 \x01(\tR\x04hash\"\x94\x01\n" +
+	"\x04hash\x18\x04 \x01(\tR\x04hash\"\xb9\x01\n" +
 	"\rCancelRequest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12;\n" +
 	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb7\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
+	"\rsuperseded_by\x18\x04 \x01(\x05R\fsupersededBy\"\xb7\x01\n" +
 	"\aRemains\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1471,7 +1539,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\flog_sequence\x18\x03 \x01(\x04R\vlogSequence\x12\x18\n" +
 	"\arecords\x18\x04 \x01(\bR\arecords\x12\x18\n" +
 	"\aservers\x18\x05 \x03(\tR\aservers\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\"\x94\x03\n" +
+	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\"\xec\x03\n" +
 	"\fRecordChange\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12B\n" +
@@ -1479,7 +1547,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\astarted\x18\x04 \x01(\v2#.devpilot.deployer.store.v1.StartedH\x00R\astarted\x12B\n" +
 	"\breturned\x18\x05 \x01(\v2$.devpilot.deployer.store.v1.ReturnedH\x00R\breturned\x12L\n" +
 	"\fcommit_fixed\x18\x06 \x01(\v2'.devpilot.deployer.store.v1.CommitFixedH\x00R\vcommitFixed\x129\n" +
-	"\x05ended\x18\a \x01(\v2!.devpilot.deployer.store.v1.EndedH\x00R\x05endedB\b\n" +
+	"\x05ended\x18\a \x01(\v2!.devpilot.deployer.store.v1.EndedH\x00R\x05ended\x12V\n" +
+	"\x10cancel_requested\x18\b \x01(\v2).devpilot.deployer.store.v1.CancelRequestH\x00R\x0fcancelRequestedB\b\n" +
 	"\x06change\"\x81\x01\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
@@ -1571,20 +1640,21 @@ var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	12, // 24: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
 	13, // 25: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
 	14, // 26: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	16, // 27: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	21, // 28: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	16, // 29: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	22, // 30: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	23, // 31: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	16, // 32: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	21, // 33: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	24, // 34: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	5,  // 35: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	8,  // 27: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	16, // 28: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	21, // 29: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	16, // 30: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	22, // 31: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	23, // 32: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	16, // 33: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	21, // 34: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	24, // 35: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	5,  // 36: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -1600,6 +1670,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 		(*RecordChange_Returned)(nil),
 		(*RecordChange_CommitFixed)(nil),
 		(*RecordChange_Ended)(nil),
+		(*RecordChange_CancelRequested)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
