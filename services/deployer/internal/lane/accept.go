@@ -58,6 +58,25 @@ type Ask struct {
 	Delivery *deployerv1.DeliveryReference
 	Server   string
 	Now      time.Time
+
+	// Tag is the pushed tag; Branch is then empty.
+	Tag string
+	// Pinned deploys exactly Commit, whatever the branch's head is: a redeploy. Such a commit says
+	// nothing about the branch.
+	Pinned bool
+	// Directory is the release directory that a rollback makes current again.
+	Directory string
+	// SourceNumber is the deployment whose commit or release is taken.
+	SourceNumber int32
+	// CancelRunning has what runs cancelled instead of waited for.
+	CancelRunning bool
+	// Notes are kept in the deployment's record.
+	Notes []string
+}
+
+// tellsHead says whether the wish's commit is the branch's head.
+func (a Ask) tellsHead() bool {
+	return a.Commit.GetHash() != "" && a.Branch != "" && !a.Pinned && a.Directory == ""
 }
 
 // Decision is what came of an Ask.
@@ -102,11 +121,11 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	}
 	l.Waiting = &storev1.Job{
 		Number: n, Trigger: a.Trigger, Branch: a.Branch, Hash: hash, Server: a.Server,
-		AskTime: timestamppb.New(a.ReceiveTime),
+		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
 	}
 	easeHold(l, a.Trigger)
 	remember(l, id, n, a.ReceiveTime)
-	if hash != "" {
+	if a.tellsHead() {
 		source := storev1.Head_EVENT
 		number := int32(0)
 		if a.Trigger == deployerv1.Deployment_RECONCILED {
@@ -115,7 +134,27 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 		SetHead(l, a.Branch, &storev1.Head{Hash: hash, Source: source, Number: number, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	}
 	push(l, n, func(c *storev1.RecordChange) { c.Change = &storev1.RecordChange_Created{Created: newRecord(l, a, n)} })
+	if a.CancelRunning {
+		giveWay(l, n, a.Now)
+	}
 	return Decision{Number: n, New: true}, nil
+}
+
+// TurnAway notes an event that a rule of the app turned away: the branch has moved, and nobody is
+// to look for a delivery that came. ErrSkip when the event was decided before.
+func TurnAway(l *storev1.Lane, a Ask) error {
+	if l.GetRetired() || l.GetGeneration() == 0 {
+		return ErrRetired
+	}
+	id := eventID(a.Event)
+	if _, seen := find(l, id); seen || tooOld(l, a) {
+		return ErrSkip
+	}
+	remember(l, id, 0, a.ReceiveTime)
+	if a.tellsHead() {
+		SetHead(l, a.Branch, &storev1.Head{Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
+	}
+	return nil
 }
 
 // newRecord is the deployment's record as it begins.
@@ -123,6 +162,7 @@ func newRecord(l *storev1.Lane, a Ask, n int32) *storev1.Deployment {
 	d := &deployerv1.Deployment{
 		Number: n, State: deployerv1.Deployment_PENDING, Trigger: a.Trigger, Branch: a.Branch,
 		Actor: a.Actor, Delivery: a.Delivery, Server: a.Server, CreateTime: timestamppb.New(a.Now),
+		Tag: a.Tag, SourceNumber: a.SourceNumber, Notes: a.Notes,
 	}
 	if a.Commit != nil {
 		d.Commit = trim(a.Commit)
@@ -145,7 +185,7 @@ func easeHold(l *storev1.Lane, trigger deployerv1.Deployment_Trigger) {
 		return
 	}
 	limited := l.GetHold().GetTrouble().GetReason() == reasonRateLimited
-	if trigger == deployerv1.Deployment_MANUAL || !limited {
+	if !Automatic(trigger) || !limited {
 		l.Hold = nil
 	}
 }

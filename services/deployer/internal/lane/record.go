@@ -49,6 +49,8 @@ func Apply(rec *storev1.Deployment, workspace, app string, generation int64, c *
 			d.RequestedCommit = asked
 		}
 		d.Commit = fixed
+	case *storev1.RecordChange_CancelRequested:
+		d.CancelTime, d.CancelledBy = x.CancelRequested.GetTime(), x.CancelRequested.GetActor()
 	case *storev1.RecordChange_Ended:
 		applyEnd(rec, x.Ended)
 	}
@@ -62,6 +64,9 @@ func applyEnd(rec *storev1.Deployment, e *storev1.Ended) {
 	}
 	d.State, d.EndTime, d.Error, d.SupersededBy = e.GetState(), e.GetTime(), e.GetError(), e.GetSupersededBy()
 	d.WaitingFor, d.RetryTime = nil, nil
+	if d.GetState() != deployerv1.Deployment_CANCELLED {
+		d.CancelTime, d.CancelledBy = nil, nil
+	}
 	if len(e.GetStages()) > 0 {
 		d.Stages = e.GetStages()
 		d.Stage = d.Stages[len(d.Stages)-1].GetStage()

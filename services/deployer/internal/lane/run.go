@@ -108,7 +108,7 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 	}
 	job := r.GetJob()
 	r.Hash = commit.GetHash()
-	if h := headOf(l, repository, job.GetBranch()); h.GetHash() != commit.GetHash() {
+	if h := headOf(l, repository, job.GetBranch()); fetchesHead(job) && h.GetHash() != commit.GetHash() {
 		SetHead(l, job.GetBranch(), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
@@ -118,6 +118,11 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 		return lv.GetNumber(), nil
 	}
 	return 0, nil
+}
+
+// fetchesHead tells whether a job deploys its branch's head, whatever that is by then.
+func fetchesHead(j *storev1.Job) bool {
+	return j.GetBranch() != "" && j.GetTag() == "" && !j.GetPinned() && j.GetDirectory() == ""
 }
 
 // Automatic tells the triggers that no person pulls: they stop with auto-deploy, and have nothing
@@ -132,6 +137,8 @@ type Result struct {
 	Stages    []*deployerv1.StageRecord
 	Directory string // the release directory's name
 	Retention int32  // how many releases stay beside the live one
+	// Live says that the run's release is current although the run did not end well.
+	Live bool
 }
 
 // Complete ends the run well: its release is current.
@@ -140,30 +147,30 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 	if err != nil {
 		return err
 	}
-	job := r.GetJob()
-	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
-	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash()})
-	retain(l, res.Retention)
+	goLive(l, r, res)
 	end(l, r, &storev1.Ended{State: deployerv1.Deployment_COMPLETED, Directory: res.Directory}, res)
 	l.Hold = nil
 	return nil
 }
 
-// retain drops the oldest releases beyond the retention, never the live one.
+// goLive notes that the run's release is current.
+func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
+	job := r.GetJob()
+	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
+	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash()})
+	retain(l, res.Retention)
+}
+
+// retain drops the releases beyond the retention, those first that were live longest ago, and never
+// the live one. A rollback uses a directory a second time: directories count, not deployments.
 func retain(l *storev1.Lane, retention int32) {
-	others := 0
-	for _, k := range l.Kept {
-		if k.GetNumber() != l.GetLive().GetNumber() {
-			others++
+	kept := map[string]bool{l.GetLive().GetDirectory(): true}
+	for _, k := range slices.Backward(l.GetKept()) {
+		if len(kept) <= int(retention) {
+			kept[k.GetDirectory()] = true
 		}
 	}
-	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool {
-		if others <= int(retention) || k.GetNumber() == l.GetLive().GetNumber() {
-			return false
-		}
-		others--
-		return true
-	})
+	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool { return !kept[k.GetDirectory()] })
 }
 
 // Fail ends the run for good, in state FAILED or CANCELLED.
@@ -172,7 +179,12 @@ func Fail(l *storev1.Lane, epoch int64, state deployerv1.Deployment_State, why *
 	if err != nil {
 		return err
 	}
-	end(l, r, &storev1.Ended{State: state, Error: why}, res)
+	e := &storev1.Ended{State: state, Error: why}
+	if res.Live {
+		goLive(l, r, res)
+		e.Directory = res.Directory
+	}
+	end(l, r, e, res)
 	return nil
 }
 
@@ -182,7 +194,12 @@ func Supersede(l *storev1.Lane, epoch int64, by int32, res Result) error {
 	if err != nil {
 		return err
 	}
-	end(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}, res)
+	e := &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}
+	if res.Live {
+		goLive(l, r, res)
+		e.Directory = res.Directory
+	}
+	end(l, r, e, res)
 	l.Hold = nil
 	return nil
 }
@@ -236,6 +253,10 @@ func Yield(l *storev1.Lane, epoch int64, res Result) error {
 
 func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Result) {
 	job := r.GetJob()
+	if c := l.GetCancel(); c.GetNumber() == job.GetNumber() {
+		end(l, r, cancelled(c), res)
+		return
+	}
 	if w := l.GetWaiting(); w != nil {
 		end(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: w.GetNumber()}, res)
 		return

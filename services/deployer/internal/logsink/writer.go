@@ -112,11 +112,16 @@ func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
 // Line adds a line. Text may hold anything: line ends split it, what is not UTF-8 is replaced,
 // secrets are masked.
 func (w *Writer) Line(stage deployerv1.Deployment_Stage, from deployerv1.LogRecord_Stream, text string) {
+	w.HookLine(stage, "", from, text)
+}
+
+// HookLine adds a line that a deployment hook printed.
+func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from deployerv1.LogRecord_Stream, text string) {
 	now := timestamppb.New(w.sink.Now())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
-		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Text: w.clean(line)})
+		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: hook, Text: w.clean(line)})
 	}
 	if w.bufBytes >= flushBytes {
 		select {

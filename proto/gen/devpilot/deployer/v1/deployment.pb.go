@@ -1079,12 +1079,8 @@ type HookRecord struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it ended.
 	EndTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
-	// Its first line in the log; 0 when it has none.
-	FirstLine int32 `protobuf:"varint,6,opt,name=first_line,json=firstLine,proto3" json:"first_line,omitempty"`
-	// Its last line in the log; 0 while there is none.
-	LastLine int32 `protobuf:"varint,7,opt,name=last_line,json=lastLine,proto3" json:"last_line,omitempty"`
 	// What to know about how it ended, such as that it took more memory than it may.
-	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	Message       string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1152,20 +1148,6 @@ func (x *HookRecord) GetEndTime() *timestamppb.Timestamp {
 		return x.EndTime
 	}
 	return nil
-}
-
-func (x *HookRecord) GetFirstLine() int32 {
-	if x != nil {
-		return x.FirstLine
-	}
-	return 0
-}
-
-func (x *HookRecord) GetLastLine() int32 {
-	if x != nil {
-		return x.LastLine
-	}
-	return 0
 }
 
 func (x *HookRecord) GetMessage() string {
@@ -1278,7 +1260,9 @@ type LogRecord struct {
 	// Where it came from.
 	Stream LogRecord_Stream `protobuf:"varint,4,opt,name=stream,proto3,enum=devpilot.deployer.v1.LogRecord_Stream" json:"stream,omitempty"`
 	// The text without its line end.
-	Text          string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
+	// The deployment hook that printed it; empty for what no hook printed.
+	Hook          string `protobuf:"bytes,6,opt,name=hook,proto3" json:"hook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1344,6 +1328,13 @@ func (x *LogRecord) GetStream() LogRecord_Stream {
 func (x *LogRecord) GetText() string {
 	if x != nil {
 		return x.Text
+	}
+	return ""
+}
+
+func (x *LogRecord) GetHook() string {
+	if x != nil {
+		return x.Hook
 	}
 	return ""
 }
@@ -1453,7 +1444,7 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
-	"\x05hooks\x18\x04 \x03(\v2 .devpilot.deployer.v1.HookRecordR\x05hooks\"\xd6\x03\n" +
+	"\x05hooks\x18\x04 \x03(\v2 .devpilot.deployer.v1.HookRecordR\x05hooks\"\x9a\x03\n" +
 	"\n" +
 	"HookRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
@@ -1461,11 +1452,8 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x129\n" +
 	"\n" +
 	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
-	"\n" +
-	"first_line\x18\x06 \x01(\x05R\tfirstLine\x12\x1b\n" +
-	"\tlast_line\x18\a \x01(\x05R\blastLine\x12\x18\n" +
-	"\amessage\x18\b \x01(\tR\amessage\"~\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\"~\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\v\n" +
@@ -1484,13 +1472,14 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06commit\x18\x03 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12B\n" +
 	"\atrigger\x18\x05 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12;\n" +
-	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xa7\x02\n" +
+	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xbb\x02\n" +
 	"\tLogRecord\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12<\n" +
 	"\x05stage\x18\x03 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageR\x05stage\x12>\n" +
 	"\x06stream\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.LogRecord.StreamR\x06stream\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\"D\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
+	"\x04hook\x18\x06 \x01(\tR\x04hook\"D\n" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +

@@ -1,0 +1,93 @@
+package lane
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// ErrEnded says that the deployment neither waits nor runs.
+var ErrEnded = errors.New("lane: the deployment has ended")
+
+// Cancel stops a deployment on a person's wish. One that waits ends here; of one that runs the wish
+// is noted, and its worker, or the one that takes over, ends it. ErrSkip when that was wished
+// before, ErrEnded when there is nothing to stop.
+func Cancel(l *storev1.Lane, number int32, actor *deployerv1.DeploymentActor, now time.Time) error {
+	c := &storev1.CancelRequest{Number: number, Actor: actor, Time: timestamppb.New(now)}
+	switch {
+	case l.GetWaiting().GetNumber() == number && l.GetWaiting() != nil:
+		l.Waiting = nil
+		wish(l, c)
+		e := cancelled(c)
+		e.Time = timestamppb.New(now)
+		push(l, number, func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
+		if l.GetRunning() == nil {
+			l.Hold = nil
+		}
+		return nil
+	case l.GetRunning() != nil && l.GetRunning().GetJob().GetNumber() == number:
+		if have := l.GetCancel(); have.GetNumber() == number && have.GetSupersededBy() == 0 {
+			return ErrSkip
+		}
+		l.Cancel = c
+		wish(l, c)
+		return nil
+	}
+	return ErrEnded
+}
+
+// giveWay has what runs stopped for a newer deployment.
+func giveWay(l *storev1.Lane, by int32, now time.Time) {
+	r := l.GetRunning()
+	if r == nil || l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
+		return
+	}
+	l.Cancel = &storev1.CancelRequest{Number: r.GetJob().GetNumber(), Time: timestamppb.New(now), SupersededBy: by}
+	wish(l, l.Cancel)
+}
+
+func wish(l *storev1.Lane, c *storev1.CancelRequest) {
+	push(l, c.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_CancelRequested{CancelRequested: c} })
+}
+
+// Wished returns the wish to stop the run with this fence; nil when there is none.
+func Wished(l *storev1.Lane, epoch int64) *storev1.CancelRequest {
+	if r := l.GetRunning(); r != nil && r.GetEpoch() == epoch && l.GetCancel() != nil && l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
+		return l.GetCancel()
+	}
+	return nil
+}
+
+// Cancelled ends the run as its wish says: CANCELLED by a person, SUPERSEDED by a newer deployment.
+func Cancelled(l *storev1.Lane, epoch int64, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	e := cancelled(l.GetCancel())
+	if res.Live {
+		goLive(l, r, res)
+		e.Directory = res.Directory
+		if e.GetError() != nil {
+			e.Error.Message = "Cancelled after its release had gone live: it stays live. Roll back if you do not want it."
+		}
+	}
+	end(l, r, e, res)
+	l.Hold = nil
+	return nil
+}
+
+func cancelled(c *storev1.CancelRequest) *storev1.Ended {
+	if by := c.GetSupersededBy(); by != 0 {
+		return &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}
+	}
+	message := "Cancelled."
+	if label := c.GetActor().GetLabel(); label != "" {
+		message = "Cancelled by " + label + "."
+	}
+	return &storev1.Ended{State: deployerv1.Deployment_CANCELLED, Error: &deployerv1.DeploymentError{Reason: "CANCELLED", Message: message}}
+}
