@@ -3,17 +3,29 @@
 //
 // A bare mirror per workspace and repository lives under the cache directory:
 //
-//	<cache-dir>/mirrors/<workspace>/<repository>/{git, write.lock, use.lock}
+//	<cache-dir>/mirrors/<workspace>/<repository>/{git, lfs, used, write.lock, use.lock}
 //
 // One process fetches into a mirror at a time (write.lock); readers share use.lock, which is taken
-// alone to throw a damaged mirror away. Every fetch asks Bitbucket with the workspace's own
-// credential. The token reaches git over a socket that only the process and its children hold: not
-// by URL, argument, environment, configuration or file.
+// alone to throw a mirror away, because it is damaged or to make room. Every fetch asks Bitbucket
+// with the workspace's own credential. The token reaches git over a socket that only the process and
+// its children hold: not by URL, argument, environment, configuration or file.
+//
+// A mirror holds one commit of each branch that was deployed, and all history once somebody wanted
+// it. Old heads stay for 30 days at least, held by the logs of its refs, so that a commit can be
+// deployed again after its branch was forced elsewhere.
 //
 // Repositories are expected to be hostile. Nothing of one is run: no hooks, no filters, no
 // configuration. Trees are written by our own code, file by file, below an [os.Root]; symbolic
 // links that leave the tree, odd names and sizes beyond the limits are refused before anything is
-// written.
+// written. Of .gitmodules only paths and addresses are read, and only repositories of the
+// configured site are fetched, each into a mirror of its own.
+//
+// LFS is spoken by a client of our own, not by the git-lfs program. That program takes its orders
+// from places that a repository controls (.lfsconfig, the filters that .gitattributes names), asks
+// git's credential helpers on behalf of whatever host it is sent to, and keeps what it is told in
+// the repository's configuration. Fetching needs one question and plain downloads, so that it is
+// plain to see here that our credential goes to the configured site and nowhere else, that nothing
+// unverified gets a name, and that each limit holds.
 //
 // Depends on the git program, pkg/seal and pkg/apierr's reasons.
 package mirror

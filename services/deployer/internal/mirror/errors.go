@@ -3,6 +3,7 @@ package mirror
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -67,6 +68,12 @@ func classify(fullName, stderr string, cause error) *Error {
 		return e
 	}
 	switch {
+	case has("fsck error in pack"):
+		e.Reason, e.Message = ReasonTreeRefused, "The commit was not deployed: the repository holds an object that git refuses."
+		if why := fsckWords(stderr); why != "" {
+			e.Message = "The commit was not deployed: the repository holds an object that git refuses (" + why + ")."
+		}
+		return e
 	case has("whitelist your IP", "enable two-step"):
 		return set(apierr.ReasonAccessRestricted, false, fmt.Sprintf("Bitbucket refuses access to %s: %s Ask an admin of its Bitbucket workspace.", fullName, said))
 	case has("lack one or more required privilege scopes"):
@@ -93,6 +100,17 @@ func classify(fullName, stderr string, cause error) *Error {
 	return nil
 }
 
+var fsckPattern = regexp.MustCompile(`(?m)^error: object [0-9a-f]{40}: ([A-Za-z]+: .*)$`)
+
+// fsckWords is what git found wrong with an object.
+func fsckWords(stderr string) string {
+	m := fsckPattern.FindStringSubmatch(stderr)
+	if m == nil {
+		return ""
+	}
+	return clean(m[1])
+}
+
 // remoteWords is what the server said to people, masked by the caller, at most two lines.
 func remoteWords(stderr string) string {
 	var said []string
@@ -106,4 +124,10 @@ func remoteWords(stderr string) string {
 		s = strings.ToValidUTF8(s[:300], "") + "…"
 	}
 	return s
+}
+
+func asError(err error) (*Error, bool) {
+	var e *Error
+	ok := errors.As(err, &e)
+	return e, ok
 }

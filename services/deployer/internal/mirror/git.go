@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +25,7 @@ type git struct {
 	program string
 	site    *url.URL
 	scratch string // an empty directory: home and working directory
+	stall   time.Duration
 	observe func(operation string, d time.Duration, err error)
 }
 
@@ -37,6 +39,7 @@ type command struct {
 	token     seal.Secret   // handed out on request; zero for local work
 	watch     func() error  // called now and then while git runs; an error kills it
 	every     time.Duration // how often
+	env       []string      // more variables of git's, for local work
 }
 
 // failure is a run that failed, with what git said.
@@ -57,14 +60,16 @@ func (f *failure) Error() string {
 func (f *failure) Unwrap() error { return f.err }
 
 // settings hold for every run. None comes from a file; hooks, filters, file system monitors and
-// prompts are off, redirects are not followed, and no protocol but the site's is spoken.
+// prompts are off, redirects are not followed, and no protocol but the site's is spoken. What is
+// fetched stays packed, so that counting packs is enough to know when to tidy; refs keep a log, which
+// holds on to the commits that a branch had before it was forced elsewhere.
 func (g *git) settings() [][2]string {
 	s := [][2]string{
 		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"}, {"core.attributesFile", "/dev/null"}, {"core.excludesFile", "/dev/null"},
 		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
 		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
-		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", "60"}, {"http.userAgent", "devpilot-deployer"},
-		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"fetch.fsckObjects", "true"}, {"transfer.fsckObjects", "true"}, {"fetch.recurseSubmodules", "false"},
+		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", "devpilot-deployer"},
+		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "true"}, {"transfer.fsckObjects", "true"}, {"fetch.recurseSubmodules", "false"},
 		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
 		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},
 	}
@@ -86,6 +91,7 @@ var passed = []string{"PATH", "TMPDIR", "HTTPS_PROXY", "https_proxy", "HTTP_PROX
 func (g *git) environment() []string {
 	env := []string{
 		"HOME=" + g.scratch, "LC_ALL=C", "TZ=UTC", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=",
+		"GIT_COMMITTER_NAME=devpilot", "GIT_COMMITTER_EMAIL=devpilot@localhost",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1",
 		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(g.scratch),
 	}
@@ -116,7 +122,7 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	}
 	cmd := exec.CommandContext(ctx, g.program, append(args, c.args...)...)
 	stderr := &tail{most: 32 << 10}
-	cmd.Dir, cmd.Env = g.scratch, g.environment()
+	cmd.Dir, cmd.Env = g.scratch, append(g.environment(), c.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, stderr
 	// A group of its own, so that all that git starts dies with it; and it dies with us. The
 	// kernel watches the thread that started it, hence the lock.
@@ -184,11 +190,29 @@ func (c command) supervise(ctx context.Context, kill context.CancelCauseFunc) (s
 	}
 }
 
+// deleteRefs forgets the refs below a prefix.
+func (g *git) deleteRefs(ctx context.Context, gitDir, prefix string) error {
+	var list bytes.Buffer
+	if err := g.run(ctx, command{operation: "for-each-ref", gitDir: gitDir, stdout: &list, args: []string{"for-each-ref", "--format=delete %(refname)", prefix}}); err != nil || list.Len() == 0 {
+		return err
+	}
+	return g.run(ctx, command{operation: "update-ref", gitDir: gitDir, stdin: &list, args: []string{"update-ref", "--stdin"}})
+}
+
+// initBare makes a bare repository.
+func (g *git) initBare(ctx context.Context, dir string) error {
+	return g.run(ctx, command{operation: "init", args: []string{"init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--", dir}})
+}
+
 // output runs git and returns what it printed, at most 1 MiB.
 func (g *git) output(ctx context.Context, c command) (string, error) {
 	var out bytes.Buffer
-	c.stdout = &limited{w: &out, left: 1 << 20}
+	l := &limited{w: &out, left: 1 << 20}
+	c.stdout = l
 	err := g.run(ctx, c)
+	if l.left < 0 {
+		err = errors.Join(errOutput, err)
+	}
 	return out.String(), err
 }
 

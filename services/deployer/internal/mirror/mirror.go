@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,6 +25,8 @@ type Limits struct {
 	TreeFiles  int           // of a checked-out tree; 250,000 when zero
 	FetchTime  time.Duration // of one fetch; 15 min when zero
 	FreeBytes  uint64        // nothing is fetched or written below this free space; 256 MiB when zero
+	SpareBytes int64         // a larger tree gets no pristine copy for the next deployment; 1 GiB when zero, none at all when negative
+	StallTime  time.Duration // a server may be silent, or as good as silent, for so long; whole seconds, 60 s when zero
 }
 
 func (l Limits) withDefaults() Limits {
@@ -38,12 +39,19 @@ func (l Limits) withDefaults() Limits {
 	if l.TreeFiles == 0 {
 		l.TreeFiles = 250_000
 	}
+	if l.SpareBytes == 0 {
+		l.SpareBytes = 1 << 30
+	}
 	if l.FetchTime == 0 {
 		l.FetchTime = 15 * time.Minute
 	}
 	if l.FreeBytes == 0 {
 		l.FreeBytes = 256 << 20
 	}
+	if l.StallTime == 0 {
+		l.StallTime = time.Minute
+	}
+	l.StallTime = max(l.StallTime, time.Second) // git counts in seconds
 	return l
 }
 
@@ -62,6 +70,9 @@ type Config struct {
 	Logger   *slog.Logger
 	Observe  func(operation string, d time.Duration, err error) // may be nil
 	FreeDisk func(dir string) (uint64, error)                   // may be nil: not checked
+	// CacheBytes is what all mirrors together may take; 20 GiB when zero. After a fetch the mirrors
+	// that were not used for longest go until it fits, except those in use.
+	CacheBytes int64
 }
 
 // Mirrors are the mirrors under one cache directory. It is safe for concurrent use, also by several
@@ -69,6 +80,7 @@ type Config struct {
 type Mirrors struct {
 	cfg Config
 	git git
+	lfs *lfsClient
 }
 
 // Open finds the git program and prepares the cache directory.
@@ -82,8 +94,11 @@ func Open(cfg Config) (*Mirrors, error) {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
 	cfg.Dir, cfg.Limits = dir, cfg.Limits.withDefaults()
+	if cfg.CacheBytes == 0 {
+		cfg.CacheBytes = 20 << 30
+	}
 	scratch := filepath.Join(dir, "scratch")
-	for _, d := range []string{scratch, filepath.Join(dir, "mirrors")} {
+	for _, d := range []string{scratch, filepath.Join(dir, "mirrors"), filepath.Join(dir, "temporary")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("mirror: %w", err)
 		}
@@ -91,72 +106,12 @@ func Open(cfg Config) (*Mirrors, error) {
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
-	return &Mirrors{cfg: cfg, git: git{program: program, site: cfg.Site, scratch: scratch, observe: cfg.Observe}}, nil
-}
-
-// Source names a branch of a repository.
-type Source struct {
-	Workspace  string
-	Repository string // id
-	FullName   string
-	Branch     string
-}
-
-// Fetch brings the branch's head into the mirror and returns it. The snapshot keeps the mirror from
-// being thrown away: close it. Errors that concern the repository are *Error.
-func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
-	remote, err := cloneURL(m.cfg.Site, src.FullName)
-	if err != nil {
-		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
+	m := &Mirrors{
+		cfg: cfg,
+		git: git{program: program, site: cfg.Site, scratch: scratch, stall: cfg.Limits.StallTime, observe: cfg.Observe},
+		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime),
 	}
-	if !ValidBranch(src.Branch) {
-		return nil, &Error{Reason: string(apierr.ReasonBranchNotFound), Message: fmt.Sprintf("%q cannot be the name of a branch.", src.Branch)}
-	}
-	if err := m.checkDisk(m.cfg.Dir); err != nil {
-		return nil, err
-	}
-	r, err := m.openRepository(ctx, src.Workspace, src.Repository)
-	if err != nil {
-		return nil, err
-	}
-	defer r.close()
-	ref := refOf(src.Branch)
-	fetch := func(token seal.Secret) error { return m.fetch(ctx, r, remote, src, ref, token) }
-	if err := m.withToken(ctx, src.Workspace, fetch); err != nil {
-		if explained(err) || ctx.Err() != nil {
-			return nil, err
-		}
-		// Nothing that Bitbucket or the network did explains it: the mirror itself may be damaged.
-		m.cfg.Logger.WarnContext(ctx, "fetch failed without a known cause, mirror is made anew", "repository", src.Repository, "err", err)
-		if err := r.discard(ctx); err != nil {
-			return nil, err
-		}
-		if err := r.prepare(ctx); err != nil {
-			return nil, err
-		}
-		if err := m.withToken(ctx, src.Workspace, fetch); err != nil {
-			if explained(err) || ctx.Err() != nil {
-				return nil, err
-			}
-			return nil, &Error{Reason: ReasonGitFailed, Message: "git could not fetch the repository: " + lastLine(err), Err: err}
-		}
-	}
-	return m.snapshot(ctx, r, ref)
-}
-
-func explained(err error) bool {
-	var e *Error
-	return errors.As(err, &e)
-}
-
-// lastLine is git's last word, for people.
-func lastLine(err error) string {
-	var f *failure
-	if !errors.As(err, &f) {
-		return "see the service's log."
-	}
-	lines := strings.Split(strings.TrimSpace(f.stderr), "\n")
-	return lines[len(lines)-1]
+	return m, m.sweepTemporary()
 }
 
 // withToken runs fn with the workspace's token, and once more with a renewed one when Bitbucket
@@ -189,34 +144,6 @@ func (m *Mirrors) token(ctx context.Context, workspace string, rejected seal.Sec
 	return seal.Secret{}, &Error{Reason: string(e.Reason()), Message: e.Message(), Temporary: true, RetryAfter: e.RetryAfter(), Err: err}
 }
 
-// fetch runs git fetch of one branch, one commit deep, into a ref named after the branch's hash:
-// branch names nest, refs of mirrors must not.
-func (m *Mirrors) fetch(ctx context.Context, r *repository, remote string, src Source, ref string, token seal.Secret) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, m.cfg.Limits.FetchTime, &Error{
-		Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true,
-		Message: fmt.Sprintf("Fetching took longer than %v.", m.cfg.Limits.FetchTime),
-	})
-	defer cancel()
-	base := sizeOf(r.git)
-	err := m.git.run(ctx, command{
-		operation: "fetch", gitDir: r.git, token: token, every: 100 * time.Millisecond,
-		watch: func() error { return m.watchFetch(r.git, base) },
-		args: []string{
-			"fetch", "--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules",
-			"--no-show-forced-updates", "--refmap=", "--", remote, "+refs/heads/" + src.Branch + ":" + ref,
-		},
-	})
-	return m.explain(src.FullName, err)
-}
-
-// watchFetch stops a fetch that grows beyond the limit or eats the disk's reserve.
-func (m *Mirrors) watchFetch(dir string, base int64) error {
-	if sizeOf(dir)-base > m.cfg.Limits.FetchBytes {
-		return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The repository is larger than the %d MiB that a fetch may bring.", m.cfg.Limits.FetchBytes>>20)}
-	}
-	return m.checkDisk(dir)
-}
-
 func (m *Mirrors) checkDisk(dir string) error {
 	if m.cfg.FreeDisk == nil {
 		return nil
@@ -233,6 +160,9 @@ func (m *Mirrors) checkDisk(dir string) error {
 
 // explain turns a failed run into an *Error where its cause is known.
 func (m *Mirrors) explain(fullName string, err error) error {
+	if errors.Is(err, errOutput) {
+		return &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "The git server answered with more than was asked for.", Err: err}
+	}
 	var f *failure
 	if err == nil || !errors.As(err, &f) {
 		return err
@@ -256,47 +186,35 @@ func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, branche
 	if err != nil {
 		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}
-	wanted := map[string]string{}
-	args := []string{"ls-remote", "--quiet", "--", remote}
+	var refs []string
 	for _, b := range branches {
 		if ValidBranch(b) {
-			wanted["refs/heads/"+b] = b
-			args = append(args, "refs/heads/"+b)
+			refs = append(refs, "refs/heads/"+b)
 		}
 	}
 	heads := map[string]string{}
-	if len(wanted) == 0 {
+	if len(refs) == 0 {
 		return heads, nil
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "Bitbucket took longer than a minute to list branches."})
 	defer cancel()
 	err = m.withToken(ctx, workspace, func(token seal.Secret) error {
-		out, err := m.git.output(ctx, command{operation: "ls-remote", token: token, args: args})
-		if err != nil {
-			return m.explain(fullName, err)
+		found, err := m.lsRemote(ctx, fullName, remote, token, refs...)
+		for ref, hash := range found {
+			heads[strings.TrimPrefix(ref, "refs/heads/")] = hash
 		}
-		clear(heads)
-		for line := range strings.Lines(out) {
-			hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
-			// A pattern also matches refs/heads/x/refs/heads/<branch>.
-			if b, ok := wanted[ref]; ok && validHash(hash) {
-				heads[b] = hash
-			}
-		}
-		return nil
+		return err
 	})
 	return heads, err
-}
-
-func refOf(branch string) string {
-	sum := sha256.Sum256([]byte(branch))
-	return "refs/devpilot/" + hex.EncodeToString(sum[:16])
 }
 
 func validHash(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == 20
 }
+
+// validCommit tells whether s is a commit's full hash as git writes it.
+func validCommit(s string) bool { return validHash(s) && strings.ToLower(s) == s }
 
 // sizeOf adds up the files under dir; what vanishes meanwhile counts nothing.
 func sizeOf(dir string) int64 {

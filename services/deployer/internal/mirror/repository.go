@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,7 +65,7 @@ func (r *repository) prepare(ctx context.Context) error {
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
-	if err := r.m.git.run(ctx, command{operation: "init", args: []string{"init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--", fresh}}); err != nil {
+	if err := r.m.git.initBare(ctx, fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, r.git); err != nil {
@@ -113,21 +114,17 @@ func (r *repository) dropStaleLocks() error {
 	return nil
 }
 
-// tidy packs a mirror that gathered many packs. Objects that no branch needs any more go; readers
-// are waited for, since they may be reading just those.
+// tidy packs a mirror that gathered many packs: the small ones into one, which disturbs no reader.
+// When that has doubled what the mirror took after it was last packed as a whole, all is packed
+// anew, without what no branch needs any more, if nobody is reading just then.
 func (r *repository) tidy(ctx context.Context) error {
 	packs, err := filepath.Glob(filepath.Join(r.git, "objects", "pack", "*.pack"))
 	if err != nil || len(packs) <= maxPacks {
 		return err
 	}
-	alone, err := lockFile(ctx, filepath.Join(r.dir, "use.lock"), unix.LOCK_EX)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = alone.Close() }()
-	err = r.m.git.run(ctx, command{operation: "repack", gitDir: r.git, args: []string{"repack", "-a", "-d", "-q"}})
-	if err == nil {
-		err = r.m.git.run(ctx, command{operation: "prune", gitDir: r.git, args: []string{"prune", "--expire=now"}})
+	err = r.m.git.run(ctx, command{operation: "repack", gitDir: r.git, args: []string{"repack", "--geometric=2", "-d", "-q"}})
+	if size := sizeOf(filepath.Join(r.git, "objects")); err == nil && size > 2*max(r.packedSize(), leastRepack) {
+		err = r.repack(ctx)
 	}
 	if err != nil && ctx.Err() == nil {
 		// Whatever keeps git from packing it, a fresh mirror has none of it.
@@ -137,8 +134,55 @@ func (r *repository) tidy(ctx context.Context) error {
 	return err
 }
 
-// discard throws the mirror away, once nobody reads it.
+// repack packs all that refs, and their logs of the last 30 days, lead to. The rest goes, and
+// nobody may be reading it.
+func (r *repository) repack(ctx context.Context) error {
+	alone, err := tryLock(filepath.Join(r.dir, "use.lock"))
+	if alone == nil || err != nil {
+		return err
+	}
+	defer func() { _ = alone.Close() }()
+	if err := r.m.git.deleteRefs(ctx, r.git, commitRefs); err != nil {
+		return err
+	}
+	for _, args := range [][]string{
+		{"reflog", "expire", "--all", "--expire=30.days.ago", "--expire-unreachable=30.days.ago"},
+		{"repack", "-a", "-d", "-q"},
+		{"prune", "--expire=now"},
+	} {
+		if err := r.m.git.run(ctx, command{operation: args[0], gitDir: r.git, args: args}); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(r.git, packedFile), []byte(strconv.FormatInt(sizeOf(filepath.Join(r.git, "objects")), 10)), 0o600)
+}
+
+// leastRepack is what a mirror may grow to before packing it as a whole is worth the while;
+// packedFile holds its size when that was last done.
+const (
+	leastRepack = 64 << 20
+	packedFile  = "devpilot-packed"
+)
+
+func (r *repository) packedSize() int64 {
+	b, err := os.ReadFile(filepath.Join(r.git, packedFile))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// discard throws the mirror away, once nobody reads it. It does not wait for readers for ever:
+// one of them may be the caller, by way of a submodule.
 func (r *repository) discard(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readersWait, &Error{
+		Reason: ReasonGitFailed, Temporary: true, Message: "The repository's mirror has to be made anew, and another deployment is still reading it.",
+	})
+	defer cancel()
 	alone, err := lockFile(ctx, filepath.Join(r.dir, "use.lock"), unix.LOCK_EX)
 	if err != nil {
 		return err
@@ -150,6 +194,8 @@ func (r *repository) discard(ctx context.Context) error {
 	return nil
 }
 
+const readersWait = 2 * time.Minute
+
 // Discard throws a mirror away that was found damaged. The next fetch makes it anew.
 func (m *Mirrors) Discard(ctx context.Context, workspace, id string) error {
 	dir := m.dirOf(workspace, id)
@@ -160,6 +206,23 @@ func (m *Mirrors) Discard(ctx context.Context, workspace, id string) error {
 	r := &repository{m: m, dir: dir, git: filepath.Join(dir, "git"), write: write}
 	defer r.close()
 	return r.discard(ctx)
+}
+
+// tryLock takes a lock alone if nobody else has it; nil and no error otherwise.
+func tryLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	_ = f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("mirror: lock %s: %w", path, err)
 }
 
 // lockFile takes a lock on a file of its own, waiting until ctx is done.

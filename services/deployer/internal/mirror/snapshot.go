@@ -29,15 +29,20 @@ type Commit struct {
 type Snapshot struct {
 	commit Commit
 
-	m   *Mirrors
-	git string
-	use *os.File
+	m      *Mirrors
+	git    string
+	dir    string // the mirror's, which git is in
+	target target // what was asked for; its commit may be empty
+	tags   string // with history: the tags on it, as "<object> <ref> <commit>" lines
+	use    *os.File
 
 	// replace holds what stands in the place of a file of the tree, by its path; grafts are
 	// other snapshots' trees in the places of submodules. Both are complete before the snapshot
 	// is handed out, and never change afterwards.
 	replace map[string]replacement
 	grafts  []graft
+
+	planned *plan // once it was listed
 }
 
 // replacement is content that stands in a file's place: what a pointer of LFS points to. The file's
@@ -54,29 +59,29 @@ type graft struct {
 	snap *Snapshot
 }
 
-// snapshot reads what ref points to. It is called while the mirror is held for writing, so that
-// the commit is the one that was just fetched.
-func (m *Mirrors) snapshot(ctx context.Context, r *repository, ref string) (*Snapshot, error) {
+// snapshot reads what rev names. It is called while the mirror is held for writing, so that the
+// commit is the one that was just fetched.
+func (m *Mirrors) snapshot(ctx context.Context, r *repository, rev string) (*Snapshot, error) {
 	use, err := lockFile(ctx, filepath.Join(r.dir, "use.lock"), unix.LOCK_SH)
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{m: m, git: r.git, use: use}
-	out, err := m.git.output(ctx, command{operation: "log", gitDir: r.git, args: []string{
-		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", ref, "--",
-	}})
-	if err == nil {
-		s.commit, err = parseCommit(out)
-	}
-	if err != nil {
+	s := &Snapshot{m: m, git: r.git, dir: r.dir, use: use}
+	if s.commit, err = s.describe(ctx, rev); err != nil {
 		s.Close()
-		var f *failure
-		if errors.As(err, &f) {
-			err = errors.Join(ErrDamaged, err)
-		}
 		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
+	out, err := s.output(ctx, command{operation: "log", args: []string{
+		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
+	}})
+	if err != nil {
+		return Commit{}, err
+	}
+	return parseCommit(out)
 }
 
 func parseCommit(out string) (Commit, error) {
@@ -98,13 +103,19 @@ func parseCommit(out string) (Commit, error) {
 // Head is the commit.
 func (s *Snapshot) Head() Commit { return s.commit }
 
-// Close lets the mirror be thrown away again.
-func (s *Snapshot) Close() { _ = s.use.Close() }
+// Close lets the mirror be thrown away again, and those of its submodules.
+func (s *Snapshot) Close() {
+	for _, g := range s.grafts {
+		g.snap.Close()
+	}
+	_ = s.use.Close()
+}
 
 // Stats says what a checkout wrote.
 type Stats struct {
 	Files int
 	Bytes int64
+	Kept  int // of the files, those that a pristine copy held already
 }
 
 // local runs git on the mirror without a credential; its failure means a damaged mirror.
@@ -116,4 +127,15 @@ func (s *Snapshot) local(ctx context.Context, c command) error {
 		return errors.Join(ErrDamaged, err)
 	}
 	return err
+}
+
+// output is local with what git printed, at most 1 MiB.
+func (s *Snapshot) output(ctx context.Context, c command) (string, error) {
+	c.gitDir, c.token = s.git, seal.Secret{}
+	out, err := s.m.git.output(ctx, c)
+	var f *failure
+	if errors.As(err, &f) && !errors.Is(err, errOutput) {
+		err = errors.Join(ErrDamaged, err)
+	}
+	return out, err
 }

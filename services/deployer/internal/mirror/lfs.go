@@ -1,0 +1,253 @@
+package mirror
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxPointer is what a pointer is smaller than (the LFS specification, "The Pointer").
+const maxPointer = 1024
+
+// pointer is what a file holds whose content is kept by LFS.
+type pointer struct {
+	oid  string // sha256 of the content, in hex
+	size int64
+}
+
+// parsePointer reads a pointer; what is not exactly one, or uses an extension, is a file like any
+// other.
+func parsePointer(b []byte) (pointer, bool) {
+	var p pointer
+	if len(b) >= maxPointer {
+		return p, false
+	}
+	seen := ""
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		seen += key + " "
+		switch key {
+		case "version":
+			if value != "https://git-lfs.github.com/spec/v1" && value != "https://hawser.github.com/spec/v1" {
+				return p, false
+			}
+		case "oid":
+			p.oid = strings.TrimPrefix(value, "sha256:")
+			if raw, err := hex.DecodeString(p.oid); err != nil || len(raw) != sha256.Size || value == p.oid || strings.ToLower(p.oid) != p.oid {
+				return p, false
+			}
+		case "size":
+			n, err := strconv.ParseInt(value, 10, 64)
+			if err != nil || n < 0 || strconv.FormatInt(n, 10) != value {
+				return p, false
+			}
+			p.size = n
+		}
+	}
+	return p, seen == "version oid size "
+}
+
+// HasLFSPointers tells whether files of the commit are pointers of LFS, for a word in the log where
+// Source.LFS is off. It looks no further than the .gitattributes at the tree's root unless that
+// hands files to LFS, as everybody's does who uses it; so it costs nothing elsewhere.
+func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
+	if len(s.replace) > 0 {
+		return true, nil
+	}
+	attributes, err := s.ReadFile(ctx, ".gitattributes", 1<<20)
+	if errors.Is(err, ErrNotInTree) || explained(err) || err == nil && !bytes.Contains(attributes, []byte("filter=lfs")) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	pointers, err := s.pointers(ctx)
+	return len(pointers) > 0, err
+}
+
+// pointers finds the commit's pointers: path to what it points to. All small files are looked at,
+// whatever .gitattributes says of them.
+func (s *Snapshot) pointers(ctx context.Context) (map[string]pointer, error) {
+	var small []object
+	err := s.eachObject(ctx, func(o object) error {
+		if strings.HasPrefix(o.mode, "100") && o.size > 0 && o.size < maxPointer {
+			small = append(small, o)
+		}
+		return nil
+	})
+	if err != nil || len(small) == 0 {
+		return nil, err
+	}
+	var ask strings.Builder
+	for _, o := range small {
+		ask.WriteString(o.oid + "\n")
+	}
+	found := map[string]pointer{}
+	err = s.m.git.read(ctx, command{operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(ask.String()), args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
+		br := bufio.NewReaderSize(r, 64<<10)
+		var buf [maxPointer]byte
+		for _, o := range small {
+			head, err := br.ReadString('\n')
+			if err != nil {
+				return err
+			}
+			if want := fmt.Sprintf("%s blob %d\n", o.oid, o.size); head != want {
+				return fmt.Errorf("%w: %q instead of %q", ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
+			}
+			body := buf[:o.size]
+			if _, err := io.ReadFull(br, body); err != nil {
+				return err
+			}
+			if _, err := br.Discard(1); err != nil {
+				return err
+			}
+			if p, ok := parsePointer(body); ok {
+				found[o.path] = p
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// lfsOf is where the content that pointers of LFS name is kept, in the mirror's directory.
+func lfsOf(dir string) string { return filepath.Join(dir, "lfs") }
+
+// place is where an object is kept.
+func (p pointer) place(dir string) string {
+	return filepath.Join(lfsOf(dir), p.oid[:2], p.oid[2:4], p.oid)
+}
+
+// stored tells whether the object is kept, and notes that it is used.
+func (p pointer) stored(dir string) bool {
+	info, err := os.Stat(p.place(dir))
+	if err != nil || !info.Mode().IsRegular() || info.Size() != p.size {
+		return false
+	}
+	now := time.Now()
+	_ = os.Chtimes(p.place(dir), now, now) // only for pruneLFS
+	return true
+}
+
+// addLFS brings what the pointers of the commit and of its submodules point to.
+func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, int64, int64)) error {
+	for _, g := range s.grafts {
+		if err := g.snap.addLFS(ctx, b, progress); err != nil {
+			return err
+		}
+	}
+	pointers, err := s.pointers(ctx)
+	if err != nil || len(pointers) == 0 {
+		return err
+	}
+	missing := map[string]*wanted{}
+	var all int64
+	for at, p := range pointers {
+		if missing[p.oid] != nil || p.stored(s.dir) {
+			continue
+		}
+		missing[p.oid] = &wanted{pointer: p, path: at}
+		if all += p.size; p.size > b.bytes || all > b.bytes {
+			return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The files that LFS keeps are larger than the %s that a fetch may bring.", bytesWords(s.m.cfg.Limits.FetchBytes))}
+		}
+	}
+	if len(missing) > 0 {
+		if err := s.download(ctx, missing, all, progress); err != nil {
+			return err
+		}
+		b.bytes -= all
+		s.m.used(ctx, s.dir)
+	}
+	s.replace = make(map[string]replacement, len(pointers))
+	for at, p := range pointers {
+		s.replace[at] = replacement{size: p.size, open: func() (io.ReadCloser, error) { return openVerified(p, s.dir) }}
+	}
+	return nil
+}
+
+// openVerified opens a kept object. Reading it to its end fails with ErrDamaged when it is not what
+// the pointer names, and removes it, so that the next fetch brings it anew.
+func openVerified(p pointer, dir string) (io.ReadCloser, error) {
+	f, err := os.Open(p.place(dir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errors.Join(ErrDamaged, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	return &verified{f: f, pointer: p, sum: sha256.New()}, nil
+}
+
+type verified struct {
+	f       *os.File
+	pointer pointer
+	sum     hash.Hash
+	read    int64
+}
+
+func (v *verified) Read(b []byte) (int, error) {
+	n, err := v.f.Read(b)
+	v.read += int64(n)
+	_, _ = v.sum.Write(b[:n])
+	// A reader who knows the size may never ask for the end.
+	if over := v.read > v.pointer.size; over || errors.Is(err, io.EOF) || v.read == v.pointer.size && n > 0 {
+		if over || hex.EncodeToString(v.sum.Sum(nil)) != v.pointer.oid {
+			_ = os.Remove(v.f.Name())
+			return 0, fmt.Errorf("%w: the kept content of an LFS object is not what it was", ErrDamaged)
+		}
+	}
+	return n, err
+}
+
+func (v *verified) Close() error { return v.f.Close() }
+
+// inUse is how long after its last use an object of LFS is left alone: readers open them one by one.
+const inUse = time.Hour
+
+// pruneLFS removes kept objects, the least recently used first, until enough is freed.
+func pruneLFS(dir string, enough int64) (int64, error) {
+	type kept struct {
+		path string
+		used time.Time
+		size int64
+	}
+	var all []kept
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			all = append(all, kept{path: path, used: info.ModTime(), size: info.Size()})
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, fmt.Errorf("mirror: %w", err)
+	}
+	slices.SortFunc(all, func(a, b kept) int { return a.used.Compare(b.used) })
+	var freed int64
+	for _, k := range all {
+		if freed >= enough || time.Since(k.used) < inUse {
+			break
+		}
+		if err := os.Remove(k.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return freed, fmt.Errorf("mirror: %w", err)
+		}
+		freed += k.size
+	}
+	return freed, nil
+}

@@ -1,0 +1,405 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/seal"
+)
+
+// ReasonLFSFailed is the reason of an *Error about content that LFS should have and does not give.
+const ReasonLFSFailed = "LFS_FAILED"
+
+const (
+	lfsMedia     = "application/vnd.git-lfs+json"
+	lfsBatch     = 100      // objects of one question
+	lfsParallel  = 4        // downloads at a time
+	lfsAnswer    = 4 << 20  // bytes of one answer
+	lfsDiskCheck = 16 << 20 // bytes between two looks at the disk
+	slowest      = 1000     // bytes per second; slower for Limits.StallTime is a stall, as for git itself
+)
+
+// lfsClient speaks the part of LFS that fetching needs: the batch API of the configured site, with
+// our credential, and plain downloads from wherever that sends us, without it.
+type lfsClient struct {
+	site  *url.URL
+	http  *http.Client
+	stall time.Duration
+}
+
+func newLFSClient(site *url.URL, stall time.Duration) *lfsClient {
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext, TLSHandshakeTimeout: 30 * time.Second,
+		ResponseHeaderTimeout: stall, MaxIdleConnsPerHost: lfsParallel, IdleConnTimeout: 90 * time.Second, DisableCompression: true, ForceAttemptHTTP2: true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	// A redirect would carry headers to where they were not meant for.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &lfsClient{site: site, stall: stall, http: &http.Client{Transport: transport, CheckRedirect: stay}}
+}
+
+// wanted is an object to be downloaded, and a path that needs it.
+type wanted struct {
+	pointer
+	path string
+}
+
+// action is where an object is to be had, as the batch API says it.
+type action struct {
+	Href   string            `json:"href"`
+	Header map[string]string `json:"header"`
+}
+
+type lfsObject struct {
+	OID     string `json:"oid"`
+	Size    int64  `json:"size"`
+	Actions struct {
+		Download *action `json:"download"`
+	} `json:"actions"`
+	Error *struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	} `json:"error"`
+}
+
+// download brings objects into the mirror's directory, verified. What a first answer could not be
+// used for any more, because it had expired, is asked for once more.
+func (s *Snapshot) download(ctx context.Context, missing map[string]*wanted, all int64, progress func(string, int64, int64)) error {
+	ctx, cancel := s.m.timed(ctx)
+	defer cancel()
+	temporary := filepath.Join(s.m.cfg.Dir, "temporary")
+	var mu sync.Mutex
+	var done int64
+	count := func(n int64) {
+		mu.Lock()
+		defer mu.Unlock()
+		if done += n; progress != nil {
+			progress("lfs", done, all)
+		}
+	}
+	for try := range 2 {
+		var late sync.Map
+		for batch := range batches(missing) {
+			actions, err := s.batch(ctx, batch)
+			if err != nil {
+				return cause(ctx, err)
+			}
+			g, gctx := errgroup.WithContext(ctx)
+			g.SetLimit(lfsParallel)
+			for _, w := range batch {
+				g.Go(func() error {
+					err := s.m.keepObject(gctx, w, actions[w.oid], s.dir, temporary, count)
+					if errors.Is(err, errExpired) && try == 0 {
+						late.Store(w.oid, w)
+						return nil
+					}
+					return err
+				})
+			}
+			if err := g.Wait(); err != nil {
+				return cause(ctx, err)
+			}
+		}
+		clear(missing)
+		late.Range(func(oid, w any) bool {
+			missing[oid.(string)] = w.(*wanted)
+			return true
+		})
+		if len(missing) == 0 {
+			break
+		}
+	}
+	return nil
+}
+
+// cause prefers why a context ended over that it ended.
+func cause(ctx context.Context, err error) error {
+	if c := context.Cause(ctx); c != nil {
+		return fmt.Errorf("mirror: lfs: %w", c)
+	}
+	return err
+}
+
+func batches(missing map[string]*wanted) func(yield func([]*wanted) bool) {
+	return func(yield func([]*wanted) bool) {
+		var batch []*wanted
+		for _, w := range missing {
+			if batch = append(batch, w); len(batch) == lfsBatch {
+				if !yield(batch) {
+					return
+				}
+				batch = nil
+			}
+		}
+		if len(batch) > 0 {
+			yield(batch)
+		}
+	}
+}
+
+// batch asks where objects are to be had.
+func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]action, error) {
+	type item struct {
+		OID  string `json:"oid"`
+		Size int64  `json:"size"`
+	}
+	ask := struct {
+		Operation string            `json:"operation"`
+		Transfers []string          `json:"transfers"`
+		Ref       map[string]string `json:"ref,omitempty"`
+		Objects   []item            `json:"objects"`
+		HashAlgo  string            `json:"hash_algo"`
+	}{Operation: "download", Transfers: []string{"basic"}, HashAlgo: "sha256"}
+	if s.target.ref != "" {
+		ask.Ref = map[string]string{"name": s.target.ref}
+	}
+	wants := map[string]*wanted{}
+	for _, w := range batch {
+		ask.Objects = append(ask.Objects, item{w.oid, w.size})
+		wants[w.oid] = w
+	}
+	body, err := json.Marshal(ask)
+	if err != nil {
+		return nil, fmt.Errorf("mirror: lfs: %w", err)
+	}
+	remote, err := cloneURL(s.m.cfg.Site, s.target.fullName)
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Objects []lfsObject `json:"objects"`
+	}
+	err = s.m.withToken(ctx, s.target.workspace, func(token seal.Secret) error {
+		answer.Objects = nil
+		return s.m.lfs.post(ctx, remote+"/info/lfs/objects/batch", body, token, s.target.fullName, &answer)
+	})
+	if err != nil {
+		return nil, err
+	}
+	actions := map[string]action{}
+	for _, o := range answer.Objects {
+		w := wants[o.OID]
+		switch {
+		case w == nil:
+			continue
+		case o.Error != nil:
+			return nil, lfsFailed(w, "Bitbucket does not give its content (%d): %s", o.Error.Code, clean(o.Error.Message))
+		case o.Actions.Download != nil:
+			actions[o.OID] = *o.Actions.Download
+		}
+	}
+	for _, w := range batch {
+		if _, ok := actions[w.oid]; !ok {
+			return nil, lfsFailed(w, "Bitbucket does not say where its content is.")
+		}
+	}
+	return actions, nil
+}
+
+func lfsFailed(w *wanted, format string, args ...any) error {
+	return &Error{Reason: ReasonLFSFailed, Message: fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...))}
+}
+
+// clean makes another's text fit for people: one line, not too long.
+func clean(text string) string {
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " ")
+	if len(text) > 200 {
+		text = strings.ToValidUTF8(text[:200], "") + "…"
+	}
+	return text
+}
+
+// post asks the site, with our credential.
+func (c *lfsClient) post(ctx context.Context, address string, body []byte, token seal.Secret, fullName string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.stall+30*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("mirror: lfs: %w", err)
+	}
+	req.SetBasicAuth(userName, token.Reveal())
+	req.Header.Set("Accept", lfsMedia)
+	req.Header.Set("Content-Type", lfsMedia)
+	req.Header.Set("User-Agent", "devpilot-deployer")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return unreachable("Bitbucket's LFS", err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(res.Body, lfsAnswer+1))
+	switch {
+	case err != nil:
+		return unreachable("Bitbucket's LFS", err)
+	case res.StatusCode != http.StatusOK:
+		return batchRefused(res, Mask(string(b), token), fullName)
+	case len(b) > lfsAnswer:
+		return &Error{Reason: ReasonLFSFailed, Message: "Bitbucket's LFS answers with more than was asked for."}
+	}
+	if err := json.Unmarshal(b, answer); err != nil {
+		return &Error{Reason: ReasonLFSFailed, Message: "Bitbucket's LFS answers with something that is not LFS.", Err: err}
+	}
+	return nil
+}
+
+// unreachable is trouble with the network. The address may be a signed one: it stays out.
+func unreachable(whom string, err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: whom + " does not answer as it should; the deployment is tried again.", Err: err}
+}
+
+// batchRefused says what a status of the batch API means.
+func batchRefused(res *http.Response, body, fullName string) error {
+	var said struct {
+		Message string `json:"message"`
+	}
+	_ = json.Unmarshal([]byte(body), &said) // anything else is no word for people
+	e := &Error{Reason: ReasonLFSFailed, Err: fmt.Errorf("status %d", res.StatusCode)}
+	switch status := res.StatusCode; {
+	case status == http.StatusUnauthorized:
+		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."
+		e.Err = errors.Join(errRejected, e.Err)
+	case status == http.StatusTooManyRequests:
+		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
+		if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && seconds > 0 {
+			e.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
+		}
+	case status >= 500:
+		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; the deployment is tried again."
+	case status == http.StatusForbidden || status == http.StatusNotFound:
+		e.Message = strings.TrimSpace(fmt.Sprintf("The connected account cannot reach the LFS of %s. %s", fullName, clean(said.Message)))
+	default:
+		e.Message = strings.TrimSpace(fmt.Sprintf("Bitbucket's LFS refuses the question (%d). %s", status, clean(said.Message)))
+	}
+	return e
+}
+
+// errExpired says that a download was refused: what permitted it may have expired.
+var errExpired = errors.New("mirror: the download was refused")
+
+// keepObject downloads one object, verifies it, and only then gives it its name.
+func (m *Mirrors) keepObject(ctx context.Context, w *wanted, a action, dir, temporary string, count func(int64)) error {
+	if err := m.checkDisk(dir); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(temporary, "lfs-")
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
+	err = m.lfs.get(ctx, w, a, f, func(n int64) error { return m.checkDisk(dir) })
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	to := w.place(dir)
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	if err := os.Rename(f.Name(), to); err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	count(w.size)
+	return nil
+}
+
+// get downloads from where the batch API said, with the headers that it gave and no other: never
+// our credential. Other hosts are spoken to over https only, unless the site itself is not.
+func (c *lfsClient) get(ctx context.Context, w *wanted, a action, out io.Writer, look func(int64) error) error {
+	u, err := url.Parse(a.Href)
+	if err != nil || u.Host == "" || u.User != nil || u.Scheme != "https" && (u.Scheme != "http" || c.site.Scheme != "http") {
+		return lfsFailed(w, "Bitbucket names an address that is not https.")
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+	if err != nil {
+		return lfsFailed(w, "Bitbucket names an address that is none.")
+	}
+	for k, v := range a.Header {
+		if !strings.EqualFold(k, "Host") {
+			req.Header.Set(k, v)
+		}
+	}
+	req.Header.Set("User-Agent", "devpilot-deployer")
+	res, err := c.http.Do(req)
+	if err != nil {
+		return cause(ctx, unreachable("The server of the LFS content", err))
+	}
+	defer func() { _ = res.Body.Close() }()
+	switch status := res.StatusCode; {
+	case status == http.StatusOK:
+	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusGone:
+		return fmt.Errorf("%w: %w", errExpired, lfsFailed(w, "its download was refused (%d).", status))
+	case status == http.StatusTooManyRequests, status >= 500:
+		return unreachable("The server of the LFS content", fmt.Errorf("status %d", status))
+	default:
+		return lfsFailed(w, "its download was answered with status %d.", status)
+	}
+	if res.ContentLength >= 0 && res.ContentLength != w.size {
+		return lfsFailed(w, "its content has %d bytes instead of %d.", res.ContentLength, w.size)
+	}
+	return c.receive(ctx, cancel, w, res.Body, out, look)
+}
+
+// receive copies the content, and holds it against size and hash.
+func (c *lfsClient) receive(ctx context.Context, cancel context.CancelCauseFunc, w *wanted, body io.Reader, out io.Writer, look func(int64) error) error {
+	stalled := time.AfterFunc(c.stall, func() {
+		cancel(unreachable("The server of the LFS content", errors.New("stalled")))
+	})
+	defer stalled.Stop()
+	enough := int64(slowest * c.stall / time.Second)
+	sum := sha256.New()
+	buf := make([]byte, 128<<10)
+	var got, moved, looked int64
+	for {
+		n, err := body.Read(buf)
+		got += int64(n)
+		if got > w.size {
+			return lfsFailed(w, "its content is larger than the pointer says.")
+		}
+		if moved += int64(n); moved >= enough {
+			moved = 0
+			stalled.Reset(c.stall)
+		}
+		_, _ = sum.Write(buf[:n])
+		if _, err := out.Write(buf[:n]); err != nil {
+			return fmt.Errorf("mirror: keep an LFS object: %w", err)
+		}
+		if got-looked >= lfsDiskCheck {
+			looked = got
+			if err := look(got); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return cause(ctx, unreachable("The server of the LFS content", err))
+		}
+	}
+	if got != w.size || hex.EncodeToString(sum.Sum(nil)) != w.oid {
+		return lfsFailed(w, "its content is not what the pointer says.")
+	}
+	return nil
+}
