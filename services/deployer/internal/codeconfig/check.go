@@ -1,0 +1,240 @@
+package codeconfig
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits, of the file and of an app's settings alike.
+const (
+	MaxHooks       = 50
+	MaxName        = 64   // characters
+	MaxCommand     = 8192 // characters
+	MaxPriority    = 1000 // and -1000 at least
+	DefaultTimeout = 10 * time.Minute
+	MinTimeout     = time.Second
+	MaxTimeout     = time.Hour
+	MaxSharedPaths = 50
+	MaxPath        = 255 // bytes
+)
+
+// The stages at which hooks run (design.md section 2).
+const (
+	StagePreExecution      = "PRE_EXECUTION"
+	StagePreSourceControl  = "PRE_SOURCE_CONTROL"
+	StagePostSourceControl = "POST_SOURCE_CONTROL"
+	StagePostSetup         = "POST_SETUP"
+	StagePostRelease       = "POST_RELEASE"
+)
+
+// Stages are the stages at which hooks run, in order; FileStages those of them that the file may
+// name, being known only once the source is there.
+var (
+	Stages     = []string{StagePreExecution, StagePreSourceControl, StagePostSourceControl, StagePostSetup, StagePostRelease}
+	FileStages = Stages[2:]
+)
+
+// Hook is a deployment hook.
+type Hook struct {
+	Name     string
+	Stage    string // one of Stages
+	Command  string // for a shell; may have several lines
+	Priority int32  // within a stage lower ones run first; the same in the order of the list
+	Active   bool
+	Timeout  time.Duration // whole seconds
+}
+
+// Serve says what of a release is served.
+type Serve struct {
+	Directory string // within the release, "." for all of it; nothing is served when empty
+	Fallback  string // the file that stands in for paths that do not exist; may be empty
+}
+
+// The patterns of the schema, used here as well so that both agree.
+var (
+	namePattern    = regexp.MustCompile(`^[^\x00-\x20\x7f-\x9f](?:[^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f])?$`)
+	commandPattern = regexp.MustCompile(`^[^\x00]*[^\x00\s][^\x00]*$`)
+	timeoutPattern = regexp.MustCompile(`^(?:(?:[1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|(?:[1-9]|[1-5][0-9]|60)m|(?:[1-9]|[1-5][0-9])m(?:[1-9]|[1-5][0-9])s|1h)$`)
+)
+
+// CheckHook refuses a hook that cannot be saved. The message is for people, and speaks of the hook
+// without naming it.
+func CheckHook(h Hook) error {
+	return errors.Join(checkName(h.Name), checkStage(h.Stage), checkCommand(h.Command), checkPriority(int64(h.Priority)), checkTimeout(h.Timeout))
+}
+
+// CheckHooks refuses a list of hooks that has a bad one, too many, or two of one name.
+func CheckHooks(hooks []Hook) error {
+	if len(hooks) > MaxHooks {
+		return fmt.Errorf("there are %d hooks, and at most %d are allowed", len(hooks), MaxHooks)
+	}
+	seen := make(map[string]bool, len(hooks))
+	for i, h := range hooks {
+		if err := CheckHook(h); err != nil {
+			return fmt.Errorf("hook %d (%q): %w", i+1, h.Name, err)
+		}
+		if seen[h.Name] {
+			return fmt.Errorf("hook %d: another one is called %q, and names tell hooks apart", i+1, h.Name)
+		}
+		seen[h.Name] = true
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	switch n := utf8.RuneCountInString(name); {
+	case name == "":
+		return errors.New("a hook needs a name")
+	case n > MaxName:
+		return fmt.Errorf("the name has %d characters, and at most %d are allowed", n, MaxName)
+	case !utf8.ValidString(name) || !namePattern.MatchString(name):
+		return errors.New("the name must be one line of text that neither begins nor ends with a space")
+	}
+	return nil
+}
+
+func checkStage(stage string) error {
+	switch {
+	case slices.Contains(Stages, stage):
+		return nil
+	case stage == "SOURCE_CONTROL" || stage == "RELEASE":
+		return fmt.Errorf("no hooks run at the stage %s: use one of %s", stage, strings.Join(Stages, ", "))
+	default:
+		return fmt.Errorf("%q is not a stage at which hooks run: use one of %s", stage, strings.Join(Stages, ", "))
+	}
+}
+
+func checkCommand(command string) error {
+	switch n := utf8.RuneCountInString(command); {
+	case n > MaxCommand:
+		return fmt.Errorf("the command has %d characters, and at most %d are allowed; put a script into the repository instead", n, MaxCommand)
+	case !utf8.ValidString(command) || strings.ContainsRune(command, 0):
+		return errors.New("the command must be text without zero bytes")
+	case !commandPattern.MatchString(command):
+		return errors.New("the command is empty")
+	}
+	return nil
+}
+
+func checkPriority(p int64) error {
+	if p < -MaxPriority || p > MaxPriority {
+		return fmt.Errorf("the priority %d is not between %d and %d", p, -MaxPriority, MaxPriority)
+	}
+	return nil
+}
+
+func checkTimeout(d time.Duration) error {
+	if d < MinTimeout || d > MaxTimeout || d%time.Second != 0 {
+		return fmt.Errorf("the timeout must be whole seconds between %v and %v", MinTimeout, MaxTimeout)
+	}
+	return nil
+}
+
+// CheckSharedPath refuses what is not a clean path within a release. A slash at the end says that
+// it is a directory.
+func CheckSharedPath(p string) error {
+	if err := checkRelative(strings.TrimSuffix(p, "/")); err != nil {
+		return err
+	}
+	if strings.TrimSuffix(p, "/") == "." {
+		return errors.New("the whole release cannot be shared: name a path within it, such as uploads/")
+	}
+	return nil
+}
+
+// CheckSharedPaths refuses a list that has a bad path, too many, one twice, or one within another.
+func CheckSharedPaths(paths []string) error {
+	if len(paths) > MaxSharedPaths {
+		return fmt.Errorf("there are %d shared paths, and at most %d are allowed", len(paths), MaxSharedPaths)
+	}
+	for i, p := range paths {
+		err := CheckSharedPath(p)
+		if err == nil {
+			err = overlap(p, paths[:i])
+		}
+		if err != nil {
+			return fmt.Errorf("shared path %d (%q): %w", i+1, p, err)
+		}
+	}
+	return nil
+}
+
+// overlap refuses a path that is another one's, or within it: a link cannot lie within a link.
+func overlap(p string, others []string) error {
+	a := strings.TrimSuffix(p, "/") + "/"
+	for _, o := range others {
+		switch b := strings.TrimSuffix(o, "/") + "/"; {
+		case a == b:
+			return fmt.Errorf("%q is there twice", p)
+		case strings.HasPrefix(a, b), strings.HasPrefix(b, a):
+			return fmt.Errorf("%q and %q overlap: share only the outer one", p, o)
+		}
+	}
+	return nil
+}
+
+// CheckServe refuses what cannot be served. Nothing at all is fine.
+func CheckServe(s Serve) error {
+	if s == (Serve{}) {
+		return nil
+	}
+	return errors.Join(checkServeDirectory(s.Directory), checkFallback(s.Fallback))
+}
+
+func checkServeDirectory(dir string) error {
+	if dir == "" {
+		return errors.New("the directory is missing: name the one to serve, such as dist, or . for the whole release")
+	}
+	if err := checkRelative(strings.TrimSuffix(dir, "/")); err != nil {
+		return fmt.Errorf("directory: %w", err)
+	}
+	return nil
+}
+
+func checkFallback(file string) error {
+	switch {
+	case file == "":
+		return nil
+	case strings.HasSuffix(file, "/") || file == ".":
+		return errors.New("fallback: name a file, such as index.html")
+	}
+	if err := checkRelative(file); err != nil {
+		return fmt.Errorf("fallback: %w", err)
+	}
+	return nil
+}
+
+// checkRelative refuses a path that is not clean, or leads out of the release or into its .git.
+func checkRelative(p string) error {
+	switch {
+	case p == "":
+		return errors.New("the path is empty")
+	case len(p) > MaxPath:
+		return fmt.Errorf("the path has %d bytes, and at most %d are allowed", len(p), MaxPath)
+	case !utf8.ValidString(p) || strings.ContainsFunc(p, unicode.IsControl):
+		return errors.New("the path has a control character or is not valid UTF-8")
+	case strings.HasPrefix(p, "/"):
+		return errors.New("the path begins with a slash: write it as seen from the release")
+	case strings.Contains(p, `\`):
+		return errors.New("the path has a backslash: write slashes")
+	}
+	for segment := range strings.SplitSeq(p, "/") {
+		switch {
+		case segment == "..":
+			return errors.New("the path leads out of the release (..)")
+		case strings.EqualFold(segment, ".git"):
+			return errors.New("the path leads into .git, which is not part of a release")
+		}
+	}
+	if path.Clean(p) != p {
+		return fmt.Errorf("write %q", path.Clean(p))
+	}
+	return nil
+}
