@@ -195,6 +195,7 @@ func (c *core) run(ctx context.Context) error {
 	}
 	if c.worker != nil {
 		part("worker", c.work)
+		part("spares", c.worker.Run)
 		part("heartbeat", func(ctx context.Context) error {
 			return c.fleet.Beat(ctx, fleet.Worker{
 				Server: c.s.cfg.Server, ID: c.workerID, Host: c.workerID, Version: c.s.cfg.Version, Slots: c.s.cfg.Slots, Busy: c.worker.Busy,

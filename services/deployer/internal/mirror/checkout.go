@@ -1,231 +1,254 @@
 package mirror
 
 import (
-	"bufio"
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"os"
-	"path"
-	"strconv"
-	"strings"
+	"runtime"
 	"sync"
 )
 
 // Checkout writes the commit's files into an empty directory, without a .git of its own. progress,
-// if not nil, hears how many of the files are written. Files have exactly the bytes of the
-// commit: no filter runs, no line end is changed. ErrDamaged means that the mirror lacks objects.
+// if not nil, hears how many of the files are written, from one goroutine at a time. Files have
+// exactly the bytes of the commit: no filter runs, no line end is changed. ErrDamaged means that
+// the mirror lacks objects.
 func (s *Snapshot) Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (Stats, error) {
-	entries, err := s.plan(ctx)
+	p, err := s.list(ctx)
 	if err != nil {
+		return Stats{}, err
+	}
+	if err := p.resolve(ctx, nil); err != nil {
 		return Stats{}, err
 	}
 	if err := s.m.checkDisk(dir.Name()); err != nil {
 		return Stats{}, err
 	}
-	if err := s.readLinks(ctx, entries); err != nil {
+	if err := p.write(ctx, dir, p.entries, progress); err != nil {
 		return Stats{}, err
 	}
-	if err := checkLinks(entries); err != nil {
-		return Stats{}, err
-	}
-	w := &writer{root: dir}
-	defer w.close()
-	var st Stats
-	var files []entry
-	for _, e := range entries {
-		if e.mode == modeFile || e.mode == modeExecutable {
-			files = append(files, e)
+	return p.stats(0), nil
+}
+
+func (p *plan) stats(kept int) Stats {
+	st := Stats{Bytes: p.bytes, Kept: kept}
+	for i := range p.entries {
+		if p.entries[i].mode != modeSubmodule {
+			st.Files++
 		}
 	}
-	err = s.blobs(ctx, files, func(i int, body io.Reader) error {
-		st.Files++
-		st.Bytes += files[i].size
-		if progress != nil && st.Files%256 == 0 {
-			progress(st.Files, len(files))
+	return st
+}
+
+// resolve reads where symbolic links point, and refuses those that leave the tree. known are
+// targets that need not be read, by object id.
+func (p *plan) resolve(ctx context.Context, known map[string]string) error {
+	var unread []*entry
+	var total int64
+	for i := range p.entries {
+		e := &p.entries[i]
+		if e.mode != modeLink {
+			continue
 		}
-		if st.Files%1024 == 0 {
-			if err := s.m.checkDisk(dir.Name()); err != nil {
-				return err
-			}
+		if total += e.size; total > maxLinkBytes {
+			return refuse("its symbolic links are larger than %d MiB together.", maxLinkBytes>>20)
 		}
-		return w.file(files[i], body)
+		if target, ok := known[e.oid]; ok {
+			e.link = target
+		} else if e.link == "" {
+			unread = append(unread, e)
+		}
+	}
+	err := p.blobs(ctx, unread, false, func(e *entry, body *blob) error {
+		b, err := io.ReadAll(body)
+		e.link = string(b)
+		return err
 	})
 	if err != nil {
-		return st, err
+		return err
 	}
-	// Links come last: while files are written, no path leads through one.
-	for _, e := range entries {
-		switch e.mode {
+	return checkLinks(p.entries)
+}
+
+const (
+	// Fewer files, and fewer bytes, than these are not worth a second git.
+	shardFiles = 1000
+	shardBytes = 8 << 20
+	maxShards  = 4
+	// diskEvery is how many bytes are written between two looks at the disk; a file counts as a
+	// block at least.
+	diskEvery = 32 << 20
+	blockSize = 4096
+)
+
+// shards cuts files into parts of about the same cost, to be written side by side. Creating files
+// and inflating their contents cost about the same, and each part has a git and a writer, so that
+// there are as many parts as processors.
+func shards(files []*entry) [][]*entry {
+	var cost int64
+	for _, e := range files {
+		cost += e.size + blockSize
+	}
+	n := min(maxShards, runtime.GOMAXPROCS(0))
+	if len(files) < shardFiles && cost < shardBytes {
+		n = 1
+	}
+	var out [][]*entry
+	var sum int64
+	from := 0
+	for i, e := range files {
+		sum += e.size + blockSize
+		if sum >= cost/int64(n)+1 || i == len(files)-1 {
+			out = append(out, files[from:i+1])
+			from, sum = i+1, 0
+		}
+	}
+	return out
+}
+
+// write writes those entries, which are not there yet, below dir.
+func (p *plan) write(ctx context.Context, dir *os.Root, entries []entry, progress func(done, all int)) error {
+	if err := checkCase(dir, p.entries); err != nil {
+		return err
+	}
+	var files []*entry
+	for i := range entries {
+		if entries[i].regular() {
+			files = append(files, &entries[i])
+		}
+	}
+	j := &job{plan: p, dir: dir, all: len(files), progress: progress}
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	for _, part := range shards(files) {
+		wg.Go(func() {
+			if err := j.files(ctx, part, false); err != nil {
+				stop(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return j.rest(entries)
+}
+
+// job is the writing of entries into one directory.
+type job struct {
+	plan     *plan
+	dir      *os.Root
+	all      int
+	progress func(done, all int)
+	pause    func(ctx context.Context) error // between files, if not nil
+	reserve  uint64                          // free space to leave beyond the usual
+
+	mu      sync.Mutex
+	done    int
+	unasked int64 // bytes since the disk was looked at
+}
+
+// files writes regular files.
+func (j *job) files(ctx context.Context, files []*entry, low bool) error {
+	w, err := newWriter(j.dir)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	return j.plan.contents(ctx, files, low, func(e *entry, body io.Reader) error {
+		if e.size >= diskEvery {
+			body = j.metered(ctx, body)
+		}
+		if err := w.file(e, body); err != nil {
+			return err
+		}
+		return j.wrote(ctx, e)
+	})
+}
+
+func (j *job) wrote(ctx context.Context, e *entry) error {
+	if err := j.spend(min(e.size, diskEvery-1) + blockSize); err != nil {
+		return err
+	}
+	j.mu.Lock()
+	j.done++
+	if j.progress != nil && j.done%256 == 0 {
+		j.progress(j.done, j.all)
+	}
+	done := j.done
+	j.mu.Unlock()
+	if j.pause != nil && done%64 == 0 {
+		return j.pause(ctx)
+	}
+	return nil
+}
+
+// spend looks at the disk now and then.
+func (j *job) spend(n int64) error {
+	j.mu.Lock()
+	j.unasked += n
+	look := j.unasked >= diskEvery
+	if look {
+		j.unasked = 0
+	}
+	j.mu.Unlock()
+	if !look {
+		return nil
+	}
+	return j.plan.m.checkRoom(j.dir.Name(), j.reserve)
+}
+
+// rest makes the links and the places of submodules. Links come last: while files are written, no
+// path leads through one.
+func (j *job) rest(entries []entry) error {
+	w, err := newWriter(j.dir)
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	for i := range entries {
+		switch e := &entries[i]; e.mode {
 		case modeLink:
-			st.Files++
 			err = w.link(e)
 		case modeSubmodule:
 			err = w.directory(e.path)
 		}
 		if err != nil {
-			return st, err
+			return err
 		}
 	}
-	return st, nil
+	return nil
 }
 
-// readLinks fills in where the symbolic links point.
-func (s *Snapshot) readLinks(ctx context.Context, entries []entry) error {
-	var links []entry
-	var at []int
-	for i, e := range entries {
-		if e.mode == modeLink {
-			links, at = append(links, e), append(at, i)
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// metered looks at the disk, and whether it is still wanted, while one large file is written.
+func (j *job) metered(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := context.Cause(ctx); err != nil {
+			return 0, err
 		}
+		n, err := r.Read(p)
+		if serr := j.spend(int64(n)); serr != nil {
+			return n, serr
+		}
+		return n, err
+	})
+}
+
+// checkRoom is checkDisk with more to leave free.
+func (m *Mirrors) checkRoom(dir string, more uint64) error {
+	if m.cfg.FreeDisk == nil || more == 0 {
+		return m.checkDisk(dir)
 	}
-	return s.blobs(ctx, links, func(i int, body io.Reader) error {
-		b, err := io.ReadAll(io.LimitReader(body, maxLink+1))
-		entries[at[i]].link = string(b)
+	free, err := m.cfg.FreeDisk(dir)
+	if err != nil {
 		return err
-	})
-}
-
-// blobs reads the entries' contents, in order, from one git cat-file.
-func (s *Snapshot) blobs(ctx context.Context, entries []entry, each func(i int, body io.Reader) error) error {
-	if len(entries) == 0 {
-		return nil
 	}
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	inR, inW := io.Pipe()
-	outR, outW := io.Pipe()
-	var wg sync.WaitGroup
-	var readErr error
-	wg.Go(func() {
-		w := bufio.NewWriter(inW)
-		for _, e := range entries {
-			if _, err := w.WriteString(e.oid + "\n"); err != nil {
-				return // git is gone; its own error says why
-			}
-		}
-		_ = inW.CloseWithError(w.Flush())
-	})
-	wg.Go(func() {
-		if readErr = readBlobs(outR, entries, each); readErr != nil {
-			stop(readErr)
-		}
-		_ = outR.CloseWithError(readErr)
-	})
-	err := s.local(ctx, command{operation: "cat-file", stdin: inR, stdout: outW, args: []string{"cat-file", "--batch", "--buffer"}})
-	_ = inR.Close()
-	_ = outW.Close()
-	wg.Wait()
-	if readErr != nil && !errors.Is(readErr, io.ErrUnexpectedEOF) && !errors.Is(readErr, io.EOF) {
-		return readErr
-	}
-	if err == nil && readErr != nil {
-		err = errors.Join(ErrDamaged, readErr)
-	}
-	return err
-}
-
-func readBlobs(r io.Reader, entries []entry, each func(int, io.Reader) error) error {
-	br := bufio.NewReaderSize(r, 256<<10)
-	for i, e := range entries {
-		head, err := br.ReadString('\n')
-		if err != nil {
-			return err
-		}
-		f := strings.Fields(head)
-		if len(f) != 3 || f[0] != e.oid || f[1] != "blob" || f[2] != strconv.FormatInt(e.size, 10) {
-			return fmt.Errorf("%w: %s is %q", ErrDamaged, e.oid, strings.TrimSpace(head))
-		}
-		body := &io.LimitedReader{R: br, N: e.size}
-		if err := each(i, body); err != nil {
-			return err
-		}
-		if body.N > 0 {
-			return io.ErrUnexpectedEOF
-		}
-		if b, err := br.ReadByte(); err != nil || b != '\n' {
-			return errors.Join(io.ErrUnexpectedEOF, err)
-		}
-	}
-	return nil
-}
-
-// writer writes a tree below root. It keeps the directory of the last file open: a tree is listed
-// in order, and files come in runs.
-type writer struct {
-	root *os.Root
-	dir  string
-	at   *os.Root
-	buf  []byte
-}
-
-func (w *writer) close() {
-	if w.at != nil {
-		_ = w.at.Close()
-		w.at = nil
-	}
-}
-
-// enter opens the directory of a path, making it if need be.
-func (w *writer) enter(p string) (*os.Root, string, error) {
-	dir, name := path.Split(p)
-	dir = strings.TrimSuffix(dir, "/")
-	if dir == "" {
-		return w.root, name, nil
-	}
-	if w.at != nil && w.dir == dir {
-		return w.at, name, nil
-	}
-	w.close()
-	if err := w.root.MkdirAll(dir, 0o755); err != nil {
-		return nil, "", err
-	}
-	at, err := w.root.OpenRoot(dir)
-	if err != nil {
-		return nil, "", err
-	}
-	w.at, w.dir = at, dir
-	return at, name, nil
-}
-
-func (w *writer) file(e entry, body io.Reader) error {
-	at, name, err := w.enter(e.path)
-	if err != nil {
-		return fmt.Errorf("mirror: write %q: %w", e.path, err)
-	}
-	mode := os.FileMode(0o644)
-	if e.mode == modeExecutable {
-		mode = 0o755
-	}
-	f, err := at.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return fmt.Errorf("mirror: write %q: %w", e.path, err)
-	}
-	if w.buf == nil {
-		w.buf = make([]byte, 128<<10)
-	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{f}, struct{ io.Reader }{body}, w.buf)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("mirror: write %q: %w", e.path, err)
-	}
-	return nil
-}
-
-func (w *writer) link(e entry) error {
-	at, name, err := w.enter(e.path)
-	if err == nil {
-		err = at.Symlink(e.link, name)
-	}
-	if err != nil {
-		return fmt.Errorf("mirror: link %q: %w", e.path, err)
-	}
-	return nil
-}
-
-func (w *writer) directory(p string) error {
-	if err := w.root.MkdirAll(p, 0o755); err != nil {
-		return fmt.Errorf("mirror: make %q: %w", p, err)
+	if free < m.cfg.Limits.FreeBytes+more {
+		return errNoRoom
 	}
 	return nil
 }

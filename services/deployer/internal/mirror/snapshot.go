@@ -41,6 +41,8 @@ type Snapshot struct {
 	// is handed out, and never change afterwards.
 	replace map[string]replacement
 	grafts  []graft
+
+	planned *plan // once it was listed
 }
 
 // replacement is content that stands in a file's place: what a pointer of LFS points to. The file's

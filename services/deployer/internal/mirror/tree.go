@@ -7,18 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
 
-// entry is one file of a commit's tree.
+// entry is one file of a tree as it is to be written.
 type entry struct {
-	mode string // git's: 100644, 100755, 120000 (symbolic link), 160000 (submodule)
+	mode string // git's: 100644, 100755, 120000 (symbolic link), 160000 (a submodule's place)
 	oid  string
 	size int64
 	path string
-	link string // where a symbolic link points
+	link string // where a symbolic link points, once it was read
+
+	git     string       // the bare repository that holds the object
+	replace *replacement // content that stands in the object's place
 }
 
 const (
@@ -26,75 +29,200 @@ const (
 	modeExecutable = "100755"
 	modeLink       = "120000"
 	modeSubmodule  = "160000"
+	modeTree       = "040000"
 )
 
-// maxLink bounds the target of a symbolic link; Linux takes no longer path.
-const maxLink = 4095
+func (e *entry) regular() bool { return e.mode == modeFile || e.mode == modeExecutable }
+
+// Bounds that no setting moves. They keep what a tree costs in memory and in the system's own
+// limits small, whatever a repository claims.
+const (
+	maxPath      = 3072     // of a path: leaves room for the data directory within the 4,096 bytes of a path
+	maxDepth     = 256      // directories within one another
+	maxPathBytes = 64 << 20 // all paths together
+)
 
 // refuse is the error about a tree that is not written.
 func refuse(format string, args ...any) error {
 	return &Error{Reason: ReasonTreeRefused, Message: "The commit was not deployed: " + fmt.Sprintf(format, args...)}
 }
 
-// plan lists the commit's tree and refuses what must not be written. The list is read as git
-// prints it, so that a tree of endless size costs no more than the limit.
-func (s *Snapshot) plan(ctx context.Context) ([]entry, error) {
-	ctx, stop := context.WithCancelCause(ctx)
+func tooLarge(format string, args ...any) error {
+	return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf(format, args...)}
+}
+
+// plan is a whole tree, submodules and replaced content included, within the limits.
+type plan struct {
+	m       *Mirrors
+	entries []entry
+	bytes   int64
+	dirs    int
+	paths   int64 // bytes of all paths
+}
+
+// list lists the snapshot's tree and refuses what must not be written, but for where symbolic
+// links point: see resolve.
+func (s *Snapshot) list(ctx context.Context) (*plan, error) {
+	if s.planned != nil {
+		return s.planned, nil
+	}
+	p := &plan{m: s.m}
+	if err := p.gather(ctx, s, ""); err != nil {
+		return nil, err
+	}
+	if err := p.checkCollisions(); err != nil {
+		return nil, err
+	}
+	s.planned = p
+	return p, nil
+}
+
+// gather adds a snapshot's tree at prefix, which is empty or ends in a slash. The list is read as
+// git prints it, so that a tree of endless size costs no more than the limit.
+func (p *plan) gather(ctx context.Context, s *Snapshot, prefix string) error {
+	from := len(p.entries)
+	listing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	pr, pw := io.Pipe()
-	var entries []entry
 	read := make(chan error, 1)
 	go func() {
-		var err error
-		entries, err = s.readTree(pr)
+		err := p.read(pr, s, prefix)
 		if err != nil {
 			stop(err)
 		}
 		_ = pr.CloseWithError(err)
 		read <- err
 	}()
-	err := s.local(ctx, command{operation: "ls-tree", stdout: pw, args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.commit.Hash}})
+	// With -t directories are listed too: those without any file would else be walked, and cost,
+	// without a limit.
+	err := s.local(listing, command{operation: "ls-tree", stdout: pw, args: []string{"ls-tree", "-r", "-t", "-l", "-z", "--full-tree", s.commit.Hash}})
 	_ = pw.Close()
 	if rerr := <-read; rerr != nil && !errors.Is(rerr, io.ErrClosedPipe) {
-		return nil, rerr
+		return rerr
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return entries, nil
+	return p.graft(ctx, s, prefix, from)
 }
 
-func (s *Snapshot) readTree(r io.Reader) ([]entry, error) {
-	limits := s.m.cfg.Limits
-	var entries []entry
-	var total int64
+// graft puts the trees of submodules in their places.
+func (p *plan) graft(ctx context.Context, s *Snapshot, prefix string, from int) error {
+	for _, g := range s.grafts {
+		at := slices.IndexFunc(p.entries[from:], func(e entry) bool { return e.mode == modeSubmodule && e.path == prefix+g.path })
+		if at < 0 {
+			return refuse("it has no submodule at %q.", prefix+g.path)
+		}
+		if err := p.gather(ctx, g.snap, prefix+g.path+"/"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *plan) read(r io.Reader, s *Snapshot, prefix string) error {
+	limits := p.m.cfg.Limits
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 64<<10), 64<<10)
 	sc.Split(splitNUL)
 	for sc.Scan() {
 		e, err := parseEntry(sc.Text())
 		if err != nil {
-			return nil, err
+			return err
 		}
+		name := e.path
+		e.path, e.git = prefix+e.path, s.git
 		if err := checkPath(e.path); err != nil {
-			return nil, err
+			return err
+		}
+		if e.mode == modeTree {
+			if p.dirs++; p.dirs > limits.TreeFiles {
+				return tooLarge("The commit has more than %d directories.", limits.TreeFiles)
+			}
+			continue
+		}
+		if r, ok := s.replace[name]; ok && e.regular() {
+			e.size, e.replace = r.size, &r
 		}
 		if e.mode == modeLink && e.size > maxLink {
-			return nil, refuse("the symbolic link %q is longer than a path may be.", e.path)
+			return refuse("the symbolic link %q is longer than a path may be.", e.path)
 		}
-		entries = append(entries, e)
-		total += e.size
-		if len(entries) > limits.TreeFiles {
-			return nil, &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", limits.TreeFiles)}
-		}
-		if total > limits.TreeBytes {
-			return nil, &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit's files are larger than %d MiB together.", limits.TreeBytes>>20)}
+		p.entries = append(p.entries, e)
+		p.bytes += e.size
+		p.paths += int64(len(e.path))
+		switch {
+		case len(p.entries) > limits.TreeFiles:
+			return tooLarge("The commit has more than %d files.", limits.TreeFiles)
+		case p.bytes > limits.TreeBytes || p.bytes < 0:
+			return tooLarge("The commit's files are larger than %d MiB together.", limits.TreeBytes>>20)
+		case p.paths > maxPathBytes:
+			return tooLarge("The names of the commit's files are longer than %d MiB together.", maxPathBytes>>20)
 		}
 	}
 	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return nil, refuse("it has a path longer than 4,096 bytes.")
+		return refuse("it has a path longer than %d bytes.", maxPath)
 	}
-	return entries, sc.Err()
+	return sc.Err()
+}
+
+// checkCollisions refuses a tree with two entries in one place, or with a file where another entry
+// needs a directory. git's own check at the fetch refuses them too; nothing here depends on it.
+func (p *plan) checkCollisions() error {
+	files := make(map[string]bool, len(p.entries))
+	for i := range p.entries {
+		e := &p.entries[i]
+		if e.mode == modeSubmodule {
+			continue // an empty directory, or the tree that was grafted there
+		}
+		if files[e.path] {
+			return refuse("it has two files called %q.", e.path)
+		}
+		files[e.path] = true
+	}
+	last := ""
+	for i := range p.entries {
+		e := &p.entries[i]
+		dir := parent(e.path)
+		if e.mode == modeSubmodule {
+			dir = e.path
+		}
+		if dir == last {
+			continue
+		}
+		last = dir
+		for ; dir != ""; dir = parent(dir) {
+			if files[dir] {
+				return refuse("%q is a file and a directory in it.", dir)
+			}
+		}
+	}
+	return nil
+}
+
+// parent is the directory of a path, empty at the top.
+func parent(p string) string {
+	i := strings.LastIndexByte(p, '/')
+	return p[:max(i, 0)]
+}
+
+// directories are the directories of a tree, the places of submodules included.
+func (p *plan) directories() map[string]bool {
+	dirs := map[string]bool{}
+	last := ""
+	for i := range p.entries {
+		e := &p.entries[i]
+		dir := parent(e.path)
+		if e.mode == modeSubmodule {
+			dir = e.path
+		}
+		if dir == last {
+			continue
+		}
+		for last = dir; dir != "" && !dirs[dir]; dir = parent(dir) {
+			dirs[dir] = true
+		}
+	}
+	return dirs
 }
 
 func splitNUL(data []byte, atEOF bool) (int, []byte, error) {
@@ -107,7 +235,8 @@ func splitNUL(data []byte, atEOF bool) (int, []byte, error) {
 	return 0, nil, nil
 }
 
-// parseEntry reads "<mode> <type> <oid> <size>\t<path>"; a submodule's size is "-".
+// parseEntry reads "<mode> <type> <oid> <size>\t<path>"; the size of a
+// submodule or directory is "-".
 func parseEntry(line string) (entry, error) {
 	head, name, ok := strings.Cut(line, "\t")
 	f := strings.Fields(head)
@@ -116,7 +245,7 @@ func parseEntry(line string) (entry, error) {
 	}
 	e := entry{mode: f[0], oid: f[2], path: name}
 	switch e.mode {
-	case modeSubmodule:
+	case modeSubmodule, modeTree:
 		return e, nil
 	case modeFile, modeExecutable, modeLink:
 	case "100664": // of old versions of git
@@ -135,8 +264,14 @@ func parseEntry(line string) (entry, error) {
 // checkPath refuses names that are no plain path below the tree, and every spelling of .git that
 // some file system takes for it.
 func checkPath(p string) error {
-	if p == "" || len(p) > 4096 || strings.HasPrefix(p, "/") {
-		return refuse("it has a path that is empty, absolute or too long.")
+	if p == "" || strings.HasPrefix(p, "/") {
+		return refuse("it has a path that is empty or absolute.")
+	}
+	if len(p) > maxPath {
+		return refuse("it has a path longer than %d bytes.", maxPath)
+	}
+	if strings.Count(p, "/") >= maxDepth {
+		return refuse("it has directories more than %d deep.", maxDepth)
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch {
@@ -164,75 +299,4 @@ func isDotGit(name string) bool {
 	plain = strings.ToLower(strings.TrimRight(plain, ". "))
 	plain, _, _ = strings.Cut(plain, ":")
 	return plain == ".git" || plain == "git~1"
-}
-
-// checkLinks refuses symbolic links that leave the tree, followed as the kernel would follow them,
-// through other links of the tree. Links to nothing are harmless.
-func checkLinks(entries []entry) error {
-	links := map[string]string{}
-	for _, e := range entries {
-		if e.mode == modeLink {
-			links[e.path] = e.link
-		}
-	}
-	for p, target := range links {
-		if err := staysInside(links, p, target); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// maxFollow is how many links the kernel follows before it gives up.
-const maxFollow = 40
-
-func staysInside(links map[string]string, p, target string) error {
-	if target == "" || strings.ContainsRune(target, 0) {
-		return refuse("the symbolic link %q points to nothing that can be named.", p)
-	}
-	at := splitPath(path.Dir(p)) // never itself a link: a path below a link is no path of a tree
-	rest := []string{target}
-	for followed := 0; len(rest) > 0; {
-		next := rest[0]
-		rest = rest[1:]
-		if strings.HasPrefix(next, "/") {
-			return refuse("the symbolic link %q points to %q, outside the repository.", p, target)
-		}
-		first, more, deeper := strings.Cut(next, "/")
-		if deeper {
-			rest = append([]string{more}, rest...)
-			if more == "" || strings.HasPrefix(more, "/") {
-				rest[0] = strings.TrimLeft(more, "/")
-				if rest[0] == "" {
-					rest = rest[1:]
-				}
-			}
-		}
-		switch first {
-		case "", ".":
-			continue
-		case "..":
-			if len(at) == 0 {
-				return refuse("the symbolic link %q points to %q, outside the repository.", p, target)
-			}
-			at = at[:len(at)-1]
-			continue
-		}
-		at = append(at[:len(at):len(at)], first)
-		if onward, ok := links[strings.Join(at, "/")]; ok {
-			if followed++; followed > maxFollow {
-				return nil // the kernel gives up too
-			}
-			at = at[:len(at)-1]
-			rest = append([]string{onward}, rest...)
-		}
-	}
-	return nil
-}
-
-func splitPath(p string) []string {
-	if p == "." || p == "" {
-		return nil
-	}
-	return strings.Split(p, "/")
 }

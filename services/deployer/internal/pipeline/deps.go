@@ -33,6 +33,10 @@ type Source interface {
 type Tree interface {
 	Head() mirror.Commit
 	Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (mirror.Stats, error)
+	// Update makes a spare of the app this tree; mirror.ErrPristine when it is of no use.
+	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (mirror.Stats, error)
+	// Copier writes the tree once more, also after Close; nil when that is not worth it.
+	Copier() mirror.Copier
 	Close()
 }
 
@@ -41,6 +45,10 @@ type Releases interface {
 	Claim(ctx context.Context, workspace, app string, epoch, first int64) error
 	Current(workspace, app string) (string, error)
 	Prepare(workspace, app, directory string) (*os.Root, error)
+	// TakeSpare makes the app's spare the release directory; nil when there is none.
+	TakeSpare(ctx context.Context, workspace, app string, epoch int64, directory string) (*os.Root, []byte, error)
+	MakeSpare(ctx context.Context, workspace, app string, epoch int64, fill func(tree *os.Root) ([]byte, error)) error
+	DropSpares(ctx context.Context) (int, error)
 	Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error
 	Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error
 	Remove(ctx context.Context, workspace, app string, epoch int64) error
@@ -104,8 +112,9 @@ type Config struct {
 
 // Worker answers the wake-ups of one server. It is safe for concurrent use, one call per slot.
 type Worker struct {
-	cfg  Config
-	busy atomic.Int32
+	cfg    Config
+	busy   atomic.Int32
+	spares *spares
 }
 
 // New makes a worker.
@@ -116,7 +125,7 @@ func New(cfg Config) *Worker {
 	if cfg.ClaimTimeout == 0 {
 		cfg.ClaimTimeout = 20 * time.Second
 	}
-	return &Worker{cfg: cfg}
+	return &Worker{cfg: cfg, spares: newSpares()}
 }
 
 // Busy is how many deployments run now.

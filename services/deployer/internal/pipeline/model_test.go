@@ -54,6 +54,7 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 			wg.Go(func() { m.work.consume(ctx, m, deployer.handle) })
 		}
 		wg.Go(func() { m.look(ctx, deployer) })
+		wg.Go(func() { _ = deployer.worker.Run(ctx) })
 	}
 	m.push()
 	m.awaitIdle()
@@ -85,6 +86,7 @@ type model struct {
 	stalls   atomic.Int64
 	stale    atomic.Int64
 	runs     atomic.Int64
+	spares   atomic.Int64 // that were begun with
 }
 
 type lockedRand struct {
@@ -297,7 +299,10 @@ func (m *model) check() {
 	if len(m.outcomes) != modelPushes {
 		t.Errorf("%d of %d pushes have an outcome", len(m.outcomes), modelPushes)
 	}
-	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off", modelPushes, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load())
+	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off, %d begun with a spare", modelPushes, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load(), m.spares.Load())
+	if m.spares.Load() == 0 {
+		t.Error("no deployment began with a spare")
+	}
 	if m.crashes.Load() < 20 || m.stalls.Load() < 3 {
 		t.Errorf("too few crashes or stalls to mean anything")
 	}
@@ -460,6 +465,35 @@ func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int))
 	return mirror.Stats{Files: 1}, err
 }
 
+// Update begins with a spare, which must be as its maker left it: no release's hook was in it.
+func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(int, int)) (mirror.Stats, error) {
+	t.s.m.fault()
+	b, err := dir.ReadFile("commit")
+	if err != nil || string(b) != string(manifest) {
+		t.s.m.t.Errorf("a spare of %q holds %q (%v)", manifest, b, err)
+	}
+	if _, err := dir.Lstat("hooked"); err == nil {
+		t.s.m.t.Error("a spare holds what a release's hook wrote")
+	}
+	if t.s.m.rnd.n(10) == 0 {
+		return mirror.Stats{}, mirror.ErrPristine
+	}
+	t.s.m.spares.Add(1)
+	if err := dir.Remove("commit"); err != nil {
+		return mirror.Stats{}, err
+	}
+	return t.Checkout(ctx, dir, progress)
+}
+
+func (t modelTree) Copier() mirror.Copier {
+	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
+		return []byte(t.hash), dir.WriteFile("commit", []byte(t.hash), 0o644)
+	}
+}
+
 // faultyReleases is the real data directory, whose users die before and after every call.
 type faultyReleases struct {
 	m *model
@@ -474,8 +508,33 @@ func (r faultyReleases) Claim(ctx context.Context, workspace, app string, epoch,
 	return err
 }
 
+func (r faultyReleases) TakeSpare(ctx context.Context, workspace, app string, epoch int64, directory string) (*os.Root, []byte, error) {
+	r.m.fault()
+	dir, manifest, err := r.Store.TakeSpare(ctx, workspace, app, epoch, directory)
+	r.m.fault()
+	return dir, manifest, err
+}
+
+// MakeSpare dies alone: it runs beside the deployments.
+func (r faultyReleases) MakeSpare(ctx context.Context, workspace, app string, epoch int64, fill func(*os.Root) ([]byte, error)) error {
+	err, died := r.m.survive(func() error {
+		return r.Store.MakeSpare(ctx, workspace, app, epoch, func(tree *os.Root) ([]byte, error) {
+			manifest, err := fill(tree)
+			r.m.fault()
+			return manifest, err
+		})
+	})
+	if died {
+		return errors.New("died")
+	}
+	return err
+}
+
 func (r faultyReleases) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {
 	r.m.fault()
+	// A hook writes in the release, before it is live and after.
+	hooked := filepath.Join(r.m.dir, "apps", workspace, app, "releases", directory, "hooked")
+	_ = os.WriteFile(hooked, []byte(directory), 0o644)
 	modelSource{r.m}.stall(ctx, 6) // after all checks but that of the fence
 	if r.gate != nil {
 		r.gate()

@@ -36,6 +36,7 @@ type attempt struct {
 	log        Log
 	progress   *progress
 	begin      time.Time
+	spare      mirror.Copier // what can prepare the app's next deployment
 	switched   bool
 }
 
@@ -78,7 +79,9 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 	}
 	err = a.guarded(ctx)
 	a.progress.close()
-	return a.finish(ctx, err)
+	err = a.finish(ctx, err)
+	w.spares.add(k, r.GetEpoch(), a.spare)
+	return err
 }
 
 // guarded runs the stages while it watches the lane: they are cut as soon as the run is lost.

@@ -90,7 +90,17 @@ func (a *attempt) sourceControl(ctx context.Context) error {
 	return a.fetchAndCheckOut(ctx)
 }
 
+// fetchAndCheckOut does it once more when the disk is short and room can be made.
 func (a *attempt) fetchAndCheckOut(ctx context.Context) error {
+	a.w.spares.abandon(a.key)
+	err := a.fetchOnce(ctx)
+	if a.makeRoom(ctx, err) {
+		err = a.fetchOnce(ctx)
+	}
+	return err
+}
+
+func (a *attempt) fetchOnce(ctx context.Context) error {
 	tree, fullName, err := a.fetch(ctx)
 	if err != nil {
 		return err
@@ -104,17 +114,17 @@ func (a *attempt) fetchAndCheckOut(ctx context.Context) error {
 	if err := a.fixCommit(ctx, head, fullName); err != nil {
 		return err
 	}
-	dir, err := a.w.cfg.Releases.Prepare(a.key.Workspace, a.key.App, a.directory)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = dir.Close() }()
 	begin := time.Now()
-	stats, err := tree.Checkout(ctx, dir, func(done, all int) { a.progress.within(20, 80, done, all) })
+	stats, err := a.place(ctx, tree)
 	if err != nil {
 		return err
 	}
-	a.say("Checked out %d files, %s, in %v.", stats.Files, size(stats.Bytes), time.Since(begin).Round(time.Millisecond))
+	a.spare = tree.Copier()
+	kept := ""
+	if stats.Kept > 0 {
+		kept = fmt.Sprintf(" (%d of them had been prepared)", stats.Kept)
+	}
+	a.say("Checked out %d files%s, %s, in %v.", stats.Files, kept, size(stats.Bytes), time.Since(begin).Round(time.Millisecond))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 // Store is a server's data directory. It is safe for concurrent use, also by several processes.
 type Store struct {
 	root *os.Root
+	dir  string // absolute
 	id   string
 	// step is called before each change on disk; tests die there.
 	step func(name string)
@@ -37,11 +38,15 @@ func Open(ctx context.Context, dir, server string) (*Store, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "apps"), 0o755); err != nil {
 		return nil, fmt.Errorf("release: make the data directory: %w", err)
 	}
+	absolute, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("release: %w", err)
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("release: open the data directory: %w", err)
 	}
-	s := &Store{root: root, step: func(string) {}}
+	s := &Store{root: root, dir: absolute, step: func(string) {}}
 	if err := s.selfTest(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("release: the volume of %s cannot hold releases: %w", dir, err), root.Close())
 	}

@@ -4,7 +4,8 @@
 //	<data-dir>/server.json                          the directory's random id and its server
 //	<data-dir>/apps/<workspace>/<app>/epoch         the fence: who may switch; also the lock
 //	<data-dir>/apps/<workspace>/<app>/current       -> releases/<number>[.<attempt>]
-//	<data-dir>/apps/<workspace>/<app>/releases/…    release directories
+//	<data-dir>/apps/<workspace>/<app>/releases/…    release directories, and the spare for the next
+//	<data-dir>/apps/<workspace>/<app>/shared/…      what lasts from release to release
 //
 // Whoever starts an attempt first writes its epoch into the epoch file under an exclusive lock;
 // the switch takes the same lock and checks that the epoch is still its own. A worker that slept

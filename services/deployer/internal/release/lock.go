@@ -18,26 +18,35 @@ const lockPoll = 20 * time.Millisecond
 // lock takes an exclusive lock on the file at path within root, making the file if need be, and
 // waits for it until ctx is done. Closing the file gives the lock back.
 func lock(ctx context.Context, root *os.Root, path string) (*os.File, error) {
-	f, err := root.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return nil, err
-	}
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f, nil
-		}
-		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		f, err := tryLock(root, path)
+		if f != nil || err != nil {
+			return f, err
 		}
 		t := time.NewTimer(lockPoll)
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, ctx.Err()), f.Close())
+			return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
 		case <-t.C:
 		}
 	}
+}
+
+// tryLock is lock without waiting: nil when somebody else holds it.
+func tryLock(root *os.Root, path string) (*os.File, error) {
+	f, err := root.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+		return nil, f.Close()
+	}
+	return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 }
 
 // The epoch file holds one line of fixed length: 20 digits, a space, the CRC-32 of the digits in 8

@@ -98,12 +98,12 @@ func (s *Store) Current(workspace, app string) (string, error) {
 	return path.Base(target), nil
 }
 
-// Prepare makes an empty release directory, removing what a dead attempt may have left under its
-// name, and returns it. The caller closes it.
+// Prepare makes an empty release directory and returns it. What a dead attempt, or a spare of no
+// use, may have left under its name is put aside for Sweep. The caller closes it.
 func (s *Store) Prepare(workspace, app, directory string) (*os.Root, error) {
 	p := path.Join(appDir(workspace, app), releasesDir, directory)
 	s.step("prepare")
-	if err := s.remove(p); err != nil {
+	if _, err := s.toTrash(appDir(workspace, app), directory); err != nil {
 		return nil, fmt.Errorf("release: clear %s: %w", p, err)
 	}
 	if err := s.root.Mkdir(p, 0o755); err != nil {
@@ -117,11 +117,15 @@ func (s *Store) Prepare(workspace, app, directory string) (*os.Root, error) {
 }
 
 // Switch makes a release directory current, if epoch is still the fence; else ErrStale. The
-// release is on disk before the link points to it, and the link when Switch returns.
+// release is on disk before the link points to it, and the link when Switch returns. It may be one
+// that was current before; ErrNotKept when it is not there.
 func (s *Store) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {
 	dir := appDir(workspace, app)
 	target := path.Join(releasesDir, directory)
 	unsynced := s.syncVolume(path.Join(dir, target))
+	if errors.Is(unsynced, fs.ErrNotExist) {
+		unsynced = fmt.Errorf("%w: %w", ErrNotKept, unsynced)
+	}
 	return s.locked(ctx, dir, func(_ *os.File, has int64) error {
 		if has != epoch { // the successor may have removed our release already
 			return ErrStale
@@ -156,8 +160,9 @@ func (s *Store) syncVolume(name string) error {
 	return errors.Join(unix.Syncfs(int(d.Fd())), d.Close())
 }
 
-// Sweep removes all release directories but those to keep and the current one, if epoch is still
-// the fence; else ErrStale.
+// Sweep removes all release directories but those to keep and the current one, and what attempts
+// and makers of spares left, if epoch is still the fence; else ErrStale. The app's spare and its
+// shared files stay.
 func (s *Store) Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error {
 	dir := appDir(workspace, app)
 	var gone []string
@@ -180,7 +185,7 @@ func (s *Store) Sweep(ctx context.Context, workspace, app string, epoch int64, k
 				gone = append(gone, p)
 				continue
 			}
-			if name == current || slices.Contains(keep, name) {
+			if name == current || name == spareDir || slices.Contains(keep, name) {
 				continue
 			}
 			trash := path.Join(dir, releasesDir, trashPrefix+randomID())
@@ -231,7 +236,7 @@ func (s *Store) Remove(ctx context.Context, workspace, app string, epoch int64) 
 	})
 }
 
-// wipe removes everything of an app but its epoch file. The link goes first: it never points to a
+// wipe removes everything of an app, shared files too, but its epoch file. The link goes first: it never points to a
 // release that is half gone.
 func (s *Store) wipe(dir string) error {
 	for _, name := range []string{currentLink, currentLink + ".next"} {
@@ -239,7 +244,7 @@ func (s *Store) wipe(dir string) error {
 			return err
 		}
 	}
-	return s.remove(path.Join(dir, releasesDir))
+	return errors.Join(s.remove(path.Join(dir, releasesDir)), s.remove(path.Join(dir, sharedDir)))
 }
 
 // remove removes a tree, also one whose directories were made read-only.

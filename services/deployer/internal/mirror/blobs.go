@@ -1,0 +1,198 @@
+package mirror
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeSize is asked for between git and us: the two then take turns less often.
+const pipeSize = 1 << 20
+
+// blob is the content of one object. Small ones can be had at once, see take.
+type blob struct {
+	br   *bufio.Reader
+	left int64
+}
+
+func (b *blob) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := b.br.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+// contents hands out the contents of files: objects in order, then what stands in their places.
+func (p *plan) contents(ctx context.Context, files []*entry, low bool, each func(e *entry, body io.Reader) error) error {
+	var objects, replaced []*entry
+	for _, e := range files {
+		if e.replace != nil {
+			replaced = append(replaced, e)
+		} else {
+			objects = append(objects, e)
+		}
+	}
+	if err := p.blobs(ctx, objects, low, func(e *entry, b *blob) error { return each(e, b) }); err != nil {
+		return err
+	}
+	for _, e := range replaced {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := replacedContent(e, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func replacedContent(e *entry, each func(e *entry, body io.Reader) error) error {
+	f, err := e.replace.open()
+	if err != nil {
+		return fmt.Errorf("%w: content of %q: %w", ErrDamaged, e.path, err)
+	}
+	defer func() { _ = f.Close() }()
+	// One byte more would show a content that is longer than it was said to be.
+	body := &io.LimitedReader{R: f, N: e.size + 1}
+	if err := each(e, body); err != nil {
+		return err
+	}
+	if body.N != 1 {
+		return fmt.Errorf("%w: the content of %q has not the size it should have", ErrDamaged, e.path)
+	}
+	return nil
+}
+
+// blobs reads the entries' objects, from one git cat-file per repository, in order. With low it
+// and git leave the processor and the disk to others.
+func (p *plan) blobs(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
+	for len(entries) > 0 {
+		n := 1
+		for n < len(entries) && entries[n].git == entries[0].git {
+			n++
+		}
+		if err := p.catFile(ctx, entries[:n], low, each); err != nil {
+			return err
+		}
+		entries = entries[n:]
+	}
+	return nil
+}
+
+func (p *plan) catFile(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	_, _ = unix.FcntlInt(outW.Fd(), unix.F_SETPIPE_SZ, pipeSize) // a wish
+	run := func() error {
+		defer func() { _ = outW.Close() }()
+		s := &Snapshot{m: p.m, git: entries[0].git}
+		return s.local(ctx, command{operation: "cat-file", stdin: &requests{entries: entries}, stdout: outW, args: []string{"cat-file", "--batch", "--buffer"}})
+	}
+	var runErr error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if low {
+			runErr = lowered(run)
+		} else {
+			runErr = run()
+		}
+	})
+	readErr := readBlobs(outR, entries, each)
+	if readErr != nil {
+		stop(readErr)
+	}
+	_ = outR.Close()
+	wg.Wait()
+	switch {
+	case readErr == nil:
+		return runErr
+	case !errors.Is(readErr, io.ErrUnexpectedEOF) && !errors.Is(readErr, io.EOF):
+		return readErr
+	case runErr != nil && !errors.Is(runErr, readErr):
+		return runErr // git's own words say more
+	}
+	return errors.Join(ErrDamaged, readErr)
+}
+
+// requests is what cat-file reads: an object's id a line.
+type requests struct {
+	entries []*entry
+	rest    []byte
+}
+
+func (r *requests) Read(p []byte) (int, error) {
+	for len(r.rest) < 16<<10 && len(r.entries) > 0 {
+		r.rest = append(append(r.rest, r.entries[0].oid...), '\n')
+		r.entries = r.entries[1:]
+	}
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func readBlobs(r io.Reader, entries []*entry, each func(e *entry, body *blob) error) error {
+	br := bufio.NewReaderSize(r, 256<<10)
+	for _, e := range entries {
+		head, err := br.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		f := strings.Fields(head)
+		if len(f) != 3 || f[0] != e.oid || f[1] != "blob" {
+			return fmt.Errorf("%w: %s is %q", ErrDamaged, e.oid, strings.TrimSpace(head))
+		}
+		if f[2] != strconv.FormatInt(e.size, 10) {
+			return fmt.Errorf("%w: %s has %s bytes, not %d", ErrDamaged, e.oid, f[2], e.size)
+		}
+		body := &blob{br: br, left: e.size}
+		if err := each(e, body); err != nil {
+			return err
+		}
+		if body.left > 0 {
+			return io.ErrUnexpectedEOF
+		}
+		if b, err := br.ReadByte(); err != nil || b != '\n' {
+			return errors.Join(io.ErrUnexpectedEOF, err)
+		}
+	}
+	return nil
+}
+
+// lowered runs fn, and the processes that it starts, with the lowest claim to processors and disk.
+// The thread that was lowered ends with it, since it could not be raised again.
+func lowered(fn func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
+		_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioProcess, uintptr(unix.Gettid()), ioprioIdle)
+		result <- fn()
+	}()
+	return <-result
+}
+
+const (
+	ioprioProcess = 1       // IOPRIO_WHO_PROCESS: a thread, in fact
+	ioprioIdle    = 3 << 13 // IOPRIO_CLASS_IDLE
+)

@@ -1,0 +1,69 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+)
+
+// errNoRoom ends the making of a pristine copy: it is a luxury.
+var errNoRoom = errors.New("mirror: too little room for a pristine copy")
+
+const (
+	// Trees smaller than both are checked out in full as fast as a copy is brought up to date.
+	copyFiles = 500
+	copyBytes = 8 << 20
+)
+
+// Copier writes a tree once more, for Update to begin with, and returns its manifest. It has the
+// lowest claim to processors and disk, and asks pause now and then, which may hold it up or end
+// it. It reads the mirror without keeping others from changing it: if what it needs is gone, it
+// fails, and nothing is lost. Nothing is on disk for good yet when it returns.
+type Copier func(ctx context.Context, dir *os.Root, pause func(ctx context.Context) error) ([]byte, error)
+
+// Copier returns what writes the tree of the snapshot again, also after Close; nil when a pristine
+// copy would not help: before Checkout or Update, for a tree that is small, or larger than
+// Limits.SpareBytes.
+func (s *Snapshot) Copier() Copier {
+	p := s.planned
+	most := s.m.cfg.Limits.SpareBytes
+	if p == nil || p.bytes > most || len(p.entries) < copyFiles && p.bytes < copyBytes {
+		return nil
+	}
+	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) (list []byte, err error) {
+		err = lowered(func() error {
+			list, err = p.copy(ctx, dir, pause)
+			return err
+		})
+		return list, err
+	}
+}
+
+func (p *plan) copy(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
+	// A reserve beyond the reserve stays free, and the copy must fit above it.
+	reserve := p.m.cfg.Limits.FreeBytes
+	if err := p.m.checkRoom(dir.Name(), reserve+uint64(p.bytes)+blockSize*uint64(len(p.entries))); err != nil { //nolint:gosec // sizes are positive
+		return nil, err
+	}
+	var files []*entry
+	entries := slices.Clone(p.entries)
+	for i := range entries {
+		if entries[i].regular() {
+			files = append(files, &entries[i])
+		}
+	}
+	j := &job{plan: p, dir: dir, all: len(files), pause: pause, reserve: reserve}
+	if err := j.files(ctx, files, true); err != nil {
+		return nil, fmt.Errorf("pristine copy: %w", err)
+	}
+	if err := j.rest(entries); err != nil {
+		return nil, err
+	}
+	m, err := p.describe(dir)
+	if err != nil {
+		return nil, err
+	}
+	return m.encode(), nil
+}
