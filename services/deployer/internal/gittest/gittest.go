@@ -24,16 +24,21 @@ type Server struct {
 	root string
 	t    testing.TB
 
-	mu       sync.Mutex
-	tokens   []string
-	fail     func(r *http.Request) (status int, text string)
-	requests []string
+	stopped chan struct{} // closed when the test ends
+
+	mu        sync.Mutex
+	tokens    []string
+	fail      func(r *http.Request) (status int, text string)
+	intercept func(w http.ResponseWriter, r *http.Request) bool
+	stall     int
+	lfs       *LFS
+	requests  []string
 }
 
 // New starts a server that accepts the given tokens.
 func New(t testing.TB, tokens ...string) *Server {
 	t.Helper()
-	s := &Server{root: t.TempDir(), t: t, tokens: tokens}
+	s := &Server{root: t.TempDir(), t: t, tokens: tokens, stall: -1, stopped: make(chan struct{})}
 	path, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
 	if err != nil {
 		t.Fatalf("find git: %v", err)
@@ -44,6 +49,7 @@ func New(t testing.TB, tokens ...string) *Server {
 	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(backend, w, r) }))
 	t.Cleanup(srv.Close)
+	t.Cleanup(func() { close(s.stopped) })
 	if s.URL, err = url.Parse(srv.URL); err != nil {
 		t.Fatal(err)
 	}
@@ -53,8 +59,11 @@ func New(t testing.TB, tokens ...string) *Server {
 func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.String())
-	fail, tokens := s.fail, s.tokens
+	fail, tokens, intercept, stall, lfs := s.fail, s.tokens, s.intercept, s.stall, s.lfs
 	s.mu.Unlock()
+	if intercept != nil && intercept(w, r) {
+		return
+	}
 	if fail != nil {
 		if status, text := fail(r); status != 0 {
 			w.Header().Set("Content-Type", "text/plain")
@@ -70,6 +79,13 @@ func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Requ
 		return
 	}
 	r.Header.Del("Authorization")
+	if lfs != nil && strings.HasSuffix(r.URL.Path, "/info/lfs/objects/batch") {
+		lfs.batch(w, r)
+		return
+	}
+	if stall >= 0 && isPack(r) {
+		w = &stalling{ResponseWriter: w, left: stall, ctx: r.Context(), stopped: s.stopped}
+	}
 	if r.Header.Get("Content-Encoding") == "" && r.ContentLength < 0 {
 		body := new(bytes.Buffer)
 		_, _ = body.ReadFrom(r.Body)
@@ -237,4 +253,10 @@ func (r *Repo) Set(branch, hash string) {
 func (r *Repo) Delete(branch string) {
 	r.t.Helper()
 	r.Git("update-ref", "-d", "refs/heads/"+branch)
+}
+
+// Input runs git on the repository with something to read.
+func (r *Repo) Input(stdin string, args ...string) string {
+	r.t.Helper()
+	return r.run(stdin, append([]string{"--git-dir=" + r.Dir}, args...)...)
 }

@@ -13,8 +13,8 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// depths are how deep a branch is searched for a commit, step by step.
-var depths = []string{"64", "1024", "16384"}
+// defaultDepths are how deep a branch is searched for a commit, step by step.
+var defaultDepths = []string{"64", "1024", "16384"}
 
 // complete tells whether the mirror holds a commit with its whole tree, and its history if wanted.
 func (f *fetcher) complete(ctx context.Context, commit string) bool {
@@ -50,7 +50,7 @@ func (f *fetcher) member(ctx context.Context) error {
 	case place.ref == "" && f.wasHead(local, commit):
 		return f.gone("was taken off " + f.target.words() + " by a forced push")
 	case place.ref == "" && place.cut:
-		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", short(commit), depths[len(depths)-1], f.target.words())}
+		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", short(commit), f.m.depths[len(f.m.depths)-1], f.target.words())}
 	case place.ref == "":
 		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s does not belong to %s.", short(commit), f.target.words())}
 	case whole:
@@ -132,7 +132,7 @@ func (f *fetcher) locate(ctx context.Context) (place, error) {
 		refspec = "+" + f.target.ref + ":" + f.target.ref
 	}
 	graph := &repository{m: f.m, git: git}
-	for _, depth := range depths {
+	for _, depth := range f.m.depths {
 		if err := f.fetch(ctx, git, []string{"--depth=" + depth, "--filter=tree:0", "--no-tags"}, refspec); err != nil {
 			return place{}, err
 		}

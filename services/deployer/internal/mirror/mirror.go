@@ -78,9 +78,10 @@ type Config struct {
 // Mirrors are the mirrors under one cache directory. It is safe for concurrent use, also by several
 // processes.
 type Mirrors struct {
-	cfg Config
-	git git
-	lfs *lfsClient
+	cfg    Config
+	git    git
+	lfs    *lfsClient
+	depths []string
 }
 
 // Open finds the git program and prepares the cache directory.
@@ -107,7 +108,7 @@ func Open(cfg Config) (*Mirrors, error) {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
 	m := &Mirrors{
-		cfg: cfg,
+		cfg: cfg, depths: defaultDepths,
 		git: git{program: program, site: cfg.Site, scratch: scratch, stall: cfg.Limits.StallTime, observe: cfg.Observe},
 		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime),
 	}
