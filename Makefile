@@ -36,7 +36,7 @@ LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/servicemain.Version=$(VERSION)
 BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
 
 .PHONY: needs
-needs: ## Install what building and testing need (git, redis-server), saying so
+needs: ## Install what building and testing need (git, redis-server, and bubblewrap with slirp4netns for deployment hooks), saying so
 	@.ci/needs
 
 CONSOLE := services/gateway/console

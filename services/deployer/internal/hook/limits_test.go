@@ -1,0 +1,61 @@
+package hook
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// memoryHog holds much in many small processes, and waits.
+const memoryHog = `for i in 1 2 3 4 5 6 7 8; do (head -c 12000000 /dev/zero | tail | sleep 1000) & done; sleep 1000`
+
+func TestRun_memoryLimitCountsAllProcesses(t *testing.T) {
+	everywhere(t, func(t *testing.T, r Runner) {
+		res, text := run(t, r, memoryHog, func(s *Spec) { s.Limits.Memory = 64 << 20 })
+		if !res.OutOfMemory || res.ExitCode != 137 || res.Duration > 10*time.Second || !strings.Contains(text, "notice: Killed: it used more than 64 MiB of memory.") {
+			t.Fatalf("%+v %q", res, text)
+		}
+		// Below it: what is shared counts once.
+		if res, text := run(t, r, memoryHog[:strings.LastIndex(memoryHog, ";")]+"; sleep 0.5", func(s *Spec) { s.Limits.Memory = 512 << 20 }); !res.OK() {
+			t.Fatalf("%+v %q", res, text)
+		}
+	})
+}
+
+func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
+	res, text := run(t, sandbox(t), "head -c 40M /dev/zero >/tmp/a; head -c 40M /dev/zero >$HOME/b; sleep 1000", func(s *Spec) { s.Limits.Memory = 64 << 20 })
+	if !res.OutOfMemory {
+		t.Fatalf("%+v %q", res, text)
+	}
+	res, text = run(t, sandbox(t), "head -c 100M /dev/zero >/dev/shm/a", func(s *Spec) { s.Limits.Memory = 64 << 20 })
+	if res.OK() || !res.OutOfMemory && !strings.Contains(text, "No space left") {
+		t.Fatalf("%+v %q", res, text)
+	}
+}
+
+func TestRun_forkBombEnds(t *testing.T) {
+	everywhere(t, func(t *testing.T, r Runner) {
+		limit := 300
+		res, text := run(t, r, "bomb() { bomb | bomb & }; bomb; sleep 1000", func(s *Spec) { s.Limits.Processes = limit })
+		if !res.TooManyProcesses || res.Duration > 15*time.Second || !strings.Contains(text, "notice: Killed: more than 300 processes") {
+			t.Fatalf("%+v …%q", res, text[max(0, len(text)-300):])
+		}
+	})
+}
+
+func TestRun_fileSizeAndDiskReserve(t *testing.T) {
+	everywhere(t, func(t *testing.T, r Runner) {
+		dir := t.TempDir()
+		res, _ := run(t, r, "head -c 10000000 /dev/zero >big", func(s *Spec) { s.Release, s.Limits.File = dir, 1<<20 })
+		info, err := os.Stat(filepath.Join(dir, "big"))
+		if res.OK() || err != nil || info.Size() != 1<<20 {
+			t.Errorf("%+v %v", res, info)
+		}
+		res, text := run(t, r, "echo begun; sleep 1000", func(s *Spec) { s.Limits.DiskReserve = 1 << 60 })
+		if !res.DiskFull || !strings.Contains(text, "left free on the disk") {
+			t.Errorf("%+v %q", res, text)
+		}
+	})
+}

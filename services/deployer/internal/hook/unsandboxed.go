@@ -1,0 +1,184 @@
+package hook
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// NewUnsandboxed makes a runner whose hooks are ordinary processes of the worker's user: they have
+// a clean environment, limits and an empty home of their own, but can read and write what the
+// worker can, the keyset and every release included, and reach every network. Only for a worker of
+// one workspace whose admins trust everyone who may push.
+//
+// A hook runs in a session of its own, which is killed when it ends and when the worker dies. A
+// process that starts a new session on purpose (setsid) is found by a mark in its environment and
+// killed when the hook ends, but outlives a worker that was killed.
+func NewUnsandboxed() Runner { return unsandboxed{} }
+
+type unsandboxed struct{}
+
+// Describe implements Runner.
+func (unsandboxed) Describe() string {
+	return "without a sandbox, as the worker's own user (--allow-unsandboxed-hooks)"
+}
+
+// Sandboxed implements Runner.
+func (unsandboxed) Sandboxed() bool { return false }
+
+// prologue is the session's first process. It waits for our word, leaves a guard behind and becomes
+// the hook. The guard kills the session when descriptor 3 closes: at the hook's end, or because we
+// are no more. It holds none of the hook's streams.
+const prologue = `read -r begin <&3 || exit 125
+( ( trap '' HUP INT TERM; while read -r more <&3; do :; done; kill -KILL 0 ) >/dev/null 2>&1 & )
+exec 3<&-
+exec "$@"`
+
+// Run implements Runner.
+func (unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
+	s, err := s.check()
+	if err != nil {
+		return Result{}, err
+	}
+	if ctx.Err() != nil {
+		return Result{Cancelled: true}, nil
+	}
+	b, err := startUnsandboxed(s)
+	if b != nil {
+		defer b.close()
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	return b.run(ctx, s, out)
+}
+
+func startUnsandboxed(s Spec) (*box, error) {
+	b := &box{}
+	// The command goes into a file: an argument list can be read by everybody.
+	private, err := os.MkdirTemp("", "devpilot-hook-")
+	if err != nil {
+		return nil, err
+	}
+	b.later(func() { _ = os.RemoveAll(private) })
+	home, tmp, script := filepath.Join(private, "home"), filepath.Join(private, "tmp"), filepath.Join(private, "hook")
+	if err := errors.Join(os.Mkdir(home, 0o700), os.Mkdir(tmp, 0o700), os.WriteFile(script, []byte(s.Command), 0o500)); err != nil {
+		return b, err
+	}
+	lifeline, word, err := os.Pipe()
+	if err != nil {
+		return b, err
+	}
+	b.later(func() { word.Close() })
+	defer lifeline.Close()
+	stdout, outWrite, err := os.Pipe()
+	if err != nil {
+		return b, err
+	}
+	defer outWrite.Close()
+	stderr, errWrite, err := os.Pipe()
+	if err != nil {
+		stdout.Close()
+		return b, err
+	}
+	defer errWrite.Close()
+
+	mark := "DEVPILOT_HOOK_RUN=" + rand.Text()
+	path := os.Getenv("PATH")
+	if path == "" {
+		path = defaultPath
+	}
+	cmd := exec.Command("/bin/sh", append([]string{"-c", prologue, "hook"}, argv(s.Command, script)...)...) //nolint:noctx // it must end as box.supervise says, not by a bare kill
+	cmd.Dir, cmd.Env = s.Dir, environment(BaseEnv(path, home, tmp), s.Env, []string{mark})
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, []*os.File{lifeline}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	keepOwn()
+	if b.process, err = spawn(cmd); err != nil {
+		stdout.Close()
+		stderr.Close()
+		return b, err
+	}
+	b.stdout, b.stderr = stdout, stderr
+	leader := cmd.Process.Pid
+	b.group = leader
+	all := family{leader: leader, mark: mark}
+	b.usage = func(full bool) (usage, error) {
+		if !full {
+			return usage{}, nil // a look over all processes of the machine is not cheap
+		}
+		return measure("/proc", descendants(leader), s.Limits.Memory), nil
+	}
+	b.kill = func() {
+		_ = syscall.Kill(-leader, syscall.SIGKILL) // the guard keeps the number ours
+		_ = b.cmd.Process.Kill()
+	}
+	b.gone = all.gone
+	b.began = func() bool { return true }
+	b.begin = func() error {
+		_, err := word.WriteString("begin\n")
+		return err
+	}
+	if err := setLimits(leader, s.Limits); err != nil {
+		return b, b.abandon(err)
+	}
+	firstVictim(leader)
+	return b, nil
+}
+
+// family are the processes of one hook: its session, and whoever else carries its mark in the
+// environment that it was started with.
+type family struct {
+	leader int
+	mark   string
+}
+
+// members are the processes now there. It costs a look at every process of the user.
+func (f family) members() []int {
+	pids, err := processes("/proc")
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, p := range pids {
+		n, _ := strconv.Atoi(p) // processes returns numbers
+		s, ok := readStat("/proc", p)
+		if !ok || n == os.Getpid() || s.ended {
+			continue
+		}
+		if s.session != f.leader {
+			env, err := os.ReadFile("/proc/" + p + "/environ")
+			if err != nil || !bytes.Contains(env, []byte(f.mark)) {
+				continue
+			}
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// gone kills members until none is left.
+func (f family) gone(wait time.Duration) error {
+	for deadline := time.Now().Add(wait); ; {
+		left := f.members()
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errors.New("a process is still there seconds after it was killed")
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		_, _ = unix.Poll(nil, 5)
+	}
+}
