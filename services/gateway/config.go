@@ -3,12 +3,11 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 )
@@ -81,28 +80,12 @@ func (c *Config) check() (web, error) {
 	return w, nil
 }
 
-// webhooksReachable says whether Bitbucket can call us (design.md section 5, "Nothing missed"): not
-// on loopback, a private address or plain http, unless Bitbucket itself is on loopback. It only
-// informs; webhook decides, by the same rule.
+// webhooksReachable says whether Bitbucket can call us. It only informs; webhook decides, by the
+// same rule.
 func webhooksReachable(public *url.URL, siteURL string) bool {
-	if site, err := url.Parse(siteURL); err == nil && site.Host != "" && edge.Loopback(site.Hostname()) {
-		return true
+	site, err := url.Parse(siteURL)
+	if err != nil {
+		site = nil
 	}
-	return public.Scheme == "https" && !edge.Loopback(public.Hostname()) && !private(public.Hostname())
-}
-
-// privateSuffixes are names that only a local resolver knows (RFC 6761, RFC 6762, RFC 8375, and
-// .internal as ICANN reserved it).
-var privateSuffixes = []string{".local", ".internal", ".home.arpa", ".test", ".invalid", ".example"}
-
-// shared is the range of carrier-grade NAT (RFC 6598).
-var shared = netip.MustParsePrefix("100.64.0.0/10")
-
-func private(host string) bool {
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
-	if a, err := netip.ParseAddr(host); err == nil {
-		a = a.Unmap().WithZone("")
-		return !a.IsGlobalUnicast() || a.IsPrivate() || shared.Contains(a)
-	}
-	return !strings.Contains(host, ".") || slices.ContainsFunc(privateSuffixes, func(s string) bool { return strings.HasSuffix(host, s) })
+	return bitbucket.Unreachable(public, site) == ""
 }
