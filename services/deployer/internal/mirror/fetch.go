@@ -106,7 +106,8 @@ func (f *fetcher) depth(full bool) []string {
 	case f.r.shallow():
 		return []string{"--unshallow"}
 	}
-	return nil
+	// A repository that is itself cut off on the server is taken as far as it goes.
+	return []string{"--update-shallow"}
 }
 
 // fetch runs git fetch of one refspec into a repository, within the limits.
