@@ -1,0 +1,36 @@
+// Package live serves kept releases read-only, each at a host name of its own: the live release of an
+// app at <app>.<workspace>.<live-host>, a kept one at <number>--<app>.<workspace>.<live-host>.
+//
+// The listener and the host belong to the operator and are never the console's: what a repository holds
+// is somebody else's code, and must not run on the origin where people are signed in (see [CheckHost]).
+// A certificate for https needs one wildcard per workspace, *.<workspace>.<live-host>.
+//
+// # What is reachable
+//
+// Only regular files below the app's serve.directory. Symbolic links are resolved here, component by
+// component, and never by the kernel, so that a link is followed only to a place inside serve.directory:
+// shared paths and build secrets lie beside it. serve.directory itself must not be reached through a
+// link. Names that begin with a dot are not served (but /.well-known/ is), nor are /_headers and
+// /_redirects, also when a link leads there. FIFOs, sockets and devices are never opened.
+//
+// # Validators
+//
+// The ETag is a digest of the content, remembered by the file's identity (inode, size, times): a
+// deployment that leaves a file as it was leaves its ETag, too, and browsers revalidate with a 304 after
+// every deployment and rollback. Files over [maxDigest] bytes are not read for it; their ETag is made
+// from the release's version and the file's identity. Each coding has its own ETag. If-Modified-Since
+// counts only when it names exactly our Last-Modified: a rollback brings older files back, which a
+// comparison "not newer than" would call unmodified.
+//
+// # Compression
+//
+// Text-like files from [minCompress] to [maxCompress] bytes are compressed whole (zstd, gzip) on first
+// use and kept in a cache bounded in bytes, keyed by the content's digest. No request waits for a
+// compression slot: while all are busy the file goes out as it is. A file beside it, app.js.br,
+// app.js.zst or app.js.gz, is preferred once it was seen to unpack to exactly the bytes of app.js:
+// times say nothing in a tree that was checked out a moment ago. A request with a Range is answered
+// from the plain file.
+//
+// The package depends on the standard library, klauspost/compress, andybalholm/brotli and on a source
+// of releases, [Sites].
+package live
