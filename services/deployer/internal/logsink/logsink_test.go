@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/logsink"
@@ -151,6 +152,16 @@ func TestWriter_cutsAndSaysSo(t *testing.T) {
 		t.Fatalf("%q", got)
 	}
 
+	// Devpilot's own lines are bounded too.
+	third := open(t, s, 3)
+	for range 1000 {
+		third.Line(stage, system, "talkative")
+	}
+	closeLog(t, third)
+	if n := len(read(t, s, nil)); n < 200 || n > 250 {
+		t.Errorf("%d lines", n)
+	}
+
 	s2, _ := newSink(t, logsink.Limits{Bytes: 1000})
 	w = open(t, s2, 1)
 	for range 20 {
@@ -175,8 +186,35 @@ func TestWriter_masksSecrets(t *testing.T) {
 	if got[0] != "before [redacted] after x" || got[2] != "bad \uFFFD utf-8 and \uFFFD" {
 		t.Fatalf("%q", got)
 	}
-	if strings.Contains(got[1], "planted") || !strings.HasSuffix(got[1], "(line cut)") {
+	if strings.Contains(got[1], "planted") || !strings.HasSuffix(got[1], "aa[redacted]") {
 		t.Fatalf("%q", got[1][8100:])
+	}
+}
+
+func TestWriter_hidesADeploymentsOwnSecrets(t *testing.T) {
+	s, _ := newSink(t, logsink.Limits{})
+	w, other := open(t, s, 1), func() *logsink.Writer {
+		n := name(1)
+		n.App = "api"
+		w, err := s.Open(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}()
+	if short := w.Hide(map[string]seal.Secret{"PASSWORD": seal.NewSecret("hunter2"), "PIN": seal.NewSecret("77")}); fmt.Sprint(short) != "[PIN]" {
+		t.Errorf("%q", short)
+	}
+	w.Line(stage, stdout, "password=hunter2 dXNlcjpodW50ZXIy 77")
+	w.Line(stage, system, "hook failed: hunter2")
+	other.Line(stage, stdout, "a hunter2 of another app")
+	closeLog(t, w)
+	closeLog(t, other)
+	if got := read(t, s, nil); fmt.Sprint(got) != "[password=[redacted] [redacted] 77 hook failed: [redacted]]" {
+		t.Errorf("%q", got)
+	}
+	if got := read(t, s, func(r *logsink.Request) { r.App = "api" }); fmt.Sprint(got) != "[a hunter2 of another app]" {
+		t.Errorf("%q", got)
 	}
 }
 

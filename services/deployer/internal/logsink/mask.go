@@ -1,6 +1,8 @@
 package logsink
 
 import (
+	"encoding/binary"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -8,19 +10,24 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// Secrets are the texts that no log line may hold. It is safe for concurrent use.
+// Secrets are the texts that no line of any log may hold, each for as long as it lives: tokens of
+// this process. It is safe for concurrent use. What a single deployment hides is [Writer.Hide]'s.
 type Secrets struct {
-	mu       sync.RWMutex
-	until    map[string]time.Time
-	longest  int
-	replacer *strings.Replacer
+	mu    sync.RWMutex
+	until map[string]time.Time
+	mask  *mask
 }
 
 // NewSecrets knows none.
-func NewSecrets() *Secrets { return &Secrets{until: map[string]time.Time{}} }
+func NewSecrets() *Secrets { return &Secrets{until: map[string]time.Time{}, mask: newMask(nil)} }
 
-// shortest is the length below which a text is not masked: it would hide ordinary words.
-const shortest = 8
+// shortest is the length below which a text is not masked: it would hide ordinary words. Nothing
+// that this process hides is that short. People choose the values of their variables: for those it
+// is shortestChosen.
+const (
+	shortest       = 8
+	shortestChosen = 4
+)
 
 // Hide masks the texts for so long; a token's forms for as long as it lives.
 func (s *Secrets) Hide(life time.Duration, texts ...string) {
@@ -40,33 +47,144 @@ func (s *Secrets) Hide(life time.Duration, texts ...string) {
 	if !changed {
 		return
 	}
-	s.longest = 0
-	var pairs []string
+	var forms []form
 	for t, until := range s.until {
 		if now.After(until) {
 			delete(s.until, t)
 			continue
 		}
-		s.longest = max(s.longest, len(t))
-		pairs = append(pairs, t, seal.Redacted)
+		forms = append(forms, form{text: t})
 	}
-	s.replacer = strings.NewReplacer(pairs...)
+	s.mask = newMask(forms)
 }
 
-// mask hides all known secrets in a line.
-func (s *Secrets) mask(line string) string {
-	s.mu.RLock()
-	r := s.replacer
-	s.mu.RUnlock()
-	if r == nil {
-		return line
-	}
-	return r.Replace(line)
-}
-
-// maxLength is the length of the longest secret.
-func (s *Secrets) maxLength() int {
+func (s *Secrets) current() *mask {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return s.longest
+	return s.mask
+}
+
+// form is one way to write a secret, or a piece of one that is long.
+type form struct {
+	text string
+	// alphabet is what an encoding is made of: a match extends over all of it on both sides,
+	// where other characters of the secret and its surroundings are. Nil for plain text.
+	alphabet *alphabet
+}
+
+type alphabet [256]bool
+
+func newAlphabet(characters string) *alphabet {
+	var a alphabet
+	for i := range len(characters) {
+		a[characters[i]] = true
+	}
+	return &a
+}
+
+const letters, digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", "0123456789"
+
+var (
+	base64Letters = newAlphabet(letters + digits + "+/-_=")
+	hexLetters    = newAlphabet(digits + "abcdefABCDEF")
+)
+
+// mask finds secrets in a line. It is immutable.
+type mask struct {
+	index   map[uint32][]form // by the first four bytes
+	longest int
+}
+
+func newMask(forms []form) *mask {
+	m := &mask{index: make(map[uint32][]form, len(forms))}
+	for _, f := range forms {
+		key := binary.LittleEndian.Uint32([]byte(f.text)) // no form is shorter
+		if !slices.Contains(m.index[key], f) {
+			m.index[key] = append(m.index[key], f)
+			m.longest = max(m.longest, len(f.text))
+		}
+	}
+	return m
+}
+
+// span is a part of a line that is hidden.
+type span struct {
+	from, to int
+	alphabet *alphabet
+}
+
+// find appends where secrets are.
+func (m *mask) find(line string, spans []span) []span {
+	if len(m.index) == 0 {
+		return spans
+	}
+	encoded := 0 // up to here an encoding is hidden already
+	for i := 0; i+4 <= len(line); i++ {
+		key := uint32(line[i]) | uint32(line[i+1])<<8 | uint32(line[i+2])<<16 | uint32(line[i+3])<<24
+		for _, f := range m.index[key] {
+			if f.alphabet != nil && i < encoded || !strings.HasPrefix(line[i:], f.text) {
+				continue
+			}
+			s := span{from: i, to: i + len(f.text), alphabet: f.alphabet}
+			if f.alphabet != nil {
+				for s.from > 0 && f.alphabet[line[s.from-1]] {
+					s.from--
+				}
+				for s.to < len(line) && f.alphabet[line[s.to]] {
+					s.to++
+				}
+				encoded = s.to
+			}
+			spans = append(spans, s)
+		}
+	}
+	return spans
+}
+
+// hide replaces the spans of a line, and cuts it behind most bytes of the original. A span that
+// begins before the cut is hidden as a whole.
+func hide(line string, spans []span, most int) (text string, cut bool) {
+	slices.SortFunc(spans, func(a, b span) int { return a.from - b.from })
+	var b strings.Builder
+	at := 0
+	for i := 0; i < len(spans) && spans[i].from < most; i++ {
+		s := spans[i]
+		for i+1 < len(spans) && spans[i+1].from <= s.to { // one that touches or overlaps it
+			i++
+			s.to = max(s.to, spans[i].to)
+		}
+		b.WriteString(line[at:s.from])
+		b.WriteString(seal.Redacted)
+		at = s.to
+	}
+	end := max(at, min(most, len(line)))
+	b.WriteString(line[at:end])
+	return b.String(), end < len(line)
+}
+
+// wrap follows a secret whose encoding was broken into lines (base64 does after 76 characters, PEM
+// after 64, xxd after 60): the last of them may be too short to be known by itself.
+type wrap struct{ in *alphabet }
+
+const shortestWrapped = 60
+
+// line adds a span over all of a line that goes on with what the line before ended with, and
+// remembers whether this line ends so.
+func (w *wrap) line(line string, spans []span) []span {
+	if w.in != nil && line != "" {
+		whole := true
+		for i := range len(line) {
+			whole = whole && w.in[line[i]]
+		}
+		if whole {
+			spans = append(spans, span{from: 0, to: len(line), alphabet: w.in})
+		}
+	}
+	w.in = nil
+	for _, s := range spans {
+		if s.alphabet != nil && s.to == len(line) && len(line) >= shortestWrapped {
+			w.in = s.alphabet
+		}
+	}
+	return spans
 }

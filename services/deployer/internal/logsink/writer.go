@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -80,6 +82,9 @@ type Writer struct {
 	bytes    int64
 	system   int
 	lost     bool // lines were dropped because the stream was away too long
+	forms    []form
+	mask     *mask // of this deployment's own secrets
+	wraps    map[deployerv1.LogRecord_Stream]wrap
 
 	flushing sync.Mutex // one publish at a time; guards what follows
 	opened   bool
@@ -103,7 +108,9 @@ func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
 	}
 	w := &Writer{
 		sink: s, name: n, subject: subject, limits: s.Limits.withDefaults(),
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
+		mask:  newMask(nil),
+		wraps: map[deployerv1.LogRecord_Stream]wrap{},
+		kick:  make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go w.run(context.WithoutCancel(ctx))
 	return w, nil
@@ -121,7 +128,7 @@ func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from d
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
-		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: hook, Text: w.clean(line)})
+		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: hook, Text: w.clean(from, line)})
 	}
 	if w.bufBytes >= flushBytes {
 		select {
@@ -131,15 +138,42 @@ func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from d
 	}
 }
 
-// clean makes a line fit. It is masked before it is cut, so that no half of a secret is left over.
-func (w *Writer) clean(line string) string {
-	if window := maxLine + w.sink.Secrets.maxLength(); len(line) > window {
-		line = line[:window]
+// Hide masks the values of secret variables, by name, in this log's lines from now on, in all the
+// ways in which programs write them: also in base64, hexadecimal, URLs, JSON and shell quoting. It
+// returns the names of those that are too short to be masked (under 4 characters): they would hide
+// parts of ordinary words, and should be shown to people as not hidden.
+func (w *Writer) Hide(secrets map[string]seal.Secret) (unmasked []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, secret := range secrets {
+		forms := formsOf(secret.Reveal())
+		if len(forms) == 0 && !secret.IsZero() {
+			unmasked = append(unmasked, name)
+		}
+		w.forms = append(w.forms, forms...)
 	}
-	line = strings.ToValidUTF8(strings.TrimRight(line, "\r"), "\uFFFD")
-	line = strings.ReplaceAll(w.sink.Secrets.mask(line), "\x00", "\uFFFD")
-	if len(line) > maxLine {
-		line = strings.ToValidUTF8(line[:maxLine], "") + " … (line cut)"
+	w.mask = newMask(w.forms)
+	slices.Sort(unmasked)
+	return unmasked
+}
+
+// clean makes a line fit. It is masked before it is cut, so that no half of a secret is left over:
+// as much is looked at as one that begins before the cut can need.
+func (w *Writer) clean(from deployerv1.LogRecord_Stream, line string) string {
+	line = strings.TrimRight(line, "\r")
+	global := w.sink.Secrets.current()
+	longest := max(global.longest, w.mask.longest)
+	beyond := len(line) > maxLine+longest
+	if beyond {
+		line = line[:maxLine+longest]
+	}
+	broken := w.wraps[from]
+	spans := broken.line(line, w.mask.find(line, global.find(line, nil)))
+	w.wraps[from] = broken
+	line, cut := hide(line, spans, maxLine)
+	line = strings.ReplaceAll(strings.ToValidUTF8(line, "\uFFFD"), "\x00", "\uFFFD")
+	if cut || beyond {
+		line = strings.TrimSuffix(line, "\uFFFD") + " … (line cut)" // a character may have been halved
 	}
 	return line
 }
