@@ -1,0 +1,189 @@
+package mirror
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+)
+
+// module is one entry of .gitmodules.
+func module(name, path, address string) string {
+	return fmt.Sprintf("[submodule %q]\n\tpath = %s\n\turl = %s\n", name, path, address)
+}
+
+// superCommit makes a commit with a .gitmodules and gitlinks (path of one segment to commit).
+func superCommit(repo *gittest.Repo, branch, modules string, links map[string]string) string {
+	entries := []gittest.Entry{gittest.E("100644", "index.html", "top"), gittest.E("100644", ".gitmodules", modules)}
+	for p, commit := range links {
+		entries = append(entries, gittest.E("160000", p, commit))
+	}
+	return repo.CommitTree(branch, repo.Tree(entries...), "with submodules")
+}
+
+func withSubmodules(branch string) Source {
+	src := source(branch)
+	src.Submodules = true
+	return src
+}
+
+func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
+	for _, server := range []string{"gives commits by hash", "does not"} {
+		t.Run(server, func(t *testing.T) {
+			f := setUp(t, Limits{})
+			inner, lib, theme, top := f.git.Repo("acme/inner"), f.git.Repo("acme/lib"), f.git.Repo("other/theme"), f.git.Repo("acme/web")
+			in := commits(inner, "main", 2)
+			lib1 := superCommit(lib, "main", module("in", "deep", "../inner.git"), map[string]string{"deep": in[0]})
+			superCommit(lib, "main", "", nil) // the branch went on
+			th := commits(theme, "release/1", 1)
+			if server == "does not" {
+				noHashes(f, lib)
+				inner.Git("config", "uploadpack.allowAnySHA1InWant", "false")
+				theme.Git("config", "uploadpack.allowAnySHA1InWant", "false")
+			}
+			site := f.git.URL
+			superCommit(top, "main", module("lib", "lib", "../lib.git")+module("again", "lib2", "../../acme/lib")+
+				module("theme", "theme", fmt.Sprintf("%s://jane@%s/other/theme.git/", site.Scheme, site.Host)),
+				map[string]string{"lib": lib1, "lib2": lib1, "theme": th[0]})
+
+			want := map[string]string{
+				"index.html": "top", ".gitmodules": "", "lib/index.html": "top", "lib/.gitmodules": module("in", "deep", "../inner.git"), "lib/deep/f": "main0",
+				"lib2/index.html": "top", "lib2/.gitmodules": module("in", "deep", "../inner.git"), "lib2/deep/f": "main0", "theme/f": "release/10",
+			}
+			var heard []string
+			src := withSubmodules("main")
+			src.Progress = func(what string, done, all int64) { heard = append(heard, fmt.Sprint(what, done, "/", all)) }
+			for range 2 {
+				dir, _, err := f.fetchSource(src)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := tree(t, dir)
+				want[".gitmodules"] = got[".gitmodules"]
+				same(t, got, want)
+			}
+			if len(heard) != 10 || heard[len(heard)-1] != "submodules5/5" {
+				t.Errorf("heard %v", heard)
+			}
+			// Without the option, their places are empty.
+			dir, _, err := f.deploy("main")
+			if err != nil {
+				t.Fatal(err)
+			}
+			same(t, tree(t, dir), map[string]string{"index.html": "top", ".gitmodules": want[".gitmodules"]})
+		})
+	}
+}
+
+func TestSubmodules_lostAccessIsNoticed(t *testing.T) {
+	f := setUp(t, Limits{})
+	lib, top := f.git.Repo("acme/lib"), f.git.Repo("acme/web")
+	hash := commits(lib, "main", 1)[0]
+	superCommit(top, "main", module("lib", "lib", "../lib"), map[string]string{"lib": hash})
+	if _, _, err := f.fetchSource(withSubmodules("main")); err != nil {
+		t.Fatal(err)
+	}
+	f.git.Fail(func(r *http.Request) (int, string) {
+		if strings.HasPrefix(r.URL.Path, "/acme/lib.git") {
+			return 403, "no"
+		}
+		return 0, ""
+	})
+	_, _, err := f.fetchSource(withSubmodules("main"))
+	e, ok := asError(err)
+	if !ok || e.Reason != ReasonSubmoduleRefused || !strings.Contains(e.Message, `"lib"`) || IsGone(err) {
+		t.Fatalf("%v", err)
+	}
+}
+
+func TestSubmodules_trickery(t *testing.T) {
+	f := setUp(t, Limits{})
+	site := f.git.URL
+	lib := f.git.Repo("acme/lib")
+	hash := commits(lib, "main", 1)[0]
+	top := f.git.Repo("acme/web")
+	other := &url.URL{Scheme: site.Scheme, Host: "localhost:" + site.Port(), Path: "/acme/lib"} // the same server under another name
+	for i, address := range []string{
+		"--upload-pack=touch /tmp/pwned", "-u./evil", "ext::sh -c 'touch /tmp/pwned'", "file:///etc", "/etc", "ssh://git@" + site.Host + "/acme/lib", "git@" + site.Host + ":acme/lib.git",
+		other.String(), "https://" + site.Host + "/acme/lib", "http://" + site.Host + ".evil.test/acme/lib", site.String() + "@evil.test/acme/lib", "http://x@evil.test\\@" + site.Host + "/a/b",
+		site.String() + "/acme/lib?x=1", site.String() + "/acme/lib#x", site.String() + "/acme/%2e%2e/lib", site.String() + "/acme/../lib", site.String() + "/acme", site.String() + "/a/b/c",
+		"../../../../etc/passwd", "../..", "./lib", "../a b", "../lib\\n", "", "//" + site.Host + "/acme/lib", "../../--upload-pack=x/y", "%0a" + site.String(), "data:,x",
+	} {
+		full, why := submoduleRepository(site, "acme/web", address)
+		if why == "" {
+			t.Errorf("%q is taken for %q", address, full)
+		}
+		if i%6 != 0 || strings.HasPrefix(address, "-") { // git itself refuses the latter, see below
+			continue
+		}
+		branch := fmt.Sprint("b", i)
+		superCommit(top, branch, module("lib", "lib", address), map[string]string{"lib": hash})
+		_, _, err := f.fetchSource(withSubmodules(branch))
+		if e, ok := asError(err); !ok || e.Reason != ReasonSubmoduleRefused && e.Reason != ReasonTreeRefused || !strings.Contains(e.Message, `"lib"`) && e.Reason == ReasonSubmoduleRefused {
+			t.Errorf("%q: %v", address, err)
+		}
+	}
+	for _, good := range []string{"../lib", "../lib.git", "../lib/", "../../acme/lib.git", site.String() + "/acme/lib", site.String() + "/acme/lib.git", site.Scheme + "://jane:secret@" + site.Host + "/acme/lib"} {
+		if full, why := submoduleRepository(site, "acme/web", good); full != "acme/lib" {
+			t.Errorf("%q: %q %s", good, full, why)
+		}
+	}
+}
+
+func TestSubmodules_refusals(t *testing.T) {
+	f := setUp(t, Limits{})
+	lib, top := f.git.Repo("acme/lib"), f.git.Repo("acme/web")
+	hash := commits(lib, "main", 1)[0]
+	loop := f.git.Repo("acme/loop")
+	deep := hash
+	for i := range maxSubmoduleDepth + 1 {
+		address := "../loop"
+		if i == 0 {
+			address = "../lib"
+		}
+		deep = superCommit(loop, "main", module("m", "m", address), map[string]string{"m": deep})
+	}
+	many, links := "", map[string]string{}
+	for i := range maxSubmodules + 1 {
+		p := fmt.Sprintf("m%03d", i)
+		many += module(p, p, "../lib")
+		links[p] = hash
+	}
+	one := map[string]string{"lib": hash}
+	for name, c := range map[string]struct {
+		modules string
+		links   map[string]string
+		says    string
+	}{
+		"not in .gitmodules": {module("x", "elsewhere", "../lib"), one, "does not say where"},
+		"named twice":        {module("a", "lib", "../lib") + module("b", "lib", "../other"), one, "twice"},
+		"no syntax":          {"[submodule \"lib\"\npath", one, ""},
+		"another case":       {module("lib", "LIB", "../lib"), one, "does not say where"},
+		"gone":               {module("lib", "lib", "../lib"), map[string]string{"lib": strings.Repeat("ab", 20)}, "not on Bitbucket any more"},
+		"no such repository": {module("lib", "lib", "../nothing"), one, "cannot reach"},
+		"too deep":           {module("lib", "lib", "../loop"), map[string]string{"lib": deep}, "deeper"},
+		"too many":           {many, links, "more than 100"},
+		"including a file":   {"[include]\n\tpath = /etc/passwd\n" + module("x", "x", "../lib"), one, "does not say where"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			branch := strings.ReplaceAll(name, " ", "-")
+			superCommit(top, branch, c.modules, c.links)
+			_, _, err := f.fetchSource(withSubmodules(branch))
+			e, ok := asError(err)
+			if !ok || !strings.Contains(e.Message, c.says) || e.Temporary {
+				t.Fatalf("%v", err)
+			}
+			if e.Reason != ReasonSubmoduleRefused && e.Reason != ReasonCommitGone && e.Reason != ReasonTreeRefused {
+				t.Fatalf("reason %s", e.Reason)
+			}
+		})
+	}
+	// .gitmodules as a link to a file of the system.
+	top.CommitTree("link", top.Tree(gittest.E("120000", ".gitmodules", "/etc/passwd"), gittest.E("160000", "lib", hash)), "link")
+	if _, _, err := f.fetchSource(withSubmodules("link")); reason(err) != ReasonSubmoduleRefused && reason(err) != ReasonTreeRefused {
+		t.Errorf("link: %v", err)
+	}
+}
