@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/andybalholm/brotli"
 	"github.com/klauspost/compress/gzip"
@@ -126,7 +127,9 @@ func (c *compressor) compress(coding coding, plain []byte) ([]byte, error) {
 		buf := bytes.NewBuffer(make([]byte, 0, len(plain)/3))
 		w.Reset(buf)
 		_, err := w.Write(plain)
-		if err = errors.Join(err, w.Close()); err != nil {
+		err = errors.Join(err, w.Close())
+		w.Reset(io.Discard) // the pool keeps the writer, not the bytes
+		if err != nil {
 			return nil, fmt.Errorf("live: gzip: %w", err)
 		}
 		return buf.Bytes(), nil
@@ -136,7 +139,7 @@ func (c *compressor) compress(coding coding, plain []byte) ([]byte, error) {
 }
 
 // fresh tells whether a file compressed beforehand unpacks to exactly the bytes with that digest. It is
-// found out once per file.
+// found out once per file, once the file has settled.
 func (c *compressor) fresh(coding coding, file *content, of digest, size int64) bool {
 	if file.id.size == 0 || file.id.size >= size {
 		return false
@@ -156,7 +159,9 @@ func (c *compressor) fresh(coding coding, file *content, of digest, size int64) 
 		return false // and ask again next time
 	}
 	fresh := err == nil && sum == of
-	c.sidecars.add(key, fresh, 1)
+	if file.id.settled(time.Now()) {
+		c.sidecars.add(key, fresh, 1)
+	}
 	return fresh
 }
 

@@ -3,7 +3,9 @@
 //
 // The listener and the host belong to the operator and are never the console's: what a repository holds
 // is somebody else's code, and must not run on the origin where people are signed in (see [CheckHost]).
-// A certificate for https needs one wildcard per workspace, *.<workspace>.<live-host>.
+// A certificate for https needs one wildcard per workspace, *.<workspace>.<live-host>. Each host name is
+// an origin of its own, but browsers let a page set cookies for the names above it: where workspaces do
+// not trust each other, the live host belongs on the public suffix list.
 //
 // # What is reachable
 //

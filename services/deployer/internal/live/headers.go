@@ -83,12 +83,12 @@ var single = map[string]bool{
 //	  X-User: :name
 //	  ! X-Frame-Options
 //
-// A pattern is a path with at most one "*", which matches anything, slashes included, and is :splat in
-// values, and with placeholders ":name", each a whole segment. All rules that match apply in order; a header set
-// several times is joined with commas (a header of one value is replaced), and "! Name" takes away what
-// an earlier line or Devpilot's default set. Limits: 64 KiB, 2,000 characters a line, 100 rules, 50
-// headers each. A line with a problem is left out and the rest applies; a file over 64 KiB does not
-// apply at all.
+// A pattern is compared with the request's decoded path. It is a path with at most one "*", which
+// matches anything, slashes included, and is :splat in values, and with placeholders ":name", each a
+// whole segment. All rules that match apply in order; a header set several times is joined with commas
+// (a header of one value is replaced), and "! Name" takes away what an earlier line or Devpilot's
+// default set. Limits: 64 KiB, 2,000 characters a line, 100 rules, 50 headers each. A line with a
+// problem is left out and the rest applies; a file over 64 KiB does not apply at all.
 func CheckHeaders(r io.Reader) []Problem {
 	_, problems := parseHeaders(r)
 	return problems
