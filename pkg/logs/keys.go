@@ -44,6 +44,7 @@ const (
 	KeyPath        = "path"
 	KeyState       = "state"
 	KeyReason      = "reason"   // a reason of pkg/apierr, or a short word
+	KeyHook        = "hook"     // a deployment hook's name
 	KeyErr         = "err"      // the whole chain
 	KeyErrKind     = "err_kind" // the kind of pkg/apierr
 	KeyErrorID     = "error_id" // the id that an INTERNAL answer shows

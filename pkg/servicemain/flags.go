@@ -1,6 +1,7 @@
 package servicemain
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -147,6 +148,7 @@ type SignInFlags struct {
 type DataFlags struct {
 	DataDir  string `name:"data-dir" env:"DEVPILOT_DATA_DIR" default:".devpilot" help:"Directory of what must last: releases, and all-in-one's stores and keys."`
 	CacheDir string `name:"cache-dir" env:"DEVPILOT_CACHE_DIR" help:"Directory of mirrors, local to this machine and rebuilt when lost (default: <data-dir>/cache)."`
+	CacheMiB int64  `name:"cache-mib" env:"DEVPILOT_CACHE_MIB" default:"20480" help:"What the mirrors may take together, in MiB; beyond it those not used for longest go."`
 }
 
 // Cache returns the cache directory.
@@ -175,6 +177,64 @@ func (f WorkerFlags) Slots() int {
 // Has reports whether a role is on.
 func (f WorkerFlags) Has(role string) bool { return slices.Contains(f.Roles, role) }
 
+// HookFlags say how deployment hooks run.
+type HookFlags struct {
+	AllowUnsandboxedHooks bool     `name:"allow-unsandboxed-hooks" env:"DEVPILOT_ALLOW_UNSANDBOXED_HOOKS" help:"Run deployment hooks as this user where there is no sandbox; only while a single workspace has apps."`
+	HookNetwork           string   `name:"hook-network" env:"DEVPILOT_HOOK_NETWORK" default:"internet" enum:"internet,none" help:"What deployment hooks reach: internet (never private networks nor this machine) or none."`
+	HookAllow             []string `name:"hook-allow" env:"DEVPILOT_HOOK_ALLOW" help:"Private networks that deployment hooks may reach, e.g. 10.20.0.0/24."`
+	HookDeny              []string `name:"hook-deny" env:"DEVPILOT_HOOK_DENY" help:"More networks that deployment hooks must not reach, e.g. 203.0.113.0/24."`
+	HookReadOnly          []string `name:"hook-read-only" env:"DEVPILOT_HOOK_READ_ONLY" help:"More directories that deployment hooks see, e.g. /opt/node."`
+	HookPath              string   `name:"hook-path" env:"DEVPILOT_HOOK_PATH" help:"PATH of deployment hooks (default: the system's)."`
+}
+
+// LiveFlags say where releases are served.
+type LiveFlags struct {
+	LiveListen string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
+	LiveURL    string `name:"live-url" env:"DEVPILOT_LIVE_URL" help:"Address below which releases have their host names, e.g. https://live.example.com (default: http://localhost with the port of --live-listen)."`
+}
+
+// Live is where releases are served.
+type Live struct {
+	URL      string       // below which releases have their host names; empty where none are served
+	Listener net.Listener // nil in a process that serves none itself
+}
+
+// ListenLive settles where releases are served, and takes the address in a process that serves them.
+func (f LiveFlags) ListenLive(ctx context.Context, serve bool) (Live, error) {
+	if f.LiveListen == "" {
+		return Live{}, nil
+	}
+	var out Live
+	var err error
+	address := f.LiveListen
+	if serve {
+		if out.Listener, err = Listen(ctx, "--live-listen", address); err != nil {
+			return Live{}, err
+		}
+		address = out.Listener.Addr().String()
+	}
+	if out.URL, err = f.liveURL(address); err != nil && out.Listener != nil {
+		_ = out.Listener.Close()
+	}
+	return out, err
+}
+
+func (f LiveFlags) liveURL(address string) (string, error) {
+	if f.LiveURL == "" {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil {
+			return "", fmt.Errorf("--live-listen (DEVPILOT_LIVE_LISTEN): %w", err)
+		}
+		return "http://" + net.JoinHostPort("localhost", port), nil
+	}
+	u, err := url.Parse(f.LiveURL)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+		u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
+		return "", fmt.Errorf("--live-url (DEVPILOT_LIVE_URL) must be like https://live.example.com, without path, query or user")
+	}
+	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+}
+
 // ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with
 // the number of repositories, so that the budget for git requests is kept.
 type ReconcileFlags struct {
@@ -194,6 +254,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, ReconcileFlags{}, EmulatorFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, EmulatorFlags{},
 	}
 }

@@ -57,6 +57,7 @@ type Product struct {
 	emulated *emulator.Emulator
 	conns    []*grpc.ClientConn
 
+	live                          servicemain.Live
 	auth, repo, webhook, deployer *hosted
 	gateway                       *gateway.Service
 	web                           *http.Server
@@ -108,6 +109,9 @@ func (p *Product) bind(ctx context.Context) (err error) {
 	if p.opsListener, err = servicemain.Listen(ctx, "--ops-listen", p.settings.OpsListen); err != nil {
 		return err
 	}
+	if p.live, err = p.settings.ListenLive(ctx, p.settings.Has("worker")); err != nil {
+		return err
+	}
 	if p.publicURL, err = p.settings.URL(p.httpListener.Addr()); err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ func (p *Product) bind(ctx context.Context) (err error) {
 
 // Close gives back the addresses of a product that was not run.
 func (p *Product) Close() {
-	for _, l := range []net.Listener{p.httpListener, p.opsListener, p.emulatorListener} {
+	for _, l := range []net.Listener{p.httpListener, p.opsListener, p.live.Listener, p.emulatorListener} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -132,6 +136,9 @@ func (p *Product) Close() {
 
 // URL is where people reach the product.
 func (p *Product) URL() string { return p.publicURL }
+
+// LiveURL is the address below which releases are served; empty where none are.
+func (p *Product) LiveURL() string { return p.live.URL }
 
 // OpsURL is where /livez, /readyz and /metrics are.
 func (p *Product) OpsURL() string { return "http://" + p.opsListener.Addr().String() }

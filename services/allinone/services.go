@@ -88,12 +88,16 @@ func (p *Product) hostDeployer() *hosted {
 			deployer.Config{
 				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, API: s.Has("api"), Worker: s.Has("worker"),
 				Server: s.Server, Slots: s.Slots(), DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
-				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace,
+				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace, CacheBytes: s.CacheMiB << 20,
+				PublicURL: p.publicURL, LiveURL: p.live.URL,
+				Hooks: deployer.Hooks{
+					AllowUnsandboxed: s.AllowUnsandboxedHooks, Network: s.HookNetwork, Allow: s.HookAllow, Deny: s.HookDeny, ReadOnly: s.HookReadOnly, Path: s.HookPath,
+				},
 			},
 			deployer.Deps{
 				Logger: p.loggerOf("deployer"), JS: p.js, Keyset: p.keyset,
 				Auth: authv1.NewAuthServiceClient(authConn), Repo: repov1.NewRepoServiceClient(repoConn),
-				Webhook: webhookv1.NewWebhookServiceClient(webhookConn), Registerer: p.registerer(),
+				Webhook: webhookv1.NewWebhookServiceClient(webhookConn), Registerer: p.registerer(), Live: p.live.Listener,
 			})
 	})
 }

@@ -30,6 +30,8 @@ type Settings struct {
 	servicemain.WebFlags        `embed:""`
 	servicemain.DataFlags       `embed:""`
 	servicemain.WorkerFlags     `embed:""`
+	servicemain.HookFlags       `embed:""`
+	servicemain.LiveFlags       `embed:""`
 	servicemain.EmulatorFlags   `embed:""`
 	servicemain.ReconcileFlags  `embed:""`
 }

@@ -23,6 +23,14 @@ type Config struct {
 	DataDir string
 	// CacheDir holds mirrors; one per process, or shared by processes of one machine.
 	CacheDir string
+	// CacheBytes is what the mirrors may take together; 20 GiB when zero.
+	CacheBytes int64
+	// PublicURL is where people reach the console: commit statuses link there. Empty: none are sent.
+	PublicURL string
+	// LiveURL is the address below which releases have their host names; empty where none are served.
+	LiveURL string
+	// Hooks say how deployment hooks run.
+	Hooks Hooks
 	// Version of the program, for the list of workers.
 	Version string
 	// Replicas of buckets and streams; 1 when zero.
@@ -33,6 +41,8 @@ type Config struct {
 	ReconcileInterval, ReconcileGrace time.Duration
 	// AckWait is how long a silent worker keeps its wake-up; 30 s when zero.
 	AckWait time.Duration
+	// DeploymentTimeout bounds one attempt of a deployment; 3 h when zero.
+	DeploymentTimeout time.Duration
 	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when
 	// zero. Then they go back to waiting.
 	DrainTimeout time.Duration
@@ -43,6 +53,17 @@ type Config struct {
 	// Limits bound repositories, LogLimits logs.
 	Limits    mirror.Limits
 	LogLimits logsink.Limits
+}
+
+// Hooks say how a worker runs deployment hooks.
+type Hooks struct {
+	// AllowUnsandboxed runs them as the worker's user where there is no sandbox, as long as a single
+	// workspace has apps.
+	AllowUnsandboxed bool
+	Network          string   // internet or none; internet when empty
+	Allow, Deny      []string // networks, in CIDR form
+	ReadOnly         []string // directories
+	Path             string
 }
 
 // check returns the site's address for git.

@@ -21,6 +21,8 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/connection"
 	"devpilot.io/bitbucket/services/deployer/internal/due"
 	"devpilot.io/bitbucket/services/deployer/internal/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
+	"devpilot.io/bitbucket/services/deployer/internal/hook"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/logsink"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
@@ -34,6 +36,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/store"
 	"devpilot.io/bitbucket/services/deployer/internal/tend"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -51,7 +54,12 @@ type core struct {
 	router   *router.Router
 	recon    *reconcile.Reconciler
 	outcomes *outcome.Outbox
+	mirrors  *mirror.Mirrors
+
+	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex] // that have apps
+
 	releases *release.Store   // workers only
+	hooks    hook.Runner      // workers only; nil where they run none
 	worker   *pipeline.Worker // workers only
 	workerID string
 }
@@ -75,23 +83,29 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	c.links = connection.New(connection.Config{
 		Bucket: st.Connections, Integrations: auth, Repositories: repo, Due: c.due, Keeper: c.keeper, Logger: log, Now: d.Now,
 	})
-	c.apps = app.New(app.Config{
-		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Logger: log, Now: d.Now,
-	})
-	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
 	mirrors, err := mirror.Open(mirror.Config{
 		Dir: s.cfg.CacheDir, Site: s.gitSite, Tokens: auth, Limits: s.cfg.Limits, Logger: log, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,
+		CacheBytes: s.cfg.CacheBytes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("deployer: %w", err)
 	}
+	names := &repositoryNames{}
+	decider := &gate.Gate{Git: files{mirrors}, Names: names, Logger: log}
+	c.apps = app.New(app.Config{
+		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Gate: decider,
+		Keyset: d.Keyset, Live: s.liveURL, Logger: log, Now: d.Now,
+	})
+	names.Service = c.apps
+	c.workspaces = kv.NewMirror(st.Workspaces)
+	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
 	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream}
 	c.recon = reconcile.New(reconcile.Config{
-		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Outcomes: c.outcomes, Keeper: c.keeper,
+		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Gate: decider, Outcomes: c.outcomes, Keeper: c.keeper,
 		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace,
 	})
 	c.router = &router.Router{
-		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Keeper: c.keeper, SiteURL: s.site.SiteURL,
+		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
 		Logger: log, Metrics: s.stream, Now: d.Now,
 	}
 	tender := &tend.Tender{Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Logger: log, Now: d.Now}
@@ -122,11 +136,16 @@ func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alar
 		host = "unknown"
 	}
 	c.releases = releases
+	runner, noHooks, err := c.hookRunner(ctx)
+	if err != nil {
+		return err
+	}
+	c.hooks = runner
 	c.workerID = fmt.Sprintf("%s-%s", strings.ToLower(filepath.Base(host)), randomSuffix())
 	c.worker = pipeline.New(pipeline.Config{
 		Server: s.cfg.Server, Worker: c.workerID, SiteURL: s.site.SiteURL, Slots: s.cfg.Slots, Keeper: c.keeper, Apps: c.apps, Source: source{mirrors},
 		Releases: releases, Logs: logOpener{c.logs}, Records: c.store.Deployments, Lanes: c.store.Lanes, Alarm: alarm, Observe: s.metrics,
-		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.RetryBackoff,
+		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.RetryBackoff, Hooks: runner, NoHooks: noHooks, Timeout: s.cfg.DeploymentTimeout,
 	})
 	return nil
 }
@@ -194,11 +213,16 @@ func (c *core) run(ctx context.Context) error {
 		part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
 	}
 	if c.worker != nil {
+		part("workspaces", c.workspaces.Run)
+		if s := c.s; s.deps.Live != nil && s.liveBase != nil {
+			part("live releases", c.serveLive)
+		}
 		part("worker", c.work)
 		part("spares", c.worker.Run)
 		part("heartbeat", func(ctx context.Context) error {
 			return c.fleet.Beat(ctx, fleet.Worker{
 				Server: c.s.cfg.Server, ID: c.workerID, Host: c.workerID, Version: c.s.cfg.Version, Slots: c.s.cfg.Slots, Busy: c.worker.Busy,
+				HookRunner: describe(c.hooks),
 			})
 		})
 	}
@@ -254,6 +278,28 @@ func (w waker) Wake(ctx context.Context, serverName string, k lane.Key) error {
 		return fmt.Errorf("%w: %w", kv.ErrUnavailable, err)
 	}
 	return nil
+}
+
+func describe(r hook.Runner) string {
+	if r == nil {
+		return ""
+	}
+	return r.Describe()
+}
+
+// repositoryNames is filled in once the apps exist: they need the gate, which needs them.
+type repositoryNames struct{ *app.Service }
+
+// files reads single files of commits.
+type files struct{ *mirror.Mirrors }
+
+func (f files) File(ctx context.Context, src mirror.Source, name string, most int64) ([]byte, error) {
+	t, err := f.Fetch(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	return t.ReadFile(ctx, name, most)
 }
 
 // source and logOpener give results the interfaces that pipeline declares.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,9 @@ type Deps struct {
 	Repo    repov1.RepoServiceClient
 	Webhook webhookv1.WebhookServiceClient
 
+	// Live is where a worker serves releases; nil: not at all. Run closes it.
+	Live net.Listener
+
 	Registerer prometheus.Registerer // nil: no metrics
 	Now        func() time.Time      // nil: time.Now
 }
@@ -55,14 +59,15 @@ func (d Deps) missing() error {
 
 // Service is one deployer process.
 type Service struct {
-	cfg     Config
-	deps    Deps
-	site    bitbucket.Site
-	gitSite *url.URL
-	metrics *metrics.Metrics
-	stream  *stream.Metrics
-	server  *server.Server
-	core    atomic.Pointer[core]
+	cfg      Config
+	deps     Deps
+	site     bitbucket.Site
+	gitSite  *url.URL
+	liveBase *url.URL // nil where no releases are served
+	metrics  *metrics.Metrics
+	stream   *stream.Metrics
+	server   *server.Server
+	core     atomic.Pointer[core]
 
 	closing chan struct{}
 	drain   sync.Once
@@ -77,10 +82,14 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	liveBase, err := parseLive(cfg.LiveURL)
+	if err != nil {
+		return nil, err
+	}
 	if d.Now == nil {
 		d.Now = time.Now
 	}
-	s := &Service{cfg: cfg, deps: d, site: site, gitSite: gitSite, closing: make(chan struct{})}
+	s := &Service{cfg: cfg, deps: d, site: site, gitSite: gitSite, liveBase: liveBase, closing: make(chan struct{})}
 	tokens, err := pagetoken.New(d.Keyset)
 	if err != nil {
 		return nil, fmt.Errorf("deployer: %w", err)
@@ -133,6 +142,9 @@ func (s *Service) uses() *server.Uses {
 // Trouble with a store is waited out. What nobody can mend by waiting ends it: a data directory
 // that is another server's, a volume without working locks, a missing git program.
 func (s *Service) Run(ctx context.Context) error {
+	if s.deps.Live != nil {
+		defer func() { _ = s.deps.Live.Close() }()
+	}
 	st, err := s.openStore(ctx)
 	if err != nil || st == nil {
 		return err

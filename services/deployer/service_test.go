@@ -319,7 +319,7 @@ func TestPush_everyKindOfChange(t *testing.T) {
 	b.create("dev", &deployerv1.App{Repository: repoID, Branch: "dev", AutoDeploy: true})
 
 	tag := b.deliver(func(e *eventsv1.PushEvent) { e.RefType, e.Ref = eventsv1.PushEvent_TAG, "v1" })
-	b.awaitSaid(tag, "Tag v1: tags do not deploy")
+	b.awaitSaid(tag, "Tag v1 does not deploy: no app of this repository deploys tags")
 	other := b.deliver(func(e *eventsv1.PushEvent) { e.Ref = "feature/x" })
 	b.awaitSaid(other, "Branch feature/x is not watched; watching dev, main")
 	if app := b.get("dev"); !hasWarning(app, "BRANCH_NOT_FOUND") {

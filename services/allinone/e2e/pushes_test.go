@@ -48,7 +48,7 @@ func manyChanges(t *testing.T, s *shared) {
 		"develop":     {"on-develop", "DEPLOYMENT", "#1"},
 		"brand-new":   {"", "IGNORED", "not watched"},
 		"release/1.0": {"", "IGNORED", "not watched"},
-		"v2.0":        {"", "IGNORED", "tags do not deploy"},
+		"v2.0":        {"", "IGNORED", "no app of this repository deploys tags"},
 	} {
 		got := byRef[ref]
 		if len(got) != 1 || got[0]["app"] != want.app && want.app != "" || got[0]["kind"] != want.kind || !strings.Contains(fmt.Sprint(got[0]["message"]), want.words) {

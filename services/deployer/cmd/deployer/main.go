@@ -16,6 +16,9 @@ type flags struct {
 	servicemain.BitbucketFlags `embed:""`
 	servicemain.DataFlags      `embed:""`
 	servicemain.WorkerFlags    `embed:""`
+	servicemain.PublicFlags    `embed:""`
+	servicemain.HookFlags      `embed:""`
+	servicemain.LiveFlags      `embed:""`
 	servicemain.ReconcileFlags `embed:""`
 }
 
@@ -26,7 +29,7 @@ func main() {
 	})
 }
 
-func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Service, error) {
+func build(ctx context.Context, env *servicemain.Env, f flags) (servicemain.Service, error) {
 	auth, err := env.Dial("auth")
 	if err != nil {
 		return nil, err
@@ -39,14 +42,22 @@ func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Servic
 	if err != nil {
 		return nil, err
 	}
+	live, err := f.ListenLive(ctx, f.Has("worker"))
+	if err != nil {
+		return nil, err
+	}
 	return deployer.New(
 		deployer.Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(),
 			DataDir: f.DataDir, CacheDir: f.Cache(), Version: env.Version, Replicas: env.Replicas,
-			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
+			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace, CacheBytes: f.CacheMiB << 20,
+			PublicURL: f.PublicURL, LiveURL: live.URL,
+			Hooks: deployer.Hooks{
+				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny, ReadOnly: f.HookReadOnly, Path: f.HookPath,
+			},
 		},
 		deployer.Deps{
 			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Auth: authv1.NewAuthServiceClient(auth), Repo: repov1.NewRepoServiceClient(repo),
-			Webhook: webhookv1.NewWebhookServiceClient(webhook), Registerer: env.Registerer, Now: env.Now,
+			Webhook: webhookv1.NewWebhookServiceClient(webhook), Registerer: env.Registerer, Now: env.Now, Live: live.Listener,
 		})
 }

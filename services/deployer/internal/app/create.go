@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -23,16 +24,23 @@ import (
 func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, actor *deployerv1.DeploymentActor) (*deployerv1.App, error) {
 	now := s.now()
 	a := &storev1.App{
-		Workspace: req.GetWorkspace(), Id: req.GetAppId(), Repository: req.GetApp().GetRepository(), Branch: req.GetApp().GetBranch(),
-		AutoDeploy: req.GetApp().GetAutoDeploy(), Server: req.GetApp().GetServer(), Retention: req.GetApp().GetRetention(),
+		Workspace: req.GetWorkspace(), Id: req.GetAppId(), Repository: req.GetApp().GetRepository(),
 		CreateTime: timestamppb.New(now), UpdateTime: timestamppb.New(now), CreateRequest: hashID(req.GetRequestId()), Version: now.UnixNano(),
 	}
+	save(a, req.GetApp())
 	withDefaults(a)
 	if err := s.check(ctx, a); err != nil {
 		return nil, err
 	}
+	if req.GetDeployNow() && rules.IsGlob(a.GetBranch()) {
+		return nil, apierr.InvalidArgument("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")
+	}
+	if err := s.setVariables(a, req.GetApp().GetVariables(), now); err != nil {
+		return nil, err
+	}
 	body := proto.CloneOf(req)
 	body.RequestId = ""
+	withoutValues(body.GetApp().GetVariables())
 	if _, err := s.once(ctx, a.GetWorkspace(), "CreateApp", req.GetRequestId(), body); err != nil {
 		return nil, err
 	}
@@ -49,7 +57,7 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 		if req.GetRequestId() != "" {
 			event = "create:" + req.GetRequestId()
 		}
-		if _, err := s.deploy(ctx, k, event, actor); err != nil {
+		if _, err := s.deploy(ctx, k, a.GetBranch(), event, actor); err != nil {
 			return nil, err
 		}
 	}
@@ -81,7 +89,11 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error 
 	if _, err := s.cfg.Connections.Refresh(ctx, a.GetWorkspace()); err != nil {
 		s.cfg.Logger.InfoContext(ctx, "integration not looked at", "err", err)
 	}
-	head, known := s.head(ctx, a)
+	var head string
+	var known bool
+	if !rules.IsGlob(a.GetBranch()) {
+		head, known = s.head(ctx, a)
+	}
 	if err := s.list(ctx, a.GetWorkspace(), a.GetId()); err != nil {
 		return err
 	}

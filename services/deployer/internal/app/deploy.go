@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -16,10 +19,15 @@ import (
 // Deploy makes a deployment of the branch's latest commit.
 func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRequest, actor *deployerv1.DeploymentActor) (*deployerv1.Deployment, error) {
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
-	if _, _, err := s.load(ctx, k); err != nil {
+	a, _, err := s.load(ctx, k)
+	if err != nil {
 		return nil, err
 	}
-	body := &deployerv1.CreateDeploymentRequest{Workspace: req.GetWorkspace(), App: req.GetApp()}
+	branch, err := s.branchToDeploy(ctx, k, a, req.GetBranch())
+	if err != nil {
+		return nil, err
+	}
+	body := &deployerv1.CreateDeploymentRequest{Workspace: req.GetWorkspace(), App: req.GetApp(), Branch: req.GetBranch()}
 	const method = "CreateDeployment"
 	number, err := s.once(ctx, k.Workspace, method, req.GetRequestId(), body)
 	if err != nil {
@@ -30,7 +38,7 @@ func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRe
 		if req.GetRequestId() != "" {
 			event = "request:" + req.GetRequestId()
 		}
-		if number, err = s.deploy(ctx, k, event, actor); err != nil {
+		if number, err = s.deploy(ctx, k, branch, event, actor); err != nil {
 			return nil, err
 		}
 		if err := s.made(ctx, k.Workspace, method, req.GetRequestId(), number); err != nil {
@@ -40,20 +48,45 @@ func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRe
 	return s.Deployment(ctx, k, number)
 }
 
-// deploy accepts a person's wish.
-func (s *Service) deploy(ctx context.Context, k lane.Key, event string, actor *deployerv1.DeploymentActor) (int32, error) {
-	a, _, err := s.load(ctx, k)
-	if err != nil {
-		return 0, err
+// branchToDeploy is the branch that a person means: the app's, or of an app that watches a pattern
+// the one named, or else the one that was deployed last.
+func (s *Service) branchToDeploy(ctx context.Context, k lane.Key, a *storev1.App, named string) (string, error) {
+	if named != "" {
+		if !mirror.ValidBranch(named) || !rules.MatchBranch(a.GetBranch(), named) {
+			return "", apierr.InvalidArgument("branch", fmt.Sprintf("app %s watches %s, which %q does not match", k.App, a.GetBranch(), named))
+		}
+		return named, nil
 	}
+	if !rules.IsGlob(a.GetBranch()) {
+		return a.GetBranch(), nil
+	}
+	l, _, err := s.cfg.Keeper.Get(ctx, k)
+	if err != nil {
+		return "", err
+	}
+	for n := l.GetLastNumber(); n > max(0, l.GetLastNumber()-20); n-- {
+		d, err := s.deployment(ctx, k, l, n)
+		if err != nil {
+			return "", err
+		}
+		if d.GetBranch() != "" && rules.MatchBranch(a.GetBranch(), d.GetBranch()) {
+			return d.GetBranch(), nil
+		}
+	}
+	return "", apierr.InvalidArgument("branch", fmt.Sprintf("app %s watches %s and deployed none of those branches yet: name the branch", k.App, a.GetBranch()))
+}
+
+// deploy accepts a person's wish for a branch's latest commit.
+func (s *Service) deploy(ctx context.Context, k lane.Key, branch, event string, actor *deployerv1.DeploymentActor) (int32, error) {
 	if err := s.connected(ctx, k.Workspace); err != nil {
 		return 0, err
 	}
-	now := s.now()
-	return s.Accept(ctx, k, lane.Ask{
-		Event: event, ReceiveTime: now, Trigger: deployerv1.Deployment_MANUAL, Repository: a.GetRepository(), Branch: a.GetBranch(),
-		Actor: actor, Server: a.GetServer(), Now: now,
-	})
+	ask, err := s.ask(ctx, k, event, deployerv1.Deployment_MANUAL, actor)
+	if err != nil {
+		return 0, err
+	}
+	ask.Branch = branch
+	return s.Accept(ctx, k, ask)
 }
 
 // Accept has the lane decide on a wish and carries the decision out. Once it is decided, it does not

@@ -104,6 +104,15 @@ func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, n
 			d.ReleaseKept = true
 		}
 	}
+	if d.GetReleaseKept() && s.cfg.Live != nil {
+		a, _, err := s.load(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if served(a, l, number) {
+			d.ReleaseUrl = s.cfg.Live(k.Workspace, k.App, number)
+		}
+	}
 	if d.GetState() == deployerv1.Deployment_PENDING && d.GetWaitingFor() == nil {
 		d.WaitingFor = s.offline(d.GetServer())
 	}

@@ -69,7 +69,7 @@ func handed(idx *storev1.RepositoryIndex) []string {
 // watch adds the entry of an app that is about to be saved.
 func (s *Service) watch(ctx context.Context, a *storev1.App, fullName string) error {
 	return s.changeIndex(ctx, a.GetWorkspace(), a.GetRepository(), func(idx *storev1.RepositoryIndex) {
-		idx.Watches = append(idx.Watches, &storev1.Watch{App: a.GetId(), Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy(), Version: a.GetVersion()})
+		idx.Watches = append(idx.Watches, &storev1.Watch{App: a.GetId(), Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy(), Version: a.GetVersion(), Tags: a.GetRules().GetTags()})
 		if fullName != "" {
 			idx.FullName = fullName
 			idx.Unreachable = nil

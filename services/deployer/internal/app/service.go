@@ -10,8 +10,11 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/due"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 	"devpilot.io/bitbucket/services/deployer/internal/store"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -45,12 +48,19 @@ type Connections interface {
 type Servers interface {
 	Known(ctx context.Context, server string) (bool, error)
 	Offline(server string) (since time.Time, offline bool)
+	// HookRunner says how a server runs deployment hooks; empty when it cannot.
+	HookRunner(server string) string
 }
 
 // DueList has things looked at later.
 type DueList interface {
 	Touch(ctx context.Context, kind due.Kind, workspace, name string, at time.Time) (uint64, error)
 	Clear(ctx context.Context, kind due.Kind, workspace, name string, rev uint64) error
+}
+
+// Gate decides whether a push deploys.
+type Gate interface {
+	Decide(ctx context.Context, a *storev1.App, p gate.Push) (rules.Verdict, error)
 }
 
 // Config is what a Service needs.
@@ -62,8 +72,14 @@ type Config struct {
 	Webhooks     Webhooks
 	Connections  Connections
 	Servers      Servers
-	Logger       *slog.Logger
-	Now          func() time.Time
+	Gate         Gate
+	Keyset       *seal.Keyset // seals secret variables
+	// Live says where releases are served; nil where they are not.
+	Live func(workspace, app string, number int32) string
+	// Statuses says why commit statuses are not sent; empty when they are.
+	Statuses func() (reason, message string)
+	Logger   *slog.Logger
+	Now      func() time.Time
 }
 
 // Service is safe for concurrent use.

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -45,8 +46,15 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 		return err
 	}
 	a := proto.CloneOf(old)
-	if err := applyMask(a, req); err != nil {
+	now := s.now()
+	variables, err := applyMask(a, req)
+	if err != nil {
 		return err
+	}
+	if variables {
+		if err := s.setVariables(a, req.GetApp().GetVariables(), now); err != nil {
+			return err
+		}
 	}
 	withDefaults(a)
 	if proto.Equal(a, old) {
@@ -55,7 +63,6 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 	if err := s.check(ctx, a); err != nil {
 		return err
 	}
-	now := s.now()
 	a.Version, a.UpdateTime = max(old.GetVersion()+1, now.UnixNano()), timestamppb.New(now)
 	switchedOn := a.GetAutoDeploy() && !old.GetAutoDeploy()
 	if switchedOn {
@@ -84,7 +91,7 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, baseline bool) error {
 	var head string
 	var known bool
-	if baseline {
+	if baseline && !rules.IsGlob(a.GetBranch()) {
 		head, known = s.head(ctx, a)
 	}
 	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
@@ -105,37 +112,4 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 	return s.cfg.Keeper.Settle(ctx, k, l)
 }
 
-// applyMask sets the fields that the mask names; without a mask, all that can be changed.
-func applyMask(a *storev1.App, req *deployerv1.UpdateAppRequest) error {
-	paths := req.GetUpdateMask().GetPaths()
-	if len(paths) == 0 {
-		paths = []string{"branch", "auto_deploy", "server", "retention"}
-	}
-	in := req.GetApp()
-	for _, p := range paths {
-		switch p {
-		case "branch":
-			a.Branch = in.GetBranch()
-		case "auto_deploy":
-			a.AutoDeploy = in.GetAutoDeploy()
-		case "server":
-			a.Server = in.GetServer()
-		case "retention":
-			a.Retention = in.GetRetention()
-		case "repository":
-			if in.GetRepository() != a.GetRepository() {
-				return apierr.InvalidArgument("app.repository", "an app keeps its repository; make another app for another repository")
-			}
-		default:
-			if !slices.Contains(readOnly, p) {
-				return apierr.InvalidArgument("updateMask", fmt.Sprintf("%q is no field of an app", p))
-			}
-		}
-	}
-	return nil
-}
-
-// readOnly are fields that a client may send back as it got them.
-var readOnly = []string{
-	"id", "workspace", "repository_full_name", "auto_deploy_paused", "webhook", "live", "latest", "warnings", "etag", "create_time", "update_time",
-}
+func maskOf(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }

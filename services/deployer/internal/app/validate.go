@@ -6,7 +6,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/fleet"
-	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -30,12 +30,16 @@ func (s *Service) check(ctx context.Context, a *storev1.App) error {
 		return apierr.InvalidArgument("appId", "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit")
 	case !uuidPattern.MatchString(a.GetRepository()):
 		return apierr.InvalidArgument("app.repository", "give the repository's id: its UUID in lower case, without braces")
-	case !mirror.ValidBranch(a.GetBranch()):
-		return apierr.InvalidArgument("app.branch", "give the name of a branch, without refs/heads/")
 	case a.GetRetention() < 1 || a.GetRetention() > maxRetention:
 		return apierr.InvalidArgument("app.retention", "keep between 1 and 50 releases")
 	case !slugPattern.MatchString(a.GetServer()):
 		return apierr.InvalidArgument("app.server", "give the name of a server")
+	}
+	if err := rules.CheckBranch(a.GetBranch()); err != nil {
+		return apierr.InvalidArgument("app.branch", err.Error())
+	}
+	if err := checkSettings(a); err != nil {
+		return err
 	}
 	known, err := s.cfg.Servers.Known(ctx, a.GetServer())
 	if err != nil {

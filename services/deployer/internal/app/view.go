@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -142,10 +143,13 @@ func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map
 
 func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connection, hooks map[string]*storev1.WebhookView) (*deployerv1.App, error) {
 	k := lane.Key{Workspace: p.app.GetWorkspace(), App: p.app.GetId()}
-	a := &deployerv1.App{
-		Id: p.app.GetId(), Workspace: p.app.GetWorkspace(), Repository: p.app.GetRepository(), RepositoryFullName: p.index.GetFullName(),
-		Branch: p.app.GetBranch(), AutoDeploy: p.app.GetAutoDeploy(), Server: p.app.GetServer(), Retention: p.app.GetRetention(),
-		Etag: Etag(p.rev), CreateTime: p.app.GetCreateTime(), UpdateTime: p.app.GetUpdateTime(),
+	a := saved(p.app)
+	a.Id, a.Workspace, a.Repository, a.RepositoryFullName = p.app.GetId(), p.app.GetWorkspace(), p.app.GetRepository(), p.index.GetFullName()
+	a.Etag, a.CreateTime, a.UpdateTime = Etag(p.rev), p.app.GetCreateTime(), p.app.GetUpdateTime()
+	a.Variables = shown(p.app.GetVariables())
+	a.HookRunner = s.cfg.Servers.HookRunner(p.app.GetServer())
+	if err := s.viewFile(ctx, k, p, a); err != nil {
+		return nil, err
 	}
 	live, err := s.deployment(ctx, k, p.lane, p.lane.GetLive().GetNumber())
 	if err != nil {
@@ -164,14 +168,57 @@ func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connec
 			a.Webhook = &deployerv1.AppWebhook{Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime()}
 		}
 	}
-	a.Warnings = s.warnings(p, a.GetWebhook())
+	a.Warnings = s.warnings(p, a)
 	return a, nil
 }
 
+// viewFile adds what .devpilot.yaml says, and where the live release is served.
+func (s *Service) viewFile(ctx context.Context, k lane.Key, p *parts, a *deployerv1.App) error {
+	if p.app.GetConfigAsCode() {
+		c, _, err := s.cfg.Store.CodeConfigs.Get(ctx, k.String())
+		switch {
+		case isAbsent(err):
+		case err != nil:
+			return fmt.Errorf("app: read what the file of %s said: %w", k, err)
+		case c.GetGeneration() == p.app.GetGeneration():
+			a.CodeConfig = c.GetConfig()
+		}
+	}
+	if l := p.lane.GetLive(); l != nil && s.cfg.Live != nil && served(p.app, p.lane, l.GetNumber()) {
+		a.LiveUrl = s.cfg.Live(k.Workspace, k.App, 0)
+	}
+	return nil
+}
+
+// Serve is what of a kept release is served: what its own file said, or else what the app says.
+// nil when the release is not kept.
+func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptions {
+	for _, k := range l.GetKept() {
+		if k.GetNumber() != number {
+			continue
+		}
+		if k.GetServe() != nil {
+			return k.GetServe()
+		}
+		if a.GetServe() != nil {
+			return a.GetServe()
+		}
+		return &deployerv1.ServeOptions{}
+	}
+	return nil
+}
+
+func served(a *storev1.App, l *storev1.Lane, number int32) bool {
+	return Serve(a, l, number).GetDirectory() != ""
+}
+
+const noHookRunner = "The app has deployment hooks, but its server runs none: install bubblewrap there, or start the deployer with --allow-unsandboxed-hooks if a single workspace uses it. Deployments fail at the first hook until then."
+
 // warnings says what a person should know.
-func (s *Service) warnings(p *parts, hook *deployerv1.AppWebhook) []*deployerv1.Warning {
+func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
+	hook := a.GetWebhook()
 	var out []*deployerv1.Warning
-	if h := lane.HeadOf(p.lane, p.app.GetRepository(), p.app.GetBranch()); h != nil && h.GetHash() == "" {
+	if h := lane.HeadOf(p.lane, p.app.GetRepository(), p.app.GetBranch()); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
 		out = append(out, &deployerv1.Warning{
 			Reason: "BRANCH_NOT_FOUND", Message: fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", p.app.GetBranch()),
 		})
@@ -184,6 +231,18 @@ func (s *Service) warnings(p *parts, hook *deployerv1.AppWebhook) []*deployerv1.
 	}
 	if e := s.offline(p.app.GetServer()); e != nil {
 		out = append(out, &deployerv1.Warning{Reason: e.GetReason(), Message: e.GetMessage()})
+	} else if a.GetHookRunner() == "" && (len(a.GetHooks()) > 0 || len(a.GetCodeConfig().GetHooks()) > 0) {
+		out = append(out, &deployerv1.Warning{Reason: "NO_HOOK_RUNNER", Message: noHookRunner})
+	}
+	if len(a.GetCodeConfig().GetProblems()) > 0 {
+		first := a.GetCodeConfig().GetProblems()[0]
+		out = append(out, &deployerv1.Warning{Reason: "CODE_CONFIG_INVALID", Message: fmt.Sprintf(
+			"%s is not valid, so that no commit with it deploys: line %d: %s", a.GetCodeConfig().GetPath(), first.GetLine(), first.GetMessage())})
+	}
+	if s.cfg.Statuses != nil && a.GetCommitStatus() {
+		if reason, message := s.cfg.Statuses(); reason != "" {
+			out = append(out, &deployerv1.Warning{Reason: reason, Message: message})
+		}
 	}
 	return out
 }

@@ -87,6 +87,7 @@ func (e *MismatchError) Error() string {
 // Worker describes a worker of ours.
 type Worker struct {
 	Server, ID, Host, Version string
+	HookRunner                string // how it runs deployment hooks, for people; empty: not at all
 	Slots                     int
 	Busy                      func() int32
 }
@@ -129,7 +130,7 @@ func (r *Registry) sign(ctx context.Context, w Worker) error {
 			cur.Workers = map[string]*storev1.Worker{}
 		}
 		maps.DeleteFunc(cur.Workers, func(_ string, x *storev1.Worker) bool { return now.Sub(x.GetSeenTime().AsTime()) > forget })
-		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now)} //nolint:gosec // slots are few
+		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner} //nolint:gosec // slots are few
 		return cur, nil
 	})
 	return err
@@ -165,6 +166,21 @@ func (r *Registry) Offline(server string) (since time.Time, offline bool) {
 	return since, r.now().Sub(since) > Alive
 }
 
+// HookRunner says how a server runs deployment hooks; empty when one of its live workers cannot.
+func (r *Registry) HookRunner(server string) string {
+	rec, _, _ := r.alive.Get(server)
+	runner := ""
+	for _, w := range rec.GetWorkers() {
+		if r.now().Sub(w.GetSeenTime().AsTime()) > Alive {
+			continue
+		}
+		if runner = w.GetHookRunner(); runner == "" {
+			return ""
+		}
+	}
+	return runner
+}
+
 // List describes all servers, by name.
 func (r *Registry) List() []*deployerv1.Server {
 	known := r.known.All()
@@ -179,7 +195,7 @@ func (r *Registry) List() []*deployerv1.Server {
 				s.LastSeenTime = seen
 			}
 			if r.now().Sub(seen.AsTime()) <= Alive {
-				s.Workers = append(s.Workers, &deployerv1.Worker{Id: id, Host: w.GetHost(), Slots: w.GetSlots(), Busy: w.GetBusy(), LastSeenTime: seen, Version: w.GetVersion()})
+				s.Workers = append(s.Workers, &deployerv1.Worker{Id: id, Host: w.GetHost(), Slots: w.GetSlots(), Busy: w.GetBusy(), LastSeenTime: seen, Version: w.GetVersion(), HookRunner: w.GetHookRunner()})
 			}
 		}
 		out = append(out, s)

@@ -1,9 +1,13 @@
 package lane
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -34,6 +38,9 @@ func SetHead(l *storev1.Lane, branch string, h *storev1.Head) {
 	for len(l.Heads) > maxHeads {
 		oldest := ""
 		for b, x := range l.Heads {
+			if isPattern(b) {
+				continue
+			}
 			if oldest == "" || x.GetTime().AsTime().Before(l.Heads[oldest].GetTime().AsTime()) {
 				oldest = b
 			}
@@ -73,4 +80,51 @@ func Gone(l *storev1.Lane, repository, branch string, now time.Time) error {
 	}
 	SetHead(l, branch, &storev1.Head{Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	return nil
+}
+
+// A pattern of branches has an entry among the heads, under its own name, once the heads of its
+// branches were recorded: a branch that matches it and is not known is a new one from then on.
+
+func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
+
+// PatternSeen tells whether the heads of a pattern's branches were recorded.
+func PatternSeen(l *storev1.Lane, repository, pattern string) bool {
+	return headOf(l, repository, pattern) != nil
+}
+
+// BaselinePattern records the heads of all branches that match a pattern, without deploying any.
+func BaselinePattern(l *storev1.Lane, repository, pattern string, heads map[string]string, now time.Time) {
+	for name := range l.GetHeads() {
+		if isPattern(name) {
+			delete(l.Heads, name)
+		}
+	}
+	for branch, hash := range heads {
+		if h := headOf(l, repository, branch); h.GetHash() != hash {
+			Baseline(l, repository, branch, hash, now)
+		}
+	}
+	Baseline(l, repository, pattern, "", now)
+}
+
+// Moved are the branches of a pattern whose heads differ from those seen last, by name; such that
+// are gone are among them. Of a pattern with more branches than a lane remembers, a branch that is
+// not known may be a forgotten one: it is left to its deliveries.
+func Moved(l *storev1.Lane, repository, pattern string, heads map[string]string) []string {
+	full := len(l.GetHeads()) >= maxHeads
+	var out []string
+	for branch, hash := range heads {
+		h := headOf(l, repository, branch)
+		if h == nil && full || h.GetHash() == hash {
+			continue
+		}
+		out = append(out, branch)
+	}
+	for branch, h := range l.GetHeads() {
+		if _, there := heads[branch]; !there && !isPattern(branch) && h.GetRepository() == repository && h.GetHash() != "" && rules.MatchBranch(pattern, branch) {
+			out = append(out, branch)
+		}
+	}
+	slices.Sort(out)
+	return out
 }

@@ -69,7 +69,11 @@ func applyEnd(rec *storev1.Deployment, e *storev1.Ended) {
 	}
 	if len(e.GetStages()) > 0 {
 		d.Stages = e.GetStages()
-		d.Stage = d.Stages[len(d.Stages)-1].GetStage()
+		for _, s := range d.Stages {
+			if s.GetStartTime() != nil { // those after the last one were skipped
+				d.Stage = s.GetStage()
+			}
+		}
 	}
 	if e.GetState() == deployerv1.Deployment_COMPLETED {
 		d.ProgressPercent = 100

@@ -120,6 +120,16 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 	return 0, nil
 }
 
+// TakeRelease notes the commit of the release that a rollback makes current.
+func TakeRelease(l *storev1.Lane, epoch int64) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	r.Hash = r.GetJob().GetHash()
+	return nil
+}
+
 // fetchesHead tells whether a job deploys its branch's head, whatever that is by then.
 func fetchesHead(j *storev1.Job) bool {
 	return j.GetBranch() != "" && j.GetTag() == "" && !j.GetPinned() && j.GetDirectory() == ""
@@ -137,6 +147,8 @@ type Result struct {
 	Stages    []*deployerv1.StageRecord
 	Directory string // the release directory's name
 	Retention int32  // how many releases stay beside the live one
+	// Serve is what the commit's own file serves; nil when that says nothing.
+	Serve *deployerv1.ServeOptions
 	// Live says that the run's release is current although the run did not end well.
 	Live bool
 }
@@ -157,7 +169,7 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
 	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
-	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash()})
+	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve})
 	retain(l, res.Retention)
 }
 

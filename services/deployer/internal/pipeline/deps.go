@@ -7,8 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/hook"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -20,6 +23,10 @@ type Apps interface {
 	// FullName is the repository's name as last seen; Renamed asks Bitbucket for today's.
 	FullName(ctx context.Context, workspace, repository string) (string, error)
 	Renamed(ctx context.Context, workspace, repository string) (string, error)
+	// Variables opens the values for an app's hooks.
+	Variables(a *storev1.App) ([]settings.Variable, error)
+	// SawFile remembers what .devpilot.yaml said.
+	SawFile(ctx context.Context, k lane.Key, generation int64, c *deployerv1.CodeConfig) error
 }
 
 // Source fetches repositories.
@@ -37,6 +44,8 @@ type Tree interface {
 	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (mirror.Stats, error)
 	// Copier writes the tree once more, also after Close; nil when that is not worth it.
 	Copier() mirror.Copier
+	// WriteGit gives the tree a .git directory of its own.
+	WriteGit(ctx context.Context, dir *os.Root) error
 	Close()
 }
 
@@ -52,11 +61,23 @@ type Releases interface {
 	Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error
 	Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error
 	Remove(ctx context.Context, workspace, app string, epoch int64) error
+	// Has tells whether a release directory is there; Open opens it for reading, AbsPath is where
+	// it is, and Scratch makes an empty directory for hooks before there is a release.
+	Has(workspace, app, directory string) (bool, error)
+	Open(workspace, app, directory string) (*os.Root, error)
+	AbsPath(workspace, app, directory string) string
+	Scratch(workspace, app, directory string) (string, error)
+	// Shared links paths that outlive the release into it, and returns where they are.
+	Shared(ctx context.Context, workspace, app, directory string, epoch int64, paths []string) ([]string, error)
 }
 
 // Log takes the lines of one attempt.
 type Log interface {
+	// Hide masks secrets, by name, in the lines that follow, and returns the names of those that
+	// are too short to be masked.
+	Hide(secrets map[string]seal.Secret) (unmasked []string)
 	Line(stage deployerv1.Deployment_Stage, from deployerv1.LogRecord_Stream, text string)
+	HookLine(stage deployerv1.Deployment_Stage, hook string, from deployerv1.LogRecord_Stream, text string)
 	Close(ctx context.Context)
 }
 
@@ -104,6 +125,11 @@ type Config struct {
 	Observe  Observer
 	Logger   *slog.Logger
 	Now      func() time.Time
+	// Hooks runs deployment hooks; nil where this worker runs none, and NoHooks says why.
+	Hooks   hook.Runner
+	NoHooks string
+	// Timeout bounds one attempt of a deployment, hooks included; 3 h when zero.
+	Timeout time.Duration
 	// Backoff is the pause after the nth failure in a row; DefaultBackoff when nil.
 	Backoff func(failures int32, reason string) time.Duration
 	// ClaimTimeout bounds the wait for the app's directory; 20 s when zero.
@@ -124,6 +150,9 @@ func New(cfg Config) *Worker {
 	}
 	if cfg.ClaimTimeout == 0 {
 		cfg.ClaimTimeout = 20 * time.Second
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 3 * time.Hour
 	}
 	return &Worker{cfg: cfg, spares: newSpares()}
 }

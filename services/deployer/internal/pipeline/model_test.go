@@ -16,11 +16,15 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
 	"devpilot.io/bitbucket/services/deployer/internal/release"
 	"devpilot.io/bitbucket/services/deployer/internal/router"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
 	"devpilot.io/bitbucket/services/deployer/internal/tend"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -191,7 +195,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	m.t.Cleanup(func() { _ = releases.Close() })
 	p := &process{m: m}
 	p.keeper = &lane.Keeper{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}}
-	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
+	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Gate: openGate{}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
 		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
@@ -375,7 +379,18 @@ func (modelAppsReader) FullName(context.Context, string, string) (string, error)
 func (modelAppsReader) Renamed(context.Context, string, string) (string, error) {
 	return "acme/web", nil
 }
+func (modelAppsReader) Variables(*storev1.App) ([]settings.Variable, error) { return nil, nil }
+func (modelAppsReader) SawFile(context.Context, lane.Key, int64, *deployerv1.CodeConfig) error {
+	return nil
+}
 func (modelAppsReader) Forget(context.Context, lane.Key, int64) error { return nil }
+
+// openGate lets every push through.
+type openGate struct{}
+
+func (openGate) Decide(context.Context, *storev1.App, gate.Push) (rules.Verdict, error) {
+	return rules.Verdict{Deploys: true}, nil
+}
 
 type modelConnections struct{}
 
@@ -455,8 +470,9 @@ type modelTree struct {
 	hash string
 }
 
-func (t modelTree) Head() mirror.Commit { return mirror.Commit{Hash: t.hash, Message: "m"} }
-func (modelTree) Close()                {}
+func (t modelTree) Head() mirror.Commit                    { return mirror.Commit{Hash: t.hash, Message: "m"} }
+func (modelTree) Close()                                   {}
+func (modelTree) WriteGit(context.Context, *os.Root) error { return nil }
 func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (mirror.Stats, error) {
 	t.s.m.fault()
 	err := dir.WriteFile("commit", []byte(t.hash), 0o644)
@@ -573,8 +589,10 @@ type modelLogs struct{}
 func (modelLogs) Open(context.Context, lane.Key, int32, int64, int64) (pipeline.Log, error) {
 	return modelLogs{}, nil
 }
-func (modelLogs) Line(deployerv1.Deployment_Stage, deployerv1.LogRecord_Stream, string) {}
-func (modelLogs) Close(context.Context)                                                 {}
+func (modelLogs) Hide(map[string]seal.Secret) []string                                              { return nil }
+func (modelLogs) HookLine(deployerv1.Deployment_Stage, string, deployerv1.LogRecord_Stream, string) {}
+func (modelLogs) Line(deployerv1.Deployment_Stage, deployerv1.LogRecord_Stream, string)             {}
+func (modelLogs) Close(context.Context)                                                             {}
 
 type modelObserver struct{ m *model }
 

@@ -80,6 +80,29 @@ func (p *progress) changed() {
 	}
 }
 
+// hooks shows the stage's hooks as they wait for their turn.
+func (p *progress) hooks(hooks []*deployerv1.HookRecord) {
+	p.mu.Lock()
+	p.stages[len(p.stages)-1].Hooks = hooks
+	p.mu.Unlock()
+	p.changed()
+}
+
+// hook changes a hook of the stage that runs.
+func (p *progress) hook(i int, fn func(*deployerv1.HookRecord)) {
+	p.mu.Lock()
+	fn(p.stages[len(p.stages)-1].Hooks[i])
+	p.mu.Unlock()
+	p.changed()
+}
+
+// skipped adds a stage that is not entered, for its hooks that do not run.
+func (p *progress) skipped(s deployerv1.Deployment_Stage, hooks []*deployerv1.HookRecord) {
+	p.mu.Lock()
+	p.stages = append(p.stages, &deployerv1.StageRecord{Stage: s, Hooks: hooks})
+	p.mu.Unlock()
+}
+
 // stage is the stage that runs.
 func (p *progress) stage() deployerv1.Deployment_Stage {
 	p.mu.Lock()
@@ -97,7 +120,7 @@ func (p *progress) records() []*deployerv1.StageRecord {
 	out := make([]*deployerv1.StageRecord, len(p.stages))
 	for i, s := range p.stages {
 		out[i] = proto.CloneOf(s)
-		if out[i].GetEndTime() == nil {
+		if out[i].GetEndTime() == nil && out[i].GetStartTime() != nil {
 			out[i].EndTime = timestamppb.New(p.now())
 		}
 	}

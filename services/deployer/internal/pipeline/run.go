@@ -11,9 +11,13 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/release"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -37,7 +41,13 @@ type attempt struct {
 	progress   *progress
 	begin      time.Time
 	spare      mirror.Copier // what can prepare the app's next deployment
-	switched   bool
+	switched   bool          // the release is current
+
+	settings  codeconfig.Settings // what the deployment does
+	variables []settings.Variable
+	commit    string                   // that is deployed, once it is known
+	shared    []string                 // where the paths are that outlive the release
+	serve     *deployerv1.ServeOptions // what the commit's own file serves
 }
 
 // errSuperseded ends a run whose commit is live already.
@@ -46,6 +56,13 @@ type errSuperseded struct{ by int32 }
 func (e errSuperseded) Error() string {
 	return fmt.Sprintf("pipeline: the commit is live as deployment %d", e.by)
 }
+
+var (
+	// errStopped ends a run whose lane holds a wish to stop it.
+	errStopped = errors.New("pipeline: the deployment is to stop")
+	// errTimeout ends a run that takes longer than any may.
+	errTimeout = errors.New("pipeline: the deployment took too long")
+)
 
 // errCancelled ends a run that is not wanted any more.
 type errCancelled struct{ reason, message string }
@@ -86,6 +103,8 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 
 // guarded runs the stages while it watches the lane: they are cut as soon as the run is lost.
 func (a *attempt) guarded(ctx context.Context) error {
+	ctx, expire := context.WithTimeoutCause(ctx, a.w.cfg.Timeout, errTimeout)
+	defer expire()
 	ctx, cancel := context.WithCancelCause(ctx)
 	watched := make(chan struct{})
 	defer func() {
@@ -103,12 +122,20 @@ func (a *attempt) guarded(ctx context.Context) error {
 				cancel(lane.ErrLost)
 				return err
 			}
+			if lane.Wished(l, a.run.GetEpoch()) != nil {
+				cancel(errStopped)
+			}
 			return nil
 		})
 	}()
 	err := a.stages(ctx)
-	if cause := context.Cause(ctx); err != nil && errors.Is(cause, lane.ErrLost) {
-		err = lane.ErrLost
+	if err == nil {
+		return nil
+	}
+	for _, why := range []error{lane.ErrLost, errStopped, errTimeout} {
+		if errors.Is(context.Cause(ctx), why) {
+			return why
+		}
 	}
 	return err
 }
@@ -116,7 +143,9 @@ func (a *attempt) guarded(ctx context.Context) error {
 // finish writes down how the run ended.
 func (a *attempt) finish(ctx context.Context, err error) error {
 	w := a.w
-	res := lane.Result{Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory}
+	res := lane.Result{
+		Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory, Retention: a.app.GetRetention(), Serve: a.serve, Live: a.switched,
+	}
 	if errors.Is(err, release.ErrStale) || errors.Is(err, lane.ErrLost) {
 		w.cfg.Observe.Run("lost", w.cfg.Now().Sub(a.begin))
 		w.cfg.Logger.InfoContext(ctx, "deployment is another worker's by now")
@@ -128,6 +157,9 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return a.completed(ctx, res)
+	case errors.Is(err, errStopped):
+		a.say("The deployment was stopped.")
+		return a.endLive(ctx, "cancelled", func(l *storev1.Lane) error { return lane.Cancelled(l, a.run.GetEpoch(), res) })
 	case errors.As(err, &superseded):
 		a.say("Deployment %d has this commit live already: nothing to do.", superseded.by)
 		return a.end(ctx, "superseded", func(l *storev1.Lane) error { return lane.Supersede(l, a.run.GetEpoch(), superseded.by, res) })
@@ -150,10 +182,10 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		return err
 	}
 	why := &deployerv1.DeploymentError{Reason: t.reason, Message: t.message}
-	if !t.temporary {
+	if !t.temporary || a.switched {
 		w.cfg.Logger.WarnContext(ctx, "deployment failed", slog.String(logs.KeyReason, t.reason), logs.Err(err))
 		a.say("Failed: %s", t.message)
-		return a.end(ctx, "failed", func(l *storev1.Lane) error {
+		return a.endLive(ctx, "failed", func(l *storev1.Lane) error {
 			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_FAILED, why, res)
 		})
 	}
@@ -162,7 +194,6 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 
 func (a *attempt) completed(ctx context.Context, res lane.Result) error {
 	w := a.w
-	res.Retention = a.app.GetRetention()
 	a.closeLog(ctx)
 	l, err := w.decide(ctx, a.key, func(l *storev1.Lane) error { return lane.Complete(l, a.run.GetEpoch(), res) })
 	if err != nil {
@@ -173,6 +204,13 @@ func (a *attempt) completed(ctx context.Context, res lane.Result) error {
 		w.cfg.Observe.Live(w.cfg.Now().Sub(a.job.GetAskTime().AsTime()))
 	}
 	w.cfg.Logger.InfoContext(ctx, "deployment is live", logs.Duration(w.cfg.Now().Sub(a.begin)))
+	a.sweep(ctx, l)
+	return nil
+}
+
+// sweep removes the releases that are not kept any more.
+func (a *attempt) sweep(ctx context.Context, l *storev1.Lane) {
+	w := a.w
 	var keep []string
 	for _, k := range l.GetKept() {
 		if k.GetServer() == w.cfg.Server {
@@ -183,7 +221,18 @@ func (a *attempt) completed(ctx context.Context, res lane.Result) error {
 		// The next deployment sweeps again.
 		w.cfg.Logger.WarnContext(ctx, "old releases not removed", logs.Err(err))
 	}
-	return nil
+}
+
+// endLive writes an end that is no success of a run whose release may be live all the same.
+func (a *attempt) endLive(ctx context.Context, result string, fn func(*storev1.Lane) error) error {
+	if err := a.end(ctx, result, fn); err != nil || !a.switched {
+		return err
+	}
+	l, _, err := a.w.cfg.Keeper.Get(ctx, a.key)
+	if err == nil {
+		a.sweep(ctx, l)
+	}
+	return err
 }
 
 // end writes an end that is no success.
@@ -244,6 +293,7 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, fullName strin
 	if live != 0 {
 		return errSuperseded{live}
 	}
+	a.commit = commit.GetHash()
 	return a.w.cfg.Keeper.Flush(ctx, a.key, l)
 }
 
@@ -253,8 +303,23 @@ func (a *attempt) load(ctx context.Context) error {
 	if apierr.Has(err, apierr.ReasonAppNotFound) {
 		return errCancelled{string(apierr.ReasonAppNotFound), "The app was deleted."}
 	}
-	a.app = app
-	return err
+	if err != nil {
+		return err
+	}
+	a.app, a.settings = app, settings.Of(app)
+	if a.variables, err = a.w.cfg.Apps.Variables(app); err != nil {
+		return err
+	}
+	secrets := map[string]seal.Secret{}
+	for _, v := range a.variables {
+		if v.Secret {
+			secrets[v.Name] = v.Value
+		}
+	}
+	for _, name := range a.log.Hide(secrets) {
+		a.say("The value of %s is too short to be masked in this log.", name)
+	}
+	return nil
 }
 
 // wanted tells whether the deployment is still to be: auto-deploy may have been switched off, or
@@ -265,7 +330,9 @@ func (a *attempt) wanted() error {
 		return nil
 	case !a.app.GetAutoDeploy():
 		return errCancelled{"AUTO_DEPLOY_OFF", "Auto-deploy was switched off before this deployment started."}
-	case a.app.GetBranch() != a.job.GetBranch():
+	case a.job.GetTag() != "" && !rules.MatchTag(a.app.GetRules().GetTags(), a.job.GetTag()):
+		return errCancelled{"TAG_NOT_WATCHED", fmt.Sprintf("The app no longer deploys the tag %s.", a.job.GetTag())}
+	case a.job.GetTag() == "" && !rules.MatchBranch(a.app.GetBranch(), a.job.GetBranch()):
 		return errCancelled{"BRANCH_NOT_WATCHED", fmt.Sprintf("The app watches %s now, no longer %s.", a.app.GetBranch(), a.job.GetBranch())}
 	}
 	return nil

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/release"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -33,19 +35,44 @@ func plan() []stage {
 	}
 }
 
-// stages takes the deployment through all stages.
+// stages takes the deployment through all stages; a rollback has no source to fetch and prepare.
 func (a *attempt) stages(ctx context.Context) error {
+	from := int32(0)
 	for _, s := range plan() {
+		if a.isRollback() && s.id > deployerv1.Deployment_PRE_EXECUTION && s.id < deployerv1.Deployment_RELEASE {
+			continue
+		}
 		a.progress.enter(s.id)
-		if s.work != nil && !a.switched {
-			if err := s.work(a, ctx); err != nil {
-				return err
-			}
+		if err := a.stage(ctx, s, from); err != nil {
+			a.skipRest(s.id)
+			return err
 		}
 		a.progress.leave(s.till)
+		from = s.till
 	}
 	return nil
 }
+
+// stage does a stage's own work, then its hooks. Of a release that an earlier attempt put live only
+// what comes after is left.
+func (a *attempt) stage(ctx context.Context, s stage, from int32) error {
+	if s.work != nil && !a.switched {
+		if err := s.work(a, ctx); err != nil {
+			return err
+		}
+	}
+	live := s.id == deployerv1.Deployment_POST_RELEASE
+	if !live && (a.switched || a.isRollback()) {
+		return nil
+	}
+	// A stop of the whole deployment counts between the stages too.
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return a.runHooks(ctx, s, from)
+}
+
+func (a *attempt) isRollback() bool { return a.job.GetDirectory() != "" }
 
 // prepare claims the app's directory. If a dead attempt of this deployment had gone live, only the
 // record is left to finish.
@@ -66,10 +93,14 @@ func (a *attempt) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if release.NumberOf(current) == a.job.GetNumber() && a.run.GetHash() != "" {
-		a.directory, a.switched = current, true
-		a.say("The release went live in an earlier attempt; only its record was missing.")
-		return nil
+	ours := release.NumberOf(current) == a.job.GetNumber() || a.isRollback() && current == a.job.GetDirectory()
+	if ours && a.run.GetHash() != "" {
+		a.directory, a.switched, a.commit = current, true, a.run.GetHash()
+		a.say("The release went live in an earlier attempt; what comes after it is left.")
+		return a.prepareRelease(ctx)
+	}
+	if a.isRollback() {
+		return a.rollBack(ctx)
 	}
 	if a.job.GetAttempt() > maxAttempts {
 		return errPoison
@@ -77,17 +108,40 @@ func (a *attempt) prepare(ctx context.Context) error {
 	return a.wanted()
 }
 
+// rollBack makes sure that the release to go back to is still there.
+func (a *attempt) rollBack(ctx context.Context) error {
+	a.directory = a.job.GetDirectory()
+	there, err := a.w.cfg.Releases.Has(a.key.Workspace, a.key.App, a.directory)
+	if err != nil {
+		return err
+	}
+	if !there {
+		return apierr.Newf(apierr.ReasonReleaseGone, "The release of deployment %d is no longer on the server. Redeploy its commit instead.", a.job.GetSourceNumber())
+	}
+	a.say("Going back to the release of deployment %d.", a.job.GetSourceNumber())
+	if _, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) error {
+		return lane.TakeRelease(l, a.run.GetEpoch())
+	}); err != nil {
+		return err
+	}
+	a.commit = a.job.GetHash()
+	return a.prepareRelease(ctx)
+}
+
 // sourceControl fetches the branch, fixes the commit and checks it out.
 func (a *attempt) sourceControl(ctx context.Context) error {
 	err := a.fetchAndCheckOut(ctx)
-	if !errors.Is(err, mirror.ErrDamaged) {
+	if errors.Is(err, mirror.ErrDamaged) {
+		a.say("The mirror of the repository is damaged; it is fetched anew.")
+		if err := a.w.cfg.Source.Discard(ctx, a.key.Workspace, a.app.GetRepository()); err != nil {
+			return err
+		}
+		err = a.fetchAndCheckOut(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	a.say("The mirror of the repository is damaged; it is fetched anew.")
-	if err := a.w.cfg.Source.Discard(ctx, a.key.Workspace, a.app.GetRepository()); err != nil {
-		return err
-	}
-	return a.fetchAndCheckOut(ctx)
+	return a.prepareRelease(ctx)
 }
 
 // fetchAndCheckOut does it once more when the disk is short and room can be made.
@@ -107,7 +161,7 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	}
 	defer tree.Close()
 	head := tree.Head()
-	if asked := a.job.GetHash(); asked != "" && asked != head.Hash {
+	if asked := a.job.GetHash(); asked != "" && asked != head.Hash && a.job.GetTag() == "" {
 		a.say("The branch has moved on from %s to %s: deploying that.", short(asked), short(head.Hash))
 	}
 	a.say("Commit %s by %s: %s", short(head.Hash), head.AuthorName, firstLine(head.Message))
@@ -119,6 +173,11 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if a.app.GetSource().GetFullHistory() {
+		if err := a.writeGit(ctx, tree); err != nil {
+			return err
+		}
+	}
 	a.spare = tree.Copier()
 	kept := ""
 	if stats.Kept > 0 {
@@ -126,6 +185,16 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	}
 	a.say("Checked out %d files%s, %s, in %v.", stats.Files, kept, size(stats.Bytes), time.Since(begin).Round(time.Millisecond))
 	return nil
+}
+
+// writeGit gives the release a .git directory, for hooks that look at the history.
+func (a *attempt) writeGit(ctx context.Context, tree Tree) error {
+	dir, err := a.w.cfg.Releases.Open(a.key.Workspace, a.key.App, a.directory)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	return tree.WriteGit(ctx, dir)
 }
 
 // fetch fetches the branch; a repository that is not found under its last name is looked up by its
@@ -136,8 +205,8 @@ func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	src := mirror.Source{Workspace: a.key.Workspace, Repository: a.app.GetRepository(), FullName: fullName, Branch: a.job.GetBranch()}
-	a.say("Fetching branch %s of %s.", src.Branch, src.FullName)
+	src := a.source(fullName)
+	a.say("Fetching %s of %s.", a.what(), src.FullName)
 	begin := time.Now()
 	tree, err := a.w.cfg.Source.Fetch(ctx, src)
 	if mirror.IsGone(err) {
@@ -153,6 +222,47 @@ func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
 	a.progress.within(10, 20, 1, 1)
 	a.say("Fetched in %v.", time.Since(begin).Round(time.Millisecond))
 	return tree, src.FullName, nil
+}
+
+// source is what is fetched: the head of the branch, whatever that is by now, or the exact commit
+// of a redeploy.
+func (a *attempt) source(fullName string) mirror.Source {
+	options := a.app.GetSource()
+	src := mirror.Source{
+		Workspace: a.key.Workspace, Repository: a.app.GetRepository(), FullName: fullName, Branch: a.job.GetBranch(), Tag: a.job.GetTag(),
+		FullHistory: options.GetFullHistory(), Submodules: options.GetSubmodules(), LFS: options.GetLfs(),
+	}
+	if src.Tag != "" {
+		src.Branch = ""
+	}
+	if a.job.GetPinned() {
+		src.Commit, src.Known = a.job.GetHash(), true
+	}
+	return src
+}
+
+func (a *attempt) what() string {
+	switch {
+	case a.job.GetPinned():
+		return "commit " + short(a.job.GetHash())
+	case a.job.GetTag() != "":
+		return "tag " + a.job.GetTag()
+	}
+	return "branch " + a.job.GetBranch()
+}
+
+// prepareRelease finishes the tree that was checked out: its shared paths, and what its own file
+// says.
+func (a *attempt) prepareRelease(ctx context.Context) error {
+	if err := a.readFile(ctx); err != nil {
+		return err
+	}
+	if len(a.settings.SharedPaths) == 0 {
+		return nil
+	}
+	var err error
+	a.shared, err = a.w.cfg.Releases.Shared(ctx, a.key.Workspace, a.key.App, a.directory, a.run.GetEpoch(), a.settings.SharedPaths)
+	return err
 }
 
 // release switches current.

@@ -36,7 +36,12 @@ type trouble struct {
 func diagnose(err error) trouble {
 	var m *mirror.Error
 	var public *apierr.Error
+	var failed *failedHook
 	switch {
+	case errors.As(err, &failed):
+		return trouble{reason: failed.reason, message: failed.message}
+	case errors.Is(err, errTimeout):
+		return trouble{reason: "DEPLOYMENT_TIMEOUT", message: "The deployment took longer than a deployment may, and was stopped. Look at the log for the step that hangs."}
 	case errors.As(err, &m):
 		return trouble{reason: m.Reason, message: m.Message, temporary: m.Temporary, retryAfter: m.RetryAfter}
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, stream.ErrTemporary):

@@ -14,8 +14,10 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -68,12 +70,14 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	var missing []*storev1.Missing
 	next := time.Time{}
 	for _, s := range apps {
-		m, again, err := r.compare(ctx, s, heads[s.app.GetBranch()], state, atOnce, made)
+		found, again, err := r.compareAll(ctx, s, heads, state, atOnce, made)
 		if err != nil {
 			return time.Time{}, err
 		}
-		if m != nil && !slices.ContainsFunc(missing, func(x *storev1.Missing) bool { return x.GetBranch() == m.GetBranch() }) {
-			missing = append(missing, m)
+		for _, m := range found {
+			if !slices.ContainsFunc(missing, func(x *storev1.Missing) bool { return x.GetBranch() == m.GetBranch() }) {
+				missing = append(missing, m)
+			}
 		}
 		if !again.IsZero() && (next.IsZero() || again.Before(next)) {
 			next = again
@@ -120,16 +124,44 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev
 	return apps, branches, nil
 }
 
+// ask asks Bitbucket for the heads of branches, and of all branches that match a pattern among them.
+func (r *Reconciler) ask(ctx context.Context, workspace, fullName string, branches []string) (map[string]string, error) {
+	var names, patterns []string
+	for _, b := range branches {
+		if rules.IsGlob(b) {
+			patterns = append(patterns, b)
+		} else {
+			names = append(names, b)
+		}
+	}
+	heads, err := r.cfg.Heads.Heads(ctx, workspace, fullName, names)
+	if err != nil || len(patterns) == 0 {
+		return heads, err
+	}
+	for _, p := range patterns {
+		under, err := r.cfg.Heads.HeadsUnder(ctx, workspace, fullName, rules.Prefix(p))
+		if err != nil {
+			return nil, err
+		}
+		for b, hash := range under {
+			if rules.MatchBranch(p, b) {
+				heads[b] = hash
+			}
+		}
+	}
+	return heads, nil
+}
+
 // heads asks Bitbucket, once more under the repository's new name if it was renamed.
 func (r *Reconciler) heads(ctx context.Context, workspace, repository string, branches []string) (map[string]string, error) {
 	name, err := r.cfg.Apps.FullName(ctx, workspace, repository)
 	if err != nil {
 		return nil, err
 	}
-	heads, err := r.cfg.Heads.Heads(ctx, workspace, name, branches)
+	heads, err := r.ask(ctx, workspace, name, branches)
 	if mirror.IsGone(err) {
 		if renamed, rerr := r.cfg.Apps.Renamed(ctx, workspace, repository); rerr == nil && renamed != name {
-			heads, err = r.cfg.Heads.Heads(ctx, workspace, renamed, branches)
+			heads, err = r.ask(ctx, workspace, renamed, branches)
 		}
 	}
 	var m *mirror.Error
@@ -152,15 +184,58 @@ func (r *Reconciler) backoff(failures int32, err error) time.Duration {
 	return d
 }
 
+// compareAll holds the heads of all branches that an app watches against what its lane saw. A lane
+// takes one change a look: what it saw is known at one revision only, and the next look follows at
+// once.
+func (r *Reconciler) compareAll(ctx context.Context, s seen, heads map[string]string, state *storev1.Reconciliation, atOnce bool, made map[string]int32) (missing []*storev1.Missing, next time.Time, err error) {
+	repository, pattern := s.app.GetRepository(), s.app.GetBranch()
+	if !rules.IsGlob(pattern) {
+		m, next, err := r.compare(ctx, s, pattern, heads[pattern], state, atOnce, made)
+		if m != nil {
+			missing = append(missing, m)
+		}
+		return missing, next, err
+	}
+	matching := map[string]string{}
+	for b, hash := range heads {
+		if rules.MatchBranch(pattern, b) {
+			matching[b] = hash
+		}
+	}
+	if !lane.PatternSeen(s.lane, repository, pattern) {
+		_, err := r.cfg.Keeper.ChangeAt(ctx, s.key, s.lane, s.rev, func(l *storev1.Lane) error {
+			lane.BaselinePattern(l, repository, pattern, matching, r.cfg.Now())
+			return nil
+		})
+		if errors.Is(err, kv.ErrConflict) {
+			return nil, r.cfg.Now().Add(time.Second), nil
+		}
+		return nil, time.Time{}, err
+	}
+	for _, b := range lane.Moved(s.lane, repository, pattern, matching) {
+		m, again, err := r.compare(ctx, s, b, matching[b], state, atOnce, made)
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		if m == nil { // the lane has changed: the others are looked at with what it is by then
+			return missing, r.cfg.Now().Add(time.Second), nil
+		}
+		missing = append(missing, m)
+		if next.IsZero() || again.Before(next) {
+			next = again
+		}
+	}
+	return missing, next, nil
+}
+
 // compare holds a branch's head against what one lane saw. It returns the head as missing while its
 // delivery may still come, and when to look again.
-func (r *Reconciler) compare(ctx context.Context, s seen, head string, state *storev1.Reconciliation, atOnce bool, made map[string]int32) (*storev1.Missing, time.Time, error) {
+func (r *Reconciler) compare(ctx context.Context, s seen, branch, head string, state *storev1.Reconciliation, atOnce bool, made map[string]int32) (*storev1.Missing, time.Time, error) {
 	now := r.cfg.Now()
-	branch := s.app.GetBranch()
 	last := lane.HeadOf(s.lane, s.app.GetRepository(), branch)
 	var err error
 	switch {
-	case last == nil:
+	case last == nil && !rules.IsGlob(s.app.GetBranch()):
 		_, err = r.cfg.Keeper.ChangeAt(ctx, s.key, s.lane, s.rev, func(l *storev1.Lane) error {
 			lane.Baseline(l, s.app.GetRepository(), branch, head, now)
 			return nil
@@ -182,7 +257,7 @@ func (r *Reconciler) compare(ctx context.Context, s seen, head string, state *st
 		if !atOnce && now.Sub(since) < r.cfg.Grace {
 			return missing, since.Add(r.cfg.Grace), nil
 		}
-		if err = r.accept(ctx, s, head, state, made); errors.Is(err, kv.ErrConflict) {
+		if err = r.accept(ctx, s, branch, last.GetHash(), head, state, made); errors.Is(err, kv.ErrConflict) {
 			return missing, now.Add(time.Second), nil
 		}
 	}
@@ -193,19 +268,33 @@ func (r *Reconciler) compare(ctx context.Context, s seen, head string, state *st
 }
 
 // accept makes a deployment of a head that no delivery spoke of.
-func (r *Reconciler) accept(ctx context.Context, s seen, head string, state *storev1.Reconciliation, made map[string]int32) error {
+func (r *Reconciler) accept(ctx context.Context, s seen, branch, old, head string, state *storev1.Reconciliation, made map[string]int32) error {
 	now := r.cfg.Now()
 	ask := lane.Ask{
-		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), s.app.GetBranch(), head, s.rev), ReceiveTime: now,
-		Trigger: deployerv1.Deployment_RECONCILED, Repository: s.app.GetRepository(), Branch: s.app.GetBranch(), Server: s.app.GetServer(), Now: now,
-		Commit: &deployerv1.DeploymentCommit{Hash: head},
-		Actor:  &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
+		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), branch, head, s.rev), ReceiveTime: now,
+		Trigger: deployerv1.Deployment_RECONCILED, Repository: s.app.GetRepository(), Branch: branch, Server: s.app.GetServer(), Now: now,
+		CancelRunning: s.app.GetCancelRunning(),
+		Commit:        &deployerv1.DeploymentCommit{Hash: head},
+		Actor:         &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
 	}
 	if asks := state.GetAsks(); len(asks) > 0 { // a delivery did come; it only did not say what changed
 		a := asks[len(asks)-1]
 		ask.Trigger, ask.ReceiveTime = deployerv1.Deployment_PUSH, a.GetReceiveTime().AsTime()
 		ask.Delivery = &deployerv1.DeliveryReference{Webhook: a.GetWebhook(), Number: a.GetDelivery()}
 	}
+	verdict, err := r.cfg.Gate.Decide(ctx, s.app, gate.Push{Branch: branch, Old: old, New: head, Created: old == ""})
+	if err != nil {
+		return err
+	}
+	if !verdict.Deploys {
+		_, err := r.cfg.Keeper.ChangeAt(ctx, s.key, s.lane, s.rev, func(l *storev1.Lane) error { return lane.TurnAway(l, ask) })
+		if err == nil {
+			r.cfg.Logger.InfoContext(ctx, "push found by looking, and turned away", slog.String(logs.KeyApp, s.key.App), slog.String(logs.KeyBranch, branch),
+				slog.String(logs.KeyReason, verdict.Reason))
+		}
+		return err
+	}
+	ask.Notes = verdict.Notes
 	var d lane.Decision
 	l, err := r.cfg.Keeper.ChangeAt(ctx, s.key, s.lane, s.rev, func(l *storev1.Lane) (err error) {
 		d, err = lane.Accept(l, ask)
@@ -215,7 +304,7 @@ func (r *Reconciler) accept(ctx context.Context, s seen, head string, state *sto
 		return err
 	}
 	made[s.key.App] = d.Number
-	r.cfg.Logger.InfoContext(ctx, "push found by looking", slog.String(logs.KeyApp, s.key.App), slog.String(logs.KeyBranch, s.app.GetBranch()),
+	r.cfg.Logger.InfoContext(ctx, "push found by looking", slog.String(logs.KeyApp, s.key.App), slog.String(logs.KeyBranch, branch),
 		slog.String(logs.KeyCommit, head), slog.Int(logs.KeyDeployment, int(d.Number)))
 	return r.cfg.Keeper.Settle(ctx, s.key, l)
 }

@@ -22,7 +22,9 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -35,6 +37,13 @@ const gitBudget = 50_000
 // Heads asks Bitbucket for branches' heads; those that do not exist are left out.
 type Heads interface {
 	Heads(ctx context.Context, workspace, fullName string, branches []string) (map[string]string, error)
+	// HeadsUnder answers for all branches whose names begin with prefix.
+	HeadsUnder(ctx context.Context, workspace, fullName, prefix string) (map[string]string, error)
+}
+
+// Gate decides whether a push deploys.
+type Gate interface {
+	Decide(ctx context.Context, a *storev1.App, p gate.Push) (rules.Verdict, error)
 }
 
 // Apps reads what people saved and notes what is found out about repositories.
@@ -63,6 +72,7 @@ type Config struct {
 	Apps         Apps
 	Connections  Connections
 	Heads        Heads
+	Gate         Gate
 	Outcomes     Outcomes
 	Keeper       *lane.Keeper
 	SiteURL      string

@@ -23,7 +23,9 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -53,12 +55,18 @@ type Outcomes interface {
 	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
 }
 
+// Gate decides whether a push deploys.
+type Gate interface {
+	Decide(ctx context.Context, a *storev1.App, p gate.Push) (rules.Verdict, error)
+}
+
 // Router is safe for concurrent use.
 type Router struct {
 	Apps        Apps
 	Connections Connections
 	Asker       Asker
 	Outcomes    Outcomes
+	Gate        Gate
 	Keeper      *lane.Keeper
 	SiteURL     string
 	Logger      *slog.Logger
@@ -105,16 +113,14 @@ func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
 		})
 	case e.GetAction() == eventsv1.PushEvent_ACTION_UNSPECIFIED:
 		return nil
-	case e.GetRefType() == eventsv1.PushEvent_TAG:
-		return r.Outcomes.Put(ctx, r.ignored(e, "", "TAG", fmt.Sprintf("Tag %s: tags do not deploy", e.GetRef())))
 	}
-	return r.branch(ctx, e, idx)
+	return r.ref(ctx, e, idx)
 }
 
-// branch decides about a change of a branch, for each app that may watch it.
-func (r *Router) branch(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) error {
+// ref decides about a change of a branch or a tag, for each app that may watch it.
+func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) error {
 	var outcomes []*webhookv1.RecordedOutcome
-	for _, id := range candidates(idx, e.GetRef()) {
+	for _, id := range candidates(idx, e) {
 		o, err := r.app(ctx, e, lane.Key{Workspace: e.GetWorkspace(), App: id})
 		if err != nil {
 			return err
@@ -124,34 +130,60 @@ func (r *Router) branch(ctx context.Context, e *eventsv1.PushEvent, idx *storev1
 		}
 	}
 	if len(outcomes) == 0 {
-		outcomes = append(outcomes, r.ignored(e, "", "BRANCH_NOT_WATCHED", notWatched(e.GetRef(), idx)))
+		outcomes = append(outcomes, r.ignored(e, "", notWatchedReason(e), notWatched(e, idx)))
 	}
 	return r.Outcomes.Put(ctx, outcomes...)
 }
 
-// candidates are the apps that the index says may watch a branch.
-func candidates(idx *storev1.RepositoryIndex, branch string) []string {
+func isTag(e *eventsv1.PushEvent) bool { return e.GetRefType() == eventsv1.PushEvent_TAG }
+
+// candidates are the apps that the index says may watch a branch or a tag.
+func candidates(idx *storev1.RepositoryIndex, e *eventsv1.PushEvent) []string {
 	var out []string
 	for _, w := range idx.GetWatches() {
-		if w.GetBranch() == branch && !slices.Contains(out, w.GetApp()) {
+		if watches(e, w.GetBranch(), w.GetTags()) && !slices.Contains(out, w.GetApp()) {
 			out = append(out, w.GetApp())
 		}
 	}
 	return out
 }
 
-func notWatched(branch string, idx *storev1.RepositoryIndex) string {
+func watches(e *eventsv1.PushEvent, branch string, tags []string) bool {
+	if isTag(e) {
+		return rules.MatchTag(tags, e.GetRef())
+	}
+	return rules.MatchBranch(branch, e.GetRef())
+}
+
+func notWatchedReason(e *eventsv1.PushEvent) string {
+	if isTag(e) {
+		return rules.ReasonTagNotWatched
+	}
+	return rules.ReasonBranchNotWatched
+}
+
+func notWatched(e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) string {
+	kind := "Branch"
 	var watched []string
 	for _, w := range idx.GetWatches() {
-		if w.GetAutoDeploy() && !slices.Contains(watched, w.GetBranch()) {
-			watched = append(watched, w.GetBranch())
+		names := []string{w.GetBranch()}
+		if isTag(e) {
+			kind, names = "Tag", w.GetTags()
+		}
+		for _, n := range names {
+			if w.GetAutoDeploy() && !slices.Contains(watched, n) {
+				watched = append(watched, n)
+			}
 		}
 	}
-	if len(watched) == 0 {
-		return fmt.Sprintf("Branch %s is not watched; no app watches this repository", branch)
+	switch {
+	case len(watched) > 0:
+		slices.Sort(watched)
+		return fmt.Sprintf("%s %s is not watched; watching %s", kind, e.GetRef(), strings.Join(watched, ", "))
+	case isTag(e) && len(idx.GetWatches()) > 0:
+		return fmt.Sprintf("Tag %s does not deploy: no app of this repository deploys tags", e.GetRef())
 	}
-	slices.Sort(watched)
-	return fmt.Sprintf("Branch %s is not watched; watching %s", branch, strings.Join(watched, ", "))
+	return fmt.Sprintf("%s %s is not watched; no app watches this repository", kind, e.GetRef())
 }
 
 // app decides for one app; nil when the app does not watch the branch after all.
@@ -162,7 +194,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, nil
 	case err != nil:
 		return nil, err
-	case a.GetRepository() != e.GetRepository(), a.GetBranch() != e.GetRef():
+	case a.GetRepository() != e.GetRepository(), !watches(e, a.GetBranch(), a.GetRules().GetTags()):
 		return nil, nil
 	}
 	ask := r.ask(e, a)
@@ -183,6 +215,9 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 	if connection.GetDisconnected() {
 		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
 	}
+	if e.GetAction() == eventsv1.PushEvent_DELETED && isTag(e) {
+		return r.ignored(e, k.App, "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", e.GetRef())), nil
+	}
 	if e.GetAction() == eventsv1.PushEvent_DELETED {
 		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.BranchDeleted(l, ask) })
 		if err != nil && !isRetired(err) {
@@ -190,7 +225,44 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		}
 		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
 	}
+	verdict, err := r.Gate.Decide(ctx, a, r.push(e, l))
+	if err != nil {
+		return nil, err
+	}
+	if !verdict.Deploys {
+		return r.turnAway(ctx, e, k, ask, verdict)
+	}
+	ask.Notes = verdict.Notes
 	return r.accept(ctx, e, k, ask)
+}
+
+// push is the change as the rules see it. Where the lane saw another head before it than the event
+// says, a delivery is missing: the changes count from there.
+func (r *Router) push(e *eventsv1.PushEvent, l *storev1.Lane) gate.Push {
+	p := gate.Push{
+		Old: e.GetOld().GetHash(), New: e.GetNew().GetHash(), Created: e.GetAction() == eventsv1.PushEvent_CREATED, Forced: e.GetForced(),
+		Message: e.GetNew().GetMessage(), MessageKnown: e.GetNew().GetMessage() != "",
+	}
+	if isTag(e) {
+		p.Tag = e.GetRef()
+		return p
+	}
+	p.Branch = e.GetRef()
+	if h := lane.HeadOf(l, e.GetRepository(), e.GetRef()); h.GetHash() != "" && h.GetHash() != p.New {
+		p.Old = h.GetHash()
+	}
+	return p
+}
+
+// turnAway notes that a rule turned the push away.
+func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
+	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.TurnAway(l, ask) }); err != nil {
+		if isRetired(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return r.ignored(e, k.App, v.Reason, strings.TrimSuffix(v.Message, ".")), nil
 }
 
 func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
@@ -231,6 +303,10 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
 		Repository: e.GetRepository(), Branch: e.GetRef(), Server: a.GetServer(), Now: r.Now(),
 		Delivery: &deployerv1.DeliveryReference{Webhook: e.GetWebhook(), Number: e.GetDelivery()},
 		Actor:    &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_BITBUCKET_ACCOUNT, Label: e.GetActor().GetLabel()},
+	}
+	ask.CancelRunning = a.GetCancelRunning()
+	if isTag(e) {
+		ask.Branch, ask.Tag = "", e.GetRef()
 	}
 	if c := e.GetNew(); c.GetHash() != "" {
 		ask.Commit = &deployerv1.DeploymentCommit{

@@ -275,3 +275,13 @@ func match(pattern, name string) bool {
 	ok, err := doublestar.Match(pattern, name)
 	return err == nil && ok
 }
+
+// Prefix is what every name that a pattern matches begins with, as far as that is plain.
+func Prefix(pattern string) string {
+	for i, r := range pattern {
+		if strings.ContainsRune(special+`{\`, r) {
+			return pattern[:i]
+		}
+	}
+	return pattern
+}

@@ -7,6 +7,7 @@
 //	deployer-repositories   <workspace>.<repository>              RepositoryIndex
 //	deployer-connections    <workspace>                           Connection
 //	deployer-requests       <workspace>.<method>.<id>[.result]    Request, 24 hours
+//	deployer-codeconfigs    <workspace>.<app>                     CodeConfig
 //	deployer-lanes          <workspace>.<app>                     Lane
 //	deployer-deployments    <workspace>.<app>.<number>            Deployment
 //	deployer-servers        <server>                              Server
@@ -52,6 +53,8 @@ type (
 	Connections = kv.Bucket[storev1.Connection, *storev1.Connection]
 	// Requests holds request ids.
 	Requests = kv.Bucket[storev1.Request, *storev1.Request]
+	// CodeConfigs holds what the apps' files said.
+	CodeConfigs = kv.Bucket[storev1.CodeConfig, *storev1.CodeConfig]
 	// Lanes holds the lanes.
 	Lanes = kv.Bucket[storev1.Lane, *storev1.Lane]
 	// Deployments holds the deployments' records.
@@ -74,6 +77,7 @@ type Store struct {
 	Repositories *Repositories
 	Connections  *Connections
 	Requests     *Requests
+	CodeConfigs  *CodeConfigs
 	Lanes        *Lanes
 	Deployments  *Deployments
 	Servers      *Servers
@@ -96,6 +100,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	requests := cfg("deployer-requests")
 	requests.TTL = true
 	s.Requests = open[storev1.Request](ctx, js, requests, &errs)
+	s.CodeConfigs = open[storev1.CodeConfig](ctx, js, cfg("deployer-codeconfigs"), &errs)
 	s.Lanes = open[storev1.Lane](ctx, js, cfg("deployer-lanes"), &errs)
 	s.Deployments = open[storev1.Deployment](ctx, js, cfg(DeploymentsBucket), &errs)
 	s.Servers = open[storev1.Server](ctx, js, cfg("deployer-servers"), &errs)

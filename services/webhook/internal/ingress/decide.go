@@ -49,16 +49,10 @@ func decidePush(push hook.Push, rec *storev1.WebhookRecord) *answer {
 		return a
 	case len(push.Changes) == 0 && push.Unreadable == 0:
 		return watched(accept(http.StatusAccepted, "empty", "A push without a list of changes: Devpilot looks at the repository."), rec)
-	case push.Unreadable == 0 && onlyTags(push):
-		return watched(accept(http.StatusOK, "tags", "Only tags changed; Devpilot deploys branches."), rec)
 	}
 	a := accept(http.StatusAccepted, "push", "Stored: "+summary(push)+".")
 	a.Branches = branches(push)
 	return watched(a, rec)
-}
-
-func onlyTags(push hook.Push) bool {
-	return !slices.ContainsFunc(push.Changes, func(c hook.Change) bool { return c.Ref().Kind != hook.Tag })
 }
 
 // maxNames is how many branches an answer names.

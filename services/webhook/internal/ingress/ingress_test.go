@@ -169,7 +169,7 @@ func TestAnswers(t *testing.T) {
 		"deletion":              {deletion, nil, nil, 202, "branch old deleted", 1, 0},
 		"empty change list":     {`{"push":{"changes":[]}}`, nil, nil, 202, "looks at the repository", 1, 0},
 		"unreadable change":     {`{"push":{"changes":[7]}}`, nil, nil, 202, "1 unreadable", 1, 0},
-		"tags only":             {tag, nil, nil, 200, "Only tags", 1, 0},
+		"tags only":             {tag, nil, nil, 202, "tag v1 created", 1, 0},
 		"ping":                  {`{"test":true}`, header(hook.HeaderEvent, hook.EventPing), nil, 200, "works", 1, 0},
 		"other event":           {`not json`, header(hook.HeaderEvent, "issue:created"), nil, 200, "issue:created", 1, 0},
 		"no event":              {body("main"), header(hook.HeaderEvent, ""), nil, 400, "X-Event-Key", 0, 0},

@@ -1194,7 +1194,9 @@ type Worker struct {
 	// When it last answered.
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// The version of its program.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// How it runs deployment hooks, for people; empty when it runs none.
+	HookRunner    string `protobuf:"bytes,7,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1267,6 +1269,13 @@ func (x *Worker) GetLastSeenTime() *timestamppb.Timestamp {
 func (x *Worker) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *Worker) GetHookRunner() string {
+	if x != nil {
+		return x.HookRunner
 	}
 	return ""
 }
@@ -1378,14 +1387,16 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1c.devpilot.deployer.v1.WorkerR\aworkers\x12@\n" +
-	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xb2\x01\n" +
+	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xd3\x01\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x03 \x01(\x05R\x05slots\x12\x12\n" +
 	"\x04busy\x18\x04 \x01(\x05R\x04busy\x12@\n" +
 	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversionB\xd7\x01\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1f\n" +
+	"\vhook_runner\x18\a \x01(\tR\n" +
+	"hookRunnerB\xd7\x01\n" +
 	"\x18com.devpilot.deployer.v1B\bAppProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
 var (

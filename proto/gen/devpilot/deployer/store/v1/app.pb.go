@@ -262,7 +262,7 @@ func (x *App) GetCommitStatusOff() bool {
 }
 
 // Variable is the stored form of a variable: the value of a secret one is sealed, with
-// deployer-variable.<workspace>.<app>.<generation>.<name> as associated data.
+// deployer-variable.<workspace>.<app>.<name> as associated data.
 type Variable struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name.

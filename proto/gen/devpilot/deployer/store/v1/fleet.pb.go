@@ -146,7 +146,9 @@ type Worker struct {
 	// The version of its program.
 	Version string `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	// The last sign of life.
-	SeenTime      *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
+	SeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
+	// How it runs deployment hooks, for people; empty when it runs none.
+	HookRunner    string `protobuf:"bytes,6,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +216,13 @@ func (x *Worker) GetSeenTime() *timestamppb.Timestamp {
 		return x.SeenTime
 	}
 	return nil
+}
+
+func (x *Worker) GetHookRunner() string {
+	if x != nil {
+		return x.HookRunner
+	}
+	return ""
 }
 
 // Due is an entry of the due list: something is to be looked at then. It only means "look": what
@@ -516,13 +525,15 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\aworkers\x18\x01 \x03(\v20.devpilot.deployer.store.v1.Workers.WorkersEntryR\aworkers\x1a^\n" +
 	"\fWorkersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x128\n" +
-	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xba\x01\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12\x12\n" +
 	"\x04busy\x18\x03 \x01(\x05R\x04busy\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x127\n" +
-	"\tseen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\"K\n" +
+	"\tseen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x12\x1f\n" +
+	"\vhook_runner\x18\x06 \x01(\tR\n" +
+	"hookRunner\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\x92\x02\n" +

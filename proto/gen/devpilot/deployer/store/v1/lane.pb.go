@@ -773,7 +773,9 @@ type Kept struct {
 	// The server.
 	Server string `protobuf:"bytes,3,opt,name=server,proto3" json:"server,omitempty"`
 	// The commit.
-	Hash          string `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	Hash string `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
+	// What its own .devpilot.yaml serves; absent when that says nothing.
+	Serve         *v1.ServeOptions `protobuf:"bytes,5,opt,name=serve,proto3" json:"serve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -834,6 +836,13 @@ func (x *Kept) GetHash() string {
 		return x.Hash
 	}
 	return ""
+}
+
+func (x *Kept) GetServe() *v1.ServeOptions {
+	if x != nil {
+		return x.Serve
+	}
+	return nil
 }
 
 // CancelRequest is a person's wish to stop what runs.
@@ -1442,7 +1451,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\a\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\a\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1519,12 +1528,13 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
 	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"h\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa2\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12\x12\n" +
-	"\x04hash\x18\x04 \x01(\tR\x04hash\"\xb9\x01\n" +
+	"\x04hash\x18\x04 \x01(\tR\x04hash\x128\n" +
+	"\x05serve\x18\x05 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"\xb9\x01\n" +
 	"\rCancelRequest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12;\n" +
 	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12.\n" +
@@ -1605,12 +1615,13 @@ var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 	(v1.Deployment_Trigger)(0),    // 17: devpilot.deployer.v1.Deployment.Trigger
 	(*Trouble)(nil),               // 18: devpilot.deployer.store.v1.Trouble
-	(*v1.DeploymentActor)(nil),    // 19: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 20: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 21: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 22: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 23: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 24: devpilot.deployer.v1.StageRecord
+	(*v1.ServeOptions)(nil),       // 19: devpilot.deployer.v1.ServeOptions
+	(*v1.DeploymentActor)(nil),    // 20: devpilot.deployer.v1.DeploymentActor
+	(*Deployment)(nil),            // 21: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 22: devpilot.deployer.v1.DeploymentError
+	(*v1.DeploymentCommit)(nil),   // 23: devpilot.deployer.v1.DeploymentCommit
+	(v1.Deployment_State)(0),      // 24: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 25: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	3,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
@@ -1633,28 +1644,29 @@ var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	0,  // 17: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
 	16, // 18: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
 	16, // 19: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	19, // 20: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	16, // 21: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	20, // 22: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	11, // 23: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	12, // 24: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	13, // 25: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	14, // 26: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	8,  // 27: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	16, // 28: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	21, // 29: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	16, // 30: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	22, // 31: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	23, // 32: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	16, // 33: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	21, // 34: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	24, // 35: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	5,  // 36: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	19, // 20: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	20, // 21: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	16, // 22: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	21, // 23: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	11, // 24: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	12, // 25: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	13, // 26: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	14, // 27: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	8,  // 28: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	16, // 29: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	22, // 30: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	16, // 31: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	23, // 32: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	24, // 33: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	16, // 34: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	22, // 35: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	25, // 36: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	5,  // 37: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }

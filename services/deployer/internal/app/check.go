@@ -1,0 +1,63 @@
+package app
+
+import (
+	"context"
+	"regexp"
+
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/gate"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+var hashPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
+
+const maxChangedPaths = 10_000
+
+// CheckPush tells what would come of a push, by the saved rules or by those in the request.
+func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushRequest) (*deployerv1.CheckPushResponse, error) {
+	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
+	stored, _, err := s.load(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case (req.GetBranch() == "") == (req.GetTag() == ""):
+		return nil, apierr.InvalidArgument("branch", "name the branch or the tag that is pushed")
+	case req.GetNewCommit() != "" && !hashPattern.MatchString(req.GetNewCommit()):
+		return nil, apierr.InvalidArgument("newCommit", "give the whole hash: 40 digits and letters a to f")
+	case req.GetOldCommit() != "" && !hashPattern.MatchString(req.GetOldCommit()):
+		return nil, apierr.InvalidArgument("oldCommit", "give the whole hash: 40 digits and letters a to f")
+	case req.GetOldCommit() != "" && req.GetNewCommit() == "":
+		return nil, apierr.InvalidArgument("newCommit", "give the commit after the push too")
+	case len(req.GetChangedPaths()) > maxChangedPaths:
+		return nil, apierr.InvalidArgument("changedPaths", "give at most 10,000 paths")
+	}
+	a := proto.CloneOf(stored)
+	if req.GetRules() != nil {
+		a.Rules = req.GetRules()
+	}
+	if req.GetWatchedBranch() != "" {
+		a.Branch = req.GetWatchedBranch()
+	}
+	if err := settings.Rules(a, settings.Of(a)).Check(); err != nil {
+		return nil, apierr.InvalidArgument("rules", err.Error())
+	}
+	v, err := s.cfg.Gate.Decide(ctx, a, gate.Push{
+		Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), New: req.GetNewCommit(),
+		Created: req.GetNewCommit() != "" && req.GetOldCommit() == "", Message: req.GetMessage(),
+		MessageKnown: req.GetMessage() != "" || req.GetNewCommit() == "", Paths: req.GetChangedPaths(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := gate.Response(v)
+	if out.GetDeploys() && !stored.GetAutoDeploy() {
+		out.Notes = append(out.Notes, "Auto-deploy of the app is off: no push deploys until it is switched on.")
+	}
+	return out, nil
+}

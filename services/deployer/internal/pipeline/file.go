@@ -1,0 +1,87 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// readFile reads the release's own .devpilot.yaml, where the app lets it count, and works out what
+// the deployment does from here on. It is read from the release, so that a rollback does what its
+// release says.
+func (a *attempt) readFile(ctx context.Context) error {
+	a.settings = settings.Of(a.app)
+	if !a.app.GetConfigAsCode() {
+		return nil
+	}
+	name := settings.FileOf(a.app)
+	dir, err := a.w.cfg.Releases.Open(a.key.Workspace, a.key.App, a.directory)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	b, err := readRegular(dir, name, codeconfig.MaxSize+1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, &deployerv1.CodeConfig{Path: name, Commit: a.commit})
+	}
+	if err != nil {
+		return &failedHook{reason: "CODE_CONFIG_INVALID", message: fmt.Sprintf("%s could not be read: it must be an ordinary file.", name), err: err}
+	}
+	f, perr := codeconfig.Parse(name, b)
+	if err := a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, settings.Describe(name, a.commit, f, perr)); err != nil {
+		return err
+	}
+	if perr != nil {
+		for line := range strings.SplitSeq(perr.Error(), "\n") {
+			a.say("%s", line)
+		}
+		first, _, _ := strings.Cut(perr.Error(), "\n")
+		return &failedHook{reason: "CODE_CONFIG_INVALID", message: first, err: perr}
+	}
+	a.settings = settings.Effective(a.app, f)
+	if f.Sets(codeconfig.FieldServe) {
+		a.serve = &deployerv1.ServeOptions{Directory: f.Settings.Serve.Directory, Fallback: f.Settings.Serve.Fallback}
+	}
+	a.say("%s sets %s.", name, words(f.Fields()))
+	return nil
+}
+
+func words(fields []codeconfig.Field) string {
+	if len(fields) == 0 {
+		return "nothing"
+	}
+	out := make([]string, len(fields))
+	for i, f := range fields {
+		out[i] = string(f)
+	}
+	return strings.Join(out, ", ")
+}
+
+// readRegular reads an ordinary file. A hook may have put something else in its place: no link is
+// followed out of the release, and no pipe is waited for.
+func readRegular(dir *os.Root, name string, most int64) ([]byte, error) {
+	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("pipeline: %s is no ordinary file", name)
+	}
+	return io.ReadAll(io.LimitReader(f, most))
+}

@@ -1,0 +1,27 @@
+package server
+
+import (
+	"context"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// RollBackApp makes an earlier release current again. Every member may; switching auto-deploy off
+// with it changes the app, which is for admins.
+func (s *Server) RollBackApp(ctx context.Context, req *deployerv1.RollBackAppRequest) (*deployerv1.RollBackAppResponse, error) {
+	u, err := s.up()
+	if err != nil {
+		return nil, err
+	}
+	if id, ok := identity.FromContext(ctx); req.GetPauseAutoDeploy() && (!ok || id.Role < identity.RoleAdmin) {
+		return nil, apierr.New(apierr.ReasonPermissionDenied, "Only owners and admins can switch auto-deploy off. Roll back without it, or ask one of them.")
+	}
+	d, err := u.Apps.RollBack(ctx, req, actor(ctx))
+	if err != nil {
+		return nil, fail(err)
+	}
+	return &deployerv1.RollBackAppResponse{Deployment: d}, nil
+}

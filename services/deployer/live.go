@@ -1,0 +1,122 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/app"
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/live"
+	"devpilot.io/bitbucket/services/deployer/internal/release"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// liveURL is where a release is served, 0 being the live one; empty where none are, or where its
+// name is too long for a host.
+func (s *Service) liveURL(workspace, app string, number int32) string {
+	if s.liveBase == nil {
+		return ""
+	}
+	u, _ := live.URL(s.liveBase, app, workspace, number)
+	return u
+}
+
+// parseLive reads the base of the releases' addresses.
+func parseLive(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
+	}
+	if _, err := live.CheckHost(u.Hostname(), ""); err != nil {
+		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
+	}
+	return u, nil
+}
+
+// Site implements live.Sites: what of this server's kept releases is served.
+func (c *core) Site(ctx context.Context, workspace, name string, number int32) (live.Site, error) {
+	k := lane.Key{Workspace: workspace, App: name}
+	a, err := c.apps.App(ctx, k)
+	if apierr.Has(err, apierr.ReasonAppNotFound) {
+		return live.Site{}, live.ErrNotFound
+	}
+	if err != nil {
+		return live.Site{}, err
+	}
+	l, _, err := c.keeper.Get(ctx, k)
+	if err != nil {
+		return live.Site{}, err
+	}
+	if l.GetGeneration() != a.GetGeneration() || l.GetRetired() {
+		return live.Site{}, live.ErrNotFound
+	}
+	kept, err := keptRelease(l, number, c.s.cfg.Server)
+	if err != nil {
+		return live.Site{}, err
+	}
+	serve := app.Serve(a, l, kept.GetNumber())
+	if serve.GetDirectory() == "" {
+		return live.Site{}, live.ErrNotServed
+	}
+	root, err := c.releases.Open(workspace, name, kept.GetDirectory())
+	if errors.Is(err, release.ErrNotKept) {
+		return live.Site{}, live.ErrGone
+	}
+	if err != nil {
+		return live.Site{}, err
+	}
+	return live.Site{
+		Release: root, Directory: serve.GetDirectory(), Fallback: serve.GetFallback(), Number: kept.GetNumber(), Live: number == 0,
+		Version: fmt.Sprintf("%d.%s.%s", a.GetGeneration(), kept.GetDirectory(), kept.GetHash()),
+	}, nil
+}
+
+// keptRelease finds a kept release of a server, 0 being the live one.
+func keptRelease(l *storev1.Lane, number int32, server string) (*storev1.Kept, error) {
+	if number == 0 {
+		number = l.GetLive().GetNumber()
+	}
+	for _, k := range l.GetKept() {
+		if k.GetNumber() == number && k.GetServer() == server {
+			return k, nil
+		}
+	}
+	if number == 0 || number > l.GetLastNumber() {
+		return nil, live.ErrNotFound
+	}
+	return nil, live.ErrGone
+}
+
+// serveLive serves releases until ctx is done.
+func (c *core) serveLive(ctx context.Context) error {
+	host, err := live.CheckHost(c.s.liveBase.Hostname(), "")
+	if err != nil {
+		return err
+	}
+	server, err := live.New(live.Config{Sites: c, Host: host, Logger: c.s.deps.Logger, Registerer: c.s.deps.Registerer})
+	if err != nil {
+		return err
+	}
+	web := server.HTTPServer()
+	stopped := context.AfterFunc(ctx, func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if web.Shutdown(stop) != nil {
+			_ = web.Close()
+		}
+	})
+	defer stopped()
+	if err := web.Serve(c.s.deps.Live); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
