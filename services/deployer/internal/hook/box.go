@@ -130,7 +130,7 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 	if leftErr != nil {
 		return r, fmt.Errorf("hook: not all of it ended: %w", leftErr)
 	}
-	if why == nil && !b.began() {
+	if r.ExitCode == 1 && why == nil && !b.began() { // 1 is bubblewrap's own
 		return Result{}, fmt.Errorf("%w: the sandbox could not be set up (see the lines above)", ErrStart)
 	}
 	return r, nil

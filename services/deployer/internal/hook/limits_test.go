@@ -37,9 +37,9 @@ func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
 
 func TestRun_forkBombEnds(t *testing.T) {
 	everywhere(t, func(t *testing.T, r Runner) {
-		limit := 300
+		limit := 120
 		res, text := run(t, r, "bomb() { bomb | bomb & }; bomb; sleep 1000", func(s *Spec) { s.Limits.Processes = limit })
-		if !res.TooManyProcesses || res.Duration > 15*time.Second || !strings.Contains(text, "notice: Killed: more than 300 processes") {
+		if !res.TooManyProcesses || res.Duration > 15*time.Second || !strings.Contains(text, "notice: Killed: more than 120 processes") {
 			t.Fatalf("%+v …%q", res, text[max(0, len(text)-300):])
 		}
 	})

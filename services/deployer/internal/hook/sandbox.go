@@ -132,13 +132,17 @@ func (s *saying) Line(_ Stream, text string) {
 
 // Describe implements Runner.
 func (x *Sandbox) Describe() string {
+	text := "in a sandbox (bubblewrap), without network"
 	switch {
 	case x.network == NetworkInternet:
-		return "in a sandbox (bubblewrap), with the public internet and without private networks"
+		text = "in a sandbox (bubblewrap), with the public internet and without private networks"
 	case x.lacking != "":
-		return "in a sandbox (bubblewrap), without network: " + x.lacking
+		text += ": " + x.lacking
 	}
-	return "in a sandbox (bubblewrap), without network"
+	if os.Geteuid() == 0 {
+		text += "; this worker runs as root, an ordinary user would be safer"
+	}
+	return text
 }
 
 // Sandboxed implements Runner.
@@ -293,7 +297,7 @@ func (x *Sandbox) take(b *box, child int, l Limits) error {
 			return err
 		}
 	}
-	firstVictim(child)
+	stepBack(child)
 	return nil
 }
 

@@ -131,7 +131,7 @@ func startUnsandboxed(s Spec) (*box, error) {
 	if err := setLimits(leader, s.Limits); err != nil {
 		return b, b.abandon(err)
 	}
-	firstVictim(leader)
+	stepBack(leader)
 	return b, nil
 }
 

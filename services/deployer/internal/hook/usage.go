@@ -177,11 +177,17 @@ func watch(b *box, s Spec) verdict {
 	}
 }
 
-// freeSpace is what an ordinary user may still write, in bytes.
+// fewestFiles is how many more files a file system must have room for, where it has a fixed number.
+const fewestFiles = 10_000
+
+// freeSpace is what an ordinary user may still write, in bytes; none when there is no room for files.
 func freeSpace(path string) (int64, bool) {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {
 		return 0, false
+	}
+	if fs.Files > 0 && fs.Ffree < min(fewestFiles, fs.Files/100) {
+		return 0, true
 	}
 	return int64(fs.Bavail) * fs.Bsize, true
 }
@@ -247,9 +253,10 @@ func countsPerNamespace() bool {
 	return major > 5 || major == 5 && minor >= 14
 }
 
-// firstVictim has the kernel choose the hook, and not the worker or a database, when memory runs
-// out. Best effort.
-func firstVictim(pid int) {
+// stepBack has the kernel prefer everything else on the machine: processors go to the worker and
+// its stores first (nice 5), and when memory runs out, the hook is killed. Best effort.
+func stepBack(pid int) {
+	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, 5)
 	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte("1000"), 0)
 }
 
