@@ -58,10 +58,3 @@ func (s *stalling) Flush() {
 func isPack(r *http.Request) bool {
 	return r.Method == http.MethodPost && strings.HasSuffix(r.URL.Path, "/git-upload-pack")
 }
-
-// AnswerPack has fn answer every question for a pack, once its credential was accepted.
-func (s *Server) AnswerPack(fn func(w http.ResponseWriter)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pack = fn
-}

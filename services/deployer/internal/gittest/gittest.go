@@ -31,7 +31,6 @@ type Server struct {
 	fail      func(r *http.Request) (status int, text string)
 	intercept func(w http.ResponseWriter, r *http.Request) bool
 	stall     int
-	pack      func(w http.ResponseWriter)
 	lfs       *LFS
 	requests  []string
 }
@@ -60,7 +59,7 @@ func New(t testing.TB, tokens ...string) *Server {
 func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.String())
-	fail, tokens, intercept, stall, pack, lfs := s.fail, s.tokens, s.intercept, s.stall, s.pack, s.lfs
+	fail, tokens, intercept, stall, lfs := s.fail, s.tokens, s.intercept, s.stall, s.lfs
 	s.mu.Unlock()
 	if intercept != nil && intercept(w, r) {
 		return
@@ -82,10 +81,6 @@ func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Requ
 	r.Header.Del("Authorization")
 	if lfs != nil && strings.HasSuffix(r.URL.Path, "/info/lfs/objects/batch") {
 		lfs.batch(w, r)
-		return
-	}
-	if pack != nil && isPack(r) {
-		pack(w)
 		return
 	}
 	if stall >= 0 && isPack(r) {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"devpilot.io/bitbucket/pkg/seal"
@@ -46,11 +47,12 @@ type fixture struct {
 	mirrors *Mirrors
 	dir     string
 	logs    *testkit.Logs
+	packs   *atomic.Int32 // how many answerPack has sent
 }
 
 func setUp(t *testing.T, limits Limits) *fixture {
 	t.Helper()
-	f := &fixture{t: t, git: gittest.New(t, token), tokens: &tokens{list: []string{token}}, dir: t.TempDir(), logs: testkit.Logger(t)}
+	f := &fixture{t: t, git: gittest.New(t, token), tokens: &tokens{list: []string{token}}, dir: t.TempDir(), logs: testkit.Logger(t), packs: new(atomic.Int32)}
 	m, err := Open(Config{Dir: f.dir, Site: f.git.URL, Tokens: f.tokens, Limits: limits, Logger: f.logs.Logger})
 	if err != nil {
 		t.Fatal(err)
