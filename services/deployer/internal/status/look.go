@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/wrapperspb"
-
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
@@ -62,8 +60,14 @@ func (l look) run(ctx context.Context) error {
 		if l.sent.has(mark) || !stale && l.marked(ctx, mark) {
 			return nil
 		}
+		if err := l.close(ctx, rec, w, t); err != nil {
+			return err
+		}
 		if skip, err := l.outdated(ctx, w); err != nil || skip {
 			return err
+		}
+		if !w.end() {
+			l.open(ctx, rec, w, t)
 		}
 		sent, err := l.send(ctx, w, t)
 		if err != nil || !sent {
@@ -196,23 +200,6 @@ func (l look) later(ctx context.Context, w wanted, now time.Time, err error) err
 	// Unanswered, the event comes again after Retry: no delayed refusal, which would be a line in
 	// the log for each try.
 	return stream.ErrLeave
-}
-
-// marked tells whether another process, or an earlier one, has sent the status.
-func (l look) marked(ctx context.Context, mark string) bool {
-	if _, _, err := l.marks.Get(ctx, mark); err != nil {
-		return false // not there, or not to be had: at worst it is sent twice
-	}
-	l.sent.add(mark)
-	return true
-}
-
-func (l look) remember(ctx context.Context, mark string) {
-	l.sent.add(mark)
-	_, err := l.marks.Create(ctx, mark, wrapperspb.String(""), kv.TTL(markLife))
-	if err != nil && !errors.Is(err, kv.ErrExists) {
-		l.cfg.Logger.DebugContext(ctx, "commit status not remembered", logs.Err(err))
-	}
 }
 
 // What a failed call means for others.

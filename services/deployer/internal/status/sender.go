@@ -68,7 +68,7 @@ type Config struct {
 }
 
 const (
-	// Bucket remembers for a day what was sent: a saving for several processes, not a truth.
+	// Bucket remembers for a day what was sent, over processes.
 	Bucket = "deployer-statuses"
 
 	durable    = "deployer-statuses"
@@ -163,7 +163,7 @@ func (s *Sender) Run(ctx context.Context, js jetstream.JetStream) error {
 		<-ctx.Done()
 		return nil
 	}
-	if !s.open(ctx, js) {
+	if !s.openMarks(ctx, js) {
 		return nil
 	}
 	filter, err := stream.EventsOfService("deployer", "deployment")
@@ -176,8 +176,8 @@ func (s *Sender) Run(ctx context.Context, js jetstream.JetStream) error {
 	})
 }
 
-// open makes sure of the bucket, waiting out trouble; false when ctx is done first.
-func (s *Sender) open(ctx context.Context, js jetstream.JetStream) bool {
+// openMarks makes sure of the bucket, waiting out trouble; false when ctx is done first.
+func (s *Sender) openMarks(ctx context.Context, js jetstream.JetStream) bool {
 	for {
 		b, err := kv.Open[wrapperspb.StringValue](ctx, js, kv.Config{Name: Bucket, TTL: true, Replicas: s.cfg.Replicas, Logger: s.cfg.Logger})
 		if err == nil {

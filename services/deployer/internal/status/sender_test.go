@@ -498,6 +498,43 @@ func TestSender_aDeadConnectionCostsNoCalls(t *testing.T) {
 	w.shows("connection-2", "SUCCESSFUL")
 }
 
+func TestSender_aCommitThatWasNotDeployedAfterAllIsNotLeftInProgress(t *testing.T) {
+	w := newWorld(t)
+	stop := w.run(w.sender())
+	w.record(1, running)
+	w.shows("connection-1", "INPROGRESS")
+	// The worker dies, and the next attempt takes the branch's new head; so does another sender.
+	w.record(1, func(d *deployerv1.Deployment) { d.State = deployerv1.Deployment_PENDING })
+	w.settled()
+	stop()
+	former := w.commit
+	var err error
+	if w.commit, err = w.control.Commit(t.Context(), "acme/web", "main", "Next", map[string]string{"next.txt": "next"}); err != nil {
+		t.Fatal(err)
+	}
+	w.run(w.sender())
+	w.record(1, func(d *deployerv1.Deployment) {
+		running(d)
+		d.Commit.Hash = w.commit
+	})
+	w.record(1, completed)
+	w.settled()
+	list, err := w.control.Statuses(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[string]string{}
+	for _, s := range list {
+		states[s.Commit] = s.State + ": " + s.Description
+	}
+	if want := "STOPPED: Deployment #1 went on with " + w.commit[:10]; states[former] != want || states[w.commit] != "SUCCESSFUL: Live in 12 s" {
+		t.Errorf("got %v, want %s", states, want)
+	}
+	if n := w.calls(); n < 3 || n > 4 {
+		t.Errorf("%d calls", n)
+	}
+}
+
 func TestSender_anEndUnderAnotherConnectionHasItsOwnKey(t *testing.T) {
 	w := newWorld(t)
 	w.run(w.sender())
