@@ -73,14 +73,19 @@ build: console ## Build all programs into bin/
 	go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator
 
 .PHONY: run
-run: build ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)
+run: build hook-needs ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)
 	@exec bin/devpilot $(if $(DEVPILOT_BITBUCKET_CLIENT_ID),,--emulator) $(ARGS)
+
+.PHONY: hook-needs
+hook-needs:
+	@.ci/needs bwrap slirp4netns ip || echo "Deployment hooks will not run without bubblewrap; everything else does."
 
 .PHONY: generate
 generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos
 	buf lint
 	buf generate --template proto/buf.gen.yaml
 	go run ./services/gateway/internal/openapi/gen
+	cp services/deployer/internal/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) ## Format the code

@@ -139,7 +139,7 @@ type site struct {
 
 // ServeHTTP implements http.Handler.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == openapi.Path {
+	if openapi.Serves(r.URL.Path) {
 		readOnly(w, r, openapi.Serve)
 		return
 	}
@@ -181,7 +181,7 @@ func readOnly(w http.ResponseWriter, r *http.Request, page http.HandlerFunc) {
 	switch {
 	case r.Method == http.MethodGet:
 		page(w, r)
-	case r.Method == http.MethodHead && r.URL.Path == openapi.Path:
+	case r.Method == http.MethodHead && openapi.Serves(r.URL.Path):
 		page(w, r)
 	case r.Method == http.MethodHead:
 		edge.Of(r.Context()).Route = "page"

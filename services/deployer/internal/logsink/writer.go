@@ -125,10 +125,14 @@ func (w *Writer) Line(stage deployerv1.Deployment_Stage, from deployerv1.LogReco
 // HookLine adds a line that a deployment hook printed.
 func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from deployerv1.LogRecord_Stream, text string) {
 	now := timestamppb.New(w.sink.Now())
+	var by *string
+	if hook != "" {
+		by = &hook
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
-		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: hook, Text: w.clean(from, line)})
+		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: by, Text: w.clean(from, line)})
 	}
 	if w.bufBytes >= flushBytes {
 		select {

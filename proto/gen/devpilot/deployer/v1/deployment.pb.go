@@ -1261,8 +1261,8 @@ type LogRecord struct {
 	Stream LogRecord_Stream `protobuf:"varint,4,opt,name=stream,proto3,enum=devpilot.deployer.v1.LogRecord_Stream" json:"stream,omitempty"`
 	// The text without its line end.
 	Text string `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"`
-	// The deployment hook that printed it; empty for what no hook printed.
-	Hook          string `protobuf:"bytes,6,opt,name=hook,proto3" json:"hook,omitempty"`
+	// The deployment hook that printed it; absent for what no hook printed.
+	Hook          *string `protobuf:"bytes,6,opt,name=hook,proto3,oneof" json:"hook,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1333,8 +1333,8 @@ func (x *LogRecord) GetText() string {
 }
 
 func (x *LogRecord) GetHook() string {
-	if x != nil {
-		return x.Hook
+	if x != nil && x.Hook != nil {
+		return *x.Hook
 	}
 	return ""
 }
@@ -1472,14 +1472,14 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06commit\x18\x03 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12B\n" +
 	"\atrigger\x18\x05 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12;\n" +
-	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xbb\x02\n" +
+	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xc9\x02\n" +
 	"\tLogRecord\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12<\n" +
 	"\x05stage\x18\x03 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageR\x05stage\x12>\n" +
 	"\x06stream\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.LogRecord.StreamR\x06stream\x12\x12\n" +
-	"\x04text\x18\x05 \x01(\tR\x04text\x12\x12\n" +
-	"\x04hook\x18\x06 \x01(\tR\x04hook\"D\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\x12\x17\n" +
+	"\x04hook\x18\x06 \x01(\tH\x00R\x04hook\x88\x01\x01\"D\n" +
 	"\x06Stream\x12\x16\n" +
 	"\x12STREAM_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1487,7 +1487,8 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
 	"\x06STDOUT\x10\x02\x12\n" +
 	"\n" +
-	"\x06STDERR\x10\x03B\xde\x01\n" +
+	"\x06STDERR\x10\x03B\a\n" +
+	"\x05_hookB\xde\x01\n" +
 	"\x18com.devpilot.deployer.v1B\x0fDeploymentProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
 var (
@@ -1569,6 +1570,7 @@ func file_devpilot_deployer_v1_deployment_proto_init() {
 		return
 	}
 	file_devpilot_deployer_v1_deployment_proto_msgTypes[6].OneofWrappers = []any{}
+	file_devpilot_deployer_v1_deployment_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

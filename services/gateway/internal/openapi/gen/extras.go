@@ -233,6 +233,14 @@ func pages(doc object) {
 			"304": object{"description": "Unchanged since the answer with that ETag."},
 		},
 	}}
+	paths["/schemas/devpilot.schema.json"] = object{"get": object{
+		"tags": []any{"Browser"}, "operationId": "getConfigSchema", "summary": "The JSON Schema of .devpilot.yaml", "security": []any{},
+		"parameters": []any{object{"$ref": "#/components/parameters/IfNoneMatch"}},
+		"responses": object{
+			"200": object{"description": "The schema.", "headers": object{"ETag": object{"$ref": "#/components/headers/ETag"}}, "content": object{"application/schema+json": object{"schema": object{"type": "object"}}}},
+			"304": object{"description": "Unchanged since the answer with that ETag."},
+		},
+	}}
 	answer := func(text string) object {
 		return object{"description": text, "content": object{"application/json": object{"schema": object{
 			"type": "object", "required": []any{"message"},
