@@ -141,6 +141,9 @@ func (x *Sandbox) arguments(s Spec, h *handover) []string {
 		args = append(args, "--perms", "0444", "--ro-bind-data", h.text("etc", text), path)
 	}
 	args = append(args, "--perms", "0555", "--ro-bind-data", h.text("hook", s.Command), scriptPath)
+	if f := filter(); f != "" {
+		args = append(args, "--seccomp", h.text("seccomp", f))
+	}
 	for _, p := range append([]string{s.Release}, s.Shared...) {
 		args = append(args, "--bind", p, p)
 	}

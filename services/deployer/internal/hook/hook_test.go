@@ -98,6 +98,10 @@ const orderVariable = "HOOK_TEST_ORDER"
 // TestMain lets the test program be a worker process: one that can be killed, or be another user.
 func TestMain(m *testing.M) {
 	text, ok := os.LookupEnv(orderVariable)
+	if _, inside := os.LookupEnv(insideVariable); inside {
+		tryCalls()
+		return
+	}
 	if !ok {
 		m.Run() // its code is the program's exit code
 		return
