@@ -94,12 +94,12 @@ type Changes struct {
 	Paths []string
 	// Truncated: there are more than Paths has.
 	Truncated bool
-	// BaseUnknown: the old commit cannot be had.
-	BaseUnknown bool
-	// First: there is no old commit.
-	First bool
 	// Message is the head commit's.
 	Message string
+	// First: there is no old commit.
+	First bool
+	// BaseUnknown: the old commit cannot be had.
+	BaseUnknown bool
 }
 
 // Check is what one rule says.
