@@ -66,7 +66,7 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	b.cfg = deployer.Config{
 		SiteURL: b.git.URL.String(), APIURL: b.git.URL.String() + "/2.0", API: true, Worker: true, Server: "default", Slots: 2,
 		DataDir: t.TempDir(), CacheDir: t.TempDir(), Version: "test", ReconcileInterval: time.Hour, AckWait: 2 * time.Second,
-		DrainTimeout: 5 * time.Second, Heartbeat: 100 * time.Millisecond,
+		DrainTimeout: 5 * time.Second, Heartbeat: 100 * time.Millisecond, Hooks: deployer.Hooks{Network: "none"},
 		RetryBackoff: func(int32, string) time.Duration { return 200 * time.Millisecond },
 	}
 	for _, fn := range change {
@@ -281,6 +281,17 @@ func (b *bench) findNoSecret() {
 // log reads a log to its end.
 func (b *bench) log(app string, number int32, req *deployerv1.ReadLogRequest) (string, deployerv1.Deployment_State) {
 	b.t.Helper()
+	records, end := b.records(app, number, req)
+	var text strings.Builder
+	for _, r := range records {
+		fmt.Fprintf(&text, "%s\n", r.GetText())
+	}
+	return text.String(), end
+}
+
+// records reads the records of a log to its end.
+func (b *bench) records(app string, number int32, req *deployerv1.ReadLogRequest) ([]*deployerv1.LogRecord, deployerv1.Deployment_State) {
+	b.t.Helper()
 	req.Workspace, req.App, req.Number = workspace, app, number
 	ctx, cancel := context.WithTimeout(b.member, patience)
 	defer cancel()
@@ -288,25 +299,25 @@ func (b *bench) log(app string, number int32, req *deployerv1.ReadLogRequest) (s
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	var text strings.Builder
+	var records []*deployerv1.LogRecord
 	next := int32(0)
 	for {
 		resp, err := in.Recv()
 		if err != nil {
-			b.t.Fatalf("log cut after %q: %v", text.String(), err)
+			b.t.Fatalf("log cut after %v: %v", records, err)
 		}
 		for _, r := range resp.GetRecords() {
 			if next != 0 && r.GetLine() != next {
 				b.t.Errorf("line %d where %d should be", r.GetLine(), next)
 			}
 			next = r.GetLine() + 1
-			fmt.Fprintf(&text, "%s\n", r.GetText())
+			records = append(records, r)
 		}
 		if resp.GetEnd() != nil {
 			if _, err := in.Recv(); !errors.Is(err, io.EOF) {
 				b.t.Errorf("after the end: %v", err)
 			}
-			return text.String(), resp.GetEnd().GetState()
+			return records, resp.GetEnd().GetState()
 		}
 	}
 }

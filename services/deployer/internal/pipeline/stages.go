@@ -173,6 +173,9 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.checkDirectory(head); err != nil {
+		return err
+	}
 	if a.app.GetSource().GetFullHistory() {
 		if err := a.writeGit(ctx, tree); err != nil {
 			return err
@@ -186,6 +189,30 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	a.say("Checked out %d files%s, %s, in %v.", stats.Files, kept, size(stats.Bytes), time.Since(begin).Round(time.Millisecond))
 	return nil
 }
+
+// checkDirectory makes sure that the app's directory is in the tree: hooks work there.
+func (a *attempt) checkDirectory(head mirror.Commit) error {
+	name := a.app.GetSource().GetDirectory()
+	if name == "" {
+		return nil
+	}
+	dir, err := a.w.cfg.Releases.Open(a.key.Workspace, a.key.App, a.directory)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	// A link that leads out of the release is refused by dir.
+	if info, err := dir.Stat(name); err != nil || !info.IsDir() {
+		return &mirror.Error{
+			Reason: reasonNoDirectory, Err: err,
+			Message: fmt.Sprintf("Commit %s has no directory %s, which the app says is its own. Push one that has it, or change the app's directory.", short(head.Hash), name),
+		}
+	}
+	return nil
+}
+
+// reasonNoDirectory says that a commit lacks the app's directory.
+const reasonNoDirectory = "DIRECTORY_NOT_FOUND"
 
 // writeGit gives the release a .git directory, for hooks that look at the history.
 func (a *attempt) writeGit(ctx context.Context, tree Tree) error {
