@@ -86,7 +86,7 @@ func (p *Product) hostDeployer() *hosted {
 		s := p.settings
 		return deployer.New(
 			deployer.Config{
-				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, API: s.Has("api"), Worker: s.Has("worker"),
+				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, ClientID: s.BitbucketClientID, API: s.Has("api"), Worker: s.Has("worker"),
 				Server: s.Server, Slots: s.Slots(), DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
 				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace, CacheBytes: s.CacheMiB << 20,
 				PublicURL: p.publicURL, LiveURL: p.live.URL,
@@ -95,7 +95,7 @@ func (p *Product) hostDeployer() *hosted {
 				},
 			},
 			deployer.Deps{
-				Logger: p.loggerOf("deployer"), JS: p.js, Keyset: p.keyset,
+				Logger: p.loggerOf("deployer"), JS: p.js, Redis: p.redisc, Keyset: p.keyset,
 				Auth: authv1.NewAuthServiceClient(authConn), Repo: repov1.NewRepoServiceClient(repoConn),
 				Webhook: webhookv1.NewWebhookServiceClient(webhookConn), Registerer: p.registerer(), Live: p.live.Listener,
 			})

@@ -15,6 +15,8 @@ import (
 type Config struct {
 	// SiteURL and APIURL are the Bitbucket that tokens may be sent to.
 	SiteURL, APIURL string
+	// ClientID is the OAuth consumer's: all who use it share a budget of calls.
+	ClientID string
 	// API and Worker are the roles of this process; at least one.
 	API, Worker bool
 	// Server is the server that a worker serves from DataDir, with Slots deployments at a time.

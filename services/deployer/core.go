@@ -33,6 +33,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/release"
 	"devpilot.io/bitbucket/services/deployer/internal/router"
 	"devpilot.io/bitbucket/services/deployer/internal/server"
+	"devpilot.io/bitbucket/services/deployer/internal/status"
 	"devpilot.io/bitbucket/services/deployer/internal/store"
 	"devpilot.io/bitbucket/services/deployer/internal/tend"
 
@@ -57,6 +58,8 @@ type core struct {
 	mirrors  *mirror.Mirrors
 
 	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex] // that have apps
+
+	statuses *status.Sender // nil where no public URL is known
 
 	releases *release.Store   // workers only
 	hooks    hook.Runner      // workers only; nil where they run none
@@ -94,10 +97,13 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	decider := &gate.Gate{Git: files{mirrors}, Names: names, Logger: log}
 	c.apps = app.New(app.Config{
 		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Gate: decider,
-		Keyset: d.Keyset, Live: s.liveURL, Logger: log, Now: d.Now,
+		Keyset: d.Keyset, Live: s.liveURL, Statuses: c.noStatuses, Logger: log, Now: d.Now,
 	})
 	names.Service = c.apps
 	c.workspaces = kv.NewMirror(st.Workspaces)
+	if err := c.openStatuses(auth); err != nil {
+		return nil, fmt.Errorf("deployer: %w", err)
+	}
 	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
 	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream}
 	c.recon = reconcile.New(reconcile.Config{
@@ -209,6 +215,9 @@ func (c *core) run(ctx context.Context) error {
 		part("connections", func(ctx context.Context) error { return c.links.Run(ctx, js, c.s.stream) })
 		part("reconciler", c.recon.Run)
 		part("sweep", c.apps.Sweep)
+		if c.statuses != nil {
+			part("commit statuses", c.sendStatuses)
+		}
 		part("app changes", func(ctx context.Context) error { return c.relay(ctx, store.AppsBucket, "app") })
 		part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
@@ -39,6 +40,8 @@ type Deps struct {
 	Repo    repov1.RepoServiceClient
 	Webhook webhookv1.WebhookServiceClient
 
+	// Redis shares the budget of calls to Bitbucket with the other services; nil: no limit of ours.
+	Redis redis.UniversalClient
 	// Live is where a worker serves releases; nil: not at all. Run closes it.
 	Live net.Listener
 
