@@ -209,6 +209,9 @@ func (m *Mirrors) lsRemote(ctx context.Context, fullName, remote string, token s
 			heads[ref] = hash
 		}
 	}
+	if len(heads) == 0 {
+		return nil, m.speaksGit(ctx, remote, token)
+	}
 	return heads, nil
 }
 

@@ -91,7 +91,7 @@ func classify(fullName, stderr string, cause error) *Error {
 		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
 	case has("returned error: 5", "Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "Connection timed out",
 		"Operation too slow", "early EOF", "the remote end hung up", "unexpected disconnect", "RPC failed", "Empty reply from server",
-		"SSL", "gnutls", "TLS", "Recv failure", "Send failure", "transfer closed", "unable to access", "expected flush after"):
+		"SSL", "gnutls", "TLS", "Recv failure", "Send failure", "transfer closed", "unable to access", "expected flush after", "is this a git repository?", "dumb http transport"):
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket does not answer as it should; the deployment is tried again.")
 	case has("No space left on device", "disk quota"):
 		e.Reason, e.Temporary, e.Message = ReasonDiskFull, true, "The server's disk is full."

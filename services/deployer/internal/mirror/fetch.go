@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -92,6 +93,11 @@ func (f *fetcher) fetchRef(ctx context.Context) error {
 		options = append(options, "--no-tags")
 	}
 	err := f.fetch(ctx, f.r.git, options, "+"+f.target.ref+":"+refOf(f.target.ref))
+	if hasReason(err, string(apierr.ReasonBranchNotFound)) {
+		if serr := f.m.speaksGit(ctx, f.remote, f.token); serr != nil {
+			return serr
+		}
+	}
 	if f.target.isTag() && hasReason(err, string(apierr.ReasonBranchNotFound)) {
 		return &Error{Reason: ReasonTagNotFound, Message: "The tag does not exist on Bitbucket.", Err: err}
 	}
@@ -169,6 +175,30 @@ func (f *fetcher) ask(ctx context.Context) error {
 	}
 	_, err := f.m.lsRemote(ctx, f.target.fullName, f.remote, f.token, ref)
 	return err
+}
+
+// speaksGit tells whether it was git that answered. git takes a page of any kind, such as one that
+// says that Bitbucket is down for maintenance, for an old server's list of no refs; so that a ref
+// that seems not to exist is worth a second look.
+func (m *Mirrors) speaksGit(ctx context.Context, remote string, token seal.Secret) error {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Limits.StallTime)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, remote+"/info/refs?service=git-upload-pack", http.NoBody)
+	if err != nil {
+		return fmt.Errorf("mirror: %w", err)
+	}
+	req.SetBasicAuth(userName, token.Reveal())
+	req.Header.Set("User-Agent", agent)
+	req.Header.Set("Git-Protocol", "version=2")
+	res, err := m.lfs.http.Do(req)
+	if err != nil {
+		return unreachable("Bitbucket", err)
+	}
+	_ = res.Body.Close()
+	if kind := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || kind != "application/x-git-upload-pack-advertisement" {
+		return unreachable("Bitbucket", fmt.Errorf("status %d with content of the type %q is no answer of git", res.StatusCode, clean(kind)))
+	}
+	return nil
 }
 
 // shallow tells whether some history is missing.

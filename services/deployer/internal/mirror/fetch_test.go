@@ -121,6 +121,20 @@ func TestFetch_reasons(t *testing.T) {
 	}
 }
 
+func TestHeads_aPageIsNoListOfBranches(t *testing.T) {
+	f := setUp(t, Limits{})
+	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
+	f.git.Fail(func(*http.Request) (int, string) { return 200, "<html>down for maintenance</html>" })
+	heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{"main"})
+	if e, ok := asError(err); !ok || !e.Temporary || len(heads) != 0 {
+		t.Fatalf("%v %v", heads, err)
+	}
+	f.git.Fail(nil)
+	if heads, err = f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{"nope"}); err != nil || len(heads) != 0 {
+		t.Fatalf("%v %v", heads, err)
+	}
+}
+
 func TestFetch_emptyRepositoryHasNoBranch(t *testing.T) {
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web")

@@ -68,7 +68,7 @@ func (g *git) settings() [][2]string {
 		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"}, {"core.attributesFile", "/dev/null"}, {"core.excludesFile", "/dev/null"},
 		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
 		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
-		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", "devpilot-deployer"},
+		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", agent},
 		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "true"}, {"transfer.fsckObjects", "true"}, {"fetch.recurseSubmodules", "false"},
 		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
 		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},

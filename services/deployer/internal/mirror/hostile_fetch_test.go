@@ -196,10 +196,18 @@ func TestHostile_fetch(t *testing.T) {
 			return source("main")
 		}, nil},
 
-		"answer: no git": {func(f *fixture) Source {
+		"answer: a page": {func(f *fixture) Source {
+			f.git.Fail(func(*http.Request) (int, string) { return 200, "<html>\n<body>\nwelcome\n</html>\n" })
+			return source("main")
+		}, []string{unavailable}},
+		"answer: a page of one line": {func(f *fixture) Source {
 			f.git.Fail(func(*http.Request) (int, string) { return 200, "<html>welcome</html>" })
 			return source("main")
-		}, nil},
+		}, []string{unavailable}},
+		"answer: nothing": {func(f *fixture) Source {
+			f.git.Fail(func(*http.Request) (int, string) { return 200, " " })
+			return source("main")
+		}, []string{unavailable}},
 		"answer: bad packet": {func(f *fixture) Source {
 			f.git.Intercept(func(w http.ResponseWriter, _ *http.Request) bool {
 				w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")

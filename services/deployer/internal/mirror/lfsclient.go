@@ -28,6 +28,9 @@ import (
 // ReasonLFSFailed is the reason of an *Error about content that LFS should have and does not give.
 const ReasonLFSFailed = "LFS_FAILED"
 
+// agent is how we introduce ourselves.
+const agent = "devpilot-deployer"
+
 const (
 	lfsMedia     = "application/vnd.git-lfs+json"
 	lfsBatch     = 100      // objects of one question
@@ -238,7 +241,7 @@ func (c *lfsClient) post(ctx context.Context, address string, body []byte, token
 	req.SetBasicAuth(userName, token.Reveal())
 	req.Header.Set("Accept", lfsMedia)
 	req.Header.Set("Content-Type", lfsMedia)
-	req.Header.Set("User-Agent", "devpilot-deployer")
+	req.Header.Set("User-Agent", agent)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return unreachable("Bitbucket's LFS", err)
@@ -340,7 +343,7 @@ func (c *lfsClient) get(ctx context.Context, w *wanted, a action, out io.Writer,
 			req.Header.Set(k, v)
 		}
 	}
-	req.Header.Set("User-Agent", "devpilot-deployer")
+	req.Header.Set("User-Agent", agent)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return cause(ctx, unreachable("The server of the LFS content", err))
