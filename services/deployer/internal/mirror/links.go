@@ -33,7 +33,7 @@ type walk struct {
 const (
 	maxLink      = 4095     // bytes of a link's target; Linux takes no longer path
 	maxLinkBytes = 16 << 20 // of all links together
-	maxLinkSteps = 20_000_000
+	maxLinkSteps = 4_000_000
 	maxFollow    = 40 // how many links the kernel follows before it gives up
 )
 
