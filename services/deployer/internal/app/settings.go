@@ -57,9 +57,9 @@ func applyMask(a *storev1.App, req *deployerv1.UpdateAppRequest) (variables bool
 	for _, p := range paths {
 		top, _, _ := strings.Cut(p, ".")
 		switch {
-		case top == "variables":
+		case p == "variables":
 			variables = true
-		case slices.Contains(editable, top):
+		case top != "variables" && slices.Contains(editable, top):
 			if err := copyField(out.ProtoReflect(), in.ProtoReflect(), strings.Split(p, ".")); err != nil {
 				return false, err
 			}
@@ -81,7 +81,11 @@ func copyField(to, from protoreflect.Message, path []string) error {
 	if f == nil {
 		return apierr.InvalidArgument("updateMask", fmt.Sprintf("%q is no field of an app", strings.Join(path, ".")))
 	}
-	if len(path) > 1 && f.Message() != nil && !f.IsList() {
+	if len(path) > 1 {
+		// Of a list a part cannot be meant (AIP-161): taking it for the whole would drop the rest.
+		if f.Message() == nil || f.IsList() {
+			return apierr.InvalidArgument("updateMask", fmt.Sprintf("%q is no field of an app: name the list as a whole", strings.Join(path, ".")))
+		}
 		return copyField(to.Mutable(f).Message(), from.Get(f).Message(), path[1:])
 	}
 	if !from.Has(f) {
