@@ -32,6 +32,9 @@ var notPublic = []string{
 	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
 }
 
+// slirpRest is slirpNet without the gateway and the name server.
+var slirpRest = []string{"10.0.2.0/31", "10.0.2.4/30", "10.0.2.8/29", "10.0.2.16/28", "10.0.2.32/27", "10.0.2.64/26", "10.0.2.128/25"}
+
 // tools are the programs that make a network for a sandbox.
 type tools struct{ slirp, ip, nsenter string }
 
@@ -69,6 +72,9 @@ func (n *link) close() {
 // closed, also after an error.
 func (x *Sandbox) connect(ctx context.Context, pid int) (*link, error) {
 	n := &link{}
+	if err := awaitMaps(ctx, pid); err != nil {
+		return n, err
+	}
 	netns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		return n, fmt.Errorf("network of the sandbox: %w", err)
@@ -82,10 +88,35 @@ func (x *Sandbox) connect(ctx context.Context, pid int) (*link, error) {
 	}
 	userns := os.NewFile(uintptr(fd), "userns")
 	defer userns.Close()
-	if err := n.start(ctx, x.tools, userns, netns); err != nil {
+	deny, allow, err := x.routes()
+	if err != nil {
 		return n, err
 	}
-	return n, x.fence(ctx, userns, netns)
+	// What is denied needs no device: the fence goes up while the link is made.
+	fenced := make(chan error, 1)
+	go func() { fenced <- x.fence(ctx, userns, netns, deny) }()
+	if err := errors.Join(n.start(ctx, x.tools, userns, netns), <-fenced); err != nil {
+		return n, err
+	}
+	return n, x.fence(ctx, userns, netns, allow)
+}
+
+// awaitMaps waits until bubblewrap has said who is who in the user namespace: a program that is
+// started in it before has no capabilities there.
+func awaitMaps(ctx context.Context, pid int) error {
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		users, err1 := os.ReadFile(fmt.Sprintf("/proc/%d/uid_map", pid))
+		groups, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/gid_map", pid))
+		switch err := errors.Join(err1, err2, ctx.Err()); {
+		case err != nil:
+			return fmt.Errorf("users of the sandbox: %w", err)
+		case len(users) > 0 && len(groups) > 0:
+			return nil
+		case time.Now().After(deadline):
+			return errors.New("users of the sandbox: bubblewrap did not set them")
+		}
+		_, _ = unix.Poll(nil, 1)
+	}
 }
 
 // start starts slirp4netns and waits until it carries packets.
@@ -135,12 +166,11 @@ func (n *link) start(ctx context.Context, t tools, userns, netns *os.File) error
 	return nil
 }
 
-// fence denies everything that is not the public internet. The command in the sandbox has no
-// capability over its network and cannot take a route away.
-func (x *Sandbox) fence(ctx context.Context, userns, netns *os.File) error {
-	routes, err := x.routes()
-	if err != nil {
-		return err
+// fence sets routes. The command in the sandbox has no capability over its network and cannot take
+// one away.
+func (x *Sandbox) fence(ctx context.Context, userns, netns *os.File, routes string) error {
+	if routes == "" {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -157,41 +187,45 @@ func (x *Sandbox) fence(ctx context.Context, userns, netns *os.File) error {
 	return nil
 }
 
-// routes are ip's commands. Of slirp's own network only the gateway and the name server stay
-// reachable: other addresses of it might be real ones of this machine's surroundings.
-func (x *Sandbox) routes() (string, error) {
+// routes are ip's commands: what is denied, and then, once there is a link, what is allowed. Of
+// slirp's own network only the gateway and the name server stay reachable: its other addresses might
+// be real ones in this machine's surroundings.
+func (x *Sandbox) routes() (deny, allow string, err error) {
 	if x.open {
-		return "route show\n", nil
+		return "", "", nil
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "route replace %s/32 dev tap0\nroute replace %s/32 dev tap0\nroute del %s dev tap0\n", slirpGateway, slirpDNS, slirpNet)
-	for _, n := range notPublic {
-		fmt.Fprintf(&b, "route replace unreachable %s\n", n)
+	var all, own strings.Builder
+	for _, n := range append(append([]string(nil), notPublic...), slirpRest...) {
+		fmt.Fprintf(&all, "route replace unreachable %s\n", n)
 	}
 	for _, n := range x.cfg.Deny {
 		if n.Addr().Is4() {
-			fmt.Fprintf(&b, "route replace unreachable %s\n", n.Masked())
+			fmt.Fprintf(&all, "route replace unreachable %s\n", n.Masked())
 		}
 	}
-	for _, n := range x.cfg.Allow {
-		if n.Addr().Is4() {
-			fmt.Fprintf(&b, "route replace %s via %s dev tap0\n", n.Masked(), slirpGateway)
-		}
-	}
-	own, err := net.InterfaceAddrs()
+	addresses, err := net.InterfaceAddrs()
 	if err != nil {
-		return "", fmt.Errorf("addresses of this machine: %w", err)
+		return "", "", fmt.Errorf("addresses of this machine: %w", err)
 	}
-	for _, a := range own {
+	for _, a := range addresses {
 		p, ok := a.(*net.IPNet)
 		if !ok {
-			return "", errors.New("addresses of this machine: one of unknown kind")
+			return "", "", errors.New("addresses of this machine: one of unknown kind")
 		}
 		ip, _ := netip.AddrFromSlice(p.IP)
 		if ip = ip.Unmap(); !ip.Is4() || ip.String() == slirpGateway || ip.String() == slirpDNS {
 			continue // those two lead to slirp itself
 		}
-		fmt.Fprintf(&b, "route replace unreachable %s/32\n", ip)
+		fmt.Fprintf(&own, "route replace unreachable %s/32\n", ip)
 	}
-	return b.String(), nil
+	if len(x.cfg.Allow) == 0 {
+		return all.String() + own.String(), "", nil
+	}
+	var some strings.Builder
+	for _, n := range x.cfg.Allow {
+		if n.Addr().Is4() {
+			fmt.Fprintf(&some, "route replace %s via %s dev tap0\n", n.Masked(), slirpGateway)
+		}
+	}
+	return all.String(), some.String() + own.String(), nil
 }

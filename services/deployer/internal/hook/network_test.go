@@ -98,17 +98,42 @@ func TestSandbox_routes(t *testing.T) {
 		Deny:  []netip.Prefix{netip.MustParsePrefix("203.0.113.7/24"), netip.MustParsePrefix("2001:db8::/32")},
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")},
 	}}
-	got, err := x.routes()
+	deny, allow, err := x.routes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"unreachable 203.0.113.0/24\n", "replace 10.1.2.3/32 via 10.0.2.2", "unreachable 10.0.0.0/8\n", "unreachable 127.0.0.1/32\n", "del 10.0.2.0/24"} {
+	if strings.Contains(deny, "tap0") || !strings.HasPrefix(allow, "route replace 10.1.2.3/32 via") {
+		t.Errorf("%s\n%s", deny, allow)
+	}
+	got := deny + allow
+	for _, want := range []string{"unreachable 203.0.113.0/24\n", "replace 10.1.2.3/32 via 10.0.2.2", "unreachable 10.0.0.0/8\n", "unreachable 127.0.0.1/32\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
 	}
 	if strings.Contains(got, "2001:db8") {
 		t.Error(got)
+	}
+}
+
+// A network of this machine's that is allowed still does not lead to the machine itself.
+func TestSandbox_allowedNetwork(t *testing.T) {
+	x, err := online()
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := *x
+	y.cfg.Allow = []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24"), netip.MustParsePrefix("127.0.0.0/8")}
+	own := []string{listen(t, "127.0.0.1")}
+	for _, a := range must(net.InterfaceAddrs()) {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			y.cfg.Allow = append(y.cfg.Allow, netip.MustParsePrefix(n.String()).Masked())
+			own = append(own, listen(t, n.IP.String()))
+		}
+	}
+	_, text := run(t, &y, strings.Replace(reach(own...), "\n", "\nip route get 10.1.2.3; ip route get 10.1.3.3\n", 1))
+	if strings.Contains(text, "REACHED") || !strings.Contains(text, "10.1.2.3 via 10.0.2.2 dev tap0") || !strings.Contains(text, "stderr: RTNETLINK answers: No route to host") {
+		t.Fatal(text)
 	}
 }
 
