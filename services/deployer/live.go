@@ -60,6 +60,9 @@ func (c *core) Site(ctx context.Context, workspace, name string, number int32) (
 		return live.Site{}, live.ErrNotFound
 	}
 	kept, err := keptRelease(l, number, c.s.cfg.Server)
+	if errors.Is(err, live.ErrGone) && app.Serve(a, l, l.GetLive().GetNumber()).GetDirectory() == "" {
+		return live.Site{}, live.ErrNotServed // who asks must not learn that there is such an app
+	}
 	if err != nil {
 		return live.Site{}, err
 	}

@@ -1,17 +1,20 @@
 package pipeline
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
+	"devpilot.io/bitbucket/services/deployer/internal/live"
 	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -84,4 +87,38 @@ func readRegular(dir *os.Root, name string, most int64) ([]byte, error) {
 		return nil, fmt.Errorf("pipeline: %s is no ordinary file", name)
 	}
 	return io.ReadAll(io.LimitReader(f, most))
+}
+
+// maxHeaders is more than a _headers file may have.
+const maxHeaders = 256 << 10
+
+// checkHeaders tells what of the release's _headers file will not count where it is served.
+func (a *attempt) checkHeaders() {
+	directory := a.app.GetServe().GetDirectory()
+	if a.serve != nil {
+		directory = a.serve.GetDirectory()
+	}
+	if directory == "" {
+		return
+	}
+	dir, err := a.w.cfg.Releases.Open(a.key.Workspace, a.key.App, a.directory)
+	if err != nil {
+		return // the switch will say so
+	}
+	defer func() { _ = dir.Close() }()
+	if info, err := dir.Stat(path.Clean(directory)); err != nil || !info.IsDir() {
+		a.say("There is no directory %s in the release: nothing will be served.", directory)
+		return
+	}
+	b, err := readRegular(dir, path.Join(directory, "_headers"), maxHeaders)
+	if err != nil {
+		return // there is none, or none that is served
+	}
+	for i, p := range live.CheckHeaders(bytes.NewReader(b)) {
+		if i == 10 {
+			a.say("_headers has more problems.")
+			break
+		}
+		a.say("_headers, line %d: %s", p.Line, p.Message)
+	}
 }

@@ -299,6 +299,7 @@ func (a *attempt) release(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	a.checkHeaders()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	if err := a.w.cfg.Releases.Switch(ctx, a.key.Workspace, a.key.App, a.run.GetEpoch(), a.directory); err != nil {

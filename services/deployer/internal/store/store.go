@@ -13,6 +13,7 @@
 //	deployer-servers        <server>                              Server
 //	deployer-workers        <server>                              Workers
 //	deployer-due            <kind>.<workspace>.<name>             Due
+//	deployer-statuses       of internal/status                    what was sent, a day
 //	deployer-reconcile      <workspace>.<repository>              Reconciliation
 //
 // Depends on pkg/kv and pkg/stream.
