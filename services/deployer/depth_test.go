@@ -2,6 +2,7 @@ package deployer_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -11,7 +12,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
+	"devpilot.io/bitbucket/pkg/testkit"
+
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 // The stages of hooks, in short.
@@ -127,4 +131,28 @@ func text(m proto.Message) string {
 		return err.Error()
 	}
 	return string(raw)
+}
+
+// awaitOutcome waits until a delivery says of an app that it did not deploy, with this reason, and
+// returns the words.
+func (b *bench) awaitOutcome(delivery int32, app, reason string) string {
+	b.t.Helper()
+	message := ""
+	testkit.Eventually(b.t, patience, func() error {
+		b.world.mu.Lock()
+		defer b.world.mu.Unlock()
+		var got []string
+		for _, o := range b.world.outcomes {
+			if o.GetDelivery() != delivery || o.GetOutcome().GetApp() != app {
+				continue
+			}
+			got = append(got, o.GetOutcome().GetKind().String()+" "+o.GetOutcome().GetReason()+" "+o.GetOutcome().GetMessage())
+			if o.GetOutcome().GetKind() == webhookv1.DeliveryOutcome_IGNORED && o.GetOutcome().GetReason() == reason {
+				message = o.GetOutcome().GetMessage()
+				return nil
+			}
+		}
+		return fmt.Errorf("delivery %d came for %q to %q, want %s", delivery, app, got, reason)
+	})
+	return message
 }
