@@ -91,6 +91,7 @@ func (s *Service) RollBack(ctx context.Context, req *deployerv1.RollBackAppReque
 		}
 		ask.Branch, ask.Tag, ask.Commit = source.GetBranch(), source.GetTag(), source.GetCommit()
 		ask.Directory, ask.SourceNumber = kept.GetDirectory(), kept.GetNumber()
+		ask.CancelRunning = true // who rolls back does not wait for what is being deployed
 		return ask, nil
 	})
 	if err != nil || !req.GetPauseAutoDeploy() {

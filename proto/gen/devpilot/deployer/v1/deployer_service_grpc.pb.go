@@ -76,8 +76,9 @@ type DeployerServiceClient interface {
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	RedeployDeployment(ctx context.Context, in *RedeployDeploymentRequest, opts ...grpc.CallOption) (*RedeployDeploymentResponse, error)
 	// Goes back to a release that is kept, as a new deployment: nothing is fetched, current points to
-	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. Repeats with the
-	// same request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. A deployment that
+	// runs is stopped for it, one that waits does not start. Repeats with the same request_id answer
+	// the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// RELEASE_GONE, PERMISSION_DENIED when a member wishes to pause auto-deploy, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
 	RollBackApp(ctx context.Context, in *RollBackAppRequest, opts ...grpc.CallOption) (*RollBackAppResponse, error)
@@ -308,8 +309,9 @@ type DeployerServiceServer interface {
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	RedeployDeployment(context.Context, *RedeployDeploymentRequest) (*RedeployDeploymentResponse, error)
 	// Goes back to a release that is kept, as a new deployment: nothing is fetched, current points to
-	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. Repeats with the
-	// same request_id answer the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
+	// the release again, then the hooks of POST_RELEASE run. Works without Bitbucket. A deployment that
+	// runs is stopped for it, one that waits does not start. Repeats with the same request_id answer
+	// the same deployment. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// RELEASE_GONE, PERMISSION_DENIED when a member wishes to pause auto-deploy, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
 	RollBackApp(context.Context, *RollBackAppRequest) (*RollBackAppResponse, error)
