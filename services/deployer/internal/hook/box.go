@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -116,14 +117,14 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 
 	var r Result
 	why := b.supervise(ctx, s)
+	b.kill() // what the command left behind
+	leftErr := b.gone(5 * time.Second)
+	r.OutputCut = out.finish(time.Second)
 	if why != nil {
 		if text := why(&r); text != "" {
 			out.line(Notice, text)
 		}
 	}
-	b.kill() // what the command left behind
-	leftErr := b.gone(5 * time.Second)
-	r.OutputCut = out.finish(time.Second)
 	r.Duration = time.Since(begin)
 	r.ExitCode = b.code()
 	r.Signal = signalName(r.ExitCode)
@@ -141,7 +142,9 @@ func (b *box) supervise(ctx context.Context, s Spec) verdict {
 	limit := time.NewTimer(s.Limits.Time)
 	defer limit.Stop()
 	verdicts := make(chan verdict, 1)
-	go func() { verdicts <- watch(b, s) }()
+	var watching sync.WaitGroup
+	watching.Go(func() { verdicts <- watch(b, s) })
+	defer watching.Wait() // its end is the command's
 
 	var why verdict
 	select {

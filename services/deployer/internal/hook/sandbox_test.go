@@ -191,7 +191,7 @@ func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
 			if took := time.Since(begin); !res.TimedOut || res.ExitCode != 9 || res.OK() || took > 3*time.Second {
 				t.Errorf("%+v after %s", res, took)
 			}
-			if !strings.Contains(text, "stdout: tidy") || !strings.Contains(text, "notice: Stopped: it ran longer than its limit of 500ms.") {
+			if !strings.HasSuffix(text, "stdout: tidy\nnotice: Stopped: it ran longer than its limit of 500ms.") {
 				t.Errorf("%s", text)
 			}
 		})
