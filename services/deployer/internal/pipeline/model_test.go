@@ -90,7 +90,9 @@ type model struct {
 	stalls   atomic.Int64
 	stale    atomic.Int64
 	runs     atomic.Int64
-	spares   atomic.Int64 // that were begun with
+	spares   atomic.Int64  // that were begun with
+	short    func() bool   // if set: whether the disk is short
+	copying  chan struct{} // if set: copies are begun by a receive, and end only with their context
 }
 
 type lockedRand struct {
@@ -446,6 +448,9 @@ func (s modelSource) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tre
 		return nil, &mirror.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "down"}
 	}
 	s.stall(ctx, 60)
+	if s.m.short != nil && s.m.short() {
+		return nil, &mirror.Error{Reason: mirror.ReasonDiskFull, Temporary: true, Message: "full"}
+	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
 	return modelTree{s, s.m.heads[src.Branch]}, nil
@@ -491,7 +496,7 @@ func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, pr
 	if _, err := dir.Lstat("hooked"); err == nil {
 		t.s.m.t.Error("a spare holds what a release's hook wrote")
 	}
-	if t.s.m.rnd.n(10) == 0 {
+	if !t.s.m.calm && t.s.m.rnd.n(10) == 0 {
 		return mirror.Stats{}, mirror.ErrPristine
 	}
 	t.s.m.spares.Add(1)
@@ -505,6 +510,11 @@ func (t modelTree) Copier() mirror.Copier {
 	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
 		if err := pause(ctx); err != nil {
 			return nil, err
+		}
+		if t.s.m.copying != nil {
+			t.s.m.copying <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
 		}
 		return []byte(t.hash), dir.WriteFile("commit", []byte(t.hash), 0o644)
 	}
