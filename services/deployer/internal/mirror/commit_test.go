@@ -75,7 +75,7 @@ func TestFetch_exactCommit(t *testing.T) {
 			if server == "does not" {
 				noHashes(f, repo)
 			}
-			for _, want := range []string{all[3], all[1], all[0], all[1]} {
+			for _, want := range []string{all[3], all[1], all[0]} {
 				dir, head, err := f.fetchSource(commitSource("main", want, false))
 				if err != nil || head.Hash != want || tree(t, dir)["f"] != "main"+strings.TrimPrefix(head.Message, "Commit ") {
 					t.Fatalf("want %s: %v %v", want, head, err)

@@ -102,7 +102,7 @@ func outside(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// TestHostile_fetch gives each trick a mirror and a place of its own. Each ends in a clear failure,
+// TestHostile_fetch plays one trick after the other on the same mirror. Each ends in a clear failure,
 // in bounded time; nothing beside the cache directory is touched, no process is left, and the
 // mirror's configuration is what it was.
 func TestHostile_fetch(t *testing.T) {
@@ -138,6 +138,8 @@ func TestHostile_fetch(t *testing.T) {
 			return source("main")
 		}
 	}
+	shared := setUp(t, Limits{StallTime: 2 * time.Second, FetchTime: 20 * time.Second})
+	shared.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	refused, gone, unavailable := string(apierr.ReasonBranchNotFound), string(apierr.ReasonRepositoryNotFound), string(apierr.ReasonBitbucketUnavailable)
 	for name, c := range map[string]struct {
 		make    func(*fixture) Source
@@ -236,9 +238,12 @@ func TestHostile_fetch(t *testing.T) {
 		}, []string{refused}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := setUp(t, Limits{StallTime: 2 * time.Second, FetchTime: 20 * time.Second})
-			f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-			src := c.make(f)
+			f := *shared
+			f.t = t
+			f.git.Intercept(nil)
+			f.git.Fail(nil)
+			f.packs.Store(0)
+			src := c.make(&f)
 			beside := t.TempDir()
 			t.Chdir(beside)
 			begin := time.Now()
@@ -293,10 +298,13 @@ func (f *fixture) sameConfig() {
 // TestHostile_redirects has the site send git elsewhere, at each step: nobody follows, and nobody
 // else ever sees the credential.
 func TestHostile_redirects(t *testing.T) {
+	shared := setUp(t, Limits{})
 	for _, status := range []int{301, 302, 307} {
 		for _, step := range []string{"/info/refs", "/git-upload-pack", "/objects/batch"} {
 			t.Run(fmt.Sprint(status, step), func(t *testing.T) {
-				f := setUp(t, Limits{})
+				f := *shared
+				f.t = t
+				f.git.Intercept(nil)
 				var visits, credentials atomic.Int32
 				evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					visits.Add(1)

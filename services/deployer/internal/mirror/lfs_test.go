@@ -190,9 +190,11 @@ func TestLFS_failures(t *testing.T) {
 			})
 		}
 	}
+	f := setUp(t, Limits{StallTime: time.Second})
+	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"dir/a": f.git.LFS().Put("content")})
 	unavailable, failed := string(apierr.ReasonBitbucketUnavailable), ReasonLFSFailed
 	for name, c := range map[string]struct {
-		break_    func(*fixture, *gittest.LFS, string)
+		spoil     func(*fixture, *gittest.LFS, string)
 		reason    string
 		temporary bool
 	}{
@@ -236,11 +238,12 @@ func TestLFS_failures(t *testing.T) {
 		"control characters": {href("http://127.0.0.1/\n"), failed, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := setUp(t, Limits{StallTime: time.Second})
+			f := *f
+			f.t = t
 			lfs := f.git.LFS()
+			f.git.Intercept(nil)
 			p := lfs.Put("content")
-			f.git.Repo("acme/web").Commit("main", "x", map[string]string{"dir/a": p})
-			c.break_(f, lfs, p)
+			c.spoil(&f, lfs, p)
 			begin := time.Now()
 			_, _, err := f.fetchSource(withLFS("main"))
 			e, ok := asError(err)
