@@ -180,7 +180,7 @@ func (f WorkerFlags) Has(role string) bool { return slices.Contains(f.Roles, rol
 // HookFlags say how deployment hooks run.
 type HookFlags struct {
 	AllowUnsandboxedHooks bool     `name:"allow-unsandboxed-hooks" env:"DEVPILOT_ALLOW_UNSANDBOXED_HOOKS" help:"Run deployment hooks as this user where there is no sandbox; only while a single workspace has apps."`
-	HookNetwork           string   `name:"hook-network" env:"DEVPILOT_HOOK_NETWORK" default:"internet" enum:"internet,none" help:"What deployment hooks reach: internet (never private networks nor this machine) or none."`
+	HookNetwork           string   `name:"hook-network" env:"DEVPILOT_HOOK_NETWORK" default:"auto" enum:"auto,internet,none" help:"What deployment hooks reach: internet (never private networks nor this machine), none, or auto: internet where slirp4netns is there."`
 	HookAllow             []string `name:"hook-allow" env:"DEVPILOT_HOOK_ALLOW" help:"Private networks that deployment hooks may reach, e.g. 10.20.0.0/24."`
 	HookDeny              []string `name:"hook-deny" env:"DEVPILOT_HOOK_DENY" help:"More networks that deployment hooks must not reach, e.g. 203.0.113.0/24."`
 	HookReadOnly          []string `name:"hook-read-only" env:"DEVPILOT_HOOK_READ_ONLY" help:"More directories that deployment hooks see, e.g. /opt/node."`

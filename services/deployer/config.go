@@ -62,7 +62,7 @@ type Hooks struct {
 	// AllowUnsandboxed runs them as the worker's user where there is no sandbox, as long as a single
 	// workspace has apps.
 	AllowUnsandboxed bool
-	Network          string   // internet or none; internet when empty
+	Network          string   // internet, none or auto: the internet where it can be had; auto when empty
 	Allow, Deny      []string // networks, in CIDR form
 	ReadOnly         []string // directories
 	Path             string

@@ -16,9 +16,12 @@ import (
 
 // sandbox is the configuration of the sandbox.
 func (h Hooks) sandbox() (hook.SandboxConfig, error) {
-	cfg := hook.SandboxConfig{Network: hook.NetworkInternet, ReadOnly: h.ReadOnly, Path: h.Path}
-	if h.Network == "none" {
+	cfg := hook.SandboxConfig{Network: hook.NetworkAuto, ReadOnly: h.ReadOnly, Path: h.Path}
+	switch h.Network {
+	case "none":
 		cfg.Network = hook.NetworkNone
+	case "internet":
+		cfg.Network = hook.NetworkInternet
 	}
 	for _, list := range []struct {
 		flag string
