@@ -20,6 +20,10 @@
 // written. Of .gitmodules only paths and addresses are read, and only repositories of the
 // configured site are fetched, each into a mirror of its own.
 //
+// A tree that was checked out can be written once more in the background, as a pristine copy with a
+// manifest; the next commit's tree then is that copy with what differs changed (pristine.go). Only
+// the manifest says what the copy holds, so that the mirror need not have the old commit any more.
+//
 // LFS is spoken by a client of our own, not by the git-lfs program. That program takes its orders
 // from places that a repository controls (.lfsconfig, the filters that .gitattributes names), asks
 // git's credential helpers on behalf of whatever host it is sent to, and keeps what it is told in

@@ -208,27 +208,17 @@ func (s *Snapshot) Update(ctx context.Context, dir *os.Root, list []byte, progre
 	if err != nil {
 		return Stats{}, err
 	}
-	p, err := s.list(ctx)
+	// The copy is looked at while git lists the tree.
+	touched := make(chan error, 1)
+	go func() { touched <- old.verify(dir) }()
+	p, changed, same, err := s.compare(ctx, old)
+	if verr := <-touched; err == nil {
+		err = verr
+	}
 	if err != nil {
 		return Stats{}, err
 	}
-	links := map[string]string{}
-	for _, k := range old {
-		if k.mode == modeLink {
-			links[k.oid] = k.link
-		}
-	}
-	if err := p.resolve(ctx, links); err != nil {
-		return Stats{}, err
-	}
-	changed, same := p.differ(old)
-	if same*100 < len(p.entries)*minKept {
-		return Stats{}, fmt.Errorf("%w: only %d of %d files are the same", ErrPristine, same, len(p.entries))
-	}
 	if err := s.m.checkDisk(dir.Name()); err != nil {
-		return Stats{}, err
-	}
-	if err := old.verify(dir); err != nil {
 		return Stats{}, err
 	}
 	if err := p.clear(dir, old); err != nil {
@@ -238,6 +228,26 @@ func (s *Snapshot) Update(ctx context.Context, dir *os.Root, list []byte, progre
 		return Stats{}, err
 	}
 	return p.stats(same), nil
+}
+
+// compare lists the tree, holds it to all rules, and tells what a copy lacks of it.
+func (s *Snapshot) compare(ctx context.Context, old manifest) (p *plan, changed []entry, same int, err error) {
+	if p, err = s.list(ctx); err != nil {
+		return nil, nil, 0, err
+	}
+	links := map[string]string{}
+	for _, k := range old {
+		if k.mode == modeLink {
+			links[k.oid] = k.link
+		}
+	}
+	if err := p.resolve(ctx, links); err != nil {
+		return nil, nil, 0, err
+	}
+	if changed, same = p.differ(old); same*100 < len(p.entries)*minKept {
+		return nil, nil, 0, fmt.Errorf("%w: only %d of %d files are the same", ErrPristine, same, len(p.entries))
+	}
+	return p, changed, same, nil
 }
 
 // holds tells whether the copy has the entry as it is to be.

@@ -217,10 +217,10 @@ func checkCase(dir *os.Root, entries []entry) error {
 	if err := dir.Remove(probe); err != nil {
 		return fmt.Errorf("mirror: look how the volume takes names: %w", err)
 	}
-	if seen != nil {
-		return nil
+	if seen == nil {
+		return foldedApart(entries)
 	}
-	return foldedApart(entries)
+	return nil
 }
 
 // foldedApart refuses entries whose paths, or those of their directories, differ only in case.

@@ -98,7 +98,7 @@ func (s *Store) selfTest(ctx context.Context) error {
 	if err := unix.Flock(int(second.Fd()), unix.LOCK_EX|unix.LOCK_NB); !errors.Is(err, unix.EWOULDBLOCK) {
 		return errors.Join(errors.New("a file that is locked could be locked again: file locks do not work there"), err)
 	}
-	if err := first.Close(); err != nil {
+	if err := unlock(first); err != nil {
 		return err
 	}
 	if err := unix.Flock(int(second.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -123,7 +123,7 @@ func (s *Store) identify(ctx context.Context, server string) error {
 	if err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
-	defer func() { _ = f.Close() }()
+	defer func() { _ = unlock(f) }()
 	b, err := s.root.ReadFile(identityFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		s.id = randomID()

@@ -12,5 +12,10 @@
 // through being replaced therefore changes nothing, on one machine or on several that share the
 // volume. The epoch file of a deleted app stays behind as its fence.
 //
+// A spare is a pristine copy of the last deployment's tree, made in the background from the mirror
+// and never from a release. The next deployment takes it as its release directory and changes what
+// differs, so that it costs what was pushed and not what the repository holds. No file is ever in
+// two releases: what is written in one reaches no other, but for the shared paths.
+//
 // Depends on the file system alone (flock, rename, symbolic links), all tested when it is opened.
 package release

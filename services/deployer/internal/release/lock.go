@@ -16,7 +16,7 @@ import (
 const lockPoll = 20 * time.Millisecond
 
 // lock takes an exclusive lock on the file at path within root, making the file if need be, and
-// waits for it until ctx is done. Closing the file gives the lock back.
+// waits for it until ctx is done. unlock gives it back.
 func lock(ctx context.Context, root *os.Root, path string) (*os.File, error) {
 	for {
 		f, err := tryLock(root, path)
@@ -31,6 +31,13 @@ func lock(ctx context.Context, root *os.Root, path string) (*os.File, error) {
 		case <-t.C:
 		}
 	}
+}
+
+// unlock gives a lock back and closes its file. Closing alone would not do it at once: a program
+// that is being started at that moment holds a copy of every open file until it has begun, and the
+// lock with it (flock(2)).
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 // tryLock is lock without waiting: nil when somebody else holds it.

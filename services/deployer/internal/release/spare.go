@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strings"
 )
 
 // A spare is a pristine copy of a tree, kept for the app's next deployment to begin with:
@@ -157,8 +158,9 @@ func (s *Store) toTrash(dir, name string) (string, error) {
 	return trash, nil
 }
 
-// DropSpares removes the spares of all apps, and reports how many there were: they are the first
-// to go when the disk is short. Apps whose lock somebody holds are left out.
+// DropSpares removes the spares of all apps, those that are being made too, and reports how many
+// there were: they are the first to go when the disk is short. Apps whose lock somebody holds are
+// left out.
 func (s *Store) DropSpares(ctx context.Context) (int, error) {
 	dropped := 0
 	workspaces, err := s.readDir("apps")
@@ -185,17 +187,34 @@ func (s *Store) DropSpares(ctx context.Context) (int, error) {
 }
 
 func (s *Store) dropSpare(dir string) (dropped int, err error) {
-	if _, err := s.root.Lstat(path.Join(dir, releasesDir, spareDir)); err != nil {
-		return 0, nil //nolint:nilerr // nothing to drop
+	var found []string
+	names, err := s.readDir(path.Join(dir, releasesDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
+	}
+	for _, name := range names {
+		if name == spareDir || strings.HasPrefix(name, makingPrefix) {
+			found = append(found, name)
+		}
+	}
+	if len(found) == 0 {
+		return 0, nil
 	}
 	f, err := tryLock(s.root, path.Join(dir, epochFile))
 	if f == nil || err != nil {
 		return 0, err
 	}
-	trash, err := s.toTrash(dir, spareDir)
-	_ = f.Close()
-	if trash == "" || err != nil {
-		return 0, err
+	var trash []string
+	for _, name := range found {
+		p, terr := s.toTrash(dir, name)
+		err = errors.Join(err, terr)
+		if p != "" {
+			trash = append(trash, p)
+		}
 	}
-	return 1, s.remove(trash)
+	_ = unlock(f)
+	for _, p := range trash {
+		err = errors.Join(err, s.remove(p))
+	}
+	return len(trash), err
 }

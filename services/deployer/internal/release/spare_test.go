@@ -185,11 +185,13 @@ func TestDropSpares_removesAllButThoseInUse(t *testing.T) {
 		must(t, s.MakeSpare(t.Context(), ws, name, 1, fill(name)))
 	}
 	must(t, s.Claim(t.Context(), ws, "none", 1, 1))
+	must(t, s.Claim(t.Context(), ws, "half", 1, 1)) // its maker was killed
+	must(t, os.MkdirAll(filepath.Join(dir, "apps", ws, "half", "releases", makingPrefix+"x", spareTree), 0o755))
 	f, err := os.OpenFile(filepath.Join(dir, "apps", ws, "locked", "epoch"), os.O_RDWR, 0)
 	must(t, err)
 	defer func() { _ = f.Close() }()
 	must(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
-	if n, err := s.DropSpares(t.Context()); n != 2 || err != nil {
+	if n, err := s.DropSpares(t.Context()); n != 3 || err != nil {
 		t.Fatalf("%d %v", n, err)
 	}
 	must(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))

@@ -75,7 +75,7 @@ func (s *Store) locked(ctx context.Context, dir string, fn func(f *os.File, has 
 	if err != nil {
 		return fmt.Errorf("release: %s: %w", dir, err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() { err = errors.Join(err, unlock(f)) }()
 	has, err := readEpoch(f)
 	if err != nil {
 		return fmt.Errorf("release: %s: read the epoch: %w", dir, err)
