@@ -49,8 +49,7 @@ type stored struct {
 // use stay, and so does keep. Of several processes that share the directory, one does it at a time;
 // the others need not wait.
 func (m *Mirrors) evict(ctx context.Context, keep string) error {
-	all, total, err := m.stored()
-	if err != nil || total <= m.cfg.CacheBytes {
+	if _, total, err := m.stored(); err != nil || total <= m.cfg.CacheBytes {
 		return err
 	}
 	alone, err := tryLock(filepath.Join(m.cfg.Dir, "evict.lock"))
@@ -58,7 +57,8 @@ func (m *Mirrors) evict(ctx context.Context, keep string) error {
 		return err
 	}
 	defer func() { _ = alone.Close() }()
-	if all, total, err = m.stored(); err != nil {
+	all, total, err := m.stored() // another may have made room meanwhile
+	if err != nil {
 		return err
 	}
 	slices.SortFunc(all, func(a, b stored) int { return a.used.Compare(b.used) })

@@ -57,6 +57,7 @@ func (f *fixture) kept(n int) string {
 }
 
 func TestCache_leastRecentlyUsedGoFirst(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	const size = 200_000
 	f.numberedRepos(5, size)
@@ -113,6 +114,7 @@ func TestCache_leastRecentlyUsedGoFirst(t *testing.T) {
 }
 
 func TestCache_sizesSurviveWhatProcessesLeave(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	f.numberedRepos(2, 100_000)
 	for i := range 2 {
@@ -145,6 +147,7 @@ func TestCache_sizesSurviveWhatProcessesLeave(t *testing.T) {
 // TestCache_manyReadersAndRemovals has a cache too small for what is used at once, shared by two
 // that know nothing of each other.
 func TestCache_manyReadersAndRemovals(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	const repos, size = 4, 50_000
 	made := f.numberedRepos(repos, size)

@@ -15,6 +15,7 @@ func pushed(branch, from, to string) ChangesRequest {
 }
 
 func TestChanges_comparesTheTwoTrees(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	first := repo.Commit("main", "First", map[string]string{"a.txt": "long enough to be a rename\n", "dir/b.txt": "b", "c.txt": "c", "näme \"q\"\n.txt": "x"})
@@ -44,6 +45,7 @@ func TestChanges_comparesTheTwoTrees(t *testing.T) {
 }
 
 func TestChanges_forcedPushAndUnknownBase(t *testing.T) {
+	t.Parallel()
 	for _, server := range []string{"gives commits by hash", "does not"} {
 		t.Run(server, func(t *testing.T) {
 			f := setUp(t, Limits{})
@@ -77,6 +79,7 @@ func TestChanges_forcedPushAndUnknownBase(t *testing.T) {
 }
 
 func TestChanges_errors(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	hash := f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	for name, req := range map[string]ChangesRequest{
@@ -99,6 +102,7 @@ func TestChanges_errors(t *testing.T) {
 func errOf[T any](_ T, err error) error { return err }
 
 func TestChanges_manyPathsAreCut(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	first := repo.Commit("main", "x", map[string]string{"f": "1"})

@@ -66,6 +66,7 @@ func noHashes(f *fixture, repo *gittest.Repo) {
 }
 
 func TestFetch_exactCommit(t *testing.T) {
+	t.Parallel()
 	for _, server := range []string{"gives commits by hash", "does not"} {
 		t.Run(server, func(t *testing.T) {
 			f := setUp(t, Limits{})
@@ -99,6 +100,7 @@ func TestFetch_exactCommit(t *testing.T) {
 }
 
 func TestFetch_exactCommitDeepInTheBranch(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 2)
@@ -133,6 +135,7 @@ func TestFetch_exactCommitDeepInTheBranch(t *testing.T) {
 }
 
 func TestFetch_commitThatWasForcedAway(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 2)
@@ -179,6 +182,7 @@ func (f *fixture) repack() {
 }
 
 func TestFetch_exactCommitAsksForAccessAllTheSame(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 2)
@@ -204,6 +208,7 @@ func TestFetch_exactCommitAsksForAccessAllTheSame(t *testing.T) {
 }
 
 func TestFetch_tags(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 3)
@@ -244,6 +249,7 @@ func TestFetch_tags(t *testing.T) {
 }
 
 func TestSnapshot_readFile(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	sub := repo.Tree(gittest.E("100644", "*.yaml", "star"), gittest.E("100755", "run", "#!"))
@@ -267,7 +273,8 @@ func TestSnapshot_readFile(t *testing.T) {
 	if _, err := s.ReadFile(t.Context(), "link", 100); reason(err) != ReasonTreeRefused {
 		t.Errorf("link: %v", err)
 	}
-	if _, err := s.ReadFile(t.Context(), ".devpilot.yaml", 9); reason(err) != ReasonFileTooLarge || !strings.Contains(err.(*Error).Message, "9 bytes") {
+	_, err = s.ReadFile(t.Context(), ".devpilot.yaml", 9)
+	if e, ok := asError(err); !ok || e.Reason != ReasonFileTooLarge || !strings.Contains(e.Message, "9 bytes") {
 		t.Errorf("too large: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 // what is found while fetching is mended at once, what is found while reading by throwing the
 // mirror away and fetching once more.
 func TestFetch_damagedMirrorIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	files := map[string]string{"f": "content", "g": noise(5000)}
@@ -80,6 +81,7 @@ func TestFetch_damagedMirrorIsMadeAnew(t *testing.T) {
 }
 
 func TestChanges_damagedMirrorIsMadeAnew(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	first := repo.Commit("main", "x", map[string]string{"f": "before"})
@@ -215,6 +217,7 @@ func truncateObjects(t *testing.T, git string, size int64) {
 }
 
 func TestRepository_manyPacksAreTidied(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	repo.Commit("main", "x", map[string]string{"f": "1"})

@@ -40,6 +40,7 @@ func (f *fixture) withHistory(src Source) string {
 }
 
 func TestWriteGit_givesHooksTheHistory(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 4)
@@ -125,6 +126,7 @@ func (f *fixture) sharesNothing(dir string) {
 }
 
 func TestWriteGit_needsHistory(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	s, err := f.mirrors.Fetch(t.Context(), source("main"))
@@ -139,6 +141,7 @@ func TestWriteGit_needsHistory(t *testing.T) {
 }
 
 func TestWriteGit_historyThatTheServerItselfLacks(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	all := commits(repo, "main", 3)

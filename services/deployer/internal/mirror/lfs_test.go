@@ -51,6 +51,7 @@ func FuzzParsePointer(f *testing.F) {
 }
 
 func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
 	big := strings.Repeat("large content ", 10_000)
@@ -121,6 +122,7 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 }
 
 func TestLFS_tokenIsRenewedOnceAndSeenNowhere(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
@@ -146,6 +148,7 @@ func TestLFS_tokenIsRenewedOnceAndSeenNowhere(t *testing.T) {
 }
 
 func TestLFS_expiredDownloadIsAskedForOnceMore(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
@@ -163,6 +166,7 @@ func TestLFS_expiredDownloadIsAskedForOnceMore(t *testing.T) {
 }
 
 func TestLFS_failures(t *testing.T) {
+	t.Parallel()
 	status := func(code int, header ...string) func(*fixture, *gittest.LFS, string) {
 		return func(f *fixture, _ *gittest.LFS, _ string) {
 			f.git.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
@@ -220,12 +224,14 @@ func TestLFS_failures(t *testing.T) {
 			w.(http.Flusher).Flush()
 			_, _ = w.Write([]byte("content and more"))
 		}), failed, false},
-		"cut":               {serve(func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); _, _ = w.Write([]byte("con")) }), failed, false},
-		"download 403":      {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }), failed, false},
-		"download 404":      {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) }), failed, false},
-		"download 500":      {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) }), unavailable, true},
-		"download redirect": {serve(func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }), failed, false},
-		"connection cut":    {serve(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), unavailable, true},
+		"cut":          {serve(func(w http.ResponseWriter, _ *http.Request) { w.(http.Flusher).Flush(); _, _ = w.Write([]byte("con")) }), failed, false},
+		"download 403": {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }), failed, false},
+		"download 404": {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }), failed, false},
+		"download 500": {serve(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }), unavailable, true},
+		"download redirect": {serve(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}), failed, false},
+		"connection cut": {serve(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), unavailable, true},
 		"stall": {serve(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "7")
 			w.(http.Flusher).Flush()
@@ -280,16 +286,18 @@ func TestLFS_failures(t *testing.T) {
 }
 
 func TestLFS_httpsSiteIsNeverSentToHTTP(t *testing.T) {
+	t.Parallel()
 	site := *setUp(t, Limits{}).git.URL
 	site.Scheme = "https"
 	c := newLFSClient(&site, time.Second)
 	err := c.get(t.Context(), &wanted{path: "a"}, action{Href: "http://127.0.0.1:1/x"}, nil, nil)
-	if reason(err) != ReasonLFSFailed || !strings.Contains(err.(*Error).Message, "https") {
+	if e, ok := asError(err); !ok || e.Reason != ReasonLFSFailed || !strings.Contains(e.Message, "https") {
 		t.Fatal(err)
 	}
 }
 
 func TestLFS_limits(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 100_000})
 	lfs := f.git.LFS()
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put(strings.Repeat("x", 60_000)), "b": lfs.Put(strings.Repeat("y", 60_000))})
@@ -317,6 +325,7 @@ func TestLFS_limits(t *testing.T) {
 }
 
 func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
@@ -353,6 +362,7 @@ func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
 }
 
 func TestLFS_manyObjectsComeInBatches(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
 	in, want := new(strings.Builder), map[string]string{}

@@ -13,6 +13,7 @@ import (
 )
 
 func TestLimits_bytesOfAFetch(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 300_000})
 	repo := f.git.Repo("acme/web")
 	repo.Commit("small", "x", map[string]string{"f": noise(100_000)})
@@ -37,6 +38,7 @@ func TestLimits_bytesOfAFetch(t *testing.T) {
 // TestLimits_bytesStopAFetchOnItsWay has the server stop after more than may come, so that only a
 // look at what is coming can end it.
 func TestLimits_bytesStopAFetchOnItsWay(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 300_000})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": noise(2_000_000)})
 	f.git.StallAfter(1_500_000)
@@ -48,6 +50,7 @@ func TestLimits_bytesStopAFetchOnItsWay(t *testing.T) {
 }
 
 func TestLimits_submodulesShareTheBytes(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 300_000})
 	one, two := f.git.Repo("acme/one"), f.git.Repo("acme/two")
 	h1 := one.Commit("main", "x", map[string]string{"f": noise(200_000)})
@@ -60,6 +63,7 @@ func TestLimits_submodulesShareTheBytes(t *testing.T) {
 }
 
 func TestLimits_timeOfAFetch(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FetchTime: time.Second})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": noise(500_000)})
 	f.git.StallAfter(100_000)
@@ -77,6 +81,7 @@ func TestLimits_timeOfAFetch(t *testing.T) {
 }
 
 func TestLimits_stallingServer(t *testing.T) {
+	t.Parallel()
 	for name, stall := range map[string]func(f *fixture){
 		"in a pack":     func(f *fixture) { f.git.StallAfter(100_000) },
 		"before a pack": func(f *fixture) { f.git.StallAfter(0) },
@@ -102,6 +107,7 @@ func TestLimits_stallingServer(t *testing.T) {
 }
 
 func TestLimits_reserveOfTheDisk(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{FreeBytes: 1000})
 	repo := f.git.Repo("acme/web")
 	repo.Commit("main", "x", map[string]string{"f": noise(500_000)})
@@ -159,6 +165,7 @@ func TestLimits_reserveOfTheDisk(t *testing.T) {
 }
 
 func TestLimits_answersOfAnyLengthAreCut(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	hash := f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	advertise(f, func(ref func(hash, name string)) {

@@ -163,7 +163,7 @@ func (g *git) read(ctx context.Context, c command, fn func(io.Reader) error) err
 		return rerr
 	case errors.As(err, &f):
 		return errors.Join(ErrDamaged, err)
-	case rerr != nil && context.Cause(ctx) == rerr:
+	case err == nil && rerr != nil:
 		return errors.Join(ErrDamaged, rerr)
 	}
 	return err

@@ -31,6 +31,7 @@ func withSubmodules(branch string) Source {
 }
 
 func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
+	t.Parallel()
 	for _, server := range []string{"gives commits by hash", "does not"} {
 		t.Run(server, func(t *testing.T) {
 			f := setUp(t, Limits{})
@@ -79,6 +80,7 @@ func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
 }
 
 func TestSubmodules_lostAccessIsNoticed(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lib, top := f.git.Repo("acme/lib"), f.git.Repo("acme/web")
 	hash := commits(lib, "main", 1)[0]
@@ -100,6 +102,7 @@ func TestSubmodules_lostAccessIsNoticed(t *testing.T) {
 }
 
 func TestSubmodules_trickery(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	site := f.git.URL
 	lib := f.git.Repo("acme/lib")
@@ -134,6 +137,7 @@ func TestSubmodules_trickery(t *testing.T) {
 }
 
 func TestSubmodules_refusals(t *testing.T) {
+	t.Parallel()
 	f := setUp(t, Limits{})
 	lib, top := f.git.Repo("acme/lib"), f.git.Repo("acme/web")
 	hash := commits(lib, "main", 1)[0]
