@@ -68,18 +68,12 @@ func Cancelled(l *storev1.Lane, epoch int64, res Result) error {
 	if err != nil {
 		return err
 	}
-	e := cancelled(l.GetCancel())
-	if res.Live {
-		goLive(l, r, res)
-		e.Directory = res.Directory
-		if e.GetError() != nil {
-			e.Error.Message = "Cancelled after its release had gone live: it stays live. Roll back if you do not want it."
-		}
-	}
-	end(l, r, e, res)
+	endShort(l, r, cancelled(l.GetCancel()), res)
 	l.Hold = nil
 	return nil
 }
+
+const reasonCancelled = "CANCELLED"
 
 func cancelled(c *storev1.CancelRequest) *storev1.Ended {
 	if by := c.GetSupersededBy(); by != 0 {
@@ -89,5 +83,5 @@ func cancelled(c *storev1.CancelRequest) *storev1.Ended {
 	if label := c.GetActor().GetLabel(); label != "" {
 		message = "Cancelled by " + label + "."
 	}
-	return &storev1.Ended{State: deployerv1.Deployment_CANCELLED, Error: &deployerv1.DeploymentError{Reason: "CANCELLED", Message: message}}
+	return &storev1.Ended{State: deployerv1.Deployment_CANCELLED, Error: &deployerv1.DeploymentError{Reason: reasonCancelled, Message: message}}
 }

@@ -73,6 +73,9 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 	}
 	l.Waiting = nil
 	begin(l, w, c)
+	if l.GetLive().GetNumber() == w.GetNumber() {
+		l.Running.Hash = l.GetLive().GetHash() // its worker was stopped after it had gone live
+	}
 	return Start
 }
 
@@ -169,6 +172,7 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
 	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
+	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool { return k.GetNumber() == job.GetNumber() }) // of an attempt before
 	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve})
 	retain(l, res.Retention)
 }
@@ -191,12 +195,7 @@ func Fail(l *storev1.Lane, epoch int64, state deployerv1.Deployment_State, why *
 	if err != nil {
 		return err
 	}
-	e := &storev1.Ended{State: state, Error: why}
-	if res.Live {
-		goLive(l, r, res)
-		e.Directory = res.Directory
-	}
-	end(l, r, e, res)
+	endShort(l, r, &storev1.Ended{State: state, Error: why}, res)
 	return nil
 }
 
@@ -206,14 +205,22 @@ func Supersede(l *storev1.Lane, epoch int64, by int32, res Result) error {
 	if err != nil {
 		return err
 	}
-	e := &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}
+	endShort(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}, res)
+	l.Hold = nil
+	return nil
+}
+
+// endShort ends a run that did not end well. Its release may be current all the same, and is then
+// the live one.
+func endShort(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
 	if res.Live {
 		goLive(l, r, res)
 		e.Directory = res.Directory
+		if e.GetError().GetReason() == reasonCancelled {
+			e.Error.Message = "Cancelled after its release had gone live: it stays live. Roll back if you do not want it."
+		}
 	}
 	end(l, r, e, res)
-	l.Hold = nil
-	return nil
 }
 
 func end(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
@@ -266,12 +273,15 @@ func Yield(l *storev1.Lane, epoch int64, res Result) error {
 func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Result) {
 	job := r.GetJob()
 	if c := l.GetCancel(); c.GetNumber() == job.GetNumber() {
-		end(l, r, cancelled(c), res)
+		endShort(l, r, cancelled(c), res)
 		return
 	}
 	if w := l.GetWaiting(); w != nil {
-		end(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: w.GetNumber()}, res)
+		endShort(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: w.GetNumber()}, res)
 		return
+	}
+	if res.Live {
+		goLive(l, r, res) // what is current is live, also while the rest of the deployment waits
 	}
 	l.Running = nil
 	l.Waiting = job
