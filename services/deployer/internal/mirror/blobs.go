@@ -184,7 +184,14 @@ func readBlobs(r io.Reader, entries []*entry, each func(e *entry, body *blob) er
 func lowered(fn func() error) error {
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() {
+			// The main thread cannot end. It is held here, so that another one is found.
+			defer runtime.UnlockOSThread()
+			result <- lowered(fn)
+			return
+		}
+		// Never unlocked: the thread ends with the goroutine.
 		_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), 19)
 		_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, ioprioProcess, uintptr(unix.Gettid()), ioprioIdle)
 		result <- fn()
