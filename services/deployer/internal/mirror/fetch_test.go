@@ -129,7 +129,13 @@ func TestHeads_aPageIsNoListOfBranches(t *testing.T) {
 	if e, ok := asError(err); !ok || !e.Temporary || len(heads) != 0 {
 		t.Fatalf("%v %v", heads, err)
 	}
+	if _, err = f.mirrors.HeadsUnder(t.Context(), "acme-inc", "acme/web", ""); !explained(err) {
+		t.Fatal(err)
+	}
 	f.git.Fail(nil)
+	if heads, err = f.mirrors.HeadsUnder(t.Context(), "acme-inc", "acme/web", "m"); err != nil || len(heads) != 1 {
+		t.Fatalf("%v %v", heads, err)
+	}
 	if heads, err = f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{"nope"}); err != nil || len(heads) != 0 {
 		t.Fatalf("%v %v", heads, err)
 	}

@@ -35,6 +35,9 @@ func (m *Mirrors) HeadsUnder(ctx context.Context, workspace, fullName, prefix st
 				heads[prefix+b] = hash
 			}
 		}
+		if len(heads) == 0 {
+			return m.speaksGit(ctx, remote, token)
+		}
 		return nil
 	})
 	return heads, err
