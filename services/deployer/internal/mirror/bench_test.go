@@ -44,7 +44,7 @@ func BenchmarkDeployment(b *testing.B) {
 
 	near := large.measure(server.URL, 3)
 	distant := large.measure(far, 1)
-	tiny := small.measure(server.URL, 5)
+	tiny := small.measure(server.URL, 3)
 
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(near.first.ratio(near.clone), "a-first/clone")

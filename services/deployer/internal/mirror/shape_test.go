@@ -78,12 +78,47 @@ func shaped(t testing.TB, to *url.URL, roundTrip time.Duration, bitsPerSecond fl
 	return &url.URL{Scheme: "http", Host: l.Addr().String()}
 }
 
+// TestShaped_isTheLineThatItSays holds the line to its round trip and its rate.
+func TestShaped_isTheLineThatItSays(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(c, c)
+		_ = c.Close()
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wg.Wait()
+	})
+	at := shaped(t, &url.URL{Host: l.Addr().String()}, 40*time.Millisecond, 8e6) // 1 MB/s
+	c, err := net.Dial("tcp", at.Host)
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	begin := time.Now()
+	b := make([]byte, 200_000)
+	wg.Go(func() { _, _ = c.Write(b) })
+	_, err = io.ReadFull(c, make([]byte, len(b)))
+	must(t, err)
+	// A round trip to connect, one there and back, and the rate.
+	if d := time.Since(begin); d < 280*time.Millisecond-time.Millisecond || d > 5*time.Second {
+		t.Fatalf("%v", d)
+	}
+}
+
 func until(at time.Time) {
 	if d := time.Until(at); d > 0 {
 		t := time.NewTimer(d)
 		<-t.C
 	}
 }
+
+// queued is how much a line takes in before it has sent it.
+const queued = 50 * time.Millisecond
 
 // carry takes bytes over the line until one end closes.
 func (l *line) carry(to, from net.Conn, first time.Duration) {
@@ -113,7 +148,7 @@ func (l *line) carry(to, from net.Conn, first time.Duration) {
 		if n > 0 {
 			left, arrive := l.enter(n)
 			onWay <- parcel{b[:n], arrive}
-			until(left)
+			until(left.Add(-queued)) // a line that waits for us is not the line that was asked for
 		}
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
