@@ -202,7 +202,9 @@ func TestRollBack_pausingAutoDeployIsForAdmins(t *testing.T) {
 }
 
 func TestRollBack_isNotUndoneByLooking(t *testing.T) {
-	b := newBench(t, func(c *deployer.Config) { c.ReconcileInterval, c.ReconcileGrace = 100*time.Millisecond, 10*time.Millisecond })
+	b := newBench(t, func(c *deployer.Config) {
+		c.ReconcileInterval, c.ReconcileGrace = 100*time.Millisecond, 10*time.Millisecond
+	})
 	b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
 	b.create("web", web(true))
 	b.deployed("web", deployerv1.Deployment_COMPLETED)
