@@ -129,7 +129,6 @@ func (l *line) carry(to, from net.Conn, first time.Duration) {
 	onWay := make(chan parcel, 1024)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		until(time.Now().Add(first))
 		for p := range onWay {
 			until(p.at)
 			if _, err := to.Write(p.b); err != nil {
@@ -142,6 +141,7 @@ func (l *line) carry(to, from net.Conn, first time.Duration) {
 			_ = c.CloseWrite()
 		}
 	})
+	until(time.Now().Add(first))
 	for {
 		b := make([]byte, 8<<10)
 		n, err := from.Read(b)
