@@ -112,6 +112,14 @@ test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race det
 bench: ## Run the benchmarks and print their tables
 	@.ci/needs
 	go test -run '^$$' -bench . -benchtime 2s $(PACKAGES)
+ifeq ($(NODE),yes)
+	@.ci/needs git chromium node npm
+	@$(MAKE) --no-print-directory console
+	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
+	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent bench
+else
+	@echo "The console's figures are left out: they need Node.js 20 or newer with npm."
+endif
 
 .PHONY: tidy
 tidy: ## Tidy every module after changing dependencies

@@ -1,40 +1,32 @@
 // The console's way through a day: connect, create an app, push, watch, mend, remove. In real
 // Chromium, against the product as it ships; `make test-console` builds both first.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Browser, BrowserContext, Page } from "playwright-core";
-import { check, launch, narrow, Watch } from "./browser";
-import { eventually, start, type Stack } from "./stack";
+import type { BrowserContext, Page } from "playwright-core";
+import { check, narrow, scene, type Scene, type Watch } from "./browser";
+import { eventually, type Stack } from "./stack";
 
-const program = process.env["DEVPILOT_PROGRAM"];
 const repository = "team-07/service-07-123";
 const app = "service-07-123";
 
+let s: Scene;
 let stack: Stack;
-let browser: Browser;
 let context: BrowserContext;
 let page: Page;
 let watch: Watch;
-const figures: Record<string, string> = {};
 
 beforeAll(async () => {
-  if (program === undefined) throw new Error("DEVPILOT_PROGRAM must name the built all-in-one; make test-console sets it");
-  [stack, browser] = await Promise.all([start(program, "ten-thousand"), launch()]);
-  context = await browser.newContext({ viewport: { width: 1280, height: 860 }, reducedMotion: "reduce" });
-  context.setDefaultTimeout(20_000);
-  watch = new Watch(context);
-  page = await context.newPage();
+  s = await scene("ten-thousand", false);
+  ({ stack, context, page, watch } = s);
 });
 
 afterAll(async () => {
-  await browser?.close();
-  await stack?.stop();
-  if (Object.keys(figures).length > 0) console.log(Object.entries(figures).map(([k, v]) => `  ${k.padEnd(44)} ${v}`).join("\n"));
+  await s?.end();
 });
 
-const at = (path: string) => `${stack.url}/w/default/${path}`;
+const at = (path: string) => s.at(path);
 /** The rows of the open list, not those of the workspace switcher. */
 const options = (p: Page, by?: { name: string | RegExp }) => p.getByRole("listbox").getByRole("option", by);
-const calm = () => expect(watch.problems).toEqual([]);
+const calm = () => s.calm();
 
 test("a visitor without a session signs in and comes back", async () => {
   await watch.expecting(/401/, async () => {
@@ -49,26 +41,6 @@ test("a visitor without a session signs in and comes back", async () => {
   await check(page, "apps-not-connected");
   await narrow(page, "apps-not-connected");
   calm();
-});
-
-test("the first load is small and quick", async () => {
-  const fresh = await browser.newContext({ storageState: await context.storageState() });
-  const first = await fresh.newPage();
-  const sent: { url: string; size: Promise<number> }[] = [];
-  first.on("requestfinished", (r) => {
-    if (/\.js$/.test(new URL(r.url()).pathname)) sent.push({ url: r.url(), size: r.sizes().then((s) => s.responseBodySize) });
-  });
-  await first.goto(at("apps"));
-  await first.getByRole("heading", { name: "Apps" }).waitFor();
-  await first.getByRole("link", { name: "Open Integrations" }).waitFor();
-  const bytes = (await Promise.all(sent.map((s) => s.size))).reduce((a, b) => a + b, 0);
-  const paint = await first.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? -1);
-  figures["JavaScript on first load, compressed"] = `${(bytes / 1024).toFixed(1)} KB in ${sent.length} files`;
-  figures["First contentful paint"] = `${paint.toFixed(0)} ms`;
-  await fresh.close();
-  expect(bytes).toBeGreaterThan(10_000);
-  expect(bytes, "JavaScript before the deployment form is opened").toBeLessThan(150 * 1024);
-  expect(paint).toBeGreaterThan(0);
 });
 
 test("a person cancels on Bitbucket's page and is told so", async () => {
@@ -132,45 +104,11 @@ test("ten thousand repositories are searched as one types", async () => {
   await field.click();
   await options(page).first().waitFor();
   expect(await options(page).count()).toBeLessThan(40);
-  expect(await options(page).first().getAttribute("aria-setsize")).toBe("10000");
-  await check(page, "new-app-repositories");
+  await page.locator(".popover-footer").getByText("10,000 repositories").waitFor();
+  await check(page, "new-app-repositories", { listOpen: true });
 
-  const times: number[] = [];
-  for (const [typed, wanted] of [
-    ["service-03-4", "service-03-400"],
-    ["service-19-25", "service-19-250"],
-    ["service-11-007", "service-11-007"],
-    ["service-07-123", "service-07-123"],
-  ] as const) {
-    await field.fill(typed.slice(0, -1));
-    await options(page, { name: typed.slice(0, -1) }).first().waitFor();
-    times.push(
-      await page.evaluate(
-        async ([key, name]) => {
-          const input = document.querySelector<HTMLInputElement>("[role=combobox]");
-          const list = document.querySelector(".options");
-          if (input === null || list === null || key === undefined || name === undefined) throw new Error("no combobox");
-          const before = list.querySelector("[aria-setsize]")?.getAttribute("aria-setsize");
-          const began = performance.now();
-          Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, "value")?.set?.call(input, key);
-          input.dispatchEvent(new Event("input", { bubbles: true }));
-          return new Promise<number>((resolve, reject) => {
-            const look = () => {
-              const first = list.querySelector("[role=option]");
-              const changed = first?.getAttribute("aria-setsize") !== before;
-              if (changed && (first?.textContent ?? "").startsWith(name)) requestAnimationFrame(() => resolve(performance.now() - began));
-              else if (performance.now() - began > 15_000) reject(new Error(`no list for ${key}: ${list.textContent}`));
-              else requestAnimationFrame(look);
-            };
-            look();
-          });
-        },
-        [typed, wanted.slice(0, wanted.length)] as const,
-      ),
-    );
-  }
-  times.sort((a, b) => a - b);
-  figures["From key to list of 10,000, median (worst)"] = `${times[Math.floor(times.length / 2)]?.toFixed(0)} ms (${times.at(-1)?.toFixed(0)} ms)`;
+  await field.fill("service-07-123");
+  await page.locator(".option[data-focused]", { hasText: "service-07-123" }).waitFor();
   await field.press("Enter");
   await expect.poll(() => field.inputValue()).toBe(repository);
   calm();
@@ -187,7 +125,7 @@ test("the form says what is missing, then saves and deploys", async () => {
   await expect.poll(() => branch.inputValue()).toBe("main");
   await branch.click();
   await options(page, { name: /main/ }).first().waitFor();
-  await check(page, "new-app-branches");
+  await check(page, "new-app-branches", { listOpen: true });
   await branch.press("Enter");
   await page.getByText(`Devpilot will register a webhook on ${repository}.`).waitFor();
   await check(page, "new-app-filled");
@@ -278,19 +216,7 @@ test("auto-deploy is switched off and on", async () => {
   calm();
 });
 
-test("a broken connection is told, and the log goes on without a gap", async () => {
-  await page.goto(at(`apps/${app}`));
-  await page.getByRole("button", { name: "Deploy latest" }).click();
-  await page.waitForURL(/\/deployments\/[0-9]+$/);
-  await watch.expecting(/ERR_INTERNET_DISCONNECTED|ERR_NETWORK|Failed to load resource|ERR_/, async () => {
-    await context.setOffline(true);
-    await page.waitForTimeout(300);
-    await context.setOffline(false);
-    await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
-  });
-  const numbers = (await page.locator(".line-number").allTextContents()).map(Number);
-  expect(new Set(numbers).size).toBe(numbers.length);
-  expect(numbers[0]).toBe(1);
+test("the list of apps", async () => {
   await page.goto(at("apps"));
   await page.getByRole("link", { name: app, exact: true }).waitFor();
   await check(page, "apps");

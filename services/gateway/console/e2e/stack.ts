@@ -3,7 +3,7 @@
 // are different sites, as in life.
 import { execFile, spawn, type ChildProcess } from "node:child_process";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { createServer } from "node:net";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -18,6 +18,10 @@ export interface Stack {
   control: (method: string, path: string, body?: unknown) => Promise<unknown>;
   /** A call of the product's API as the operator. */
   api: <T>(method: string, path: string, body?: unknown) => Promise<T>;
+  /** Breaks every connection between browser and product; while held, new ones are refused. */
+  cut: (hold?: boolean) => void;
+  /** Lets connections through again. */
+  mend: () => void;
   /** Commits a file to the repository and pushes it to the branch. */
   push: (repository: string, branch: string, message: string) => Promise<void>;
   stop: () => Promise<void>;
@@ -50,15 +54,73 @@ export async function eventually<T>(what: string, condition: () => Promise<T | u
   throw new Error(`waited ${ms / 1000} s for ${what}${last === undefined ? "" : `: ${String(last)}`}`);
 }
 
+interface Gate {
+  port: number;
+  cut: (hold?: boolean) => void;
+  mend: () => void;
+  close: () => void;
+}
+
+/** What browsers reach the product through: it can break a connection as networks do. */
+async function gate(target: number): Promise<Gate> {
+  const open = new Set<Socket>();
+  let held = false;
+  const server = createServer((from) => {
+    if (held) {
+      from.destroy();
+      return;
+    }
+    const to = connect(target, "127.0.0.1");
+    for (const [one, other] of [
+      [from, to],
+      [to, from],
+    ] as const) {
+      open.add(one);
+      one.setNoDelay(true);
+      one.on("error", () => other.destroy());
+      one.on("close", () => {
+        open.delete(one);
+        other.destroy();
+      });
+      one.pipe(other);
+    }
+  });
+  const cut = (hold = false) => {
+    held = hold;
+    for (const s of open) s.destroy();
+  };
+  return new Promise((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(0, "127.0.0.1", () => {
+      const address = server.address();
+      if (address === null || typeof address !== "object") reject(new Error("no port"));
+      else {
+        resolve({
+          port: address.port,
+          cut,
+          mend: () => {
+            held = false;
+          },
+          close: () => {
+            server.close();
+            cut(true);
+          },
+        });
+      }
+    });
+  });
+}
+
 export async function start(program: string, scenario: string): Promise<Stack> {
   const dir = await mkdtemp(join(tmpdir(), "devpilot-console-"));
-  const [port, ops, bitbucket] = [await freePort(), await freePort(), await freePort()];
-  const url = `http://127.0.0.1:${port}`;
+  const [port, ops, bitbucket, live] = [await freePort(), await freePort(), await freePort(), await freePort()];
+  const way = await gate(port);
+  const url = `http://127.0.0.1:${way.port}`;
   const site = `http://localhost:${bitbucket}`;
   const env = Object.fromEntries(Object.entries(process.env).filter(([k]) => !k.startsWith("DEVPILOT_")));
   const child: ChildProcess = spawn(
     program,
-    ["--emulator", "--emulator-scenario", scenario, "--data-dir", join(dir, "data"), "--listen", `127.0.0.1:${port}`, "--ops-listen", `127.0.0.1:${ops}`, "--emulator-listen", `localhost:${bitbucket}`],
+    ["--emulator", "--emulator-scenario", scenario, "--data-dir", join(dir, "data"), "--listen", `127.0.0.1:${port}`, "--public-url", url, "--ops-listen", `127.0.0.1:${ops}`, "--emulator-listen", `localhost:${bitbucket}`, "--live-listen", `127.0.0.1:${live}`],
     { env, stdio: ["ignore", "pipe", "pipe"] },
   );
   let output = "";
@@ -70,13 +132,15 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
     await ended;
     clearTimeout(timer);
+    way.close();
     await rm(dir, { recursive: true, force: true });
   };
   try {
-    await eventually("the product to be ready", async () => {
-      if (child.exitCode !== null) throw new Error(`it ended: ${output.slice(-2000)}`);
-      return (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok;
-    }, 90_000);
+    const died = ended.then(() => {
+      throw new Error("it ended");
+    });
+    await Promise.race([died, eventually("the product to be ready", async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok, 90_000)]);
+    died.catch(() => undefined); // from here on its end is told by what it no longer answers
   } catch (e) {
     await stop();
     throw new Error(`${String(e)}\n${output.slice(-4000)}`);
@@ -98,8 +162,10 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     site,
     adminToken,
     stop,
+    cut: way.cut,
+    mend: way.mend,
     control: (method, path, body) => call(site, method, `/_emulator/${path}`, body, {}),
-    api: <T,>(method: string, path: string, body?: unknown) => call(url, method, path, body, { Authorization: `Bearer ${adminToken}` }) as Promise<T>,
+    api: <T,>(method: string, path: string, body?: unknown) => call(`http://127.0.0.1:${port}`, method, path, body, { Authorization: `Bearer ${adminToken}` }) as Promise<T>,
     push: async (repository, branch, message) => {
       const work = join(dir, `push-${pushes++}`);
       const remote = site.replace("http://", "http://jane-dev:jane-dev-password@") + `/${repository}.git`;
@@ -110,4 +176,15 @@ export async function start(program: string, scenario: string): Promise<Stack> {
       await git("-C", work, "push", "-q", "origin", `HEAD:${branch}`);
     },
   };
+}
+
+/** Creates an app over the API and, if asked to, waits until its first deployment is live. */
+export async function createApp(stack: Stack, id: string, fullName: string, deployNow: boolean, branch = "main", workspace = "default"): Promise<void> {
+  const list = await stack.api<{ repositories: { id: string; fullName: string }[] }>("GET", `/v1/workspaces/${workspace}/repositories?query=${encodeURIComponent(fullName.split("/")[1] ?? "")}`);
+  const repository = list.repositories.find((r) => r.fullName === fullName)?.id;
+  if (repository === undefined) throw new Error(`no repository ${fullName}`);
+  await stack.api("POST", `/v1/workspaces/${workspace}/apps`, { appId: id, app: { repository, branch, autoDeploy: true }, deployNow });
+  if (deployNow) {
+    await eventually(`${id} to be live`, async () => (await stack.api<{ live?: unknown }>("GET", `/v1/workspaces/${workspace}/apps/${id}`)).live !== undefined);
+  }
 }

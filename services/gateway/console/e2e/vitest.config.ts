@@ -10,5 +10,7 @@ export default defineConfig({
     // One story, told in order: what follows a failure would fail for its sake.
     bail: 1,
     sequence: { concurrent: false },
+    // Each file has a product and a browser of its own; the machine bears one of each well.
+    fileParallelism: false,
   },
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { LogBuffer, lineOf, search, type LogRecord } from "../src/lib/log";
+import { fragment, hookLines, LogBuffer, linesOf, search, type LogRecord } from "../src/lib/log";
 import { plain } from "../src/lib/text";
 
 const record = (line: number, text = `line ${line}`): LogRecord => ({ line, text });
@@ -75,9 +75,21 @@ test("search looks at what a person sees, case ignored", () => {
 });
 
 test.each([
-  ["#L12", 12],
+  ["#L1", { from: 1, to: 1 }],
+  ["#L120", { from: 120, to: 120 }],
+  ["#L3-L9", { from: 3, to: 9 }],
+  ["#L9-L3", undefined],
+  ["#L3-L", undefined],
   ["#L0", undefined],
-  ["#L01", undefined],
+  ["#L-1", undefined],
   ["#L12x", undefined],
   ["", undefined],
-])("the fragment %j names line %j", (hash, line) => expect(lineOf(hash)).toBe(line));
+])("the fragment %j names the lines %j", (hash, lines) => expect(linesOf(hash)).toEqual(lines));
+
+test("a hook's lines are those it printed in its stage", () => {
+  const list = [record(1), { ...record(2), stage: "POST_SETUP", hook: "build" }, { ...record(3), stage: "POST_SETUP", hook: "build" }, { ...record(4), stage: "POST_RELEASE", hook: "build" }];
+  expect(hookLines(list, "POST_SETUP", "build")).toEqual({ from: 2, to: 3 });
+  expect(hookLines(list, "POST_SETUP", "test")).toBeUndefined();
+  expect(fragment({ from: 2, to: 3 })).toBe("#L2-L3");
+  expect(fragment({ from: 4, to: 4 })).toBe("#L4");
+});

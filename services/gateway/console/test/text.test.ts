@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ansi, httpUrl, initials, plain, safe, slug, subject } from "../src/lib/text";
+import { ansi, consumersPage, httpUrl, initials, plain, safe, slug, subject } from "../src/lib/text";
 
 describe("text from strangers", () => {
   test("cannot reorder itself", () => {
@@ -53,3 +53,14 @@ test.each([
   if (name === "Größe") expect(slug(name)).toMatch(/^[a-z0-9][a-z0-9-]*$/);
   else expect(slug(name)).toBe(want);
 });
+
+test.each([
+  ["https://bitbucket.org", "acme", "https://bitbucket.org/acme/workspace/settings/api"],
+  ["https://bitbucket.org/", " Acme_1.x-y ", "https://bitbucket.org/Acme_1.x-y/workspace/settings/api"],
+  ["https://bitbucket.org", "", undefined],
+  ["https://bitbucket.org", "..", undefined],
+  ["https://bitbucket.org", "a/b", undefined],
+  ["https://bitbucket.org", "https://evil.test", undefined],
+  ["", "acme", undefined],
+  ["javascript:alert(1)", "acme", undefined],
+])("on %j the consumers of %j are at %j", (site, workspace, page) => expect(consumersPage(site, workspace)).toBe(page));

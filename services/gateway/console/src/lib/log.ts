@@ -6,6 +6,8 @@ export interface LogRecord {
   stage?: string;
   stream?: string;
   text: string;
+  /** The deployment hook that printed it. */
+  hook?: string;
 }
 
 /**
@@ -57,8 +59,24 @@ export function search(records: readonly LogRecord[], query: string, visible: (t
   return hits;
 }
 
-/** The line of a fragment such as "#L12". */
-export function lineOf(hash: string): number | undefined {
-  const m = /^#L([1-9][0-9]{0,8})$/.exec(hash);
-  return m?.[1] === undefined ? undefined : Number(m[1]);
+/** The lines of a fragment such as "#L12" or "#L12-L20", both ends among them. */
+export function linesOf(hash: string): { from: number; to: number } | undefined {
+  const m = /^#L([1-9][0-9]{0,8})(?:-L([1-9][0-9]{0,8}))?$/.exec(hash);
+  if (m?.[1] === undefined) return undefined;
+  const from = Number(m[1]);
+  const to = m[2] === undefined ? from : Number(m[2]);
+  return to < from ? undefined : { from, to };
+}
+
+/** The first and last line that a deployment hook printed in a stage; undefined while there is none. */
+export function hookLines(records: readonly LogRecord[], stage: string, hook: string): { from: number; to: number } | undefined {
+  const own = records.filter((r) => r.hook === hook && r.stage === stage);
+  const first = own[0];
+  const last = own.at(-1);
+  return first === undefined || last === undefined ? undefined : { from: first.line, to: last.line };
+}
+
+/** The fragment that names lines. */
+export function fragment(lines: { from: number; to: number }): string {
+  return lines.from === lines.to ? `#L${lines.from}` : `#L${lines.from}-L${lines.to}`;
 }

@@ -110,3 +110,11 @@ export function slug(name: string): string {
     .slice(0, 63)
     .replace(/-+$/, "");
 }
+
+/** The page of a Bitbucket workspace where its OAuth consumers are; undefined for what is no workspace's id. */
+export function consumersPage(site: string, workspace: string): string | undefined {
+  const id = workspace.trim();
+  const base = httpUrl(site);
+  if (base === undefined || !/^[A-Za-z0-9_.-]{1,100}$/.test(id) || /^\.+$/.test(id)) return undefined;
+  return new URL(`/${id}/workspace/settings/api`, base).href;
+}

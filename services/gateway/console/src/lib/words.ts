@@ -1,5 +1,5 @@
 // The API's words as sentences. Enums are open: unknown words are shown as they are, in lower case.
-import type { Delivery, Deployment, Integration, Webhook } from "../api/client";
+import type { Delivery, Deployment, HookRecord, Integration, Webhook } from "../api/client";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
@@ -76,8 +76,10 @@ export function stageName(stage: string | undefined): string {
   return stages.find(([id]) => id === stage)?.[1] ?? sentence(stage ?? "");
 }
 
+const of = (number: number | undefined) => (number === undefined || number === 0 ? "" : ` of #${number}`);
+
 /** Who or what asked for a deployment: "Push by Jane Developer". */
-export function triggerText(d: Pick<Deployment, "trigger" | "actor">, me?: string): string {
+export function triggerText(d: Pick<Deployment, "trigger" | "actor"> & { sourceNumber?: number }, me?: string): string {
   const label = d.actor?.label ?? "";
   const by = label === "" ? "" : ` by ${label === me ? "you" : label}`;
   switch (d.trigger) {
@@ -86,9 +88,9 @@ export function triggerText(d: Pick<Deployment, "trigger" | "actor">, me?: strin
     case "MANUAL":
       return `Deploy latest${by}`;
     case "REDEPLOY":
-      return `Redeploy${by}`;
+      return `Redeploy${of(d.sourceNumber)}${by}`;
     case "ROLLBACK":
-      return `Rollback${by}`;
+      return `Rollback${d.sourceNumber === undefined || d.sourceNumber === 0 ? "" : ` to #${d.sourceNumber}`}${by}`;
     case "RECONCILED":
       return "Found by reconciliation: Bitbucket's delivery never came";
     default:
@@ -103,6 +105,29 @@ export const triggerWords: Record<string, string> = {
   ROLLBACK: "Rollback",
   RECONCILED: "Reconciled",
 };
+
+const hookLooks: Record<string, Look> = {
+  PENDING: { word: "waiting", mark: "○", tone: "idle" },
+  RUNNING: { word: "running", mark: "◐", tone: "busy" },
+  COMPLETED: { word: "done", mark: "✓", tone: "good" },
+  FAILED: { word: "failed", mark: "✕", tone: "bad" },
+  SKIPPED: { word: "skipped", mark: "↷", tone: "idle" },
+  TIMED_OUT: { word: "ran out of time", mark: "✕", tone: "bad" },
+  CANCELLED: { word: "cancelled", mark: "⊘", tone: "idle" },
+};
+
+export function hookLook(state: HookRecord["state"] | undefined): Look {
+  return hookLooks[state ?? ""] ?? unknown(state);
+}
+
+/** The deployment hook that made a deployment fail, with its stage. */
+export function failedHook(d: Pick<Deployment, "stages">): { hook: HookRecord; stage: string } | undefined {
+  for (const s of d.stages) {
+    const hook = s.hooks.find((h) => h.state === "FAILED" || h.state === "TIMED_OUT");
+    if (hook !== undefined) return { hook, stage: s.stage ?? "" };
+  }
+  return undefined;
+}
 
 export interface OutcomeText {
   text: string;

@@ -1,13 +1,14 @@
 import { lazy, Suspense } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link, useNavigate, useParams, useSearchParams } from "react-router";
-import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
-import { appQuery, deploymentQuery, keys } from "../api/queries";
+import { Link, useParams, useSearchParams } from "react-router";
+import { api, body, type App, type DeploymentSummary } from "../api/client";
+import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
 import { Switch } from "../ui/switch";
@@ -69,29 +70,6 @@ export default function AppPage() {
   );
 }
 
-function DeployLatest({ app }: { app: App }) {
-  const { ws } = usePlace();
-  const navigate = useNavigate();
-  const client = useQueryClient();
-  const deploy = useMutation({
-    mutationFn: async () =>
-      body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", { params: { path: { workspace: ws, app: app.id } }, body: { requestId: requestId() } })),
-    onSuccess: (d) => {
-      client.setQueryData(deploymentQuery(ws, app.id, d.number).queryKey, d);
-      void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") });
-      void navigate(`/w/${ws}/apps/${app.id}/deployments/${d.number}`);
-    },
-  });
-  return (
-    <>
-      {deploy.isError && <Failed error={deploy.error} workspace={ws} title="Nothing was deployed." />}
-      <Button look="primary" busy={deploy.isPending} onClick={() => deploy.mutate()} title={`Deploys the newest commit of ${app.branch}`}>
-        {deploy.isPending ? "Starting…" : "Deploy latest"}
-      </Button>
-    </>
-  );
-}
-
 function Overview({ app }: { app: App }) {
   const { ws } = usePlace();
   const { live, latest } = app;
@@ -109,6 +87,13 @@ function Overview({ app }: { app: App }) {
           <p>{latest === undefined ? "Press Deploy latest, or push to the branch." : "The first deployment that completes goes live."}</p>
         ) : (
           <Summary app={app.id} d={live} />
+        )}
+        {live !== undefined && httpUrl(app.liveUrl) !== undefined && (
+          <p>
+            <a href={httpUrl(app.liveUrl)} target="_blank" rel="noreferrer">
+              Open the live site
+            </a>
+          </p>
         )}
       </section>
       {latest !== undefined && latest.number !== live?.number && (

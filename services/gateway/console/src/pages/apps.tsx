@@ -23,7 +23,7 @@ export default function Apps() {
       <PageTitle
         actions={
           adminOnly === undefined ? (
-            <Link className="button primary" to={`/w/${ws}/apps/new`} title="n">
+            <Link className={state === "NOT_CONNECTED" ? "button plain" : "button primary"} to={`/w/${ws}/apps/new`} title="n">
               New app
             </Link>
           ) : (
@@ -79,7 +79,7 @@ export default function Apps() {
                         {a.id}
                       </Link>
                     </th>
-                    <td>
+                    <td data-label="Repository">
                       <Text>{a.repositoryFullName}</Text>
                       <span className="soft">
                         {" "}
@@ -88,7 +88,7 @@ export default function Apps() {
                       {!a.autoDeploy && <span className="soft"> · auto-deploy off</span>}
                       {a.autoDeploy && a.autoDeployPaused !== undefined && <span className="tone-warn"> · auto-deploy paused</span>}
                     </td>
-                    <td>
+                    <td data-label="Live">
                       {a.live === undefined ? (
                         <span className="soft">nothing yet</span>
                       ) : (
@@ -97,7 +97,7 @@ export default function Apps() {
                         </>
                       )}
                     </td>
-                    <td>
+                    <td data-label="Newest">
                       {a.latest === undefined ? (
                         <span className="soft">none</span>
                       ) : (
@@ -106,7 +106,7 @@ export default function Apps() {
                         </Link>
                       )}
                     </td>
-                    <td className="nowrap">
+                    <td className="nowrap" data-label="When">
                       <Time at={a.latest?.time} />
                     </td>
                   </tr>

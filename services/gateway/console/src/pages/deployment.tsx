@@ -1,13 +1,16 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useParams } from "react-router";
-import type { Deployment } from "../api/client";
-import { deploymentQuery } from "../api/queries";
-import { knownReason, remedyFor } from "../lib/remedy";
-import { httpUrl, safe, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, stageName, stages, triggerText } from "../lib/words";
+import type { App, Deployment } from "../api/client";
+import { appQuery, deploymentQuery } from "../api/queries";
+import { httpUrl, shortHash, subject } from "../lib/text";
+import { deploymentLook, ended, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
+import { DeploymentActions } from "../ui/deployment-actions";
+import { Failure } from "../ui/failure";
 import { LogView } from "../ui/log-view";
+import { Rail } from "../ui/stages";
+import { useLog } from "../ui/use-log";
 
 export default function DeploymentPage() {
   const { ws } = usePlace();
@@ -15,10 +18,11 @@ export default function DeploymentPage() {
   const n = Number(number);
   const deployment = useQuery({ ...deploymentQuery(ws, app, n), enabled: Number.isInteger(n) && n > 0 });
   const d = deployment.data;
+  const owner = useQuery({ ...appQuery(ws, app), enabled: d !== undefined }).data;
   useTitle(d === undefined ? `#${number} ${app}` : `${deploymentLook(d.state).mark} #${number} ${app}`);
   return (
     <>
-      <PageTitle>
+      <PageTitle actions={d !== undefined && <DeploymentActions d={d} app={owner} />}>
         <Link to={`/w/${ws}/apps`} className="crumb">
           Apps
         </Link>
@@ -44,35 +48,69 @@ export default function DeploymentPage() {
       ) : (
         <>
           {deployment.isError && <Failed error={deployment.error} title="The state could not be brought up to date." retry={() => void deployment.refetch()} />}
-          <Head d={d} />
-          <div className="deployment">
-            <Rail d={d} />
-            <LogView key={`${ws}/${app}/${n}`} ws={ws} app={app} number={n} over={ended(d.state)} />
-          </div>
+          <Head d={d} app={owner} />
+          <Body key={`${ws}/${app}/${n}`} d={d} />
         </>
       )}
     </>
   );
 }
 
-function Head({ d }: { d: Deployment }) {
+function Body({ d }: { d: Deployment }) {
+  const { ws } = usePlace();
+  const log = useLog(ws, d.app, d.number);
+  return (
+    <>
+      {d.state === "FAILED" && <Failure d={d} log={log} />}
+      <div className="deployment">
+        <Rail d={d} log={log} />
+        <LogView ws={ws} app={d.app} number={d.number} over={ended(d.state)} log={log} />
+      </div>
+    </>
+  );
+}
+
+function Head({ d, app }: { d: Deployment; app: App | undefined }) {
   const { ws, me } = usePlace();
+  const site = d.live ? httpUrl(app?.liveUrl) : undefined;
+  const release = httpUrl(d.releaseUrl);
   const url = httpUrl(d.commit?.url);
   const hash = <code>{shortHash(d.commit?.hash)}</code>;
-  const remedy = remedyFor(d.error?.reason);
   return (
     <>
       <p className="subline" aria-live="polite">
         <Status look={deploymentLook(d.state)} />
         {d.live && <span className="tag live">live</span>}
         {d.state === "PROCESSING" && <span className="soft num"> {d.progressPercent} %</span>}
+        {d.cancelTime !== undefined && !ended(d.state) && (
+          <span className="soft">
+            {" "}
+            being cancelled{d.cancelledBy !== undefined && <> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</>}
+          </span>
+        )}
+        {d.state === "CANCELLED" && d.cancelledBy !== undefined && <span className="soft"> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</span>}
         {d.state === "SUPERSEDED" && d.supersededBy > 0 && (
           <>
             {" "}
             by <Link to={`/w/${ws}/apps/${d.app}/deployments/${d.supersededBy}`}>#{d.supersededBy}</Link>, a newer push
           </>
         )}
+        {(site !== undefined || release !== undefined) && (
+          <span className="sites">
+            {site !== undefined && (
+              <a href={site} target="_blank" rel="noreferrer">
+                Open the live site
+              </a>
+            )}
+            {release !== undefined && (
+              <a href={release} target="_blank" rel="noreferrer">
+                Open this release
+              </a>
+            )}
+          </span>
+        )}
       </p>
+      {d.state === "PROCESSING" && <progress className="progress" max={100} value={d.progressPercent} aria-label="Progress of the deployment" />}
       <p className="subline">
         {d.commit === undefined ? (
           <span className="soft">The commit is fixed when the deployment starts.</span>
@@ -90,7 +128,8 @@ function Head({ d }: { d: Deployment }) {
               <Text>{subject(d.commit.message)}</Text>
             </strong>{" "}
             <span className="soft">
-              by <Text>{d.commit.authorName}</Text> on <Text>{d.branch}</Text>
+              by <Text>{d.commit.authorName}</Text> {d.tag === "" ? "on " : "tagged "}
+              <Text>{d.tag === "" ? d.branch : d.tag}</Text>
             </span>
           </>
         )}
@@ -100,8 +139,8 @@ function Head({ d }: { d: Deployment }) {
         {d.startTime !== undefined && (
           <>
             {" · "}
-            {ended(d.state) ? "took " : "running for "}
-            <Took start={d.startTime} end={d.endTime} />
+            {ended(d.state) ? "took " : d.state === "PENDING" ? "first tried " : "running for "}
+            {d.state === "PENDING" ? <Time at={d.startTime} /> : <Took start={d.startTime} end={d.endTime} />}
           </>
         )}
         {d.attempt > 1 && ` · attempt ${d.attempt}`}
@@ -123,51 +162,16 @@ function Head({ d }: { d: Deployment }) {
           )}
         </Banner>
       )}
-      {d.error !== undefined && (
-        <Banner
-          tone="bad"
-          title={safe(d.error.message)}
-          actions={
-            remedy.action !== undefined && (
-              <Link className="button plain" to={remedy.action.to(ws)}>
-                {remedy.action.label}
-              </Link>
-            )
-          }
-        >
-          {knownReason(d.error.reason) && <span>{remedy.text}</span>}
+      {d.state !== "FAILED" && d.error !== undefined && (
+        <Banner tone="idle">
+          <Text>{d.error.message}</Text>
         </Banner>
       )}
+      {d.notes.map((note) => (
+        <Banner key={note} tone="idle">
+          <Text>{note}</Text>
+        </Banner>
+      ))}
     </>
-  );
-}
-
-/** The stages with their durations: passed, running, not begun. */
-function Rail({ d }: { d: Deployment }) {
-  const over = ended(d.state);
-  return (
-    <ol className="rail" aria-label="Stages">
-      {stages.map(([id]) => {
-        const record = d.stages.find((s) => s.stage === id);
-        const current = d.stage === id;
-        const failed = current && d.state === "FAILED";
-        const state = failed ? "failed" : record?.endTime !== undefined ? "done" : record !== undefined && !over ? "running" : record !== undefined ? "stopped" : "none";
-        const mark = { failed: "✕", done: "✓", running: "◐", stopped: "⊘", none: "○" }[state];
-        const word = { failed: "failed", done: "done", running: "running", stopped: "stopped", none: over ? "not reached" : "not begun" }[state];
-        const tone = { failed: "bad", done: "good", running: "busy", stopped: "idle", none: "idle" }[state];
-        return (
-          <li key={id} className={`stage tone-${tone}`} aria-current={state === "running" ? "step" : undefined}>
-            <span className="mark" aria-hidden="true">
-              {mark}
-            </span>
-            <span className="stage-name">{stageName(id)}</span>
-            <span className="soft stage-time">
-              <span className="hidden">{word} </span>
-              {record !== undefined && <Took start={record.startTime} end={record.endTime ?? (over ? d.endTime : undefined)} />}
-            </span>
-          </li>
-        );
-      })}
-    </ol>
   );
 }

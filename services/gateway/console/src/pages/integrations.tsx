@@ -3,11 +3,12 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useSearchParams } from "react-router";
 import { api, asApiError, body, type Integration, type Webhook } from "../api/client";
 import { integrationQuery, keys, webhooksQuery } from "../api/queries";
+import { useNow } from "../lib/clock";
 import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
 import { integrationLook, scopeReasons } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Avatar, Banner, Button, Failed, PageTitle, Skeleton, Status, Text, Time, Upcoming, useTitle } from "../ui/basics";
+import { Avatar, Banner, Button, Copyable, Failed, PageTitle, Skeleton, Status, Text, Time, Upcoming, useTitle } from "../ui/basics";
 import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
 
@@ -61,6 +62,7 @@ function Bitbucket({ integration: i }: { integration: Integration }) {
         <Status look={integrationLook(i.state)} />
       </div>
       <Trouble integration={i} />
+      {connected && <Pending integration={i} />}
       {connected ? <Connected integration={i} /> : <NotConnected integration={i} />}
     </section>
   );
@@ -86,7 +88,7 @@ function Trouble({ integration: i }: { integration: Integration }) {
     const page = httpUrl(i.authorizationsUrl);
     return (
       <Banner tone="bad" title="Bitbucket must be connected again." role="alert" actions={<ConnectButton label="Reconnect" />}>
-        <Text>{e?.message}</Text>
+        <Text>{e?.message}</Text> Your apps and settings stay.
         {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
         {page !== undefined && (
           <>
@@ -173,6 +175,7 @@ function Connected({ integration: i }: { integration: Integration }) {
           Remove…
         </Button>
       </div>
+      <Setup setup={i.setup} open={false} />
       <RemoveDialog open={removing} onClose={() => setRemoving(false)} integration={i} />
     </>
   );
@@ -215,22 +218,41 @@ function NotConnected({ integration: i }: { integration: Integration }) {
     <>
       <p>Connect a Bitbucket account. Devpilot then offers its repositories and branches, and deploys on every push if you like.</p>
       <Scopes integration={{ ...i, missingScopes: [], extraScopes: [] }} />
-      {i.pendingHandshake !== undefined && (
-        <Banner tone="warn" role="status" title="A connection waits for its answer from Bitbucket.">
-          Begun <Time at={i.pendingHandshake.startTime} />
-          {i.pendingHandshake.expireTime !== undefined && (
-            <>
-              , good until <Time at={i.pendingHandshake.expireTime} style="clock" />
-            </>
-          )}
-          . <Text>{i.pendingHandshake.hint}</Text>
-        </Banner>
-      )}
+      <Pending integration={i} />
       <div className="actions end">
         <ConnectButton label="Connect" forbidden={configured ? undefined : "There is no OAuth consumer yet: see Setup below."} />
       </div>
       <Setup setup={i.setup} open={!configured || i.pendingHandshake !== undefined} />
     </>
+  );
+}
+
+const answerDue = 2 * 60_000;
+
+/** A connect that was begun and has not come back; after two minutes it says what may be in the way. */
+function Pending({ integration: i }: { integration: Integration }) {
+  const now = useNow(1000).getTime();
+  const p = i.pendingHandshake;
+  const begun = Date.parse(p?.startTime ?? "");
+  if (p === undefined || Number.isNaN(begun) || (p.expireTime !== undefined && Date.parse(p.expireTime) <= now)) return null;
+  if (now - begun < answerDue) {
+    return (
+      <Banner tone="idle" role="status" title="A connection waits for Bitbucket's answer.">
+        Begun <Time at={p.startTime} />
+        {p.expireTime !== undefined && (
+          <>
+            , good until <Time at={p.expireTime} style="clock" />
+          </>
+        )}
+        . Finish on Bitbucket's page, or press Connect to start again.
+      </Banner>
+    );
+  }
+  return (
+    <Banner tone="warn" role="status" title="Bitbucket has not answered for 2 minutes.">
+      If its page says “Invalid redirect_uri”, the OAuth consumer has another callback URL than this one. Copy it into the consumer, exactly as it stands, then connect again. If you closed the page, simply connect again.
+      {i.setup !== undefined && <Copyable label="Callback URL" value={i.setup.callbackUrl} />}
+    </Banner>
   );
 }
 
@@ -286,23 +308,27 @@ function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: 
   );
 }
 
+function WebhookLink({ webhook: w }: { webhook: Webhook }) {
+  const url = httpUrl(w.settingsUrl);
+  return url === undefined ? (
+    <span className="grow">
+      <Text>{w.repositoryFullName}</Text>
+    </span>
+  ) : (
+    <a className="grow" href={url} target="_blank" rel="noreferrer">
+      <Text>{w.repositoryFullName}</Text> webhook settings
+    </a>
+  );
+}
+
 function WebhookLinks({ webhooks }: { webhooks: readonly Webhook[] }) {
   return (
     <ul className="links">
-      {webhooks.map((w) => {
-        const url = httpUrl(w.settingsUrl);
-        return (
-          <li key={w.id}>
-            {url === undefined ? (
-              <Text>{w.repositoryFullName}</Text>
-            ) : (
-              <a href={url} target="_blank" rel="noreferrer">
-                <Text>{w.repositoryFullName}</Text> webhook settings
-              </a>
-            )}
-          </li>
-        );
-      })}
+      {webhooks.map((w) => (
+        <li key={w.id}>
+          <WebhookLink webhook={w} />
+        </li>
+      ))}
     </ul>
   );
 }
@@ -326,7 +352,7 @@ function LeftWebhooks() {
       <ul className="rows">
         {left.map((w) => (
           <li key={w.id}>
-            <WebhookLinks webhooks={[w]} />
+            <WebhookLink webhook={w} />
             <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)}>
               It is deleted
               <span className="hidden">: {w.repositoryFullName}</span>

@@ -1,53 +1,78 @@
-import { useId, useState } from "react";
+import { lazy, Suspense, useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useNavigate } from "react-router";
-import { api, asApiError, body, type App, type AppPatch } from "../api/client";
+import { Link, useNavigate, useSearchParams } from "react-router";
+import { api, asApiError, body, type App } from "../api/client";
 import { appQuery, keys, serversQuery, webhookQuery } from "../api/queries";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text } from "./basics";
+import { Button, Failed, Skeleton, Text } from "./basics";
 import { BranchSelect } from "./branches";
 import { Dialog } from "./dialog";
 import { Switch } from "./switch";
+import { Check, SaveRow, TextField } from "./settings/parts";
+import { useDraft, useSave } from "./settings/save";
 import { ManualSteps } from "./webhook";
 
+const Commands = lazy(() => import("./settings/commands"));
+const Rules = lazy(() => import("./settings/rules"));
+const Options = lazy(() => import("./settings/options"));
+
+const sections = [
+  ["general", "General"],
+  ["hooks", "Hooks and variables"],
+  ["rules", "Rules"],
+  ["options", "Options"],
+] as const;
+
 export default function AppSettings({ app }: { app: App }) {
-  // A save or somebody else's change makes another etag: the form then shows what is there.
+  const { ws } = usePlace();
+  const [query] = useSearchParams();
+  const section = sections.find(([id]) => id === query.get("section"))?.[0] ?? "general";
   return (
     <>
-      <Edit key={app.etag} app={app} />
-      <Manual app={app} />
-      <Delete app={app} />
+      <nav className="sections" aria-label="Settings">
+        {sections.map(([id, name]) => (
+          <Link key={id} to={`/w/${ws}/apps/${app.id}?tab=settings${id === "general" ? "" : `&section=${id}`}`} aria-current={id === section ? "page" : undefined}>
+            {name}
+          </Link>
+        ))}
+      </nav>
+      <Suspense fallback={<Skeleton rows={8} />}>
+        {section === "hooks" && <Commands app={app} />}
+        {section === "rules" && <Rules app={app} />}
+        {section === "options" && <Options app={app} />}
+      </Suspense>
+      {section === "general" && (
+        <>
+          <Edit app={app} />
+          <Manual app={app} />
+          <Delete app={app} />
+        </>
+      )}
     </>
   );
 }
 
+const retentionPattern = /^(100|[1-9]?[0-9])$/;
+const isPattern = (branch: string) => /[*?[]/.test(branch);
+
 function Edit({ app }: { app: App }) {
-  const { ws, adminOnly } = usePlace();
-  const client = useQueryClient();
+  const { adminOnly } = usePlace();
   const servers = useQuery(serversQuery);
   const ids = useId();
-  const [branch, setBranch] = useState(app.branch);
-  const [autoDeploy, setAutoDeploy] = useState(app.autoDeploy);
-  const [server, setServer] = useState(app.server);
-  const [retention, setRetention] = useState(String(app.retention));
-  const save = useMutation({
-    mutationFn: async () => {
-      const patch: AppPatch = { branch, autoDeploy, server, retention: Number(retention), etag: app.etag };
-      return body(await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id } }, body: patch }));
-    },
-    onSuccess: (fresh) => client.setQueryData(appQuery(ws, app.id).queryKey, fresh),
-    onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
-  });
+  const save = useSave(app);
+  const off = adminOnly !== undefined;
+  const draft = useDraft({ branch: app.branch, autoDeploy: app.autoDeploy, server: app.server ?? "default", retention: String(app.retention) });
+  const d = draft.draft;
+  const [pattern, setPattern] = useState(isPattern(app.branch));
   const refused = save.isError ? asApiError(save.error) : undefined;
-  const badRetention = /^(100|[1-9]?[0-9])$/.test(retention) ? refused?.field("retention") : "A whole number from 0 to 100.";
-  const changed = branch !== app.branch || autoDeploy !== app.autoDeploy || server !== app.server || retention !== String(app.retention);
+  const badRetention = retentionPattern.test(d.retention) ? refused?.field("retention") : "A whole number from 0 to 100.";
   return (
     <form
       className="form"
       noValidate
       onSubmit={(e) => {
         e.preventDefault();
-        if (adminOnly === undefined && changed && badRetention === undefined) save.mutate();
+        if (!off && draft.changed && badRetention === undefined && d.branch.trim() !== "") save.mutate({ ...d, branch: d.branch.trim(), retention: Number(d.retention) });
       }}
     >
       <fieldset>
@@ -58,8 +83,13 @@ function Edit({ app }: { app: App }) {
             <Text>{app.repositoryFullName}</Text> <span className="soft">stays; another repository is another app</span>
           </div>
         </div>
-        <BranchSelect repository={app.repository} value={branch} onChange={setBranch} error={refused?.field("branch")} disabled={adminOnly !== undefined} />
-        <Switch selected={autoDeploy} onChange={setAutoDeploy} disabled={adminOnly !== undefined}>
+        {pattern ? (
+          <TextField label="Pattern of branches" code disabled={off} value={d.branch} onChange={(branch) => draft.set({ ...d, branch })} error={d.branch.trim() === "" ? "Write a pattern." : refused?.field("branch")} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
+        ) : (
+          <BranchSelect repository={app.repository} value={d.branch} onChange={(branch) => draft.set({ ...d, branch })} error={refused?.field("branch")} disabled={off} />
+        )}
+        <Check label="Watch a pattern of branches instead of one" checked={pattern} disabled={off} onChange={setPattern} />
+        <Switch selected={d.autoDeploy} onChange={(autoDeploy) => draft.set({ ...d, autoDeploy })} disabled={off}>
           Deploy on every push
         </Switch>
       </fieldset>
@@ -68,7 +98,7 @@ function Edit({ app }: { app: App }) {
         {(servers.data?.servers.length ?? 0) > 1 && (
           <div className="field">
             <label htmlFor={`${ids}-s`}>Server</label>
-            <select id={`${ids}-s`} value={server} onChange={(e) => setServer(e.target.value)}>
+            <select id={`${ids}-s`} value={d.server} disabled={off} onChange={(e) => draft.set({ ...d, server: e.target.value })}>
               {servers.data?.servers.map((s) => (
                 <option key={s.id} value={s.id}>
                   {s.id}
@@ -77,23 +107,9 @@ function Edit({ app }: { app: App }) {
             </select>
           </div>
         )}
-        <div className="field">
-          <label htmlFor={`${ids}-r`}>Releases to keep</label>
-          <input id={`${ids}-r`} className="short" inputMode="numeric" value={retention} aria-invalid={badRetention !== undefined || undefined} aria-describedby={`${ids}-r-d`} onChange={(e) => setRetention(e.target.value)} />
-          <div id={`${ids}-r-d`} className={badRetention === undefined ? "soft" : "field-error"}>
-            {badRetention ?? "Beside the live one."}
-          </div>
-        </div>
+        <TextField label="Releases to keep" short numeric disabled={off} value={d.retention} onChange={(retention) => draft.set({ ...d, retention })} error={badRetention} hint="Beside the live one, to go back to." />
       </fieldset>
-      {save.isError && <Failed error={save.error} workspace={ws} title="Nothing was changed." />}
-      <div className="actions end">
-        <span role="status" className="soft">
-          {changed ? "Neither another branch nor the switch deploys by itself." : "Nothing to save."}
-        </span>
-        <Button type="submit" look="primary" forbidden={adminOnly} busy={save.isPending}>
-          {save.isPending ? "Saving…" : "Save"}
-        </Button>
-      </div>
+      <SaveRow draft={draft} save={save} hint="Neither another branch nor the switch deploys by itself." />
     </form>
   );
 }

@@ -1,5 +1,14 @@
-import { useEffect, useId, useRef, useState, type ReactNode } from "react";
-import { useVirtualizer } from "@tanstack/react-virtual";
+import { useContext, useEffect, useRef, useState, type ReactNode } from "react";
+import { Button } from "react-aria-components/Button";
+import { ComboBox, ComboBoxStateContext } from "react-aria-components/ComboBox";
+import { FieldError } from "react-aria-components/FieldError";
+import { Group } from "react-aria-components/Group";
+import { Input } from "react-aria-components/Input";
+import { Label } from "react-aria-components/Label";
+import { ListBox, ListBoxItem } from "react-aria-components/ListBox";
+import { Popover } from "react-aria-components/Popover";
+import { Text } from "react-aria-components/Text";
+import { ListLayout, Virtualizer } from "react-aria-components/Virtualizer";
 
 interface Props<T> {
   label: string;
@@ -16,7 +25,7 @@ interface Props<T> {
   query: string;
   onQuery: (query: string) => void;
   items: readonly T[];
-  /** How many there are in all; the list is as long as that, and asks for what it lacks. */
+  /** How many there are in all: what is lacking is asked for when the list's end comes into sight. */
   total: number;
   onNeed: () => void;
   id: (item: T) => string;
@@ -30,158 +39,117 @@ interface Props<T> {
 }
 
 const rowHeight = 44;
+const listHeight = 320;
 
 /**
- * A combobox as the ARIA practices describe it: focus stays in the field, the active row is named by
- * aria-activedescendant. Only the rows in sight exist, so that ten thousand cost no more than ten;
- * aria-setsize and aria-posinset tell readers how many there are.
+ * A combobox over a list that the caller searches. Only the rows in sight exist, and only the pages
+ * that were scrolled to are here, so that ten thousand cost no more than ten.
  */
-export function Combobox<T>(p: Props<T>) {
-  const [open, setOpen] = useState(false);
-  const [active, setActive] = useState(0);
-  const base = useId();
-  const input = useRef<HTMLInputElement>(null);
-  const scroller = useRef<HTMLDivElement>(null);
-  const count = Math.max(p.total, p.items.length);
-  const virtual = useVirtualizer({
-    count: open ? count : 0,
-    getScrollElement: () => scroller.current,
-    estimateSize: () => rowHeight,
-    overscan: 6,
-    initialRect: { width: 400, height: 320 },
-  });
-  const rows = virtual.getVirtualItems();
-  const lastRow = rows.at(-1)?.index ?? -1;
-  const { onNeed } = p;
-  const short = open && lastRow >= p.items.length && p.items.length < p.total;
-  useEffect(() => {
-    if (short) onNeed();
-  }, [short, p.items.length, onNeed]);
-  useEffect(() => {
-    setActive(0);
-    if (open) virtual.scrollToIndex(0);
-    // Only a new question begins at the top again; the virtualizer is the same one.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [p.query]);
-
-  const choose = (item: T | undefined) => {
-    if (item === undefined) return;
-    p.onChoose(item);
-    p.onQuery("");
-    setOpen(false);
+export function Combobox<T extends object>(p: Props<T>) {
+  // What is typed while the list is open; closed, the field shows what is chosen.
+  const [typed, setTyped] = useState<string>();
+  // React Aria writes the chosen item's text into the field by itself; only a person's keys are a query.
+  const person = useRef(false);
+  const chosen = p.value === undefined ? "" : p.text(p.value);
+  const ask = (query: string | undefined) => {
+    setTyped(query);
+    p.onQuery(query ?? "");
   };
-  const move = (to: number) => {
-    const bounded = Math.min(Math.max(to, 0), Math.max(p.items.length - 1, 0));
-    setActive(bounded);
-    virtual.scrollToIndex(bounded);
-  };
-  const onKeyDown = (e: React.KeyboardEvent) => {
-    const steps: Record<string, number> = { ArrowDown: 1, ArrowUp: -1, PageDown: 7, PageUp: -7 };
-    const step = steps[e.key];
-    if (step !== undefined) {
-      e.preventDefault();
-      if (open) move(active + step);
-      else setOpen(true);
-    } else if (e.key === "Enter" && open) {
-      e.preventDefault();
-      choose(p.items[active]);
-    } else if (e.key === "Escape" && open) {
-      e.preventDefault();
-      e.stopPropagation();
-      setOpen(false);
-      p.onQuery("");
-    } else if (e.key === "Tab") {
-      setOpen(false);
-    }
-  };
-  const option = (i: number) => `${base}-o${i}`;
-  const activeShown = open && rows.some((r) => r.index === active) && active < p.items.length;
   return (
-    <div
+    <ComboBox
       className="field combobox"
-      onBlur={(e) => {
-        if (!e.currentTarget.contains(e.relatedTarget)) {
-          setOpen(false);
-          p.onQuery("");
-        }
+      items={p.items}
+      selectedKey={p.value === undefined ? null : p.id(p.value)}
+      onSelectionChange={(key) => {
+        const item = p.items.find((i) => p.id(i) === key);
+        if (item !== undefined) p.onChoose(item);
       }}
+      inputValue={typed ?? chosen}
+      onInputChange={(value) => {
+        if (person.current) ask(value);
+        person.current = false;
+      }}
+      onOpenChange={(open) => {
+        if (!open) ask(undefined);
+      }}
+      isDisabled={p.disabled ?? false}
+      isInvalid={p.error !== undefined}
+      allowsEmptyCollection
+      // By itself React Aria would open the list whenever the text changes, also when a choice writes it.
+      menuTrigger="manual"
     >
-      <label className={p.labelled === true ? "hidden" : undefined} htmlFor={`${base}-i`}>
-        {p.label}
-      </label>
-      <div className="combobox-input">
-        <input
-          id={`${base}-i`}
-          ref={input}
-          role="combobox"
-          aria-expanded={open}
-          aria-controls={`${base}-l`}
-          aria-autocomplete="list"
-          aria-activedescendant={activeShown ? option(active) : undefined}
-          aria-invalid={p.error !== undefined || undefined}
-          aria-describedby={`${base}-d`}
-          autoComplete="off"
-          spellCheck={false}
-          disabled={p.disabled}
-          placeholder={p.value === undefined ? p.placeholder : p.text(p.value)}
-          value={open ? p.query : p.value === undefined ? "" : p.text(p.value)}
-          onFocus={() => input.current?.select()}
-          onClick={() => setOpen(true)}
-          onChange={(e) => {
-            setOpen(true);
-            p.onQuery(e.target.value);
-          }}
-          onKeyDown={onKeyDown}
-        />
-        <span className="chevron" aria-hidden="true">
-          ▾
-        </span>
-        <div className="popover" hidden={!open}>
-          <div
+      <Label className={p.labelled === true ? "hidden" : undefined}>{p.label}</Label>
+      <div
+        onInputCapture={() => {
+          person.current = true;
+        }}
+      >
+        <Group className="combobox-input">
+          <Field placeholder={p.placeholder ?? ""} searching={typed !== undefined && typed !== ""} />
+          <Button className="chevron" aria-label={`Show ${p.label.toLowerCase()} list`}>
+            <span aria-hidden="true">▾</span>
+          </Button>
+        </Group>
+      </div>
+      <Text slot="description" className={p.error === undefined && p.description !== undefined ? "soft" : "hidden"}>
+        {p.description}
+      </Text>
+      <FieldError className="field-error">{p.error}</FieldError>
+      <Popover className="popover" offset={4}>
+        <Virtualizer layout={ListLayout} layoutOptions={{ rowHeight }}>
+          <ListBox<T>
             className="options"
-            ref={scroller}
-            id={`${base}-l`}
-            role="listbox"
-            aria-label={p.label}
-            aria-busy={p.loading}
-            // A press in the list must not take the focus from the field.
-            onMouseDown={(e) => e.preventDefault()}
-          >
-            {open && (
-              <div role="presentation" style={{ height: virtual.getTotalSize(), position: "relative" }}>
-                {rows.map((r) => {
-                  const item = p.items[r.index];
-                  return (
-                    <div
-                      key={r.key}
-                      id={option(r.index)}
-                      role="option"
-                      aria-selected={item !== undefined && p.value !== undefined && p.id(item) === p.id(p.value)}
-                      aria-setsize={count}
-                      aria-posinset={r.index + 1}
-                      className={`option ${r.index === active ? "active" : ""}`}
-                      style={{ position: "absolute", top: 0, left: 0, right: 0, height: rowHeight, transform: `translateY(${r.start}px)` }}
-                      onClick={() => choose(item)}
-                      onMouseMove={() => setActive(r.index)}
-                    >
-                      {item === undefined ? <span className="soft">Loading…</span> : p.row(item)}
-                    </div>
-                  );
-                })}
+            style={{ height: Math.min(listHeight, Math.max(p.items.length, 1) * rowHeight) }}
+            aria-busy={p.loading || undefined}
+            onScroll={(e) => {
+              const el = e.currentTarget;
+              if (p.items.length < p.total && el.scrollHeight - el.scrollTop - el.clientHeight < listHeight * 2) p.onNeed();
+            }}
+            renderEmptyState={() => (
+              <div className="option-empty" role="status">
+                {p.loading ? "Loading…" : p.empty}
               </div>
             )}
-          </div>
-          {open && count === 0 && (
-            <div className="option-empty" role="status">
-              {p.loading ? "Loading…" : p.empty}
-            </div>
-          )}
-          {p.footer !== undefined && p.footer !== false && <div className="popover-footer">{p.footer}</div>}
-        </div>
-      </div>
-      <div id={`${base}-d`} className={p.error === undefined ? "soft" : "field-error"}>
-        {p.error ?? p.description}
-      </div>
-    </div>
+          >
+            {(item) => (
+              <ListBoxItem id={p.id(item)} textValue={p.text(item)} className="option">
+                {p.row(item)}
+              </ListBoxItem>
+            )}
+          </ListBox>
+        </Virtualizer>
+        {p.footer !== undefined && p.footer !== false && <div className="popover-footer">{p.footer}</div>}
+      </Popover>
+    </ComboBox>
+  );
+}
+
+/** The field: a click or a key opens the list, and while one searches the first row is the one that Enter takes. */
+function Field({ placeholder, searching }: { placeholder: string; searching: boolean }) {
+  const state = useContext(ComboBoxStateContext);
+  const open = state?.isOpen ?? false;
+  const manager = state?.selectionManager;
+  const first = state?.collection.getFirstKey() ?? undefined;
+  const lost = manager?.focusedKey === null;
+  const previous = useRef(first);
+  useEffect(() => {
+    const another = previous.current !== first;
+    previous.current = first;
+    if (open && searching && first !== undefined && (another || lost)) manager?.setFocusedKey(first);
+    // The manager is another object at each render.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [open, searching, first, lost]);
+  const show = () => state?.open(null, "manual");
+  return (
+    <Input
+      placeholder={placeholder}
+      spellCheck={false}
+      onClick={(e) => {
+        // What is chosen is typed over; what is being typed is not.
+        if (!open) e.currentTarget.select();
+        show();
+      }}
+      onInput={show}
+    />
   );
 }

@@ -1,5 +1,8 @@
-import { useMutation } from "@tanstack/react-query";
+import { useId, useState } from "react";
+import { useInfiniteQuery, useMutation, useQuery } from "@tanstack/react-query";
 import { api, body, type Integration } from "../api/client";
+import { integrationQuery, repositoriesQuery } from "../api/queries";
+import { consumersPage } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { scopeReasons } from "../lib/words";
 import { Button, Copyable, Failed } from "./basics";
@@ -29,12 +32,24 @@ export function ConnectButton({ label, forbidden }: { label: string; forbidden?:
 
 /** How to make the OAuth consumer, and what Bitbucket's own error pages mean. */
 export function Setup({ setup, open }: { setup: Integration["setup"]; open: boolean }) {
+  const [shown, setShown] = useState(open);
   if (setup === undefined) return null;
   return (
-    <details className="setup" open={open}>
+    <details className="setup" open={open} onToggle={(e) => setShown(e.currentTarget.open)}>
       <summary>Setup: the OAuth consumer on Bitbucket</summary>
+      {shown && <SetupSteps setup={setup} />}
+    </details>
+  );
+}
+
+function SetupSteps({ setup }: { setup: NonNullable<Integration["setup"]> }) {
+  return (
+    <>
       <ol>
-        <li>On Bitbucket, open Workspace settings, Apps and features, OAuth consumers, and add a consumer. Any name will do.</li>
+        <li>
+          On Bitbucket, open Workspace settings, Apps and features, OAuth consumers, and add a consumer. Any name will do.
+          <ConsumerLinks />
+        </li>
         <li>
           Callback URL, exactly this:
           <Copyable label="Callback URL" value={setup.callbackUrl} />
@@ -66,7 +81,50 @@ export function Setup({ setup, open }: { setup: Integration["setup"]; open: bool
           Bitbucket does not know <code>DEVPILOT_BITBUCKET_CLIENT_ID</code>. Compare it with the consumer's key; the consumer may also have been deleted.
         </dd>
       </dl>
-    </details>
+    </>
+  );
+}
+
+/** The consumers' page of each Bitbucket workspace that is known, or of the one that is typed. */
+function ConsumerLinks() {
+  const { ws, info } = usePlace();
+  const site = info?.bitbucketSiteUrl ?? "";
+  const [typed, setTyped] = useState("");
+  const field = useId();
+  const state = useQuery(integrationQuery(ws)).data?.state;
+  const list = useInfiniteQuery({ ...repositoriesQuery(ws, ""), enabled: state === "CONNECTED" || state === "REFRESH_FAILING" });
+  const known = [...new Set(list.data?.pages.flatMap((p) => p.repositories.map((r) => r.bitbucketWorkspace)) ?? [])].sort();
+  const typedPage = consumersPage(site, typed);
+  return (
+    <>
+      {known.length > 0 && (
+        <ul className="links">
+          {known.slice(0, 20).map((slug) => {
+            const page = consumersPage(site, slug);
+            return (
+              page !== undefined && (
+                <li key={slug}>
+                  <a href={page} target="_blank" rel="noreferrer">
+                    OAuth consumers of {slug}
+                  </a>
+                </li>
+              )
+            );
+          })}
+        </ul>
+      )}
+      <div className="inline-field">
+        <label htmlFor={field}>Bitbucket workspace</label>
+        <input id={field} value={typed} spellCheck={false} autoComplete="off" placeholder="such as acme" onChange={(e) => setTyped(e.target.value)} />
+        {typedPage !== undefined ? (
+          <a href={typedPage} target="_blank" rel="noreferrer">
+            Open its OAuth consumers
+          </a>
+        ) : (
+          <span className="soft">{typed.trim() === "" ? "the word after the site in its addresses" : "letters, digits, hyphens, underscores and dots"}</span>
+        )}
+      </div>
+    </>
   );
 }
 

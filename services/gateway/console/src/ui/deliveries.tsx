@@ -1,14 +1,25 @@
-import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "react-router";
-import type { App } from "../api/client";
-import { appDeliveriesQuery, refusedQuery } from "../api/queries";
+import { api, body, requestId, type App, type Delivery } from "../api/client";
+import { appDeliveriesQuery, keys, refusedQuery } from "../api/queries";
 import { branchesText, outcomeTexts } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Failed, More, Skeleton, Text, Time } from "./basics";
+import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
 
 /** What Bitbucket delivered, what Devpilot answered, and what came of it, in words. */
 export function Deliveries({ app }: { app: App }) {
-  const { ws } = usePlace();
+  const { ws, adminOnly } = usePlace();
+  const client = useQueryClient();
+  const replay = useMutation({
+    mutationFn: async (d: Delivery) =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:replay", {
+          params: { path: { workspace: ws, webhook: d.webhook, delivery: d.number } },
+          body: { requestId: requestId() },
+        }),
+      ),
+    onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "delivery") }),
+  });
   const list = useInfiniteQuery(appDeliveriesQuery(ws, app.id));
   const hook = app.webhook?.id ?? "";
   const refused = useQuery({ ...refusedQuery(ws, hook), enabled: hook !== "" });
@@ -16,6 +27,14 @@ export function Deliveries({ app }: { app: App }) {
   return (
     <>
       <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
+      {replay.isError && <Failed error={replay.error} workspace={ws} title={`Delivery ${replay.variables.number} was not considered again.`} />}
+      <p role="status" className={replay.isSuccess ? "tone-good" : "hidden"}>
+        {replay.isSuccess && (
+          <>
+            <span aria-hidden="true">✓</span> Delivery {replay.variables.number} is considered again; what comes of it is added below.
+          </>
+        )}
+      </p>
       {list.isPending ? (
         <Skeleton rows={5} />
       ) : list.isError && all.length === 0 ? (
@@ -32,15 +51,18 @@ export function Deliveries({ app }: { app: App }) {
                 <th scope="col">Branches</th>
                 <th scope="col">Answer</th>
                 <th scope="col">Outcome</th>
+                <th scope="col">
+                  <span className="hidden">Action</span>
+                </th>
               </tr>
             </thead>
             <tbody>
               {all.map((d) => (
                 <tr key={`${d.webhook}/${d.number}`}>
-                  <td className="nowrap">
+                  <td className="nowrap" data-label="Time">
                     <Time at={d.receiveTime} />
                   </td>
-                  <td>
+                  <td data-label="Event">
                     {d.eventKey === "repo:push" ? "Push" : <code>{d.eventKey}</code>}{" "}
                     {d.actorLabel !== "" && (
                       <span className="soft">
@@ -48,11 +70,11 @@ export function Deliveries({ app }: { app: App }) {
                       </span>
                     )}
                   </td>
-                  <td>
+                  <td data-label="Branches">
                     <Text>{branchesText(d)}</Text>
                   </td>
-                  <td className="nowrap num">{d.answerStatus}</td>
-                  <td>
+                  <td className="nowrap num" data-label="Answer">{d.answerStatus}</td>
+                  <td data-label="Outcome">
                     {outcomeTexts(d, app.id).map((o, i) => (
                       <div key={i} className={o.tone === "bad" ? "tone-bad" : undefined}>
                         {o.deployment !== undefined ? (
@@ -62,6 +84,18 @@ export function Deliveries({ app }: { app: App }) {
                         )}
                       </div>
                     ))}
+                    {d.replays > 0 && <div className="soft">{d.replays === 1 ? "considered again once" : `considered again ${d.replays} times`}</div>}
+                  </td>
+                  <td>
+                    <Button
+                      className="small"
+                      forbidden={adminOnly}
+                      busy={replay.isPending && replay.variables?.number === d.number}
+                      title="Considers it again, as if it came now"
+                      onClick={() => replay.mutate(d)}
+                    >
+                      Replay<span className="hidden"> delivery {d.number}</span>
+                    </Button>
                   </td>
                 </tr>
               ))}

@@ -91,12 +91,12 @@ export function History({ app, filters = false }: { app: string; filters?: boole
                         #{d.number}
                       </Link>
                     </th>
-                    <td className="nowrap">
+                    <td className="nowrap" data-label="Status">
                       <Status look={deploymentLook(d.state)} />
                       {d.live && <span className="tag live">live</span>}
                       {d.state === "SUPERSEDED" && d.supersededBy > 0 && <span className="soft"> by #{d.supersededBy}</span>}
                     </td>
-                    <td>
+                    <td data-label="Commit">
                       {url === undefined ? (
                         <code>{shortHash(d.commit?.hash) || "not known yet"}</code>
                       ) : (
@@ -109,13 +109,13 @@ export function History({ app, filters = false }: { app: string; filters?: boole
                         <Text>{d.commit?.authorName}</Text>
                       </span>
                     </td>
-                    <td>
+                    <td data-label="Trigger">
                       <Text>{triggerText(d, me.label)}</Text>
                     </td>
-                    <td className="nowrap">
+                    <td className="nowrap" data-label="When">
                       <Time at={d.createTime} />
                     </td>
-                    <td className="nowrap">
+                    <td className="nowrap" data-label="Duration">
                       <Took start={d.startTime} end={d.endTime} />
                     </td>
                   </tr>

@@ -1,61 +1,22 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useLocation, useNavigate, useSearchParams } from "react-router";
-import { readLog } from "../api/log";
-import { lineOf, LogBuffer, search, type LogRecord } from "../lib/log";
+import { linesOf, search } from "../lib/log";
 import { ansi, plain } from "../lib/text";
 import { deploymentLook, ended, stageName } from "../lib/words";
 import { Banner, Button, Skeleton } from "./basics";
-
-interface View {
-  records: readonly LogRecord[];
-  end: string | undefined;
-  trouble: string | undefined;
-  opened: boolean;
-}
-
-/** Reads the log until its end; survives a broken connection without losing or repeating a line. */
-function useLog(ws: string, app: string, number: number): View {
-  const [view, setView] = useState<View>({ records: [], end: undefined, trouble: undefined, opened: false });
-  useEffect(() => {
-    const buffer = new LogBuffer();
-    let frame: number | undefined;
-    // Thousands of lines a second make one render a frame.
-    const show = () => {
-      frame ??= requestAnimationFrame(() => {
-        frame = undefined;
-        setView((v) => ({ ...v, records: buffer.snapshot(), opened: true }));
-      });
-    };
-    const stop = readLog(ws, app, number, {
-      after: () => buffer.last,
-      record: (r) => {
-        const taken = buffer.add(r);
-        if (taken === "new") show();
-        return taken !== "gap";
-      },
-      open: () => setView((v) => ({ ...v, opened: true, trouble: undefined })),
-      end: (state) => setView((v) => ({ ...v, records: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
-      trouble: (text) => setView((v) => ({ ...v, trouble: text })),
-    });
-    return () => {
-      stop();
-      if (frame !== undefined) cancelAnimationFrame(frame);
-    };
-  }, [ws, app, number]);
-  return view;
-}
+import type { LogState } from "./use-log";
 
 const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
 
-export function LogView({ ws, app, number, over }: { ws: string; app: string; number: number; over: boolean }) {
-  const { records, end, trouble, opened } = useLog(ws, app, number);
+export function LogView({ ws, app, number, over, log }: { ws: string; app: string; number: number; over: boolean; log: LogState }) {
+  const { records, end, trouble, opened } = log;
   const [query] = useSearchParams();
   const { hash, pathname, search: searchText } = useLocation();
   const navigate = useNavigate();
   const [text, setText] = useState(query.get("q") ?? "");
   const [wrap, setWrap] = useState(true);
-  const target = lineOf(hash);
+  const target = useMemo(() => linesOf(hash), [hash]);
   const [following, setFollowing] = useState(target === undefined);
   const scroller = useRef<HTMLDivElement>(null);
   const hits = useMemo(() => search(records, text, plain), [records, text]);
@@ -74,9 +35,12 @@ export function LogView({ ws, app, number, over }: { ws: string; app: string; nu
     if (following && lastRow >= 0) virtual.scrollToIndex(lastRow, { align: "end" });
   }, [following, lastRow, virtual]);
   const first = records[0]?.line ?? 1;
-  const reached = target !== undefined && records.length > 0 && target - first < records.length;
+  // The address names lines: once the first of them is here, it is shown.
+  const reached = target !== undefined && records.length > 0 && target.from - first < records.length;
   useEffect(() => {
-    if (reached && target !== undefined) virtual.scrollToIndex(target - first, { align: "center" });
+    if (!reached || target === undefined) return;
+    setFollowing(false);
+    virtual.scrollToIndex(Math.max(target.from - first, 0), { align: target.to === target.from ? "center" : "start" });
   }, [reached, target, first, virtual]);
   useEffect(() => virtual.measure(), [wrap, virtual]);
 
@@ -139,7 +103,7 @@ export function LogView({ ws, app, number, over }: { ws: string; app: string; nu
         <label className="check">
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
         </label>
-        {!following && !over && <Button className="small" onClick={() => setFollowing(true)}>Follow</Button>}
+        {!following && end === undefined && <Button className="small" onClick={() => setFollowing(true)}>Follow</Button>}
         <a className="button plain small" href={download} download={`${app}-${number}.log`}>
           Download
         </a>
@@ -160,11 +124,18 @@ export function LogView({ ws, app, number, over }: { ws: string; app: string; nu
             {virtual.getVirtualItems().map((row) => {
               const r = records[row.index];
               if (r === undefined) return null;
-              const stageBegins = r.stage !== records[row.index - 1]?.stage;
-              const classes = ["line", r.stream === "STDERR" ? "stderr" : "", r.stream === "SYSTEM" ? "system" : "", found.has(row.index) ? "found" : "", r.line === target ? "target" : ""];
+              const before = records[row.index - 1];
+              const stageBegins = r.stage !== before?.stage;
+              const hookBegins = r.hook !== undefined && r.hook !== "" && (r.hook !== before?.hook || stageBegins);
+              const classes = ["line", r.stream === "STDERR" ? "stderr" : "", r.stream === "SYSTEM" ? "system" : "", found.has(row.index) ? "found" : "", target !== undefined && r.line >= target.from && r.line <= target.to ? "target" : ""];
               return (
                 <div key={row.key} data-index={row.index} ref={virtual.measureElement} className={classes.filter((c) => c !== "").join(" ")} style={{ position: "absolute", top: 0, left: 0, transform: `translateY(${row.start}px)` }}>
                   {stageBegins && r.stage !== undefined && <div className="line-stage">{stageName(r.stage)}</div>}
+                  {hookBegins && (
+                    <div className="line-stage line-hook">
+                      Hook: <bdi>{plain(r.hook ?? "")}</bdi>
+                    </div>
+                  )}
                   <div className="line-row">
                     <a
                       className="line-number"

@@ -6,6 +6,7 @@ import { httpUrl } from "../lib/text";
 import { webhookLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, Status, Text, Time, Upcoming } from "./basics";
+import { Dialog } from "./dialog";
 
 /** The webhook's health in one line, and below it what mends it. */
 export function WebhookHealth({ app }: { app: App }) {
@@ -41,37 +42,20 @@ export function WebhookHealth({ app }: { app: App }) {
           Its signature did not match, <Time at={w.lastRefusedTime} />. Compare the secret on Bitbucket with the one here, or press Repair.
         </Banner>
       )}
-      {w !== undefined && (state === "NOT_REGISTERED" || state === "DRIFTED" || (state === "PENDING" && w.reason !== "")) && <Mend webhook={w} />}
+      {w !== undefined && broken(w) && <Trouble webhook={w} />}
+      {w !== undefined && <Actions webhook={w} />}
     </>
   );
 }
 
-function Mend({ webhook: w }: { webhook: Webhook }) {
-  const { ws, adminOnly } = usePlace();
-  const client = useQueryClient();
-  const mend = useMutation({
-    mutationFn: async () => {
-      const params = { path: { workspace: ws, webhook: w.id } };
-      return body(
-        w.state === "DRIFTED"
-          ? await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:repair", { params, body: {} })
-          : await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:register", { params, body: {} }),
-      );
-    },
-    onSuccess: (fresh) => client.setQueryData(webhookQuery(ws, w.id).queryKey, fresh),
-    onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
-  });
+function broken(w: Webhook): boolean {
+  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || (w.state === "PENDING" && w.reason !== "");
+}
+
+function Trouble({ webhook: w }: { webhook: Webhook }) {
   return (
     <>
-      <Banner
-        tone="warn"
-        title={w.reason === "NOT_REPOSITORY_ADMIN" ? `The connected account is not an admin of ${w.repositoryFullName}.` : webhookLook(w.state).word + "."}
-        actions={
-          <Button forbidden={adminOnly} busy={mend.isPending} onClick={() => mend.mutate()}>
-            {w.state === "DRIFTED" ? "Repair" : "Register again"}
-          </Button>
-        }
-      >
+      <Banner tone="warn" title={w.reason === "NOT_REPOSITORY_ADMIN" ? `The connected account is not an admin of ${w.repositoryFullName}.` : `${webhookLook(w.state).word}.`}>
         <Text>{w.message}</Text>
         {w.retryTime !== undefined && (
           <>
@@ -80,8 +64,99 @@ function Mend({ webhook: w }: { webhook: Webhook }) {
           </>
         )}
       </Banner>
-      {mend.isError && <Failed error={mend.error} title="The webhook is as it was." />}
       {w.reason === "NOT_REPOSITORY_ADMIN" && <ManualSteps webhook={w} />}
+    </>
+  );
+}
+
+/** What can be done about the webhook, whether or not it ails. */
+function Actions({ webhook: w }: { webhook: Webhook }) {
+  const { ws, adminOnly } = usePlace();
+  const client = useQueryClient();
+  const [rotating, setRotating] = useState(false);
+  const registers = w.state === "NOT_REGISTERED" || w.state === "PENDING";
+  const settled = {
+    onSuccess: (fresh: Webhook) => client.setQueryData(webhookQuery(ws, w.id).queryKey, fresh),
+    onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
+  };
+  const params = { path: { workspace: ws, webhook: w.id } };
+  const mend = useMutation({
+    mutationFn: async () =>
+      body(
+        registers
+          ? await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:register", { params, body: {} })
+          : await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:repair", { params, body: {} }),
+      ),
+    ...settled,
+  });
+  const rotate = useMutation({
+    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:rotateSecret", { params, body: {} })),
+    ...settled,
+    onSuccess: (fresh: Webhook) => {
+      settled.onSuccess(fresh);
+      setRotating(false);
+    },
+  });
+  const settings = httpUrl(w.settingsUrl);
+  const byHand = w.state === "MANUAL" || w.reason === "NOT_REPOSITORY_ADMIN";
+  return (
+    <>
+      <div className="actions">
+        <Button
+          className="small"
+          forbidden={adminOnly}
+          busy={mend.isPending}
+          onClick={() => mend.mutate()}
+          title={registers ? "Asks Bitbucket for the webhook again" : "Compares the webhook with Bitbucket's and puts right what differs"}
+        >
+          {registers ? (mend.isPending ? "Registering…" : "Register again") : mend.isPending ? "Repairing…" : "Repair"}
+        </Button>
+        <Button className="small" forbidden={adminOnly} onClick={() => setRotating(true)}>
+          Rotate secret…
+        </Button>
+        {settings !== undefined && (
+          <a href={settings} target="_blank" rel="noreferrer">
+            Webhook settings on Bitbucket
+          </a>
+        )}
+      </div>
+      <p role="status" className={mend.isSuccess || rotate.isSuccess ? "tone-good" : "hidden"}>
+        {rotate.isSuccess ? (
+          <>
+            <span aria-hidden="true">✓</span> There is a new secret.
+            {w.oldSecretExpireTime !== undefined && (
+              <>
+                {" "}
+                The old one is accepted until <Time at={w.oldSecretExpireTime} style="clock" />.
+              </>
+            )}
+          </>
+        ) : mend.isSuccess && !broken(mend.data) ? (
+          <>
+            <span aria-hidden="true">✓</span> The webhook is as it should be on Bitbucket.
+          </>
+        ) : (
+          ""
+        )}
+      </p>
+      {mend.isError && <Failed error={mend.error} workspace={ws} title="The webhook is as it was." />}
+      <Dialog alert title="Rotate the webhook's secret?" open={rotating} onClose={() => setRotating(false)}>
+        <p>
+          Devpilot makes a new secret for <Text>{w.repositoryFullName}</Text>.{" "}
+          {byHand
+            ? "The webhook was added by hand, so the new secret must be put there by hand too; until then the old one is accepted for a while."
+            : "Devpilot puts it into the webhook on Bitbucket; the old one is accepted a while longer, so that no delivery is lost."}
+        </p>
+        {rotate.isError && <Failed error={rotate.error} workspace={ws} title="The secret is as it was." />}
+        <div className="actions end">
+          <Button autoFocus onClick={() => setRotating(false)}>
+            Keep it
+          </Button>
+          <Button look="primary" busy={rotate.isPending} onClick={() => rotate.mutate()}>
+            {rotate.isPending ? "Rotating…" : "Rotate the secret"}
+          </Button>
+        </div>
+      </Dialog>
     </>
   );
 }

@@ -1,0 +1,67 @@
+import { Link } from "react-router";
+import type { Deployment } from "../api/client";
+import { fragment } from "../lib/log";
+import { knownReason, remedyFor } from "../lib/remedy";
+import { ansi } from "../lib/text";
+import { failedHook, stageName } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Skeleton, Text } from "./basics";
+import type { LogState } from "./use-log";
+
+const shown = 10;
+
+/** Why a deployment failed: the step, its message, its last lines, and what to try. */
+export function Failure({ d, log }: { d: Deployment; log: LogState }) {
+  const { ws } = usePlace();
+  const failed = failedHook(d);
+  const remedy = remedyFor(d.error?.reason);
+  // A hook's own lines; else those of the stage it ended in; else the log's.
+  const own = log.records.filter((r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name));
+  const tail = (own.length > 0 ? own : log.records).slice(-shown);
+  const lines = { from: tail[0]?.line ?? 0, to: tail.at(-1)?.line ?? 0 };
+  return (
+    <section className="failure" aria-labelledby="failure">
+      <h2 id="failure">
+        <span aria-hidden="true">✕ </span>
+        {failed === undefined ? (
+          <>Failed at: {stageName(d.stage)}</>
+        ) : (
+          <>
+            Deployment hook “<Text>{failed.hook.name}</Text>” {failed.hook.state === "TIMED_OUT" ? "ran out of time" : "failed"}
+            {failed.hook.exitCode !== undefined && ` with exit code ${failed.hook.exitCode}`}, at: {stageName(failed.stage)}
+          </>
+        )}
+      </h2>
+      <p>
+        <Text>{d.error?.message}</Text>
+        {failed !== undefined && failed.hook.message !== "" && !(d.error?.message ?? "").toLowerCase().includes(failed.hook.message.toLowerCase().replace(/\.$/, "")) && (
+          <>
+            {" "}
+            <Text>{failed.hook.message}</Text>
+          </>
+        )}
+      </p>
+      {tail.length > 0 ? (
+        <>
+          <p className="soft">
+            {tail.length === 1 ? "Its last line" : `Its last ${tail.length} lines`}, <Link to={{ hash: fragment(lines) }} replace preventScrollReset>shown in the log</Link>:
+          </p>
+          <pre aria-label="Last lines of the failed step">
+            {tail.map((r) => (
+              <bdi key={r.line}>
+                {ansi(r.text).map((s, i) => (s.classes === "" ? s.text : <span key={i} className={s.classes}>{s.text}</span>))}
+                {"\n"}
+              </bdi>
+            ))}
+          </pre>
+        </>
+      ) : (
+        !log.opened && <Skeleton rows={2} />
+      )}
+      <p>
+        <strong>What to try:</strong> {knownReason(d.error?.reason) ? remedy.text : "Read the log; then push a fix, or press Deploy latest."}{" "}
+        {remedy.action !== undefined && <Link to={remedy.action.to(ws)}>{remedy.action.label}</Link>}
+      </p>
+    </section>
+  );
+}

@@ -1,0 +1,194 @@
+import { useState } from "react";
+import { asApiError, type App, type AppPatch, type Variable } from "../../api/client";
+import { usePlace } from "../../lib/workspace";
+import { Button, Failed, Text, Time } from "../basics";
+import { Dialog } from "../dialog";
+import { Check, FromCode, SaveRow, TextField } from "./parts";
+import { lines, useDraft, useSave } from "./save";
+
+type Input = NonNullable<AppPatch["variables"]>[number];
+
+const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
+
+// A secret value that is not sent stays as it is.
+const kept = (v: Variable): Input => (v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" });
+
+/** The variables that deployment hooks see; secret values go in and never come out. */
+export function Variables({ app }: { app: App }) {
+  const { ws, adminOnly } = usePlace();
+  const save = useSave(app);
+  const [editing, setEditing] = useState<{ variable: Variable; before: string | undefined }>();
+  const [removing, setRemoving] = useState<string>();
+  const rest = (without: string | undefined) => app.variables.filter((v) => v.name !== without).map(kept);
+  return (
+    <section className="card" aria-labelledby="variables">
+      <h2 id="variables">Variables</h2>
+      <p className="soft">Deployment hooks see them beside Devpilot's own. Secret ones are stored encrypted, masked in logs and never shown again.</p>
+      {save.isError && editing === undefined && <Failed error={save.error} workspace={ws} title="The variables are as they were." />}
+      {app.variables.length === 0 ? (
+        <p>There are none.</p>
+      ) : (
+        <ul className="hooks" aria-label="Variables">
+          {app.variables.map((v) => (
+            <li key={v.name}>
+              <div className="grow">
+                <code>{v.name}</code>
+                {v.secret && <span className="tag">secret</span>}
+                <div>
+                  {v.secret ? (
+                    <span className="soft">
+                      set <Time at={v.updateTime} />
+                    </span>
+                  ) : (
+                    <code className="soft">
+                      <Text>{v.value}</Text>
+                    </code>
+                  )}
+                </div>
+              </div>
+              <div className="actions">
+                <Button
+                  className="small"
+                  forbidden={adminOnly}
+                  onClick={() => {
+                    save.reset();
+                    setEditing({ variable: v, before: v.name });
+                  }}
+                >
+                  {v.secret ? "Replace" : "Edit"}
+                  <span className="hidden"> {v.name}</span>
+                </Button>
+                <Button className="small" forbidden={adminOnly} onClick={() => setRemoving(v.name)}>
+                  Remove<span className="hidden"> {v.name}</span>
+                </Button>
+              </div>
+            </li>
+          ))}
+        </ul>
+      )}
+      <div className="actions">
+        <Button
+          forbidden={adminOnly}
+          onClick={() => {
+            save.reset();
+            setEditing({ variable: { name: "", secret: false, value: "" }, before: undefined });
+          }}
+        >
+          Add a variable…
+        </Button>
+      </div>
+      {editing !== undefined && (
+        <VariableDialog
+          key={editing.before ?? ""}
+          start={editing.variable}
+          isNew={editing.before === undefined}
+          others={app.variables.filter((v) => v.name !== editing.before).map((v) => v.name)}
+          busy={save.isPending}
+          refused={save.isError ? save.error : undefined}
+          onClose={() => setEditing(undefined)}
+          onSave={(v) => {
+            const known = app.variables.some((x) => x.name === editing.before);
+            const variables = known ? app.variables.map((x) => (x.name === editing.before ? v : kept(x))) : [...rest(undefined), v];
+            save.mutate({ variables }, { onSuccess: () => setEditing(undefined) });
+          }}
+        />
+      )}
+      <Dialog alert title={`Remove ${removing ?? ""}?`} open={removing !== undefined} onClose={() => setRemoving(undefined)}>
+        <p>Deployments that start from now on no longer have it. Its value is gone for good.</p>
+        <div className="actions end">
+          <Button autoFocus onClick={() => setRemoving(undefined)}>
+            Keep it
+          </Button>
+          <Button look="danger" busy={save.isPending} onClick={() => save.mutate({ variables: rest(removing) }, { onSettled: () => setRemoving(undefined) })}>
+            Remove the variable
+          </Button>
+        </div>
+      </Dialog>
+    </section>
+  );
+}
+
+interface VariableDialogProps {
+  start: Variable;
+  isNew: boolean;
+  others: readonly string[];
+  busy: boolean;
+  refused: unknown;
+  onClose: () => void;
+  onSave: (v: Input) => void;
+}
+
+function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }: VariableDialogProps) {
+  const { ws } = usePlace();
+  const [name, setName] = useState(start.name);
+  const [value, setValue] = useState(start.value ?? "");
+  const [secret, setSecret] = useState(start.secret);
+  const [tried, setTried] = useState(false);
+  const problem = !namePattern.test(name)
+    ? "Letters, digits and underscores; not a digit first."
+    : name.startsWith("DEVPILOT_")
+      ? "Names that begin with DEVPILOT_ are Devpilot's own."
+      : others.includes(name)
+        ? "Another variable has this name."
+        : undefined;
+  const answer = refused === undefined ? undefined : asApiError(refused);
+  const missing = secret && value === "" && (isNew || !start.secret) ? "Give it a value." : undefined;
+  return (
+    <Dialog title={isNew ? "Add a variable" : start.secret ? `Replace ${start.name}` : `Edit ${start.name}`} open onClose={onClose}>
+      <form
+        noValidate
+        onSubmit={(e) => {
+          e.preventDefault();
+          setTried(true);
+          if (problem !== undefined || missing !== undefined) return;
+          onSave(secret && value === "" ? { name, secret } : { name, secret, value });
+        }}
+      >
+        {/* The stored value of a secret belongs to its name: it could not move to another one. */}
+        <TextField label="Name" code value={name} onChange={setName} autoFocus={isNew} disabled={!isNew} error={(tried ? problem : undefined) ?? answer?.field("name")} hint="Such as NODE_ENV." />
+        <TextField
+          label="Value"
+          code
+          type={secret ? "password" : "text"}
+          autoFocus={!isNew}
+          value={value}
+          onChange={setValue}
+          error={(tried ? missing : undefined) ?? answer?.field("value")}
+          hint={start.secret ? "The stored value cannot be shown. Empty keeps it." : undefined}
+        />
+        <Check label="Secret" checked={secret} disabled={start.secret} onChange={setSecret} hint={start.secret ? "A secret stays one; remove it to have a plain one." : "Stored encrypted, masked in logs, never shown again."} />
+        {answer !== undefined && answer.field("name") === undefined && answer.field("value") === undefined && <Failed error={refused} workspace={ws} title="The variable was not saved." />}
+        <div className="actions end">
+          <Button onClick={onClose}>Cancel</Button>
+          <Button type="submit" look="primary" busy={busy}>
+            {busy ? "Saving…" : "Save the variable"}
+          </Button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
+
+/** Paths that outlive a release. */
+export function SharedPaths({ app }: { app: App }) {
+  const { adminOnly } = usePlace();
+  const save = useSave(app);
+  const draft = useDraft(app.sharedPaths.join("\n"));
+  const refused = save.isError ? asApiError(save.error).field("sharedPaths") : undefined;
+  return (
+    <form
+      className="card"
+      noValidate
+      aria-labelledby="shared"
+      onSubmit={(e) => {
+        e.preventDefault();
+        if (adminOnly === undefined && draft.changed) save.mutate({ sharedPaths: lines(draft.draft) });
+      }}
+    >
+      <h2 id="shared">Shared paths</h2>
+      <FromCode fields={app.codeConfig?.fields} name="sharedPaths" path={app.codeConfig?.path} />
+      <TextField label="Paths, one a line" rows={3} code value={draft.draft} onChange={draft.set} disabled={adminOnly !== undefined} error={refused} hint={<>They outlive a release: all releases share them. A directory ends in a slash, such as <code>uploads/</code>.</>} />
+      <SaveRow draft={draft} save={save} hint="Counts from the next deployment on." />
+    </form>
+  );
+}

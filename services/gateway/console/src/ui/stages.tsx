@@ -1,0 +1,72 @@
+import { Link } from "react-router";
+import type { Deployment, HookRecord } from "../api/client";
+import { fragment, hookLines } from "../lib/log";
+import { ended, hookLook, stageName, stages } from "../lib/words";
+import { Text, Took } from "./basics";
+import type { LogState } from "./use-log";
+
+/** The stages with their durations, passed, running, not begun; under each its deployment hooks. */
+export function Rail({ d, log }: { d: Deployment; log: LogState }) {
+  const over = ended(d.state);
+  return (
+    <ol className="rail" aria-label="Stages">
+      {stages.map(([id]) => {
+        const record = d.stages.find((s) => s.stage === id);
+        const failed = d.stage === id && d.state === "FAILED";
+        const state = failed ? "failed" : record?.endTime !== undefined ? "done" : record === undefined || d.state === "PENDING" ? "none" : over ? "stopped" : "running";
+        const mark = { failed: "✕", done: "✓", running: "◐", stopped: "⊘", none: "○" }[state];
+        const word = { failed: "failed", done: "done", running: "running", stopped: "stopped", none: over ? "not reached" : "not begun" }[state];
+        const tone = { failed: "bad", done: "good", running: "busy", stopped: "idle", none: "idle" }[state];
+        return (
+          <li key={id}>
+            <div className={`stage tone-${tone}`} aria-current={state === "running" ? "step" : undefined}>
+              <span className="mark" aria-hidden="true">
+                {mark}
+              </span>
+              <span className="stage-name">{stageName(id)}</span>
+              <span className="soft stage-time">
+                <span className="hidden">{word} </span>
+                {record !== undefined && state !== "none" && <Took start={record.startTime} end={record.endTime ?? (over ? d.endTime : undefined)} />}
+              </span>
+            </div>
+            {record !== undefined && record.hooks.length > 0 && (
+              <ul className="rail-hooks" aria-label={`Deployment hooks: ${stageName(id)}`}>
+                {record.hooks.map((h) => (
+                  <Hook key={h.name} hook={h} lines={hookLines(log.records, id, h.name)} end={over ? d.endTime : undefined} />
+                ))}
+              </ul>
+            )}
+          </li>
+        );
+      })}
+    </ol>
+  );
+}
+
+/** A deployment hook: a click leads to its lines in the log. */
+function Hook({ hook: h, lines, end }: { hook: HookRecord; lines: { from: number; to: number } | undefined; end: string | undefined }) {
+  const look = hookLook(h.state);
+  return (
+    <li className={`stage tone-${look.tone}`} aria-current={h.state === "RUNNING" ? "step" : undefined}>
+      <span className="mark" aria-hidden="true">
+        {look.mark}
+      </span>
+      <span className="stage-name">
+        {lines === undefined ? (
+          <Text>{h.name}</Text>
+        ) : (
+          <Link to={{ hash: fragment(lines) }} replace preventScrollReset title="Show its lines in the log">
+            <Text>{h.name}</Text>
+          </Link>
+        )}
+        <span className="hidden"> {look.word}</span>
+        {h.exitCode !== undefined && h.exitCode !== 0 && <span className="tone-bad"> exit {h.exitCode}</span>}
+        {h.state === "TIMED_OUT" && <span className="tone-bad"> ran out of time</span>}
+        {h.state === "SKIPPED" && <span className="soft"> skipped</span>}
+      </span>
+      <span className="soft stage-time">
+        <Took start={h.startTime} end={h.endTime ?? end} />
+      </span>
+    </li>
+  );
+}
