@@ -44,6 +44,8 @@ type Tree interface {
 	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (mirror.Stats, error)
 	// Copier writes the tree once more, also after Close; nil when that is not worth it.
 	Copier() mirror.Copier
+	// HasLFSPointers tells whether files stand for others that Git LFS keeps elsewhere.
+	HasLFSPointers(ctx context.Context) (bool, error)
 	// WriteGit gives the tree a .git directory of its own.
 	WriteGit(ctx context.Context, dir *os.Root) error
 	Close()

@@ -475,9 +475,10 @@ type modelTree struct {
 	hash string
 }
 
-func (t modelTree) Head() mirror.Commit                    { return mirror.Commit{Hash: t.hash, Message: "m"} }
-func (modelTree) Close()                                   {}
-func (modelTree) WriteGit(context.Context, *os.Root) error { return nil }
+func (t modelTree) Head() mirror.Commit                        { return mirror.Commit{Hash: t.hash, Message: "m"} }
+func (modelTree) Close()                                       {}
+func (modelTree) HasLFSPointers(context.Context) (bool, error) { return false, nil }
+func (modelTree) WriteGit(context.Context, *os.Root) error     { return nil }
 func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (mirror.Stats, error) {
 	t.s.m.fault()
 	err := dir.WriteFile("commit", []byte(t.hash), 0o644)

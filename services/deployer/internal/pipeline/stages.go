@@ -168,6 +168,13 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	if err := a.fixCommit(ctx, head, fullName); err != nil {
 		return err
 	}
+	if !a.app.GetSource().GetLfs() {
+		if found, err := tree.HasLFSPointers(ctx); err != nil {
+			return err
+		} else if found {
+			a.say("Some files are pointers of Git LFS, and stay so: switch Git LFS on in the app's settings to fetch what they stand for.")
+		}
+	}
 	begin := time.Now()
 	stats, err := a.place(ctx, tree)
 	if err != nil {
