@@ -2,6 +2,7 @@ package pipeline
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/release"
 )
 
 var (
@@ -37,6 +39,7 @@ func diagnose(err error) trouble {
 	var m *mirror.Error
 	var public *apierr.Error
 	var failed *failedHook
+	var shared *release.SharedError
 	switch {
 	case errors.As(err, &failed):
 		return trouble{reason: failed.reason, message: failed.message}
@@ -54,6 +57,8 @@ func diagnose(err error) trouble {
 		return trouble{reason: mirror.ReasonDiskFull, temporary: true, message: "The server's disk is full. Make room; the deployment then goes on by itself."}
 	case errors.Is(err, mirror.ErrDamaged):
 		return trouble{reason: mirror.ReasonGitFailed, message: "The repository could not be read even after it was fetched anew. See the deployer's log."}
+	case errors.As(err, &shared):
+		return trouble{reason: "RELEASE_FAILED", message: fmt.Sprintf("The shared path %q cannot be had. %s", shared.Path, shared.Message)}
 	case errors.As(err, &public):
 		return trouble{reason: string(public.Reason()), message: public.Message(), retryAfter: public.RetryAfter(), temporary: temporaryReason(public.Reason())}
 	}
