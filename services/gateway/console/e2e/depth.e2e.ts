@@ -188,7 +188,7 @@ test("what is served has a link, and configuration as code its warning", async (
   await page.getByRole("button", { name: "Save", exact: true }).click();
   await page.getByText("Saved.").waitFor();
   await page.getByRole("button", { name: "Deploy latest" }).click();
-  await page.waitForURL(/\/deployments\/7$/);
+  await page.waitForURL(/\/deployments\/\d+$/);
   await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
   const site = page.getByRole("link", { name: "Open the live site" });
   await site.waitFor();
