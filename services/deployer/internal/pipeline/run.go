@@ -41,6 +41,7 @@ type attempt struct {
 	progress   *progress
 	begin      time.Time
 	spare      mirror.Copier // what can prepare the app's next deployment
+	claimed    bool          // the app's directory is ours
 	switched   bool          // the release is current
 
 	settings  codeconfig.Settings // what the deployment does
@@ -159,7 +160,7 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		return a.completed(ctx, res)
 	case errors.Is(err, errStopped):
 		a.say("The deployment was stopped.")
-		return a.endLive(ctx, "cancelled", func(l *storev1.Lane) error { return lane.Cancelled(l, a.run.GetEpoch(), res) })
+		return a.end(ctx, "cancelled", func(l *storev1.Lane) error { return lane.Cancelled(l, a.run.GetEpoch(), res) })
 	case errors.As(err, &superseded):
 		a.say("Deployment %d has this commit live already: nothing to do.", superseded.by)
 		return a.end(ctx, "superseded", func(l *storev1.Lane) error { return lane.Supersede(l, a.run.GetEpoch(), superseded.by, res) })
@@ -185,7 +186,7 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 	if !t.temporary || a.switched {
 		w.cfg.Logger.WarnContext(ctx, "deployment failed", slog.String(logs.KeyReason, t.reason), logs.Err(err))
 		a.say("Failed: %s", t.message)
-		return a.endLive(ctx, "failed", func(l *storev1.Lane) error {
+		return a.end(ctx, "failed", func(l *storev1.Lane) error {
 			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_FAILED, why, res)
 		})
 	}
@@ -223,25 +224,18 @@ func (a *attempt) sweep(ctx context.Context, l *storev1.Lane) {
 	}
 }
 
-// endLive writes an end that is no success of a run whose release may be live all the same.
-func (a *attempt) endLive(ctx context.Context, result string, fn func(*storev1.Lane) error) error {
-	if err := a.end(ctx, result, fn); err != nil || !a.switched {
-		return err
-	}
-	l, _, err := a.w.cfg.Keeper.Get(ctx, a.key)
-	if err == nil {
-		a.sweep(ctx, l)
-	}
-	return err
-}
-
-// end writes an end that is no success.
+// end writes an end that is no success, and removes what the attempt has left: its release may be
+// live all the same, and is kept then.
 func (a *attempt) end(ctx context.Context, result string, fn func(*storev1.Lane) error) error {
 	a.closeLog(ctx)
-	if _, err := a.w.decide(ctx, a.key, fn); err != nil {
+	l, err := a.w.decide(ctx, a.key, fn)
+	if err != nil {
 		return err
 	}
 	a.w.cfg.Observe.Run(result, a.w.cfg.Now().Sub(a.begin))
+	if a.claimed && ctx.Err() == nil {
+		a.sweep(ctx, l)
+	}
 	return nil
 }
 

@@ -89,6 +89,7 @@ func (a *attempt) prepare(ctx context.Context) error {
 		}
 		return err
 	}
+	a.claimed = true
 	current, err := a.w.cfg.Releases.Current(a.key.Workspace, a.key.App)
 	if err != nil {
 		return err
