@@ -1,7 +1,7 @@
 // Deployments in depth: hooks with their lines, cancel, redeploy, rollback, variables, rules, serving.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, grant, narrow, scene, type Scene } from "./browser";
+import { check, connect, narrow, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -10,8 +10,7 @@ let page: Page;
 beforeAll(async () => {
   s = await scene("sample");
   ({ page } = s);
-  await page.goto(s.at("settings/integrations"));
-  await grant(s.stack, page);
+  await connect(s.stack, s.context);
   await createApp(s.stack, "web", "acme/web", true);
 });
 

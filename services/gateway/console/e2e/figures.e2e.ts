@@ -1,7 +1,7 @@
 // What a person waits for: measured in a real browser against the product with 10,000 repositories,
 // printed here and by `make bench`.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { grant, open, scene, signIn, type Scene } from "./browser";
+import { connect, open, scene, signIn, type Scene } from "./browser";
 import { eventually } from "./stack";
 
 let s: Scene;
@@ -49,8 +49,7 @@ test("the first load is small and quick", async () => {
 
 test("a click and a key are answered at once", async () => {
   const { page } = s;
-  await page.goto(s.at("settings/integrations"));
-  await grant(s.stack, page);
+  await connect(s.stack, s.context);
   await page.goto(s.at("apps"));
   await page.getByRole("heading", { name: "No apps yet" }).waitFor();
   // Event timing, as browsers count "interaction to next paint"; durations come in steps of 8 ms.

@@ -2,7 +2,7 @@
 // whole, deployments that wait, fail or are overtaken, tokens that are refused.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, grant, narrow, open, scene, signIn, toConsent, type Scene } from "./browser";
+import { check, connect, grant, narrow, open, scene, signIn, toConsent, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -110,8 +110,7 @@ test("a Bitbucket workspace that fails to list is named, and the others are ther
   const { workspaces } = (await s.stack.control("GET", "state")) as { workspaces: { uuid: string; slug: string }[] };
   const acme = workspaces.find((w) => w.slug === "acme")?.uuid.replace(/[{}]/g, "");
   await s.stack.control("POST", "faults", { path: `/2.0/repositories/%7B${acme}%7D`, status: 500, body: "no" });
-  await page.goto(`${s.stack.url}/w/partial/settings/integrations`);
-  await grant(s.stack, page);
+  await connect(s.stack, s.context, "partial");
   await page.goto(`${s.stack.url}/w/partial/apps/new`);
   await page.locator(".partial").getByText("acme").first().waitFor({ timeout: 60_000 });
   await page.getByRole("combobox", { name: "Repository" }).click();

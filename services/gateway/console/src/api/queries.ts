@@ -108,6 +108,10 @@ export const webhooksQuery = (workspace: string) =>
     queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/webhooks", { params: { path: { workspace }, query: { pageSize: 200 } }, signal })),
   });
 
+// React Aria makes a node of every item that is here, in sight or not: the first page fills the list
+// three times over, and what is scrolled to comes by the hundreds.
+const firstPage = 24;
+
 export const repositoriesQuery = (workspace: string, query: string) =>
   infiniteQueryOptions({
     queryKey: [...keys.kind(workspace, "repositories"), query],
@@ -115,7 +119,7 @@ export const repositoriesQuery = (workspace: string, query: string) =>
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/repositories", {
-          params: { path: { workspace }, query: { ...page(pageParam, 200), ...(query === "" ? {} : { query }) } },
+          params: { path: { workspace }, query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) } },
           signal,
         }),
       ),
@@ -131,7 +135,7 @@ export const branchesQuery = (workspace: string, repository: string, query: stri
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", {
-          params: { path: { workspace, repository }, query: { ...page(pageParam, 200), ...(query === "" ? {} : { query }) } },
+          params: { path: { workspace, repository }, query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) } },
           signal,
         }),
       ),

@@ -118,3 +118,8 @@ export function consumersPage(site: string, workspace: string): string | undefin
   if (base === undefined || !/^[A-Za-z0-9_.-]{1,100}$/.test(id) || /^\.+$/.test(id)) return undefined;
   return new URL(`/${id}/workspace/settings/api`, base).href;
 }
+
+/** Tells a pattern of branches from the name of one: names have none of these characters. */
+export function isPattern(branch: string): boolean {
+  return /[*?[]/.test(branch);
+}

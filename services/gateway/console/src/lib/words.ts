@@ -171,3 +171,6 @@ export const scopeReasons: Record<string, string> = {
   account: "read the account's details to label the integration",
   webhook: "register webhooks so that pushes deploy",
 };
+
+/** The warning that Bitbucket is not told of deployments: a matter of the installation, said at the option it is about. */
+export const statusNotSent = "STATUS_NOT_SENT";

@@ -5,7 +5,7 @@ import { api, body, type App, type DeploymentSummary } from "../api/client";
 import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, triggerText } from "../lib/words";
+import { deploymentLook, statusNotSent, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { DeployLatest } from "../ui/deployment-actions";
@@ -76,11 +76,13 @@ function Overview({ app }: { app: App }) {
   const pauseRemedy = remedyFor(app.autoDeployPaused?.reason).action;
   return (
     <>
-      {app.warnings.map((w) => (
-        <Banner key={w.reason} tone="warn">
-          <Text>{w.message}</Text>
-        </Banner>
-      ))}
+      {app.warnings
+        .filter((w) => w.reason !== statusNotSent)
+        .map((w) => (
+          <Banner key={w.reason} tone="warn">
+            <Text>{w.message}</Text>
+          </Banner>
+        ))}
       <section className="headline" aria-labelledby="live">
         <h2 id="live">{live === undefined ? "Nothing is live yet" : "Live"}</h2>
         {live === undefined ? (

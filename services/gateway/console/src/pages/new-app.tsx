@@ -3,11 +3,12 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "react-router";
 import { api, asApiError, body, requestId, type Repository } from "../api/client";
 import { integrationQuery, keys, serversQuery } from "../api/queries";
-import { slug } from "../lib/text";
+import { isPattern, slug } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed, PageTitle, Skeleton, Text, useTitle } from "../ui/basics";
 import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
+import { Check, TextField } from "../ui/settings/parts";
 import { Switch } from "../ui/switch";
 
 const idPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
@@ -47,6 +48,7 @@ function Form() {
   const servers = useQuery(serversQuery);
   const [repository, setRepository] = useState<Repository>();
   const [branch, setBranch] = useState("");
+  const [pattern, setPattern] = useState(false);
   const [autoDeploy, setAutoDeploy] = useState(true);
   const [appId, setAppId] = useState("");
   const [named, setNamed] = useState(false);
@@ -65,7 +67,7 @@ function Form() {
           // Another body is another request: the id must not bring back the answer to the first.
           body: {
             appId,
-            app: { repository: repository?.id ?? "", branch, autoDeploy, server, retention: Number(retention) },
+            app: { repository: repository?.id ?? "", branch: branch.trim(), autoDeploy, server, retention: Number(retention) },
             deployNow,
             requestId: `${request}-${appId}-${deployNow ? "d" : "s"}-${attempt}`,
           },
@@ -80,7 +82,7 @@ function Form() {
   const refused = save.isError ? asApiError(save.error) : undefined;
   const errors = {
     repository: (tried && repository === undefined ? "Choose a repository." : undefined) ?? refused?.field("repository"),
-    branch: (tried && repository !== undefined && branch === "" ? "Choose a branch." : undefined) ?? refused?.field("branch"),
+    branch: (tried && repository !== undefined && branch.trim() === "" ? (pattern ? "Write a pattern." : "Choose a branch.") : undefined) ?? refused?.field("branch"),
     appId:
       (tried && !idPattern.test(appId) ? "Lower-case letters, digits and hyphens; not a hyphen first; 63 at most." : undefined) ??
       refused?.field("appId") ??
@@ -89,7 +91,7 @@ function Form() {
   };
   const submit = (deployNow: boolean) => {
     setTried(true);
-    if (repository === undefined || branch === "" || !idPattern.test(appId) || !/^(100|[1-9]?[0-9])$/.test(retention)) return;
+    if (repository === undefined || branch.trim() === "" || !idPattern.test(appId) || !/^(100|[1-9]?[0-9])$/.test(retention)) return;
     save.mutate(deployNow);
   };
   const unplaced = refused !== undefined && refused.reason !== "APP_EXISTS" && refused.fields.every((f) => !["repository", "branch", "appId", "retention"].some((n) => f.name.endsWith(n)));
@@ -99,7 +101,7 @@ function Form() {
       noValidate
       onSubmit={(e) => {
         e.preventDefault();
-        if (adminOnly === undefined) submit(true);
+        if (adminOnly === undefined) submit(!isPattern(branch));
       }}
     >
       <fieldset>
@@ -140,7 +142,21 @@ function Form() {
         <legend>
           <span className="step">2</span> Branch
         </legend>
-        <BranchSelect repository={repository?.id ?? ""} value={branch} onChange={setBranch} error={errors.branch} labelled />
+        {pattern ? (
+          <TextField label="Pattern of branches" code value={branch} onChange={setBranch} error={errors.branch} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
+        ) : (
+          <BranchSelect repository={repository?.id ?? ""} value={branch} onChange={setBranch} error={errors.branch} labelled />
+        )}
+        <Check
+          label="Watch a pattern of branches instead of one"
+          checked={pattern}
+          disabled={repository === undefined}
+          onChange={(on) => {
+            setPattern(on);
+            // A name is a pattern of itself; a pattern is no branch.
+            if (!on && isPattern(branch)) setBranch(repository?.mainBranch ?? "");
+          }}
+        />
       </fieldset>
       <fieldset disabled={repository === undefined || branch === ""}>
         <legend>
@@ -175,12 +191,13 @@ function Form() {
           </div>
         </details>
       </fieldset>
+      <p className="soft">Hooks, variables, shared paths, rules, serving and configuration as code are in the app's settings once it is saved. To have them from the first deployment on, press Save.</p>
       {unplaced && <Failed error={save.error} workspace={ws} title="The app was not saved." />}
       <div className="actions end">
         <Button forbidden={adminOnly} busy={save.isPending} onClick={() => submit(false)}>
           Save
         </Button>
-        <Button type="submit" look="primary" forbidden={adminOnly} busy={save.isPending}>
+        <Button type="submit" look="primary" forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches." : undefined)} busy={save.isPending}>
           {save.isPending ? "Saving…" : "Save and deploy"}
         </Button>
       </div>

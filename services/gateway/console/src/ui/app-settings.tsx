@@ -3,6 +3,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
 import { api, asApiError, body, type App } from "../api/client";
 import { appQuery, keys, serversQuery, webhookQuery } from "../api/queries";
+import { isPattern } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Skeleton, Text } from "./basics";
 import { BranchSelect } from "./branches";
@@ -53,7 +54,6 @@ export default function AppSettings({ app }: { app: App }) {
 }
 
 const retentionPattern = /^(100|[1-9]?[0-9])$/;
-const isPattern = (branch: string) => /[*?[]/.test(branch);
 
 function Edit({ app }: { app: App }) {
   const { adminOnly } = usePlace();

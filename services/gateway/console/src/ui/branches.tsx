@@ -1,8 +1,9 @@
-import { useDeferredValue, useState } from "react";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { useMemo } from "react";
+import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import type { Branch } from "../api/client";
 import { asApiError } from "../api/client";
 import { branchesQuery } from "../api/queries";
+import { useAsked } from "../lib/asked";
 import { shortHash, subject } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { Text, Time } from "./basics";
@@ -11,10 +12,10 @@ import { Combobox } from "./combobox";
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
 export function BranchSelect({ repository, value, onChange, error, disabled, labelled = false }: { repository: string; value: string; onChange: (branch: string) => void; error?: string | undefined; disabled?: boolean; labelled?: boolean }) {
   const { ws } = usePlace();
-  const [query, setQuery] = useState("");
-  const asked = useDeferredValue(query.trim());
+  const client = useQueryClient();
+  const { asked, ask } = useAsked((query) => client.fetchInfiniteQuery(branchesQuery(ws, repository, query)));
   const branches = useInfiniteQuery({ ...branchesQuery(ws, repository, asked), enabled: repository !== "" });
-  const items = branches.data?.pages.flatMap((p) => p.branches) ?? [];
+  const items = useMemo(() => branches.data?.pages.flatMap((p) => p.branches) ?? [], [branches.data]);
   const first = branches.data?.pages[0];
   const trouble = branches.isError ? asApiError(branches.error).message : undefined;
   return (
@@ -29,8 +30,7 @@ export function BranchSelect({ repository, value, onChange, error, disabled, lab
       text={(b) => b.name}
       id={(b) => b.name}
       onChoose={(b) => onChange(b.name)}
-      query={query}
-      onQuery={setQuery}
+      onQuery={ask}
       items={items}
       total={first?.totalSize ?? 0}
       onNeed={() => {

@@ -22,7 +22,6 @@ interface Props<T> {
   text: (item: T) => string;
   onChoose: (item: T) => void;
   /** What is searched for; the caller answers with items. */
-  query: string;
   onQuery: (query: string) => void;
   items: readonly T[];
   /** How many there are in all: what is lacking is asked for when the list's end comes into sight. */

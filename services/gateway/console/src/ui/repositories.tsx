@@ -1,7 +1,8 @@
-import { useDeferredValue, useState } from "react";
+import { useMemo, useState } from "react";
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body, type Repository } from "../api/client";
 import { keys, repositoriesQuery } from "../api/queries";
+import { useAsked } from "../lib/asked";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Text, Time } from "./basics";
 import { Combobox } from "./combobox";
@@ -10,12 +11,11 @@ import { Combobox } from "./combobox";
 export function RepositorySelect({ value, onChange, error }: { value: Repository | undefined; onChange: (r: Repository) => void; error?: string | undefined }) {
   const { ws } = usePlace();
   const client = useQueryClient();
-  const [query, setQuery] = useState("");
   const [refreshing, setRefreshing] = useState(false);
   const [refusal, setRefusal] = useState<unknown>();
-  const asked = useDeferredValue(query.trim());
+  const { asked, ask } = useAsked((query) => client.fetchInfiniteQuery(repositoriesQuery(ws, query)));
   const list = useInfiniteQuery(repositoriesQuery(ws, asked));
-  const items = list.data?.pages.flatMap((p) => p.repositories) ?? [];
+  const items = useMemo(() => list.data?.pages.flatMap((p) => p.repositories) ?? [], [list.data]);
   const first = list.data?.pages[0];
 
   const refresh = async () => {
@@ -43,8 +43,7 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
         text={(r) => r.fullName}
         id={(r) => r.id}
         onChoose={onChange}
-        query={query}
-        onQuery={setQuery}
+        onQuery={ask}
         items={items}
         total={first?.totalSize ?? 0}
         onNeed={() => {

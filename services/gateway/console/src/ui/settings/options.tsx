@@ -1,4 +1,5 @@
 import { asApiError, type App } from "../../api/client";
+import { statusNotSent } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Banner, Text } from "../basics";
 import { Check, FromCode, SaveRow, TextField } from "./parts";
@@ -21,6 +22,7 @@ export default function Options({ app }: { app: App }) {
     configAsCode: app.configAsCode,
   });
   const d = draft.draft;
+  const untold = app.warnings.find((w) => w.reason === statusNotSent);
   const refused = save.isError ? asApiError(save.error) : undefined;
   return (
     <form
@@ -54,6 +56,11 @@ export default function Options({ app }: { app: App }) {
       <fieldset>
         <legend>Deployments</legend>
         <Check label="Tell Bitbucket" disabled={off} checked={d.commitStatus} onChange={(commitStatus) => draft.set({ ...d, commitStatus })} hint="Each deployment is shown on its commit as a build status." />
+        {untold !== undefined && (
+          <p className="soft">
+            <Text>{untold.message}</Text>
+          </p>
+        )}
         <Check label="A newer push cancels the running deployment" disabled={off} checked={d.cancelRunning} onChange={(cancelRunning) => draft.set({ ...d, cancelRunning })} hint="Otherwise it waits until the running one has ended." />
       </fieldset>
       <fieldset>

@@ -1,6 +1,7 @@
 import { useId, useState } from "react";
 import { useMutation } from "@tanstack/react-query";
 import { api, asApiError, body, type App, type CheckPush } from "../../api/client";
+import { isPattern } from "../../lib/text";
 import { sentence } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text } from "../basics";
@@ -56,7 +57,7 @@ function TryPush({ app, rules, unsaved }: { app: App; rules: object; unsaved: bo
   const { ws } = usePlace();
   const id = useId();
   const [kind, setKind] = useState<"branch" | "tag">("branch");
-  const [ref, setRef] = useState(/[*?[]/.test(app.branch) ? "" : app.branch);
+  const [ref, setRef] = useState(isPattern(app.branch) ? "" : app.branch);
   const [message, setMessage] = useState("");
   const [paths, setPaths] = useState("");
   const ask = useMutation({
