@@ -22,13 +22,18 @@ type process struct {
 	err  error         // of Wait; read it after done
 }
 
-// spawn starts a program that the kernel kills when we die. The kernel watches the thread that
-// started it, hence one goroutine that keeps its thread until the end.
+// spawn starts a program that the kernel kills when we die.
 func spawn(cmd *exec.Cmd) (*process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	return keep(cmd)
+}
+
+// keep starts a program that may ask the kernel by itself to die with us. The kernel watches the
+// thread that started it, hence one goroutine that keeps its thread until the end.
+func keep(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, done: make(chan struct{})}
 	started := make(chan error, 1)
 	go func() {

@@ -215,6 +215,18 @@ func (x *Sandbox) prepare(ctx context.Context, s Spec) (*box, error) {
 	return b, nil
 }
 
+// guard runs before a hook's command and beside it. Its descriptor 3 is a line whose other end this
+// worker holds, and nobody else: when it is cut, the worker is dead, and the guard ends what is in
+// the sandbox.
+//
+// bubblewrap's own --die-with-parent is not enough: its first process asks the kernel to die with its
+// parent only once the sandbox is made, and takes the end of --block-fd for the word to go on. Of a
+// worker that was killed while it made a sandbox, the command would run on without anybody.
+const guard = `read -r word <&3 && [ "$word" = go ] || exit 1
+(read -r word <&3; kill -9 -1) </dev/null >/dev/null 2>&1 &
+exec 3<&-
+exec "$@"`
+
 // start starts bubblewrap, which sets up the sandbox and waits.
 func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	b := &box{}
@@ -228,22 +240,24 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	}
 	statusRead, statusWrite := pipe()
 	blockRead, blockWrite := pipe()
+	lifeRead, lifeWrite := pipe()
 	outRead, outWrite := pipe()
 	errRead, errWrite := pipe()
 	if err != nil {
-		for _, f := range []*os.File{statusRead, statusWrite, blockRead, blockWrite, outRead, outWrite} {
+		for _, f := range []*os.File{statusRead, statusWrite, blockRead, blockWrite, lifeRead, lifeWrite, outRead, outWrite} {
 			if f != nil {
 				f.Close()
 			}
 		}
 		return nil, nil, err
 	}
-	for _, f := range []*os.File{statusRead, blockWrite} {
+	for _, f := range []*os.File{statusRead, blockWrite, lifeWrite} {
 		b.later(func() { f.Close() })
 	}
 	for _, f := range []*os.File{outWrite, errWrite} {
 		defer f.Close()
 	}
+	h.file(lifeRead) // the first, as guard says
 	args := []string{"--args", "", "--json-status-fd", h.file(statusWrite), "--block-fd", h.file(blockRead)}
 	args[1] = h.text("arguments", strings.Join(x.arguments(s, h), "\x00")+"\x00")
 	if h.err != nil {
@@ -251,14 +265,16 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 		errRead.Close()
 		return b, nil, h.err
 	}
-	cmd := exec.Command(x.bwrap, append(args, append([]string{"--"}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
+	cmd := exec.Command(x.bwrap, append(args, append([]string{"--", "/bin/sh", "-c", guard, "hook"}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, h.files
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 0, Gid: uint32(os.Getegid())}} // without our supplementary groups
 	}
 	keepOwn()
-	if b.process, err = spawn(cmd); err != nil {
+	// Not killed by the kernel from its beginning: before it has let its first process go on, that one
+	// would wait for ever. It asks for it itself after that, and what comes before ends at the guard.
+	if b.process, err = keep(cmd); err != nil {
 		outRead.Close()
 		errRead.Close()
 		return b, nil, err
@@ -266,6 +282,9 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	b.stdout, b.stderr = outRead, errRead
 	b.kill = func() { _ = b.cmd.Process.Kill() }
 	b.begin = func() error {
+		if _, err := lifeWrite.WriteString("go\n"); err != nil {
+			return err
+		}
 		_, err := blockWrite.Write([]byte{1})
 		return err
 	}

@@ -2,6 +2,7 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/pkg/testkit"
 )
@@ -125,7 +128,7 @@ ulimit -c; nice; cat /proc/self/oom_score_adj`)
 // The variables of an app must not reach bubblewrap, which runs outside of the sandbox.
 func TestSandbox_variablesDoNotReachTheSandboxProgram(t *testing.T) {
 	_, text := run(t, sandbox(t), "#!/bin/true", func(s *Spec) { s.Env = []string{"LD_PRELOAD=" + s.Release + "/evil.so"} })
-	if n := strings.Count(text, "cannot be preloaded"); n != 1 { // by the hook itself
+	if n := strings.Count(text, "cannot be preloaded"); n != 2 { // by the hook itself, and by the shell beside it
 		t.Fatalf("%d programs obeyed LD_PRELOAD: %s", n, text)
 	}
 }
@@ -247,6 +250,68 @@ func TestRun_diesWithItsWorker(t *testing.T) {
 			})
 			_ = cmd.Wait()
 		})
+	}
+}
+
+// A worker may be killed at any moment while it makes the sandbox, and right after it let the hook
+// begin: its ends of all pipes are closed then, and only once bubblewrap has asked for it the kernel
+// kills that too.
+func TestSandbox_diesWithItsWorkerWhileItIsMade(t *testing.T) {
+	for name, c := range map[string]struct{ begin, running bool }{
+		"before the hook may begin": {}, "when it may": {begin: true}, "when it runs": {begin: true, running: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 5 {
+				cutOff(t, c.begin, c.running)
+			}
+		})
+	}
+}
+
+func cutOff(t *testing.T, begin, running bool) {
+	t.Helper()
+	dir := t.TempDir()
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(dir, name))
+		return err == nil
+	}
+	s, err := Spec{Command: "touch begun; sleep 1; touch ran; sleep 60", Release: dir, Limits: Limits{DiskReserve: 1}}.check()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := sandbox(t).prepare(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := unix.PidfdOpen(b.group, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(first) }()
+	if begin {
+		if err := b.begin(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if running {
+		testkit.Eventually(t, 15*time.Second, func() error {
+			if !exists("begun") {
+				return errors.New("the hook does not run")
+			}
+			return nil
+		})
+		_ = b.cmd.Process.Kill()
+	}
+	b.close()
+	_ = b.stdout.Close()
+	_ = b.stderr.Close()
+	if err := awaitExit(first, 10*time.Second); err != nil {
+		t.Errorf("the sandbox outlived its worker: %v", err)
+		_ = unix.PidfdSendSignal(first, unix.SIGKILL, nil, 0)
+	}
+	<-b.done
+	if exists("ran") || exists("begun") && !begin {
+		t.Error("the hook went on without its worker")
 	}
 }
 
