@@ -47,18 +47,32 @@ func (r *Readiness) Drain() { r.draining.Store(true) }
 // Results runs all checks at once, each bounded by CheckTimeout even where it ignores its context,
 // and returns their results in the order of registration.
 func (r *Readiness) Results(ctx context.Context) []Result {
+	checks := r.registered()
+	results := runAll(ctx, checks)
+	// What was registered meanwhile counts: a check that says "still starting" may have been asked
+	// after the last one was registered, and the list read before.
+	for more := r.registered()[len(checks):]; len(more) > 0; more = r.registered()[len(results):] {
+		results = append(results, runAll(ctx, more)...)
+	}
+	if r.draining.Load() {
+		results = append([]Result{{Name: "process", Err: ErrDraining}}, results...)
+	}
+	return results
+}
+
+func (r *Readiness) registered() []namedCheck {
 	r.mu.Lock()
-	checks := r.checks[:len(r.checks):len(r.checks)]
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	return r.checks[:len(r.checks):len(r.checks)]
+}
+
+func runAll(ctx context.Context, checks []namedCheck) []Result {
 	results := make([]Result, len(checks))
 	var wg sync.WaitGroup
 	for i, c := range checks {
 		wg.Go(func() { results[i] = c.run(ctx) })
 	}
 	wg.Wait()
-	if r.draining.Load() {
-		results = append([]Result{{Name: "process", Err: ErrDraining}}, results...)
-	}
 	return results
 }
 
