@@ -1,14 +1,10 @@
-// Package gittest is a git server for tests: git's own http-backend behind the authentication of
+// Package gittest is a git server for tests: git's own upload-pack behind the authentication of
 // bitbucket.md section 8.
 package gittest
 
 import (
 	"bytes"
-	"errors"
-	"fmt"
-	"maps"
 	"net/http"
-	"net/http/cgi"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -41,24 +37,18 @@ type Server struct {
 func New(t testing.TB, tokens ...string) *Server {
 	t.Helper()
 	s := &Server{root: t.TempDir(), t: t, tokens: tokens, stall: -1, stopped: make(chan struct{})}
-	path, err := exec.CommandContext(t.Context(), "git", "--exec-path").Output()
-	if err != nil {
-		t.Fatalf("find git: %v", err)
-	}
-	backend := &cgi.Handler{
-		Path: filepath.Join(strings.TrimSpace(string(path)), "git-http-backend"),
-		Env:  []string{"GIT_PROJECT_ROOT=" + s.root, "GIT_HTTP_EXPORT_ALL=1", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + s.root},
-	}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serve(backend, w, r) }))
+	srv := httptest.NewServer(http.HandlerFunc(s.serve))
 	t.Cleanup(srv.Close)
 	t.Cleanup(func() { close(s.stopped) })
-	if s.URL, err = url.Parse(srv.URL); err != nil {
+	u, err := url.Parse(srv.URL)
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.URL = u
 	return s
 }
 
-func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Request) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+r.URL.String())
 	fail, tokens, intercept, stall, lfs := s.fail, s.tokens, s.intercept, s.stall, s.lfs
@@ -88,18 +78,8 @@ func (s *Server) serve(backend http.Handler, w http.ResponseWriter, r *http.Requ
 	if stall >= 0 && isPack(r) {
 		w = &stalling{ResponseWriter: w, left: stall, ctx: r.Context(), stopped: s.stopped}
 	}
-	if r.Header.Get("Content-Encoding") == "" && r.ContentLength < 0 {
-		body := new(bytes.Buffer)
-		_, _ = body.ReadFrom(r.Body)
-		r.Body, r.ContentLength = http.NoBody, int64(body.Len())
-		r.Body = readCloser{body}
-	}
-	backend.ServeHTTP(w, r)
+	s.uploadPack(w, r)
 }
-
-type readCloser struct{ *bytes.Buffer }
-
-func (readCloser) Close() error { return nil }
 
 // Accept replaces the tokens that are accepted.
 func (s *Server) Accept(tokens ...string) {
@@ -126,9 +106,8 @@ func (s *Server) Requests() []string {
 func (s *Server) Repo(fullName string) *Repo {
 	s.t.Helper()
 	r := &Repo{Dir: filepath.Join(s.root, fullName+".git"), t: s.t}
-	if _, err := os.Stat(r.Dir); err != nil {
-		r.run("", "init", "--quiet", "--bare", "--initial-branch=main", "--template=", r.Dir)
-		r.configure("[uploadpack]\n\tallowFilter = true\n[fastimport]\n\tunpackLimit = 1\n")
+	if !r.there() {
+		r.create()
 	}
 	return r
 }
@@ -179,63 +158,34 @@ func (r *Repo) Git(args ...string) string {
 // Blob stores a file's content.
 func (r *Repo) Blob(content string) string {
 	r.t.Helper()
-	return r.run(content, "--git-dir="+r.Dir, "hash-object", "-w", "--stdin")
+	return r.object("blob", []byte(content))
 }
 
 // Tree stores a tree of exactly these entries, hostile names included. A mode of 040000 or 160000
 // takes the content for the object's id.
 func (r *Repo) Tree(entries ...Entry) string {
 	r.t.Helper()
-	var in strings.Builder
+	var stored []treeEntry
 	for _, e := range entries {
-		id, kind := e.Content, "tree"
-		switch e.Mode {
-		case "040000":
-		case "160000":
-			kind = "commit"
-		default:
-			id, kind = r.Blob(e.Content), "blob"
+		id := e.Content
+		if e.Mode != "040000" && e.Mode != "160000" {
+			id = r.Blob(e.Content)
 		}
-		fmt.Fprintf(&in, "%s %s %s\t%s\x00", e.Mode, kind, id, e.Name)
+		stored = append(stored, treeEntry{e.Mode, e.Name, id})
 	}
-	return r.run(in.String(), "--git-dir="+r.Dir, "mktree", "-z", "--missing")
+	return r.tree(stored)
 }
 
 // CommitTree makes a tree the head of a branch.
 func (r *Repo) CommitTree(branch, tree, message string) string {
 	r.t.Helper()
-	args := []string{"commit-tree", tree, "-m", message}
-	if parent := r.Head(branch); parent != "" {
-		args = append(args, "-p", parent)
-	}
-	hash := r.Git(args...)
-	r.Git("update-ref", "refs/heads/"+branch, hash)
-	return hash
+	return r.commit(branch, tree, message)
 }
 
 // Commit makes a commit with exactly these files (path to content) the head of a branch.
 func (r *Repo) Commit(branch, message string, files map[string]string) string {
 	r.t.Helper()
-	// One process for all of it: tests make commits by the hundred.
-	var in strings.Builder
-	fmt.Fprintf(&in, "commit refs/heads/%s\nmark :1\ncommitter Jane Developer <jane@example.test> now\n", branch)
-	data := func(content string) { fmt.Fprintf(&in, "data %d\n%s\n", len(content), content) }
-	data(message)
-	if parent := r.Head(branch); parent != "" {
-		fmt.Fprintf(&in, "from %s\n", parent)
-	}
-	in.WriteString("deleteall\n")
-	for _, p := range slices.Sorted(maps.Keys(files)) {
-		fmt.Fprintf(&in, "M 100644 inline %s\n", quoted(p))
-		data(files[p])
-	}
-	in.WriteString("get-mark :1\n")
-	return r.Input(in.String(), "fast-import", "--quiet", "--force", "--date-format=now")
-}
-
-// quoted is a path as fast-import reads it.
-func quoted(p string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(p) + `"`
+	return r.commit(branch, r.files(files), message)
 }
 
 // Head is the hash of a branch, empty when there is none.
@@ -248,24 +198,6 @@ func (r *Repo) Head(branch string) string {
 		return ""
 	}
 	return r.Git("for-each-ref", "--format=%(objectname)", "refs/heads/"+branch)
-}
-
-func (r *Repo) configure(text string) {
-	r.t.Helper()
-	f, err := os.OpenFile(filepath.Join(r.Dir, "config"), os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	_, err = f.WriteString(text)
-	if err := errors.Join(err, f.Close()); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// Set points a branch at a commit.
-func (r *Repo) Set(branch, hash string) {
-	r.t.Helper()
-	r.Git("update-ref", "refs/heads/"+branch, hash)
 }
 
 // Delete removes a branch.
