@@ -161,9 +161,11 @@ func (f DataFlags) Cache() string {
 
 // WorkerFlags say what a deployer does.
 type WorkerFlags struct {
-	Server  string   `name:"server" env:"DEVPILOT_SERVER" default:"default" help:"Name of the server whose releases live in the data directory."`
-	Workers int      `name:"workers" env:"DEVPILOT_WORKERS" default:"0" help:"Deployments at a time; 0 is the number of CPUs."`
-	Roles   []string `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
+	Server  string `name:"server" env:"DEVPILOT_SERVER" default:"default" help:"Name of the server whose releases live in the data directory."`
+	Workers int    `name:"workers" env:"DEVPILOT_WORKERS" default:"0" help:"Deployments at a time; 0 is the number of CPUs."`
+	// Lease is short in tests only: a worker on a busy machine must not be taken for a dead one.
+	Lease time.Duration `name:"worker-lease" env:"DEVPILOT_WORKER_LEASE" default:"30s" hidden:"" help:"How long a worker may be silent before another takes its deployments over."`
+	Roles []string      `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
 }
 
 // Slots is the number of deployments at a time.

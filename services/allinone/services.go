@@ -87,7 +87,7 @@ func (p *Product) hostDeployer() *hosted {
 		return deployer.New(
 			deployer.Config{
 				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, ClientID: s.BitbucketClientID, API: s.Has("api"), Worker: s.Has("worker"),
-				Server: s.Server, Slots: s.Slots(), DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
+				Server: s.Server, Slots: s.Slots(), AckWait: s.Lease, DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
 				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace, CacheBytes: s.CacheMiB << 20,
 				PublicURL: p.publicURL, LiveURL: p.live.URL,
 				Hooks: deployer.Hooks{

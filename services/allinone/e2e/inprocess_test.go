@@ -40,7 +40,8 @@ type oneProcess struct {
 
 func startInProcess(t *testing.T) stack {
 	t.Helper()
-	s := &oneProcess{t: t, bucket: openSite(t), dir: filepath.Join(testkit.FastDir(t), "data")}
+	// Not a directory below /dev, however fast: hooks could not be shown it.
+	s := &oneProcess{t: t, bucket: openSite(t), dir: filepath.Join(t.TempDir(), "data")}
 	s.bucket.inProcess(t)
 	logger, err := logs.New(&s.log, logs.FormatJSON, "debug")
 	if err != nil {
@@ -54,6 +55,7 @@ func startInProcess(t *testing.T) stack {
 	settings.BitbucketSiteURL, settings.BitbucketAPIURL = s.bucket.address, s.bucket.address+"/2.0"
 	settings.DataDir, settings.Server, settings.Workers, settings.Roles = s.dir, "default", 2, []string{"api", "worker"}
 	settings.ReconcileInterval, settings.ReconcileGrace = reconcileInterval, reconcileGrace
+	settings.LiveListen, settings.HookNetwork = "127.0.0.1:0", "none"
 
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.product, err = allinone.New(ctx, settings, logger); err != nil {
@@ -102,6 +104,7 @@ func awaitReady(t *testing.T, ops string) {
 func (s *oneProcess) url() string      { return s.product.URL() }
 func (s *oneProcess) site() *site      { return s.bucket }
 func (s *oneProcess) releases() string { return s.dir }
+func (s *oneProcess) liveURL() string  { return s.product.LiveURL() }
 func (s *oneProcess) redisURL() string { return s.product.Redis().URL() }
 func (s *oneProcess) output() string   { return s.log.String() }
 func (s *oneProcess) pids() []int      { return []int{os.Getpid()} }

@@ -130,6 +130,7 @@ func startDaemon(t *testing.T, dir string, env ...string) (d *daemon, url string
 	listen, ops := loopback(t), loopback(t)
 	d = &daemon{t: t, ops: "http://" + ops, env: append([]string{
 		"DEVPILOT_LISTEN=" + listen, "DEVPILOT_OPS_LISTEN=" + ops, "DEVPILOT_DATA_DIR=" + dir, "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_WORKERS=2",
+		"DEVPILOT_LIVE_LISTEN=127.0.0.1:0", "DEVPILOT_HOOK_NETWORK=none",
 	}, env...)}
 	d.start()
 	t.Cleanup(func() {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -76,8 +77,9 @@ type processes struct {
 	t        *testing.T
 	bucket   *site
 	front    *front
+	live     *front // of the releases
 	admin    string
-	dir      string // data directory of the server "default"
+	dir      string // data directory of the server "default"; not below /dev, where hooks could not be shown it
 	caches   string
 	secrets  string // files with secrets
 	nats     *testkit.RealNATSServer
@@ -91,25 +93,59 @@ const pair = 2
 
 func startProcesses(t *testing.T) stack {
 	t.Helper()
+	return startTopology(t, topology{count: pair})
+}
+
+// topology says which processes there are.
+type topology struct {
+	count     int                                  // of each service
+	deployers int                                  // when it is another number
+	env       []string                             // settings of all
+	of        func(service string, i int) []string // settings of one; nil for none
+}
+
+func (top topology) replicas(service string) int {
+	if service == "deployer" && top.deployers > 0 {
+		return top.deployers
+	}
+	return top.count
+}
+
+func (top topology) settings(service string, i int) []string {
+	if top.of == nil {
+		return nil
+	}
+	return top.of(service, i)
+}
+
+const workerOnly = "DEVPILOT_ROLES=worker"
+
+func startTopology(t *testing.T, top topology) *processes {
+	t.Helper()
 	root := testkit.FastDir(t)
 	s := &processes{
-		t: t, bucket: openSite(t), admin: "dpa_" + rand.Text() + rand.Text(), dir: filepath.Join(root, "data"), caches: filepath.Join(root, "caches"),
+		t: t, bucket: openSite(t), admin: "dpa_" + rand.Text() + rand.Text(), dir: filepath.Join(t.TempDir(), "data"), caches: filepath.Join(root, "caches"),
 		secrets: filepath.Join(root, "secrets"), replicas: map[string][]*replica{},
 	}
-	s.front = openFront(t)
+	s.front, s.live = openFront(t), openFront(t)
+	s.live.only = "live"
 	s.startEmulator(t, filepath.Join(root, "emulator"))
 	s.nats, s.redis = testkit.RealNATS(t), testkit.RealRedis(t)
-	env := s.environment(t)
+	env := append(s.environment(t), top.env...)
 	addresses := map[string][]string{}
 	for _, name := range []string{"auth", "repo", "webhook", "deployer"} {
-		for range pair {
+		var serving []string
+		for i := range top.replicas(name) {
 			addresses[name] = append(addresses[name], loopback(t))
+			if !slices.Contains(top.settings(name, i), workerOnly) {
+				serving = append(serving, addresses[name][i])
+			}
 		}
-		env = append(env, "DEVPILOT_"+strings.ToUpper(name)+"_ADDR="+strings.Join(addresses[name], ","))
+		env = append(env, "DEVPILOT_"+strings.ToUpper(name)+"_ADDR="+strings.Join(serving, ","))
 	}
 	for _, name := range testkit.Services {
-		for i := range pair {
-			s.startReplica(t, name, i, env, addresses[name])
+		for i := range top.replicas(name) {
+			s.startReplica(t, name, i, slices.Concat(env, top.settings(name, i)), addresses[name])
 		}
 	}
 	for _, list := range s.replicas {
@@ -119,6 +155,9 @@ func startProcesses(t *testing.T) stack {
 	}
 	return s
 }
+
+// onLocalhost is an address of 127.0.0.1 by the name that browsers know its sub-domains of.
+func onLocalhost(address string) string { return strings.Replace(address, "127.0.0.1", "localhost", 1) }
 
 func loopback(t *testing.T) string {
 	t.Helper()
@@ -195,7 +234,7 @@ func (s *processes) environment(t *testing.T) []string {
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(t),
 		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
 		"DEVPILOT_BITBUCKET_SITE_URL="+s.bucket.address, "DEVPILOT_BITBUCKET_API_URL="+s.bucket.address+"/2.0",
-		"DEVPILOT_DATA_DIR="+s.dir, "DEVPILOT_WORKERS=2",
+		"DEVPILOT_DATA_DIR="+s.dir, "DEVPILOT_WORKERS=2", "DEVPILOT_HOOK_NETWORK=none", "DEVPILOT_LIVE_URL="+s.liveURL(),
 		"DEVPILOT_RECONCILE_INTERVAL="+reconcileInterval.String(), "DEVPILOT_RECONCILE_GRACE="+reconcileGrace.String(),
 	)
 }
@@ -213,6 +252,11 @@ func (s *processes) startReplica(t *testing.T, name string, i int, env, grpc []s
 		env = append(env, "DEVPILOT_LISTEN="+listen)
 		s.front.add(name, listen)
 	}
+	if name == "deployer" {
+		listen := loopback(t)
+		env = append(env, "DEVPILOT_LIVE_LISTEN="+listen)
+		s.live.add("live", listen)
+	}
 	p := testkit.StartProcess(t, name, &s.log, func() *exec.Cmd {
 		cmd := exec.Command(path)
 		cmd.Env = env
@@ -225,6 +269,7 @@ func (s *processes) url() string        { return s.front.address }
 func (s *processes) adminToken() string { return s.admin }
 func (s *processes) site() *site        { return s.bucket }
 func (s *processes) releases() string   { return s.dir }
+func (s *processes) liveURL() string    { return onLocalhost(s.live.address) }
 func (s *processes) redisURL() string   { return s.redis.URL() }
 func (s *processes) output() string     { return s.log.String() }
 func (s *processes) kept() []string     { return nil }
@@ -255,6 +300,7 @@ func (s *processes) js(t *testing.T) jetstream.JetStream {
 // services, and the next replica when one takes no connections.
 type front struct {
 	address string
+	only    string // the service that all requests are for; else the path decides
 
 	mu       sync.Mutex
 	targets  map[string][]string
@@ -296,6 +342,9 @@ func (f *front) RoundTrip(r *http.Request) (*http.Response, error) {
 	service := "gateway"
 	if strings.HasPrefix(r.URL.Path, "/webhooks/bitbucket/") {
 		service = "webhook"
+	}
+	if f.only != "" {
+		service = f.only
 	}
 	var body []byte
 	if r.Body != nil {

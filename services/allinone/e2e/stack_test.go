@@ -21,6 +21,8 @@ type stack interface {
 	adminToken() string
 	// site is the Bitbucket that the product uses.
 	site() *site
+	// liveURL is the address below which releases have their host names.
+	liveURL() string
 	// releases is the data directory of the server "default".
 	releases() string
 	// stopRedis and startRedis take Redis away and bring an empty one back.

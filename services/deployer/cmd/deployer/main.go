@@ -48,7 +48,7 @@ func build(ctx context.Context, env *servicemain.Env, f flags) (servicemain.Serv
 	}
 	return deployer.New(
 		deployer.Config{
-			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID, API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(),
+			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID, API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), AckWait: f.Lease,
 			DataDir: f.DataDir, CacheDir: f.Cache(), Version: env.Version, Replicas: env.Replicas,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace, CacheBytes: f.CacheMiB << 20,
 			PublicURL: f.PublicURL, LiveURL: live.URL,
