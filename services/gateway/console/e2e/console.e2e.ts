@@ -121,6 +121,14 @@ test("the form says what is missing, then saves and deploys", async () => {
   await page.getByRole("button", { name: "Save and deploy" }).click();
   await page.getByText("Lower-case letters, digits and hyphens").waitFor();
   await id.fill(app);
+  // A pattern has no latest commit to deploy; unticked, the default branch is back.
+  const pattern = page.getByLabel("Watch a pattern of branches instead of one");
+  await pattern.check();
+  await page.getByLabel("Pattern of branches", { exact: true }).fill("release/*");
+  await page.getByText("Each push to a branch that matches").waitFor();
+  expect(await page.getByRole("button", { name: "Save and deploy" }).getAttribute("title")).toContain("A pattern has no latest commit");
+  await check(page, "new-app-pattern");
+  await pattern.uncheck();
   const branch = page.getByRole("combobox", { name: "Branch" });
   await expect.poll(() => branch.inputValue()).toBe("main");
   await branch.click();
@@ -274,6 +282,8 @@ test("removing says what goes and what stays, and gives the focus back", async (
   await page.getByText("Not connected").first().waitFor();
   await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ timeout: 30_000 });
   await check(page, "integrations-removed");
+  await page.getByRole("button", { name: `It is deleted from ${repository}` }).click();
+  await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ state: "detached" });
   await page.goto(at(`apps/${app}`));
   await page.getByRole("heading", { name: app }).waitFor();
   await check(page, "app-after-removal");

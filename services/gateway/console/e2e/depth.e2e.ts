@@ -19,11 +19,17 @@ afterAll(() => s?.end());
 interface App {
   hooks: { name: string; command: string; stage: string }[];
   variables: { name: string; secret: boolean; value?: string }[];
+  sharedPaths: string[];
+  branch: string;
   rules?: { paths: string[] };
   autoDeploy: boolean;
   live?: { number: number };
 }
 const app = () => s.stack.api<App>("GET", "/v1/workspaces/default/apps/web");
+
+/** Other commands than those that a test is about need no dialog. */
+const setCommand = async (name: string, command: string) =>
+  s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: (await app()).hooks.map((h) => (h.name === name ? { ...h, command } : h)) });
 
 async function addHook(name: string, command: string, stage = "After fetching"): Promise<void> {
   await page.getByRole("button", { name: "Add a hook…" }).click();
@@ -45,7 +51,7 @@ test("hooks are added, edited, reordered by keyboard and removed", async () => {
   await narrow(page, "settings-hook-dialog");
   await page.keyboard.press("Escape");
   await addHook("build", "for i in $(seq 400); do echo built part $i; done");
-  await addHook("check", "echo checked with $GREETING");
+  await addHook("check", "echo checked with $GREETING and $(cat notes/note || echo no) note; echo one > notes/note");
   await addHook("extra", "true");
   const up = page.getByRole("button", { name: "Move check up" });
   await up.focus();
@@ -83,6 +89,20 @@ test("secret variables go in and never come out", async () => {
   s.calm();
 });
 
+test("a shared path is kept from release to release", async () => {
+  const form = page.getByRole("form", { name: "Shared paths" });
+  await form.getByLabel("Paths, one a line").fill("/etc");
+  await s.watch.expecting(/400/, async () => {
+    await form.getByRole("button", { name: "Save" }).click();
+    await form.locator(".field-error").getByText(/./).waitFor();
+  });
+  await form.getByLabel("Paths, one a line").fill("notes/");
+  await form.getByRole("button", { name: "Save" }).click();
+  await form.getByText("Saved.").waitFor();
+  expect((await app()).sharedPaths).toEqual(["notes/"]);
+  s.calm();
+});
+
 test("a hook leads to its lines, and the log follows what it writes", async () => {
   await page.goto(s.at("apps/web"));
   await page.getByRole("button", { name: "Deploy latest" }).click();
@@ -91,7 +111,7 @@ test("a hook leads to its lines, and the log follows what it writes", async () =
   const rail = page.getByRole("list", { name: "Stages" });
   await rail.getByRole("link", { name: "check" }).click();
   expect(new URL(page.url()).hash).toMatch(/^#L4\d\d(-L4\d\d)?$/);
-  await page.locator(".line.target").getByText("checked with a friend").waitFor();
+  await page.locator(".line.target").getByText("checked with a friend and no note").waitFor();
   await check(page, "deployment-hooks");
   await narrow(page, "deployment-hooks");
   await rail.getByRole("link", { name: "build" }).click();
@@ -118,11 +138,8 @@ test("a running deployment is cancelled, and what is live stays", async () => {
 });
 
 test("a hook that fails is named with its exit code and its last ten lines", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=hooks"));
-  await page.getByRole("button", { name: "Edit build" }).click();
-  await page.getByRole("dialog").getByLabel("Command").fill("for i in $(seq 30); do echo step $i; done; echo it is broken >&2; exit 3");
-  await page.getByRole("dialog").getByRole("button", { name: "Save the hook" }).click();
-  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await setCommand("build", "for i in $(seq 30); do echo step $i; done; echo it is broken >&2; exit 3");
+  await page.goto(s.at("apps/web"));
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/4$/);
   await page.getByRole("heading", { name: /Deployment hook “build” failed with exit code 3/ }).waitFor({ timeout: 60_000 });
@@ -135,15 +152,14 @@ test("a hook that fails is named with its exit code and its last ten lines", asy
 });
 
 test("the same commit is deployed again, and an older release comes back without auto-deploy", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=hooks"));
-  await page.getByRole("button", { name: "Remove build" }).click();
-  await page.getByRole("alertdialog").getByRole("button", { name: "Remove the hook" }).click();
-  await page.getByRole("button", { name: "Edit build" }).waitFor({ state: "detached" });
+  await setCommand("build", "true");
   await page.goto(s.at("apps/web/deployments/2"));
   await page.getByRole("button", { name: /^Redeploy [0-9a-f]{7}$/ }).click();
   await page.waitForURL(/\/deployments\/5$/);
   await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
   await page.getByText("Redeploy of #2 by you").waitFor();
+  // What #2 wrote into the shared path is there.
+  await page.getByText("checked with a friend and one note").waitFor();
   await page.goto(s.at("apps/web/deployments/2"));
   await page.getByRole("button", { name: "Rollback to #2…" }).click();
   const dialog = page.getByRole("alertdialog");
@@ -193,5 +209,57 @@ test("what is served has a link, and configuration as code its warning", async (
   await site.waitFor();
   expect(await site.getAttribute("href")).toMatch(/^http/);
   await check(page, "deployment-served");
+  s.calm();
+});
+
+test("an installation that cannot tell Bitbucket says so at the option, not as an alarm", async () => {
+  // This one can: the answer is the product's with the warning of one that cannot.
+  const message = "Deployments are not shown at the commits on Bitbucket: the link to them would not work.";
+  await page.route("**/v1/workspaces/default/apps/web", async (route) => {
+    const answer = await route.fetch();
+    await route.fulfill({ response: answer, json: { ...((await answer.json()) as object), warnings: [{ reason: "STATUS_NOT_SENT", message }] } });
+  });
+  await page.goto(s.at("apps/web?tab=settings&section=options"));
+  await page.getByText(message).waitFor();
+  await page.getByRole("link", { name: "Overview" }).click();
+  await page.getByRole("heading", { name: "Live", exact: true }).waitFor();
+  expect(await page.getByText(message).count()).toBe(0);
+  expect(await page.locator(".banner").count()).toBe(0);
+  await page.unroute("**/v1/workspaces/default/apps/web");
+  s.calm();
+});
+
+test("mistakes in .devpilot.yaml are listed with their lines", async () => {
+  const file = "version: 1\nhooks:\n  - name: build\n    stage: POST_BUILD\n    command: make\n";
+  await s.stack.control("POST", "repositories/acme/web/pushes", { account: "jane-dev", changes: [{ branch: "main", commits: [{ message: "A wrong file", files: { ".devpilot.yaml": file } }] }] });
+  await page.goto(s.at("apps/web"));
+  await page.getByRole("button", { name: "Deploy latest" }).click();
+  await page.waitForURL(/\/deployments\/\d+$/);
+  await page.getByText("End of the log: failed.").waitFor({ timeout: 60_000 });
+  await page.getByText(/POST_BUILD/).first().waitFor();
+  await check(page, "deployment-code-invalid");
+  await page.goto(s.at("apps/web?tab=settings&section=options"));
+  const problems = page.locator(".banner", { hasText: ".devpilot.yaml does not count: it has mistakes." });
+  await problems.getByText(/^Line 4, column 12: .*POST_BUILD/).waitFor();
+  await check(page, "settings-code-invalid");
+  await narrow(page, "settings-code-invalid");
+  s.calm();
+});
+
+test("an app watches a pattern of branches", async () => {
+  await page.goto(s.at("apps/web?tab=settings"));
+  await page.getByLabel("Watch a pattern of branches instead of one").check();
+  const pattern = page.getByLabel("Pattern of branches", { exact: true });
+  await pattern.fill("release/[");
+  await s.watch.expecting(/400/, async () => {
+    await page.getByRole("button", { name: "Save", exact: true }).click();
+    await page.locator(".field-error").getByText(/./).first().waitFor();
+  });
+  await pattern.fill("release/*");
+  await check(page, "settings-pattern");
+  await narrow(page, "settings-pattern");
+  await page.getByRole("button", { name: "Save", exact: true }).click();
+  await page.getByText("Saved.").waitFor();
+  expect((await app()).branch).toBe("release/*");
   s.calm();
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { ansi, consumersPage, httpUrl, initials, plain, safe, slug, subject } from "../src/lib/text";
+import { ansi, consumersPage, httpUrl, initials, isPattern, plain, safe, slug, subject } from "../src/lib/text";
 
 describe("text from strangers", () => {
   test("cannot reorder itself", () => {
@@ -64,3 +64,11 @@ test.each([
   ["", "acme", undefined],
   ["javascript:alert(1)", "acme", undefined],
 ])("on %j the consumers of %j are at %j", (site, workspace, page) => expect(consumersPage(site, workspace)).toBe(page));
+
+test.each([
+  ["main", false],
+  ["release/1.2", false],
+  ["release/*", true],
+  ["v?", true],
+  ["release/[12]", true],
+])("whether %j is a pattern: %j", (branch, is) => expect(isPattern(branch)).toBe(is));

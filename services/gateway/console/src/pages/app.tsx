@@ -71,13 +71,14 @@ export default function AppPage() {
 }
 
 function Overview({ app }: { app: App }) {
-  const { ws } = usePlace();
+  const { ws, me } = usePlace();
   const { live, latest } = app;
   const pauseRemedy = remedyFor(app.autoDeployPaused?.reason).action;
   return (
     <>
       {app.warnings
-        .filter((w) => w.reason !== statusNotSent)
+        // Said once: the webhook's own trouble is told beside it, what the installation lacks at its option.
+        .filter((w) => w.reason !== statusNotSent && w.reason !== app.webhook?.reason)
         .map((w) => (
           <Banner key={w.reason} tone="warn">
             <Text>{w.message}</Text>
@@ -104,7 +105,7 @@ function Overview({ app }: { app: App }) {
           <p>
             <Status look={deploymentLook(latest.state)} />{" "}
             <Link to={`/w/${ws}/apps/${app.id}/deployments/${latest.number}`}>#{latest.number}</Link>{" "}
-            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> · {triggerText(latest)} · <Time at={latest.time} />
+            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> · {triggerText(latest, me.label)} · <Time at={latest.time} />
           </p>
         </section>
       )}

@@ -64,7 +64,7 @@ function Body({ d }: { d: Deployment }) {
       {d.state === "FAILED" && <Failure d={d} log={log} />}
       <div className="deployment">
         <Rail d={d} log={log} />
-        <LogView ws={ws} app={d.app} number={d.number} over={ended(d.state)} log={log} />
+        <LogView ws={ws} app={d.app} number={d.number} over={ended(d.state)} ran={d.startTime !== undefined || !ended(d.state)} log={log} />
       </div>
     </>
   );
@@ -113,7 +113,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
       {d.state === "PROCESSING" && <progress className="progress" max={100} value={d.progressPercent} aria-label="Progress of the deployment" />}
       <p className="subline">
         {d.commit === undefined ? (
-          <span className="soft">The commit is fixed when the deployment starts.</span>
+          <span className="soft">{ended(d.state) ? "It ended before its commit was known." : "The commit is fixed when the deployment starts."}</span>
         ) : (
           <>
             {url === undefined ? (
@@ -162,7 +162,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
           )}
         </Banner>
       )}
-      {d.state !== "FAILED" && d.error !== undefined && (
+      {d.state !== "FAILED" && d.error !== undefined && !(d.state === "CANCELLED" && d.cancelledBy !== undefined) && (
         <Banner tone="idle">
           <Text>{d.error.message}</Text>
         </Banner>

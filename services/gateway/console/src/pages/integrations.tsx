@@ -355,7 +355,7 @@ function LeftWebhooks() {
             <WebhookLink webhook={w} />
             <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)}>
               It is deleted
-              <span className="hidden">: {w.repositoryFullName}</span>
+              <span className="hidden"> from {w.repositoryFullName}</span>
             </Button>
           </li>
         ))}

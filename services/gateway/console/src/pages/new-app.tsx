@@ -194,10 +194,10 @@ function Form() {
       <p className="soft">Hooks, variables, shared paths, rules, serving and configuration as code are in the app's settings once it is saved. To have them from the first deployment on, press Save.</p>
       {unplaced && <Failed error={save.error} workspace={ws} title="The app was not saved." />}
       <div className="actions end">
-        <Button forbidden={adminOnly} busy={save.isPending} onClick={() => submit(false)}>
+        <Button look={isPattern(branch) ? "primary" : "plain"} forbidden={adminOnly} busy={save.isPending} onClick={() => submit(false)}>
           Save
         </Button>
-        <Button type="submit" look="primary" forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches." : undefined)} busy={save.isPending}>
+        <Button type="submit" look={isPattern(branch) ? "plain" : "primary"} forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches." : undefined)} busy={save.isPending}>
           {save.isPending ? "Saving…" : "Save and deploy"}
         </Button>
       </div>
@@ -225,7 +225,8 @@ export function Consequence({ repository, branch, autoDeploy, reachable }: { rep
   }
   return (
     <>
-      Devpilot will register a webhook on <Text>{repository.fullName}</Text>. Each push to <Text>{branch}</Text> deploys.
+      Devpilot will register a webhook on <Text>{repository.fullName}</Text>. Each push to {isPattern(branch) && "a branch that matches "}
+      <Text>{branch}</Text> deploys.
     </>
   );
 }

@@ -14,6 +14,8 @@ const shown = 10;
 export function Failure({ d, log }: { d: Deployment; log: LogState }) {
   const { ws } = usePlace();
   const failed = failedHook(d);
+  // That a hook ended with its exit code is the heading; what is said beyond it follows.
+  const said = failed?.hook.exitCode === undefined ? (d.error?.message ?? "") : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
   const own = log.records.filter((r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name));
@@ -32,15 +34,17 @@ export function Failure({ d, log }: { d: Deployment; log: LogState }) {
           </>
         )}
       </h2>
-      <p>
-        <Text>{d.error?.message}</Text>
-        {failed !== undefined && failed.hook.message !== "" && !(d.error?.message ?? "").toLowerCase().includes(failed.hook.message.toLowerCase().replace(/\.$/, "")) && (
-          <>
-            {" "}
-            <Text>{failed.hook.message}</Text>
-          </>
-        )}
-      </p>
+      {said !== "" && (
+        <p>
+          <Text>{said}</Text>
+          {failed !== undefined && failed.hook.message !== "" && !said.toLowerCase().includes(failed.hook.message.toLowerCase().replace(/\.$/, "")) && (
+            <>
+              {" "}
+              <Text>{failed.hook.message}</Text>
+            </>
+          )}
+        </p>
+      )}
       {tail.length > 0 ? (
         <>
           <p className="soft">

@@ -9,7 +9,7 @@ import type { LogState } from "./use-log";
 
 const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
 
-export function LogView({ ws, app, number, over, log }: { ws: string; app: string; number: number; over: boolean; log: LogState }) {
+export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: string; number: number; over: boolean; ran: boolean; log: LogState }) {
   const { records, end, trouble, opened } = log;
   const [query] = useSearchParams();
   const { hash, pathname, search: searchText } = useLocation();
@@ -116,7 +116,7 @@ export function LogView({ ws, app, number, over, log }: { ws: string; app: strin
       {!opened && records.length === 0 ? (
         <Skeleton rows={8} />
       ) : records.length === 0 ? (
-        <p className="log-empty soft">{end !== undefined || over ? "The log is empty, or older than Devpilot keeps logs (30 days)." : "Nothing was written yet."}</p>
+        <p className="log-empty soft">{!ran ? "It never ran, so there is no log." : end !== undefined || over ? "The log is empty, or older than Devpilot keeps logs (30 days)." : "Nothing was written yet."}</p>
       ) : (
         // A region that scrolls is reached by keyboard.
         <div className={wrap ? "lines wrap" : "lines"} ref={scroller} onScroll={onScroll} tabIndex={0} role="group" aria-label="Lines of the log">

@@ -97,7 +97,6 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
             {total} {asked === "" ? "repositories" : "match"}, fetched <Time at={first.fetchTime} />
             {first.stale && ", a newer list is being fetched"}
           </span>
-          {" · "}
           <Button look="quiet" className="small" busy={refreshing} onClick={() => void refresh()}>
             {refreshing ? "Refreshing…" : "Refresh"}
           </Button>

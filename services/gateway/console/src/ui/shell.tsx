@@ -49,7 +49,7 @@ export function Shell() {
       </a>
       {info.data?.emulator === true && (
         <aside className="emulator" aria-label="Emulator">
-          A Bitbucket emulator stands in for Bitbucket. Nothing here reaches bitbucket.org.{" "}
+          A Bitbucket emulator stands in for Bitbucket.<span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
           <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
             Open the emulator
           </a>

@@ -49,7 +49,7 @@ export function WebhookHealth({ app }: { app: App }) {
 }
 
 function broken(w: Webhook): boolean {
-  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || (w.state === "PENDING" && w.reason !== "");
+  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET" || (w.state === "PENDING" && w.reason !== "");
 }
 
 function Trouble({ webhook: w }: { webhook: Webhook }) {
@@ -98,20 +98,21 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
     },
   });
   const settings = httpUrl(w.settingsUrl);
+  const closed = adminOnly ?? (w.state === "LEFT_ON_BITBUCKET" ? "Devpilot reaches the webhook again once Bitbucket is connected." : undefined);
   const byHand = w.state === "MANUAL" || w.reason === "NOT_REPOSITORY_ADMIN";
   return (
     <>
       <div className="actions">
         <Button
           className="small"
-          forbidden={adminOnly}
+          forbidden={closed}
           busy={mend.isPending}
           onClick={() => mend.mutate()}
           title={registers ? "Asks Bitbucket for the webhook again" : "Compares the webhook with Bitbucket's and puts right what differs"}
         >
           {registers ? (mend.isPending ? "Registering…" : "Register again") : mend.isPending ? "Repairing…" : "Repair"}
         </Button>
-        <Button className="small" forbidden={adminOnly} onClick={() => setRotating(true)}>
+        <Button className="small" forbidden={closed} onClick={() => setRotating(true)}>
           Rotate secret…
         </Button>
         {settings !== undefined && (

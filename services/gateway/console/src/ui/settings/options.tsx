@@ -89,7 +89,7 @@ function CodeState({ app }: { app: App }) {
       <ul className="links">
         {c.problems.map((p) => (
           <li key={`${p.line}:${p.column}:${p.message}`}>
-            {p.line > 0 && `Line ${p.line}: `}
+            {p.line > 0 && `Line ${p.line}, column ${p.column}: `}
             <Text>{p.message}</Text>
           </li>
         ))}
