@@ -79,6 +79,8 @@ var scenarios = []scenario{
 	{"not a repository admin", notAdmin},
 	{"workspaces and roles", tenancy},
 	{"live streams", liveStreams},
+	{"deployments in depth", inDepth},
+	{"rules of pushes", rulesOfPushes},
 	{"secrets while a deployment runs", secretsOfProcesses},
 	{"disconnect", disconnect},
 	{"redis away", redisAway},
