@@ -20,13 +20,16 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-var deep = flag.Bool("kill.deep", false, "kill and freeze deployers at 200 and 40 random moments, however long that takes")
+var (
+	deep      = flag.Bool("kill.deep", false, "kill and freeze deployers at 200 and 40 random moments instead of 40 and 6")
+	killLimit = flag.Duration("kill.limit", 45*time.Second, "how long deployers are killed, and frozen, at most")
+)
 
 const (
 	// lease is how long a silent deployer keeps its work here.
 	lease = time.Second
 	// files is how many files a release has; a release is complete when all hold the same.
-	files = 30
+	files = 12
 	// marker is in the arguments of what hooks start.
 	marker = "0.0417"
 )
@@ -70,7 +73,7 @@ func startShot(t *testing.T, name string, apps int, top topology) *shot {
 	for _, stage := range []string{"PRE_EXECUTION", "PRE_SOURCE_CONTROL", "POST_SOURCE_CONTROL", "POST_SETUP", "POST_RELEASE"} {
 		command := "sleep 9" + marker + " & sleep " + marker
 		if stage == "POST_SETUP" {
-			command += "\nfor f in d*/f*; do cp $f $f.built; sleep 0.002; done; sleep " + marker
+			command += "\nfor f in d*/f*; do read -r v <$f || :; printf %s \"$v\" >$f.built; done; sleep " + marker
 		}
 		hooks = append(hooks, object{"name": strings.ToLower(stage), "stage": stage, "command": command})
 	}
@@ -282,16 +285,16 @@ func orphans(t *testing.T, caches string) []string {
 // program of a hook outlives its worker.
 func TestDeployer_killedAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	moments, limit := 40, 50*time.Second
+	moments := 40
 	if *deep {
-		moments, limit = 200, time.Hour
+		moments = 200
 	}
 	x := startShot(t, "shot", 4, topology{count: 1, env: []string{"DEVPILOT_WORKERS=4"}})
 	deployer := x.running.replicas["deployer"][0]
 	looks := x.watch()
 	began, met, kills := time.Now(), 0, 0
 	var slowest time.Duration
-	for met < moments && time.Since(began) < limit && !t.Failed() {
+	for met < moments && time.Since(began) < *killLimit && !t.Failed() {
 		hash := x.push()
 		x.begun(hash)
 		met += x.cut()
@@ -322,9 +325,9 @@ func TestDeployer_killedAtAnyMoment(t *testing.T) {
 // and thaws it once the other has done its work: it changes nothing.
 func TestDeployer_frozenBeyondItsLease(t *testing.T) {
 	t.Parallel()
-	moments, limit := 6, 40*time.Second
+	moments := 6
 	if *deep {
-		moments, limit = 40, time.Hour
+		moments = 40
 	}
 	x := startShot(t, "frozen", 2, topology{count: 1, deployers: 3, of: func(service string, i int) []string {
 		switch {
@@ -338,7 +341,7 @@ func TestDeployer_frozenBeyondItsLease(t *testing.T) {
 	workers := x.running.replicas["deployer"][1:]
 	looks := x.watch()
 	began, freezes, met, tookOver := time.Now(), 0, 0, 0
-	for ; met < moments && time.Since(began) < limit && !t.Failed(); freezes++ {
+	for ; met < moments && time.Since(began) < *killLimit && !t.Failed(); freezes++ {
 		hash := x.push()
 		x.begun(hash)
 		worker := x.busy(workers)
