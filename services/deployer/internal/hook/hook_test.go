@@ -71,6 +71,12 @@ func everywhere(t *testing.T, f func(t *testing.T, r Runner)) {
 	t.Run("unsandboxed", func(t *testing.T) { f(t, NewUnsandboxed()) })
 }
 
+// sideBySide is everywhere with the two at once, for tests that mostly wait.
+func sideBySide(t *testing.T, f func(t *testing.T, r Runner)) {
+	t.Run("sandbox", func(t *testing.T) { t.Parallel(); f(t, sandbox(t)) })
+	t.Run("unsandboxed", func(t *testing.T) { t.Parallel(); f(t, NewUnsandboxed()) })
+}
+
 // run runs a command in an empty release.
 func run(t *testing.T, r Runner, command string, change ...func(*Spec)) (Result, string) {
 	t.Helper()
@@ -173,7 +179,8 @@ func carriers(t *testing.T, mark string) []string {
 }
 
 func TestRun_howItEnds(t *testing.T) {
-	everywhere(t, func(t *testing.T, r Runner) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
 		for _, c := range []struct {
 			command string
 			code    int
@@ -231,6 +238,7 @@ func TestRun_environment(t *testing.T) {
 }
 
 func TestRun_directories(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, r Runner) {
 		base := t.TempDir()
 		release, uploads, env := filepath.Join(base, "releases/7"), filepath.Join(base, "shared/uploads"), filepath.Join(base, "shared/.env")
@@ -257,6 +265,7 @@ func TestRun_directories(t *testing.T) {
 }
 
 func TestRun_refuses(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, r Runner) {
 		dir := t.TempDir()
 		link := filepath.Join(dir, "link")

@@ -12,7 +12,8 @@ import (
 const memoryHog = `for i in 1 2 3 4 5 6 7 8; do (head -c 12000000 /dev/zero | tail | sleep 1000) & done; sleep 1000`
 
 func TestRun_memoryLimitCountsAllProcesses(t *testing.T) {
-	everywhere(t, func(t *testing.T, r Runner) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
 		res, text := run(t, r, memoryHog, func(s *Spec) { s.Limits.Memory = 64 << 20 })
 		if !res.OutOfMemory || res.ExitCode != 137 || res.Duration > 10*time.Second || !strings.Contains(text, "notice: Killed: it used more than 64 MiB of memory.") {
 			t.Fatalf("%+v %q", res, text)
@@ -25,6 +26,7 @@ func TestRun_memoryLimitCountsAllProcesses(t *testing.T) {
 }
 
 func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
+	t.Parallel()
 	res, text := run(t, sandbox(t), "head -c 40M /dev/zero >/tmp/a; head -c 40M /dev/zero >$HOME/b; sleep 1000", func(s *Spec) { s.Limits.Memory = 64 << 20 })
 	if !res.OutOfMemory {
 		t.Fatalf("%+v %q", res, text)
@@ -36,7 +38,8 @@ func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
 }
 
 func TestRun_forkBombEnds(t *testing.T) {
-	everywhere(t, func(t *testing.T, r Runner) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
 		limit := 120
 		res, text := run(t, r, "bomb() { bomb | bomb & }; bomb; sleep 1000", func(s *Spec) { s.Limits.Processes = limit })
 		if !res.TooManyProcesses || res.Duration > 15*time.Second || !strings.Contains(text, "notice: Killed: more than 120 processes") {
@@ -46,6 +49,7 @@ func TestRun_forkBombEnds(t *testing.T) {
 }
 
 func TestRun_fileSizeAndDiskReserve(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, r Runner) {
 		dir := t.TempDir()
 		res, _ := run(t, r, "head -c 10000000 /dev/zero >big", func(s *Spec) { s.Release, s.Limits.File = dir, 1<<20 })

@@ -58,7 +58,8 @@ func TestAssembler_showsALongRunningBarNowAndThen(t *testing.T) {
 }
 
 func TestRun_outputInPieces(t *testing.T) {
-	everywhere(t, func(t *testing.T, r Runner) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
 		_, text := run(t, r, "printf plan; sleep 0.3; printf ted; printf 'other\n' >&2; sleep 0.3; printf -- '-secret\n'")
 		if text != "stderr: other\nstdout: planted-secret" {
 			t.Fatalf("%q", text)
@@ -67,6 +68,7 @@ func TestRun_outputInPieces(t *testing.T) {
 }
 
 func TestRun_endlessOutputIsCutOnce(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, r Runner) {
 		res, text := run(t, r, "yes 0123456789 | head -c 5000000; echo the last words; exit 4", func(s *Spec) { s.Limits.Output = 100 << 10 })
 		if !res.OutputCut || res.ExitCode != 4 || len(text) > 220<<10 || strings.Count(text, "notice: Output cut here") != 1 || strings.Contains(text, "last words") {

@@ -134,6 +134,7 @@ func TestSandbox_variablesDoNotReachTheSandboxProgram(t *testing.T) {
 }
 
 func TestRun_nothingInArgumentLists(t *testing.T) {
+	t.Parallel()
 	everywhere(t, func(t *testing.T, r Runner) {
 		out, done := newLines(), make(chan struct{})
 		release := t.TempDir()
@@ -170,7 +171,8 @@ echo ready
 while :; do sleep 1; done`
 
 func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
-	everywhere(t, func(t *testing.T, r Runner) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
 		t.Run("stubborn", func(t *testing.T) {
 			t.Parallel()
 			mark := "CANCEL_MARK=" + filepath.Base(t.TempDir()) + t.Name()
@@ -214,6 +216,7 @@ func TestRun_cancelAndTimeLimitEndEverything(t *testing.T) {
 }
 
 func TestRun_diesWithItsWorker(t *testing.T) {
+	t.Parallel()
 	for runner, command := range map[string]string{
 		"sandbox": stubborn, "internet": stubborn,
 		"unsandboxed": strings.ReplaceAll(stubborn, "setsid ", ""), // see NewUnsandboxed
@@ -257,6 +260,7 @@ func TestRun_diesWithItsWorker(t *testing.T) {
 // begin: its ends of all pipes are closed then, and only once bubblewrap has asked for it the kernel
 // kills that too.
 func TestSandbox_diesWithItsWorkerWhileItIsMade(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ begin, running bool }{
 		"before the hook may begin": {}, "when it may": {begin: true}, "when it runs": {begin: true, running: true},
 	} {
@@ -339,6 +343,7 @@ func childrenOf(t *testing.T, parent int) map[string]string {
 // A worker that is no administrator is the usual one. Where the tests run as one, they become
 // another user for this; elsewhere all of them run as an ordinary user anyway.
 func TestSandbox_asOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	base, err := os.MkdirTemp("", "hook-test-")
 	if err != nil {
 		t.Fatal(err)
