@@ -31,13 +31,13 @@ type problem struct {
 
 // api is a caller of the public REST API: a browser with a cookie jar, or a script with a key.
 type api struct {
-	t      *testing.T
+	t      testing.TB
 	base   string
 	bearer string
 	http   *http.Client
 }
 
-func newBrowser(t *testing.T, base string) *api {
+func newBrowser(t testing.TB, base string) *api {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -47,7 +47,7 @@ func newBrowser(t *testing.T, base string) *api {
 }
 
 // with is the same caller in another test.
-func (a *api) with(t *testing.T) *api {
+func (a *api) with(t testing.TB) *api {
 	b := *a
 	b.t = t
 	return &b

@@ -12,12 +12,12 @@ import (
 
 // checkout is a clone as a person has one.
 type checkout struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 }
 
 // clone clones a repository with the git program, as jane-dev.
-func (s *site) clone(t *testing.T, repo repository) *checkout {
+func (s *site) clone(t testing.TB, repo repository) *checkout {
 	t.Helper()
 	c := &checkout{t: t, dir: filepath.Join(t.TempDir(), "clone")}
 	c.git("clone", "--quiet", s.remote(t, repo), c.dir)
@@ -25,7 +25,7 @@ func (s *site) clone(t *testing.T, repo repository) *checkout {
 }
 
 // remote is where jane-dev clones from and pushes to.
-func (s *site) remote(t *testing.T, repo repository) string {
+func (s *site) remote(t testing.TB, repo repository) string {
 	t.Helper()
 	u, err := url.Parse(s.address)
 	if err != nil {

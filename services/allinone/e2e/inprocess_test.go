@@ -31,14 +31,14 @@ const (
 
 // oneProcess is the product in this process, with its embedded engines.
 type oneProcess struct {
-	t       *testing.T
+	t       testing.TB
 	bucket  *site
 	dir     string
 	log     recorder
 	product *allinone.Product
 }
 
-func startInProcess(t *testing.T) stack {
+func startInProcess(t testing.TB) stack {
 	t.Helper()
 	// Not a directory below /dev, however fast: hooks could not be shown it.
 	s := &oneProcess{t: t, bucket: openSite(t), dir: filepath.Join(t.TempDir(), "data")}
@@ -82,7 +82,7 @@ func startInProcess(t *testing.T) stack {
 }
 
 // awaitReady waits until a process says that it serves.
-func awaitReady(t *testing.T, ops string) {
+func awaitReady(t testing.TB, ops string) {
 	t.Helper()
 	testkit.Eventually(t, patience, func() error {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ops+"/readyz", http.NoBody)
@@ -143,7 +143,7 @@ func (s *oneProcess) startNATS() {
 	}
 }
 
-func (s *oneProcess) js(t *testing.T) jetstream.JetStream {
+func (s *oneProcess) js(t testing.TB) jetstream.JetStream {
 	t.Helper()
 	nc, js, err := stream.Connect(s.product.NATS().ClientURL(), "e2e", s.product.NATS().ConnectOption())
 	if err != nil {

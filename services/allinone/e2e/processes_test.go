@@ -290,7 +290,7 @@ func (s *processes) pids() []int {
 	return list
 }
 
-func (s *processes) js(t *testing.T) jetstream.JetStream {
+func (s *processes) js(t testing.TB) jetstream.JetStream {
 	t.Helper()
 	_, js := s.nats.Connect()
 	return js

@@ -48,13 +48,13 @@ func needles(secret string) [][]byte {
 
 // search looks for secrets in many places and names what it finds without showing it.
 type search struct {
-	t       *testing.T
+	t       testing.TB
 	needles map[string][][]byte
 	looked  int64    // bytes
 	found   []string // what stands where
 }
 
-func newSearch(t *testing.T, secrets map[string]string) *search {
+func newSearch(t testing.TB, secrets map[string]string) *search {
 	t.Helper()
 	s := &search{t: t, needles: map[string][][]byte{}}
 	for what, secret := range secrets {
@@ -277,7 +277,7 @@ type relative struct {
 
 // family lists processes and all their descendants; those that serve the emulator's side of git are
 // not ours.
-func family(t *testing.T, pids []int) []relative {
+func family(t testing.TB, pids []int) []relative {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

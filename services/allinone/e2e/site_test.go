@@ -35,7 +35,7 @@ type site struct {
 }
 
 // openSite opens the door; behind says what is behind it.
-func openSite(t *testing.T) *site {
+func openSite(t testing.TB) *site {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *site) behind(h http.Handler) {
 }
 
 // inProcess puts an emulator of this process behind the door.
-func (s *site) inProcess(t *testing.T) {
+func (s *site) inProcess(t testing.TB) {
 	t.Helper()
 	e, err := emulator.New(emulator.Options{SiteURL: s.address, DataDir: t.TempDir(), Consumer: consumer, Scenario: "sample"})
 	if err != nil {
@@ -166,7 +166,7 @@ type repository struct {
 }
 
 // repository makes a repository in acme that jane-dev administers; seed as in RepositoryInput.
-func (s *site) repository(t *testing.T, slug, seed string) repository {
+func (s *site) repository(t testing.TB, slug, seed string) repository {
 	t.Helper()
 	name := "acme/" + slug
 	made, err := s.PutRepository(t.Context(), name, emulator.RepositoryInput{
@@ -182,7 +182,7 @@ func (s *site) repository(t *testing.T, slug, seed string) repository {
 const jane = "jane-dev"
 
 // push changes refs in one push.
-func (s *site) push(t *testing.T, repo repository, changes ...emulator.RefChange) []emulator.RefResult {
+func (s *site) push(t testing.TB, repo repository, changes ...emulator.RefChange) []emulator.RefResult {
 	t.Helper()
 	results, err := s.Push(t.Context(), repo.name, "", changes...)
 	if err != nil {
@@ -192,7 +192,7 @@ func (s *site) push(t *testing.T, repo repository, changes ...emulator.RefChange
 }
 
 // commit pushes one commit with a file to a branch and returns its hash.
-func (s *site) commit(t *testing.T, repo repository, branch, text string) string {
+func (s *site) commit(t testing.TB, repo repository, branch, text string) string {
 	t.Helper()
 	hash, err := s.Commit(t.Context(), repo.name, branch, text, map[string]string{"index.html": text + "\n"})
 	if err != nil {
@@ -202,7 +202,7 @@ func (s *site) commit(t *testing.T, repo repository, branch, text string) string
 }
 
 // head is a branch's commit; empty when there is no such branch.
-func (s *site) head(t *testing.T, repo repository, branch string) string {
+func (s *site) head(t testing.TB, repo repository, branch string) string {
 	t.Helper()
 	refs, err := s.Refs(t.Context(), repo.name)
 	if err != nil {

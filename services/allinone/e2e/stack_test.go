@@ -32,7 +32,7 @@ type stack interface {
 	stopNATS()
 	startNATS()
 	// js is a connection to NATS of the test's own, for looking into what is stored.
-	js(t *testing.T) jetstream.JetStream
+	js(t testing.TB) jetstream.JetStream
 	// redisURL is where Redis is, for the same.
 	redisURL() string
 	// places lists the directories where no secret may stand in clear; kept names the files that
@@ -88,7 +88,9 @@ var scenarios = []scenario{
 }
 
 // TestInOneProcess runs the scenarios on the product in this process.
-func TestInOneProcess(t *testing.T) { runOn(t, startInProcess) }
+func TestInOneProcess(t *testing.T) {
+	runOn(t, func(t *testing.T) stack { return startInProcess(t) })
+}
 
 // TestAsProcesses runs the scenarios on two processes of each service, and kills some.
 func TestAsProcesses(t *testing.T) {
@@ -139,13 +141,13 @@ func (r *recorder) String() string {
 // tenant is a workspace of one scenario, connected to Bitbucket.
 type tenant struct {
 	*shared
-	t         *testing.T
+	t         testing.TB
 	api       *api
 	workspace string
 }
 
 // tenant makes a workspace, and connects it.
-func (s *shared) tenant(t *testing.T, workspace string) *tenant {
+func (s *shared) tenant(t testing.TB, workspace string) *tenant {
 	t.Helper()
 	n := s.unconnected(t, workspace)
 	if at := n.api.connect(workspace, "grant"); at.Query().Get("bitbucket") != "connected" {
@@ -154,7 +156,7 @@ func (s *shared) tenant(t *testing.T, workspace string) *tenant {
 	return n
 }
 
-func (s *shared) unconnected(t *testing.T, workspace string) *tenant {
+func (s *shared) unconnected(t testing.TB, workspace string) *tenant {
 	t.Helper()
 	n := &tenant{shared: s, t: t, api: s.owner.with(t), workspace: workspace}
 	n.api.must("POST", "/v1/workspaces", object{"workspaceId": workspace})
