@@ -237,6 +237,7 @@ test("mistakes in .devpilot.yaml are listed with their lines", async () => {
   await page.waitForURL(/\/deployments\/\d+$/);
   await page.getByText("End of the log: failed.").waitFor({ timeout: 60_000 });
   await page.getByText(/POST_BUILD/).first().waitFor();
+  await page.getByText("Correct the file at the line and column named, and push.").waitFor();
   await check(page, "deployment-code-invalid");
   await page.goto(s.at("apps/web?tab=settings&section=options"));
   const problems = page.locator(".banner", { hasText: ".devpilot.yaml does not count: it has mistakes." });
@@ -256,6 +257,7 @@ test("an app watches a pattern of branches", async () => {
     await page.locator(".field-error").getByText(/./).first().waitFor();
   });
   await pattern.fill("release/*");
+  await page.locator(".field-error").getByText(/./).waitFor({ state: "detached" });
   await check(page, "settings-pattern");
   await narrow(page, "settings-pattern");
   await page.getByRole("button", { name: "Save", exact: true }).click();

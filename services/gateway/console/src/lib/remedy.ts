@@ -40,6 +40,8 @@ const remedies: Record<string, Remedy> = {
   SERVER_OFFLINE: { text: "Start a deployer worker for the server; the deployment then goes on by itself." },
   SERVER_UNKNOWN: { text: "Choose one of the known servers in the app's settings." },
   HOOK_FAILED: { text: "Read the last lines of the log: they are the deployment hook's own words. Mend it, push, and Devpilot deploys again." },
+  HOOK_TIMED_OUT: { text: "Make the deployment hook quicker, or give it more time in the app's settings; then press Deploy latest." },
+  CODE_CONFIG_INVALID: { text: "Correct the file at the line and column named, and push. Or switch configuration as code off in the app's settings." },
   GIT_FAILED: { text: "The log holds git's own words. If Bitbucket was in trouble, press Deploy latest.", retry: true },
   TREE_REFUSED: { text: "The commit holds paths that must not be checked out; the log names them. Remove them and push." },
   REPOSITORY_TOO_LARGE: { text: "The repository is larger than this server allows. Remove large files from its history, or have the operator raise the limit." },

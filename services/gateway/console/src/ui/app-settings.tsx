@@ -63,6 +63,11 @@ function Edit({ app }: { app: App }) {
   const off = adminOnly !== undefined;
   const draft = useDraft({ branch: app.branch, autoDeploy: app.autoDeploy, server: app.server ?? "default", retention: String(app.retention) });
   const d = draft.draft;
+  // What was refused is another text from the first key on.
+  const set = (next: typeof d) => {
+    if (save.isError) save.reset();
+    draft.set(next);
+  };
   const [pattern, setPattern] = useState(isPattern(app.branch));
   const refused = save.isError ? asApiError(save.error) : undefined;
   const badRetention = retentionPattern.test(d.retention) ? refused?.field("retention") : "A whole number from 0 to 100.";
@@ -84,12 +89,12 @@ function Edit({ app }: { app: App }) {
           </div>
         </div>
         {pattern ? (
-          <TextField label="Pattern of branches" code disabled={off} value={d.branch} onChange={(branch) => draft.set({ ...d, branch })} error={d.branch.trim() === "" ? "Write a pattern." : refused?.field("branch")} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
+          <TextField label="Pattern of branches" code disabled={off} value={d.branch} onChange={(branch) => set({ ...d, branch })} error={d.branch.trim() === "" ? "Write a pattern." : refused?.field("branch")} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
         ) : (
-          <BranchSelect repository={app.repository} value={d.branch} onChange={(branch) => draft.set({ ...d, branch })} error={refused?.field("branch")} disabled={off} />
+          <BranchSelect repository={app.repository} value={d.branch} onChange={(branch) => set({ ...d, branch })} error={refused?.field("branch")} disabled={off} />
         )}
         <Check label="Watch a pattern of branches instead of one" checked={pattern} disabled={off} onChange={setPattern} />
-        <Switch selected={d.autoDeploy} onChange={(autoDeploy) => draft.set({ ...d, autoDeploy })} disabled={off}>
+        <Switch selected={d.autoDeploy} onChange={(autoDeploy) => set({ ...d, autoDeploy })} disabled={off}>
           Deploy on every push
         </Switch>
       </fieldset>
@@ -98,7 +103,7 @@ function Edit({ app }: { app: App }) {
         {(servers.data?.servers.length ?? 0) > 1 && (
           <div className="field">
             <label htmlFor={`${ids}-s`}>Server</label>
-            <select id={`${ids}-s`} value={d.server} disabled={off} onChange={(e) => draft.set({ ...d, server: e.target.value })}>
+            <select id={`${ids}-s`} value={d.server} disabled={off} onChange={(e) => set({ ...d, server: e.target.value })}>
               {servers.data?.servers.map((s) => (
                 <option key={s.id} value={s.id}>
                   {s.id}
@@ -107,7 +112,7 @@ function Edit({ app }: { app: App }) {
             </select>
           </div>
         )}
-        <TextField label="Releases to keep" short numeric disabled={off} value={d.retention} onChange={(retention) => draft.set({ ...d, retention })} error={badRetention} hint="Beside the live one, to go back to." />
+        <TextField label="Releases to keep" short numeric disabled={off} value={d.retention} onChange={(retention) => set({ ...d, retention })} error={badRetention} hint="Beside the live one, to go back to." />
       </fieldset>
       <SaveRow draft={draft} save={save} hint="Neither another branch nor the switch deploys by itself." />
     </form>
