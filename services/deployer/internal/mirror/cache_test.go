@@ -159,7 +159,7 @@ func TestCache_manyReadersAndRemovals(t *testing.T) {
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
-			for round := range 5 {
+			for round := range 3 {
 				i := (w*3 + round*(w+1)) % repos
 				s, err := both[w%2].Fetch(t.Context(), numbered(i))
 				if err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -165,6 +166,8 @@ func TestLFS_expiredDownloadIsAskedForOnceMore(t *testing.T) {
 	}
 }
 
+// TestLFS_failures spoils LFS in each way for a commit that was fetched; some, and with -mirror.deep
+// all, go through a whole fetch.
 func TestLFS_failures(t *testing.T) {
 	t.Parallel()
 	status := func(code int, header ...string) func(*fixture, *gittest.LFS, string) {
@@ -196,6 +199,10 @@ func TestLFS_failures(t *testing.T) {
 	}
 	f := setUp(t, Limits{StallTime: time.Second})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"dir/a": f.git.LFS().Put("content")})
+	snap, err := f.mirrors.Fetch(t.Context(), source("main"))
+	must(t, err)
+	defer snap.Close()
+	fetched := []string{"batch 401 twice", "batch 429", "other content", "stall"}
 	unavailable, failed := string(apierr.ReasonBitbucketUnavailable), ReasonLFSFailed
 	for name, c := range map[string]struct {
 		spoil     func(*fixture, *gittest.LFS, string)
@@ -251,7 +258,12 @@ func TestLFS_failures(t *testing.T) {
 			p := lfs.Put("content")
 			c.spoil(&f, lfs, p)
 			begin := time.Now()
-			_, _, err := f.fetchSource(withLFS("main"))
+			var err error
+			if *deep || slices.Contains(fetched, name) {
+				_, _, err = f.fetchSource(withLFS("main"))
+			} else {
+				err = snap.addLFS(t.Context(), &budget{bytes: 1 << 20}, nil)
+			}
 			e, ok := asError(err)
 			if !ok || e.Reason != c.reason || e.Temporary != c.temporary || e.Message == "" || IsGone(err) {
 				t.Fatalf("%#v", err)

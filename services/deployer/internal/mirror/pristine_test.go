@@ -80,16 +80,19 @@ func modes(t *testing.T, dir string) map[string]string {
 }
 
 // TestUpdate_isTheSameAsACheckout changes copies of random trees into other random trees: files,
-// programs, links, submodules and directories that come, go and take one another's places.
+// programs, links, submodules and directories that come, go and take one another's places. With
+// -mirror.deep there are many more of them.
 func TestUpdate_isTheSameAsACheckout(t *testing.T) {
 	f := setUp(t, Limits{})
 	repo := f.git.Repo("acme/web")
 	random := rand.New(rand.NewPCG(3, 5))
 	updated, kept := 0, 0
-	for i := range 20 {
-		for _, branch := range []string{"old", "new"} {
-			repo.Input(randomTree(random, branch, i), "fast-import", "--quiet", "--force")
-		}
+	rounds := 10
+	if *deep {
+		rounds = 200
+	}
+	for i := range rounds {
+		repo.Input(randomTree(random, "old", i)+"\n"+randomTree(random, "new", i), "fast-import", "--quiet", "--force")
 		old, next := f.on(repo, "old"), f.on(repo, "new")
 		_, err := old.Checkout(t.Context(), openDir(t, t.TempDir()), nil)
 		must(t, err)
