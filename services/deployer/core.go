@@ -55,7 +55,6 @@ type core struct {
 	router   *router.Router
 	recon    *reconcile.Reconciler
 	outcomes *outcome.Outbox
-	mirrors  *mirror.Mirrors
 
 	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex] // that have apps
 
