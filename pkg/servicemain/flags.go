@@ -1,7 +1,6 @@
 package servicemain
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"net/netip"
@@ -193,48 +192,6 @@ type HookFlags struct {
 type LiveFlags struct {
 	LiveListen string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
 	LiveURL    string `name:"live-url" env:"DEVPILOT_LIVE_URL" help:"Address below which releases have their host names, e.g. https://live.example.com (default: http://localhost with the port of --live-listen)."`
-}
-
-// Live is where releases are served.
-type Live struct {
-	URL      string       // below which releases have their host names; empty where none are served
-	Listener net.Listener // nil in a process that serves none itself
-}
-
-// ListenLive settles where releases are served, and takes the address in a process that serves them.
-func (f LiveFlags) ListenLive(ctx context.Context, serve bool) (Live, error) {
-	if f.LiveListen == "" {
-		return Live{}, nil
-	}
-	var out Live
-	var err error
-	address := f.LiveListen
-	if serve {
-		if out.Listener, err = Listen(ctx, "--live-listen", address); err != nil {
-			return Live{}, err
-		}
-		address = out.Listener.Addr().String()
-	}
-	if out.URL, err = f.liveURL(address); err != nil && out.Listener != nil {
-		_ = out.Listener.Close()
-	}
-	return out, err
-}
-
-func (f LiveFlags) liveURL(address string) (string, error) {
-	if f.LiveURL == "" {
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			return "", fmt.Errorf("--live-listen (DEVPILOT_LIVE_LISTEN): %w", err)
-		}
-		return "http://" + net.JoinHostPort("localhost", port), nil
-	}
-	u, err := url.Parse(f.LiveURL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
-		u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return "", fmt.Errorf("--live-url (DEVPILOT_LIVE_URL) must be like https://live.example.com, without path, query or user")
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Host), nil
 }
 
 // ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with

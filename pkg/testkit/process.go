@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,18 +169,35 @@ func (p *Process) awaitListen(address string) {
 	})
 }
 
-// FreePort is a TCP port on loopback that was free a moment ago.
+// The ports that FreePort gives lie below those that the system gives to outgoing connections and to
+// listeners on port 0 (32768 and above on Linux): between the look and the use of a port nobody is
+// then given it by chance.
+const (
+	firstPort = 20_000
+	lastPort  = 31_999
+)
+
+var given sync.Map // ports given out by this process
+
+// FreePort is a TCP port on loopback that was free a moment ago. No port is given out twice.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("find a free port: %v", err)
+	for range 200 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatalf("find a free port: %v", err)
+		}
+		return port
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatalf("find a free port: %v", err)
-	}
-	return port
+	t.Fatal("no free port was found")
+	return 0
 }
 
 // lookPath finds a program that tests need, or fails: a missing engine is not skipped.

@@ -266,7 +266,8 @@ func TestBurst_ofAThousandPushesMakesTwoRuns(t *testing.T) {
 	for range pushes - 1 {
 		b.deliver(nil)
 	}
-	testkit.Eventually(t, 2*time.Minute, func() error {
+	testkit.Eventually(t, 4*time.Minute, func() error {
+		b.signIn()
 		if n := b.get("web").GetLatest().GetNumber(); n != pushes {
 			return fmt.Errorf("%d of %d pushes have a number", n, pushes)
 		}
@@ -277,6 +278,7 @@ func TestBurst_ofAThousandPushesMakesTwoRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await("web", pushes, deployerv1.Deployment_COMPLETED)
+	b.signIn()
 	states, runs := map[deployerv1.Deployment_State]int{}, 0
 	token := ""
 	for {

@@ -74,8 +74,7 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	}
 	auth, repo, hook := neighbours(t, b.keys, b.world)
 	b.keyset = deployer.Deps{Logger: b.logs.Logger, JS: b.nats.JS(), Keyset: testkit.Keyset(t), Auth: auth, Repo: repo, Webhook: hook}
-	b.member = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleMember})
-	b.admin = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleAdmin})
+	b.signIn()
 	b.start()
 	return b
 }
@@ -207,6 +206,13 @@ func (b *bench) awaitSaid(delivery int32, words string) {
 		}
 		return nil
 	})
+}
+
+// signIn gives the test's people new identities: one holds for a minute.
+func (b *bench) signIn() {
+	t := b.t
+	b.member = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleMember})
+	b.admin = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleAdmin})
 }
 
 func hasWarning(a *deployerv1.App, reason string) bool {

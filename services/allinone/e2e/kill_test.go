@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -98,7 +99,7 @@ func (d *daemon) start() {
 // kill ends the process with SIGKILL; programs that it started are on their own.
 func (d *daemon) kill() {
 	d.t.Helper()
-	if err := d.cmd.Process.Kill(); err != nil {
+	if err := d.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		d.t.Fatal(err)
 	}
 	<-d.done
@@ -132,7 +133,6 @@ func startDaemon(t *testing.T, dir string, env ...string) (d *daemon, url string
 		"DEVPILOT_LISTEN=" + listen, "DEVPILOT_OPS_LISTEN=" + ops, "DEVPILOT_DATA_DIR=" + dir, "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_WORKERS=2",
 		"DEVPILOT_LIVE_LISTEN=127.0.0.1:0", "DEVPILOT_HOOK_NETWORK=none",
 	}, env...)}
-	d.start()
 	t.Cleanup(func() {
 		if d.cmd != nil {
 			d.kill()
@@ -141,6 +141,7 @@ func startDaemon(t *testing.T, dir string, env ...string) (d *daemon, url string
 			t.Logf("the end of devpilot's log:\n%s", tail(d.log.String(), 20_000))
 		}
 	})
+	d.start()
 	return d, "http://" + listen
 }
 
