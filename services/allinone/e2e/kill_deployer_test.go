@@ -22,7 +22,7 @@ import (
 
 var (
 	deep      = flag.Bool("kill.deep", false, "kill and freeze deployers at 200 and 40 random moments instead of 40 and 6")
-	killLimit = flag.Duration("kill.limit", 45*time.Second, "how long deployers are killed, and frozen, at most")
+	killLimit = flag.Duration("kill.limit", 20*time.Second, "how long deployers are killed, and frozen, at most")
 )
 
 const (
