@@ -2,7 +2,6 @@ package app
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -113,17 +112,13 @@ func checkSettings(a *storev1.App) error {
 	if err := settings.Rules(a, s).Check(); err != nil {
 		return apierr.InvalidArgument("app.rules", err.Error())
 	}
-	if d := a.GetSource().GetDirectory(); d != "" && !cleanRelative(d) {
-		return apierr.InvalidArgument("app.source.directory", "give a directory of the repository, such as apps/web: relative, without . and ..")
+	if d := a.GetSource().GetDirectory(); d != "" {
+		if err := codeconfig.CheckDirectory(d); err != nil {
+			return apierr.InvalidArgument("app.source.directory", err.Error())
+		}
 	}
 	if err := codeconfig.CheckServe(s.Serve); err != nil {
 		return apierr.InvalidArgument("app.serve", err.Error())
 	}
 	return nil
-}
-
-// cleanRelative tells whether a path stays below where it begins.
-func cleanRelative(p string) bool {
-	return p != "." && p == path.Clean(p) && !path.IsAbs(p) && p != ".." && !strings.HasPrefix(p, "../") && !strings.ContainsRune(p, 0) &&
-		len(p) <= 1024 && p != ".git" && !strings.HasPrefix(p, ".git/")
 }

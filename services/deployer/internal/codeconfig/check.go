@@ -137,6 +137,14 @@ func checkTimeout(d time.Duration) error {
 	return nil
 }
 
+// CheckDirectory refuses what is not a clean path to a directory within the repository.
+func CheckDirectory(p string) error {
+	if p == "." {
+		return errors.New("leave it empty for the whole repository")
+	}
+	return checkRelative(p)
+}
+
 // CheckSharedPath refuses what is not a clean path within a release. A slash at the end says that
 // it is a directory.
 func CheckSharedPath(p string) error {

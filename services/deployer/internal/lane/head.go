@@ -2,7 +2,6 @@ package lane
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -38,7 +37,7 @@ func SetHead(l *storev1.Lane, branch string, h *storev1.Head) {
 	for len(l.Heads) > maxHeads {
 		oldest := ""
 		for b, x := range l.Heads {
-			if isPattern(b) {
+			if rules.IsGlob(b) {
 				continue
 			}
 			if oldest == "" || x.GetTime().AsTime().Before(l.Heads[oldest].GetTime().AsTime()) {
@@ -85,8 +84,6 @@ func Gone(l *storev1.Lane, repository, branch string, now time.Time) error {
 // A pattern of branches has an entry among the heads, under its own name, once the heads of its
 // branches were recorded: a branch that matches it and is not known is a new one from then on.
 
-func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
-
 // PatternSeen tells whether the heads of a pattern's branches were recorded.
 func PatternSeen(l *storev1.Lane, repository, pattern string) bool {
 	return headOf(l, repository, pattern) != nil
@@ -95,7 +92,7 @@ func PatternSeen(l *storev1.Lane, repository, pattern string) bool {
 // BaselinePattern records the heads of all branches that match a pattern, without deploying any.
 func BaselinePattern(l *storev1.Lane, repository, pattern string, heads map[string]string, now time.Time) {
 	for name := range l.GetHeads() {
-		if isPattern(name) {
+		if rules.IsGlob(name) {
 			delete(l.Heads, name)
 		}
 	}
@@ -121,7 +118,7 @@ func Moved(l *storev1.Lane, repository, pattern string, heads map[string]string)
 		out = append(out, branch)
 	}
 	for branch, h := range l.GetHeads() {
-		if _, there := heads[branch]; !there && !isPattern(branch) && h.GetRepository() == repository && h.GetHash() != "" && rules.MatchBranch(pattern, branch) {
+		if _, there := heads[branch]; !there && !rules.IsGlob(branch) && h.GetRepository() == repository && h.GetHash() != "" && rules.MatchBranch(pattern, branch) {
 			out = append(out, branch)
 		}
 	}
