@@ -1,0 +1,65 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/hook"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// countingRunner counts the hooks that reach it.
+type countingRunner struct {
+	hook.Runner
+	runs int
+}
+
+func (r *countingRunner) Run(context.Context, hook.Spec, hook.Sink) (hook.Result, error) {
+	r.runs++
+	return hook.Result{}, nil
+}
+
+type noLines struct{}
+
+func (noLines) Line(hook.Stream, string) {}
+
+// Without a sandbox a hook of one workspace could read what is another's.
+func TestUnsandboxed_refusesOnceASecondWorkspaceHasApps(t *testing.T) {
+	bucket, err := kv.Open[storev1.WorkspaceIndex](t.Context(), testkit.NATS(t).JS(), kv.Config{Name: "workspaces"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(name string, apps ...string) {
+		if _, err := bucket.Create(t.Context(), name, &storev1.WorkspaceIndex{Apps: apps}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("one", "web")
+	put("empty")
+	mirror := kv.NewMirror(bucket)
+	inner := &countingRunner{}
+	runner := alone{Runner: inner, workspaces: mirror}
+	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); !errors.Is(err, hook.ErrStart) || inner.runs != 0 {
+		t.Fatalf("before the workspaces are known: %v, %d runs", err, inner.runs)
+	}
+	go func() { _ = mirror.Run(t.Context()) }()
+	testkit.Eventually(t, 10*time.Second, func() error { return mirror.Ready(t.Context()) })
+	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); err != nil || inner.runs != 1 {
+		t.Fatalf("one workspace with apps: %v, %d runs", err, inner.runs)
+	}
+	put("two", "shop")
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if _, _, ok := mirror.Get("two"); !ok {
+			return errors.New("not seen yet")
+		}
+		return nil
+	})
+	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); !errors.Is(err, hook.ErrStart) || inner.runs != 1 {
+		t.Fatalf("two workspaces with apps: %v, %d runs", err, inner.runs)
+	}
+}
