@@ -102,6 +102,17 @@ func delivery(id string, size int) *storev1.InboxDelivery {
 	return &storev1.InboxDelivery{Id: id, Body: make([]byte, size)}
 }
 
+// allWait returns once n deliveries are in the writer's hands and none was answered.
+func allWait(t *testing.T, w *inbox.Writer, n int) {
+	t.Helper()
+	testkit.Eventually(t, 5*time.Second, func() error {
+		if waiting := w.Waiting(); waiting < n {
+			return fmt.Errorf("%d of %d wait", waiting, n)
+		}
+		return nil
+	})
+}
+
 func TestWriter_packsWhatWaits(t *testing.T) {
 	f := &fakeStream{gate: make(chan struct{})}
 	w := startWriter(t, f.publish)
@@ -110,6 +121,7 @@ func TestWriter_packsWhatWaits(t *testing.T) {
 	for i := range n {
 		go func() { results <- w.Store(delivery(fmt.Sprint(i), 100), time.Minute) }()
 	}
+	allWait(t, w, n)
 	close(f.gate)
 	for range n {
 		if err := <-results; err != nil {
@@ -144,6 +156,7 @@ func TestWriter_keepsMessagesSmall(t *testing.T) {
 	for i := range n {
 		go func() { results <- w.Store(delivery(fmt.Sprint(i), 200<<10), time.Minute) }()
 	}
+	allWait(t, w, n)
 	close(f.gate)
 	for range n {
 		if err := <-results; err != nil {
@@ -169,6 +182,7 @@ func TestWriter_splitsForAServerThatTakesLess(t *testing.T) {
 		go func() { results <- w.Store(delivery(fmt.Sprint(i), 500), 5*time.Second) }()
 	}
 	go func() { results <- w.Store(delivery("large", 4000), 5*time.Second) }()
+	allWait(t, w, 16)
 	close(f.gate)
 	refused := 0
 	for range 16 {
@@ -257,12 +271,7 @@ func TestWriter_finishesWhatWaitsBeforeItEnds(t *testing.T) {
 	for i := range cap(results) {
 		go func() { results <- w.Store(delivery(fmt.Sprint(i), 10), time.Minute) }()
 	}
-	testkit.Eventually(t, 5*time.Second, func() error {
-		if n := w.Waiting(); n < cap(results) {
-			return fmt.Errorf("%d wait", n)
-		}
-		return nil
-	})
+	allWait(t, w, cap(results))
 	cancel()
 	close(f.gate)
 	for range cap(results) {
