@@ -12,7 +12,8 @@ import (
 
 // module is one entry of .gitmodules.
 func module(name, path, address string) string {
-	return fmt.Sprintf("[submodule %q]\n\tpath = %s\n\turl = %s\n", name, path, address)
+	// In quotes: git takes what follows a # for a comment, and a backslash for the start of an escape.
+	return fmt.Sprintf("[submodule %q]\n\tpath = %s\n\turl = %q\n", name, path, address)
 }
 
 // superCommit makes a commit with a .gitmodules and gitlinks (path of one segment to commit).
