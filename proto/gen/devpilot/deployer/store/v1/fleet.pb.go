@@ -295,7 +295,9 @@ type Reconciliation struct {
 	// Deliveries that listed no changes and await a look.
 	Asks []*Ask `protobuf:"bytes,4,rep,name=asks,proto3" json:"asks,omitempty"`
 	// How many looks in a row failed.
-	Failures      int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
+	// A digest of the patterns that were watched at the last look: with others a look is due at once.
+	Patterns      uint64 `protobuf:"fixed64,6,opt,name=patterns,proto3" json:"patterns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,15 +367,24 @@ func (x *Reconciliation) GetFailures() int32 {
 	return 0
 }
 
+func (x *Reconciliation) GetPatterns() uint64 {
+	if x != nil {
+		return x.Patterns
+	}
+	return 0
+}
+
 // Missing is a head that was found and that no delivery has spoken of yet.
 type Missing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The branch.
+	// The branch; empty for a tag.
 	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
 	// The commit.
 	Hash string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// When it was found first.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The tag; empty for a branch.
+	Tag           string `protobuf:"bytes,4,opt,name=tag,proto3" json:"tag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -427,6 +438,13 @@ func (x *Missing) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *Missing) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
 }
 
 // Ask is a delivery that listed no changes.
@@ -536,17 +554,19 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"hookRunner\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\x92\x02\n" +
+	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xae\x02\n" +
 	"\x0eReconciliation\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12=\n" +
 	"\amissing\x18\x03 \x03(\v2#.devpilot.deployer.store.v1.MissingR\amissing\x123\n" +
 	"\x04asks\x18\x04 \x03(\v2\x1f.devpilot.deployer.store.v1.AskR\x04asks\x12\x1a\n" +
-	"\bfailures\x18\x05 \x01(\x05R\bfailures\"e\n" +
+	"\bfailures\x18\x05 \x01(\x05R\bfailures\x12\x1a\n" +
+	"\bpatterns\x18\x06 \x01(\x06R\bpatterns\"w\n" +
 	"\aMissing\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa8\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
+	"\x03tag\x18\x04 \x01(\tR\x03tag\"\xa8\x01\n" +
 	"\x03Ask\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x18\n" +
 	"\awebhook\x18\x02 \x01(\tR\awebhook\x12\x1a\n" +

@@ -37,6 +37,8 @@ const (
 	Head_FETCH Head_Source = 3
 	// Reconciliation found it and made a deployment.
 	Head_RECONCILED Head_Source = 4
+	// Nothing is known any more: the next look takes what it finds for the baseline.
+	Head_FORGOTTEN Head_Source = 5
 )
 
 // Enum value maps for Head_Source.
@@ -47,6 +49,7 @@ var (
 		2: "EVENT",
 		3: "FETCH",
 		4: "RECONCILED",
+		5: "FORGOTTEN",
 	}
 	Head_Source_value = map[string]int32{
 		"SOURCE_UNSPECIFIED": 0,
@@ -54,6 +57,7 @@ var (
 		"EVENT":              2,
 		"FETCH":              3,
 		"RECONCILED":         4,
+		"FORGOTTEN":          5,
 	}
 )
 
@@ -81,7 +85,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -113,7 +117,8 @@ type Lane struct {
 	Recent []byte `protobuf:"bytes,9,opt,name=recent,proto3" json:"recent,omitempty"`
 	// When the youngest forgotten event was received: an older event than that was seen too.
 	ForgottenTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=forgotten_time,json=forgottenTime,proto3" json:"forgotten_time,omitempty"`
-	// The heads seen last, by branch.
+	// The heads seen last: of branches by their name, of tags by "tag:" and their name, which no
+	// branch has. Those that do not fit stand in the app's SeenRefs.
 	Heads map[string]*Head `protobuf:"bytes,11,rep,name=heads,proto3" json:"heads,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The release that is current; absent when none is.
 	Live *Live `protobuf:"bytes,12,opt,name=live,proto3" json:"live,omitempty"`
@@ -130,7 +135,16 @@ type Lane struct {
 	// Servers that hold, or held, a directory of this app.
 	Servers []string `protobuf:"bytes,18,rep,name=servers,proto3" json:"servers,omitempty"`
 	// What is left of deleted apps of this name and must be removed.
-	Remains       []*Remains `protobuf:"bytes,19,rep,name=remains,proto3" json:"remains,omitempty"`
+	Remains []*Remains `protobuf:"bytes,19,rep,name=remains,proto3" json:"remains,omitempty"`
+	// Grows with every change of the heads; never goes back, over generations too.
+	HeadSeq int64 `protobuf:"varint,20,opt,name=head_seq,json=headSeq,proto3" json:"head_seq,omitempty"`
+	// All heads up to this head_seq stand in SeenRefs too, and may be left out here.
+	FoldedSeq int64 `protobuf:"varint,21,opt,name=folded_seq,json=foldedSeq,proto3" json:"folded_seq,omitempty"`
+	// Grows whenever the branches that are there count as seen, whatever they are: auto-deploy was
+	// switched on, or other branches are watched. What was noted of branches before says nothing.
+	BranchBaseline int64 `protobuf:"varint,22,opt,name=branch_baseline,json=branchBaseline,proto3" json:"branch_baseline,omitempty"`
+	// The same of tags.
+	TagBaseline   int64 `protobuf:"varint,23,opt,name=tag_baseline,json=tagBaseline,proto3" json:"tag_baseline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -298,6 +312,165 @@ func (x *Lane) GetRemains() []*Remains {
 	return nil
 }
 
+func (x *Lane) GetHeadSeq() int64 {
+	if x != nil {
+		return x.HeadSeq
+	}
+	return 0
+}
+
+func (x *Lane) GetFoldedSeq() int64 {
+	if x != nil {
+		return x.FoldedSeq
+	}
+	return 0
+}
+
+func (x *Lane) GetBranchBaseline() int64 {
+	if x != nil {
+		return x.BranchBaseline
+	}
+	return 0
+}
+
+func (x *Lane) GetTagBaseline() int64 {
+	if x != nil {
+		return x.TagBaseline
+	}
+	return 0
+}
+
+// SeenRefs is what a lane knows of the heads that do not fit it. Bucket deployer-seen, key
+// <workspace>.<app>. The lane's own heads are newer.
+type SeenRefs struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lane's head_seq up to which the lane's heads are in here.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// The branches.
+	Branches *SeenSet `protobuf:"bytes,2,opt,name=branches,proto3" json:"branches,omitempty"`
+	// The tags.
+	Tags          *SeenSet `protobuf:"bytes,3,opt,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenRefs) Reset() {
+	*x = SeenRefs{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenRefs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenRefs) ProtoMessage() {}
+
+func (x *SeenRefs) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
+func (*SeenRefs) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SeenRefs) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SeenRefs) GetBranches() *SeenSet {
+	if x != nil {
+		return x.Branches
+	}
+	return nil
+}
+
+func (x *SeenRefs) GetTags() *SeenSet {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// SeenSet is a set of refs with their commits.
+type SeenSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The lane's baseline of this kind of refs that it belongs to; of another one it says nothing.
+	Baseline int64 `protobuf:"varint,1,opt,name=baseline,proto3" json:"baseline,omitempty"`
+	// The patterns of which every ref was noted: one that matches and is not in here is new. Empty
+	// before the first look.
+	Patterns []string `protobuf:"bytes,2,rep,name=patterns,proto3" json:"patterns,omitempty"`
+	// The refs, sorted, 28 bytes each: the first 8 of the SHA-256 of the name, and the commit, zero for
+	// a ref that does not exist.
+	Refs          []byte `protobuf:"bytes,3,opt,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SeenSet) Reset() {
+	*x = SeenSet{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SeenSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SeenSet) ProtoMessage() {}
+
+func (x *SeenSet) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
+func (*SeenSet) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SeenSet) GetBaseline() int64 {
+	if x != nil {
+		return x.Baseline
+	}
+	return 0
+}
+
+func (x *SeenSet) GetPatterns() []string {
+	if x != nil {
+		return x.Patterns
+	}
+	return nil
+}
+
+func (x *SeenSet) GetRefs() []byte {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
 // Job is one deployment that is to be run: what its worker must know.
 type Job struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -331,7 +504,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -343,7 +516,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -356,7 +529,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -465,7 +638,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +650,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +663,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Running) GetJob() *Job {
@@ -550,7 +723,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +735,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +748,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -599,10 +772,10 @@ func (x *Hold) GetFailures() int32 {
 	return 0
 }
 
-// Head is the newest state of a branch that was seen.
+// Head is the newest state of a branch or a tag that was seen.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The commit; empty when the branch does not exist.
+	// The commit; empty when the branch or tag does not exist.
 	Hash string `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// How it was seen.
 	Source Head_Source `protobuf:"varint,2,opt,name=source,proto3,enum=devpilot.deployer.store.v1.Head_Source" json:"source,omitempty"`
@@ -611,14 +784,16 @@ type Head struct {
 	// When it was seen.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	// The repository: a head of another one says nothing.
-	Repository    string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
+	Repository string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The lane's head_seq when it was noted.
+	Seq           int64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +805,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +818,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Head) GetHash() string {
@@ -681,6 +856,13 @@ func (x *Head) GetRepository() string {
 	return ""
 }
 
+func (x *Head) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
 // Live is the current release.
 type Live struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -700,7 +882,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +894,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +907,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -775,14 +957,16 @@ type Kept struct {
 	// The commit.
 	Hash string `protobuf:"bytes,4,opt,name=hash,proto3" json:"hash,omitempty"`
 	// What its own .devpilot.yaml serves; absent when that says nothing.
-	Serve         *v1.ServeOptions `protobuf:"bytes,5,opt,name=serve,proto3" json:"serve,omitempty"`
+	Serve *v1.ServeOptions `protobuf:"bytes,5,opt,name=serve,proto3" json:"serve,omitempty"`
+	// What its own .devpilot.yaml shares; absent when that says nothing.
+	Shared        *SharedPaths `protobuf:"bytes,6,opt,name=shared,proto3" json:"shared,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +978,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +991,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -845,6 +1029,59 @@ func (x *Kept) GetServe() *v1.ServeOptions {
 	return nil
 }
 
+func (x *Kept) GetShared() *SharedPaths {
+	if x != nil {
+		return x.Shared
+	}
+	return nil
+}
+
+// SharedPaths is a list of shared paths.
+type SharedPaths struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The paths; one that ends in a slash is a directory.
+	Paths         []string `protobuf:"bytes,1,rep,name=paths,proto3" json:"paths,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedPaths) Reset() {
+	*x = SharedPaths{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedPaths) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedPaths) ProtoMessage() {}
+
+func (x *SharedPaths) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
+func (*SharedPaths) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SharedPaths) GetPaths() []string {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
 // CancelRequest is a person's wish to stop what runs.
 type CancelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -862,7 +1099,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -874,7 +1111,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -887,7 +1124,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -939,7 +1176,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1188,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1201,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1033,7 +1270,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1282,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1295,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -1199,7 +1436,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1448,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1461,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -1268,7 +1505,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1517,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1530,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -1321,7 +1558,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1333,7 +1570,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1346,7 +1583,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -1377,7 +1614,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1626,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1639,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -1451,7 +1688,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\a\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\b\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1477,11 +1714,24 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06cancel\x18\x10 \x01(\v2).devpilot.deployer.store.v1.CancelRequestR\x06cancel\x12\x14\n" +
 	"\x05armed\x18\x11 \x01(\bR\x05armed\x12\x18\n" +
 	"\aservers\x18\x12 \x03(\tR\aservers\x12=\n" +
-	"\aremains\x18\x13 \x03(\v2#.devpilot.deployer.store.v1.RemainsR\aremains\x1aZ\n" +
+	"\aremains\x18\x13 \x03(\v2#.devpilot.deployer.store.v1.RemainsR\aremains\x12\x19\n" +
+	"\bhead_seq\x18\x14 \x01(\x03R\aheadSeq\x12\x1d\n" +
+	"\n" +
+	"folded_seq\x18\x15 \x01(\x03R\tfoldedSeq\x12'\n" +
+	"\x0fbranch_baseline\x18\x16 \x01(\x03R\x0ebranchBaseline\x12!\n" +
+	"\ftag_baseline\x18\x17 \x01(\x03R\vtagBaseline\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\xad\x03\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x96\x01\n" +
+	"\bSeenRefs\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12?\n" +
+	"\bbranches\x18\x02 \x01(\v2#.devpilot.deployer.store.v1.SeenSetR\bbranches\x127\n" +
+	"\x04tags\x18\x03 \x01(\v2#.devpilot.deployer.store.v1.SeenSetR\x04tags\"U\n" +
+	"\aSeenSet\x12\x1a\n" +
+	"\bbaseline\x18\x01 \x01(\x03R\bbaseline\x12\x1a\n" +
+	"\bpatterns\x18\x02 \x03(\tR\bpatterns\x12\x12\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xad\x03\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -1507,7 +1757,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04Hold\x12=\n" +
 	"\atrouble\x18\x01 \x01(\v2#.devpilot.deployer.store.v1.TroubleR\atrouble\x127\n" +
 	"\twake_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12\x1a\n" +
-	"\bfailures\x18\x03 \x01(\x05R\bfailures\"\x99\x02\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\"\xba\x02\n" +
 	"\x04Head\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12?\n" +
 	"\x06source\x18\x02 \x01(\x0e2'.devpilot.deployer.store.v1.Head.SourceR\x06source\x12\x16\n" +
@@ -1515,26 +1765,31 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1e\n" +
 	"\n" +
 	"repository\x18\x05 \x01(\tR\n" +
-	"repository\"T\n" +
+	"repository\x12\x10\n" +
+	"\x03seq\x18\x06 \x01(\x03R\x03seq\"c\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bBASELINE\x10\x01\x12\t\n" +
 	"\x05EVENT\x10\x02\x12\t\n" +
 	"\x05FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
-	"RECONCILED\x10\x04\"\x98\x01\n" +
+	"RECONCILED\x10\x04\x12\r\n" +
+	"\tFORGOTTEN\x10\x05\"\x98\x01\n" +
 	"\x04Live\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
 	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xa2\x01\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe3\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x03 \x01(\tR\x06server\x12\x12\n" +
 	"\x04hash\x18\x04 \x01(\tR\x04hash\x128\n" +
-	"\x05serve\x18\x05 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"\xb9\x01\n" +
+	"\x05serve\x18\x05 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12?\n" +
+	"\x06shared\x18\x06 \x01(\v2'.devpilot.deployer.store.v1.SharedPathsR\x06shared\"#\n" +
+	"\vSharedPaths\x12\x14\n" +
+	"\x05paths\x18\x01 \x03(\tR\x05paths\"\xb9\x01\n" +
 	"\rCancelRequest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12;\n" +
 	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12.\n" +
@@ -1594,79 +1849,85 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*Job)(nil),                   // 2: devpilot.deployer.store.v1.Job
-	(*Running)(nil),               // 3: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 4: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 5: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 6: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 7: devpilot.deployer.store.v1.Kept
-	(*CancelRequest)(nil),         // 8: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 9: devpilot.deployer.store.v1.Remains
-	(*RecordChange)(nil),          // 10: devpilot.deployer.store.v1.RecordChange
-	(*Started)(nil),               // 11: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 12: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 13: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 14: devpilot.deployer.store.v1.Ended
-	nil,                           // 15: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(v1.Deployment_Trigger)(0),    // 17: devpilot.deployer.v1.Deployment.Trigger
-	(*Trouble)(nil),               // 18: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 19: devpilot.deployer.v1.ServeOptions
-	(*v1.DeploymentActor)(nil),    // 20: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 21: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 22: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 23: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 24: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 25: devpilot.deployer.v1.StageRecord
+	(*SeenRefs)(nil),              // 2: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 3: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 4: devpilot.deployer.store.v1.Job
+	(*Running)(nil),               // 5: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 6: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 7: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 8: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 9: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 10: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 11: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 12: devpilot.deployer.store.v1.Remains
+	(*RecordChange)(nil),          // 13: devpilot.deployer.store.v1.RecordChange
+	(*Started)(nil),               // 14: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 15: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 16: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 17: devpilot.deployer.store.v1.Ended
+	nil,                           // 18: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(v1.Deployment_Trigger)(0),    // 20: devpilot.deployer.v1.Deployment.Trigger
+	(*Trouble)(nil),               // 21: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 22: devpilot.deployer.v1.ServeOptions
+	(*v1.DeploymentActor)(nil),    // 23: devpilot.deployer.v1.DeploymentActor
+	(*Deployment)(nil),            // 24: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 25: devpilot.deployer.v1.DeploymentError
+	(*v1.DeploymentCommit)(nil),   // 26: devpilot.deployer.v1.DeploymentCommit
+	(v1.Deployment_State)(0),      // 27: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 28: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	3,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	2,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	4,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	16, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	15, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	6,  // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	7,  // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	10, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	8,  // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	9,  // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	17, // 10: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	16, // 11: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	16, // 12: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	16, // 14: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	18, // 15: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	16, // 16: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 17: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	16, // 18: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	16, // 19: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	19, // 20: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	20, // 21: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	16, // 22: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	21, // 23: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	11, // 24: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	12, // 25: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	13, // 26: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	14, // 27: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	8,  // 28: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	16, // 29: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	22, // 30: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	16, // 31: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	23, // 32: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	24, // 33: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	16, // 34: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	22, // 35: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	25, // 36: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	5,  // 37: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	5,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	4,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	6,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	19, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	18, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	8,  // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	9,  // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	13, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	11, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	12, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	3,  // 10: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	3,  // 11: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	20, // 12: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	19, // 13: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	19, // 14: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	4,  // 15: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	19, // 16: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	21, // 17: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	19, // 18: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 19: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	19, // 20: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	19, // 21: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	22, // 22: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	10, // 23: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	23, // 24: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	19, // 25: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	24, // 26: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	14, // 27: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	15, // 28: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	16, // 29: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	17, // 30: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	11, // 31: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	19, // 32: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	25, // 33: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	19, // 34: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	26, // 35: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	27, // 36: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	19, // 37: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	25, // 38: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	28, // 39: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	7,  // 40: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -1676,7 +1937,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[9].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[12].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -1690,7 +1951,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
