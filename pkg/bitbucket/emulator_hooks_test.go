@@ -122,7 +122,7 @@ func TestEmulator_deliveryIsVerifiedAndParsed(t *testing.T) {
 	var d delivery
 	select {
 	case d = <-received:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no delivery")
 	}
 	if _, err := hook.Verify(d.body, d.header.Get(hook.HeaderSignature), secret); err != nil {

@@ -40,7 +40,7 @@ func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		select {
 		case <-p.parallel:
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute): // they are never asked for at once
 		}
 	}
 	if status := p.fail[number]; status != 0 {

@@ -55,24 +55,24 @@ func diskFull(t *testing.T) {
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {
 		t.Fatal(err)
 	}
-	publish := func() error {
-		// A blocked stream does not answer at all.
-		ctx, cancel := context.WithTimeout(t.Context(), 750*time.Millisecond)
+	publish := func(patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := js.Publish(ctx, "s", make([]byte, 32<<10), jetstream.WithRetryAttempts(0))
 		return err
 	}
 	var acknowledged uint64
 	for range 4 {
-		if err := publish(); err != nil {
+		if err := publish(30 * time.Second); err != nil {
 			t.Fatal(err)
 		}
 		acknowledged++
 	}
 	limitFiles(t, 256<<10)
 	var err error
+	const blocked = 2500 * time.Millisecond // a blocked stream does not answer at all
 	for range 20 {
-		if err = publish(); err != nil {
+		if err = publish(blocked); err != nil {
 			break
 		}
 		acknowledged++
@@ -81,7 +81,7 @@ func diskFull(t *testing.T) {
 		t.Fatal("the limit on file sizes has no effect")
 	}
 	limitFiles(t, unlimited)
-	if err := publish(); err == nil {
+	if err := publish(blocked); err == nil {
 		t.Fatal("the stream takes messages again by itself: the canary's restart is not needed any more")
 	}
 
@@ -96,7 +96,7 @@ func diskFull(t *testing.T) {
 	if err := n.Ready(t.Context()); err != nil {
 		t.Fatalf("not ready after the restart: %v", err)
 	}
-	eventually(t, 10*time.Second, publish)
+	eventually(t, 10*time.Second, func() error { return publish(5 * time.Second) })
 	s, err := js.Stream(t.Context(), "S")
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ func connect(t *testing.T, n *NATS) (*nats.Conn, jetstream.JetStream) {
 // eventually is testkit.Eventually, which this package cannot import without a cycle.
 func eventually(t *testing.T, timeout time.Duration, check func() error) {
 	t.Helper()
+	timeout *= 4 // timeout is what it takes a quiet machine at most
 	deadline := time.Now().Add(timeout)
 	for {
 		err := check()
@@ -169,7 +170,9 @@ func TestNATS_canaryKeepsItReadyAndLeavesNoGoroutine(t *testing.T) {
 		t.Fatalf("second close: %v", err)
 	}
 	// nats-server's process-wide timers and resolvers are not ours to stop.
-	goleak.VerifyNone(t, leaks, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
+	eventually(t, 10*time.Second, func() error {
+		return goleak.Find(leaks, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
+	})
 }
 
 func TestNATS_fullStoreIsNotReadyAndNotRestarted(t *testing.T) {
@@ -245,6 +248,7 @@ func TestNATS_startGivesUpWithItsContext(t *testing.T) {
 func TestNATS_canaryLeavesAStoppedServerAlone(t *testing.T) {
 	n := start(t, NATSConfig{CanaryInterval: 20 * time.Millisecond, CanaryTimeout: 50 * time.Millisecond})
 	n.Stop()
+	before := n.Restarts() // on a busy machine the canary may have found it too slow until now
 	deadline := time.After(500 * time.Millisecond) // many times what it takes the canary to restart a server that failed
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -253,8 +257,8 @@ func TestNATS_canaryLeavesAStoppedServerAlone(t *testing.T) {
 		case <-deadline:
 			waiting = false
 		case <-tick.C:
-			if _, err := n.InProcessConn(); err == nil || n.Restarts() != 0 {
-				t.Fatalf("the canary restarted a server that was stopped on purpose (%d restarts)", n.Restarts())
+			if _, err := n.InProcessConn(); err == nil || n.Restarts() != before {
+				t.Fatalf("the canary restarted a server that was stopped on purpose (%d restarts)", n.Restarts()-before)
 			}
 		}
 	}

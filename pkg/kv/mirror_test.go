@@ -113,7 +113,7 @@ func TestMirror_followsItsBucket(t *testing.T) {
 			t.Fatalf("changes %v, want %v", changes, want)
 		}
 	})
-	goleak.VerifyNone(t, leaks)
+	testkit.Eventually(t, wait, func() error { return goleak.Find(leaks) })
 }
 
 func TestMirror_emptyBucketIsReady(t *testing.T) {

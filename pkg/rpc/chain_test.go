@@ -141,11 +141,17 @@ func TestServer_handlerReportsItsOwnCalleesTimeout(t *testing.T) {
 		<-ctx.Done() // as a callee's call would
 		return apierr.New(apierr.ReasonBitbucketUnavailable, "Bitbucket did not answer in time.", apierr.WithCause(ctx.Err()))
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
-	defer cancel()
-	if err := issue(ctx, n.as("repo"), "acme-inc"); !apierr.Has(err, apierr.ReasonBitbucketUnavailable) {
-		t.Errorf("the caller learned only %v", err)
-	}
+	conn := n.as("repo")
+	// The answer has 20 ms to arrive before the caller gives up by itself: on a busy machine not
+	// every one does.
+	testkit.Eventually(t, 10*time.Second, func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 400*time.Millisecond)
+		defer cancel()
+		if err := issue(ctx, conn, "acme-inc"); !apierr.Has(err, apierr.ReasonBitbucketUnavailable) {
+			return fmt.Errorf("the caller learned only %w", err)
+		}
+		return nil
+	})
 }
 
 func TestServer_boundsUnaryCallsWithoutADeadlineAndLeavesStreams(t *testing.T) {
@@ -273,7 +279,7 @@ func TestStop_letsCallsEndThenCutsThem(t *testing.T) {
 	for name, tc := range map[string]struct {
 		wait     time.Duration
 		graceful bool
-	}{"ends in time": {5 * time.Second, true}, "cut": {50 * time.Millisecond, false}} {
+	}{"ends in time": {time.Minute, true}, "cut": {50 * time.Millisecond, false}} {
 		t.Run(name, func(t *testing.T) {
 			n := newNode(t, open())
 			entered, release := make(chan struct{}), make(chan struct{})

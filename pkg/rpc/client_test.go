@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -101,16 +102,9 @@ func TestClient_doesNotRetryWhatAHandlerAnswered(t *testing.T) {
 }
 
 func TestClient_deadNeighbourIsServiceUnavailable(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	address := fmt.Sprint("127.0.0.1:", testkit.FreePort(t))
 	conn := dial(t, address)
-	err = issue(t.Context(), conn, "acme-inc")
+	err := issue(t.Context(), conn, "acme-inc")
 	if e := apierr.From(err); e.Reason() != apierr.ReasonServiceUnavailable || strings.Contains(e.Message(), address) || !strings.Contains(e.Message(), `"auth"`) {
 		t.Errorf("unary: %v", err)
 	}
@@ -178,14 +172,8 @@ func TestClient_listOfAddressesSpreadsAndSurvivesADeadReplica(t *testing.T) {
 			return &authv1.IssueTokenResponse{}, nil
 		}}
 	}
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := dead.Close(); err != nil {
-		t.Fatal(err)
-	}
-	conn := dial(t, bare(t, count(&a))+", "+dead.Addr().String()+","+bare(t, count(&b)))
+	dead := fmt.Sprint("127.0.0.1:", testkit.FreePort(t))
+	conn := dial(t, bare(t, count(&a))+", "+dead+","+bare(t, count(&b)))
 	testkit.Eventually(t, 10*time.Second, func() error {
 		if err := issue(t.Context(), conn, "acme-inc"); err != nil {
 			t.Errorf("a call failed because one of three replicas is dead: %v", err)

@@ -80,7 +80,7 @@ func TestRun_servesAndStopsInOrder(t *testing.T) {
 	if code := <-exit; code != 0 {
 		t.Errorf("exit code %d", code)
 	}
-	if took := time.Since(begin); took > 8*time.Second {
+	if took := time.Since(begin); took > time.Minute {
 		t.Errorf("stopping took %s", took)
 	}
 	<-p.ended
@@ -228,7 +228,7 @@ func TestRun_failures(t *testing.T) {
 			if tc.change != nil {
 				tc.change(&s)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			code := servicemain.Run(ctx, s, i.process())
 			if code != tc.code || !strings.Contains(i.stderr.String(), tc.want) || ctx.Err() != nil {

@@ -41,7 +41,7 @@ func TestFact_nothingIsSentLaterThanItsRefusal(t *testing.T) {
 			t.Fatal("published to a server that is down")
 		}
 	}
-	if d := time.Since(start); d > time.Second {
+	if d := time.Since(start); d > 5*stream.PublishTimeout {
 		t.Errorf("ten refusals took %v", d)
 	}
 	s.Start()
@@ -68,7 +68,7 @@ func TestPublisher_hasADeadline(t *testing.T) {
 	if _, err := (stream.Publisher{JS: js}).Publish(context.Background(), &nats.Msg{Subject: "q.x"}); err == nil {
 		t.Fatal("acknowledged by a frozen server")
 	}
-	if d := time.Since(start); d < stream.PublishTimeout/2 || d > 2*stream.PublishTimeout {
+	if d := time.Since(start); d < stream.PublishTimeout/2 || d > 10*stream.PublishTimeout {
 		t.Fatalf("gave up after %v", d)
 	}
 }

@@ -171,7 +171,7 @@ func TestNATSAway(t *testing.T) {
 	i := s.start("P1")
 	s.connect(i, "acme-inc", "jane-dev")
 	s.nats.Stop()
-	ctx, cancel := context.WithTimeout(s.as("acme-inc", identity.RoleMember, "m"), 8*time.Second)
+	ctx, cancel := context.WithTimeout(s.as("acme-inc", identity.RoleMember, "m"), patience)
 	defer cancel()
 	_, err := i.gateway.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: "acme-inc"})
 	wantReason(t, err, apierr.ReasonStorageUnavailable)

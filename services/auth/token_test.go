@@ -111,7 +111,8 @@ func TestRefresh_holderCutOffWithGrace(t *testing.T) {
 		t.Run(fmt.Sprint("comes back ", comesBack), func(t *testing.T) {
 			s := newStack(t, emulator.Options{})
 			s.switches(func(sw *emulator.Switches) { withGrace(&sw.Tokens) })
-			impatient := func(c *auth.Config) { c.Timing.TakeOver = time.Second }
+			// No keepers: the other one's must not refresh before the holder does.
+			impatient := func(c *auth.Config) { c.Timing.TakeOver, c.Timing.Scan = time.Second, time.Hour }
 			holder, other := s.start("holder", impatient), s.start("other", impatient)
 			s.connect(holder, "acme-inc", "jane-dev")
 			s.expire()

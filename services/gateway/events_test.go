@@ -88,7 +88,7 @@ func (s *sse) read() {
 // next is the next event that is no comment; ok is false at the end.
 func (s *sse) next() (sseEvent, bool) {
 	s.t.Helper()
-	timeout := time.After(10 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case e, ok := <-s.events:

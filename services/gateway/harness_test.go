@@ -119,7 +119,7 @@ func (g *gate) replica(opts ...option) (*gateway.Service, string) {
 			if err != nil && !errors.Is(err, context.Canceled) {
 				t.Errorf("run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Error("the service did not stop")
 		}
 	})
@@ -139,7 +139,7 @@ type client struct {
 func (g *gate) anybody() *client {
 	return &client{g: g, base: g.url, http: &http.Client{
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Timeout:       20 * time.Second,
+		Timeout:       2 * time.Minute,
 	}}
 }
 

@@ -290,14 +290,14 @@ func TestRun_endsListingsAtShutdown(t *testing.T) {
 	s := newStack(t, "sample")
 	r := s.replica()
 	s.list(r)
-	s.inject(emulator.Fault{Kind: emulator.FaultSlow, Route: "GET /2.0/user/workspaces", Delay: 20 * time.Second})
+	s.inject(emulator.Fault{Kind: emulator.FaultSlow, Route: "GET /2.0/user/workspaces", Delay: 5 * time.Minute})
 	s.clock.advance(time.Minute)
 	if resp := s.list(r); !resp.GetStale() {
 		t.Fatal("no renewal began")
 	}
 	began := time.Now()
 	r.stop()
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("shutdown took %s", took)
 	}
 	s.do(s.control.ClearFaults(t.Context()))

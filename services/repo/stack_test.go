@@ -26,7 +26,7 @@ import (
 	"devpilot.io/bitbucket/services/repo"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m, func() error { return goleak.Find() }) }
 
 const workspace = "acme-inc"
 

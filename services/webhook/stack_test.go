@@ -159,7 +159,7 @@ func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
 			if err != nil {
 				s.t.Errorf("Run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			s.t.Error("Run did not return")
 		}
 	})
@@ -178,7 +178,7 @@ func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
 // as is a context of a member of the workspace.
 func (s *stack) as(role identity.Role) context.Context {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	s.t.Cleanup(cancel)
 	return testkit.As(ctx, s.t, s.keys, identity.Identity{Workspace: workspace, Role: role})
 }
@@ -186,7 +186,7 @@ func (s *stack) as(role identity.Role) context.Context {
 func (s *stack) admin() context.Context { return s.as(identity.RoleAdmin) }
 
 func (s *stack) background() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	s.t.Cleanup(cancel)
 	return ctx
 }

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/testkit"
 )
 
 func TestControl_refusesWhatIsNotLoopback(t *testing.T) {
@@ -348,5 +349,5 @@ func TestClose_leavesNothingBehind(t *testing.T) {
 	}
 	close(block)
 	r.Close()
-	goleak.VerifyNone(t, ignored)
+	testkit.Eventually(t, 10*time.Second, func() error { return goleak.Find(ignored) })
 }

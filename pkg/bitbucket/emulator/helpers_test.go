@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -21,11 +22,12 @@ import (
 	"go.uber.org/goleak"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/testkit"
 )
 
 const callbackURL = "https://devpilot.example.test/oauth/bitbucket/callback"
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m, func() error { return goleak.Find() }) }
 
 // fixture is a running emulator with what tests do to it.
 type fixture struct {
@@ -234,16 +236,12 @@ func has(object any, name string) bool {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
-	ticker := time.NewTicker(2 * time.Millisecond)
-	defer ticker.Stop()
-	for !condition() {
-		select {
-		case <-deadline:
-			t.Fatalf("not within 10 s: %s", what)
-		case <-ticker.C:
+	testkit.Eventually(t, 10*time.Second, func() error {
+		if !condition() {
+			return errors.New(what)
 		}
-	}
+		return nil
+	})
 }
 
 // receiver is a webhook endpoint that records what it gets.
@@ -344,7 +342,7 @@ func newGitConfig(t *testing.T, config string) *git {
 
 func (g *git) try(dir string, args ...string) (string, error) {
 	g.t.Helper()
-	ctx, cancel := context.WithTimeout(g.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(g.t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "git", args...)
 	cmd.Dir, cmd.Env = dir, g.env

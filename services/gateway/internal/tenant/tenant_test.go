@@ -17,7 +17,7 @@ import (
 func open(t *testing.T) *Store {
 	t.Helper()
 	s := New(testkit.JS(t), Options{Logger: testkit.Logger(t).Logger, Now: time.Now})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Open(ctx); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
@@ -16,46 +17,51 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 )
 
+// The limits are per second: in a bubble no second passes, however long the machine takes.
 func TestLeader_isAskedBeforeA404(t *testing.T) {
-	w := newWorld()
-	delete(w.roster, id) // made a moment ago, by another replica
-	h := w.handler(t)
-	if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
-		t.Errorf("answered %d after %d reads", got.status, w.reads)
-	}
-	// A flood of made-up paths costs a bounded number of reads.
-	for i := range 500 {
-		if got := send(h, body("main"), path(fmt.Sprintf("%s%026d", PathPrefix, i))); got.status != 404 {
-			t.Fatalf("answered %d", got.status)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		delete(w.roster, id) // made a moment ago, by another replica
+		h := w.handler(t)
+		if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
+			t.Errorf("answered %d after %d reads", got.status, w.reads)
 		}
-	}
-	if w.reads > 100 {
-		t.Errorf("%d reads from the leader", w.reads)
-	}
-	if got := send(h, "x", path("/elsewhere")); got.status != 404 {
-		t.Errorf("another path: %d", got.status)
-	}
+		// A flood of made-up paths costs a bounded number of reads.
+		for i := range 500 {
+			if got := send(h, body("main"), path(fmt.Sprintf("%s%026d", PathPrefix, i))); got.status != 404 {
+				t.Fatalf("answered %d", got.status)
+			}
+		}
+		if w.reads > 40 {
+			t.Errorf("%d reads from the leader", w.reads)
+		}
+		if got := send(h, "x", path("/elsewhere")); got.status != 404 {
+			t.Errorf("another path: %d", got.status)
+		}
+	})
 }
 
 func TestLeader_isAskedBeforeA401(t *testing.T) {
-	w := newWorld()
-	w.stale[id] = "the one before"
-	h := w.handler(t)
-	if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
-		t.Fatalf("rotated a moment ago: answered %d after %d reads", got.status, w.reads)
-	}
-	if v := w.stored[0].GetSecretVersion(); v != 2 {
-		t.Errorf("secret version %d", v)
-	}
-	w.stale[id] = secret
-	for range 500 {
-		if got := send(h, body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret("y")))); got.status != 401 {
-			t.Fatalf("answered %d", got.status)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.stale[id] = "the one before"
+		h := w.handler(t)
+		if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
+			t.Fatalf("rotated a moment ago: answered %d after %d reads", got.status, w.reads)
 		}
-	}
-	if w.reads > 20 {
-		t.Errorf("%d reads from the leader", w.reads)
-	}
+		if v := w.stored[0].GetSecretVersion(); v != 2 {
+			t.Errorf("secret version %d", v)
+		}
+		w.stale[id] = secret
+		for range 500 {
+			if got := send(h, body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret("y")))); got.status != 401 {
+				t.Fatalf("answered %d", got.status)
+			}
+		}
+		if w.reads > 5 {
+			t.Errorf("%d reads from the leader", w.reads)
+		}
+	})
 }
 
 func TestMemory_strangersDoNotTakeBitbucketsPlace(t *testing.T) {
@@ -110,7 +116,7 @@ func TestSlowBody_isCut(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST %s%s HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{", PathPrefix, id)
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
@@ -118,7 +124,7 @@ func TestSlowBody_isCut(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(raw, []byte("HTTP/1.1 503")) {
 		t.Errorf("answered %q, %v", raw, err)
 	}
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("held for %v", took)
 	}
 }
@@ -127,7 +133,7 @@ func TestSlowBody_isCut(t *testing.T) {
 func TestHold_outlivesTheReadTimeout(t *testing.T) {
 	w := newWorld()
 	slow := &slowInbox{Inbox: w}
-	server := httptest.NewServer(w.handler(t, func(c *Config) { c.ReadTimeout, c.Inbox = 100*time.Millisecond, slow }))
+	server := httptest.NewServer(w.handler(t, func(c *Config) { c.ReadTimeout, c.Inbox = 200*time.Millisecond, slow }))
 	defer server.Close()
 	req, err := http.NewRequest(http.MethodPost, server.URL+PathPrefix+id, strings.NewReader(body("main")))
 	if err != nil {

@@ -215,12 +215,12 @@ func TestLease_ofADeadProcessIsTakenOver(t *testing.T) {
 	}
 	<-blocked
 	w.bitbucket.set(func(f *fakeBitbucket) { f.listing = nil })
-	start := time.Now()
-	heir := w.start(Timing{Takeover: takeover})
-	held, err := heir.Get(t.Context(), ws, rec.GetId())
+	held, err := dead.Get(t.Context(), ws, rec.GetId())
 	if err != nil || held.GetLease().GetHolder() != dead.holder {
 		t.Fatalf("the lease: %v, %v", held.GetLease(), err)
 	}
+	start := time.Now()
+	heir := w.start(Timing{Takeover: takeover})
 	done := heir.eventually(t, rec.GetId(), active)
 	if took := time.Since(start); took < takeover {
 		t.Errorf("taken over after %v, before the lease was seen unchanged for %v", took, takeover)
