@@ -46,6 +46,9 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	// A worker's last word keeps its wake-up for two thirds of the lease at least (stream.Consume):
+	// by the time somebody else gets it, the hooks of a worker that stands still are gone.
+	cfg.Patience = c.s.cfg.AckWait / 2
 	box, err := hook.NewSandbox(cfg)
 	if err == nil {
 		log.InfoContext(ctx, "deployment hooks run", slog.String(logs.KeyReason, box.Describe()))
@@ -53,7 +56,7 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 	}
 	if h.AllowUnsandboxed {
 		log.WarnContext(ctx, "deployment hooks run without a sandbox", logs.Err(err))
-		return alone{Runner: hook.NewUnsandboxed(), workspaces: c.workspaces}, "", nil
+		return alone{Runner: hook.NewUnsandboxed(cfg.Patience), workspaces: c.workspaces}, "", nil
 	}
 	log.WarnContext(ctx, "deployment hooks do not run here", logs.Err(err))
 	return nil, err.Error(), nil

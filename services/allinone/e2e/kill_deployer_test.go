@@ -348,6 +348,7 @@ func TestDeployer_frozenBeyondItsLease(t *testing.T) {
 		met += x.cut()
 		signal(t, worker, syscall.SIGSTOP)
 		x.elsewhere(hash)
+		x.noHook(worker)
 		for _, app := range x.apps {
 			if n, _ := x.newest(app)["attempt"].(float64); n > 1 {
 				tookOver++
@@ -407,6 +408,20 @@ func (x *shot) elsewhere(hash string) {
 			return fmt.Errorf("%.7s: %s", hash, brief([]object{d}))
 		})
 	}
+}
+
+// noHook waits until a frozen worker has no hook running any more: what a hook does outside its
+// release must not be done twice.
+func (x *shot) noHook(worker *replica) {
+	x.t.Helper()
+	testkit.Eventually(x.t, patience, func() error {
+		for _, r := range family(x.t, []int{worker.Pid()}) {
+			if bytes.Contains(r.environment, []byte("DEVPILOT_HOOK=")) {
+				return fmt.Errorf("%s of the frozen worker still runs", r.name)
+			}
+		}
+		return nil
+	})
 }
 
 // idle waits until a worker has no program running any more.

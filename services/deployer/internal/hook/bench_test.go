@@ -28,7 +28,7 @@ func BenchmarkRun(b *testing.B) {
 		})
 	}
 	bare("bare-sh", "/bin/sh", "-c", "true")
-	hook("unsandboxed", NewUnsandboxed())
+	hook("unsandboxed", NewUnsandboxed(0))
 	bare("bare-bwrap", "bwrap", "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "/bin/sh", "-c", "true")
 	hook("sandbox-no-network", sandbox(b))
 	x, err := online()

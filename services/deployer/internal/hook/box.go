@@ -86,8 +86,11 @@ type box struct {
 	kill func()
 	gone func(wait time.Duration) error
 	// began reports whether the command was started, once all is over.
-	began   func() bool
-	cleanup []func()
+	began func() bool
+	// patience is how long the guard bears silence, and pulse breaks it once the hook has begun.
+	patience time.Duration
+	pulse    *pulse
+	cleanup  []func()
 }
 
 func (b *box) close() {
@@ -122,6 +125,7 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 
 	var r Result
 	why := b.supervise(ctx, s)
+	stalled := b.pulse.stalled()
 	b.kill() // what the command left behind
 	leftErr := b.gone(5 * time.Second)
 	r.OutputCut = out.finish(time.Second)
@@ -135,6 +139,9 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 	r.Signal = signalName(r.ExitCode)
 	if leftErr != nil {
 		return r, fmt.Errorf("hook: not all of it ended: %w", leftErr)
+	}
+	if stalled > 0 && why == nil && r.ExitCode == 128+int(syscall.SIGKILL) {
+		return r, fmt.Errorf("%w for %s", ErrStalled, stalled.Round(time.Second))
 	}
 	if r.ExitCode == 1 && why == nil && !b.began() { // 1 is bubblewrap's own
 		return Result{}, fmt.Errorf("%w: the sandbox could not be set up (see the lines above)", ErrStart)

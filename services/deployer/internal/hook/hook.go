@@ -154,12 +154,14 @@ func (r Result) stopped() string {
 // Runner runs hooks. All methods are safe for concurrent use.
 type Runner interface {
 	// Run runs one hook to its end. A hook that fails, by itself or because of a limit, is a
-	// Result and no error; errors are [ErrSpec] (the caller's fault, nothing was run) and
-	// [ErrStart] (this worker cannot run it now; the command itself was not begun).
+	// Result and no error; errors are [ErrSpec] (the caller's fault, nothing was run), [ErrStart]
+	// (this worker cannot run it now; the command itself was not begun) and [ErrStalled] (this
+	// worker stood still, and the hook was ended meanwhile).
 	//
 	// When ctx ends, or the time limit is reached, all processes of the hook get SIGTERM and,
 	// [Grace] later, SIGKILL; a limit on memory, processes or disk kills at once. When Run returns
-	// no process of the hook is left, nor when the worker's process dies, however it dies.
+	// no process of the hook is left, nor when the worker's process dies, however it dies, or is
+	// stopped for longer than the runner's patience.
 	Run(ctx context.Context, s Spec, out Sink) (Result, error)
 	// Describe says for people where hooks run and what they can reach.
 	Describe() string

@@ -68,13 +68,13 @@ func sandbox(t testing.TB) *Sandbox {
 // everywhere runs a test with both runners.
 func everywhere(t *testing.T, f func(t *testing.T, r Runner)) {
 	t.Run("sandbox", func(t *testing.T) { f(t, sandbox(t)) })
-	t.Run("unsandboxed", func(t *testing.T) { f(t, NewUnsandboxed()) })
+	t.Run("unsandboxed", func(t *testing.T) { f(t, NewUnsandboxed(0)) })
 }
 
 // sideBySide is everywhere with the two at once, for tests that mostly wait.
 func sideBySide(t *testing.T, f func(t *testing.T, r Runner)) {
 	t.Run("sandbox", func(t *testing.T) { t.Parallel(); f(t, sandbox(t)) })
-	t.Run("unsandboxed", func(t *testing.T) { t.Parallel(); f(t, NewUnsandboxed()) })
+	t.Run("unsandboxed", func(t *testing.T) { t.Parallel(); f(t, NewUnsandboxed(0)) })
 }
 
 // run runs a command in an empty release.
@@ -94,9 +94,9 @@ func run(t *testing.T, r Runner, command string, change ...func(*Spec)) (Result,
 
 // order is what a test's worker process is told to do.
 type order struct {
-	Runner  string // sandbox, internet or unsandboxed
-	Spec    Spec
-	Results bool // print the result
+	Runner   string // sandbox, internet or unsandboxed
+	Spec     Spec
+	Patience time.Duration
 }
 
 const orderVariable = "HOOK_TEST_ORDER"
@@ -126,9 +126,9 @@ func work(text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
 	}
-	r := NewUnsandboxed()
+	r := NewUnsandboxed(o.Patience)
 	if o.Runner != "unsandboxed" {
-		cfg := SandboxConfig{Network: NetworkNone}
+		cfg := SandboxConfig{Network: NetworkNone, Patience: o.Patience}
 		if o.Runner == "internet" {
 			cfg.Network = NetworkInternet
 		}

@@ -44,6 +44,9 @@ type SandboxConfig struct {
 	ReadOnly []string
 	// Path is where hooks look for programs; empty means the usual directories below /usr.
 	Path string
+	// Patience is how long a hook goes on while its worker stands still, in whole seconds; zero
+	// means DefaultPatience.
+	Patience time.Duration
 }
 
 func (c SandboxConfig) path() string {
@@ -103,6 +106,9 @@ func NewSandbox(cfg SandboxConfig) (*Sandbox, error) {
 	return x, nil
 }
 
+// probing is a command that does nothing, but needs what the guard needs.
+const probing = `[ "$(echo . | timeout 5 head -c 1)" = . ]`
+
 // probe runs a command that does nothing.
 func (x *Sandbox) probe(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "devpilot-hook-")
@@ -111,7 +117,7 @@ func (x *Sandbox) probe(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	said := &saying{}
-	r, err := x.Run(ctx, Spec{Command: "true", Release: dir, Limits: Limits{Time: 10 * time.Second, DiskReserve: 1}}, said)
+	r, err := x.Run(ctx, Spec{Command: probing, Release: dir, Limits: Limits{Time: 10 * time.Second, DiskReserve: 1}}, said)
 	if err == nil && !r.OK() {
 		err = errors.New(r.Problem())
 	}
@@ -215,21 +221,22 @@ func (x *Sandbox) prepare(ctx context.Context, s Spec) (*box, error) {
 	return b, nil
 }
 
-// guard runs before a hook's command and beside it. Its descriptor 3 is a line whose other end this
-// worker holds, and nobody else: when it is cut, the worker is dead, and the guard ends what is in
-// the sandbox.
+// guard runs before a hook's command and beside it, and ends what is in the sandbox when its worker
+// is dead or stands still (see watching).
 //
 // bubblewrap's own --die-with-parent is not enough: its first process asks the kernel to die with its
 // parent only once the sandbox is made, and takes the end of --block-fd for the word to go on. Of a
 // worker that was killed while it made a sandbox, the command would run on without anybody.
-const guard = `read -r word <&3 && [ "$word" = go ] || exit 1
-(read -r word <&3; kill -9 -1) </dev/null >/dev/null 2>&1 &
+const guard = watching + `
+read -r word <&3 && [ "$word" = go ] || exit 1
+watch "$1" -1 "$2" </dev/null >/dev/null 2>&1 &
+shift 2
 exec 3<&-
 exec "$@"`
 
 // start starts bubblewrap, which sets up the sandbox and waits.
 func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
-	b := &box{}
+	b := &box{patience: patience(x.cfg.Patience)}
 	h := &handover{}
 	defer h.close()
 	pipe := func() (r, w *os.File) {
@@ -265,7 +272,7 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 		errRead.Close()
 		return b, nil, h.err
 	}
-	cmd := exec.Command(x.bwrap, append(args, append([]string{"--", "/bin/sh", "-c", guard, "hook"}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
+	cmd := exec.Command(x.bwrap, append(args, append([]string{"--", "/bin/sh", "-c", guard, "hook", seconds(b.patience), x.cfg.path()}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, h.files
 	if os.Geteuid() == 0 {
@@ -285,8 +292,12 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 		if _, err := lifeWrite.WriteString("go\n"); err != nil {
 			return err
 		}
-		_, err := blockWrite.Write([]byte{1})
-		return err
+		if _, err := blockWrite.Write([]byte{1}); err != nil {
+			return err
+		}
+		b.pulse = beat(lifeWrite, b.patience)
+		b.later(b.pulse.stop)
+		return nil
 	}
 	return b, statusRead, nil
 }

@@ -24,9 +24,11 @@ import (
 // A hook runs in a session of its own, which is killed when it ends and when the worker dies. A
 // process that starts a new session on purpose (setsid) is found by a mark in its environment and
 // killed when the hook ends, but outlives a worker that was killed.
-func NewUnsandboxed() Runner { return unsandboxed{} }
+//
+// A zero patience means DefaultPatience.
+func NewUnsandboxed(limit time.Duration) Runner { return unsandboxed{patience(limit)} }
 
-type unsandboxed struct{}
+type unsandboxed struct{ patience time.Duration }
 
 // Describe implements Runner.
 func (unsandboxed) Describe() string {
@@ -37,15 +39,17 @@ func (unsandboxed) Describe() string {
 func (unsandboxed) Sandboxed() bool { return false }
 
 // prologue is the session's first process. It waits for our word, leaves a guard behind and becomes
-// the hook. The guard kills the session when descriptor 3 closes: at the hook's end, or because we
-// are no more. It holds none of the hook's streams.
-const prologue = `read -r begin <&3 || exit 125
-( ( trap '' HUP INT TERM; while read -r more <&3; do :; done; kill -KILL 0 ) >/dev/null 2>&1 & )
+// the hook. The guard kills the session at the hook's end, or because we are no more or stand still
+// (see watching). It holds none of the hook's streams.
+const prologue = watching + `
+read -r begin <&3 || exit 125
+( watch "$1" 0 "$2" >/dev/null 2>&1 & )
+shift 2
 exec 3<&-
 exec "$@"`
 
 // Run implements Runner.
-func (unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
+func (u unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
 	s, err := s.check()
 	if err != nil {
 		return Result{}, err
@@ -53,7 +57,7 @@ func (unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
 	if ctx.Err() != nil {
 		return Result{Cancelled: true}, nil
 	}
-	b, err := startUnsandboxed(s)
+	b, err := u.start(s)
 	if b != nil {
 		defer b.close()
 	}
@@ -63,8 +67,13 @@ func (unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
 	return b.run(ctx, s, out)
 }
 
-func startUnsandboxed(s Spec) (*box, error) {
-	b := &box{}
+func (u unsandboxed) start(s Spec) (*box, error) {
+	b := &box{patience: u.patience}
+	for _, program := range []string{"timeout", "head"} {
+		if _, err := exec.LookPath(program); err != nil {
+			return nil, fmt.Errorf("%w; hooks need coreutils", err)
+		}
+	}
 	// The command goes into a file: an argument list can be read by everybody.
 	private, err := os.MkdirTemp("", "devpilot-hook-")
 	if err != nil {
@@ -98,7 +107,7 @@ func startUnsandboxed(s Spec) (*box, error) {
 	if path == "" {
 		path = defaultPath
 	}
-	cmd := exec.Command("/bin/sh", append([]string{"-c", prologue, "hook"}, argv(s.Command, script)...)...) //nolint:noctx // it must end as box.supervise says, not by a bare kill
+	cmd := exec.Command("/bin/sh", append([]string{"-c", prologue, "hook", seconds(u.patience), path}, argv(s.Command, script)...)...) //nolint:noctx // it must end as box.supervise says, not by a bare kill
 	cmd.Dir, cmd.Env = s.Dir, environment(BaseEnv(path, home, tmp), s.Env, []string{mark})
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, []*os.File{lifeline}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -125,8 +134,12 @@ func startUnsandboxed(s Spec) (*box, error) {
 	b.gone = all.gone
 	b.began = func() bool { return true }
 	b.begin = func() error {
-		_, err := word.WriteString("begin\n")
-		return err
+		if _, err := word.WriteString("begin\n"); err != nil {
+			return err
+		}
+		b.pulse = beat(word, b.patience)
+		b.later(b.pulse.stop)
+		return nil
 	}
 	if err := setLimits(leader, s.Limits); err != nil {
 		return b, b.abandon(err)
