@@ -88,6 +88,12 @@ func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, n
 	if err != nil && !isAbsent(err) {
 		return nil, fmt.Errorf("app: read deployment %s/%d: %w", k, number, err)
 	}
+	if lane.Terminal(rec.GetDeployment().GetState()) && l.GetRunning().GetJob().GetNumber() == number {
+		// It ended after the lane was read: what is live, and kept, by then is in the lane of now.
+		if l, _, err = s.cfg.Keeper.Get(ctx, k); err != nil {
+			return nil, err
+		}
+	}
 	for _, c := range l.GetOutbox() {
 		if c.GetNumber() == number {
 			rec, _ = lane.Apply(rec, k.Workspace, k.App, l.GetGeneration(), c)
