@@ -230,7 +230,7 @@ func TestRollBack_isNotUndoneByLooking(t *testing.T) {
 func TestCancelRunning_aNewerPushTakesThePlace(t *testing.T) {
 	b := newBench(t)
 	b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
-	a := withHooks(hookAt(postSetup, "slow unless three", `[ "$(cat index.html)" = three ] || sleep 3250`))
+	a := withHooks(hookAt(postSetup, "slow unless three", `[ "$(cat index.html)" = three ] || sleep `+nap(3250)))
 	a.AutoDeploy, a.CancelRunning = true, true
 	b.create("web", a)
 	_, first := b.push("two")
@@ -240,7 +240,7 @@ func TestCancelRunning_aNewerPushTakesThePlace(t *testing.T) {
 	if d.GetSupersededBy() != 2 || d.GetCancelledBy() != nil || d.GetLive() || hookOf(d, "slow unless three").GetState() != deployerv1.HookRecord_CANCELLED {
 		t.Errorf("what gave way: %v", d)
 	}
-	if left := running(t, "sleep\x003250"); len(left) != 0 {
+	if left := running(t, "sleep\x00"+nap(3250)); len(left) != 0 {
 		t.Errorf("processes %v are left", left)
 	}
 	b.await("web", 2, deployerv1.Deployment_COMPLETED)
@@ -261,7 +261,7 @@ func TestBurst_ofPushesMakesTwoRuns(t *testing.T) {
 	pushes := int32(*burst) //nolint:gosec // a flag of a test
 	b := newBench(t)
 	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
-	a := withHooks(hookAt(postSetup, "wait", "[ $DEVPILOT_DEPLOYMENT != 1 ] || sleep 3260"))
+	a := withHooks(hookAt(postSetup, "wait", "[ $DEVPILOT_DEPLOYMENT != 1 ] || sleep "+nap(3260)))
 	a.AutoDeploy = true
 	b.create("web", a)
 	b.push("first")
@@ -272,7 +272,6 @@ func TestBurst_ofPushesMakesTwoRuns(t *testing.T) {
 		b.deliver(nil)
 	}
 	testkit.Eventually(t, 4*time.Minute, func() error {
-		b.signIn()
 		if n := b.get("web").GetLatest().GetNumber(); n != pushes {
 			return fmt.Errorf("%d of %d pushes have a number", n, pushes)
 		}
@@ -283,7 +282,6 @@ func TestBurst_ofPushesMakesTwoRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await("web", pushes, deployerv1.Deployment_COMPLETED)
-	b.signIn()
 	states, runs := map[deployerv1.Deployment_State]int{}, 0
 	token := ""
 	for {

@@ -139,7 +139,7 @@ func TestGlobBranch_hasOneLaneForAllItsBranches(t *testing.T) {
 	b := newBench(t)
 	base := b.repo.Commit("main", "base", map[string]string{"index.html": "base"})
 	a := web(true)
-	a.Branch, a.Hooks = "feature/*", []*deployerv1.DeploymentHook{hookAt(postSetup, "wait", `[ "$DEVPILOT_BRANCH" != feature/a ] || sleep 3270`)}
+	a.Branch, a.Hooks = "feature/*", []*deployerv1.DeploymentHook{hookAt(postSetup, "wait", `[ "$DEVPILOT_BRANCH" != feature/a ] || sleep `+nap(3270))}
 	b.create("web", a)
 	_, err := b.client.CreateDeployment(b.member, &deployerv1.CreateDeploymentRequest{Workspace: workspace, App: "web"})
 	b.wantReason(err, apierr.ReasonInvalidArgument) // which branch?

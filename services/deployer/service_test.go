@@ -208,7 +208,7 @@ func (b *bench) awaitSaid(delivery int32, words string) {
 	})
 }
 
-// signIn gives the test's people new identities: one holds for a minute.
+// signIn gives the test's people their identities.
 func (b *bench) signIn() {
 	t := b.t
 	b.member = testkit.As(t.Context(), t, b.keys, identity.Identity{Workspace: workspace, Role: identity.RoleMember})

@@ -47,7 +47,7 @@ func open(t *testing.T, s *logsink.Sink, epoch int64) *logsink.Writer {
 
 func closeLog(t *testing.T, w *logsink.Writer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	w.Close(ctx)
 }
@@ -61,7 +61,7 @@ func read(t *testing.T, s *logsink.Sink, change func(*logsink.Request)) []string
 	}
 	var out []string
 	next := int32(0)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	err := s.Read(ctx, req, func(records []*deployerv1.LogRecord) error {
 		for _, r := range records {

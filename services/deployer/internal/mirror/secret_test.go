@@ -44,7 +44,7 @@ func TestFetch_stopsWithItsContextAndLeavesNoProcess(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Fatalf("%v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("still running")
 	}
 	testkit.Eventually(t, 5*time.Second, func() error {

@@ -105,7 +105,7 @@ func TestShaped_isTheLineThatItSays(t *testing.T) {
 	_, err = io.ReadFull(c, make([]byte, len(b)))
 	must(t, err)
 	// A round trip to connect, one there and back, and the rate.
-	if d := time.Since(begin); d < 280*time.Millisecond-time.Millisecond || d > 5*time.Second {
+	if d := time.Since(begin); d < 280*time.Millisecond-time.Millisecond || d > time.Minute {
 		t.Fatalf("%v", d)
 	}
 }

@@ -262,7 +262,7 @@ func (m *model) survive(fn func() error) (err error, died bool) {
 }
 
 func (m *model) awaitIdle() {
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 	for {
 		idle := m.pushes.len() == 0 && m.work.len() == 0
 		for i := range modelApps {

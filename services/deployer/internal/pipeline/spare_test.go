@@ -68,7 +68,7 @@ func TestRun_noDeploymentWaitsForASpare(t *testing.T) {
 		deployed(t, m, p, c, strings.Repeat(c, 40), int32(i+1))
 		select { // the one before has ended, or this one could not be begun
 		case <-m.copying:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("the copy is not made")
 		}
 	}

@@ -175,7 +175,7 @@ func (w *world) run(s *Sender) (stop func()) {
 			if err != nil {
 				w.t.Errorf("run: %v", err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			w.t.Error("the sender does not stop")
 		}
 	})
