@@ -118,7 +118,6 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 		a.hookSay(h.Name, "Hook %q was stopped.", h.Name)
 		return context.Cause(ctx)
 	case errors.Is(err, hook.ErrStalled):
-		a.hookSay(h.Name, "Hook %q was ended: the worker stood still.", h.Name)
 		return err
 	case err != nil:
 		a.w.cfg.Logger.WarnContext(ctx, "hook could not be run", slog.String(logs.KeyHook, h.Name), logs.Err(err))

@@ -18,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/gate"
+	"devpilot.io/bitbucket/services/deployer/internal/hook"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
@@ -72,7 +73,8 @@ type crash struct{}
 
 type model struct {
 	t       *testing.T
-	calm    bool // nobody dies, nobody sleeps
+	calm    bool        // nobody dies, nobody sleeps
+	hooks   hook.Runner // of its workers
 	rnd     *lockedRand
 	lanes   *memory[storev1.Lane, *storev1.Lane]
 	records *memory[storev1.Deployment, *storev1.Deployment]
@@ -201,7 +203,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
 		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
-		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second,
+		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
 	})
 	p.tender = &tend.Tender{Keeper: p.keeper, Work: m.work, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
 	return p

@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
+	"devpilot.io/bitbucket/services/deployer/internal/hook"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/release"
@@ -172,10 +173,11 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		})
 	case ctx.Err() != nil:
 		a.say("The worker stops; the deployment is started again.")
-		if err := a.end(ctx, "yielded", func(l *storev1.Lane) error { return lane.Yield(l, a.run.GetEpoch(), res) }); err != nil {
-			return err
-		}
-		return ctx.Err() // the wake-up is handed to somebody else
+		return a.yield(ctx, res, ctx.Err())
+	case errors.Is(err, hook.ErrStalled):
+		w.cfg.Logger.WarnContext(ctx, "worker stood still during a hook, which was ended", logs.Err(err))
+		a.say("The worker stood still, as when its machine sleeps, and the hook was ended; the deployment is started again.")
+		return a.yield(ctx, res, err)
 	}
 	t := diagnose(err)
 	if t.store {
@@ -191,6 +193,14 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		})
 	}
 	return a.returned(ctx, err, t, why, res)
+}
+
+// yield hands the deployment and its wake-up to whoever is next, and returns why.
+func (a *attempt) yield(ctx context.Context, res lane.Result, why error) error {
+	if err := a.end(ctx, "yielded", func(l *storev1.Lane) error { return lane.Yield(l, a.run.GetEpoch(), res) }); err != nil {
+		return err
+	}
+	return why
 }
 
 func (a *attempt) completed(ctx context.Context, res lane.Result) error {

@@ -12,7 +12,6 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/deployer/internal/hook"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/release"
 )
@@ -52,8 +51,6 @@ func diagnose(err error) trouble {
 		return trouble{store: true}
 	case errors.Is(err, errLocked):
 		return trouble{reason: "RELEASE_LOCKED", temporary: true, message: "Another worker holds the app's directory and does not let go. The deployment is tried again."}
-	case errors.Is(err, hook.ErrStalled):
-		return trouble{reason: "WORKER_STALLED", temporary: true, message: "The worker stood still in the middle of a hook, as when its machine sleeps, and the hook was ended."}
 	case errors.Is(err, errPoison):
 		return trouble{reason: "WORKER_DIED", message: "Every worker that ran this deployment stopped without a word. Look at the deployer's memory and log, then deploy again."}
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):

@@ -48,7 +48,6 @@ const remedies: Record<string, Remedy> = {
   DISK_FULL: { text: "The server has too little free space. The operator frees some; then press Deploy latest." },
   RELEASE_FAILED: { text: "The new tree could not be made live; the one before is still live. The log says why." },
   RELEASE_LOCKED: { text: "Another worker held the server's releases. Press Deploy latest.", retry: true },
-  WORKER_STALLED: { text: "The server's machine slept or was overloaded in the middle of a hook; the deployment was tried again.", retry: true },
   WORKER_DIED: { text: "The worker stopped in the middle, several times. The operator's logs say why; then press Deploy latest." },
 };
 
