@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -80,6 +81,10 @@ func (c *core) Site(ctx context.Context, workspace, name string, number int32) (
 	return live.Site{
 		Release: root, Directory: serve.GetDirectory(), Fallback: serve.GetFallback(), Number: kept.GetNumber(), Live: number == 0,
 		Version: fmt.Sprintf("%d.%s.%s", a.GetGeneration(), kept.GetDirectory(), kept.GetHash()),
+		Shared: live.Shared{
+			Links: release.SharedLinks(app.Shared(a, kept)),
+			Open:  func() (*os.Root, error) { return c.releases.OpenShared(workspace, name) },
+		},
 	}, nil
 }
 

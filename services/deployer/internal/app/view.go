@@ -208,6 +208,15 @@ func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptio
 	return nil
 }
 
+// Shared are the paths that a kept release shares with the others: what its own file said, while the
+// app lets that count, or else what the app says.
+func Shared(a *storev1.App, k *storev1.Kept) []string {
+	if a.GetConfigAsCode() && k.GetShared() != nil {
+		return k.GetShared().GetPaths()
+	}
+	return a.GetSharedPaths()
+}
+
 func served(a *storev1.App, l *storev1.Lane, number int32) bool {
 	return Serve(a, l, number).GetDirectory() != ""
 }

@@ -152,6 +152,8 @@ type Result struct {
 	Retention int32  // how many releases stay beside the live one
 	// Serve is what the commit's own file serves; nil when that says nothing.
 	Serve *deployerv1.ServeOptions
+	// Shared is what the commit's own file shares; nil when that says nothing.
+	Shared *storev1.SharedPaths
 	// Live says that the run's release is current although the run did not end well.
 	Live bool
 }
@@ -173,7 +175,7 @@ func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
 	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
 	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool { return k.GetNumber() == job.GetNumber() }) // of an attempt before
-	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve})
+	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve, Shared: res.Shared})
 	retain(l, res.Retention)
 }
 

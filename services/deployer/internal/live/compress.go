@@ -33,6 +33,7 @@ type compressor struct {
 	slots    chan struct{}
 	zstd     *zstd.Encoder
 	gzip     sync.Pool
+	now      func() time.Time
 
 	mu   sync.Mutex
 	busy map[any]struct{} // keys that are worked on
@@ -48,7 +49,7 @@ type sidecarKey struct {
 	of digest
 }
 
-func newCompressor(cacheBytes int64, slots int) (*compressor, error) {
+func newCompressor(cacheBytes int64, slots int, now func() time.Time) (*compressor, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(slots), zstd.WithEncoderLevel(zstd.SpeedBetterCompression),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
 	if err != nil {
@@ -58,6 +59,7 @@ func newCompressor(cacheBytes int64, slots int) (*compressor, error) {
 		forms: newLRU[formKey, []byte](cacheBytes), sidecars: newLRU[sidecarKey, bool](sidecarEntries),
 		slots: make(chan struct{}, slots), zstd: enc, busy: make(map[any]struct{}),
 		gzip: sync.Pool{New: func() any { return gzip.NewWriter(nil) }},
+		now:  now,
 	}, nil
 }
 
@@ -159,7 +161,7 @@ func (c *compressor) fresh(coding coding, file *content, of digest, size int64) 
 		return false // and ask again next time
 	}
 	fresh := err == nil && sum == of
-	if file.id.settled(time.Now()) {
+	if file.settled(c.now()) {
 		c.sidecars.add(key, fresh, 1)
 	}
 	return fresh

@@ -28,41 +28,63 @@ func identify(st *unix.Stat_t) identity {
 	}
 }
 
-// settled tells whether the file has been left alone long enough for a later change to get another
-// change time: file systems count time in ticks of up to 10 ms.
-func (id identity) settled(now time.Time) bool { return now.UnixNano()-id.ctim > int64(time.Second) }
+const (
+	// A file of a release is settled, that is, left alone long enough for a later change to get another
+	// change time, after this while: file systems count time in ticks of up to 10 ms.
+	settleTime = time.Second
+	// Shared files are written in place while they are served, and a system call that writes much sets the
+	// time at its beginning only.
+	sharedSettleTime = 10 * time.Second
+)
 
 // content reads a regular file as it was when it was opened: never more bytes than it had then, and an
 // error instead of bytes once it changed. Reads may go on in another goroutine after close
 // (http.ServeContent with several ranges); they fail then.
 type content struct {
-	f   *os.File
-	id  identity
-	off int64
+	f      *os.File
+	id     identity
+	links  uint64 // names that the file has
+	off    int64
+	shared bool // outlives releases: others write to it
 	// broken is set when a read failed, for the answer must then be cut.
 	broken atomic.Bool
 }
 
 func newContent(f *os.File) (*content, error) {
-	id, mode, err := fstat(f)
+	st, err := fstat(f)
 	if err != nil {
 		return nil, err
 	}
-	if mode&unix.S_IFMT != unix.S_IFREG {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, errAbsent
 	}
-	return &content{f: f, id: id}, nil
+	return &content{f: f, id: identify(&st), links: uint64(st.Nlink)}, nil //nolint:unconvert // 16 bits on some systems
 }
 
-func fstat(f *os.File) (id identity, mode uint32, err error) {
-	var st unix.Stat_t
+func fstat(f *os.File) (st unix.Stat_t, err error) {
 	err = control(f, func(fd int) error { return unix.Fstat(fd, &st) })
-	return identify(&st), uint32(st.Mode), err //nolint:unconvert // 16 bits on some systems
+	return st, err
 }
 
 func (c *content) close() { c.f.Close() }
 
-func (c *content) modTime() time.Time { return time.Unix(0, c.id.mtime) }
+// settled tells whether what is found out about the content may be remembered by the file's identity.
+func (c *content) settled(now time.Time) bool {
+	after := settleTime
+	if c.shared {
+		after = sharedSettleTime
+	}
+	return now.UnixNano()-c.id.ctim > int64(after)
+}
+
+// modTime is the zero time, which is not told to visitors, for a shared file: it may change twice within
+// the second that HTTP can tell, and programs set it back.
+func (c *content) modTime() time.Time {
+	if c.shared {
+		return time.Time{}
+	}
+	return time.Unix(0, c.id.mtime)
+}
 
 // Read is one io.ReadSeeker's; errors are errChanged and those of the volume.
 func (c *content) Read(p []byte) (int, error) {
@@ -88,14 +110,20 @@ func (c *content) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// unchanged is asked after each read, so that no byte of another state is passed on. The change time does
-// not count: a release that is removed while somebody downloads from it is still read to its end.
+// unchanged is asked after each read, so that no byte of another state is passed on. Of a release's file
+// the change time does not count: a release that is removed while somebody downloads from it is still
+// read to its end. A shared file's counts, unless it tells of a name that the file has lost, because
+// another took its place.
 func (c *content) unchanged() error {
-	id, _, err := fstat(c.f)
+	st, err := fstat(c.f)
 	if err != nil {
 		return err
 	}
+	id := identify(&st)
 	if id.size != c.id.size || id.mtime != c.id.mtime {
+		return errChanged
+	}
+	if c.shared && id.ctim != c.id.ctim && uint64(st.Nlink) >= c.links { //nolint:unconvert // 16 bits on some systems
 		return errChanged
 	}
 	return nil

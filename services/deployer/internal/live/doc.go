@@ -11,9 +11,13 @@
 //
 // Only regular files below the app's serve.directory. Symbolic links are resolved here, component by
 // component, and never by the kernel, so that a link is followed only to a place inside serve.directory:
-// shared paths and build secrets lie beside it. serve.directory itself must not be reached through a
-// link. Names that begin with a dot are not served (but /.well-known/ is), nor are /_headers and
+// build secrets lie beside it. serve.directory itself must not be reached through a link. Names that begin with a dot are not served (but /.well-known/ is), nor are /_headers and
 // /_redirects, also when a link leads there. FIFOs, sockets and devices are never opened.
+//
+// A shared directory of the app ([Shared]) is served where its link stands inside serve.directory. Such a
+// link is not followed either: it has to say exactly what the deployment wrote at that place, and then
+// the app's own directory of that name is opened, below which the same rules hold and from which no link
+// leads out. Shared single files, such as .env, are not served.
 //
 // # Validators
 //
@@ -23,6 +27,11 @@
 // from the release's version and the file's identity. Each coding has its own ETag. If-Modified-Since
 // counts only when it names exactly our Last-Modified: a rollback brings older files back, which a
 // comparison "not newer than" would call unmodified.
+//
+// Shared files change in place. What is remembered of one is remembered by an identity that every change
+// alters, once the file was left alone for [sharedSettleTime]; a younger one is read anew for each
+// request, and one over [maxCompress] bytes then has no ETag. They have no Last-Modified, which programs
+// set back. An answer whose file changes breaks off, so that nobody keeps a mixture of two states.
 //
 // # Compression
 //

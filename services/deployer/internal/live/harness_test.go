@@ -30,7 +30,10 @@ type releases struct {
 	serve    string
 	fallback string
 	fail     error
-	open     int // sites that are not closed yet
+	open     int               // sites that are not closed yet
+	links    map[string]string // of shared directories, which lie below dir/shared
+	closed   error             // what opening them says
+	now      func() time.Time
 }
 
 func (r *releases) Site(_ context.Context, workspace, app string, number int32) (live.Site, error) {
@@ -53,6 +56,13 @@ func (r *releases) Site(_ context.Context, workspace, app string, number int32) 
 		return live.Site{}, live.ErrGone
 	}
 	site.Release, site.Version = root, fmt.Sprintf("%d@0123abc", site.Number)
+	failure := r.closed
+	site.Shared = live.Shared{Links: r.links, Open: func() (*os.Root, error) {
+		if failure != nil {
+			return nil, failure
+		}
+		return os.OpenRoot(filepath.Join(r.dir, "shared"))
+	}}
 	r.open++
 	site.Done = func() {
 		r.mu.Lock()
@@ -92,7 +102,14 @@ type house struct {
 func newHouse(t testing.TB) *house {
 	t.Helper()
 	h := &house{releases: &releases{dir: t.TempDir(), current: 1, serve: "public"}, registry: prometheus.NewPedanticRegistry()}
-	server, err := live.New(live.Config{Sites: h.releases, Host: "localhost", Registerer: h.registry})
+	server, err := live.New(live.Config{Sites: h.releases, Host: "localhost", Registerer: h.registry, Now: func() time.Time {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.now != nil {
+			return h.now()
+		}
+		return time.Now()
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package live
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net/http"
@@ -129,7 +130,14 @@ func (s *Server) serveFile(w *recorder, r *http.Request, site *Site, at node) er
 		}
 		h.Set("Content-Type", kind)
 	}
-	sum, full, err := s.digests.of(r.Context(), file, site.Version, at.path, file.id.settled(time.Now()))
+	settled, version := file.settled(s.now()), site.Version
+	if file.shared {
+		if !settled {
+			return serveUnsettled(w, r, file, kind)
+		}
+		version = "" // it is the same file in all releases
+	}
+	sum, full, err := s.digests.of(r.Context(), file, version, at.path, settled)
 	if err != nil {
 		return err
 	}
@@ -146,6 +154,28 @@ func (s *Server) serveFile(w *recorder, r *http.Request, site *Site, at node) er
 	}
 	h.Set("Etag", `"`+tag+`"`)
 	http.ServeContent(w, r, "", file.modTime(), file)
+	return nil
+}
+
+// serveUnsettled answers with a shared file that was written a moment ago, and may be written still,
+// without the file's time being another. A small one is held in memory, so that its ETag is that of the
+// bytes sent; a larger one gets no ETag, and nobody is to keep it.
+func serveUnsettled(w *recorder, r *http.Request, file *content, kind string) error {
+	if compressible(kind) {
+		w.Header().Add("Vary", "Accept-Encoding")
+	}
+	r = onlyExact(r, time.Time{})
+	if file.id.size > maxCompress {
+		w.Header().Set("Cache-Control", "no-store")
+		http.ServeContent(w, r, "", time.Time{}, file)
+		return nil
+	}
+	bytesNow, err := file.whole()
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Etag", `"`+digest(sha256.Sum256(bytesNow)).tag()+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(bytesNow))
 	return nil
 }
 
@@ -171,7 +201,7 @@ func (s *Server) serveCoded(w *recorder, r *http.Request, at *node, file *conten
 		if err != nil {
 			continue // it is only another form: the plain file is there
 		}
-		if s.compressor.fresh(o.coding, beside, sum, file.id.size) {
+		if (!beside.shared || beside.settled(s.now())) && s.compressor.fresh(o.coding, beside, sum, file.id.size) {
 			serveForm(w, r, o.coding, sum.tag()+"-"+o.ext[1:], file.modTime(), beside.id.size, beside)
 			beside.close()
 			return true, nil

@@ -28,6 +28,8 @@ type Config struct {
 	Registerer prometheus.Registerer
 	// CacheBytes bounds the cache of compressed forms; 0: DefaultCacheBytes.
 	CacheBytes int64
+	// Now tells how long files were left alone; nil: time.Now.
+	Now func() time.Time
 }
 
 // Server serves releases. It is safe for concurrent use and holds nothing that needs closing.
@@ -39,6 +41,7 @@ type Server struct {
 	digests    *digester
 	compressor *compressor
 	headers    *lru[identity, []rule]
+	now        func() time.Time
 }
 
 // New makes a server; it does no I/O. It fails on a host that CheckHost refuses, and on metrics that are
@@ -61,14 +64,18 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	// Half of the processors at most: the other half deploys.
-	c, err := newCompressor(cfg.CacheBytes, max(1, runtime.GOMAXPROCS(0)/2))
+	c, err := newCompressor(cfg.CacheBytes, max(1, runtime.GOMAXPROCS(0)/2), cfg.Now)
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
 		sites: cfg.Sites, host: host, logger: cfg.Logger, metrics: m, digests: newDigester(), compressor: c,
 		headers: newLRU[identity, []rule](headersCacheBytes),
+		now:     cfg.Now,
 	}, nil
 }
 
@@ -160,6 +167,7 @@ func (s *Server) serve(w *recorder, r *http.Request, v *visit) {
 	}
 	if err == nil {
 		defer top.close()
+		top.shared = site.Shared
 		err = s.serveSite(w, r, &site, top, path, slash)
 	}
 	if err != nil {
@@ -179,7 +187,7 @@ func (s *Server) trouble(w *recorder, r *http.Request, name Name, err error) {
 // rules are those of the site's _headers file; none if there is no such file. Problems in it are for
 // CheckHeaders to report, when the release is made.
 func (s *Server) rules(ctx context.Context, top *tree) ([]rule, error) {
-	dir := node{parent: top.dir}
+	dir := node{tree: top, parent: top.dir}
 	id, ok := dir.regular(headersFile)
 	if !ok {
 		return nil, nil
@@ -202,7 +210,7 @@ func (s *Server) rules(ctx context.Context, top *tree) ([]rule, error) {
 	if len(problems) > 0 {
 		s.logger.DebugContext(ctx, "headers file has problems", slog.Int(logs.KeyCount, len(problems)))
 	}
-	if file.id.settled(time.Now()) {
+	if file.settled(s.now()) {
 		s.headers.add(file.id, rules, file.id.size+entryCost)
 	}
 	return rules, nil

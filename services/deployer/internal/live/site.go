@@ -42,8 +42,21 @@ type Site struct {
 	// (single-page applications); empty: none. Paths that look like a known kind of file (app.js) are
 	// still 404, so that a page never takes the place of a missing script.
 	Fallback string
+	// Shared are the app's shared directories that count in this release.
+	Shared Shared
 	// Done is called once, when the request needs Release no more. nil: Release is closed.
 	Done func()
+}
+
+// Shared are directories of an app that outlive its releases and stand in each by a link.
+type Shared struct {
+	// Links has, by the place of a shared directory in the release (slash-separated, clean), what the link
+	// there has to say. A link that says anything else leads nowhere.
+	Links map[string]string
+	// Open opens the directory below which the shared directories lie, by the same names. It is called only
+	// when a visitor asks for something shared; the caller closes what it returns. An error that is
+	// fs.ErrNotExist says that there is none.
+	Open func() (*os.Root, error)
 }
 
 func (s *Site) close() {

@@ -24,18 +24,27 @@ const (
 // regular file or directory, or a link leads away.
 var errAbsent = fmt.Errorf("live: %w", fs.ErrNotExist)
 
-// tree is a served directory. No name is ever given to the kernel but a single component, never "..",
-// and always with O_NOFOLLOW: links are resolved by walk, so leaving the tree is impossible by
-// construction, also while somebody exchanges directories for links.
-type tree struct{ dir *os.File }
+// tree is a served directory, or a shared one that stands in it. No name is ever given to the kernel but
+// a single component, never "..", and always with O_NOFOLLOW: links are resolved by walk, so leaving the
+// tree is impossible by construction, also while somebody exchanges directories for links.
+type tree struct {
+	dir *os.File
+	// place is where the tree lies in the release.
+	place string
+	// above is the path, relative to serve.directory, at which a shared tree stands; empty else.
+	above string
+	// shared is what links may lead to beside this tree; a shared tree has none.
+	shared Shared
+}
 
-// openTree opens the directory of a release that is served. It must be there without any link: a push
-// could otherwise point it at the whole release, or at shared paths.
-func openTree(release *os.Root, directory string) (*tree, error) {
-	top, err := release.Open(".")
+// openTree opens a directory of a release, or of what is shared. It must be there without any link: a
+// push could otherwise point it at the whole release, or at shared paths.
+func openTree(root *os.Root, directory string) (*tree, error) {
+	top, err := root.Open(".")
 	if err != nil {
 		return nil, fmt.Errorf("live: open the release: %w", err)
 	}
+	place := ""
 	for directory != "" {
 		var name string
 		name, directory, _ = strings.Cut(directory, "/")
@@ -52,14 +61,40 @@ func openTree(release *os.Root, directory string) (*tree, error) {
 			return nil, err
 		}
 		top = os.NewFile(uintptr(fd), name)
+		place = join(place, name)
 	}
-	return &tree{dir: top}, nil
+	return &tree{dir: top, place: place}, nil
+}
+
+// openShared opens the shared directory that a link in this tree stands for, nil if it stands for none.
+// The link is not followed: it only has to say what the deployment of the app wrote. What is opened is
+// the app's own directory of that very name, and no link on the way to it counts.
+func (t *tree) openShared(path, target string) (*tree, error) {
+	place := join(t.place, path)
+	if want, ok := t.shared.Links[place]; !ok || want != target || t.shared.Open == nil {
+		return nil, nil
+	}
+	root, err := t.shared.Open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errAbsent
+	}
+	if err != nil {
+		return nil, fmt.Errorf("live: open what is shared: %w", err)
+	}
+	defer root.Close()
+	under, err := openTree(root, place)
+	if err != nil {
+		return nil, err
+	}
+	under.above = path
+	return under, nil
 }
 
 func (t *tree) close() { t.dir.Close() }
 
 // node is a file or directory that was found.
 type node struct {
+	tree   *tree
 	parent *os.File // of a file; the directory itself else
 	owned  bool     // parent is not the tree's own
 	path   string   // relative to the tree, free of links; "" is the tree's top
@@ -68,14 +103,26 @@ type node struct {
 }
 
 func (n *node) close() {
+	n.leave()
+	if n.shared() {
+		n.tree.close()
+	}
+}
+
+// leave closes the node's directory, not its tree.
+func (n *node) leave() {
 	if n.owned {
 		n.parent.Close()
 	}
 }
 
-// walk finds what path names, following links inside the tree. The node must be closed.
+// shared tells whether the node lies in a shared directory: its tree then was opened for it alone.
+func (n *node) shared() bool { return n.tree.above != "" }
+
+// walk finds what path names, following links inside the tree and into shared directories. The node
+// must be closed.
 func (t *tree) walk(path string) (node, error) {
-	at := node{parent: t.dir, dir: true}
+	at := node{tree: t, parent: t.dir, dir: true}
 	links := 0
 	for steps := 0; path != ""; steps++ {
 		name, rest, more := strings.Cut(path, "/")
@@ -84,7 +131,7 @@ func (t *tree) walk(path string) (node, error) {
 			continue
 		}
 		if steps >= maxSteps {
-			at.close()
+			at.leave()
 			return node{}, errAbsent
 		}
 		if name == ".." { // only links bring it here: start again, one level up
@@ -96,24 +143,29 @@ func (t *tree) walk(path string) (node, error) {
 				up = at.path[:i]
 			}
 			path = join(up, path)
-			at.close()
-			at = node{parent: t.dir, dir: true}
+			at.leave()
+			at = node{tree: t, parent: t.dir, dir: true}
 			continue
 		}
 		target, err := at.enter(name)
 		if err == nil && target != "" {
+			var under *tree
+			if under, err = t.openShared(join(at.path, name), target); under != nil {
+				at.leave()
+				return under.own(path)
+			}
 			if links++; links > maxLinks || target[0] == '/' {
-				err = errAbsent
+				err = errors.Join(err, errAbsent)
 			}
 			path = join(target, path)
 		}
 		if err != nil {
-			at.close()
+			at.leave()
 			return node{}, err
 		}
 		if !at.dir {
 			if more { // "file/" is no file
-				at.close()
+				at.leave()
 				return node{}, errAbsent
 			}
 			return at, nil
@@ -122,16 +174,25 @@ func (t *tree) walk(path string) (node, error) {
 	return at, nil
 }
 
+// own walks a shared tree, which goes with the node, or at once when there is none.
+func (t *tree) own(path string) (node, error) {
+	n, err := t.walk(path)
+	if err != nil {
+		t.close()
+	}
+	return n, err
+}
+
 func join(a, b string) string {
-	if b == "" {
-		return a
+	if a == "" || b == "" {
+		return a + b
 	}
 	return a + "/" + b
 }
 
 // enter moves on to a name in the directory, or returns the target when it is a link.
 func (n *node) enter(name string) (target string, err error) {
-	if hidden(n.path, name) {
+	if hidden(join(n.tree.above, n.path), name) {
 		return "", errAbsent
 	}
 	var st unix.Stat_t
@@ -146,17 +207,14 @@ func (n *node) enter(name string) (target string, err error) {
 		if err != nil {
 			return "", err
 		}
-		n.close()
+		n.leave()
 		n.parent, n.owned = os.NewFile(uintptr(fd), name), true
 	case unix.S_IFREG:
 		n.dir, n.base = false, name
 	default:
 		return "", errAbsent
 	}
-	if n.path != "" {
-		name = n.path + "/" + name
-	}
-	n.path = name
+	n.path = join(n.path, name)
 	return "", nil
 }
 
@@ -172,6 +230,7 @@ func (n *node) open(name string) (*content, error) {
 		f.Close()
 		return nil, err
 	}
+	c.shared = n.shared()
 	return c, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/live"
 	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -55,6 +56,9 @@ func (a *attempt) readFile(ctx context.Context) error {
 	a.settings = settings.Effective(a.app, f)
 	if f.Sets(codeconfig.FieldServe) {
 		a.serve = &deployerv1.ServeOptions{Directory: f.Settings.Serve.Directory, Fallback: f.Settings.Serve.Fallback}
+	}
+	if f.Sets(codeconfig.FieldSharedPaths) {
+		a.shares = &storev1.SharedPaths{Paths: f.Settings.SharedPaths}
 	}
 	a.say("%s sets %s.", name, words(f.Fields()))
 	return nil

@@ -50,6 +50,7 @@ type attempt struct {
 	commit    string                   // that is deployed, once it is known
 	shared    []string                 // where the paths are that outlive the release
 	serve     *deployerv1.ServeOptions // what the commit's own file serves
+	shares    *storev1.SharedPaths     // and what it shares
 }
 
 // errSuperseded ends a run whose commit is live already.
@@ -146,7 +147,7 @@ func (a *attempt) guarded(ctx context.Context) error {
 func (a *attempt) finish(ctx context.Context, err error) error {
 	w := a.w
 	res := lane.Result{
-		Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory, Retention: a.app.GetRetention(), Serve: a.serve, Live: a.switched,
+		Now: w.cfg.Now(), Stages: a.progress.records(), Directory: a.directory, Retention: a.app.GetRetention(), Serve: a.serve, Shared: a.shares, Live: a.switched,
 	}
 	if errors.Is(err, release.ErrStale) || errors.Is(err, lane.ErrLost) {
 		w.cfg.Observe.Run("lost", w.cfg.Now().Sub(a.begin))

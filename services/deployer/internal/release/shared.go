@@ -114,8 +114,51 @@ type sharer struct {
 	release string
 }
 
+// link is what the symbolic link says that stands for it in every release.
+func (p shared) link() string {
+	return strings.Repeat("../", strings.Count(p.path, "/")+2) + path.Join(sharedDir, p.path)
+}
+
+// SharedLinks are the links of the directories among shared paths, by their place in a release: files
+// are not among them. Paths that CheckShared refuses have none.
+func SharedLinks(paths []string) map[string]string {
+	all, err := parseShared(paths)
+	if err != nil {
+		return nil
+	}
+	links := make(map[string]string, len(all))
+	for _, p := range all {
+		if p.dir {
+			links[p.path] = p.link()
+		}
+	}
+	return links
+}
+
+// OpenShared opens the directory of what an app shares, for reading; by a link it is never reached.
+// The error is fs.ErrNotExist when the app shares nothing yet. The caller closes it.
+func (s *Store) OpenShared(workspace, app string) (*os.Root, error) {
+	p := path.Join(appDir(workspace, app), sharedDir)
+	before, err := s.root.Lstat(p)
+	if err != nil {
+		return nil, fmt.Errorf("release: look for %s: %w", p, err)
+	}
+	if !before.IsDir() {
+		return nil, fmt.Errorf("release: %s is no directory: %w", p, fs.ErrNotExist)
+	}
+	r, err := s.root.OpenRoot(p)
+	if err != nil {
+		return nil, fmt.Errorf("release: open %s: %w", p, err)
+	}
+	// What was opened must be what was looked at: a link may have taken its place.
+	if now, err := r.Stat("."); err != nil || !os.SameFile(before, now) {
+		return nil, errors.Join(fmt.Errorf("release: %s is no directory: %w", p, fs.ErrNotExist), err, r.Close())
+	}
+	return r, nil
+}
+
 func (h *sharer) share(p shared) error {
-	target := strings.Repeat("../", strings.Count(p.path, "/")+2) + path.Join(sharedDir, p.path)
+	target := p.link()
 	lasting, place := path.Join(sharedDir, p.path), path.Join(h.release, p.path)
 	for _, base := range []string{sharedDir, h.release} {
 		if err := h.parents(base, p); err != nil {
