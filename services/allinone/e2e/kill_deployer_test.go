@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	deep      = flag.Bool("kill.deep", false, "kill and freeze deployers at 200 and 40 random moments instead of 40 and 6")
+	deep      = flag.Bool("kill.deep", false, "kill and freeze deployers at 200 and 40 random moments instead of 12 and 6")
 	killLimit = flag.Duration("kill.limit", 20*time.Second, "how long deployers are killed, and frozen, at most")
 )
 
@@ -30,6 +30,9 @@ const (
 	lease = time.Second
 	// files is how many files a release has; a release is complete when all hold the same.
 	files = 12
+	// killsInARow is how often one push's deployments are cut at most: fewer than what would make
+	// them end as those of dying workers.
+	killsInARow = 3
 	// marker is in the arguments of what hooks start.
 	marker = "0.0417"
 )
@@ -256,7 +259,7 @@ func readRelease(dir string) (version int, err error) {
 }
 
 // signal sends a signal to a process alone: what it started is on its own.
-func signal(t *testing.T, r *replica, sig syscall.Signal) {
+func signal(t testing.TB, r *replica, sig syscall.Signal) {
 	t.Helper()
 	if err := syscall.Kill(r.Pid(), sig); err != nil {
 		t.Fatal(err)
@@ -264,7 +267,7 @@ func signal(t *testing.T, r *replica, sig syscall.Signal) {
 }
 
 // orphans are processes of hooks, and of git on the mirrors below a directory.
-func orphans(t *testing.T, caches string) []string {
+func orphans(t testing.TB, caches string) []string {
 	t.Helper()
 	list, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -280,12 +283,28 @@ func orphans(t *testing.T, caches string) []string {
 	return out
 }
 
+// kill kills a deployer and waits until nothing that it started is left; it returns how long that
+// took.
+func (x *shot) kill(deployer *replica) time.Duration {
+	x.t.Helper()
+	signal(x.t, deployer, syscall.SIGKILL)
+	<-deployer.Exited()
+	killed := time.Now()
+	testkit.Eventually(x.t, 5*time.Second, func() error {
+		if left := orphans(x.t, x.running.caches); len(left) > 0 {
+			return fmt.Errorf("the deployer is dead and these run: %q", left)
+		}
+		return nil
+	})
+	return time.Since(killed)
+}
+
 // TestDeployer_killedAtAnyMoment kills the only deployer again and again while it deploys, and starts
 // it right away. Every deployment comes to its end, what is live is whole at every moment, and no
 // program of a hook outlives its worker.
 func TestDeployer_killedAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	moments := 40
+	moments := 12
 	if *deep {
 		moments = 200
 	}
@@ -294,23 +313,16 @@ func TestDeployer_killedAtAnyMoment(t *testing.T) {
 	looks := x.watch()
 	began, met, kills := time.Now(), 0, 0
 	var slowest time.Duration
-	for met < moments && time.Since(began) < *killLimit && !t.Failed() {
+	for kills < moments && time.Since(began) < *killLimit && !t.Failed() {
 		hash := x.push()
-		x.begun(hash)
-		met += x.cut()
-		signal(t, deployer, syscall.SIGKILL)
-		<-deployer.Exited()
-		kills++
-		killed := time.Now()
-		testkit.Eventually(t, 5*time.Second, func() error {
-			if left := orphans(t, x.running.caches); len(left) > 0 {
-				return fmt.Errorf("the deployer is dead and these run: %q", left)
-			}
-			return nil
-		})
-		slowest = max(slowest, time.Since(killed))
-		deployer.Start()
-		awaitReady(t, deployer.ops)
+		for range 1 + rand.N(killsInARow) { // what a worker resumes is cut as well
+			x.begun(hash)
+			met += x.cut()
+			slowest = max(slowest, x.kill(deployer))
+			kills++
+			deployer.Start()
+			awaitReady(t, deployer.ops)
+		}
 		x.everywhere(hash)
 	}
 	if met == 0 {
