@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,8 @@ import (
 	"time"
 )
 
-// Process is a program that a test started: in a process group of its own, stopped with the test.
+// Process is a program that a test started: in a process group of its own, stopped with the test,
+// and when the tests' own process is killed.
 type Process struct {
 	t      testing.TB
 	name   string
@@ -46,18 +48,26 @@ func (p *Process) Start() {
 	defer p.mu.Unlock()
 	cmd := p.start()
 	cmd.Stdout, cmd.Stderr = p.output, p.output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The kernel ends it when this program dies without its cleanups. It watches the thread that
+	// started it, which therefore has to stay.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Start(); err != nil {
-		p.t.Fatalf("start %s: %v", p.name, err)
-	}
-	done := make(chan struct{})
-	p.cmd, p.done = cmd, done
+	started, done := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(done)
-		// How a killed program ended is no news.
-		_ = cmd.Wait()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			// How a killed program ended is no news.
+			_ = cmd.Wait()
+		}
 	}()
+	if err := <-started; err != nil {
+		p.t.Fatalf("start %s: %v", p.name, err)
+	}
+	p.cmd, p.done = cmd, done
 }
 
 // Pid is the program's process id.
@@ -177,14 +187,16 @@ const (
 	lastPort  = 31_999
 )
 
-var given sync.Map // ports given out by this process
+// given are the ports given out by this process, with what keeps others from giving them out.
+var given sync.Map
 
-// FreePort is a TCP port on loopback that was free a moment ago. No port is given out twice.
+// FreePort is a TCP port on loopback that was free a moment ago. No port is given out twice by the
+// processes of a test run, so that a server that was stopped finds its own free when it starts again.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 200 {
 		port := firstPort + rand.IntN(lastPort-firstPort)
-		if _, taken := given.LoadOrStore(port, true); taken {
+		if !reserve(port) {
 			continue
 		}
 		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
@@ -198,6 +210,21 @@ func FreePort(t testing.TB) int {
 	}
 	t.Fatal("no free port was found")
 	return 0
+}
+
+// reserve keeps a port from being given out by any process of the system, for as long as this one
+// lives, and tells whether nobody else had it: by an abstract socket named after it, where there are such.
+func reserve(port int) bool {
+	if runtime.GOOS != "linux" {
+		_, taken := given.LoadOrStore(port, nil)
+		return !taken
+	}
+	l, err := net.Listen("unix", "@devpilot-test-port-"+strconv.Itoa(port))
+	if err != nil {
+		return false
+	}
+	given.Store(port, l)
+	return true
 }
 
 // lookPath finds a program that tests need, or fails: a missing engine is not skipped.
