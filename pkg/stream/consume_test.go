@@ -39,7 +39,7 @@ func queue(t *testing.T, js jetstream.JetStream, n int) {
 func publish(t *testing.T, js jetstream.JetStream, i int) {
 	t.Helper()
 	msg := &nats.Msg{Subject: fmt.Sprintf("q.%d", i), Data: []byte(strconv.Itoa(i))}
-	if _, err := (stream.Publisher{JS: js}).Publish(t.Context(), msg); err != nil {
+	if _, err := (stream.Publisher{JS: js, Timeout: wait}).Publish(t.Context(), msg); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -59,12 +59,16 @@ func ServeGRPC(t testing.TB, cfg GRPCConfig) *GRPCServer {
 	return s
 }
 
+// callTimeout bounds calls without a deadline of their own: the machine may be busy.
+const callTimeout = time.Minute
+
 // Dial connects as the service called caller ("gateway" for calls on behalf of users, see As).
 func (s *GRPCServer) Dial(caller string) *grpc.ClientConn {
 	s.t.Helper()
 	conn, err := rpc.Dial(rpc.ClientConfig{
 		Service: caller, TargetService: s.cfg.Service, Keys: s.cfg.Keys, Logger: s.cfg.Logger,
-		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return s.listener.DialContext(ctx) },
+		Timeout: callTimeout,
+		Dialer:  func(ctx context.Context, _ string) (net.Conn, error) { return s.listener.DialContext(ctx) },
 	})
 	if err != nil {
 		s.t.Fatalf("dial %s as %s: %v", s.cfg.Service, caller, err)

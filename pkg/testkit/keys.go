@@ -60,11 +60,11 @@ func As(ctx context.Context, t testing.TB, keys *identity.Keys, user identity.Id
 
 // signedIn is a context with a user token that is always fresh.
 type signedIn struct {
-	context.Context //nolint:containedctx // it is one
+	context.Context
 	sign            func() (string, error)
 
 	mu    sync.Mutex
-	token context.Context //nolint:containedctx // holds the token under the key that package identity keeps to itself
+	token context.Context // holds the token under the key that package identity keeps to itself
 	until time.Time
 }
 

@@ -148,7 +148,7 @@ func (b *bench) publish(e *eventsv1.PushEvent) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := (stream.Publisher{JS: b.nats.JS()}).Publish(b.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
+	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: patience}).Publish(b.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -526,7 +526,7 @@ func (b *bench) changed() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := (stream.Publisher{JS: b.nats.JS()}).Publish(b.t.Context(), &nats.Msg{Subject: subject}); err != nil {
+	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: patience}).Publish(b.t.Context(), &nats.Msg{Subject: subject}); err != nil {
 		b.t.Fatal(err)
 	}
 }

@@ -122,7 +122,7 @@ func (g *gate) happen(service, workspace, kind, id string) {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	if _, err := (stream.Publisher{JS: g.js}).Publish(g.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
+	if _, err := (stream.Publisher{JS: g.js, Timeout: time.Minute}).Publish(g.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
 		g.t.Fatal(err)
 	}
 }

@@ -339,14 +339,15 @@ func (s *stack) messages(name string, fn func(data []byte)) {
 	if err != nil {
 		s.t.Fatalf("stream %s: %v", name, err)
 	}
-	for seq := info.State.FirstSeq; seq <= info.State.LastSeq && info.State.Msgs > 0; seq++ {
-		m, err := str.GetMsg(ctx, seq)
+	for seq := info.State.FirstSeq; seq <= info.State.LastSeq; seq++ {
+		m, err := str.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(">")) // the next one there is
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
+			break
 		}
 		if err != nil {
 			s.t.Fatalf("message %d of %s: %v", seq, name, err)
 		}
+		seq = m.Sequence
 		fn(m.Data)
 	}
 }

@@ -29,6 +29,10 @@ const (
 	reconcileGrace    = 20 * time.Second
 )
 
+// workerLease is how long the work of a killed worker waits for another one: long enough for one that
+// lives on a busy machine.
+const workerLease = 5 * time.Second
+
 // oneProcess is the product in this process, with its embedded engines.
 type oneProcess struct {
 	t       testing.TB

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,8 +34,6 @@ const (
 	// killsInARow is how often one push's deployments are cut at most: fewer than what would make
 	// them end as those of dying workers.
 	killsInARow = 3
-	// marker is in the arguments of what hooks start.
-	marker = "0.0417"
 )
 
 // shot are apps whose deployments are cut.
@@ -46,7 +45,11 @@ type shot struct {
 	count   int
 	stages  map[string]int // at which stage a deployment was cut
 	span    time.Duration  // how long a deployment takes when it is left alone
+	marker  string         // in the arguments of what these apps' hooks start
 }
+
+// markers counts the markers that were given out.
+var markers atomic.Int64
 
 // tree is a commit's content: many files that say the same.
 func tree(version int) map[string]string {
@@ -71,12 +74,13 @@ func startShot(t *testing.T, name string, apps int, top topology) *shot {
 	})
 	s.owner = newBrowser(t, running.url()).signIn(running.adminToken())
 	x := &shot{repo: running.site().repository(t, name, "site"), running: running, stages: map[string]int{}}
+	x.marker = fmt.Sprintf("0.04%d%d", markers.Add(1), os.Getpid())
 	x.tenant = s.tenant(t, name)
 	var hooks []any
 	for _, stage := range []string{"PRE_EXECUTION", "PRE_SOURCE_CONTROL", "POST_SOURCE_CONTROL", "POST_SETUP", "POST_RELEASE"} {
-		command := "sleep 9" + marker + " & sleep " + marker
+		command := "sleep 9" + x.marker + " & sleep " + x.marker
 		if stage == "POST_SETUP" {
-			command += "\nfor f in d*/f*; do read -r v <$f || :; printf %s \"$v\" >$f.built; done; sleep " + marker
+			command += "\nfor f in d*/f*; do read -r v <$f || :; printf %s \"$v\" >$f.built; done; sleep " + x.marker
 		}
 		hooks = append(hooks, object{"name": strings.ToLower(stage), "stage": stage, "command": command})
 	}
@@ -266,8 +270,9 @@ func signal(t testing.TB, r *replica, sig syscall.Signal) {
 	}
 }
 
-// orphans are processes of hooks, and of git on the mirrors below a directory.
-func orphans(t testing.TB, caches string) []string {
+// orphans are processes of the apps' hooks, and of git on their mirrors.
+func (x *shot) orphans() []string {
+	t, caches := x.t, x.running.caches
 	t.Helper()
 	list, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -276,7 +281,7 @@ func orphans(t testing.TB, caches string) []string {
 	var out []string
 	for _, p := range list {
 		c, err := os.ReadFile(p)
-		if err == nil && (bytes.Contains(c, []byte("sleep\x009"+marker)) || bytes.Contains(c, []byte(caches))) {
+		if err == nil && (bytes.Contains(c, []byte("sleep\x009"+x.marker)) || bytes.Contains(c, []byte(caches))) {
 			out = append(out, filepath.Base(filepath.Dir(p))+" "+strings.ReplaceAll(string(c), "\x00", " "))
 		}
 	}
@@ -291,7 +296,7 @@ func (x *shot) kill(deployer *replica) time.Duration {
 	<-deployer.Exited()
 	killed := time.Now()
 	testkit.Eventually(x.t, 5*time.Second, func() error {
-		if left := orphans(x.t, x.running.caches); len(left) > 0 {
+		if left := x.orphans(); len(left) > 0 {
 			return fmt.Errorf("the deployer is dead and these run: %q", left)
 		}
 		return nil

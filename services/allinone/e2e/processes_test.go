@@ -235,7 +235,7 @@ func (s *processes) environment(t *testing.T) []string {
 		"DEVPILOT_ADMIN_TOKEN_FILE="+file("admin.token", s.admin),
 		"DEVPILOT_BITBUCKET_SITE_URL="+s.bucket.address, "DEVPILOT_BITBUCKET_API_URL="+s.bucket.address+"/2.0",
 		"DEVPILOT_DATA_DIR="+s.dir, "DEVPILOT_WORKERS=2", "DEVPILOT_HOOK_NETWORK=none", "DEVPILOT_LIVE_URL="+s.liveURL(),
-		"DEVPILOT_RECONCILE_INTERVAL="+reconcileInterval.String(), "DEVPILOT_RECONCILE_GRACE="+reconcileGrace.String(),
+		"DEVPILOT_WORKER_LEASE="+workerLease.String(), "DEVPILOT_RECONCILE_INTERVAL="+reconcileInterval.String(), "DEVPILOT_RECONCILE_GRACE="+reconcileGrace.String(),
 	)
 }
 

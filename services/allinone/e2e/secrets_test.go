@@ -178,14 +178,15 @@ func (s *search) stream(js jetstream.JetStream, info *jetstream.StreamInfo) int 
 		s.t.Fatal(err)
 	}
 	count := 0
-	for seq := info.State.FirstSeq; seq <= info.State.LastSeq && info.State.Msgs > 0; seq++ {
-		m, err := st.GetMsg(s.t.Context(), seq)
+	for seq := info.State.FirstSeq; ; seq++ {
+		m, err := st.GetMsg(s.t.Context(), seq, jetstream.WithGetMsgSubject(">")) // the next one there is
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
+			break
 		}
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		seq = m.Sequence
 		s.in("stream "+name+", subject "+m.Subject, m.Data)
 		s.in("a header in stream "+name, fmt.Append(nil, m.Header))
 		count++
