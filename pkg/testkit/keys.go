@@ -61,7 +61,7 @@ func As(ctx context.Context, t testing.TB, keys *identity.Keys, user identity.Id
 // signedIn is a context with a user token that is always fresh.
 type signedIn struct {
 	context.Context
-	sign            func() (string, error)
+	sign func() (string, error)
 
 	mu    sync.Mutex
 	token context.Context // holds the token under the key that package identity keeps to itself
