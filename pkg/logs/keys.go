@@ -25,6 +25,7 @@ const (
 	KeyDeployment  = "deployment"  // number
 	KeyRepository  = "repository"  // id or full name
 	KeyBranch      = "branch"
+	KeyTag         = "tag"
 	KeyCommit      = "commit"
 	KeyDelivery    = "delivery" // number
 	KeyWebhook     = "webhook"  // id

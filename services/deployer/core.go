@@ -80,7 +80,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 
 	c.due = due.New(st.Due, log, d.Now)
 	alarm := tend.Alarm{List: c.due, Now: d.Now}
-	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}}
+	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}, Seen: st.Seen}
 	c.fleet = fleet.New(st.Servers, st.Workers, log, d.Now)
 	c.links = connection.New(connection.Config{
 		Bucket: st.Connections, Integrations: auth, Repositories: repo, Due: c.due, Keeper: c.keeper, Logger: log, Now: d.Now,

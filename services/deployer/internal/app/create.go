@@ -105,7 +105,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error 
 		if known {
 			lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
 		} else {
-			lane.ForgetHead(l, a.GetBranch())
+			lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
 		}
 		return nil
 	}); err != nil {

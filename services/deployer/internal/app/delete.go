@@ -58,12 +58,28 @@ func (s *Service) Forget(ctx context.Context, k lane.Key, generation int64) erro
 	if err := s.unlist(ctx, k.Workspace, k.App); err != nil {
 		return err
 	}
+	if err := s.forgetSeen(ctx, k); err != nil {
+		return err
+	}
 	err = s.cfg.Store.Apps.Delete(ctx, k.String(), rev)
 	if errors.Is(err, kv.ErrConflict) { // saved meanwhile; a save does not bring it back
 		return s.Forget(ctx, k, generation)
 	}
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("app: delete %s: %w", k, err)
+	}
+	return nil
+}
+
+// forgetSeen removes what the app's lane saw of branches and tags. What a look at the same time writes
+// after that belongs to a baseline that no later app has.
+func (s *Service) forgetSeen(ctx context.Context, k lane.Key) error {
+	_, rev, err := s.cfg.Store.Seen.Get(ctx, k.String())
+	if err == nil {
+		err = s.cfg.Store.Seen.Delete(ctx, k.String(), rev)
+	}
+	if err != nil && !errors.Is(err, kv.ErrNotFound) && !errors.Is(err, kv.ErrConflict) {
+		return fmt.Errorf("app: delete what %s saw: %w", k, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -71,7 +72,11 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 	if err := s.watch(ctx, a, ""); err != nil {
 		return err
 	}
-	if err := s.updateLane(ctx, k, a, switchedOn || a.GetBranch() != old.GetBranch()); err != nil {
+	baseline := baselines{
+		branch: switchedOn || a.GetBranch() != old.GetBranch(),
+		tags:   switchedOn || !slices.Equal(a.GetRules().GetTags(), old.GetRules().GetTags()),
+	}
+	if err := s.updateLane(ctx, k, a, baseline); err != nil {
 		return err
 	}
 	if _, err := s.cfg.Store.Apps.CompareAndSet(ctx, k.String(), a, rev); err != nil {
@@ -87,24 +92,36 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 	return nil
 }
 
-// updateLane moves what waits to the app's server and records the baseline.
-func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, baseline bool) error {
+// baselines says of what there is now nothing deploys: it was there before.
+type baselines struct{ branch, tags bool }
+
+// updateLane moves what waits to the app's server and records the baselines: of one branch its head;
+// what matches a pattern is noted by the next look, which comes at once.
+func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, baseline baselines) error {
 	var head string
 	var known bool
-	if baseline && !rules.IsGlob(a.GetBranch()) {
+	pattern := rules.IsGlob(a.GetBranch())
+	if baseline.branch && !pattern {
 		head, known = s.head(ctx, a)
 	}
 	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
 		moved := lane.Move(l, a.GetServer())
 		switch {
-		case baseline && known:
+		case !baseline.branch:
+		case pattern:
+			lane.ForgetBranches(l)
+		case known:
 			lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
-		case baseline:
-			lane.ForgetHead(l, a.GetBranch())
 		default:
-			return moved
+			lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
 		}
-		return nil
+		if baseline.tags {
+			lane.ForgetTags(l)
+		}
+		if baseline.branch || baseline.tags {
+			return nil
+		}
+		return moved
 	})
 	if err != nil {
 		return err

@@ -227,7 +227,7 @@ const noHookRunner = "The app has deployment hooks, but its server runs none: in
 func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
 	hook := a.GetWebhook()
 	var out []*deployerv1.Warning
-	if h := lane.HeadOf(p.lane, p.app.GetRepository(), p.app.GetBranch()); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
+	if h := lane.HeadOf(p.lane, p.app.GetRepository(), lane.Branch(p.app.GetBranch())); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
 		out = append(out, &deployerv1.Warning{
 			Reason: "BRANCH_NOT_FOUND", Message: fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", p.app.GetBranch()),
 		})

@@ -74,9 +74,17 @@ type Ask struct {
 	Notes []string
 }
 
-// tellsHead says whether the wish's commit is the branch's head.
+// ref is the branch or tag that the wish is about.
+func (a Ask) ref() Ref {
+	if a.Tag != "" {
+		return Tag(a.Tag)
+	}
+	return Branch(a.Branch)
+}
+
+// tellsHead says whether the wish's commit is what its branch or tag points to.
 func (a Ask) tellsHead() bool {
-	return a.Commit.GetHash() != "" && a.Branch != "" && !a.Pinned && a.Directory == ""
+	return a.Commit.GetHash() != "" && (a.Branch != "" || a.Tag != "") && !a.Pinned && a.Directory == ""
 }
 
 // Decision is what came of an Ask.
@@ -104,7 +112,7 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 		return Decision{}, ErrSkip
 	}
 	hash := a.Commit.GetHash()
-	head := headOf(l, a.Repository, a.Branch)
+	head := HeadOf(l, a.Repository, a.ref())
 	if a.Trigger == deployerv1.Deployment_PUSH && hash != "" && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == hash {
 		number := head.GetNumber()
 		head.Source, head.Number = storev1.Head_EVENT, 0
@@ -131,7 +139,7 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 		if a.Trigger == deployerv1.Deployment_RECONCILED {
 			source, number = storev1.Head_RECONCILED, n
 		}
-		SetHead(l, a.Branch, &storev1.Head{Hash: hash, Source: source, Number: number, Time: timestamppb.New(a.Now), Repository: a.Repository})
+		SetHead(l, a.ref(), &storev1.Head{Hash: hash, Source: source, Number: number, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	}
 	push(l, n, func(c *storev1.RecordChange) { c.Change = &storev1.RecordChange_Created{Created: newRecord(l, a, n)} })
 	if a.CancelRunning {
@@ -152,7 +160,7 @@ func TurnAway(l *storev1.Lane, a Ask) error {
 	}
 	remember(l, id, 0, a.ReceiveTime)
 	if a.tellsHead() {
-		SetHead(l, a.Branch, &storev1.Head{Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
+		SetHead(l, a.ref(), &storev1.Head{Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	}
 	return nil
 }

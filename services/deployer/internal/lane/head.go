@@ -1,65 +1,136 @@
 package lane
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"devpilot.io/bitbucket/services/deployer/internal/rules"
-
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// maxHeads bounds the branches whose heads a lane remembers.
-const maxHeads = 64
+const (
+	// maxHeads is how many heads a lane keeps that SeenRefs has, too. Those that reconciliation found
+	// are kept beside them, up to maxReconciled: their deliveries may still come.
+	maxHeads      = 32
+	maxReconciled = 256
+	// maxUnfolded is how many heads a lane may hold that SeenRefs lacks.
+	maxUnfolded = 64
+)
 
-// HeadOf returns the head of a branch that the lane saw last, nil when it saw none in this
-// repository. A head without a hash says that the branch does not exist.
-func HeadOf(l *storev1.Lane, repository, branch string) *storev1.Head {
-	return headOf(l, repository, branch)
+// Ref names a branch or a tag: the key of a lane's heads.
+type Ref string
+
+// tagPrefix begins what no branch is called: git allows no colon in names.
+const tagPrefix = "tag:"
+
+// Branch is the ref of a branch.
+func Branch(name string) Ref { return Ref(name) }
+
+// Tag is the ref of a tag.
+func Tag(name string) Ref { return Ref(tagPrefix + name) }
+
+// IsTag tells a tag from a branch.
+func (r Ref) IsTag() bool { return strings.HasPrefix(string(r), tagPrefix) }
+
+// Name is the branch's or the tag's name.
+func (r Ref) Name() string { return strings.TrimPrefix(string(r), tagPrefix) }
+
+// Branch is the name of a branch, empty for a tag.
+func (r Ref) Branch() string {
+	if r.IsTag() {
+		return ""
+	}
+	return string(r)
 }
 
-func headOf(l *storev1.Lane, repository, branch string) *storev1.Head {
-	h := l.GetHeads()[branch]
-	if h == nil || h.GetRepository() != repository {
+// Tag is the name of a tag, empty for a branch.
+func (r Ref) Tag() string {
+	if r.IsTag() {
+		return r.Name()
+	}
+	return ""
+}
+
+// HeadOf returns the head of a branch or tag that the lane saw last, nil when it saw none in this
+// repository, or one that does not fit it any more ([Known]). A head without a hash says that the
+// branch or tag does not exist.
+func HeadOf(l *storev1.Lane, repository string, r Ref) *storev1.Head {
+	h := l.GetHeads()[string(r)]
+	if h == nil || h.GetRepository() != repository || h.GetSource() == storev1.Head_FORGOTTEN {
 		return nil
 	}
 	return h
 }
 
-// SetHead remembers a head, forgetting the oldest beyond a bound.
-func SetHead(l *storev1.Lane, branch string, h *storev1.Head) {
+// SetHead remembers a head. Beyond a bound the oldest of those go that SeenRefs has, too.
+func SetHead(l *storev1.Lane, r Ref, h *storev1.Head) {
 	if l.Heads == nil {
 		l.Heads = map[string]*storev1.Head{}
 	}
-	l.Heads[branch] = h
-	for len(l.Heads) > maxHeads {
-		oldest := ""
-		for b, x := range l.Heads {
-			if rules.IsGlob(b) {
-				continue
-			}
-			if oldest == "" || x.GetTime().AsTime().Before(l.Heads[oldest].GetTime().AsTime()) {
-				oldest = b
-			}
+	l.HeadSeq++
+	h.Seq = l.GetHeadSeq()
+	l.Heads[string(r)] = h
+	thin(l)
+}
+
+func thin(l *storev1.Lane) {
+	var usual, reconciled []string
+	for r, h := range l.GetHeads() {
+		switch {
+		case h.GetSeq() > l.GetFoldedSeq():
+		case h.GetSource() == storev1.Head_RECONCILED:
+			reconciled = append(reconciled, r)
+		default:
+			usual = append(usual, r)
 		}
-		delete(l.Heads, oldest)
+	}
+	for i, refs := range [][]string{usual, reconciled} {
+		slices.SortFunc(refs, func(a, b string) int { return cmp.Compare(l.Heads[b].GetSeq(), l.Heads[a].GetSeq()) })
+		for _, r := range refs[min(len(refs), []int{maxHeads, maxReconciled}[i]):] {
+			delete(l.Heads, r)
+		}
 	}
 }
 
 // Baseline records the head of a branch without deploying it: auto-deploy was switched on or the
 // branch changed. An empty hash says that the branch does not exist yet.
 func Baseline(l *storev1.Lane, repository, branch, hash string, now time.Time) {
-	SetHead(l, branch, &storev1.Head{Hash: hash, Source: storev1.Head_BASELINE, Time: timestamppb.New(now), Repository: repository})
+	SetHead(l, Branch(branch), &storev1.Head{Hash: hash, Source: storev1.Head_BASELINE, Time: timestamppb.New(now), Repository: repository})
 }
 
 // ForgetHead makes the next look at the branch the baseline: its head could not be asked for.
-func ForgetHead(l *storev1.Lane, branch string) { delete(l.Heads, branch) }
+func ForgetHead(l *storev1.Lane, repository, branch string, now time.Time) {
+	SetHead(l, Branch(branch), &storev1.Head{Source: storev1.Head_FORGOTTEN, Time: timestamppb.New(now), Repository: repository})
+}
 
-// BranchDeleted notes that a push deleted the branch. The same event twice changes nothing:
+// ForgetBranches makes all branches that are there at the next look the baseline, whatever was seen
+// of them: auto-deploy was switched on, or other branches are watched.
+func ForgetBranches(l *storev1.Lane) {
+	l.BranchBaseline++
+	forget(l, false)
+}
+
+// ForgetTags does the same with tags.
+func ForgetTags(l *storev1.Lane) {
+	l.TagBaseline++
+	forget(l, true)
+}
+
+func forget(l *storev1.Lane, tags bool) {
+	l.HeadSeq++ // what is put into SeenRefs of the lane as it was before is older
+	for r := range l.GetHeads() {
+		if Ref(r).IsTag() == tags {
+			delete(l.Heads, r)
+		}
+	}
+}
+
+// RefDeleted notes that a push deleted the branch or tag. The same event twice changes nothing:
 // ErrSkip.
-func BranchDeleted(l *storev1.Lane, a Ask) error {
+func RefDeleted(l *storev1.Lane, a Ask) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return ErrRetired
 	}
@@ -68,60 +139,28 @@ func BranchDeleted(l *storev1.Lane, a Ask) error {
 		return ErrSkip
 	}
 	remember(l, id, 0, a.ReceiveTime)
-	SetHead(l, a.Branch, &storev1.Head{Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
+	SetHead(l, a.ref(), &storev1.Head{Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	return nil
 }
 
-// Gone notes that a look found the branch missing; ErrSkip when that was known.
-func Gone(l *storev1.Lane, repository, branch string, now time.Time) error {
-	if h := headOf(l, repository, branch); h != nil && h.GetHash() == "" {
+// Gone notes that a look found the branch or tag missing; ErrSkip when that was known.
+func Gone(l *storev1.Lane, repository string, r Ref, now time.Time) error {
+	if h := HeadOf(l, repository, r); h != nil && h.GetHash() == "" {
 		return ErrSkip
 	}
-	SetHead(l, branch, &storev1.Head{Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
+	SetHead(l, r, &storev1.Head{Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	return nil
 }
 
-// A pattern of branches has an entry among the heads, under its own name, once the heads of its
-// branches were recorded: a branch that matches it and is not known is a new one from then on.
-
-// PatternSeen tells whether the heads of a pattern's branches were recorded.
-func PatternSeen(l *storev1.Lane, repository, pattern string) bool {
-	return headOf(l, repository, pattern) != nil
-}
-
-// BaselinePattern records the heads of all branches that match a pattern, without deploying any.
-func BaselinePattern(l *storev1.Lane, repository, pattern string, heads map[string]string, now time.Time) {
-	for name := range l.GetHeads() {
-		if rules.IsGlob(name) {
-			delete(l.Heads, name)
-		}
+// Untouched tells whether nothing was noted of a branch or tag between two states of the lane. Where
+// neither holds its head, it may have been noted and put into SeenRefs meanwhile: that is told, too.
+func Untouched(before, now *storev1.Lane, r Ref) bool {
+	if before.GetGeneration() != now.GetGeneration() || before.GetBranchBaseline() != now.GetBranchBaseline() || before.GetTagBaseline() != now.GetTagBaseline() {
+		return false
 	}
-	for branch, hash := range heads {
-		if h := headOf(l, repository, branch); h.GetHash() != hash {
-			Baseline(l, repository, branch, hash, now)
-		}
+	was, is := before.GetHeads()[string(r)], now.GetHeads()[string(r)]
+	if was == nil && is == nil {
+		return before.GetFoldedSeq() == now.GetFoldedSeq()
 	}
-	Baseline(l, repository, pattern, "", now)
-}
-
-// Moved are the branches of a pattern whose heads differ from those seen last, by name; such that
-// are gone are among them. Of a pattern with more branches than a lane remembers, a branch that is
-// not known may be a forgotten one: it is left to its deliveries.
-func Moved(l *storev1.Lane, repository, pattern string, heads map[string]string) []string {
-	full := len(l.GetHeads()) >= maxHeads
-	var out []string
-	for branch, hash := range heads {
-		h := headOf(l, repository, branch)
-		if h == nil && full || h.GetHash() == hash {
-			continue
-		}
-		out = append(out, branch)
-	}
-	for branch, h := range l.GetHeads() {
-		if _, there := heads[branch]; !there && !rules.IsGlob(branch) && h.GetRepository() == repository && h.GetHash() != "" && rules.MatchBranch(pattern, branch) {
-			out = append(out, branch)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return was.GetSeq() == is.GetSeq() && (was == nil) == (is == nil)
 }

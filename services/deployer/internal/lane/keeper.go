@@ -34,6 +34,12 @@ type Records interface {
 	Update(ctx context.Context, key string, fn func(*storev1.Deployment) (*storev1.Deployment, error)) (*storev1.Deployment, uint64, error)
 }
 
+// SeenRefs stores what lanes know of heads that do not fit them; its errors are those of pkg/kv.
+type SeenRefs interface {
+	Get(ctx context.Context, key string) (*storev1.SeenRefs, uint64, error)
+	Update(ctx context.Context, key string, fn func(*storev1.SeenRefs) (*storev1.SeenRefs, error)) (*storev1.SeenRefs, uint64, error)
+}
+
 // Alarm is the due list's side towards lanes. Arm makes sure, before it returns, that somebody
 // looks at the lane soon, and it writes even if the lane is watched already, so that a concurrent
 // removal of the watch fails.
@@ -52,6 +58,8 @@ type Keeper struct {
 	Records Records
 	Alarm   Alarm
 	Waker   Waker
+	// Seen may be nil where no lane sees more heads than fit it.
+	Seen SeenRefs
 }
 
 const (
@@ -82,7 +90,12 @@ func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) err
 		if err != nil {
 			return nil, err
 		}
-		l, err = k.changeAt(ctx, key, l, rev, fn)
+		if Crowded(l) && k.Seen != nil {
+			rev, err = k.fold(ctx, key, l, rev)
+		}
+		if err == nil {
+			l, err = k.changeAt(ctx, key, l, rev, fn)
+		}
 		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) {
 			return l, err
 		}
@@ -94,10 +107,60 @@ func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) err
 	return nil, fmt.Errorf("lane: change %s: %w: lost %d times", key, kv.ErrConflict, changeTries)
 }
 
-// ChangeAt makes a decision on the lane as it was read at rev, and only if it is still that one:
-// else kv.ErrConflict.
-func (k *Keeper) ChangeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
-	return k.changeAt(ctx, key, proto.CloneOf(l), rev, fn)
+// Known returns what the lane, as it was read, and its SeenRefs know of heads.
+func (k *Keeper) Known(ctx context.Context, key Key, l *storev1.Lane, repository string) (Known, error) {
+	known := Known{Repository: repository, Lane: l}
+	if k.Seen == nil {
+		return known, nil
+	}
+	s, _, err := k.Seen.Get(ctx, key.String())
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return Known{}, fmt.Errorf("lane: read the refs that %s saw: %w", key, err)
+	}
+	known.Seen = s
+	return known, nil
+}
+
+// fold makes room in a lane that holds many heads, before anything is decided about it. It changes l
+// and returns its revision.
+func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64) (uint64, error) {
+	_, _, err := k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
+		s, changed := Fold(s, l)
+		if !changed {
+			return nil, kv.ErrSkip
+		}
+		return s, nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("lane: note the refs that %s saw: %w", key, err)
+	}
+	if Folded(l, l.GetHeadSeq()) != nil {
+		return rev, nil
+	}
+	if rev, err = k.Lanes.CompareAndSet(ctx, key.String(), l, rev); err != nil {
+		return 0, fmt.Errorf("lane: write %s: %w", key, err)
+	}
+	return rev, nil
+}
+
+// Looked notes what a look at the repository found: known is what was known when it began, and l the
+// lane as it is after the look's decisions. Where anybody else noted something meanwhile, it is left
+// to the next look, and false told.
+func (k *Keeper) Looked(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
+	_, _, err = k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
+		if noted = s.GetSeq() == known.Seen.GetSeq() && s.GetSeq() <= l.GetHeadSeq(); !noted {
+			return nil, kv.ErrSkip
+		}
+		next := Looked(s, l, branches, tags)
+		if proto.Equal(next, s) {
+			return nil, kv.ErrSkip
+		}
+		return next, nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("lane: note the refs that %s saw: %w", key, err)
+	}
+	return noted, nil
 }
 
 func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {

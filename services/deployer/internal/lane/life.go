@@ -18,6 +18,8 @@ func Begin(l *storev1.Lane) int64 {
 	l.Epoch++
 	l.FirstEpoch = l.Epoch
 	l.LastNumber = 0
+	ForgetBranches(l)
+	ForgetTags(l)
 	return l.GetGeneration()
 }
 

@@ -111,8 +111,8 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 	}
 	job := r.GetJob()
 	r.Hash = commit.GetHash()
-	if h := headOf(l, repository, job.GetBranch()); fetchesHead(job) && h.GetHash() != commit.GetHash() {
-		SetHead(l, job.GetBranch(), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
+	if h := HeadOf(l, repository, Branch(job.GetBranch())); fetchesHead(job) && h.GetHash() != commit.GetHash() {
+		SetHead(l, Branch(job.GetBranch()), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
 		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit)}}

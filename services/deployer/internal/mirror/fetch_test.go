@@ -121,26 +121,6 @@ func TestFetch_reasons(t *testing.T) {
 	}
 }
 
-func TestHeads_aPageIsNoListOfBranches(t *testing.T) {
-	f := setUp(t, Limits{})
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-	f.git.Fail(func(*http.Request) (int, string) { return 200, "<html>down for maintenance</html>" })
-	heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{"main"})
-	if e, ok := asError(err); !ok || !e.Temporary || len(heads) != 0 {
-		t.Fatalf("%v %v", heads, err)
-	}
-	if _, err = f.mirrors.HeadsUnder(t.Context(), "acme-inc", "acme/web", ""); !explained(err) {
-		t.Fatal(err)
-	}
-	f.git.Fail(nil)
-	if heads, err = f.mirrors.HeadsUnder(t.Context(), "acme-inc", "acme/web", "m"); err != nil || len(heads) != 1 {
-		t.Fatalf("%v %v", heads, err)
-	}
-	if heads, err = f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{"nope"}); err != nil || len(heads) != 0 {
-		t.Fatalf("%v %v", heads, err)
-	}
-}
-
 func TestFetch_emptyRepositoryHasNoBranch(t *testing.T) {
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web")
@@ -193,8 +173,8 @@ func TestFetch_hostileNamesAreNoOptions(t *testing.T) {
 		if dir, _, err := f.deploy(branch); err != nil || tree(t, dir)["f"] != branch {
 			t.Errorf("%q: %v", branch, err)
 		}
-		heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", []string{branch, "*", "nope"})
-		if err != nil || len(heads) != 1 || heads[branch] != hash {
+		heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: named(branch, "*", "nope")})
+		if err != nil || len(heads.Branches) != 1 || heads.Branches[branch] != hash {
 			t.Errorf("heads of %q: %v %v", branch, heads, err)
 		}
 	}

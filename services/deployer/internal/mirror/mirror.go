@@ -82,6 +82,8 @@ type Mirrors struct {
 	git    git
 	lfs    *lfsClient
 	depths []string
+	// headBytes is what git may print about the branches and tags of a repository.
+	headBytes int
 }
 
 // Open finds the git program and prepares the cache directory.
@@ -108,7 +110,7 @@ func Open(cfg Config) (*Mirrors, error) {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
 	m := &Mirrors{
-		cfg: cfg, depths: defaultDepths,
+		cfg: cfg, depths: defaultDepths, headBytes: maxHeads,
 		git: git{program: program, site: cfg.Site, scratch: scratch, stall: cfg.Limits.StallTime, observe: cfg.Observe},
 		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime),
 	}
@@ -180,34 +182,6 @@ func (m *Mirrors) explain(fullName string, err error) error {
 
 // IsGone tells that the repository could not be reached under its name: it may have been renamed.
 func IsGone(err error) bool { return errors.Is(err, errGone) }
-
-// Heads asks Bitbucket for the heads of some branches; those that do not exist are left out.
-func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, branches []string) (map[string]string, error) {
-	remote, err := cloneURL(m.cfg.Site, fullName)
-	if err != nil {
-		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
-	}
-	var refs []string
-	for _, b := range branches {
-		if ValidBranch(b) {
-			refs = append(refs, "refs/heads/"+b)
-		}
-	}
-	heads := map[string]string{}
-	if len(refs) == 0 {
-		return heads, nil
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "Bitbucket took longer than a minute to list branches."})
-	defer cancel()
-	err = m.withToken(ctx, workspace, func(token seal.Secret) error {
-		found, err := m.lsRemote(ctx, fullName, remote, token, refs...)
-		for ref, hash := range found {
-			heads[strings.TrimPrefix(ref, "refs/heads/")] = hash
-		}
-		return err
-	})
-	return heads, err
-}
 
 func validHash(s string) bool {
 	b, err := hex.DecodeString(s)

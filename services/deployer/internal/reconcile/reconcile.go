@@ -1,10 +1,16 @@
 // Package reconcile finds pushes whose delivery never came (design.md section 5, "Nothing missed"):
-// it compares the head of every watched branch with the last one that the app's lane saw, never
-// with what is live, and says "delivery missing" only after a while. Where Bitbucket cannot reach
-// us it is how auto-deploy works.
+// it compares every watched branch and tag with what the app's lane saw of it last, never with what
+// is live, and says "delivery missing" only after a while. Where Bitbucket cannot reach us it is how
+// auto-deploy works.
 //
-// It asks by `git ls-remote`, one question per repository, whose budget at Bitbucket is 60 times
-// that of the REST API (bitbucket.md section 4.9). All deployers run it; who moves a repository's
+// A push is missed when a branch or tag that is watched points to another commit than was seen last,
+// or is new. What was there when watching began is the baseline: auto-deploy was switched on, or
+// other branches or tags are watched. A single branch's is its head at that moment; of what matches a
+// pattern it is what the first look finds, which follows at once. A branch or tag that went and came
+// back to the same commit between two looks is not noticed, and one that is deleted deploys nothing.
+//
+// It asks by `git ls-remote`, one question per repository however many apps, branches and tags there
+// are; its budget at Bitbucket is 60 times that of the REST API (bitbucket.md section 4.9). All deployers run it; who moves a repository's
 // next look on by compare-and-set has the turn.
 //
 // Depends on internal/lane and the interfaces below.
@@ -13,8 +19,12 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +34,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -34,11 +45,9 @@ import (
 // (bitbucket.md section 4.9: 60,000).
 const gitBudget = 50_000
 
-// Heads asks Bitbucket for branches' heads; those that do not exist are left out.
+// Heads asks Bitbucket for branches and tags; those that do not exist are left out.
 type Heads interface {
-	Heads(ctx context.Context, workspace, fullName string, branches []string) (map[string]string, error)
-	// HeadsUnder answers for all branches whose names begin with prefix.
-	HeadsUnder(ctx context.Context, workspace, fullName, prefix string) (map[string]string, error)
+	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
 }
 
 // Gate decides whether a push deploys.
@@ -90,9 +99,10 @@ type Reconciler struct {
 	start  time.Time
 	wake   chan struct{}
 
-	mu   sync.Mutex
-	next map[string]time.Time // when this process looks, by key
-	busy map[string]bool
+	mu       sync.Mutex
+	next     map[string]time.Time // when this process looks, by key
+	patterns map[string]uint64    // that were watched when it looked last
+	busy     map[string]bool
 }
 
 // New makes a reconciler.
@@ -103,7 +113,7 @@ func New(cfg Config) *Reconciler {
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Minute
 	}
-	r := &Reconciler{cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), wake: make(chan struct{}, 1), next: map[string]time.Time{}, busy: map[string]bool{}}
+	r := &Reconciler{cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), wake: make(chan struct{}, 1), next: map[string]time.Time{}, patterns: map[string]uint64{}, busy: map[string]bool{}}
 	r.mirror.OnChange(func(string, *storev1.RepositoryIndex) { r.poke() })
 	return r
 }
@@ -172,6 +182,13 @@ func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.Wa
 			at = r.start.Add(rand.N(min(r.cfg.Interval/10, 2*time.Second) + 1))
 			r.next[key] = at
 		}
+		if digest := watchedPatterns(idx); r.patterns[key] != digest {
+			r.patterns[key] = digest
+			if known { // what is there now is the baseline: it is noted before more comes
+				at = now
+				r.next[key] = at
+			}
+		}
 		due := !r.busy[key] && !at.After(now)
 		if due {
 			r.busy[key] = true
@@ -190,9 +207,11 @@ func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.Wa
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			next := r.turn(ctx, idx.GetWorkspace(), idx.GetRepository(), watched)
+			next := r.turn(ctx, idx, watched)
 			r.mu.Lock()
-			r.next[key] = next
+			if r.patterns[key] == watchedPatterns(idx) { // else it is due by now
+				r.next[key] = next
+			}
 			delete(r.busy, key)
 			r.mu.Unlock()
 			r.poke()
@@ -208,8 +227,26 @@ func (r *Reconciler) forget(all map[string]*storev1.RepositoryIndex) {
 	for key := range r.next {
 		if !anyWatch(all[key]) && !r.busy[key] {
 			delete(r.next, key)
+			delete(r.patterns, key)
 		}
 	}
+}
+
+// watchedPatterns is a digest of the patterns of branches and tags that are watched, 0 without any.
+func watchedPatterns(idx *storev1.RepositoryIndex) uint64 {
+	var all []string
+	for _, w := range idx.GetWatches() {
+		if w.GetAutoDeploy() && (rules.IsGlob(w.GetBranch()) || len(w.GetTags()) > 0) {
+			all = append(all, w.GetApp()+"\n"+w.GetBranch()+"\n"+strings.Join(w.GetTags(), "\n"))
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, strings.Join(slices.Compact(all), "\x00")) // never fails
+	return h.Sum64()
 }
 
 func anyWatch(idx *storev1.RepositoryIndex) bool {
@@ -222,7 +259,8 @@ func anyWatch(idx *storev1.RepositoryIndex) bool {
 }
 
 // turn takes the repository's turn if it is due, looks, and returns when to try again.
-func (r *Reconciler) turn(ctx context.Context, workspace, repository string, watched int) time.Time {
+func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, watched int) time.Time {
+	workspace, repository := idx.GetWorkspace(), idx.GetRepository()
 	key := workspace + "." + repository
 	now := r.cfg.Now()
 	state, rev, err := r.cfg.States.Get(ctx, key)
@@ -234,9 +272,11 @@ func (r *Reconciler) turn(ctx context.Context, workspace, repository string, wat
 	}
 	// A process that starts looks at once, unless somebody has since it started.
 	fresh := state.GetLastTime().AsTime().Before(r.start) && len(state.GetMissing()) == 0 && state.GetFailures() == 0
-	if next := state.GetNextTime().AsTime(); next.After(now) && !fresh {
+	changed := state.GetPatterns() != watchedPatterns(idx) && state.GetFailures() == 0
+	if next := state.GetNextTime().AsTime(); next.After(now) && !fresh && !changed {
 		return next
 	}
+	state.Patterns = watchedPatterns(idx)
 	state.LastTime, state.NextTime = timestamppb.New(now), timestamppb.New(now.Add(r.interval(watched)))
 	if rev == 0 {
 		rev, err = r.cfg.States.Create(ctx, key, state)

@@ -215,17 +215,21 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 	if connection.GetDisconnected() {
 		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
 	}
-	if e.GetAction() == eventsv1.PushEvent_DELETED && isTag(e) {
-		return r.ignored(e, k.App, "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", e.GetRef())), nil
-	}
 	if e.GetAction() == eventsv1.PushEvent_DELETED {
-		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.BranchDeleted(l, ask) })
+		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.RefDeleted(l, ask) })
 		if err != nil && !isRetired(err) {
 			return nil, err
 		}
+		if isTag(e) {
+			return r.ignored(e, k.App, "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", e.GetRef())), nil
+		}
 		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
 	}
-	verdict, err := r.Gate.Decide(ctx, a, r.push(e, l))
+	push, err := r.push(ctx, e, k, l)
+	if err != nil {
+		return nil, err
+	}
+	verdict, err := r.Gate.Decide(ctx, a, push)
 	if err != nil {
 		return nil, err
 	}
@@ -238,20 +242,29 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 
 // push is the change as the rules see it. Where the lane saw another head before it than the event
 // says, a delivery is missing: the changes count from there.
-func (r *Router) push(e *eventsv1.PushEvent, l *storev1.Lane) gate.Push {
+func (r *Router) push(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, l *storev1.Lane) (gate.Push, error) {
 	p := gate.Push{
 		Old: e.GetOld().GetHash(), New: e.GetNew().GetHash(), Created: e.GetAction() == eventsv1.PushEvent_CREATED, Forced: e.GetForced(),
 		Message: e.GetNew().GetMessage(), MessageKnown: e.GetNew().GetMessage() != "",
 	}
 	if isTag(e) {
 		p.Tag = e.GetRef()
-		return p
+		return p, nil
 	}
 	p.Branch = e.GetRef()
-	if h := lane.HeadOf(l, e.GetRepository(), e.GetRef()); h.GetHash() != "" && h.GetHash() != p.New {
-		p.Old = h.GetHash()
+	ref := lane.Branch(e.GetRef())
+	last := lane.HeadOf(l, e.GetRepository(), ref).GetHash()
+	if last == "" {
+		known, err := r.Keeper.Known(ctx, k, l, e.GetRepository())
+		if err != nil {
+			return gate.Push{}, err
+		}
+		last, _ = known.Head(ref)
 	}
-	return p
+	if last != "" && last != p.New {
+		p.Old = last
+	}
+	return p, nil
 }
 
 // turnAway notes that a rule turned the push away.

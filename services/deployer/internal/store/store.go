@@ -9,6 +9,7 @@
 //	deployer-requests       <workspace>.<method>.<id>[.result]    Request, 24 hours
 //	deployer-codeconfigs    <workspace>.<app>                     CodeConfig
 //	deployer-lanes          <workspace>.<app>                     Lane
+//	deployer-seen           <workspace>.<app>                     SeenRefs
 //	deployer-deployments    <workspace>.<app>.<number>            Deployment
 //	deployer-servers        <server>                              Server
 //	deployer-workers        <server>                              Workers
@@ -58,6 +59,8 @@ type (
 	CodeConfigs = kv.Bucket[storev1.CodeConfig, *storev1.CodeConfig]
 	// Lanes holds the lanes.
 	Lanes = kv.Bucket[storev1.Lane, *storev1.Lane]
+	// Seen holds what lanes know of heads that do not fit them.
+	Seen = kv.Bucket[storev1.SeenRefs, *storev1.SeenRefs]
 	// Deployments holds the deployments' records.
 	Deployments = kv.Bucket[storev1.Deployment, *storev1.Deployment]
 	// Servers holds the servers' identities.
@@ -80,6 +83,7 @@ type Store struct {
 	Requests     *Requests
 	CodeConfigs  *CodeConfigs
 	Lanes        *Lanes
+	Seen         *Seen
 	Deployments  *Deployments
 	Servers      *Servers
 	Workers      *Workers
@@ -103,6 +107,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	s.Requests = open[storev1.Request](ctx, js, requests, &errs)
 	s.CodeConfigs = open[storev1.CodeConfig](ctx, js, cfg("deployer-codeconfigs"), &errs)
 	s.Lanes = open[storev1.Lane](ctx, js, cfg("deployer-lanes"), &errs)
+	s.Seen = open[storev1.SeenRefs](ctx, js, cfg("deployer-seen"), &errs)
 	s.Deployments = open[storev1.Deployment](ctx, js, cfg(DeploymentsBucket), &errs)
 	s.Servers = open[storev1.Server](ctx, js, cfg("deployer-servers"), &errs)
 	s.Workers = open[storev1.Workers](ctx, js, cfg("deployer-workers"), &errs)

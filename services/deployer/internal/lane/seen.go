@@ -1,0 +1,203 @@
+package lane
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"sort"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// A lane holds the heads that were noted last. Those of all branches of a pattern, and of all tags,
+// do not fit a record that is written so often: SeenRefs has them. What was decided goes to the lane
+// first, and from there to SeenRefs when the lane is crowded, or with the next look at the
+// repository. A head that SeenRefs lacks never leaves the lane, so that the two together forget
+// nothing.
+
+// MaxRefs is how many branches, and how many tags, an app's SeenRefs holds: 420 KB of each.
+const MaxRefs = 15_000
+
+// An entry of SeenSet.refs.
+const (
+	nameBytes = 8
+	hashBytes = 20
+	refBytes  = nameBytes + hashBytes
+)
+
+type (
+	refName [nameBytes]byte
+	refHash [hashBytes]byte
+)
+
+func nameOf(name string) (n refName) {
+	sum := sha256.Sum256([]byte(name))
+	copy(n[:], sum[:])
+	return n
+}
+
+// hashOf is zero for what is no commit.
+func hashOf(hash string) (h refHash) {
+	if b, err := hex.DecodeString(hash); err == nil && len(b) == hashBytes {
+		copy(h[:], b)
+	}
+	return h
+}
+
+func (h refHash) String() string {
+	if h == (refHash{}) {
+		return ""
+	}
+	return hex.EncodeToString(h[:])
+}
+
+// lookup finds a ref in a packed list.
+func lookup(refs []byte, n refName) (hash refHash, there bool) {
+	at := func(i int) []byte { return refs[i*refBytes : (i+1)*refBytes] }
+	count := len(refs) / refBytes
+	i := sort.Search(count, func(i int) bool { return bytes.Compare(at(i)[:nameBytes], n[:]) >= 0 })
+	if i == count || !bytes.Equal(at(i)[:nameBytes], n[:]) {
+		return refHash{}, false
+	}
+	return refHash(at(i)[nameBytes:]), true
+}
+
+func unpack(refs []byte) map[refName]refHash {
+	out := make(map[refName]refHash, len(refs)/refBytes)
+	for ; len(refs) >= refBytes; refs = refs[refBytes:] {
+		out[refName(refs)] = refHash(refs[nameBytes:])
+	}
+	return out
+}
+
+func pack(refs map[refName]refHash) []byte {
+	names := make([]refName, 0, len(refs))
+	for n := range refs {
+		names = append(names, n)
+	}
+	slices.SortFunc(names, func(a, b refName) int { return bytes.Compare(a[:], b[:]) })
+	out := make([]byte, 0, len(names)*refBytes)
+	for _, n := range names {
+		h := refs[n]
+		out = append(append(out, n[:]...), h[:]...)
+	}
+	return out
+}
+
+// Known is what a lane and its SeenRefs know together. The lane must have been read first.
+type Known struct {
+	Repository string
+	Lane       *storev1.Lane
+	Seen       *storev1.SeenRefs
+}
+
+// Head returns the commit that a branch or tag was seen at last; it is empty for one that was seen
+// not to exist. Of one that is not known nothing was noted: where all of its kind were ([Complete])
+// it did not exist.
+func (k Known) Head(r Ref) (hash string, known bool) {
+	if h := k.Lane.GetHeads()[string(r)]; h != nil && h.GetRepository() == k.Repository {
+		return h.GetHash(), h.GetSource() != storev1.Head_FORGOTTEN
+	}
+	h, known := lookup(valid(k.Seen, k.Lane, r.IsTag()).GetRefs(), nameOf(r.Name()))
+	return h.String(), known
+}
+
+// Complete tells whether a look noted all branches, or tags, that match the patterns.
+func (k Known) Complete(tags bool, patterns []string) bool {
+	return len(patterns) > 0 && slices.Equal(valid(k.Seen, k.Lane, tags).GetPatterns(), patterns)
+}
+
+// valid returns what SeenRefs has of branches or tags, if it belongs to the lane's baseline; else an
+// empty set that does.
+func valid(s *storev1.SeenRefs, l *storev1.Lane, tags bool) *storev1.SeenSet {
+	set, baseline := s.GetBranches(), l.GetBranchBaseline()
+	if tags {
+		set, baseline = s.GetTags(), l.GetTagBaseline()
+	}
+	if set.GetBaseline() != baseline {
+		return &storev1.SeenSet{Baseline: baseline}
+	}
+	return set
+}
+
+// Fold returns SeenRefs with all heads of the lane, and false where it has them.
+func Fold(s *storev1.SeenRefs, l *storev1.Lane) (*storev1.SeenRefs, bool) {
+	if s.GetSeq() >= l.GetHeadSeq() {
+		return s, false
+	}
+	fold := func(tags bool) *storev1.SeenSet {
+		set := valid(s, l, tags)
+		return withHeads(set, set.GetPatterns(), unpack(set.GetRefs()), l, tags)
+	}
+	return &storev1.SeenRefs{Seq: l.GetHeadSeq(), Branches: fold(false), Tags: fold(true)}, true
+}
+
+// Found is what a look found of branches, or of tags.
+type Found struct {
+	// Patterns are those whose matches were all asked for; none where only the head of one branch was.
+	Patterns []string
+	// Heads are those that there are, by name.
+	Heads map[string]string
+}
+
+// Looked returns SeenRefs as it is after a look: what was found where nothing was known, which is the
+// baseline, all heads of the lane, and nothing that is gone. A head that was found and differs from
+// what is known stays as it is known, until the lane decides.
+func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1.SeenRefs {
+	note := func(f Found, tags bool) *storev1.SeenSet {
+		set := valid(s, l, tags)
+		complete := slices.Equal(set.GetPatterns(), f.Patterns)
+		refs := make(map[refName]refHash, len(f.Heads))
+		for name, hash := range f.Heads {
+			n := nameOf(name)
+			if was, known := lookup(set.GetRefs(), n); known {
+				refs[n] = was
+			} else if !complete {
+				refs[n] = hashOf(hash)
+			}
+		}
+		return withHeads(set, f.Patterns, refs, l, tags)
+	}
+	return &storev1.SeenRefs{Seq: l.GetHeadSeq(), Branches: note(branches, false), Tags: note(tags, true)}
+}
+
+// withHeads adds the lane's heads to refs. With more than fit all are let go but the lane's own: the
+// next look notes what there is anew.
+func withHeads(set *storev1.SeenSet, patterns []string, refs map[refName]refHash, l *storev1.Lane, tags bool) *storev1.SeenSet {
+	if len(refs)+len(l.GetHeads()) > MaxRefs {
+		refs, patterns = map[refName]refHash{}, nil
+	}
+	for r, h := range l.GetHeads() {
+		switch ref := Ref(r); {
+		case ref.IsTag() != tags:
+		case h.GetSource() == storev1.Head_FORGOTTEN:
+			delete(refs, nameOf(ref.Name()))
+		default:
+			refs[nameOf(ref.Name())] = hashOf(h.GetHash())
+		}
+	}
+	return &storev1.SeenSet{Baseline: set.GetBaseline(), Patterns: patterns, Refs: pack(refs)}
+}
+
+// Folded notes that SeenRefs has all heads of the lane as it was at seq; ErrSkip when nothing comes
+// of that.
+func Folded(l *storev1.Lane, seq int64) error {
+	if l.GetFoldedSeq() >= seq {
+		return ErrSkip
+	}
+	l.FoldedSeq = seq
+	thin(l)
+	return nil
+}
+
+// Crowded tells whether the lane's heads have to be put into SeenRefs.
+func Crowded(l *storev1.Lane) bool {
+	unfolded := 0
+	for _, h := range l.GetHeads() {
+		if h.GetSeq() > l.GetFoldedSeq() {
+			unfolded++
+		}
+	}
+	return unfolded > maxUnfolded
+}
