@@ -59,6 +59,7 @@ func TestFact_nothingIsSentLaterThanItsRefusal(t *testing.T) {
 }
 
 func TestPublisher_hasADeadline(t *testing.T) {
+	t.Parallel()
 	s := testkit.RealNATS(t)
 	_, js := s.Connect()
 	queue(t, js, 0)
@@ -180,6 +181,7 @@ func TestConsume_doubleAckWaitsForTheServer(t *testing.T) {
 
 // After kill -9 messages come again, acknowledged ones at times too; none is lost.
 func TestConsume_losesNothingOverKill(t *testing.T) {
+	t.Parallel()
 	s := testkit.RealNATS(t)
 	_, js := s.Connect()
 	const n = 60
