@@ -56,6 +56,7 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 	}
 	m.push()
 	m.awaitIdle()
+	m.pushUntilSpared()
 	cancel()
 	wg.Wait()
 	m.check()
@@ -75,6 +76,7 @@ type model struct {
 	work    *queue
 	due     sync.Map // lane.Key -> time.Time
 	dir     string
+	pushed  int // so many were made
 
 	mu       sync.Mutex
 	heads    map[string]string          // app -> head of its branch
@@ -141,30 +143,54 @@ func (m *model) fault() {
 	}
 }
 
-// push moves branches and delivers events about it, some twice, some late.
+// push moves branches and delivers events about it, in bursts.
 func (m *model) push() {
 	for i := range modelPushes {
-		k := m.key(m.rnd.n(modelApps))
-		hash := fmt.Sprintf("%040x", i+1)
-		if m.rnd.n(10) == 0 { // back to a commit that was there before
-			hash = fmt.Sprintf("%040x", max(1, i-m.rnd.n(5)))
-		}
-		id := fmt.Sprintf("hook.%d.0", i)
-		m.mu.Lock()
-		m.heads[k.App] = hash
-		m.events[k.App][id] = true
-		m.mu.Unlock()
-		e := &eventsv1.PushEvent{
-			Id: id, Workspace: modelWorkspace, Repository: modelRepository, Webhook: "hook", Delivery: int32(i), RefType: eventsv1.PushEvent_BRANCH,
-			Ref: k.App, Action: eventsv1.PushEvent_UPDATED, New: &eventsv1.Commit{Hash: hash}, ReceiveTime: timestamppb.Now(),
-		}
-		for range 1 + m.rnd.n(5)/4 {
-			m.pushes.publish("", e)
-		}
+		m.pushOne(i)
 		if i%25 == 0 {
 			pause(8 * time.Millisecond) // pushes come in bursts
 		}
 	}
+}
+
+// pushUntilSpared pushes on, now and then, until a deployment begins with a spare: on a busy machine
+// no app stands still for long enough to get one before.
+func (m *model) pushUntilSpared() {
+	spares := filepath.Join(m.dir, "apps", modelWorkspace, "*", "releases", ".spare", "manifest")
+	for deadline := time.Now().Add(5 * time.Minute); m.spares.Load() == 0 && time.Now().Before(deadline); {
+		for range 100 { // if its making dies there is none, until another deployment has ended
+			if made, _ := filepath.Glob(spares); len(made) == modelApps {
+				break
+			}
+			pause(10 * time.Millisecond)
+		}
+		for range modelApps {
+			m.pushOne(m.pushed)
+		}
+		m.awaitIdle()
+	}
+}
+
+// pushOne moves a branch and delivers the event about it, at times twice.
+func (m *model) pushOne(i int) {
+	k := m.key(m.rnd.n(modelApps))
+	hash := fmt.Sprintf("%040x", i+1)
+	if m.rnd.n(10) == 0 { // back to a commit that was there before
+		hash = fmt.Sprintf("%040x", max(1, i-m.rnd.n(5)))
+	}
+	id := fmt.Sprintf("hook.%d.0", i)
+	m.mu.Lock()
+	m.heads[k.App] = hash
+	m.events[k.App][id] = true
+	m.mu.Unlock()
+	e := &eventsv1.PushEvent{
+		Id: id, Workspace: modelWorkspace, Repository: modelRepository, Webhook: "hook", Delivery: int32(i), RefType: eventsv1.PushEvent_BRANCH,
+		Ref: k.App, Action: eventsv1.PushEvent_UPDATED, New: &eventsv1.Commit{Hash: hash}, ReceiveTime: timestamppb.Now(),
+	}
+	for range 1 + m.rnd.n(5)/4 {
+		m.pushes.publish("", e)
+	}
+	m.pushed = i + 1
 }
 
 // pause lets simulated time pass; nothing is synchronised by it.
@@ -297,10 +323,10 @@ func (m *model) check() {
 			t.Errorf("event %s made %d deployments: %v", id, len(numbers), numbers)
 		}
 	}
-	if len(m.outcomes) != modelPushes {
-		t.Errorf("%d of %d pushes have an outcome", len(m.outcomes), modelPushes)
+	if len(m.outcomes) != m.pushed {
+		t.Errorf("%d of %d pushes have an outcome", len(m.outcomes), m.pushed)
 	}
-	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off, %d begun with a spare", modelPushes, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load(), m.spares.Load())
+	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off, %d begun with a spare", m.pushed, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load(), m.spares.Load())
 	if m.spares.Load() == 0 {
 		t.Error("no deployment began with a spare")
 	}
