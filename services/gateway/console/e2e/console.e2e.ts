@@ -30,10 +30,17 @@ const calm = () => s.calm();
 
 test("a visitor without a session signs in and comes back", async () => {
   await watch.expecting(/401/, async () => {
-    await page.goto(at("apps"));
+    await s.visit("apps");
     await page.waitForURL("**/sign-in?next=*");
   });
   await check(page, "sign-in");
+  await narrow(page, "sign-in");
+  await watch.expecting(/401/, async () => {
+    await page.getByLabel("Admin token or code").fill("not the token");
+    await page.getByRole("button", { name: "Sign in" }).click();
+    await page.getByRole("alert").waitFor();
+    await check(page, "sign-in-refused");
+  });
   await page.getByLabel("Admin token or code").fill(stack.adminToken);
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.waitForURL("**/w/default/apps");
@@ -68,14 +75,14 @@ test("what comes back expired or mismatched is said in words", async () => {
     ["HANDSHAKE_MISMATCH", "The connection was finished by another browser or person than the one who began it."],
     ["<script>alert(1)</script>", "Bitbucket could not be connected."],
   ] as const) {
-    await page.goto(at(`settings/integrations?${new URLSearchParams({ bitbucket: "failed", reason })}`));
+    await s.visit(`settings/integrations?${new URLSearchParams({ bitbucket: "failed", reason })}`);
     await page.getByText(words).waitFor();
   }
   calm();
 });
 
 test("a person connects Bitbucket through its consent page", async () => {
-  await page.goto(at("settings/integrations"));
+  await s.visit("settings/integrations");
   await page.getByRole("button", { name: "Connect" }).click();
   await page.waitForURL(`${stack.site}/**`);
   const account = page.getByRole("button", { name: /jane-dev/ });
@@ -92,7 +99,7 @@ test("a person connects Bitbucket through its consent page", async () => {
 });
 
 test("ten thousand repositories are searched as one types", async () => {
-  await page.goto(at("apps"));
+  await s.visit("apps");
   await page.getByRole("heading", { name: "No apps yet" }).waitFor();
   await check(page, "apps-empty");
   await page.keyboard.press("n");
@@ -105,7 +112,7 @@ test("ten thousand repositories are searched as one types", async () => {
   await options(page).first().waitFor();
   expect(await options(page).count()).toBeLessThan(40);
   await page.locator(".popover-footer").getByText("10,000 repositories").waitFor();
-  await check(page, "new-app-repositories", { listOpen: true });
+  await check(page, "new-app-repositories");
 
   await field.fill("service-07-123");
   await page.locator(".option[data-focused]", { hasText: "service-07-123" }).waitFor();
@@ -133,7 +140,7 @@ test("the form says what is missing, then saves and deploys", async () => {
   await expect.poll(() => branch.inputValue()).toBe("main");
   await branch.click();
   await options(page, { name: /main/ }).first().waitFor();
-  await check(page, "new-app-branches", { listOpen: true });
+  await check(page, "new-app-branches");
   await branch.press("Enter");
   await page.getByText(`Devpilot will register a webhook on ${repository}.`).waitFor();
   await check(page, "new-app-filled");
@@ -169,7 +176,7 @@ test("the log searches, links to a line and downloads", async () => {
 });
 
 test("a push shows up by itself and its log is followed live", async () => {
-  await page.goto(at(`apps/${app}`));
+  await s.visit(`apps/${app}`);
   await page.getByRole("heading", { name: "Live", exact: true }).waitFor();
   await page.locator(".health").getByText("Active").waitFor();
   const second = await context.newPage(); // shares the one connection
@@ -192,7 +199,7 @@ test("a push shows up by itself and its log is followed live", async () => {
 
 test("the app's page tells what is live and why each delivery did what it did", async () => {
   await stack.push(repository, "main", "A third one");
-  await page.goto(at(`apps/${app}`));
+  await s.visit(`apps/${app}`);
   await page.locator(".headline").getByText("#3").waitFor({ timeout: 60_000 });
   await page.getByText(/last verified delivery/).waitFor();
   await check(page, "app-overview");
@@ -212,7 +219,7 @@ test("the app's page tells what is live and why each delivery did what it did", 
 });
 
 test("auto-deploy is switched off and on", async () => {
-  await page.goto(at(`apps/${app}`));
+  await s.visit(`apps/${app}`);
   const box = page.getByRole("switch");
   await box.waitFor();
   expect(await box.isChecked()).toBe(true);
@@ -225,15 +232,25 @@ test("auto-deploy is switched off and on", async () => {
 });
 
 test("the list of apps", async () => {
-  await page.goto(at("apps"));
+  await s.visit("apps");
   await page.getByRole("link", { name: app, exact: true }).waitFor();
   await check(page, "apps");
   await narrow(page, "apps");
+  await page.setViewportSize({ width: 360, height: 740 });
+  const menu = page.getByRole("button", { name: "Menu" });
+  await menu.click();
+  await page.getByRole("link", { name: "Integrations" }).waitFor();
+  await check(page, "menu-narrow");
+  await page.getByRole("link", { name: "Integrations" }).focus();
+  await page.keyboard.press("Escape");
+  await page.getByRole("link", { name: "Integrations" }).waitFor({ state: "hidden" });
+  expect(await menu.evaluate((b) => b === document.activeElement)).toBe(true);
+  await page.setViewportSize({ width: 1280, height: 860 });
   calm();
 });
 
 test("a broken token is told with what to do, and Refresh Token mends it", async () => {
-  await page.goto(at("settings/integrations"));
+  await s.visit("settings/integrations");
   await page.getByText("@jane-dev").waitFor();
   await stack.control("POST", "faults", { route: "/site/oauth2/access_token", status: 503, body: "no" });
   await stack.control("POST", "tokens/expire", {});
@@ -267,7 +284,7 @@ test("activity lists what was done", async () => {
 });
 
 test("removing says what goes and what stays, and gives the focus back", async () => {
-  await page.goto(at("settings/integrations"));
+  await s.visit("settings/integrations");
   const remove = page.getByRole("button", { name: "Remove…" });
   await remove.click();
   const dialog = page.getByRole("alertdialog");
@@ -284,10 +301,10 @@ test("removing says what goes and what stays, and gives the focus back", async (
   await check(page, "integrations-removed");
   await page.getByRole("button", { name: `It is deleted from ${repository}` }).click();
   await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ state: "detached" });
-  await page.goto(at(`apps/${app}`));
+  await s.visit(`apps/${app}`);
   await page.getByRole("heading", { name: app }).waitFor();
   await check(page, "app-after-removal");
-  await page.goto(at("apps/new"));
+  await s.visit("apps/new");
   await page.getByRole("heading", { name: "Connect Bitbucket first" }).waitFor();
   await check(page, "new-app-not-connected");
   calm();
@@ -295,13 +312,13 @@ test("removing says what goes and what stays, and gives the focus back", async (
 
 test("what is not there is said so", async () => {
   await watch.expecting(/404/, async () => {
-    await page.goto(at("apps/nothing"));
+    await s.visit("apps/nothing");
     await page.getByRole("alert").waitFor();
     await check(page, "app-missing");
-    await page.goto(at(`apps/${app}/deployments/999`));
+    await s.visit(`apps/${app}/deployments/999`);
     await page.getByRole("alert").waitFor();
   });
-  await page.goto(at("nowhere"));
+  await s.visit("nowhere");
   await page.getByRole("heading", { name: "There is no such page" }).waitFor();
   await check(page, "not-found");
   calm();

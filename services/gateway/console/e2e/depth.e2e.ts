@@ -42,7 +42,7 @@ async function addHook(name: string, command: string, stage = "After fetching"):
 }
 
 test("hooks are added, edited, reordered by keyboard and removed", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=hooks"));
+  await s.visit("apps/web?tab=settings&section=hooks");
   await page.getByRole("button", { name: "Add a hook…" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByRole("button", { name: "Save the hook" }).click();
@@ -104,7 +104,7 @@ test("a shared path is kept from release to release", async () => {
 });
 
 test("a hook leads to its lines, and the log follows what it writes", async () => {
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/2$/);
   await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
@@ -120,7 +120,7 @@ test("a hook leads to its lines, and the log follows what it writes", async () =
 });
 
 test("a running deployment is cancelled, and what is live stays", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=hooks"));
+  await s.visit("apps/web?tab=settings&section=hooks");
   await page.getByRole("button", { name: "Edit build" }).click();
   await page.getByRole("dialog").getByLabel("Command").fill("echo begun; sleep 120");
   await page.getByRole("dialog").getByRole("button", { name: "Save the hook" }).click();
@@ -138,14 +138,17 @@ test("a running deployment is cancelled, and what is live stays", async () => {
 });
 
 test("a hook that fails is named with its exit code and its last ten lines", async () => {
-  await setCommand("build", "for i in $(seq 30); do echo step $i; done; echo it is broken >&2; exit 3");
-  await page.goto(s.at("apps/web"));
+  // All on one stream: two of them come in any order.
+  await setCommand("build", "exec >&2; for i in $(seq 30); do echo step $i; done; echo it is broken; exit 3");
+  await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/4$/);
   await page.getByRole("heading", { name: /Deployment hook “build” failed with exit code 3/ }).waitFor({ timeout: 60_000 });
   const last = page.getByLabel("Last lines of the failed step");
   await last.getByText("it is broken").waitFor();
   expect((await last.locator("bdi").allTextContents()).length).toBeLessThanOrEqual(10);
+  await page.locator(".failure").getByText("Live meanwhile:").waitFor();
+  await page.locator(".failure").getByRole("link", { name: "#2", exact: true }).waitFor();
   await check(page, "deployment-hook-failed");
   await narrow(page, "deployment-hook-failed");
   s.calm();
@@ -153,14 +156,14 @@ test("a hook that fails is named with its exit code and its last ten lines", asy
 
 test("the same commit is deployed again, and an older release comes back without auto-deploy", async () => {
   await setCommand("build", "true");
-  await page.goto(s.at("apps/web/deployments/2"));
+  await s.visit("apps/web/deployments/2");
   await page.getByRole("button", { name: /^Redeploy [0-9a-f]{7}$/ }).click();
   await page.waitForURL(/\/deployments\/5$/);
   await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
   await page.getByText("Redeploy of #2 by you").waitFor();
   // What #2 wrote into the shared path is there.
   await page.getByText("checked with a friend and one note").waitFor();
-  await page.goto(s.at("apps/web/deployments/2"));
+  await s.visit("apps/web/deployments/2");
   await page.getByRole("button", { name: "Rollback to #2…" }).click();
   const dialog = page.getByRole("alertdialog");
   await dialog.getByText("Nothing is fetched").waitFor();
@@ -175,8 +178,30 @@ test("the same commit is deployed again, and an older release comes back without
   s.calm();
 });
 
+test("a hook after the release fails: it is live all the same, and the way back is there", async () => {
+  const { hooks } = await app();
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [...hooks, { name: "smoke", command: "echo no answer; exit 4", stage: "POST_RELEASE" }] });
+  await s.visit("apps/web");
+  await page.getByRole("button", { name: "Deploy latest" }).click();
+  await page.waitForURL(/\/deployments\/7$/);
+  await page.getByRole("heading", { name: /Deployment hook “smoke” failed with exit code 4/ }).waitFor({ timeout: 60_000 });
+  await page.locator(".subline").getByText("live", { exact: true }).waitFor();
+  await page.locator(".failure").getByText("The release is live all the same").waitFor();
+  const back = page.locator(".failure").getByRole("button", { name: /^Rollback to #\d…$/ });
+  await back.waitFor();
+  await check(page, "deployment-live-but-failed");
+  await narrow(page, "deployment-live-but-failed");
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks });
+  await back.click();
+  await page.getByRole("alertdialog").getByRole("button", { name: /^Rollback to #\d$/ }).click();
+  await page.waitForURL(/\/deployments\/8$/);
+  await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
+  expect((await app()).live?.number).toBe(8);
+  s.calm();
+});
+
 test("rules say before they are saved whether a push would deploy", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=rules"));
+  await s.visit("apps/web?tab=settings&section=rules");
   await page.getByLabel("Only when one of these paths changed, one a line").fill("services/web/**");
   await page.getByText("Asked with the rules as they stand above, not saved yet.").waitFor();
   await page.getByLabel("Changed paths, one a line").fill("docs/readme.md");
@@ -194,7 +219,7 @@ test("rules say before they are saved whether a push would deploy", async () => 
 });
 
 test("what is served has a link, and configuration as code its warning", async () => {
-  await page.goto(s.at("apps/web?tab=settings&section=options"));
+  await s.visit("apps/web?tab=settings&section=options");
   await page.getByLabel("Let .devpilot.yaml in the repository decide").check();
   await page.getByText("Whoever can push can then run commands on the server.").waitFor();
   await page.getByLabel("Directory to serve").fill(".");
@@ -219,7 +244,7 @@ test("an installation that cannot tell Bitbucket says so at the option, not as a
     const answer = await route.fetch();
     await route.fulfill({ response: answer, json: { ...((await answer.json()) as object), warnings: [{ reason: "STATUS_NOT_SENT", message }] } });
   });
-  await page.goto(s.at("apps/web?tab=settings&section=options"));
+  await page.goto(s.at("apps/web?tab=settings&section=options")); // what is here already is the product's own
   await page.getByText(message).waitFor();
   await page.getByRole("link", { name: "Overview" }).click();
   await page.getByRole("heading", { name: "Live", exact: true }).waitFor();
@@ -232,14 +257,14 @@ test("an installation that cannot tell Bitbucket says so at the option, not as a
 test("mistakes in .devpilot.yaml are listed with their lines", async () => {
   const file = "version: 1\nhooks:\n  - name: build\n    stage: POST_BUILD\n    command: make\n";
   await s.stack.control("POST", "repositories/acme/web/pushes", { account: "jane-dev", changes: [{ branch: "main", commits: [{ message: "A wrong file", files: { ".devpilot.yaml": file } }] }] });
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/\d+$/);
   await page.getByText("End of the log: failed.").waitFor({ timeout: 60_000 });
   await page.getByText(/POST_BUILD/).first().waitFor();
   await page.getByText("Correct the file at the line and column named, and push.").waitFor();
   await check(page, "deployment-code-invalid");
-  await page.goto(s.at("apps/web?tab=settings&section=options"));
+  await s.visit("apps/web?tab=settings&section=options");
   const problems = page.locator(".banner", { hasText: ".devpilot.yaml does not count: it has mistakes." });
   await problems.getByText(/^Line 4, column 12: .*POST_BUILD/).waitFor();
   await check(page, "settings-code-invalid");
@@ -248,7 +273,7 @@ test("mistakes in .devpilot.yaml are listed with their lines", async () => {
 });
 
 test("an app watches a pattern of branches", async () => {
-  await page.goto(s.at("apps/web?tab=settings"));
+  await s.visit("apps/web?tab=settings");
   await page.getByLabel("Watch a pattern of branches instead of one").check();
   const pattern = page.getByLabel("Pattern of branches", { exact: true });
   await pattern.fill("release/[");
@@ -263,5 +288,65 @@ test("an app watches a pattern of branches", async () => {
   await page.getByRole("button", { name: "Save", exact: true }).click();
   await page.getByText("Saved.").waitFor();
   expect((await app()).branch).toBe("release/*");
+  s.calm();
+});
+
+test("an app that watches a pattern asks which branch is to be deployed, the last one first", async () => {
+  const api = (path: string) => s.stack.api<{ branch: string; commit?: { message: string } }>("GET", `/v1/workspaces/default/apps/api${path}`);
+  await createApp(s.stack, "api", "acme/api", false, "release/*");
+  await s.visit("apps/api");
+  await page.getByText("push to a branch that matches release/*").first().waitFor();
+  await page.getByRole("button", { name: "Deploy latest…" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("No branch matches it yet.").waitFor();
+  expect(await dialog.getByRole("combobox", { name: "Branch" }).evaluate((f) => f === document.activeElement)).toBe(true);
+  await check(page, "deploy-branch-none");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+
+  // Two branches come, each with git; the second push is the last deployment.
+  await s.stack.push("acme/api", "release/1.0", "One, first", "main");
+  await eventually("the first push", async () => (await api("/deployments/1")).branch === "release/1.0");
+  await s.stack.push("acme/api", "release/2.0", "Two, first", "main");
+  await eventually("the second push", async () => (await api("/deployments/2")).branch === "release/2.0");
+  await page.locator("tbody").getByText("on release/2.0").waitFor();
+  // The service shares an answer of Bitbucket's for some seconds; the first look was just now.
+  const { repository } = await s.stack.api<{ repository: string }>("GET", "/v1/workspaces/default/apps/api");
+  const branches = () => s.stack.api<{ branches: object[] }>("GET", `/v1/workspaces/default/repositories/${encodeURIComponent(repository)}/branches?query=release/`);
+  await eventually("the branches to be listed", async () => (await branches()).branches.length === 2);
+
+  const open = page.getByRole("button", { name: "Deploy latest…" });
+  await open.click();
+  const field = dialog.getByRole("combobox", { name: "Branch" });
+  await expect.poll(() => field.inputValue()).toBe("release/2.0");
+  await dialog.getByRole("button", { name: "Deploy release/2.0" }).waitFor();
+  await field.click();
+  const options = dialog.getByRole("option");
+  await expect.poll(() => options.count()).toBe(2);
+  expect(await options.nth(0).textContent()).toMatch(/^release\/2\.0deployed as #2.*Two, first/);
+  expect(await options.nth(1).textContent()).toMatch(/^release\/1\.0deployed as #1.*One, first/);
+  await check(page, "deploy-branch");
+  await narrow(page, "deploy-branch");
+  // Escape closes the list, then the dialog, and the focus is where it was.
+  await page.keyboard.press("Escape");
+  await dialog.getByRole("listbox").waitFor({ state: "detached" });
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "detached" });
+  await expect.poll(() => open.evaluate((b) => b === document.activeElement)).toBe(true);
+
+  await open.click();
+  await field.fill("1.0");
+  await expect.poll(() => options.allTextContents()).toEqual([expect.stringMatching(/^release\/1\.0/)]);
+  await field.press("Enter");
+  await expect.poll(() => field.inputValue()).toBe("release/1.0");
+  await dialog.getByRole("button", { name: "Deploy release/1.0" }).click();
+  await page.waitForURL("**/apps/api/deployments/3");
+  await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
+  await page.locator(".subline").getByText("One, first").waitFor();
+  expect((await api("/deployments/3")).branch).toBe("release/1.0");
+  // From here the branch of this deployment is the one that is offered.
+  await page.getByRole("button", { name: "Deploy latest…" }).click();
+  await dialog.getByRole("button", { name: "Deploy release/1.0" }).waitFor();
+  await page.keyboard.press("Escape");
   s.calm();
 });

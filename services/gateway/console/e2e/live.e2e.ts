@@ -33,11 +33,11 @@ test("a slow deployment is followed and survives broken connections", async () =
   // It writes for a while, also while nobody can read it.
   const slow = { name: "slow", stage: "POST_SOURCE_CONTROL", command: "for i in $(seq 20); do echo part $i; sleep 0.3; done" };
   await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [slow] });
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/[0-9]+$/);
   const n = Number(/[0-9]+$/.exec(page.url())?.[0]);
-  await page.getByText("Deploying").waitFor();
+  await page.locator(".subline").getByText("Deploying").waitFor();
   await page.getByText("part 1", { exact: true }).waitFor();
   expect(await page.getByText("End of the log").count()).toBe(0);
   const interrupted = page.getByText("The connection was interrupted; the log goes on from the same line.");
@@ -109,7 +109,7 @@ test("the log follows its end until the reader scrolls up, and again once back a
 const copied = () => page.evaluate(() => navigator.clipboard.readText());
 
 test("the form says before saving that the webhook must be added by hand", async () => {
-  await page.goto(s.at("apps/new"));
+  await s.visit("apps/new");
   const field = page.getByRole("combobox", { name: "Repository" });
   await field.click();
   await page.getByRole("option", { name: /Docs/ }).click();
@@ -120,7 +120,7 @@ test("the form says before saving that the webhook must be added by hand", async
 
 test("the steps are copied, followed, and the waiting turns green by itself", async () => {
   await createApp(s.stack, "docs", "acme/docs", true);
-  await page.goto(s.at("apps/docs"));
+  await s.visit("apps/docs");
   const steps = page.getByRole("region", { name: "Add the webhook by hand" });
   await steps.getByText("Waiting for the first delivery…").waitFor();
   await check(page, "webhook-manual");
@@ -149,7 +149,7 @@ test("the steps are copied, followed, and the waiting turns green by itself", as
   await check(page, "webhook-manual-works");
   await narrow(page, "webhook-manual-works");
   await page.locator(".headline").getByText("#2").waitFor({ timeout: 60_000 });
-  await page.goto(s.at("activity"));
+  await s.visit("activity");
   await page.getByText("webhook.revealSecret").first().waitFor();
   s.calm();
 });

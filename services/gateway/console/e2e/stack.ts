@@ -22,8 +22,8 @@ export interface Stack {
   cut: (hold?: boolean) => void;
   /** Lets connections through again. */
   mend: () => void;
-  /** Commits a file to the repository and pushes it to the branch. */
-  push: (repository: string, branch: string, message: string) => Promise<void>;
+  /** Commits to the repository and pushes it to the branch, which may be a new one that begins at another. */
+  push: (repository: string, branch: string, message: string, from?: string) => Promise<void>;
   stop: () => Promise<void>;
 }
 
@@ -166,12 +166,12 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     mend: way.mend,
     control: (method, path, body) => call(site, method, `/_emulator/${path}`, body, {}),
     api: <T,>(method: string, path: string, body?: unknown) => call(`http://127.0.0.1:${port}`, method, path, body, { Authorization: `Bearer ${adminToken}` }) as Promise<T>,
-    push: async (repository, branch, message) => {
+    push: async (repository, branch, message, from = branch) => {
       const work = join(dir, `push-${pushes++}`);
       const remote = site.replace("http://", "http://jane-dev:jane-dev-password@") + `/${repository}.git`;
       const git = (...args: string[]) =>
         exec("git", ["-c", "user.name=Jane Developer", "-c", "user.email=jane@example.com", ...args], { env: { ...env, GIT_TERMINAL_PROMPT: "0", GIT_CONFIG_NOSYSTEM: "1", HOME: dir } });
-      await git("clone", "-q", "--depth", "1", "--branch", branch, remote, work);
+      await git("clone", "-q", "--depth", "1", "--branch", from, remote, work);
       await git("-C", work, "commit", "-q", "--allow-empty", "-m", message);
       await git("-C", work, "push", "-q", "origin", `HEAD:${branch}`);
     },

@@ -2,7 +2,7 @@
 // whole, deployments that wait, fail or are overtaken, tokens that are refused.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, grant, narrow, open, scene, signIn, toConsent, type Scene } from "./browser";
+import { check, connect, grant, narrow, open, scene, signIn, toConsent, visit, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -20,7 +20,7 @@ const state = async (app: string, number: number) => (await s.stack.api<{ state:
 
 test("a workspace is made on purpose, and the switcher leads to it", async () => {
   await s.stack.api("POST", "/v1/workspaces", { workspaceId: "acme-inc" });
-  await page.goto(s.at("apps"));
+  await s.visit("apps");
   const switcher = page.getByRole("combobox", { name: "Workspace" });
   await expect.poll(() => switcher.getByRole("option").count()).toBe(2);
   await switcher.selectOption("acme-inc");
@@ -35,7 +35,7 @@ test("a workspace is made on purpose, and the switcher leads to it", async () =>
 });
 
 test("setup links to the consumers of a Bitbucket workspace", async () => {
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   await page.getByText("Setup: the OAuth consumer on Bitbucket").click();
   const field = page.getByRole("textbox", { name: "Bitbucket workspace" });
   await field.fill("acme");
@@ -70,7 +70,7 @@ test("a handshake without an answer says after two minutes what to compare", asy
 });
 
 test("a consent that another browser finishes, or that comes twice, connects nothing and says so", async () => {
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   await toConsent(s.stack, page);
   const consent = page.url();
   const other = await open(s.browser);
@@ -85,7 +85,7 @@ test("a consent that another browser finishes, or that comes twice, connects not
   await check(thief, "handshake-mismatch");
   await other.close();
 
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   let callback = "";
   page.on("request", (r) => {
     if (r.url().includes("/oauth/bitbucket/callback")) callback = r.url();
@@ -99,7 +99,7 @@ test("a consent that another browser finishes, or that comes twice, connects not
     await check(page, "handshake-used");
   });
   // What was connected stays.
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   await page.getByText("@jane-dev").waitFor();
   s.calm();
 });
@@ -129,7 +129,7 @@ test("a deployment that cannot reach Bitbucket waits and says for what", async (
   });
   await s.stack.control("POST", "faults", { route: "git", status: 503, body: "no" });
   const { number } = await deploy("web");
-  await page.goto(s.at(`apps/web/deployments/${number}`));
+  await s.visit(`apps/web/deployments/${number}`);
   await page.getByText("It waits.").waitFor();
   await page.getByText("Bitbucket does not answer as it should; the deployment is tried again.").first().waitFor();
   expect(await page.title()).toContain("◌");
@@ -143,7 +143,7 @@ test("a deployment that cannot reach Bitbucket waits and says for what", async (
 test("a deployment that failed names the step, its last lines and what to try", async () => {
   await s.stack.control("POST", "faults", { kind: "ip-allow-list" });
   const { number } = await deploy("web");
-  await page.goto(s.at(`apps/web/deployments/${number}`));
+  await s.visit(`apps/web/deployments/${number}`);
   await page.getByRole("heading", { name: "Failed at: Fetch and check out" }).waitFor();
   await page.getByText("an admin must whitelist your IP").first().waitFor();
   await page.getByText("On Bitbucket, allow this server's address in the IP allow-list").waitFor();
@@ -155,7 +155,7 @@ test("a deployment that failed names the step, its last lines and what to try", 
   expect(new URL(page.url()).hash).toMatch(/^#L\d+/);
   await page.locator(".line.target").first().waitFor();
   await s.stack.control("DELETE", "faults");
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByRole("heading", { name: "Newest deployment" }).waitFor();
   await check(page, "app-newest-failed");
   s.calm();
@@ -172,19 +172,19 @@ test("what a newer push overtook says by what", async () => {
   await push("The third");
   await eventually("the older push to be overtaken", async () => (await state("web", first.number + 1)) === "SUPERSEDED");
   await s.stack.control("DELETE", "faults");
-  await page.goto(s.at(`apps/web/deployments/${first.number + 1}`));
+  await s.visit(`apps/web/deployments/${first.number + 1}`);
   await page.getByText("Superseded").first().waitFor();
   await page.getByRole("link", { name: `#${first.number + 2}` }).waitFor();
   await check(page, "deployment-superseded");
-  await page.goto(s.at("apps/web?tab=deployments&state=SUPERSEDED"));
+  await s.visit("apps/web?tab=deployments&state=SUPERSEDED");
   await page.locator("tbody").getByText(`by #${first.number + 2}`).waitFor();
-  await page.goto(s.at(`apps/web/deployments/${first.number + 2}`));
+  await s.visit(`apps/web/deployments/${first.number + 2}`);
   await page.getByText("End of the log:").waitFor({ timeout: 60_000 });
   s.calm();
 });
 
 test("the webhook is repaired, its secret rotated, and a delivery considered again", async () => {
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByText(/last verified delivery/).waitFor();
   await page.getByRole("button", { name: "Repair" }).click();
   await page.getByText("The webhook is as it should be on Bitbucket.").waitFor();
@@ -214,7 +214,7 @@ test("a member sees everything and is told whom to ask", async () => {
     ["apps/web?tab=deliveries", /^Replay/, "member-deliveries"],
     ["apps/web?tab=settings", "Delete web…", "member-settings"],
   ] as const) {
-    await member.goto(s.at(path));
+    await visit(member, s.at(path));
     const closed = member.getByRole("button", { name: button }).first();
     await closed.waitFor();
     expect(await closed.getAttribute("aria-disabled"), name).toBe("true");
@@ -225,10 +225,10 @@ test("a member sees everything and is told whom to ask", async () => {
     expect(await member.getByRole("alertdialog").count(), name).toBe(0);
     await check(member, name);
   }
-  await member.goto(s.at("apps"));
+  await visit(member, s.at("apps"));
   await member.getByText("Ask one of its owners or admins to do this.").waitFor();
   // What members may do is open.
-  await member.goto(s.at("apps/web"));
+  await visit(member, s.at("apps/web"));
   await member.getByRole("button", { name: "Deploy latest" }).click();
   await member.waitForURL(/\/deployments\/\d+$/);
   await member.getByText("End of the log:").waitFor({ timeout: 60_000 });
@@ -249,18 +249,18 @@ test("a connection that Bitbucket granted too little to must be made again", asy
     );
   }, 90_000);
   await s.stack.control("DELETE", "faults");
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   await page.getByText("Bitbucket must be connected again.").waitFor();
   await page.getByText("Missing permission: webhook.").waitFor();
   await expect.poll(() => page.title()).toBe("▲ Must be connected again · Integrations · Devpilot");
   await check(page, "integrations-reconnect");
   await narrow(page, "integrations-reconnect");
-  await page.goto(s.at("apps/web"));
+  await s.visit("apps/web");
   await page.getByText("Auto-deploy stands still.").waitFor();
   await check(page, "app-paused");
-  await page.goto(s.at("apps/new"));
+  await s.visit("apps/new");
   await page.getByRole("heading", { name: "Connect Bitbucket again first" }).waitFor();
-  await page.goto(s.at("settings/integrations"));
+  await s.visit("settings/integrations");
   await grant(s.stack, page, "Reconnect");
   await page.getByText("Bitbucket is connected.").waitFor();
   await eventually("the banner to go", async () => (await page.getByText("Bitbucket must be connected again.").count()) === 0);
@@ -268,7 +268,7 @@ test("a connection that Bitbucket granted too little to must be made again", asy
 });
 
 test("deleting an app names what goes, and it is gone", async () => {
-  await page.goto(s.at("apps/web?tab=settings"));
+  await s.visit("apps/web?tab=settings");
   await page.getByRole("button", { name: "Delete web…" }).click();
   const dialog = page.getByRole("alertdialog");
   await dialog.getByText("the history and every release on server default").waitFor();

@@ -1,6 +1,7 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
-import { api, body } from "./client";
+import { api, body, type Branch } from "./client";
 import { learn } from "../lib/clock";
+import { matcher, patternPrefix } from "../lib/pattern";
 
 // Keys begin with the workspace and the kind, so that a change event finds what to load again.
 export const keys = {
@@ -143,6 +144,34 @@ export const branchesQuery = (workspace: string, repository: string, query: stri
     // A query of another repository's branches must never be shown for this one.
     placeholderData: (previous, q) => (q?.queryKey[3] === repository ? previous : undefined),
     staleTime: 5_000,
+  });
+
+// More matches than anybody reads: who looks for another one searches.
+const enoughMatches = 200;
+
+/** The branches that a pattern matches, live, the newest first; pages are read until there are enough. */
+export const matchingBranchesQuery = (workspace: string, repository: string, pattern: string, query: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "branches"), repository, "matching", pattern, query],
+    queryFn: async ({ signal }) => {
+      const matches = matcher(pattern);
+      const search = query === "" ? patternPrefix(pattern) : query;
+      const branches: Branch[] = [];
+      let token = "";
+      do {
+        const list = body(
+          await api.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", {
+            params: { path: { workspace, repository }, query: { ...page(token, 500), ...(search === "" ? {} : { query: search }) } },
+            signal,
+          }),
+        );
+        branches.push(...list.branches.filter((b) => matches(b.name)));
+        token = list.nextPageToken;
+      } while (token !== "" && branches.length < enoughMatches);
+      return { branches, more: token !== "" };
+    },
+    placeholderData: (previous, q) => (q?.queryKey[3] === repository && q.queryKey[5] === pattern ? previous : undefined),
+    staleTime: 1_000, // who opens the list again has pushed meanwhile
   });
 
 export const activityQuery = (workspace: string) =>

@@ -1,5 +1,6 @@
 // The API's words as sentences. Enums are open: unknown words are shown as they are, in lower case.
 import type { Delivery, Deployment, HookRecord, Integration, Webhook } from "../api/client";
+import { isPattern } from "./text";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
@@ -174,3 +175,8 @@ export const scopeReasons: Record<string, string> = {
 
 /** The warning that Bitbucket is not told of deployments: a matter of the installation, said at the option it is about. */
 export const statusNotSent = "STATUS_NOT_SENT";
+
+/** "main", or "a branch that matches release/*": where pushes go that deploy. */
+export function watched(branch: string): string {
+  return isPattern(branch) ? `a branch that matches ${branch}` : branch;
+}

@@ -5,7 +5,7 @@ import { api, body, type App, type DeploymentSummary } from "../api/client";
 import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, statusNotSent, triggerText } from "../lib/words";
+import { deploymentLook, statusNotSent, triggerText, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { DeployLatest } from "../ui/deployment-actions";
@@ -59,7 +59,7 @@ export default function AppPage() {
         ))}
       </nav>
       {tab === "overview" && <Overview app={app.data} />}
-      {tab === "deployments" && <History app={id} filters />}
+      {tab === "deployments" && <History app={app.data} filters />}
       {tab === "deliveries" && <Deliveries app={app.data} />}
       {tab === "settings" && (
         <Suspense fallback={<Skeleton />}>
@@ -84,10 +84,10 @@ function Overview({ app }: { app: App }) {
             <Text>{w.message}</Text>
           </Banner>
         ))}
-      <section className="headline" aria-labelledby="live">
+      <section className={live === undefined ? "headline none" : "headline"} aria-labelledby="live">
         <h2 id="live">{live === undefined ? "Nothing is live yet" : "Live"}</h2>
         {live === undefined ? (
-          <p>{latest === undefined ? "Press Deploy latest, or push to the branch." : "The first deployment that completes goes live."}</p>
+          <p>{latest === undefined ? `Press Deploy latest, or push to ${watched(app.branch)}.` : "The first deployment that completes goes live."}</p>
         ) : (
           <Summary app={app.id} d={live} />
         )}
@@ -131,7 +131,7 @@ function Overview({ app }: { app: App }) {
       </section>
       <section aria-labelledby="recent">
         <h2 id="recent">Recent deployments</h2>
-        <History app={app.id} />
+        <History app={app} />
       </section>
     </>
   );
@@ -176,7 +176,7 @@ function AutoDeploy({ app }: { app: App }) {
   return (
     <>
       <Switch selected={selected} onChange={(v) => change.mutate(v)} disabled={adminOnly !== undefined} describedBy="auto-hint">
-        Deploy on every push to <Text>{app.branch}</Text>
+        Deploy on every push to <Text>{watched(app.branch)}</Text>
       </Switch>
       <p id="auto-hint" className="hidden">
         {adminOnly ?? (app.autoDeploy ? "On" : "Off")}

@@ -49,19 +49,19 @@ export default function DeploymentPage() {
         <>
           {deployment.isError && <Failed error={deployment.error} title="The state could not be brought up to date." retry={() => void deployment.refetch()} />}
           <Head d={d} app={owner} />
-          <Body key={`${ws}/${app}/${n}`} d={d} />
+          <Body key={`${ws}/${app}/${n}`} d={d} app={owner} />
         </>
       )}
     </>
   );
 }
 
-function Body({ d }: { d: Deployment }) {
+function Body({ d, app }: { d: Deployment; app: App | undefined }) {
   const { ws } = usePlace();
   const log = useLog(ws, d.app, d.number);
   return (
     <>
-      {d.state === "FAILED" && <Failure d={d} log={log} />}
+      {d.state === "FAILED" && <Failure d={d} app={app} log={log} />}
       <div className="deployment">
         <Rail d={d} log={log} />
         <LogView ws={ws} app={d.app} number={d.number} over={ended(d.state)} ran={d.startTime !== undefined || !ended(d.state)} log={log} />

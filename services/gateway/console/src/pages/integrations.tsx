@@ -113,6 +113,7 @@ function Connected({ integration: i }: { integration: Integration }) {
     onSuccess: (fresh) => client.setQueryData(integrationQuery(ws).queryKey, fresh),
     onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
   });
+  const now = useNow(10_000).getTime();
   const a = i.account;
   const expires = i.tokenExpireTime;
   return (
@@ -149,7 +150,7 @@ function Connected({ integration: i }: { integration: Integration }) {
         )}
         {expires !== undefined && (
           <>
-            {Date.parse(expires) > Date.now() ? ", next before " : ", ran out at "}
+            {Date.parse(expires) > now ? ", next before " : ", ran out at "}
             <Time at={expires} style="clock" />
           </>
         )}

@@ -197,7 +197,7 @@ function Form() {
         <Button look={isPattern(branch) ? "primary" : "plain"} forbidden={adminOnly} busy={save.isPending} onClick={() => submit(false)}>
           Save
         </Button>
-        <Button type="submit" look={isPattern(branch) ? "plain" : "primary"} forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches." : undefined)} busy={save.isPending}>
+        <Button type="submit" look={isPattern(branch) ? "plain" : "primary"} forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches, or choose one with Deploy latest." : undefined)} busy={save.isPending}>
           {save.isPending ? "Saving…" : "Save and deploy"}
         </Button>
       </div>

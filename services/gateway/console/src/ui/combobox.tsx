@@ -1,4 +1,5 @@
-import { useContext, useEffect, useRef, useState, type ReactNode } from "react";
+import { useContext, useEffect, useLayoutEffect, useRef, useState, type ReactNode } from "react";
+import { UNSAFE_PortalProvider as PortalProvider } from "react-aria/PortalProvider";
 import { Button } from "react-aria-components/Button";
 import { ComboBox, ComboBoxStateContext } from "react-aria-components/ComboBox";
 import { FieldError } from "react-aria-components/FieldError";
@@ -35,6 +36,7 @@ interface Props<T> {
   footer?: ReactNode;
   loading: boolean;
   disabled?: boolean;
+  autoFocus?: boolean;
 }
 
 const rowHeight = 44;
@@ -49,6 +51,8 @@ export function Combobox<T extends object>(p: Props<T>) {
   const [typed, setTyped] = useState<string>();
   // React Aria writes the chosen item's text into the field by itself; only a person's keys are a query.
   const person = useRef(false);
+  // The list stands in the part of the page that its field is in, so that landmarks hold it too.
+  const part = useRef<HTMLElement>(null);
   const chosen = p.value === undefined ? "" : p.text(p.value);
   const ask = (query: string | undefined) => {
     setTyped(query);
@@ -72,6 +76,7 @@ export function Combobox<T extends object>(p: Props<T>) {
         if (!open) ask(undefined);
       }}
       isDisabled={p.disabled ?? false}
+      autoFocus={p.autoFocus ?? false}
       isInvalid={p.error !== undefined}
       allowsEmptyCollection
       // By itself React Aria would open the list whenever the text changes, also when a choice writes it.
@@ -79,6 +84,9 @@ export function Combobox<T extends object>(p: Props<T>) {
     >
       <Label className={p.labelled === true ? "hidden" : undefined}>{p.label}</Label>
       <div
+        ref={(own) => {
+          part.current = own?.closest<HTMLElement>("[role=dialog], main") ?? null;
+        }}
         onInputCapture={() => {
           person.current = true;
         }}
@@ -94,31 +102,33 @@ export function Combobox<T extends object>(p: Props<T>) {
         {p.description}
       </Text>
       <FieldError className="field-error">{p.error}</FieldError>
-      <Popover className="popover" offset={4}>
-        <Virtualizer layout={ListLayout} layoutOptions={{ rowHeight }}>
-          <ListBox<T>
-            className="options"
-            style={{ height: Math.min(listHeight, Math.max(p.items.length, 1) * rowHeight) }}
-            aria-busy={p.loading || undefined}
-            onScroll={(e) => {
-              const el = e.currentTarget;
-              if (p.items.length < p.total && el.scrollHeight - el.scrollTop - el.clientHeight < listHeight * 2) p.onNeed();
-            }}
-            renderEmptyState={() => (
-              <div className="option-empty" role="status">
-                {p.loading ? "Loading…" : p.empty}
-              </div>
-            )}
-          >
-            {(item) => (
-              <ListBoxItem id={p.id(item)} textValue={p.text(item)} className="option">
-                {p.row(item)}
-              </ListBoxItem>
-            )}
-          </ListBox>
-        </Virtualizer>
-        {p.footer !== undefined && p.footer !== false && <div className="popover-footer">{p.footer}</div>}
-      </Popover>
+      <PortalProvider getContainer={() => part.current}>
+        <Popover className="popover" offset={4}>
+          <Virtualizer layout={ListLayout} layoutOptions={{ rowHeight }}>
+            <ListBox<T>
+              className="options"
+              style={{ height: Math.min(listHeight, Math.max(p.items.length, 1) * rowHeight) }}
+              aria-busy={p.loading || undefined}
+              onScroll={(e) => {
+                const el = e.currentTarget;
+                if (p.items.length < p.total && el.scrollHeight - el.scrollTop - el.clientHeight < listHeight * 2) p.onNeed();
+              }}
+              renderEmptyState={() => (
+                <div className="option-empty" role="status">
+                  {p.loading ? "Loading…" : p.empty}
+                </div>
+              )}
+            >
+              {(item) => (
+                <ListBoxItem id={p.id(item)} textValue={p.text(item)} className="option">
+                  {p.row(item)}
+                </ListBoxItem>
+              )}
+            </ListBox>
+          </Virtualizer>
+          {p.footer !== undefined && p.footer !== false && <div className="popover-footer">{p.footer}</div>}
+        </Popover>
+      </PortalProvider>
     </ComboBox>
   );
 }
@@ -138,9 +148,21 @@ function Field({ placeholder, searching }: { placeholder: string; searching: boo
     // The manager is another object at each render.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [open, searching, first, lost]);
+  const input = useRef<HTMLInputElement>(null);
+  // By itself React Aria hides the page around an open list from screen readers, the field's label and
+  // what the Tab key leads to among it. What is marked so, it leaves as it is: here the page, or the dialog.
+  useLayoutEffect(() => {
+    const around = open ? (input.current?.closest<HTMLElement>("[role=dialog]") ?? document.getElementById("root")) : null;
+    if (around === null) return undefined;
+    around.dataset["reactAriaTopLayer"] = "";
+    return () => {
+      delete around.dataset["reactAriaTopLayer"];
+    };
+  }, [open]);
   const show = () => state?.open(null, "manual");
   return (
     <Input
+      ref={input}
       placeholder={placeholder}
       spellCheck={false}
       onClick={(e) => {

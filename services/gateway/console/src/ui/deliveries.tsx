@@ -2,7 +2,7 @@ import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tansta
 import { Link } from "react-router";
 import { api, body, requestId, type App, type Delivery } from "../api/client";
 import { appDeliveriesQuery, keys, refusedQuery } from "../api/queries";
-import { branchesText, outcomeTexts } from "../lib/words";
+import { branchesText, outcomeTexts, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
 
@@ -40,7 +40,7 @@ export function Deliveries({ app }: { app: App }) {
       ) : list.isError && all.length === 0 ? (
         <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
       ) : all.length === 0 ? (
-        <p className="empty-inline">{app.autoDeploy ? `Nothing came yet. Push to ${app.branch}, and it will be listed here.` : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}</p>
+        <p className="empty-inline">{app.autoDeploy ? `Nothing came yet. Push to ${watched(app.branch)}, and it will be listed here.` : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}</p>
       ) : (
         <div className="table-scroll">
           <table>

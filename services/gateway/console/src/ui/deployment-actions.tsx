@@ -1,40 +1,59 @@
-import { useState } from "react";
+import { lazy, Suspense, useState } from "react";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { useNavigate } from "react-router";
 import { api, body, requestId, type App, type Deployment } from "../api/client";
 import { deploymentQuery, keys } from "../api/queries";
-import { shortHash } from "../lib/text";
+import { isPattern, shortHash } from "../lib/text";
 import { ended } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text } from "./basics";
-import { Dialog } from "./dialog";
+import { Button, Failed } from "./basics";
+import { RollbackDialog } from "./rollback";
+import { useStarted } from "./started";
 
-/** Goes to a deployment that was just made. */
-function useStarted(app: string) {
-  const { ws } = usePlace();
-  const client = useQueryClient();
-  const navigate = useNavigate();
-  return (d: Deployment) => {
-    client.setQueryData(deploymentQuery(ws, app, d.number).queryKey, d);
-    void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") });
-    void client.invalidateQueries({ queryKey: keys.kind(ws, "app") });
-    void navigate(`/w/${ws}/apps/${app}/deployments/${d.number}`);
-  };
-}
+const DeployBranch = lazy(() => import("./deploy-branch"));
 
-/** Deploys the newest commit of the branch. */
-export function DeployLatest({ app, look = "primary" }: { app: App; look?: "primary" | "plain" }) {
+/** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
+export function DeployLatest({ app, look = "primary", branch }: { app: App; look?: "primary" | "plain"; branch?: string }) {
   const { ws } = usePlace();
   const started = useStarted(app.id);
+  const [choosing, setChoosing] = useState(false);
   const deploy = useMutation({
-    mutationFn: async () =>
-      body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", { params: { path: { workspace: ws, app: app.id } }, body: { requestId: requestId() } })),
-    onSuccess: started,
+    mutationFn: async (chosen: string | undefined) =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
+          params: { path: { workspace: ws, app: app.id } },
+          body: { requestId: requestId(), ...(chosen === undefined ? {} : { branch: chosen }) },
+        }),
+      ),
+    onSuccess: (d) => {
+      setChoosing(false);
+      started(d);
+    },
   });
+  if (isPattern(app.branch)) {
+    return (
+      <>
+        <Button
+          look={look}
+          onClick={() => {
+            deploy.reset();
+            setChoosing(true);
+          }}
+          title={`Deploys the newest commit of a branch that matches ${app.branch}`}
+        >
+          Deploy latest…
+        </Button>
+        {choosing && (
+          <Suspense fallback={null}>
+            <DeployBranch app={app} branch={branch} busy={deploy.isPending} refused={deploy.isError ? deploy.error : undefined} onDeploy={(b) => deploy.mutate(b)} onClose={() => setChoosing(false)} />
+          </Suspense>
+        )}
+      </>
+    );
+  }
   return (
     <>
       {deploy.isError && <Failed error={deploy.error} workspace={ws} title="Nothing was deployed." />}
-      <Button look={look} busy={deploy.isPending} onClick={() => deploy.mutate()} title={`Deploys the newest commit of ${app.branch}`}>
+      <Button look={look} busy={deploy.isPending} onClick={() => deploy.mutate(undefined)} title={`Deploys the newest commit of ${app.branch}`}>
         {deploy.isPending ? "Starting…" : "Deploy latest"}
       </Button>
     </>
@@ -87,67 +106,10 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
       )}
       {over && app !== undefined && (
         <span className="apart">
-          <DeployLatest app={app} look={d.state === "FAILED" ? "primary" : "plain"} />
+          <DeployLatest app={app} look={d.state === "FAILED" ? "primary" : "plain"} branch={d.branch} />
         </span>
       )}
       {rolling && <RollbackDialog d={d} app={app} onClose={() => setRolling(false)} />}
     </>
-  );
-}
-
-function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | undefined; onClose: () => void }) {
-  const { ws, adminOnly } = usePlace();
-  const started = useStarted(d.app);
-  const on = app?.autoDeploy === true;
-  const [pause, setPause] = useState(on && adminOnly === undefined);
-  const rollback = useMutation({
-    mutationFn: async () =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}:rollback", {
-          params: { path: { workspace: ws, app: d.app } },
-          body: { deployment: d.number, pauseAutoDeploy: on && pause, requestId: requestId() },
-        }),
-      ),
-    onSuccess: started,
-  });
-  const live = app?.live;
-  return (
-    <Dialog alert title={`Rollback to #${d.number}?`} open onClose={onClose}>
-      <p>
-        The kept release of #{d.number} (<code>{shortHash(d.commit?.hash)}</code>) goes live again as a deployment of its own
-        {live !== undefined && (
-          <>
-            , in place of #{live.number} (<code>{shortHash(live.commit?.hash)}</code>)
-          </>
-        )}
-        . Nothing is fetched, and the repository stays as it is.
-      </p>
-      {on && (
-        <>
-          <label className="check block">
-            <input type="checkbox" checked={pause} disabled={adminOnly !== undefined} onChange={(e) => setPause(e.target.checked)} /> Switch auto-deploy off
-          </label>
-          <p className="soft">
-            {adminOnly ??
-              (pause ? (
-                "Pushes do not deploy until somebody switches it on again."
-              ) : (
-                <>
-                  The next push to <Text>{app.branch}</Text> deploys and ends the rollback.
-                </>
-              ))}
-          </p>
-        </>
-      )}
-      {rollback.isError && <Failed error={rollback.error} workspace={ws} title="What is live stays live." />}
-      <div className="actions end">
-        <Button autoFocus onClick={onClose}>
-          Keep what is live
-        </Button>
-        <Button look="primary" busy={rollback.isPending} onClick={() => rollback.mutate()}>
-          {rollback.isPending ? "Starting…" : `Rollback to #${d.number}`}
-        </Button>
-      </div>
-    </Dialog>
   );
 }

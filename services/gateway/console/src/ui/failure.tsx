@@ -1,17 +1,18 @@
 import { Link } from "react-router";
-import type { Deployment } from "../api/client";
+import type { App, Deployment } from "../api/client";
 import { fragment } from "../lib/log";
 import { knownReason, remedyFor } from "../lib/remedy";
-import { ansi } from "../lib/text";
+import { ansi, shortHash, subject } from "../lib/text";
 import { failedHook, stageName } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Skeleton, Text } from "./basics";
+import { RollbackPrevious } from "./rollback";
 import type { LogState } from "./use-log";
 
 const shown = 10;
 
-/** Why a deployment failed: the step, its message, its last lines, and what to try. */
-export function Failure({ d, log }: { d: Deployment; log: LogState }) {
+/** Why a deployment failed: the step, its message, its last lines, what to try, and what is live meanwhile. */
+export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; log: LogState }) {
   const { ws } = usePlace();
   const failed = failedHook(d);
   // That a hook ended with its exit code is the heading; what is said beyond it follows.
@@ -66,6 +67,16 @@ export function Failure({ d, log }: { d: Deployment; log: LogState }) {
         <strong>What to try:</strong> {knownReason(d.error?.reason) ? remedy.text : "Read the log; then push a fix, or press Deploy latest."}{" "}
         {remedy.action !== undefined && <Link to={remedy.action.to(ws)}>{remedy.action.label}</Link>}
       </p>
+      {d.live ? (
+        <RollbackPrevious d={d} app={app} />
+      ) : (
+        app?.live !== undefined && (
+          <p>
+            <strong>Live meanwhile:</strong> <Link to={`/w/${ws}/apps/${d.app}/deployments/${app.live.number}`}>#{app.live.number}</Link> <code>{shortHash(app.live.commit?.hash)}</code>{" "}
+            <Text>{subject(app.live.commit?.message)}</Text>
+          </p>
+        )
+      )}
     </section>
   );
 }

@@ -1,16 +1,18 @@
 import { useEffect, useState } from "react";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
+import type { App } from "../api/client";
 import { deploymentsQuery, type HistoryFilter } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, triggerText, triggerWords } from "../lib/words";
+import { deploymentLook, ended, triggerText, triggerWords, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, onListKeys, Skeleton, Status, Text, Time, Took } from "./basics";
 
 const states = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "SUPERSEDED"];
 
 /** Deployments, newest first. With filters, they are in the address. */
-export function History({ app, filters = false }: { app: string; filters?: boolean }) {
+export function History({ app: owner, filters = false }: { app: App; filters?: boolean }) {
+  const app = owner.id;
   const { ws, me } = usePlace();
   const [query, setQuery] = useSearchParams();
   const filter: HistoryFilter = {};
@@ -63,7 +65,7 @@ export function History({ app, filters = false }: { app: string; filters?: boole
         <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
       ) : all.length === 0 ? (
         <div className="empty-inline">
-          <p>{filtered ? (list.hasNextPage ? "Nothing matches among the newest deployments." : "No deployment matches.") : "No deployments yet. Press Deploy latest, or push to the branch."}</p>
+          <p>{filtered ? (list.hasNextPage ? "Nothing matches among the newest deployments." : "No deployment matches.") : `No deployments yet. Press Deploy latest, or push to ${watched(owner.branch)}.`}</p>
           {filtered && (
             <Button onClick={() => setQuery({ tab: "deployments" }, { replace: true })}>Clear the filters</Button>
           )}
@@ -98,7 +100,7 @@ export function History({ app, filters = false }: { app: string; filters?: boole
                     </td>
                     <td data-label="Commit">
                       {url === undefined ? (
-                        <code>{shortHash(d.commit?.hash) || "not known yet"}</code>
+                        <code>{shortHash(d.commit?.hash) || (ended(d.state) ? "none" : "not known yet")}</code>
                       ) : (
                         <a href={url} target="_blank" rel="noreferrer">
                           <code>{shortHash(d.commit?.hash)}</code>
@@ -107,6 +109,20 @@ export function History({ app, filters = false }: { app: string; filters?: boole
                       <Text>{subject(d.commit?.message)}</Text>{" "}
                       <span className="soft">
                         <Text>{d.commit?.authorName}</Text>
+                        {d.tag !== "" ? (
+                          <>
+                            {" "}
+                            tagged <Text>{d.tag}</Text>
+                          </>
+                        ) : (
+                          // Of one branch alone nobody need be told.
+                          d.branch !== owner.branch && (
+                            <>
+                              {" "}
+                              on <Text>{d.branch}</Text>
+                            </>
+                          )
+                        )}
                       </span>
                     </td>
                     <td data-label="Trigger">

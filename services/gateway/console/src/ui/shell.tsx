@@ -19,6 +19,7 @@ export function Shell() {
   const navigate = useNavigate();
   const [menu, setMenu] = useState(false);
   const main = useRef<HTMLElement>(null);
+  const header = useRef<HTMLElement>(null);
   const first = useRef(true);
   const known = me.data?.workspaces.some((w) => w.id === ws) ?? false;
 
@@ -31,6 +32,12 @@ export function Shell() {
     if (first.current) first.current = false;
     else main.current?.focus();
   }, [location.pathname]);
+  // As from a dialog: Escape closes it and the focus is where it was.
+  const onMenuKey = (e: React.KeyboardEvent) => {
+    if (e.key !== "Escape" || !menu) return;
+    setMenu(false);
+    header.current?.querySelector("button")?.focus();
+  };
   useShortcuts(ws, navigate);
 
   if (me.isError) {
@@ -55,7 +62,7 @@ export function Shell() {
           </a>
         </aside>
       )}
-      <header className="top">
+      <header className="top" ref={header} onKeyDown={onMenuKey}>
         <Button look="quiet" className="menu-button" aria-expanded={menu} aria-controls="sidebar" onClick={() => setMenu(!menu)}>
           Menu
         </Button>
@@ -63,7 +70,7 @@ export function Shell() {
           ▲ Devpilot
         </span>
       </header>
-      <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main">
+      <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main" onKeyDown={onMenuKey}>
         <span className="brand sidebar-brand" aria-hidden="true">
           <span className="logo">▲</span> Devpilot
         </span>

@@ -2,7 +2,7 @@ import { useId, useState } from "react";
 import { useMutation } from "@tanstack/react-query";
 import { api, asApiError, body, type App, type CheckPush } from "../../api/client";
 import { isPattern } from "../../lib/text";
-import { sentence } from "../../lib/words";
+import { sentence, watched } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text } from "../basics";
 import { FromCode, SaveRow, TextField } from "./parts";
@@ -38,7 +38,7 @@ export default function Rules({ app }: { app: App }) {
       >
         <h2 id="rules">Which pushes deploy</h2>
         <p className="soft">
-          Pushes to <Text>{app.branch}</Text> do, and of those what the rules let through. A push that a rule turns away is listed under Deliveries with the reason.
+          Pushes to <Text>{watched(app.branch)}</Text> do, and of those what the rules let through. A push that a rule turns away is listed under Deliveries with the reason.
         </p>
         <FromCode fields={app.codeConfig?.fields} name="rules" path={app.codeConfig?.path} />
         <TextField label="Only when one of these paths changed, one a line" rows={3} code disabled={off} value={d.paths} onChange={(paths) => draft.set({ ...d, paths })} error={refused?.field("paths")} hint={<>Patterns such as <code>services/web/**</code>. Empty: any path.</>} />
