@@ -23,7 +23,8 @@ const (
 	// the embedded server takes less.
 	unsentTimeout = 2 * time.Second
 	// askTimeout is how long one question waits before it is asked again: one that was on its
-	// way when the connection broke is never answered.
+	// way when the connection broke is never answered. Each further one waits twice as long: a
+	// server that is only slow would else get ever more of them, and answer none in time.
 	askTimeout = time.Second
 	// history is 1 but for SecureErase. There replaced values must stay findable until they
 	// are erased, so that the bucket remembers several; nothing but erasing reads them.
@@ -140,9 +141,9 @@ func untilSent(ctx context.Context, f func() error) error {
 // last returns the newest message of key, be it a value or a marker. A key that never was is
 // ErrMsgNotFound.
 func (s *store) last(ctx context.Context, key string) (m *jetstream.RawStreamMsg, err error) {
-	for {
+	for wait := askTimeout; ; wait *= 2 {
 		err = untilSent(ctx, func() error {
-			askCtx, cancel := context.WithTimeout(ctx, askTimeout)
+			askCtx, cancel := context.WithTimeout(ctx, wait)
 			defer cancel()
 			m, err = s.stream.GetLastMsgForSubject(askCtx, s.prefix+key)
 			return err

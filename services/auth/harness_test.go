@@ -365,7 +365,7 @@ func (s *stack) works(token string) error {
 // issue asks for a token as the repo service, with patience: on a busy machine a store that has
 // seconds to answer may take longer.
 func issue(t *testing.T, c authv1.AuthServiceClient, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	for {
 		r, err := c.IssueToken(ctx, req)
