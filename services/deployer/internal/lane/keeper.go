@@ -134,7 +134,7 @@ func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64)
 	if err != nil {
 		return 0, fmt.Errorf("lane: note the refs that %s saw: %w", key, err)
 	}
-	if Folded(l, l.GetHeadSeq()) != nil {
+	if !Folded(l) {
 		return rev, nil
 	}
 	if rev, err = k.Lanes.CompareAndSet(ctx, key.String(), l, rev); err != nil {

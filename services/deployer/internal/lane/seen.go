@@ -180,15 +180,14 @@ func withHeads(set *storev1.SeenSet, patterns []string, refs map[refName]refHash
 	return &storev1.SeenSet{Baseline: set.GetBaseline(), Patterns: patterns, Refs: pack(refs)}
 }
 
-// Folded notes that SeenRefs has all heads of the lane as it was at seq; ErrSkip when nothing comes
-// of that.
-func Folded(l *storev1.Lane, seq int64) error {
-	if l.GetFoldedSeq() >= seq {
-		return ErrSkip
+// Folded notes that SeenRefs has all heads of the lane, and tells whether the lane did not know.
+func Folded(l *storev1.Lane) bool {
+	if l.GetFoldedSeq() >= l.GetHeadSeq() {
+		return false
 	}
-	l.FoldedSeq = seq
+	l.FoldedSeq = l.GetHeadSeq()
 	thin(l)
-	return nil
+	return true
 }
 
 // Crowded tells whether the lane's heads have to be put into SeenRefs.

@@ -81,7 +81,7 @@ func (t *tree) openShared(path, target string) (*tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("live: open what is shared: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	under, err := openTree(root, place)
 	if err != nil {
 		return nil, err
