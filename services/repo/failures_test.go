@@ -175,7 +175,7 @@ func TestListRepositories_whatStopsTheWholeWalk(t *testing.T) {
 			if e.Reason() != tt.want || e.Message() == "" {
 				t.Errorf("err = %v", err)
 			}
-			if tt.want == apierr.ReasonBitbucketRateLimited && (e.RetryAfter() < 70*time.Second || e.RetryAfter() > 77*time.Second) {
+			if tt.want == apierr.ReasonBitbucketRateLimited && (e.RetryAfter() < 30*time.Second || e.RetryAfter() > 77*time.Second) {
 				t.Errorf("retry after %s", e.RetryAfter())
 			}
 		})
@@ -248,8 +248,8 @@ func TestListRepositories_tokensStayAtTheirBitbucket(t *testing.T) {
 func TestListRepositories_firstListThatTakesLongComesInParts(t *testing.T) {
 	s := newStack(t, "sample")
 	r := s.replica()
-	s.inject(emulator.Fault{Kind: emulator.FaultSlow, Path: listingPath("acme"), Delay: 2500 * time.Millisecond, Times: 1})
-	ctx, cancel := context.WithTimeout(s.ctx(), 2*time.Second)
+	s.inject(emulator.Fault{Kind: emulator.FaultSlow, Path: listingPath("acme"), Delay: 6 * time.Second, Times: 1})
+	ctx, cancel := context.WithTimeout(s.ctx(), 4*time.Second)
 	defer cancel()
 	resp, err := r.ListRepositories(ctx, &repov1.ListRepositoriesRequest{Workspace: workspace})
 	if err != nil {
