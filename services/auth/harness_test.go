@@ -123,7 +123,14 @@ func (s scopeless) WriteHeader(status int) {
 	s.ResponseWriter.WriteHeader(status)
 }
 
+// newStack is a stack of its own for a test that runs beside others.
 func newStack(t *testing.T, opts emulator.Options) *stack {
+	t.Helper()
+	t.Parallel()
+	return newStackAlone(t, opts)
+}
+
+func newStackAlone(t *testing.T, opts emulator.Options) *stack {
 	t.Helper()
 	s := &stack{t: t, natsDir: testkit.FastDir(t), redis: testkit.Redis(t), keyset: testkit.Keyset(t), keys: testkit.Keys(t), logs: testkit.Logger(t)}
 	s.logger = s.logs.Logger

@@ -15,7 +15,7 @@ import (
 )
 
 func TestRun_leavesNothingBehind(t *testing.T) {
-	s := newStack(t, emulator.Options{})
+	s := newStackAlone(t, emulator.Options{})
 	for n := range 3 {
 		_, js := s.nats.Connect()
 		rc := s.redis.Client()
