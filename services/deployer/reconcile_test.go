@@ -346,7 +346,7 @@ func TestReconcile_racesWithDeliveries(t *testing.T) {
 	b.start() // two deployers look
 	base := b.repo.Commit("main", "base", map[string]string{"index.html": "base"})
 	a := taggers()
-	a.Branch = "feature/*"
+	a.Branch, a.Rules.Skip = "feature/*", &deployerv1.SkipPhrases{} // git is asked nothing about what is found
 	b.create("web", a)
 	st := b.stores()
 	b.noted(st, "web")

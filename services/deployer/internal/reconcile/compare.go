@@ -130,13 +130,14 @@ func changes(s seen, areTags bool, found lane.Found) []change {
 	return out
 }
 
-// due leaves out the changes whose deliveries may still be on their way. The heads of all are missing
-// until they are decided.
+// due leaves out the changes whose deliveries may still be on their way; that of a branch which is gone
+// may be, too, or Bitbucket has answered from before its last push. The heads of all are missing until
+// they are decided.
 func (r *Reconciler) due(all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
 	now := r.cfg.Now()
 	missing = map[string]*storev1.Missing{}
 	for _, c := range all {
-		if c.baseline || c.new == "" || l.atOnce {
+		if c.baseline || l.atOnce {
 			out = append(out, c)
 			continue
 		}
@@ -212,6 +213,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 type tally struct {
 	made   []made
 	turned []decision
+	gone   []decision
 	again  bool // something is left to the next look
 }
 
@@ -220,9 +222,9 @@ type made struct {
 	number int32
 }
 
-// decided are the pushes that were found and decided about.
+// decided are the changes that were decided about.
 func (t *tally) decided() []decision {
-	out := slices.Clone(t.turned)
+	out := slices.Concat(t.turned, t.gone)
 	for _, m := range t.made {
 		out = append(out, m.decision)
 	}
@@ -264,7 +266,11 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 		lane.Baseline(now, s.app.GetRepository(), d.ref.Name(), d.new, d.ask.Now)
 		return nil
 	case d.new == "":
-		return lane.Gone(now, s.app.GetRepository(), d.ref, d.ask.Now)
+		if err := lane.Gone(now, s.app.GetRepository(), d.ref, d.ask.Now); err != nil {
+			return err
+		}
+		t.gone = append(t.gone, d)
+		return nil
 	case !d.verdict.Deploys:
 		if err := lane.TurnAway(now, d.ask); err != nil {
 			return err

@@ -3,9 +3,17 @@ package reconcile
 import (
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 func TestNatural_newestVersionComesLast(t *testing.T) {
@@ -51,5 +59,57 @@ func TestWatchedPatterns_changeWithWhatIsLookedFor(t *testing.T) {
 		if watchedPatterns(index(other...)) == a {
 			t.Errorf("%v is the same", other)
 		}
+	}
+}
+
+// TestChanges_anOldAnswerDeploysNothing: Bitbucket may answer from before its last push; what a delivery told of meanwhile is not gone, and not new when it shows.
+func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
+	t.Parallel()
+	const repository = "85d08b4e-571d-44e9-a507-fa476535aa98"
+	hash := strings.Repeat("ab", 20)
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	l := &storev1.Lane{}
+	lane.Begin(l)
+	for _, ref := range []lane.Ref{lane.Tag("v1"), lane.Branch("main")} {
+		lane.SetHead(l, ref, &storev1.Head{Hash: hash, Source: storev1.Head_EVENT, Time: timestamppb.New(now), Repository: repository})
+	}
+	a := &storev1.App{Id: "web", Repository: repository, Branch: "main", Rules: &deployerv1.AppRules{Tags: []string{"v*"}}}
+	known := lane.Known{Repository: repository, Lane: l, Seen: lane.Looked(nil, l, lane.Found{}, lane.Found{Patterns: []string{"v*"}})}
+	s := seen{app: a, lane: l, known: known}
+	r := New(Config{Now: func() time.Time { return now }})
+	look := &looking{state: &storev1.Reconciliation{}, since: map[string]time.Time{}, missing: map[string]*storev1.Missing{}}
+	compare := func(found mirror.Heads) (due []change, missing int) {
+		look.found = found
+		branches, tags := r.found(t.Context(), s, look)
+		due, all := r.due(append(changes(s, false, branches), changes(s, true, tags)...), look)
+		clear(look.since)
+		for key, m := range all {
+			look.since[key] = m.GetTime().AsTime()
+		}
+		return due, len(all)
+	}
+	old := mirror.Heads{Branches: map[string]string{}, Tags: map[string]string{}}
+	current := mirror.Heads{Branches: map[string]string{"main": hash}, Tags: map[string]string{"v1": hash}}
+	if due, missing := compare(old); len(due) != 0 || missing != 2 {
+		t.Fatalf("at once: %v, %d missing", due, missing)
+	}
+	now = now.Add(30 * time.Second)
+	if due, missing := compare(current); len(due) != 0 || missing != 0 {
+		t.Fatalf("the newer answer: %v, %d missing", due, missing)
+	}
+	if due, missing := compare(old); len(due) != 0 || missing != 2 {
+		t.Fatalf("the old one again: %v, %d missing", due, missing)
+	}
+	now = now.Add(59 * time.Second)
+	if due, _ := compare(old); len(due) != 0 {
+		t.Fatalf("before a minute: %v", due)
+	}
+	now = now.Add(time.Second)
+	if due, missing := compare(old); len(due) != 2 || due[0].new != "" || missing != 2 {
+		t.Fatalf("after a minute: %v, %d missing", due, missing)
+	}
+	look.atOnce = true
+	if due, _ := compare(old); len(due) != 2 {
+		t.Fatalf("where no delivery is on its way: %v", due)
 	}
 }

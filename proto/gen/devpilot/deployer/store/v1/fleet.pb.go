@@ -379,7 +379,7 @@ type Missing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The branch; empty for a tag.
 	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
-	// The commit.
+	// The commit; empty for a branch or tag that was found to be gone.
 	Hash string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
 	// When it was found first.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
