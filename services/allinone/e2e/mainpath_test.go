@@ -106,6 +106,9 @@ func wholeLog(t *testing.T, n *tenant, app string, number int) []object {
 // requestLog looks at the delivery from both sides.
 func requestLog(t *testing.T, n *tenant, hook, webhook string) {
 	t.Helper()
+	if err := n.site().WaitIdle(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	attempts, err := n.site().Deliveries(t.Context(), hook, 0)
 	if err != nil || len(attempts) != 1 {
 		t.Fatalf("Bitbucket's requests: %v, %v; want one", attempts, err)
