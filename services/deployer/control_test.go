@@ -209,7 +209,7 @@ func TestRollBack_isNotUndoneByLooking(t *testing.T) {
 	b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
 	b.create("web", web(true))
 	b.deployed("web", deployerv1.Deployment_COMPLETED)
-	b.push("two")
+	b.repo.Commit("main", "two", map[string]string{"index.html": "two"}) // found by looking: a delivery would race with that
 	b.await("web", 2, deployerv1.Deployment_COMPLETED)
 	if _, err := b.rollBack(1); err != nil {
 		t.Fatal(err)
