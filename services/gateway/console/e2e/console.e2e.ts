@@ -91,6 +91,7 @@ test("a person connects Bitbucket through its consent page", async () => {
   await page.waitForURL("**/settings/integrations?bitbucket=connected");
   await page.getByText("Bitbucket is connected.").waitFor();
   await page.getByText("@jane-dev").waitFor();
+  await check(page, "integrations-just-connected");
   await page.getByRole("button", { name: "Dismiss" }).click();
   await expect.poll(() => page.title()).toBe("● Connected · Integrations · Devpilot");
   await check(page, "integrations-connected");

@@ -186,7 +186,7 @@ test("a hook after the release fails: it is live all the same, and the way back 
   await page.waitForURL(/\/deployments\/7$/);
   await page.getByRole("heading", { name: /Deployment hook “smoke” failed with exit code 4/ }).waitFor({ timeout: 60_000 });
   await page.locator(".subline").getByText("live", { exact: true }).waitFor();
-  await page.locator(".failure").getByText("The release is live all the same").waitFor();
+  await page.locator(".failure").getByText("The release is live all the same; roll back if it does not work.", { exact: true }).waitFor();
   const back = page.locator(".failure").getByRole("button", { name: /^Rollback to #\d…$/ });
   await back.waitFor();
   await check(page, "deployment-live-but-failed");

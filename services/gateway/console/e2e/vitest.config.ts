@@ -30,10 +30,10 @@ export default defineConfig({
     include: ["*.e2e.ts"],
     exclude: process.env["CONSOLE_PATIENT"] === undefined ? ["patient.e2e.ts"] : [],
     environment: "node",
-    testTimeout: 120_000,
+    testTimeout: 300_000,
     hookTimeout: 180_000,
     // A busy machine is no failure: what is waited for has as long here as in the browser.
-    expect: { poll: { timeout: 20_000, interval: 50 } },
+    expect: { poll: { timeout: 45_000, interval: 50 } },
     reporters: ["default", new Times()],
     // One story, told in order: what follows a failure would fail for its sake.
     bail: 1,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { deployedFirst, lastDeployed, matcher, patternPrefix } from "../src/lib/pattern";
+import { watched } from "../src/lib/words";
 
 const names = [
   "main", "develop", "develop2", "release", "release/1", "release/1.0", "release/2.1", "release/1/2",
@@ -43,6 +44,10 @@ const answers: [pattern: string, matches: string[]][] = [
 describe("patterns of branches", () => {
   test.each(answers)("%s", (pattern, matches) => {
     expect(names.filter(matcher(pattern))).toEqual(matches);
+  });
+
+  test("where a push deploys, in words", () => {
+    expect(["main", "release/*"].map(watched)).toEqual(["main", "a branch that matches release/*"]);
   });
 
   test("what to search for is the plain beginning", () => {

@@ -41,9 +41,17 @@ export const appsQuery = (workspace: string) =>
     getNextPageParam: next,
   });
 
+// An app that is being deleted is not asked for again, though a change event comes while its page is still there.
+const going = new Set<string>();
+const place = (workspace: string, app: string) => `${workspace}/${app}`;
+export const goes = (workspace: string, app: string) => going.add(place(workspace, app));
+export const stays = (workspace: string, app: string) => going.delete(place(workspace, app));
+export const isGoing = (workspace: string, app: string) => going.has(place(workspace, app));
+
 export const appQuery = (workspace: string, app: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "app"), "one", app],
+    enabled: () => !isGoing(workspace, app),
     queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace, app } }, signal })),
   });
 

@@ -16,8 +16,10 @@ export default function Integrations() {
   const { ws } = usePlace();
   const integration = useQuery(integrationQuery(ws));
   const [query, setQuery] = useSearchParams();
-  const result = connectResult(query);
   const i = integration.data;
+  const came = connectResult(query);
+  // The address may be older than what is there now.
+  const result = came?.tone === "good" && i?.state !== "CONNECTED" ? undefined : came;
   useTitle(i === undefined ? undefined : `${integrationLook(i.state).mark} ${integrationLook(i.state).word}`, "Integrations");
   return (
     <>
@@ -88,7 +90,8 @@ function Trouble({ integration: i }: { integration: Integration }) {
     const page = httpUrl(i.authorizationsUrl);
     return (
       <Banner tone="bad" title="Bitbucket must be connected again." role="alert" actions={<ConnectButton label="Reconnect" />}>
-        <Text>{e?.message}</Text> Your apps and settings stay.
+        <Text>{e?.message}</Text>
+        {e?.message.includes("apps and settings stay") !== true && " Your apps and settings stay."}
         {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
         {page !== undefined && (
           <>

@@ -1,8 +1,8 @@
-import { lazy, Suspense, useId, useState } from "react";
+import { lazy, Suspense, useEffect, useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
 import { api, asApiError, body, type App } from "../api/client";
-import { appQuery, keys, serversQuery, webhookQuery } from "../api/queries";
+import { appQuery, goes, isGoing, keys, serversQuery, stays, webhookQuery } from "../api/queries";
 import { isPattern } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Skeleton, Text } from "./basics";
@@ -122,7 +122,7 @@ function Edit({ app }: { app: App }) {
 function Manual({ app }: { app: App }) {
   const { ws } = usePlace();
   const id = app.webhook?.id ?? "";
-  const webhook = useQuery({ ...webhookQuery(ws, id), enabled: id !== "" });
+  const webhook = useQuery({ ...webhookQuery(ws, id), enabled: () => id !== "" && !isGoing(ws, app.id) });
   if (webhook.data === undefined || webhook.data.state !== "MANUAL") return null;
   return <ManualSteps webhook={webhook.data} />;
 }
@@ -132,7 +132,10 @@ function Delete({ app }: { app: App }) {
   const client = useQueryClient();
   const navigate = useNavigate();
   const [open, setOpen] = useState(false);
+  useEffect(() => () => void stays(ws, app.id), [ws, app.id]); // another one may have its name later
   const remove = useMutation({
+    onMutate: () => void goes(ws, app.id),
+    onError: () => void stays(ws, app.id),
     mutationFn: async () => body(await api.DELETE("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id }, query: { etag: app.etag } } })),
     onSuccess: async () => {
       await navigate(`/w/${ws}/apps`);

@@ -1,4 +1,4 @@
-import { useEffect, useId, useRef, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
+import { useEffect, useId, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
 import { Link } from "react-router";
 import { asApiError } from "../api/client";
 import { useNow } from "../lib/clock";
@@ -211,14 +211,11 @@ export function useTitle(...parts: (string | undefined)[]): void {
   }, [title]);
 }
 
-/** Moves the focus to the page's heading when the page changes, so that readers begin there. */
+/** The page's heading, and beside it what can be done on the page. */
 export function PageTitle({ children, actions }: { children: ReactNode; actions?: ReactNode }) {
-  const ref = useRef<HTMLHeadingElement>(null);
   return (
     <div className="page-title">
-      <h1 ref={ref} tabIndex={-1}>
-        {children}
-      </h1>
+      <h1>{children}</h1>
       {actions !== undefined && <div className="actions">{actions}</div>}
     </div>
   );

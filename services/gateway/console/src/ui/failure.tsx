@@ -16,11 +16,13 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
   const { ws } = usePlace();
   const failed = failedHook(d);
   // That a hook ended with its exit code is the heading; what is said beyond it follows.
+  const own = failed?.hook.message ?? "";
+  const more = /^it ended with exit code \d+\.?$/i.test(own) ? "" : own;
   const said = failed?.hook.exitCode === undefined ? (d.error?.message ?? "") : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
-  const own = log.records.filter((r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name));
-  const tail = (own.length > 0 ? own : log.records).slice(-shown);
+  const lastOf = log.records.filter((r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name));
+  const tail = (lastOf.length > 0 ? lastOf : log.records).slice(-shown);
   const lines = { from: tail[0]?.line ?? 0, to: tail.at(-1)?.line ?? 0 };
   return (
     <section className="failure" aria-labelledby="failure">
@@ -38,10 +40,10 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       {said !== "" && (
         <p>
           <Text>{said}</Text>
-          {failed !== undefined && failed.hook.message !== "" && !said.toLowerCase().includes(failed.hook.message.toLowerCase().replace(/\.$/, "")) && (
+          {more !== "" && !said.toLowerCase().includes(more.toLowerCase().replace(/\.$/, "")) && (
             <>
               {" "}
-              <Text>{failed.hook.message}</Text>
+              <Text>{more}</Text>
             </>
           )}
         </p>

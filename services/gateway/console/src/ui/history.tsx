@@ -156,7 +156,10 @@ function Typed({ label, value, onChange, search = false }: { label: string; valu
   useEffect(() => setText(value), [value]);
   useEffect(() => {
     if (text === value) return undefined;
-    const t = setTimeout(() => onChange(text.trim()), 300);
+    const here = location.pathname;
+    const t = setTimeout(() => {
+      if (location.pathname === here) onChange(text.trim()); // else the writer has left for a page that is still loading
+    }, 300);
     return () => clearTimeout(t);
     // Only typing starts the wait; the caller's function is another one at each render.
     // eslint-disable-next-line react-hooks/exhaustive-deps

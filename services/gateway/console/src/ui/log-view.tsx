@@ -65,6 +65,7 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
   // The field keeps its own text: the address follows when the writer pauses, and eats no key.
   useEffect(() => {
     const t = setTimeout(() => {
+      if (location.pathname !== pathname) return; // the reader has left for a page that is still loading
       const q = new URLSearchParams(location.search);
       if (text === (q.get("q") ?? "")) return;
       if (text === "") q.delete("q");
