@@ -219,7 +219,7 @@ func TestKnown_forgetsNothing(t *testing.T) {
 		r.there[ref] = hash(rnd.IntN(1 << 30))
 		r.pushed(ref, r.there[ref])
 	}
-	for step := range 1500 {
+	for step := range 1000 {
 		switch rnd.IntN(40) {
 		case 0, 1:
 			r.look(func() {
