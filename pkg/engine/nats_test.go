@@ -248,7 +248,7 @@ func TestNATS_startGivesUpWithItsContext(t *testing.T) {
 func TestNATS_canaryLeavesAStoppedServerAlone(t *testing.T) {
 	n := start(t, NATSConfig{CanaryInterval: 20 * time.Millisecond, CanaryTimeout: 50 * time.Millisecond})
 	n.Stop()
-	before := n.Restarts() // on a busy machine the canary may have found it too slow until now
+	before := n.Restarts()                         // on a busy machine the canary may have found it too slow until now
 	deadline := time.After(500 * time.Millisecond) // many times what it takes the canary to restart a server that failed
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

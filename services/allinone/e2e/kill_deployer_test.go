@@ -193,7 +193,11 @@ func (x *shot) watch() (stop func() int) {
 	newest := map[string]int{}
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(time.Millisecond)
+		pause := 10 * time.Millisecond
+		if *deep {
+			pause = time.Millisecond
+		}
+		tick := time.NewTicker(pause)
 		defer tick.Stop()
 		for {
 			select {

@@ -48,20 +48,34 @@ func needles(secret string) [][]byte {
 
 // search looks for secrets in many places and names what it finds without showing it.
 type search struct {
-	t       testing.TB
-	needles map[string][][]byte
-	looked  int64    // bytes
-	found   []string // what stands where
+	t      testing.TB
+	begins [1 << 16]bool                // whether a needle begins with these two bytes
+	by     map[[beginning]byte][]needle // all needles, by how they begin
+	looked int64                        // bytes
+	found  []string                     // what stands where
+}
+
+// beginning is how many bytes every needle has at least.
+const beginning = 8
+
+// needle is one form of one secret.
+type needle struct {
+	what string
+	text []byte
 }
 
 func newSearch(t testing.TB, secrets map[string]string) *search {
 	t.Helper()
-	s := &search{t: t, needles: map[string][][]byte{}}
+	s := &search{t: t, by: map[[beginning]byte][]needle{}}
 	for what, secret := range secrets {
 		if len(secret) < 16 {
 			t.Fatalf("%s is too short to search for", what)
 		}
-		s.needles[what] = needles(secret)
+		for _, text := range needles(secret) {
+			key := [beginning]byte(text[:beginning])
+			s.begins[uint16(text[0])<<8|uint16(text[1])] = true
+			s.by[key] = append(s.by[key], needle{what, text})
+		}
 	}
 	return s
 }
@@ -69,9 +83,16 @@ func newSearch(t testing.TB, secrets map[string]string) *search {
 func (s *search) in(place string, data []byte) {
 	s.t.Helper()
 	s.looked += int64(len(data))
-	for what, list := range s.needles {
-		if slices.ContainsFunc(list, func(n []byte) bool { return bytes.Contains(data, n) }) {
-			s.found = append(s.found, what+" stands in "+place)
+	seen := map[string]bool{}
+	for i := 0; i+beginning <= len(data); i++ { // once for all needles: there are thousands
+		if !s.begins[uint16(data[i])<<8|uint16(data[i+1])] {
+			continue
+		}
+		for _, n := range s.by[[beginning]byte(data[i:])] {
+			if !seen[n.what] && bytes.HasPrefix(data[i:], n.text) {
+				seen[n.what] = true
+				s.found = append(s.found, n.what+" stands in "+place)
+			}
 		}
 	}
 }
