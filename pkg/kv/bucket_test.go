@@ -126,6 +126,29 @@ func TestUpdate_skipLeavesTheRecordAlone(t *testing.T) {
 	}
 }
 
+// A server that is slow to answer is asked again, as the question may be lost, but not every second:
+// hundreds of callers would drown it.
+func TestBucket_aSlowServerIsAskedEverMoreSeldom(t *testing.T) {
+	t.Parallel()
+	s := testkit.RealNATS(t)
+	nc, js := s.Connect()
+	b, err := kv.Open[wrapperspb.StringValue](t.Context(), js, kv.Config{Name: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Stop() // frozen: the connection stays, nothing answers
+	defer s.Continue()
+	before := nc.Stats().OutMsgs
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if _, _, err := b.Get(ctx, "k"); !errors.Is(err, kv.ErrUnavailable) {
+		t.Fatalf("get: %v", err)
+	}
+	if asked := nc.Stats().OutMsgs - before; asked < 1 || asked > 3 {
+		t.Errorf("asked %d times within 5 s", asked)
+	}
+}
+
 func TestBucket_storeDownIsUnavailableWithinItsBound(t *testing.T) {
 	s := testkit.NATS(t)
 	b := openStrings(t, s, kv.Config{Name: "b"})
