@@ -182,7 +182,7 @@ func TestListRepositories_openingAnOldListRenewsItInTheBackground(t *testing.T) 
 		t.Errorf("%d calls before the list was old: %v", n, routes)
 	}
 
-	s.do(s.control.SetLatency(t.Context(), 50*time.Millisecond))
+	s.do(s.control.SetLatency(t.Context(), 250*time.Millisecond)) // the renewal takes longer than the answer
 	resp := s.list(r)
 	if !resp.GetStale() || !resp.GetFetchTime().AsTime().Equal(before.GetFetchTime().AsTime()) || slices.Contains(names(resp), "acme/new") {
 		t.Errorf("opening a list of 31 s: stale %t, fetched %s, %v", resp.GetStale(), resp.GetFetchTime().AsTime(), names(resp))
