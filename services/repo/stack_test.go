@@ -45,12 +45,10 @@ type stack struct {
 	logs     *testkit.Logs
 }
 
-// newStack is a stack of the test's own; tests run beside each other.
+// newStack is a stack of the test's own. Tests run one after the other: a call to Redis has 400 ms,
+// which a test that lists ten thousand repositories beside them would take from the others.
 func newStack(t testing.TB, scenario string) *stack {
 	t.Helper()
-	if t, ok := t.(*testing.T); ok {
-		t.Parallel()
-	}
 	logs := testkit.Logger(t)
 	server, err := emulator.Start("127.0.0.1:0", emulator.Options{Scenario: scenario, DataDir: testkit.FastDir(t)})
 	if err != nil {
