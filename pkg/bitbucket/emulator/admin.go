@@ -88,27 +88,33 @@ type RepositoryInput struct {
 	Public      bool              `json:"public"`
 	Description string            `json:"description"`
 	Permissions map[string]string `json:"permissions"`
-	// Seed is "site" (four branches), "service" (two), or "" for an empty repository. It counts for new ones only.
+	// Seed is "site" (four branches), "service" (two), "stranger" (main alone, with commits that no other seed has), or ""
+	// for an empty repository. It counts for new ones only.
 	Seed string `json:"seed"`
 }
 
 func (e *Emulator) putRepository(workspace, slug string, in RepositoryInput) (Repository, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	permissions, err := e.accountUUIDs(in.Permissions)
+	if err != nil {
+		return Repository{}, err
+	}
+	return e.putRepositoryLocked(workspace, slug, in, permissions)
+}
+
+// putRepositoryLocked adds or changes a repository; permissions are by UUID. Callers hold e.mu for writing.
+func (e *Emulator) putRepositoryLocked(workspace, slug string, in RepositoryInput, permissions map[string]string) (Repository, error) {
 	slug = strings.ToLower(slug)
 	if slug == "" || strings.ContainsAny(slug, "/{} ") {
 		return Repository{}, fmt.Errorf("repository slug %q is not valid", slug)
 	}
-	if !slices.Contains([]string{"", "site", "service"}, in.Seed) {
+	if !slices.Contains(seeds, in.Seed) {
 		return Repository{}, fmt.Errorf("there is no seed %q", in.Seed)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	ws := e.st.workspace(workspace)
 	if ws == nil {
 		return Repository{}, fmt.Errorf("%w: workspace %q", errNotFound, workspace)
-	}
-	permissions, err := e.accountUUIDs(in.Permissions)
-	if err != nil {
-		return Repository{}, err
 	}
 	repo := Repository{
 		UUID: SeededUUID("repository", ws.Slug+"/"+slug), Workspace: ws.UUID, Slug: slug, ProjectKey: "MAIN", ProjectName: "Main",
@@ -133,9 +139,9 @@ func (e *Emulator) storeRepository(repo *Repository) error {
 	return e.store.write(change{bucketRepos, repo.UUID, repo})
 }
 
-// renameRepository changes the slug and, unless it is empty, the workspace. The old name is 404 from then on; UUID,
-// webhooks and git data stay.
-func (e *Emulator) renameRepository(fullName, slug, workspace string) error {
+// renameRepository changes the slug and, unless it is empty, the workspace. UUID, webhooks and git data stay. The old
+// name is 404 from then on, or another repository's if there is a TakenBy.
+func (e *Emulator) renameRepository(fullName string, in renameBody) error {
 	current, name, _ := strings.Cut(fullName, "/")
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -144,20 +150,37 @@ func (e *Emulator) renameRepository(fullName, slug, workspace string) error {
 		return fmt.Errorf("%w: repository %q", errNotFound, fullName)
 	}
 	repo := *known
-	if slug != "" {
-		repo.Slug = strings.ToLower(slug)
+	if in.Slug != "" {
+		repo.Slug = strings.ToLower(in.Slug)
 	}
-	if workspace != "" {
-		ws := e.st.workspace(workspace)
+	if in.Workspace != "" {
+		ws := e.st.workspace(in.Workspace)
 		if ws == nil {
-			return fmt.Errorf("%w: workspace %q", errNotFound, workspace)
+			return fmt.Errorf("%w: workspace %q", errNotFound, in.Workspace)
 		}
 		repo.Workspace = ws.UUID
 	}
-	if taken := e.st.bySlug[repo.Workspace+"/"+repo.Slug]; taken != nil && taken.UUID != repo.UUID {
+	if taken := e.st.bySlug[repo.Workspace+"/"+repo.Slug]; taken != nil && (taken.UUID != repo.UUID || in.TakenBy != nil) {
 		return fmt.Errorf("there is a repository %s already", e.st.fullName(taken))
 	}
-	return e.storeRepository(&repo)
+	if in.TakenBy == nil {
+		return e.storeRepository(&repo)
+	}
+	permissions, err := e.accountUUIDs(in.TakenBy.Permissions)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(seeds, in.TakenBy.Seed) {
+		return fmt.Errorf("there is no seed %q", in.TakenBy.Seed)
+	}
+	if len(permissions) == 0 {
+		permissions = maps.Clone(known.Permissions)
+	}
+	if err := e.storeRepository(&repo); err != nil {
+		return err
+	}
+	_, err = e.putRepositoryLocked(current, known.Slug, *in.TakenBy, permissions)
+	return err
 }
 
 // deleteRepository removes it with its webhooks, statuses and git data.

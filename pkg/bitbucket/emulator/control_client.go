@@ -176,6 +176,13 @@ func (c *Control) RenameRepository(ctx context.Context, fullName, slug string) e
 	return c.do(ctx, "POST", repositoryPath(fullName)+"/rename", renameBody{Slug: slug}, nil)
 }
 
+// ReplaceRepository renames a repository and gives its old name to another, new one in the same step. Without
+// permissions of its own the new one has those of the old. It gets a history that shares nothing with the old one's if
+// its Seed is "stranger".
+func (c *Control) ReplaceRepository(ctx context.Context, fullName, slug string, by RepositoryInput) error {
+	return c.do(ctx, "POST", repositoryPath(fullName)+"/rename", renameBody{Slug: slug, TakenBy: &by}, nil)
+}
+
 // TransferRepository moves a repository to another workspace.
 func (c *Control) TransferRepository(ctx context.Context, fullName, workspace string) error {
 	return c.do(ctx, "POST", repositoryPath(fullName)+"/rename", renameBody{Workspace: workspace}, nil)

@@ -22,6 +22,9 @@ type (
 	renameBody struct {
 		Slug      string `json:"slug"`
 		Workspace string `json:"workspace"`
+		// TakenBy makes another repository of the old name in the same step. It gets the permissions of the old one
+		// unless it names its own.
+		TakenBy *RepositoryInput `json:"taken_by,omitempty"`
 	}
 	pushBody struct {
 		Account string      `json:"account"`
@@ -183,7 +186,7 @@ func (e *Emulator) addRepositoryCommands(add adder) {
 		if err := c.input(&in); err != nil {
 			return nil, err
 		}
-		return nil, e.renameRepository(c.fullName(), in.Slug, in.Workspace)
+		return nil, e.renameRepository(c.fullName(), in)
 	})
 	add("PUT", one+"/permissions/{account}", func(c *controlCall) (any, error) {
 		var in permissionBody

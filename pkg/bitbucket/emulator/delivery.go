@@ -68,6 +68,7 @@ type delivery struct {
 	number      int // of the first attempt
 	drop        string
 	hold        bool // wait until the next one was sent
+	late        time.Duration
 	once        bool // do not retry
 }
 
@@ -83,6 +84,7 @@ type deliveryEngine struct {
 	closed   bool
 	queues   map[string][]*delivery // by hook; present while its goroutine runs
 	held     map[string]*delivery
+	late     int // deliveries that wait for their time
 	attempts []Attempt
 	nextID   int64
 }
@@ -125,7 +127,7 @@ func (e *Emulator) deliverPush(ctx context.Context, repoID string, actor *Accoun
 		e.mu.RUnlock()
 		return nil
 	}
-	faults := e.faults.takeDelivery(e.st.fullName(repo))
+	faults := e.faults.takeDelivery(e.st.fullName(repo), repo.UUID)
 	payload := e.pushPayload(repo, actor, changes, faults)
 	e.mu.RUnlock()
 	body, err := compactJSON(payload)
@@ -137,7 +139,7 @@ func (e *Emulator) deliverPush(ctx context.Context, repoID string, actor *Accoun
 }
 
 // deliver queues a body for every active webhook of the repository that subscribed to the event, and returns how many.
-func (e *Emulator) deliver(repoID, event string, body []byte, faults map[FaultKind]bool) int {
+func (e *Emulator) deliver(repoID, event string, body []byte, faults deliveryFaults) int {
 	e.mu.RLock()
 	hooks := e.st.hooksOf(repoID)
 	e.mu.RUnlock()
@@ -147,15 +149,16 @@ func (e *Emulator) deliver(repoID, event string, body []byte, faults map[FaultKi
 		if !hook.Active || !subscribed {
 			continue
 		}
-		one := &delivery{hook: hook.UUID, requestUUID: newUUID(), event: event, body: body, number: 1, hold: faults[FaultOutOfOrderDelivery]}
+		one := &delivery{hook: hook.UUID, requestUUID: newUUID(), event: event, body: body, number: 1,
+			hold: faults.has(FaultOutOfOrderDelivery), late: faults[FaultLateDelivery].Delay}
 		switch {
 		case len(body) > maxPayload:
 			one.drop = fmt.Sprintf("the payload has %d bytes, more than %d", len(body), maxPayload)
-		case faults[FaultDropDelivery]:
+		case faults.has(FaultDropDelivery):
 			one.drop = "dropped by a fault"
 		}
 		e.deliveries.enqueue(one)
-		if faults[FaultDuplicateDelivery] {
+		if faults.has(FaultDuplicateDelivery) {
 			again := *one
 			e.deliveries.enqueue(&again)
 		}
@@ -169,6 +172,11 @@ func (d *deliveryEngine) enqueue(one *delivery) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
+		return
+	}
+	if one.late > 0 {
+		d.late++
+		d.wg.Go(func() { d.enqueueLate(one) })
 		return
 	}
 	if one.hold && d.held[one.hook] == nil {
@@ -185,6 +193,18 @@ func (d *deliveryEngine) enqueue(one *delivery) {
 	if !running {
 		d.wg.Go(func() { d.drain(one.hook) })
 	}
+}
+
+// enqueueLate queues a delivery when its time has come, past those that were queued in between.
+func (d *deliveryEngine) enqueueLate(one *delivery) {
+	inTime := pause(d.ctx, one.late)
+	one.late = 0
+	if inTime {
+		d.enqueue(one)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.late--
 }
 
 // drain sends what is queued for a webhook, then ends.
@@ -346,7 +366,7 @@ func (d *deliveryEngine) clear() {
 func (d *deliveryEngine) idle() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.queues) == 0
+	return len(d.queues) == 0 && d.late == 0
 }
 
 func errorText(err error) string {

@@ -202,6 +202,19 @@ func TestDelivery_faults(t *testing.T) {
 	if first := dig(late[0].json, "push", "changes", 0, "new", "target", "message"); first != "newer\n" {
 		t.Errorf("first came %v", first)
 	}
+	push(emulator.FaultLateDelivery, 0)
+	f.push("acme/web", commitOn("main", "newest"))
+	n++
+	if first := dig(r.wait(t, n)[n-1].json, "push", "changes", 0, "new", "target", "message"); first != "newest\n" {
+		t.Errorf("first came %v", first)
+	}
+	if must(f.control.State(t.Context()))(t).Idle {
+		t.Error("idle, though a delivery waits for its time")
+	}
+	f.server.Inject(emulator.Fault{Kind: emulator.FaultLateDelivery, Repository: "acme/web", Delay: 20 * time.Millisecond, Times: 1})
+	f.push("acme/web", commitOn("main", "a little late"))
+	n++
+	r.wait(t, n)
 	if len(must(f.control.State(t.Context()))(t).Faults) != 0 {
 		t.Error("faults outlived their count")
 	}

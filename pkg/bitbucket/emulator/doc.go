@@ -27,6 +27,26 @@
 //
 //	curl -s -o /dev/null -w '%{redirect_url}\n' -d account=jane-dev -d action=grant "$AUTHORIZE_URL"
 //
+// # Faults
+//
+// A [Fault] makes requests, deliveries or the world go wrong, for chosen repositories and routes, so many times, for so
+// long, or until it is removed. [Emulator.Inject], [Control.Inject] and the control API take the same fields:
+//
+//	Inject(Fault{Route: "git", Repository: "acme/old", Status: 401})                      // each plane says it in its own words
+//	Inject(Fault{Route: "api", Status: 429, RetryAfter: 2 * time.Second, Times: 3})
+//	Inject(Fault{Route: "GET /2.0/repositories/{workspace}/{repository}/refs/branches", Repository: "acme/web", Status: 404, For: time.Minute})
+//	Inject(Fault{Kind: FaultFlush, Repository: "acme/web"})                               // no refs: `0000` to ls-refs
+//	Inject(Fault{Kind: FaultWrongBody, Route: "git"})                                     // JSON where a pack should be
+//	Inject(Fault{Kind: FaultReset, Route: "oauth"})                                       // also truncated, halved, trickle, slow
+//	Inject(Fault{Kind: FaultLateDelivery, Repository: "acme/web", Delay: 5 * time.Second})
+//	Inject(Fault{Kind: FaultNameTaken, Repository: "acme/web", Slug: "web-legacy"})       // a stranger is acme/web from now on
+//
+//	curl -d '{"route":"git:fetch","repository":"acme/web","status":503,"for":"30s"}' "$SITE/_emulator/faults"
+//	curl -d '{"slug":"web-legacy","taken_by":{"seed":"stranger"}}' "$SITE/_emulator/repositories/acme/web/rename"
+//	curl -X DELETE "$SITE/_emulator/faults"
+//
+// GET /_emulator/faults tells how often each was hit; the journal of requests names the fault that answered.
+//
 // # State
 //
 // Accounts, repositories, webhooks, build statuses, grants and tokens live in memory and in one bbolt file under

@@ -21,6 +21,7 @@ type Emulator struct {
 	store   *store
 	git     *gitStore
 	handler http.Handler
+	table   routes // of handler, for faults
 
 	faults     faultSet
 	journal    journal

@@ -74,7 +74,7 @@ func (e *Emulator) authorizeGit(r *http.Request, p params, request *gitRequest) 
 	}
 	switch {
 	case account == nil && (permission == "none" || request.writes):
-		return unauthorizedBasic(), true
+		return unauthorizedGit(), true
 	case account != nil && !hasScopes(scopes, []string{needed}):
 		return plain(http.StatusForbidden, msgScopes), true
 	case repo == nil:
@@ -107,7 +107,7 @@ func (e *Emulator) gitCaller(r *http.Request) (account *Account, scopes []string
 	if isBearer {
 		account, grant, err := e.checkToken(token)
 		if err != nil {
-			return nil, nil, unauthorizedBasic(), true
+			return nil, nil, unauthorizedGit(), true
 		}
 		return account, grant.Scopes, response{}, false
 	}
@@ -119,7 +119,7 @@ func (e *Emulator) gitCaller(r *http.Request) (account *Account, scopes []string
 			return account, []string{scopeRepository, scopeWrite}, response{}, false
 		}
 	}
-	return nil, nil, unauthorizedBasic(), true
+	return nil, nil, unauthorizedGit(), true
 }
 
 // runGit serves the request through CGI. A push holds the repository's lock from before to after, so that the refs it

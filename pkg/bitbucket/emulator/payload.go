@@ -133,9 +133,9 @@ func (g *gitStore) tagObject(ctx context.Context, dir string, at ref) (*tagObjec
 }
 
 // pushPayload renders a delivery of bitbucket.md section 7.6. Callers hold e.mu.
-func (e *Emulator) pushPayload(repo *Repository, actor *Account, changes []*changeData, faults map[FaultKind]bool) obj {
+func (e *Emulator) pushPayload(repo *Repository, actor *Account, changes []*changeData, faults deliveryFaults) obj {
 	rendered := make([]any, 0, len(changes))
-	if faults[FaultManyChanges] {
+	if faults.has(FaultManyChanges) {
 		for i := range 60 {
 			for _, c := range changes {
 				if c.newTip != nil {
@@ -150,20 +150,20 @@ func (e *Emulator) pushPayload(repo *Repository, actor *Account, changes []*chan
 	for _, c := range changes {
 		rendered = append(rendered, e.renderChange(repo, c))
 	}
-	if faults[FaultEmptyChanges] {
+	if faults.has(FaultEmptyChanges) {
 		rendered = []any{}
 	}
 	body := obj{
 		"push": obj{"changes": rendered}, "repository": e.renderPayloadRepository(repo), "actor": nil,
 	}
-	if actor != nil && !faults[FaultMissingActor] {
+	if actor != nil && !faults.has(FaultMissingActor) {
 		who := e.renderAccount(actor)
-		if faults[FaultMissingAccountID] {
+		if faults.has(FaultMissingAccountID) {
 			delete(who, "account_id")
 		}
 		body["actor"] = who
 	}
-	if faults[FaultMissingAuthorUser] {
+	if faults.has(FaultMissingAuthorUser) {
 		return dropAuthorUsers(body).(obj) //nolint:forcetypeassert // an obj stays one
 	}
 	return body

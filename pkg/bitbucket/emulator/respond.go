@@ -78,6 +78,11 @@ func gone() response {
 	}}
 }
 
+// unauthorizedGit is git's 401 of today: its words are those of "no access" (section 14).
+func unauthorizedGit() response {
+	return plain(http.StatusUnauthorized, msgNoRepository).with("WWW-Authenticate", `Basic realm="Bitbucket.org HTTP"`)
+}
+
 func unauthorizedBasic() response {
 	return plain(http.StatusUnauthorized, "Invalid credentials").with("WWW-Authenticate", `Basic realm="Bitbucket.org HTTP"`)
 }

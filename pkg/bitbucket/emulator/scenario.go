@@ -203,6 +203,9 @@ func tenThousandSeed(s *seeder) {
 	}
 }
 
+// seeds are what seedChanges knows.
+var seeds = []string{"", "site", "service", "stranger"}
+
 // seedChanges are the commits a seeded repository starts with.
 func seedChanges(repo *Repository) []RefChange {
 	commit := func(hours int, message string, files map[string]string) CommitSpec {
@@ -235,6 +238,10 @@ func seedChanges(repo *Repository) []RefChange {
 			}},
 			{Branch: "staging", From: "main"},
 		}
+	case "stranger":
+		return []RefChange{{Branch: "main", Orphan: true, Commits: []CommitSpec{
+			commit(5, "Another repository", map[string]string{"index.html": "<h1>stranger " + repo.UUID + "</h1>\n"}),
+		}}}
 	default:
 		return nil
 	}

@@ -2,7 +2,6 @@ package emulator
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,6 +33,7 @@ func (e *Emulator) newHandler() http.Handler {
 	e.addOAuthRoutes(&table)
 	e.addGitRoutes(&table)
 	e.addPageRoutes(&table)
+	e.table = table
 	control := e.newControlHandler()
 	main := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, controlPrefix) {
@@ -82,44 +82,6 @@ func (e *Emulator) serve(table routes, w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e.serveFaulty(sw, r, rt, p)
-}
-
-// serveFaulty answers the request, unless a fault does.
-func (e *Emulator) serveFaulty(w *statusWriter, r *http.Request, rt *route, p params) {
-	x := exchangeOf(r)
-	drop, late := false, time.Duration(0)
-	for _, fault := range e.faults.takeRequest(rt, r) {
-		x.record.Fault = fault.ID
-		if fault.Late {
-			late += fault.Delay
-		} else if !pause(r.Context(), fault.Delay) {
-			return
-		}
-		if fault.Kind == FaultForeignNext {
-			x.foreignNext = true
-			continue
-		}
-		if answer, replaces := fault.answer(); replaces {
-			e.send(w, answer)
-			return
-		}
-		drop = drop || fault.Drop
-	}
-	if !drop && late == 0 {
-		e.dispatch(w, r, rt, p)
-		return
-	}
-	// The request takes effect; its answer waits, or is lost.
-	kept := newBuffer()
-	e.dispatch(kept, r, rt, p)
-	kept.WriteHeader(http.StatusOK)
-	if !pause(r.Context(), late) || drop {
-		w.status = kept.status
-		panic(http.ErrAbortHandler)
-	}
-	maps.Copy(w.Header(), kept.header)
-	w.WriteHeader(kept.status)
-	_, _ = w.Write(kept.body) // a peer that is gone needs no answer
 }
 
 func (e *Emulator) dispatch(w http.ResponseWriter, r *http.Request, rt *route, p params) {
