@@ -17,7 +17,7 @@ GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
 # A stamp per tool and version: a changed pin installs the new one.
 define tool
@@ -36,7 +36,7 @@ LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/servicemain.Version=$(VERSION)
 BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
 
 .PHONY: needs
-needs: ## Install what building and testing need (git, redis-server, and bubblewrap with slirp4netns for deployment hooks), saying so
+needs: ## Install what building and testing need (see .ci/needs), saying so
 	@.ci/needs
 
 CONSOLE := services/gateway/console
@@ -59,10 +59,22 @@ console:
 endif
 
 .PHONY: test-console
-test-console: ## Check the console's types, run its unit tests and the browser test
-	@.ci/needs git chromium node npm
+test-console: test-console-unit test-browser ## Both of the console's layers
+
+.PHONY: console-needs
+console-needs:
+	@.ci/needs git node npm
+	@node -e 'process.exit(+process.versions.node.split(".")[0]>=20?0:1)' || { echo "The console's tests need Node.js 20 or newer with npm; this machine has $$(node --version). Install it and run this again." >&2; exit 1; }
+
+.PHONY: test-console-unit
+test-console-unit: console-needs ## Check the console's types, run its unit tests
 	@$(MAKE) --no-print-directory console
 	cd $(CONSOLE) && npm run --silent typecheck && npm test --silent
+
+.PHONY: test-browser
+test-browser: console-needs ## Run the console's tests in a real Chromium
+	@.ci/needs chromium
+	@$(MAKE) --no-print-directory console
 	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
 	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e
 
@@ -100,13 +112,36 @@ lint: $(call stamp,$(GOLANGCI)) ## Run the linters
 check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Prove that generated code, go.mod files, layers and formatting are up to date
 	.ci/check
 
+# The layers of `make test`, in this order. One that fails does not keep the others from running.
+LAYERS := check lint test-go test-alone test-console-unit test-browser
+
 .PHONY: test
-test: needs check lint test-go test-console ## Everything a change must pass
+test: needs ## Everything a change must pass: all layers, whatever fails, and what came of each
+	@.ci/layers $(LAYERS)
+
+# Tests that do to the machine what tests beside them would suffer from are called TestAlone_….
+ALONE := ^TestAlone_
+GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
 	@.ci/needs
-	gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m $(TESTFLAGS) $(PACKAGES)
+	$(GOTEST) -skip '$(ALONE)' $(TESTFLAGS) $(PACKAGES)
+
+.PHONY: test-unit
+test-unit: $(call stamp,$(GOTESTSUM)) ## Of the Go tests, those that are not end to end
+	@.ci/needs
+	$(GOTEST) -skip '$(ALONE)' $(TESTFLAGS) $(filter-out %/allinone/...,$(PACKAGES))
+
+.PHONY: test-e2e
+test-e2e: $(call stamp,$(GOTESTSUM)) ## Of the Go tests, those that are end to end
+	@.ci/needs
+	$(GOTEST) -skip '$(ALONE)' $(TESTFLAGS) $(filter %/allinone/...,$(PACKAGES))
+
+.PHONY: test-alone
+test-alone: $(call stamp,$(GOTESTSUM)) ## Run the Go tests that must have the machine for themselves, one by one
+	@.ci/needs
+	$(GOTEST) -p 1 -parallel 1 -run '$(ALONE)' $(TESTFLAGS) $$(git grep -l '^func TestAlone_' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables

@@ -37,9 +37,8 @@ func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
 	}
 }
 
-func TestRun_forkBombEnds(t *testing.T) {
-	t.Parallel()
-	sideBySide(t, func(t *testing.T, r Runner) {
+func TestAlone_forkBombEnds(t *testing.T) {
+	everywhere(t, func(t *testing.T, r Runner) {
 		limit := 120
 		res, text := run(t, r, "bomb() { bomb | bomb & }; bomb; sleep 1000", func(s *Spec) { s.Limits.Processes = limit })
 		if !res.TooManyProcesses || res.Duration > 15*time.Second || !strings.Contains(text, "notice: Killed: more than 120 processes") {
