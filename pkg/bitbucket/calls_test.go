@@ -325,7 +325,7 @@ func TestSetBuildStatus(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.Body), &body); err != nil {
 		t.Fatal(err)
 	}
-	if len(body.Key) != MaxStatusKey || body.State != "INPROGRESS" || len([]rune(body.Name)) != 255 ||
+	if len(body.Key) != MaxStatusKey || body.State != "INPROGRESS" || len([]rune(body.Name)) != 254 ||
 		body.URL != "https://console.example.test/d/%7B42%7D" || body.Refname != "main" {
 		t.Errorf("body = %+v", body)
 	}

@@ -24,16 +24,16 @@ const (
 // MaxStatusKey is the longest key that Bitbucket is known to take.
 const MaxStatusKey = 40
 
-// maxStatusText is where name and description are cut, in characters.
-const maxStatusText = 255
+// maxStatusText is where name and description are cut, in characters: Bitbucket wants a name below 255.
+const maxStatusText = 254
 
 // BuildStatus is what a commit's page shows of a deployment.
 type BuildStatus struct {
 	Key         string // unique per commit; at most MaxStatusKey characters, see StatusKey
 	State       BuildState
-	Name        string // cut at 255 characters
+	Name        string // cut at 254 characters
 	URL         string // absolute; Bitbucket refuses localhost and expands {…} in it
-	Description string // cut at 255 characters
+	Description string // cut at 254 characters
 	RefName     string // the branch, so that pull requests from it show the status; may be empty
 }
 

@@ -171,6 +171,9 @@ func (e *Emulator) checkToken(token string) (*Account, *Grant, error) {
 	if grant == nil || e.grantDead(grant, now) || e.st.accounts[grant.Account] == nil {
 		return nil, nil, errTokenInvalid
 	}
+	if !known.RevokedAt.IsZero() && !now.Before(known.RevokedAt) {
+		return nil, nil, errTokenInvalid
+	}
 	if !now.Before(known.ExpiresAt) {
 		if e.switches.Tokens.OldExpiredWording {
 			return nil, nil, errTokenExpiredOld

@@ -39,7 +39,7 @@ func (c *call) administered() (*Repository, response, bool) {
 		return nil, refused, false
 	}
 	if c.e.permission(c.account, repo) != "admin" {
-		return nil, failure(http.StatusForbidden, "Forbidden"), false
+		return nil, insufficientRights(), false
 	}
 	return repo, response{}, true
 }

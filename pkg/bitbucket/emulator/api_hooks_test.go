@@ -82,7 +82,8 @@ func TestHooks_sameURLTwiceMakesTwo(t *testing.T) {
 		t.Errorf("first page has %d", len(first.values()))
 	}
 	f.must(f.control.Switch(t.Context(), func(s *emulator.Switches) { s.MaxHooks = 12 }))
-	f.call("POST", hooksPath, token, hookBody()).want(t, 400)
+	f.call("POST", hooksPath, token, hookBody()).want(t, 400, "A repository can have at most 12 webhooks.")
+	f.call("PUT", hooksPath+"/"+url.PathEscape(first.values()[0].(map[string]any)["uuid"].(string)), token, hookBody()).want(t, 200)
 }
 
 func TestHooks_onlyAdministratorsAndOnlyWithScopes(t *testing.T) {
@@ -91,7 +92,10 @@ func TestHooks_onlyAdministratorsAndOnlyWithScopes(t *testing.T) {
 	token := f.tokens("jane-dev").AccessToken
 	for _, repository := range []string{"acme/docs", "acme/legacy"} {
 		path := "/repositories/" + repository + "/hooks"
-		f.call("POST", path, token, hookBody()).want(t, 403, "Forbidden")
+		refused := f.call("POST", path, token, hookBody()).want(t, 403)
+		if want := `{"data":{"key":"INSUFFICIENT_RIGHTS"},"error":{"data":{"key":"INSUFFICIENT_RIGHTS"},"message":"Access denied. You must have write or admin access."},"type":"error"}`; string(refused.raw) != want {
+			t.Errorf("got %s", refused.raw)
+		}
 		f.call("GET", path, token, nil).want(t, 403)
 	}
 	f.call("GET", "/repositories/acme/payroll/hooks", token, nil).want(t, 404, noRepository)

@@ -2,6 +2,7 @@ package emulator
 
 import (
 	"cmp"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
@@ -32,9 +33,6 @@ func (c *call) createStatus() response {
 	if refused, valid := c.decode(&in); !valid {
 		return refused
 	}
-	if refused, allowed := mayPost(&repo, permission); !allowed {
-		return refused
-	}
 	if refused, valid := in.validate(); !valid {
 		return refused
 	}
@@ -44,7 +42,10 @@ func (c *call) createStatus() response {
 	status := c.e.st.statuses[statusID(repo.UUID, at.hash, in.Key)]
 	if status == nil {
 		code = http.StatusCreated
-		status = &BuildStatus{Repository: repo.UUID, Commit: at.hash, Key: in.Key, CreatedOn: c.e.nowLocked()}
+		status = &BuildStatus{Repository: repo.UUID, Commit: at.hash, Key: in.Key, Creator: c.account.UUID, CreatedOn: c.e.nowLocked()}
+	}
+	if refused, allowed := c.overwritable(status, permission); !allowed {
+		return refused
 	}
 	return c.storeStatus(code, *status, &in)
 }
@@ -59,15 +60,15 @@ func (c *call) updateStatus() response {
 	if refused, valid := c.decode(&in); !valid {
 		return refused
 	}
-	if refused, allowed := mayPost(&repo, permission); !allowed {
-		return refused
-	}
 	in.Key = c.p["key"]
 	c.e.mu.Lock()
 	defer c.e.mu.Unlock()
 	status := c.e.st.statuses[statusID(repo.UUID, at.hash, in.Key)]
 	if status == nil {
 		return statusNotFound(in.Key)
+	}
+	if refused, allowed := c.overwritable(status, permission); !allowed {
+		return refused
 	}
 	setDefault(&in.State, status.State)
 	setDefault(&in.URL, status.URL)
@@ -94,21 +95,34 @@ func (c *call) storeStatus(code int, status BuildStatus, in *statusInput) respon
 	return response{status: code, body: c.e.renderStatus(&status)}
 }
 
-// mayPost asks for write permission on private repositories, the careful reading of an open point (12.8).
-func mayPost(repo *Repository, permission string) (response, bool) {
-	if repo.Private && permissionRank(permission) < permissionRank("write") {
-		return failure(http.StatusForbidden, msgWriteAccess), false
+// overwritable tells that the caller made the status or administers the repository (section 14). Writing new ones needs
+// no more than reading.
+func (c *call) overwritable(status *BuildStatus, permission string) (response, bool) {
+	if status.Creator == c.account.UUID || permission == "admin" {
+		return response{}, true
 	}
-	return response{}, true
+	return failure(http.StatusForbidden, "Only the creator of a build status or an administrator of the repository may overwrite it."), false
 }
 
-// validate answers in the older style: fields is an object.
+// Most characters of a status's texts (sections 9.1 and 14).
+const (
+	maxStatusKey         = 40
+	maxStatusName        = 254
+	maxStatusURL         = 449
+	maxStatusDescription = 255
+)
+
+// validate answers in the older style: fields is an object. A text that is too long is named in the message too.
 func (in *statusInput) validate() (response, bool) {
-	problems := obj{}
+	problems, message := obj{}, ""
+	tooLong := func(name, value string, most int) {
+		if length := len([]rune(value)); length > most {
+			text := fmt.Sprintf("Ensure this value has at most %d characters (it has %d).", most, length)
+			problems[name], message = []string{text}, cmp.Or(message, name+": "+text)
+		}
+	}
 	if in.Key == "" {
 		problems["key"] = []string{"required key not provided"}
-	} else if len(in.Key) > 40 {
-		problems["key"] = []string{"Ensure this value has at most 40 characters."}
 	}
 	if !slices.Contains(statusStates, in.State) {
 		problems["state"] = []string{"Select a valid choice."}
@@ -118,16 +132,19 @@ func (in *statusInput) validate() (response, bool) {
 		strings.EqualFold(target.Hostname(), "localhost") {
 		problems["url"] = []string{"Enter a valid URL."}
 	}
-	for name, value := range map[string]*string{"name": in.Name, "description": in.Description} {
-		if value != nil && len([]rune(*value)) > 255 {
-			problems[name] = []string{"Ensure this value has at most 255 characters."}
-		}
+	tooLong("key", in.Key, maxStatusKey)
+	tooLong("url", in.URL, maxStatusURL)
+	if in.Name != nil {
+		tooLong("name", *in.Name, maxStatusName)
+	}
+	if in.Description != nil {
+		tooLong("description", *in.Description, maxStatusDescription)
 	}
 	if len(problems) == 0 {
 		return response{}, true
 	}
 	return response{status: http.StatusBadRequest, body: obj{
-		"type": "error", "error": obj{"message": "Bad request", "fields": problems},
+		"type": "error", "error": obj{"message": cmp.Or(message, "Bad request"), "fields": problems},
 	}}, false
 }
 

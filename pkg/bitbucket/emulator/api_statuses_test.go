@@ -3,6 +3,8 @@ package emulator_test
 import (
 	"strings"
 	"testing"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 )
 
 func statusBody(change ...func(object)) object {
@@ -56,12 +58,18 @@ func TestStatuses_validationPermissionAndUnknownCommits(t *testing.T) {
 	base := "/repositories/acme/web/commit/" + refs["refs/heads/main"] + "/statuses/build"
 	for field, change := range map[string]func(object){
 		"key": set("key", strings.Repeat("k", 41)), "state": set("state", "PENDING"), "url": set("url", "http://localhost:8080/d/42"),
-		"name": set("name", strings.Repeat("n", 256)), "description": set("description", strings.Repeat("d", 256)),
+		"name": set("name", strings.Repeat("n", 255)), "description": set("description", strings.Repeat("d", 256)),
 	} {
-		if a := f.call("POST", base, token, statusBody(change)).want(t, 400, "Bad request"); a.at("error", "fields", field, 0) == nil {
+		if a := f.call("POST", base, token, statusBody(change)).want(t, 400); a.at("error", "fields", field, 0) == nil {
 			t.Errorf("%s: %s", field, a.raw)
 		}
 	}
+	long := f.call("POST", base, token, statusBody(set("key", strings.Repeat("k", 48)))).want(t, 400, "key: Ensure this value has at most 40 characters (it has 48).")
+	if long.at("error", "fields", "key", 0) != "Ensure this value has at most 40 characters (it has 48)." {
+		t.Errorf("got %s", long.raw)
+	}
+	f.call("POST", base, token, statusBody(set("url", "https://console.example.test/"+strings.Repeat("u", 421)))).want(t, 400, "url: Ensure this value has at most 449 characters (it has 450).")
+	f.call("POST", base, token, statusBody(set("state", "PENDING"))).want(t, 400, "Bad request")
 	if a := f.call("POST", base, token, statusBody(without("url"))).want(t, 400); a.at("error", "fields", "url", 0) != "Enter a valid URL." {
 		t.Errorf("got %s", a.raw)
 	}
@@ -72,6 +80,26 @@ func TestStatuses_validationPermissionAndUnknownCommits(t *testing.T) {
 	}
 	legacy, err := f.control.Refs(t.Context(), "acme/legacy")
 	f.must(err)
-	f.call("POST", "/repositories/acme/legacy/commit/"+legacy["refs/heads/main"]+"/statuses/build", token, statusBody()).want(t, 403)
+	f.call("POST", "/repositories/acme/legacy/commit/"+legacy["refs/heads/main"]+"/statuses/build", token, statusBody()).want(t, 201) // reading is enough
 	f.call("POST", base, f.tokens("jane-dev", "account").AccessToken, statusBody()).want(t, 403)
+}
+
+func TestStatuses_overwrittenOnlyByTheirCreatorOrAnAdministrator(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	must(f.control.PutAccount(t.Context(), "mallory", emulator.Account{}))(t)
+	f.must(f.control.SetPermission(t.Context(), "acme/web", "jane-dev", "read"))
+	f.must(f.control.SetPermission(t.Context(), "acme/web", "mallory", "write"))
+	jane, mallory, admin := f.tokens("jane-dev").AccessToken, f.tokens("mallory").AccessToken, f.tokens("acme-admin").AccessToken
+	hash := must(f.control.Refs(t.Context(), "acme/web"))(t)["refs/heads/main"]
+	base := "/repositories/acme/web/commit/" + hash + "/statuses/build"
+	f.call("POST", base, jane, statusBody()).want(t, 201)
+	f.call("POST", base, mallory, statusBody(set("state", "FAILED"))).want(t, 403)
+	f.call("PUT", base+"/acme-deploy-web-prod", mallory, object{"state": "FAILED"}).want(t, 403)
+	if a := f.call("GET", base+"/acme-deploy-web-prod", mallory, nil).want(t, 200); a.json["state"] != "INPROGRESS" {
+		t.Errorf("got %s", a.raw)
+	}
+	f.call("POST", base, mallory, statusBody(set("key", "another"))).want(t, 201)
+	f.call("POST", base, admin, statusBody(set("state", "STOPPED"))).want(t, 200)
+	f.call("POST", base, jane, statusBody(set("state", "SUCCESSFUL"))).want(t, 200) // an administrator's change takes it from nobody
 }

@@ -3,7 +3,6 @@ package emulator
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -16,11 +15,10 @@ type authorizeRequest struct {
 	callback    string // where the browser goes in the end
 	state       string
 	hasState    bool
-	challenge   string
-	method      string
 }
 
-// checkAuthorize holds the request to bitbucket.md section 1.2. On failure it has answered with an error page: Bitbucket
+// checkAuthorize holds the request to bitbucket.md section 1.2. PKCE is not offered: its parameters mean nothing, here and
+// where the code is spent (section 14). On failure it has answered with an error page: Bitbucket
 // does not redirect to a callback it does not know.
 func (e *Emulator) checkAuthorize(w http.ResponseWriter, r *http.Request) (authorizeRequest, bool) {
 	query := r.URL.Query()
@@ -30,7 +28,6 @@ func (e *Emulator) checkAuthorize(w http.ResponseWriter, r *http.Request) (autho
 	request := authorizeRequest{
 		consumer: consumer, redirectURI: query.Get("redirect_uri"), callback: consumer.CallbackURL,
 		state: query.Get("state"), hasState: query.Has("state"),
-		challenge: query.Get("code_challenge"), method: query.Get("code_challenge_method"),
 	}
 	switch {
 	case query.Get("client_id") != consumer.Key:
@@ -45,8 +42,6 @@ func (e *Emulator) checkAuthorize(w http.ResponseWriter, r *http.Request) (autho
 	case query.Get("response_type") != "code":
 		request.redirect(w, r, url.Values{"error": {"unsupported_response_type"},
 			"error_description": {"The emulator knows response_type code only."}})
-	case request.challenge != "" && !slices.Contains([]string{"", "plain", "S256"}, request.method):
-		request.redirect(w, r, url.Values{"error": {"invalid_request"}, "error_description": {"Unknown code_challenge_method."}})
 	default:
 		return request, true
 	}
@@ -125,8 +120,7 @@ func (e *Emulator) grantCode(w http.ResponseWriter, r *http.Request, request aut
 		}
 	}
 	e.st.codes[hashToken(code)] = &authCode{
-		Account: account.UUID, RedirectURI: request.redirectURI,
-		Challenge: request.challenge, Method: request.method, ExpiresAt: now.Add(e.switches.Tokens.CodeTTL),
+		Account: account.UUID, RedirectURI: request.redirectURI, ExpiresAt: now.Add(e.switches.Tokens.CodeTTL),
 	}
 	e.mu.Unlock()
 	exchangeOf(r).record.Account = account.Username

@@ -90,7 +90,7 @@ func (c *controlCall) number(name string) int64 {
 // durationFields are the JSON names of durations anywhere in the control API.
 var durationFields = []string{
 	"latency", "grace", "idle_expiry", "grant_ttl", "access_ttl", "code_ttl", "lock_out_for", "window", "delay", "by",
-	"for", "retry_after",
+	"for", "retry_after", "revoke_access_after",
 }
 
 // durationsToNumbers rewrites texts like "10m" in duration fields to nanoseconds, for people with curl.

@@ -97,6 +97,8 @@ type Grant struct {
 type accessToken struct {
 	Grant     string    `json:"grant"`
 	ExpiresAt time.Time `json:"expires_at"`
+	// RevokedAt is set by the refresh that followed, if TokenOptions.RevokeAccess says so. It may be still to come.
+	RevokedAt time.Time `json:"revoked_at,omitzero"`
 }
 
 type refreshToken struct {
@@ -111,8 +113,6 @@ type refreshToken struct {
 type authCode struct {
 	Account     string
 	RedirectURI string // as sent to the authorize page; empty if it was not
-	Challenge   string // PKCE, S256 or plain as Method says
-	Method      string
 	ExpiresAt   time.Time
 	Used        bool
 }
@@ -127,6 +127,7 @@ type BuildStatus struct {
 	URL         string    `json:"url"`
 	Description string    `json:"description"`
 	Refname     string    `json:"refname"`
+	Creator     string    `json:"creator"` // account UUID
 	CreatedOn   time.Time `json:"created_on"`
 	UpdatedOn   time.Time `json:"updated_on"`
 }

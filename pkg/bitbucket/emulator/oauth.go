@@ -61,7 +61,7 @@ func (e *Emulator) tokenAnswer(w http.ResponseWriter, r *http.Request) response 
 	grantType := form.Get("grant_type")
 	switch grantType {
 	case "authorization_code":
-		pair, failed = e.exchangeCode(form.Get("code"), form.Get("redirect_uri"), form.Get("code_verifier"))
+		pair, failed = e.exchangeCode(form.Get("code"), form.Get("redirect_uri"))
 	case "refresh_token":
 		pair, failed = e.refreshGrant(form.Get("refresh_token"))
 	case "client_credentials":

@@ -136,7 +136,7 @@ func TestExchange_answersWithTheShapeOfSection1_4(t *testing.T) {
 	}
 }
 
-func TestExchange_codeIsBoundToRedirectVerifierAndTime(t *testing.T) {
+func TestExchange_codeIsBoundToRedirectAndTime(t *testing.T) {
 	t.Parallel()
 	f := start(t)
 	exchange := func(code string, more ...string) *answer {
@@ -157,16 +157,24 @@ func TestExchange_codeIsBoundToRedirectVerifierAndTime(t *testing.T) {
 	exchange(f.code()).want(t, 200)
 	exchange(f.code(), "redirect_uri", callbackURL).want(t, 200)
 
-	sum := sha256.Sum256([]byte("the verifier"))
-	challenge := base64.RawURLEncoding.EncodeToString(sum[:])
-	pkce := []string{"code_challenge", challenge, "code_challenge_method", "S256"}
-	invalid(exchange(f.code(pkce...), "code_verifier", "another"))
-	invalid(exchange(f.code(pkce...)))
-	exchange(f.code(pkce...), "code_verifier", "the verifier").want(t, 200)
-
 	late := f.code()
 	f.must(f.control.AdvanceClock(t.Context(), 10*time.Minute))
 	invalid(exchange(late))
+}
+
+// TestExchange_ignoresPKCE: Bitbucket does not offer it, so no verifier, and a wrong one, buy the tokens as well.
+func TestExchange_ignoresPKCE(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	sum := sha256.Sum256([]byte("the verifier"))
+	challenge := base64.RawURLEncoding.EncodeToString(sum[:])
+	for _, method := range []string{"S256", "plain", "", "S512"} {
+		for _, verifier := range []string{"the verifier", "another", ""} {
+			code := f.code("code_challenge", challenge, "code_challenge_method", method)
+			f.form(url.Values{"grant_type": {"authorization_code"}, "code": {code}, "code_verifier": {verifier}}).want(t, 200)
+		}
+	}
+	f.form(url.Values{"grant_type": {"authorization_code"}, "code": {f.code()}, "code_verifier": {"never announced"}}).want(t, 200)
 }
 
 // TestTokenEndpoint_errors is the table of section 1.6, by its wire values.

@@ -80,6 +80,12 @@ type TokenOptions struct {
 	// SharedGrants lets a new grant of an account replace the older grants of that account to the consumer, as if
 	// they shared one chain of refresh tokens. Off: they rotate independently. Which is true is open (12.15).
 	SharedGrants bool `json:"shared_grants"`
+	// RevokeAccess makes a refresh revoke the grant's older access tokens, RevokeAccessAfter later (0: at once). On
+	// Atlassian's platform it is 10 minutes (section 14). Off: they live on to their end.
+	RevokeAccess      bool          `json:"revoke_access"`
+	RevokeAccessAfter time.Duration `json:"revoke_access_after"`
+	// Families makes the use of a refresh token past its grace kill the whole grant, as on Atlassian's platform.
+	Families bool `json:"families"`
 	// DeadTokenError is the error for a dead refresh token: "unauthorized_client" (new backend, the default),
 	// "invalid_request" (old backend) or "invalid_grant" (RFC 6749).
 	DeadTokenError string `json:"dead_token_error"`
@@ -134,7 +140,7 @@ type Switches struct {
 	HookURLs string `json:"hook_urls"`
 	// ObjectHookErrors answers invalid webhooks with "fields" as an object, the older style of section 6.5.
 	ObjectHookErrors bool `json:"object_hook_errors"`
-	// MaxHooks limits the webhooks of a repository; 0: no limit.
+	// MaxHooks limits the webhooks of a repository, for new ones; 0: no limit.
 	MaxHooks int `json:"max_hooks"`
 	// SkipConsent sends who granted the same scopes before straight to the callback.
 	SkipConsent bool `json:"skip_consent"`

@@ -51,6 +51,14 @@ const (
 
 func repositoryNotFound() response { return failure(http.StatusNotFound, msgNoRepository) }
 
+// insufficientRights is the 403 of webhooks (section 14).
+func insufficientRights() response {
+	data := obj{"key": "INSUFFICIENT_RIGHTS"}
+	return response{status: http.StatusForbidden, body: obj{
+		"data": data, "type": "error", "error": obj{"message": msgWriteAccess, "data": data},
+	}}
+}
+
 func missingScope(granted, required []string) response {
 	if granted == nil {
 		granted = []string{}

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -79,7 +78,7 @@ func (e *Emulator) issue(grant *Grant, keep string) (TokenPair, []change) {
 }
 
 // exchangeCode spends an authorization code.
-func (e *Emulator) exchangeCode(code, redirectURI, verifier string) (TokenPair, *oauthError) {
+func (e *Emulator) exchangeCode(code, redirectURI string) (TokenPair, *oauthError) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	hash := hashToken(code)
@@ -92,9 +91,6 @@ func (e *Emulator) exchangeCode(code, redirectURI, verifier string) (TokenPair, 
 	if redirectURI != pending.RedirectURI && (pending.RedirectURI != "" || redirectURI != e.consumer.CallbackURL) {
 		return TokenPair{}, &oauthError{"invalid_grant", "redirect_uri does not match the one of the authorization request."}
 	}
-	if !pkceMatches(pending, verifier) {
-		return TokenPair{}, &oauthError{"invalid_grant", "code_verifier does not match code_challenge."}
-	}
 	pair, err := e.newGrant(pending.Account, e.consumer.Scopes)
 	if err != nil {
 		e.opts.Logger.Error("grant not stored", "err", err)
@@ -102,19 +98,6 @@ func (e *Emulator) exchangeCode(code, redirectURI, verifier string) (TokenPair, 
 	}
 	e.journal.count(func(c *Counters) { c.CodeExchanges++ })
 	return pair, nil
-}
-
-// pkceMatches verifies RFC 7636 where a challenge was sent. Whether Bitbucket does is open (bitbucket.md 12.2).
-func pkceMatches(code *authCode, verifier string) bool {
-	switch {
-	case code.Challenge == "":
-		return true
-	case code.Method == "S256":
-		sum := sha256.Sum256([]byte(verifier))
-		return base64.RawURLEncoding.EncodeToString(sum[:]) == strings.TrimRight(code.Challenge, "=")
-	default:
-		return verifier == code.Challenge
-	}
 }
 
 // refreshGrant spends a refresh token, by the rules of sections 1.5 to 1.7.
@@ -133,6 +116,9 @@ func (e *Emulator) refreshGrant(token string) (TokenPair, *oauthError) {
 		return TokenPair{}, errBadClient()
 	}
 	if grant == nil || e.grantDead(grant, now) || e.refreshDead(known, now) {
+		if options.Families && grant != nil && !known.FirstUsed.IsZero() {
+			grant.RevokedAt = now
+		}
 		e.refuseRefresh(grant, func(c *Counters) { c.RefreshesDead++ })
 		e.st.lockedOutUntil = now.Add(options.LockOutFor)
 		return TokenPair{}, deadRefreshToken(options.DeadTokenError)
@@ -146,14 +132,31 @@ func (e *Emulator) refreshGrant(token string) (TokenPair, *oauthError) {
 	}
 	known.LastUsed = now
 	grant.Refreshes++
-	pair, changes := e.issue(grant, keep)
-	changes = append(changes, change{bucketRefresh, hash, known}, change{bucketGrants, grant.ID, grant})
+	changes := e.revokeAccess(grant, now)
+	pair, issued := e.issue(grant, keep)
+	changes = append(append(changes, issued...), change{bucketRefresh, hash, known}, change{bucketGrants, grant.ID, grant})
 	if err := e.store.write(changes...); err != nil {
 		e.opts.Logger.Error("refresh not stored", "err", err)
 		return TokenPair{}, &oauthError{"server_error", "The tokens could not be stored."}
 	}
 	e.journal.count(func(c *Counters) { c.Refreshes++ })
 	return pair, nil
+}
+
+// revokeAccess sets when the grant's access tokens of before a refresh end, if the switches say that they do. Callers
+// hold e.mu for writing.
+func (e *Emulator) revokeAccess(grant *Grant, now time.Time) (changes []change) {
+	options := e.switches.Tokens
+	if !options.RevokeAccess {
+		return nil
+	}
+	for hash, token := range e.st.access {
+		if token.Grant == grant.ID && token.RevokedAt.IsZero() {
+			token.RevokedAt = now.Add(options.RevokeAccessAfter)
+			changes = append(changes, change{bucketAccess, hash, token})
+		}
+	}
+	return changes
 }
 
 // refreshDead reports whether a known refresh token no longer works: unused for too long, or used and past its grace.

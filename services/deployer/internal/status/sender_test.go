@@ -165,7 +165,8 @@ func TestSender_givesUpInTheEnd(t *testing.T) {
 func TestSender_aRefusalIsRemembered(t *testing.T) {
 	w := newWorld(t)
 	w.run(w.sender())
-	if err := w.control.SetPermission(t.Context(), "acme/web", "jane-dev", "read"); err != nil {
+	fault, err := w.control.Inject(t.Context(), emulator.Fault{Method: "POST", Route: statusRoute, Repository: "acme/web", Status: 403})
+	if err != nil {
 		t.Fatal(err)
 	}
 	for n := int32(1); n <= 5; n++ {
@@ -182,7 +183,7 @@ func TestSender_aRefusalIsRemembered(t *testing.T) {
 	if n := w.calls(); n != calls || n > 6 {
 		t.Errorf("%d calls, then %d", calls, n)
 	}
-	if err := w.control.SetPermission(t.Context(), "acme/web", "jane-dev", "admin"); err != nil {
+	if err := w.control.RemoveFault(t.Context(), fault); err != nil {
 		t.Fatal(err)
 	}
 	w.offset.Store(int64(refusedHold + time.Second))
