@@ -15,6 +15,8 @@ func ToAPI(err error) error {
 	switch {
 	case err == nil || errors.As(err, &public):
 		return err
+	case errors.Is(err, ErrLost):
+		return apierr.New(apierr.ReasonStorageUnavailable, "Devpilot's storage has lost records, and until they are restored this cannot be answered. Devpilot's log says which, and what to do.", apierr.WithCause(err))
 	case errors.Is(err, ErrUnavailable):
 		return apierr.New(apierr.ReasonStorageUnavailable, "Devpilot's storage does not answer at the moment. Try again shortly.", apierr.WithCause(err))
 	case errors.Is(err, ErrConflict):

@@ -28,6 +28,11 @@ type Config struct {
 	SecureErase bool
 	// TTL lets Create give keys a time to live. Such a bucket refuses updates (ErrCreateOnly).
 	TTL bool
+	// Inventory names the service whose bucket <Inventory>-inventory keeps a list of this
+	// bucket's keys, so that records which a damaged file takes away are missed: Open and every
+	// read of such a key then answer a *LossError. Empty: no list is kept; for buckets that can
+	// be filled again, and those with TTL.
+	Inventory string
 	// Logger hears of leftovers that could not be erased; nil discards.
 	Logger *slog.Logger
 }
@@ -43,6 +48,7 @@ type Bucket[T any, P Message[T]] struct{ s *store }
 
 // Open creates the bucket or brings its settings up to date, and returns it. With SecureErase it
 // first erases replaced values that a process left behind when it died between write and erase.
+// With an Inventory it compares the bucket with it: a *LossError says that records were lost.
 func Open[T any, P Message[T]](ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket[T, P], error) {
 	s, err := openStore(ctx, js, cfg)
 	if err != nil {
@@ -56,6 +62,17 @@ func (b *Bucket[T, P]) Name() string { return b.s.cfg.Name }
 
 // StreamName is the name of the stream behind the bucket.
 func (b *Bucket[T, P]) StreamName() string { return StreamName(b.s.cfg.Name) }
+
+// Intact is nil, or the *LossError that a read has met.
+func (b *Bucket[T, P]) Intact() error {
+	if b.s.inventory == nil {
+		return nil
+	}
+	if loss := b.s.inventory.lost.Load(); loss != nil {
+		return loss
+	}
+	return nil
+}
 
 // Get returns the value of key and its revision, or ErrNotFound.
 func (b *Bucket[T, P]) Get(ctx context.Context, key string) (P, uint64, error) {

@@ -55,6 +55,8 @@ type store struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	prefix string
+	// inventory is nil where none is kept.
+	inventory *inventory
 }
 
 // definition is the bucket's stream: key-value layout, as other tools know it, without direct gets.
@@ -112,6 +114,11 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 			return nil, err
 		}
 	}
+	if cfg.Inventory != "" {
+		if s.inventory, err = openInventory(ctx, s); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -165,6 +172,11 @@ func (s *store) get(ctx context.Context, key string) ([]byte, uint64, error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
 	m, err := s.last(ctx, key)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		if err := s.missing(ctx, key); err != nil {
+			return nil, 0, err
+		}
+	}
 	if err != nil {
 		return nil, 0, storeError(ctx, "get", s.cfg.Name, key, err)
 	}
@@ -174,7 +186,27 @@ func (s *store) get(ctx context.Context, key string) ([]byte, uint64, error) {
 	return m.Data, m.Sequence, nil
 }
 
-// put writes a message at an expected revision; 0 expects none.
+// missing is a LossError when there should be a message of the key although there is none.
+func (s *store) missing(ctx context.Context, key string) error {
+	if s.inventory == nil {
+		return nil
+	}
+	return s.inventory.missing(ctx, key)
+}
+
+// noLoss is a LossError when a key that seems free was lost: nothing is written in its place.
+func (s *store) noLoss(ctx context.Context, key string) error {
+	if s.inventory == nil || !s.inventory.isKnown(key) {
+		return nil
+	}
+	if _, err := s.last(ctx, key); !errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil //nolint:nilerr // whatever is wrong, the write that follows meets it too
+	}
+	return s.inventory.missing(ctx, key)
+}
+
+// put writes a message at an expected revision; 0 expects none. A value that was stored goes into
+// the inventory.
 func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error) {
 	m.Header.Set(headerLastSubj, strconv.FormatUint(rev, 10))
 	var ack *jetstream.PubAck
@@ -184,6 +216,9 @@ func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error
 	})
 	if err != nil {
 		return 0, err
+	}
+	if s.inventory != nil && !isMarker(m.Header) {
+		s.inventory.wrote(m.Subject[len(s.prefix):], ack.Sequence)
 	}
 	return ack.Sequence, nil
 }
@@ -201,6 +236,9 @@ func (s *store) create(ctx context.Context, key string, data []byte, ttl time.Du
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	if err := s.noLoss(ctx, key); err != nil {
+		return 0, err
+	}
 	m := s.message(key, data)
 	if ttl != 0 {
 		m.Header.Set(headerMsgTTL, strconv.FormatInt(int64(ttl/time.Second), 10)+"s")
@@ -236,6 +274,11 @@ func (s *store) compareAndSet(ctx context.Context, key string, data []byte, rev 
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
+	if rev == 0 {
+		if err := s.noLoss(ctx, key); err != nil {
+			return 0, err
+		}
+	}
 	stored, err := s.put(ctx, s.message(key, data), rev)
 	if err != nil {
 		return 0, storeError(ctx, "update", s.cfg.Name, key, err)
@@ -258,6 +301,11 @@ func (s *store) delete(ctx context.Context, key string, rev uint64) error {
 		at := rev
 		if at == 0 {
 			m, err := s.last(ctx, key)
+			if errors.Is(err, jetstream.ErrMsgNotFound) {
+				if err := s.missing(ctx, key); err != nil {
+					return err
+				}
+			}
 			if err != nil {
 				return storeError(ctx, "delete", s.cfg.Name, key, err)
 			}
@@ -266,12 +314,20 @@ func (s *store) delete(ctx context.Context, key string, rev uint64) error {
 			}
 			at = m.Sequence
 		}
+		if s.inventory != nil {
+			if err := s.inventory.deleting(ctx, key, at); err != nil {
+				return err
+			}
+		}
 		m := s.message(key, nil)
 		m.Header.Set(headerOp, opDelete)
 		m.Header.Set(headerMsgTTL, strconv.FormatInt(int64(markerTTL/time.Second), 10)+"s")
 		marker, err := s.put(ctx, m, at)
 		if rev == 0 && isWrongLast(err) {
 			continue
+		}
+		if err == nil && s.inventory != nil {
+			s.inventory.forget(key)
 		}
 		if err == nil && s.cfg.SecureErase {
 			err = s.eraseBefore(ctx, key, marker)

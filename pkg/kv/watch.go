@@ -26,6 +26,12 @@ type entry struct {
 // is never answered.
 const startTimeout = 2 * time.Second
 
+// A pass is complete when nothing came for quietTimes times quietTime and nothing is pending.
+const (
+	quietTime  = time.Second
+	quietTimes = 2
+)
+
 // errRewatch says that a pass over the bucket is to start again from scratch.
 var errRewatch = errors.New("kv: watch again")
 
@@ -83,14 +89,40 @@ func (s *store) run(ctx context.Context, sc scan) error {
 		close(stopped)
 		<-ended
 	}()
+	return s.receive(ctx, cons, it, left, sc)
+}
+
+// receive hands messages to the scan. left is how many belong to the pass.
+func (s *store) receive(ctx context.Context, cons jetstream.Consumer, it jetstream.MessagesContext, left uint64, sc scan) error {
+	quiet := 0
 	for {
-		m, err := it.Next()
+		var wait []jetstream.NextOpt
+		if left > 0 {
+			wait = append(wait, jetstream.NextMaxWait(quietTime))
+		}
+		m, err := it.Next(wait...)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if left > 0 && errors.Is(err, nats.ErrTimeout) {
+			if quiet, err = s.quietAgain(ctx, cons, quiet); err != nil {
+				return err
+			}
+			if quiet < quietTimes {
+				continue
+			}
+			left = 0
+			s.cfg.Logger.ErrorContext(ctx, "some records of a bucket cannot be read: its files are damaged", logs.KeyBucket, s.cfg.Name)
+			sc.onPassed()
+			if !sc.follow {
+				return nil
+			}
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", errRewatch, err)
 		}
+		quiet = 0
 		e, err := s.entry(m)
 		if err != nil {
 			return err
@@ -107,6 +139,22 @@ func (s *store) run(ctx context.Context, sc scan) error {
 			}
 		}
 	}
+}
+
+// quietAgain counts the times in a row that nothing came although the server has nothing more to
+// send. A message that is damaged on disk is counted and never sent: a pass would wait for it for
+// ever.
+func (s *store) quietAgain(ctx context.Context, cons jetstream.Consumer, quiet int) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	info, err := cons.Info(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", errRewatch, err)
+	}
+	if info.NumPending > 0 {
+		return 0, nil
+	}
+	return quiet + 1, nil
 }
 
 func (s *store) entry(m jetstream.Msg) (entry, error) {
@@ -142,6 +190,20 @@ func (s *store) follow(ctx context.Context, fresh func() scan) error {
 			return ctx.Err()
 		}
 		wait = min(2*wait, most)
+	}
+}
+
+// pass calls fn once for the newest message of every key that matches filter, from the start again
+// when the connection breaks: fn may see a key twice.
+func (s *store) pass(ctx context.Context, filter string, headers bool, fn func(entry) error) error {
+	for {
+		err := s.run(ctx, scan{filter: filter, headers: headers, onEntry: fn, onPassed: func() {}})
+		if !errors.Is(err, errRewatch) {
+			return storeError(ctx, "list", s.cfg.Name, filter, err)
+		}
+		if pause := sleep(ctx, jitter(250*time.Millisecond)); pause != nil {
+			return storeError(ctx, "list", s.cfg.Name, filter, err)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -146,13 +147,13 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// open tries until it succeeds or ctx is done: JetStream may come up after us.
+// open tries until it succeeds or ctx is done: JetStream may come up after us. Lost records end it.
 func (s *Service) open(ctx context.Context) error {
 	pause := 100 * time.Millisecond
 	for {
 		err := errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx))
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, kv.ErrLost) {
+			return err
 		}
 		s.logger.WarnContext(ctx, "stores not open yet", logs.Err(err))
 		timer := time.NewTimer(pause)

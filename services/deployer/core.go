@@ -180,7 +180,7 @@ func (c *core) close() {
 }
 
 func (c *core) ready(ctx context.Context) error {
-	err := c.fleet.Ready(ctx)
+	err := errors.Join(c.store.Intact(), c.fleet.Ready(ctx))
 	if c.s.cfg.API {
 		err = errors.Join(err, c.due.Ready(ctx), c.recon.Ready(ctx))
 	}

@@ -200,13 +200,16 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // open tries until the store is there, or ctx is done, which is its error: in a cluster the services
-// start together.
+// start together. Lost records end it: waiting brings nothing back.
 func (s *Service) open(ctx context.Context) error {
 	wait := 200 * time.Millisecond
 	for {
 		err := s.openOnce(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if errors.Is(err, kv.ErrLost) {
+			return err
 		}
 		s.logger.WarnContext(ctx, "opening the buckets again", logs.Err(err), slog.Int64(logs.KeyRetryIn, wait.Milliseconds()))
 		t := time.NewTimer(wait)

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -131,8 +133,11 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 // Handler serves the webhooks' path, ingress.PathPrefix, and answers 404 on any other.
 func (s *Service) Handler() http.Handler { return s.handler }
 
-// Ready is nil once all webhooks are known: from then on a delivery gets its true answer.
-func (s *Service) Ready(ctx context.Context) error { return s.roster.Ready(ctx) }
+// Ready is nil once all webhooks are known: from then on a delivery gets its true answer. Records
+// that were found lost are its error too.
+func (s *Service) Ready(ctx context.Context) error {
+	return errors.Join(s.roster.Ready(ctx), s.store.Intact())
+}
 
 // Run opens the store and works until ctx is done. The caller stops the HTTP server first: then no
 // delivery waits for the writer any more when it ends.
@@ -144,8 +149,8 @@ func (s *Service) Run(ctx context.Context) error {
 	defer writer.Wait()
 	defer stopWriting()
 
-	if !s.open(ctx) {
-		return nil
+	if err := s.open(ctx); err != nil || ctx.Err() != nil {
+		return err
 	}
 	bucket, err := s.store.WebhooksBucket()
 	if err != nil {
@@ -161,18 +166,18 @@ func (s *Service) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// open opens the store, as often as it takes: NATS may come after us. It is false when ctx ended
-// first.
-func (s *Service) open(ctx context.Context) bool {
+// open opens the store, as often as it takes: NATS may come after us. It is nil when ctx ended
+// first; lost records are its error.
+func (s *Service) open(ctx context.Context) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := s.store.Open(ctx)
-		if err == nil {
-			return true
+		if err == nil || errors.Is(err, kv.ErrLost) {
+			return err
 		}
 		s.log.WarnContext(ctx, "store not open yet, trying again", logs.Err(err))
 		select {
 		case <-ctx.Done():
-			return false
+			return nil
 		case <-time.After(pause):
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/services/allinone"
 )
@@ -27,6 +28,11 @@ type cli struct {
 	Keys struct {
 		Directory string `arg:"" help:"Directory to make them in; nothing in it is overwritten."`
 	} `cmd:"" help:"Make the keys and the admin token that services in processes of their own need."`
+	AcceptLoss struct {
+		servicemain.DataFlags `embed:""`
+		NATSURL               seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
+		Bucket                string      `arg:"" help:"The bucket, as the error says it."`
+	} `cmd:"" name:"accept-loss" help:"Carry on without the records that a damaged store has lost. Stop Devpilot first, and restore a backup instead if there is one."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
@@ -58,6 +64,8 @@ func run(ctx context.Context, process servicemain.Process) int {
 		err = allinone.MakeKeys(process.Stdout, c.Keys.Directory)
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
+	case "accept-loss":
+		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.NATSURL, c.AcceptLoss.DataDir, c.AcceptLoss.Bucket)
 	default:
 		err = serve(ctx, process, c.Run.Settings)
 	}

@@ -49,7 +49,7 @@ type Integrations struct {
 // NewIntegrations does no I/O; replicas is 1 when zero.
 func NewIntegrations(js jetstream.JetStream, replicas int, logger *slog.Logger) *Integrations {
 	return &Integrations{js: js, cfg: kv.Config{
-		Name: BucketIntegrations, Version: 1, Replicas: replicas, SecureErase: true, Logger: logger,
+		Name: BucketIntegrations, Version: 1, Replicas: replicas, SecureErase: true, Inventory: "auth", Logger: logger,
 	}}
 }
 
@@ -64,10 +64,13 @@ func (s *Integrations) Open(ctx context.Context) error {
 	return nil
 }
 
-// Ready is nil once the bucket is open.
+// Ready is nil once the bucket is open, while no record of it was found lost.
 func (s *Integrations) Ready() error {
-	_, err := s.opened()
-	return err
+	b, err := s.opened()
+	if err != nil {
+		return err
+	}
+	return b.Intact()
 }
 
 func (s *Integrations) opened() (*integrationBucket, error) {

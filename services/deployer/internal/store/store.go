@@ -16,6 +16,7 @@
 //	deployer-due            <kind>.<workspace>.<name>             Due
 //	deployer-statuses       of internal/status                    what was sent, a day
 //	deployer-reconcile      <workspace>.<repository>              Reconciliation
+//	deployer-inventory      of pkg/kv                             the keys of what cannot be filled again
 //
 // Depends on pkg/kv and pkg/stream.
 package store
@@ -91,6 +92,17 @@ type Store struct {
 	Reconcile    *Reconciles
 	Work         jetstream.Stream
 	Logs         jetstream.Stream
+
+	guarded []interface{ Intact() error }
+}
+
+// Intact is nil, or says which records were found lost.
+func (s *Store) Intact() error {
+	var errs []error
+	for _, b := range s.guarded {
+		errs = append(errs, b.Intact())
+	}
+	return errors.Join(errs...)
 }
 
 // Open makes sure of all buckets and streams.
@@ -98,18 +110,24 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	s := &Store{JS: js}
 	var errs []error
 	cfg := func(name string) kv.Config { return kv.Config{Name: name, Replicas: replicas, Logger: logger} }
-	s.Apps = open[storev1.App](ctx, js, cfg(AppsBucket), &errs)
-	s.Workspaces = open[storev1.WorkspaceIndex](ctx, js, cfg("deployer-workspaces"), &errs)
-	s.Repositories = open[storev1.RepositoryIndex](ctx, js, cfg("deployer-repositories"), &errs)
+	// What nothing can fill again has an inventory, so that a loss is noticed.
+	kept := func(name string) kv.Config {
+		c := cfg(name)
+		c.Inventory = "deployer"
+		return c
+	}
+	s.Apps = open[storev1.App](ctx, js, kept(AppsBucket), &errs)
+	s.Workspaces = open[storev1.WorkspaceIndex](ctx, js, kept("deployer-workspaces"), &errs)
+	s.Repositories = open[storev1.RepositoryIndex](ctx, js, kept("deployer-repositories"), &errs)
 	s.Connections = open[storev1.Connection](ctx, js, cfg("deployer-connections"), &errs)
 	requests := cfg("deployer-requests")
 	requests.TTL = true
 	s.Requests = open[storev1.Request](ctx, js, requests, &errs)
-	s.CodeConfigs = open[storev1.CodeConfig](ctx, js, cfg("deployer-codeconfigs"), &errs)
-	s.Lanes = open[storev1.Lane](ctx, js, cfg("deployer-lanes"), &errs)
-	s.Seen = open[storev1.SeenRefs](ctx, js, cfg("deployer-seen"), &errs)
-	s.Deployments = open[storev1.Deployment](ctx, js, cfg(DeploymentsBucket), &errs)
-	s.Servers = open[storev1.Server](ctx, js, cfg("deployer-servers"), &errs)
+	s.CodeConfigs = open[storev1.CodeConfig](ctx, js, kept("deployer-codeconfigs"), &errs)
+	s.Lanes = open[storev1.Lane](ctx, js, kept("deployer-lanes"), &errs)
+	s.Seen = open[storev1.SeenRefs](ctx, js, kept("deployer-seen"), &errs)
+	s.Deployments = open[storev1.Deployment](ctx, js, kept(DeploymentsBucket), &errs)
+	s.Servers = open[storev1.Server](ctx, js, kept("deployer-servers"), &errs)
 	s.Workers = open[storev1.Workers](ctx, js, cfg("deployer-workers"), &errs)
 	s.Due = open[storev1.Due](ctx, js, cfg("deployer-due"), &errs)
 	s.Reconcile = open[storev1.Reconciliation](ctx, js, cfg("deployer-reconcile"), &errs)
@@ -130,6 +148,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
+	s.guarded = []interface{ Intact() error }{s.Apps, s.Workspaces, s.Repositories, s.CodeConfigs, s.Lanes, s.Seen, s.Deployments, s.Servers}
 	return s, nil
 }
 

@@ -49,7 +49,7 @@ func New(js jetstream.JetStream, o Options) *Store { return &Store{js: js, opts:
 // Open creates the buckets or brings their settings up to date. It can be repeated.
 func (s *Store) Open(ctx context.Context) error {
 	cfg := func(name string) kv.Config {
-		return kv.Config{Name: name, Version: 1, Replicas: s.opts.Replicas, Logger: s.opts.Logger}
+		return kv.Config{Name: name, Version: 1, Replicas: s.opts.Replicas, Inventory: "gateway", Logger: s.opts.Logger}
 	}
 	var err error
 	if s.workspaces, err = kv.Open[gatewaystorev1.Workspace](ctx, s.js, cfg(WorkspacesBucket)); err != nil {
@@ -71,8 +71,12 @@ func (s *Store) Open(ctx context.Context) error {
 // StreamName is the stream behind the workspaces bucket, whose changes are published as events.
 func (s *Store) StreamName() string { return s.workspaces.StreamName() }
 
-// Ping asks the store for something that need not be there.
+// Ping asks the store for something that need not be there. Records that were found lost are its
+// error too.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := errors.Join(s.workspaces.Intact(), s.members.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact()); err != nil {
+		return err
+	}
 	if _, _, err := s.workspaces.Get(ctx, "ping"); err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("tenant: ask the store: %w", err)
 	}

@@ -83,11 +83,18 @@ func (s *Store) Open(ctx context.Context) error {
 	cfg := func(name string) kv.Config {
 		return kv.Config{Name: name, Version: 1, Replicas: s.replicas, Logger: s.log}
 	}
+	// What nothing can fill again has an inventory, so that a loss is noticed. Deliveries are
+	// history, and far too many.
+	kept := func(name string) kv.Config {
+		c := cfg(name)
+		c.Inventory = "webhook"
+		return c
+	}
 	var errs [6]error
-	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, cfg(WebhooksBucket))
-	b.index, errs[1] = kv.Open[storev1.IndexRecord](ctx, s.js, cfg(indexBucket))
-	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, cfg(workspacesBucket))
-	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, cfg(ledgersBucket))
+	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, kept(WebhooksBucket))
+	b.index, errs[1] = kv.Open[storev1.IndexRecord](ctx, s.js, kept(indexBucket))
+	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, kept(workspacesBucket))
+	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, kept(ledgersBucket))
 	b.deliveries, errs[4] = kv.Open[storev1.DeliveryRecord](ctx, s.js, cfg(DeliveriesBucket))
 	b.refused, errs[5] = kv.Open[storev1.RefusedRecord](ctx, s.js, cfg(RefusedBucket))
 	if err := errors.Join(errs[:]...); err != nil {
@@ -95,6 +102,15 @@ func (s *Store) Open(ctx context.Context) error {
 	}
 	s.open.Store(&b)
 	return nil
+}
+
+// Intact is nil, or says which records were found lost.
+func (s *Store) Intact() error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.webhooks.Intact(), b.index.Intact(), b.workspaces.Intact(), b.ledgers.Intact())
 }
 
 func (s *Store) buckets() (*buckets, error) {

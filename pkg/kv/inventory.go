@@ -1,0 +1,341 @@
+package kv
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
+)
+
+const (
+	// inventoryParts is how many records the inventory of one bucket is spread over: one write
+	// then rewrites a small part of it.
+	inventoryParts = 64
+	// inventoryDelay is how long the new revision of a known key may stay out of the inventory.
+	// A key that is new is written at once.
+	inventoryDelay = 5 * time.Second
+	// inventoryMemory is how long the inventory remembers a deletion, so that a replica's late
+	// note of an older revision does not bring the key back.
+	inventoryMemory = time.Hour
+	// inventoryTimeout bounds the comparison of a bucket with its inventory.
+	inventoryTimeout = 30 * time.Second
+)
+
+// inventory is a list of a bucket's keys and their revisions, kept apart from the bucket in other
+// files. JetStream leaves out what it cannot read in a damaged file and serves the rest as if
+// nothing had been; the inventory is what such a loss is seen by.
+//
+// Every process notes what it wrote itself. A key that is new is noted right after it was written,
+// a new revision within inventoryDelay, and a deletion before it happens: so that a key which the
+// inventory has and the bucket has not was lost and nothing else.
+type inventory struct {
+	of    *store
+	parts *Bucket[kvstorev1.InventoryPart, *kvstorev1.InventoryPart]
+	lost  atomic.Pointer[LossError]
+
+	mu      sync.Mutex
+	known   map[string]struct{} // keys that were there when last heard of
+	pending map[int]notes       // by part: what is not written yet
+	writing bool
+	timer   *time.Timer
+}
+
+// notes are entries by key. The higher revision wins, and a deletion over a value of the same
+// revision.
+type notes map[string]*kvstorev1.InventoryEntry
+
+func (n notes) add(e *kvstorev1.InventoryEntry) {
+	old := n[e.GetKey()]
+	if old == nil || e.GetRevision() > old.GetRevision() || e.GetRevision() == old.GetRevision() && e.GetDeleteTime() != nil {
+		n[e.GetKey()] = e
+	}
+}
+
+func openInventory(ctx context.Context, s *store) (*inventory, error) {
+	parts, err := Open[kvstorev1.InventoryPart](ctx, s.js, Config{Name: inventoryName(s.cfg.Inventory), Replicas: s.cfg.Replicas, Logger: s.cfg.Logger})
+	if err != nil {
+		return nil, err
+	}
+	i := &inventory{of: s, parts: parts, known: map[string]struct{}{}, pending: map[int]notes{}}
+	if err := i.compare(ctx); err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func partOf(key string) int {
+	sum := sha256.Sum256([]byte(key))
+	return int(sum[0]) % inventoryParts
+}
+
+func partKey(bucket string, part int) string { return EncodeKey(bucket, strconv.Itoa(part)) }
+
+// compare holds the bucket against its inventory, and takes into the inventory what it lacks: all,
+// when the bucket is older than its inventory.
+func (i *inventory) compare(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, inventoryTimeout)
+	defer cancel()
+	listed, there, err := i.read(ctx)
+	if err != nil {
+		return err
+	}
+	loss, err := i.loss(ctx, listed, there)
+	if err != nil {
+		return err
+	}
+	if loss != nil {
+		return loss
+	}
+	for key, e := range there {
+		old := listed[key]
+		switch {
+		case e.deleted && old != nil && old.GetDeleteTime() == nil:
+			i.note(key, e.rev, timestamppb.Now(), false)
+		case !e.deleted:
+			i.know(key)
+			if old == nil || old.GetRevision() < e.rev || old.GetDeleteTime() != nil {
+				i.note(key, e.rev, nil, false)
+			}
+		}
+	}
+	return nil
+}
+
+// read lists what the inventory has and, after it, what the bucket has.
+func (i *inventory) read(ctx context.Context) (listed notes, there map[string]entry, err error) {
+	if listed, err = readInventory(ctx, i.parts, i.of.cfg.Name); err != nil {
+		return nil, nil, err
+	}
+	there = map[string]entry{}
+	err = i.of.pass(ctx, ">", true, func(e entry) error {
+		there[e.key] = e
+		return nil
+	})
+	return listed, there, err
+}
+
+// readInventory reads all parts. One that is damaged lists nothing: it is filled again.
+func readInventory(ctx context.Context, parts *Bucket[kvstorev1.InventoryPart, *kvstorev1.InventoryPart], bucket string) (notes, error) {
+	listed := notes{}
+	for n := range inventoryParts {
+		part, _, err := parts.Get(ctx, partKey(bucket, n))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		for _, e := range part.GetEntries() {
+			listed.add(e)
+		}
+	}
+	return listed, nil
+}
+
+// loss is what is listed and not there, or nil. What was not seen is asked for once more, key by
+// key: it may have been deleted between the two lists.
+func (i *inventory) loss(ctx context.Context, listed notes, there map[string]entry) (*LossError, error) {
+	loss := &LossError{Bucket: i.of.cfg.Name}
+	for key, e := range listed {
+		if e.GetDeleteTime() != nil {
+			continue
+		}
+		loss.Known++
+		if found, ok := there[key]; ok && found.rev >= e.GetRevision() {
+			continue
+		}
+		lost, err := i.isLost(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		if lost {
+			loss.Lost++
+			loss.name(key)
+		}
+	}
+	if loss.Lost == 0 {
+		return nil, nil
+	}
+	return loss, nil
+}
+
+// isLost asks the leaders about one key: whether the inventory has it at a revision that the
+// bucket no longer holds.
+func (i *inventory) isLost(ctx context.Context, key string) (bool, error) {
+	part, _, err := i.parts.Get(ctx, partKey(i.of.cfg.Name, partOf(key)))
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	for _, e := range part.GetEntries() {
+		if e.GetKey() != key || e.GetDeleteTime() != nil {
+			continue
+		}
+		m, err := i.of.last(ctx, key)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return true, nil
+		}
+		if err != nil {
+			return false, storeError(ctx, "get", i.of.cfg.Name, key, err)
+		}
+		return m.Sequence < e.GetRevision(), nil
+	}
+	return false, nil
+}
+
+// missing answers for a key that the bucket has no message of: LossError when the inventory says
+// that there must be one, else nil.
+func (i *inventory) missing(ctx context.Context, key string) error {
+	i.mu.Lock()
+	_, known := i.known[key]
+	i.mu.Unlock()
+	if !known {
+		return nil
+	}
+	lost, err := i.isLost(ctx, key)
+	if err != nil {
+		return err
+	}
+	if !lost {
+		i.forget(key)
+		return nil
+	}
+	loss := &LossError{Bucket: i.of.cfg.Name, Lost: 1}
+	loss.name(key)
+	if i.lost.CompareAndSwap(nil, loss) {
+		i.of.cfg.Logger.ErrorContext(ctx, "records were lost", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, loss)
+	}
+	return loss
+}
+
+func (i *inventory) isKnown(key string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, known := i.known[key]
+	return known
+}
+
+func (i *inventory) know(key string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.known[key] = struct{}{}
+}
+
+func (i *inventory) forget(key string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.known, key)
+}
+
+// wrote notes a revision that this process has written.
+func (i *inventory) wrote(key string, rev uint64) {
+	isNew := !i.isKnown(key)
+	i.know(key)
+	i.note(key, rev, nil, isNew)
+}
+
+// deleting writes down that a key is about to be deleted at a revision, before it is.
+func (i *inventory) deleting(ctx context.Context, key string, rev uint64) error {
+	e := &kvstorev1.InventoryEntry{Key: key, Revision: rev, DeleteTime: timestamppb.Now()}
+	return i.write(ctx, partOf(key), notes{key: e})
+}
+
+// note keeps an entry to be written, soon or at once.
+func (i *inventory) note(key string, rev uint64, deleted *timestamppb.Timestamp, now bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	part := partOf(key)
+	if i.pending[part] == nil {
+		i.pending[part] = notes{}
+	}
+	i.pending[part].add(&kvstorev1.InventoryEntry{Key: key, Revision: rev, DeleteTime: deleted})
+	switch {
+	case i.writing: // the writer looks again before it ends
+	case now:
+		i.writing = true
+		go i.writePending()
+	case i.timer == nil:
+		i.later()
+	}
+}
+
+// later has what is pending written after inventoryDelay. i.mu is held.
+func (i *inventory) later() {
+	i.timer = time.AfterFunc(inventoryDelay, func() {
+		i.mu.Lock()
+		i.timer = nil
+		busy := i.writing
+		i.writing = true
+		i.mu.Unlock()
+		if !busy {
+			i.writePending()
+		}
+	})
+}
+
+// writePending writes until nothing is pending. It has no caller whose context it could take: each
+// write is bounded. What cannot be written waits for the next time.
+func (i *inventory) writePending() {
+	for {
+		i.mu.Lock()
+		part, todo := -1, notes(nil)
+		for part, todo = range i.pending {
+			break
+		}
+		if todo == nil {
+			i.writing = false
+			i.mu.Unlock()
+			return
+		}
+		delete(i.pending, part)
+		i.mu.Unlock()
+		err := i.write(context.Background(), part, todo)
+		if err == nil {
+			continue
+		}
+		i.of.cfg.Logger.Debug("inventory not written yet", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, err)
+		i.mu.Lock()
+		for _, e := range todo {
+			if i.pending[part] == nil {
+				i.pending[part] = notes{}
+			}
+			i.pending[part].add(e)
+		}
+		i.writing = false
+		if i.timer == nil && !i.of.js.Conn().IsClosed() {
+			i.later()
+		}
+		i.mu.Unlock()
+		return
+	}
+}
+
+// write merges entries into one part.
+func (i *inventory) write(ctx context.Context, part int, todo notes) error {
+	old := time.Now().Add(-inventoryMemory)
+	_, _, err := i.parts.Update(ctx, partKey(i.of.cfg.Name, part), func(cur *kvstorev1.InventoryPart) (*kvstorev1.InventoryPart, error) {
+		merged := notes{}
+		for _, e := range cur.GetEntries() {
+			if e.GetDeleteTime() == nil || e.GetDeleteTime().AsTime().After(old) {
+				merged.add(e)
+			}
+		}
+		for _, e := range todo {
+			merged.add(e)
+		}
+		next := &kvstorev1.InventoryPart{Entries: make([]*kvstorev1.InventoryEntry, 0, len(merged))}
+		for _, e := range merged {
+			next.Entries = append(next.Entries, e)
+		}
+		return next, nil
+	})
+	return err
+}

@@ -1,0 +1,84 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+// TestDevpilot_damagedStoreIsRefused turns six bytes of a stored record over while Devpilot is
+// stopped: it does not start as if the record had never been, says what to do, and does so when told.
+func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
+	t.Parallel()
+	for _, bucket := range []string{"deployer-apps", "deployer-lanes", "deployer-deployments", "DEVPILOT_AUTH_INTEGRATIONS", "webhook-webhooks", "gateway_workspaces"} {
+		t.Run(bucket, func(t *testing.T) {
+			t.Parallel()
+			dir := filepath.Join(testkit.FastDir(t), "data")
+			_, port, _ := strings.Cut(loopback(t), ":")
+			d, address := startDaemon(t, dir, "DEVPILOT_EMULATOR=true", "DEVPILOT_EMULATOR_LISTEN=localhost:"+port)
+			browser := newBrowser(t, address)
+			token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			browser.signIn(strings.TrimSpace(string(token)))
+			browser.connect("default", "grant")
+			n := &tenant{shared: &shared{stack: &outside{daemon: d, address: address}}, t: t, api: browser, workspace: "default"}
+			n.app("web", repository{name: "acme/web", id: emulator.SeededUUID("repository", "acme/web")}, "main")
+			hash, err := emulator.NewControl("http://localhost:"+port).Commit(t.Context(), "acme/web", "main", "one", map[string]string{"index.html": "1\n"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.live("web", hash)
+			d.terminate()
+
+			damage(t, dir, bucket)
+			logged := len(d.log.String())
+			ended := func() error {
+				cmd := exec.CommandContext(t.Context(), program(t, "devpilot")) //nolint:gosec // our own program
+				cmd.Env, cmd.Stdout, cmd.Stderr = append(cleanEnviron(), d.env...), &d.log, &d.log
+				cmd.WaitDelay = 5 * time.Second
+				return cmd.Run()
+			}()
+			var exit *exec.ExitError
+			said := d.log.String()[logged:]
+			if !errors.As(ended, &exit) || exit.ExitCode() != 1 || !strings.Contains(said, "records of bucket "+bucket+" were lost") || !strings.Contains(said, "devpilot accept-loss "+bucket) {
+				t.Fatalf("a damaged store: %v\n%s", ended, tail(said, 3000))
+			}
+
+			out, err := exec.CommandContext(t.Context(), program(t, "devpilot"), "accept-loss", "--data-dir", dir, bucket).CombinedOutput() //nolint:gosec // our own program
+			if err != nil || !strings.Contains(string(out), "Bucket "+bucket+" is taken as it is") {
+				t.Fatalf("accept-loss: %v: %s", err, out)
+			}
+			d.start()
+			d.terminate()
+		})
+	}
+}
+
+// damage turns six bytes over in the middle of the last record of a bucket.
+func damage(t *testing.T, dir, bucket string) {
+	t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(dir, "nats", "jetstream", "$G", "streams", "KV_"+bucket, "msgs", "*.blk"))
+	if err != nil || len(blocks) == 0 {
+		t.Fatalf("no files of bucket %s: %v", bucket, err)
+	}
+	path := blocks[len(blocks)-1]
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) < 60 {
+		t.Fatalf("%s: %d bytes, %v", path, len(data), err)
+	}
+	for i := range 6 {
+		data[len(data)-40+i] ^= 0xff
+	}
+	if err := os.WriteFile(path, data, 0o600); err != nil { //nolint:gosec // found above
+		t.Fatal(err)
+	}
+}
