@@ -70,8 +70,8 @@ var deliveryKinds = []FaultKind{
 
 var worldKinds = []FaultKind{FaultPermissionDowngrade, FaultRotatedSlug, FaultNameTaken}
 
-// Fault is one thing that goes wrong, explicitly injected. Requests match if all of Method, Route, Path and Repository
-// do; empty ones match everything but pages and the control API.
+// Fault is one thing that goes wrong, explicitly injected. Requests match if all of Method, Route, Path, Repository
+// and Account do; empty ones match everything but pages and the control API.
 type Fault struct {
 	ID   string    `json:"id"`
 	Kind FaultKind `json:"kind"`
@@ -86,6 +86,9 @@ type Fault struct {
 	// Repository is "workspace/slug", or a UUID in braces that holds through renames. Requests match that name it by
 	// either; listings name none. Deliveries match that are about it.
 	Repository string `json:"repository"`
+	// Account is the user name of whose OAuth tokens, or code, a request carries. Those of people with a password and of
+	// nobody are left alone then.
+	Account string `json:"account"`
 
 	// After lets so many matches pass first; Times is how many are hit then (0: until removed). For ends it so long after
 	// it was injected (0: until removed); in JSON like Delay.

@@ -240,10 +240,6 @@ func (t *target) answer(status int) response {
 		return plain(status, msgNoRepository)
 	case t.plane == routeGit:
 		return plain(status, text)
-	case t.plane == routeOAuth && status == http.StatusUnauthorized:
-		answer := errBadClient().response()
-		answer.status = status
-		return answer
 	case t.plane == routeAPI && status == http.StatusNotFound && len(t.names) == 0:
 		return failure(status, "Resource not found")
 	default:

@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -42,6 +43,8 @@ type target struct {
 	old bool
 	// names are the repository's: as in the path, and if there is one its current full name and its UUID in braces.
 	names []string
+	// account is the user name of whom the request's token or code stands for, live or dead.
+	account string
 }
 
 func (e *Emulator) targetOf(rt *route, r *http.Request, p params) *target {
@@ -50,17 +53,65 @@ func (e *Emulator) targetOf(rt *route, r *http.Request, p params) *target {
 		t.old = !strings.Contains(r.Header.Get("Git-Protocol"), "version=2")
 		t.step = gitStep(rt, r)
 	}
+	var form url.Values
+	if t.plane == routeOAuth {
+		form = peekForm(r)
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	t.account = e.st.holder(r, form)
 	if p["repository"] == "" {
 		return t
 	}
 	slug := strings.TrimSuffix(p["repository"], ".git")
 	t.names = []string{p["workspace"] + "/" + slug}
-	e.mu.RLock()
-	defer e.mu.RUnlock()
 	if repo := e.st.repository(p["workspace"], slug); repo != nil {
 		t.names = append(t.names, e.st.fullName(repo), "{"+repo.UUID+"}")
 	}
 	return t
+}
+
+// holder is the user name of whom a request's OAuth token or code was given to. Callers hold Emulator.mu.
+func (st *state) holder(r *http.Request, form url.Values) string {
+	token, isBearer := cutPrefixFold(r.Header.Get("Authorization"), "Bearer ")
+	if user, password, isBasic := r.BasicAuth(); isBasic && user == "x-token-auth" {
+		token, isBearer = password, true
+	}
+	var account string
+	if code := st.codes[hashToken(form.Get("code"))]; code != nil {
+		account = code.Account
+	}
+	grant := ""
+	if known := st.refresh[hashToken(form.Get("refresh_token"))]; known != nil {
+		grant = known.Grant
+	}
+	if known := st.access[hashToken(token)]; isBearer && known != nil {
+		grant = known.Grant
+	}
+	if known := st.grants[grant]; known != nil {
+		account = known.Account
+	}
+	if known := st.accounts[account]; known != nil {
+		return known.Username
+	}
+	return ""
+}
+
+// peekForm reads the form in a request's body and leaves the body whole.
+func peekForm(r *http.Request) url.Values {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), r.Body), r.Body}
+	if err != nil {
+		return nil
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil {
+		return nil
+	}
+	return form
 }
 
 func (rt *route) plane() string {
@@ -115,6 +166,7 @@ func (s *faultSet) takeRequest(t *target) []Fault {
 
 func (f *Fault) matches(t *target) bool {
 	return f.matchesRoute(t) && (f.Method == "" || f.Method == t.r.Method) && strings.HasPrefix(t.r.URL.EscapedPath(), f.Path) &&
+		(f.Account == "" || strings.EqualFold(f.Account, t.account)) &&
 		(f.Repository == "" || slices.ContainsFunc(t.names, func(name string) bool { return strings.EqualFold(name, f.Repository) }))
 }
 

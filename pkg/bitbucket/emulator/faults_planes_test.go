@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -54,7 +55,7 @@ func TestFaults_eachPlaneSaysAStatusInItsOwnWords(t *testing.T) {
 		"api":         {401: `"Token is invalid, expired, or not supported for this endpoint."`, 404: `"You may not have access to this repository`, 429: `"Rate limit for this resource`, 503: "<h1>503"},
 		"git":         {401: "You may not have access to this repository or it no longer exists in this workspace.", 404: "You may not have access", 429: "Rate limit", 503: "<h1>503"},
 		"git:ls-refs": {401: "You may not have access", 404: "You may not have access", 429: "Rate limit", 502: "<h1>502"},
-		"oauth":       {401: `"error":"unauthorized_client"`, 404: `"message":`, 429: `"Rate limit`, 500: `"Something went wrong"`},
+		"oauth":       {401: `"message":"Token is invalid`, 404: `"message":`, 429: `"Rate limit`, 500: `"Something went wrong"`},
 		"site":        {401: "<h1>401", 404: "<h1>404", 429: "<h1>429", 503: "<h1>503"},
 	}
 	for plane, statuses := range words {
@@ -259,4 +260,24 @@ func TestFaults_oldNameIsTakenByAnother(t *testing.T) {
 	if err := f.control.ReplaceRepository(t.Context(), "acme/docs", "docs", emulator.RepositoryInput{}); err == nil {
 		t.Error("a repository was replaced by itself")
 	}
+}
+
+func TestFaults_ofOneAccount(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	jane, admin := f.tokens("jane-dev"), f.tokens("acme-admin")
+	code := f.code() // of jane-dev
+	f.server.Inject(emulator.Fault{Account: "jane-dev", Status: 418})
+	f.call("GET", "/user", jane.AccessToken, nil).want(t, 418)
+	f.call("GET", "/user", admin.AccessToken, nil).want(t, 200)
+	f.call("GET", "/user", "", nil).want(t, 401)
+	f.refresh(jane.RefreshToken).want(t, 418)
+	f.refresh(admin.RefreshToken).want(t, 200)
+	f.form(url.Values{"grant_type": {"authorization_code"}, "code": {code}}).want(t, 418)
+	if status, _, _, err := f.try("GET", f.server.SiteURL()+asked["git"].path, jane.AccessToken, ""); err != nil || status != 418 {
+		t.Errorf("git with a token: %d %v", status, err)
+	}
+	newGit(t, "jane-dev", "jane-dev-password").clone(f.remote("acme/web")) // a person
+	f.must(f.control.ClearFaults(t.Context()))
+	f.refresh(jane.RefreshToken).want(t, 200)
 }
