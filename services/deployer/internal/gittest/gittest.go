@@ -211,3 +211,10 @@ func (r *Repo) Input(stdin string, args ...string) string {
 	r.t.Helper()
 	return r.run(stdin, append([]string{"--git-dir=" + r.Dir}, args...)...)
 }
+
+// Object stores an object of a kind ("tree", "commit") with exactly this content, whatever git would
+// say of it, and returns its name.
+func (r *Repo) Object(kind, content string) string {
+	r.t.Helper()
+	return r.object(kind, []byte(content))
+}

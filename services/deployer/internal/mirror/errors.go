@@ -3,8 +3,11 @@ package mirror
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -68,12 +71,12 @@ func classify(fullName, stderr string, cause error) *Error {
 		return e
 	}
 	switch {
-	case has("fsck error in pack"):
-		e.Reason, e.Message = ReasonTreeRefused, "The commit was not deployed: the repository holds an object that git refuses."
-		if why := fsckWords(stderr); why != "" {
-			e.Message = "The commit was not deployed: the repository holds an object that git refuses (" + why + ")."
-		}
+	case malformed.MatchString(stderr):
+		e.Reason = ReasonTreeRefused
+		e.Message = fmt.Sprintf("The commit was not deployed: the repository holds an object that git cannot read (%s).", clean(malformed.FindString(stderr)))
 		return e
+	case has("possible repository corruption on the remote side"):
+		return set(ReasonGitFailed, true, "Bitbucket could not put the commit together: something in the repository is missing or damaged there. The deployment is tried again.")
 	case has("whitelist your IP", "enable two-step"):
 		return set(apierr.ReasonAccessRestricted, false, fmt.Sprintf("Bitbucket refuses access to %s: %s Ask an admin of its Bitbucket workspace.", fullName, said))
 	case has("lack one or more required privilege scopes"):
@@ -87,6 +90,8 @@ func classify(fullName, stderr string, cause error) *Error {
 		has("either does not exist or you do not have access", "You may not have access to this repository"):
 		e.Err = errors.Join(errGone, cause)
 		return set(apierr.ReasonRepositoryNotFound, false, strings.TrimSpace(fmt.Sprintf("The connected account cannot reach %s: it was deleted, moved, or access was taken away. %s", fullName, said)))
+	case has("not our ref"):
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not give it: the branch may just have been forced elsewhere. The deployment is tried again.")
 	case has("couldn't find remote ref"):
 		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
 	case has("returned error: 5", "Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "Connection timed out",
@@ -100,16 +105,9 @@ func classify(fullName, stderr string, cause error) *Error {
 	return nil
 }
 
-var fsckPattern = regexp.MustCompile(`(?m)^error: object [0-9a-f]{40}: ([A-Za-z]+: .*)$`)
-
-// fsckWords is what git found wrong with an object.
-func fsckWords(stderr string) string {
-	m := fsckPattern.FindStringSubmatch(stderr)
-	if m == nil {
-		return ""
-	}
-	return clean(m[1])
-}
+// malformed is what git says of an object that is none, whoever of the two ends noticed. Another copy
+// of it would be no better.
+var malformed = regexp.MustCompile(`too-short tree (object|file)|malformed mode in tree entry|empty filename in tree entry|bogus commit object|bad (parents|graft data|tree pointer) in commit`)
 
 // remoteWords is what the server said to people, masked by the caller, at most two lines.
 func remoteWords(stderr string) string {
@@ -124,6 +122,84 @@ func remoteWords(stderr string) string {
 		s = strings.ToValidUTF8(s[:300], "") + "…"
 	}
 	return s
+}
+
+// shortage is what git says when this machine has no more to give.
+var shortage = []string{"Out of memory", "out of memory", "Cannot allocate memory", "Resource temporarily unavailable", "unable to create thread", "Too many open files", "died of signal 9"}
+
+// ownTrouble explains a run of git that failed for lack of something on this machine; nil when it
+// did not. The mirror is as good as before, and so is Bitbucket.
+func ownTrouble(f *failure) *Error {
+	var own strings.Builder
+	for line := range strings.Lines(f.stderr) {
+		if !strings.HasPrefix(line, "remote:") {
+			own.WriteString(line)
+		}
+	}
+	short := slices.ContainsFunc(shortage, func(s string) bool { return strings.Contains(own.String(), s) })
+	var exit *exec.ExitError
+	if errors.As(f.err, &exit) {
+		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
+			short = true
+		}
+	}
+	if !short {
+		return nil
+	}
+	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: f}
+}
+
+// notStarted says that git could not even be started.
+func notStarted(err error) error {
+	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: fmt.Sprintf("The server could not start the git program (%v). The deployment is tried again.", rootCause(err)), Err: err}
+}
+
+func rootCause(err error) error {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no
+	}
+	return err
+}
+
+// damaged is what the failure of a run of git on local objects means: the mirror's damage, unless git
+// says otherwise.
+func damaged(err error) error {
+	var f *failure
+	if !errors.As(err, &f) || explained(err) {
+		return err
+	}
+	if e := ownTrouble(f); e != nil {
+		return e
+	}
+	return errors.Join(ErrDamaged, err)
+}
+
+// mendable tells whether a mirror that is made anew may help: git failed at it, for no cause that
+// lies elsewhere. A limit of ours, or trouble of this machine, is no fault of the mirror's.
+func mendable(err error) bool {
+	var f *failure
+	return err != nil && !explained(err) && !errors.Is(err, errOutput) && (errors.Is(err, ErrDamaged) || errors.As(err, &f))
+}
+
+// gitFailed is the error about a failure of git that a fresh mirror did not help against.
+func gitFailed(err error) error {
+	message := "git could not fetch the repository, and did not say why. The deployer's log has more."
+	var f *failure
+	if errors.As(err, &f) {
+		if said := lastLine(f.stderr); said != "" {
+			message = "git could not fetch the repository: " + said
+		} else {
+			message = fmt.Sprintf("git could not fetch the repository: it ended with %v, without a word.", f.err)
+		}
+	}
+	return &Error{Reason: ReasonGitFailed, Message: message, Err: err}
+}
+
+// lastLine is the last word of a program, for people; empty when it said nothing.
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return clean(lines[len(lines)-1])
 }
 
 func asError(err error) (*Error, bool) {

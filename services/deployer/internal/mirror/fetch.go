@@ -119,37 +119,36 @@ func (f *fetcher) depth(full bool) []string {
 // fetch runs git fetch of one refspec into a repository, within the limits.
 func (f *fetcher) fetch(ctx context.Context, dir string, options []string, refspec string) error {
 	m := f.m
+	if f.budget.bytes <= 0 {
+		return fetchTooLarge(m.cfg.Limits.FetchBytes)
+	}
 	base := sizeOf(dir)
 	args := append([]string{"fetch", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", "--no-show-forced-updates", "--refmap="}, options...)
 	err := m.git.run(ctx, command{
-		operation: "fetch", gitDir: dir, token: f.token, every: 100 * time.Millisecond,
+		operation: "fetch", gitDir: dir, token: f.token, most: f.budget.bytes, every: 100 * time.Millisecond,
 		watch: func() error { return f.watch(dir, base) },
 		args:  append(args, "--", f.remote, refspec),
 	})
+	var said *failure
+	if errors.As(err, &said) && strings.Contains(said.stderr, fileTooLargeWords) {
+		return fetchTooLarge(m.cfg.Limits.FetchBytes)
+	}
 	if err != nil {
 		return m.explain(f.target.fullName, err)
 	}
-	grown := max(0, sizeOf(dir)-base)
-	if err := f.within(grown); err != nil { // it may have come between two looks
-		return err
-	}
-	f.budget.bytes -= grown
+	f.budget.bytes -= max(0, sizeOf(dir)-base)
 	return nil
 }
 
+// fileTooLargeWords are the system's, of a file that would grow beyond command.most.
+const fileTooLargeWords = "File too large"
+
 // watch stops a fetch that grows beyond the limit or eats the disk's reserve.
 func (f *fetcher) watch(dir string, base int64) error {
-	if err := f.within(sizeOf(dir) - base); err != nil {
-		return err
+	if sizeOf(dir)-base > f.budget.bytes {
+		return fetchTooLarge(f.m.cfg.Limits.FetchBytes)
 	}
 	return f.m.checkDisk(dir)
-}
-
-func (f *fetcher) within(grown int64) error {
-	if grown <= f.budget.bytes {
-		return nil
-	}
-	return fetchTooLarge(f.m.cfg.Limits.FetchBytes)
 }
 
 func fetchTooLarge(most int64) error {

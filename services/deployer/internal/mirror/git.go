@@ -37,6 +37,7 @@ type command struct {
 	stdin     io.Reader
 	stdout    io.Writer
 	token     seal.Secret   // handed out on request; zero for local work
+	most      int64         // bytes of the largest file that it may write; zero for no limit
 	watch     func() error  // called now and then while git runs; an error kills it
 	every     time.Duration // how often
 	env       []string      // more variables of git's, for local work
@@ -54,6 +55,9 @@ func (f *failure) Error() string {
 	if len(text) > 500 {
 		text = strings.ToValidUTF8(text[len(text)-500:], "")
 	}
+	if text == "" {
+		return fmt.Sprintf("git: %v, without a word", f.err)
+	}
 	return fmt.Sprintf("git: %v: %s", f.err, text)
 }
 
@@ -63,23 +67,23 @@ func (f *failure) Unwrap() error { return f.err }
 // prompts are off, redirects are not followed, and no protocol but the site's is spoken. What is
 // fetched stays packed, so that counting packs is enough to know when to tidy; refs keep a log, which
 // holds on to the commits that a branch had before it was forced elsewhere.
+//
+// git's own check of objects (fsck) is off, as it is for git clone: most of what it refuses is
+// untidy and harms nobody, such as a tree that is not sorted. What would harm us is refused by our own
+// code where it would (tree.go, links.go, submodule.go), in words of ours; what git cannot read at
+// all, it refuses without that check too.
 func (g *git) settings() [][2]string {
 	s := [][2]string{
 		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"}, {"core.attributesFile", "/dev/null"}, {"core.excludesFile", "/dev/null"},
 		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
 		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
 		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", agent},
-		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "true"}, {"transfer.fsckObjects", "true"}, {"fetch.recurseSubmodules", "false"},
+		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "false"}, {"transfer.fsckObjects", "false"}, {"fetch.recurseSubmodules", "false"},
 		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
 		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},
 	}
 	if g.site.Scheme == "http" {
 		s = append(s, [2]string{"protocol.http.allow", "always"})
-	}
-	// Old repositories hold these harmless slips in their commits and trees; git's own clone takes
-	// them, and so do we.
-	for _, slip := range []string{"zeroPaddedFilemode", "missingSpaceBeforeDate", "badTimezone", "missingEmail", "badEmail", "missingNameBeforeEmail", "badName", "missingSpaceBeforeEmail", "badDateOverflow", "badDate", "zeroPaddedDate", "multipleAuthors", "nullSha1", "badFilemode"} {
-		s = append(s, [2]string{"fetch.fsck." + slip, "ignore"})
 	}
 	return s
 }
@@ -120,7 +124,12 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	if c.gitDir != "" {
 		args = append(args, "--git-dir="+c.gitDir)
 	}
-	cmd := exec.CommandContext(ctx, g.program, append(args, c.args...)...)
+	args = append(args, c.args...)
+	program := g.program
+	if c.most > 0 {
+		program, args = fileLimit(c.most, program, args)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	stderr := &tail{most: 32 << 10}
 	cmd.Dir, cmd.Env = g.scratch, append(g.environment(), c.env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, stderr
@@ -145,7 +154,7 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 		cred.started()
 	}
 	if err != nil {
-		return fmt.Errorf("mirror: start git: %w", err)
+		return notStarted(err)
 	}
 	stop := c.supervise(ctx, cancel)
 	err = cmd.Wait()
@@ -158,6 +167,14 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), err: err}
 	}
 	return nil
+}
+
+// fileLimit has a program run with a limit on the files that it and its children write: whatever
+// would go beyond is refused by the system, so that nothing too large is ever complete.
+func fileLimit(most int64, program string, args []string) (string, []string) {
+	// sh counts in blocks of 512 bytes. Without the trap, the system would kill the writer instead.
+	const script = `trap '' XFSZ; ulimit -f "$0"; exec "$@"`
+	return "/bin/sh", append([]string{"-c", script, strconv.FormatInt(most/512+2, 10), program}, args...)
 }
 
 // supervise calls watch until stop is called.

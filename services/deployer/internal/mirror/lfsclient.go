@@ -201,7 +201,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 		case w == nil:
 			continue
 		case o.Error != nil:
-			return nil, lfsFailed(w, "Bitbucket does not give its content (%d): %s", o.Error.Code, clean(o.Error.Message))
+			return nil, lfsFailed(w, "Bitbucket does not give its content (%d). %s", o.Error.Code, clean(o.Error.Message))
 		case o.Actions.Download != nil:
 			actions[o.OID] = *o.Actions.Download
 		}
@@ -215,7 +215,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 }
 
 func lfsFailed(w *wanted, format string, args ...any) error {
-	return &Error{Reason: ReasonLFSFailed, Message: fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...))}
+	return &Error{Reason: ReasonLFSFailed, Message: strings.TrimSpace(fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...)))}
 }
 
 // clean makes another's text fit for people: one line, not too long.

@@ -170,6 +170,9 @@ func (m *Mirrors) explain(fullName string, err error) error {
 	if err == nil || !errors.As(err, &f) {
 		return err
 	}
+	if e := ownTrouble(f); e != nil {
+		return e
+	}
 	if e := classify(fullName, f.stderr, f); e != nil {
 		if errors.Is(e, errRejected) && !f.asked {
 			// The server wanted a credential and git never asked us for one: not this site.

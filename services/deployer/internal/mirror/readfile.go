@@ -26,21 +26,12 @@ func (s *Snapshot) ReadFile(ctx context.Context, path string, most int64) ([]byt
 	if err := checkPath(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotInTree, err)
 	}
-	out, err := s.output(ctx, command{operation: "ls-tree", args: []string{"ls-tree", "-l", "-z", "--full-tree", "--end-of-options", s.commit.Hash, path}})
-	if err != nil {
-		return nil, err
-	}
-	if out == "" {
-		return nil, fmt.Errorf("%w: %q", ErrNotInTree, path)
-	}
-	o, err := parseObject(strings.TrimSuffix(out, "\x00"))
+	o, err := s.find(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case o.path != path:
-		return nil, fmt.Errorf("%w: %q", ErrNotInTree, path)
-	case o.mode == "120000":
+	case o.mode == modeLink:
 		return nil, &Error{Reason: ReasonTreeRefused, Message: fmt.Sprintf("%q is a symbolic link; a file is expected.", path)}
 	case !strings.HasPrefix(o.mode, "100"):
 		return nil, fmt.Errorf("%w: %q is no file", ErrNotInTree, path)
@@ -48,10 +39,37 @@ func (s *Snapshot) ReadFile(ctx context.Context, path string, most int64) ([]byt
 	if r, ok := s.replace[path]; ok {
 		return readReplacement(r, path, most)
 	}
-	if o.size > most {
-		return nil, fileTooLarge(path, most)
+	return s.blob(ctx, o.oid, path, most)
+}
+
+// find looks a path up, directory by directory. git's own look-up trusts that trees are sorted, and
+// misses names in those that are not.
+func (s *Snapshot) find(ctx context.Context, path string) (object, error) {
+	tree, found := s.commit.Hash, object{mode: modeTree}
+	for name := range strings.SplitSeq(path, "/") {
+		if found.mode != modeTree {
+			return object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
+		}
+		found = object{}
+		err := s.m.git.records(ctx, command{
+			operation: "ls-tree", gitDir: s.git, args: []string{"ls-tree", "-z", "--full-tree", "--end-of-options", tree},
+		}, func(line string) error {
+			o, err := parseObject(line)
+			if err != nil || o.path != name {
+				return err
+			}
+			found = o
+			return errEnough
+		})
+		if err != nil {
+			return object{}, err
+		}
+		if found.oid == "" {
+			return object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
+		}
+		tree = found.oid
 	}
-	return s.blob(ctx, o.oid, o.size)
+	return found, nil
 }
 
 func fileTooLarge(path string, most int64) error {
@@ -70,16 +88,32 @@ func readReplacement(r replacement, path string, most int64) ([]byte, error) {
 	return io.ReadAll(body)
 }
 
-// blob is an object's content; the caller has looked at its size.
-func (s *Snapshot) blob(ctx context.Context, oid string, size int64) ([]byte, error) {
-	var out bytes.Buffer
-	if err := s.local(ctx, command{operation: "cat-file", stdout: &out, args: []string{"cat-file", "blob", oid}}); err != nil {
-		return nil, err
-	}
-	if int64(out.Len()) != size {
-		return nil, fmt.Errorf("%w: %s has %d bytes, not %d", ErrDamaged, oid, out.Len(), size)
-	}
-	return out.Bytes(), nil
+// blob is the content of an object, which is a file's at path.
+func (s *Snapshot) blob(ctx context.Context, oid, path string, most int64) (body []byte, err error) {
+	err = s.m.git.read(ctx, command{
+		operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(oid + "\n"), args: []string{"cat-file", "--batch"},
+	}, func(r io.Reader) error {
+		br := bufio.NewReader(r)
+		head, err := br.ReadString('\n')
+		if err != nil {
+			return err
+		}
+		f := strings.Fields(head)
+		if len(f) != 3 || f[0] != oid || f[1] != "blob" {
+			return fmt.Errorf("%w: %s is %q", ErrDamaged, oid, strings.TrimSpace(head))
+		}
+		size, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			return fmt.Errorf("%w: %s has the size %q", ErrDamaged, oid, f[2])
+		}
+		if size > most {
+			return fileTooLarge(path, most)
+		}
+		body = make([]byte, size)
+		_, err = io.ReadFull(br, body)
+		return err
+	})
+	return body, err
 }
 
 // object is one line of git's list of a tree.
@@ -90,15 +124,16 @@ type object struct {
 	path string
 }
 
-// parseObject reads "<mode> <type> <oid> <size>\t<path>"; trees and submodules have the size "-".
+// parseObject reads "<mode> <type> <oid> <size>\t<path>"; trees and submodules have the size "-", and
+// there is none where it was not asked for.
 func parseObject(line string) (object, error) {
 	head, path, ok := strings.Cut(line, "\t")
 	f := strings.Fields(head)
-	if !ok || len(f) != 4 || !validHash(f[2]) {
+	if !ok || len(f) < 3 || len(f) > 4 || !validHash(f[2]) {
 		return object{}, fmt.Errorf("%w: cannot read git's list of files", ErrDamaged)
 	}
 	o := object{mode: f[0], oid: f[2], path: path}
-	if f[3] == "-" {
+	if len(f) == 3 || f[3] == "-" {
 		return o, nil
 	}
 	size, err := strconv.ParseInt(f[3], 10, 64)
@@ -147,6 +182,8 @@ func (g *git) read(ctx context.Context, c command, fn func(io.Reader) error) err
 		err := fn(pr)
 		if err != nil {
 			stop(err)
+		} else {
+			_, _ = io.Copy(io.Discard, pr) // git would fail if nobody took its last byte
 		}
 		_ = pr.CloseWithError(err)
 		read <- err
@@ -155,14 +192,12 @@ func (g *git) read(ctx context.Context, c command, fn func(io.Reader) error) err
 	err := g.run(ctx, c)
 	_ = pw.Close()
 	rerr := <-read
-	var f *failure
+	err = damaged(err)
 	switch {
 	case errors.Is(rerr, errEnough):
 		return nil
 	case rerr != nil && !errors.Is(rerr, io.ErrUnexpectedEOF) && !errors.Is(rerr, io.EOF):
 		return rerr
-	case errors.As(err, &f):
-		return errors.Join(ErrDamaged, err)
 	case err == nil && rerr != nil:
 		return errors.Join(ErrDamaged, rerr)
 	}
@@ -187,7 +222,7 @@ func scanRecords(r io.Reader, each func(string) error) error {
 		}
 	}
 	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return &Error{Reason: ReasonTreeRefused, Message: "The commit has a path longer than 64 KiB."}
+		return &Error{Reason: ReasonTreeRefused, Message: "The commit was not deployed: it has a path, or a value in .gitmodules, longer than 64 KiB.", Err: sc.Err()}
 	}
 	return sc.Err()
 }

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -74,30 +73,60 @@ func (m *Mirrors) snapshot(ctx context.Context, r *repository, rev string) (*Sna
 	return s, nil
 }
 
+// Bounds of what is kept of a commit's description. What is longer is cut: it is for people, and
+// for the phrases that a rule looks for.
+const (
+	maxDescription = 4 << 20 // of all of it
+	maxPerson      = 1 << 10 // of a name, and of an address
+)
+
 func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
-	out, err := s.output(ctx, command{operation: "log", args: []string{
+	out := &beginning{most: maxDescription}
+	err := s.local(ctx, command{operation: "log", stdout: out, args: []string{
 		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
 	}})
 	if err != nil {
 		return Commit{}, err
 	}
-	return parseCommit(out)
+	return parseCommit(string(out.b))
 }
 
+// beginning keeps the first bytes written to it.
+type beginning struct {
+	most int
+	b    []byte
+}
+
+func (b *beginning) Write(p []byte) (int, error) {
+	b.b = append(b.b, p[:min(len(p), b.most-len(b.b))]...)
+	return len(p), nil
+}
+
+// parseCommit reads what git says of a commit. Commits that no tool of today writes lack some of it,
+// and are deployed all the same.
 func parseCommit(out string) (Commit, error) {
 	f := strings.SplitN(strings.ToValidUTF8(out, "\uFFFD"), "\x00", 5)
-	if len(f) != 5 || !validHash(f[0]) {
+	if !validHash(f[0]) {
 		return Commit{}, fmt.Errorf("mirror: cannot read git's description of a commit (%d fields)", len(f))
 	}
+	f = append(f, make([]string, 5-len(f))...)
 	seconds, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil {
 		seconds = 0 // a damaged date deploys all the same
 	}
-	c := Commit{Hash: f[0], AuthorName: f[1], AuthorEmail: f[2], Message: strings.TrimRight(f[4], "\n")}
+	c := Commit{Hash: f[0], AuthorName: cut(f[1], maxPerson), AuthorEmail: cut(f[2], maxPerson), Message: strings.TrimRight(f[4], "\n")}
 	if seconds > 0 && seconds < 1<<37 {
 		c.Time = time.Unix(seconds, 0).UTC()
 	}
 	return c, nil
+}
+
+// cut bounds a text that is valid UTF-8.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // Head is the commit.
@@ -118,24 +147,9 @@ type Stats struct {
 	Kept  int // of the files, those that a pristine copy held already
 }
 
-// local runs git on the mirror without a credential; its failure means a damaged mirror.
+// local runs git on the mirror without a credential; its failure means a damaged mirror, unless git
+// says otherwise.
 func (s *Snapshot) local(ctx context.Context, c command) error {
 	c.gitDir, c.token = s.git, seal.Secret{}
-	err := s.m.git.run(ctx, c)
-	var f *failure
-	if errors.As(err, &f) {
-		return errors.Join(ErrDamaged, err)
-	}
-	return err
-}
-
-// output is local with what git printed, at most 1 MiB.
-func (s *Snapshot) output(ctx context.Context, c command) (string, error) {
-	c.gitDir, c.token = s.git, seal.Secret{}
-	out, err := s.m.git.output(ctx, c)
-	var f *failure
-	if errors.As(err, &f) && !errors.Is(err, errOutput) {
-		err = errors.Join(ErrDamaged, err)
-	}
-	return out, err
+	return damaged(s.m.git.run(ctx, c))
 }

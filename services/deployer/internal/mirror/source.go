@@ -136,15 +136,15 @@ func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, er
 	defer r.close()
 	f := &fetcher{m: m, r: r, remote: remote, target: t, budget: b}
 	s, err := f.snapshot(ctx)
-	if err != nil && !explained(err) && ctx.Err() == nil {
+	if mendable(err) && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "fetch failed without a known cause, mirror is made anew", "repository", t.id, "err", err)
-		if s, err = f.anew(ctx); err != nil && !explained(err) && ctx.Err() == nil {
-			err = &Error{Reason: ReasonGitFailed, Message: "git could not fetch the repository: " + lastLine(err), Err: err}
+		if s, err = f.anew(ctx); mendable(err) && ctx.Err() == nil {
+			err = gitFailed(err)
 		}
 	}
 	if hasReason(err, ReasonRepositoryTooLarge) {
-		// It would count as fetched the next time.
-		err = errors.Join(err, r.discard(ctx))
+		// What came of it is half a pack; nothing of the mirror's own went.
+		err = errors.Join(err, r.dropStaleLocks())
 	}
 	if err != nil {
 		return nil, err
@@ -208,16 +208,6 @@ func explained(err error) bool {
 func hasReason(err error, reason string) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Reason == reason
-}
-
-// lastLine is git's last word, for people.
-func lastLine(err error) string {
-	var f *failure
-	if !errors.As(err, &f) {
-		return "see the service's log."
-	}
-	lines := strings.Split(strings.TrimSpace(f.stderr), "\n")
-	return lines[len(lines)-1]
 }
 
 // refOf is where a mirror keeps what a ref of Bitbucket points to. It is named after the ref's hash:
