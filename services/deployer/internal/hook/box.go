@@ -116,12 +116,16 @@ func (b *box) abandon(err error) error {
 // run lets the box begin and sees it through to its end.
 func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 	out := &output{sink: sink, limit: s.Limits.Output}
-	begin := time.Now()
-	if err := b.begin(); err != nil {
+	if err := out.read(b.stdout, b.stderr); err != nil {
 		return Result{}, b.abandon(fmt.Errorf("%w: %w", ErrStart, err))
 	}
-	out.read(Stdout, b.stdout)
-	out.read(Stderr, b.stderr)
+	begin := time.Now()
+	if err := b.begin(); err != nil {
+		b.kill()
+		<-b.done
+		out.finish(time.Second) // what it said
+		return Result{}, fmt.Errorf("%w: %w", ErrStart, err)
+	}
 
 	var r Result
 	why := b.supervise(ctx, s)

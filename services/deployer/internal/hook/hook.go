@@ -91,8 +91,10 @@ func (s Stream) String() string {
 	return fmt.Sprintf("stream %d", int(s))
 }
 
-// Sink takes the lines of a hook, without their line ends, in the order of each stream. Calls come
-// one at a time, and none after Run has returned. Text is raw: it may not be UTF-8 and may hold
+// Sink takes the lines of a hook, without their line ends, in the order in which they were ended, over
+// both streams: what a write brought comes before what a write brought that began after it. Of what is
+// written at the same time, and of a stream of which hundreds of writes wait unread, only the order of
+// each stream is kept. Calls come one at a time, and none after Run has returned. Text is raw: it may not be UTF-8 and may hold
 // secrets, but never a part of a line: what has no line end yet is kept back until it has one or
 // the hook ends, however long that takes, so that a sink can find a secret that was written in
 // pieces. A line longer than 64 KiB is cut and the rest of it is not handed out. A slow Line slows

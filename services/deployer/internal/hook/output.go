@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 	redrawEvery = 2 * time.Second
 )
 
-// output reads the streams of one hook and hands out their lines.
+// output reads the streams of one hook and hands out their lines, in one order (see streams.go).
 type output struct {
 	sink  Sink
 	limit int64
@@ -25,31 +27,159 @@ type output struct {
 	mu   sync.Mutex // one Line at a time; guards what follows
 	used int64
 	cut  bool
+	last time.Time // until then is read, once the hook is over
 
-	wg    sync.WaitGroup
-	files []*os.File
+	sources [2]*source
+	writes  []int // descriptors of writes that are not handed out yet
+	lines   [2]assembler
+	wake    *os.File // closed when the hook is over
+	ended   chan struct{}
 }
 
-// read hands out what comes from f, which it closes in the end.
-func (o *output) read(from Stream, f *os.File) {
-	o.files = append(o.files, f)
-	o.wg.Go(func() {
-		defer f.Close()
-		a := assembler{line: func(text string) { o.line(from, text) }, now: time.Now}
-		buf := make([]byte, 32<<10)
-		for {
-			n, err := f.Read(buf)
-			if o.take(n) {
-				a.write(buf[:n])
-			} else if n > 0 {
-				a.drop()
+// read begins to hand out what comes from the two streams, which it closes in the end.
+func (o *output) read(stdout, stderr *os.File) error {
+	var errs [2]error
+	for i, f := range []*os.File{stdout, stderr} {
+		from := Stream(i + 1)
+		o.sources[i], errs[i] = newSource(from, f)
+		o.lines[i] = assembler{line: func(text string) { o.line(from, text) }, now: time.Now}
+	}
+	over, wake, err := os.Pipe()
+	if err := errors.Join(errs[0], errs[1], err); err != nil {
+		return err
+	}
+	o.wake, o.ended = wake, make(chan struct{})
+	begun := make(chan error, 1)
+	go func() {
+		defer close(o.ended)
+		defer over.Close()
+		defer stdout.Close()
+		defer stderr.Close()
+		e, err := hear()
+		if err == nil {
+			defer e.close()
+			err = errors.Join(o.sources[0].announce(), o.sources[1].announce())
+		}
+		if begun <- err; err == nil {
+			o.follow(e, over)
+		}
+	}()
+	return <-begun
+}
+
+// follow reads until both streams have ended.
+func (o *output) follow(e *ear, over *os.File) {
+	poll := []unix.PollFd{{Fd: int32(e.fd), Events: unix.POLLIN}, {Fd: int32(over.Fd())}, {}, {}} //nolint:gosec // descriptors are small
+	for o.open() {
+		wait := -1
+		for i, s := range o.sources {
+			poll[2+i] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN} //nolint:gosec // as above
+			if s.ended {
+				poll[2+i].Fd = -1
 			}
-			if err != nil {
-				a.end()
-				return
+			if len(s.sizes) > 0 {
+				wait = int(signalDelay.Milliseconds())
 			}
 		}
-	})
+		if poll[1].Revents != 0 { // the hook is over: what is in the pipes is all
+			poll[1].Fd = -1
+		}
+		if poll[1].Fd == -1 {
+			left := time.Until(o.until())
+			if left <= 0 {
+				break
+			}
+			if wait < 0 {
+				wait = int(left.Milliseconds()) + 1
+			}
+		}
+		if _, err := unix.Poll(poll, wait); err != nil && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		o.collect(e, false)
+	}
+	o.collect(e, true)
+	for i := range o.lines {
+		o.lines[i].end()
+	}
+}
+
+func (o *output) until() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last
+}
+
+func (o *output) open() bool { return !o.sources[0].ended || !o.sources[1].ended }
+
+// collect hands out what was written, in order; with all, also what has no signal.
+func (o *output) collect(e *ear, all bool) {
+	// All that was signalled is read, and, unless a hook writes faster than that, all that is read was
+	// signalled.
+	var closing [2]bool
+	lost := false
+	for round := range 8 {
+		for i, s := range o.sources {
+			closing[i] = s.ended
+		}
+		heard, missed := e.writes()
+		lost = lost || missed
+		if o.writes = append(o.writes, heard...); len(heard) == 0 && round > 0 {
+			break
+		}
+		for _, s := range o.sources {
+			s.read()
+		}
+	}
+	var later [2]int
+	for i, s := range o.sources {
+		later[i] = count(o.writes, s.fd)
+		if closing[i] && !s.hung { // the last signal tells of that
+			s.hung = true
+			later[i]--
+		}
+		s.expect(later[i])
+	}
+	now := time.Now()
+	for n, fd := range o.writes {
+		i := 0
+		if fd == o.sources[1].fd {
+			i = 1
+		}
+		s := o.sources[i]
+		if s.more && len(s.sizes) == 0 {
+			o.writes = o.writes[n:]
+			return
+		}
+		later[i]--
+		if later[i] >= 0 {
+			o.hand(i, s.ofWrite(later[i], now))
+		}
+	}
+	o.writes = o.writes[:0]
+	for i, s := range o.sources {
+		if all || lost || s.overdue(now) {
+			o.hand(i, s.rest(now))
+		}
+	}
+}
+
+func count(list []int, n int) (found int) {
+	for _, x := range list {
+		if x == n {
+			found++
+		}
+	}
+	return found
+}
+
+// hand makes lines of what came from a stream.
+func (o *output) hand(i int, p []byte) {
+	if o.take(len(p)) {
+		o.lines[i].write(p)
+	} else if len(p) > 0 {
+		o.lines[i].drop()
+	}
 }
 
 // take counts n bytes and reports whether they are still within the limit.
@@ -76,10 +206,11 @@ func (o *output) line(from Stream, text string) {
 // finish waits until all is read, for at most so long: then a process that is not ours to kill
 // still holds a stream. It reports whether output was cut.
 func (o *output) finish(wait time.Duration) bool {
-	for _, f := range o.files {
-		_ = f.SetReadDeadline(time.Now().Add(wait)) // pipes of os.Pipe take deadlines
-	}
-	o.wg.Wait()
+	o.mu.Lock()
+	o.last = time.Now().Add(wait)
+	o.mu.Unlock()
+	o.wake.Close()
+	<-o.ended
 	return o.cut
 }
 

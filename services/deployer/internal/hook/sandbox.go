@@ -239,17 +239,17 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	b := &box{patience: patience(x.cfg.Patience)}
 	h := &handover{}
 	defer h.close()
-	pipe := func() (r, w *os.File) {
+	pipe := func(of func() (r, w *os.File, err error)) (r, w *os.File) {
 		if err == nil {
-			r, w, err = os.Pipe()
+			r, w, err = of()
 		}
 		return r, w
 	}
-	statusRead, statusWrite := pipe()
-	blockRead, blockWrite := pipe()
-	lifeRead, lifeWrite := pipe()
-	outRead, outWrite := pipe()
-	errRead, errWrite := pipe()
+	statusRead, statusWrite := pipe(os.Pipe)
+	blockRead, blockWrite := pipe(os.Pipe)
+	lifeRead, lifeWrite := pipe(os.Pipe)
+	outRead, outWrite := pipe(outputPipe)
+	errRead, errWrite := pipe(outputPipe)
 	if err != nil {
 		for _, f := range []*os.File{statusRead, statusWrite, blockRead, blockWrite, lifeRead, lifeWrite, outRead, outWrite} {
 			if f != nil {

@@ -90,12 +90,12 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 	}
 	b.later(func() { word.Close() })
 	defer lifeline.Close()
-	stdout, outWrite, err := os.Pipe()
+	stdout, outWrite, err := outputPipe()
 	if err != nil {
 		return b, err
 	}
 	defer outWrite.Close()
-	stderr, errWrite, err := os.Pipe()
+	stderr, errWrite, err := outputPipe()
 	if err != nil {
 		stdout.Close()
 		return b, err
