@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer"
@@ -239,5 +240,33 @@ func TestUpdateApp_masksReachIntoRulesAndOptions(t *testing.T) {
 		if _, err := b.tryUpdate("web", wrong, name); !apierr.Has(err, apierr.ReasonInvalidArgument) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestUpdateApp_submodulesOfOtherWorkspaces: who may widen what a repository's submodules open, and
+// by what words.
+func TestUpdateApp_submodulesOfOtherWorkspaces(t *testing.T) {
+	b := newBench(t, func(c *deployer.Config) { c.Worker = false })
+	b.create("web", web(true))
+	good := []string{"acme-libs", "acme-libs/theme", "*"}
+	app := b.update("web", &deployerv1.App{Source: &deployerv1.SourceOptions{Submodules: true, SubmoduleWorkspaces: good}}, "source")
+	if s := app.GetSource(); !slices.Equal(s.GetSubmoduleWorkspaces(), good) || !s.GetSubmodules() {
+		t.Errorf("saved %v", s)
+	}
+	app = b.update("web", &deployerv1.App{Source: &deployerv1.SourceOptions{Lfs: true}}, "source.lfs")
+	if !slices.Equal(app.GetSource().GetSubmoduleWorkspaces(), good) {
+		t.Errorf("source.lfs changed %v", app.GetSource())
+	}
+	for _, bad := range []string{"", "acme/*", "https://bitbucket.org/acme", "a b", "../x"} {
+		_, err := b.tryUpdate("web", &deployerv1.App{Source: &deployerv1.SourceOptions{SubmoduleWorkspaces: []string{bad}}}, "source")
+		if !apierr.Has(err, apierr.ReasonInvalidArgument) || !strings.Contains(err.Error(), "submoduleWorkspaces") {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	_, err := b.client.UpdateApp(b.member, &deployerv1.UpdateAppRequest{
+		Workspace: workspace, AppId: "web", App: &deployerv1.App{Source: &deployerv1.SourceOptions{SubmoduleWorkspaces: good}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"source"}},
+	})
+	if !apierr.Has(err, apierr.ReasonPermissionDenied) {
+		t.Errorf("a member: %v", err)
 	}
 }

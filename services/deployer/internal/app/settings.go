@@ -10,6 +10,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -117,8 +118,27 @@ func checkSettings(a *storev1.App) error {
 			return apierr.InvalidArgument("app.source.directory", err.Error())
 		}
 	}
+	if err := checkSubmodules(a.GetSource().GetSubmoduleWorkspaces()); err != nil {
+		return err
+	}
 	if err := codeconfig.CheckServe(s.Serve); err != nil {
 		return apierr.InvalidArgument("app.serve", err.Error())
+	}
+	return nil
+}
+
+// maxSubmoduleSources bounds how many Bitbucket workspaces and repositories submodules may come from.
+const maxSubmoduleSources = 100
+
+func checkSubmodules(sources []string) error {
+	if len(sources) > maxSubmoduleSources {
+		return apierr.InvalidArgument("app.source.submoduleWorkspaces", fmt.Sprintf("name %d at most", maxSubmoduleSources))
+	}
+	for _, s := range sources {
+		if !mirror.ValidSubmoduleSource(s) {
+			return apierr.InvalidArgument("app.source.submoduleWorkspaces",
+				fmt.Sprintf("%q is no Bitbucket workspace (such as acme-libs), nor a repository's full name (acme-libs/theme), nor *", s))
+		}
 	}
 	return nil
 }

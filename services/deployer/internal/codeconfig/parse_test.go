@@ -106,6 +106,7 @@ var wrong = []struct {
 	{"version in octal", "version: 01\n", []string{"1:10: version must be a whole number"}, false},
 	{"unknown key", "version: 1\nhoks: []\n", []string{`2:1: unknown key "hoks" in the file; did you mean "hooks"?`}, true},
 	{"other spelling", "version: 1\nshared_paths: []\n", []string{`2:1: unknown key "shared_paths" in the file; did you mean "sharedPaths"?`}, true},
+	{"what opens more than the repository", "version: 1\nsource:\n  submoduleWorkspaces: [\"*\"]\n", []string{`2:1: unknown key "source" in the file`}, true},
 	{"nothing like it", "version: 1\nnotifications: []\n", []string{`2:1: unknown key "notifications" in the file; its keys are version, hooks`}, true},
 	{"key twice", "version: 1\nhooks: []\nhooks: []\n", []string{`3:1: "hooks" is set twice, before at line 2`}, false},
 	{"key twice in a hook", "version: 1\nhooks:\n  - name: a\n    name: b\n    stage: POST_SETUP\n    command: x\n", []string{`4:5: "name" is set twice, before at line 3`}, false},

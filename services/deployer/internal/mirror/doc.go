@@ -17,8 +17,9 @@
 // Repositories are expected to be hostile. Nothing of one is run: no hooks, no filters, no
 // configuration. Trees are written by our own code, file by file, below an [os.Root]; symbolic
 // links that leave the tree, odd names and sizes beyond the limits are refused before anything is
-// written. Of .gitmodules only paths and addresses are read, and only repositories of the
-// configured site are fetched, each into a mirror of its own.
+// written. Untidy objects that git clone takes are taken. Of .gitmodules only paths, addresses and
+// "update" are read; only repositories of the configured site are fetched, and of the app's own
+// Bitbucket workspace unless its settings name others, each into a mirror of its own.
 //
 // A tree that was checked out can be written once more in the background, as a pristine copy with a
 // manifest; the next commit's tree then is that copy with what differs changed (pristine.go). Only

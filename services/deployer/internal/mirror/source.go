@@ -30,7 +30,11 @@ type Source struct {
 
 	FullHistory bool // all commits and the tags on them, for WriteGit
 	Submodules  bool // trees of submodules in their places; empty directories otherwise
-	LFS         bool // what pointers of LFS point to in their places; the pointers otherwise
+	// SubmoduleWorkspaces are the Bitbucket workspaces, or single repositories by their full names,
+	// that submodules may come from beside the repository's own workspace; "*" for any.
+	SubmoduleWorkspaces []string
+
+	LFS bool // what pointers of LFS point to in their places; the pointers otherwise
 
 	// Progress, if not nil, hears how far the parts beside the fetch itself are: "submodules" in
 	// submodules, "lfs" in bytes. It is called from several goroutines, one at a time.
@@ -100,7 +104,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 		return nil, err
 	}
 	if src.Submodules {
-		err = s.addSubmodules(ctx, b, src.Progress)
+		err = s.addSubmodules(ctx, b, src.SubmoduleWorkspaces, src.Progress)
 	}
 	if err == nil && src.LFS {
 		err = s.addLFS(ctx, b, src.Progress)

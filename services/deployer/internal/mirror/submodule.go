@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -25,6 +24,8 @@ const (
 type submodules struct {
 	m        *Mirrors
 	budget   *budget
+	owner    string   // the Bitbucket workspace of the app's repository
+	allowed  []string // others, or single repositories
 	progress func(what string, done, all int64)
 	done     int
 	found    int
@@ -32,10 +33,11 @@ type submodules struct {
 
 // addSubmodules fetches the commit's submodules, and theirs, each at the commit that the tree names
 // and into a mirror of its own.
-func (s *Snapshot) addSubmodules(ctx context.Context, b *budget, progress func(string, int64, int64)) error {
+func (s *Snapshot) addSubmodules(ctx context.Context, b *budget, allowed []string, progress func(string, int64, int64)) error {
 	ctx, cancel := s.m.timed(ctx)
 	defer cancel()
-	u := &submodules{m: s.m, budget: b, progress: progress}
+	owner, _, _ := strings.Cut(s.target.fullName, "/")
+	u := &submodules{m: s.m, budget: b, owner: owner, allowed: allowed, progress: progress}
 	return u.add(ctx, s, "", []string{s.target.fullName + "@" + s.commit.Hash})
 }
 
@@ -46,23 +48,31 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 	if err != nil || len(places) == 0 {
 		return err
 	}
+	declared, err := s.submodulesDeclared(ctx, modules, above)
+	if err != nil {
+		return err
+	}
+	// As git does: its place stays empty, and nobody asks where it comes from.
+	places = slices.DeleteFunc(places, func(p object) bool { return declared[p.path].update == "none" })
+	if len(places) == 0 {
+		return nil
+	}
 	if len(chain) > maxSubmoduleDepth {
 		return refuseSubmodule(path.Join(above, places[0].path), "it is nested deeper than %d levels.", maxSubmoduleDepth)
 	}
 	if u.found += len(places); u.found > maxSubmodules {
 		return refuseSubmodule(path.Join(above, places[0].path), "the commit has more than %d submodules.", maxSubmodules)
 	}
-	urls, err := s.submoduleURLs(ctx, modules, above)
-	if err != nil {
-		return err
-	}
 	for _, p := range places {
 		at := path.Join(above, p.path)
-		address, ok := urls[p.path]
-		if !ok {
+		address := declared[p.path].url
+		if address == "" {
 			return refuseSubmodule(at, "the file .gitmodules does not say where it comes from.")
 		}
 		fullName, why := submoduleRepository(s.m.cfg.Site, s.target.fullName, address)
+		if why == "" {
+			why = u.elsewhere(fullName)
+		}
 		if why != "" {
 			return refuseSubmodule(at, "%s", why)
 		}
@@ -120,9 +130,6 @@ func (s *Snapshot) submodulePlaces(ctx context.Context) (places []object, module
 			if err := checkPath(o.path); err != nil {
 				return err
 			}
-			if len(places) == maxSubmodules {
-				return refuseSubmodule(o.path, "the commit has more than %d submodules.", maxSubmodules)
-			}
 			places = append(places, o)
 		case o.path == ".gitmodules":
 			modules = o
@@ -132,9 +139,18 @@ func (s *Snapshot) submodulePlaces(ctx context.Context) (places []object, module
 	return places, modules, err
 }
 
-// submoduleURLs reads .gitmodules with git's own parser: path to address. Names are used for
-// nothing, and refused where git refuses them (git's CVE-2018-11235).
-func (s *Snapshot) submoduleURLs(ctx context.Context, modules object, above string) (map[string]string, error) {
+// declared is what .gitmodules says of one submodule. Its other variables (branch, ignore, shallow,
+// fetchRecurseSubmodules) say how git updates and shows a work tree; they change nothing in what a
+// clone has at the commit.
+type declared struct{ url, update string }
+
+// updates are the ways in which git brings a submodule up to date, as .gitmodules may name them. A
+// command is none of them: git refuses it there, too.
+var updates = []string{"", "checkout", "rebase", "merge", "none"}
+
+// submodulesDeclared reads .gitmodules with git's own parser: path to what is declared. Names are used
+// for nothing, and refused where git refuses them (git's CVE-2018-11235).
+func (s *Snapshot) submodulesDeclared(ctx context.Context, modules object, above string) (map[string]declared, error) {
 	at := path.Join(above, ".gitmodules")
 	switch {
 	case modules.oid == "":
@@ -144,7 +160,7 @@ func (s *Snapshot) submoduleURLs(ctx context.Context, modules object, above stri
 	case modules.size > maxModulesFile:
 		return nil, refuseSubmodule(at, "the file .gitmodules is larger than %s.", bytesWords(maxModulesFile))
 	}
-	names, addresses := map[string]string{}, map[string]string{}
+	places, all := map[string]string{}, map[string]declared{}
 	err := s.m.git.records(ctx, command{operation: "config", gitDir: s.git, args: []string{"config", "--blob=" + modules.oid, "--no-includes", "-z", "--list"}}, func(record string) error {
 		key, value, _ := strings.Cut(record, "\n")
 		rest, ok := strings.CutPrefix(key, "submodule.")
@@ -156,12 +172,16 @@ func (s *Snapshot) submoduleURLs(ctx context.Context, modules object, above stri
 		if slices.Contains(strings.FieldsFunc(name, func(r rune) bool { return r == '/' || r == '\\' }), "..") || name == "" {
 			return refuseSubmodule(at, "a submodule is named %q.", name)
 		}
+		d := all[name]
 		switch variable {
 		case "path":
-			names[name] = value
+			places[name] = value
 		case "url":
-			addresses[name] = value
+			d.url = value
+		case "update":
+			d.update = value
 		}
+		all[name] = d
 		return nil
 	})
 	if err != nil {
@@ -170,53 +190,27 @@ func (s *Snapshot) submoduleURLs(ctx context.Context, modules object, above stri
 		}
 		return nil, refuseSubmodule(at, "the file .gitmodules cannot be read.")
 	}
-	urls := map[string]string{}
-	for name, place := range names {
-		if _, twice := urls[place]; twice {
+	byPlace := map[string]declared{}
+	for name, place := range places {
+		if _, twice := byPlace[place]; twice {
 			return nil, refuseSubmodule(path.Join(above, place), "the file .gitmodules names it twice.")
 		}
-		if address, ok := addresses[name]; ok {
-			urls[place] = address
+		if !slices.Contains(updates, all[name].update) {
+			return nil, refuseSubmodule(path.Join(above, place), "the file .gitmodules wants it updated by %q, which git does not allow there.", clean(all[name].update))
 		}
+		byPlace[place] = all[name]
 	}
-	return urls, nil
+	return byPlace, nil
 }
 
-// submoduleRepository is the full name of the repository that an address means, seen from the
-// repository that holds .gitmodules; or why it is none that is fetched. Our credential goes to the
-// configured site only, and so does every question.
-func submoduleRepository(site *url.URL, parent, address string) (fullName, why string) {
-	const remedy = "Write its address as ../<repository>, or as %s/<workspace>/<repository>, in .gitmodules."
-	refused := fmt.Sprintf("only repositories of %s are fetched, over %s. "+remedy, site.Host, site.Scheme, strings.TrimRight(site.String(), "/"))
-	if strings.HasPrefix(address, "./") || strings.HasPrefix(address, "../") {
-		segments := strings.Split(parent, "/")
-		for rest := range strings.SplitSeq(strings.TrimRight(address, "/"), "/") {
-			switch rest {
-			case ".", "":
-			case "..":
-				if len(segments) == 0 {
-					return "", "its address leads out of the site. " + fmt.Sprintf(remedy, strings.TrimRight(site.String(), "/"))
-				}
-				segments = segments[:len(segments)-1]
-			default:
-				segments = append(segments, rest)
-			}
-		}
-		fullName = strings.Join(segments, "/")
-	} else {
-		u, err := url.Parse(address)
-		if err != nil || u.Scheme != site.Scheme || u.Host != site.Host || u.Opaque != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || u.RawPath != "" {
-			return "", refused
-		}
-		below, ok := strings.CutPrefix(u.Path, strings.TrimRight(site.Path, "/")+"/")
-		if !ok {
-			return "", refused
-		}
-		fullName = strings.TrimRight(below, "/")
+// elsewhere tells why a repository that a submodule names may not be one of the app's; empty when it
+// may. What the account can read is otherwise open to whoever can push to the app's repository.
+func (u *submodules) elsewhere(fullName string) string {
+	workspace, _, _ := strings.Cut(fullName, "/")
+	if strings.EqualFold(workspace, u.owner) || slices.ContainsFunc(u.allowed, func(a string) bool {
+		return a == "*" || strings.EqualFold(a, workspace) || strings.EqualFold(a, fullName)
+	}) {
+		return ""
 	}
-	fullName = strings.TrimSuffix(fullName, ".git")
-	if _, err := cloneURL(site, fullName); err != nil {
-		return "", "its address names no repository of Bitbucket. " + fmt.Sprintf(remedy, strings.TrimRight(site.String(), "/"))
-	}
-	return fullName, ""
+	return fmt.Sprintf("%s belongs to another Bitbucket workspace than the app's repository. An owner or admin can allow %q in the app's settings (source.submoduleWorkspaces).", fullName, workspace)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -57,6 +59,7 @@ func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
 			}
 			var heard []string
 			src := withSubmodules("main")
+			src.SubmoduleWorkspaces = []string{"Other"}
 			src.Progress = func(what string, done, all int64) { heard = append(heard, fmt.Sprint(what, done, "/", all)) }
 			for range 2 {
 				dir, _, err := f.fetchSource(src)
@@ -111,7 +114,8 @@ func TestSubmodules_trickery(t *testing.T) {
 	top := f.git.Repo("acme/web")
 	other := &url.URL{Scheme: site.Scheme, Host: "localhost:" + site.Port(), Path: "/acme/lib"} // the same server under another name
 	for i, address := range []string{
-		"--upload-pack=touch /tmp/pwned", "-u./evil", "ext::sh -c 'touch /tmp/pwned'", "file:///etc", "/etc", "ssh://git@" + site.Host + "/acme/lib", "git@" + site.Host + ":acme/lib.git",
+		"--upload-pack=touch /tmp/pwned", "-u./evil", "ext::sh -c 'touch /tmp/pwned'", "file:///etc", "/etc", "ssh://git@evil.test/acme/lib", "ssh://jane@" + site.Host + "/acme/lib", "ssh://git@" + site.Host + "/acme/lib/../../x/y", "git@evil.test:acme/lib.git",
+		"git@" + site.Hostname() + ".evil.test:acme/lib", "git@" + site.Hostname() + ":../../etc", "git@" + site.Hostname() + "/x:acme/lib", "git@-oProxyCommand=x:acme/lib", "jane@" + site.Hostname() + ":acme/lib",
 		other.String(), "https://" + site.Host + "/acme/lib", "http://" + site.Host + ".evil.test/acme/lib", site.String() + "@evil.test/acme/lib", "http://x@evil.test\\@" + site.Host + "/a/b",
 		site.String() + "/acme/lib?x=1", site.String() + "/acme/lib#x", site.String() + "/acme/%2e%2e/lib", site.String() + "/acme/../lib", site.String() + "/acme", site.String() + "/a/b/c",
 		"../../../../etc/passwd", "../..", "./lib", "../a b", "../lib\\n", "", "//" + site.Host + "/acme/lib", "../../--upload-pack=x/y", "%0a" + site.String(), "data:,x",
@@ -130,7 +134,9 @@ func TestSubmodules_trickery(t *testing.T) {
 			t.Errorf("%q: %v", address, err)
 		}
 	}
-	for _, good := range []string{"../lib", "../lib.git", "../lib/", "../../acme/lib.git", site.String() + "/acme/lib", site.String() + "/acme/lib.git", site.Scheme + "://jane:secret@" + site.Host + "/acme/lib"} {
+	for _, good := range []string{"../lib", "../lib.git", "../lib/", "../../acme/lib.git", site.String() + "/acme/lib", site.String() + "/acme/lib.git", site.Scheme + "://jane:secret@" + site.Host + "/acme/lib",
+		"git@" + site.Hostname() + ":acme/lib.git", "git@" + site.Hostname() + ":/acme/lib", "git@" + site.Host + ":acme/lib.git", "ssh://git@" + site.Host + "/acme/lib", "ssh://git@" + site.Hostname() + "/acme/lib.git",
+		"SSH://git@" + site.Hostname() + ":22/acme/lib.git/", "git+ssh://git@" + site.Hostname() + "/acme/lib", "HTTP://" + site.Host + "/acme/lib"} {
 		if full, why := submoduleRepository(site, "acme/web", good); full != "acme/lib" {
 			t.Errorf("%q: %q %s", good, full, why)
 		}
@@ -190,5 +196,129 @@ func TestSubmodules_refusals(t *testing.T) {
 	top.CommitTree("link", top.Tree(gittest.E("120000", ".gitmodules", "/etc/passwd"), gittest.E("160000", "lib", hash)), "link")
 	if _, _, err := f.fetchSource(withSubmodules("link")); reason(err) != ReasonSubmoduleRefused && reason(err) != ReasonTreeRefused {
 		t.Errorf("link: %v", err)
+	}
+}
+
+// TestSubmodules_addressesOfTheSite: host names have no case, a port that goes without saying may be
+// said, and http leads to https; never the other way round.
+func TestSubmodules_addressesOfTheSite(t *testing.T) {
+	site := &url.URL{Scheme: "https", Host: "bitbucket.org"}
+	for _, good := range []string{
+		"https://BitBucket.org/acme/lib.git", "HTTPS://bitbucket.org:443/acme/lib", "http://bitbucket.org/acme/lib.git", "http://Bitbucket.ORG:80/acme/lib",
+		"git@bitbucket.org:acme/lib.git", "git@Bitbucket.Org:acme/lib", "ssh://git@BITBUCKET.org/acme/lib.git", "ssh://git@bitbucket.org:22/acme/lib.git", "https://jane@bitbucket.org/acme/lib.git",
+	} {
+		if full, why := submoduleRepository(site, "acme/web", good); full != "acme/lib" {
+			t.Errorf("%q: %q %s", good, full, why)
+		}
+	}
+	for _, bad := range []string{
+		"https://bitbucket.org:8443/acme/lib", "http://bitbucket.org:8080/acme/lib", "https://bitbucket.org.evil.test/acme/lib", "https://evil.test/acme/lib", "git@github.com:acme/lib.git", "git@bitbucket.organic:acme/lib",
+		"ssh://root@bitbucket.org/acme/lib", "ssh://git:x@bitbucket.org/acme/lib", "git://bitbucket.org/acme/lib", "ftp://bitbucket.org/acme/lib",
+	} {
+		if full, why := submoduleRepository(site, "acme/web", bad); why == "" {
+			t.Errorf("%q is taken for %q", bad, full)
+		}
+	}
+	if full, why := submoduleRepository(&url.URL{Scheme: "http", Host: "bitbucket.org"}, "acme/web", "https://bitbucket.org/acme/lib"); why == "" {
+		t.Errorf("https is fetched over http as %q", full)
+	}
+}
+
+// TestSubmodules_ofOtherWorkspaces: whoever can push to one repository does not thereby read all that
+// the account can, also not by way of a submodule's own submodules.
+func TestSubmodules_ofOtherWorkspaces(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, Limits{})
+	site := f.git.URL.String()
+	victim, lib, top := f.git.Repo("other/victim"), f.git.Repo("acme/lib"), f.git.Repo("acme/web")
+	secret := victim.Commit("main", "x", map[string]string{"secret": "s"})
+	nested := superCommit(lib, "main", module("v", "v", "../../other/victim"), map[string]string{"v": secret})
+	place := map[string]string{"lib": secret}
+	for name, address := range map[string]string{"relative": "../../other/victim", "absolute": site + "/other/victim.git", "ssh": "git@" + f.git.URL.Hostname() + ":other/victim", "another case": "../../OTHER/victim"} {
+		superCommit(top, name[:3], module("lib", "lib", address), place)
+	}
+	superCommit(top, "nested", module("lib", "lib", "../lib"), map[string]string{"lib": nested})
+	for _, branch := range []string{"rel", "abs", "ssh", "ano", "nested"} {
+		for _, allowed := range [][]string{nil, {"another", "other2", "other/other", "acme"}} {
+			src := withSubmodules(branch)
+			src.SubmoduleWorkspaces = allowed
+			_, _, err := f.fetchSource(src)
+			e, ok := asError(err)
+			if !ok || e.Reason != ReasonSubmoduleRefused || e.Temporary || !strings.Contains(e.Message, "another Bitbucket workspace") || !strings.Contains(e.Message, "submoduleWorkspaces") {
+				t.Errorf("%s with %q: %v", branch, allowed, err)
+			}
+		}
+		for _, r := range f.git.Requests() {
+			if strings.Contains(strings.ToLower(r), "/other/") {
+				t.Fatalf("%s: it was asked for: %s", branch, r)
+			}
+		}
+	}
+	for _, allowed := range []string{"other", "OTHER", "other/victim", "*"} {
+		src := withSubmodules("nested")
+		src.SubmoduleWorkspaces = []string{allowed}
+		dir, _, err := f.fetchSource(src)
+		if err != nil || tree(t, dir)["lib/v/secret"] != "s" {
+			t.Errorf("%s: %v", allowed, err)
+		}
+	}
+	for s, ok := range map[string]bool{"*": true, "acme": true, "acme/web": true, "{5d3e}": true, "": false, "a b": false, "acme/*": false, "**": false, "acme/a/b": false, "https://bitbucket.org/acme": false} {
+		if ValidSubmoduleSource(s) != ok {
+			t.Errorf("%q: %v", s, !ok)
+		}
+	}
+}
+
+// TestSubmodules_gitsOwnSettings: what .gitmodules says of how a submodule is updated is taken as git
+// takes it.
+func TestSubmodules_gitsOwnSettings(t *testing.T) {
+	t.Parallel()
+	f := setUp(t, Limits{})
+	lib, top := f.git.Repo("acme/lib"), f.git.Repo("acme/web")
+	hashes := commits(lib, "main", 2)
+	old := map[string]string{"lib": hashes[0]}
+	only := map[string]string{"lib/f": "main0", "index.html": "top"}
+	for more, want := range map[string]map[string]string{
+		"branch = main":                          only,
+		"branch = gone":                          only,
+		"ignore = all":                           only,
+		"shallow = true":                         only,
+		"shallow = false":                        only,
+		"fetchRecurseSubmodules = false":         only,
+		"update = checkout":                      only,
+		"update = rebase":                        only,
+		"update = none":                          {"index.html": "top"},
+		"update = none\n\turl = https://x.test/": {"index.html": "top"},
+		"update = none\n\turl = ../../a/b":       {"index.html": "top"},
+	} {
+		modules := module("lib", "lib", "../lib") + "\t" + more + "\n"
+		superCommit(top, "main", modules, old)
+		dir, _, err := f.fetchSource(withSubmodules("main"))
+		if err != nil {
+			t.Errorf("%s: %v", more, err)
+			continue
+		}
+		got := tree(t, dir)
+		delete(got, ".gitmodules")
+		same(t, got, want)
+		if info, err := os.Stat(filepath.Join(dir, "lib")); err != nil || !info.IsDir() {
+			t.Errorf("%s: its place: %v", more, err)
+		}
+	}
+	many, links := "", map[string]string{}
+	for i := range maxSubmodules + 1 {
+		p := fmt.Sprintf("m%03d", i)
+		many += module(p, p, "../lib") + "\tupdate = none\n"
+		links[p] = hashes[0]
+	}
+	superCommit(top, "many", many, links)
+	if _, _, err := f.fetchSource(withSubmodules("many")); err != nil {
+		t.Errorf("none of them is fetched: %v", err)
+	}
+	for _, bad := range []string{"update = !touch /tmp/pwned", "update = sometimes"} {
+		superCommit(top, "main", module("lib", "lib", "../lib")+"\t"+bad+"\n", old)
+		if _, _, err := f.fetchSource(withSubmodules("main")); reason(err) != ReasonSubmoduleRefused {
+			t.Errorf("%s: %v", bad, err)
+		}
 	}
 }

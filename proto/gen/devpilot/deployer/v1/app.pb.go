@@ -612,12 +612,18 @@ type SourceOptions struct {
 	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Fetches the full history and leaves a .git directory in the release.
 	FullHistory bool `protobuf:"varint,2,opt,name=full_history,json=fullHistory,proto3" json:"full_history,omitempty"`
-	// Fetches submodules; those of other hosts are refused.
+	// Fetches submodules: repositories of the configured Bitbucket site, and of the app's own Bitbucket
+	// workspace unless submodule_workspaces names others. Whoever can push to the repository can name
+	// any of them, and so read what the connected account can read there.
 	Submodules bool `protobuf:"varint,3,opt,name=submodules,proto3" json:"submodules,omitempty"`
 	// Fetches what Git LFS keeps elsewhere.
-	Lfs           bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lfs bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
+	// Whose repositories may be submodules too: Bitbucket workspaces (such as acme-libs), or single
+	// repositories (acme-libs/theme); "*" stands for all that the connected account can read. Each entry
+	// opens these to everybody who can push to the app's repository. Nothing in a repository can add one.
+	SubmoduleWorkspaces []string `protobuf:"bytes,5,rep,name=submodule_workspaces,json=submoduleWorkspaces,proto3" json:"submodule_workspaces,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *SourceOptions) Reset() {
@@ -676,6 +682,13 @@ func (x *SourceOptions) GetLfs() bool {
 		return x.Lfs
 	}
 	return false
+}
+
+func (x *SourceOptions) GetSubmoduleWorkspaces() []string {
+	if x != nil {
+		return x.SubmoduleWorkspaces
+	}
+	return nil
 }
 
 // ServeOptions say what of a release is served.
@@ -1344,14 +1357,15 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\fpaths_ignore\x18\x03 \x03(\tR\vpathsIgnore\x125\n" +
 	"\x04skip\x18\x04 \x01(\v2!.devpilot.deployer.v1.SkipPhrasesR\x04skip\"'\n" +
 	"\vSkipPhrases\x12\x18\n" +
-	"\aphrases\x18\x01 \x03(\tR\aphrases\"\x82\x01\n" +
+	"\aphrases\x18\x01 \x03(\tR\aphrases\"\xb5\x01\n" +
 	"\rSourceOptions\x12\x1c\n" +
 	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12!\n" +
 	"\ffull_history\x18\x02 \x01(\bR\vfullHistory\x12\x1e\n" +
 	"\n" +
 	"submodules\x18\x03 \x01(\bR\n" +
 	"submodules\x12\x10\n" +
-	"\x03lfs\x18\x04 \x01(\bR\x03lfs\"H\n" +
+	"\x03lfs\x18\x04 \x01(\bR\x03lfs\x121\n" +
+	"\x14submodule_workspaces\x18\x05 \x03(\tR\x13submoduleWorkspaces\"H\n" +
 	"\fServeOptions\x12\x1c\n" +
 	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x1a\n" +
 	"\bfallback\x18\x02 \x01(\tR\bfallback\"\xe4\x02\n" +

@@ -14,6 +14,7 @@ export default function Options({ app }: { app: App }) {
     directory: app.source?.directory ?? "",
     fullHistory: app.source?.fullHistory ?? false,
     submodules: app.source?.submodules ?? false,
+    submoduleWorkspaces: (app.source?.submoduleWorkspaces ?? []).join(" "),
     lfs: app.source?.lfs ?? false,
     serve: app.serve?.directory ?? "",
     fallback: app.serve?.fallback ?? "",
@@ -32,7 +33,7 @@ export default function Options({ app }: { app: App }) {
         e.preventDefault();
         if (off || !draft.changed) return;
         save.mutate({
-          source: { directory: d.directory.trim(), fullHistory: d.fullHistory, submodules: d.submodules, lfs: d.lfs },
+          source: { directory: d.directory.trim(), fullHistory: d.fullHistory, submodules: d.submodules, lfs: d.lfs, submoduleWorkspaces: d.submoduleWorkspaces.split(/[\s,]+/).filter((w) => w !== "") },
           serve: { directory: d.serve.trim(), fallback: d.fallback.trim() },
           commitStatus: d.commitStatus,
           cancelRunning: d.cancelRunning,
@@ -44,7 +45,10 @@ export default function Options({ app }: { app: App }) {
         <legend>Source</legend>
         <TextField label="Directory within the repository" code disabled={off} value={d.directory} onChange={(directory) => draft.set({ ...d, directory })} error={refused?.field("source.directory")} hint="Hooks run there and .devpilot.yaml stands there. Empty: the whole repository." />
         <Check label="Full history" disabled={off} checked={d.fullHistory} onChange={(fullHistory) => draft.set({ ...d, fullHistory })} hint="Fetches all commits and leaves .git in the release, for builds that ask git. Otherwise only the commit's files." />
-        <Check label="Submodules" disabled={off} checked={d.submodules} onChange={(submodules) => draft.set({ ...d, submodules })} hint="Fetches those that the connected account can reach; other hosts are refused." />
+        <Check label="Submodules" disabled={off} checked={d.submodules} onChange={(submodules) => draft.set({ ...d, submodules })} hint="Fetches those that are repositories of the same Bitbucket workspace. Whoever can push here can name any of them, and so read it." />
+        {d.submodules && (
+          <TextField label="Other Bitbucket workspaces for submodules" code disabled={off} placeholder="such as acme-libs or acme-libs/theme" value={d.submoduleWorkspaces} onChange={(submoduleWorkspaces) => draft.set({ ...d, submoduleWorkspaces })} error={refused?.field("source.submoduleWorkspaces")} hint="Opens what the connected account can read there to everybody who can push to this repository. * opens all that it can read. Empty: none." />
+        )}
         <Check label="Git LFS" disabled={off} checked={d.lfs} onChange={(lfs) => draft.set({ ...d, lfs })} hint="Fetches the files that Git LFS keeps elsewhere, in place of their pointers." />
       </fieldset>
       <fieldset>
