@@ -27,7 +27,9 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // computeMaxStore is what the store uses already plus what is free on its volume, less the
-// reserve (at most half of the free space, so that a small disk still works).
+// reserve (at most half of the free space, so that a small disk still works). A new store for which
+// that is too little is a *VolumeError. One that holds streams is started however full the volume is:
+// it must be reachable to be emptied.
 func computeMaxStore(dir string, reserve int64) (int64, error) {
 	free, err := freeBytes(dir)
 	if err != nil {
@@ -37,7 +39,15 @@ func computeMaxStore(dir string, reserve int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return used + free - min(reserve, free/2), nil
+	streams, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", "*"))
+	if err != nil {
+		return 0, fmt.Errorf("engine: look for streams in %s: %w", dir, err)
+	}
+	most := used + free - min(reserve, free/2)
+	if most < minStore && len(streams) == 0 {
+		return 0, &VolumeError{Dir: dir, Free: free, Need: minStore + min(reserve, minStore)}
+	}
+	return most, nil
 }
 
 func freeBytes(dir string) (int64, error) {

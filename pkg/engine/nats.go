@@ -21,6 +21,20 @@ import (
 // ErrStoreInUse says that another process serves the same store directory.
 var ErrStoreInUse = errors.New("engine: the JetStream store directory is in use by another process")
 
+// minStore is the least that a new store needs: room for the smallest streams and for records.
+const minStore = 256 << 20
+
+// VolumeError says that a new store could not work on its volume.
+type VolumeError struct {
+	Dir        string
+	Free, Need int64 // bytes
+}
+
+// Error says how much is free and how much is needed.
+func (e *VolumeError) Error() string {
+	return fmt.Sprintf("engine: the volume of %s has %d MiB free, and a new store needs %d MiB", e.Dir, e.Free>>20, e.Need>>20)
+}
+
 // ErrNotReady is wrapped by every error of NATS.Ready.
 var ErrNotReady = errors.New("engine: NATS is not ready")
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/stream"
 	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
 )
 
@@ -49,10 +50,10 @@ func (e *LossError) Error() string {
 		e.Bucket, what, strings.Join(e.Keys, ", "), StreamName(e.Bucket), e.Bucket)
 }
 
-// Is makes it ErrLost, and for whoever consumes messages temporary: a message is not given up
-// because a record is missing.
+// Is makes it ErrLost; for whoever opens a store permanent; and for whoever consumes messages
+// temporary: a message is not given up because a record is missing.
 func (e *LossError) Is(target error) bool {
-	return target == ErrLost || ErrUnavailable.(unavailable).Is(target)
+	return target == ErrLost || target == stream.ErrPermanent || target == stream.ErrTemporary
 }
 
 const inventorySuffix = "-inventory"

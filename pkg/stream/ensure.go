@@ -30,6 +30,28 @@ const (
 	codeStorageExceeded       = 10047
 )
 
+// ErrNoRoom says that the server's storage limit leaves no room for a stream, however small. Waiting
+// does not help.
+var ErrNoRoom = errors.New("JetStream's storage limit leaves no room")
+
+// ErrPermanent is what an error is when trying again brings the same: for those who open their
+// stores again and again until they are there.
+var ErrPermanent = errors.New("stream: waiting does not help")
+
+type noRoom struct {
+	stream string
+	least  int64
+	err    error
+}
+
+func (e *noRoom) Error() string {
+	return fmt.Sprintf("JetStream's storage limit leaves no room for the stream %s (%d MiB at least): give NATS a larger store (all-in-one: a larger volume for the data directory, or free space on it). NATS says: %v",
+		e.stream, e.least>>20, e.err)
+}
+
+func (e *noRoom) Is(target error) bool { return target == ErrNoRoom || target == ErrPermanent }
+func (e *noRoom) Unwrap() error        { return e.err }
+
 // Options are what an operator decides about streams.
 type Options struct {
 	// Replicas is 1 when zero, or what the stream has; a cluster wants 3 (design.md section 4).
@@ -51,7 +73,7 @@ func (o Options) logger() *slog.Logger {
 // (see drifted) are put right.
 //
 // A new stream whose MaxBytes does not fit the server's storage limit is made smaller, down to
-// 16 MiB, and says so in the log.
+// 16 MiB, and says so in the log. When not even that fits, the error is ErrNoRoom.
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
@@ -93,6 +115,9 @@ func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.Str
 			s, err = js.UpdateStream(ctx, cfg)
 			log.WarnContext(ctx, "stream made smaller to fit the storage limit", logs.KeyStream, cfg.Name, "max_bytes", cfg.MaxBytes)
 		}
+	}
+	if tooLarge(err) {
+		return nil, &noRoom{stream: cfg.Name, least: max(cfg.MaxBytes, 0), err: err}
 	}
 	return s, err
 }

@@ -3,6 +3,7 @@ package stream_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -170,5 +171,22 @@ func TestEnsure_unreachableStreamIsAnError(t *testing.T) {
 		t.Fatal("ensured without a server")
 	} else if errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Fatalf("an outage looks like a missing stream: %v", err)
+	}
+}
+
+// A store that has no room left for a stream says so in a sentence, as what waiting does not mend.
+func TestEnsure_noRoomIsPermanent(t *testing.T) {
+	s := testkit.NATSWith(t, engine.NATSConfig{MaxStore: 40 << 20, CanaryInterval: -1})
+	var err error
+	for _, def := range []stream.Definition{stream.Inbox, stream.Pushes, stream.Logs} {
+		if _, err = stream.Ensure(t.Context(), s.JS(), def, stream.Options{}); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, stream.ErrNoRoom) || !errors.Is(err, stream.ErrPermanent) || !strings.Contains(err.Error(), "give NATS a larger store") {
+		t.Fatalf("three streams in 40 MiB: %v", err)
+	}
+	if _, err := stream.Ensure(t.Context(), s.JS(), stream.Inbox, stream.Options{}); err != nil {
+		t.Fatalf("a stream that is there needs no room: %v", err)
 	}
 }

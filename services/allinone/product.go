@@ -224,6 +224,10 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		if errors.Is(err, engine.ErrStoreInUse) {
 			return fmt.Errorf("another Devpilot process uses the data directory %s: stop that one, or choose another directory with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path)
 		}
+		var small *engine.VolumeError
+		if errors.As(err, &small) {
+			return fmt.Errorf("the volume of the data directory %s has %d MiB free and Devpilot needs %d MiB: make room, or name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path, small.Free>>20, small.Need>>20)
+		}
 		if err != nil {
 			return err
 		}

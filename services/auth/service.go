@@ -14,9 +14,9 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/stream"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	"devpilot.io/bitbucket/services/auth/internal/connect"
 	"devpilot.io/bitbucket/services/auth/internal/handshake"
@@ -147,12 +147,12 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// open tries until it succeeds or ctx is done: JetStream may come up after us. Lost records end it.
+// open tries until it succeeds or ctx is done: JetStream may come up after us. Lost records and a store without room end it: waiting mends neither.
 func (s *Service) open(ctx context.Context) error {
 	pause := 100 * time.Millisecond
 	for {
 		err := errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx))
-		if err == nil || errors.Is(err, kv.ErrLost) {
+		if err == nil || errors.Is(err, stream.ErrPermanent) {
 			return err
 		}
 		s.logger.WarnContext(ctx, "stores not open yet", logs.Err(err))

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -144,7 +143,8 @@ func (s *Service) uses() *server.Uses {
 
 // Run opens the stores and works until ctx is done; running deployments are given time to end.
 // Trouble with a store is waited out. What nobody can mend by waiting ends it: a data directory
-// that is another server's, a volume without working locks, a missing git program, lost records.
+// that is another server's, a volume without working locks, a missing git program, lost records, a store
+// without room.
 func (s *Service) Run(ctx context.Context) error {
 	if s.deps.Live != nil {
 		defer func() { _ = s.deps.Live.Close() }()
@@ -173,8 +173,8 @@ func (s *Service) openStore(ctx context.Context) (*store.Store, error) {
 		if err == nil {
 			return st, nil
 		}
-		if errors.Is(err, kv.ErrLost) {
-			return nil, err // waiting brings nothing back
+		if errors.Is(err, stream.ErrPermanent) {
+			return nil, err // waiting does not help
 		}
 		if ctx.Err() != nil {
 			return nil, nil //nolint:nilerr // a stop is no failure

@@ -22,6 +22,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
@@ -200,7 +201,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // open tries until the store is there, or ctx is done, which is its error: in a cluster the services
-// start together. Lost records end it: waiting brings nothing back.
+// start together. Lost records and a store without room end it: waiting mends neither.
 func (s *Service) open(ctx context.Context) error {
 	wait := 200 * time.Millisecond
 	for {
@@ -208,7 +209,7 @@ func (s *Service) open(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if errors.Is(err, kv.ErrLost) {
+		if errors.Is(err, stream.ErrPermanent) {
 			return err
 		}
 		s.logger.WarnContext(ctx, "opening the buckets again", logs.Err(err), slog.Int64(logs.KeyRetryIn, wait.Milliseconds()))

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -167,11 +166,11 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // open opens the store, as often as it takes: NATS may come after us. It is nil when ctx ended
-// first; lost records are its error.
+// first; what waiting does not mend is its error.
 func (s *Service) open(ctx context.Context) error {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		err := s.store.Open(ctx)
-		if err == nil || errors.Is(err, kv.ErrLost) {
+		if err == nil || errors.Is(err, stream.ErrPermanent) {
 			return err
 		}
 		s.log.WarnContext(ctx, "store not open yet, trying again", logs.Err(err))

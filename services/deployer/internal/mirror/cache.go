@@ -142,7 +142,7 @@ func (s stored) remove() (bool, error) {
 // sweepTemporary removes what dead processes left. Others may share the directory: only what is
 // older than anything that may still be at work goes.
 func (m *Mirrors) sweepTemporary() error {
-	dir := filepath.Join(m.cfg.Dir, "temporary")
+	dir := m.temporary()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("mirror: %w", err)

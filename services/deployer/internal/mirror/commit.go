@@ -118,7 +118,7 @@ type place struct {
 // search needs commits only; they come into a repository of their own, which goes when it is over.
 // A server that cannot leave out trees sends all, within the limits.
 func (f *fetcher) locate(ctx context.Context) (place, error) {
-	dir, err := os.MkdirTemp(filepath.Join(f.m.cfg.Dir, "temporary"), "graph-")
+	dir, err := os.MkdirTemp(f.m.temporary(), "graph-")
 	if err != nil {
 		return place{}, fmt.Errorf("mirror: %w", err)
 	}

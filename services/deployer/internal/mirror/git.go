@@ -120,6 +120,9 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
+	if err := os.MkdirAll(g.scratch, 0o700); err != nil {
+		return fmt.Errorf("git: its working directory: %w", err)
+	}
 	args := []string{"--no-pager", "--literal-pathspecs"}
 	if c.gitDir != "" {
 		args = append(args, "--git-dir="+c.gitDir)

@@ -41,7 +41,7 @@ func (s *Snapshot) WriteGit(ctx context.Context, dir *os.Root) error {
 	if err := s.m.checkDisk(dir.Name()); err != nil {
 		return err
 	}
-	temporary, err := os.MkdirTemp(filepath.Join(s.m.cfg.Dir, "temporary"), "history-")
+	temporary, err := os.MkdirTemp(s.m.temporary(), "history-")
 	if err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}

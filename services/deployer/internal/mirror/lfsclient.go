@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -85,7 +84,7 @@ type lfsObject struct {
 func (s *Snapshot) download(ctx context.Context, missing map[string]*wanted, all int64, progress func(string, int64, int64)) error {
 	ctx, cancel := s.m.timed(ctx)
 	defer cancel()
-	temporary := filepath.Join(s.m.cfg.Dir, "temporary")
+	temporary := s.m.temporary()
 	var mu sync.Mutex
 	var done int64
 	count := func(n int64) {

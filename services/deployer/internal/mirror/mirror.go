@@ -100,22 +100,33 @@ func Open(cfg Config) (*Mirrors, error) {
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = 20 << 30
 	}
-	scratch := filepath.Join(dir, "scratch")
-	for _, d := range []string{scratch, filepath.Join(dir, "mirrors"), filepath.Join(dir, "temporary")} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
-			return nil, fmt.Errorf("mirror: %w", err)
-		}
-	}
 	if cfg.Observe == nil {
 		cfg.Observe = func(string, time.Duration, error) {}
 	}
 	m := &Mirrors{
 		cfg: cfg, depths: defaultDepths, headBytes: maxHeads,
-		git: git{program: program, site: cfg.Site, scratch: scratch, stall: cfg.Limits.StallTime, observe: cfg.Observe},
+		git: git{program: program, site: cfg.Site, scratch: filepath.Join(dir, "scratch"), stall: cfg.Limits.StallTime, observe: cfg.Observe},
 		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime),
+	}
+	if err := m.makeDirectories(); err != nil {
+		return nil, err
 	}
 	return m, m.sweepTemporary()
 }
+
+// makeDirectories makes what is missing of the cache directory. It is a cache: somebody may remove it
+// at any time, and the next deployment makes it anew.
+func (m *Mirrors) makeDirectories() error {
+	for _, d := range []string{m.git.scratch, filepath.Join(m.cfg.Dir, "mirrors"), m.temporary()} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return fmt.Errorf("mirror: make the cache directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// temporary is the directory of what is needed for one run only.
+func (m *Mirrors) temporary() string { return filepath.Join(m.cfg.Dir, "temporary") }
 
 // withToken runs fn with the workspace's token, and once more with a renewed one when Bitbucket
 // rejects it (bitbucket.md section 8: on 401 refresh once, retry once).

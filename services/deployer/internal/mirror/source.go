@@ -130,6 +130,9 @@ func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, er
 	if err != nil {
 		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}
+	if err := m.makeDirectories(); err != nil {
+		return nil, err
+	}
 	if err := m.checkDisk(m.cfg.Dir); err != nil {
 		return nil, err
 	}
