@@ -32,7 +32,7 @@ func line(n int32, text string) *deployerv1.LogRecord {
 // threeLines sends three lines after the one that was asked for, in two parts, and the end.
 func threeLines(req proto.Message, s grpc.ServerStream) error {
 	var list []*deployerv1.LogRecord
-	for n, text := range []string{"fetching", "\x1b[31mred\x1b[0m\ttab", "done"} {
+	for n, text := range []string{"fetching", "\x1b[31mred\x1b[0m\ttab", "\x1b]8;;https://a.example/\x1b\\done\x1b]8;;\x07\x1b(B\x1b[m"} {
 		if int32(n+1) > req.(*deployerv1.ReadLogRequest).GetAfter() {
 			list = append(list, line(int32(n+1), text))
 		}
@@ -73,7 +73,7 @@ func TestLog_plainText(t *testing.T) {
 	g.deployer.onStream("ReadLog", threeLines)
 	c := g.signedIn()
 	want := "2026-11-22T14:15:16.000Z SOURCE_CONTROL      fetching\n" +
-		"2026-11-22T14:15:16.000Z SOURCE_CONTROL      [31mred[0m\ttab\n" + // a terminal obeys nothing of it
+		"2026-11-22T14:15:16.000Z SOURCE_CONTROL      red\ttab\n" +
 		"2026-11-22T14:15:16.000Z SOURCE_CONTROL      done\n-- end: FAILED\n"
 	for _, a := range []*answer{c.get(logPath, with("Accept", "text/plain")), c.get(logPath+"?format=text", with("Accept", "text/event-stream"))} {
 		if a.want(http.StatusOK); string(a.body) != want || !strings.HasPrefix(a.header.Get("Content-Type"), "text/plain") {

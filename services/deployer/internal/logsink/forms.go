@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -25,14 +26,17 @@ const (
 
 // formsOf are the ways in which programs write a chosen secret: as it is, in base64 (RFC 4648
 // sections 4 and 5) wherever in the encoded text it stands, in hexadecimal, in URLs, in JSON and
-// quoted by a shell. A secret of several lines is also hidden line by line. None: it is too short.
+// quoted by a shell. A secret of several lines is also hidden line by line, where a line tells enough
+// (see telling). None: it is too short.
 func formsOf(secret string) []form {
 	var out []form
 	secret = strings.Trim(secret, "\r\n")
 	parts := []string{secret}
 	if strings.ContainsAny(secret, "\n") {
 		for line := range strings.SplitSeq(secret, "\n") {
-			parts = append(parts, strings.TrimSpace(line))
+			if line = strings.TrimSpace(line); telling(line) {
+				parts = append(parts, line)
+			}
 		}
 	} else if t := strings.TrimSpace(secret); t != secret {
 		parts = append(parts, t)
@@ -55,6 +59,42 @@ func formsOf(secret string) []form {
 		}
 	}
 	return out
+}
+
+// telling reports whether one of a secret's lines is a secret by itself: it is long, or made as no word
+// is. Lines such as "main", or port: 5432, are in many files; they are hidden among their neighbours only
+// (see passage).
+func telling(line string) bool {
+	core := strings.TrimFunc(line, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	if !strings.ContainsFunc(core, func(r rune) bool { return !unicode.IsLetter(r) }) {
+		return len(core) >= longWord
+	}
+	if strings.ContainsAny(core, " \t") {
+		return len(line) >= longPhrase
+	}
+	return len(line) >= longLine || len(line) >= shortest && mixed(core)
+}
+
+// A line of a word, of several, and of other things tells enough from so many characters on.
+const longWord, longPhrase, longLine = 20, 16, 13
+
+// mixed reports whether a text has a digit between letters, or letters of both cases and
+// a digit, as passwords have.
+func mixed(text string) bool {
+	var lower, upper, digit, between bool
+	for i := range len(text) {
+		c := text[i]
+		switch {
+		case c >= 'a' && c <= 'z':
+			lower = true
+		case c >= 'A' && c <= 'Z':
+			upper = true
+		case c >= '0' && c <= '9':
+			digit = true
+			between = between || i > 0 && i+1 < len(text) && strings.IndexByte(letters, text[i-1]) >= 0 && strings.IndexByte(letters, text[i+1]) >= 0
+		}
+	}
+	return between || lower && upper && digit
 }
 
 // pieces cuts a text that is longer than whole.

@@ -188,3 +188,51 @@ func (w *wrap) line(line string, spans []span) []span {
 	}
 	return spans
 }
+
+// passage is a secret of several lines, known where they come one after the other.
+type passage []string
+
+func passageOf(secret string) passage {
+	var p passage
+	for line := range strings.SplitSeq(strings.Trim(secret, "\r\n"), "\n") {
+		p = append(p, strings.TrimSpace(line))
+	}
+	return p
+}
+
+// after returns where the passage goes on after a line; at is where it was expected to before. in tells
+// that the line is the one that was expected.
+func (p passage) after(line string, at int) (next int, in bool) {
+	if at > 0 && at < len(p) && p[at] == line {
+		return at + 1, true
+	}
+	for i, own := range p {
+		if own == line && (i == 0 || telling(line)) {
+			return i + 1, false
+		}
+	}
+	return 0, false
+}
+
+// before is what is known of a stream from the lines before.
+type before struct {
+	wrap wrap
+	at   []int // in each passage
+}
+
+// line adds the spans that are known from the lines before.
+func (c *before) line(line string, passages []passage, spans []span) []span {
+	spans = c.wrap.line(line, spans)
+	text := strings.TrimSpace(line)
+	for len(c.at) < len(passages) {
+		c.at = append(c.at, 0)
+	}
+	for i, p := range passages {
+		var in bool
+		if c.at[i], in = p.after(text, c.at[i]); in && len(text) >= shortestChosen {
+			from := strings.Index(line, text)
+			spans = append(spans, span{from: from, to: from + len(text)})
+		}
+	}
+	return spans
+}

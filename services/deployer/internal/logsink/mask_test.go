@@ -12,13 +12,14 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/terminal"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 // masker is a writer that goes nowhere.
 func masker(secrets ...string) *Writer {
-	w := &Writer{sink: &Sink{Secrets: NewSecrets()}, mask: newMask(nil), wraps: map[deployerv1.LogRecord_Stream]wrap{}}
+	w := &Writer{sink: &Sink{Secrets: NewSecrets()}, mask: newMask(nil), streams: map[deployerv1.LogRecord_Stream]*before{}}
 	named := map[string]seal.Secret{}
 	for i, s := range secrets {
 		named[fmt.Sprint("SECRET_", i)] = seal.NewSecret(s)
@@ -104,6 +105,68 @@ func TestHide_severalLines(t *testing.T) {
 	}
 	if b, err := json.Marshal(key); err != nil || strings.Contains(w.cleaned(string(b)), "MIIE") {
 		t.Errorf("%q %v", w.cleaned(string(b)), err)
+	}
+}
+
+// Lines that stand in every other file are no secrets where they stand alone; where the secret's lines
+// come one after the other, they are.
+func TestHide_commonLinesOfSeveral(t *testing.T) {
+	secret := "[\n  \"main\",\n  \"main\"\n]\nkind: Config\nport: 5432\nenabled: true\n\"development\"\nTOKEN=0123456789-s3cr3t\nS3cr3t!x\np4ssw0rd\nmain\n"
+	for text, want := range map[string]string{
+		"On branch \"main\", port: 5432, \"main\"":        "On branch \"main\", port: 5432, \"main\"",
+		"\"main\"\nmain\nkind: Config\nport: 5433":        "\"main\"\nmain\nkind: Config\nport: 5433",
+		"\"development\"\nx\nenabled: true\n\"main\",":    "\"development\"\nx\nenabled: true\n\"main\",",
+		"is TOKEN=0123456789-s3cr3t, or S3cr3t!x?":        "is [redacted], or [redacted]?",
+		"p4ssw0rd\nmain\nmain":                            "[redacted]\n[redacted]\nmain",
+		"p4ssw0rd\nfain\nmain":                            "[redacted]\nfain\nmain",
+		"cat:\n" + secret + "end":                         "cat:\n[\n  [redacted]\n  [redacted]\n]" + strings.Repeat("\n[redacted]", 8) + "\nend",
+		strings.ReplaceAll(secret, "\n", "\r\n"):          "[\n  [redacted]\n  [redacted]\n]" + strings.Repeat("\n[redacted]", 8) + "\n",
+		base64.StdEncoding.EncodeToString([]byte(secret)): "[redacted]",
+		base64.StdEncoding.EncodeToString([]byte("main")): "bWFpbg==",
+	} {
+		w := masker(secret)
+		if got := w.cleaned(text); got != want {
+			t.Errorf("%q:\n%q, want\n%q", text, got, want)
+		}
+	}
+	// The other stream's lines do not come between.
+	w := masker(secret)
+	for _, c := range []struct {
+		from       deployerv1.LogRecord_Stream
+		text, want string
+	}{{deployerv1.LogRecord_STDOUT, "p4ssw0rd", "[redacted]"}, {deployerv1.LogRecord_STDERR, "main", "main"}, {deployerv1.LogRecord_STDOUT, "main", "[redacted]"}} {
+		if got := w.clean(c.from, c.text); got != c.want {
+			t.Errorf("%v %q: %q", c.from, c.text, got)
+		}
+	}
+	if got := masker().Hide(map[string]seal.Secret{"BRANCHES": seal.NewSecret("main\nstaging\n"), "KEY": seal.NewSecret("main\n" + secret)}); fmt.Sprint(got) != "[BRANCHES]" {
+		t.Errorf("%q", got)
+	}
+}
+
+// A colour within a secret does not show it: what is read is what counts.
+func TestHide_coloured(t *testing.T) {
+	w := masker("hunter2-hunter2")
+	for _, text := range []string{"is \x1b[31mhunter2\x1b[0m-hunter2!", "is hunter2\x1b[m\x1b[K-\x1b[1mhunter2!", "is hunter2-\x1b]8;;https://a.example\x07hunter2\x1b]8;;\x07!"} {
+		if got := w.cleaned(text); got != "is [redacted]!" {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	if got := w.cleaned("\x1b[31mis hunter2-hunter2!\x1b[0m"); got != "\x1b[31mis [redacted]!\x1b[0m" {
+		t.Errorf("%q", got)
+	}
+}
+
+// Of a sequence that the cut of a line falls into nothing is left, for it would swallow the cut's mark.
+func TestClean_cutWithinASequence(t *testing.T) {
+	w := masker()
+	for _, s := range []string{"\x1b[38;5;196m", "\x1b]8;;https://a.example/long\x1b\\"} {
+		for n := range len(s) + 1 {
+			got := w.cleaned(strings.Repeat("x", maxLine-n) + s + strings.Repeat("y", 100))
+			if !strings.HasSuffix(terminal.Strip(got), "x … (line cut)") {
+				t.Errorf("%q", got[maxLine-n:])
+			}
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/terminal"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
@@ -84,7 +85,8 @@ type Writer struct {
 	lost     bool // lines were dropped because the stream was away too long
 	forms    []form
 	mask     *mask // of this deployment's own secrets
-	wraps    map[deployerv1.LogRecord_Stream]wrap
+	passages []passage
+	streams  map[deployerv1.LogRecord_Stream]*before
 
 	flushing sync.Mutex // one publish at a time; guards what follows
 	opened   bool
@@ -108,9 +110,9 @@ func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
 	}
 	w := &Writer{
 		sink: s, name: n, subject: subject, limits: s.Limits.withDefaults(),
-		mask:  newMask(nil),
-		wraps: map[deployerv1.LogRecord_Stream]wrap{},
-		kick:  make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
+		mask:    newMask(nil),
+		streams: map[deployerv1.LogRecord_Stream]*before{},
+		kick:    make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go w.run(context.WithoutCancel(ctx))
 	return w, nil
@@ -144,15 +146,20 @@ func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from d
 
 // Hide masks the values of secret variables, by name, in this log's lines from now on, in all the
 // ways in which programs write them: also in base64, hexadecimal, URLs, JSON and shell quoting. It
-// returns the names of those that are too short to be masked (under 4 characters): they would hide
-// parts of ordinary words, and should be shown to people as not hidden.
+// returns the names of those that are too short to be masked (under 4 characters, or several lines of
+// which none tells enough by itself): they would hide ordinary words, and should be shown to people as
+// not hidden.
 func (w *Writer) Hide(secrets map[string]seal.Secret) (unmasked []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for name, secret := range secrets {
 		forms := formsOf(secret.Reveal())
-		if len(forms) == 0 && !secret.IsZero() {
+		p := passageOf(secret.Reveal())
+		if !secret.IsZero() && (len(forms) == 0 || len(p) > 1 && !slices.ContainsFunc(p, telling)) {
 			unmasked = append(unmasked, name)
+		}
+		if len(p) > 1 {
+			w.passages = append(w.passages, p)
 		}
 		w.forms = append(w.forms, forms...)
 	}
@@ -171,13 +178,19 @@ func (w *Writer) clean(from deployerv1.LogRecord_Stream, line string) string {
 	if beyond {
 		line = line[:maxLine+longest]
 	}
-	broken := w.wraps[from]
-	spans := broken.line(line, w.mask.find(line, global.find(line, nil)))
-	w.wraps[from] = broken
-	line, cut := hide(line, spans, maxLine)
+	spans := w.mask.find(line, global.find(line, nil))
+	if plain := terminal.Strip(line); plain != line { // a colour may stand in the middle of a secret
+		if read := w.mask.find(plain, global.find(plain, nil)); len(read) > len(spans) {
+			line, spans = plain, read
+		}
+	}
+	if w.streams[from] == nil {
+		w.streams[from] = &before{}
+	}
+	line, cut := hide(line, w.streams[from].line(line, w.passages, spans), maxLine)
 	line = strings.ReplaceAll(strings.ToValidUTF8(line, "\uFFFD"), "\x00", "\uFFFD")
-	if cut || beyond {
-		line = strings.TrimSuffix(line, "\uFFFD") + " … (line cut)" // a character may have been halved
+	if cut || beyond { // within a character, or a sequence that would swallow the mark
+		line = terminal.TrimUnfinished(strings.TrimSuffix(line, "\uFFFD")) + " … (line cut)"
 	}
 	return line
 }

@@ -322,7 +322,7 @@ func (a *attempt) load(ctx context.Context) error {
 		}
 	}
 	for _, name := range a.log.Hide(secrets) {
-		a.say("The value of %s is too short to be masked in this log.", name)
+		a.say("The value of %s, or each of its lines, is too short to be masked in this log.", name)
 	}
 	return nil
 }

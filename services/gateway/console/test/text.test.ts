@@ -26,6 +26,11 @@ describe("a terminal's colours", () => {
     expect(ansi("\u001b[2J\u001b[10;10Ha\u001b]8;;https://evil.example\u0007link\u001b]8;;\u0007\u001b[?25l")).toEqual([{ text: "alink", classes: "" }]);
     expect(plain("\u001b]0;title\u001b\\x\u001bPq\u001b\\y\u001b(Bz")).toBe("xyz");
   });
+  test("a sequence that was broken off or aborted shows nothing of itself", () => {
+    expect(plain("ok\u001b[38;5")).toBe("ok");
+    expect(plain("\u001b]0;evil\u001b[31mred")).toBe("red");
+    expect(ansi("\u001b]0;evil\u001b[31mred\u001b[")).toEqual([{ text: "red", classes: "a31" }]);
+  });
   test("a sequence that never ends shows nothing of itself", () => expect(plain("ok\u001b]0;evil")).toBe("ok"));
   test("a progress bar shows its last state", () => expect(plain("10 %\r50 %\r100 %\r")).toBe("100 %"));
 });

@@ -12,6 +12,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/terminal"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
@@ -133,7 +134,7 @@ func (w *writer) records(list []*deployerv1.LogRecord) error {
 	var b bytes.Buffer
 	for _, rec := range list {
 		if w.format == formatText {
-			fmt.Fprintf(&b, "%s %-19s %s\n", rec.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000Z"), rec.GetStage(), printable(rec.GetText()))
+			fmt.Fprintf(&b, "%s %-19s %s\n", rec.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000Z"), rec.GetStage(), terminal.Strip(rec.GetText()))
 			continue
 		}
 		line, err := rest.Marshal(rec)
@@ -148,16 +149,6 @@ func (w *writer) records(list []*deployerv1.LogRecord) error {
 	}
 	_, err := w.out.Write(b.Bytes())
 	return err
-}
-
-// printable takes out what a terminal would obey: the text comes from repositories and their tools.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' && r != '\t' || r >= 0x7f && r < 0xa0 {
-			return -1
-		}
-		return r
-	}, s)
 }
 
 func (w *writer) end(e *deployerv1.LogEnd) error {

@@ -7,9 +7,10 @@ export interface Span {
   classes: string;
 }
 
-// CSI … final byte; OSC and the other strings up to BEL or ST; two-character escapes.
+// CSI … final byte; OSC and the other strings up to BEL, ST or what aborts them; two-character escapes.
+// Each may be broken off.
 // eslint-disable-next-line no-control-regex
-const escapes = /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c|$)|\x1b[ -/]*[0-~]?/g;
+const escapes = /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])?|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*(?:[\x07\x18\x1a\x9c]|\x1b\\)?|\x1b[ -/]*[0-~]?/g;
 
 // Controls other than tab; the marks, embeddings, overrides and isolates that reorder text; invisible
 // separators that could end a line.
