@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer"
+	"devpilot.io/bitbucket/services/deployer/internal/gittest"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
@@ -124,5 +125,69 @@ func TestCodeConfig_rulesOfThePushedCommitHold(t *testing.T) {
 	d := b.await("web", 1, deployerv1.Deployment_FAILED)
 	if d.GetError().GetReason() != "CODE_CONFIG_INVALID" || len(d.GetNotes()) != 1 || !strings.Contains(d.GetNotes()[0], "not valid") {
 		t.Errorf("%v, notes %q", d.GetError(), d.GetNotes())
+	}
+}
+
+// TestCodeConfig_otherNamesAreNotIgnoredInSilence: a file that was meant and does not count is told of,
+// where the app lets the file count at all.
+func TestCodeConfig_otherNamesAreNotIgnoredInSilence(t *testing.T) {
+	b := newBench(t)
+	const sentence = "site/.devpilot.yml does not count: the file has to be called .devpilot.yaml"
+	b.repo.Commit("main", "one", map[string]string{"site/index.html": "one", "site/.devpilot.yml": "version: 1\n"})
+	a := web(false)
+	a.Source = &deployerv1.SourceOptions{Directory: "site"}
+	b.create("web", a)
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	log, _ := b.log("web", 1, &deployerv1.ReadLogRequest{})
+	if app := b.get("web"); strings.Contains(log, "does not count") || hasWarning(app, "CODE_CONFIG_IGNORED") {
+		t.Errorf("no file counts, and one is complained of: %q, %v", log, app.GetWarnings())
+	}
+	b.update("web", &deployerv1.App{ConfigAsCode: true}, "config_as_code")
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	log, _ = b.log("web", 2, &deployerv1.ReadLogRequest{})
+	app := b.get("web")
+	if !strings.Contains(log, sentence) || !hasWarning(app, "CODE_CONFIG_IGNORED") || app.GetCodeConfig().GetIgnoredPath() != "site/.devpilot.yml" {
+		t.Errorf("log %q, warnings %v", log, app.GetWarnings())
+	}
+	// Beside one that counts, too.
+	b.repo.Commit("main", "two", map[string]string{"site/index.html": "two", "site/.devpilot.yml": "version: 1\n", "site/.devpilot.yaml": "version: 1\nsharedPaths: [uploads/]\n"})
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	log, _ = b.log("web", 3, &deployerv1.ReadLogRequest{})
+	if !strings.Contains(log, sentence) || !strings.Contains(log, "site/.devpilot.yaml sets sharedPaths") {
+		t.Errorf("log %q", log)
+	}
+	b.repo.Commit("main", "three", map[string]string{"site/index.html": "three", "site/.devpilot.yaml": "version: 1\n", ".devpilot.yml": "another app's"})
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	log, _ = b.log("web", 4, &deployerv1.ReadLogRequest{})
+	if app := b.get("web"); strings.Contains(log, "does not count") || hasWarning(app, "CODE_CONFIG_IGNORED") {
+		t.Errorf("it was renamed: %q, %v", log, app.GetWarnings())
+	}
+}
+
+// TestSourceDirectory_linksBesideIt: a link that leads out of the repository fails a commit only where
+// the app deploys from.
+func TestSourceDirectory_linksBesideIt(t *testing.T) {
+	b := newBench(t)
+	a := web(false)
+	a.Source = &deployerv1.SourceOptions{Directory: "site"}
+	site := b.repo.Tree(gittest.E("100644", "index.html", "one"))
+	tools := b.repo.Tree(gittest.E("120000", "python", "/usr/bin/python3"))
+	b.repo.CommitTree("main", b.repo.Tree(gittest.E("040000", "site", site), gittest.E("040000", "tools", tools)), "one")
+	b.create("web", a)
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	if got := b.file("web", "site/index.html"); got != "one" {
+		t.Errorf("live: %q", got)
+	}
+	through := b.repo.Tree(gittest.E("100644", "index.html", "two"), gittest.E("120000", "python", "../tools/python"))
+	b.repo.CommitTree("main", b.repo.Tree(gittest.E("040000", "site", through), gittest.E("040000", "tools", tools)), "two")
+	d := b.deployed("web", deployerv1.Deployment_FAILED)
+	if e := d.GetError(); e.GetReason() != "TREE_REFUSED" || !strings.Contains(e.GetMessage(), "site/python") {
+		t.Errorf("a link in the directory, through one beside it: %v", e)
+	}
+	b.update("web", &deployerv1.App{Source: &deployerv1.SourceOptions{}}, "source")
+	b.repo.CommitTree("main", b.repo.Tree(gittest.E("040000", "site", site), gittest.E("040000", "tools", tools)), "three")
+	d = b.deployed("web", deployerv1.Deployment_FAILED)
+	if e := d.GetError(); e.GetReason() != "TREE_REFUSED" || !strings.Contains(e.GetMessage(), "tools/python") {
+		t.Errorf("all of it is deployed: %v", e)
 	}
 }

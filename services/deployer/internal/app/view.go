@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
@@ -247,6 +248,9 @@ func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
 		first := a.GetCodeConfig().GetProblems()[0]
 		out = append(out, &deployerv1.Warning{Reason: "CODE_CONFIG_INVALID", Message: fmt.Sprintf(
 			"%s is not valid, so that no commit with it deploys: line %d: %s", a.GetCodeConfig().GetPath(), first.GetLine(), first.GetMessage())})
+	}
+	if ignored := a.GetCodeConfig().GetIgnoredPath(); ignored != "" {
+		out = append(out, &deployerv1.Warning{Reason: "CODE_CONFIG_IGNORED", Message: fmt.Sprintf("%s does not count: the file has to be called %s. Rename it.", ignored, codeconfig.FileName)})
 	}
 	if s.cfg.Statuses != nil && a.GetCommitStatus() {
 		if reason, message := s.cfg.Statuses(); reason != "" {

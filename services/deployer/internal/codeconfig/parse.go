@@ -17,6 +17,11 @@ import (
 // FileName is where the file stands, in the app's directory of the repository.
 const FileName = ".devpilot.yaml"
 
+// LookAlikes are names that people give the file by mistake. A file of such a name does not count.
+func LookAlikes() []string {
+	return []string{".devpilot.yml", "devpilot.yaml", "devpilot.yml", ".devpilot.YAML", ".devpilot.json"}
+}
+
 //go:embed devpilot.schema.json
 var schema []byte
 

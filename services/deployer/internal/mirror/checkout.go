@@ -66,7 +66,7 @@ func (p *plan) resolve(ctx context.Context, known map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return checkLinks(p.entries)
+	return checkLinksOf(p.entries, p.directory)
 }
 
 const (

@@ -337,3 +337,37 @@ func TestHostileTree_linksOfLinks(t *testing.T) {
 		t.Fatalf("took %v", d)
 	}
 }
+
+// TestHostileTree_linksOutsideTheDirectory: which links count where an app has a directory of its own.
+func TestHostileTree_linksOutsideTheDirectory(t *testing.T) {
+	links := func(pairs ...string) (out []entry) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, entry{mode: modeLink, path: pairs[i], link: pairs[i+1]})
+		}
+		return append(out, entry{mode: modeFile, path: "site/f"})
+	}
+	for name, c := range map[string]struct {
+		entries []entry
+		ok      bool
+	}{
+		"absolute, beside it":          {links("tools/python", "/usr/bin/python3"), true},
+		"out, beside it":               {links("out", "../../x"), true},
+		"out, of a like name":          {links("site2/l", "/etc", "sit", "/etc"), true},
+		"absolute, in it":              {links("site/l", "/etc"), false},
+		"deep in it":                   {links("site/a/b/l", "../../../../x"), false},
+		"in it, in another case":       {links("Site/l", "/etc"), false},
+		"in it, out of it":             {links("site/l", "../tools/x"), true},
+		"through one beside it":        {links("site/l", "../tools/python", "tools/python", "/usr/bin/python3"), false},
+		"it is a link out":             {links("site", "/srv"), false},
+		"it is a link":                 {links("site", "real", "real/l", "/etc"), false},
+		"it is a link in another case": {links("Site", "real", "real/l", "/etc"), false},
+		"empty, beside it":             {links("l", ""), false},
+	} {
+		if err := checkLinksOf(c.entries, "site"); (err == nil) != c.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if err := checkLinksOf(links("a/site/l", "/etc", "a", "b"), "a/site"); err == nil {
+		t.Error("a link on the way to the directory")
+	}
+}

@@ -7,21 +7,46 @@ import (
 
 // checkLinks refuses symbolic links that leave the tree, followed as the kernel would follow them,
 // through other links of the tree. Links to nothing are harmless.
-func checkLinks(entries []entry) error {
+func checkLinks(entries []entry) error { return checkLinksOf(entries, "") }
+
+// checkLinksOf is checkLinks for the links in a directory, which is what an app deploys of its
+// repository; those beside it are written as they are, and nothing of ours follows them. Where the
+// directory is reached through a link, or is empty, all links count.
+func checkLinksOf(entries []entry, directory string) error {
 	w := walk{links: map[string]string{}, left: maxLinkSteps}
 	for i := range entries {
 		if e := &entries[i]; e.mode == modeLink {
 			w.links[e.path] = e.link
 		}
 	}
+	for link := range w.links {
+		if strings.EqualFold(link, directory) || below(directory, link) {
+			directory = ""
+			break
+		}
+	}
 	for i := range entries {
 		if e := &entries[i]; e.mode == modeLink {
+			if !nameable(e.link) {
+				return refuse("the symbolic link %q points to nothing that can be named.", e.path)
+			}
+			if !below(e.path, directory) {
+				continue
+			}
 			if err := w.staysInside(e.path, e.link); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func nameable(target string) bool { return target != "" && !strings.ContainsRune(target, 0) }
+
+// below tells whether a path is in a directory. A volume may take names that differ in case for one.
+func below(p, directory string) bool {
+	n := len(directory)
+	return n == 0 || len(p) > n && p[n] == '/' && strings.EqualFold(p[:n], directory)
 }
 
 // walk follows the links of one tree.
@@ -38,9 +63,6 @@ const (
 )
 
 func (w *walk) staysInside(p, target string) error {
-	if target == "" || strings.ContainsRune(target, 0) {
-		return refuse("the symbolic link %q points to nothing that can be named.", p)
-	}
 	at := splitPath(path.Dir(p)) // never itself a link: a path below a link is no path of a tree
 	rest := []string{target}
 	for followed := 0; len(rest) > 0; {

@@ -33,6 +33,9 @@ type Source struct {
 	// SubmoduleWorkspaces are the Bitbucket workspaces, or single repositories by their full names,
 	// that submodules may come from beside the repository's own workspace; "*" for any.
 	SubmoduleWorkspaces []string
+	// Directory is the app's own in the repository, empty for all of it. The links in it must not
+	// leave the repository; where others lead is nobody's concern.
+	Directory string
 
 	LFS bool // what pointers of LFS point to in their places; the pointers otherwise
 
@@ -103,6 +106,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.directory = src.Directory
 	if src.Submodules {
 		err = s.addSubmodules(ctx, b, src.SubmoduleWorkspaces, src.Progress)
 	}

@@ -58,6 +58,8 @@ type plan struct {
 	bytes   int64
 	dirs    int
 	paths   int64 // bytes of all paths
+
+	directory string // the app's own; empty for all
 }
 
 // list lists the snapshot's tree and refuses what must not be written, but for where symbolic
@@ -66,7 +68,7 @@ func (s *Snapshot) list(ctx context.Context) (*plan, error) {
 	if s.planned != nil {
 		return s.planned, nil
 	}
-	p := &plan{m: s.m}
+	p := &plan{m: s.m, directory: s.directory}
 	if err := p.gather(ctx, s, ""); err != nil {
 		return nil, err
 	}

@@ -35,15 +35,21 @@ func (a *attempt) readFile(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
+	ignored := lookAlike(dir, path.Dir(name))
+	if ignored != "" {
+		a.say("%s does not count: the file has to be called %s. Rename it.", ignored, codeconfig.FileName)
+	}
 	b, err := readRegular(dir, name, codeconfig.MaxSize+1)
 	if errors.Is(err, fs.ErrNotExist) {
-		return a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, &deployerv1.CodeConfig{Path: name, Commit: a.commit})
+		return a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, &deployerv1.CodeConfig{Path: name, Commit: a.commit, IgnoredPath: ignored})
 	}
 	if err != nil {
 		return &failedHook{reason: "CODE_CONFIG_INVALID", message: fmt.Sprintf("%s could not be read: it must be an ordinary file.", name), err: err}
 	}
 	f, perr := codeconfig.Parse(name, b)
-	if err := a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, settings.Describe(name, a.commit, f, perr)); err != nil {
+	seen := settings.Describe(name, a.commit, f, perr)
+	seen.IgnoredPath = ignored
+	if err := a.w.cfg.Apps.SawFile(ctx, a.key, a.generation, seen); err != nil {
 		return err
 	}
 	if perr != nil {
@@ -62,6 +68,23 @@ func (a *attempt) readFile(ctx context.Context) error {
 	}
 	a.say("%s sets %s.", name, words(f.Fields()))
 	return nil
+}
+
+// lookAlike is a file in a directory of the release that was likely meant to be .devpilot.yaml; empty
+// when there is none. A volume that ignores case has only one of them.
+func lookAlike(dir *os.Root, in string) string {
+	for _, name := range codeconfig.LookAlikes() {
+		p := path.Join(in, name)
+		found, err := dir.Lstat(p)
+		if err != nil || found.IsDir() {
+			continue
+		}
+		if right, err := dir.Lstat(path.Join(in, codeconfig.FileName)); err == nil && os.SameFile(found, right) {
+			continue
+		}
+		return p
+	}
+	return ""
 }
 
 func words(fields []codeconfig.Field) string {

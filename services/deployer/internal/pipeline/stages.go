@@ -266,7 +266,7 @@ func (a *attempt) source(fullName string) mirror.Source {
 	src := mirror.Source{
 		Workspace: a.key.Workspace, Repository: a.app.GetRepository(), FullName: fullName, Branch: a.job.GetBranch(), Tag: a.job.GetTag(),
 		FullHistory: options.GetFullHistory(), Submodules: options.GetSubmodules(), LFS: options.GetLfs(),
-		SubmoduleWorkspaces: options.GetSubmoduleWorkspaces(),
+		SubmoduleWorkspaces: options.GetSubmoduleWorkspaces(), Directory: options.GetDirectory(),
 	}
 	if src.Tag != "" {
 		src.Branch = ""

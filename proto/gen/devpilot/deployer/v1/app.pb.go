@@ -764,7 +764,10 @@ type CodeConfig struct {
 	// The rules of the file, when it has any.
 	Rules *AppRules `protobuf:"bytes,7,opt,name=rules,proto3" json:"rules,omitempty"`
 	// What the file serves, when it says so.
-	Serve         *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
+	Serve *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
+	// A file beside it that was likely meant and does not count, for its name is not .devpilot.yaml:
+	// such as .devpilot.yml. Empty when there is none.
+	IgnoredPath   string `protobuf:"bytes,9,opt,name=ignored_path,json=ignoredPath,proto3" json:"ignored_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -853,6 +856,13 @@ func (x *CodeConfig) GetServe() *ServeOptions {
 		return x.Serve
 	}
 	return nil
+}
+
+func (x *CodeConfig) GetIgnoredPath() string {
+	if x != nil {
+		return x.IgnoredPath
+	}
+	return ""
 }
 
 // CodeConfigProblem is one mistake in .devpilot.yaml.
@@ -1368,7 +1378,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x14submodule_workspaces\x18\x05 \x03(\tR\x13submoduleWorkspaces\"H\n" +
 	"\fServeOptions\x12\x1c\n" +
 	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x1a\n" +
-	"\bfallback\x18\x02 \x01(\tR\bfallback\"\xe4\x02\n" +
+	"\bfallback\x18\x02 \x01(\tR\bfallback\"\x87\x03\n" +
 	"\n" +
 	"CodeConfig\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -1378,7 +1388,8 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05hooks\x18\x05 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12!\n" +
 	"\fshared_paths\x18\x06 \x03(\tR\vsharedPaths\x124\n" +
 	"\x05rules\x18\a \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x128\n" +
-	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"Y\n" +
+	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12!\n" +
+	"\fignored_path\x18\t \x01(\tR\vignoredPath\"Y\n" +
 	"\x11CodeConfigProblem\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x16\n" +
 	"\x06column\x18\x02 \x01(\x05R\x06column\x12\x18\n" +
