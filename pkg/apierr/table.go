@@ -61,6 +61,9 @@ const (
 	ReasonConsumerRefused      Reason = "CONSUMER_REFUSED"
 	ReasonNotRepositoryAdmin   Reason = "NOT_REPOSITORY_ADMIN"
 	ReasonAccessRestricted     Reason = "ACCESS_RESTRICTED" // IP allow-list, two-step verification
+	ReasonAccessRefused        Reason = "ACCESS_REFUSED"    // 401 about one thing; the connection is fine
+	ReasonWebhookRefused       Reason = "WEBHOOK_REFUSED"   // for another reason than its address or rights
+	ReasonWebhookLimit         Reason = "WEBHOOK_LIMIT_REACHED"
 	ReasonNoPublicURL          Reason = "NO_PUBLIC_URL"
 	ReasonBitbucketRateLimited Reason = "BITBUCKET_RATE_LIMITED"
 	ReasonBitbucketUnavailable Reason = "BITBUCKET_UNAVAILABLE"
@@ -133,6 +136,9 @@ var reasons = []reasonRow{
 	{ReasonConsumerRefused, FailedPrecondition, RetryAfter, "The operator checks the OAuth consumer's key and secret at Bitbucket against DEVPILOT_BITBUCKET_CLIENT_ID and _SECRET."},
 	{ReasonNotRepositoryAdmin, FailedPrecondition, "", "Give the connected account admin permission on the repository, or add the webhook by hand with the URL and secret shown."},
 	{ReasonAccessRestricted, FailedPrecondition, "", "At Bitbucket, allow this server's address in the IP allow-list, or switch on two-step verification for the connected account."},
+	{ReasonAccessRefused, FailedPrecondition, RetryBackoff, "Try again in a few minutes: the connection itself is fine. If it stays, check at Bitbucket that the connected account may still read the repository."},
+	{ReasonWebhookRefused, FailedPrecondition, "", "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it."},
+	{ReasonWebhookLimit, FailedPrecondition, "", "Delete a webhook that is no longer needed from the repository at Bitbucket, then register again."},
 	{ReasonNoPublicURL, FailedPrecondition, "", "Set DEVPILOT_PUBLIC_URL to an https address that Bitbucket can reach; until then Devpilot asks Bitbucket for new commits at intervals."},
 	{ReasonBitbucketRateLimited, ResourceExhausted, "", "Wait for the time in retryAfterSeconds: Bitbucket limits the calls per hour."},
 	{ReasonBitbucketUnavailable, Unavailable, "", "Try again in a moment; see Bitbucket's status page if it stays."},

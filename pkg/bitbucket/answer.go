@@ -43,8 +43,12 @@ func answerError(route Route, subject string, status int, header http.Header, bo
 		e.Message = oneLine(string(body))
 	}
 	e.Kind = e.classify(removed)
-	if e.Kind == KindRateLimited {
-		e.RetryAfter = retryAfter(header, now)
+	switch e.Kind {
+	case KindRateLimited:
+		e.RetryAfter = RetryAfter(header, now)
+	case KindUnavailable: // 503 may say it too (RFC 9110 section 10.2.3)
+		e.RetryAfter = RetryAfter(http.Header{"Retry-After": header.Values("Retry-After")}, now)
+	default:
 	}
 	return e
 }
@@ -161,13 +165,13 @@ func oneLine(s string) string {
 	return s
 }
 
-// maxRetryAfter caps what a header may ask for: the window is one rolling hour.
-const maxRetryAfter = time.Hour
+// maxRetryAfter caps what a header may ask for: more than a day is a mistake.
+const maxRetryAfter = 24 * time.Hour
 
-// retryAfter reads how long to wait: Retry-After in seconds or as a date (RFC 9110 section 10.2.3),
+// RetryAfter reads how long to wait: Retry-After in seconds or as a date (RFC 9110 section 10.2.3),
 // else x-ratelimit-reset, which at Bitbucket counts the seconds that remain and is no time of day
 // (bitbucket.md section 4.9). Zero when neither is there.
-func retryAfter(header http.Header, now time.Time) time.Duration {
+func RetryAfter(header http.Header, now time.Time) time.Duration {
 	if v := strings.TrimSpace(header.Get("Retry-After")); v != "" {
 		if d, ok := seconds(v, now); ok {
 			return d

@@ -74,11 +74,11 @@ func (a *Account) Branches(ctx context.Context, ref Ref, o BranchesOptions) (Lis
 		filter = Contains("name", o.Contains)
 	}
 	k := call{
-		route: RouteBranches, subject: ref.subject(), path: ref.path() + "/refs/branches",
+		route: RouteBranches, subject: ref.subject(), object: ref.path(), path: ref.path() + "/refs/branches",
 		query: listQuery(sort, filter, listFields(branchFields)),
 	}
 	l, err := list[wireBranch](ctx, a, k, o.Limit)
-	return mapListing(l, wireBranch.branch), err
+	return mapListing(l, wireBranch.branch, func(b Branch) bool { return b.Name != "" && b.Target.Hash != "" }), err
 }
 
 // Branch reads one branch. A name that git allows for no branch is answered without a call. It needs
@@ -86,7 +86,7 @@ func (a *Account) Branches(ctx context.Context, ref Ref, o BranchesOptions) (Lis
 func (a *Account) Branch(ctx context.Context, ref Ref, name string) (Branch, error) {
 	var w wireBranch
 	k := call{
-		method: http.MethodGet, route: RouteBranch, subject: name, path: ref.path() + "/refs/branches/" + branchPath(name),
+		method: http.MethodGet, route: RouteBranch, subject: name, object: ref.path(), path: ref.path() + "/refs/branches/" + branchPath(name),
 		query: url.Values{"fields": {branchFields}}, out: &w,
 	}
 	if !ValidBranchName(name) {

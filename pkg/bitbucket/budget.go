@@ -2,6 +2,8 @@ package bitbucket
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -33,23 +35,67 @@ func (p Priority) String() string {
 	return "interactive"
 }
 
+// Call is what a Budget is asked about: the group of calls, and what Bitbucket may limit by itself.
+type Call struct {
+	Resource Resource
+	Route    Route
+	// Object is what the call is about, such as a repository; "" for the account or the consumer.
+	Object string
+}
+
+// DefaultHold is how long a call is held back after a 429 that does not say for how long. It is
+// short: Bitbucket's limits let some calls through all the time, and asking again costs one.
+const DefaultHold = 20 * time.Second
+
 // Budget shares the calls that Bitbucket allows the OAuth consumer between all replicas and
 // tenants. It is asked before every request; it must be safe for concurrent use and answer quickly,
 // also when its own store is gone.
 type Budget interface {
 	// Take spends one call. It returns 0 when the call may be made now, else how long to wait until
 	// it is worth asking again; nothing is spent then.
-	Take(ctx context.Context, r Resource, p Priority) (wait time.Duration)
-	// Exhausted tells that Bitbucket itself answered 429, so that the others hold back as well.
-	// wait is 0 when Bitbucket did not say for how long.
-	Exhausted(ctx context.Context, r Resource, wait time.Duration)
+	Take(ctx context.Context, c Call, p Priority) (wait time.Duration)
+	// Exhausted tells that Bitbucket itself answered 429 to the call, so that the others hold it
+	// back as well, and more calls where 429s to different ones say so ([Held]). wait is 0 when
+	// Bitbucket did not say for how long; the latest answer to a call counts.
+	Exhausted(ctx context.Context, c Call, wait time.Duration)
+}
+
+// Held tells until when a call is held back by 429s to calls of its resource: refused holds until
+// when each of them said to wait. It is the zero time when the call may be made.
+//
+// A 429 is about the route and object that it answered, until another one says more (bitbucket.md
+// section 14): the route of two objects holds the route, two routes of one object hold the object,
+// and together they hold the resource. A wider hold lasts as long as what it was concluded from.
+func Held(c Call, refused map[Call]time.Time, now time.Time) (until time.Time) {
+	latest := slices.SortedFunc(maps.Keys(refused), func(a, b Call) int { return refused[b].Compare(refused[a]) })
+	routes, objects := map[Route]bool{}, map[string]bool{}
+	sameRoute, sameObject := map[string]bool{}, map[Route]bool{}
+	for _, r := range latest { // the shortest of those that are needed decides
+		if r.Resource != c.Resource {
+			continue
+		}
+		if until = refused[r]; !until.After(now) {
+			break
+		}
+		routes[r.Route], objects[r.Object] = true, true
+		if r.Route == c.Route {
+			sameRoute[r.Object] = true
+		}
+		if r.Object == c.Object {
+			sameObject[r.Route] = true
+		}
+		if r == c || len(sameRoute) > 1 || len(sameObject) > 1 || len(routes) > 1 && len(objects) > 1 {
+			return until
+		}
+	}
+	return time.Time{}
 }
 
 // noBudget allows everything.
 type noBudget struct{}
 
-func (noBudget) Take(context.Context, Resource, Priority) time.Duration { return 0 }
-func (noBudget) Exhausted(context.Context, Resource, time.Duration)     {}
+func (noBudget) Take(context.Context, Call, Priority) time.Duration { return 0 }
+func (noBudget) Exhausted(context.Context, Call, time.Duration)     {}
 
 // Route is the kind of a call: the label of metrics and what the meaning of 403 and 404 hangs on.
 type Route string

@@ -73,7 +73,7 @@ func TestRepositories_query(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		answerText(w, 200, "application/json", `{"values":[`+repositoryJSON+`,{"uuid":"{00000000-0000-0000-0000-000000000002}","full_name":"acme/empty","mainbranch":null,"updated_on":null}],"size":2}`)
 	})
-	l, err := s.account(t, ClientOptions{}).Repositories(t.Context(), "{"+strings.ToUpper(acmeUUID)+"}", RepositoriesOptions{Role: RoleMember, Filter: Contains("name", `we"b\`)})
+	l, err := s.account(t, ClientOptions{}).Repositories(t.Context(), Workspace{UUID: "{" + strings.ToUpper(acmeUUID) + "}"}, RepositoriesOptions{Role: RoleMember, Filter: Contains("name", `we"b\`)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,11 +143,11 @@ func TestRepositoryPermission(t *testing.T) {
 		 "repository":{"type":"repository","name":"web","full_name":"acme/web","uuid":"{`+webUUID+`}"}}]}`)
 	})
 	a := s.account(t, ClientOptions{})
-	p, err := a.RepositoryPermission(t.Context(), acmeUUID, webUUID)
+	p, err := a.RepositoryPermission(t.Context(), Workspace{UUID: acmeUUID}, webUUID)
 	if err != nil || p != PermissionAdmin {
 		t.Errorf("permission = %q, %v", p, err)
 	}
-	p, err = a.RepositoryPermission(t.Context(), acmeUUID, "00000000-0000-0000-0000-000000000002")
+	p, err = a.RepositoryPermission(t.Context(), Workspace{UUID: acmeUUID}, "00000000-0000-0000-0000-000000000002")
 	if err != nil || p != PermissionNone {
 		t.Errorf("permission on another = %q, %v", p, err)
 	}

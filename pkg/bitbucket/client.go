@@ -25,9 +25,11 @@ const DefaultTimeout = 30 * time.Second
 // TokenSource hands out the access token of one account.
 //
 // Token is called before every request with the zero Secret, and must be cheap then. rejected is
-// non-zero when Bitbucket has just answered 401 for that very token: the source then renews it, once
-// for all who ask, and hands out another one, or returns an error that says why it cannot (an
-// *apierr.Error, which is passed on as it is). It must be safe for concurrent use.
+// non-zero when Bitbucket has just answered 401 for that very token. The source then finds out
+// whether Bitbucket accepts it elsewhere: it returns the same token if so, for the 401 was about what
+// was asked for. Else it renews it, once for all who ask, and hands out another one, or returns an
+// error that says why it cannot (an *apierr.Error, which is passed on as it is). It must be safe for
+// concurrent use.
 type TokenSource interface {
 	Token(ctx context.Context, rejected seal.Secret) (seal.Secret, error)
 }
@@ -40,10 +42,18 @@ func (f TokenSourceFunc) Token(ctx context.Context, rejected seal.Secret) (seal.
 	return f(ctx, rejected)
 }
 
-// StaticToken is a TokenSource of a token that cannot be renewed, as right after a connect.
+// StaticToken is a TokenSource of a token that cannot be renewed, as right after a connect. A 401 is
+// the call's error then.
 func StaticToken(token seal.Secret) TokenSource {
-	return TokenSourceFunc(func(context.Context, seal.Secret) (seal.Secret, error) { return token, nil })
+	return TokenSourceFunc(func(_ context.Context, rejected seal.Secret) (seal.Secret, error) {
+		if !rejected.IsZero() {
+			return seal.Secret{}, errStatic
+		}
+		return token, nil
+	})
 }
+
+var errStatic = errors.New("bitbucket: the token cannot be renewed")
 
 // ClientOptions are what the parts around a Client may hand it. The zero value works.
 type ClientOptions struct {

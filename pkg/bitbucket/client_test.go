@@ -117,15 +117,15 @@ type budget struct {
 	exhausted []string
 }
 
-func (b *budget) Take(_ context.Context, r Resource, p Priority) time.Duration {
+func (b *budget) Take(_ context.Context, c Call, p Priority) time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.taken = append(b.taken, fmt.Sprintf("%s/%s", r, p))
+	b.taken = append(b.taken, fmt.Sprintf("%s/%s", c.Resource, p))
 	return b.wait
 }
 
-func (b *budget) Exhausted(_ context.Context, r Resource, wait time.Duration) {
+func (b *budget) Exhausted(_ context.Context, c Call, wait time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.exhausted = append(b.exhausted, fmt.Sprintf("%s/%s", r, wait))
+	b.exhausted = append(b.exhausted, fmt.Sprintf("%s %s %s/%s", c.Resource, c.Route, c.Object, wait))
 }

@@ -210,7 +210,7 @@ func TestEmulator_listings(t *testing.T) {
 	if len(workspaces.Values) != 2 || workspaces.Values[0].Slug != "acme" || workspaces.Values[0].UUID != emulator.SeededUUID("workspace", "acme") {
 		t.Errorf("workspaces = %+v", workspaces.Values)
 	}
-	repositories, err := a.Repositories(t.Context(), workspaces.Values[0].UUID, bitbucket.RepositoriesOptions{Role: bitbucket.RoleMember})
+	repositories, err := a.Repositories(t.Context(), workspaces.Values[0].Workspace, bitbucket.RepositoriesOptions{Role: bitbucket.RoleMember})
 	f.do(err)
 	if len(repositories.Values) != 5 || repositories.Size != 5 {
 		t.Errorf("repositories = %+v", repositories.Values)
@@ -219,7 +219,7 @@ func TestEmulator_listings(t *testing.T) {
 		if r.UUID == "" || r.FullName == "" || r.Workspace.Slug != "acme" || r.UpdatedOn.IsZero() {
 			t.Errorf("repository = %+v", r)
 		}
-		p, err := a.RepositoryPermission(t.Context(), r.Workspace.UUID, r.UUID)
+		p, err := a.RepositoryPermission(t.Context(), r.Workspace, r.UUID)
 		want := map[string]bitbucket.Permission{"docs": bitbucket.PermissionWrite, "legacy": bitbucket.PermissionRead}[r.Slug]
 		if want == "" {
 			want = bitbucket.PermissionAdmin
@@ -287,7 +287,7 @@ func TestEmulator_faults(t *testing.T) {
 	}
 	_, err := f.control.Inject(t.Context(), emulator.Fault{Kind: emulator.FaultForeignNext, Route: "api"})
 	f.do(err)
-	if _, err := a.Repositories(t.Context(), "acme", bitbucket.RepositoriesOptions{}); !bitbucket.IsKind(err, bitbucket.KindBadResponse) {
+	if _, err := a.Repositories(t.Context(), bitbucket.Workspace{Slug: "acme"}, bitbucket.RepositoriesOptions{}); !bitbucket.IsKind(err, bitbucket.KindBadResponse) {
 		t.Errorf("foreign next: err = %v", err)
 	}
 }

@@ -17,7 +17,8 @@ type Kind int
 // the text.
 const (
 	KindUnknown          Kind = iota // an answer that bitbucket.md does not describe
-	KindUnauthorized                 // 401, also after one forced refresh (section 1.9)
+	KindUnauthorized                 // 401: the token is not accepted (section 1.9)
+	KindRefused                      // 401 to a token that is accepted elsewhere: about this one thing (section 14)
 	KindScopeMissing                 // 403: the grant lacks a scope (section 1.9)
 	KindForbidden                    // 403: the account may not do this (sections 5.4, 6.5)
 	KindAccessRestricted             // 403: IP allow-list, two-step verification, SSO (section 8, gotcha 18)
@@ -34,6 +35,7 @@ const (
 var kindNames = [...]string{
 	KindUnknown:          "unknown",
 	KindUnauthorized:     "unauthorized",
+	KindRefused:          "refused",
 	KindScopeMissing:     "scope_missing",
 	KindForbidden:        "forbidden",
 	KindAccessRestricted: "access_restricted",
@@ -69,7 +71,7 @@ type Error struct {
 	Granted    []string            // scopes the grant has, with KindScopeMissing
 	Required   []string            // scopes the call wants, with KindScopeMissing
 	Fields     map[string][]string // validation errors per field; "" for those without a name
-	RetryAfter time.Duration       // with KindRateLimited: how long to wait; 0 when not known
+	RetryAfter time.Duration       // with KindRateLimited and KindUnavailable: how long to wait; 0 when not known
 
 	cause error
 }
@@ -122,7 +124,7 @@ func (e *Error) Is(target error) bool {
 // Temporary reports whether the same call may succeed later without anybody's doing.
 func (e *Error) Temporary() bool {
 	switch e.Kind {
-	case KindRateLimited, KindUnavailable, KindNetwork, KindBadResponse:
+	case KindRateLimited, KindUnavailable, KindNetwork, KindBadResponse, KindRefused:
 		return true
 	case KindUnknown, KindUnauthorized, KindScopeMissing, KindForbidden, KindAccessRestricted,
 		KindNotFound, KindGone, KindCallRemoved, KindInvalid:
@@ -160,16 +162,16 @@ func IsKind(err error, kinds ...Kind) bool {
 	return false
 }
 
-// defaultRetryAfter is told to callers where Bitbucket limits us without saying for how long: the
-// window is one rolling hour (bitbucket.md section 4.9), so a few minutes free some of it.
-const defaultRetryAfter = 2 * time.Minute
-
 // API is the public form: a reason, and a sentence that says what happened and what to do next.
 func (e *Error) API() *apierr.Error {
 	switch e.Kind {
 	case KindUnauthorized:
 		return e.api(apierr.ReasonTokenExpired,
 			"Bitbucket no longer accepts this connection's token. Press Refresh Token under Integrations; if that does not help, connect Bitbucket again.")
+	case KindRefused:
+		return e.api(apierr.ReasonAccessRefused, fmt.Sprintf(
+			"Bitbucket answers 401 for %s, although it accepts the connection's token elsewhere. It does so now and then for a moment. If it stays, check at Bitbucket that the connected account may still read %s.",
+			e.subject("this call"), e.subject("what was asked for")))
 	case KindScopeMissing:
 		return e.scopeMissing()
 	case KindForbidden, KindNotFound:
@@ -187,7 +189,7 @@ func (e *Error) API() *apierr.Error {
 	case KindRateLimited:
 		wait := e.RetryAfter
 		if wait <= 0 {
-			wait = defaultRetryAfter
+			wait = DefaultHold
 		}
 		return apierr.New(apierr.ReasonBitbucketRateLimited, fmt.Sprintf(
 			"Bitbucket's limit of calls per hour is reached. Try again in %s.", humanDuration(wait)),
@@ -195,8 +197,12 @@ func (e *Error) API() *apierr.Error {
 	case KindInvalid:
 		return e.invalid()
 	case KindUnavailable:
+		var opts []apierr.Option
+		if e.RetryAfter > 0 {
+			opts = append(opts, apierr.WithRetryAfter(e.RetryAfter))
+		}
 		return e.api(apierr.ReasonBitbucketUnavailable, fmt.Sprintf(
-			"Bitbucket has trouble at the moment (it answered %d). Try again in a few minutes.", e.Status))
+			"Bitbucket has trouble at the moment (it answered %d). Try again in a few minutes.", e.Status), opts...)
 	case KindNetwork:
 		return e.network()
 	case KindBadResponse:

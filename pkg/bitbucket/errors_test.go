@@ -30,9 +30,9 @@ func fail(t *testing.T, route Route, status int, header http.Header, contentType
 	case RouteWorkspaces:
 		_, err = a.Workspaces(t.Context())
 	case RouteRepositories:
-		_, err = a.Repositories(t.Context(), "acme", RepositoriesOptions{})
+		_, err = a.Repositories(t.Context(), Workspace{Slug: "acme"}, RepositoriesOptions{})
 	case RoutePermissions:
-		_, err = a.RepositoryPermissions(t.Context(), "acme", "")
+		_, err = a.RepositoryPermissions(t.Context(), Workspace{Slug: "acme"}, "")
 	case RouteRepository:
 		_, err = a.Repository(t.Context(), ref)
 	case RouteBranches:
@@ -87,7 +87,7 @@ func TestError_everyKind(t *testing.T) {
 		"403 two-step verification": {RouteBranches, 403, text, `To access this repository, enable two-step authentication.`,
 			KindAccessRestricted, apierr.ReasonAccessRestricted, "two-step verification"},
 		"403 rate limit": {RouteBranches, 403, text, "Rate limit for this resource has been exceeded",
-			KindRateLimited, apierr.ReasonBitbucketRateLimited, "2 minutes"},
+			KindRateLimited, apierr.ReasonBitbucketRateLimited, "20 seconds"},
 		"404 repository": {RouteRepository, 404, js, `{"type":"error","error":{"message":"You may not have access to this repository or it no longer exists in this workspace."}}`,
 			KindNotFound, apierr.ReasonRepositoryNotFound, "acme/web"},
 		"404 branch": {RouteBranch, 404, js, `{"type":"error","error":{"message":"Commit not found","data":{"shas":["main"]}},"data":{"shas":["main"]}}`,
@@ -108,7 +108,7 @@ func TestError_everyKind(t *testing.T) {
 		"410 deleted workspace": {RouteRepositories, 410, js, `{"type":"error","error":{"message":"This workspace has been deleted"}}`,
 			KindGone, apierr.ReasonRepositoryNotFound, "deleted"},
 		"429 JSON": {RoutePermissions, 429, js, `{"type":"error","error":{"message":"Rate limit for this resource has been exceeded"}}`,
-			KindRateLimited, apierr.ReasonBitbucketRateLimited, "Try again in 2 minutes"},
+			KindRateLimited, apierr.ReasonBitbucketRateLimited, "Try again in 20 seconds"},
 		"429 bare text": {RouteRepository, 429, text, "Rate limit for this resource has been exceeded",
 			KindRateLimited, apierr.ReasonBitbucketRateLimited, "limit of calls"},
 		"500 HTML": {RouteRepository, 500, html, "<html><body>Something went wrong</body></html>",
@@ -184,10 +184,12 @@ func TestRetryAfter(t *testing.T) {
 		"seconds":              {"Retry-After", "30", 30 * time.Second},
 		"fraction":             {"Retry-After", "1.5", 1500 * time.Millisecond},
 		"zero is a second":     {"Retry-After", "0", time.Second},
+		"more than an hour":    {"Retry-After", "7200", 2 * time.Hour},
+		"old style of a date":  {"Retry-After", "Sunday, 22-Nov-26 10:01:00 GMT", time.Minute},
 		"date":                 {"Retry-After", "Sun, 22 Nov 2026 10:01:00 GMT", time.Minute},
 		"date in the past":     {"Retry-After", "Sun, 22 Nov 2026 09:00:00 GMT", time.Second},
-		"absurd":               {"Retry-After", "999999", time.Hour},
-		"beyond any epoch":     {"Retry-After", "1e300", time.Hour},
+		"absurd":               {"Retry-After", "999999", 24 * time.Hour},
+		"beyond any epoch":     {"Retry-After", "1e300", 24 * time.Hour},
 		"negative":             {"Retry-After", "-5", 0},
 		"nonsense":             {"Retry-After", "soon", 0},
 		"not a number":         {"Retry-After", "NaN", 0},
@@ -197,8 +199,8 @@ func TestRetryAfter(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := retryAfter(http.Header{tt.name: {tt.value}}, now); got != tt.want {
-				t.Errorf("retryAfter = %s, want %s", got, tt.want)
+			if got := RetryAfter(http.Header{tt.name: {tt.value}}, now); got != tt.want {
+				t.Errorf("RetryAfter = %s, want %s", got, tt.want)
 			}
 		})
 	}

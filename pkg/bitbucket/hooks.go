@@ -2,6 +2,8 @@ package bitbucket
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -46,6 +48,18 @@ type wireHook struct {
 	CreatedAt      wireTime `json:"created_at"`
 }
 
+// UnmarshalJSON implements json.Unmarshaler. What is odd about a hook is left out: it then does not look
+// as it should, and is written anew. Skipping it would make another one of the same URL.
+func (w *wireHook) UnmarshalJSON(b []byte) error {
+	type plain wireHook
+	err := json.Unmarshal(b, (*plain)(w))
+	var odd *json.UnmarshalTypeError
+	if errors.As(err, &odd) && w.UUID != "" {
+		return nil
+	}
+	return err
+}
+
 func (w wireHook) hook() Hook {
 	return Hook{
 		UUID: NormalizeUUID(w.UUID), Description: w.Description, URL: w.URL, Active: w.Active, Events: w.Events,
@@ -76,9 +90,9 @@ func (in HookInput) wire() wireHookInput {
 // `webhook` and an account that is admin of the repository. No sort is sent, as bitbucket.md section
 // 6.1 names none for this listing; one page nearly always holds them all.
 func (a *Account) Hooks(ctx context.Context, ref Ref) ([]Hook, error) {
-	k := call{route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks", query: listQuery("", "", "")}
+	k := call{route: RouteHooks, subject: ref.subject(), object: ref.path(), path: ref.path() + "/hooks", query: listQuery("", "", "")}
 	l, err := list[wireHook](ctx, a, k, 0)
-	return mapListing(l, wireHook.hook).Values, err
+	return mapListing(l, wireHook.hook, func(h Hook) bool { return IsUUID(h.UUID) }).Values, err
 }
 
 // CreateHook adds a webhook. Bitbucket does not mind two of the same URL (field.md 0.5): list first.
@@ -94,7 +108,7 @@ func (a *Account) UpdateHook(ctx context.Context, ref Ref, hookUUID string, in H
 
 func (a *Account) writeHook(ctx context.Context, method string, ref Ref, path string, in HookInput) (Hook, error) {
 	var w wireHook
-	k := call{method: method, route: RouteHooks, subject: ref.subject(), path: path, body: in.wire(), out: &w}
+	k := call{method: method, route: RouteHooks, subject: ref.subject(), object: ref.path(), path: path, body: in.wire(), out: &w}
 	if err := a.do(ctx, k); err != nil {
 		return Hook{}, err
 	}
@@ -108,7 +122,7 @@ func (a *Account) writeHook(ctx context.Context, method string, ref Ref, path st
 // Hook reads one webhook.
 func (a *Account) Hook(ctx context.Context, ref Ref, hookUUID string) (Hook, error) {
 	var w wireHook
-	k := call{method: http.MethodGet, route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks/" + pathID(hookUUID), out: &w}
+	k := call{method: http.MethodGet, route: RouteHooks, subject: ref.subject(), object: ref.path(), path: ref.path() + "/hooks/" + pathID(hookUUID), out: &w}
 	if err := a.do(ctx, k); err != nil {
 		return Hook{}, err
 	}
@@ -118,5 +132,5 @@ func (a *Account) Hook(ctx context.Context, ref Ref, hookUUID string) (Hook, err
 // DeleteHook removes a webhook. One that is not there is an error of KindNotFound, which callers
 // take for done (bitbucket.md section 13).
 func (a *Account) DeleteHook(ctx context.Context, ref Ref, hookUUID string) error {
-	return a.do(ctx, call{method: http.MethodDelete, route: RouteHooks, subject: ref.subject(), path: ref.path() + "/hooks/" + pathID(hookUUID)})
+	return a.do(ctx, call{method: http.MethodDelete, route: RouteHooks, subject: ref.subject(), object: ref.path(), path: ref.path() + "/hooks/" + pathID(hookUUID)})
 }

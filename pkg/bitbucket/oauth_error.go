@@ -125,7 +125,7 @@ func (e *OAuthError) API() *apierr.Error {
 	case e.Status == http.StatusTooManyRequests:
 		wait := e.RetryAfter
 		if wait <= 0 {
-			wait = defaultRetryAfter
+			wait = DefaultHold
 		}
 		return apierr.New(apierr.ReasonBitbucketRateLimited,
 			fmt.Sprintf("Bitbucket takes no more requests for tokens at the moment. Try again in %s.", humanDuration(wait)),
@@ -147,7 +147,7 @@ func newOAuthError(ctx context.Context, grant GrantType, err error, now time.Tim
 	}
 	if answer.Response != nil {
 		e.Status = answer.Response.StatusCode
-		e.RetryAfter = retryAfter(answer.Response.Header, now)
+		e.RetryAfter = RetryAfter(answer.Response.Header, now)
 	}
 	e.Code = oneLine(answer.ErrorCode)
 	e.Description = oneLine(answer.ErrorDescription)

@@ -2,6 +2,7 @@ package bitbucket
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,14 +25,47 @@ type Listing[T any] struct {
 	Size int
 	// Truncated is set where a limit of the caller ended the listing early.
 	Truncated bool
+	// Skipped is how many entries could not be read and are not among the values: one that is odd does
+	// not hide the others.
+	Skipped int
+}
+
+// entries are the values of a page, without those that cannot be read.
+type entries[T any] struct {
+	list    []T
+	skipped int
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *entries[T]) UnmarshalJSON(b []byte) error {
+	var raw []json.RawMessage
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	*e = entries[T]{list: make([]T, 0, len(raw))}
+	for _, one := range raw {
+		var v T
+		if string(one) == "null" || json.Unmarshal(one, &v) != nil {
+			e.skipped++
+			continue
+		}
+		e.list = append(e.list, v)
+	}
+	return nil
+}
+
+func (e *entries[T]) len() int { return len(e.list) + e.skipped }
+
+func (l *Listing[T]) add(e entries[T]) {
+	l.Values, l.Skipped = append(l.Values, e.list...), l.Skipped+e.skipped
 }
 
 // page is the envelope of a listing. Only values is guaranteed (bitbucket.md section 4.7).
 type page[T any] struct {
-	Values  []T    `json:"values"`
-	Next    string `json:"next"` // absent or "" on the last page
-	Size    *int   `json:"size"`
-	PageLen int    `json:"pagelen"`
+	Values  entries[T] `json:"values"`
+	Next    string     `json:"next"` // absent or "" on the last page
+	Size    *int       `json:"size"`
+	PageLen int        `json:"pagelen"`
 }
 
 // list is the one pager. It follows `next`, which must stay on the API's origin. Later pages are
@@ -48,7 +82,8 @@ func list[T any](ctx context.Context, a *Account, k call, limit int) (Listing[T]
 	if err := a.do(ctx, k); err != nil {
 		return Listing[T]{Size: -1}, err
 	}
-	l := Listing[T]{Values: first.Values, Size: -1}
+	l := Listing[T]{Size: -1}
+	l.add(first.Values)
 	if first.Size != nil {
 		l.Size = *first.Size
 	}
@@ -61,10 +96,10 @@ func list[T any](ctx context.Context, a *Account, k call, limit int) (Listing[T]
 		if limit > 0 {
 			size = min(size, limit)
 		}
-		if template, last := numberedPages(next, size, first.PageLen, len(first.Values)); last > 2 {
-			var more []T
+		if template, last := numberedPages(next, size, first.PageLen, first.Values.len()); last > 2 {
+			var more entries[T]
 			more, next, err = listParallel[T](ctx, a, k, template, last)
-			l.Values = append(l.Values, more...)
+			l.add(more)
 			if err != nil {
 				return l, err
 			}
@@ -90,7 +125,7 @@ func listRest[T any](ctx context.Context, a *Account, k call, next *url.URL, l L
 		if err := a.do(ctx, k); err != nil {
 			return l, err
 		}
-		l.Values = append(l.Values, p.Values...)
+		l.add(p.Values)
 		var err error
 		if next, err = a.nextLink(k, p.Next); err != nil {
 			return l, err
@@ -137,7 +172,7 @@ func numberedPages(next *url.URL, size, pageLength, got int) (template *url.URL,
 
 // listParallel fetches pages 2 to last at once, as far as the account's slots allow, and returns
 // their values in order, with the link that the last page holds if the list has grown meanwhile.
-func listParallel[T any](ctx context.Context, a *Account, k call, template *url.URL, last int) ([]T, *url.URL, error) {
+func listParallel[T any](ctx context.Context, a *Account, k call, template *url.URL, last int) (entries[T], *url.URL, error) {
 	pages := make([]page[T], last-1)
 	failed := make([]error, last-1)
 	g, gctx := errgroup.WithContext(ctx)
@@ -160,10 +195,10 @@ func listParallel[T any](ctx context.Context, a *Account, k call, template *url.
 		})
 	}
 	err := g.Wait()
-	var values []T
+	var values entries[T]
 	for i := range pages {
 		if failed[i] == nil {
-			values = append(values, pages[i].Values...)
+			values.list, values.skipped = append(values.list, pages[i].Values.list...), values.skipped+pages[i].Values.skipped
 		}
 	}
 	if err != nil {

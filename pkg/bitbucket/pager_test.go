@@ -222,3 +222,51 @@ func TestList_refusesBadLinks(t *testing.T) {
 		}
 	}
 }
+
+func TestList_oneOddEntryHidesNoOther(t *testing.T) {
+	const good = `{"uuid":"{11111111-2222-4333-8444-555555555555}","full_name":"acme/web","slug":"web","name":"web"}`
+	for name, odd := range map[string]string{
+		"null": `null`, "a number": `7`, "text": `"acme/odd"`, "a list": `[]`, "empty": `{}`, "no UUID": `{"full_name":"acme/odd"}`, "no name": `{"uuid":"{11111111-2222-4333-8444-666666666666}"}`,
+		"another type": `{"uuid":7,"full_name":"acme/odd"}`, "deeper": `{"uuid":"{11111111-2222-4333-8444-666666666666}","full_name":"acme/odd","mainbranch":"main"}`,
+	} {
+		for _, parallel := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%s, %d at once", name, parallel), func(t *testing.T) {
+				s := newServer(t, func(w http.ResponseWriter, r *http.Request) {
+					page, _ := strconv.Atoi(r.URL.Query().Get("page"))
+					body := fmt.Sprintf(`{"size":8,"pagelen":2,"values":[%s,%s]`, odd, good)
+					if page < 4 {
+						body += fmt.Sprintf(`,"next":"http://%s%s?page=%d"`, r.Host, r.URL.Path, max(page, 1)+1)
+					}
+					answerText(w, 200, "application/json", body+"}")
+				})
+				l, err := s.account(t, ClientOptions{}).Parallel(parallel).Repositories(t.Context(), Workspace{Slug: "acme"}, RepositoriesOptions{})
+				if err != nil || len(l.Values) != 4 || l.Skipped != 4 || l.Size != 8 {
+					t.Errorf("%d values, %d skipped of %d: %v", len(l.Values), l.Skipped, l.Size, err)
+				}
+			})
+		}
+	}
+}
+
+func TestHooks_anOddOneOfOursIsNotOverlooked(t *testing.T) {
+	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		answerText(w, 200, "application/json", `{"values":[null,{"uuid":"{11111111-2222-4333-8444-555555555555}","url":"https://devpilot.example.com/x","active":"yes","events":{"a":1}},
+			{"uuid":5},{"uuid":"{11111111-2222-4333-8444-666666666666}","url":"https://other.example.com","events":["repo:push"],"active":true}]}`)
+	})
+	hooks, err := s.account(t, ClientOptions{}).Hooks(t.Context(), Ref{Workspace: "acme", Repository: "web"})
+	if err != nil || len(hooks) != 2 || hooks[0].URL != "https://devpilot.example.com/x" || hooks[0].Active || !hooks[1].Active {
+		t.Errorf("%+v, %v", hooks, err)
+	}
+}
+
+func TestWorkspace_errorsNameItAsPeopleDo(t *testing.T) {
+	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { answerText(w, 404, "text/plain", "") })
+	w := Workspace{UUID: "11111111-2222-4333-8444-555555555555", Slug: "acme"}
+	_, one := s.account(t, ClientOptions{}).Repositories(t.Context(), w, RepositoriesOptions{})
+	_, two := s.account(t, ClientOptions{}).RepositoryPermissions(t.Context(), w, "")
+	for _, err := range []error{one, two} {
+		if m := apierr.From(err).Message(); !strings.Contains(m, "the Bitbucket workspace acme") || strings.Contains(m, w.UUID) {
+			t.Errorf("%q", m)
+		}
+	}
+}

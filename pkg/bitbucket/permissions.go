@@ -28,7 +28,7 @@ const permissionFields = "permission,repository.uuid,repository.full_name"
 // or UUID). Public repositories without a grant are not in it (bitbucket.md section 4.4). filter may
 // be empty, or narrow it, as Equals("repository.uuid", "{…}") does. It needs the scopes `account`
 // and `repository`.
-func (a *Account) RepositoryPermissions(ctx context.Context, workspace, filter string) (Listing[RepositoryPermission], error) {
+func (a *Account) RepositoryPermissions(ctx context.Context, workspace Workspace, filter string) (Listing[RepositoryPermission], error) {
 	type permission struct {
 		Permission string `json:"permission"`
 		Repository struct {
@@ -37,8 +37,8 @@ func (a *Account) RepositoryPermissions(ctx context.Context, workspace, filter s
 		} `json:"repository"`
 	}
 	k := call{
-		route: RoutePermissions, subject: "the Bitbucket workspace " + workspace,
-		path:  "user/workspaces/" + pathID(workspace) + "/permissions/repositories",
+		route: RoutePermissions, subject: workspace.subject(), object: workspace.id(),
+		path:  "user/workspaces/" + pathID(workspace.id()) + "/permissions/repositories",
 		query: listQuery("repository.name", filter, listFields(permissionFields)),
 	}
 	l, err := list[permission](ctx, a, k, 0)
@@ -46,12 +46,12 @@ func (a *Account) RepositoryPermissions(ctx context.Context, workspace, filter s
 		return RepositoryPermission{
 			RepositoryUUID: NormalizeUUID(w.Repository.UUID), FullName: w.Repository.FullName, Permission: Permission(w.Permission),
 		}
-	}), err
+	}, func(p RepositoryPermission) bool { return IsUUID(p.RepositoryUUID) }), err
 }
 
 // RepositoryPermission reads the account's permission on one repository; PermissionNone where
 // Bitbucket lists none.
-func (a *Account) RepositoryPermission(ctx context.Context, workspace, repositoryUUID string) (Permission, error) {
+func (a *Account) RepositoryPermission(ctx context.Context, workspace Workspace, repositoryUUID string) (Permission, error) {
 	id := NormalizeUUID(repositoryUUID)
 	l, err := a.RepositoryPermissions(ctx, workspace, Equals("repository.uuid", "{"+id+"}"))
 	if err != nil {

@@ -141,7 +141,7 @@ const repositoryFields = "uuid,full_name,name,slug,is_private,updated_on,mainbra
 // Repositories lists the repositories of one Bitbucket workspace (slug or UUID), all pages; later
 // pages in parallel on an account with [Account.Parallel]. It needs the scope `repository`. On an
 // error the values got so far come along with it.
-func (a *Account) Repositories(ctx context.Context, workspace string, o RepositoriesOptions) (Listing[Repository], error) {
+func (a *Account) Repositories(ctx context.Context, workspace Workspace, o RepositoriesOptions) (Listing[Repository], error) {
 	sort := o.Sort
 	if sort == "" {
 		sort = "name"
@@ -150,16 +150,16 @@ func (a *Account) Repositories(ctx context.Context, workspace string, o Reposito
 	if o.Role != "" {
 		q.Set("role", string(o.Role))
 	}
-	k := call{route: RouteRepositories, subject: "the Bitbucket workspace " + workspace, path: "repositories/" + pathID(workspace), query: q}
+	k := call{route: RouteRepositories, subject: workspace.subject(), object: workspace.id(), path: "repositories/" + pathID(workspace.id()), query: q}
 	l, err := list[wireRepository](ctx, a, k, o.Limit)
-	return mapListing(l, wireRepository.repository), err
+	return mapListing(l, wireRepository.repository, func(r Repository) bool { return IsUUID(r.UUID) && r.FullName != "" }), err
 }
 
 // Repository reads one repository. It needs the scope `repository`.
 func (a *Account) Repository(ctx context.Context, ref Ref) (Repository, error) {
 	var w wireRepository
 	k := call{
-		method: http.MethodGet, route: RouteRepository, subject: ref.subject(), path: ref.path(),
+		method: http.MethodGet, route: RouteRepository, subject: ref.subject(), object: ref.path(), path: ref.path(),
 		query: url.Values{"fields": {repositoryFields}}, out: &w,
 	}
 	if err := a.do(ctx, k); err != nil {

@@ -32,11 +32,17 @@ type call struct {
 	method  string
 	route   Route
 	subject string     // for errors: whom it is about
+	object  string     // for the budget: the same for all calls about one thing, as far as we can tell
 	path    string     // escaped, below the API's base, without a leading slash
 	query   url.Values // nil for none
 	next    *url.URL   // instead of path and query: a link of a listing, already checked
 	body    any        // sent as JSON; nil for none
 	out     any        // decoded from a 2xx answer; nil to ignore the body
+}
+
+// budgeted is the call as the budget knows it.
+func (k call) budgeted() Call {
+	return Call{Resource: k.route.resource(), Route: k.route, Object: strings.ToLower(k.object)}
 }
 
 // url builds the address. The path is escaped already; parsing keeps its escapes (RawPath).
@@ -52,8 +58,12 @@ func (c *Client) url(k call) (*url.URL, error) {
 	return u, nil
 }
 
-// do makes the call: budget, token, request; after a 401 one forced refresh and one repeat
-// (bitbucket.md section 13).
+// maxTokens bounds how many tokens are tried: the one at hand may have been replaced meanwhile, and
+// the one in its place be rejected too.
+const maxTokens = 3
+
+// do makes the call: budget, token, request. A 401 is reported to the source of tokens; with another
+// token the call is repeated, and with the same it was about this call (bitbucket.md section 14).
 func (a *Account) do(ctx context.Context, k call) error {
 	if a.client.broken != nil {
 		return a.client.broken
@@ -68,24 +78,30 @@ func (a *Account) do(ctx context.Context, k call) error {
 	if err != nil {
 		return fmt.Errorf("bitbucket %s: get token: %w", k.route, err)
 	}
-	err = a.attempt(ctx, k, token)
-	if !IsKind(err, KindUnauthorized) {
-		return err
+	for n := 1; ; n++ {
+		err = a.attempt(ctx, k, token)
+		var e *Error
+		if !errors.As(err, &e) || e.Kind != KindUnauthorized || n == maxTokens {
+			return err
+		}
+		next, tokenErr := a.tokens.Token(ctx, token)
+		switch {
+		case errors.Is(tokenErr, errStatic):
+			return err
+		case tokenErr != nil:
+			return fmt.Errorf("bitbucket %s: renew token after 401: %w", k.route, tokenErr)
+		case next.Equal(token):
+			e.Kind = KindRefused
+			return err
+		}
+		token = next
 	}
-	renewed, tokenErr := a.tokens.Token(ctx, token)
-	if tokenErr != nil {
-		return fmt.Errorf("bitbucket %s: renew token after 401: %w", k.route, tokenErr)
-	}
-	if renewed.Equal(token) {
-		return err // nothing new to try; a repeat would only cost budget
-	}
-	return a.attempt(ctx, k, renewed)
 }
 
 // attempt spends budget and makes one request, with a span and a metric.
 func (a *Account) attempt(ctx context.Context, k call, token seal.Secret) error {
 	c := a.client
-	if wait := c.budget.Take(ctx, k.route.resource(), a.priority); wait > 0 {
+	if wait := c.budget.Take(ctx, k.budgeted(), a.priority); wait > 0 {
 		c.metrics.refused.WithLabelValues(string(k.route), a.priority.String()).Inc()
 		return &Error{Kind: KindRateLimited, Route: k.route, Subject: k.subject, RetryAfter: wait,
 			Message: "held back by Devpilot's own budget of calls"}
@@ -113,7 +129,7 @@ func (a *Account) attempt(ctx context.Context, k call, token seal.Secret) error 
 
 	var e *Error
 	if errors.As(err, &e) && e.Kind == KindRateLimited {
-		c.budget.Exhausted(ctx, k.route.resource(), e.RetryAfter)
+		c.budget.Exhausted(ctx, k.budgeted(), e.RetryAfter)
 	}
 	return err
 }

@@ -76,8 +76,32 @@ func TestRequest_second401NeedsAttention(t *testing.T) {
 	if !IsKind(err, KindUnauthorized) || apierr.ReasonOf(err) != apierr.ReasonTokenExpired {
 		t.Errorf("err = %v", err)
 	}
-	if got := len(s.requests()); got != 2 {
-		t.Errorf("%d requests, want 2", got)
+	if got := len(s.requests()); got != maxTokens { // each of them was another one
+		t.Errorf("%d requests, want %d", got, maxTokens)
+	}
+}
+
+func TestRequest_401ToATokenThatIsAcceptedElsewhere(t *testing.T) {
+	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 401, map[string]any{"type": "error", "error": map[string]any{"message": "Token is invalid, expired, or not supported for this endpoint."}})
+	})
+	reported := 0
+	source := TokenSourceFunc(func(_ context.Context, rejected seal.Secret) (seal.Secret, error) {
+		if !rejected.IsZero() {
+			reported++
+		}
+		return seal.NewSecret("good"), nil
+	})
+	_, err := NewClient(s.site(t), ClientOptions{}).As(source).Branches(t.Context(), Ref{Workspace: "acme", Repository: "old"}, BranchesOptions{})
+	var e *Error
+	if !errors.As(err, &e) || e.Kind != KindRefused || !e.Temporary() || apierr.ReasonOf(err) != apierr.ReasonAccessRefused {
+		t.Errorf("err = %v", err)
+	}
+	if m := apierr.From(err).Message(); !strings.Contains(m, "acme/old") || !strings.Contains(m, "check") {
+		t.Errorf("the message does not say what to check: %q", m)
+	}
+	if got := len(s.requests()); got != 1 || reported != 1 {
+		t.Errorf("%d requests and %d reports, want one of each", got, reported)
 	}
 }
 
@@ -299,11 +323,11 @@ func TestRequest_429TellsTheBudget(t *testing.T) {
 		answerText(w, 429, "text/plain", "Rate limit for this resource has been exceeded")
 	})
 	b := &budget{}
-	_, err := s.account(t, ClientOptions{Budget: b}).Repositories(t.Context(), "acme", RepositoriesOptions{})
+	_, err := s.account(t, ClientOptions{Budget: b}).Repositories(t.Context(), Workspace{Slug: "acme"}, RepositoriesOptions{})
 	if !IsKind(err, KindRateLimited) || apierr.From(err).RetryAfter() != 17*time.Second {
 		t.Errorf("err = %v", err)
 	}
-	if want := []string{"repositories/17s"}; !slices.Equal(b.exhausted, want) {
+	if want := []string{"repositories repositories acme/17s"}; !slices.Equal(b.exhausted, want) {
 		t.Errorf("exhausted = %v, want %v", b.exhausted, want)
 	}
 }

@@ -65,7 +65,7 @@ func (a *Account) SetBuildStatus(ctx context.Context, ref Ref, hash string, s Bu
 		RefName     string     `json:"refname,omitempty"`
 	}{s.Key, s.State, cut(s.Name), target, cut(s.Description), s.RefName}
 	return a.do(ctx, call{
-		method: http.MethodPost, route: RouteStatuses, subject: ref.subject(), body: body,
+		method: http.MethodPost, route: RouteStatuses, subject: ref.subject(), object: ref.path(), body: body,
 		path: ref.path() + "/commit/" + url.PathEscape(hash) + "/statuses/build",
 	})
 }

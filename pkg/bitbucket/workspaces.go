@@ -11,6 +11,28 @@ type Workspace struct {
 	Name string // often empty: the listing of section 4.2 does not tell it
 }
 
+// Label is how people know the Bitbucket workspace.
+func (w Workspace) Label() string {
+	switch {
+	case w.Slug != "":
+		return w.Slug
+	case w.Name != "":
+		return w.Name
+	default:
+		return "without a name"
+	}
+}
+
+// id is how calls name it: the UUID stays.
+func (w Workspace) id() string {
+	if w.UUID != "" {
+		return w.UUID
+	}
+	return w.Slug
+}
+
+func (w Workspace) subject() string { return "the Bitbucket workspace " + w.Label() }
+
 // WorkspaceAccess is a Bitbucket workspace that the account can reach.
 type WorkspaceAccess struct {
 	Workspace
@@ -24,7 +46,11 @@ type wireWorkspace struct {
 }
 
 func (w wireWorkspace) workspace() Workspace {
-	return Workspace{UUID: NormalizeUUID(w.UUID), Slug: w.Slug, Name: w.Name}
+	id := NormalizeUUID(w.UUID)
+	if !IsUUID(id) {
+		id = "" // the slug will do
+	}
+	return Workspace{UUID: id, Slug: w.Slug, Name: w.Name}
 }
 
 // Workspaces lists the Bitbucket workspaces that the account can reach, sorted by slug, also those
@@ -39,14 +65,19 @@ func (a *Account) Workspaces(ctx context.Context) (Listing[WorkspaceAccess], err
 	l, err := list[access](ctx, a, k, 0)
 	return mapListing(l, func(w access) WorkspaceAccess {
 		return WorkspaceAccess{Workspace: w.Workspace.workspace(), Administrator: w.Administrator}
-	}), err
+	}, func(w WorkspaceAccess) bool { return w.UUID != "" || w.Slug != "" }), err
 }
 
-// mapListing converts the values of a listing.
-func mapListing[W, T any](l Listing[W], convert func(W) T) Listing[T] {
-	values := make([]T, len(l.Values))
+// mapListing converts the values of a listing, and skips those that lack what everything else hangs
+// on.
+func mapListing[W, T any](l Listing[W], convert func(W) T, usable func(T) bool) Listing[T] {
+	out := Listing[T]{Values: make([]T, 0, len(l.Values)), Size: l.Size, Truncated: l.Truncated, Skipped: l.Skipped}
 	for i := range l.Values {
-		values[i] = convert(l.Values[i])
+		if v := convert(l.Values[i]); usable(v) {
+			out.Values = append(out.Values, v)
+		} else {
+			out.Skipped++
+		}
 	}
-	return Listing[T]{Values: values, Size: l.Size, Truncated: l.Truncated}
+	return out
 }

@@ -2,9 +2,13 @@ package redisx
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"math"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +27,10 @@ const (
 	// backgroundShare is how much of the burst background calls may use up; the rest is for
 	// people.
 	backgroundShare = 0.7
-	// defaultHold is how long everybody waits after a 429 that gave no time.
-	defaultHold = time.Minute
-	maxHold     = time.Hour
+	// maxHold bounds a hold: who asks for more than a day does not mean it.
+	maxHold = 24 * time.Hour
+	// maxHeld bounds how many refused calls are remembered per resource; a few widen the hold.
+	maxHeld = 64
 )
 
 // BudgetConfig describes the budget of one OAuth consumer.
@@ -54,7 +59,7 @@ type Budget struct {
 
 	mu    sync.Mutex
 	local map[bitbucket.Resource]*rate.Limiter
-	held  map[bitbucket.Resource]time.Time
+	held  map[bitbucket.Call]time.Time // what Redis was not told of
 	away  bool
 }
 
@@ -73,7 +78,7 @@ func NewBudget(cfg BudgetConfig) *Budget {
 	}
 	return &Budget{
 		cfg: cfg, limiter: redis_rate.NewLimiter(cfg.Client), now: time.Now,
-		local: map[bitbucket.Resource]*rate.Limiter{}, held: map[bitbucket.Resource]time.Time{},
+		local: map[bitbucket.Resource]*rate.Limiter{}, held: map[bitbucket.Call]time.Time{},
 	}
 }
 
@@ -90,26 +95,78 @@ func (b *Budget) limit(p bitbucket.Priority) redis_rate.Limit {
 
 // Take spends one call, or says how long to wait. While Redis is away it spends from a fixed local
 // share.
-func (b *Budget) Take(ctx context.Context, r bitbucket.Resource, p bitbucket.Priority) time.Duration {
-	if wait := b.locallyHeld(r); wait > 0 {
-		return wait
+func (b *Budget) Take(ctx context.Context, c bitbucket.Call, p bitbucket.Priority) time.Duration {
+	c = hashed(c)
+	refused, err := b.refused(ctx, c.Resource)
+	b.mu.Lock()
+	now := b.now()
+	for k, until := range b.held {
+		if !until.After(now) {
+			delete(b.held, k)
+		} else if until.After(refused[k]) {
+			refused[k] = until
+		}
 	}
-	wait, err := b.shared(ctx, r, p)
+	b.mu.Unlock()
+	if until := bitbucket.Held(c, refused, now); !until.IsZero() {
+		return max(until.Sub(now), time.Millisecond)
+	}
+	var wait time.Duration
+	if err == nil {
+		wait, err = b.shared(ctx, c.Resource, p)
+	}
 	b.noteAway(ctx, err)
 	if err != nil {
-		return b.takeLocal(r, p)
+		return b.takeLocal(c.Resource, p)
 	}
 	return wait
 }
 
+// readHolds returns what is still held, each with the milliseconds that are left by Redis' own clock:
+// those of the replicas may differ.
+var readHolds = redis.NewScript(`
+redis.replicate_commands()
+local t = redis.call("TIME")
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local held = redis.call("ZRANGEBYSCORE", KEYS[1], "(" .. now, "+inf", "WITHSCORES")
+for i = 2, #held, 2 do held[i] = tostring(held[i] - now) end
+return held`)
+
+// writeHold holds ARGV[1] for ARGV[2] milliseconds from now, and at most ARGV[3] of them.
+var writeHold = redis.NewScript(`
+redis.replicate_commands()
+local t = redis.call("TIME")
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+redis.call("ZADD", KEYS[1], now + ARGV[2], ARGV[1])
+redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", now)
+redis.call("ZREMRANGEBYRANK", KEYS[1], 0, -1 - ARGV[3])
+local last = redis.call("ZRANGE", KEYS[1], -1, -1, "WITHSCORES")
+redis.call("PEXPIRE", KEYS[1], last[2] - now)`)
+
+// refused are the calls of a resource that Bitbucket answered with 429, and until when each waits.
+// The map is never nil.
+func (b *Budget) refused(ctx context.Context, r bitbucket.Resource) (map[bitbucket.Call]time.Time, error) {
+	refused := map[bitbucket.Call]time.Time{}
+	list, err := readHolds.Run(ctx, b.cfg.Client, []string{holdKey(b.cfg.Consumer, string(r))}).StringSlice()
+	now := b.now()
+	for i := 0; i+1 < len(list); i += 2 {
+		route, object, _ := strings.Cut(list[i], " ")
+		left, _ := strconv.ParseFloat(list[i+1], 64)
+		refused[bitbucket.Call{Resource: r, Route: bitbucket.Route(route), Object: object}] = now.Add(time.Duration(left * float64(time.Millisecond)))
+	}
+	return refused, err
+}
+
+// hashed hides the object: it names a customer.
+func hashed(c bitbucket.Call) bitbucket.Call {
+	if c.Object != "" {
+		sum := sha256.Sum256([]byte(c.Object))
+		c.Object = hex.EncodeToString(sum[:8])
+	}
+	return c
+}
+
 func (b *Budget) shared(ctx context.Context, r bitbucket.Resource, p bitbucket.Priority) (time.Duration, error) {
-	held, err := b.cfg.Client.PTTL(ctx, holdKey(b.cfg.Consumer, string(r))).Result()
-	if err != nil {
-		return 0, err
-	}
-	if held > 0 {
-		return held, nil
-	}
 	res, err := b.limiter.AllowN(ctx, budgetKey(b.cfg.Consumer, string(r)), b.limit(p), 1)
 	if err != nil {
 		return 0, err
@@ -143,32 +200,27 @@ func (b *Budget) takeLocal(r bitbucket.Resource, p bitbucket.Priority) time.Dura
 	return 0
 }
 
-// Exhausted makes everybody wait: Bitbucket has answered 429 to one of us.
-func (b *Budget) Exhausted(ctx context.Context, r bitbucket.Resource, wait time.Duration) {
+// Exhausted makes everybody wait with the call: Bitbucket has answered 429 to one of us. What Redis
+// cannot be told this process remembers.
+func (b *Budget) Exhausted(ctx context.Context, c bitbucket.Call, wait time.Duration) {
 	if wait <= 0 {
-		wait = defaultHold
+		wait = bitbucket.DefaultHold
 	}
 	wait = min(wait, maxHold)
+	c = hashed(c)
+	err := writeHold.Run(ctx, b.cfg.Client, []string{holdKey(b.cfg.Consumer, string(c.Resource))},
+		string(c.Route)+" "+c.Object, wait.Milliseconds(), maxHeld).Err()
+	if errors.Is(err, redis.Nil) { // the script returns nothing
+		err = nil
+	}
 	b.mu.Lock()
-	b.held[r] = b.now().Add(wait)
+	if err == nil {
+		delete(b.held, c)
+	} else if len(b.held) < maxHeld {
+		b.held[c] = b.now().Add(wait)
+	}
 	b.mu.Unlock()
-	b.noteAway(ctx, b.cfg.Client.Set(ctx, holdKey(b.cfg.Consumer, string(r)), "429", wait).Err())
-}
-
-// locallyHeld is what is left of a hold that this process has caused itself; it works without
-// Redis.
-func (b *Budget) locallyHeld(r bitbucket.Resource) time.Duration {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	until, ok := b.held[r]
-	if !ok {
-		return 0
-	}
-	left := until.Sub(b.now())
-	if left <= 0 {
-		delete(b.held, r)
-	}
-	return max(left, 0)
+	b.noteAway(ctx, err)
 }
 
 // noteAway logs the change between the shared budget and the local share, once each way.

@@ -28,7 +28,8 @@ func budgetKey(consumer, resource string) string {
 	return Key("bitbucket", "budget", hex.EncodeToString(sum[:8]), resource)
 }
 
-// holdKey: string, there while Bitbucket's own 429 holds everybody back, one hour at most.
+// holdKey: sorted set of the calls that Bitbucket's own 429 holds back, by when they may be made
+// again; there as long as the longest of them, a day at most.
 func holdKey(consumer, resource string) string {
 	sum := sha256.Sum256([]byte(consumer))
 	return Key("bitbucket", "hold", hex.EncodeToString(sum[:8]), resource)

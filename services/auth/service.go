@@ -15,7 +15,9 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	"devpilot.io/bitbucket/services/auth/internal/connect"
@@ -99,11 +101,29 @@ func (s *Service) buildTokens(cfg Config, d Deps, oauth *bitbucket.OAuth) error 
 	}
 	s.tokens = token.NewManager(token.Config{
 		Self: newProcessName(), Integrations: s.integrations, Schedules: s.schedules, Index: s.index,
-		Bitbucket: oauth, Tokens: store.NewTokens(d.Keyset), Consumer: cfg.consumer(),
+		Bitbucket: oauth, Prober: newProber(cfg, d), Tokens: store.NewTokens(d.Keyset), Consumer: cfg.consumer(),
 		Logger: d.Logger, Metrics: metrics, Timing: cfg.Timing.internal(), Now: d.Now,
 	})
 	s.keeper = token.NewKeeper(s.tokens, token.Walkers{Integrations: s.integrations.Workspaces, Schedules: s.schedules.Workspaces})
 	return nil
+}
+
+// prober asks for the owner of a token, out of the share of the budget that is not kept for people: a
+// storm of 401s must not spend it.
+type prober struct{ client *bitbucket.Client }
+
+func newProber(cfg Config, d Deps) prober {
+	opts := bitbucket.ClientOptions{HTTPClient: d.HTTPClient, Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now}
+	if cfg.ClientID != "" {
+		opts.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Logger: d.Logger})
+	}
+	return prober{client: bitbucket.NewClient(cfg.Site, opts)}
+}
+
+// Probe implements token.Prober.
+func (p prober) Probe(ctx context.Context, token seal.Secret) error {
+	_, err := p.client.As(bitbucket.StaticToken(token)).Background().User(ctx)
+	return err
 }
 
 // newProcessName is new for every process, so that the lease of one that died is nobody's.

@@ -163,7 +163,7 @@ func TestListRepositories_whatStopsTheWholeWalk(t *testing.T) {
 		"limit reached":               {emulator.Fault{Kind: emulator.FaultRateLimited, Route: "api", Headers: map[string]string{"Retry-After": "77"}}, apierr.ReasonBitbucketRateLimited},
 		"every workspace fails":       {emulator.Fault{Kind: emulator.FaultServerErrorHTML, Path: "/2.0/repositories/"}, apierr.ReasonBitbucketUnavailable},
 		"a scope is missing":          {emulator.Fault{Kind: emulator.FaultMissingScope, Path: "/2.0/repositories/"}, apierr.ReasonScopeMissing},
-		"token not accepted":          {emulator.Fault{Kind: emulator.FaultTokenInvalid, Path: listingPath("acme")}, apierr.ReasonTokenExpired},
+		"token not accepted":          {emulator.Fault{Kind: emulator.FaultTokenInvalid, Route: "api"}, apierr.ReasonTokenExpired},
 		"pages lead elsewhere":        {emulator.Fault{Status: 200, Body: `{"values":[],"next":"https://api.bitbucket.invalid/2.0/x"}`, Route: "GET /2.0/user/workspaces"}, apierr.ReasonBitbucketUnavailable},
 	}
 	for name, tt := range tests {
@@ -177,6 +177,42 @@ func TestListRepositories_whatStopsTheWholeWalk(t *testing.T) {
 			}
 			if tt.want == apierr.ReasonBitbucketRateLimited && (e.RetryAfter() < 30*time.Second || e.RetryAfter() > 77*time.Second) {
 				t.Errorf("retry after %s", e.RetryAfter())
+			}
+		})
+	}
+}
+
+func TestListRepositories_aRefusalIsAboutOneWorkspace(t *testing.T) {
+	for name, tt := range map[string]struct {
+		fault emulator.Fault
+		lost  string // begins the names that are not listed
+		want  apierr.Reason
+		says  string
+	}{
+		"401 for one listing":     {emulator.Fault{Kind: emulator.FaultTokenInvalid, Path: listingPath("acme")}, "acme/", apierr.ReasonAccessRefused, "the Bitbucket workspace acme"},
+		"403 for one listing":     {emulator.Fault{Kind: emulator.FaultMissingScope, Path: listingPath("acme")}, "acme/", apierr.ReasonScopeMissing, ""},
+		"429 for one listing":     {emulator.Fault{Kind: emulator.FaultRateLimited, Path: listingPath("acme")}, "acme/", apierr.ReasonBitbucketRateLimited, ""},
+		"404 for one listing":     {emulator.Fault{Status: 404, Path: listingPath("acme")}, "acme/", apierr.ReasonRepositoryNotFound, "the Bitbucket workspace acme"},
+		"401 for its permissions": {emulator.Fault{Kind: emulator.FaultTokenInvalid, Path: permissionsPath("acme")}, "", apierr.ReasonAccessRefused, "the Bitbucket workspace acme"},
+		"a scope for its rights":  {emulator.Fault{Kind: emulator.FaultMissingScope, Path: permissionsPath("acme")}, "", apierr.ReasonScopeMissing, "in acme is not known"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, "sample")
+			s.inject(tt.fault)
+			resp, err := s.tryList(s.replica())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := slices.DeleteFunc(slices.Clone(sampleNames), func(n string) bool { return tt.lost != "" && strings.HasPrefix(n, tt.lost) })
+			if got := names(resp); !slices.Equal(got, want) {
+				t.Errorf("listed %v, want %v", got, want)
+			}
+			if len(resp.GetPartialFailures()) != 1 {
+				t.Fatalf("failures %v", resp.GetPartialFailures())
+			}
+			f := resp.GetPartialFailures()[0]
+			if f.GetReason() != string(tt.want) || !strings.Contains(f.GetMessage(), tt.says) || strings.ContainsAny(f.GetMessage(), "{}") {
+				t.Errorf("failure %v", f)
 			}
 		})
 	}

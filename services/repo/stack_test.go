@@ -279,7 +279,21 @@ func (a *fakeAuth) fail(err error) {
 	a.err = err
 }
 
-// IssueToken hands out the connection's token, a new one where the old was rejected.
+// accepted asks as auth does whether Bitbucket takes a token that it answered 401 for.
+func (a *fakeAuth) accepted(ctx context.Context, token string) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.api+"/user", http.NoBody)
+	if err != nil {
+		return false, err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false, err
+	}
+	return res.StatusCode == http.StatusOK, res.Body.Close()
+}
+
+// IssueToken hands out the connection's token, a new one where the old is rejected everywhere.
 func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -292,6 +306,9 @@ func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest
 		return nil, apierr.New(apierr.ReasonNotConnected, "Bitbucket is not connected.")
 	}
 	if sum := sha256.Sum256([]byte(c.token)); string(sum[:]) == string(req.GetRejectedTokenSha256()) {
+		if good, err := a.accepted(ctx, c.token); err != nil || good {
+			return a.response(c), err
+		}
 		pair, err := a.control.IssueTokens(ctx, c.account)
 		if err != nil {
 			return nil, err
@@ -299,7 +316,11 @@ func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest
 		a.renewed++
 		c.token = pair.AccessToken
 	}
+	return a.response(c), nil
+}
+
+func (a *fakeAuth) response(c *connection) *authv1.IssueTokenResponse {
 	return &authv1.IssueTokenResponse{
 		AccessToken: c.token, ConnectionId: c.id, SiteUrl: a.site, ApiUrl: a.api, ExpireTime: timestamppb.New(time.Now().Add(2 * time.Hour)),
-	}, nil
+	}
 }

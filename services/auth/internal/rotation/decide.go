@@ -177,6 +177,9 @@ const (
 // spread in [0, 1) is the connection's own.
 func Upkeep(rec *authstorev1.Integration, lastUse time.Time, spread float64, now time.Time) (due time.Time, renew bool, want Want) {
 	want = Want{SeenConnection: rec.GetConnectionId(), Seen: rec.GetGeneration(), Force: true}
+	if rec.GetFailure().GetKind() == authstorev1.Failure_REJECTED {
+		want.Force = false // a token that is accepted again will do
+	}
 	due = renewalDue(rec, lastUse, spread)
 	if !due.After(now) {
 		return due, true, want

@@ -27,13 +27,21 @@ const (
 	LockOut      = 5 * time.Minute
 	SuspectRetry = 3 * time.Minute
 	// TroubleRetry is the first pause after an attempt without an answer, doubling up to
-	// MaxTroubleRetry: an answer that was lost can be had again within Bitbucket's grace only.
-	TroubleRetry    = 5 * time.Second
-	MaxTroubleRetry = 5 * time.Minute
-	// RateLimitRetry is the least pause after a 429.
-	RateLimitRetry = time.Minute
-	// RejectedRetry is the pause after Bitbucket answered 401 to a token it had only just issued.
+	// MaxTroubleRetry: an answer that was lost can be had again within Bitbucket's grace only, and
+	// after an outage people wait. After an hour, LongTroubleRetry.
+	TroubleRetry     = 5 * time.Second
+	MaxTroubleRetry  = 30 * time.Second
+	LongTroubleRetry = 5 * time.Minute
+	longTrouble      = time.Hour
+	// RateLimitRetry is the first pause after a 429 that does not say how long, doubling up to
+	// MaxRateLimitRetry.
+	RateLimitRetry    = 20 * time.Second
+	MaxRateLimitRetry = 2 * time.Minute
+	// RejectedRetry is the pause between refreshes while Bitbucket rejects tokens that it has only
+	// just issued, and RejectedProbe how soon it is asked whether it accepts the last one again: for
+	// the first hour, as an outage may be the reason.
 	RejectedRetry = 5 * time.Minute
+	RejectedProbe = 15 * time.Second
 )
 
 // Evidence is what the other connections of the same consumer tell about it.
@@ -174,29 +182,53 @@ func RecordTrouble(cur *authstorev1.Integration, at Attempt, tr Trouble, now tim
 	next = proto.CloneOf(cur)
 	next.Lease = nil
 	kind := authstorev1.Failure_UNAVAILABLE
-	least := tr.RetryAfter
 	switch {
 	case tr.RateLimited:
 		kind = authstorev1.Failure_RATE_LIMITED
-		least = max(least, RateLimitRetry)
 	case tr.Unreadable:
 		kind = authstorev1.Failure_UNREADABLE
 	}
 	fail(next, kind, tr.Status, tr.Fingerprint, now)
-	retryIn(next, max(least, doubled(TroubleRetry, MaxTroubleRetry, next.GetFailure().GetAttempts())), tr.Jitter, now)
+	pause := doubled(TroubleRetry, MaxTroubleRetry, next.GetFailure().GetAttempts())
+	switch {
+	case tr.RetryAfter > 0: // Bitbucket's word counts, be it shorter or longer
+		pause = tr.RetryAfter
+	case tr.RateLimited:
+		pause = doubled(RateLimitRetry, MaxRateLimitRetry, next.GetFailure().GetAttempts())
+	case tr.Unreadable: // nothing but the operator mends it
+		pause = LongTroubleRetry
+	case now.Sub(next.GetFailure().GetSinceTime().AsTime()) >= longTrouble:
+		pause = LongTroubleRetry
+	}
+	retryIn(next, pause, tr.Jitter, now)
 	return next, Recorded
 }
 
-// RejectFresh notes that Bitbucket answered 401 even to the token that a first 401 had made us get
-// (bitbucket.md section 13): another refresh at once would not help, and a caller in a loop would
-// wear the connection out.
+// RejectFresh notes that Bitbucket rejects even the token that a first 401 had made us get, and not
+// for one thing only (bitbucket.md sections 13 and 14): another refresh at once would not help, and a
+// caller in a loop would wear the connection out.
 func RejectFresh(cur *authstorev1.Integration, fingerprint string, now time.Time) *authstorev1.Integration {
 	next := proto.CloneOf(cur)
 	if next.GetAccess() != nil {
 		next.Access.Rejected = true
 	}
 	fail(next, authstorev1.Failure_REJECTED, 401, fingerprint, now)
-	retryIn(next, RejectedRetry, 0, now)
+	pause := RejectedProbe
+	if now.Sub(next.GetFailure().GetSinceTime().AsTime()) >= longTrouble {
+		pause = RejectedRetry
+	}
+	retryIn(next, pause, 0, now)
+	return next
+}
+
+// AcceptAgain notes that Bitbucket accepts the token that [RejectFresh] has taken out of use.
+func AcceptAgain(cur *authstorev1.Integration) *authstorev1.Integration {
+	next := proto.CloneOf(cur)
+	if next.GetAccess() != nil {
+		next.Access.Rejected = false
+	}
+	next.Failure = nil
+	next.ForcedRefreshTime = nil
 	return next
 }
 

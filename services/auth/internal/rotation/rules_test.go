@@ -133,7 +133,7 @@ func TestRecordTrouble_neverCounts(t *testing.T) {
 		if out != Recorded || rec.GetLease() != nil {
 			t.Fatalf("outcome %v", out)
 		}
-		if i%2 == 1 && pause(rec) < time.Minute {
+		if i%2 == 1 && pause(rec) < RateLimitRetry {
 			t.Fatalf("after 429 retry in %v", pause(rec))
 		}
 		now = rec.GetFailure().GetRetryTime().AsTime()
@@ -147,10 +147,37 @@ func TestRecordTrouble_neverCounts(t *testing.T) {
 }
 
 func TestRecordTrouble_honoursRetryAfter(t *testing.T) {
-	rec, at := Acquire(connected(), "P1", t0, AcquireOptions{})
-	rec, _ = RecordTrouble(rec, at, Trouble{Status: 429, RateLimited: true, RetryAfter: 12 * time.Minute}, t0)
-	if pause(rec) != 12*time.Minute {
-		t.Errorf("retry in %v", pause(rec))
+	for _, asked := range []time.Duration{2 * time.Second, 12 * time.Minute} {
+		for _, tr := range []Trouble{{Status: 429, RateLimited: true, RetryAfter: asked}, {Status: 503, RetryAfter: asked}} {
+			rec := connected()
+			for range 5 { // however often it says so
+				leased, at := Acquire(rec, "P1", t0, AcquireOptions{})
+				rec, _ = RecordTrouble(leased, at, tr, t0)
+			}
+			if pause(rec) != asked {
+				t.Errorf("%d: retry in %v, asked for %v", tr.Status, pause(rec), asked)
+			}
+		}
+	}
+}
+
+func TestRejectFresh_isTakenBack(t *testing.T) {
+	rec := RejectFresh(connected(), "f", t0)
+	if Standing(rec) != authstorev1.Schedule_REFRESH_FAILING || !rec.GetAccess().GetRejected() || pause(rec) != RejectedProbe {
+		t.Fatalf("%v, next in %v", rec, pause(rec))
+	}
+	if _, renew, want := Upkeep(rec, t0, 0, t0.Add(RejectedProbe)); !renew || want.Force {
+		t.Errorf("renew %v, force %v", renew, want.Force)
+	}
+	again := AcceptAgain(rec)
+	if Standing(again) != authstorev1.Schedule_CONNECTED || again.GetAccess().GetRejected() || RejectedAgain(again, t0) {
+		t.Errorf("%v", again)
+	}
+	for now := t0; now.Before(t0.Add(2 * time.Hour)); now = rec.GetFailure().GetRetryTime().AsTime() {
+		rec = RejectFresh(rec, "f", now)
+	}
+	if pause(rec) != RejectedRetry {
+		t.Errorf("asked every %v after two hours", pause(rec))
 	}
 }
 
@@ -259,6 +286,7 @@ func TestRules_changeNoArgument(t *testing.T) {
 	RecordRefusal(leased, at, Refusal{}, t0)
 	RecordTrouble(leased, at, Trouble{}, t0)
 	RejectFresh(leased, "f", t0)
+	AcceptAgain(leased)
 	Tidy(leased, t0.Add(time.Hour))
 	if !proto.Equal(leased, before) {
 		t.Fatal("a settling function changed its argument")

@@ -192,7 +192,7 @@ func failing(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *
 		t.Message = fmt.Sprintf("Bitbucket has not taken our token refresh since %s: too many requests (%s). %s We try again at %s; you need do nothing.", since, answer, goOn(rec, now), clock(t.Retry, now))
 	case authstorev1.Failure_REJECTED:
 		t.Reason = apierr.ReasonTokenExpired
-		t.Message = fmt.Sprintf("Bitbucket answered 401 to a token that it had issued a moment before (%s). We get a new one at %s. If this stays, check at Bitbucket that the account is active.", since, clock(t.Retry, now))
+		t.Message = fmt.Sprintf("Bitbucket has answered 401 to a token that it had only just issued, whatever was asked for, since %s. We ask again at %s. If this stays, check at Bitbucket that the account is active.", since, clock(t.Retry, now))
 	case authstorev1.Failure_UNREADABLE:
 		t.Reason = apierr.ReasonReconnectRequired
 		t.Message = Unreadable

@@ -98,7 +98,7 @@ func TestOf(t *testing.T) {
 		},
 		{
 			name: "401 for a fresh token", rec: with(failure(authstorev1.Failure_REJECTED, 401)), state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonTokenExpired,
-			says: []string{"answered 401 to a token that it had issued a moment before"},
+			says: []string{"answered 401 to a token that it had only just issued", "whatever was asked for"},
 		},
 		{
 			name: "keyset lost", rec: with(failure(authstorev1.Failure_UNREADABLE, 0)), state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonReconnectRequired,

@@ -260,7 +260,36 @@ type world struct {
 	logs      *testkit.Logs
 	consumer  rotation.Consumer
 	connected int
+
+	mu     sync.Mutex
+	probes int
+	probe  func(token string) error // nil: every token is rejected
 }
+
+// Probe implements Prober.
+func (w *world) Probe(_ context.Context, token seal.Secret) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.probes++
+	if w.probe == nil {
+		return errUnauthorized
+	}
+	return w.probe(token.Reveal())
+}
+
+func (w *world) setProbe(f func(token string) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.probe = f
+}
+
+func (w *world) probeCount() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.probes
+}
+
+var errUnauthorized = &bitbucket.Error{Kind: bitbucket.KindUnauthorized, Route: bitbucket.RouteUser, Status: 401}
 
 func newWorld(t *testing.T) *world {
 	keyset, err := seal.NewKeyset()
@@ -287,7 +316,7 @@ func (w *world) process(name string) *Manager {
 		w.t.Fatal(err)
 	}
 	return NewManager(Config{
-		Self: name, Integrations: w.store, Schedules: w.schedules, Index: index, Bitbucket: w.bitbucket, Tokens: w.tokens,
+		Self: name, Integrations: w.store, Schedules: w.schedules, Index: index, Bitbucket: w.bitbucket, Prober: w, Tokens: w.tokens,
 		Consumer: w.consumer, Logger: w.logs.Logger, Metrics: metrics,
 	})
 }

@@ -91,11 +91,49 @@ func (m *Manager) fly(ctx context.Context, workspace string, want rotation.Want)
 			if closed(m.closing) {
 				return nil, errClosing
 			}
+			if done, err := m.reprove(ctx, rec); done != nil || err != nil {
+				return done, err
+			}
 			if done, err := m.attempt(ctx, rec, rev, want); done != nil || err != nil {
 				return done, err
 			}
 		}
 	}
+}
+
+// reprove asks whether Bitbucket accepts again a token that it rejected although it was new: with an
+// outage the reason for it ends. It returns the record if so, and an error until it is time for
+// another refresh; neither where that is the way.
+func (m *Manager) reprove(ctx context.Context, rec *authstorev1.Integration) (*authstorev1.Integration, error) {
+	if rec.GetFailure().GetKind() != authstorev1.Failure_REJECTED {
+		return nil, nil
+	}
+	v, err := m.probed(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	now := m.cfg.Now()
+	if v == rejected && now.Sub(rec.GetLastRefreshTime().AsTime()) >= rotation.RejectedRetry {
+		return nil, nil
+	}
+	s, err := m.settle(ctx, rec.GetWorkspace(), nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
+		switch {
+		case cur.GetConnectionId() != rec.GetConnectionId() || cur.GetGeneration() != rec.GetGeneration() || cur.GetFailure().GetKind() != authstorev1.Failure_REJECTED:
+			return nil, rotation.Overtaken
+		case v == accepted:
+			return rotation.AcceptAgain(cur), rotation.Recorded
+		default:
+			return rotation.RejectFresh(cur, m.cfg.Consumer.Fingerprint, now), rotation.Recorded
+		}
+	})
+	if err != nil || s.out != rotation.Recorded {
+		return nil, err
+	}
+	m.reschedule(ctx, rec.GetWorkspace(), s.rec, s.rev)
+	if v == accepted {
+		return s.rec, nil
+	}
+	return nil, status.Denied(rotation.Failing, s.rec, m.Consumer(), now)
 }
 
 // maxAttempts bounds a flight whose record does not come to rest.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/auth/internal/rotation"
 )
 
 var background = context.Background()
@@ -147,7 +148,7 @@ func TestIssue_rejectedTokenForcesOneRefresh(t *testing.T) {
 		// A 401 even for the new one: no loop of refreshes, a truthful answer, a new try later.
 		fresh := sha256.Sum256([]byte("access-acme-2"))
 		_, err := a.Issue(background, "acme", DefaultMinLife, fresh[:])
-		if !apierr.Has(err, apierr.ReasonTokenExpired) || apierr.From(err).RetryAfter() != 5*time.Minute || w.bitbucket.count() != 1 {
+		if !apierr.Has(err, apierr.ReasonTokenExpired) || apierr.From(err).RetryAfter() != rotation.RejectedProbe || w.bitbucket.count() != 1 {
 			t.Errorf("second 401: %v after %d refreshes", err, w.bitbucket.count())
 		}
 		if _, err := b.Issue(background, "acme", DefaultMinLife, nil); !apierr.Has(err, apierr.ReasonTokenExpired) {

@@ -83,7 +83,7 @@ func TestKeeper_outageIsRetriedUntilItEnds(t *testing.T) {
 		}
 		pass(6 * time.Hour)
 		calls := w.bitbucket.count()
-		if calls < 60 || calls > 120 {
+		if calls < 100 || calls > 200 { // every half minute at first, every five minutes after an hour
 			t.Errorf("%d calls in six hours of outage", calls)
 		}
 		w.bitbucket.set(func() { w.bitbucket.fail = nil })

@@ -27,6 +27,7 @@ type Config struct {
 	Schedules    Schedules
 	Index        *Index
 	Bitbucket    Refresher
+	Prober       Prober
 	Tokens       Sealer
 	// Consumer is what Devpilot is set up with; its Health is filled in from the Index.
 	Consumer rotation.Consumer
@@ -43,6 +44,7 @@ type Manager struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight // by workspace
+	probes  map[string]*probe  // by workspace
 	uses    map[string]time.Time
 	closed  bool
 	work    sync.WaitGroup
@@ -59,7 +61,7 @@ func NewManager(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, time: cfg.Timing.withDefaults(),
-		flights: map[string]*flight{}, uses: map[string]time.Time{},
+		flights: map[string]*flight{}, probes: map[string]*probe{}, uses: map[string]time.Time{},
 		closing: make(chan struct{}), abort: make(chan struct{}), onDoubt: func(string) {},
 	}
 }
@@ -72,8 +74,9 @@ func (m *Manager) Consumer() rotation.Consumer {
 }
 
 // Issue hands out an access token that lives at least minLife. rejected is the SHA-256 of a token
-// that Bitbucket answered 401 for; if it is the stored one, that is renewed first. Errors are
-// *apierr.Error or errors of pkg/kv.
+// that Bitbucket answered 401 for. If it is the stored one, Bitbucket is asked whether it accepts that
+// elsewhere: it is handed out again if so, and renewed first if not. Errors are *apierr.Error or
+// errors of pkg/kv.
 func (m *Manager) Issue(ctx context.Context, workspace string, minLife time.Duration, rejected []byte) (Token, error) {
 	tok, err := m.issue(ctx, workspace, minLife, rejected)
 	result := "ok"
@@ -84,17 +87,23 @@ func (m *Manager) Issue(ctx context.Context, workspace string, minLife time.Dura
 	return tok, err
 }
 
-func (m *Manager) issue(ctx context.Context, workspace string, minLife time.Duration, rejected []byte) (Token, error) {
+func (m *Manager) issue(ctx context.Context, workspace string, minLife time.Duration, sha []byte) (Token, error) {
 	rec, err := m.get(ctx, workspace)
 	if err != nil {
 		return Token{}, err
 	}
 	want := rotation.Want{MinLife: minLife, SeenConnection: rec.GetConnectionId(), Seen: rec.GetGeneration()}
-	if rec != nil && len(rejected) > 0 && !rec.GetAccess().GetRejected() && m.isAccessToken(rec, rejected) {
-		if rotation.RejectedAgain(rec, m.cfg.Now()) {
+	if rec != nil && len(sha) > 0 && !rec.GetAccess().GetRejected() && m.isAccessToken(rec, sha) {
+		v, err := m.probed(ctx, rec)
+		switch {
+		case err != nil:
+			return Token{}, err
+		case v == undecided:
+			return Token{}, errUndecided
+		case v == rejected && rotation.RejectedAgain(rec, m.cfg.Now()):
 			return Token{}, m.rejectFresh(ctx, rec)
 		}
-		want.Rejected = true
+		want.Rejected = v == rejected
 	}
 	rec, err = m.obtain(ctx, workspace, rec, want)
 	if err != nil {
@@ -235,6 +244,7 @@ func (m *Manager) Changed(ctx context.Context, workspace string, rec *authstorev
 	if rec == nil {
 		m.mu.Lock()
 		delete(m.uses, workspace)
+		delete(m.probes, workspace)
 		m.mu.Unlock()
 	}
 	m.reschedule(ctx, workspace, rec, rev)

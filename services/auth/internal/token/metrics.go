@@ -13,6 +13,7 @@ import (
 type Metrics struct {
 	refreshes *prometheus.CounterVec
 	issued    *prometheus.CounterVec
+	probes    *prometheus.CounterVec
 	takeovers prometheus.Counter
 }
 
@@ -40,6 +41,10 @@ func NewMetrics(reg prometheus.Registerer, index *Index) (*Metrics, error) {
 			Name: "devpilot_auth_tokens_issued_total",
 			Help: "Access tokens asked for, by result: ok, or the reason of the refusal.",
 		}, []string{"result"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "devpilot_auth_probes_total",
+			Help: "Questions after a 401 whether Bitbucket accepts the token elsewhere, by answer: accepted, rejected, undecided.",
+		}, []string{"verdict"}),
 		takeovers: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "devpilot_auth_lease_takeovers_total",
 			Help: "Leases taken over from a process that was silent for too long.",
@@ -48,7 +53,7 @@ func NewMetrics(reg prometheus.Registerer, index *Index) (*Metrics, error) {
 	if reg == nil {
 		return m, nil
 	}
-	all := []prometheus.Collector{m.refreshes, m.issued, m.takeovers}
+	all := []prometheus.Collector{m.refreshes, m.issued, m.probes, m.takeovers}
 	for state, name := range map[authstorev1.Schedule_State]string{
 		authstorev1.Schedule_CONNECTED:          "CONNECTED",
 		authstorev1.Schedule_REFRESH_FAILING:    "REFRESH_FAILING",

@@ -34,6 +34,8 @@ type Error struct {
 	// RetryAfter is the least pause before the next try; 0 when nobody asked for one.
 	RetryAfter time.Duration
 	Err        error
+
+	about string // the repository's name, where it is known
 }
 
 // Error implements error.

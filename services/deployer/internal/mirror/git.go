@@ -45,8 +45,9 @@ type command struct {
 
 // failure is a run that failed, with what git said.
 type failure struct {
-	stderr string // masked
-	asked  bool   // the token was handed out
+	stderr string        // masked
+	asked  bool          // the token was handed out
+	wait   time.Duration // that the server asked for; 0 when it did not
 	err    error
 }
 
@@ -145,16 +146,26 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	defer runtime.UnlockOSThread()
 
 	var cred *credential
+	wait := func() time.Duration { return 0 }
 	if !c.token.IsZero() {
 		if cred, err = newCredential(g.site, c.token); err != nil {
 			return err
 		}
 		defer cred.close()
-		cmd.ExtraFiles = []*os.File{cred.theirs}
+		theirs, heard, err := listen()
+		if err != nil {
+			return err
+		}
+		wait = sync.OnceValue(heard)
+		defer func() { wait() }()
+		defer func() { _ = theirs.Close() }()
+		cmd.ExtraFiles = []*os.File{cred.theirs, theirs}
+		cmd.Env = append(cmd.Env, "GIT_TRACE_CURL=4", "GIT_TRACE_CURL_NO_DATA=1")
 	}
 	err = cmd.Start()
 	if cred != nil {
 		cred.started()
+		_ = cmd.ExtraFiles[1].Close()
 	}
 	if err != nil {
 		return notStarted(err)
@@ -167,7 +178,7 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 		return fmt.Errorf("mirror: git %s: %w", c.operation, cause)
 	}
 	if err != nil {
-		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), err: err}
+		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), wait: wait(), err: err}
 	}
 	return nil
 }

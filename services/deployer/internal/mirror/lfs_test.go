@@ -220,7 +220,7 @@ func TestLFS_failures(t *testing.T) {
 		}, failed, false},
 		"batch 403":       {status(403), failed, false},
 		"batch 404":       {status(404), failed, false},
-		"batch 401 twice": {status(401), string(apierr.ReasonTokenExpired), true},
+		"batch 401 twice": {status(401), string(apierr.ReasonAccessRefused), true},
 		"batch 429":       {status(429, "Retry-After", "17"), string(apierr.ReasonBitbucketRateLimited), true},
 		"batch 503":       {status(503), unavailable, true},
 		"batch redirect":  {status(302, "Location", "http://127.0.0.1:1/"), failed, false},

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
@@ -277,12 +277,10 @@ func batchRefused(res *http.Response, body, fullName string) error {
 	switch status := res.StatusCode; {
 	case status == http.StatusUnauthorized:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."
-		e.Err = errors.Join(errRejected, e.Err)
+		e.Err, e.about = errors.Join(errRejected, e.Err), "the LFS of "+fullName
 	case status == http.StatusTooManyRequests:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
-		if seconds, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && seconds > 0 {
-			e.RetryAfter = time.Duration(min(seconds, 3600)) * time.Second
-		}
+		e.RetryAfter = bitbucket.RetryAfter(res.Header, time.Now())
 	case status >= 500:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; the deployment is tried again."
 	case status == http.StatusForbidden || status == http.StatusNotFound:

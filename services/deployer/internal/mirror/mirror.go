@@ -128,22 +128,29 @@ func (m *Mirrors) makeDirectories() error {
 // temporary is the directory of what is needed for one run only.
 func (m *Mirrors) temporary() string { return filepath.Join(m.cfg.Dir, "temporary") }
 
-// withToken runs fn with the workspace's token, and once more with a renewed one when Bitbucket
-// rejects it (bitbucket.md section 8: on 401 refresh once, retry once).
+// withToken runs fn with the workspace's token. A 401 is reported: fn is run again with what comes of
+// it, another token or, because Bitbucket answers 401 now and then for nothing, once with the same.
 func (m *Mirrors) withToken(ctx context.Context, workspace string, fn func(seal.Secret) error) error {
 	token, err := m.token(ctx, workspace, seal.Secret{})
 	if err != nil {
 		return err
 	}
-	err = fn(token)
-	if !errors.Is(err, errRejected) {
-		return err
+	for n, same := 1, false; ; n++ {
+		if err = fn(token); !errors.Is(err, errRejected) {
+			return err
+		}
+		if same {
+			return refusedHere(err)
+		}
+		if n == maxTokens {
+			return err
+		}
+		next, err := m.token(ctx, workspace, token)
+		if err != nil {
+			return err
+		}
+		same, token = next.Equal(token), next
 	}
-	renewed, terr := m.token(ctx, workspace, token)
-	if terr != nil {
-		return terr
-	}
-	return fn(renewed)
 }
 
 func (m *Mirrors) token(ctx context.Context, workspace string, rejected seal.Secret) (seal.Secret, error) {
@@ -188,6 +195,10 @@ func (m *Mirrors) explain(fullName string, err error) error {
 		if errors.Is(e, errRejected) && !f.asked {
 			// The server wanted a credential and git never asked us for one: not this site.
 			return &Error{Reason: ReasonGitFailed, Message: "The git server asked for a credential under another address than the configured site.", Err: err}
+		}
+		e.about = fullName
+		if e.Reason == string(apierr.ReasonBitbucketRateLimited) || e.Reason == string(apierr.ReasonBitbucketUnavailable) {
+			e.RetryAfter = f.wait
 		}
 		return e
 	}

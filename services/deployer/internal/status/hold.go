@@ -37,13 +37,16 @@ func (h *holds) held(now time.Time, names ...string) (hold, bool) {
 	return hold{}, false
 }
 
-// trouble holds back for a while that grows, and at least as long as Bitbucket asked for.
-func (h *holds) trouble(now time.Time, name string, atLeast time.Duration, cause error) {
+// trouble holds back for as long as Bitbucket asked for, and else for a while that grows.
+func (h *holds) trouble(now time.Time, name string, asked time.Duration, cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	failures := h.by[name].failures + 1
 	pause := min(firstHold<<min(failures-1, 10), mostHold)
-	h.put(now, name, hold{until: now.Add(max(pause, min(atLeast, refusedHold))), failures: failures, cause: cause})
+	if asked > 0 {
+		pause = min(asked, refusedHold)
+	}
+	h.put(now, name, hold{until: now.Add(pause), failures: failures, cause: cause})
 }
 
 // refuse holds back for long; it tells whether that is news.

@@ -168,6 +168,9 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 	case temporary:
 		l.holds.trouble(now, workspace, how.wait, err)
 		return false, l.later(ctx, w, now, err)
+	case temporaryThere:
+		l.holds.trouble(now, repository, how.wait, err)
+		return false, l.later(ctx, w, now, err)
 	case refusedAccount:
 		l.refused(ctx, now, workspace, err)
 	case refusedRepository:
@@ -206,7 +209,8 @@ func (l look) later(ctx context.Context, w wanted, now time.Time, err error) err
 type meaning int
 
 const (
-	temporary meaning = iota
+	temporary      meaning = iota
+	temporaryThere         // an answer says something about the repository that it was given for
 	refusedAccount
 	refusedRepository
 	refusedCommit
@@ -214,7 +218,7 @@ const (
 
 type judgement struct {
 	what meaning
-	wait time.Duration // what Bitbucket asked for, with temporary
+	wait time.Duration // what Bitbucket asked for, with temporary and temporaryThere
 }
 
 // judge reads an error of SetBuildStatus.
@@ -224,8 +228,10 @@ func judge(err error) judgement {
 		return judgeToken(err)
 	}
 	switch e.Kind {
-	case bitbucket.KindRateLimited, bitbucket.KindUnavailable, bitbucket.KindNetwork, bitbucket.KindBadResponse, bitbucket.KindUnknown:
-		return judgement{what: temporary, wait: e.RetryAfter}
+	case bitbucket.KindNetwork:
+		return judgement{what: temporary}
+	case bitbucket.KindRateLimited, bitbucket.KindUnavailable, bitbucket.KindBadResponse, bitbucket.KindUnknown, bitbucket.KindRefused:
+		return judgement{what: temporaryThere, wait: e.RetryAfter}
 	case bitbucket.KindUnauthorized, bitbucket.KindScopeMissing, bitbucket.KindCallRemoved:
 		return judgement{what: refusedAccount}
 	case bitbucket.KindForbidden, bitbucket.KindAccessRestricted, bitbucket.KindGone:
@@ -241,7 +247,7 @@ func judge(err error) judgement {
 func judgeToken(err error) judgement {
 	e := apierr.From(err)
 	switch e.Reason() { //nolint:exhaustive // the rest is told by its kind
-	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing, apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused:
+	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing, apierr.ReasonConsumerRefused:
 		return judgement{what: refusedAccount}
 	}
 	return judgement{what: temporary, wait: e.RetryAfter()}

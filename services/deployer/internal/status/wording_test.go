@@ -118,8 +118,9 @@ func TestJudge(t *testing.T) {
 		err  error
 		want meaning
 	}{
-		{&bitbucket.Error{Kind: bitbucket.KindRateLimited, RetryAfter: time.Minute}, temporary},
-		{&bitbucket.Error{Kind: bitbucket.KindUnavailable, Status: http.StatusBadGateway}, temporary},
+		{&bitbucket.Error{Kind: bitbucket.KindRateLimited, RetryAfter: time.Minute}, temporaryThere},
+		{&bitbucket.Error{Kind: bitbucket.KindRefused}, temporaryThere},
+		{&bitbucket.Error{Kind: bitbucket.KindUnavailable, Status: http.StatusBadGateway}, temporaryThere},
 		{&bitbucket.Error{Kind: bitbucket.KindNetwork}, temporary},
 		{&bitbucket.Error{Kind: bitbucket.KindScopeMissing}, refusedAccount},
 		{&bitbucket.Error{Kind: bitbucket.KindUnauthorized}, refusedAccount},
@@ -165,6 +166,10 @@ func TestHolds_growAndAreForgotten(t *testing.T) {
 	}
 	if _, held := h.held(now.Add(refusedHold), "b"); held {
 		t.Error("what Bitbucket asks for is bounded")
+	}
+	h.trouble(now, "b", 2*time.Second, nil)
+	if _, held := h.held(now.Add(2*time.Second), "b"); held {
+		t.Error("two seconds are made more")
 	}
 	if !h.refuse(now, "c", nil) || h.refuse(now, "c", nil) {
 		t.Error("a refusal is news once")

@@ -68,7 +68,7 @@ func unreachable(err error) bool {
 // permission reads what the account may do. That it cannot be read is no reason to withhold the
 // repository.
 func (c *Catalog) permission(ctx context.Context, conn *account.Connection, r bitbucket.Repository) bitbucket.Permission {
-	p, err := conn.Account.RepositoryPermission(ctx, r.Workspace.UUID, r.UUID)
+	p, err := conn.Account.RepositoryPermission(ctx, r.Workspace, r.UUID)
 	if err != nil {
 		c.log.WarnContext(ctx, "permission on a repository is not known", slog.String(logs.KeyRepository, r.FullName), logs.Err(err))
 		return bitbucket.PermissionNone

@@ -76,25 +76,38 @@ func (w *walk) run(ctx context.Context) (*Snapshot, error) {
 		return nil, err
 	}
 	s := w.snapshot()
-	if workspaces.Size > len(unique) {
+	switch {
+	case workspaces.Skipped > 0:
+		s.Failures = append(s.Failures, skipped("", workspaces.Skipped, "Bitbucket workspaces", "your account"))
+	case workspaces.Size > len(unique):
 		s.Failures = append(s.Failures, Failure{Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
 			"Bitbucket speaks of %d Bitbucket workspaces but listed %d. Repositories may be missing; refresh the list in a minute.", workspaces.Size, len(unique))})
 	}
 	return s, nil
 }
 
+// skipped says that entries of a listing could not be read; the others are there.
+func skipped(workspace string, n int, what, where string) Failure {
+	return Failure{Workspace: workspace, Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
+		"Bitbucket described %d of the %s of %s in a way that cannot be read; they are left out. If one of them is missing here, paste its URL, or look at it at Bitbucket.", n, what, where)}
+}
+
 func uniqueWorkspaces(list []bitbucket.WorkspaceAccess) []bitbucket.WorkspaceAccess {
 	seen := map[string]bool{}
 	return slices.DeleteFunc(slices.Clone(list), func(ws bitbucket.WorkspaceAccess) bool {
-		double := seen[ws.UUID]
-		seen[ws.UUID] = true
+		id := ws.UUID + "/" + ws.Slug
+		double := seen[id]
+		seen[id] = true
 		return double
 	})
 }
 
 // connectionFault tells errors that are about the connection as a whole from those of one
-// workspace.
+// workspace: what Bitbucket answers to a call is about that call, whatever it says.
 func connectionFault(err error) bool {
+	if kind, answered := bitbucket.KindOf(err); answered && kind != bitbucket.KindUnauthorized {
+		return false
+	}
 	switch apierr.ReasonOf(err) {
 	case apierr.ReasonNotConnected, apierr.ReasonTokenExpired, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing,
 		apierr.ReasonConsumerRefused:
@@ -149,14 +162,14 @@ func (w *walk) try(ctx context.Context, ws bitbucket.WorkspaceAccess) (p *part, 
 		wg           sync.WaitGroup
 	)
 	wg.Go(func() {
-		repositories, repoErr = w.account.Repositories(ctx, ws.UUID, bitbucket.RepositoriesOptions{Role: bitbucket.RoleMember})
+		repositories, repoErr = w.account.Repositories(ctx, ws.Workspace, bitbucket.RepositoriesOptions{Role: bitbucket.RoleMember})
 	})
-	wg.Go(func() { permissions, permErr = w.account.RepositoryPermissions(ctx, ws.UUID, "") })
+	wg.Go(func() { permissions, permErr = w.account.RepositoryPermissions(ctx, ws.Workspace, "") })
 	wg.Wait()
 
 	p = &part{}
 	if repoErr != nil {
-		p.err = fmt.Errorf("list repositories of %s: %w", ws.Slug, repoErr)
+		p.err = fmt.Errorf("list repositories of %s: %w", ws.Label(), repoErr)
 		return p, worthRetrying(repoErr)
 	}
 	rights := make(map[string]bitbucket.Permission, len(permissions.Values))
@@ -165,7 +178,7 @@ func (w *walk) try(ctx context.Context, ws bitbucket.WorkspaceAccess) (p *part, 
 	}
 	seen := make(map[string]bool, len(repositories.Values))
 	for _, r := range repositories.Values {
-		if seen[r.UUID] || !bitbucket.IsUUID(r.UUID) {
+		if seen[r.UUID] {
 			continue
 		}
 		seen[r.UUID] = true
@@ -180,13 +193,16 @@ func (w *walk) try(ctx context.Context, ws bitbucket.WorkspaceAccess) (p *part, 
 			return p, false
 		}
 		f := failureOf(ws.Slug, permErr)
-		f.Message = fmt.Sprintf("Whether webhooks can be registered in %s is not known. %s", ws.Slug, f.Message)
+		f.Message = fmt.Sprintf("Whether webhooks can be registered in %s is not known. %s", ws.Label(), f.Message)
 		p.failures = append(p.failures, f)
 		again = worthRetrying(permErr)
 	}
-	if n := repositories.Size; n >= 0 && n != len(seen) {
+	if n := repositories.Skipped; n > 0 {
+		p.failures = append(p.failures, skipped(ws.Slug, n, "repositories", ws.Label()))
+	}
+	if n := repositories.Size; n >= 0 && n != len(seen)+repositories.Skipped {
 		p.failures = append(p.failures, Failure{Workspace: ws.Slug, Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
-			"Bitbucket speaks of %d repositories in %s but listed %d. Some may be missing; refresh the list in a minute.", n, ws.Slug, len(seen))})
+			"Bitbucket speaks of %d repositories in %s but listed %d. Some may be missing; refresh the list in a minute.", n, ws.Label(), len(seen))})
 		again = true
 	}
 	return p, again
@@ -237,7 +253,7 @@ func (w *walk) snapshot() *Snapshot {
 		switch {
 		case p == nil:
 			s.Failures = append(s.Failures, Failure{Workspace: ws.Slug, Reason: apierr.ReasonTimeout,
-				Message: fmt.Sprintf("Bitbucket is still sending the repositories of %s. Ask again in a few seconds.", ws.Slug)})
+				Message: fmt.Sprintf("Bitbucket is still sending the repositories of %s. Ask again in a few seconds.", ws.Label())})
 		case p.err != nil:
 			f := failureOf(ws.Slug, p.err)
 			if older := w.earlier(ws.UUID, p.err); len(older) > 0 {

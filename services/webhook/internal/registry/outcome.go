@@ -175,7 +175,7 @@ func removalWaits(problem *apierr.Error) bool {
 func temporary(problem *apierr.Error) bool {
 	switch problem.Reason() {
 	case apierr.ReasonBitbucketRateLimited, apierr.ReasonBitbucketUnavailable, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
-		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonInternal, apierr.ReasonRateLimited:
+		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonInternal, apierr.ReasonRateLimited, apierr.ReasonAccessRefused:
 		return true
 	default:
 		return false

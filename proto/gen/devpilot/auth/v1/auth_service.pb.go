@@ -929,8 +929,9 @@ type IssueTokenRequest struct {
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// The least remaining life; five minutes when absent, at most one hour.
 	MinLife *durationpb.Duration `protobuf:"bytes,2,opt,name=min_life,json=minLife,proto3" json:"min_life,omitempty"`
-	// SHA-256 of an access token that Bitbucket answered 401 for: if it is the one in store, it is
-	// renewed first.
+	// SHA-256 of an access token that Bitbucket answered 401 for. If it is the one in store, Bitbucket is
+	// asked whether it accepts that elsewhere: the same is handed out again if so, for the 401 was about
+	// what was asked for; else it is renewed first.
 	RejectedTokenSha256 []byte `protobuf:"bytes,3,opt,name=rejected_token_sha256,json=rejectedTokenSha256,proto3" json:"rejected_token_sha256,omitempty"`
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
