@@ -20,6 +20,8 @@ type process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed when it has ended and was waited for
 	err  error         // of Wait; read it after done
+	// last is called when it has ended and its number is still its own; nil is nothing.
+	last func()
 }
 
 // spawn starts a program that the kernel kills when we die.
@@ -34,17 +36,27 @@ func spawn(cmd *exec.Cmd) (*process, error) {
 // keep starts a program that may ask the kernel by itself to die with us. The kernel watches the
 // thread that started it, hence one goroutine that keeps its thread until the end.
 func keep(cmd *exec.Cmd) (*process, error) {
-	p := &process{cmd: cmd, done: make(chan struct{})}
+	return (&process{cmd: cmd}).run()
+}
+
+func (p *process) run() (*process, error) {
+	p.done = make(chan struct{})
 	started := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		if err := cmd.Start(); err != nil {
+		if err := p.cmd.Start(); err != nil {
 			started <- err
 			return
 		}
 		started <- nil
-		p.err = cmd.Wait()
+		if p.last != nil {
+			// Not waited for yet: WNOWAIT.
+			for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR { //nolint:errorlint // the kernel's own
+			}
+			p.last()
+		}
+		p.err = p.cmd.Wait()
 		close(p.done)
 	}()
 	if err := <-started; err != nil {
@@ -88,8 +100,11 @@ type box struct {
 	// began reports whether the command was started, once all is over.
 	began func() bool
 	// patience is how long the guard bears silence, and pulse breaks it once the hook has begun.
+	// guarded is closed when the guard is no more, and ends is what closes when we die.
 	patience time.Duration
 	pulse    *pulse
+	guarded  <-chan struct{}
+	ends     []*os.File
 	cleanup  []func()
 }
 
@@ -170,6 +185,13 @@ func (b *box) supervise(ctx context.Context, s Spec) verdict {
 		b.kill()
 		<-b.done
 		return why
+	case <-b.guarded: // nobody would end it with us
+		b.kill()
+		<-b.done
+		if b.pulse.stalled() > 0 { // it did its work
+			return nil
+		}
+		return func(*Result) string { return "Killed: the process that watches over it was ended." }
 	case <-ctx.Done():
 		why = func(r *Result) string { r.Cancelled = true; return "" }
 	case <-limit.C:

@@ -2,9 +2,14 @@ package hook
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"os"
+	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,24 +23,83 @@ const beatsPerPatience = 5
 // or a machine that slept: somebody else may have begun the same work meanwhile. It can be run again.
 var ErrStalled = errors.New("hook: ended because its worker stood still")
 
-// watching is the guard's part of the scripts in which hooks begin. It reads from descriptor 3, a
-// line whose other end this worker holds, and nobody else. While points come, the worker lives. When
-// the line is cut, it is dead; when nothing comes for longer than the patience, it stands still and
-// its lease may be another's. Then the guard ends what is beside it. The first argument is the
-// patience in seconds, the second what kill is to end, the third where timeout and head are: the
-// hook's own PATH may lead anywhere.
+// gate is what a hook's first process runs: it waits for the word that all is ready, on descriptor 3,
+// and becomes the hook. A worker that dies before it gave the word leaves no hook behind.
+const gate = `read -r word <&3 && [ "$word" = go ] || exit 1
+exec 3<&-
+exec "$@"`
+
+// word opens the gate.
+const word = "go\n"
+
+// watching is the guard of a hook: a process beside it, outside of its sandbox, where the hook neither
+// sees nor reaches it. It reads from descriptor 3, a line whose other end this worker holds, and
+// nobody else. While points come, the worker lives. When the line is cut, it is dead; when nothing
+// comes for longer than the patience, it stands still and its lease may be another's. Then the guard
+// ends the hook, unless that has ended by itself and its number may be a stranger's: descriptor 4 is
+// its directory in /proc, which is empty from then on. A group keeps its number until all of it ended.
 //
-// Any other status is of a program that could not be started, because the hook has as many
-// processes as it may: the next one will be.
-const watching = `watch() {
-	trap '' HUP INT TERM
-	PATH=$3
-	while :; do
-		beat=$(timeout "$1" head -c 1 <&3)
-		case $?$beat in 0 | 124) kill -KILL "$2"; exit ;; esac
-	done
+// The first argument is the patience in seconds, the second what kill is to end, the third and the
+// fourth are timeout and head. Any other status is of a program that could not be started: the next
+// one may be.
+//
+// bubblewrap's own --die-with-parent is not enough: its first process asks the kernel to die with its
+// parent only once the sandbox is made, and takes the end of --block-fd for the word to go on.
+const watching = `trap '' HUP INT TERM
+while :; do
+	beat=$("$3" "$1" "$4" -c 1 <&3)
+	case $?$beat in 0 | 124) break ;; esac
+done
+if [ "$2" -lt 0 ] || [ -e /proc/self/fd/4/stat ]; then kill -s KILL -- "$2"; fi`
+
+// guard starts the guard of a hook that is about to begin, and gives it signs of life. target is what
+// kill is to end, first the number of the hook's first process.
+func (b *box) guard(target string, first int) error {
+	var programs []string
+	for _, name := range []string{"timeout", "head"} {
+		p, err := lookUp(name)
+		if err != nil {
+			return fmt.Errorf("%w; hooks need coreutils", err)
+		}
+		programs = append(programs, p)
+	}
+	alive, err := os.Open("/proc/" + strconv.Itoa(first))
+	if err != nil {
+		return fmt.Errorf("first process of the hook: %w", err)
+	}
+	defer alive.Close()
+	read, line, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer read.Close()
+	b.ends = append(b.ends, line)
+	b.later(func() { line.Close() })
+	cmd := exec.Command("/bin/sh", append([]string{"-c", watching, "guard", seconds(b.patience), target}, programs...)...) //nolint:noctx // it outlives this process
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{}, []*os.File{read, alive}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what is sent to our group is not for it
+	g, err := keep(cmd)
+	if err != nil {
+		return fmt.Errorf("guard of the hook: %w", err)
+	}
+	b.guarded = g.done
+	b.later(g.stop)
+	b.pulse = beat(line, b.patience)
+	b.later(b.pulse.stop)
+	return nil
 }
-`
+
+// lookUp finds a program of the system, also where a service's PATH does not lead.
+func lookUp(name string) (string, error) {
+	p, err := exec.LookPath(name)
+	for dir := range strings.SplitSeq(defaultPath, ":") {
+		if err == nil {
+			break
+		}
+		p, err = exec.LookPath(dir + "/" + name)
+	}
+	return p, err
+}
 
 // pulse gives a guard its signs of life until it is stopped.
 type pulse struct {

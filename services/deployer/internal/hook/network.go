@@ -42,7 +42,7 @@ func (t *tools) find() error {
 	for name, path := range map[string]*string{"slirp4netns": &t.slirp, "ip": &t.ip, "nsenter": &t.nsenter} {
 		p, err := exec.LookPath(name)
 		if err != nil && name == "ip" { // often outside of a service's PATH
-			p, err = exec.LookPath("/usr/sbin/ip")
+			p, err = lookUp(name)
 		}
 		if err != nil {
 			return fmt.Errorf("the program %s is missing (packages slirp4netns, iproute2, util-linux)", name)

@@ -106,9 +106,6 @@ func NewSandbox(cfg SandboxConfig) (*Sandbox, error) {
 	return x, nil
 }
 
-// probing is a command that does nothing, but needs what the guard needs.
-const probing = `[ "$(echo . | timeout 5 head -c 1)" = . ]`
-
 // probe runs a command that does nothing.
 func (x *Sandbox) probe(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "devpilot-hook-")
@@ -117,7 +114,7 @@ func (x *Sandbox) probe(ctx context.Context) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	said := &saying{}
-	r, err := x.Run(ctx, Spec{Command: probing, Release: dir, Limits: Limits{Time: 10 * time.Second, DiskReserve: 1}}, said)
+	r, err := x.Run(ctx, Spec{Command: "true", Release: dir, Limits: Limits{Time: 10 * time.Second, DiskReserve: 1}}, said)
 	if err == nil && !r.OK() {
 		err = errors.New(r.Problem())
 	}
@@ -221,19 +218,6 @@ func (x *Sandbox) prepare(ctx context.Context, s Spec) (*box, error) {
 	return b, nil
 }
 
-// guard runs before a hook's command and beside it, and ends what is in the sandbox when its worker
-// is dead or stands still (see watching).
-//
-// bubblewrap's own --die-with-parent is not enough: its first process asks the kernel to die with its
-// parent only once the sandbox is made, and takes the end of --block-fd for the word to go on. Of a
-// worker that was killed while it made a sandbox, the command would run on without anybody.
-const guard = watching + `
-read -r word <&3 && [ "$word" = go ] || exit 1
-watch "$1" -1 "$2" </dev/null >/dev/null 2>&1 &
-shift 2
-exec 3<&-
-exec "$@"`
-
 // start starts bubblewrap, which sets up the sandbox and waits.
 func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	b := &box{patience: patience(x.cfg.Patience)}
@@ -247,24 +231,25 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	}
 	statusRead, statusWrite := pipe(os.Pipe)
 	blockRead, blockWrite := pipe(os.Pipe)
-	lifeRead, lifeWrite := pipe(os.Pipe)
+	gateRead, gateWrite := pipe(os.Pipe)
 	outRead, outWrite := pipe(outputPipe)
 	errRead, errWrite := pipe(outputPipe)
 	if err != nil {
-		for _, f := range []*os.File{statusRead, statusWrite, blockRead, blockWrite, lifeRead, lifeWrite, outRead, outWrite} {
+		for _, f := range []*os.File{statusRead, statusWrite, blockRead, blockWrite, gateRead, gateWrite, outRead, outWrite} {
 			if f != nil {
 				f.Close()
 			}
 		}
 		return nil, nil, err
 	}
-	for _, f := range []*os.File{statusRead, blockWrite, lifeWrite} {
+	b.ends = []*os.File{blockWrite, gateWrite}
+	for _, f := range []*os.File{statusRead, blockWrite, gateWrite} {
 		b.later(func() { f.Close() })
 	}
 	for _, f := range []*os.File{outWrite, errWrite} {
 		defer f.Close()
 	}
-	h.file(lifeRead) // the first, as guard says
+	h.file(gateRead) // the first, as gate says
 	args := []string{"--args", "", "--json-status-fd", h.file(statusWrite), "--block-fd", h.file(blockRead)}
 	args[1] = h.text("arguments", strings.Join(x.arguments(s, h), "\x00")+"\x00")
 	if h.err != nil {
@@ -272,7 +257,7 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 		errRead.Close()
 		return b, nil, h.err
 	}
-	cmd := exec.Command(x.bwrap, append(args, append([]string{"--", "/bin/sh", "-c", guard, "hook", seconds(b.patience), x.cfg.path()}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
+	cmd := exec.Command(x.bwrap, append(args, append([]string{"--", "/bin/sh", "-c", gate, "hook"}, argv(s.Command, scriptPath)...)...)...) //nolint:noctx // it must end as box.end says, not by a bare kill
 	cmd.Dir, cmd.Env = "/", []string{}
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, h.files
 	if os.Geteuid() == 0 {
@@ -280,7 +265,7 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	}
 	keepOwn()
 	// Not killed by the kernel from its beginning: before it has let its first process go on, that one
-	// would wait for ever. It asks for it itself after that, and what comes before ends at the guard.
+	// would wait for ever. It asks for it itself after that, and what comes before ends at the gate.
 	if b.process, err = keep(cmd); err != nil {
 		outRead.Close()
 		errRead.Close()
@@ -289,15 +274,14 @@ func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
 	b.stdout, b.stderr = outRead, errRead
 	b.kill = func() { _ = b.cmd.Process.Kill() }
 	b.begin = func() error {
-		if _, err := lifeWrite.WriteString("go\n"); err != nil {
+		if err := b.guard(strconv.Itoa(b.group), b.group); err != nil {
 			return err
 		}
-		if _, err := blockWrite.Write([]byte{1}); err != nil {
+		if _, err := gateWrite.WriteString(word); err != nil {
 			return err
 		}
-		b.pulse = beat(lifeWrite, b.patience)
-		b.later(b.pulse.stop)
-		return nil
+		_, err := blockWrite.Write([]byte{1})
+		return err
 	}
 	return b, statusRead, nil
 }

@@ -306,7 +306,10 @@ func cutOff(t *testing.T, begin, running bool) {
 		})
 		_ = b.cmd.Process.Kill()
 	}
-	b.close()
+	for _, f := range b.ends { // as the kernel does it for a dead worker
+		_ = f.Close()
+	}
+	defer b.close()
 	_ = b.stdout.Close()
 	_ = b.stderr.Close()
 	if err := awaitExit(first, 10*time.Second); err != nil {

@@ -38,16 +38,6 @@ func (unsandboxed) Describe() string {
 // Sandboxed implements Runner.
 func (unsandboxed) Sandboxed() bool { return false }
 
-// prologue is the session's first process. It waits for our word, leaves a guard behind and becomes
-// the hook. The guard kills the session at the hook's end, or because we are no more or stand still
-// (see watching). It holds none of the hook's streams.
-const prologue = watching + `
-read -r begin <&3 || exit 125
-( watch "$1" 0 "$2" >/dev/null 2>&1 & )
-shift 2
-exec 3<&-
-exec "$@"`
-
 // Run implements Runner.
 func (u unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) {
 	s, err := s.check()
@@ -69,11 +59,6 @@ func (u unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) 
 
 func (u unsandboxed) start(s Spec) (*box, error) {
 	b := &box{patience: u.patience}
-	for _, program := range []string{"timeout", "head"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return nil, fmt.Errorf("%w; hooks need coreutils", err)
-		}
-	}
 	// The command goes into a file: an argument list can be read by everybody.
 	private, err := os.MkdirTemp("", "devpilot-hook-")
 	if err != nil {
@@ -84,12 +69,12 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 	if err := errors.Join(os.Mkdir(home, 0o700), os.Mkdir(tmp, 0o700), os.WriteFile(script, []byte(s.Command), 0o500)); err != nil {
 		return b, err
 	}
-	lifeline, word, err := os.Pipe()
+	gateRead, gateWrite, err := os.Pipe()
 	if err != nil {
 		return b, err
 	}
-	b.later(func() { word.Close() })
-	defer lifeline.Close()
+	b.later(func() { gateWrite.Close() })
+	defer gateRead.Close()
 	stdout, outWrite, err := outputPipe()
 	if err != nil {
 		return b, err
@@ -107,12 +92,14 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 	if path == "" {
 		path = defaultPath
 	}
-	cmd := exec.Command("/bin/sh", append([]string{"-c", prologue, "hook", seconds(u.patience), path}, argv(s.Command, script)...)...) //nolint:noctx // it must end as box.supervise says, not by a bare kill
+	cmd := exec.Command("/bin/sh", append([]string{"-c", gate, "hook"}, argv(s.Command, script)...)...) //nolint:noctx // it must end as box.supervise says, not by a bare kill
 	cmd.Dir, cmd.Env = s.Dir, environment(BaseEnv(path, home, tmp), s.Env, []string{mark})
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, []*os.File{lifeline}
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = outWrite, errWrite, []*os.File{gateRead}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	keepOwn()
-	if b.process, err = spawn(cmd); err != nil {
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	b.process = &process{cmd: cmd, last: func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }}
+	if _, err = b.process.run(); err != nil {
 		stdout.Close()
 		stderr.Close()
 		return b, err
@@ -128,18 +115,18 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 		return measure("/proc", descendants(leader), s.Limits.Memory), nil
 	}
 	b.kill = func() {
-		_ = syscall.Kill(-leader, syscall.SIGKILL) // the guard keeps the number ours
-		_ = b.cmd.Process.Kill()
+		if !b.ended() { // then last did it, and the number may be another's
+			_ = syscall.Kill(-leader, syscall.SIGKILL)
+		}
 	}
 	b.gone = all.gone
 	b.began = func() bool { return true }
 	b.begin = func() error {
-		if _, err := word.WriteString("begin\n"); err != nil {
+		if err := b.guard(strconv.Itoa(-leader), leader); err != nil {
 			return err
 		}
-		b.pulse = beat(word, b.patience)
-		b.later(b.pulse.stop)
-		return nil
+		_, err := gateWrite.WriteString(word)
+		return err
 	}
 	if err := setLimits(leader, s.Limits); err != nil {
 		return b, b.abandon(err)
