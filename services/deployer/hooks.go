@@ -51,7 +51,11 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 	cfg.Patience = c.s.cfg.AckWait / 2
 	box, err := hook.NewSandbox(cfg)
 	if err == nil {
-		log.InfoContext(ctx, "deployment hooks run", slog.String(logs.KeyReason, box.Describe()))
+		level := slog.LevelInfo
+		if box.Lacking() != "" {
+			level = slog.LevelWarn
+		}
+		log.Log(ctx, level, "deployment hooks run", slog.String(logs.KeyReason, box.Describe()))
 		return box, "", nil
 	}
 	if h.AllowUnsandboxed {

@@ -94,6 +94,8 @@ type box struct {
 	begin          func() error
 	// usage adds up what runs in the box; memory and tasks only if full.
 	usage func(full bool) (usage, error)
+	// tasks is how many processes and threads the kernel counts; nil where it does not.
+	tasks func() (int, error)
 	// kill ends everything in the box at once, and gone waits until that is so.
 	kill func()
 	gone func(wait time.Duration) error

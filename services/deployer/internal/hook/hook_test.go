@@ -94,7 +94,7 @@ func run(t *testing.T, r Runner, command string, change ...func(*Spec)) (Result,
 
 // order is what a test's worker process is told to do.
 type order struct {
-	Runner   string // sandbox, internet or unsandboxed
+	Runner   string // sandbox, auto, internet or unsandboxed
 	Spec     Spec
 	Patience time.Duration
 }
@@ -129,13 +129,17 @@ func work(text string) error {
 	r := NewUnsandboxed(o.Patience)
 	if o.Runner != "unsandboxed" {
 		cfg := SandboxConfig{Network: NetworkNone, Patience: o.Patience}
-		if o.Runner == "internet" {
+		switch o.Runner {
+		case "internet":
 			cfg.Network = NetworkInternet
+		case "auto":
+			cfg.Network = NetworkAuto
 		}
 		x, err := NewSandbox(cfg)
 		if err != nil {
 			return err
 		}
+		fmt.Println(x.Describe())
 		r = x
 	}
 	res, err := r.Run(context.Background(), o.Spec, printer{})

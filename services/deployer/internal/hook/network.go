@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -26,10 +27,15 @@ const (
 
 // notPublic are the networks that are not the public internet (RFC 6890 and its registry): this
 // host, private use, shared with a provider, link-local (cloud metadata), protocol assignments,
-// benchmarks, multicast and reserved. IPv6 needs no list: the sandbox has none.
+// documentation, the old 6to4 relays, benchmarks, multicast and reserved. Then the addresses that look
+// public and lead to a cloud's own services from inside of it alone: Azure's, which hands out a
+// machine's settings and certificates, and IBM's private network. IPv6 needs no list: the sandbox has
+// none.
 var notPublic = []string{
 	"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-	"192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+	"192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
+	"224.0.0.0/4", "240.0.0.0/4",
+	"168.63.129.16/32", "161.26.0.0/16", "166.8.0.0/14",
 }
 
 // slirpRest is slirpNet without the gateway and the name server.
@@ -50,6 +56,24 @@ func (t *tools) find() error {
 		*path = p
 	}
 	return nil
+}
+
+// tunDevice is where slirp4netns gets the sandbox's network device from. udev opens it to everybody;
+// where there is none, as in containers and small machines, it is root's.
+const tunDevice = "/dev/net/tun"
+
+// openable makes sure that hooks can get a network device.
+func openable(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("there is no %s here, which the network of a sandbox is made with: load the kernel's module (modprobe tun), in a container give it the device, or pass --hook-network=none", device)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf(`this worker's user may not open %[1]s, which the network of a sandbox is made with: as root run "chmod 666 %[1]s", which lasts until the next boot, or for good write KERNEL=="tun", MODE="0666" to /etc/udev/rules.d/80-tun.rules, or pass --hook-network=none`, device)
+	}
+	return fmt.Errorf("the network of a sandbox cannot be made here: %w", err)
 }
 
 // link is a sandbox's network while it lives.

@@ -73,7 +73,7 @@ func TestSandbox_networkReachesNothingOfThisMachine(t *testing.T) {
 	}
 	_, loopbackPort, _ := net.SplitHostPort(targets[0])
 	// By the names that slirp4netns has for the machine, too.
-	for _, h := range []string{slirpGateway, slirpDNS, "10.0.2.15", "10.0.2.100", "0.0.0.0", "169.254.169.254", "192.168.0.1", "172.17.0.1", "10.0.0.1"} {
+	for _, h := range []string{slirpGateway, slirpDNS, "10.0.2.15", "10.0.2.100", "0.0.0.0", "169.254.169.254", "192.168.0.1", "172.17.0.1", "10.0.0.1", "168.63.129.16", "161.26.0.6"} {
 		targets = append(targets, net.JoinHostPort(h, loopbackPort))
 	}
 	begin := time.Now()
@@ -106,7 +106,7 @@ func TestSandbox_routes(t *testing.T) {
 		t.Errorf("%s\n%s", deny, allow)
 	}
 	got := deny + allow
-	for _, want := range []string{"unreachable 203.0.113.0/24\n", "replace 10.1.2.3/32 via 10.0.2.2", "unreachable 10.0.0.0/8\n", "unreachable 127.0.0.1/32\n"} {
+	for _, want := range []string{"unreachable 203.0.113.0/24\n", "replace 10.1.2.3/32 via 10.0.2.2", "unreachable 10.0.0.0/8\n", "unreachable 168.63.129.16/32\n", "unreachable 127.0.0.1/32\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

@@ -91,7 +91,9 @@ func NewSandbox(cfg SandboxConfig) (*Sandbox, error) {
 	if cfg.Network == NetworkNone {
 		return x, nil
 	}
-	err = x.tools.find()
+	if err = x.tools.find(); err == nil {
+		err = openable(tunDevice)
+	}
 	if err == nil {
 		x.network = NetworkInternet
 		err = x.probe(ctx)
@@ -147,6 +149,10 @@ func (x *Sandbox) Describe() string {
 	}
 	return text
 }
+
+// Lacking is why hooks have no network here though they may have one; empty when there is nothing to
+// be done.
+func (x *Sandbox) Lacking() string { return x.lacking }
 
 // Sandboxed implements Runner.
 func (*Sandbox) Sandboxed() bool { return true }
@@ -305,14 +311,8 @@ func (x *Sandbox) take(b *box, child int, l Limits) error {
 	if err := setLimits(child, l); err != nil {
 		return err
 	}
-	if x.perUser {
-		// The watcher's limit comes first; this one holds against what is faster than it.
-		if err := lower(child, unix.RLIMIT_NPROC, uint64(2*l.Processes)); err != nil {
-			return err
-		}
-	}
 	stepBack(child)
-	return nil
+	return b.bound(child, l, x.perUser)
 }
 
 var errNotReady = errors.New("hook: the sandbox has no processes of its own yet")

@@ -343,54 +343,6 @@ func childrenOf(t *testing.T, parent int) map[string]string {
 	return out
 }
 
-// A worker that is no administrator is the usual one. Where the tests run as one, they become
-// another user for this; elsewhere all of them run as an ordinary user anyway.
-func TestSandbox_asOrdinaryUser(t *testing.T) {
-	t.Parallel()
-	base, err := os.MkdirTemp("", "hook-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(base) })
-	user := os.Getuid()
-	if user == 0 {
-		user = 65534
-		if err := os.Chown(base, user, user); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range []struct {
-		command string
-		limits  Limits
-		want    []string
-	}{
-		{"echo built >index.html; cat /etc/shadow || echo hidden; id -u", Limits{}, []string{"stdout: hidden", "stdout: 1000", "ExitCode:0"}},
-		{"bomb() { bomb | bomb & }; bomb; sleep 1000", Limits{Processes: 100}, []string{"notice: Killed: more than 100 processes", "TooManyProcesses:true"}},
-		{memoryHog, Limits{Memory: 64 << 20}, []string{"notice: Killed: it used more than 64 MiB of memory", "OutOfMemory:true"}},
-	} {
-		c.limits.DiskReserve = 1
-		cmd := worker(t, order{Runner: "internet", Spec: Spec{Command: c.command, Release: base, Limits: c.limits}})
-		cmd.Env = append(cmd.Env, "TMPDIR="+base, "HOME="+base)
-		cmd.Dir = "/"
-		if os.Getuid() == 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(user), Gid: uint32(user)}}
-		}
-		b, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, b)
-		}
-		t.Logf("%s", b[max(0, len(b)-400):])
-		for _, w := range c.want {
-			if !strings.Contains(string(b), w) {
-				t.Errorf("%q is not in\n%s", w, b)
-			}
-		}
-	}
-	if b, err := os.ReadFile(filepath.Join(base, "index.html")); err != nil || string(b) != "built\n" {
-		t.Errorf("%q %v", b, err)
-	}
-}
-
 func TestNewSandbox_saysWhatIsMissing(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)

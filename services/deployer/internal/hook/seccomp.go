@@ -10,9 +10,12 @@ import (
 // A sandboxed hook has no capabilities, so most of what could hurt fails anyway. The filter denies
 // what does not need one:
 //
-//   - files with the set-user-id bit: written into the release, where other users of the machine may
-//     see them, they would run as the worker's user. The call that hides its arguments in memory
-//     (openat2) does as if the kernel did not have it, and programs fall back;
+//   - files with the set-user-id or set-group-id bit: written into the release or a shared directory,
+//     where other users of the machine may see them, they would run as the worker's user or group. A
+//     directory's set-group-id bit cannot be told apart here and is denied too. The call that hides its
+//     arguments in memory (openat2) does as if the kernel did not have it, and programs fall back;
+//   - sockets of other families than the usual ones: some, as those to the machine's hypervisor
+//     (AF_VSOCK), know no namespaces, and attacks on the kernel begin with others;
 //   - the kernel's key rings, which the worker's session shares with the hook;
 //   - calls that builds do not need and that attacks on the kernel begin with;
 //   - programs for another instruction set of the same processor (32 bit), whose call numbers differ.
@@ -24,20 +27,28 @@ type deny struct {
 	// Only if the argument of this number has one of these bits, and ifArg too. Zero bits: always.
 	arg, bits     uint32
 	ifArg, ifBits uint32
+	// Only if the first argument is none of these. None: always.
+	but []uint32
 }
 
+// families are the sockets that programs need: local ones, the internet's, and those by which they ask
+// the kernel about their own network.
+var families = []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
 const (
-	setUserID = unix.S_ISUID
-	creates   = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
+	setID   = unix.S_ISUID | unix.S_ISGID
+	creates = unix.O_CREAT | unix.O_TMPFILE&^unix.O_DIRECTORY
 )
 
 // denied are the calls that both architectures have; see also denyHere.
 var denied = []deny{
-	{call: unix.SYS_FCHMOD, errno: unix.EPERM, arg: 1, bits: setUserID},
-	{call: unix.SYS_FCHMODAT, errno: unix.EPERM, arg: 2, bits: setUserID},
-	{call: sysFchmodat2, errno: unix.EPERM, arg: 2, bits: setUserID},
-	{call: unix.SYS_OPENAT, errno: unix.EPERM, arg: 3, bits: setUserID, ifArg: 2, ifBits: creates},
-	{call: unix.SYS_MKNODAT, errno: unix.EPERM, arg: 2, bits: setUserID},
+	{call: unix.SYS_FCHMOD, errno: unix.EPERM, arg: 1, bits: setID},
+	{call: unix.SYS_FCHMODAT, errno: unix.EPERM, arg: 2, bits: setID},
+	{call: sysFchmodat2, errno: unix.EPERM, arg: 2, bits: setID},
+	{call: unix.SYS_OPENAT, errno: unix.EPERM, arg: 3, bits: setID, ifArg: 2, ifBits: creates},
+	{call: unix.SYS_MKNODAT, errno: unix.EPERM, arg: 2, bits: setID},
+	{call: unix.SYS_SOCKET, errno: unix.EAFNOSUPPORT, but: families},
+	{call: unix.SYS_SOCKETPAIR, errno: unix.EAFNOSUPPORT, but: families},
 	{call: unix.SYS_OPENAT2, errno: unix.ENOSYS},
 	{call: unix.SYS_ADD_KEY, errno: unix.ENOSYS},
 	{call: unix.SYS_REQUEST_KEY, errno: unix.ENOSYS},
@@ -85,6 +96,12 @@ func filter() string {
 			if c.bits != 0 {
 				body = append(body, unix.SockFilter{Code: load, K: argument(c.arg)}, unix.SockFilter{Code: anyBit, K: c.bits, Jt: 1}, allow)
 			}
+		}
+		for i, v := range d.but {
+			if i == 0 {
+				body = append(body, unix.SockFilter{Code: load, K: argument(0)})
+			}
+			body = append(body, unix.SockFilter{Code: equal, K: v, Jf: 1}, allow)
 		}
 		body = append(body, fail(d.errno))
 		program = append(program, unix.SockFilter{Code: equal, K: d.call, Jf: uint8(len(body))})

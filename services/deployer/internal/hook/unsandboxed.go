@@ -128,10 +128,10 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 		_, err := gateWrite.WriteString(word)
 		return err
 	}
-	if err := setLimits(leader, s.Limits); err != nil {
+	stepBack(leader)
+	if err := errors.Join(setLimits(leader, s.Limits), b.bound(leader, s.Limits, false)); err != nil {
 		return b, b.abandon(err)
 	}
-	stepBack(leader)
 	return b, nil
 }
 

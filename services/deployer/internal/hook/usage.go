@@ -155,6 +155,11 @@ func watch(b *box, s Spec) verdict {
 		}
 		full := n%everyFull == 0
 		u, err := b.usage(full)
+		if b.tasks != nil {
+			if n, terr := b.tasks(); terr == nil {
+				u.tasks, err = max(u.tasks, n), nil
+			}
+		}
 		switch {
 		case err != nil: // not there yet, or no more
 		case u.processes > l.Processes || u.tasks > l.Processes:
