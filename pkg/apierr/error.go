@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -167,4 +169,16 @@ func find(err error) (*Error, bool) {
 	var e *Error
 	ok := errors.As(err, &e)
 	return e, ok
+}
+
+// Renamed returns a copy whose fields have the names that rename gives them, in the message too.
+func (e *Error) Renamed(rename func(string) string) *Error {
+	c := e.With()
+	for i, f := range c.fields {
+		if name := rename(f.Name); name != f.Name {
+			c.fields[i].Name = name
+			c.message = strings.ReplaceAll(c.message, strconv.Quote(f.Name), strconv.Quote(name))
+		}
+	}
+	return c
 }

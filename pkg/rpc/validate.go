@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"fmt"
 	"regexp"
 	"sync"
 
@@ -37,23 +36,20 @@ func validation(ctx context.Context, c *call, next func(context.Context) error) 
 
 func validate(m proto.Message) error {
 	r := m.ProtoReflect()
-	var missing []apierr.Option
-	var first string
+	var faults apierr.Faults
 	for _, f := range requiredFields(r.Descriptor()) {
 		if !r.Has(f) {
-			if first == "" {
-				first = f.JSONName()
-			}
-			missing = append(missing, apierr.WithField(f.JSONName(), "is required"))
+			faults.Add(f.JSONName(), "is required")
 		}
 	}
-	if len(missing) > 0 {
-		return apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("The field %q is required.", first), missing...)
+	// Who only asks what is wrong wishes to hear all of it: the handler says what is missing too.
+	if asks, ok := m.(interface{ GetValidateOnly() bool }); ok && asks.GetValidateOnly() {
+		faults = apierr.Faults{}
 	}
 	if w, ok := m.(hasWorkspace); ok && w.GetWorkspace() != "" && !ValidWorkspace(w.GetWorkspace()) {
-		return apierr.InvalidArgument("workspace", "a workspace id has 1 to 63 lower-case letters, digits and hyphens, and does not begin with a hyphen")
+		faults.Add("workspace", "a workspace id has 1 to 63 lower-case letters, digits and hyphens, and does not begin with a hyphen")
 	}
-	return nil
+	return faults.Err()
 }
 
 var required sync.Map // protoreflect.MessageDescriptor → []protoreflect.FieldDescriptor, computed once

@@ -184,6 +184,9 @@ func sample(f protoreflect.FieldDescriptor) protoreflect.Value {
 	case protoreflect.BytesKind:
 		return protoreflect.ValueOfBytes([]byte("x"))
 	default:
+		if f.Name() == "etag" {
+			return protoreflect.ValueOfString("revision1")
+		}
 		return protoreflect.ValueOfString("some " + f.JSONName())
 	}
 }

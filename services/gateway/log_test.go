@@ -22,6 +22,14 @@ func endedLog(_ proto.Message, s grpc.ServerStream) error {
 	return s.SendMsg(&deployerv1.ReadLogResponse{End: &deployerv1.LogEnd{State: deployerv1.Deployment_COMPLETED}})
 }
 
+// running has nothing new of a deployment that has not ended, after a heartbeat.
+func running(_ proto.Message, s grpc.ServerStream) error {
+	if err := s.SendMsg(&deployerv1.ReadLogResponse{}); err != nil {
+		return err
+	}
+	return s.SendMsg(&deployerv1.ReadLogResponse{End: &deployerv1.LogEnd{State: deployerv1.Deployment_PROCESSING}})
+}
+
 func line(n int32, text string) *deployerv1.LogRecord {
 	return &deployerv1.LogRecord{
 		Line: n, Time: timestamppb.New(time.Date(2026, 11, 22, 14, 15, 16, 0, time.UTC)),
@@ -36,6 +44,9 @@ func threeLines(req proto.Message, s grpc.ServerStream) error {
 		if int32(n+1) > req.(*deployerv1.ReadLogRequest).GetAfter() {
 			list = append(list, line(int32(n+1), text))
 		}
+	}
+	if len(list) == 0 {
+		return endedLog(req, s)
 	}
 	if err := s.SendMsg(&deployerv1.ReadLogResponse{Records: list[:1]}); err != nil {
 		return err

@@ -344,11 +344,20 @@ func teachEmpty(g *gate, r routes.Route) {
 			fields := m.Output().Fields()
 			for i := range fields.Len() {
 				if fd := fields.Get(i); fd.Kind() == protoreflect.MessageKind && !fd.IsList() && !strings.HasSuffix(string(fd.Name()), "_time") {
-					out.ProtoReflect().Mutable(fd)
+					promised(out.ProtoReflect().Mutable(fd).Message())
 				}
 			}
 			return out, nil
 		})
+	}
+}
+
+// promised sets the words that an answer always has: no service leaves them out.
+func promised(m protoreflect.Message) {
+	for i := range m.Descriptor().Fields().Len() {
+		if fd := m.Descriptor().Fields().Get(i); fd.Kind() == protoreflect.EnumKind && routes.Always(fd) {
+			m.Set(fd, sample(fd))
+		}
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/settings"
+	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
@@ -25,18 +25,6 @@ func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushReques
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case (req.GetBranch() == "") == (req.GetTag() == ""):
-		return nil, apierr.InvalidArgument("branch", "name the branch or the tag that is pushed")
-	case req.GetNewCommit() != "" && !hashPattern.MatchString(req.GetNewCommit()):
-		return nil, apierr.InvalidArgument("newCommit", "give the whole hash: 40 digits and letters a to f")
-	case req.GetOldCommit() != "" && !hashPattern.MatchString(req.GetOldCommit()):
-		return nil, apierr.InvalidArgument("oldCommit", "give the whole hash: 40 digits and letters a to f")
-	case req.GetOldCommit() != "" && req.GetNewCommit() == "":
-		return nil, apierr.InvalidArgument("newCommit", "give the commit after the push too")
-	case len(req.GetChangedPaths()) > maxChangedPaths:
-		return nil, apierr.InvalidArgument("changedPaths", "give at most 10,000 paths")
-	}
 	a := proto.CloneOf(stored)
 	if req.GetRules() != nil {
 		a.Rules = req.GetRules()
@@ -44,8 +32,8 @@ func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushReques
 	if req.GetWatchedBranch() != "" {
 		a.Branch = req.GetWatchedBranch()
 	}
-	if err := settings.Rules(a, settings.Of(a)).Check(); err != nil {
-		return nil, apierr.InvalidArgument("rules", err.Error())
+	if err := checkPush(req); err != nil {
+		return nil, err
 	}
 	v, err := s.cfg.Gate.Decide(ctx, a, gate.Push{
 		Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), New: req.GetNewCommit(),
@@ -60,4 +48,32 @@ func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushReques
 		out.Notes = append(out.Notes, "Auto-deploy of the app is off: no push deploys until it is switched on.")
 	}
 	return out, nil
+}
+
+// checkPush refuses what is no push.
+func checkPush(req *deployerv1.CheckPushRequest) error {
+	var faults apierr.Faults
+	if (req.GetBranch() == "") == (req.GetTag() == "") {
+		faults.Add("branch", "name the branch or the tag that is pushed")
+	}
+	const whole = "give the whole hash: 40 digits and letters a to f"
+	if req.GetNewCommit() != "" && !hashPattern.MatchString(req.GetNewCommit()) {
+		faults.Add("newCommit", whole)
+	}
+	if req.GetOldCommit() != "" && !hashPattern.MatchString(req.GetOldCommit()) {
+		faults.Add("oldCommit", whole)
+	}
+	if req.GetOldCommit() != "" && req.GetNewCommit() == "" {
+		faults.Add("newCommit", "give the commit after the push too")
+	}
+	if len(req.GetChangedPaths()) > maxChangedPaths {
+		faults.Add("changedPaths", "give at most 10,000 paths")
+	}
+	if req.GetWatchedBranch() != "" {
+		if err := rules.CheckBranch(req.GetWatchedBranch()); err != nil {
+			faults.Add("watchedBranch", err.Error())
+		}
+	}
+	checkRules("rules", req.GetRules(), &faults)
+	return faults.Err()
 }

@@ -29,14 +29,19 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 	}
 	save(a, req.GetApp())
 	withDefaults(a)
-	if err := s.check(ctx, a); err != nil {
-		return nil, err
-	}
+	var faults apierr.Faults
 	if req.GetDeployNow() && rules.IsGlob(a.GetBranch()) {
-		return nil, apierr.InvalidArgument("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")
+		faults.Add("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")
 	}
-	if err := s.setVariables(a, req.GetApp().GetVariables(), now); err != nil {
+	checkRequestID(req.GetRequestId(), &faults)
+	if err := s.setVariables(a, req.GetApp().GetVariables(), now, &faults); err != nil {
 		return nil, err
+	}
+	if err := s.check(ctx, a, &faults); err != nil {
+		return nil, err
+	}
+	if req.GetValidateOnly() {
+		return preview(a), nil
 	}
 	body := proto.CloneOf(req)
 	body.RequestId = ""

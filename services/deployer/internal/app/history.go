@@ -104,6 +104,12 @@ func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, n
 	}
 	d := proto.CloneOf(rec.GetDeployment())
 	d.Etag = Etag(rev)
+	if lane.Terminal(d.GetState()) {
+		d.CancelTime = nil // nobody waits for it to stop any more; cancelled_by says who asked
+	}
+	if d.GetState() != deployerv1.Deployment_FAILED {
+		d.Error = nil // a person's wish is no fault
+	}
 	d.Live = l.GetLive().GetNumber() == number
 	for _, kept := range l.GetKept() {
 		if kept.GetNumber() == number {

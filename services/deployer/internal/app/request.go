@@ -25,8 +25,9 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 	if id == "" {
 		return 0, nil
 	}
-	if len(id) > maxRequestID {
-		return 0, apierr.InvalidArgument("requestId", "use at most 128 characters")
+	var faults apierr.Faults
+	if checkRequestID(id, &faults); faults.Err() != nil {
+		return 0, faults.Err()
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
 	if err != nil {
@@ -57,6 +58,12 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 		return 0, fmt.Errorf("app: look a request up: %w", err)
 	}
 	return result.GetNumber(), nil
+}
+
+func checkRequestID(id string, faults *apierr.Faults) {
+	if len(id) > maxRequestID {
+		faults.Add("requestId", "use at most 128 characters")
+	}
 }
 
 // made notes which deployment a request made.

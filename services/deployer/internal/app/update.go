@@ -48,20 +48,17 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 	}
 	a := proto.CloneOf(old)
 	now := s.now()
-	variables, err := applyMask(a, req)
-	if err != nil {
-		return err
-	}
-	if variables {
-		if err := s.setVariables(a, req.GetApp().GetVariables(), now); err != nil {
+	var faults apierr.Faults
+	if applyMask(a, req, &faults) {
+		if err := s.setVariables(a, req.GetApp().GetVariables(), now, &faults); err != nil {
 			return err
 		}
 	}
 	withDefaults(a)
 	if proto.Equal(a, old) {
-		return nil
+		return faults.Err()
 	}
-	if err := s.check(ctx, a); err != nil {
+	if err := s.check(ctx, a, &faults); err != nil || req.GetValidateOnly() {
 		return err
 	}
 	a.Version, a.UpdateTime = max(old.GetVersion()+1, now.UnixNano()), timestamppb.New(now)

@@ -2,13 +2,18 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
+	"devpilot.io/bitbucket/services/deployer/internal/settings"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 const (
@@ -23,22 +28,37 @@ var (
 	uuidPattern = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
 )
 
-// check refuses what cannot be saved.
-func (s *Service) check(ctx context.Context, a *storev1.App) error {
-	switch {
-	case !slugPattern.MatchString(a.GetId()):
-		return apierr.InvalidArgument("appId", "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit")
-	case !uuidPattern.MatchString(a.GetRepository()):
-		return apierr.InvalidArgument("app.repository", "give the repository's id: its UUID in lower case, without braces")
-	case a.GetRetention() < 1 || a.GetRetention() > maxRetention:
-		return apierr.InvalidArgument("app.retention", "keep between 1 and 50 releases")
-	case !slugPattern.MatchString(a.GetServer()):
-		return apierr.InvalidArgument("app.server", "give the name of a server")
+// check refuses what cannot be saved. All that is wrong is told at once, beside what was found
+// before; each fault has a path into the request.
+func (s *Service) check(ctx context.Context, a *storev1.App, faults *apierr.Faults) error {
+	if !slugPattern.MatchString(a.GetId()) {
+		faults.Add("appId", "use 1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit")
+	}
+	if !uuidPattern.MatchString(a.GetRepository()) {
+		faults.Add("app.repository", "give the repository's id: its UUID in lower case, without braces")
+	}
+	if a.GetRetention() < 1 || a.GetRetention() > maxRetention {
+		faults.Add("app.retention", "keep between 1 and 50 releases")
+	}
+	if !slugPattern.MatchString(a.GetServer()) {
+		faults.Add("app.server", "give the name of a server")
 	}
 	if err := rules.CheckBranch(a.GetBranch()); err != nil {
-		return apierr.InvalidArgument("app.branch", err.Error())
+		faults.Add("app.branch", err.Error())
 	}
-	if err := checkSettings(a); err != nil {
+	checkHooks("app.hooks", a.GetHooks(), faults)
+	checkShared("app.sharedPaths", a.GetSharedPaths(), faults)
+	checkRules("app.rules", a.GetRules(), faults)
+	if d := a.GetSource().GetDirectory(); d != "" {
+		if err := codeconfig.CheckDirectory(d); err != nil {
+			faults.Add("app.source.directory", err.Error())
+		}
+	}
+	checkEach("app.source.submoduleWorkspaces", a.GetSource().GetSubmoduleWorkspaces(), maxSubmoduleSources, checkSubmoduleSource, faults)
+	for field, err := range codeconfig.ServeFaults(codeconfig.Serve{Directory: a.GetServe().GetDirectory(), Fallback: a.GetServe().GetFallback()}) {
+		faults.Add("app.serve."+field, err.Error())
+	}
+	if err := faults.Err(); err != nil {
 		return err
 	}
 	known, err := s.cfg.Servers.Known(ctx, a.GetServer())
@@ -49,6 +69,71 @@ func (s *Service) check(ctx context.Context, a *storev1.App) error {
 		return apierr.Newf(apierr.ReasonServerUnknown, "There is no server %s. Choose one of the list, or start a deployer with --server %s.", a.GetServer(), a.GetServer())
 	}
 	return nil
+}
+
+// maxSubmoduleSources bounds how many Bitbucket workspaces and repositories submodules may come from.
+const maxSubmoduleSources = 100
+
+func checkSubmoduleSource(s string) error {
+	if mirror.ValidSubmoduleSource(s) {
+		return nil
+	}
+	return fmt.Errorf("%q is no Bitbucket workspace (such as acme-libs), nor a repository's full name (acme-libs/theme), nor *", s)
+}
+
+func checkHooks(path string, hooks []*deployerv1.DeploymentHook, faults *apierr.Faults) {
+	if len(hooks) > codeconfig.MaxHooks {
+		faults.Add(path, fmt.Sprintf("there are %d hooks, and at most %d are allowed", len(hooks), codeconfig.MaxHooks))
+		return
+	}
+	seen := map[string]bool{}
+	for i, h := range hooks {
+		at := fmt.Sprintf("%s[%d].", path, i)
+		for field, err := range codeconfig.HookFaults(settings.Hook(h)) {
+			faults.Add(at+field, err.Error())
+		}
+		if seen[h.GetName()] {
+			faults.Add(at+"name", fmt.Sprintf("another one is called %q, and names tell hooks apart", h.GetName()))
+		}
+		seen[h.GetName()] = true
+	}
+}
+
+func checkShared(path string, shared []string, faults *apierr.Faults) {
+	if len(shared) > codeconfig.MaxSharedPaths {
+		faults.Add(path, fmt.Sprintf("there are %d shared paths, and at most %d are allowed", len(shared), codeconfig.MaxSharedPaths))
+		return
+	}
+	for i := range shared {
+		if err := codeconfig.CheckSharedPathAmong(shared[i], shared[:i]); err != nil {
+			faults.Add(fmt.Sprintf("%s[%d]", path, i), err.Error())
+		}
+	}
+}
+
+func checkRules(path string, r *deployerv1.AppRules, faults *apierr.Faults) {
+	checkEach(path+".tags", r.GetTags(), rules.MaxPatterns, rules.CheckTag, faults)
+	checkEach(path+".paths", r.GetPaths(), rules.MaxPatterns, rules.CheckPath, faults)
+	checkEach(path+".pathsIgnore", r.GetPathsIgnore(), rules.MaxPatterns, rules.CheckPath, faults)
+	checkEach(path+".skip.phrases", r.GetSkip().GetPhrases(), rules.MaxPhrases, rules.CheckSkipPhrase, faults)
+}
+
+func checkEach(path string, list []string, most int, check func(string) error, faults *apierr.Faults) {
+	if len(list) > most {
+		faults.Add(path, fmt.Sprintf("there are %d entries, and at most %d are allowed", len(list), most))
+		return
+	}
+	seen := map[string]bool{}
+	for i, s := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if err := check(s); err != nil {
+			faults.Add(at, err.Error())
+		}
+		if seen[s] {
+			faults.Add(at, fmt.Sprintf("%q is there twice", s))
+		}
+		seen[s] = true
+	}
 }
 
 func withDefaults(a *storev1.App) {

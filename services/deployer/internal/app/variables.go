@@ -34,80 +34,86 @@ func associated(a *storev1.App, name string) []byte {
 
 // setVariables replaces an app's variables. A secret one without a value keeps what it has; its
 // value never leaves the store in plain, also not as a variable that is no secret any more.
-func (s *Service) setVariables(a *storev1.App, in []*deployerv1.Variable, now time.Time) error {
+func (s *Service) setVariables(a *storev1.App, in []*deployerv1.Variable, now time.Time, faults *apierr.Faults) error {
+	const path = "app.variables"
 	if len(in) > maxVariables {
-		return apierr.InvalidArgument("app.variables", fmt.Sprintf("an app has at most %d variables", maxVariables))
+		faults.Add(path, fmt.Sprintf("an app has at most %d variables", maxVariables))
+		return nil
 	}
 	out := make([]*storev1.Variable, 0, len(in))
+	seen := map[string]bool{}
 	total := 0
 	for i, v := range in {
-		field := fmt.Sprintf("app.variables[%d]", i)
-		if err := checkVariable(v); err != nil {
-			return apierr.InvalidArgument(field, err.Error())
+		at := fmt.Sprintf("%s[%d].", path, i)
+		checkVariable(at, v, faults)
+		if seen[v.GetName()] {
+			faults.Add(at+"name", fmt.Sprintf("%s is there twice", v.GetName()))
 		}
-		if slices.ContainsFunc(out, func(x *storev1.Variable) bool { return x.GetName() == v.GetName() }) {
-			return apierr.InvalidArgument(field, fmt.Sprintf("%s is there twice", v.GetName()))
-		}
-		made, err := s.variable(a, v, now)
+		seen[v.GetName()] = true
+		made, problem, err := s.variable(a, v, now)
 		if err != nil {
 			return err
 		}
-		if made == nil {
-			return apierr.InvalidArgument(field, fmt.Sprintf("give %s a value", v.GetName()))
+		if problem != "" {
+			faults.Add(at+"value", problem)
 		}
-		if total += len(made.GetValue()) + len(made.GetSealed()); total > maxValues {
-			return apierr.InvalidArgument("app.variables", fmt.Sprintf("all values together may have %d KiB", maxValues>>10))
-		}
+		total += len(made.GetValue()) + len(made.GetSealed())
 		out = append(out, made)
+	}
+	if total > maxValues {
+		faults.Add(path, fmt.Sprintf("all values together may have %d KiB", maxValues>>10))
 	}
 	a.Variables = out
 	return nil
 }
 
-func checkVariable(v *deployerv1.Variable) error {
+func checkVariable(at string, v *deployerv1.Variable, faults *apierr.Faults) {
 	switch {
 	case !variablePattern.MatchString(v.GetName()):
-		return fmt.Errorf("a variable's name has letters, digits and underscores, and does not begin with a digit")
+		faults.Add(at+"name", "a variable's name has letters, digits and underscores, 128 at most, and does not begin with a digit")
 	case strings.HasPrefix(v.GetName(), "DEVPILOT_"):
-		return fmt.Errorf("names that begin with DEVPILOT_ are Devpilot's own")
-	case len(v.GetValue()) > maxValue:
-		return fmt.Errorf("the value of %s is longer than %d KiB", v.GetName(), maxValue>>10)
-	case strings.ContainsRune(v.GetValue(), 0):
-		return fmt.Errorf("the value of %s has a NUL character, which no variable can hold", v.GetName())
+		faults.Add(at+"name", "names that begin with DEVPILOT_ are Devpilot's own")
 	}
-	return nil
+	switch {
+	case len(v.GetValue()) > maxValue:
+		faults.Add(at+"value", fmt.Sprintf("is longer than %d KiB", maxValue>>10))
+	case strings.ContainsRune(v.GetValue(), 0):
+		faults.Add(at+"value", "has a NUL character, which no variable can hold")
+	}
 }
 
-// variable is the stored form of one variable; nil when a secret one has no value at all.
-func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time) (*storev1.Variable, error) {
+// variable is the stored form of one variable, and what is wrong with its value, "" for nothing.
+func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time) (made *storev1.Variable, problem string, err error) {
 	var old *storev1.Variable
 	if i := slices.IndexFunc(a.GetVariables(), func(x *storev1.Variable) bool { return x.GetName() == v.GetName() }); i >= 0 {
 		old = a.GetVariables()[i]
 	}
-	made := &storev1.Variable{Name: v.GetName(), UpdateTime: timestamppb.New(now)}
+	made = &storev1.Variable{Name: v.GetName(), UpdateTime: timestamppb.New(now)}
 	if !v.GetSecret() {
-		if old != nil && len(old.GetSealed()) == 0 && old.GetValue() == v.GetValue() {
-			return old, nil
+		switch {
+		case len(old.GetSealed()) > 0 && v.GetValue() == "":
+			return made, fmt.Sprintf("%s is a secret: send secret: true to keep it, or the value that it is to have in plain", v.GetName()), nil
+		case old != nil && len(old.GetSealed()) == 0 && old.GetValue() == v.GetValue():
+			return old, "", nil
 		}
 		made.Value = v.GetValue()
-		return made, nil
+		return made, "", nil
 	}
 	value := v.GetValue()
 	if value == "" {
 		switch {
 		case len(old.GetSealed()) > 0:
-			return old, nil
+			return old, "", nil
 		case old.GetValue() == "":
-			return nil, nil
+			return made, fmt.Sprintf("give %s a value", v.GetName()), nil
 		}
 		value = old.GetValue() // becomes a secret
 	}
-	sealed, err := s.cfg.Keyset.Seal([]byte(value), associated(a, v.GetName()))
+	made.Sealed, err = s.cfg.Keyset.Seal([]byte(value), associated(a, v.GetName()))
 	if err != nil {
-		return nil, fmt.Errorf("app: seal a variable: %w", err)
+		return nil, "", fmt.Errorf("app: seal a variable: %w", err)
 	}
-	made.Sealed = sealed
-	return made, nil
+	return made, "", nil
 }
 
 // Variables are the values for an app's hooks.

@@ -30,6 +30,13 @@ func (s *Service) Get(ctx context.Context, k lane.Key) (*deployerv1.App, error) 
 	return apps[0], nil
 }
 
+// preview is an app as it would be saved.
+func preview(a *storev1.App) *deployerv1.App {
+	out := saved(a)
+	out.Id, out.Workspace, out.Repository, out.Variables = a.GetId(), a.GetWorkspace(), a.GetRepository(), shown(a.GetVariables())
+	return out
+}
+
 // List returns a page of a workspace's apps by id, after the given one, and the id to go on after,
 // empty at the end. A page may come back short while an app is being made or deleted.
 func (s *Service) List(ctx context.Context, workspace, after string, size int) (apps []*deployerv1.App, next string, err error) {

@@ -3,6 +3,7 @@ package codeconfig
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path"
 	"regexp"
 	"slices"
@@ -67,7 +68,34 @@ var (
 // CheckHook refuses a hook that cannot be saved. The message is for people, and speaks of the hook
 // without naming it.
 func CheckHook(h Hook) error {
-	return errors.Join(checkName(h.Name), checkStage(h.Stage), checkCommand(h.Command), checkPriority(int64(h.Priority)), checkTimeout(h.Timeout))
+	var all []error
+	for _, err := range HookFaults(h) {
+		all = append(all, err)
+	}
+	return errors.Join(all...)
+}
+
+// HookFaults tells for each field of a hook, by its name in the API, why it cannot be saved.
+func HookFaults(h Hook) iter.Seq2[string, error] {
+	return faultsOf(
+		fault{"name", checkName(h.Name)}, fault{"stage", checkStage(h.Stage)}, fault{"command", checkCommand(h.Command)},
+		fault{"priority", checkPriority(int64(h.Priority))}, fault{"timeoutSeconds", checkTimeout(h.Timeout)},
+	)
+}
+
+type fault struct {
+	field string
+	err   error // nil: none
+}
+
+func faultsOf(all ...fault) iter.Seq2[string, error] {
+	return func(yield func(string, error) bool) {
+		for _, f := range all {
+			if f.err != nil && !yield(f.field, f.err) {
+				return
+			}
+		}
+	}
 }
 
 // CheckHooks refuses a list of hooks that has a bad one, too many, or two of one name.
@@ -163,15 +191,19 @@ func CheckSharedPaths(paths []string) error {
 		return fmt.Errorf("there are %d shared paths, and at most %d are allowed", len(paths), MaxSharedPaths)
 	}
 	for i, p := range paths {
-		err := CheckSharedPath(p)
-		if err == nil {
-			err = overlap(p, paths[:i])
-		}
-		if err != nil {
+		if err := CheckSharedPathAmong(p, paths[:i]); err != nil {
 			return fmt.Errorf("shared path %d (%q): %w", i+1, p, err)
 		}
 	}
 	return nil
+}
+
+// CheckSharedPathAmong refuses a bad path, one of the others, and one within another.
+func CheckSharedPathAmong(p string, others []string) error {
+	if err := CheckSharedPath(p); err != nil {
+		return err
+	}
+	return overlap(p, others)
 }
 
 // overlap refuses a path that is another one's, or within it: a link cannot lie within a link.
@@ -190,10 +222,19 @@ func overlap(p string, others []string) error {
 
 // CheckServe refuses what cannot be served. Nothing at all is fine.
 func CheckServe(s Serve) error {
-	if s == (Serve{}) {
-		return nil
+	var all []error
+	for _, err := range ServeFaults(s) {
+		all = append(all, err)
 	}
-	return errors.Join(checkServeDirectory(s.Directory), checkFallback(s.Fallback))
+	return errors.Join(all...)
+}
+
+// ServeFaults tells for each field, by its name in the API, why it cannot be served.
+func ServeFaults(s Serve) iter.Seq2[string, error] {
+	if s == (Serve{}) {
+		return faultsOf()
+	}
+	return faultsOf(fault{"directory", checkServeDirectory(s.Directory)}, fault{"fallback", checkFallback(s.Fallback)})
 }
 
 func checkServeDirectory(dir string) error {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"time"
 
@@ -12,6 +11,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
+	"devpilot.io/bitbucket/services/gateway/internal/rest"
 )
 
 // Handler serves the stream.
@@ -106,24 +106,25 @@ func event(c Change) []byte {
 // lastEvent is where the client resumes: the header that browsers send by themselves, or a
 // parameter for the first connection of a page that was loaded earlier.
 func lastEvent(r *http.Request) (resume bool, after uint64, err error) {
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	const parameter = "lastEventId"
+	var faults apierr.Faults
+	query, err := rest.ParseQuery(r.URL.RawQuery, &faults)
 	if err != nil {
-		return false, 0, apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read.")
+		return false, 0, err
 	}
 	for name := range query {
-		if name != "lastEventId" {
-			return false, 0, apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("There is no parameter %q; known is: lastEventId.", name), apierr.WithField(name, "unknown parameter"))
+		if name != parameter {
+			rest.UnknownParameter(name, []string{parameter}, &faults)
 		}
 	}
-	text := r.Header.Get("Last-Event-ID")
+	from, text := rest.HeaderLastEventID, r.Header.Get(rest.HeaderLastEventID)
 	if text == "" {
-		text = query.Get("lastEventId")
+		from, text = parameter, query.Get(parameter)
 	}
-	if text == "" {
-		return false, 0, nil
+	if text != "" {
+		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
+			faults.Add(from, "must be the id of an event of this stream")
+		}
 	}
-	if after, err = strconv.ParseUint(text, 10, 64); err != nil {
-		return false, 0, apierr.InvalidArgument("lastEventId", "must be the id of an event of this stream")
-	}
-	return true, after, nil
+	return text != "", after, faults.Err()
 }

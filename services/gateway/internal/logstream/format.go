@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -38,71 +37,76 @@ func (f format) contentType() string {
 	return "application/x-ndjson"
 }
 
+// request is what a client asks for.
+type request struct {
+	*deployerv1.ReadLogRequest
+	format format
+	// resumes is set for a browser that comes back by itself: what it has had is not told again.
+	resumes bool
+}
+
 // parse reads path, query and headers.
-func parse(r *http.Request, params map[string]string) (*deployerv1.ReadLogRequest, format, error) {
+func parse(r *http.Request, params map[string]string) (request, error) {
+	var faults apierr.Faults
 	number, err := strconv.ParseInt(params["number"], 10, 32)
 	if err != nil || number < 1 {
-		return nil, "", apierr.InvalidArgument("number", "must be a deployment's number, from 1")
+		faults.Add("number", "must be a deployment's number, from 1")
 	}
-	query, err := url.ParseQuery(r.URL.RawQuery)
+	query, err := rest.ParseQuery(r.URL.RawQuery, &faults)
 	if err != nil {
-		return nil, "", apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read.")
+		return request{}, err
 	}
-	req := &deployerv1.ReadLogRequest{Workspace: params["workspace"], App: params["app"], Number: int32(number)}
-	f := accepted(r.Header.Get("Accept"))
+	req := request{
+		ReadLogRequest: &deployerv1.ReadLogRequest{Workspace: params["workspace"], App: params["app"], Number: int32(number)}, //nolint:gosec // it was read as 32 bits
+		format:         accepted(r.Header.Get("Accept")),
+	}
 	for name, values := range query {
 		v := values[len(values)-1]
+		if len(values) > 1 {
+			faults.Add(name, "must be given once")
+		}
 		switch name {
 		case "after":
-			req.After, err = count(name, v)
+			req.After = count(name, v, &faults)
 		case "tail":
-			req.Tail, err = count(name, v)
+			req.Tail = count(name, v, &faults)
 		case "follow":
-			req.Follow, err = flag(name, v)
+			req.Follow = flag(name, v, &faults)
 		case "format":
-			f, err = named(v)
+			switch req.format = format(v); req.format {
+			case formatNDJSON, formatSSE, formatText:
+			default:
+				faults.Add(name, "must be ndjson, sse or text")
+			}
 		default:
-			err = apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("There is no parameter %q; known are: after, follow, format, tail.", name), apierr.WithField(name, "unknown parameter"))
-		}
-		if err != nil {
-			return nil, "", err
+			rest.UnknownParameter(name, []string{"after", "follow", "format", "tail"}, &faults)
 		}
 	}
 	// What the browser sends when it comes back counts more than what the page asked for at first.
-	if id := r.Header.Get("Last-Event-ID"); id != "" && f == formatSSE {
-		if req.After, err = count("Last-Event-ID", id); err != nil {
-			return nil, "", err
-		}
-		req.Tail = 0
+	if id := r.Header.Get(rest.HeaderLastEventID); id != "" && req.format == formatSSE {
+		req.After, req.Tail, req.resumes = count(rest.HeaderLastEventID, id, &faults), 0, true
 	}
-	return req, f, nil
+	return req, faults.Err()
 }
 
-func count(name, v string) (int32, error) {
+func count(name, v string, faults *apierr.Faults) int32 {
 	n, err := strconv.ParseInt(v, 10, 32)
 	if err != nil || n < 0 {
-		return 0, apierr.InvalidArgument(name, "must be a whole number, 0 or more")
+		faults.Add(name, "must be a whole number, 0 or more")
 	}
-	return int32(n), nil
+	return int32(n) //nolint:gosec // it was read as 32 bits
 }
 
 // flag takes ?follow too, as people type it.
-func flag(name, v string) (bool, error) {
+func flag(name, v string, faults *apierr.Faults) bool {
 	switch v {
 	case "true", "1", "":
-		return true, nil
+		return true
 	case "false", "0":
-		return false, nil
+	default:
+		faults.Add(name, "must be true or false")
 	}
-	return false, apierr.InvalidArgument(name, "must be true or false")
-}
-
-func named(v string) (format, error) {
-	switch f := format(v); f {
-	case formatNDJSON, formatSSE, formatText:
-		return f, nil
-	}
-	return "", apierr.InvalidArgument("format", "must be ndjson, sse or text")
+	return false
 }
 
 // accepted takes the first of ours that the Accept header names.
@@ -125,6 +129,7 @@ func accepted(accept string) format {
 type writer struct {
 	out    *live.Writer
 	format format
+	last   int32 // the line that the client has
 }
 
 func (w *writer) records(list []*deployerv1.LogRecord) error {
@@ -147,6 +152,7 @@ func (w *writer) records(list []*deployerv1.LogRecord) error {
 			b.Write(append(line, '\n'))
 		}
 	}
+	w.last = list[len(list)-1].GetLine()
 	_, err := w.out.Write(b.Bytes())
 	return err
 }
@@ -160,7 +166,7 @@ func (w *writer) end(e *deployerv1.LogEnd) error {
 	if err != nil {
 		return err
 	}
-	return w.object("end", "end", inner)
+	return w.object("end", "end", strconv.Itoa(int(w.last)), inner)
 }
 
 // fail ends a stream that has begun; the client is told why, in place of the end.
@@ -173,7 +179,7 @@ func (w *writer) fail(r *http.Request, err error) {
 	}
 	inner, merr := json.Marshal(e.Problem(rpc.RequestID(r.Context())))
 	if merr == nil {
-		_ = w.object("error", "problem", inner) // it ends either way
+		_ = w.object("error", "problem", "", inner) // it ends either way
 	}
 }
 
@@ -184,18 +190,19 @@ func (w *writer) heartbeat(now time.Time) error {
 		_, err := w.out.Write([]byte(live.HeartbeatComment))
 		return err
 	case formatNDJSON:
-		return w.object("heartbeat", "", fmt.Appendf(nil, `{"time":%q}`, now.UTC().Format(time.RFC3339)))
+		return w.object("heartbeat", "", "", fmt.Appendf(nil, `{"time":%q}`, now.UTC().Format(time.RFC3339)))
 	case formatText:
 	}
 	return nil
 }
 
 // object writes {"name":inner}; event is its name among server-sent events, where "error" is taken by
-// the browser itself.
-func (w *writer) object(name, event string, inner []byte) error {
+// the browser itself. The end has an id, the last line's: a browser comes back after it with that, also
+// to a log without lines.
+func (w *writer) object(name, event, id string, inner []byte) error {
 	line := fmt.Appendf(nil, `{%q:%s}`, name, inner)
 	if w.format == formatSSE {
-		line = live.Event("", event, line)
+		line = live.Event(id, event, line)
 	} else {
 		line = append(line, '\n')
 	}

@@ -2,7 +2,8 @@
 // resume by Last-Event-ID, or as plain text, from deployer's ReadLog.
 //
 // A log that ended ends with {"end":{"state":…}}, so that a cut differs from an end. Trouble after
-// the first byte is a last {"error":…} in place of it.
+// the first byte is a last {"error":…} in place of it. A browser that comes back (Last-Event-ID) after
+// the end of a log that has ended gets 204, by which it stops.
 //
 // It depends on the client of deployer and internal/live.
 package logstream
@@ -24,6 +25,9 @@ import (
 // firstWait is how long an error may take to arrive as a proper answer; then the stream begins.
 const firstWait = time.Second
 
+// resumeWait is how long a browser that comes back waits to hear whether there is anything left.
+const resumeWait = 5 * time.Second
+
 // Handler serves logs.
 type Handler struct {
 	Deployer deployerv1.DeployerServiceClient
@@ -38,7 +42,7 @@ type part struct {
 
 // Serve answers one request for a log. The caller and its identity are in the context.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[string]string) {
-	req, format, err := parse(r, params)
+	req, err := parse(r, params)
 	if err != nil {
 		edge.Fail(w, r, err)
 		return
@@ -52,27 +56,63 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	defer leave()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	parts, err := h.read(ctx, req)
+	parts, err := h.read(ctx, req.ReadLogRequest)
 	if err != nil {
 		edge.Fail(w, r, err)
 		return
 	}
-	// An error that comes at once (no such deployment, not allowed) is answered as one.
-	var first *part
-	wait := time.NewTimer(firstWait)
-	defer wait.Stop()
-	select {
-	case p := <-parts:
-		if p.err != nil && !errors.Is(p.err, io.EOF) {
-			edge.Fail(w, r, p.err)
-			return
-		}
-		first = &p
-	case <-wait.C:
-	case <-ctx.Done():
+	first := begin(ctx, parts, req.resumes)
+	switch {
+	case ctx.Err() != nil:
+		return
+	case first != nil && first.err != nil && !errors.Is(first.err, io.EOF):
+		edge.Fail(w, r, first.err)
+		return
+	case first != nil && req.resumes && isOver(first.msg):
+		w.WriteHeader(http.StatusNoContent) // by which an EventSource stops coming back
 		return
 	}
-	h.follow(r, &writer{out: live.Begin(w, format.contentType()), format: format}, first, parts, req.GetWorkspace())
+	out := &writer{out: live.Begin(w, req.format.contentType()), format: req.format, last: req.GetAfter()}
+	h.follow(r, out, first, parts, req.GetWorkspace())
+}
+
+// begin waits for the first part, so that an error that comes at once (no such deployment, not
+// allowed) is answered as one, and so is a log that a browser has had to its end. nil when nothing
+// comes for a while.
+func begin(ctx context.Context, parts <-chan part, resumes bool) *part {
+	limit := firstWait
+	if resumes {
+		limit = resumeWait
+	}
+	wait := time.NewTimer(limit)
+	defer wait.Stop()
+	for {
+		select {
+		case p := <-parts:
+			if p.err == nil && p.msg.GetEnd() == nil && len(p.msg.GetRecords()) == 0 {
+				continue // a heartbeat of the deployer
+			}
+			return &p
+		case <-wait.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// isOver tells that nothing is left to be said of a log: the deployment has ended, and the client
+// has every line.
+func isOver(msg *deployerv1.ReadLogResponse) bool {
+	if msg.GetEnd() == nil || len(msg.GetRecords()) > 0 {
+		return false
+	}
+	switch msg.GetEnd().GetState() {
+	case deployerv1.Deployment_COMPLETED, deployerv1.Deployment_FAILED, deployerv1.Deployment_CANCELLED, deployerv1.Deployment_SUPERSEDED:
+		return true
+	case deployerv1.Deployment_STATE_UNSPECIFIED, deployerv1.Deployment_PENDING, deployerv1.Deployment_PROCESSING:
+	}
+	return false
 }
 
 // read receives in the background until ctx is done; the channel then has no more parts.

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
@@ -23,26 +26,39 @@ const maxBody = 1 << 20
 
 // readBody takes the whole body and holds it against the request message, so that what is wrong with
 // it is said in the API's own words: which field, and what belongs there. protojson, which decodes
-// it afterwards, knows neither.
-func readBody(w http.ResponseWriter, r *http.Request, route routes.Route) ([]byte, error) {
-	if r.Body == nil {
-		return nil, nil
-	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+// it afterwards, knows neither. object is the body decoded, without what is wrong in it; nil when
+// there is none.
+func readBody(w http.ResponseWriter, r *http.Request, route routes.Route, faults *apierr.Faults) (raw []byte, object map[string]any, err error) {
+	raw, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, apierr.Newf(apierr.ReasonPayloadTooLarge, "The body is larger than %d KiB, which is the most that is read.", maxBody>>10)
+		return nil, nil, apierr.Newf(apierr.ReasonPayloadTooLarge, "The body is larger than %d KiB, which is the most that is read.", maxBody>>10)
 	case err != nil:
-		return nil, apierr.New(apierr.ReasonCanceled, "The body ended before all of it had arrived.", apierr.WithCause(err))
+		return nil, nil, apierr.New(apierr.ReasonCanceled, "The body ended before all of it had arrived.", apierr.WithCause(err))
 	}
-	if len(bytes.TrimSpace(raw)) == 0 {
-		return nil, nil
+	empty := len(bytes.TrimSpace(raw)) == 0
+	switch {
+	case route.Body == "" && empty:
+		return nil, nil, nil
+	case empty:
+		raw = []byte("{}")
+	case route.Body == "":
+		return nil, nil, apierr.Newf(apierr.ReasonInvalidArgument, "%s %s takes no body.", route.Method, route.Template)
 	}
-	if route.Body == "" {
-		return nil, apierr.Newf(apierr.ReasonInvalidArgument, "%s %s takes no body.", route.Method, route.Template)
+	v, err := parseBody(raw, faults)
+	if err != nil {
+		return nil, nil, err
 	}
-	return raw, checkBody(raw, bodyMessage(route))
+	object, ok := v.(map[string]any)
+	if !ok {
+		return nil, nil, apierr.New(apierr.ReasonInvalidArgument, "The body must be a JSON object.")
+	}
+	checkMessage("", object, bodyMessage(route), faults)
+	if route.Method != http.MethodPatch { // a change may leave everything out
+		checkRequired("", object, bodyMessage(route), route.PathFields(), faults)
+	}
+	return raw, object, nil
 }
 
 // bodyMessage is the message that the body of a route is.
@@ -53,149 +69,156 @@ func bodyMessage(route routes.Route) protoreflect.MessageDescriptor {
 	return route.Input.Fields().ByName(protoreflect.Name(route.Body)).Message()
 }
 
-func checkBody(raw []byte, want protoreflect.MessageDescriptor) error {
-	var v any
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	if err := dec.Decode(&v); err != nil {
-		return malformed(raw, err)
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return apierr.New(apierr.ReasonInvalidArgument, "The body holds more than one JSON value. Send one object.")
-	}
-	return checkMessage("", v, want)
-}
-
-// malformed says where the JSON breaks, as editors count.
-func malformed(raw []byte, err error) error {
-	var syntax *json.SyntaxError
-	if !errors.As(err, &syntax) {
-		return apierr.New(apierr.ReasonInvalidArgument, "The body is not complete JSON: it ends too early.", apierr.WithCause(err))
-	}
-	before := raw[:min(int(syntax.Offset), len(raw))]
-	line := bytes.Count(before, []byte("\n")) + 1
-	column := len(before) - bytes.LastIndexByte(before, '\n') - 1
-	return apierr.Newf(apierr.ReasonInvalidArgument, "The body is not JSON: line %d, column %d: %s.", line, max(column, 1), strings.TrimPrefix(syntax.Error(), "json: "))
-}
-
-func checkMessage(path string, v any, want protoreflect.MessageDescriptor) error {
+// checkMessage holds an object against a message; false when it is no object. What is wrong in it is
+// taken out, so that the rest can be looked at further.
+func checkMessage(path string, v any, want protoreflect.MessageDescriptor, faults *apierr.Faults) bool {
 	if check, ok := wellKnown[want.FullName()]; ok {
-		return check(path, v)
+		return check(path, v, faults)
 	}
 	object, ok := v.(map[string]any)
 	if !ok {
-		if path == "" {
-			return apierr.New(apierr.ReasonInvalidArgument, "The body must be a JSON object.")
-		}
-		return wrong(path, "must be an object")
+		return refuse(path, "must be an object", faults)
 	}
+	seen := map[protoreflect.Name]string{}
 	for _, name := range slices.Sorted(keysOf(object)) {
 		at := join(path, name)
 		f := fieldNamed(want, name)
-		if f == nil {
-			return apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("There is no field %q here. The fields are: %s.", at, strings.Join(fieldNames(want), ", ")),
-				apierr.WithField(at, "unknown field"))
+		switch {
+		case f == nil:
+			faults.Add(at, "unknown field; the fields here are: "+strings.Join(fieldNames(want), ", "))
+			delete(object, name)
+			continue
+		case seen[f.Name()] != "":
+			faults.Add(at, "is there twice: as "+seen[f.Name()]+" too")
+			delete(object, name)
+			continue
 		}
-		if object[name] == nil {
-			continue // absent
-		}
-		if err := checkField(at, object[name], f); err != nil {
-			return err
+		seen[f.Name()] = name
+		if v := object[name]; v != nil && !checkField(at, v, f, faults) { // nil: absent
+			delete(object, name)
 		}
 	}
-	return nil
+	return true
 }
 
-func checkField(path string, v any, f protoreflect.FieldDescriptor) error {
+func refuse(path, msg string, faults *apierr.Faults) bool {
+	faults.Add(path, msg)
+	return false
+}
+
+// checkRequired notes what the proto marks as required and the object lacks. What the path names is
+// not looked for. Fields below are looked at where they are there: the elements of a list are always
+// whole.
+func checkRequired(path string, object map[string]any, want protoreflect.MessageDescriptor, inPath []string, faults *apierr.Faults) {
+	for i := range want.Fields().Len() {
+		f := want.Fields().Get(i)
+		if !isRequired(f) || slices.Contains(inPath, string(f.Name())) {
+			continue
+		}
+		v := object[f.JSONName()]
+		if v == nil {
+			v = object[string(f.Name())]
+		}
+		if v == nil || v == "" {
+			faults.Add(join(path, f.JSONName()), "is required")
+		}
+		if inner, ok := v.(map[string]any); ok && f.Message() != nil {
+			checkRequired(join(path, f.JSONName()), inner, f.Message(), nil, faults)
+		}
+	}
+}
+
+// isRequired tells what the proto says; a flag cannot be told from one that is not set.
+func isRequired(f protoreflect.FieldDescriptor) bool {
+	return f.Kind() != protoreflect.BoolKind && routes.Is(f, annotations.FieldBehavior_REQUIRED)
+}
+
+// checkField holds a value against a field; false when it cannot be one.
+func checkField(path string, v any, f protoreflect.FieldDescriptor, faults *apierr.Faults) bool {
 	switch {
 	case f.IsMap():
 		object, ok := v.(map[string]any)
 		if !ok {
-			return wrong(path, "must be an object")
+			return refuse(path, "must be an object", faults)
 		}
 		for _, key := range slices.Sorted(keysOf(object)) {
-			if err := checkSingle(join(path, key), object[key], f.MapValue()); err != nil {
-				return err
+			if !checkSingle(join(path, key), object[key], f.MapValue(), faults) {
+				delete(object, key)
 			}
 		}
-		return nil
 	case f.IsList():
 		list, ok := v.([]any)
 		if !ok {
-			return wrong(path, "must be a list")
+			return refuse(path, "must be a list", faults)
 		}
 		for i, e := range list {
-			if err := checkSingle(fmt.Sprintf("%s[%d]", path, i), e, f); err != nil {
-				return err
+			if !checkSingle(element(path, i), e, f, faults) {
+				return false
+			}
+			if object, ok := e.(map[string]any); ok && f.Message() != nil {
+				checkRequired(element(path, i), object, f.Message(), nil, faults)
 			}
 		}
-		return nil
 	default:
-		return checkSingle(path, v, f)
+		return checkSingle(path, v, f, faults)
 	}
+	return true
 }
 
-func checkSingle(path string, v any, f protoreflect.FieldDescriptor) error {
+func checkSingle(path string, v any, f protoreflect.FieldDescriptor, faults *apierr.Faults) bool {
 	switch f.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return checkMessage(path, v, f.Message())
+		return checkMessage(path, v, f.Message(), faults)
 	case protoreflect.BoolKind:
 		if _, ok := v.(bool); !ok {
-			return wrong(path, "must be true or false")
+			return refuse(path, "must be true or false", faults)
 		}
 	case protoreflect.StringKind, protoreflect.BytesKind:
 		if _, ok := v.(string); !ok {
-			return wrong(path, "must be text in double quotes")
+			return refuse(path, "must be text in double quotes", faults)
+		}
+		if f.Name() == etagName && v == "" {
+			return refuse(path, emptyETag, faults)
 		}
 	case protoreflect.EnumKind:
-		return checkEnum(path, v, f.Enum())
+		return checkEnum(path, v, f.Enum(), faults)
 	case protoreflect.FloatKind, protoreflect.DoubleKind:
 		if _, ok := v.(json.Number); !ok {
-			return wrong(path, "must be a number")
+			return refuse(path, "must be a number", faults)
 		}
 	default:
-		return checkWhole(path, v, f.Kind())
+		return checkWhole(path, v, f.Kind(), faults)
 	}
-	return nil
+	return true
 }
 
 // checkWhole takes what protojson takes: a number or its digits as text.
-func checkWhole(path string, v any, kind protoreflect.Kind) error {
-	var text string
-	switch n := v.(type) {
-	case json.Number:
-		text = n.String()
-	case string:
-		text = n
-	}
-	if !whole(text, kind) {
-		return wrong(path, "must be a whole number")
-	}
-	return nil
+func checkWhole(path string, v any, kind protoreflect.Kind, faults *apierr.Faults) bool {
+	m, says := wholeOf(kind)
+	return readable(v, m) || refuse(path, says, faults)
 }
 
-func whole(text string, kind protoreflect.Kind) bool {
-	var err error
+// wholeOf is the message of a whole number of that kind, and what to say when a value is none.
+func wholeOf(kind protoreflect.Kind) (m proto.Message, says string) {
 	switch kind {
-	case protoreflect.Int32Kind, protoreflect.Sint32Kind, protoreflect.Sfixed32Kind:
-		_, err = strconv.ParseInt(text, 10, 32)
 	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind:
-		_, err = strconv.ParseInt(text, 10, 64)
-	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
-		_, err = strconv.ParseUint(text, 10, 32)
+		return &wrapperspb.Int64Value{}, "must be a whole number"
 	case protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
-		_, err = strconv.ParseUint(text, 10, 64)
+		return &wrapperspb.UInt64Value{}, "must be a whole number, 0 or more"
+	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
+		return &wrapperspb.UInt32Value{}, "must be a whole number from 0 to 4294967295"
 	default:
+		return &wrapperspb.Int32Value{}, "must be a whole number up to 2147483647"
 	}
-	return err == nil
 }
 
-func checkEnum(path string, v any, enum protoreflect.EnumDescriptor) error {
+func checkEnum(path string, v any, enum protoreflect.EnumDescriptor, faults *apierr.Faults) bool {
 	word, ok := v.(string)
-	if ok && enum.Values().ByName(protoreflect.Name(word)) != nil {
-		return nil
+	if ok {
+		value := enum.Values().ByName(protoreflect.Name(word))
+		ok = value != nil && value.Number() != 0 // the word for "not set" says nothing: leave the field out
 	}
-	return wrong(path, "must be one of "+strings.Join(enumWords(enum), ", "))
+	return ok || refuse(path, "must be one of "+strings.Join(enumWords(enum), ", "), faults)
 }
 
 // enumWords lists the words that can be sent: all but the one for "not set".
@@ -210,44 +233,27 @@ func enumWords(enum protoreflect.EnumDescriptor) []string {
 }
 
 // wellKnown checks the messages that have a JSON form of their own.
-var wellKnown = map[protoreflect.FullName]func(path string, v any) error{
-	"google.protobuf.Timestamp": func(path string, v any) error {
-		if s, ok := v.(string); !ok || !isTime(s) {
-			return wrong(path, "must be a time like 2026-11-22T14:15:16Z")
-		}
-		return nil
+var wellKnown = map[protoreflect.FullName]func(path string, v any, faults *apierr.Faults) bool{
+	"google.protobuf.Timestamp": func(path string, v any, faults *apierr.Faults) bool {
+		return isText(v) && readable(v, &timestamppb.Timestamp{}) || refuse(path, "must be a time like 2026-11-22T14:15:16Z", faults)
 	},
-	"google.protobuf.Duration": func(path string, v any) error {
-		s, ok := v.(string)
-		if ok {
-			_, err := time.ParseDuration(s)
-			ok = err == nil && strings.HasSuffix(s, "s")
-		}
-		if !ok {
-			return wrong(path, `must be seconds like "90s"`)
-		}
-		return nil
+	"google.protobuf.Duration": func(path string, v any, faults *apierr.Faults) bool {
+		return isText(v) && readable(v, &durationpb.Duration{}) || refuse(path, `must be seconds like "90s"`, faults)
 	},
-	"google.protobuf.FieldMask": func(path string, v any) error {
-		if _, ok := v.(string); !ok {
-			return wrong(path, `must be field names like "branch,autoDeploy"`)
-		}
-		return nil
+	"google.protobuf.FieldMask": func(path string, v any, faults *apierr.Faults) bool {
+		return isText(v) || refuse(path, `must be field names like "branch,autoDeploy"`, faults)
 	},
 }
 
-func isTime(s string) bool {
-	_, err := time.Parse(time.RFC3339Nano, s)
-	return err == nil
+func isText(v any) bool {
+	_, ok := v.(string)
+	return ok
 }
 
-func wrong(path, msg string) error { return apierr.InvalidArgument(path, msg) }
-
-func join(path, name string) string {
-	if path == "" {
-		return name
-	}
-	return path + "." + name
+// readable asks protojson itself, which decodes the body afterwards.
+func readable(v any, m proto.Message) bool {
+	raw, err := json.Marshal(v)
+	return err == nil && protojson.Unmarshal(raw, m) == nil
 }
 
 func fieldNamed(m protoreflect.MessageDescriptor, name string) protoreflect.FieldDescriptor {

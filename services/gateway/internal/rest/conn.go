@@ -20,8 +20,8 @@ type Recorder interface {
 	Record(ctx context.Context, e activity.Entry)
 }
 
-// Conn is the connection to a service as the API uses it: If-Match becomes the request's etag, and
-// what changes something is recorded in the activity list, with its result.
+// Conn is the connection to a service as the API uses it: If-Match becomes the request's etag,
+// the names in a body its update mask, and what changes something is recorded in the activity list, with its result.
 type Conn struct {
 	grpc.ClientConnInterface
 	Recorder Recorder
@@ -34,11 +34,16 @@ func (c Conn) Invoke(ctx context.Context, method string, args, reply any, opts .
 	if !ok {
 		return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	}
-	if err := applyIfMatch(ctx, in); err != nil {
-		return err
+	applyMask(ctx, in)
+	if a, ok := ctx.Value(askKey{}).(asking); ok {
+		return a.ask(in, func() error { return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...) })
 	}
-	err := signInRefused(method, c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
-	c.record(ctx, method, in, reply, err)
+	err := withRevisions(ctx, in, func() error {
+		return signInRefused(method, c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
+	})
+	if f := in.ProtoReflect().Descriptor().Fields().ByName(validateField); f == nil || !in.ProtoReflect().Get(f).Bool() {
+		c.record(ctx, method, in, reply, err)
+	}
 	return err
 }
 

@@ -2,37 +2,101 @@ package rest
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"strings"
+)
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
+const (
+	headerIfMatch     = "If-Match"
+	headerIfNoneMatch = "If-None-Match"
+	// HeaderLastEventID is sent by a browser that goes on with a stream.
+	HeaderLastEventID = "Last-Event-ID"
 
-	"devpilot.io/bitbucket/pkg/apierr"
+	etagName  = "etag"
+	emptyETag = "must not be empty: send the etag that you saw, or leave it out"
 )
 
 // ContentETag is the entity tag of what is answered (RFC 9110 section 8.8.3).
-func ContentETag(content []byte) string {
+func ContentETag(content []byte) string { return `"` + digest(content) + `"` }
+
+func digest(content []byte) string {
 	sum := sha256.Sum256(content)
-	return `"` + base64.RawURLEncoding.EncodeToString(sum[:15]) + `"`
+	return base64.RawURLEncoding.EncodeToString(sum[:15])
+}
+
+// revisionMark parts the two halves of a resource's tag: its revision, the field etag, and the digest
+// of the answer. Revisions have no dot.
+const revisionMark = "."
+
+// answerETag is the tag of an answer. That of a resource begins with its revision, so that a client
+// may send it back as If-Match; all of it changes with the answer, so that it is a strong validator:
+// what an app's latest deployment is changes the answer and not the revision.
+func answerETag(body []byte) string {
+	var resource struct {
+		ETag string `json:"etag"`
+	}
+	if json.Unmarshal(body, &resource) != nil || !isOpaque(resource.ETag) {
+		return ContentETag(body)
+	}
+	return `"` + resource.ETag + revisionMark + digest(body) + `"`
+}
+
+// tag is an entity tag as a header has it, without its quotes.
+type tag struct {
+	weak   bool
+	opaque string
+}
+
+// revision is the half of a tag that If-Match is about.
+func (t tag) revision() string {
+	revision, _, _ := strings.Cut(t.opaque, revisionMark)
+	return revision
+}
+
+// parseTags reads If-Match or If-None-Match: "*", or entity tags with commas between (RFC 9110
+// sections 8.8.3 and 13.1). ok is false for what is neither.
+func parseTags(values []string) (tags []tag, any, ok bool) {
+	text := strings.TrimSpace(strings.Join(values, ","))
+	if text == "*" {
+		return nil, true, true
+	}
+	for {
+		text = strings.TrimLeft(text, " \t,") // a list may have empty elements (RFC 9110 section 5.6.1)
+		if text == "" {
+			return tags, false, len(tags) > 0
+		}
+		rest, weak := strings.CutPrefix(text, "W/")
+		rest, quoted := strings.CutPrefix(rest, `"`)
+		opaque, after, closed := strings.Cut(rest, `"`)
+		if after = strings.TrimLeft(after, " \t"); !quoted || !closed || !isOpaque(opaque) && opaque != "" || after != "" && after[0] != ',' {
+			return nil, false, false
+		}
+		tags = append(tags, tag{weak, opaque})
+		text = after
+	}
+}
+
+// isOpaque tells whether text can stand in an entity tag.
+func isOpaque(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < 0x21 || c == '"' || c == 0x7f {
+			return false
+		}
+	}
+	return text != ""
 }
 
 // NoneMatch says whether If-None-Match names the tag, so that 304 is the answer. The comparison is
-// the weak one (RFC 9110 section 13.1.2).
+// the weak one (RFC 9110 section 13.1.2). A header that cannot be read names nothing.
 func NoneMatch(r *http.Request, etag string) bool {
-	for _, line := range r.Header.Values("If-None-Match") {
-		for candidate := range strings.SplitSeq(line, ",") {
-			candidate = strings.TrimSpace(candidate)
-			if candidate == "*" || strings.TrimPrefix(candidate, "W/") == etag {
-				return true
-			}
-		}
+	tags, any, _ := parseTags(r.Header.Values(headerIfNoneMatch))
+	for _, t := range tags {
+		any = any || `"`+t.opaque+`"` == etag
 	}
-	return false
+	return any
 }
 
 // held keeps an answer back until its tag is known.
@@ -55,21 +119,13 @@ func (h *held) Write(b []byte) (int, error) {
 	return h.body.Write(b)
 }
 
-// send answers what was held: a good one of a list with the tag of its content, and as 304 where the
-// client has it; one of a single resource with the resource's own tag, for If-Match.
-func (h *held) send(r *http.Request, list bool) {
+// send answers what was held: a good one with its tag, and as 304 where the client has it.
+func (h *held) send(r *http.Request) {
 	w := h.ResponseWriter
 	if h.status == http.StatusOK {
-		var tag string
-		if list {
-			tag = ContentETag(h.body.Bytes())
-		} else {
-			tag = resourceTag(h.body.Bytes())
-		}
-		if tag != "" {
-			w.Header().Set("ETag", tag)
-		}
-		if list && NoneMatch(r, tag) {
+		etag := answerETag(h.body.Bytes())
+		w.Header().Set("ETag", etag)
+		if NoneMatch(r, etag) {
 			w.Header().Del("Content-Type")
 			w.WriteHeader(http.StatusNotModified)
 			return
@@ -79,70 +135,4 @@ func (h *held) send(r *http.Request, list bool) {
 		w.WriteHeader(h.status)
 	}
 	_, _ = w.Write(h.body.Bytes()) // a client that went away is no error of ours
-}
-
-func resourceTag(body []byte) string {
-	var resource struct {
-		ETag string `json:"etag"`
-	}
-	if json.Unmarshal(body, &resource) != nil || resource.ETag == "" {
-		return ""
-	}
-	return `"` + resource.ETag + `"`
-}
-
-type ifMatchKey struct{}
-
-// withIfMatch notes the If-Match header, in the form of an etag field, for the RPC that follows.
-func withIfMatch(ctx context.Context, r *http.Request) (context.Context, error) {
-	values := r.Header.Values("If-Match")
-	if len(values) == 0 || r.Method == http.MethodGet {
-		return ctx, nil
-	}
-	tag := strings.TrimPrefix(strings.TrimSpace(values[0]), "W/")
-	if len(values) > 1 || strings.Contains(tag, ",") {
-		return nil, apierr.New(apierr.ReasonInvalidArgument, "If-Match must hold one etag.", apierr.WithField("If-Match", "must hold one etag"))
-	}
-	if tag == "*" {
-		return ctx, nil // "if it exists": what does not is not found in any case
-	}
-	return context.WithValue(ctx, ifMatchKey{}, strings.Trim(tag, `"`)), nil
-}
-
-// applyIfMatch puts the noted tag into the request's etag field, or into that of the resource it
-// carries. A request that has neither is refused: the caller believes that it is guarded.
-func applyIfMatch(ctx context.Context, msg proto.Message) error {
-	tag, ok := ctx.Value(ifMatchKey{}).(string)
-	if !ok {
-		return nil
-	}
-	m := msg.ProtoReflect()
-	target, field := etagField(m)
-	if field == nil {
-		return apierr.New(apierr.ReasonInvalidArgument, "This request does not take If-Match: what it does cannot be made to depend on an etag.",
-			apierr.WithField("If-Match", "not taken by this request"))
-	}
-	if have := target.Get(field).String(); have != "" && have != tag {
-		return apierr.New(apierr.ReasonInvalidArgument, "If-Match and the field etag differ. Send one of them.", apierr.WithField("etag", "differs from If-Match"))
-	}
-	target.Set(field, protoreflect.ValueOfString(tag))
-	return nil
-}
-
-func etagField(m protoreflect.Message) (protoreflect.Message, protoreflect.FieldDescriptor) {
-	fields := m.Descriptor().Fields()
-	if f := fields.ByName("etag"); f != nil && f.Kind() == protoreflect.StringKind {
-		return m, f
-	}
-	for i := range fields.Len() {
-		f := fields.Get(i)
-		if f.Kind() != protoreflect.MessageKind || f.IsList() || f.IsMap() || !m.Has(f) {
-			continue
-		}
-		inner := m.Mutable(f).Message()
-		if e := inner.Descriptor().Fields().ByName("etag"); e != nil && e.Kind() == protoreflect.StringKind {
-			return inner, e
-		}
-	}
-	return nil, nil
 }

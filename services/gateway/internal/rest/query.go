@@ -1,10 +1,11 @@
 package rest
 
 import (
-	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -12,34 +13,52 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
+// ParseQuery reads the query of a request. What is not Unicode text is a fault of its parameter.
+func ParseQuery(query string, faults *apierr.Faults) (url.Values, error) {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return nil, apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read: a percent sign must be followed by two hexadecimal digits, and ; is not a separator.")
+	}
+	for _, name := range sorted(values) {
+		if !utf8.ValidString(name) {
+			faults.Add(name, "the name is not Unicode text in UTF-8")
+		}
+		for _, v := range values[name] {
+			if !utf8.ValidString(v) {
+				faults.Add(name, notUnicode)
+			}
+		}
+	}
+	return values, nil
+}
+
+// UnknownParameter notes a parameter that a request does not take.
+func UnknownParameter(name string, known []string, faults *apierr.Faults) {
+	if len(known) == 0 {
+		faults.Add(name, "unknown parameter; this request takes none")
+		return
+	}
+	faults.Add(name, "unknown parameter; known are: "+strings.Join(known, ", "))
+}
+
 // checkQuery holds the query against the request message: only fields that come neither from the
 // path nor from the body, each once unless it is a list, each readable. grpc-gateway, which reads
 // them afterwards, ignores what it does not know, and a misspelt filter would show everything.
-func checkQuery(query string, route routes.Route) error {
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read: a percent sign must be followed by two hexadecimal digits, and ; is not a separator.")
-	}
+func checkQuery(values url.Values, route routes.Route, faults *apierr.Faults) {
 	fields := queryFields(route)
 	for _, name := range sorted(values) {
 		f, ok := fields[name]
 		if !ok {
-			known := "this request takes none"
-			if len(fields) > 0 {
-				known = "known are: " + strings.Join(sorted(fields), ", ")
-			}
-			return apierr.New(apierr.ReasonInvalidArgument, fmt.Sprintf("There is no parameter %q; %s.", name, known), apierr.WithField(name, "unknown parameter"))
+			UnknownParameter(name, sorted(fields), faults)
+			continue
 		}
 		if len(values[name]) > 1 && !f.IsList() {
-			return wrong(name, "must be given once")
+			faults.Add(name, "must be given once")
 		}
 		for _, v := range values[name] {
-			if err := checkText(name, v, f); err != nil {
-				return err
-			}
+			checkParameter(name, v, f, faults)
 		}
 	}
-	return nil
 }
 
 func sorted[V any](m map[string]V) []string {
@@ -66,43 +85,54 @@ func queryFields(route routes.Route) map[string]protoreflect.FieldDescriptor {
 	return fields
 }
 
-// checkPath reads the numbers in the path.
-func checkPath(params map[string]string, route routes.Route) error {
-	if route.Input == nil {
-		return nil
-	}
+// checkText refuses a path or a header that is not Unicode text: nothing can be done with it, and
+// nothing of it may go on.
+func checkText(params map[string]string, h http.Header, route routes.Route) error {
+	var faults apierr.Faults
 	for _, name := range route.PathFields() {
-		f := route.Input.Fields().ByName(protoreflect.Name(name))
-		if f == nil {
-			continue
-		}
-		if err := checkText(f.JSONName(), params[name], f); err != nil {
-			return err
+		if !utf8.ValidString(params[name]) {
+			faults.Add(route.PathName(name), notUnicode)
 		}
 	}
-	return nil
+	for _, name := range []string{"Accept", "Content-Type", headerIfMatch, headerIfNoneMatch, HeaderLastEventID} {
+		for _, v := range h.Values(name) {
+			if !utf8.ValidString(v) {
+				faults.Add(name, notUnicode)
+			}
+		}
+	}
+	return faults.Err()
 }
 
-func checkText(name, text string, f protoreflect.FieldDescriptor) error {
+// checkPath reads the numbers in the path.
+func checkPath(params map[string]string, route routes.Route, faults *apierr.Faults) {
+	for _, name := range route.PathFields() {
+		if f := route.Input.Fields().ByName(protoreflect.Name(name)); f != nil {
+			checkParameter(route.PathName(name), params[name], f, faults)
+		}
+	}
+}
+
+func checkParameter(name, text string, f protoreflect.FieldDescriptor, faults *apierr.Faults) {
 	switch f.Kind() {
 	case protoreflect.StringKind, protoreflect.BytesKind:
-		return nil
+		if f.Name() == etagName && text == "" {
+			faults.Add(name, emptyETag)
+		}
 	case protoreflect.BoolKind:
 		if text != "true" && text != "false" {
-			return wrong(name, "must be true or false")
+			faults.Add(name, "must be true or false")
 		}
-		return nil
 	case protoreflect.EnumKind:
-		return checkEnum(name, text, f.Enum())
+		checkEnum(name, text, f.Enum(), faults)
 	case protoreflect.MessageKind:
-		if check, ok := wellKnown[f.Message().FullName()]; ok {
-			return check(name, text)
+		check, ok := wellKnown[f.Message().FullName()]
+		if !ok {
+			faults.Add(name, "cannot be given in the query")
+			return
 		}
-		return wrong(name, "cannot be given in the query")
+		check(name, text, faults)
 	default:
-		if !whole(text, f.Kind()) {
-			return wrong(name, "must be a whole number")
-		}
-		return nil
+		checkWhole(name, text, f.Kind(), faults)
 	}
 }

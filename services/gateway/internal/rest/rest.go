@@ -12,6 +12,7 @@ package rest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -63,7 +65,7 @@ func New(cfg Config) (*API, error) {
 	a := &API{cfg: cfg, table: routes.NewTable()}
 	none := func(string) (string, bool) { return "", false }
 	a.mux = runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, newMarshaler()),
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{}),
 		runtime.WithErrorHandler(a.rpcFailed),
 		runtime.WithRoutingErrorHandler(a.noRoute),
 		runtime.WithIncomingHeaderMatcher(none),
@@ -132,7 +134,15 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 				return
 			}
 		}
+		if a.table.IsVerb(r.URL.Path) && !route.HasVerb() { // grpc-gateway takes web:rollback for an id
+			a.methodNotAllowed(w, r)
+			return
+		}
 		edge.Of(r.Context()).Route = route.Template
+		if err := checkText(params, r.Header, route); err != nil {
+			edge.Fail(w, r, err)
+			return
+		}
 		ctx, err := a.identify(w, r, route, params["workspace"])
 		if err != nil {
 			edge.Fail(w, r, err)
@@ -142,7 +152,7 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 			next(w, clean(ctx, r, nil), params)
 			return
 		}
-		ctx, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
+		ctx, cancel := context.WithTimeout(context.WithValue(ctx, routeKey{}, route), a.cfg.Timeout)
 		defer cancel()
 		body, ctx, err := a.check(w, r.WithContext(ctx), route, params)
 		if err != nil {
@@ -155,9 +165,11 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 		}
 		h := &held{ResponseWriter: w}
 		next(h, clean(ctx, r, nil), params)
-		h.send(r, route.List)
+		h.send(r)
 	}
 }
+
+type routeKey struct{}
 
 // identify says who calls and signs it, unless the route is open to everybody.
 func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Route, workspace string) (context.Context, error) {
@@ -185,23 +197,32 @@ func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Rout
 	return ctx, nil
 }
 
+// check holds a request against its route. All that is wrong with it is told at once.
 func (a *API) check(w http.ResponseWriter, r *http.Request, route routes.Route, params map[string]string) ([]byte, context.Context, error) {
-	if err := checkPath(params, route); err != nil {
-		return nil, nil, err
-	}
-	if err := checkQuery(r.URL.RawQuery, route); err != nil {
-		return nil, nil, err
-	}
-	body, err := readBody(w, r, route)
+	var faults apierr.Faults
+	checkPath(params, route, &faults)
+	query, err := ParseQuery(r.URL.RawQuery, &faults)
 	if err != nil {
 		return nil, nil, err
 	}
-	ctx, err := withIfMatch(r.Context(), r)
-	return body, ctx, err
+	checkQuery(query, route, &faults)
+	body, object, err := readBody(w, r, route, &faults)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx := withIfMatch(r.Context(), r, route, &faults)
+	ctx = withMask(ctx, query, object, route, &faults)
+	if err := faults.Err(); err == nil || !canAsk(route) {
+		return body, ctx, err
+	}
+	if body, err = json.Marshal(object); err != nil {
+		return nil, nil, err
+	}
+	return body, withAsk(ctx, asking{&faults, route}), nil
 }
 
 // clean is the request as grpc-gateway gets it: without the headers that it would turn into gRPC
-// metadata or obey, credentials first of all.
+// metadata or obey, credentials first of all, and without the mask, which goes its own way.
 func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 	c := r.WithContext(ctx)
 	c.Header = http.Header{"Content-Type": {"application/json"}}
@@ -209,6 +230,16 @@ func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 		if v := r.Header.Values(keep); len(v) > 0 {
 			c.Header[keep] = v
 		}
+	}
+	query := r.URL.Query()
+	_, asks := ctx.Value(askKey{}).(asking)
+	if asks || query.Has(maskParam) {
+		query.Del(maskParam)
+		u := *r.URL
+		if u.RawQuery = query.Encode(); asks {
+			u.RawQuery = "" // it may be what is wrong
+		}
+		c.URL = &u
 	}
 	c.Body = io.NopCloser(bytes.NewReader(body))
 	c.ContentLength = int64(len(body))
@@ -244,7 +275,30 @@ func (a *API) sessionCookie(ctx context.Context, w http.ResponseWriter, _ proto.
 }
 
 func (a *API) rpcFailed(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+	if route, ok := r.Context().Value(routeKey{}).(routes.Route); ok {
+		err = inBody(err, route)
+	}
 	edge.Fail(w, r, err)
+}
+
+// inBody names the fields of a service's error as the request that was sent has them: services know
+// the whole message, of which the body may be one field.
+func inBody(err error, route routes.Route) error {
+	e := apierr.From(err)
+	if len(e.Fields()) == 0 {
+		return err
+	}
+	return e.Renamed(func(name string) string {
+		if inside, ok := strings.CutPrefix(name, route.Body+"."); ok && route.Body != "*" && route.Body != "" {
+			return inside
+		}
+		for _, of := range route.PathFields() {
+			if f := route.Input.Fields().ByName(protoreflect.Name(of)); f != nil && f.JSONName() == name {
+				return route.PathName(of)
+			}
+		}
+		return name
+	})
 }
 
 // noRoute answers what found no route, also a path that is not one.

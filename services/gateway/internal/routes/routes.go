@@ -69,6 +69,47 @@ func (r Route) PathFields() []string {
 	return names
 }
 
+// pathNames are the variables that protos spell in another way than the paths of their neighbours: in
+// public one address has one spelling.
+var pathNames = map[string]string{"app_id": "app", "api_key": "apiKey"}
+
+// PathName is the public name of one of the template's variables.
+func (r Route) PathName(variable string) string {
+	if name, ok := pathNames[variable]; ok {
+		return name
+	}
+	return variable
+}
+
+// Public is the template with the public names.
+func (r Route) Public() string {
+	public := r.Template
+	for from, to := range pathNames {
+		public = strings.ReplaceAll(public, "{"+from+"}", "{"+to+"}")
+	}
+	return public
+}
+
+// TakesETag tells whether the request can be made to depend on an etag: it has that field, or it
+// changes a resource that has.
+func (r Route) TakesETag() bool {
+	if r.ReadOnly || r.Input == nil {
+		return false
+	}
+	fields := r.Input.Fields()
+	if fields.ByName("etag") != nil {
+		return true
+	}
+	if r.Method != http.MethodPatch || r.Body == "" || r.Body == "*" {
+		return false
+	}
+	resource := fields.ByName(protoreflect.Name(r.Body)).Message()
+	return resource != nil && resource.Fields().ByName("etag") != nil
+}
+
+// HasVerb tells whether the template ends in a verb, such as :cancel.
+func (r Route) HasVerb() bool { return strings.Contains(r.Template, ":") }
+
 // Services lists the descriptors of the services that the API is made of.
 func Services() []protoreflect.ServiceDescriptor {
 	return []protoreflect.ServiceDescriptor{
@@ -162,11 +203,18 @@ func (t *Table) Find(method, pattern string) (Route, bool) {
 	return r, ok
 }
 
-// Allowed lists the methods that a path has, sorted: for the Allow header.
+// IsVerb tells whether a path is an address that ends in a verb, whatever the method.
+func (t *Table) IsVerb(path string) bool {
+	return slices.ContainsFunc(t.all, func(r Route) bool { return r.HasVerb() && matches(r.Template, path) })
+}
+
+// Allowed lists the methods that a path has, sorted: for the Allow header. An address that ends in a
+// verb is no resource whose id has a colon.
 func (t *Table) Allowed(path string) []string {
 	var methods []string
+	verb := t.IsVerb(path)
 	for _, r := range t.all {
-		if !matches(r.Template, path) {
+		if !matches(r.Template, path) || verb != r.HasVerb() {
 			continue
 		}
 		methods = append(methods, r.Method)

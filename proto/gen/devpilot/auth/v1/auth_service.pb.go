@@ -214,7 +214,9 @@ type ConnectIntegrationRequest struct {
 	// The workspace.
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// Where the browser goes afterwards: a path on our public URL; anything else becomes "/".
-	ReturnPath    string `protobuf:"bytes,2,opt,name=return_path,json=returnPath,proto3" json:"return_path,omitempty"`
+	ReturnPath string `protobuf:"bytes,2,opt,name=return_path,json=returnPath,proto3" json:"return_path,omitempty"`
+	// Accepted as by every POST; each call begins a handshake of its own, which ends by itself.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +261,13 @@ func (x *ConnectIntegrationRequest) GetWorkspace() string {
 func (x *ConnectIntegrationRequest) GetReturnPath() string {
 	if x != nil {
 		return x.ReturnPath
+	}
+	return ""
+}
+
+func (x *ConnectIntegrationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -724,7 +733,9 @@ func (x *CompleteAuthorizationResponse) GetReturnPath() string {
 type RefreshIntegrationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workspace.
-	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +773,13 @@ func (*RefreshIntegrationRequest) Descriptor() ([]byte, []int) {
 func (x *RefreshIntegrationRequest) GetWorkspace() string {
 	if x != nil {
 		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RefreshIntegrationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1091,11 +1109,13 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x15GetIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"Y\n" +
 	"\x16GetIntegrationResponse\x12?\n" +
-	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"_\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"~\n" +
 	"\x19ConnectIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1f\n" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
-	"returnPath\"~\n" +
+	"returnPath\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"~\n" +
 	"\x1aConnectIntegrationResponse\x12#\n" +
 	"\rauthorize_url\x18\x01 \x01(\tR\fauthorizeUrl\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1130,9 +1150,11 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x1dCompleteAuthorizationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12\x1f\n" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
-	"returnPath\">\n" +
+	"returnPath\"]\n" +
 	"\x19RefreshIntegrationRequest\x12!\n" +
-	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"]\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"]\n" +
 	"\x1aRefreshIntegrationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"Q\n" +
 	"\x18RemoveIntegrationRequest\x12!\n" +

@@ -7,6 +7,7 @@
 package authv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -293,9 +294,9 @@ type Account struct {
 	DisplayName string `protobuf:"bytes,3,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The nickname, which is not unique.
 	Nickname string `protobuf:"bytes,4,opt,name=nickname,proto3" json:"nickname,omitempty"`
-	// The user name; empty when Bitbucket does not tell.
+	// The user name; absent when Bitbucket does not tell.
 	Username string `protobuf:"bytes,5,opt,name=username,proto3" json:"username,omitempty"`
-	// The address of the account's picture; may be empty.
+	// The address of the account's picture; absent when there is none.
 	AvatarUrl     string `protobuf:"bytes,6,opt,name=avatar_url,json=avatarUrl,proto3" json:"avatar_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -526,7 +527,7 @@ type PendingHandshake struct {
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// When it expires.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
-	// After two minutes without an answer: what Bitbucket's error page means. Empty before.
+	// After two minutes without an answer: what Bitbucket's error page means. Absent before.
 	Hint          string `protobuf:"bytes,3,opt,name=hint,proto3" json:"hint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -587,7 +588,7 @@ var File_devpilot_auth_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\n" +
-	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\a\n" +
+	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\a\n" +
 	"\vIntegration\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x129\n" +
@@ -596,33 +597,33 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\x06scopes\x18\x05 \x03(\tR\x06scopes\x12!\n" +
 	"\fextra_scopes\x18\x06 \x03(\tR\vextraScopes\x12%\n" +
 	"\x0emissing_scopes\x18\a \x03(\tR\rmissingScopes\x12=\n" +
-	"\fconnect_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12!\n" +
-	"\fconnected_by\x18\t \x01(\tR\vconnectedBy\x12F\n" +
+	"\fconnect_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vconnectTime\x12&\n" +
+	"\fconnected_by\x18\t \x01(\tB\x03\xe0A\x01R\vconnectedBy\x12F\n" +
 	"\x11token_expire_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\x12F\n" +
 	"\x11last_refresh_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefreshTime\x12A\n" +
 	"\n" +
 	"last_error\x18\f \x01(\v2\".devpilot.auth.v1.IntegrationErrorR\tlastError\x12-\n" +
 	"\x05setup\x18\r \x01(\v2\x17.devpilot.auth.v1.SetupR\x05setup\x12O\n" +
-	"\x11pending_handshake\x18\x0e \x01(\v2\".devpilot.auth.v1.PendingHandshakeR\x10pendingHandshake\x12#\n" +
-	"\rconnection_id\x18\x0f \x01(\tR\fconnectionId\x12\x19\n" +
-	"\bsite_url\x18\x10 \x01(\tR\asiteUrl\x12\x12\n" +
-	"\x04etag\x18\x11 \x01(\tR\x04etag\x12-\n" +
-	"\x12authorizations_url\x18\x12 \x01(\tR\x11authorizationsUrl\"m\n" +
+	"\x11pending_handshake\x18\x0e \x01(\v2\".devpilot.auth.v1.PendingHandshakeR\x10pendingHandshake\x12(\n" +
+	"\rconnection_id\x18\x0f \x01(\tB\x03\xe0A\x01R\fconnectionId\x12\x1e\n" +
+	"\bsite_url\x18\x10 \x01(\tB\x03\xe0A\x01R\asiteUrl\x12\x17\n" +
+	"\x04etag\x18\x11 \x01(\tB\x03\xe0A\x01R\x04etag\x122\n" +
+	"\x12authorizations_url\x18\x12 \x01(\tB\x03\xe0A\x01R\x11authorizationsUrl\"m\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rNOT_CONNECTED\x10\x01\x12\r\n" +
 	"\tCONNECTED\x10\x02\x12\x13\n" +
 	"\x0fREFRESH_FAILING\x10\x03\x12\x16\n" +
-	"\x12RECONNECT_REQUIRED\x10\x04\"\xad\x01\n" +
+	"\x12RECONNECT_REQUIRED\x10\x04\"\xc1\x01\n" +
 	"\aAccount\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
-	"\x05label\x18\x02 \x01(\tR\x05label\x12!\n" +
-	"\fdisplay_name\x18\x03 \x01(\tR\vdisplayName\x12\x1a\n" +
-	"\bnickname\x18\x04 \x01(\tR\bnickname\x12\x1a\n" +
-	"\busername\x18\x05 \x01(\tR\busername\x12\x1d\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12&\n" +
+	"\fdisplay_name\x18\x03 \x01(\tB\x03\xe0A\x01R\vdisplayName\x12\x1f\n" +
+	"\bnickname\x18\x04 \x01(\tB\x03\xe0A\x01R\bnickname\x12\x1f\n" +
+	"\busername\x18\x05 \x01(\tB\x03\xe0A\x01R\busername\x12\"\n" +
 	"\n" +
-	"avatar_url\x18\x06 \x01(\tR\tavatarUrl\"\xea\x01\n" +
+	"avatar_url\x18\x06 \x01(\tB\x03\xe0A\x01R\tavatarUrl\"\xea\x01\n" +
 	"\x10IntegrationError\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
@@ -634,13 +635,13 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\x05Setup\x12!\n" +
 	"\fcallback_url\x18\x01 \x01(\tR\vcallbackUrl\x12'\n" +
 	"\x0frequired_scopes\x18\x02 \x03(\tR\x0erequiredScopes\x12/\n" +
-	"\x13consumer_configured\x18\x03 \x01(\bR\x12consumerConfigured\"\x9e\x01\n" +
+	"\x13consumer_configured\x18\x03 \x01(\bR\x12consumerConfigured\"\xa3\x01\n" +
 	"\x10PendingHandshake\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\x12\x12\n" +
-	"\x04hint\x18\x03 \x01(\tR\x04hintB\xc3\x01\n" +
+	"expireTime\x12\x17\n" +
+	"\x04hint\x18\x03 \x01(\tB\x03\xe0A\x01R\x04hintB\xc3\x01\n" +
 	"\x14com.devpilot.auth.v1B\x10IntegrationProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/auth/v1;authv1\xa2\x02\x03DAX\xaa\x02\x10Devpilot.Auth.V1\xca\x02\x10Devpilot\\Auth\\V1\xe2\x02\x1cDevpilot\\Auth\\V1\\GPBMetadata\xea\x02\x12Devpilot::Auth::V1b\x06proto3"
 
 var (

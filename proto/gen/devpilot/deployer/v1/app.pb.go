@@ -79,12 +79,12 @@ type App struct {
 	CancelRunning bool `protobuf:"varint,24,opt,name=cancel_running,json=cancelRunning,proto3" json:"cancel_running,omitempty"`
 	// Whether deployments are told to Bitbucket as commit statuses; true when absent.
 	CommitStatus *bool `protobuf:"varint,25,opt,name=commit_status,json=commitStatus,proto3,oneof" json:"commit_status,omitempty"`
-	// Where the live release is served; empty when it is not.
+	// Where the live release is served; absent when it is not.
 	LiveUrl string `protobuf:"bytes,26,opt,name=live_url,json=liveUrl,proto3" json:"live_url,omitempty"`
 	// What .devpilot.yaml said in the commit that was read last; absent while config_as_code is off
 	// or none was read.
 	CodeConfig *CodeConfig `protobuf:"bytes,27,opt,name=code_config,json=codeConfig,proto3" json:"code_config,omitempty"`
-	// The runner of deployment hooks of this app's server, for people; empty when it has none and
+	// The runner of deployment hooks of this app's server, for people; absent when it has none and
 	// hooks cannot run.
 	HookRunner    string `protobuf:"bytes,28,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -612,18 +612,12 @@ type SourceOptions struct {
 	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Fetches the full history and leaves a .git directory in the release.
 	FullHistory bool `protobuf:"varint,2,opt,name=full_history,json=fullHistory,proto3" json:"full_history,omitempty"`
-	// Fetches submodules: repositories of the configured Bitbucket site, and of the app's own Bitbucket
-	// workspace unless submodule_workspaces names others. Whoever can push to the repository can name
-	// any of them, and so read what the connected account can read there.
+	// Fetches submodules; those of other hosts are refused.
 	Submodules bool `protobuf:"varint,3,opt,name=submodules,proto3" json:"submodules,omitempty"`
 	// Fetches what Git LFS keeps elsewhere.
-	Lfs bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
-	// Whose repositories may be submodules too: Bitbucket workspaces (such as acme-libs), or single
-	// repositories (acme-libs/theme); "*" stands for all that the connected account can read. Each entry
-	// opens these to everybody who can push to the app's repository. Nothing in a repository can add one.
-	SubmoduleWorkspaces []string `protobuf:"bytes,5,rep,name=submodule_workspaces,json=submoduleWorkspaces,proto3" json:"submodule_workspaces,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	Lfs           bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SourceOptions) Reset() {
@@ -682,13 +676,6 @@ func (x *SourceOptions) GetLfs() bool {
 		return x.Lfs
 	}
 	return false
-}
-
-func (x *SourceOptions) GetSubmoduleWorkspaces() []string {
-	if x != nil {
-		return x.SubmoduleWorkspaces
-	}
-	return nil
 }
 
 // ServeOptions say what of a release is served.
@@ -764,10 +751,7 @@ type CodeConfig struct {
 	// The rules of the file, when it has any.
 	Rules *AppRules `protobuf:"bytes,7,opt,name=rules,proto3" json:"rules,omitempty"`
 	// What the file serves, when it says so.
-	Serve *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
-	// A file beside it that was likely meant and does not count, for its name is not .devpilot.yaml:
-	// such as .devpilot.yml. Empty when there is none.
-	IgnoredPath   string `protobuf:"bytes,9,opt,name=ignored_path,json=ignoredPath,proto3" json:"ignored_path,omitempty"`
+	Serve         *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -856,13 +840,6 @@ func (x *CodeConfig) GetServe() *ServeOptions {
 		return x.Serve
 	}
 	return nil
-}
-
-func (x *CodeConfig) GetIgnoredPath() string {
-	if x != nil {
-		return x.IgnoredPath
-	}
-	return ""
 }
 
 // CodeConfigProblem is one mistake in .devpilot.yaml.
@@ -1000,11 +977,11 @@ type AppWebhook struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The state, as in the webhook itself.
 	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// Why it is not active; empty when it is.
+	// Why it is not active; absent when it is.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// The URL that Bitbucket calls.
 	Url string `protobuf:"bytes,4,opt,name=url,proto3" json:"url,omitempty"`
-	// A sentence for people; empty when all is well.
+	// A sentence for people; absent when all is well.
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// The last delivery whose signature was right.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
@@ -1218,7 +1195,7 @@ type Worker struct {
 	LastSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=last_seen_time,json=lastSeenTime,proto3" json:"last_seen_time,omitempty"`
 	// The version of its program.
 	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	// How it runs deployment hooks, for people; empty when it runs none.
+	// How it runs deployment hooks, for people; absent when it runs none.
 	HookRunner    string `protobuf:"bytes,7,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1307,7 +1284,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\n" +
 	"\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
@@ -1340,24 +1317,24 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05serve\x18\x16 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12$\n" +
 	"\x0econfig_as_code\x18\x17 \x01(\bR\fconfigAsCode\x12%\n" +
 	"\x0ecancel_running\x18\x18 \x01(\bR\rcancelRunning\x12(\n" +
-	"\rcommit_status\x18\x19 \x01(\bH\x00R\fcommitStatus\x88\x01\x01\x12\x1e\n" +
-	"\blive_url\x18\x1a \x01(\tB\x03\xe0A\x03R\aliveUrl\x12F\n" +
+	"\rcommit_status\x18\x19 \x01(\bH\x00R\fcommitStatus\x88\x01\x01\x12!\n" +
+	"\blive_url\x18\x1a \x01(\tB\x06\xe0A\x03\xe0A\x01R\aliveUrl\x12F\n" +
 	"\vcode_config\x18\x1b \x01(\v2 .devpilot.deployer.v1.CodeConfigB\x03\xe0A\x03R\n" +
-	"codeConfig\x12$\n" +
-	"\vhook_runner\x18\x1c \x01(\tB\x03\xe0A\x03R\n" +
+	"codeConfig\x12'\n" +
+	"\vhook_runner\x18\x1c \x01(\tB\x06\xe0A\x03\xe0A\x01R\n" +
 	"hookRunnerB\x10\n" +
-	"\x0e_commit_status\"\xf8\x01\n" +
+	"\x0e_commit_status\"\xfd\x01\n" +
 	"\x0eDeploymentHook\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12A\n" +
 	"\x05stage\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x02R\x05stage\x12\x1d\n" +
 	"\acommand\x18\x03 \x01(\tB\x03\xe0A\x02R\acommand\x12\x1a\n" +
 	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12\x1b\n" +
-	"\x06active\x18\x05 \x01(\bH\x00R\x06active\x88\x01\x01\x12'\n" +
-	"\x0ftimeout_seconds\x18\x06 \x01(\x05R\x0etimeoutSecondsB\t\n" +
-	"\a_active\"\x93\x01\n" +
+	"\x06active\x18\x05 \x01(\bH\x00R\x06active\x88\x01\x01\x12,\n" +
+	"\x0ftimeout_seconds\x18\x06 \x01(\x05B\x03\xe0A\x01R\x0etimeoutSecondsB\t\n" +
+	"\a_active\"\x98\x01\n" +
 	"\bVariable\x12\x17\n" +
-	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
+	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x19\n" +
+	"\x05value\x18\x02 \x01(\tB\x03\xe0A\x01R\x05value\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\bR\x06secret\x12@\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
 	"updateTime\"\x8e\x01\n" +
@@ -1367,18 +1344,17 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\fpaths_ignore\x18\x03 \x03(\tR\vpathsIgnore\x125\n" +
 	"\x04skip\x18\x04 \x01(\v2!.devpilot.deployer.v1.SkipPhrasesR\x04skip\"'\n" +
 	"\vSkipPhrases\x12\x18\n" +
-	"\aphrases\x18\x01 \x03(\tR\aphrases\"\xb5\x01\n" +
-	"\rSourceOptions\x12\x1c\n" +
-	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12!\n" +
+	"\aphrases\x18\x01 \x03(\tR\aphrases\"\x87\x01\n" +
+	"\rSourceOptions\x12!\n" +
+	"\tdirectory\x18\x01 \x01(\tB\x03\xe0A\x01R\tdirectory\x12!\n" +
 	"\ffull_history\x18\x02 \x01(\bR\vfullHistory\x12\x1e\n" +
 	"\n" +
 	"submodules\x18\x03 \x01(\bR\n" +
 	"submodules\x12\x10\n" +
-	"\x03lfs\x18\x04 \x01(\bR\x03lfs\x121\n" +
-	"\x14submodule_workspaces\x18\x05 \x03(\tR\x13submoduleWorkspaces\"H\n" +
-	"\fServeOptions\x12\x1c\n" +
-	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x1a\n" +
-	"\bfallback\x18\x02 \x01(\tR\bfallback\"\x87\x03\n" +
+	"\x03lfs\x18\x04 \x01(\bR\x03lfs\"R\n" +
+	"\fServeOptions\x12!\n" +
+	"\tdirectory\x18\x01 \x01(\tB\x03\xe0A\x01R\tdirectory\x12\x1f\n" +
+	"\bfallback\x18\x02 \x01(\tB\x03\xe0A\x01R\bfallback\"\xe4\x02\n" +
 	"\n" +
 	"CodeConfig\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -1388,8 +1364,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05hooks\x18\x05 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12!\n" +
 	"\fshared_paths\x18\x06 \x03(\tR\vsharedPaths\x124\n" +
 	"\x05rules\x18\a \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x128\n" +
-	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12!\n" +
-	"\fignored_path\x18\t \x01(\tR\vignoredPath\"Y\n" +
+	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"Y\n" +
 	"\x11CodeConfigProblem\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x16\n" +
 	"\x06column\x18\x02 \x01(\x05R\x06column\x12\x18\n" +
@@ -1397,14 +1372,14 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x0fAutoDeployPause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc0\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xcf\x01\n" +
 	"\n" +
 	"AppWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
-	"\x03url\x18\x04 \x01(\tR\x03url\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\x12H\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1b\n" +
+	"\x06reason\x18\x03 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x15\n" +
+	"\x03url\x18\x04 \x01(\tB\x03\xe0A\x01R\x03url\x12\x1d\n" +
+	"\amessage\x18\x05 \x01(\tB\x03\xe0A\x01R\amessage\x12H\n" +
 	"\x12last_verified_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\";\n" +
 	"\aWarning\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
@@ -1412,15 +1387,15 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1c.devpilot.deployer.v1.WorkerR\aworkers\x12@\n" +
-	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xd3\x01\n" +
+	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdd\x01\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x03 \x01(\x05R\x05slots\x12\x12\n" +
 	"\x04busy\x18\x04 \x01(\x05R\x04busy\x12@\n" +
-	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\x12\x1f\n" +
-	"\vhook_runner\x18\a \x01(\tR\n" +
+	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x1d\n" +
+	"\aversion\x18\x06 \x01(\tB\x03\xe0A\x01R\aversion\x12$\n" +
+	"\vhook_runner\x18\a \x01(\tB\x03\xe0A\x01R\n" +
 	"hookRunnerB\xd7\x01\n" +
 	"\x18com.devpilot.deployer.v1B\bAppProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 

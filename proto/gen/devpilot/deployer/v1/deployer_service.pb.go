@@ -37,7 +37,9 @@ type CreateAppRequest struct {
 	// Deploy the latest commit at once.
 	DeployNow bool `protobuf:"varint,4,opt,name=deploy_now,json=deployNow,proto3" json:"deploy_now,omitempty"`
 	// Makes a repeat of this request harmless for 24 h.
-	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, only tell what is wrong with the request.
+	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -105,6 +107,13 @@ func (x *CreateAppRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateAppRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // CreateAppResponse is the app.
@@ -382,8 +391,12 @@ type UpdateAppRequest struct {
 	AppId string `protobuf:"bytes,2,opt,name=app_id,json=appId,proto3" json:"app_id,omitempty"`
 	// The new values; its etag, when given, must be the app's.
 	App *App `protobuf:"bytes,3,opt,name=app,proto3" json:"app,omitempty"`
-	// Which fields to change; those present in the body when absent.
-	UpdateMask    *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Which fields to change, such as branch or rules.paths. Absent or empty, those that the body
+	// names and nothing else; over gRPC those that are set. A field that is named here and not in the
+	// body is emptied.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Change nothing, only tell what is wrong with the request.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -444,6 +457,13 @@ func (x *UpdateAppRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
 		return x.UpdateMask
 	}
 	return nil
+}
+
+func (x *UpdateAppRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
 }
 
 // UpdateAppResponse is the app.
@@ -722,7 +742,9 @@ type CancelDeploymentRequest struct {
 	// The number.
 	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	// When given, cancelled only if unchanged.
-	Etag          string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,4,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -781,6 +803,13 @@ func (x *CancelDeploymentRequest) GetNumber() int32 {
 func (x *CancelDeploymentRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *CancelDeploymentRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1102,6 +1131,8 @@ type CheckPushRequest struct {
 	Rules *AppRules `protobuf:"bytes,9,opt,name=rules,proto3" json:"rules,omitempty"`
 	// A branch or pattern to try instead of the saved one.
 	WatchedBranch string `protobuf:"bytes,10,opt,name=watched_branch,json=watchedBranch,proto3" json:"watched_branch,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1206,12 +1237,19 @@ func (x *CheckPushRequest) GetWatchedBranch() string {
 	return ""
 }
 
+func (x *CheckPushRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 // CheckPushResponse says what would come of the push.
 type CheckPushResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether it would deploy.
 	Deploys bool `protobuf:"varint,1,opt,name=deploys,proto3" json:"deploys,omitempty"`
-	// The reason code of the rule that turns it away; empty when it deploys.
+	// The reason code of the rule that turns it away; absent when it deploys.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A sentence for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -2078,7 +2116,7 @@ var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\n" +
-	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x01\n" +
+	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
 	"\x10CreateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
@@ -2086,7 +2124,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\n" +
 	"deploy_now\x18\x04 \x01(\bR\tdeployNow\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"@\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"@\n" +
 	"\x11CreateAppResponse\x12+\n" +
 	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"I\n" +
 	"\rGetAppRequest\x12!\n" +
@@ -2101,13 +2140,14 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"i\n" +
 	"\x10ListAppsResponse\x12-\n" +
 	"\x04apps\x18\x01 \x03(\v2\x19.devpilot.deployer.v1.AppR\x04apps\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc0\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x01\n" +
 	"\x10UpdateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
 	"\x03app\x18\x03 \x01(\v2\x19.devpilot.deployer.v1.AppB\x03\xe0A\x02R\x03app\x12;\n" +
 	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
-	"updateMask\"@\n" +
+	"updateMask\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"@\n" +
 	"\x11UpdateAppResponse\x12+\n" +
 	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"`\n" +
 	"\x10DeleteAppRequest\x12!\n" +
@@ -2124,12 +2164,14 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\x18CreateDeploymentResponse\x12@\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
-	"deployment\"\x84\x01\n" +
+	"deployment\"\xa3\x01\n" +
 	"\x17CancelDeploymentRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
 	"\x06number\x18\x03 \x01(\x05B\x03\xe0A\x02R\x06number\x12\x12\n" +
-	"\x04etag\x18\x04 \x01(\tR\x04etag\"\\\n" +
+	"\x04etag\x18\x04 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\\\n" +
 	"\x18CancelDeploymentResponse\x12@\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
@@ -2156,7 +2198,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\x13RollBackAppResponse\x12@\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +
-	"deployment\"\xd0\x02\n" +
+	"deployment\"\xef\x02\n" +
 	"\x10CheckPushRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x16\n" +
@@ -2170,11 +2212,13 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\amessage\x18\b \x01(\tR\amessage\x124\n" +
 	"\x05rules\x18\t \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x12%\n" +
 	"\x0ewatched_branch\x18\n" +
-	" \x01(\tR\rwatchedBranch\"\xae\x01\n" +
+	" \x01(\tR\rwatchedBranch\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\v \x01(\tR\trequestId\"\xb8\x01\n" +
 	"\x11CheckPushResponse\x12\x18\n" +
-	"\adeploys\x18\x01 \x01(\bR\adeploys\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\x127\n" +
+	"\adeploys\x18\x01 \x01(\bR\adeploys\x12\x1b\n" +
+	"\x06reason\x18\x02 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
+	"\amessage\x18\x03 \x01(\tB\x03\xe0A\x01R\amessage\x127\n" +
 	"\x06checks\x18\x04 \x03(\v2\x1f.devpilot.deployer.v1.PushCheckR\x06checks\x12\x14\n" +
 	"\x05notes\x18\x05 \x03(\tR\x05notes\"Q\n" +
 	"\tPushCheck\x12\x12\n" +

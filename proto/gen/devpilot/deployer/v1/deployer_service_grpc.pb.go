@@ -98,7 +98,8 @@ type DeployerServiceClient interface {
 	// The last message carries the end. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	ReadLog(ctx context.Context, in *ReadLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogResponse], error)
-	// Lists the servers with their live workers. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// STORAGE_UNAVAILABLE.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
 }
 
@@ -331,7 +332,8 @@ type DeployerServiceServer interface {
 	// The last message carries the end. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error
-	// Lists the servers with their live workers. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// STORAGE_UNAVAILABLE.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
 	mustEmbedUnimplementedDeployerServiceServer()
 }

@@ -7,6 +7,7 @@
 package deployerv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -449,7 +450,7 @@ type Deployment struct {
 	Actor *DeploymentActor `protobuf:"bytes,12,opt,name=actor,proto3" json:"actor,omitempty"`
 	// The delivery that asked for it; absent otherwise.
 	Delivery *DeliveryReference `protobuf:"bytes,13,opt,name=delivery,proto3" json:"delivery,omitempty"`
-	// The number of the deployment that took its place; 0 when none did.
+	// The number of the deployment that took its place; absent when none did.
 	SupersededBy int32 `protobuf:"varint,14,opt,name=superseded_by,json=supersededBy,proto3" json:"superseded_by,omitempty"`
 	// What it waits for while PENDING, such as BITBUCKET_UNAVAILABLE or SERVER_OFFLINE; absent when
 	// it only waits for its turn.
@@ -474,13 +475,13 @@ type Deployment struct {
 	ReleaseKept bool `protobuf:"varint,24,opt,name=release_kept,json=releaseKept,proto3" json:"release_kept,omitempty"`
 	// Changes with every update.
 	Etag string `protobuf:"bytes,25,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The tag that was pushed; empty for a deployment of a branch.
+	// The tag that was pushed; absent for a deployment of a branch.
 	Tag string `protobuf:"bytes,26,opt,name=tag,proto3" json:"tag,omitempty"`
-	// The deployment whose release a rollback takes, or whose commit a redeploy takes; 0 otherwise.
+	// The deployment whose release a rollback takes, or whose commit a redeploy takes; absent otherwise.
 	SourceNumber int32 `protobuf:"varint,27,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
-	// Where its release is served while it is kept; empty when it is not.
+	// Where its release is served while it is kept; absent when it is not.
 	ReleaseUrl string `protobuf:"bytes,28,opt,name=release_url,json=releaseUrl,proto3" json:"release_url,omitempty"`
-	// Set while somebody wishes it to stop and it has not ended yet.
+	// When somebody asked for it to stop; absent once it has ended.
 	CancelTime *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=cancel_time,json=cancelTime,proto3" json:"cancel_time,omitempty"`
 	// Who cancelled it.
 	CancelledBy *DeploymentActor `protobuf:"bytes,30,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
@@ -748,7 +749,7 @@ type DeploymentCommit struct {
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
 	// The author's name.
 	AuthorName string `protobuf:"bytes,4,opt,name=author_name,json=authorName,proto3" json:"author_name,omitempty"`
-	// The author's e-mail address; empty when unknown.
+	// The author's e-mail address; absent when unknown.
 	AuthorEmail string `protobuf:"bytes,5,opt,name=author_email,json=authorEmail,proto3" json:"author_email,omitempty"`
 	// The commit's date.
 	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
@@ -1343,24 +1344,24 @@ var File_devpilot_deployer_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x0e\n" +
+	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x0e\n" +
 	"\n" +
 	"Deployment\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x10\n" +
 	"\x03app\x18\x03 \x01(\tR\x03app\x12<\n" +
-	"\x05state\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12<\n" +
-	"\x05stage\x18\x05 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageR\x05stage\x12)\n" +
+	"\x05state\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12A\n" +
+	"\x05stage\x18\x05 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x01R\x05stage\x12)\n" +
 	"\x10progress_percent\x18\x06 \x01(\x05R\x0fprogressPercent\x12\x12\n" +
 	"\x04live\x18\a \x01(\bR\x04live\x12B\n" +
-	"\atrigger\x18\b \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
-	"\x06branch\x18\t \x01(\tR\x06branch\x12>\n" +
+	"\atrigger\x18\b \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x1b\n" +
+	"\x06branch\x18\t \x01(\tB\x03\xe0A\x01R\x06branch\x12>\n" +
 	"\x06commit\x18\n" +
 	" \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12Q\n" +
 	"\x10requested_commit\x18\v \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x0frequestedCommit\x12;\n" +
 	"\x05actor\x18\f \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12C\n" +
-	"\bdelivery\x18\r \x01(\v2'.devpilot.deployer.v1.DeliveryReferenceR\bdelivery\x12#\n" +
-	"\rsuperseded_by\x18\x0e \x01(\x05R\fsupersededBy\x12F\n" +
+	"\bdelivery\x18\r \x01(\v2'.devpilot.deployer.v1.DeliveryReferenceR\bdelivery\x12(\n" +
+	"\rsuperseded_by\x18\x0e \x01(\x05B\x03\xe0A\x01R\fsupersededBy\x12F\n" +
 	"\vwaiting_for\x18\x0f \x01(\v2%.devpilot.deployer.v1.DeploymentErrorR\n" +
 	"waitingFor\x129\n" +
 	"\n" +
@@ -1375,10 +1376,10 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06stages\x18\x16 \x03(\v2!.devpilot.deployer.v1.StageRecordR\x06stages\x12\x16\n" +
 	"\x06server\x18\x17 \x01(\tR\x06server\x12!\n" +
 	"\frelease_kept\x18\x18 \x01(\bR\vreleaseKept\x12\x12\n" +
-	"\x04etag\x18\x19 \x01(\tR\x04etag\x12\x10\n" +
-	"\x03tag\x18\x1a \x01(\tR\x03tag\x12#\n" +
-	"\rsource_number\x18\x1b \x01(\x05R\fsourceNumber\x12\x1f\n" +
-	"\vrelease_url\x18\x1c \x01(\tR\n" +
+	"\x04etag\x18\x19 \x01(\tR\x04etag\x12\x15\n" +
+	"\x03tag\x18\x1a \x01(\tB\x03\xe0A\x01R\x03tag\x12(\n" +
+	"\rsource_number\x18\x1b \x01(\x05B\x03\xe0A\x01R\fsourceNumber\x12$\n" +
+	"\vrelease_url\x18\x1c \x01(\tB\x03\xe0A\x01R\n" +
 	"releaseUrl\x12;\n" +
 	"\vcancel_time\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"cancelTime\x12H\n" +
@@ -1413,17 +1414,17 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\bREDEPLOY\x10\x03\x12\f\n" +
 	"\bROLLBACK\x10\x04\x12\x0e\n" +
 	"\n" +
-	"RECONCILED\x10\x05\"\xc6\x01\n" +
+	"RECONCILED\x10\x05\"\xda\x01\n" +
 	"\x10DeploymentCommit\x12\x12\n" +
-	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x10\n" +
-	"\x03url\x18\x02 \x01(\tR\x03url\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1f\n" +
-	"\vauthor_name\x18\x04 \x01(\tR\n" +
-	"authorName\x12!\n" +
-	"\fauthor_email\x18\x05 \x01(\tR\vauthorEmail\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc1\x01\n" +
-	"\x0fDeploymentActor\x12>\n" +
-	"\x04kind\x18\x01 \x01(\x0e2*.devpilot.deployer.v1.DeploymentActor.KindR\x04kind\x12\x14\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x15\n" +
+	"\x03url\x18\x02 \x01(\tB\x03\xe0A\x01R\x03url\x12\x1d\n" +
+	"\amessage\x18\x03 \x01(\tB\x03\xe0A\x01R\amessage\x12$\n" +
+	"\vauthor_name\x18\x04 \x01(\tB\x03\xe0A\x01R\n" +
+	"authorName\x12&\n" +
+	"\fauthor_email\x18\x05 \x01(\tB\x03\xe0A\x01R\vauthorEmail\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc6\x01\n" +
+	"\x0fDeploymentActor\x12C\n" +
+	"\x04kind\x18\x01 \x01(\x0e2*.devpilot.deployer.v1.DeploymentActor.KindB\x03\xe0A\x01R\x04kind\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\"X\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
@@ -1444,7 +1445,7 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
 	"\bend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x126\n" +
-	"\x05hooks\x18\x04 \x03(\v2 .devpilot.deployer.v1.HookRecordR\x05hooks\"\x9a\x03\n" +
+	"\x05hooks\x18\x04 \x03(\v2 .devpilot.deployer.v1.HookRecordR\x05hooks\"\x9f\x03\n" +
 	"\n" +
 	"HookRecord\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12<\n" +
@@ -1452,8 +1453,8 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\texit_code\x18\x03 \x01(\x05H\x00R\bexitCode\x88\x01\x01\x129\n" +
 	"\n" +
 	"start_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\"~\n" +
+	"\bend_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
+	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\"~\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\v\n" +
@@ -1472,11 +1473,11 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06commit\x18\x03 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12.\n" +
 	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12B\n" +
 	"\atrigger\x18\x05 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12;\n" +
-	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xc9\x02\n" +
+	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xce\x02\n" +
 	"\tLogRecord\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12<\n" +
-	"\x05stage\x18\x03 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageR\x05stage\x12>\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12A\n" +
+	"\x05stage\x18\x03 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x01R\x05stage\x12>\n" +
 	"\x06stream\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.LogRecord.StreamR\x06stream\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x17\n" +
 	"\x04hook\x18\x06 \x01(\tH\x00R\x04hook\x88\x01\x01\"D\n" +

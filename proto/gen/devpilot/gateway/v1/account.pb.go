@@ -7,6 +7,7 @@
 package gatewayv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -668,7 +669,7 @@ var File_devpilot_gateway_v1_account_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/gateway/v1/account.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n" +
+	"!devpilot/gateway/v1/account.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"F\n" +
 	"\x04Role\">\n" +
 	"\x04Name\x12\x14\n" +
 	"\x10NAME_UNSPECIFIED\x10\x00\x12\n" +
@@ -707,7 +708,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xb7\x02\n" +
+	"expireTime\"\xbc\x02\n" +
 	"\x0eActivityRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
@@ -717,8 +718,8 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"actor_kind\x18\x04 \x01(\tR\tactorKind\x12\x16\n" +
 	"\x06action\x18\x05 \x01(\tR\x06action\x12\x16\n" +
 	"\x06target\x18\x06 \x01(\tR\x06target\x12\x1c\n" +
-	"\tsucceeded\x18\a \x01(\bR\tsucceeded\x12\x16\n" +
-	"\x06reason\x18\b \x01(\tR\x06reason\x12\x18\n" +
+	"\tsucceeded\x18\a \x01(\bR\tsucceeded\x12\x1b\n" +
+	"\x06reason\x18\b \x01(\tB\x03\xe0A\x01R\x06reason\x12\x18\n" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\n" +

@@ -50,8 +50,8 @@ type GatewayServiceClient interface {
 	// Reasons: STORAGE_UNAVAILABLE.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
 	// Makes a one-time code that signs a browser in, for five minutes and once. Only the admin token
-	// may ask for one. Not idempotent: each call makes another code. Reasons: PERMISSION_DENIED,
-	// STORAGE_UNAVAILABLE.
+	// may ask for one. Each call makes another code, unless it repeats a request_id. Reasons:
+	// PERMISSION_DENIED, REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateSignInCode(ctx context.Context, in *CreateSignInCodeRequest, opts ...grpc.CallOption) (*CreateSignInCodeResponse, error)
 	// Lists the caller's workspaces. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListWorkspaces(ctx context.Context, in *ListWorkspacesRequest, opts ...grpc.CallOption) (*ListWorkspacesResponse, error)
@@ -65,11 +65,11 @@ type GatewayServiceClient interface {
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(ctx context.Context, in *DisconnectIntegrationRequest, opts ...grpc.CallOption) (*DisconnectIntegrationResponse, error)
-	// Lists the workspace's API keys. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
-	// Creates an API key; its secret is in the answer and never shown again.
-	// Not idempotent: the secret cannot be shown twice. Reasons: PERMISSION_DENIED,
-	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
+	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
+	// STORAGE_UNAVAILABLE.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
@@ -235,8 +235,8 @@ type GatewayServiceServer interface {
 	// Reasons: STORAGE_UNAVAILABLE.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
 	// Makes a one-time code that signs a browser in, for five minutes and once. Only the admin token
-	// may ask for one. Not idempotent: each call makes another code. Reasons: PERMISSION_DENIED,
-	// STORAGE_UNAVAILABLE.
+	// may ask for one. Each call makes another code, unless it repeats a request_id. Reasons:
+	// PERMISSION_DENIED, REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateSignInCode(context.Context, *CreateSignInCodeRequest) (*CreateSignInCodeResponse, error)
 	// Lists the caller's workspaces. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListWorkspaces(context.Context, *ListWorkspacesRequest) (*ListWorkspacesResponse, error)
@@ -250,11 +250,11 @@ type GatewayServiceServer interface {
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error)
-	// Lists the workspace's API keys. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
-	// Creates an API key; its secret is in the answer and never shown again.
-	// Not idempotent: the secret cannot be shown twice. Reasons: PERMISSION_DENIED,
-	// INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
+	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
+	// STORAGE_UNAVAILABLE.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.

@@ -7,6 +7,7 @@
 package repov1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -92,7 +93,7 @@ type Repository struct {
 	BitbucketWorkspace string `protobuf:"bytes,4,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
 	// Whether it is private.
 	Private bool `protobuf:"varint,5,opt,name=private,proto3" json:"private,omitempty"`
-	// The main branch; empty for a repository without commits.
+	// The main branch; absent for a repository without commits.
 	MainBranch string `protobuf:"bytes,6,opt,name=main_branch,json=mainBranch,proto3" json:"main_branch,omitempty"`
 	// When it last changed.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
@@ -209,7 +210,7 @@ func (x *Repository) GetBitbucketWorkspaceId() string {
 // PartialFailure is a part of the list that is missing, incomplete or older than the rest.
 type PartialFailure struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The Bitbucket workspace's slug; empty when it is about the whole list.
+	// The Bitbucket workspace's slug; absent when it is about the whole list.
 	BitbucketWorkspace string `protobuf:"bytes,1,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
 	// The reason code.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -343,7 +344,7 @@ type BranchCommit struct {
 	Message string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
 	// The author's name.
 	AuthorName string `protobuf:"bytes,3,opt,name=author_name,json=authorName,proto3" json:"author_name,omitempty"`
-	// The author's e-mail address; empty when unknown.
+	// The author's e-mail address; absent when unknown.
 	AuthorEmail string `protobuf:"bytes,4,opt,name=author_email,json=authorEmail,proto3" json:"author_email,omitempty"`
 	// The commit's date.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
@@ -429,46 +430,46 @@ var File_devpilot_repo_v1_repository_proto protoreflect.FileDescriptor
 
 const file_devpilot_repo_v1_repository_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/repo/v1/repository.proto\x12\x10devpilot.repo.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x03\n" +
+	"!devpilot/repo/v1/repository.proto\x12\x10devpilot.repo.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe9\x03\n" +
 	"\n" +
 	"Repository\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12/\n" +
 	"\x13bitbucket_workspace\x18\x04 \x01(\tR\x12bitbucketWorkspace\x12\x18\n" +
-	"\aprivate\x18\x05 \x01(\bR\aprivate\x12\x1f\n" +
-	"\vmain_branch\x18\x06 \x01(\tR\n" +
+	"\aprivate\x18\x05 \x01(\bR\aprivate\x12$\n" +
+	"\vmain_branch\x18\x06 \x01(\tB\x03\xe0A\x01R\n" +
 	"mainBranch\x12;\n" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\x12G\n" +
+	"updateTime\x12L\n" +
 	"\n" +
-	"permission\x18\b \x01(\x0e2'.devpilot.repo.v1.Repository.PermissionR\n" +
+	"permission\x18\b \x01(\x0e2'.devpilot.repo.v1.Repository.PermissionB\x03\xe0A\x01R\n" +
 	"permission\x12\x19\n" +
-	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\x124\n" +
+	"\bhtml_url\x18\t \x01(\tR\ahtmlUrl\x129\n" +
 	"\x16bitbucket_workspace_id\x18\n" +
-	" \x01(\tR\x14bitbucketWorkspaceId\"H\n" +
+	" \x01(\tB\x03\xe0A\x01R\x14bitbucketWorkspaceId\"H\n" +
 	"\n" +
 	"Permission\x12\x1a\n" +
 	"\x16PERMISSION_UNSPECIFIED\x10\x00\x12\b\n" +
 	"\x04READ\x10\x01\x12\t\n" +
 	"\x05WRITE\x10\x02\x12\t\n" +
-	"\x05ADMIN\x10\x03\"s\n" +
-	"\x0ePartialFailure\x12/\n" +
-	"\x13bitbucket_workspace\x18\x01 \x01(\tR\x12bitbucketWorkspace\x12\x16\n" +
+	"\x05ADMIN\x10\x03\"x\n" +
+	"\x0ePartialFailure\x124\n" +
+	"\x13bitbucket_workspace\x18\x01 \x01(\tB\x03\xe0A\x01R\x12bitbucketWorkspace\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\"n\n" +
 	"\x06Branch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\adefault\x18\x02 \x01(\bR\adefault\x126\n" +
-	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit\"\xc2\x01\n" +
+	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit\"\xd6\x01\n" +
 	"\fBranchCommit\x12\x12\n" +
-	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x18\n" +
-	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
-	"\vauthor_name\x18\x03 \x01(\tR\n" +
-	"authorName\x12!\n" +
-	"\fauthor_email\x18\x04 \x01(\tR\vauthorEmail\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
-	"\x03url\x18\x06 \x01(\tR\x03urlB\xc2\x01\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x1d\n" +
+	"\amessage\x18\x02 \x01(\tB\x03\xe0A\x01R\amessage\x12$\n" +
+	"\vauthor_name\x18\x03 \x01(\tB\x03\xe0A\x01R\n" +
+	"authorName\x12&\n" +
+	"\fauthor_email\x18\x04 \x01(\tB\x03\xe0A\x01R\vauthorEmail\x12.\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
+	"\x03url\x18\x06 \x01(\tB\x03\xe0A\x01R\x03urlB\xc2\x01\n" +
 	"\x14com.devpilot.repo.v1B\x0fRepositoryProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
 
 var (

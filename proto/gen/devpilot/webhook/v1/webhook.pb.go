@@ -7,6 +7,7 @@
 package webhookv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -275,15 +276,15 @@ type Webhook struct {
 	RepositoryFullName string `protobuf:"bytes,4,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
 	// How the webhook stands.
 	State Webhook_State `protobuf:"varint,5,opt,name=state,proto3,enum=devpilot.webhook.v1.Webhook_State" json:"state,omitempty"`
-	// Why it is not active; empty when it is.
+	// Why it is not active; absent when it is.
 	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	// A sentence for people, with what to do; empty when all is well.
+	// A sentence for people, with what to do; absent when all is well.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	// The URL that Bitbucket calls.
 	Url string `protobuf:"bytes,8,opt,name=url,proto3" json:"url,omitempty"`
 	// The events subscribed to.
 	Events []string `protobuf:"bytes,9,rep,name=events,proto3" json:"events,omitempty"`
-	// Bitbucket's UUID of the hook, without braces; empty when not registered by us.
+	// Bitbucket's UUID of the hook, without braces; absent when not registered by us.
 	BitbucketUuid string `protobuf:"bytes,10,opt,name=bitbucket_uuid,json=bitbucketUuid,proto3" json:"bitbucket_uuid,omitempty"`
 	// The repository's webhook settings on Bitbucket.
 	SettingsUrl string `protobuf:"bytes,11,opt,name=settings_url,json=settingsUrl,proto3" json:"settings_url,omitempty"`
@@ -293,7 +294,7 @@ type Webhook struct {
 	Branches []string `protobuf:"bytes,13,rep,name=branches,proto3" json:"branches,omitempty"`
 	// The last delivery whose signature was right; absent when none came.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	// The number of the last delivery; 0 when none came.
+	// The number of the last delivery; absent when none came.
 	LastDelivery int32 `protobuf:"varint,15,opt,name=last_delivery,json=lastDelivery,proto3" json:"last_delivery,omitempty"`
 	// When the webhook was last compared with Bitbucket's list.
 	LastCheckTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=last_check_time,json=lastCheckTime,proto3" json:"last_check_time,omitempty"`
@@ -696,9 +697,9 @@ type DeliveryChange struct {
 	Ref string `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
 	// What happened.
 	Action DeliveryChange_Action `protobuf:"varint,3,opt,name=action,proto3,enum=devpilot.webhook.v1.DeliveryChange_Action" json:"action,omitempty"`
-	// The commit before; empty when created.
+	// The commit before; absent when created.
 	OldHash string `protobuf:"bytes,4,opt,name=old_hash,json=oldHash,proto3" json:"old_hash,omitempty"`
-	// The commit now; empty when deleted.
+	// The commit now; absent when deleted.
 	NewHash string `protobuf:"bytes,5,opt,name=new_hash,json=newHash,proto3" json:"new_hash,omitempty"`
 	// Whether the update was not a fast-forward.
 	Forced bool `protobuf:"varint,6,opt,name=forced,proto3" json:"forced,omitempty"`
@@ -792,7 +793,7 @@ type DeliveryOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The change's place in the delivery, from 0.
 	Change int32 `protobuf:"varint,1,opt,name=change,proto3" json:"change,omitempty"`
-	// The app; empty when no app watches the ref.
+	// The app; absent when no app watches the ref.
 	App string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
 	// What came of it.
 	Kind DeliveryOutcome_Kind `protobuf:"varint,3,opt,name=kind,proto3,enum=devpilot.webhook.v1.DeliveryOutcome_Kind" json:"kind,omitempty"`
@@ -891,7 +892,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc8\b\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\b\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -899,18 +900,18 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"repository\x18\x03 \x01(\tR\n" +
 	"repository\x120\n" +
 	"\x14repository_full_name\x18\x04 \x01(\tR\x12repositoryFullName\x128\n" +
-	"\x05state\x18\x05 \x01(\x0e2\".devpilot.webhook.v1.Webhook.StateR\x05state\x12\x16\n" +
-	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\x12\x10\n" +
+	"\x05state\x18\x05 \x01(\x0e2\".devpilot.webhook.v1.Webhook.StateR\x05state\x12\x1b\n" +
+	"\x06reason\x18\x06 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
+	"\amessage\x18\a \x01(\tB\x03\xe0A\x01R\amessage\x12\x10\n" +
 	"\x03url\x18\b \x01(\tR\x03url\x12\x16\n" +
-	"\x06events\x18\t \x03(\tR\x06events\x12%\n" +
+	"\x06events\x18\t \x03(\tR\x06events\x12*\n" +
 	"\x0ebitbucket_uuid\x18\n" +
-	" \x01(\tR\rbitbucketUuid\x12!\n" +
-	"\fsettings_url\x18\v \x01(\tR\vsettingsUrl\x12!\n" +
+	" \x01(\tB\x03\xe0A\x01R\rbitbucketUuid\x12&\n" +
+	"\fsettings_url\x18\v \x01(\tB\x03\xe0A\x01R\vsettingsUrl\x12!\n" +
 	"\fmanual_steps\x18\f \x03(\tR\vmanualSteps\x12\x1a\n" +
 	"\bbranches\x18\r \x03(\tR\bbranches\x12H\n" +
-	"\x12last_verified_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12#\n" +
-	"\rlast_delivery\x18\x0f \x01(\x05R\flastDelivery\x12B\n" +
+	"\x12last_verified_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12(\n" +
+	"\rlast_delivery\x18\x0f \x01(\x05B\x03\xe0A\x01R\flastDelivery\x12B\n" +
 	"\x0flast_check_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\rlastCheckTime\x12O\n" +
 	"\x16old_secret_expire_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13oldSecretExpireTime\x12;\n" +
 	"\vcreate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -931,22 +932,22 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x0eNOT_REGISTERED\x10\x04\x12\v\n" +
 	"\aDRIFTED\x10\x05\x12\x15\n" +
 	"\x11LEFT_ON_BITBUCKET\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\x86\x05\n" +
+	"\aREMOVED\x10\a\"\x9f\x05\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
-	"\freceive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x1b\n" +
-	"\tevent_key\x18\x04 \x01(\tR\beventKey\x12!\n" +
-	"\frequest_uuid\x18\x05 \x01(\tR\vrequestUuid\x12\x18\n" +
-	"\aattempt\x18\x06 \x01(\x05R\aattempt\x12#\n" +
+	"\freceive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12 \n" +
+	"\tevent_key\x18\x04 \x01(\tB\x03\xe0A\x01R\beventKey\x12&\n" +
+	"\frequest_uuid\x18\x05 \x01(\tB\x03\xe0A\x01R\vrequestUuid\x12\x1d\n" +
+	"\aattempt\x18\x06 \x01(\x05B\x03\xe0A\x01R\aattempt\x12#\n" +
 	"\ranswer_status\x18\a \x01(\x05R\fanswerStatus\x12%\n" +
 	"\x0eanswer_message\x18\b \x01(\tR\ranswerMessage\x12=\n" +
-	"\achanges\x18\t \x03(\v2#.devpilot.webhook.v1.DeliveryChangeR\achanges\x12\x1f\n" +
+	"\achanges\x18\t \x03(\v2#.devpilot.webhook.v1.DeliveryChangeR\achanges\x12$\n" +
 	"\vactor_label\x18\n" +
-	" \x01(\tR\n" +
+	" \x01(\tB\x03\xe0A\x01R\n" +
 	"actorLabel\x12@\n" +
-	"\boutcomes\x18\v \x03(\v2$.devpilot.webhook.v1.DeliveryOutcomeR\boutcomes\x120\n" +
-	"\x14repository_full_name\x18\f \x01(\tR\x12repositoryFullName\x12\x18\n" +
+	"\boutcomes\x18\v \x03(\v2$.devpilot.webhook.v1.DeliveryOutcomeR\boutcomes\x125\n" +
+	"\x14repository_full_name\x18\f \x01(\tB\x03\xe0A\x01R\x12repositoryFullName\x12\x18\n" +
 	"\arefused\x18\r \x01(\bR\arefused\x12\x1d\n" +
 	"\n" +
 	"body_bytes\x18\x0e \x01(\x05R\tbodyBytes\x12\x18\n" +
@@ -954,15 +955,15 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x10 \x01(\tR\n" +
 	"repository\x12\x1c\n" +
-	"\tworkspace\x18\x11 \x01(\tR\tworkspace\"\x99\x03\n" +
-	"\x0eDeliveryChange\x12F\n" +
-	"\bref_type\x18\x01 \x01(\x0e2+.devpilot.webhook.v1.DeliveryChange.RefTypeR\arefType\x12\x10\n" +
-	"\x03ref\x18\x02 \x01(\tR\x03ref\x12B\n" +
-	"\x06action\x18\x03 \x01(\x0e2*.devpilot.webhook.v1.DeliveryChange.ActionR\x06action\x12\x19\n" +
-	"\bold_hash\x18\x04 \x01(\tR\aoldHash\x12\x19\n" +
-	"\bnew_hash\x18\x05 \x01(\tR\anewHash\x12\x16\n" +
-	"\x06forced\x18\x06 \x01(\bR\x06forced\x12\x18\n" +
-	"\amessage\x18\a \x01(\tR\amessage\"G\n" +
+	"\tworkspace\x18\x11 \x01(\tR\tworkspace\"\xb2\x03\n" +
+	"\x0eDeliveryChange\x12K\n" +
+	"\bref_type\x18\x01 \x01(\x0e2+.devpilot.webhook.v1.DeliveryChange.RefTypeB\x03\xe0A\x01R\arefType\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\x12G\n" +
+	"\x06action\x18\x03 \x01(\x0e2*.devpilot.webhook.v1.DeliveryChange.ActionB\x03\xe0A\x01R\x06action\x12\x1e\n" +
+	"\bold_hash\x18\x04 \x01(\tB\x03\xe0A\x01R\aoldHash\x12\x1e\n" +
+	"\bnew_hash\x18\x05 \x01(\tB\x03\xe0A\x01R\anewHash\x12\x16\n" +
+	"\x06forced\x18\x06 \x01(\bR\x06forced\x12\x1d\n" +
+	"\amessage\x18\a \x01(\tB\x03\xe0A\x01R\amessage\"G\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\v\n" +
@@ -972,16 +973,16 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x14REF_TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06BRANCH\x10\x01\x12\a\n" +
-	"\x03TAG\x10\x02\"\xc3\x02\n" +
+	"\x03TAG\x10\x02\"\xd7\x02\n" +
 	"\x0fDeliveryOutcome\x12\x16\n" +
-	"\x06change\x18\x01 \x01(\x05R\x06change\x12\x10\n" +
-	"\x03app\x18\x02 \x01(\tR\x03app\x12=\n" +
-	"\x04kind\x18\x03 \x01(\x0e2).devpilot.webhook.v1.DeliveryOutcome.KindR\x04kind\x12\x1e\n" +
+	"\x06change\x18\x01 \x01(\x05R\x06change\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x01R\x03app\x12=\n" +
+	"\x04kind\x18\x03 \x01(\x0e2).devpilot.webhook.v1.DeliveryOutcome.KindR\x04kind\x12#\n" +
 	"\n" +
-	"deployment\x18\x04 \x01(\x05R\n" +
-	"deployment\x12\x16\n" +
-	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\x12.\n" +
+	"deployment\x18\x04 \x01(\x05B\x03\xe0A\x01R\n" +
+	"deployment\x12\x1b\n" +
+	"\x06reason\x18\x05 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
+	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\x12.\n" +
 	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"E\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +

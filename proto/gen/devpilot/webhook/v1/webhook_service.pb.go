@@ -260,7 +260,9 @@ type RegisterWebhookRequest struct {
 	// The webhook.
 	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// When given, done only if the webhook is unchanged.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -312,6 +314,13 @@ func (x *RegisterWebhookRequest) GetWebhook() string {
 func (x *RegisterWebhookRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *RegisterWebhookRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -370,7 +379,9 @@ type RepairWebhookRequest struct {
 	// The webhook.
 	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// When given, done only if the webhook is unchanged.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -422,6 +433,13 @@ func (x *RepairWebhookRequest) GetWebhook() string {
 func (x *RepairWebhookRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *RepairWebhookRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -480,7 +498,9 @@ type RotateWebhookSecretRequest struct {
 	// The webhook.
 	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// When given, done only if the webhook is unchanged.
-	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Makes a repeat of this request harmless for 24 h: the secret is not rotated again.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -532,6 +552,13 @@ func (x *RotateWebhookSecretRequest) GetWebhook() string {
 func (x *RotateWebhookSecretRequest) GetEtag() string {
 	if x != nil {
 		return x.Etag
+	}
+	return ""
+}
+
+func (x *RotateWebhookSecretRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -588,7 +615,9 @@ type RevealWebhookSecretRequest struct {
 	// The workspace.
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// The webhook.
-	Webhook       string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +662,13 @@ func (x *RevealWebhookSecretRequest) GetWorkspace() string {
 func (x *RevealWebhookSecretRequest) GetWebhook() string {
 	if x != nil {
 		return x.Webhook
+	}
+	return ""
+}
+
+func (x *RevealWebhookSecretRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1736,28 +1772,36 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\"L\n" +
 	"\x12GetWebhookResponse\x126\n" +
-	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"n\n" +
+	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"\x8d\x01\n" +
 	"\x16RegisterWebhookRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"Q\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"Q\n" +
 	"\x17RegisterWebhookResponse\x126\n" +
-	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"l\n" +
+	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"\x8b\x01\n" +
 	"\x14RepairWebhookRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"O\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"O\n" +
 	"\x15RepairWebhookResponse\x126\n" +
-	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"r\n" +
+	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"\x91\x01\n" +
 	"\x1aRotateWebhookSecretRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x12\n" +
-	"\x04etag\x18\x03 \x01(\tR\x04etag\"U\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"U\n" +
 	"\x1bRotateWebhookSecretResponse\x126\n" +
-	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"^\n" +
+	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"}\n" +
 	"\x1aRevealWebhookSecretRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
-	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\"G\n" +
+	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"G\n" +
 	"\x1bRevealWebhookSecretResponse\x12\x16\n" +
 	"\x06secret\x18\x01 \x01(\tR\x06secret\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\"m\n" +

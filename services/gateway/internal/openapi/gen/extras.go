@@ -25,11 +25,17 @@ func finish(doc object) error {
 	}
 	spell(doc)
 	streams(doc)
+	unset(doc)
 	pages(doc)
 	components := at(doc, "components")
 	problems(at(doc, "components", "schemas"))
+	common := make([]any, 0, len(everywhere))
+	for _, reason := range everywhere {
+		common = append(common, string(reason))
+	}
 	components["responses"] = object{"Problem": object{
-		"description": "What went wrong, for people and programs (RFC 9457).",
+		"description": "What went wrong, for people and programs (RFC 9457). x-reasons are those of every request; each operation has its own beside them.",
+		"x-reasons":   common,
 		"headers": object{
 			"X-Request-Id": object{"$ref": "#/components/headers/RequestId"},
 			"Retry-After":  object{"description": "Seconds after which a repeat can help.", "schema": object{"type": "integer"}},
@@ -38,11 +44,11 @@ func finish(doc object) error {
 	}}
 	components["headers"] = object{
 		"RequestId": object{"description": "The id of the request, also in the logs.", "schema": object{"type": "string"}},
-		"ETag":      object{"description": "Changes with the content of the answer.", "schema": object{"type": "string"}},
+		"ETag":      object{"description": "Changes with any part of the answer; for If-None-Match. That of a resource that has an etag begins with it and a dot, and can be sent as If-Match too.", "schema": object{"type": "string"}},
 	}
 	components["parameters"] = object{
-		"IfNoneMatch": header("If-None-Match", "Answer 304 when the answer would be the one with this ETag."),
-		"IfMatch":     header("If-Match", "Do it only if the resource still has this etag; the same as the field etag."),
+		"IfNoneMatch": header("If-None-Match", "Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110)."),
+		"IfMatch":     header("If-Match", "Do it only if the resource still has this revision: its field etag in double quotes, or the ETag of an answer, of which the part before the dot counts. Several with commas between, or * for any; a weak one (W/) matches none. What cannot be read is refused (RFC 9110)."),
 		"LastEventId": header("Last-Event-ID", "Go on after this event."),
 	}
 	components["securitySchemes"] = object{
@@ -61,10 +67,13 @@ func finish(doc object) error {
 
 const description = `Deploys code from Bitbucket: connect it, choose a repository and a branch, push.
 
-* Names are lowerCamelCase, times RFC 3339 in UTC. What is absent is not there; there are no nulls. Lists are always there.
+* Names are lowerCamelCase, times RFC 3339 in UTC. What is absent is not there: no nulls, no empty words for "none". Lists are always there.
 * More words may come for every enum, more fields for every answer and more reasons for problems: accept unknown ones.
 * Lists have pages: pass nextPageToken as pageToken and keep the filters. A filtered page may be short and still have a token.
-* An etag, as a field or as If-Match, makes a change happen only if the resource is unchanged. A requestId makes a repeat harmless for 24 hours.
+* The field etag of a resource is its revision: sent back, as a field or as If-Match, it makes a change happen only if the resource is unchanged. The header ETag of an answer changes with all of the answer, also with what others decide, such as an app's latest deployment: it is for If-None-Match.
+* A requestId makes a repeat harmless for 24 hours.
+* All that is wrong with a request is told at once: each name in fields is a path into the body that was sent, such as hooks[0].stage, or a parameter or header.
+* A PATCH changes what its body names and nothing else, as far down as it names something; {} changes nothing, a list is replaced as a whole.
 * Every failure is a Problem. 401 means that your own credentials are missing or dead, and nothing else; trouble with Bitbucket is 409, 429 or 503.`
 
 func header(name, text string) object {
@@ -121,7 +130,7 @@ func problems(schemas object) {
 			"reason": object{"$ref": refPrefix + "Reason"},
 			"fields": object{"type": "array", "description": "What is wrong in the request; empty when it is meant as a whole.", "items": object{
 				"type": "object", "required": []any{"name", "message"},
-				"properties": object{"name": str("The field, with dots between levels."), "message": str("What is wrong with it.")},
+				"properties": object{"name": str("A path into the body that was sent, such as app.hooks[0].stage, or the name of a parameter or header."), "message": str("What is wrong with it.")},
 			}},
 			"retryAfterSeconds": object{"type": "integer", "description": "When a repeat can help; absent when no time is known."},
 			"requestId":         str("The id of the request."),
@@ -176,8 +185,9 @@ func streams(doc object) {
 	}}
 	paths[routes.LogTemplate] = object{"get": object{
 		"tags": []any{"Live"}, "operationId": "readLog", "summary": "Reads or follows a deployment's log",
-		"description": "NDJSON unless Accept or format say otherwise: each line is a LogLine. As server-sent events, the id of a `record` is its line, by which a client resumes; `end` and `problem` end the stream. Plain text ends with a line that begins with `-- end:` or `-- cut:`.",
+		"description": "NDJSON unless Accept or format say otherwise: each line is a LogLine. As server-sent events, the id of a `record` is its line, by which a client resumes; `end` and `problem` end the stream. A client that resumes by Last-Event-ID after the last line of a deployment that has ended gets 204, by which an EventSource stops. Plain text ends with a line that begins with `-- end:` or `-- cut:`.",
 		"x-role":      "MEMBER",
+		"x-reasons":   []any{string(apierr.ReasonAppNotFound), string(apierr.ReasonDeploymentNotFound)},
 		"parameters": []any{
 			pathParameter("workspace"), pathParameter("app"),
 			object{"name": "number", "in": "path", "required": true, "schema": object{"type": "integer", "format": "int32"}},
@@ -193,6 +203,7 @@ func streams(doc object) {
 				"text/event-stream":    object{"schema": text("See LogLine.")},
 				"text/plain":           object{"schema": text("Time, stage and text.")},
 			}},
+			"204": object{"description": "Nothing is left: the deployment has ended, and Last-Event-ID is its last line or behind it."},
 			"default": object{"$ref": "#/components/responses/Problem"},
 		},
 	}}

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
 const (
@@ -103,14 +105,8 @@ func load(dir string) (object, error) {
 	return object{"paths": paths, "components": object{"schemas": schemas}}, nil
 }
 
-// variables are the names of path variables that protos spell in another way than the paths of their
-// neighbours: OpenAPI wants one path for one address.
-var variables = map[string]string{"app_id": "app", "api_key": "apiKey"}
-
 func mergePath(paths object, path string, item object) error {
-	for from, to := range variables {
-		path = strings.ReplaceAll(path, "{"+from+"}", "{"+to+"}")
-	}
+	path = routes.Route{Template: path}.Public() // OpenAPI wants one path for one address
 	have, ok := paths[path].(object)
 	if !ok {
 		have = object{}
@@ -122,8 +118,8 @@ func mergePath(paths object, path string, item object) error {
 		}
 		for _, p := range list(op.(object), "parameters") {
 			param := p.(object)
-			if to, ok := variables[param["name"].(string)]; ok && param["in"] == "path" {
-				param["name"] = to
+			if param["in"] == "path" {
+				param["name"] = routes.Route{}.PathName(param["name"].(string))
 			}
 		}
 		have[method] = op

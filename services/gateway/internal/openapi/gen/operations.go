@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
@@ -31,6 +32,16 @@ func operations(doc object) error {
 			byOperation[service+"_"+method] = r
 		}
 	}
+	comments := map[string]string{} // by RPC
+	for _, item := range at(doc, "paths") {
+		for _, method := range methods {
+			if op, ok := item.(object)[method].(object); ok {
+				summary, _ := op["summary"].(string)
+				_, name, _ := strings.Cut(op["operationId"].(string), "_")
+				comments[name] = strings.Join(strings.Fields(summary), " ")
+			}
+		}
+	}
 	for path, item := range at(doc, "paths") {
 		for _, method := range methods {
 			op, ok := item.(object)[method].(object)
@@ -42,28 +53,27 @@ func operations(doc object) error {
 			if !ok {
 				return fmt.Errorf("%s %s: operation %s is no route", method, path, id)
 			}
-			operation(op, id, route)
+			operation(op, id, route, comments)
 		}
 	}
 	return nil
 }
 
-func operation(op object, id string, route routes.Route) {
+func operation(op object, id string, route routes.Route, comments map[string]string) {
 	service, name, _ := strings.Cut(id, "_")
 	op["operationId"] = strings.ToLower(name[:1]) + name[1:]
 	op["tags"] = []any{tags[service]}
-	summary, _ := op["summary"].(string)
-	describe(op, strings.TrimSpace(summary), route)
+	describe(op, comments[name], reasonsOf(name, route, comments), route)
 	access(op, route)
 	params := list(op, "parameters")
 	ok := at(op, "responses", "200")
 	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
-	if route.List {
+	if route.Method == http.MethodGet {
 		params = append(params, object{"$ref": "#/components/parameters/IfNoneMatch"})
 		headers["ETag"] = object{"$ref": "#/components/headers/ETag"}
 		at(op, "responses")["304"] = object{"description": "Unchanged since the answer with that ETag."}
 	}
-	if !route.ReadOnly && takesETag(route) {
+	if route.TakesETag() {
 		params = append(params, object{"$ref": "#/components/parameters/IfMatch"})
 	}
 	if id == "GatewayService_CreateSession" || id == "GatewayService_DeleteSession" {
@@ -78,30 +88,64 @@ func operation(op object, id string, route routes.Route) {
 	at(op, "responses")["default"] = object{"$ref": "#/components/responses/Problem"}
 }
 
-// takesETag says whether the request, or the resource that it carries, has an etag.
-func takesETag(route routes.Route) bool {
-	if route.Input.Fields().ByName("etag") != nil {
-		return true
-	}
-	body := route.Input.Fields().ByName("app")
-	return route.Method == http.MethodPatch && body != nil && body.Message() != nil && body.Message().Fields().ByName("etag") != nil
-}
-
 var (
 	reasonList = regexp.MustCompile(`(?s)\s*Reasons: (.*?)\.(\s|$)`)
-	reasonWord = regexp.MustCompile(`\b[A-Z]{3,}(?:_[A-Z]+)*\b`)
+	reasonWord = regexp.MustCompile(`\b[A-Z]{2,}(?:_[A-Z]+)*\b`)
+	reasonsAs  = regexp.MustCompile(`\bas ([A-Z][A-Za-z]+)`)
 	firstStop  = regexp.MustCompile(`\.\s`)
 )
 
-// describe splits the proto's comment: the first sentence, the rest, and the reasons.
-func describe(op object, comment string, route routes.Route) {
-	comment = strings.Join(strings.Fields(comment), " ")
-	var reasons []string
-	if m := reasonList.FindStringSubmatch(comment); m != nil {
-		reasons = reasonWord.FindAllString(m[1], -1)
-		comment = strings.TrimSpace(reasonList.ReplaceAllString(comment, " "))
+// ofVariable is the reason by which a resource that the path names is not there.
+var ofVariable = map[string]apierr.Reason{
+	"app": apierr.ReasonAppNotFound, "app_id": apierr.ReasonAppNotFound, "number": apierr.ReasonDeploymentNotFound,
+	"webhook": apierr.ReasonWebhookNotFound, "delivery": apierr.ReasonDeliveryNotFound,
+	"repository": apierr.ReasonRepositoryNotFound, "api_key": apierr.ReasonAPIKeyNotFound,
+}
+
+// reasonsOf lists the reasons of an RPC beside those of every request: those that its comment names,
+// also by naming another RPC, and those that follow from what it takes.
+func reasonsOf(name string, route routes.Route, comments map[string]string) []any {
+	var words []string
+	if m := reasonList.FindStringSubmatch(comments[name]); m != nil {
+		words = reasonWord.FindAllString(m[1], -1)
+		for _, as := range reasonsAs.FindAllStringSubmatch(m[1], -1) {
+			if of := reasonList.FindStringSubmatch(comments[as[1]]); of != nil {
+				words = append(words, reasonWord.FindAllString(of[1], -1)...)
+			}
+		}
 	}
-	comment = strings.Join(strings.Fields(comment), " ")
+	for _, variable := range route.PathFields() {
+		if reason, ok := ofVariable[variable]; ok {
+			words = append(words, string(reason))
+		}
+	}
+	if route.Input.Fields().ByName("page_token") != nil {
+		words = append(words, string(apierr.ReasonPageTokenInvalid))
+	}
+	if route.TakesETag() {
+		words = append(words, string(apierr.ReasonEtagMismatch))
+	}
+	slices.Sort(words)
+	var list []any
+	for _, w := range slices.Compact(words) {
+		if _, ok := apierr.Lookup(apierr.Reason(w)); ok && !slices.Contains(everywhere, apierr.Reason(w)) {
+			list = append(list, w)
+		}
+	}
+	return list
+}
+
+// everywhere lists the reasons that every request may be answered with, whatever it asks for.
+var everywhere = []apierr.Reason{
+	apierr.ReasonUnauthenticated, apierr.ReasonPermissionDenied, apierr.ReasonCrossOriginRefused, apierr.ReasonHostUnknown,
+	apierr.ReasonInvalidArgument, apierr.ReasonRateLimited, apierr.ReasonPayloadTooLarge, apierr.ReasonNotFound,
+	apierr.ReasonMethodNotAllowed, apierr.ReasonUnimplemented, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
+	apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonInternal, apierr.ReasonWorkspaceNotFound,
+}
+
+// describe splits the proto's comment: the first sentence, and the rest without the reasons.
+func describe(op object, comment string, reasons []any, route routes.Route) {
+	comment = strings.Join(strings.Fields(reasonList.ReplaceAllString(comment, " ")), " ")
 	summary, rest := comment, ""
 	if i := firstStop.FindStringIndex(comment); i != nil {
 		summary, rest = comment[:i[0]], strings.TrimSpace(comment[i[1]:])
@@ -120,14 +164,12 @@ func describe(op object, comment string, route routes.Route) {
 		op["x-role"] = strings.ToUpper(route.Role.String())
 	}
 	if len(reasons) > 0 {
-		slices.Sort(reasons)
-		reasons = slices.Compact(reasons)
-		var list []any
+		op["x-reasons"] = reasons
+		var words []string
 		for _, r := range reasons {
-			list = append(list, r)
+			words = append(words, fmt.Sprint(r))
 		}
-		op["x-reasons"] = list
-		lines = append(lines, "Reasons beside those of every request: "+strings.Join(reasons, ", ")+".")
+		lines = append(lines, "Reasons beside those of every request: "+strings.Join(words, ", ")+".")
 	}
 	if len(lines) > 0 {
 		op["description"] = strings.Join(lines, "\n\n")

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
 const refPrefix = "#/components/schemas/"
@@ -60,8 +62,7 @@ func walk(v any, visit func(object)) {
 	}
 }
 
-// outputs says which fields an answer always has: all but messages and what the proto marks
-// optional. protojson writes exactly those (EmitDefaultValues).
+// outputs says which fields an answer always has.
 func outputs(schemas object) error {
 	for full, s := range schemas {
 		schema := s.(object)
@@ -91,7 +92,7 @@ func outputs(schemas object) error {
 func always(m protoreflect.MessageDescriptor) []any {
 	var names []string
 	for i := range m.Fields().Len() {
-		if f := m.Fields().Get(i); !f.HasPresence() {
+		if f := m.Fields().Get(i); routes.Always(f) {
 			names = append(names, f.JSONName())
 		}
 	}
@@ -244,4 +245,16 @@ func enumOf(e protoreflect.EnumDescriptor) object {
 		words = append(words, string(e.Values().Get(i).Name()))
 	}
 	return object{"type": "string", "enum": words}
+}
+
+// unset takes the words for "not set" out of the enums: they are neither sent nor taken.
+func unset(doc object) {
+	walk(doc, func(o object) {
+		if words := list(o, "enum"); words != nil {
+			o["enum"] = slices.DeleteFunc(words, func(w any) bool {
+				word, ok := w.(string)
+				return ok && strings.HasSuffix(word, "_UNSPECIFIED")
+			})
+		}
+	})
 }

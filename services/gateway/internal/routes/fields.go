@@ -1,0 +1,21 @@
+package routes
+
+import (
+	"slices"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// Always tells whether an answer always has a field. The others are absent while they have nothing to
+// say: messages, and what the proto marks optional.
+func Always(f protoreflect.FieldDescriptor) bool {
+	return !f.HasPresence() && !Is(f, annotations.FieldBehavior_OPTIONAL)
+}
+
+// Is tells whether the proto says that of a field.
+func Is(f protoreflect.FieldDescriptor, behavior annotations.FieldBehavior) bool {
+	have, ok := proto.GetExtension(f.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)
+	return ok && slices.Contains(have, behavior)
+}
