@@ -69,7 +69,7 @@ func TestCancel_killsARunningDeploymentWithAllItsHooksStarted(t *testing.T) {
 	if took > 10*time.Second { // the grace of 3 s, and what a busy machine adds
 		t.Errorf("that took %v", took)
 	}
-	if d.GetError().GetReason() != "CANCELLED" || d.GetCancelledBy().GetLabel() != "Jane Developer" || d.GetLive() || d.GetEndTime() == nil {
+	if d.GetError() != nil || d.GetCancelTime() != nil || len(d.GetNotes()) != 0 || d.GetCancelledBy().GetLabel() != "Jane Developer" || d.GetLive() || d.GetEndTime() == nil {
 		t.Errorf("the cancelled deployment: %v", d)
 	}
 	if hookOf(d, "stubborn").GetState() != deployerv1.HookRecord_CANCELLED || hookOf(d, "after").GetState() != deployerv1.HookRecord_SKIPPED || hookOf(d, "released").GetState() != deployerv1.HookRecord_SKIPPED {
@@ -144,8 +144,8 @@ func TestCancel_inEveryStage(t *testing.T) {
 	if app := b.get("web"); app.GetLive().GetState() != deployerv1.Deployment_CANCELLED || b.live("web") != "one" {
 		t.Errorf("live is %v", app.GetLive())
 	}
-	if d, _ := b.deployment("web", 4); !strings.Contains(d.GetError().GetMessage(), "live") {
-		t.Errorf("a cancel after the release says %v", d.GetError())
+	if d, _ := b.deployment("web", 4); !strings.Contains(strings.Join(d.GetNotes(), " "), "live") {
+		t.Errorf("a cancel after the release says %v", d)
 	}
 	// While the repository is fetched.
 	b.update("web", &deployerv1.App{}, "hooks")

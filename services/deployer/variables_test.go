@@ -157,12 +157,13 @@ func TestVariables_keepReplaceRemove(t *testing.T) {
 		t.Errorf("replaced: %v", app.GetVariables())
 	}
 	seen("another secret value")
-	// It cannot be had by calling it no secret any more.
-	app = b.update("web", &deployerv1.App{Variables: []*deployerv1.Variable{{Name: "API_TOKEN"}}}, "variables")
-	if v := app.GetVariables()[0]; v.GetValue() != "" || v.GetSecret() {
-		t.Errorf("a secret was opened: %v", v)
+	// It cannot be had by calling it no secret any more,
+	// and is not lost by leaving out that it is one.
+	_, err := b.tryUpdate("web", &deployerv1.App{Variables: []*deployerv1.Variable{{Name: "API_TOKEN"}}}, "variables")
+	if e := apierr.From(err); err == nil || len(e.Fields()) != 1 || e.Fields()[0].Name != "app.variables[0].value" {
+		t.Errorf("a secret without its mark: %v", err)
 	}
-	seen("")
+	seen("another secret value")
 	// A plain one becomes a secret with the value that it has.
 	b.update("web", &deployerv1.App{Variables: []*deployerv1.Variable{{Name: "API_TOKEN", Value: "now it is secret"}}}, "variables")
 	app = b.update("web", &deployerv1.App{Variables: []*deployerv1.Variable{secretVariable("")}}, "variables")
@@ -173,7 +174,7 @@ func TestVariables_keepReplaceRemove(t *testing.T) {
 	if app = b.update("web", &deployerv1.App{}, "variables"); len(app.GetVariables()) != 0 {
 		t.Errorf("removed: %v", app.GetVariables())
 	}
-	_, err := b.tryUpdate("web", &deployerv1.App{Variables: []*deployerv1.Variable{secretVariable("")}}, "variables")
+	_, err = b.tryUpdate("web", &deployerv1.App{Variables: []*deployerv1.Variable{secretVariable("")}}, "variables")
 	if !apierr.Has(err, apierr.ReasonInvalidArgument) {
 		t.Errorf("a new secret without a value: %v", err)
 	}

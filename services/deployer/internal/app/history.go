@@ -107,8 +107,11 @@ func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, n
 	if lane.Terminal(d.GetState()) {
 		d.CancelTime = nil // nobody waits for it to stop any more; cancelled_by says who asked
 	}
-	if d.GetState() != deployerv1.Deployment_FAILED {
-		d.Error = nil // a person's wish is no fault
+	if e := d.GetError(); e != nil && d.GetState() != deployerv1.Deployment_FAILED { // a person's wish is no fault
+		d.Error = nil
+		if e.GetMessage() != lane.CancelMessage(d.GetCancelledBy()) {
+			d.Notes = append(d.Notes, e.GetMessage())
+		}
 	}
 	d.Live = l.GetLive().GetNumber() == number
 	for _, kept := range l.GetKept() {

@@ -79,9 +79,13 @@ func cancelled(c *storev1.CancelRequest) *storev1.Ended {
 	if by := c.GetSupersededBy(); by != 0 {
 		return &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: by}
 	}
-	message := "Cancelled."
-	if label := c.GetActor().GetLabel(); label != "" {
-		message = "Cancelled by " + label + "."
+	return &storev1.Ended{State: deployerv1.Deployment_CANCELLED, Error: &deployerv1.DeploymentError{Reason: reasonCancelled, Message: CancelMessage(c.GetActor())}}
+}
+
+// CancelMessage says no more than that somebody cancelled.
+func CancelMessage(by *deployerv1.DeploymentActor) string {
+	if by.GetLabel() == "" {
+		return "Cancelled."
 	}
-	return &storev1.Ended{State: deployerv1.Deployment_CANCELLED, Error: &deployerv1.DeploymentError{Reason: reasonCancelled, Message: message}}
+	return "Cancelled by " + by.GetLabel() + "."
 }
