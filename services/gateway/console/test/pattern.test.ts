@@ -56,10 +56,10 @@ describe("patterns of branches", () => {
 });
 
 describe("which branch to deploy", () => {
-  const deployment = (number: number, branch: string, tag = "") => ({ number, branch, tag });
+  const deployment = (number: number, branch?: string, tag?: string) => ({ number, branch, tag });
 
   test("each branch has its newest deployment; tags and what had no branch have none", () => {
-    const last = lastDeployed([deployment(5, "release/1"), deployment(4, "release/2", "v2"), deployment(3, ""), deployment(2, "release/2"), deployment(1, "release/1")]);
+    const last = lastDeployed([deployment(5, "release/1"), deployment(4, "release/2", "v2"), deployment(3), deployment(2, "release/2"), deployment(1, "release/1")]);
     expect([...last].map(([name, d]) => [name, d.number])).toEqual([
       ["release/1", 5],
       ["release/2", 2],

@@ -38,8 +38,13 @@ export class ApiError extends Error {
     this.requestId = p.requestId ?? "";
   }
 
+  /** What is wrong with a field, wherever in the request it stands; of a list, with the line that is wrong. */
   field(name: string): string | undefined {
-    return this.fields.find((f) => f.name === name || f.name.endsWith(`.${name}`))?.message;
+    for (const f of this.fields) {
+      const [path = "", line] = f.name.split(/\[(\d+)\]$/);
+      if (path === name || path.endsWith(`.${name}`)) return line === undefined ? f.message : `line ${Number(line) + 1}: ${f.message}`;
+    }
+    return undefined;
   }
 }
 

@@ -33,11 +33,15 @@ export function remove(hooks: readonly DeploymentHook[], name: string): Deployme
   return hooks.filter((h) => h.name !== name);
 }
 
+/** How long a hook may run that says nothing about it, in seconds. */
+export const defaultTimeout = 600;
+
 /** What is wrong with a hook before the server is asked. */
 export function hookProblem(hook: DeploymentHook, others: readonly string[]): { field: string; message: string } | undefined {
   if (hook.name === "") return { field: "name", message: "Give it a name." };
   if (others.includes(hook.name)) return { field: "name", message: "Another hook has this name." };
   if (hook.command.trim() === "") return { field: "command", message: "Write the command to run." };
-  if (!Number.isInteger(hook.timeoutSeconds) || hook.timeoutSeconds < 1 || hook.timeoutSeconds > 3600) return { field: "timeoutSeconds", message: "A whole number from 1 to 3600." };
+  const timeout = hook.timeoutSeconds ?? defaultTimeout;
+  if (!Number.isInteger(timeout) || timeout < 1 || timeout > 3600) return { field: "timeoutSeconds", message: "A whole number from 1 to 3600." };
   return undefined;
 }

@@ -55,10 +55,10 @@ function translate(pattern: string): string {
 }
 
 /** When each branch was deployed last, and as which deployment, of a list that is newest first. */
-export function lastDeployed<D extends { branch: string; tag: string; number: number; createTime?: string }>(deployments: readonly D[]): Map<string, D> {
+export function lastDeployed<D extends { branch?: string | undefined; tag?: string | undefined; number: number; createTime?: string | undefined }>(deployments: readonly D[]): Map<string, D> {
   const last = new Map<string, D>();
   for (const d of deployments) {
-    if (d.tag === "" && d.branch !== "" && !last.has(d.branch)) last.set(d.branch, d);
+    if (d.tag === undefined && d.branch !== undefined && !last.has(d.branch)) last.set(d.branch, d);
   }
   return last;
 }

@@ -91,7 +91,7 @@ export function triggerText(d: Pick<Deployment, "trigger" | "actor"> & { sourceN
     case "REDEPLOY":
       return `Redeploy${of(d.sourceNumber)}${by}`;
     case "ROLLBACK":
-      return `Rollback${d.sourceNumber === undefined || d.sourceNumber === 0 ? "" : ` to #${d.sourceNumber}`}${by}`;
+      return `Rollback${d.sourceNumber === undefined ? "" : ` to #${d.sourceNumber}`}${by}`;
     case "RECONCILED":
       return "Found by reconciliation: Bitbucket's delivery never came";
     default:
@@ -146,9 +146,9 @@ export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
   }
   return d.outcomes.map((o) => {
     if (o.kind === "DEPLOYMENT") {
-      return { text: `Deployed as #${o.deployment}${o.app !== "" && o.app !== app ? ` of ${o.app}` : ""}`, tone: "good", deployment: o.deployment };
+      return { text: `Deployed as #${o.deployment}${o.app !== undefined && o.app !== app ? ` of ${o.app}` : ""}`, tone: "good", deployment: o.deployment };
     }
-    const text = o.message !== "" ? o.message : (outcomeReasons[o.reason] ?? sentence(o.reason));
+    const text = o.message ?? outcomeReasons[o.reason ?? ""] ?? sentence(o.reason ?? "");
     return { text, tone: o.kind === "FAILED" ? "bad" : "idle" };
   });
 }

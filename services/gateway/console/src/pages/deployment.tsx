@@ -89,7 +89,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
           </span>
         )}
         {d.state === "CANCELLED" && d.cancelledBy !== undefined && <span className="soft"> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</span>}
-        {d.state === "SUPERSEDED" && d.supersededBy > 0 && (
+        {d.state === "SUPERSEDED" && d.supersededBy !== undefined && (
           <>
             {" "}
             by <Link to={`/w/${ws}/apps/${d.app}/deployments/${d.supersededBy}`}>#{d.supersededBy}</Link>, a newer push
@@ -128,8 +128,8 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
               <Text>{subject(d.commit.message)}</Text>
             </strong>{" "}
             <span className="soft">
-              by <Text>{d.commit.authorName}</Text> {d.tag === "" ? "on " : "tagged "}
-              <Text>{d.tag === "" ? d.branch : d.tag}</Text>
+              by <Text>{d.commit.authorName}</Text> {d.tag === undefined ? "on " : "tagged "}
+              <Text>{d.tag === undefined ? d.branch : d.tag}</Text>
             </span>
           </>
         )}
@@ -160,11 +160,6 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
               Next try <Upcoming at={d.retryTime} />.
             </>
           )}
-        </Banner>
-      )}
-      {d.state !== "FAILED" && d.error !== undefined && !(d.state === "CANCELLED" && d.cancelledBy !== undefined) && (
-        <Banner tone="idle">
-          <Text>{d.error.message}</Text>
         </Banner>
       )}
       {d.notes.map((note) => (

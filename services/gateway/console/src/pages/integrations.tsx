@@ -134,7 +134,7 @@ function Connected({ integration: i }: { integration: Integration }) {
           </div>
           <div className="soft">
             connected <Time at={i.connectTime} />
-            {i.connectedBy !== "" && (
+            {i.connectedBy !== undefined && (
               <>
                 {" "}
                 by <Text>{i.connectedBy}</Text>

@@ -113,7 +113,7 @@ function Form() {
           error={errors.repository}
           onChange={(r) => {
             setRepository(r);
-            setBranch(r.mainBranch);
+            setBranch(r.mainBranch ?? "");
             if (!named) setAppId(slug(r.name));
           }}
         />

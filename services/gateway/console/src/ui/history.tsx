@@ -96,7 +96,7 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                     <td className="nowrap" data-label="Status">
                       <Status look={deploymentLook(d.state)} />
                       {d.live && <span className="tag live">live</span>}
-                      {d.state === "SUPERSEDED" && d.supersededBy > 0 && <span className="soft"> by #{d.supersededBy}</span>}
+                      {d.state === "SUPERSEDED" && d.supersededBy !== undefined && <span className="soft"> by #{d.supersededBy}</span>}
                     </td>
                     <td data-label="Commit">
                       {url === undefined ? (
@@ -109,7 +109,7 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                       <Text>{subject(d.commit?.message)}</Text>{" "}
                       <span className="soft">
                         <Text>{d.commit?.authorName}</Text>
-                        {d.tag !== "" ? (
+                        {d.tag !== undefined ? (
                           <>
                             {" "}
                             tagged <Text>{d.tag}</Text>

@@ -104,7 +104,7 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
       )}
       {first?.partialFailures.map((f) => (
         <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">
-          <span aria-hidden="true">▲</span> {f.bitbucketWorkspace !== "" && <strong>{f.bitbucketWorkspace}: </strong>}
+          <span aria-hidden="true">▲</span> {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
           <Text>{f.message}</Text>
         </p>
       ))}

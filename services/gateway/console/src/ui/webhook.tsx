@@ -49,7 +49,7 @@ export function WebhookHealth({ app }: { app: App }) {
 }
 
 function broken(w: Webhook): boolean {
-  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET" || (w.state === "PENDING" && w.reason !== "");
+  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET" || (w.state === "PENDING" && w.reason !== undefined);
 }
 
 function Trouble({ webhook: w }: { webhook: Webhook }) {

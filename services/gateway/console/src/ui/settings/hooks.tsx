@@ -1,6 +1,6 @@
 import { useRef, useState } from "react";
 import { asApiError, type App, type DeploymentHook } from "../../api/client";
-import { byStage, hookProblem, move, remove, replace } from "../../lib/hooks";
+import { byStage, defaultTimeout, hookProblem, move, remove, replace } from "../../lib/hooks";
 import { duration } from "../../lib/time";
 import { stageName } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
@@ -33,7 +33,7 @@ export function Hooks({ app }: { app: App }) {
       <h2 id="hooks">Deployment hooks</h2>
       <p className="soft">Commands that each deployment runs on the server, stage by stage. One that fails ends the deployment; what is live stays.</p>
       <FromCode fields={app.codeConfig?.fields} name="hooks" path={app.codeConfig?.path} />
-      {app.hookRunner === "" && app.hooks.length > 0 && (
+      {app.hookRunner === undefined && app.hooks.length > 0 && (
         <Banner tone="warn" title="The server has no runner for hooks.">
           Deployments with hooks fail there until the operator sets one up.
         </Banner>
@@ -55,7 +55,7 @@ export function Hooks({ app }: { app: App }) {
                           <Text>{h.name}</Text>
                         </strong>{" "}
                         <span className="soft">
-                          {h.active ? "" : "switched off · "}at most {duration(h.timeoutSeconds * 1000)}
+                          {h.active ? "" : "switched off · "}at most {duration((h.timeoutSeconds ?? defaultTimeout) * 1000)}
                         </span>
                         <pre className="command">
                           <Text>{h.command.split("\n").slice(0, 3).join("\n")}</Text>
@@ -91,7 +91,7 @@ export function Hooks({ app }: { app: App }) {
           forbidden={adminOnly}
           onClick={() => {
             save.reset();
-            setEditing({ hook: { name: "", stage: "POST_SOURCE_CONTROL", command: "", priority: 0, timeoutSeconds: 600, active: true }, before: undefined });
+            setEditing({ hook: { name: "", stage: "POST_SOURCE_CONTROL", command: "", priority: 0, timeoutSeconds: defaultTimeout, active: true }, before: undefined });
           }}
         >
           Add a hook…
@@ -137,7 +137,7 @@ interface HookDialogProps {
 function HookDialog({ start, isNew, others, busy, refused, onClose, onSave }: HookDialogProps) {
   const { ws } = usePlace();
   const [hook, setHook] = useState(start);
-  const [timeout, setTimeout] = useState(String(start.timeoutSeconds));
+  const [timeout, setTimeout] = useState(String(start.timeoutSeconds ?? defaultTimeout));
   const [tried, setTried] = useState(false);
   const wanted = { ...hook, name: hook.name.trim(), timeoutSeconds: Number(timeout) };
   const problem = tried ? hookProblem(wanted, others) : undefined;
