@@ -203,7 +203,7 @@ func streams(doc object) {
 				"text/event-stream":    object{"schema": text("See LogLine.")},
 				"text/plain":           object{"schema": text("Time, stage and text.")},
 			}},
-			"204": object{"description": "Nothing is left: the deployment has ended, and Last-Event-ID is its last line or behind it."},
+			"204":     object{"description": "Nothing is left: the deployment has ended, and Last-Event-ID is its last line or behind it."},
 			"default": object{"$ref": "#/components/responses/Problem"},
 		},
 	}}
