@@ -63,4 +63,6 @@ func (a asking) covers(name string) bool {
 	return false
 }
 
-func withAsk(ctx context.Context, a asking) context.Context { return context.WithValue(ctx, askKey{}, a) }
+func withAsk(ctx context.Context, a asking) context.Context {
+	return context.WithValue(ctx, askKey{}, a)
+}

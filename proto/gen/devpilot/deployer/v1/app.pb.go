@@ -612,12 +612,18 @@ type SourceOptions struct {
 	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
 	// Fetches the full history and leaves a .git directory in the release.
 	FullHistory bool `protobuf:"varint,2,opt,name=full_history,json=fullHistory,proto3" json:"full_history,omitempty"`
-	// Fetches submodules; those of other hosts are refused.
+	// Fetches submodules: repositories of the configured Bitbucket site, and of the app's own Bitbucket
+	// workspace unless submodule_workspaces names others. Whoever can push to the repository can name
+	// any of them, and so read what the connected account can read there.
 	Submodules bool `protobuf:"varint,3,opt,name=submodules,proto3" json:"submodules,omitempty"`
 	// Fetches what Git LFS keeps elsewhere.
-	Lfs           bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Lfs bool `protobuf:"varint,4,opt,name=lfs,proto3" json:"lfs,omitempty"`
+	// Whose repositories may be submodules too: Bitbucket workspaces (such as acme-libs), or single
+	// repositories (acme-libs/theme); "*" stands for all that the connected account can read. Each entry
+	// opens these to everybody who can push to the app's repository. Nothing in a repository can add one.
+	SubmoduleWorkspaces []string `protobuf:"bytes,5,rep,name=submodule_workspaces,json=submoduleWorkspaces,proto3" json:"submodule_workspaces,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *SourceOptions) Reset() {
@@ -676,6 +682,13 @@ func (x *SourceOptions) GetLfs() bool {
 		return x.Lfs
 	}
 	return false
+}
+
+func (x *SourceOptions) GetSubmoduleWorkspaces() []string {
+	if x != nil {
+		return x.SubmoduleWorkspaces
+	}
+	return nil
 }
 
 // ServeOptions say what of a release is served.
@@ -751,7 +764,10 @@ type CodeConfig struct {
 	// The rules of the file, when it has any.
 	Rules *AppRules `protobuf:"bytes,7,opt,name=rules,proto3" json:"rules,omitempty"`
 	// What the file serves, when it says so.
-	Serve         *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
+	Serve *ServeOptions `protobuf:"bytes,8,opt,name=serve,proto3" json:"serve,omitempty"`
+	// A file beside it that was likely meant and does not count, for its name is not .devpilot.yaml:
+	// such as .devpilot.yml. Empty when there is none.
+	IgnoredPath   string `protobuf:"bytes,9,opt,name=ignored_path,json=ignoredPath,proto3" json:"ignored_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +856,13 @@ func (x *CodeConfig) GetServe() *ServeOptions {
 		return x.Serve
 	}
 	return nil
+}
+
+func (x *CodeConfig) GetIgnoredPath() string {
+	if x != nil {
+		return x.IgnoredPath
+	}
+	return ""
 }
 
 // CodeConfigProblem is one mistake in .devpilot.yaml.
@@ -1344,17 +1367,18 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\fpaths_ignore\x18\x03 \x03(\tR\vpathsIgnore\x125\n" +
 	"\x04skip\x18\x04 \x01(\v2!.devpilot.deployer.v1.SkipPhrasesR\x04skip\"'\n" +
 	"\vSkipPhrases\x12\x18\n" +
-	"\aphrases\x18\x01 \x03(\tR\aphrases\"\x87\x01\n" +
+	"\aphrases\x18\x01 \x03(\tR\aphrases\"\xba\x01\n" +
 	"\rSourceOptions\x12!\n" +
 	"\tdirectory\x18\x01 \x01(\tB\x03\xe0A\x01R\tdirectory\x12!\n" +
 	"\ffull_history\x18\x02 \x01(\bR\vfullHistory\x12\x1e\n" +
 	"\n" +
 	"submodules\x18\x03 \x01(\bR\n" +
 	"submodules\x12\x10\n" +
-	"\x03lfs\x18\x04 \x01(\bR\x03lfs\"R\n" +
+	"\x03lfs\x18\x04 \x01(\bR\x03lfs\x121\n" +
+	"\x14submodule_workspaces\x18\x05 \x03(\tR\x13submoduleWorkspaces\"R\n" +
 	"\fServeOptions\x12!\n" +
 	"\tdirectory\x18\x01 \x01(\tB\x03\xe0A\x01R\tdirectory\x12\x1f\n" +
-	"\bfallback\x18\x02 \x01(\tB\x03\xe0A\x01R\bfallback\"\xe4\x02\n" +
+	"\bfallback\x18\x02 \x01(\tB\x03\xe0A\x01R\bfallback\"\x87\x03\n" +
 	"\n" +
 	"CodeConfig\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
@@ -1364,7 +1388,8 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05hooks\x18\x05 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12!\n" +
 	"\fshared_paths\x18\x06 \x03(\tR\vsharedPaths\x124\n" +
 	"\x05rules\x18\a \x01(\v2\x1e.devpilot.deployer.v1.AppRulesR\x05rules\x128\n" +
-	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\"Y\n" +
+	"\x05serve\x18\b \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12!\n" +
+	"\fignored_path\x18\t \x01(\tR\vignoredPath\"Y\n" +
 	"\x11CodeConfigProblem\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x05R\x04line\x12\x16\n" +
 	"\x06column\x18\x02 \x01(\x05R\x06column\x12\x18\n" +
