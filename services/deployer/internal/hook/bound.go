@@ -37,7 +37,9 @@ func (b *box) bound(first int, l Limits, perNamespace bool) error {
 	case os.Geteuid() != 0 && perNamespace:
 		return lower(first, unix.RLIMIT_NPROC, uint64(l.most()))
 	case os.Geteuid() != 0:
-		return lower(first, unix.RLIMIT_NPROC, uint64(l.most()+tasksOf(os.Geteuid())))
+		before := tasksOf(os.Geteuid())
+		b.suspected = func() bool { return tasksOf(os.Geteuid())-before > l.Processes }
+		return lower(first, unix.RLIMIT_NPROC, uint64(l.most()+before))
 	}
 	g, err := newGroup(l.most())
 	if err != nil { // not allowed here

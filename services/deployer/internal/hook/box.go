@@ -96,6 +96,8 @@ type box struct {
 	usage func(full bool) (usage, error)
 	// tasks is how many processes and threads the kernel counts; nil where it does not.
 	tasks func() (int, error)
+	// suspected reports whether too many may be among all of the user's; nil where it is not needed.
+	suspected func() bool
 	// kill ends everything in the box at once, and gone waits until that is so.
 	kill func()
 	gone func(wait time.Duration) error

@@ -38,11 +38,11 @@ func TestSandbox_scratchSpaceIsMemory(t *testing.T) {
 }
 
 // bombs are what makes processes without end: as few words as it takes, one that leaves its session,
-// one whose processes end at once.
+// one whose processes wait. A shell ends when it is refused a process; these have one that stays.
 var bombs = map[string]string{
-	"doubling": "bomb() { bomb | bomb & }; bomb; sleep 1000",
-	"sessions": "printf 'setsid sh bomb & setsid sh bomb & sleep 1000' >bomb; sh bomb",
-	"waiting":  "while :; do sleep 1000 & done",
+	"doubling": "bomb() { bomb | bomb & }; bomb; exec sleep 1000",
+	"sessions": "printf 'setsid sh bomb & setsid sh bomb & sleep 1000' >bomb; (sh bomb) || exec sleep 1000",
+	"waiting":  "(while :; do sleep 1000 & done) || exec sleep 1000",
 }
 
 func TestAlone_forkBombEnds(t *testing.T) {

@@ -112,7 +112,11 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 		if !full {
 			return usage{}, nil // a look over all processes of the machine is not cheap
 		}
-		return measure("/proc", descendants(leader), s.Limits.Memory), nil
+		u := measure("/proc", descendants(leader), s.Limits.Memory)
+		if b.suspected != nil && u.tasks <= s.Limits.Processes && b.suspected() {
+			u.processes = max(u.processes, len(all.members())) // those that left the session
+		}
+		return u, nil
 	}
 	b.kill = func() {
 		if !b.ended() { // then last did it, and the number may be another's
