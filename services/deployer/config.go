@@ -1,6 +1,7 @@
 package deployer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/logsink"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
 )
 
 // Config is what an operator sets, and below that what tests make smaller.
@@ -50,11 +52,24 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Heartbeat is the pause between heartbeats of a followed log; 15 s when zero.
 	Heartbeat time.Duration
+	// Doubt is how long "not found", and what git cannot explain, come again before they are believed;
+	// 3 min when zero.
+	Doubt time.Duration
 	// RetryBackoff replaces the pause after the nth temporary failure in a row.
 	RetryBackoff func(failures int32, reason string) time.Duration
 	// Limits bound repositories, LogLimits logs.
 	Limits    mirror.Limits
 	LogLimits logsink.Limits
+}
+
+// mostBackoff is the longest pause of a deployment that waits for something to answer.
+const mostBackoff = 30 * time.Second
+
+func (c Config) backoff() func(failures int32, reason string) time.Duration {
+	if c.RetryBackoff != nil {
+		return c.RetryBackoff
+	}
+	return pipeline.DefaultBackoff(min(cmp.Or(c.ReconcileInterval, mostBackoff), mostBackoff))
 }
 
 // Hooks say how a worker runs deployment hooks.

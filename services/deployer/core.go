@@ -36,6 +36,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/status"
 	"devpilot.io/bitbucket/services/deployer/internal/store"
 	"devpilot.io/bitbucket/services/deployer/internal/tend"
+	"devpilot.io/bitbucket/services/deployer/internal/witness"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -60,8 +61,9 @@ type core struct {
 
 	statuses *status.Sender // nil where no public URL is known
 
-	releases *release.Store   // workers only
-	hooks    hook.Runner      // workers only; nil where they run none
+	releases *release.Store // workers only
+	hooks    hook.Runner    // workers only; nil where they run none
+	witness  *witness.Witness
 	worker   *pipeline.Worker // workers only
 	workerID string
 }
@@ -78,6 +80,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	repo := neighbour.Repo{Client: d.Repo}
 	hooks := neighbour.Webhook{Client: d.Webhook}
 
+	c.witness = &witness.Witness{Repositories: repo, Now: d.Now}
 	c.due = due.New(st.Due, log, d.Now)
 	alarm := tend.Alarm{List: c.due, Now: d.Now}
 	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}, Seen: st.Seen}
@@ -106,14 +109,14 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
 	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream}
 	c.recon = reconcile.New(reconcile.Config{
-		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Gate: decider, Outcomes: c.outcomes, Keeper: c.keeper,
-		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace,
+		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Witness: c.witness, Gate: decider, Outcomes: c.outcomes, Keeper: c.keeper,
+		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace, Doubt: s.cfg.Doubt,
 	})
 	c.router = &router.Router{
 		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
 		Logger: log, Metrics: s.stream, Now: d.Now,
 	}
-	tender := &tend.Tender{Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Logger: log, Now: d.Now}
+	tender := &tend.Tender{Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Bitbucket: c.recon, Logger: log, Now: d.Now}
 	c.due.Handle(tend.Kind, tender.Look)
 	c.due.Handle(app.WatchesKind, c.apps.HandOver)
 	c.due.Handle(connection.Kind, c.links.Resume(c.apps, c.recon))
@@ -150,7 +153,7 @@ func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alar
 	c.worker = pipeline.New(pipeline.Config{
 		Server: s.cfg.Server, Worker: c.workerID, SiteURL: s.site.SiteURL, Slots: s.cfg.Slots, Keeper: c.keeper, Apps: c.apps, Source: source{mirrors},
 		Releases: releases, Logs: logOpener{c.logs}, Records: c.store.Deployments, Lanes: c.store.Lanes, Alarm: alarm, Observe: s.metrics,
-		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.RetryBackoff, Hooks: runner, NoHooks: noHooks, Timeout: s.cfg.DeploymentTimeout,
+		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.backoff(), Witness: c.witness, Doubt: s.cfg.Doubt, Hooks: runner, NoHooks: noHooks, Timeout: s.cfg.DeploymentTimeout,
 	})
 	return nil
 }

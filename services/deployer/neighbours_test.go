@@ -35,6 +35,7 @@ type world struct {
 	state        authv1.Integration_State
 	repositories map[string]string // id -> full name
 	unreachable  map[string]bool   // by id
+	restDown     bool              // nothing of the REST API answers
 	hooks        map[string]*webhookv1.Webhook
 	watches      map[string]*webhookv1.SetWatchesRequest
 	hookReason   string
@@ -96,16 +97,25 @@ func (r fakeRepo) GetRepository(_ context.Context, req *repov1.GetRepositoryRequ
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	name, ok := r.w.repositories[req.GetRepository()]
+	if r.w.restDown {
+		return nil, errRESTDown
+	}
 	if !ok || r.w.unreachable[req.GetRepository()] {
 		return nil, apierr.New(apierr.ReasonRepositoryNotFound, "No such repository.")
 	}
-	return &repov1.GetRepositoryResponse{Repository: &repov1.Repository{Id: req.GetRepository(), FullName: name}}, nil
+	return &repov1.GetRepositoryResponse{Repository: &repov1.Repository{Id: req.GetRepository(), FullName: name, MainBranch: r.w.git.Repo(name).MainBranch()}}, nil
 }
 
 func (r fakeRepo) GetBranch(_ context.Context, req *repov1.GetBranchRequest) (*repov1.GetBranchResponse, error) {
 	r.w.mu.Lock()
-	name := r.w.repositories[req.GetRepository()]
+	name, down, gone := r.w.repositories[req.GetRepository()], r.w.restDown, r.w.unreachable[req.GetRepository()]
 	r.w.mu.Unlock()
+	if down {
+		return nil, errRESTDown
+	}
+	if name == "" || gone {
+		return nil, apierr.New(apierr.ReasonRepositoryNotFound, "No such repository.")
+	}
 	hash := r.w.git.Repo(name).Head(req.GetBranch())
 	if hash == "" {
 		return nil, apierr.New(apierr.ReasonBranchNotFound, "No such branch.")
@@ -117,6 +127,8 @@ type fakeWebhook struct {
 	webhookv1.UnimplementedWebhookServiceServer
 	w *world
 }
+
+var errRESTDown = apierr.New(apierr.ReasonBitbucketUnavailable, "Bitbucket does not answer.")
 
 var errDown = apierr.New(apierr.ReasonServiceUnavailable, "webhook is away")
 

@@ -200,6 +200,16 @@ func (r *Repo) Head(branch string) string {
 	return r.Git("for-each-ref", "--format=%(objectname)", "refs/heads/"+branch)
 }
 
+// MainBranch is a branch that there is, main if it is among them; empty when there is none.
+func (r *Repo) MainBranch() string {
+	r.t.Helper()
+	if r.Head("main") != "" {
+		return "main"
+	}
+	name, _, _ := strings.Cut(r.Git("for-each-ref", "--count=1", "--format=%(refname:strip=2)", "refs/heads/"), "\n")
+	return name
+}
+
 // Delete removes a branch.
 func (r *Repo) Delete(branch string) {
 	r.t.Helper()

@@ -72,6 +72,9 @@ type Ask struct {
 	CancelRunning bool
 	// Notes are kept in the deployment's record.
 	Notes []string
+	// Retries is how many deployments of the same push failed before; the wish says nothing about the
+	// branch then.
+	Retries int32
 }
 
 // ref is the branch or tag that the wish is about.
@@ -84,7 +87,7 @@ func (a Ask) ref() Ref {
 
 // tellsHead says whether the wish's commit is what its branch or tag points to.
 func (a Ask) tellsHead() bool {
-	return a.Commit.GetHash() != "" && (a.Branch != "" || a.Tag != "") && !a.Pinned && a.Directory == ""
+	return a.Commit.GetHash() != "" && (a.Branch != "" || a.Tag != "") && !a.Pinned && a.Directory == "" && a.Retries == 0
 }
 
 // Decision is what came of an Ask.
@@ -130,7 +133,9 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	l.Waiting = &storev1.Job{
 		Number: n, Trigger: a.Trigger, Branch: a.Branch, Hash: hash, Server: a.Server,
 		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
+		Retries: a.Retries,
 	}
+	l.Owed = nil
 	easeHold(l, a.Trigger)
 	remember(l, id, n, a.ReceiveTime)
 	if a.tellsHead() {

@@ -98,11 +98,13 @@ func thin(l *storev1.Lane) {
 // Baseline records the head of a branch without deploying it: auto-deploy was switched on or the
 // branch changed. An empty hash says that the branch does not exist yet.
 func Baseline(l *storev1.Lane, repository, branch, hash string, now time.Time) {
+	l.Owed = nil
 	SetHead(l, Branch(branch), &storev1.Head{Hash: hash, Source: storev1.Head_BASELINE, Time: timestamppb.New(now), Repository: repository})
 }
 
 // ForgetHead makes the next look at the branch the baseline: its head could not be asked for.
 func ForgetHead(l *storev1.Lane, repository, branch string, now time.Time) {
+	l.Owed = nil
 	SetHead(l, Branch(branch), &storev1.Head{Source: storev1.Head_FORGOTTEN, Time: timestamppb.New(now), Repository: repository})
 }
 
@@ -120,6 +122,9 @@ func ForgetTags(l *storev1.Lane) {
 }
 
 func forget(l *storev1.Lane, tags bool) {
+	if l.GetOwed() != nil && OwedRef(l.GetOwed()).IsTag() == tags {
+		l.Owed = nil
+	}
 	l.HeadSeq++ // what is put into SeenRefs of the lane as it was before is older
 	for r := range l.GetHeads() {
 		if Ref(r).IsTag() == tags {
@@ -139,6 +144,7 @@ func RefDeleted(l *storev1.Lane, a Ask) error {
 		return ErrSkip
 	}
 	remember(l, id, 0, a.ReceiveTime)
+	forgive(l, a.ref())
 	SetHead(l, a.ref(), &storev1.Head{Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	return nil
 }
@@ -148,6 +154,7 @@ func Gone(l *storev1.Lane, repository string, r Ref, now time.Time) error {
 	if h := HeadOf(l, repository, r); h != nil && h.GetHash() == "" {
 		return ErrSkip
 	}
+	forgive(l, r)
 	SetHead(l, r, &storev1.Head{Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	return nil
 }

@@ -54,6 +54,7 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 			return Busy
 		}
 		begin(l, r.GetJob(), c)
+		l.Running.Job.Deaths++
 		l.Running.Hash = r.GetHash() // the dead attempt may have gone live with it
 		return TakeOver
 	}
@@ -156,6 +157,9 @@ type Result struct {
 	Shared *storev1.SharedPaths
 	// Live says that the run's release is current although the run did not end well.
 	Live bool
+	// Outside says that what the run failed of is none of its commit's; Remote, that it lies with
+	// Bitbucket.
+	Outside, Remote bool
 }
 
 // Complete ends the run well: its release is current.
@@ -198,6 +202,9 @@ func Fail(l *storev1.Lane, epoch int64, state deployerv1.Deployment_State, why *
 		return err
 	}
 	endShort(l, r, &storev1.Ended{State: state, Error: why}, res)
+	if state == deployerv1.Deployment_FAILED {
+		owe(l, r.GetJob(), why, res)
+	}
 	return nil
 }
 
@@ -252,10 +259,11 @@ func Return(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake 
 	}
 	l.Hold = &storev1.Hold{
 		Trouble:  &storev1.Trouble{Reason: why.GetReason(), Message: why.GetMessage(), Time: timestamppb.New(since)},
-		WakeTime: timestamppb.New(wake), Failures: l.GetHold().GetFailures() + 1,
+		WakeTime: timestamppb.New(wake), Failures: l.GetHold().GetFailures() + 1, Remote: res.Remote,
 	}
 	if res.Now.Sub(job.GetFirstFailureTime().AsTime()) >= RetryLimit {
 		end(l, r, &storev1.Ended{State: deployerv1.Deployment_FAILED, Error: why}, res)
+		owe(l, job, why, res)
 		return nil
 	}
 	goBack(l, r, &storev1.Returned{WaitingFor: why, RetryTime: timestamppb.New(wake)}, res)
@@ -288,6 +296,24 @@ func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Resu
 	l.Running = nil
 	l.Waiting = job
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Returned{Returned: ret} })
+}
+
+// ReleaseRemote ends a hold of something at Bitbucket: Bitbucket answers. Where it named a time, that
+// stands. ErrSkip when there is no such hold.
+func ReleaseRemote(l *storev1.Lane) error {
+	if !AwaitsBitbucket(l) {
+		return ErrSkip
+	}
+	l.Hold.WakeTime = nil
+	return nil
+}
+
+// AwaitsBitbucket tells whether what waits goes on as soon as Bitbucket answers. Where Bitbucket limits us
+// a time was named or guessed, and what is doubted is tried again to be sure.
+func AwaitsBitbucket(l *storev1.Lane) bool {
+	h := l.GetHold()
+	return l.GetRunning() == nil && l.GetWaiting() != nil && l.GetWaiting().GetDoubt() == nil &&
+		h.GetRemote() && h.GetWakeTime() != nil && h.GetTrouble().GetReason() != reasonRateLimited
 }
 
 // Release ends the hold: what stood in the way is said to be gone. ErrSkip when there is none.

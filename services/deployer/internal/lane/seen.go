@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"maps"
 	"slices"
 	"sort"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -108,6 +112,18 @@ func (k Known) Complete(tags bool, patterns []string) bool {
 	return len(patterns) > 0 && slices.Equal(valid(k.Seen, k.Lane, tags).GetPatterns(), patterns)
 }
 
+// Nothing tells whether SeenRefs has no branch and no tag that exists.
+func (k Known) Nothing() bool {
+	for _, tags := range []bool{false, true} {
+		for b := valid(k.Seen, k.Lane, tags).GetRefs(); len(b) >= refBytes; b = b[refBytes:] {
+			if refHash(b[nameBytes:refBytes]) != (refHash{}) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // valid returns what SeenRefs has of branches or tags, if it belongs to the lane's baseline; else an
 // empty set that does.
 func valid(s *storev1.SeenRefs, l *storev1.Lane, tags bool) *storev1.SeenSet {
@@ -139,11 +155,14 @@ type Found struct {
 	Patterns []string
 	// Heads are those that there are, by name.
 	Heads map[string]string
+	// Time is when, and Doubt for how long what was known and is not found must stay away to be gone.
+	Time  time.Time
+	Doubt time.Duration
 }
 
 // Looked returns SeenRefs as it is after a look: what was found where nothing was known, which is the
-// baseline, all heads of the lane, and nothing that is gone. A head that was found and differs from
-// what is known stays as it is known, until the lane decides.
+// baseline, all heads of the lane, and nothing that is gone for long enough. A head that was found and
+// differs from what is known stays as it is known, until the lane decides.
 func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1.SeenRefs {
 	note := func(f Found, tags bool) *storev1.SeenSet {
 		set := valid(s, l, tags)
@@ -157,9 +176,55 @@ func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1
 				refs[n] = hashOf(hash)
 			}
 		}
-		return withHeads(set, f.Patterns, refs, l, tags)
+		next := &storev1.SeenSet{Baseline: set.GetBaseline()}
+		if complete && len(f.Patterns) > 0 {
+			absent(next, set, refs, f)
+		}
+		return withHeads(next, f.Patterns, refs, l, tags)
 	}
 	return &storev1.SeenRefs{Seq: l.GetHeadSeq(), Branches: note(branches, false), Tags: note(tags, true)}
+}
+
+// absent keeps in refs what was known and was not found, until it has stayed away for long enough: an
+// answer may leave out what is there. Those that are first missed while others are stay until after
+// them.
+func absent(next, set *storev1.SeenSet, refs map[refName]refHash, f Found) {
+	missed, still := map[refName]refHash{}, map[refName]refHash{}
+	for n, hash := range unpack(set.GetRefs()) {
+		if _, there := refs[n]; !there && hash != (refHash{}) {
+			missed[n] = hash
+		}
+	}
+	for b := set.GetAbsent(); len(b) >= nameBytes; b = b[nameBytes:] {
+		if hash, ok := missed[refName(b)]; ok {
+			still[refName(b)] = hash
+		}
+	}
+	since := set.GetAbsentTime().AsTime()
+	gone := f.Time.Sub(since) >= f.Doubt
+	switch {
+	case f.Doubt == 0:
+		return
+	case len(still) > 0 && gone:
+		for n := range still {
+			delete(missed, n)
+		}
+		still, since = missed, f.Time
+	case len(still) == 0:
+		still, since = missed, f.Time
+	}
+	maps.Copy(refs, missed)
+	if len(still) > 0 {
+		next.Absent, next.AbsentTime = names(still), timestamppb.New(since)
+	}
+}
+
+func names(refs map[refName]refHash) []byte {
+	var out []byte
+	for _, n := range slices.SortedFunc(maps.Keys(refs), func(a, b refName) int { return bytes.Compare(a[:], b[:]) }) {
+		out = append(out, n[:]...)
+	}
+	return out
 }
 
 // withHeads adds the lane's heads to refs. With more than fit all are let go but the lane's own: the
@@ -177,7 +242,7 @@ func withHeads(set *storev1.SeenSet, patterns []string, refs map[refName]refHash
 			refs[nameOf(ref.Name())] = hashOf(h.GetHash())
 		}
 	}
-	return &storev1.SeenSet{Baseline: set.GetBaseline(), Patterns: patterns, Refs: pack(refs)}
+	return &storev1.SeenSet{Baseline: set.GetBaseline(), Patterns: patterns, Refs: pack(refs), Absent: set.GetAbsent(), AbsentTime: set.GetAbsentTime()}
 }
 
 // Folded notes that SeenRefs has all heads of the lane, and tells whether the lane did not know.

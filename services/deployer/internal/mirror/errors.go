@@ -31,6 +31,9 @@ type Error struct {
 	// Temporary says that the same may work later without anybody doing anything about the
 	// repository itself.
 	Temporary bool
+	// Doubtful says that the reason stands for refusals too that may be a passing untruth, and that this
+	// is one.
+	Doubtful bool
 	// RetryAfter is the least pause before the next try; 0 when nobody asked for one.
 	RetryAfter time.Duration
 	Err        error
@@ -96,13 +99,15 @@ func classify(fullName, stderr string, cause error) *Error {
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not give it: the branch may just have been forced elsewhere. The deployment is tried again.")
 	case has("couldn't find remote ref"):
 		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
+	case has("No space left on device", "disk quota"):
+		e.Reason, e.Temporary, e.Message = ReasonDiskFull, true, "The server's disk is full."
+		return e
 	case has("returned error: 5", "Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "Connection timed out",
 		"Operation too slow", "early EOF", "the remote end hung up", "unexpected disconnect", "RPC failed", "Empty reply from server",
 		"SSL", "gnutls", "TLS", "Recv failure", "Send failure", "transfer closed", "unable to access", "expected flush after", "is this a git repository?", "dumb http transport"):
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket does not answer as it should; the deployment is tried again.")
-	case has("No space left on device", "disk quota"):
-		e.Reason, e.Temporary, e.Message = ReasonDiskFull, true, "The server's disk is full."
-		return e
+	case has(noGit...):
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket answers with something that is not git's; the deployment is tried again.")
 	}
 	return nil
 }
@@ -110,6 +115,14 @@ func classify(fullName, stderr string, cause error) *Error {
 // malformed is what git says of an object that is none, whoever of the two ends noticed. Another copy
 // of it would be no better.
 var malformed = regexp.MustCompile(`too-short tree (object|file)|malformed mode in tree entry|empty filename in tree entry|bogus commit object|bad (parents|graft data|tree pointer) in commit`)
+
+// noGit is what git says of an answer that breaks its protocol: a page of another kind, or one that was
+// cut or garbled on its way.
+var noGit = []string{
+	"protocol error", "of length header were received", "invalid server response", "Could not read from remote repository", "unexpected flush", "invalid ls-refs response",
+	"git fetch-pack: expected", "expected 'packfile'", "expected shallow/unshallow", "expected no other sections", "expected response end packet", "unknown response line",
+	"invalid index-pack output", "bad band", "pack signature mismatch", "premature end of pack file", "pack is corrupted", "pack has bad object", "inflate returned", "bad pack header",
+}
 
 // remoteWords is what the server said to people, masked by the caller, at most two lines.
 func remoteWords(stderr string) string {

@@ -22,7 +22,12 @@ type Wanted struct{ Branch, Tag func(name string) bool }
 
 // Heads are branches and tags with their commits, by name. An annotated tag has the commit that it
 // leads to, as in a delivery (bitbucket.md section 7.4).
-type Heads struct{ Branches, Tags map[string]string }
+type Heads struct {
+	Branches, Tags map[string]string
+	// Empty says that git listed nothing at all, wanted or not: a repository without commits, or an
+	// answer that is none.
+	Empty bool
+}
 
 // Heads asks Bitbucket for branches and tags, in one question however many they are; those that do
 // not exist are left out.
@@ -61,6 +66,7 @@ func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, want Wa
 	if err != nil {
 		return Heads{}, err
 	}
+	list.heads.Empty = !list.any
 	return list.heads, nil
 }
 
@@ -75,7 +81,7 @@ type headList struct {
 }
 
 func (l *headList) begin() {
-	l.heads, l.rest, l.left, l.any = Heads{map[string]string{}, map[string]string{}}, nil, l.most, false
+	l.heads, l.rest, l.left, l.any = Heads{Branches: map[string]string{}, Tags: map[string]string{}}, nil, l.most, false
 }
 
 // Write implements io.Writer.

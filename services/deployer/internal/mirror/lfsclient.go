@@ -253,7 +253,7 @@ func (c *lfsClient) post(ctx context.Context, address string, body []byte, token
 		return &Error{Reason: ReasonLFSFailed, Message: "Bitbucket's LFS answers with more than was asked for."}
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
-		return &Error{Reason: ReasonLFSFailed, Message: "Bitbucket's LFS answers with something that is not LFS.", Err: err}
+		return unreachable("Bitbucket's LFS", err)
 	}
 	return nil
 }
@@ -273,7 +273,7 @@ func batchRefused(res *http.Response, body, fullName string) error {
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal([]byte(body), &said) // anything else is no word for people
-	e := &Error{Reason: ReasonLFSFailed, Err: fmt.Errorf("status %d", res.StatusCode)}
+	e := &Error{Reason: ReasonLFSFailed, Doubtful: true, Err: fmt.Errorf("status %d", res.StatusCode)}
 	switch status := res.StatusCode; {
 	case status == http.StatusUnauthorized:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."

@@ -110,7 +110,7 @@ func submoduleTrouble(at string, err error) error {
 	told := *e
 	told.Message = fmt.Sprintf("The submodule at %q could not be fetched: %s", at, e.Message)
 	if IsGone(err) {
-		told.Reason, told.Err = ReasonSubmoduleRefused, nil
+		told.Reason, told.Doubtful, told.Err = ReasonSubmoduleRefused, true, nil
 	}
 	return &told
 }

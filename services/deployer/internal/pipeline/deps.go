@@ -132,7 +132,11 @@ type Config struct {
 	NoHooks string
 	// Timeout bounds one attempt of a deployment, hooks included; 3 h when zero.
 	Timeout time.Duration
-	// Backoff is the pause after the nth failure in a row; DefaultBackoff when nil.
+	// Witness is asked about failures that may be passing untruths, and Doubt is for how long they are
+	// doubted; 3 min when zero.
+	Witness Witness
+	Doubt   time.Duration
+	// Backoff is the pause after the nth failure in a row; DefaultBackoff of 30 s when nil.
 	Backoff func(failures int32, reason string) time.Duration
 	// ClaimTimeout bounds the wait for the app's directory; 20 s when zero.
 	ClaimTimeout time.Duration
@@ -148,7 +152,10 @@ type Worker struct {
 // New makes a worker.
 func New(cfg Config) *Worker {
 	if cfg.Backoff == nil {
-		cfg.Backoff = DefaultBackoff
+		cfg.Backoff = DefaultBackoff(30 * time.Second)
+	}
+	if cfg.Doubt == 0 {
+		cfg.Doubt = 3 * time.Minute
 	}
 	if cfg.ClaimTimeout == 0 {
 		cfg.ClaimTimeout = 20 * time.Second

@@ -24,6 +24,7 @@ import (
 type failedHook struct {
 	reason, message string
 	err             error
+	server          bool // it did not even run
 }
 
 func (e *failedHook) Error() string { return fmt.Sprintf("pipeline: %s: %v", e.reason, e.err) }
@@ -121,7 +122,7 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 		return err
 	case err != nil:
 		a.w.cfg.Logger.WarnContext(ctx, "hook could not be run", slog.String(logs.KeyHook, h.Name), logs.Err(err))
-		return &failedHook{reason: reasonHookFailed, message: fmt.Sprintf("Hook %q could not be run on the server. See the deployer's log for what its system said.", h.Name), err: err}
+		return &failedHook{reason: reasonHookFailed, message: fmt.Sprintf("Hook %q could not be run on the server. See the deployer's log for what its system said.", h.Name), err: err, server: true}
 	case result.OK():
 		a.hookSay(h.Name, "Hook %q is done, after %v.", h.Name, result.Duration.Round(time.Millisecond))
 		return nil

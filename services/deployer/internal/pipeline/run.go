@@ -24,9 +24,9 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// maxAttempts is how often a deployment is started whose workers die: whatever kills them is in
+// maxDeaths is how often a deployment is taken over whose workers die: whatever kills them is in
 // the deployment.
-const maxAttempts = 20
+const maxDeaths = 20
 
 // attempt is one run of one deployment by this worker.
 type attempt struct {
@@ -38,6 +38,7 @@ type attempt struct {
 	firstEpoch int64
 	app        *storev1.App
 	directory  string
+	unclaimed  bool // neither the wish nor the lane knew a head of the branch
 	log        Log
 	progress   *progress
 	begin      time.Time
@@ -81,6 +82,7 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 	a := &attempt{
 		w: w, key: k, run: r, job: r.GetJob(), generation: l.GetGeneration(), firstEpoch: l.GetFirstEpoch(), begin: w.cfg.Now(),
 		directory: release.DirectoryName(r.GetJob().GetNumber(), r.GetJob().GetAttempt()),
+		unclaimed: r.GetJob().GetHash() == "" && l.GetHeads()[r.GetJob().GetBranch()].GetHash() == "",
 	}
 	ctx = logs.WithAttrs(ctx, slog.Int(logs.KeyDeployment, int(a.job.GetNumber())), slog.Int(logs.KeyAttempt, int(a.job.GetAttempt())))
 	if err := w.cfg.Keeper.Flush(ctx, k, l); err != nil {
@@ -186,14 +188,40 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		return err
 	}
 	why := &deployerv1.DeploymentError{Reason: t.reason, Message: t.message}
-	if !t.temporary || a.switched {
+	res.Outside, res.Remote = t.origin != inCommit, t.origin == atBitbucket
+	doubt, believed := a.believe(ctx, t)
+	if believed || a.switched {
 		w.cfg.Logger.WarnContext(ctx, "deployment failed", slog.String(logs.KeyReason, t.reason), logs.Err(err))
 		a.say("Failed: %s", t.message)
 		return a.end(ctx, "failed", func(l *storev1.Lane) error {
 			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_FAILED, why, res)
 		})
 	}
-	return a.returned(ctx, err, t, why, res)
+	if doubt != nil {
+		why.Message += " Devpilot asks again before it believes that."
+	}
+	return a.returned(ctx, err, t, doubt, why, res)
+}
+
+// believe tells whether a failure is to be taken for the truth, and what is kept of one that is not yet.
+func (a *attempt) believe(ctx context.Context, t trouble) (*storev1.Doubt, bool) {
+	switch t.belief {
+	case final:
+		return nil, true
+	case passing:
+		return nil, false
+	case doubted:
+	}
+	now := a.w.cfg.Now()
+	well, confirmed := true, false
+	if t.origin == atBitbucket && a.w.cfg.Witness != nil {
+		well, confirmed = a.w.cfg.Witness.Well(ctx, a.key.Workspace, a.app.GetRepository(), a.job.GetBranch(), t.reason)
+	}
+	doubt := lane.Doubting(a.job, t.reason, well, now)
+	// A branch that nobody said is there, and that both of Bitbucket's interfaces do not have, is not
+	// there.
+	unclaimed := t.reason == string(apierr.ReasonBranchNotFound) && confirmed && a.unclaimed
+	return doubt, unclaimed || lane.Believed(doubt, a.w.cfg.Doubt, now)
 }
 
 // yield hands the deployment and its wake-up to whoever is next, and returns why.
@@ -251,17 +279,26 @@ func (a *attempt) end(ctx context.Context, result string, fn func(*storev1.Lane)
 }
 
 // returned lets the deployment wait for better times.
-func (a *attempt) returned(ctx context.Context, cause error, t trouble, why *deployerv1.DeploymentError, res lane.Result) error {
+func (a *attempt) returned(ctx context.Context, cause error, t trouble, doubt *storev1.Doubt, why *deployerv1.DeploymentError, res lane.Result) error {
 	w := a.w
 	l, _, err := w.cfg.Keeper.Get(ctx, a.key)
 	if err != nil {
 		return err
 	}
-	pause := max(w.cfg.Backoff(l.GetHold().GetFailures(), t.reason), t.retryAfter)
+	pause := w.cfg.Backoff(l.GetHold().GetFailures(), t.reason)
+	if t.retryAfter > 0 { // who asks us to wait knows for how long
+		pause = t.retryAfter
+	}
 	wake := w.cfg.Now().Add(pause)
 	w.cfg.Logger.InfoContext(ctx, "deployment waits", slog.String(logs.KeyReason, t.reason), slog.Int64(logs.KeyRetryIn, pause.Milliseconds()), logs.Err(cause))
-	a.say("Waiting: %s The next try is in %v.", t.message, pause.Round(time.Second))
-	if err := a.end(ctx, "returned", func(l *storev1.Lane) error { return lane.Return(l, a.run.GetEpoch(), why, wake, res) }); err != nil {
+	a.say("Waiting: %s The next try is in %v.", why.GetMessage(), pause.Round(time.Second))
+	err = a.end(ctx, "returned", func(l *storev1.Lane) error {
+		if err := lane.Doubt(l, a.run.GetEpoch(), doubt); err != nil {
+			return err
+		}
+		return lane.Return(l, a.run.GetEpoch(), why, wake, res)
+	})
+	if err != nil {
 		return err
 	}
 	return w.cfg.Alarm.At(ctx, a.key, wake)

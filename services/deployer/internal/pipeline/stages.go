@@ -103,7 +103,7 @@ func (a *attempt) prepare(ctx context.Context) error {
 	if a.isRollback() {
 		return a.rollBack(ctx)
 	}
-	if a.job.GetAttempt() > maxAttempts {
+	if a.job.GetDeaths() >= maxDeaths {
 		return errPoison
 	}
 	return a.wanted()

@@ -215,13 +215,15 @@ func (s stoppingApps) FullName(ctx context.Context, _, _ string) (string, error)
 }
 
 func TestDefaultBackoff_growsToItsLimit(t *testing.T) {
-	for n := range int32(60) {
-		d := pipeline.DefaultBackoff(n, "")
-		if d < 3*time.Second || d > 5*time.Minute {
-			t.Fatalf("%d: %v", n, d)
+	for _, most := range []time.Duration{time.Second, 30 * time.Second} {
+		pause := pipeline.DefaultBackoff(most)
+		for n := range int32(60) {
+			if d := pause(n, ""); d < min(5*time.Second, most)*3/4 || d > most {
+				t.Fatalf("%d: %v", n, d)
+			}
 		}
-	}
-	if d := pipeline.DefaultBackoff(0, "BITBUCKET_RATE_LIMITED"); d < 40*time.Second {
-		t.Fatal(d)
+		if d := pause(0, "BITBUCKET_RATE_LIMITED"); d < most*3/4 {
+			t.Fatal(d)
+		}
 	}
 }

@@ -49,12 +49,15 @@ type decision struct {
 func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
-	due, missing := r.due(changes, l)
+	due, missing := r.ripe(ctx, s, changes, l)
 	now, err := r.decide(ctx, s, due, missing, l)
 	if err != nil {
 		return err
 	}
 	maps.Copy(l.missing, missing)
+	if err := r.retry(ctx, s, now, l); err != nil {
+		return err
+	}
 	if len(s.glob())+len(s.tags()) == 0 {
 		return nil // the lane has the one head that counts
 	}
@@ -79,7 +82,7 @@ func (r *Reconciler) found(ctx context.Context, s seen, l *looking) (branches, t
 			r.cfg.Logger.WarnContext(ctx, "too many branches or tags match to look for missed pushes", slog.String(logs.KeyApp, s.key.App), slog.Int(logs.KeyCount, len(heads)))
 			return lane.Found{}
 		}
-		return lane.Found{Patterns: patterns, Heads: heads}
+		return lane.Found{Patterns: patterns, Heads: heads, Time: r.cfg.Now(), Doubt: r.cfg.Doubt}
 	}
 	branches = of(s.glob(), l.found.Branches, func(name string) bool { return rules.MatchBranch(s.app.GetBranch(), name) })
 	tags = of(s.tags(), l.found.Tags, func(name string) bool { return rules.MatchTag(s.tags(), name) })
@@ -130,14 +133,15 @@ func changes(s seen, areTags bool, found lane.Found) []change {
 	return out
 }
 
-// due leaves out the changes whose deliveries may still be on their way; that of a branch which is gone
-// may be, too, or Bitbucket has answered from before its last push. The heads of all are missing until
-// they are decided.
-func (r *Reconciler) due(all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
+// ripe leaves out the changes whose deliveries may still be on their way. What seems to be gone must stay
+// away for longer: Bitbucket may have answered from before its last push, or left out what is there. The
+// heads of all are missing until they are decided.
+func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
 	now := r.cfg.Now()
 	missing = map[string]*storev1.Missing{}
 	for _, c := range all {
-		if c.baseline || l.atOnce {
+		gone := c.new == ""
+		if c.baseline || l.atOnce && !gone {
 			out = append(out, c)
 			continue
 		}
@@ -150,10 +154,15 @@ func (r *Reconciler) due(all []change, l *looking) (out []change, missing map[st
 			m.Time = timestamppb.New(since)
 		}
 		missing[missingKey(m)] = m
-		if known && now.Sub(since) >= r.cfg.Grace {
+		wait := r.cfg.Grace
+		if gone {
+			wait = max(r.cfg.Grace, r.cfg.Doubt)
+		}
+		switch {
+		case !known || now.Sub(since) < wait:
+			l.again(m.GetTime().AsTime().Add(wait))
+		case !gone || r.gone(ctx, c, s, l):
 			out = append(out, c)
-		} else {
-			l.again(m.GetTime().AsTime().Add(r.cfg.Grace))
 		}
 	}
 	return out, missing

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -81,7 +82,7 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 	compare := func(found mirror.Heads) (due []change, missing int) {
 		look.found = found
 		branches, tags := r.found(t.Context(), s, look)
-		due, all := r.due(append(changes(s, false, branches), changes(s, true, tags)...), look)
+		due, all := r.ripe(t.Context(), s, append(changes(s, false, branches), changes(s, true, tags)...), look)
 		clear(look.since)
 		for key, m := range all {
 			look.since[key] = m.GetTime().AsTime()
@@ -100,16 +101,43 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 	if due, missing := compare(old); len(due) != 0 || missing != 2 {
 		t.Fatalf("the old one again: %v, %d missing", due, missing)
 	}
-	now = now.Add(59 * time.Second)
+	look.atOnce = true // no delivery is on its way: what is gone may be an untruth all the same
+	now = now.Add(179 * time.Second)
 	if due, _ := compare(old); len(due) != 0 {
-		t.Fatalf("before a minute: %v", due)
+		t.Fatalf("before three minutes: %v", due)
 	}
+	look.atOnce = false
 	now = now.Add(time.Second)
 	if due, missing := compare(old); len(due) != 2 || due[0].new != "" || missing != 2 {
-		t.Fatalf("after a minute: %v, %d missing", due, missing)
+		t.Fatalf("after three minutes: %v, %d missing", due, missing)
 	}
-	look.atOnce = true
-	if due, _ := compare(old); len(due) != 2 {
-		t.Fatalf("where no delivery is on its way: %v", due)
+	// The REST API is asked about branches, once a minute at most; tags it is not asked about.
+	w := &says{}
+	r.cfg.Witness = w
+	for i, c := range []struct {
+		gone bool
+		due  int
+	}{{false, 1}, {true, 2}} {
+		*w = says{gone: c.gone}
+		now = now.Add(time.Minute)
+		if due, _ := compare(old); len(due) != c.due || len(w.asked) != 1 || w.asked[0] != "main" {
+			t.Errorf("%d: %v, asked about %q", i, due, w.asked)
+		}
+		if due, _ := compare(old); len(due) != 1 || len(w.asked) != 1 {
+			t.Errorf("%d, at once again: %v, asked about %q", i, due, w.asked)
+		}
 	}
 }
+
+// says is a REST API that has nothing, or all.
+type says struct {
+	gone  bool
+	asked []string
+}
+
+func (s *says) Well(_ context.Context, _, _, branch, _ string) (well, confirmed bool) {
+	s.asked = append(s.asked, branch)
+	return s.gone, s.gone
+}
+
+func (s *says) Empty(context.Context, string, string) (bool, error) { return s.gone, nil }

@@ -80,6 +80,9 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		return time.Time{}, err
 	}
 	if connection.GetPaused() != nil {
+		r.mu.Lock()
+		delete(r.asked, workspace+"."+repository)
+		r.mu.Unlock()
 		return time.Time{}, r.answer(ctx, workspace, state, nil, "Bitbucket was disconnected; connect again and Devpilot catches up")
 	}
 	l := &looking{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, missing: map[string]*storev1.Missing{}}
@@ -90,17 +93,18 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	if err != nil {
 		return time.Time{}, err
 	}
-	if len(apps) == 0 {
+	if len(apps) == 0 && !r.isAsked(workspace, repository) {
 		state.Missing = nil
 		return l.next, r.answer(ctx, workspace, state, nil, "The delivery listed no changes, and no app watches this repository")
 	}
-	if l.found, err = r.heads(ctx, workspace, repository, wanted(apps)); err != nil {
-		state.Failures++
-		return r.cfg.Now().Add(r.backoff(state.GetFailures(), err)), err
+	if l.found, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
+		return r.failed(state, err), err
 	}
-	state.Failures = 0
-	if err := r.cfg.Apps.Reached(ctx, workspace, repository, nil); err != nil {
+	if err := r.answers(ctx, workspace, repository, idx, state); err != nil {
 		return time.Time{}, err
+	}
+	if len(apps) == 0 {
+		return time.Time{}, nil // only deployments waited
 	}
 	// Where Bitbucket cannot reach us no delivery is on its way.
 	l.atOnce = len(state.GetAsks()) > 0 || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
@@ -173,8 +177,46 @@ func wanted(apps []seen) mirror.Wanted {
 	return w
 }
 
+func (r *Reconciler) isAsked(workspace, repository string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked[workspace+"."+repository]
+}
+
+// failed notes a look that failed, and returns when the next one is where Bitbucket named a time.
+func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time.Time) {
+	now := r.cfg.Now()
+	state.Failures++
+	if state.GetFailingSince() == nil {
+		state.FailingSince = timestamp(now)
+	}
+	state.NotBefore = nil
+	if m := (*mirror.Error)(nil); errors.As(err, &m) && m.RetryAfter > 0 {
+		next = now.Add(m.RetryAfter)
+		state.NotBefore = timestamp(next)
+	}
+	return next
+}
+
+// answers notes that Bitbucket answers about a repository. What waited for that goes on.
+func (r *Reconciler) answers(ctx context.Context, workspace, repository string, idx *storev1.RepositoryIndex, state *storev1.Reconciliation) error {
+	if state.GetFailures() > 0 || r.isAsked(workspace, repository) {
+		if err := r.carryOn(ctx, workspace, idx); err != nil {
+			return err
+		}
+	}
+	state.Failures, state.FailingSince, state.NotBefore = 0, nil, nil
+	r.mu.Lock()
+	delete(r.asked, workspace+"."+repository)
+	r.mu.Unlock()
+	return r.cfg.Apps.Reached(ctx, workspace, repository, nil)
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
 // heads asks Bitbucket, once more under the repository's new name if it was renamed.
-func (r *Reconciler) heads(ctx context.Context, workspace, repository string, want mirror.Wanted) (mirror.Heads, error) {
+func (r *Reconciler) heads(ctx context.Context, workspace, repository string, apps []seen, state *storev1.Reconciliation) (mirror.Heads, error) {
+	want := wanted(apps)
 	name, err := r.cfg.Apps.FullName(ctx, workspace, repository)
 	if err != nil {
 		return mirror.Heads{}, err
@@ -185,8 +227,11 @@ func (r *Reconciler) heads(ctx context.Context, workspace, repository string, wa
 			heads, err = r.cfg.Heads.Heads(ctx, workspace, renamed, want)
 		}
 	}
+	if err == nil && heads.Empty {
+		err = r.empty(ctx, workspace, repository, name, apps, state)
+	}
 	var m *mirror.Error
-	if errors.As(err, &m) && !m.Temporary {
+	if errors.As(err, &m) && !m.Temporary && r.unreachable(ctx, workspace, repository, m, state) {
 		trouble := &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: timestamppb.New(r.cfg.Now())}
 		if err := r.cfg.Apps.Reached(ctx, workspace, repository, trouble); err != nil {
 			return mirror.Heads{}, err
@@ -195,14 +240,57 @@ func (r *Reconciler) heads(ctx context.Context, workspace, repository string, wa
 	return heads, err
 }
 
-// backoff spreads looks at a repository that cannot be reached, up to half an hour.
-func (r *Reconciler) backoff(failures int32, err error) time.Duration {
-	d := min(r.cfg.Interval<<min(failures-1, 10), 30*time.Minute)
-	var m *mirror.Error
-	if errors.As(err, &m) {
-		d = max(d, m.RetryAfter)
+// unreachable tells whether an account has really lost a repository, or whether that may be a passing
+// untruth: looks have to fail for a while, and the REST API to say the same.
+func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *mirror.Error, state *storev1.Reconciliation) bool {
+	if m.Reason != string(apierr.ReasonRepositoryNotFound) {
+		return true // in Bitbucket's own words
 	}
-	return d
+	if state.GetFailingSince() == nil || r.cfg.Now().Sub(state.GetFailingSince().AsTime()) < r.cfg.Doubt {
+		return false
+	}
+	if r.cfg.Witness == nil {
+		return true
+	}
+	if !r.around(state) {
+		return false
+	}
+	_, confirmed := r.cfg.Witness.Well(ctx, workspace, repository, "", m.Reason)
+	return confirmed
+}
+
+// empty doubts that a repository has nothing at all where something is known of it, or nothing was noted
+// yet: what is there at the next good answer would be new.
+func (r *Reconciler) empty(ctx context.Context, workspace, repository, name string, apps []seen, state *storev1.Reconciliation) error {
+	if r.cfg.Witness == nil || !slices.ContainsFunc(apps, func(s seen) bool { return !settledEmpty(s) }) {
+		return nil
+	}
+	doubtful := &mirror.Error{
+		Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: fmt.Sprintf("Bitbucket's git lists no branch and no tag of %s, and its API does not say the same.", name),
+	}
+	if !r.around(state) {
+		return doubtful
+	}
+	empty, err := r.cfg.Witness.Empty(ctx, workspace, repository)
+	if err == nil && empty {
+		return nil
+	}
+	doubtful.Err = err
+	return doubtful
+}
+
+// gone tells whether a branch or tag that has not been found for a while is gone. Of a branch the REST
+// API has to say the same.
+func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) bool {
+	if c.ref.IsTag() || r.cfg.Witness == nil {
+		return true
+	}
+	if !r.around(l.state) {
+		l.again(r.cfg.Now().Add(min(asksAround, r.cfg.Doubt)))
+		return false
+	}
+	_, confirmed := r.cfg.Witness.Well(ctx, s.key.Workspace, s.app.GetRepository(), c.ref.Name(), string(apierr.ReasonBranchNotFound))
+	return confirmed
 }
 
 // answer says what came of the deliveries that listed no changes.

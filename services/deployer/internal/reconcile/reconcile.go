@@ -69,6 +69,14 @@ type Connections interface {
 	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
 }
 
+// Witness asks Bitbucket's REST API about what git did not list.
+type Witness interface {
+	// Well tells whether the rest is well, and whether the API has not got it either.
+	Well(ctx context.Context, workspace, repository, branch, reason string) (well, confirmed bool)
+	// Empty tells whether the API says that the repository has no branches.
+	Empty(ctx context.Context, workspace, repository string) (bool, error)
+}
+
 // Outcomes takes what came of deliveries that listed no changes.
 type Outcomes interface {
 	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
@@ -81,6 +89,7 @@ type Config struct {
 	Apps         Apps
 	Connections  Connections
 	Heads        Heads
+	Witness      Witness // may be nil: then time alone tells
 	Gate         Gate
 	Outcomes     Outcomes
 	Keeper       *lane.Keeper
@@ -88,8 +97,9 @@ type Config struct {
 	Logger       *slog.Logger
 	Now          func() time.Time
 	// Interval is the least pause between two looks at a repository; 30 s when zero. Grace is how
-	// long a delivery may be on its way; 60 s when zero.
-	Interval, Grace time.Duration
+	// long a delivery may be on its way; 60 s when zero. Doubt is for how long something must be missing
+	// to be gone; 3 min when zero.
+	Interval, Grace, Doubt time.Duration
 }
 
 // Reconciler is safe for concurrent use.
@@ -103,6 +113,9 @@ type Reconciler struct {
 	next     map[string]time.Time // when this process looks, by key
 	patterns map[string]uint64    // that were watched when it looked last
 	busy     map[string]bool
+	asked    map[string]bool // deployments wait for a look
+	failing  map[string]bool // whose last look failed
+	answered time.Time       // when one of those succeeded
 }
 
 // New makes a reconciler.
@@ -113,7 +126,13 @@ func New(cfg Config) *Reconciler {
 	if cfg.Grace == 0 {
 		cfg.Grace = time.Minute
 	}
-	r := &Reconciler{cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), wake: make(chan struct{}, 1), next: map[string]time.Time{}, patterns: map[string]uint64{}, busy: map[string]bool{}}
+	if cfg.Doubt == 0 {
+		cfg.Doubt = 3 * time.Minute
+	}
+	r := &Reconciler{
+		cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), wake: make(chan struct{}, 1), next: map[string]time.Time{}, patterns: map[string]uint64{},
+		busy: map[string]bool{}, asked: map[string]bool{}, failing: map[string]bool{},
+	}
 	r.mirror.OnChange(func(string, *storev1.RepositoryIndex) { r.poke() })
 	return r
 }
@@ -173,10 +192,11 @@ func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.Wa
 	now := r.cfg.Now()
 	pause := max(r.cfg.Interval/2, 10*time.Millisecond)
 	for key, idx := range all {
-		if !anyWatch(idx) {
+		r.mu.Lock()
+		if !anyWatch(idx) && !r.asked[key] {
+			r.mu.Unlock()
 			continue
 		}
-		r.mu.Lock()
 		at, known := r.next[key]
 		if !known { // spread the first round
 			at = r.start.Add(rand.N(min(r.cfg.Interval/10, 2*time.Second) + 1))
@@ -207,27 +227,44 @@ func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.Wa
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			next := r.turn(ctx, idx, watched)
-			r.mu.Lock()
-			if r.patterns[key] == watchedPatterns(idx) { // else it is due by now
-				r.next[key] = next
-			}
-			delete(r.busy, key)
-			r.mu.Unlock()
-			r.poke()
+			next, failing := r.turn(ctx, idx, watched)
+			r.turned(key, idx, next, failing)
 		})
 	}
 	r.forget(all)
 	return max(pause, 5*time.Millisecond)
 }
 
+// turned notes when a repository is looked at next. One that answers again after it did not tells that
+// the trouble is over: all others that do not answer are looked at at once.
+func (r *Reconciler) turned(key string, idx *storev1.RepositoryIndex, next time.Time, failing bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.patterns[key] == watchedPatterns(idx) { // else it is due by now
+		r.next[key] = next
+	}
+	switch {
+	case failing:
+		r.failing[key] = true
+	case r.failing[key]:
+		delete(r.failing, key)
+		r.answered = r.cfg.Now()
+		for other := range r.failing {
+			r.next[other] = r.answered
+		}
+	}
+	delete(r.busy, key)
+	r.poke()
+}
+
 func (r *Reconciler) forget(all map[string]*storev1.RepositoryIndex) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key := range r.next {
-		if !anyWatch(all[key]) && !r.busy[key] {
+		if !anyWatch(all[key]) && !r.busy[key] && !r.asked[key] {
 			delete(r.next, key)
 			delete(r.patterns, key)
+			delete(r.failing, key)
 		}
 	}
 }
@@ -258,8 +295,9 @@ func anyWatch(idx *storev1.RepositoryIndex) bool {
 	return false
 }
 
-// turn takes the repository's turn if it is due, looks, and returns when to try again.
-func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, watched int) time.Time {
+// turn takes the repository's turn if it is due and looks. It returns when to try again, and whether the
+// last look failed.
+func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, watched int) (next time.Time, failing bool) {
 	workspace, repository := idx.GetWorkspace(), idx.GetRepository()
 	key := workspace + "." + repository
 	now := r.cfg.Now()
@@ -268,13 +306,10 @@ func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, wat
 	case errors.Is(err, kv.ErrNotFound):
 		state = &storev1.Reconciliation{}
 	case err != nil:
-		return now.Add(r.interval(watched))
+		return now.Add(r.interval(watched)), false
 	}
-	// A process that starts looks at once, unless somebody has since it started.
-	fresh := state.GetLastTime().AsTime().Before(r.start) && len(state.GetMissing()) == 0 && state.GetFailures() == 0
-	changed := state.GetPatterns() != watchedPatterns(idx) && state.GetFailures() == 0
-	if next := state.GetNextTime().AsTime(); next.After(now) && !fresh && !changed {
-		return next
+	if next := r.due(key, state, idx); next.After(now) {
+		return next, state.GetFailures() > 0
 	}
 	state.Patterns = watchedPatterns(idx)
 	state.LastTime, state.NextTime = timestamppb.New(now), timestamppb.New(now.Add(r.interval(watched)))
@@ -287,21 +322,52 @@ func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, wat
 		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) { // else another deployer has the turn
 			r.cfg.Logger.WarnContext(ctx, "no turn taken", logs.Err(err))
 		}
-		return now.Add(time.Second)
+		return now.Add(time.Second), state.GetFailures() > 0
 	}
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
-	next, err := r.look(ctx, workspace, repository, state)
+	next, err = r.look(ctx, workspace, repository, state)
 	if err != nil && ctx.Err() == nil {
 		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
 	}
-	if !next.IsZero() && (next.Before(state.GetNextTime().AsTime()) || state.GetFailures() > 0) {
+	if !next.IsZero() && (next.Before(state.GetNextTime().AsTime()) || state.GetNotBefore() != nil) {
 		state.NextTime = timestamppb.New(next)
 	}
 	if _, err := r.cfg.States.CompareAndSet(ctx, key, state, rev); err != nil {
 		// Somebody asked for a look meanwhile, or the store is away: look again soon.
-		return r.cfg.Now().Add(time.Second)
+		return r.cfg.Now().Add(time.Second), state.GetFailures() > 0
 	}
-	return state.GetNextTime().AsTime()
+	return state.GetNextTime().AsTime(), state.GetFailures() > 0
+}
+
+// mostPause is the longest pause between looks at a repository that a deployment waits for.
+const mostPause = 30 * time.Second
+
+// due is when the repository is to be looked at. A process that starts looks at once, unless somebody
+// has since it started; so does one that has others answer again, or what waits; but no sooner than
+// Bitbucket asked for.
+func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
+	r.mu.Lock()
+	asked, answered := r.asked[key], r.answered
+	r.mu.Unlock()
+	last, next := state.GetLastTime().AsTime(), state.GetNextTime().AsTime()
+	hurry := func(at time.Time) {
+		if at.Before(next) {
+			next = at
+		}
+	}
+	if last.Before(r.start) {
+		hurry(r.start)
+	}
+	if state.GetPatterns() != watchedPatterns(idx) && state.GetFailures() == 0 || state.GetFailures() > 0 && last.Before(answered) {
+		hurry(last)
+	}
+	if asked {
+		hurry(last.Add(min(r.cfg.Interval, mostPause) / 2))
+	}
+	if before := state.GetNotBefore().AsTime(); before.After(next) {
+		return before
+	}
+	return next
 }
 
 // maxAsks bounds the deliveries that wait for a look.

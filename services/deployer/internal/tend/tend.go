@@ -21,6 +21,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 // Kind is the kind of lanes in the due list.
@@ -80,6 +81,12 @@ func (a Alarm) At(ctx context.Context, k lane.Key, at time.Time) error {
 	return err
 }
 
+// Bitbucket is who finds out whether it answers about an app's repository; what waits for that then
+// goes on.
+type Bitbucket interface {
+	Waits(ctx context.Context, k lane.Key) error
+}
+
 // Tender looks at lanes.
 type Tender struct {
 	Keeper      *lane.Keeper
@@ -87,6 +94,7 @@ type Tender struct {
 	Logs        Purger
 	Deployments Records
 	Apps        Deletion
+	Bitbucket   Bitbucket // may be nil: then each tries for itself
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
@@ -121,6 +129,9 @@ func (t *Tender) Look(ctx context.Context, workspace, app string, looks int) (ti
 		if wake := l.GetHold().GetWakeTime().AsTime(); wake.After(t.Now()) {
 			return wake, nil
 		}
+		if t.Bitbucket != nil && l.GetHold().GetFailures() > tries && lane.AwaitsBitbucket(l) {
+			return t.askAround(ctx, k, l)
+		}
 	}
 	targets := lane.WakeTargets(l)
 	for _, server := range targets {
@@ -139,6 +150,28 @@ func (t *Tender) Look(ctx context.Context, workspace, app string, looks int) (ti
 		return time.Time{}, err
 	}
 	return t.Now().Add(again), nil
+}
+
+const (
+	// tries is how often a deployment tries for itself: most trouble is over by then.
+	tries = 2
+	// asksAround is how often a lane has Bitbucket asked that it waits for.
+	asksAround = 30 * time.Second
+)
+
+// askAround has Bitbucket asked, by one question for all that wait for the repository, and lets the lane
+// wait on.
+func (t *Tender) askAround(ctx context.Context, k lane.Key, l *storev1.Lane) (time.Time, error) {
+	wake, trouble := t.Now().Add(asksAround), l.GetHold().GetTrouble()
+	why := &deployerv1.DeploymentError{Reason: trouble.GetReason(), Message: trouble.GetMessage()}
+	l, err := t.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Postpone(l, why, wake) })
+	if err != nil {
+		return time.Time{}, err
+	}
+	if err := t.Keeper.Flush(ctx, k, l); err != nil {
+		return time.Time{}, err
+	}
+	return wake, t.Bitbucket.Waits(ctx, k)
 }
 
 // lost tells that a wake-up is no longer in the work queue: its holder will never be replaced.

@@ -297,7 +297,13 @@ type Reconciliation struct {
 	// How many looks in a row failed.
 	Failures int32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
 	// A digest of the patterns that were watched at the last look: with others a look is due at once.
-	Patterns      uint64 `protobuf:"fixed64,6,opt,name=patterns,proto3" json:"patterns,omitempty"`
+	Patterns uint64 `protobuf:"fixed64,6,opt,name=patterns,proto3" json:"patterns,omitempty"`
+	// When the first of the failed looks began; absent when the last one succeeded.
+	FailingSince *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=failing_since,json=failingSince,proto3" json:"failing_since,omitempty"`
+	// Bitbucket asked not to be asked before; absent when it did not.
+	NotBefore *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
+	// When Bitbucket's REST API was last asked about what looks did not find.
+	WitnessTime   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=witness_time,json=witnessTime,proto3" json:"witness_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +378,27 @@ func (x *Reconciliation) GetPatterns() uint64 {
 		return x.Patterns
 	}
 	return 0
+}
+
+func (x *Reconciliation) GetFailingSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FailingSince
+	}
+	return nil
+}
+
+func (x *Reconciliation) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *Reconciliation) GetWitnessTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.WitnessTime
+	}
+	return nil
 }
 
 // Missing is a head that was found and that no delivery has spoken of yet.
@@ -554,14 +581,19 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"hookRunner\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xae\x02\n" +
+	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xe9\x03\n" +
 	"\x0eReconciliation\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12=\n" +
 	"\amissing\x18\x03 \x03(\v2#.devpilot.deployer.store.v1.MissingR\amissing\x123\n" +
 	"\x04asks\x18\x04 \x03(\v2\x1f.devpilot.deployer.store.v1.AskR\x04asks\x12\x1a\n" +
 	"\bfailures\x18\x05 \x01(\x05R\bfailures\x12\x1a\n" +
-	"\bpatterns\x18\x06 \x01(\x06R\bpatterns\"w\n" +
+	"\bpatterns\x18\x06 \x01(\x06R\bpatterns\x12?\n" +
+	"\rfailing_since\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x129\n" +
+	"\n" +
+	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12=\n" +
+	"\fwitness_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vwitnessTime\"w\n" +
 	"\aMissing\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
@@ -609,14 +641,17 @@ var file_devpilot_deployer_store_v1_fleet_proto_depIdxs = []int32{
 	8,  // 5: devpilot.deployer.store.v1.Reconciliation.next_time:type_name -> google.protobuf.Timestamp
 	5,  // 6: devpilot.deployer.store.v1.Reconciliation.missing:type_name -> devpilot.deployer.store.v1.Missing
 	6,  // 7: devpilot.deployer.store.v1.Reconciliation.asks:type_name -> devpilot.deployer.store.v1.Ask
-	8,  // 8: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
-	8,  // 9: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
-	2,  // 10: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	8,  // 8: devpilot.deployer.store.v1.Reconciliation.failing_since:type_name -> google.protobuf.Timestamp
+	8,  // 9: devpilot.deployer.store.v1.Reconciliation.not_before:type_name -> google.protobuf.Timestamp
+	8,  // 10: devpilot.deployer.store.v1.Reconciliation.witness_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
+	8,  // 12: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
+	2,  // 13: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_fleet_proto_init() }

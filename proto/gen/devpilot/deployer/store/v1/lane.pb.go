@@ -85,7 +85,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -144,7 +144,10 @@ type Lane struct {
 	// switched on, or other branches are watched. What was noted of branches before says nothing.
 	BranchBaseline int64 `protobuf:"varint,22,opt,name=branch_baseline,json=branchBaseline,proto3" json:"branch_baseline,omitempty"`
 	// The same of tags.
-	TagBaseline   int64 `protobuf:"varint,23,opt,name=tag_baseline,json=tagBaseline,proto3" json:"tag_baseline,omitempty"`
+	TagBaseline int64 `protobuf:"varint,23,opt,name=tag_baseline,json=tagBaseline,proto3" json:"tag_baseline,omitempty"`
+	// The newest push that should be live and is not, because its deployment failed for reasons outside
+	// its commit; absent when there is none. Whatever is asked for after it takes its place.
+	Owed          *Owed `protobuf:"bytes,30,opt,name=owed,proto3" json:"owed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -340,6 +343,151 @@ func (x *Lane) GetTagBaseline() int64 {
 	return 0
 }
 
+func (x *Lane) GetOwed() *Owed {
+	if x != nil {
+		return x.Owed
+	}
+	return nil
+}
+
+// Owed is a push whose deployment failed for reasons outside its commit: it is tried again when they
+// end.
+type Owed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The job that failed.
+	Job *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// Why it failed.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// Whether the reason lies with Bitbucket: that it answers again is the end of it.
+	Remote        bool `protobuf:"varint,4,opt,name=remote,proto3" json:"remote,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Owed) Reset() {
+	*x = Owed{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Owed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Owed) ProtoMessage() {}
+
+func (x *Owed) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Owed.ProtoReflect.Descriptor instead.
+func (*Owed) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Owed) GetJob() *Job {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *Owed) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Owed) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Owed) GetRemote() bool {
+	if x != nil {
+		return x.Remote
+	}
+	return false
+}
+
+// Doubt is a failure that is not believed yet.
+type Doubt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The failure's reason.
+	Reason string `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	// When it came first, without another answer since.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// How often it came since.
+	Times         int32 `protobuf:"varint,3,opt,name=times,proto3" json:"times,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Doubt) Reset() {
+	*x = Doubt{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Doubt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Doubt) ProtoMessage() {}
+
+func (x *Doubt) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
+func (*Doubt) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Doubt) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Doubt) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Doubt) GetTimes() int32 {
+	if x != nil {
+		return x.Times
+	}
+	return 0
+}
+
 // SeenRefs is what a lane knows of the heads that do not fit it. Bucket deployer-seen, key
 // <workspace>.<app>. The lane's own heads are newer.
 type SeenRefs struct {
@@ -356,7 +504,7 @@ type SeenRefs struct {
 
 func (x *SeenRefs) Reset() {
 	*x = SeenRefs{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +516,7 @@ func (x *SeenRefs) String() string {
 func (*SeenRefs) ProtoMessage() {}
 
 func (x *SeenRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +529,7 @@ func (x *SeenRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
 func (*SeenRefs) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SeenRefs) GetSeq() int64 {
@@ -413,6 +561,11 @@ type SeenSet struct {
 	// The patterns of which every ref was noted: one that matches and is not in here is new. Empty
 	// before the first look.
 	Patterns []string `protobuf:"bytes,2,rep,name=patterns,proto3" json:"patterns,omitempty"`
+	// The refs that the last looks did not find, sorted, the 8 bytes of their names each, and since when:
+	// they are forgotten when they stay away.
+	Absent []byte `protobuf:"bytes,10,opt,name=absent,proto3" json:"absent,omitempty"`
+	// When they were first not found.
+	AbsentTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=absent_time,json=absentTime,proto3" json:"absent_time,omitempty"`
 	// The refs, sorted, 28 bytes each: the first 8 of the SHA-256 of the name, and the commit, zero for
 	// a ref that does not exist.
 	Refs          []byte `protobuf:"bytes,3,opt,name=refs,proto3" json:"refs,omitempty"`
@@ -422,7 +575,7 @@ type SeenSet struct {
 
 func (x *SeenSet) Reset() {
 	*x = SeenSet{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +587,7 @@ func (x *SeenSet) String() string {
 func (*SeenSet) ProtoMessage() {}
 
 func (x *SeenSet) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +600,7 @@ func (x *SeenSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
 func (*SeenSet) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SeenSet) GetBaseline() int64 {
@@ -460,6 +613,20 @@ func (x *SeenSet) GetBaseline() int64 {
 func (x *SeenSet) GetPatterns() []string {
 	if x != nil {
 		return x.Patterns
+	}
+	return nil
+}
+
+func (x *SeenSet) GetAbsent() []byte {
+	if x != nil {
+		return x.Absent
+	}
+	return nil
+}
+
+func (x *SeenSet) GetAbsentTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AbsentTime
 	}
 	return nil
 }
@@ -497,14 +664,20 @@ type Job struct {
 	// The release directory that a rollback makes current; empty otherwise.
 	Directory string `protobuf:"bytes,11,opt,name=directory,proto3" json:"directory,omitempty"`
 	// The deployment whose release or commit is taken; 0 otherwise.
-	SourceNumber  int32 `protobuf:"varint,12,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
+	SourceNumber int32 `protobuf:"varint,12,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
+	// What its last attempt failed with and is not believed yet; absent when there is nothing.
+	Doubt *Doubt `protobuf:"bytes,20,opt,name=doubt,proto3" json:"doubt,omitempty"`
+	// How many of its attempts were taken over from a worker that had fallen silent.
+	Deaths int32 `protobuf:"varint,21,opt,name=deaths,proto3" json:"deaths,omitempty"`
+	// How many deployments of the same push failed before it for reasons outside the commit.
+	Retries       int32 `protobuf:"varint,22,opt,name=retries,proto3" json:"retries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +689,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +702,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -616,6 +789,27 @@ func (x *Job) GetSourceNumber() int32 {
 	return 0
 }
 
+func (x *Job) GetDoubt() *Doubt {
+	if x != nil {
+		return x.Doubt
+	}
+	return nil
+}
+
+func (x *Job) GetDeaths() int32 {
+	if x != nil {
+		return x.Deaths
+	}
+	return 0
+}
+
+func (x *Job) GetRetries() int32 {
+	if x != nil {
+		return x.Retries
+	}
+	return 0
+}
+
 // Running is the job that runs now, and by whom.
 type Running struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -638,7 +832,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +844,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +857,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Running) GetJob() *Job {
@@ -716,14 +910,16 @@ type Hold struct {
 	// When the next try is due.
 	WakeTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=wake_time,json=wakeTime,proto3" json:"wake_time,omitempty"`
 	// How many attempts in a row failed.
-	Failures      int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	Failures int32 `protobuf:"varint,3,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Whether what failed lies with Bitbucket: that it answers again ends it.
+	Remote        bool `protobuf:"varint,10,opt,name=remote,proto3" json:"remote,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +931,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +944,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -772,6 +968,13 @@ func (x *Hold) GetFailures() int32 {
 	return 0
 }
 
+func (x *Hold) GetRemote() bool {
+	if x != nil {
+		return x.Remote
+	}
+	return false
+}
+
 // Head is the newest state of a branch or a tag that was seen.
 type Head struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -793,7 +996,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -805,7 +1008,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -818,7 +1021,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Head) GetHash() string {
@@ -882,7 +1085,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +1097,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1110,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -966,7 +1169,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1181,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1194,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1047,7 +1250,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1262,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1275,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1099,7 +1302,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1314,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1327,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -1176,7 +1379,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1391,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1404,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1270,7 +1473,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1282,7 +1485,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1295,7 +1498,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -1436,7 +1639,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1651,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1664,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -1505,7 +1708,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1517,7 +1720,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1530,7 +1733,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -1558,7 +1761,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1570,7 +1773,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1583,7 +1786,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -1614,7 +1817,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1626,7 +1829,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1639,7 +1842,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -1688,7 +1891,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\b\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\b\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1719,19 +1922,33 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
 	"folded_seq\x18\x15 \x01(\x03R\tfoldedSeq\x12'\n" +
 	"\x0fbranch_baseline\x18\x16 \x01(\x03R\x0ebranchBaseline\x12!\n" +
-	"\ftag_baseline\x18\x17 \x01(\x03R\vtagBaseline\x1aZ\n" +
+	"\ftag_baseline\x18\x17 \x01(\x03R\vtagBaseline\x124\n" +
+	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x96\x01\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x04Owed\x121\n" +
+	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06remote\x18\x04 \x01(\bR\x06remote\"e\n" +
+	"\x05Doubt\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05times\x18\x03 \x01(\x05R\x05times\"\x96\x01\n" +
 	"\bSeenRefs\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12?\n" +
 	"\bbranches\x18\x02 \x01(\v2#.devpilot.deployer.store.v1.SeenSetR\bbranches\x127\n" +
-	"\x04tags\x18\x03 \x01(\v2#.devpilot.deployer.store.v1.SeenSetR\x04tags\"U\n" +
+	"\x04tags\x18\x03 \x01(\v2#.devpilot.deployer.store.v1.SeenSetR\x04tags\"\xaa\x01\n" +
 	"\aSeenSet\x12\x1a\n" +
 	"\bbaseline\x18\x01 \x01(\x03R\bbaseline\x12\x1a\n" +
-	"\bpatterns\x18\x02 \x03(\tR\bpatterns\x12\x12\n" +
-	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xad\x03\n" +
+	"\bpatterns\x18\x02 \x03(\tR\bpatterns\x12\x16\n" +
+	"\x06absent\x18\n" +
+	" \x01(\fR\x06absent\x12;\n" +
+	"\vabsent_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"absentTime\x12\x12\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\x98\x04\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -1745,7 +1962,10 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06pinned\x18\n" +
 	" \x01(\bR\x06pinned\x12\x1c\n" +
 	"\tdirectory\x18\v \x01(\tR\tdirectory\x12#\n" +
-	"\rsource_number\x18\f \x01(\x05R\fsourceNumber\"\xcd\x01\n" +
+	"\rsource_number\x18\f \x01(\x05R\fsourceNumber\x127\n" +
+	"\x05doubt\x18\x14 \x01(\v2!.devpilot.deployer.store.v1.DoubtR\x05doubt\x12\x16\n" +
+	"\x06deaths\x18\x15 \x01(\x05R\x06deaths\x12\x18\n" +
+	"\aretries\x18\x16 \x01(\x05R\aretries\"\xcd\x01\n" +
 	"\aRunning\x121\n" +
 	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x12\n" +
@@ -1753,11 +1973,13 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06worker\x18\x04 \x01(\tR\x06worker\x12\x12\n" +
 	"\x04hash\x18\x05 \x01(\tR\x04hash\x129\n" +
 	"\n" +
-	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\x9a\x01\n" +
+	"start_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\"\xb2\x01\n" +
 	"\x04Hold\x12=\n" +
 	"\atrouble\x18\x01 \x01(\v2#.devpilot.deployer.store.v1.TroubleR\atrouble\x127\n" +
 	"\twake_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12\x1a\n" +
-	"\bfailures\x18\x03 \x01(\x05R\bfailures\"\xba\x02\n" +
+	"\bfailures\x18\x03 \x01(\x05R\bfailures\x12\x16\n" +
+	"\x06remote\x18\n" +
+	" \x01(\bR\x06remote\"\xba\x02\n" +
 	"\x04Head\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12?\n" +
 	"\x06source\x18\x02 \x01(\x0e2'.devpilot.deployer.store.v1.Head.SourceR\x06source\x12\x16\n" +
@@ -1849,85 +2071,93 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*SeenRefs)(nil),              // 2: devpilot.deployer.store.v1.SeenRefs
-	(*SeenSet)(nil),               // 3: devpilot.deployer.store.v1.SeenSet
-	(*Job)(nil),                   // 4: devpilot.deployer.store.v1.Job
-	(*Running)(nil),               // 5: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 6: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 7: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 8: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 9: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 10: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 11: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 12: devpilot.deployer.store.v1.Remains
-	(*RecordChange)(nil),          // 13: devpilot.deployer.store.v1.RecordChange
-	(*Started)(nil),               // 14: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 15: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 16: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 17: devpilot.deployer.store.v1.Ended
-	nil,                           // 18: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(v1.Deployment_Trigger)(0),    // 20: devpilot.deployer.v1.Deployment.Trigger
-	(*Trouble)(nil),               // 21: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 22: devpilot.deployer.v1.ServeOptions
-	(*v1.DeploymentActor)(nil),    // 23: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 24: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 25: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 26: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 27: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 28: devpilot.deployer.v1.StageRecord
+	(*Owed)(nil),                  // 2: devpilot.deployer.store.v1.Owed
+	(*Doubt)(nil),                 // 3: devpilot.deployer.store.v1.Doubt
+	(*SeenRefs)(nil),              // 4: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 5: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 6: devpilot.deployer.store.v1.Job
+	(*Running)(nil),               // 7: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 8: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 9: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 10: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 11: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 12: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 13: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 14: devpilot.deployer.store.v1.Remains
+	(*RecordChange)(nil),          // 15: devpilot.deployer.store.v1.RecordChange
+	(*Started)(nil),               // 16: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 17: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 18: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 19: devpilot.deployer.store.v1.Ended
+	nil,                           // 20: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(v1.Deployment_Trigger)(0),    // 22: devpilot.deployer.v1.Deployment.Trigger
+	(*Trouble)(nil),               // 23: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 24: devpilot.deployer.v1.ServeOptions
+	(*v1.DeploymentActor)(nil),    // 25: devpilot.deployer.v1.DeploymentActor
+	(*Deployment)(nil),            // 26: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 27: devpilot.deployer.v1.DeploymentError
+	(*v1.DeploymentCommit)(nil),   // 28: devpilot.deployer.v1.DeploymentCommit
+	(v1.Deployment_State)(0),      // 29: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 30: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	5,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	4,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	6,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	19, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	18, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	8,  // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	9,  // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	13, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	11, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	12, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	3,  // 10: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	3,  // 11: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	20, // 12: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	19, // 13: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	19, // 14: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	4,  // 15: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	19, // 16: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	21, // 17: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	19, // 18: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 19: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	19, // 20: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	19, // 21: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	22, // 22: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	10, // 23: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	23, // 24: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	19, // 25: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	24, // 26: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	14, // 27: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	15, // 28: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	16, // 29: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	17, // 30: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	11, // 31: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	19, // 32: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	25, // 33: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	19, // 34: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	26, // 35: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	27, // 36: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	19, // 37: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	25, // 38: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	28, // 39: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	7,  // 40: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	41, // [41:41] is the sub-list for method output_type
-	41, // [41:41] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	7,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	6,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	8,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	21, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	20, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	10, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	11, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	15, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	13, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	14, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	2,  // 10: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	6,  // 11: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	21, // 12: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	21, // 13: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	5,  // 14: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	5,  // 15: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	21, // 16: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	22, // 17: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	21, // 18: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	21, // 19: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	3,  // 20: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	6,  // 21: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	21, // 22: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	23, // 23: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	21, // 24: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 25: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	21, // 26: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	21, // 27: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	24, // 28: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	12, // 29: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	25, // 30: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	21, // 31: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	26, // 32: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	16, // 33: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	17, // 34: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	18, // 35: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	19, // 36: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	13, // 37: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	21, // 38: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	27, // 39: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	21, // 40: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	28, // 41: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	29, // 42: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	21, // 43: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	27, // 44: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	30, // 45: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	9,  // 46: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	47, // [47:47] is the sub-list for method output_type
+	47, // [47:47] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -1937,7 +2167,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[12].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[14].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -1951,7 +2181,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,100 @@
+package lane
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// What should be live is the newest push. Where its deployment failed for reasons outside its commit,
+// the lane owes it: reconciliation asks for it again when those reasons have ended. A lane owes nothing
+// once anything newer was asked for, the branch or tag is gone, or other branches or tags are watched.
+
+const (
+	// MostRetries is how often a push is asked for again.
+	MostRetries = 12
+	firstRetry  = time.Minute
+	mostRetry   = time.Hour
+)
+
+// owe notes that the job's push is still to be deployed.
+func owe(l *storev1.Lane, job *storev1.Job, why *deployerv1.DeploymentError, res Result) {
+	wanted := Automatic(job.GetTrigger()) || job.GetTrigger() == deployerv1.Deployment_MANUAL && fetchesHead(job)
+	if !res.Outside || res.Live || !wanted || job.GetNumber() != l.GetLastNumber() || job.GetRetries() >= MostRetries {
+		return
+	}
+	l.Owed = &storev1.Owed{Job: proto.CloneOf(job), Reason: why.GetReason(), Time: timestamppb.New(res.Now), Remote: res.Remote}
+}
+
+// OwedAt is when a push that failed is asked for again, provided that Bitbucket answers: at once where
+// that is the end of the trouble, after a pause where nobody tells when it ends, or where a retry has
+// failed as well.
+func OwedAt(o *storev1.Owed) time.Time {
+	at, retries := o.GetTime().AsTime(), o.GetJob().GetRetries()
+	if o.GetRemote() && retries == 0 {
+		return at
+	}
+	return at.Add(min(firstRetry<<retries, mostRetry))
+}
+
+// OwedRef is the branch or tag of what is owed.
+func OwedRef(o *storev1.Owed) Ref {
+	if t := o.GetJob().GetTag(); t != "" {
+		return Tag(t)
+	}
+	return Branch(o.GetJob().GetBranch())
+}
+
+// forgive ends what the lane owes of a branch or tag.
+func forgive(l *storev1.Lane, r Ref) {
+	if l.GetOwed() != nil && OwedRef(l.GetOwed()) == r {
+		l.Owed = nil
+	}
+}
+
+// minDoubts is how often a failure comes at least before it is believed.
+const minDoubts = 3
+
+// Doubting is what is to be kept of a failure that may be a passing untruth: how long it has come
+// without another answer, while a witness said that the rest was well.
+func Doubting(job *storev1.Job, reason string, well bool, now time.Time) *storev1.Doubt {
+	d := proto.CloneOf(job.GetDoubt())
+	if d.GetReason() != reason || !well || d.GetTimes() == 0 {
+		d = &storev1.Doubt{Reason: reason, Time: timestamppb.New(now)}
+	}
+	if well {
+		d.Times++
+	}
+	return d
+}
+
+// Believed tells whether a failure came often and for long enough to be taken for the truth.
+func Believed(d *storev1.Doubt, enough time.Duration, now time.Time) bool {
+	return d.GetTimes() >= minDoubts && now.Sub(d.GetTime().AsTime()) >= enough
+}
+
+// Doubt keeps what is doubted of the run's failure; nil when nothing is.
+func Doubt(l *storev1.Lane, epoch int64, d *storev1.Doubt) error {
+	r, err := Mine(l, epoch)
+	if err == nil {
+		r.Job.Doubt = d
+	}
+	return err
+}
+
+// Postpone keeps what waits from starting until wake: what it waits for was asked, and is still not
+// there. ErrSkip when nothing waits for that any more.
+func Postpone(l *storev1.Lane, why *deployerv1.DeploymentError, wake time.Time) error {
+	if !AwaitsBitbucket(l) {
+		return ErrSkip
+	}
+	l.Hold.Trouble.Reason, l.Hold.Trouble.Message, l.Hold.WakeTime = why.GetReason(), why.GetMessage(), timestamppb.New(wake)
+	push(l, l.GetWaiting().GetNumber(), func(x *storev1.RecordChange) {
+		x.Change = &storev1.RecordChange_Returned{Returned: &storev1.Returned{WaitingFor: why, RetryTime: timestamppb.New(wake)}}
+	})
+	return nil
+}
