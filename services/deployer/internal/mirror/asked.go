@@ -28,7 +28,7 @@ func refusedHere(err error) error {
 		what = "the repository"
 	}
 	told := *e
-	told.Reason, told.Temporary = string(apierr.ReasonAccessRefused), true
+	told.Reason, told.Temporary, told.Doubtful = string(apierr.ReasonAccessRefused), true, true
 	told.Message = fmt.Sprintf("Bitbucket answers 401 for %s, although it accepts the connection's token elsewhere. Check at Bitbucket that the connected account may still read %s; the other repositories of the connection are not affected.", what, what)
 	return &told
 }

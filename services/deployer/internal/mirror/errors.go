@@ -31,8 +31,8 @@ type Error struct {
 	// Temporary says that the same may work later without anybody doing anything about the
 	// repository itself.
 	Temporary bool
-	// Doubtful says that the reason stands for refusals too that may be a passing untruth, and that this
-	// is one.
+	// Doubtful says that this is a refusal which may be a passing untruth, though its reason, or Temporary,
+	// says otherwise: it is to be believed when it stays.
 	Doubtful bool
 	// RetryAfter is the least pause before the next try; 0 when nobody asked for one.
 	RetryAfter time.Duration

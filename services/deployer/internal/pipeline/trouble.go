@@ -69,6 +69,7 @@ var kinds = map[string]kind{
 	mirror.ReasonTagNotFound:                {atBitbucket, doubted},
 	mirror.ReasonCommitGone:                 {atBitbucket, doubted},
 	mirror.ReasonGitFailed:                  {atBitbucket, doubted},
+	string(apierr.ReasonAccessRefused):      {atBitbucket, doubted},
 	string(apierr.ReasonAccessRestricted):   {atBitbucket, final}, // Bitbucket's own words say why
 	string(apierr.ReasonScopeMissing):       {atBitbucket, final},
 
@@ -138,10 +139,10 @@ func diagnose(err error) trouble {
 		t := troubleOf(m.Reason, m.Message)
 		t.retryAfter = m.RetryAfter
 		switch {
-		case m.Temporary:
-			t.belief = passing
 		case m.Doubtful:
 			t.kind = kind{atBitbucket, doubted}
+		case m.Temporary:
+			t.belief = passing
 		}
 		return t
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, stream.ErrTemporary):

@@ -6,6 +6,7 @@ package witness
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,7 +62,9 @@ func (w *Witness) Well(ctx context.Context, workspace, repository, branch, reaso
 		gone := apierr.Has(w.ask(ctx, question{workspace, repository, branch}), apierr.ReasonBranchNotFound)
 		return gone, gone
 	}
-	return w.ask(ctx, question{workspace, repository, ""}) == nil, false
+	err := w.ask(ctx, question{workspace, repository, ""})
+	refused := apierr.Has(err, apierr.ReasonAccessRefused) // about the repository; the token is good
+	return err == nil || refused, refused && reason == string(apierr.ReasonAccessRefused)
 }
 
 // Empty tells whether the REST API says that a repository has no branches at all.
@@ -110,9 +113,14 @@ func (w *Witness) live(ctx context.Context, q question) error {
 		w.heard = map[question]answer{}
 	}
 	about := q
-	if err != nil && !apierr.Has(err, apierr.ReasonRepositoryNotFound) && !apierr.Has(err, apierr.ReasonBranchNotFound) {
+	if err != nil && !aboutOne(err) {
 		about = question{workspace: q.workspace} // the API is away, not the repository
 	}
 	w.heard[about] = answer{at: w.Now(), err: err}
 	return err
+}
+
+// aboutOne tells the refusals that are about a repository or a branch, and say nothing of others.
+func aboutOne(err error) bool {
+	return slices.Contains([]apierr.Reason{apierr.ReasonRepositoryNotFound, apierr.ReasonBranchNotFound, apierr.ReasonAccessRefused, apierr.ReasonAccessRestricted}, apierr.ReasonOf(err))
 }
