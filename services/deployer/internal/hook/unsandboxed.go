@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/trees"
 )
 
 // NewUnsandboxed makes a runner whose hooks are ordinary processes of the worker's user: they have
@@ -64,7 +66,7 @@ func (u unsandboxed) start(s Spec) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.later(func() { _ = os.RemoveAll(private) })
+	b.later(func() { _ = trees.RemoveAll(private) })
 	home, tmp, script := filepath.Join(private, "home"), filepath.Join(private, "tmp"), filepath.Join(private, "hook")
 	if err := errors.Join(os.Mkdir(home, 0o700), os.Mkdir(tmp, 0o700), os.WriteFile(script, []byte(s.Command), 0o500)); err != nil {
 		return b, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -285,6 +286,64 @@ func TestSweep_removesReadOnlyTrees(t *testing.T) {
 	if _, err := os.Stat(filepath.Dir(locked)); !errors.Is(err, os.ErrNotExist) {
 		t.Fatalf("%v", err)
 	}
+}
+
+// nest makes many more directories in each other than this process may have files open.
+func nest(t *testing.T, dir string) {
+	t.Helper()
+	at, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	for range 1000 {
+		must(t, unix.Mkdirat(at, "d", 0o755))
+		next, err := unix.Openat(at, "d", unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		must(t, err)
+		must(t, unix.Close(at))
+		at = next
+	}
+	must(t, unix.Close(at))
+}
+
+func TestRemoval_ofTreesOfAnyDepth(t *testing.T) {
+	var files unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 200, Max: files.Max}))
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &files) })
+	dir := t.TempDir()
+	s := open(t, dir)
+	at := filepath.Join(dir, "apps", ws, app)
+	deep := func(epoch int64, directory string) {
+		t.Helper()
+		build(t, s, directory, "deep")
+		nest(t, filepath.Join(at, "releases", directory))
+		_, err := s.Shared(t.Context(), ws, app, directory, epoch, []string{"uploads/"})
+		must(t, err)
+		nest(t, filepath.Join(at, "shared", "uploads"))
+	}
+	left := func(what string, want ...string) {
+		t.Helper()
+		got, err := s.readDir(appDir(ws, app))
+		slices.Sort(got)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %q is left, not %q: %v", what, got, want, err)
+		}
+	}
+	must(t, s.Claim(t.Context(), ws, app, 1, 0))
+	deep(1, "1")
+	must(t, s.Sweep(t.Context(), ws, app, 1, nil))
+	if names, err := s.readDir(appDir(ws, app) + "/releases"); err != nil || len(names) > 0 {
+		t.Errorf("swept: %q %v", names, err)
+	}
+	must(t, s.Remove(t.Context(), ws, app, 1))
+	left("removed", "epoch")
+
+	// What stands in the way of a new app of that name is put aside at once, and removed when it sweeps.
+	must(t, s.Claim(t.Context(), ws, app, 2, 2))
+	deep(2, "2")
+	must(t, s.Claim(t.Context(), ws, app, 10, 9))
+	build(t, s, "1", "new")
+	must(t, s.Switch(t.Context(), ws, app, 10, "1"))
+	must(t, s.Sweep(t.Context(), ws, app, 10, nil))
+	left("claimed by another", "current", "epoch", "releases")
 }
 
 func TestDirectoryName(t *testing.T) {

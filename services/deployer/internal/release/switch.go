@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/trees"
 )
 
 // ErrStale says that another attempt has claimed the app's directory: the caller may change
@@ -57,7 +59,7 @@ func (s *Store) Claim(ctx context.Context, workspace, app string, epoch, first i
 		}
 		if has > 0 && has < first {
 			s.step("wipe")
-			if err := s.wipe(dir); err != nil {
+			if _, err := s.putAside(dir); err != nil { // Sweep removes it
 				return err
 			}
 			if err := s.root.MkdirAll(path.Join(dir, releasesDir), 0o755); err != nil {
@@ -178,6 +180,9 @@ func (s *Store) Sweep(ctx context.Context, workspace, app string, epoch int64, k
 		if err != nil {
 			return err
 		}
+		if gone, err = s.aside(dir); err != nil { // of a deleted app of the same name
+			return err
+		}
 		// Under the lock they only get names that nobody looks for: removing takes long.
 		for _, name := range entries {
 			p := path.Join(dir, releasesDir, name)
@@ -239,42 +244,41 @@ func (s *Store) Remove(ctx context.Context, workspace, app string, epoch int64) 
 // wipe removes everything of an app, shared files too, but its epoch file. The link goes first: it never points to a
 // release that is half gone.
 func (s *Store) wipe(dir string) error {
+	aside, err := s.putAside(dir)
+	for _, p := range aside {
+		err = errors.Join(err, s.remove(p))
+	}
+	return err
+}
+
+// putAside gives all of an app but its epoch file names that nobody looks for, and returns them with
+// those of earlier times: removing takes long, and what cannot be removed must be in nobody's way.
+func (s *Store) putAside(dir string) ([]string, error) {
 	for _, name := range []string{currentLink, currentLink + ".next"} {
 		if err := s.root.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
 	}
-	return errors.Join(s.remove(path.Join(dir, releasesDir)), s.remove(path.Join(dir, sharedDir)))
-}
-
-// remove removes a tree, also one whose directories were made read-only.
-func (s *Store) remove(name string) error {
-	err := s.root.RemoveAll(name)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	if err := s.makeWritable(name); err != nil {
-		return err
-	}
-	return s.root.RemoveAll(name)
-}
-
-func (s *Store) makeWritable(name string) error {
-	info, err := s.root.Lstat(name)
-	if err != nil || !info.IsDir() {
-		return err
-	}
-	if err := s.root.Chmod(name, 0o700); err != nil {
-		return err
-	}
-	entries, err := s.readDir(name)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := s.makeWritable(path.Join(name, e)); err != nil {
-			return err
+	for _, name := range []string{releasesDir, sharedDir} {
+		err := s.root.Rename(path.Join(dir, name), path.Join(dir, trashPrefix+randomID()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 	}
-	return nil
+	return s.aside(dir)
 }
+
+// aside is what putAside put aside and nobody has removed yet.
+func (s *Store) aside(dir string) ([]string, error) {
+	names, err := s.readDir(dir)
+	var out []string
+	for _, name := range names {
+		if strings.HasPrefix(name, trashPrefix) {
+			out = append(out, path.Join(dir, name))
+		}
+	}
+	return out, err
+}
+
+// remove removes a tree, whatever a hook made of it.
+func (s *Store) remove(name string) error { return trees.Remove(s.root, name) }
