@@ -83,7 +83,8 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	c.witness = &witness.Witness{Repositories: repo, Now: d.Now}
 	c.due = due.New(st.Due, log, d.Now)
 	alarm := tend.Alarm{List: c.due, Now: d.Now}
-	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}, Seen: st.Seen}
+	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream, Now: d.Now}
+	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}, Seen: st.Seen, Teller: c.outcomes}
 	c.fleet = fleet.New(st.Servers, st.Workers, log, d.Now)
 	c.links = connection.New(connection.Config{
 		Bucket: st.Connections, Integrations: auth, Repositories: repo, Due: c.due, Keeper: c.keeper, Logger: log, Now: d.Now,
@@ -107,16 +108,17 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 		return nil, fmt.Errorf("deployer: %w", err)
 	}
 	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
-	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream}
 	c.recon = reconcile.New(reconcile.Config{
 		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Witness: c.witness, Gate: decider, Outcomes: c.outcomes, Keeper: c.keeper,
 		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace, Doubt: s.cfg.Doubt,
 	})
 	c.router = &router.Router{
 		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
-		Logger: log, Metrics: s.stream, Now: d.Now,
+		Logger: log, Metrics: s.stream, Now: d.Now, Heads: mirrors, Deployments: c.apps,
 	}
-	tender := &tend.Tender{Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Bitbucket: c.recon, Logger: log, Now: d.Now}
+	tender := &tend.Tender{
+		Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Bitbucket: c.recon, Outcomes: c.outcomes, Logger: log, Now: d.Now,
+	}
 	c.due.Handle(tend.Kind, tender.Look)
 	c.due.Handle(app.WatchesKind, c.apps.HandOver)
 	c.due.Handle(connection.Kind, c.links.Resume(c.apps, c.recon))

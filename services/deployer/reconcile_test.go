@@ -301,6 +301,16 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	turned(1)
 	b.repo.Commit("feature/251", "not this [skip ci]", map[string]string{"index.html": "x", "docs/a.md": "0"})
 	turned(2)
+	var shown []string
+	for _, p := range b.get("web").GetTurnedAway() {
+		shown = append(shown, p.GetBranch()+" "+p.GetReason())
+		if p.GetCommit() != b.repo.Head(p.GetBranch()) || p.GetMessage() == "" || p.GetTime() == nil {
+			t.Errorf("%v", p)
+		}
+	}
+	if !slices.Equal(shown, []string{"feature/251 SKIP_PHRASE", "feature/250 PATHS_UNCHANGED"}) {
+		t.Errorf("shown: %q", shown)
+	}
 	// Branches that go deploy nothing, and may come again.
 	for _, branch := range []string{"feature/000", "feature/100", "feature/499"} {
 		b.ref("heads/"+branch, "")

@@ -176,6 +176,9 @@ func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connec
 			a.Webhook = &deployerv1.AppWebhook{Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime()}
 		}
 	}
+	for _, t := range slices.Backward(p.lane.GetTurnedAway()) {
+		a.TurnedAway = append(a.TurnedAway, t)
+	}
 	a.Warnings = s.warnings(p, a)
 	return a, nil
 }

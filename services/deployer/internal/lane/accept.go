@@ -45,8 +45,16 @@ const (
 type Ask struct {
 	// Event identifies the wish: the same one twice gives the same deployment.
 	Event string
-	// Replay says that a person asked for an old event to be considered again.
+	// Replay says that a person asked for an old event to be considered again, whatever its place.
 	Replay bool
+	// Step is what a push says it did; nil for wishes that are no pushes.
+	Step *Step
+	// Head is where SeenRefs has the branch or tag; nil where it has none. The lane's own is newer.
+	Head *string
+	// Actual is where Bitbucket says the branch or tag is now; nil while it was not asked.
+	Actual *string
+	// Askers hear how the deployment ends.
+	Askers []*storev1.Asker
 	// ReceiveTime is when the push was received or the button pressed.
 	ReceiveTime time.Time
 	Trigger     deployerv1.Deployment_Trigger
@@ -85,8 +93,12 @@ func (a Ask) ref() Ref {
 	return Branch(a.Branch)
 }
 
-// tellsHead says whether the wish's commit is what its branch or tag points to.
-func (a Ask) tellsHead() bool {
+// tellsHead says whether the wish's commit is what its branch or tag points to. That of a replay is
+// old news, unless nothing is known.
+func (a Ask) tellsHead(l *storev1.Lane) bool {
+	if _, known := a.seenHead(l); a.Replay && known {
+		return false
+	}
 	return a.Commit.GetHash() != "" && (a.Branch != "" || a.Tag != "") && !a.Pinned && a.Directory == "" && a.Retries == 0
 }
 
@@ -98,11 +110,13 @@ type Decision struct {
 	New bool
 	// Reconciled says that reconciliation had made it before the delivery came.
 	Reconciled bool
+	// Past says that the push was seen, or passed by, before: Number is what came of it.
+	Past bool
 }
 
 // Accept gives the wish a number and lets it wait, superseding what waited. It changes the lane
-// only when the decision is new or a late delivery is answered with reconciliation's deployment;
-// otherwise it returns ErrSkip with the decision made before.
+// only when the decision is new or a late delivery is answered with an earlier one; otherwise it
+// returns ErrSkip with the decision made before.
 func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return Decision{}, ErrRetired
@@ -114,13 +128,17 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	if tooOld(l, a) {
 		return Decision{}, ErrSkip
 	}
+	place, _ := PlaceOf(l, a)
+	if place == Past {
+		return Repeat(l, a)
+	}
 	hash := a.Commit.GetHash()
 	head := HeadOf(l, a.Repository, a.ref())
-	if a.Trigger == deployerv1.Deployment_PUSH && hash != "" && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == hash {
-		number := head.GetNumber()
-		head.Source, head.Number = storev1.Head_EVENT, 0
-		remember(l, id, number, a.ReceiveTime)
-		return Decision{Number: number, Reconciled: true}, nil
+	if a.Trigger == deployerv1.Deployment_PUSH && !a.Replay && hash != "" && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == hash {
+		head.Source = storev1.Head_EVENT
+		remember(l, id, head.GetNumber(), a.ReceiveTime)
+		tellLater(l, head.GetNumber(), a.Askers)
+		return Decision{Number: head.GetNumber(), Reconciled: true}, nil
 	}
 	if len(l.GetOutbox()) >= maxOutbox {
 		return Decision{}, ErrBacklog
@@ -128,29 +146,38 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	l.LastNumber++
 	n := l.LastNumber
 	if w := l.GetWaiting(); w != nil {
-		supersede(l, w.GetNumber(), n, a.Now)
+		supersede(l, w, n, a.Now)
 	}
-	l.Waiting = &storev1.Job{
-		Number: n, Trigger: a.Trigger, Branch: a.Branch, Hash: hash, Server: a.Server,
-		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
-		Retries: a.Retries,
+	l.Waiting = a.job(n)
+	if place == Doubtful {
+		l.Waiting.Before, _ = a.seenHead(l)
+		l.Waiting.BeforeNumber, _ = recall(l, commitID(a.Repository, a.ref(), l.GetWaiting().GetBefore()))
 	}
 	l.Owed = nil
 	easeHold(l, a.Trigger)
 	remember(l, id, n, a.ReceiveTime)
-	if a.tellsHead() {
+	if a.tellsHead(l) {
 		source := storev1.Head_EVENT
-		number := int32(0)
 		if a.Trigger == deployerv1.Deployment_RECONCILED {
-			source, number = storev1.Head_RECONCILED, n
+			source = storev1.Head_RECONCILED
 		}
-		SetHead(l, a.ref(), &storev1.Head{Hash: hash, Source: source, Number: number, Time: timestamppb.New(a.Now), Repository: a.Repository})
+		SetHead(l, a.ref(), &storev1.Head{Hash: hash, Source: source, Number: n, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	}
+	noteStep(l, a, n)
 	push(l, n, func(c *storev1.RecordChange) { c.Change = &storev1.RecordChange_Created{Created: newRecord(l, a, n)} })
 	if a.CancelRunning {
 		giveWay(l, n, a.Now)
 	}
 	return Decision{Number: n, New: true}, nil
+}
+
+// job is what the wish's worker must know.
+func (a Ask) job(number int32) *storev1.Job {
+	return &storev1.Job{
+		Number: number, Trigger: a.Trigger, Branch: a.Branch, Hash: a.Commit.GetHash(), Server: a.Server,
+		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
+		Askers: a.Askers, Retries: a.Retries,
+	}
 }
 
 // TurnAway notes an event that a rule of the app turned away: the branch has moved, and nobody is
@@ -164,10 +191,23 @@ func TurnAway(l *storev1.Lane, a Ask) error {
 		return ErrSkip
 	}
 	remember(l, id, 0, a.ReceiveTime)
-	if a.tellsHead() {
+	if place, _ := PlaceOf(l, a); place == Past {
+		return nil
+	}
+	if a.tellsHead(l) {
 		SetHead(l, a.ref(), &storev1.Head{Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	}
+	noteStep(l, a, 0)
 	return nil
+}
+
+// maxTurnedAway is how many pushes are shown that a rule turned away.
+const maxTurnedAway = 10
+
+// NoteTurnedAway keeps a push for people that was found by looking and turned away: no delivery says so.
+func NoteTurnedAway(l *storev1.Lane, p *deployerv1.TurnedAwayPush) {
+	l.TurnedAway = append(l.TurnedAway, p)
+	l.TurnedAway = l.TurnedAway[max(0, len(l.TurnedAway)-maxTurnedAway):]
 }
 
 // newRecord is the deployment's record as it begins.
@@ -248,12 +288,26 @@ func remember(l *storev1.Lane, id []byte, number int32, received time.Time) {
 	l.Recent = recent
 }
 
-func supersede(l *storev1.Lane, number, by int32, now time.Time) {
-	push(l, number, func(c *storev1.RecordChange) {
+// supersede ends a job that waits.
+func supersede(l *storev1.Lane, job *storev1.Job, by int32, now time.Time) {
+	push(l, job.GetNumber(), func(c *storev1.RecordChange) {
 		c.Change = &storev1.RecordChange_Ended{Ended: &storev1.Ended{
-			State: deployerv1.Deployment_SUPERSEDED, Time: timestamppb.New(now), SupersededBy: by,
+			State: deployerv1.Deployment_SUPERSEDED, Time: timestamppb.New(now), SupersededBy: by, Askers: job.GetAskers(),
 		}}
 	})
+}
+
+// maxAskers bounds the deliveries that hear of one deployment.
+const maxAskers = 64
+
+// tellLater has a delivery hear how a deployment ends that has not ended yet; of one that has, the
+// caller reads the record.
+func tellLater(l *storev1.Lane, number int32, askers []*storev1.Asker) {
+	for _, job := range []*storev1.Job{l.GetWaiting(), l.GetRunning().GetJob()} {
+		if job != nil && job.GetNumber() == number && len(job.GetAskers())+len(askers) <= maxAskers {
+			job.Askers = append(job.Askers, askers...)
+		}
+	}
 }
 
 func push(l *storev1.Lane, number int32, set func(*storev1.RecordChange)) {

@@ -20,10 +20,11 @@ func Cancel(l *storev1.Lane, number int32, actor *deployerv1.DeploymentActor, no
 	c := &storev1.CancelRequest{Number: number, Actor: actor, Time: timestamppb.New(now)}
 	switch {
 	case l.GetWaiting().GetNumber() == number && l.GetWaiting() != nil:
+		askers := l.GetWaiting().GetAskers()
 		l.Waiting = nil
 		wish(l, c)
 		e := cancelled(c)
-		e.Time = timestamppb.New(now)
+		e.Time, e.Askers = timestamppb.New(now), askers
 		push(l, number, func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
 		if l.GetRunning() == nil {
 			l.Hold = nil

@@ -67,6 +67,10 @@ func HeadOf(l *storev1.Lane, repository string, r Ref) *storev1.Head {
 
 // SetHead remembers a head. Beyond a bound the oldest of those go that SeenRefs has, too.
 func SetHead(l *storev1.Lane, r Ref, h *storev1.Head) {
+	if was := HeadOf(l, h.GetRepository(), r); was != nil {
+		noteCommit(l, h.GetRepository(), r, was.GetHash(), was.GetNumber())
+	}
+	noteCommit(l, h.GetRepository(), r, h.GetHash(), h.GetNumber())
 	if l.Heads == nil {
 		l.Heads = map[string]*storev1.Head{}
 	}
@@ -133,8 +137,9 @@ func forget(l *storev1.Lane, tags bool) {
 	}
 }
 
-// RefDeleted notes that a push deleted the branch or tag. The same event twice changes nothing:
-// ErrSkip.
+// RefDeleted notes that a push deleted the branch or tag. One that is past changes nothing, and one of
+// which that is not certain is left to the next look, which sees what is there. ErrSkip for the same
+// event twice.
 func RefDeleted(l *storev1.Lane, a Ask) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return ErrRetired
@@ -144,6 +149,10 @@ func RefDeleted(l *storev1.Lane, a Ask) error {
 		return ErrSkip
 	}
 	remember(l, id, 0, a.ReceiveTime)
+	if place, _ := PlaceOf(l, a); place != Next {
+		return nil
+	}
+	noteStep(l, a, 0)
 	forgive(l, a.ref())
 	SetHead(l, a.ref(), &storev1.Head{Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
 	return nil

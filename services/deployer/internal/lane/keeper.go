@@ -52,6 +52,11 @@ type Waker interface {
 	Wake(ctx context.Context, server string, k Key) error
 }
 
+// Teller tells deliveries how the deployment ended that came of them. It may be called again.
+type Teller interface {
+	Ended(ctx context.Context, k Key, number int32, e *storev1.Ended) error
+}
+
 // Keeper stores decisions and carries out what follows from them. It is safe for concurrent use.
 type Keeper struct {
 	Lanes   Lanes
@@ -60,6 +65,8 @@ type Keeper struct {
 	Waker   Waker
 	// Seen may be nil where no lane sees more heads than fit it.
 	Seen SeenRefs
+	// Teller may be nil where nobody is to hear of ends.
+	Teller Teller
 }
 
 const (
@@ -249,6 +256,13 @@ func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*sto
 	})
 	if err != nil {
 		return fmt.Errorf("lane: write deployment %s/%d: %w", key, cs[0].GetNumber(), err)
+	}
+	for _, c := range cs {
+		if e := c.GetEnded(); len(e.GetAskers()) > 0 && k.Teller != nil {
+			if err := k.Teller.Ended(ctx, key, c.GetNumber(), e); err != nil {
+				return fmt.Errorf("lane: tell how deployment %s/%d ended: %w", key, c.GetNumber(), err)
+			}
+		}
 	}
 	return nil
 }

@@ -25,10 +25,12 @@ type bench struct {
 	l       *storev1.Lane
 	records map[int32]*storev1.Deployment
 	now     time.Time
+
+	retention int32
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{t: t, l: &storev1.Lane{}, records: map[int32]*storev1.Deployment{}, now: start}
+	b := &bench{t: t, retention: 2, l: &storev1.Lane{}, records: map[int32]*storev1.Deployment{}, now: start}
 	lane.Begin(b.l)
 	return b
 }
@@ -86,7 +88,7 @@ func (b *bench) fix(hash string) int32 {
 func (b *bench) complete() {
 	b.t.Helper()
 	r := b.l.GetRunning()
-	b.must(lane.Complete(b.l, b.l.GetEpoch(), lane.Result{Now: b.now, Directory: fmt.Sprint(r.GetJob().GetNumber()), Retention: 2}))
+	b.must(lane.Complete(b.l, b.l.GetEpoch(), lane.Result{Now: b.now, Directory: fmt.Sprint(r.GetJob().GetNumber()), Retention: b.retention}))
 }
 
 func (b *bench) deploy(event, hash string) int32 {

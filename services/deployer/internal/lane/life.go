@@ -30,13 +30,25 @@ func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
 		return ErrSkip
 	}
 	l.Epoch++
+	var short []*storev1.CutShort
+	for _, c := range l.GetOutbox() { // what is not written down has not been told either
+		if e := c.GetEnded(); len(e.GetAskers()) > 0 {
+			short = append(short, &storev1.CutShort{Number: c.GetNumber(), Askers: e.GetAskers()})
+		}
+	}
+	for _, job := range []*storev1.Job{l.GetRunning().GetJob(), l.GetWaiting()} {
+		if len(job.GetAskers()) > 0 {
+			short = append(short, &storev1.CutShort{Number: job.GetNumber(), Askers: job.GetAskers()})
+		}
+	}
 	l.Remains = append(l.Remains, &storev1.Remains{
-		Generation: generation, LastNumber: l.GetLastNumber(), LogSequence: logSequence,
+		CutShort: short, Generation: generation, LastNumber: l.GetLastNumber(), LogSequence: logSequence,
 		Records: true, Servers: l.GetServers(), Epoch: l.GetEpoch(),
 	})
 	l.Retired = true
 	l.Running, l.Waiting, l.Hold, l.Live, l.Cancel, l.Owed = nil, nil, nil, nil, nil, nil
 	l.Recent, l.ForgottenTime, l.Heads, l.Kept, l.Outbox, l.Servers = nil, nil, nil, nil, nil, nil
+	l.History, l.TurnedAway = nil, nil
 	return nil
 }
 
@@ -48,7 +60,7 @@ func Removed(l *storev1.Lane, generation int64, records bool, server string) {
 			continue
 		}
 		if records {
-			r.Records = false
+			r.Records, r.CutShort = false, nil
 		}
 		if server != "" {
 			r.Servers = slices.DeleteFunc(r.Servers, func(s string) bool { return s == server })

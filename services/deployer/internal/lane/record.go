@@ -36,6 +36,9 @@ func Apply(rec *storev1.Deployment, workspace, app string, generation int64, c *
 		d.State, d.Attempt = deployerv1.Deployment_PROCESSING, s.GetAttempt()
 		d.Stage, d.ProgressPercent, d.Stages = deployerv1.Deployment_STAGE_UNSPECIFIED, 0, nil
 		d.WaitingFor, d.RetryTime = nil, nil
+		if s.GetServer() != "" { // else of a change from before it was kept
+			d.Server = s.GetServer()
+		}
 		if d.GetStartTime() == nil {
 			d.StartTime = s.GetTime()
 		}
@@ -43,6 +46,8 @@ func Apply(rec *storev1.Deployment, workspace, app string, generation int64, c *
 		d.State = deployerv1.Deployment_PENDING
 		d.ProgressPercent = 0
 		d.WaitingFor, d.RetryTime = x.Returned.GetWaitingFor(), x.Returned.GetRetryTime()
+	case *storev1.RecordChange_Moved:
+		d.Server = x.Moved.GetServer()
 	case *storev1.RecordChange_CommitFixed:
 		fixed := x.CommitFixed.GetCommit()
 		if asked := d.GetCommit(); asked != nil && asked.GetHash() != fixed.GetHash() && d.GetRequestedCommit() == nil {

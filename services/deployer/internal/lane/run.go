@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -89,7 +90,7 @@ func begin(l *storev1.Lane, job *storev1.Job, c Claimant) {
 	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
 		x.Change = &storev1.RecordChange_Started{Started: &storev1.Started{
-			Epoch: l.GetEpoch(), Attempt: job.GetAttempt(), Time: timestamppb.New(c.Now), Worker: c.Worker,
+			Epoch: l.GetEpoch(), Attempt: job.GetAttempt(), Time: timestamppb.New(c.Now), Worker: c.Worker, Server: c.Server,
 		}}
 	})
 }
@@ -102,6 +103,10 @@ func Mine(l *storev1.Lane, epoch int64) (*storev1.Running, error) {
 	return nil, ErrLost
 }
 
+// ErrRepeated says that the branch or tag is where it was before the push that the run is for: its
+// delivery was a repeat, and what a person chose since stays live.
+var ErrRepeated = errors.New("lane: the push came again and changed nothing")
+
 // FixCommit notes which commit the run deploys, and that it is the branch's head. Where that
 // commit is live already and a push asked for it, it returns the live deployment's number: the run
 // then ends by [Supersede].
@@ -111,6 +116,9 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 		return 0, err
 	}
 	job := r.GetJob()
+	if l.GetLive().GetChosen() && job.GetBefore() != "" && job.GetBefore() == commit.GetHash() && job.GetHash() != commit.GetHash() {
+		return 0, ErrRepeated
+	}
 	r.Hash = commit.GetHash()
 	if h := HeadOf(l, repository, Branch(job.GetBranch())); fetchesHead(job) && h.GetHash() != commit.GetHash() {
 		SetHead(l, Branch(job.GetBranch()), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
@@ -177,7 +185,12 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 // goLive notes that the run's release is current.
 func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
-	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now)}
+	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now), Chosen: job.GetPinned() || job.GetDirectory() != ""}
+	// What went live was decided about, also where no delivery spoke of it yet.
+	if h := l.GetHeads()[string(refOf(job))]; h != nil && h.GetHash() == r.GetHash() && job.GetDirectory() == "" {
+		h.Number = job.GetNumber()
+		noteCommit(l, h.GetRepository(), refOf(job), h.GetHash(), job.GetNumber())
+	}
 	l.Kept = slices.DeleteFunc(l.Kept, func(k *storev1.Kept) bool { return k.GetNumber() == job.GetNumber() }) // of an attempt before
 	l.Kept = append(l.Kept, &storev1.Kept{Number: job.GetNumber(), Directory: res.Directory, Server: job.GetServer(), Hash: r.GetHash(), Serve: res.Serve, Shared: res.Shared})
 	retain(l, res.Retention)
@@ -219,6 +232,24 @@ func Supersede(l *storev1.Lane, epoch int64, by int32, res Result) error {
 	return nil
 }
 
+// Repeated ends the run because of ErrRepeated: its branch or tag was seen where it is before.
+func Repeated(l *storev1.Lane, epoch int64, repository string, res Result) error {
+	r, err := Mine(l, epoch)
+	if err != nil {
+		return err
+	}
+	job := r.GetJob()
+	SetHead(l, refOf(job), &storev1.Head{
+		Hash: job.GetBefore(), Source: storev1.Head_EVENT, Number: job.GetBeforeNumber(), Time: timestamppb.New(res.Now), Repository: repository,
+	})
+	endShort(l, r, &storev1.Ended{State: deployerv1.Deployment_SUPERSEDED, SupersededBy: job.GetBeforeNumber()}, res)
+	l.Hold = nil
+	return nil
+}
+
+// refOf is the branch or tag that a job deploys.
+func refOf(j *storev1.Job) Ref { return Ask{Branch: j.GetBranch(), Tag: j.GetTag()}.ref() }
+
 // endShort ends a run that did not end well. Its release may be current all the same, and is then
 // the live one.
 func endShort(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
@@ -234,7 +265,7 @@ func endShort(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result)
 
 func end(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
 	e.Time = timestamppb.New(res.Now)
-	e.Stages = res.Stages
+	e.Stages, e.Askers = res.Stages, r.GetJob().GetAskers()
 	push(l, r.GetJob().GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Ended{Ended: e} })
 	if l.GetCancel().GetNumber() == r.GetJob().GetNumber() {
 		l.Cancel = nil
@@ -342,5 +373,8 @@ func Move(l *storev1.Lane, server string) error {
 		return ErrSkip
 	}
 	l.Waiting.Server = server
+	push(l, l.GetWaiting().GetNumber(), func(x *storev1.RecordChange) {
+		x.Change = &storev1.RecordChange_Moved{Moved: &storev1.Moved{Server: server}}
+	})
 	return nil
 }

@@ -2,13 +2,16 @@
 // delivery. Outcomes wait in a stream of their own, so that a webhook service that is away delays
 // them and nothing else.
 //
-// Depends on pkg/stream and webhook's contract.
+// A deployment's delivery hears of it twice: when it is made, and how it ended.
+//
+// Depends on pkg/stream, internal/lane and webhook's contract.
 package outcome
 
 import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,6 +32,7 @@ type Outbox struct {
 	Recorder Recorder
 	Logger   *slog.Logger
 	Metrics  *stream.Metrics
+	Now      func() time.Time
 }
 
 // batch is how many outcomes one call carries; webhook takes 1,000.
@@ -41,7 +45,7 @@ func (o *Outbox) Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome
 		if err != nil {
 			return fmt.Errorf("outcome: encode: %w", err)
 		}
-		id := fmt.Sprintf("%s.%s.%d.%d.%s.%d.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason())
+		id := fmt.Sprintf("%s.%s.%d.%d.%s.%d.%s.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason(), x.GetOutcome().GetDeploymentState())
 		if _, err := (stream.Publisher{JS: o.JS}).Publish(ctx, &nats.Msg{Subject: stream.OutcomeSubject(), Data: data}, jetstream.WithMsgID(id)); err != nil {
 			return fmt.Errorf("outcome: %w: %w", stream.ErrTemporary, err)
 		}

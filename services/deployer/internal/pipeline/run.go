@@ -168,6 +168,9 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 	case errors.As(err, &superseded):
 		a.say("Deployment %d has this commit live already: nothing to do.", superseded.by)
 		return a.end(ctx, "superseded", func(l *storev1.Lane) error { return lane.Supersede(l, a.run.GetEpoch(), superseded.by, res) })
+	case errors.Is(err, lane.ErrRepeated):
+		a.say("%s is where it was before this push, whose delivery came again: nothing to do.", a.what())
+		return a.end(ctx, "superseded", func(l *storev1.Lane) error { return lane.Repeated(l, a.run.GetEpoch(), a.app.GetRepository(), res) })
 	case errors.As(err, &cancelled):
 		a.say("Not deployed: %s", cancelled.message)
 		why := &deployerv1.DeploymentError{Reason: cancelled.reason, Message: cancelled.message}

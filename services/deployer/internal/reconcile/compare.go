@@ -284,6 +284,9 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 		if err := lane.TurnAway(now, d.ask); err != nil {
 			return err
 		}
+		lane.NoteTurnedAway(now, &deployerv1.TurnedAwayPush{
+			Branch: d.ref.Branch(), Tag: d.ref.Tag(), Commit: d.new, Reason: d.verdict.Reason, Message: d.verdict.Message, Time: timestamppb.New(d.ask.Now),
+		})
 		t.turned = append(t.turned, d)
 		return nil
 	}
@@ -309,6 +312,7 @@ func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *looking) {
 			slog.String(logs.KeyCommit, m.new), slog.Int(logs.KeyDeployment, int(m.number)))
 	}
 	for _, d := range t.turned {
+		l.turned[s.key.App] = d
 		r.cfg.Logger.InfoContext(ctx, "push found by looking, and turned away", slog.String(logs.KeyApp, s.key.App), name(d),
 			slog.String(logs.KeyReason, d.verdict.Reason))
 	}
@@ -328,6 +332,9 @@ func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.A
 		a := asks[len(asks)-1]
 		ask.Trigger, ask.ReceiveTime = deployerv1.Deployment_PUSH, a.GetReceiveTime().AsTime()
 		ask.Delivery = &deployerv1.DeliveryReference{Webhook: a.GetWebhook(), Number: a.GetDelivery()}
+		for _, a := range asks {
+			ask.Askers = append(ask.Askers, &storev1.Asker{Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Change: a.GetChange()})
+		}
 	}
 	return ask
 }

@@ -8,15 +8,16 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
@@ -49,6 +50,7 @@ type looking struct {
 	atOnce bool                 // no delivery is on its way
 	since  map[string]time.Time // of what was missing before, by key
 	made   map[string][]int32   // deployments, by app
+	turned map[string]decision  // what a rule turned away last, by app
 	// missing are the heads that no delivery has spoken of yet, by key.
 	missing map[string]*storev1.Missing
 	next    time.Time // when to look again; zero as usual
@@ -83,9 +85,9 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		r.mu.Lock()
 		delete(r.asked, workspace+"."+repository)
 		r.mu.Unlock()
-		return time.Time{}, r.answer(ctx, workspace, state, nil, "Bitbucket was disconnected; connect again and Devpilot catches up")
+		return time.Time{}, r.answer(ctx, workspace, state, &looking{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
 	}
-	l := &looking{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, missing: map[string]*storev1.Missing{}}
+	l := &looking{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}
@@ -95,7 +97,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	}
 	if len(apps) == 0 && !r.isAsked(workspace, repository) {
 		state.Missing = nil
-		return l.next, r.answer(ctx, workspace, state, nil, "The delivery listed no changes, and no app watches this repository")
+		return l.next, r.answer(ctx, workspace, state, l, "The delivery listed no changes, and no app watches this repository")
 	}
 	if l.found, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
 		return r.failed(state, err), err
@@ -118,10 +120,10 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		state.Missing = append(state.Missing, m)
 	}
 	slices.SortFunc(state.Missing, func(a, b *storev1.Missing) int { return strings.Compare(missingKey(a), missingKey(b)) })
-	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made) == 0 {
+	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned) == 0 {
 		return l.next, nil // a lane changed under us: the asks are answered by the next look
 	}
-	return l.next, r.answer(ctx, workspace, state, l.made, "The delivery listed no changes; Devpilot looked, and no watched branch had moved")
+	return l.next, r.answer(ctx, workspace, state, l, "The delivery listed no changes; Devpilot looked, and no watched branch had moved")
 }
 
 // settling is how long a save may take from the index to the app's record.
@@ -294,24 +296,26 @@ func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) boo
 }
 
 // answer says what came of the deliveries that listed no changes.
-func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, made map[string][]int32, otherwise string) error {
+func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, l *looking, otherwise string) error {
 	var out []*webhookv1.RecordedOutcome
 	for _, a := range state.GetAsks() {
-		base := &webhookv1.DeliveryOutcome{Change: a.GetChange(), Time: timestamppb.New(r.cfg.Now())}
-		add := func(set func(o *webhookv1.DeliveryOutcome)) {
-			o := proto.CloneOf(base)
-			set(o)
+		add := func(o *webhookv1.DeliveryOutcome) {
+			o.Change, o.Time = a.GetChange(), timestamppb.New(r.cfg.Now())
 			out = append(out, &webhookv1.RecordedOutcome{Workspace: workspace, Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Outcome: o})
 		}
-		for app, numbers := range made {
-			add(func(o *webhookv1.DeliveryOutcome) {
-				o.App, o.Kind, o.Deployment, o.Message = app, webhookv1.DeliveryOutcome_DEPLOYMENT, numbers[len(numbers)-1], deployedAs(numbers)
-			})
+		ignored := func(app, reason, message string) {
+			add(&webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message})
 		}
-		if len(made) == 0 {
-			add(func(o *webhookv1.DeliveryOutcome) {
-				o.Kind, o.Reason, o.Message = webhookv1.DeliveryOutcome_IGNORED, "NO_CHANGES", otherwise
-			})
+		for app, numbers := range l.made {
+			for _, n := range numbers {
+				add(outcome.Deployment(app, &deployerv1.Deployment{Number: n}))
+			}
+		}
+		for app, d := range l.turned {
+			ignored(app, d.verdict.Reason, strings.TrimSuffix(d.verdict.Message, "."))
+		}
+		if len(l.made)+len(l.turned) == 0 {
+			ignored("", "NO_CHANGES", otherwise)
 		}
 	}
 	if len(out) == 0 {
@@ -322,11 +326,4 @@ func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev
 	}
 	state.Asks = nil
 	return nil
-}
-
-func deployedAs(numbers []int32) string {
-	if len(numbers) == 1 {
-		return fmt.Sprintf("Deployed as #%d", numbers[0])
-	}
-	return fmt.Sprintf("Deployed as #%d to #%d, one for each branch or tag that had moved", numbers[0], numbers[len(numbers)-1])
 }

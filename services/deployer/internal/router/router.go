@@ -25,6 +25,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/gate"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -72,6 +73,20 @@ type Router struct {
 	Logger      *slog.Logger
 	Metrics     *stream.Metrics
 	Now         func() time.Time
+	// Heads tells where a branch is when a push may be a repeat; nil: every such push is taken for new.
+	Heads Heads
+	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
+	Deployments Deployments
+}
+
+// Heads asks Bitbucket for branches and tags; those that do not exist are left out.
+type Heads interface {
+	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+}
+
+// Deployments reads deployments.
+type Deployments interface {
+	Deployment(ctx context.Context, k lane.Key, number int32) (*deployerv1.Deployment, error)
 }
 
 // slots is how many events one process routes at once.
@@ -203,7 +218,10 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, err
 	}
 	if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
-		return r.deployed(e, k, number, false), r.Keeper.Settle(ctx, k, l)
+		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+			return nil, err
+		}
+		return r.answer(ctx, e, k, lane.Decision{Number: number})
 	}
 	if !a.GetAutoDeploy() {
 		return r.ignored(e, k.App, "AUTO_DEPLOY_OFF", fmt.Sprintf("Auto-deploy of %s is off", k.App)), nil
@@ -215,6 +233,17 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 	if connection.GetDisconnected() {
 		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
 	}
+	ref := lane.Branch(e.GetRef())
+	if isTag(e) {
+		ref = lane.Tag(e.GetRef())
+	}
+	place, err := r.locate(ctx, k, l, &ask, ref)
+	switch {
+	case err != nil:
+		return nil, err
+	case place == lane.Past && e.GetAction() != eventsv1.PushEvent_DELETED:
+		return r.past(ctx, e, k, ask)
+	}
 	if e.GetAction() == eventsv1.PushEvent_DELETED {
 		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.RefDeleted(l, ask) })
 		if err != nil && !isRetired(err) {
@@ -225,11 +254,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		}
 		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
 	}
-	push, err := r.push(ctx, e, k, l)
-	if err != nil {
-		return nil, err
-	}
-	verdict, err := r.Gate.Decide(ctx, a, push)
+	verdict, err := r.Gate.Decide(ctx, a, r.push(e, l, ask))
 	if err != nil {
 		return nil, err
 	}
@@ -242,29 +267,24 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 
 // push is the change as the rules see it. Where the lane saw another head before it than the event
 // says, a delivery is missing: the changes count from there.
-func (r *Router) push(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, l *storev1.Lane) (gate.Push, error) {
+func (r *Router) push(e *eventsv1.PushEvent, l *storev1.Lane, ask lane.Ask) gate.Push {
 	p := gate.Push{
 		Old: e.GetOld().GetHash(), New: e.GetNew().GetHash(), Created: e.GetAction() == eventsv1.PushEvent_CREATED, Forced: e.GetForced(),
 		Message: e.GetNew().GetMessage(), MessageKnown: e.GetNew().GetMessage() != "",
 	}
 	if isTag(e) {
 		p.Tag = e.GetRef()
-		return p, nil
+		return p
 	}
 	p.Branch = e.GetRef()
-	ref := lane.Branch(e.GetRef())
-	last := lane.HeadOf(l, e.GetRepository(), ref).GetHash()
-	if last == "" {
-		known, err := r.Keeper.Known(ctx, k, l, e.GetRepository())
-		if err != nil {
-			return gate.Push{}, err
-		}
-		last, _ = known.Head(ref)
+	last := lane.HeadOf(l, e.GetRepository(), lane.Branch(e.GetRef())).GetHash()
+	if last == "" && ask.Head != nil {
+		last = *ask.Head
 	}
 	if last != "" && last != p.New {
 		p.Old = last
 	}
-	return p, nil
+	return p
 }
 
 // turnAway notes that a rule turned the push away.
@@ -302,11 +322,8 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		if err := r.Keeper.Settle(ctx, k, l); err != nil {
 			return nil, err
 		}
-		if d.Number == 0 {
-			return r.ignored(e, k.App, "SEEN_BEFORE", "This push was seen before"), nil
-		}
 		r.Logger.InfoContext(ctx, "push accepted", slog.String(logs.KeyApp, k.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.Bool("new", d.New))
-		return r.deployed(e, k, d.Number, d.Reconciled), nil
+		return r.answer(ctx, e, k, d)
 	}
 }
 
@@ -318,6 +335,8 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
 		Actor:    &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_BITBUCKET_ACCOUNT, Label: e.GetActor().GetLabel()},
 	}
 	ask.CancelRunning = a.GetCancelRunning()
+	ask.Askers = []*storev1.Asker{{Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange()}}
+	ask.Step = step(e)
 	if isTag(e) {
 		ask.Branch, ask.Tag = "", e.GetRef()
 	}
@@ -328,14 +347,6 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
 		}
 	}
 	return ask
-}
-
-func (r *Router) deployed(e *eventsv1.PushEvent, k lane.Key, number int32, reconciled bool) *webhookv1.RecordedOutcome {
-	message := fmt.Sprintf("Deployed as #%d", number)
-	if reconciled {
-		message += ", which Devpilot had found by itself before this delivery came"
-	}
-	return r.outcome(e, &webhookv1.DeliveryOutcome{App: k.App, Kind: webhookv1.DeliveryOutcome_DEPLOYMENT, Deployment: number, Message: message})
 }
 
 func (r *Router) ignored(e *eventsv1.PushEvent, app, reason, message string) *webhookv1.RecordedOutcome {

@@ -64,6 +64,11 @@ type Records interface {
 	Delete(ctx context.Context, key string, rev uint64) error
 }
 
+// Outcomes tells deliveries what came of them.
+type Outcomes interface {
+	CutShort(ctx context.Context, k lane.Key, c *storev1.CutShort) error
+}
+
 // Alarm is the due list as lanes see it: lane.Alarm and pipeline.Alarm.
 type Alarm struct {
 	List List
@@ -95,6 +100,7 @@ type Tender struct {
 	Deployments Records
 	Apps        Deletion
 	Bitbucket   Bitbucket // may be nil: then each tries for itself
+	Outcomes    Outcomes  // nil where no delivery is to hear of deletions
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
@@ -211,6 +217,14 @@ func (t *Tender) removeRemains(ctx context.Context, k lane.Key, l *storev1.Lane)
 		}
 		if err := t.Apps.Forget(ctx, k, r.GetGeneration()); err != nil {
 			return nil, err
+		}
+		for _, c := range r.GetCutShort() {
+			if t.Outcomes == nil {
+				break
+			}
+			if err := t.Outcomes.CutShort(ctx, k, c); err != nil {
+				return nil, err
+			}
 		}
 		for n := int32(1); n <= r.GetLastNumber(); n++ {
 			if err := t.removeRecord(ctx, k.Record(n), r.GetGeneration()); err != nil {

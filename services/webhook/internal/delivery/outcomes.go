@@ -55,18 +55,35 @@ func (l *Log) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome)
 
 func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (changed bool) {
 	for _, o := range added {
-		same := func(x *webhookv1.DeliveryOutcome) bool {
-			return x.GetChange() == o.GetChange() && x.GetApp() == o.GetApp() && x.GetKind() == o.GetKind() &&
-				x.GetDeployment() == o.GetDeployment() && x.GetReason() == o.GetReason()
-		}
-		if len(d.GetOutcomes()) >= maxOutcomes || slices.ContainsFunc(d.GetOutcomes(), same) {
-			continue
-		}
 		if o.GetTime() == nil {
 			o.Time = timestamppb.New(l.cfg.Now())
 		}
-		d.Outcomes = append(d.Outcomes, o)
+		at := slices.IndexFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return same(x, o) })
+		switch {
+		case at >= 0 && newer(d.GetOutcomes()[at], o):
+			d.Outcomes[at] = o
+		case at >= 0 || len(d.GetOutcomes()) >= maxOutcomes:
+			continue
+		default:
+			d.Outcomes = append(d.Outcomes, o)
+		}
 		changed = true
 	}
 	return changed
+}
+
+// same tells whether two outcomes say the same, or the same of one deployment at two times.
+func same(x, o *webhookv1.DeliveryOutcome) bool {
+	if x.GetChange() != o.GetChange() || x.GetApp() != o.GetApp() || x.GetKind() != o.GetKind() || x.GetDeployment() != o.GetDeployment() {
+		return false
+	}
+	return x.GetReason() == o.GetReason() || o.GetKind() == webhookv1.DeliveryOutcome_DEPLOYMENT
+}
+
+// newer tells whether an outcome says more of its deployment than the one that is there: outcomes may
+// come in any order, and a deployment ends once.
+func newer(there, o *webhookv1.DeliveryOutcome) bool {
+	const pending = "PENDING"
+	was, is := there.GetDeploymentState(), o.GetDeploymentState()
+	return was != is && (was == "" || was == pending && is != "")
 }

@@ -86,7 +86,10 @@ type App struct {
 	CodeConfig *CodeConfig `protobuf:"bytes,27,opt,name=code_config,json=codeConfig,proto3" json:"code_config,omitempty"`
 	// The runner of deployment hooks of this app's server, for people; absent when it has none and
 	// hooks cannot run.
-	HookRunner    string `protobuf:"bytes,28,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	HookRunner string `protobuf:"bytes,28,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	// Pushes that no delivery spoke of, that Devpilot found by looking and a rule turned away: the last
+	// ten, newest first.
+	TurnedAway    []*TurnedAwayPush `protobuf:"bytes,40,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +320,104 @@ func (x *App) GetHookRunner() string {
 	return ""
 }
 
+func (x *App) GetTurnedAway() []*TurnedAwayPush {
+	if x != nil {
+		return x.TurnedAway
+	}
+	return nil
+}
+
+// TurnedAwayPush is a push that was found by looking and that a rule of the app turned away.
+type TurnedAwayPush struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The branch; absent for a tag.
+	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The tag; absent for a branch.
+	Tag string `protobuf:"bytes,2,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The commit.
+	Commit string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	// The reason code, such as SKIP_PHRASE.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// When it was decided.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TurnedAwayPush) Reset() {
+	*x = TurnedAwayPush{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TurnedAwayPush) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TurnedAwayPush) ProtoMessage() {}
+
+func (x *TurnedAwayPush) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TurnedAwayPush.ProtoReflect.Descriptor instead.
+func (*TurnedAwayPush) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *TurnedAwayPush) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *TurnedAwayPush) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *TurnedAwayPush) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *TurnedAwayPush) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TurnedAwayPush) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *TurnedAwayPush) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // DeploymentHook is a command that a deployment runs at one of its stages.
 type DeploymentHook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -338,7 +439,7 @@ type DeploymentHook struct {
 
 func (x *DeploymentHook) Reset() {
 	*x = DeploymentHook{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +451,7 @@ func (x *DeploymentHook) String() string {
 func (*DeploymentHook) ProtoMessage() {}
 
 func (x *DeploymentHook) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +464,7 @@ func (x *DeploymentHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeploymentHook.ProtoReflect.Descriptor instead.
 func (*DeploymentHook) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DeploymentHook) GetName() string {
@@ -426,7 +527,7 @@ type Variable struct {
 
 func (x *Variable) Reset() {
 	*x = Variable{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +539,7 @@ func (x *Variable) String() string {
 func (*Variable) ProtoMessage() {}
 
 func (x *Variable) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +552,7 @@ func (x *Variable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Variable.ProtoReflect.Descriptor instead.
 func (*Variable) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Variable) GetName() string {
@@ -503,7 +604,7 @@ type AppRules struct {
 
 func (x *AppRules) Reset() {
 	*x = AppRules{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -515,7 +616,7 @@ func (x *AppRules) String() string {
 func (*AppRules) ProtoMessage() {}
 
 func (x *AppRules) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -528,7 +629,7 @@ func (x *AppRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRules.ProtoReflect.Descriptor instead.
 func (*AppRules) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AppRules) GetTags() []string {
@@ -570,7 +671,7 @@ type SkipPhrases struct {
 
 func (x *SkipPhrases) Reset() {
 	*x = SkipPhrases{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -582,7 +683,7 @@ func (x *SkipPhrases) String() string {
 func (*SkipPhrases) ProtoMessage() {}
 
 func (x *SkipPhrases) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -595,7 +696,7 @@ func (x *SkipPhrases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipPhrases.ProtoReflect.Descriptor instead.
 func (*SkipPhrases) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SkipPhrases) GetPhrases() []string {
@@ -628,7 +729,7 @@ type SourceOptions struct {
 
 func (x *SourceOptions) Reset() {
 	*x = SourceOptions{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +741,7 @@ func (x *SourceOptions) String() string {
 func (*SourceOptions) ProtoMessage() {}
 
 func (x *SourceOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +754,7 @@ func (x *SourceOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceOptions.ProtoReflect.Descriptor instead.
 func (*SourceOptions) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SourceOptions) GetDirectory() string {
@@ -704,7 +805,7 @@ type ServeOptions struct {
 
 func (x *ServeOptions) Reset() {
 	*x = ServeOptions{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +817,7 @@ func (x *ServeOptions) String() string {
 func (*ServeOptions) ProtoMessage() {}
 
 func (x *ServeOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +830,7 @@ func (x *ServeOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServeOptions.ProtoReflect.Descriptor instead.
 func (*ServeOptions) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServeOptions) GetDirectory() string {
@@ -774,7 +875,7 @@ type CodeConfig struct {
 
 func (x *CodeConfig) Reset() {
 	*x = CodeConfig{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +887,7 @@ func (x *CodeConfig) String() string {
 func (*CodeConfig) ProtoMessage() {}
 
 func (x *CodeConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +900,7 @@ func (x *CodeConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CodeConfig.ProtoReflect.Descriptor instead.
 func (*CodeConfig) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CodeConfig) GetPath() string {
@@ -880,7 +981,7 @@ type CodeConfigProblem struct {
 
 func (x *CodeConfigProblem) Reset() {
 	*x = CodeConfigProblem{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -892,7 +993,7 @@ func (x *CodeConfigProblem) String() string {
 func (*CodeConfigProblem) ProtoMessage() {}
 
 func (x *CodeConfigProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -905,7 +1006,7 @@ func (x *CodeConfigProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CodeConfigProblem.ProtoReflect.Descriptor instead.
 func (*CodeConfigProblem) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CodeConfigProblem) GetLine() int32 {
@@ -944,7 +1045,7 @@ type AutoDeployPause struct {
 
 func (x *AutoDeployPause) Reset() {
 	*x = AutoDeployPause{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1057,7 @@ func (x *AutoDeployPause) String() string {
 func (*AutoDeployPause) ProtoMessage() {}
 
 func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1070,7 @@ func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutoDeployPause.ProtoReflect.Descriptor instead.
 func (*AutoDeployPause) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AutoDeployPause) GetReason() string {
@@ -1014,7 +1115,7 @@ type AppWebhook struct {
 
 func (x *AppWebhook) Reset() {
 	*x = AppWebhook{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1127,7 @@ func (x *AppWebhook) String() string {
 func (*AppWebhook) ProtoMessage() {}
 
 func (x *AppWebhook) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1140,7 @@ func (x *AppWebhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppWebhook.ProtoReflect.Descriptor instead.
 func (*AppWebhook) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AppWebhook) GetId() string {
@@ -1097,7 +1198,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1210,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1223,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Warning) GetReason() string {
@@ -1154,7 +1255,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1267,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1280,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Server) GetId() string {
@@ -1226,7 +1327,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1238,7 +1339,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1251,7 +1352,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Worker) GetId() string {
@@ -1307,8 +1408,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xef\n" +
-	"\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\v\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1345,8 +1445,17 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\vcode_config\x18\x1b \x01(\v2 .devpilot.deployer.v1.CodeConfigB\x03\xe0A\x03R\n" +
 	"codeConfig\x12'\n" +
 	"\vhook_runner\x18\x1c \x01(\tB\x06\xe0A\x03\xe0A\x01R\n" +
-	"hookRunnerB\x10\n" +
-	"\x0e_commit_status\"\xfd\x01\n" +
+	"hookRunner\x12J\n" +
+	"\vturned_away\x18( \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushB\x03\xe0A\x03R\n" +
+	"turnedAwayB\x10\n" +
+	"\x0e_commit_status\"\xbe\x01\n" +
+	"\x0eTurnedAwayPush\x12\x1b\n" +
+	"\x06branch\x18\x01 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x15\n" +
+	"\x03tag\x18\x02 \x01(\tB\x03\xe0A\x01R\x03tag\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\tR\x06commit\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xfd\x01\n" +
 	"\x0eDeploymentHook\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12A\n" +
 	"\x05stage\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x02R\x05stage\x12\x1d\n" +
@@ -1436,57 +1545,60 @@ func file_devpilot_deployer_v1_app_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_app_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_devpilot_deployer_v1_app_proto_goTypes = []any{
 	(*App)(nil),                   // 0: devpilot.deployer.v1.App
-	(*DeploymentHook)(nil),        // 1: devpilot.deployer.v1.DeploymentHook
-	(*Variable)(nil),              // 2: devpilot.deployer.v1.Variable
-	(*AppRules)(nil),              // 3: devpilot.deployer.v1.AppRules
-	(*SkipPhrases)(nil),           // 4: devpilot.deployer.v1.SkipPhrases
-	(*SourceOptions)(nil),         // 5: devpilot.deployer.v1.SourceOptions
-	(*ServeOptions)(nil),          // 6: devpilot.deployer.v1.ServeOptions
-	(*CodeConfig)(nil),            // 7: devpilot.deployer.v1.CodeConfig
-	(*CodeConfigProblem)(nil),     // 8: devpilot.deployer.v1.CodeConfigProblem
-	(*AutoDeployPause)(nil),       // 9: devpilot.deployer.v1.AutoDeployPause
-	(*AppWebhook)(nil),            // 10: devpilot.deployer.v1.AppWebhook
-	(*Warning)(nil),               // 11: devpilot.deployer.v1.Warning
-	(*Server)(nil),                // 12: devpilot.deployer.v1.Server
-	(*Worker)(nil),                // 13: devpilot.deployer.v1.Worker
-	(*DeploymentSummary)(nil),     // 14: devpilot.deployer.v1.DeploymentSummary
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(Deployment_Stage)(0),         // 16: devpilot.deployer.v1.Deployment.Stage
+	(*TurnedAwayPush)(nil),        // 1: devpilot.deployer.v1.TurnedAwayPush
+	(*DeploymentHook)(nil),        // 2: devpilot.deployer.v1.DeploymentHook
+	(*Variable)(nil),              // 3: devpilot.deployer.v1.Variable
+	(*AppRules)(nil),              // 4: devpilot.deployer.v1.AppRules
+	(*SkipPhrases)(nil),           // 5: devpilot.deployer.v1.SkipPhrases
+	(*SourceOptions)(nil),         // 6: devpilot.deployer.v1.SourceOptions
+	(*ServeOptions)(nil),          // 7: devpilot.deployer.v1.ServeOptions
+	(*CodeConfig)(nil),            // 8: devpilot.deployer.v1.CodeConfig
+	(*CodeConfigProblem)(nil),     // 9: devpilot.deployer.v1.CodeConfigProblem
+	(*AutoDeployPause)(nil),       // 10: devpilot.deployer.v1.AutoDeployPause
+	(*AppWebhook)(nil),            // 11: devpilot.deployer.v1.AppWebhook
+	(*Warning)(nil),               // 12: devpilot.deployer.v1.Warning
+	(*Server)(nil),                // 13: devpilot.deployer.v1.Server
+	(*Worker)(nil),                // 14: devpilot.deployer.v1.Worker
+	(*DeploymentSummary)(nil),     // 15: devpilot.deployer.v1.DeploymentSummary
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(Deployment_Stage)(0),         // 17: devpilot.deployer.v1.Deployment.Stage
 }
 var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
-	9,  // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
-	10, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
-	14, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
-	14, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
-	11, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
-	15, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
-	15, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
-	1,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	2,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
-	3,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
-	5,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
-	6,  // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	7,  // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
-	16, // 13: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
-	15, // 14: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
-	4,  // 15: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
-	8,  // 16: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
-	1,  // 17: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	3,  // 18: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
-	6,  // 19: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	15, // 20: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
-	15, // 21: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	13, // 22: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	15, // 23: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	15, // 24: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	10, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
+	11, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
+	15, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
+	15, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
+	12, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
+	16, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
+	16, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
+	2,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	3,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
+	4,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
+	6,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
+	7,  // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	8,  // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
+	1,  // 13: devpilot.deployer.v1.App.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	16, // 14: devpilot.deployer.v1.TurnedAwayPush.time:type_name -> google.protobuf.Timestamp
+	17, // 15: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	16, // 16: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 17: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
+	9,  // 18: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
+	2,  // 19: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	4,  // 20: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
+	7,  // 21: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	16, // 22: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
+	16, // 23: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	14, // 24: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	16, // 25: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	16, // 26: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }
@@ -1496,14 +1608,14 @@ func file_devpilot_deployer_v1_app_proto_init() {
 	}
 	file_devpilot_deployer_v1_deployment_proto_init()
 	file_devpilot_deployer_v1_app_proto_msgTypes[0].OneofWrappers = []any{}
-	file_devpilot_deployer_v1_app_proto_msgTypes[1].OneofWrappers = []any{}
+	file_devpilot_deployer_v1_app_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_app_proto_rawDesc), len(file_devpilot_deployer_v1_app_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -804,9 +804,12 @@ type DeliveryOutcome struct {
 	// A sentence for people.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// When it was decided.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Time *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	// How the deployment stands, with kind DEPLOYMENT: PENDING until it has ended, then COMPLETED,
+	// FAILED, CANCELLED or SUPERSEDED; reason and message say more.
+	DeploymentState string `protobuf:"bytes,8,opt,name=deployment_state,json=deploymentState,proto3" json:"deployment_state,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *DeliveryOutcome) Reset() {
@@ -886,6 +889,13 @@ func (x *DeliveryOutcome) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *DeliveryOutcome) GetDeploymentState() string {
+	if x != nil {
+		return x.DeploymentState
+	}
+	return ""
 }
 
 var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
@@ -973,7 +983,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x14REF_TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06BRANCH\x10\x01\x12\a\n" +
-	"\x03TAG\x10\x02\"\xd7\x02\n" +
+	"\x03TAG\x10\x02\"\x87\x03\n" +
 	"\x0fDeliveryOutcome\x12\x16\n" +
 	"\x06change\x18\x01 \x01(\x05R\x06change\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x01R\x03app\x12=\n" +
@@ -983,7 +993,8 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"deployment\x12\x1b\n" +
 	"\x06reason\x18\x05 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
 	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"E\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
+	"\x10deployment_state\x18\b \x01(\tB\x03\xe0A\x01R\x0fdeploymentState\"E\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

@@ -146,12 +146,23 @@ export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
   }
   return d.outcomes.map((o) => {
     if (o.kind === "DEPLOYMENT") {
-      return { text: `Deployed as #${o.deployment}${o.app !== undefined && o.app !== app ? ` of ${o.app}` : ""}`, tone: "good", deployment: o.deployment };
+      const name = `#${o.deployment}${o.app !== undefined && o.app !== app ? ` of ${o.app}` : ""}`;
+      const look = deploymentOutcomes[o.deploymentState ?? ""] ?? { text: "Deployed as", tone: "good" };
+      return { ...look, text: `${look.text} ${name}`, deployment: o.deployment };
     }
     const text = o.message ?? outcomeReasons[o.reason ?? ""] ?? sentence(o.reason ?? "");
     return { text, tone: o.kind === "FAILED" ? "bad" : "idle" };
   });
 }
+
+/** How a deployment that came of a delivery stands; an outcome from before that was kept says nothing. */
+const deploymentOutcomes: Record<string, { text: string; tone: Tone }> = {
+  PENDING: { text: "Being deployed as", tone: "busy" },
+  COMPLETED: { text: "Deployed as", tone: "good" },
+  FAILED: { text: "Failed as", tone: "bad" },
+  CANCELLED: { text: "Cancelled as", tone: "idle" },
+  SUPERSEDED: { text: "Superseded as", tone: "idle" },
+};
 
 const outcomeReasons: Record<string, string> = {
   BRANCH_NOT_WATCHED: "No app watches the branch",

@@ -27,6 +27,11 @@ export function Deliveries({ app }: { app: App }) {
   return (
     <>
       <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
+      {app.turnedAway.map((p) => (
+        <p key={`${p.branch}/${p.tag}/${p.commit}`} className="soft">
+          Devpilot found <code>{p.commit.slice(0, 10)}</code> on <Text>{p.tag !== undefined ? `tag ${p.tag}` : p.branch}</Text> by itself <Time at={p.time} /> and did not deploy it: <Text>{p.message}</Text>
+        </p>
+      ))}
       {replay.isError && <Failed error={replay.error} workspace={ws} title={`Delivery ${replay.variables.number} was not considered again.`} />}
       <p role="status" className={replay.isSuccess ? "tone-good" : "hidden"}>
         {replay.isSuccess && (

@@ -458,7 +458,10 @@ type RepositoryIndex struct {
 	// The webhook as webhook last described it; absent before its first answer.
 	Webhook *WebhookView `protobuf:"bytes,7,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// Set while the connected account cannot reach the repository.
-	Unreachable   *Trouble `protobuf:"bytes,8,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	Unreachable *Trouble `protobuf:"bytes,8,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
+	// Another name that a delivery gave the repository, until Bitbucket was asked: a delivery that
+	// comes late has an old name.
+	DoubtedBy     string `protobuf:"bytes,9,opt,name=doubted_by,json=doubtedBy,proto3" json:"doubted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -547,6 +550,13 @@ func (x *RepositoryIndex) GetUnreachable() *Trouble {
 		return x.Unreachable
 	}
 	return nil
+}
+
+func (x *RepositoryIndex) GetDoubtedBy() string {
+	if x != nil {
+		return x.DoubtedBy
+	}
+	return ""
 }
 
 // Watch says that an app watches a branch. A save adds the new entry before the app's record is
@@ -975,7 +985,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"generation\x128\n" +
 	"\x06config\x18\x02 \x01(\v2 .devpilot.deployer.v1.CodeConfigR\x06config\"$\n" +
 	"\x0eWorkspaceIndex\x12\x12\n" +
-	"\x04apps\x18\x01 \x03(\tR\x04apps\"\xf4\x02\n" +
+	"\x04apps\x18\x01 \x03(\tR\x04apps\"\x93\x03\n" +
 	"\x0fRepositoryIndex\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1e\n" +
 	"\n" +
@@ -986,7 +996,9 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\aversion\x18\x05 \x01(\x03R\aversion\x12%\n" +
 	"\x0ehanded_version\x18\x06 \x01(\x03R\rhandedVersion\x12A\n" +
 	"\awebhook\x18\a \x01(\v2'.devpilot.deployer.store.v1.WebhookViewR\awebhook\x12E\n" +
-	"\vunreachable\x18\b \x01(\v2#.devpilot.deployer.store.v1.TroubleR\vunreachable\"\x80\x01\n" +
+	"\vunreachable\x18\b \x01(\v2#.devpilot.deployer.store.v1.TroubleR\vunreachable\x12\x1d\n" +
+	"\n" +
+	"doubted_by\x18\t \x01(\tR\tdoubtedBy\"\x80\x01\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x1f\n" +

@@ -85,7 +85,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -145,6 +145,13 @@ type Lane struct {
 	BranchBaseline int64 `protobuf:"varint,22,opt,name=branch_baseline,json=branchBaseline,proto3" json:"branch_baseline,omitempty"`
 	// The same of tags.
 	TagBaseline int64 `protobuf:"varint,23,opt,name=tag_baseline,json=tagBaseline,proto3" json:"tag_baseline,omitempty"`
+	// What became known last of the pushes' history, oldest first, 16 bytes each: the first 12 of a
+	// SHA-256, of a push (repository, ref, old and new commit) or of a commit that a ref pointed to,
+	// and the deployment that came of it (4, big-endian; 0 for none). A push is told by it whatever
+	// delivery brings it.
+	History []byte `protobuf:"bytes,24,opt,name=history,proto3" json:"history,omitempty"`
+	// What was found by looking and turned away by a rule, newest last.
+	TurnedAway []*v1.TurnedAwayPush `protobuf:"bytes,25,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
 	// The newest push that should be live and is not, because its deployment failed for reasons outside
 	// its commit; absent when there is none. Whatever is asked for after it takes its place.
 	Owed          *Owed `protobuf:"bytes,30,opt,name=owed,proto3" json:"owed,omitempty"`
@@ -341,6 +348,20 @@ func (x *Lane) GetTagBaseline() int64 {
 		return x.TagBaseline
 	}
 	return 0
+}
+
+func (x *Lane) GetHistory() []byte {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+func (x *Lane) GetTurnedAway() []*v1.TurnedAwayPush {
+	if x != nil {
+		return x.TurnedAway
+	}
+	return nil
 }
 
 func (x *Lane) GetOwed() *Owed {
@@ -665,6 +686,13 @@ type Job struct {
 	Directory string `protobuf:"bytes,11,opt,name=directory,proto3" json:"directory,omitempty"`
 	// The deployment whose release or commit is taken; 0 otherwise.
 	SourceNumber int32 `protobuf:"varint,12,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
+	// Where the branch or tag was before a push that may be a repeat: if it is there still when it is
+	// fetched, nothing was pushed. Empty for all others.
+	Before string `protobuf:"bytes,13,opt,name=before,proto3" json:"before,omitempty"`
+	// The deployment that came of before; 0 for none.
+	BeforeNumber int32 `protobuf:"varint,14,opt,name=before_number,json=beforeNumber,proto3" json:"before_number,omitempty"`
+	// The deliveries that are to hear how it ended.
+	Askers []*Asker `protobuf:"bytes,15,rep,name=askers,proto3" json:"askers,omitempty"`
 	// What its last attempt failed with and is not believed yet; absent when there is nothing.
 	Doubt *Doubt `protobuf:"bytes,20,opt,name=doubt,proto3" json:"doubt,omitempty"`
 	// How many of its attempts were taken over from a worker that had fallen silent.
@@ -789,6 +817,27 @@ func (x *Job) GetSourceNumber() int32 {
 	return 0
 }
 
+func (x *Job) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *Job) GetBeforeNumber() int32 {
+	if x != nil {
+		return x.BeforeNumber
+	}
+	return 0
+}
+
+func (x *Job) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
 func (x *Job) GetDoubt() *Doubt {
 	if x != nil {
 		return x.Doubt
@@ -806,6 +855,70 @@ func (x *Job) GetDeaths() int32 {
 func (x *Job) GetRetries() int32 {
 	if x != nil {
 		return x.Retries
+	}
+	return 0
+}
+
+// Asker is a change of a delivery whose outcome is a deployment.
+type Asker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook.
+	Webhook string `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// The delivery's number.
+	Delivery int32 `protobuf:"varint,2,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// The change's place in the delivery.
+	Change        int32 `protobuf:"varint,3,opt,name=change,proto3" json:"change,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Asker) Reset() {
+	*x = Asker{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Asker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Asker) ProtoMessage() {}
+
+func (x *Asker) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Asker.ProtoReflect.Descriptor instead.
+func (*Asker) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Asker) GetWebhook() string {
+	if x != nil {
+		return x.Webhook
+	}
+	return ""
+}
+
+func (x *Asker) GetDelivery() int32 {
+	if x != nil {
+		return x.Delivery
+	}
+	return 0
+}
+
+func (x *Asker) GetChange() int32 {
+	if x != nil {
+		return x.Change
 	}
 	return 0
 }
@@ -832,7 +945,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +957,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +970,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Running) GetJob() *Job {
@@ -919,7 +1032,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1044,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1057,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -982,7 +1095,7 @@ type Head struct {
 	Hash string `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
 	// How it was seen.
 	Source Head_Source `protobuf:"varint,2,opt,name=source,proto3,enum=devpilot.deployer.store.v1.Head_Source" json:"source,omitempty"`
-	// The deployment that reconciliation made of it; the late delivery is answered with it.
+	// The deployment that came of it; a late delivery is answered with it. 0 while none did.
 	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
 	// When it was seen.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
@@ -996,7 +1109,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1008,7 +1121,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1021,7 +1134,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Head) GetHash() string {
@@ -1078,14 +1191,16 @@ type Live struct {
 	// The server.
 	Server string `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
 	// When it went live.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
+	// A person chose it by a rollback or a redeploy, whatever the branch's head is.
+	Chosen        bool `protobuf:"varint,6,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1212,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1225,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -1148,6 +1263,13 @@ func (x *Live) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Live) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
+}
+
 // Kept is a release that is still on disk.
 type Kept struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1169,7 +1291,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1303,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1316,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1250,7 +1372,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1262,7 +1384,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1275,7 +1397,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1302,7 +1424,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1314,7 +1436,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1327,7 +1449,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -1372,14 +1494,16 @@ type Remains struct {
 	// The servers whose directory is still to be removed.
 	Servers []string `protobuf:"bytes,5,rep,name=servers,proto3" json:"servers,omitempty"`
 	// The epoch that ended it: a directory claimed with a higher one belongs to a newer app.
-	Epoch         int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int64 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// The deployments that the deletion cut short, while their deliveries have not heard of it.
+	CutShort      []*CutShort `protobuf:"bytes,7,rep,name=cut_short,json=cutShort,proto3" json:"cut_short,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1391,7 +1515,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1404,7 +1528,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1449,6 +1573,68 @@ func (x *Remains) GetEpoch() int64 {
 	return 0
 }
 
+func (x *Remains) GetCutShort() []*CutShort {
+	if x != nil {
+		return x.CutShort
+	}
+	return nil
+}
+
+// CutShort is a deployment that the deletion of its app ended.
+type CutShort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment's number.
+	Number int32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The deliveries that are to hear of it.
+	Askers        []*Asker `protobuf:"bytes,2,rep,name=askers,proto3" json:"askers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CutShort) Reset() {
+	*x = CutShort{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CutShort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CutShort) ProtoMessage() {}
+
+func (x *CutShort) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CutShort.ProtoReflect.Descriptor instead.
+func (*CutShort) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *CutShort) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *CutShort) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
 // RecordChange is a change of one deployment record, made by a decision of the lane.
 type RecordChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1466,6 +1652,7 @@ type RecordChange struct {
 	//	*RecordChange_CommitFixed
 	//	*RecordChange_Ended
 	//	*RecordChange_CancelRequested
+	//	*RecordChange_Moved
 	Change        isRecordChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1473,7 +1660,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1672,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1685,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -1576,6 +1763,15 @@ func (x *RecordChange) GetCancelRequested() *CancelRequest {
 	return nil
 }
 
+func (x *RecordChange) GetMoved() *Moved {
+	if x != nil {
+		if x, ok := x.Change.(*RecordChange_Moved); ok {
+			return x.Moved
+		}
+	}
+	return nil
+}
+
 type isRecordChange_Change interface {
 	isRecordChange_Change()
 }
@@ -1610,6 +1806,11 @@ type RecordChange_CancelRequested struct {
 	CancelRequested *CancelRequest `protobuf:"bytes,8,opt,name=cancel_requested,json=cancelRequested,proto3,oneof"`
 }
 
+type RecordChange_Moved struct {
+	// It waits for another server now.
+	Moved *Moved `protobuf:"bytes,9,opt,name=moved,proto3,oneof"`
+}
+
 func (*RecordChange_Created) isRecordChange_Change() {}
 
 func (*RecordChange_Started) isRecordChange_Change() {}
@@ -1622,6 +1823,54 @@ func (*RecordChange_Ended) isRecordChange_Change() {}
 
 func (*RecordChange_CancelRequested) isRecordChange_Change() {}
 
+func (*RecordChange_Moved) isRecordChange_Change() {}
+
+// Moved is the change of a waiting deployment's server.
+type Moved struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The server.
+	Server        string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Moved) Reset() {
+	*x = Moved{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Moved) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Moved) ProtoMessage() {}
+
+func (x *Moved) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Moved.ProtoReflect.Descriptor instead.
+func (*Moved) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Moved) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
 // Started is the start of an attempt.
 type Started struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1632,14 +1881,16 @@ type Started struct {
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// The worker, for people.
-	Worker        string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
+	Worker string `protobuf:"bytes,4,opt,name=worker,proto3" json:"worker,omitempty"`
+	// The server that it runs on.
+	Server        string `protobuf:"bytes,5,opt,name=server,proto3" json:"server,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1902,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1915,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -1695,6 +1946,13 @@ func (x *Started) GetWorker() string {
 	return ""
 }
 
+func (x *Started) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
 // Returned is the end of an attempt after which the deployment waits again.
 type Returned struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1708,7 +1966,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1720,7 +1978,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1733,7 +1991,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -1761,7 +2019,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1773,7 +2031,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1786,7 +2044,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -1810,14 +2068,16 @@ type Ended struct {
 	// The stages of the last attempt; empty leaves those that are there.
 	Stages []*v1.StageRecord `protobuf:"bytes,5,rep,name=stages,proto3" json:"stages,omitempty"`
 	// The release directory's name; empty when none was made.
-	Directory     string `protobuf:"bytes,6,opt,name=directory,proto3" json:"directory,omitempty"`
+	Directory string `protobuf:"bytes,6,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The deliveries that are to hear of it.
+	Askers        []*Asker `protobuf:"bytes,7,rep,name=askers,proto3" json:"askers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2089,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2102,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -1887,11 +2147,18 @@ func (x *Ended) GetDirectory() string {
 	return ""
 }
 
+func (x *Ended) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
 var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\b\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\t\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -1922,7 +2189,10 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
 	"folded_seq\x18\x15 \x01(\x03R\tfoldedSeq\x12'\n" +
 	"\x0fbranch_baseline\x18\x16 \x01(\x03R\x0ebranchBaseline\x12!\n" +
-	"\ftag_baseline\x18\x17 \x01(\x03R\vtagBaseline\x124\n" +
+	"\ftag_baseline\x18\x17 \x01(\x03R\vtagBaseline\x12\x18\n" +
+	"\ahistory\x18\x18 \x01(\fR\ahistory\x12E\n" +
+	"\vturned_away\x18\x19 \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushR\n" +
+	"turnedAway\x124\n" +
 	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
@@ -1948,7 +2218,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	" \x01(\fR\x06absent\x12;\n" +
 	"\vabsent_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"absentTime\x12\x12\n" +
-	"\x04refs\x18\x03 \x01(\fR\x04refs\"\x98\x04\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\x90\x05\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -1962,10 +2232,17 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06pinned\x18\n" +
 	" \x01(\bR\x06pinned\x12\x1c\n" +
 	"\tdirectory\x18\v \x01(\tR\tdirectory\x12#\n" +
-	"\rsource_number\x18\f \x01(\x05R\fsourceNumber\x127\n" +
+	"\rsource_number\x18\f \x01(\x05R\fsourceNumber\x12\x16\n" +
+	"\x06before\x18\r \x01(\tR\x06before\x12#\n" +
+	"\rbefore_number\x18\x0e \x01(\x05R\fbeforeNumber\x129\n" +
+	"\x06askers\x18\x0f \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\x127\n" +
 	"\x05doubt\x18\x14 \x01(\v2!.devpilot.deployer.store.v1.DoubtR\x05doubt\x12\x16\n" +
 	"\x06deaths\x18\x15 \x01(\x05R\x06deaths\x12\x18\n" +
-	"\aretries\x18\x16 \x01(\x05R\aretries\"\xcd\x01\n" +
+	"\aretries\x18\x16 \x01(\x05R\aretries\"U\n" +
+	"\x05Asker\x12\x18\n" +
+	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x1a\n" +
+	"\bdelivery\x18\x02 \x01(\x05R\bdelivery\x12\x16\n" +
+	"\x06change\x18\x03 \x01(\x05R\x06change\"\xcd\x01\n" +
 	"\aRunning\x121\n" +
 	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x12\n" +
@@ -1996,13 +2273,14 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x05FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"RECONCILED\x10\x04\x12\r\n" +
-	"\tFORGOTTEN\x10\x05\"\x98\x01\n" +
+	"\tFORGOTTEN\x10\x05\"\xb0\x01\n" +
 	"\x04Live\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
 	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12.\n" +
-	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe3\x01\n" +
+	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06chosen\x18\x06 \x01(\bR\x06chosen\"\xe3\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
@@ -2016,7 +2294,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12;\n" +
 	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
-	"\rsuperseded_by\x18\x04 \x01(\x05R\fsupersededBy\"\xb7\x01\n" +
+	"\rsuperseded_by\x18\x04 \x01(\x05R\fsupersededBy\"\xfa\x01\n" +
 	"\aRemains\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -2026,7 +2304,11 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\flog_sequence\x18\x03 \x01(\x04R\vlogSequence\x12\x18\n" +
 	"\arecords\x18\x04 \x01(\bR\arecords\x12\x18\n" +
 	"\aservers\x18\x05 \x03(\tR\aservers\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\"\xec\x03\n" +
+	"\x05epoch\x18\x06 \x01(\x03R\x05epoch\x12A\n" +
+	"\tcut_short\x18\a \x03(\v2$.devpilot.deployer.store.v1.CutShortR\bcutShort\"]\n" +
+	"\bCutShort\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
+	"\x06askers\x18\x02 \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"\xa7\x04\n" +
 	"\fRecordChange\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12B\n" +
@@ -2035,27 +2317,32 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\breturned\x18\x05 \x01(\v2$.devpilot.deployer.store.v1.ReturnedH\x00R\breturned\x12L\n" +
 	"\fcommit_fixed\x18\x06 \x01(\v2'.devpilot.deployer.store.v1.CommitFixedH\x00R\vcommitFixed\x129\n" +
 	"\x05ended\x18\a \x01(\v2!.devpilot.deployer.store.v1.EndedH\x00R\x05ended\x12V\n" +
-	"\x10cancel_requested\x18\b \x01(\v2).devpilot.deployer.store.v1.CancelRequestH\x00R\x0fcancelRequestedB\b\n" +
-	"\x06change\"\x81\x01\n" +
+	"\x10cancel_requested\x18\b \x01(\v2).devpilot.deployer.store.v1.CancelRequestH\x00R\x0fcancelRequested\x129\n" +
+	"\x05moved\x18\t \x01(\v2!.devpilot.deployer.store.v1.MovedH\x00R\x05movedB\b\n" +
+	"\x06change\"\x1f\n" +
+	"\x05Moved\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\"\x99\x01\n" +
 	"\aStarted\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x03R\x05epoch\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\x05R\aattempt\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06worker\x18\x04 \x01(\tR\x06worker\"\x8d\x01\n" +
+	"\x06worker\x18\x04 \x01(\tR\x06worker\x12\x16\n" +
+	"\x06server\x18\x05 \x01(\tR\x06server\"\x8d\x01\n" +
 	"\bReturned\x12F\n" +
 	"\vwaiting_for\x18\x01 \x01(\v2%.devpilot.deployer.v1.DeploymentErrorR\n" +
 	"waitingFor\x129\n" +
 	"\n" +
 	"retry_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"M\n" +
 	"\vCommitFixed\x12>\n" +
-	"\x06commit\x18\x01 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\"\xb0\x02\n" +
+	"\x06commit\x18\x01 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\"\xeb\x02\n" +
 	"\x05Ended\x12<\n" +
 	"\x05state\x18\x01 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12;\n" +
 	"\x05error\x18\x03 \x01(\v2%.devpilot.deployer.v1.DeploymentErrorR\x05error\x12#\n" +
 	"\rsuperseded_by\x18\x04 \x01(\x05R\fsupersededBy\x129\n" +
 	"\x06stages\x18\x05 \x03(\v2!.devpilot.deployer.v1.StageRecordR\x06stages\x12\x1c\n" +
-	"\tdirectory\x18\x06 \x01(\tR\tdirectoryB\xfa\x01\n" +
+	"\tdirectory\x18\x06 \x01(\tR\tdirectory\x129\n" +
+	"\x06askers\x18\a \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askersB\xfa\x01\n" +
 	"\x1ecom.devpilot.deployer.store.v1B\tLaneProtoP\x01ZBdevpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1;storev1\xa2\x02\x03DDS\xaa\x02\x1aDevpilot.Deployer.Store.V1\xca\x02\x1aDevpilot\\Deployer\\Store\\V1\xe2\x02&Devpilot\\Deployer\\Store\\V1\\GPBMetadata\xea\x02\x1dDevpilot::Deployer::Store::V1b\x06proto3"
 
 var (
@@ -2071,7 +2358,7 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
@@ -2080,84 +2367,94 @@ var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(*SeenRefs)(nil),              // 4: devpilot.deployer.store.v1.SeenRefs
 	(*SeenSet)(nil),               // 5: devpilot.deployer.store.v1.SeenSet
 	(*Job)(nil),                   // 6: devpilot.deployer.store.v1.Job
-	(*Running)(nil),               // 7: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 8: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 9: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 10: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 11: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 12: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 13: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 14: devpilot.deployer.store.v1.Remains
-	(*RecordChange)(nil),          // 15: devpilot.deployer.store.v1.RecordChange
-	(*Started)(nil),               // 16: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 17: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 18: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 19: devpilot.deployer.store.v1.Ended
-	nil,                           // 20: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
-	(v1.Deployment_Trigger)(0),    // 22: devpilot.deployer.v1.Deployment.Trigger
-	(*Trouble)(nil),               // 23: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 24: devpilot.deployer.v1.ServeOptions
-	(*v1.DeploymentActor)(nil),    // 25: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 26: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 27: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 28: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 29: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 30: devpilot.deployer.v1.StageRecord
+	(*Asker)(nil),                 // 7: devpilot.deployer.store.v1.Asker
+	(*Running)(nil),               // 8: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 9: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 10: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 11: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 12: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 13: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 14: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 15: devpilot.deployer.store.v1.Remains
+	(*CutShort)(nil),              // 16: devpilot.deployer.store.v1.CutShort
+	(*RecordChange)(nil),          // 17: devpilot.deployer.store.v1.RecordChange
+	(*Moved)(nil),                 // 18: devpilot.deployer.store.v1.Moved
+	(*Started)(nil),               // 19: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 20: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 21: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 22: devpilot.deployer.store.v1.Ended
+	nil,                           // 23: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*v1.TurnedAwayPush)(nil),     // 25: devpilot.deployer.v1.TurnedAwayPush
+	(v1.Deployment_Trigger)(0),    // 26: devpilot.deployer.v1.Deployment.Trigger
+	(*Trouble)(nil),               // 27: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 28: devpilot.deployer.v1.ServeOptions
+	(*v1.DeploymentActor)(nil),    // 29: devpilot.deployer.v1.DeploymentActor
+	(*Deployment)(nil),            // 30: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 31: devpilot.deployer.v1.DeploymentError
+	(*v1.DeploymentCommit)(nil),   // 32: devpilot.deployer.v1.DeploymentCommit
+	(v1.Deployment_State)(0),      // 33: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 34: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	7,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	8,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
 	6,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	8,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	21, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	20, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	10, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	11, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	15, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	13, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	14, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	2,  // 10: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
-	6,  // 11: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
-	21, // 12: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
-	21, // 13: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
-	5,  // 14: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	5,  // 15: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	21, // 16: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
-	22, // 17: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	21, // 18: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	21, // 19: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	3,  // 20: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	6,  // 21: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	21, // 22: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	23, // 23: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	21, // 24: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 25: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	21, // 26: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	21, // 27: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	24, // 28: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	12, // 29: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	25, // 30: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	21, // 31: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	26, // 32: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	16, // 33: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	17, // 34: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	18, // 35: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	19, // 36: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	13, // 37: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	21, // 38: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	27, // 39: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	21, // 40: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	28, // 41: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	29, // 42: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	21, // 43: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	27, // 44: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	30, // 45: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	9,  // 46: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	47, // [47:47] is the sub-list for method output_type
-	47, // [47:47] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	9,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	24, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	23, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	11, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	12, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	17, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	14, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	15, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	25, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	2,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	6,  // 12: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	24, // 13: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	24, // 14: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	5,  // 15: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	5,  // 16: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	24, // 17: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	26, // 18: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	24, // 19: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	24, // 20: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	7,  // 21: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
+	3,  // 22: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	6,  // 23: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	24, // 24: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	27, // 25: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	24, // 26: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 27: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	24, // 28: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	24, // 29: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	28, // 30: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	13, // 31: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	29, // 32: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	24, // 33: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	16, // 34: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	7,  // 35: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	30, // 36: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	19, // 37: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	20, // 38: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	21, // 39: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	22, // 40: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	14, // 41: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	18, // 42: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	24, // 43: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	31, // 44: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	24, // 45: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	32, // 46: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	33, // 47: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	24, // 48: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	31, // 49: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	34, // 50: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	7,  // 51: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	10, // 52: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	53, // [53:53] is the sub-list for method output_type
+	53, // [53:53] is the sub-list for method input_type
+	53, // [53:53] is the sub-list for extension type_name
+	53, // [53:53] is the sub-list for extension extendee
+	0,  // [0:53] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -2167,13 +2464,14 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[14].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[16].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
 		(*RecordChange_CommitFixed)(nil),
 		(*RecordChange_Ended)(nil),
 		(*RecordChange_CancelRequested)(nil),
+		(*RecordChange_Moved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2181,7 +2479,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,183 @@
+package lane
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// A push is told by what it did to which branch or tag, and by its place in that one's history, never
+// by the delivery that brings it: Bitbucket delivers twice, late, and under new ids, and what was
+// decided about a push then holds, also when a person has rolled back since.
+
+// Step is what a push did to its branch or tag. A hash is empty where it did not exist.
+type Step struct{ Old, New string }
+
+// Place is where a push stands in the history of its branch or tag.
+type Place int
+
+// The places.
+const (
+	// Next: it goes on from what was seen last, or nothing says otherwise.
+	Next Place = iota
+	// Past: it was seen, or what was seen last came after it. It is answered with what was decided
+	// then, and changes nothing.
+	Past
+	// Doubtful: it may be either. Bitbucket knows: [Ask.Actual]. Without an answer it is taken for new,
+	// and the worker that fetches looks whether anything moved.
+	Doubtful
+)
+
+// ErrMoved says that the lane has changed since a push was found to be past.
+var ErrMoved = errors.New("lane: the branch has moved meanwhile")
+
+// PlaceOf finds the place of a push, and the deployment that came of it, or of what came after it,
+// where it is past; 0 when none did.
+func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
+	if a.Step == nil || a.Replay || a.Trigger != deployerv1.Deployment_PUSH {
+		return Next, 0
+	}
+	head, known := a.seenHead(l)
+	if !known {
+		return Next, 0
+	}
+	seen := HeadOf(l, a.Repository, a.ref())
+	number, repeated := recall(l, stepID(a))
+	was, passed := recall(l, commitID(a.Repository, a.ref(), a.Step.New))
+	switch {
+	case head == a.Step.Old && !repeated && !passed:
+		return Next, 0
+	case head == a.Step.Old:
+		if number == 0 {
+			number = was
+		}
+	case repeated:
+		return Past, number
+	case head == a.Step.New:
+		// Somebody else noted it: a look, a deployment that fetched it, or a push that led there too.
+		// What was only there when watching began, and what never went live, was not decided about.
+		switch source := seen.GetSource(); {
+		case seen.GetNumber() > 0, source == storev1.Head_EVENT, source == storev1.Head_RECONCILED:
+			return Past, seen.GetNumber()
+		case seen == nil && passed:
+			return Past, was
+		}
+		return Next, 0
+	case passed:
+		return Past, max(was, seen.GetNumber())
+	default:
+		number = seen.GetNumber()
+	}
+	switch {
+	case a.Actual == nil:
+		return Doubtful, number
+	case *a.Actual == head && head != a.Step.New:
+		return Past, number
+	}
+	return Next, 0
+}
+
+// seenHead is where the branch or tag of a wish was seen last.
+func (a Ask) seenHead(l *storev1.Lane) (hash string, known bool) {
+	if h := l.GetHeads()[string(a.ref())]; h != nil && h.GetRepository() == a.Repository {
+		return h.GetHash(), h.GetSource() != storev1.Head_FORGOTTEN
+	}
+	if a.Head != nil {
+		return *a.Head, true
+	}
+	return "", false
+}
+
+// Repeat notes a push that is past, and returns what was decided about it. ErrMoved when it is past no
+// longer.
+func Repeat(l *storev1.Lane, a Ask) (Decision, error) {
+	if l.GetRetired() || l.GetGeneration() == 0 {
+		return Decision{}, ErrRetired
+	}
+	id := eventID(a.Event)
+	if number, seen := find(l, id); seen {
+		return Decision{Number: number, Past: true}, ErrSkip
+	}
+	place, number := PlaceOf(l, a)
+	if place != Past {
+		return Decision{}, ErrMoved
+	}
+	d := Decision{Number: number, Past: true}
+	if head := HeadOf(l, a.Repository, a.ref()); head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == a.Step.New {
+		head.Source, d.Reconciled = storev1.Head_EVENT, true
+	}
+	remember(l, id, number, a.ReceiveTime)
+	noteStep(l, a, number)
+	tellLater(l, number, a.Askers)
+	return d, nil
+}
+
+// An entry of Lane.history.
+const (
+	historyBytes = idBytes + 4
+	// maxHistory is how many pushes and commits a lane remembers.
+	maxHistory = 512
+)
+
+func stepID(a Ask) []byte {
+	return historyID("push", a.Repository, a.ref(), a.Step.Old, a.Step.New)
+}
+
+func commitID(repository string, r Ref, hash string) []byte {
+	return historyID("commit", repository, r, hash)
+}
+
+func historyID(kind, repository string, r Ref, hashes ...string) []byte {
+	h := sha256.New()
+	for _, s := range append([]string{kind, repository, string(r)}, hashes...) {
+		h.Write([]byte(s))
+		h.Write([]byte{0})
+	}
+	return h.Sum(nil)[:idBytes]
+}
+
+// recall returns what came of a push or a commit, and whether the lane remembers it.
+func recall(l *storev1.Lane, id []byte) (number int32, known bool) {
+	for b := l.GetHistory(); len(b) >= historyBytes; b = b[historyBytes:] {
+		if bytes.Equal(b[:idBytes], id) {
+			return int32(binary.BigEndian.Uint32(b[idBytes:])), true //nolint:gosec // written from an int32
+		}
+	}
+	return 0, false
+}
+
+// note remembers what came of a push or a commit; 0 leaves a number that is there.
+func note(l *storev1.Lane, id []byte, number int32) {
+	out := make([]byte, 0, len(l.GetHistory())+historyBytes)
+	for b := l.GetHistory(); len(b) >= historyBytes; b = b[historyBytes:] {
+		if !bytes.Equal(b[:idBytes], id) {
+			out = append(out, b[:historyBytes]...)
+		} else if number == 0 {
+			number = int32(binary.BigEndian.Uint32(b[idBytes:])) //nolint:gosec // written from an int32
+		}
+	}
+	out = binary.BigEndian.AppendUint32(append(out, id...), uint32(number)) //nolint:gosec // read back as an int32
+	l.History = out[max(0, len(out)-maxHistory*historyBytes):]
+}
+
+// noteStep remembers a push that was decided about.
+func noteStep(l *storev1.Lane, a Ask, number int32) {
+	if a.Step == nil {
+		return
+	}
+	note(l, stepID(a), number)
+	if a.Step.Old != "" {
+		note(l, commitID(a.Repository, a.ref(), a.Step.Old), 0)
+	}
+}
+
+// noteCommit remembers that a branch or tag pointed to a commit.
+func noteCommit(l *storev1.Lane, repository string, r Ref, hash string, number int32) {
+	if hash != "" {
+		note(l, commitID(repository, r, hash), number)
+	}
+}
