@@ -31,7 +31,7 @@ func get(t *testing.T, h http.Handler, path string) (int, string) {
 func TestHandler_livezAsksNothing(t *testing.T) {
 	var ready ops.Readiness
 	ready.Add("store", func(context.Context) error { t.Error("asked"); return errors.New("down") })
-	if code, body := get(t, ops.Handler(&ready, ops.NewRegistry("v1")), "/livez"); code != 200 || body != "ok\n" {
+	if code, body := get(t, ops.Handler(&ready, ops.NewRegistry("v1"), false), "/livez"); code != 200 || body != "ok\n" {
 		t.Errorf("%d %s", code, body)
 	}
 }
@@ -41,7 +41,7 @@ func TestHandler_readyzNamesWhatFailed(t *testing.T) {
 	var down error
 	ready.Add("nats", func(context.Context) error { return nil })
 	ready.Add("mirror", func(context.Context) error { return down })
-	h := ops.Handler(&ready, ops.NewRegistry("v1"))
+	h := ops.Handler(&ready, ops.NewRegistry("v1"), false)
 	if code, body := get(t, h, "/readyz"); code != 200 || !strings.Contains(body, "ready      nats") || !strings.HasSuffix(body, "ok\n") {
 		t.Errorf("%d %s", code, body)
 	}
@@ -106,7 +106,7 @@ func TestReadiness_watchReportsChanges(t *testing.T) {
 }
 
 func TestHandler_metricsAndPprof(t *testing.T) {
-	h := ops.Handler(&ops.Readiness{}, ops.NewRegistry("v1.2.3"))
+	h := ops.Handler(&ops.Readiness{}, ops.NewRegistry("v1.2.3"), true)
 	for path, want := range map[string]string{
 		"/metrics":               `devpilot_build_info{version="v1.2.3"} 1`,
 		"/debug/pprof/":          "goroutine",
@@ -115,6 +115,12 @@ func TestHandler_metricsAndPprof(t *testing.T) {
 	} {
 		if code, body := get(t, h, path); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d", path, code)
+		}
+	}
+	quiet := ops.Handler(&ops.Readiness{}, ops.NewRegistry("v1.2.3"), false)
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/heap", "/debug/pprof/cmdline"} {
+		if code, _ := get(t, quiet, path); code != 404 {
+			t.Errorf("%s unasked: %d", path, code)
 		}
 	}
 	if code, _ := get(t, h, "/elsewhere"); code != 404 {
@@ -130,7 +136,7 @@ func TestServe_endsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- ops.Serve(ctx, l, ops.Handler(&ops.Readiness{}, ops.NewRegistry("v1")), logs.Discard())
+		done <- ops.Serve(ctx, l, ops.Handler(&ops.Readiness{}, ops.NewRegistry("v1"), false), logs.Discard())
 	}()
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {

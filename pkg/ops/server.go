@@ -2,7 +2,6 @@ package ops
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"devpilot.io/bitbucket/pkg/httpserver"
 )
 
 // NewRegistry makes the metrics registry of a process, with the Go runtime's and the process's own
@@ -28,12 +29,19 @@ func NewRegistry(version string) *prometheus.Registry {
 	return r
 }
 
-// Handler serves the ops endpoints.
-func Handler(ready *Readiness, metrics prometheus.Gatherer) http.Handler {
+// connections bounds those of the ops listener: probes and scrapes are few.
+const connections = 64
+
+// Handler serves the ops endpoints, profiles only when asked for: they say much about a process and
+// take its time.
+func Handler(ready *Readiness, metrics prometheus.Gatherer, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", ready.serve)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	if !profiles {
+		return mux
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -69,13 +77,10 @@ func plain(w http.ResponseWriter, status int, body string) {
 
 // Serve serves handler on l until ctx is done, then closes; probes need no draining.
 func Serve(ctx context.Context, l net.Listener, handler http.Handler, logger *slog.Logger) error {
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
+	server := httpserver.New(httpserver.Config{Handler: handler, Logger: logger, Connections: connections})
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.Serve(l); err != nil {
 		return fmt.Errorf("ops: serve: %w", err)
 	}
 	return nil

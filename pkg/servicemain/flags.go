@@ -41,7 +41,8 @@ func (f LogFlags) Format(w any) logs.Format {
 
 // OpsFlags say where /livez, /readyz and /metrics are, and how the process stops.
 type OpsFlags struct {
-	OpsListen  string        `name:"ops-listen" env:"DEVPILOT_OPS_LISTEN" default:"${ops_listen}" help:"Address of /livez, /readyz, /metrics and pprof."`
+	OpsListen  string        `name:"ops-listen" env:"DEVPILOT_OPS_LISTEN" default:"${ops_listen}" help:"Address of /livez, /readyz and /metrics."`
+	Pprof      bool          `name:"pprof" env:"DEVPILOT_PPROF" help:"Serve profiles of this process (/debug/pprof) on the ops address, to whoever reaches it."`
 	DrainDelay time.Duration `name:"drain-delay" env:"DEVPILOT_DRAIN_DELAY" default:"${drain_delay}" help:"How long to serve on after saying not ready, so that balancers notice."`
 }
 

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
 	"strings"
 	"syscall"
-	"time"
 )
 
 // Listen binds a TCP address. The error is one sentence that names the flag to change, e.g.
@@ -28,25 +25,4 @@ func Listen(ctx context.Context, flag, address string) (net.Listener, error) {
 	default:
 		return nil, fmt.Errorf("cannot listen on %s, set by %s (%s): %w", address, flag, variable, err)
 	}
-}
-
-// NewHTTPServer makes an HTTP server with the limits that all of ours share. Answers have no time
-// limit, since events and logs are followed for hours; a handler that reads a body sets a read
-// deadline of its own (http.ResponseController).
-func NewHTTPServer(handler http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
-	}
-}
-
-// StopHTTP lets running requests end until ctx is done, then cuts them.
-func StopHTTP(ctx context.Context, server *http.Server) error {
-	if err := server.Shutdown(ctx); err != nil {
-		return errors.Join(fmt.Errorf("requests still running were cut: %w", err), server.Close())
-	}
-	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 
+	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -48,7 +48,7 @@ type program struct {
 	health     *health.Server
 	service    Service
 	grpcServer *grpc.Server
-	httpServer *http.Server
+	httpServer *httpserver.Server
 
 	opsListener, grpcListener, httpListener net.Listener
 }
@@ -77,7 +77,7 @@ func (m *program) run(ctx context.Context) error {
 		{Name: "traces", Stop: tracing.Shutdown, StopTimeout: 5 * time.Second},
 		{Name: "ops", Run: func(ctx context.Context) error {
 			m.env.Logger.Info("serving ops", slog.String(logs.KeyAddr, m.opsListener.Addr().String()), slog.String(logs.KeyVersion, m.env.Version))
-			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry), m.env.Logger)
+			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry, m.base.Pprof), m.env.Logger)
 		}},
 		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS},
 		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
@@ -227,19 +227,16 @@ func (m *program) startHTTP(context.Context) error {
 	if !ok {
 		return errors.New("the service has no HTTP handler")
 	}
-	m.httpServer = NewHTTPServer(h.Handler(), m.env.Logger)
+	m.httpServer = httpserver.New(httpserver.Config{Handler: h.Handler(), Logger: m.env.Logger, Connections: httpserver.Share(0.6)})
 	return nil
 }
 
 func (m *program) serveHTTP(context.Context) error {
 	m.env.Logger.Info("serving http", slog.String(logs.KeyAddr, m.httpListener.Addr().String()))
-	if err := m.httpServer.Serve(m.httpListener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return m.httpServer.Serve(m.httpListener)
 }
 
-func (m *program) stopHTTP(ctx context.Context) error { return StopHTTP(ctx, m.httpServer) }
+func (m *program) stopHTTP(ctx context.Context) error { return m.httpServer.Stop(ctx) }
 
 func (m *program) drain(context.Context) error {
 	if d, ok := m.service.(Drainer); ok {

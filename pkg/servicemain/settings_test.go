@@ -207,11 +207,11 @@ func TestFlagGroups_allAreKnownToEveryProgram(t *testing.T) {
 
 // The table of settings in design.md section 7.
 func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
-	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api"}
+	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true"}
 	var env []string
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
 		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL REDIS_URL
-		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT`) {
+		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
 			value = "x"

@@ -21,6 +21,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/engine"
+	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -60,8 +61,8 @@ type Product struct {
 	live                          servicemain.Live
 	auth, repo, webhook, deployer *hosted
 	gateway                       *gateway.Service
-	web                           *http.Server
-	emulatorServer                *http.Server
+	web                           *httpserver.Server
+	emulatorServer                *httpserver.Server
 
 	// Started is called once everything serves. It may be nil.
 	Started func(ctx context.Context, p *Product)
@@ -192,7 +193,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 	list := []lifecycle.Component{
 		{Name: "traces", Stop: flushTraces, StopTimeout: 5 * time.Second},
 		{Name: "ops", Run: func(ctx context.Context) error {
-			return ops.Serve(ctx, p.opsListener, ops.Handler(&p.readiness, p.registry), p.logger)
+			return ops.Serve(ctx, p.opsListener, ops.Handler(&p.readiness, p.registry, p.settings.Pprof), p.logger)
 		}},
 		{Name: "nats", Start: p.startNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
 		{Name: "redis", Start: p.startRedis, Stop: p.stopRedis},
@@ -210,7 +211,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 			Run:   func(ctx context.Context) error { return p.gateway.Run(ctx) },
 			Ready: func(ctx context.Context) error { return p.gateway.Ready(ctx) },
 		},
-		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Stop: func(ctx context.Context) error { return servicemain.StopHTTP(ctx, p.web) }},
+		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Stop: func(ctx context.Context) error { return p.web.Stop(ctx) }},
 		lifecycle.Component{Name: "intake", Stop: func(context.Context) error { p.gateway.Drain(); return nil }},
 		lifecycle.Component{Name: "greeting", Run: p.greet},
 	)
@@ -284,19 +285,16 @@ func (p *Product) startEmulator(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.emulatorServer = servicemain.NewHTTPServer(p.emulated.Handler(), p.loggerOf("emulator"))
+	p.emulatorServer = httpserver.New(httpserver.Config{Handler: p.emulated.Handler(), Logger: p.loggerOf("emulator"), Connections: httpserver.Share(0.1)})
 	return nil
 }
 
 func (p *Product) serveEmulator(context.Context) error {
-	if err := p.emulatorServer.Serve(p.emulatorListener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return p.emulatorServer.Serve(p.emulatorListener)
 }
 
 func (p *Product) stopEmulator(ctx context.Context) error {
-	return errors.Join(servicemain.StopHTTP(ctx, p.emulatorServer), p.emulated.Close())
+	return errors.Join(p.emulatorServer.Stop(ctx), p.emulated.Close())
 }
 
 func (p *Product) closeConns(context.Context) error {
@@ -316,15 +314,12 @@ func (p *Product) startHTTP(context.Context) error {
 	mux := http.NewServeMux()
 	mux.Handle("/webhooks/bitbucket/", deliveries.Handler())
 	mux.Handle("/", p.gateway.Handler())
-	p.web = servicemain.NewHTTPServer(mux, p.logger)
+	p.web = httpserver.New(httpserver.Config{Handler: mux, Logger: p.logger, Connections: httpserver.Share(0.4)})
 	return nil
 }
 
 func (p *Product) serveHTTP(context.Context) error {
-	if err := p.web.Serve(p.httpListener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return p.web.Serve(p.httpListener)
 }
 
 // greet waits until everything serves, and says so.

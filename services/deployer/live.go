@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"os"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/services/deployer/internal/app"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/live"
@@ -114,17 +114,12 @@ func (c *core) serveLive(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	web := server.HTTPServer()
+	web := httpserver.Bound(server.HTTPServer(), httpserver.Share(0.2))
 	stopped := context.AfterFunc(ctx, func() {
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		if web.Shutdown(stop) != nil {
-			_ = web.Close()
-		}
+		_ = web.Stop(stop) // visitors that were cut come again
 	})
 	defer stopped()
-	if err := web.Serve(c.s.deps.Live); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return web.Serve(c.s.deps.Live)
 }

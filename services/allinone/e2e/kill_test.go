@@ -76,13 +76,18 @@ type daemon struct {
 	env  []string
 	log  recorder
 	ops  string
-	cmd  *exec.Cmd
-	done chan error
+	// files is how many files it may have open; 0: as many as the test.
+	files int
+	cmd   *exec.Cmd
+	done  chan error
 }
 
 func (d *daemon) start() {
 	d.t.Helper()
 	d.cmd = exec.Command(program(d.t, "devpilot"), d.args...)
+	if d.files > 0 {
+		d.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", d.files, d.files), program(d.t, "devpilot")}, d.args...)...) //nolint:gosec // our own program
+	}
 	d.cmd.Env = append(cleanEnviron(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
