@@ -115,7 +115,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	s := &Service{
 		cfg: cfg, js: d.JS, logger: d.Logger,
 		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Now: d.Now}),
-		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Now),
+		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, d.Now),
 		activity: activity.NewStore(d.JS, cfg.Replicas),
 		recorder: activity.NewRecorder(d.Logger, lost),
 		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),

@@ -173,3 +173,37 @@ func TestRotate_byHandIsConfirmedByTheFirstDelivery(t *testing.T) {
 		return nil
 	})
 }
+
+// TestRotate_repeatedRequestIsOneRotation: a client that lost the answer asks again with the same
+// request id, also with the etag that it had before.
+func TestRotate_repeatedRequestIsOneRotation(t *testing.T) {
+	s := newStack(t)
+	s.auth.connect("c1")
+	r := s.start()
+	w := r.watch(fullName, web, "main")
+	req := &webhookv1.RotateWebhookSecretRequest{Workspace: workspace, Webhook: w.GetId(), Etag: r.get(w.GetId()).GetEtag(), RequestId: "one"}
+	old := r.secret(w.GetId())
+	if _, err := r.people.RotateWebhookSecret(r.admin(), req); err != nil {
+		t.Fatal(err)
+	}
+	fresh := r.secret(w.GetId())
+	if fresh == old {
+		t.Fatal("the secret was not rotated")
+	}
+	for range 2 {
+		if _, err := r.people.RotateWebhookSecret(r.admin(), req); err != nil {
+			t.Errorf("the request again: %v", err)
+		}
+	}
+	if r.secret(w.GetId()) != fresh {
+		t.Error("a repeat rotated the secret once more")
+	}
+	req.RequestId = "two"
+	if _, err := r.people.RotateWebhookSecret(r.admin(), req); !apierr.Has(err, apierr.ReasonEtagMismatch) {
+		t.Errorf("another request with the old etag: %v", err)
+	}
+	req.RequestId = strings.Repeat("x", 129)
+	if _, err := r.people.RotateWebhookSecret(r.admin(), req); !apierr.Has(err, apierr.ReasonInvalidArgument) {
+		t.Errorf("a long request id: %v", err)
+	}
+}

@@ -315,6 +315,10 @@ func (a *API) noRoute(_ context.Context, _ *runtime.ServeMux, _ runtime.Marshale
 
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	allowed := strings.Join(a.table.Allowed(r.URL.Path), ", ")
+	if allowed == "" { // grpc-gateway takes nothing for the value of a variable
+		NotFound(w, r)
+		return
+	}
 	w.Header().Set("Allow", allowed)
 	edge.Of(r.Context()).Route = "method not allowed"
 	edge.Fail(w, r, apierr.Newf(apierr.ReasonMethodNotAllowed, "This address does not take the method. It takes: %s.", allowed))

@@ -2,9 +2,15 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
@@ -61,14 +67,49 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	if req.GetExpireTime() != nil {
 		expire = req.GetExpireTime().AsTime()
 	}
-	k, secret, err := s.cfg.Tenants.CreateKey(ctx, tenant.NewKey{
+	n := tenant.NewKey{
 		Workspace: req.GetWorkspace(), Label: req.GetLabel(), Role: role, ExpireTime: expire,
-		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role,
-	})
+		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, Secret: tenant.NewKeySecret(),
+	}
+	var faults apierr.Faults
+	checkRequestID(req.GetRequestId(), &faults)
+	if err := faults.Take(s.cfg.Tenants.CheckKey(n)); err != nil {
+		return nil, err
+	}
+	if err := faults.Err(); err != nil || req.GetValidateOnly() {
+		return &gatewayv1.CreateApiKeyResponse{ApiKey: &gatewayv1.ApiKey{Label: n.Label, Role: rolesByWord[role]}}, err
+	}
+	k, secret, err := s.createKey(ctx, n, req)
 	if err != nil {
 		return nil, err
 	}
 	return &gatewayv1.CreateApiKeyResponse{ApiKey: keyProto(k), Secret: secret.Reveal()}, nil
+}
+
+// createKey makes the key, or finds the one that the same request made before. One that is gone since
+// then is not made again: it was deleted, or has expired.
+func (s *Server) createKey(ctx context.Context, n tenant.NewKey, req *gatewayv1.CreateApiKeyRequest) (*gatewaystorev1.ApiKey, seal.Secret, error) {
+	if req.GetRequestId() == "" {
+		return s.cfg.Tenants.CreateKey(ctx, n)
+	}
+	body := &gatewayv1.CreateApiKeyRequest{Workspace: req.GetWorkspace(), Label: req.GetLabel(), Role: rolesByWord[n.Role], ExpireTime: req.GetExpireTime()}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
+	if err != nil {
+		return nil, seal.Secret{}, fmt.Errorf("server: fingerprint of a request: %w", err)
+	}
+	sum := sha256.Sum256(raw)
+	kept, _, first, err := s.cfg.Short.OnceWithSecret(ctx, n.By.ID, req.GetRequestId(), "CreateApiKey", sum[:], n.Secret)
+	if err != nil {
+		return nil, seal.Secret{}, err
+	}
+	if first {
+		return s.cfg.Tenants.CreateKey(ctx, n)
+	}
+	k, ok, err := s.cfg.Tenants.FindKey(ctx, kept)
+	if err == nil && !ok {
+		err = apierr.New(apierr.ReasonAPIKeyNotFound, "The key that this request made is gone: it was deleted or has expired, or was never made to its end. Use a new requestId to make another.")
+	}
+	return k, kept, err
 }
 
 // DeleteApiKey implements the RPC.

@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
@@ -125,7 +126,7 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 }
 
 // CreateSignInCode implements the RPC.
-func (s *Server) CreateSignInCode(ctx context.Context, _ *gatewayv1.CreateSignInCodeRequest) (*gatewayv1.CreateSignInCodeResponse, error) {
+func (s *Server) CreateSignInCode(ctx context.Context, req *gatewayv1.CreateSignInCodeRequest) (*gatewayv1.CreateSignInCodeResponse, error) {
 	id, err := user(ctx)
 	if err != nil {
 		return nil, err
@@ -133,13 +134,25 @@ func (s *Server) CreateSignInCode(ctx context.Context, _ *gatewayv1.CreateSignIn
 	if id.SubjectKind != identity.SubjectAdminToken {
 		return nil, apierr.New(apierr.ReasonPermissionDenied, "Only the admin token can make sign-in codes. Run devpilot sign-in on the machine that Devpilot runs on.")
 	}
-	code, expire, err := s.NewSignInCode(ctx)
+	var faults apierr.Faults
+	if checkRequestID(req.GetRequestId(), &faults); faults.Err() != nil {
+		return nil, faults.Err()
+	}
+	secret, expire, err := s.signInCode(ctx, req.GetRequestId())
 	if err != nil {
 		return nil, err
 	}
+	code := secret.Reveal()
 	return &gatewayv1.CreateSignInCodeResponse{
 		Code: code, SignInUrl: SignInURL(s.cfg.PublicURL, code), ExpireTime: timestamppb.New(expire),
 	}, nil
+}
+
+func (s *Server) signInCode(ctx context.Context, requestID string) (seal.Secret, time.Time, error) {
+	if requestID == "" {
+		return s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel)
+	}
+	return s.cfg.Short.NewCodeOnce(ctx, caller.LocalSubject, caller.LocalLabel, requestID, "CreateSignInCode")
 }
 
 // NewSignInCode makes a one-time code for the local owner.

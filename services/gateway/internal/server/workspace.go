@@ -14,7 +14,11 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
-const maxDisplayName = 200 // bytes
+// In bytes.
+const (
+	maxDisplayName = 200
+	maxRequestID   = 200
+)
 
 func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
 	return &gatewayv1.Workspace{
@@ -86,8 +90,18 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	if id.SubjectKind == identity.SubjectAPIKey {
 		return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key belongs to one workspace and cannot create others. Sign in, or use the admin token.")
 	}
+	var faults apierr.Faults
+	if err := faults.Take(tenant.CheckID(req.GetWorkspaceId())); err != nil {
+		return nil, err
+	}
 	if len(req.GetDisplayName()) > maxDisplayName {
-		return nil, apierr.InvalidArgument("displayName", "at most 200 bytes")
+		faults.Add("displayName", "at most 200 bytes")
+	}
+	checkRequestID(req.GetRequestId(), &faults)
+	if err := faults.Err(); err != nil || req.GetValidateOnly() {
+		return &gatewayv1.CreateWorkspaceResponse{Workspace: &gatewayv1.Workspace{
+			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER,
+		}}, err
 	}
 	repeat, err := s.repeated(ctx, id.Subject, req.GetRequestId(), "CreateWorkspace", req.GetWorkspaceId()+"\n"+req.GetDisplayName())
 	if err != nil {
@@ -103,13 +117,16 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	return &gatewayv1.CreateWorkspaceResponse{Workspace: workspaceProto(w)}, nil
 }
 
+func checkRequestID(id string, faults *apierr.Faults) {
+	if len(id) > maxRequestID {
+		faults.Add("requestId", "at most 200 bytes")
+	}
+}
+
 // repeated notes the request id; it tells whether the same request came before.
 func (s *Server) repeated(ctx context.Context, subject, requestID, method, content string) (bool, error) {
 	if requestID == "" {
 		return false, nil
-	}
-	if len(requestID) > 200 {
-		return false, apierr.InvalidArgument("requestId", "at most 200 bytes")
 	}
 	sum := sha256.Sum256([]byte(content))
 	first, err := s.cfg.Short.Once(ctx, subject, requestID, method, sum[:])

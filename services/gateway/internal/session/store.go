@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -36,13 +37,14 @@ const (
 type ShortLived struct {
 	js       jetstream.JetStream
 	replicas int
+	keyset   *seal.Keyset
 	bucket   *kv.Bucket[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived]
 	now      func() time.Time
 }
 
-// NewShortLived makes a store that is not open yet.
-func NewShortLived(js jetstream.JetStream, replicas int, now func() time.Time) *ShortLived {
-	return &ShortLived{js: js, replicas: replicas, now: now}
+// NewShortLived makes a store that is not open yet. The keyset encrypts what it keeps of secrets.
+func NewShortLived(js jetstream.JetStream, replicas int, keyset *seal.Keyset, now func() time.Time) *ShortLived {
+	return &ShortLived{js: js, replicas: replicas, keyset: keyset, now: now}
 }
 
 // Open creates the bucket or brings its settings up to date. It can be repeated.
@@ -64,6 +66,26 @@ func (s *ShortLived) NewCode(ctx context.Context, subject, label string) (seal.S
 		return seal.Secret{}, time.Time{}, kv.ToAPI(err)
 	}
 	return seal.NewSecret(code), expire, nil
+}
+
+// NewCodeOnce is NewCode for a request that may come again: a repeat gets the first one's code, which
+// works once all the same.
+func (s *ShortLived) NewCodeOnce(ctx context.Context, subject, label, requestID, method string) (seal.Secret, time.Time, error) {
+	code, expire, err := s.NewCode(ctx, subject, label)
+	if err != nil {
+		return seal.Secret{}, time.Time{}, err
+	}
+	kept, at, first, err := s.OnceWithSecret(ctx, subject, requestID, method, nil, code)
+	switch {
+	case err != nil:
+		return seal.Secret{}, time.Time{}, err
+	case first:
+		return code, expire, nil
+	}
+	if err := s.bucket.Delete(ctx, codeKey(code.Reveal()), 0); err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return seal.Secret{}, time.Time{}, kv.ToAPI(err)
+	}
+	return kept, at.Add(CodeLife), nil
 }
 
 // LooksLikeCode tells a one-time code from other tokens.
@@ -126,26 +148,50 @@ func (s *ShortLived) revoked(ctx context.Context, id string) (bool, error) {
 // for the same request: the caller then answers what the first one made. The same id for another
 // request is REQUEST_ID_REUSED.
 func (s *ShortLived) Once(ctx context.Context, subject, requestID, method string, fingerprint []byte) (first bool, err error) {
+	_, first, err = s.once(ctx, subject, requestID, &gatewaystorev1.Request{Method: method, Fingerprint: fingerprint})
+	return first, err
+}
+
+// OnceWithSecret is Once for a request whose answer tells a secret that is stored nowhere in plain.
+// kept is what a repeat answers: the secret of the first. at is when that was.
+func (s *ShortLived) OnceWithSecret(ctx context.Context, subject, requestID, method string, fingerprint []byte, secret seal.Secret) (kept seal.Secret, at time.Time, first bool, err error) {
+	bound := []byte(kv.EncodeKey("gateway-request", subject, requestID))
+	sealed, err := s.keyset.Seal([]byte(secret.Reveal()), bound)
+	if err != nil {
+		return seal.Secret{}, time.Time{}, false, fmt.Errorf("session: seal the secret of a request: %w", err)
+	}
+	r, first, err := s.once(ctx, subject, requestID, &gatewaystorev1.Request{Method: method, Fingerprint: fingerprint, SealedSecret: sealed})
+	if err != nil || first {
+		return secret, s.now(), first, err
+	}
+	plain, err := s.keyset.Open(r.GetSealedSecret(), bound)
+	if err != nil {
+		return seal.Secret{}, time.Time{}, false, fmt.Errorf("session: open the secret of a request: %w", err)
+	}
+	return seal.NewSecret(string(plain)), r.GetTime().AsTime(), false, nil
+}
+
+func (s *ShortLived) once(ctx context.Context, subject, requestID string, made *gatewaystorev1.Request) (seen *gatewaystorev1.Request, first bool, err error) {
+	made.Time = timestamppb.New(s.now())
 	key := kv.EncodeKey("request", subject, requestID)
-	_, err = s.bucket.Create(ctx, key, &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_Request{
-		Request: &gatewaystorev1.Request{Method: method, Fingerprint: fingerprint, Time: timestamppb.New(s.now())},
-	}}, kv.TTL(RequestLife))
+	_, err = s.bucket.Create(ctx, key, &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_Request{Request: made}}, kv.TTL(RequestLife))
 	if err == nil {
-		return true, nil
+		return made, true, nil
 	}
 	if !errors.Is(err, kv.ErrExists) {
-		return false, kv.ToAPI(err)
+		return nil, false, kv.ToAPI(err)
 	}
 	v, _, err := s.bucket.Get(ctx, key)
 	if errors.Is(err, kv.ErrNotFound) {
-		return true, nil // expired in this very moment
+		return made, true, nil // expired in this very moment
 	}
 	if err != nil {
-		return false, kv.ToAPI(err)
+		return nil, false, kv.ToAPI(err)
 	}
-	if r := v.GetRequest(); r.GetMethod() != method || string(r.GetFingerprint()) != string(fingerprint) {
-		return false, apierr.New(apierr.ReasonRequestIDReused, "This requestId was used for a different request in the last 24 hours. Use a new one.",
+	seen = v.GetRequest()
+	if seen.GetMethod() != made.GetMethod() || string(seen.GetFingerprint()) != string(made.GetFingerprint()) {
+		return nil, false, apierr.New(apierr.ReasonRequestIDReused, "This requestId was used for a different request in the last 24 hours. Use a new one.",
 			apierr.WithField("requestId", "used for a different request"))
 	}
-	return false, nil
+	return seen, false, nil
 }

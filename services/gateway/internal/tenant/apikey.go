@@ -43,24 +43,35 @@ type NewKey struct {
 	ExpireTime time.Time // zero: never
 	By         Subject
 	ByRole     identity.Role // the creator's role of today
+	Secret     seal.Secret   // of NewKeySecret; a new one when zero
 }
 
 func (n NewKey) check(now time.Time) error {
-	switch {
-	case strings.TrimSpace(n.Label) == "":
-		return apierr.InvalidArgument("label", "say what the key is for")
-	case utf8.RuneCountInString(n.Label) > maxLabel:
-		return apierr.InvalidArgument("label", "at most 100 characters")
-	case n.Role < identity.RoleMember || n.Role > identity.RoleOwner:
-		return apierr.InvalidArgument("role", "MEMBER, ADMIN or OWNER")
-	case n.Role > n.ByRole:
+	var faults apierr.Faults
+	if strings.TrimSpace(n.Label) == "" {
+		faults.Add("label", "say what the key is for")
+	}
+	if utf8.RuneCountInString(n.Label) > maxLabel {
+		faults.Add("label", "at most 100 characters")
+	}
+	if n.Role < identity.RoleMember || n.Role > identity.RoleOwner {
+		faults.Add("role", "MEMBER, ADMIN or OWNER")
+	}
+	if !n.ExpireTime.IsZero() && !n.ExpireTime.After(now) {
+		faults.Add("expireTime", "a time in the future")
+	}
+	if err := faults.Err(); err != nil {
+		return err
+	}
+	if n.Role > n.ByRole {
 		return apierr.Newf(apierr.ReasonPermissionDenied, "Your role in workspace %s is %s: a key that you make can be at most that.", n.Workspace, n.ByRole).
 			With(apierr.WithField("role", "at most your own role"))
-	case !n.ExpireTime.IsZero() && !n.ExpireTime.After(now):
-		return apierr.InvalidArgument("expireTime", "a time in the future")
 	}
 	return nil
 }
+
+// CheckKey refuses a key that cannot be made.
+func (s *Store) CheckKey(n NewKey) error { return n.check(s.now()) }
 
 // CreateKey makes a key and returns it with its secret, which is not stored.
 func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey, seal.Secret, error) {
@@ -68,7 +79,11 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 	if err := n.check(now); err != nil {
 		return nil, seal.Secret{}, err
 	}
-	id, secret := newKey()
+	secret := n.Secret
+	if secret.IsZero() {
+		secret = NewKeySecret()
+	}
+	id := keyID(secret)
 	_, _, err := s.keyLists.Update(ctx, n.Workspace, func(l *gatewaystorev1.ApiKeyList) (*gatewaystorev1.ApiKeyList, error) {
 		if l == nil {
 			l = &gatewaystorev1.ApiKeyList{}
@@ -97,11 +112,16 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 	return k, secret, nil
 }
 
-func newKey() (id string, secret seal.Secret) {
+// NewKeySecret makes the secret of a key; the key's id is a part of it.
+func NewKeySecret() seal.Secret {
 	var raw [keyIDBytes + 32]byte
 	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
-	id = hex.EncodeToString(raw[:keyIDBytes])
-	return id, seal.NewSecret(keyMark + id + "_" + base64.RawURLEncoding.EncodeToString(raw[keyIDBytes:]))
+	return seal.NewSecret(keyMark + hex.EncodeToString(raw[:keyIDBytes]) + "_" + base64.RawURLEncoding.EncodeToString(raw[keyIDBytes:]))
+}
+
+func keyID(secret seal.Secret) string {
+	id, _, _ := strings.Cut(strings.TrimPrefix(secret.Reveal(), keyMark), "_")
+	return id
 }
 
 // LooksLikeKey tells an API key from other bearer tokens.

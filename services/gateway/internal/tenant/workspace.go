@@ -40,6 +40,14 @@ func (s *Store) Role(ctx context.Context, workspace, subject string) (identity.R
 	return identity.ParseRole(m.GetRole())
 }
 
+// CheckID refuses what cannot be a workspace's id.
+func CheckID(id string) error {
+	if rpc.ValidWorkspace(id) {
+		return nil
+	}
+	return apierr.InvalidArgument("workspaceId", "1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit")
+}
+
 // Get returns a workspace as a caller of that role sees it; WORKSPACE_NOT_FOUND.
 func (s *Store) Get(ctx context.Context, id string, role identity.Role) (Workspace, error) {
 	if !rpc.ValidWorkspace(id) {
@@ -58,8 +66,8 @@ func (s *Store) Get(ctx context.Context, id string, role identity.Role) (Workspa
 // Create makes a workspace with the subject as its owner; WORKSPACE_EXISTS. A create that was cut
 // off between its writes is completed by a repeat.
 func (s *Store) Create(ctx context.Context, id, displayName string, owner Subject) (Workspace, error) {
-	if !rpc.ValidWorkspace(id) {
-		return Workspace{}, apierr.InvalidArgument("workspaceId", "1 to 63 lower-case letters, digits and hyphens, beginning with a letter or digit")
+	if err := CheckID(id); err != nil {
+		return Workspace{}, err
 	}
 	if displayName == "" {
 		displayName = id

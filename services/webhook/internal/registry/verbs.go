@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -30,8 +31,27 @@ const settleTime = time.Minute
 // Rotate makes a new secret, accepted beside the old one, and puts it on Bitbucket. A rotation that
 // has not reached Bitbucket is completed instead of beginning another. Where the webhook is added
 // by hand the person replaces the secret; that we may not is then no error.
-func (r *Registry) Rotate(ctx context.Context, workspace, id, etag string) (*storev1.WebhookRecord, error) {
-	rec, err := r.ask(ctx, workspace, id, etag, r.rotate)
+func (r *Registry) Rotate(ctx context.Context, workspace, id, etag, requestID string) (*storev1.WebhookRecord, error) {
+	repeated := func(rec *storev1.WebhookRecord) bool {
+		return requestID != "" && slices.Contains(rec.GetRotateRequestIds(), requestID)
+	}
+	rec, err := r.Get(ctx, workspace, id)
+	if err != nil {
+		return nil, err
+	}
+	if repeated(rec) {
+		etag = "" // the first of these requests has changed it
+	}
+	rec, err = r.ask(ctx, workspace, id, etag, func(cur *storev1.WebhookRecord) error {
+		if repeated(cur) {
+			return nil
+		}
+		if requestID != "" {
+			ids := append(cur.GetRotateRequestIds(), requestID)
+			cur.RotateRequestIds = ids[max(0, len(ids)-keptRotations):]
+		}
+		return r.rotate(cur)
+	})
 	switch rec.GetState() {
 	case webhookv1.Webhook_MANUAL, webhookv1.Webhook_NOT_REGISTERED:
 		if byHand(rec.GetWork().GetErrorReason()) {
@@ -41,6 +61,10 @@ func (r *Registry) Rotate(ctx context.Context, workspace, id, etag string) (*sto
 	}
 	return rec, err
 }
+
+// keptRotations is how many request ids of rotations are remembered: with a minute between two
+// rotations they are those of the last hour at least, of a person's those of a day.
+const keptRotations = 60
 
 func (r *Registry) rotate(rec *storev1.WebhookRecord) error {
 	now := r.cfg.Now()

@@ -59,7 +59,8 @@ type AuthServiceClient interface {
 	// BITBUCKET_RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CompleteAuthorization(ctx context.Context, in *CompleteAuthorizationRequest, opts ...grpc.CallOption) (*CompleteAuthorizationResponse, error)
 	// Renews the tokens now ("Refresh Token"). After a refusal it repeats the stored answer with a
-	// retry time. Safe to repeat. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED, CONSUMER_REFUSED,
+	// retry time. Safe to repeat. Reasons: NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED,
+	// CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	RefreshIntegration(ctx context.Context, in *RefreshIntegrationRequest, opts ...grpc.CallOption) (*RefreshIntegrationResponse, error)
 	// Removes the integration: tokens are deleted and erased. Internal to the gateway, which serves
@@ -199,7 +200,8 @@ type AuthServiceServer interface {
 	// BITBUCKET_RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CompleteAuthorization(context.Context, *CompleteAuthorizationRequest) (*CompleteAuthorizationResponse, error)
 	// Renews the tokens now ("Refresh Token"). After a refusal it repeats the stored answer with a
-	// retry time. Safe to repeat. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED, CONSUMER_REFUSED,
+	// retry time. Safe to repeat. Reasons: NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED,
+	// CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	RefreshIntegration(context.Context, *RefreshIntegrationRequest) (*RefreshIntegrationResponse, error)
 	// Removes the integration: tokens are deleted and erased. Internal to the gateway, which serves

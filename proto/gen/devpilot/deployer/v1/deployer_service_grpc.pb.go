@@ -46,7 +46,8 @@ type DeployerServiceClient interface {
 	// a baseline; a webhook that cannot be registered or a branch that does not exist yet is told in
 	// the answer and does not fail the call. Repeats with the same request_id answer the same app.
 	// Reasons: INVALID_ARGUMENT, APP_EXISTS, REPOSITORY_NOT_FOUND, SERVER_UNKNOWN,
-	// NOT_CONNECTED, RECONNECT_REQUIRED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
+	// NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING,
+	// ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateApp(ctx context.Context, in *CreateAppRequest, opts ...grpc.CallOption) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
@@ -280,7 +281,8 @@ type DeployerServiceServer interface {
 	// a baseline; a webhook that cannot be registered or a branch that does not exist yet is told in
 	// the answer and does not fail the call. Repeats with the same request_id answer the same app.
 	// Reasons: INVALID_ARGUMENT, APP_EXISTS, REPOSITORY_NOT_FOUND, SERVER_UNKNOWN,
-	// NOT_CONNECTED, RECONNECT_REQUIRED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
+	// NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING,
+	// ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateApp(context.Context, *CreateAppRequest) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.

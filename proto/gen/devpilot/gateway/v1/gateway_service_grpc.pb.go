@@ -69,7 +69,7 @@ type GatewayServiceClient interface {
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
 	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
-	// STORAGE_UNAVAILABLE.
+	// API_KEY_NOT_FOUND when a repeat comes after the key was deleted, STORAGE_UNAVAILABLE.
 	CreateApiKey(ctx context.Context, in *CreateApiKeyRequest, opts ...grpc.CallOption) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.
@@ -254,7 +254,7 @@ type GatewayServiceServer interface {
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
 	// the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, REQUEST_ID_REUSED,
-	// STORAGE_UNAVAILABLE.
+	// API_KEY_NOT_FOUND when a repeat comes after the key was deleted, STORAGE_UNAVAILABLE.
 	CreateApiKey(context.Context, *CreateApiKeyRequest) (*CreateApiKeyResponse, error)
 	// Deletes an API key; it stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
 	// API_KEY_NOT_FOUND, STORAGE_UNAVAILABLE.

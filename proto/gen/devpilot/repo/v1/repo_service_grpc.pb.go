@@ -35,11 +35,12 @@ type RepoServiceClient interface {
 	// renewed in the background when older than 30 s; the answer then says stale, and a later call
 	// shows the new one. A repository URL or "workspace/slug" as query is looked up live; one that
 	// cannot be reached is told as a partial failure. Idempotent. Reasons: NOT_CONNECTED,
-	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_RATE_LIMITED,
-	// BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
+	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
+	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(ctx context.Context, in *ListRepositoriesRequest, opts ...grpc.CallOption) (*ListRepositoriesResponse, error)
-	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED,
-	// REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
+	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED,
+	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
@@ -107,11 +108,12 @@ type RepoServiceServer interface {
 	// renewed in the background when older than 30 s; the answer then says stale, and a later call
 	// shows the new one. A repository URL or "workspace/slug" as query is looked up live; one that
 	// cannot be reached is told as a partial failure. Idempotent. Reasons: NOT_CONNECTED,
-	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_RATE_LIMITED,
-	// BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
+	// TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
+	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(context.Context, *ListRepositoriesRequest) (*ListRepositoriesResponse, error)
-	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, RECONNECT_REQUIRED,
-	// REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
+	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED,
+	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.

@@ -47,15 +47,17 @@ type WebhookServiceClient interface {
 	// Gets a webhook. Idempotent. Reasons: WEBHOOK_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWebhook(ctx context.Context, in *GetWebhookRequest, opts ...grpc.CallOption) (*GetWebhookResponse, error)
 	// Tries again to register the webhook on Bitbucket, as after admin rights were granted.
-	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL,
-	// NOT_CONNECTED, RECONNECT_REQUIRED, SCOPE_MISSING, REPOSITORY_NOT_FOUND,
+	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, WEBHOOK_NOT_NEEDED when no app deploys its repository on
+	// push, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL, NOT_CONNECTED, TOKEN_EXPIRED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	RegisterWebhook(ctx context.Context, in *RegisterWebhookRequest, opts ...grpc.CallOption) (*RegisterWebhookResponse, error)
 	// Compares the webhook with Bitbucket's list and puts it right: URL, event, active, secret;
 	// extras are deleted. Idempotent. Reasons: as RegisterWebhook.
 	RepairWebhook(ctx context.Context, in *RepairWebhookRequest, opts ...grpc.CallOption) (*RepairWebhookResponse, error)
 	// Makes a new secret and puts it on Bitbucket; the old one is accepted for a while, so that no
-	// delivery is lost. Not idempotent. Reasons: as RegisterWebhook.
+	// delivery is lost. Not idempotent unless request_id is given. Reasons: as RegisterWebhook,
+	// RATE_LIMITED within a minute of the last rotation.
 	RotateWebhookSecret(ctx context.Context, in *RotateWebhookSecretRequest, opts ...grpc.CallOption) (*RotateWebhookSecretResponse, error)
 	// Shows the secret, for adding the webhook by hand. Audited. Reasons: PERMISSION_DENIED,
 	// WEBHOOK_NOT_FOUND.
@@ -247,15 +249,17 @@ type WebhookServiceServer interface {
 	// Gets a webhook. Idempotent. Reasons: WEBHOOK_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWebhook(context.Context, *GetWebhookRequest) (*GetWebhookResponse, error)
 	// Tries again to register the webhook on Bitbucket, as after admin rights were granted.
-	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL,
-	// NOT_CONNECTED, RECONNECT_REQUIRED, SCOPE_MISSING, REPOSITORY_NOT_FOUND,
+	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, WEBHOOK_NOT_NEEDED when no app deploys its repository on
+	// push, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL, NOT_CONNECTED, TOKEN_EXPIRED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	RegisterWebhook(context.Context, *RegisterWebhookRequest) (*RegisterWebhookResponse, error)
 	// Compares the webhook with Bitbucket's list and puts it right: URL, event, active, secret;
 	// extras are deleted. Idempotent. Reasons: as RegisterWebhook.
 	RepairWebhook(context.Context, *RepairWebhookRequest) (*RepairWebhookResponse, error)
 	// Makes a new secret and puts it on Bitbucket; the old one is accepted for a while, so that no
-	// delivery is lost. Not idempotent. Reasons: as RegisterWebhook.
+	// delivery is lost. Not idempotent unless request_id is given. Reasons: as RegisterWebhook,
+	// RATE_LIMITED within a minute of the last rotation.
 	RotateWebhookSecret(context.Context, *RotateWebhookSecretRequest) (*RotateWebhookSecretResponse, error)
 	// Shows the secret, for adding the webhook by hand. Audited. Reasons: PERMISSION_DENIED,
 	// WEBHOOK_NOT_FOUND.

@@ -217,6 +217,12 @@ func query(name, text string, schema object) object {
 	return object{"name": name, "in": "query", "description": text, "schema": schema}
 }
 
+// failures are the reasons with which a connect may end.
+var failures = []any{
+	string(apierr.ReasonHandshakeExpired), string(apierr.ReasonHandshakeMismatch), string(apierr.ReasonConsentDenied), string(apierr.ReasonScopeMissing),
+	string(apierr.ReasonConsumerRefused), string(apierr.ReasonBitbucketUnavailable), string(apierr.ReasonBitbucketRateLimited), string(apierr.ReasonAccessRestricted),
+}
+
 // pages adds what browsers visit and what Bitbucket calls.
 func pages(doc object) {
 	paths := at(doc, "paths")
@@ -236,6 +242,7 @@ func pages(doc object) {
 	paths["/oauth/bitbucket/callback"] = page("finishAuthorization", "Where Bitbucket sends the browser back",
 		"Leads to the returnPath of the connect with ?bitbucket=connected, or ?bitbucket=failed&reason=… with a Reason.",
 		[]any{required(query("state", "As sent.", str)), query("code", "The authorization code.", str), query("error", "Instead of a code, such as access_denied.", str), query("error_description", "For people.", str)}, session)
+	at(paths, "/oauth/bitbucket/callback", "get")["x-reasons"] = failures
 	paths["/openapi.json"] = object{"get": object{
 		"tags": []any{"Browser"}, "operationId": "getOpenApi", "summary": "This document", "security": []any{},
 		"parameters": []any{object{"$ref": "#/components/parameters/IfNoneMatch"}},

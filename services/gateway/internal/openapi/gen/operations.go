@@ -122,7 +122,7 @@ func reasonsOf(name string, route routes.Route, comments map[string]string) []an
 	if route.Input.Fields().ByName("page_token") != nil {
 		words = append(words, string(apierr.ReasonPageTokenInvalid))
 	}
-	if route.TakesETag() {
+	if !route.ReadOnly { // also where nobody sent an etag: two that write at once may go on meeting
 		words = append(words, string(apierr.ReasonEtagMismatch))
 	}
 	slices.Sort(words)

@@ -336,7 +336,9 @@ type Request struct {
 	// SHA-256 of what was asked.
 	Fingerprint []byte `protobuf:"bytes,2,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	// When.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The secret that its answer told, encrypted, for a repeat; empty when it told none.
+	SealedSecret  []byte `protobuf:"bytes,4,opt,name=sealed_secret,json=sealedSecret,proto3" json:"sealed_secret,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +394,13 @@ func (x *Request) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Request) GetSealedSecret() []byte {
+	if x != nil {
+		return x.SealedSecret
+	}
+	return nil
+}
+
 var File_devpilot_gateway_store_v1_session_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
@@ -420,11 +429,12 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\"@\n" +
 	"\x0eRevokedSession\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"s\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x98\x01\n" +
 	"\aRequest\x12\x16\n" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\fR\vfingerprint\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\xf7\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
+	"\rsealed_secret\x18\x04 \x01(\fR\fsealedSecretB\xf7\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\fSessionProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
 
 var (

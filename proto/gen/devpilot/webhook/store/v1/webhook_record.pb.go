@@ -73,8 +73,10 @@ type WebhookRecord struct {
 	Dismissed bool `protobuf:"varint,22,opt,name=dismissed,proto3" json:"dismissed,omitempty"`
 	// The URL that the hook at Bitbucket has; another one than ours after the public URL changed.
 	RegisteredUrl string `protobuf:"bytes,23,opt,name=registered_url,json=registeredUrl,proto3" json:"registered_url,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The request ids of the last rotations of the secret, for repeats of them.
+	RotateRequestIds []string `protobuf:"bytes,24,rep,name=rotate_request_ids,json=rotateRequestIds,proto3" json:"rotate_request_ids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *WebhookRecord) Reset() {
@@ -266,6 +268,13 @@ func (x *WebhookRecord) GetRegisteredUrl() string {
 		return x.RegisteredUrl
 	}
 	return ""
+}
+
+func (x *WebhookRecord) GetRotateRequestIds() []string {
+	if x != nil {
+		return x.RotateRequestIds
+	}
+	return nil
 }
 
 // SealedSecret is a webhook secret, encrypted with the record's key as associated data.
@@ -650,7 +659,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\b\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\b\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -680,7 +689,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\vupdate_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x1c\n" +
 	"\tdismissed\x18\x16 \x01(\bR\tdismissed\x12%\n" +
-	"\x0eregistered_url\x18\x17 \x01(\tR\rregisteredUrl\"\xbc\x01\n" +
+	"\x0eregistered_url\x18\x17 \x01(\tR\rregisteredUrl\x12,\n" +
+	"\x12rotate_request_ids\x18\x18 \x03(\tR\x10rotateRequestIds\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
