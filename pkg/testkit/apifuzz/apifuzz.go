@@ -25,6 +25,7 @@ type Case struct {
 	URL       string // path and query
 	Header    [2]string
 	Body      string
+	Reasons   []string // that the document declares for the operation, those of every request among them
 }
 
 // Options say what makes a request meaningful.
@@ -75,6 +76,7 @@ func Cases(document []byte, o Options) (iter.Seq[Case], error) {
 			}
 			c := Case{Operation: id, Path: path, Method: strings.ToUpper(method), Send: strings.ToUpper(method)}
 			c.URL = fill(path, o.Variables, "", "")
+			c.Reasons = append(texted(at(doc, "paths", path, method)["x-reasons"]), texted(at(doc, "components", "responses", "Problem")["x-reasons"])...)
 			if at(doc, "paths", path, method, "requestBody") != nil {
 				if c.Body = o.Bodies[id]; c.Body == "" {
 					c.Body = "{}"
@@ -94,6 +96,15 @@ func Cases(document []byte, o Options) (iter.Seq[Case], error) {
 			}
 		}
 	}, nil
+}
+
+func texted(list any) []string {
+	var out []string
+	all, _ := list.([]any)
+	for _, e := range all {
+		out = append(out, fmt.Sprint(e))
+	}
+	return out
 }
 
 func weight(c Case) int {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -105,6 +106,8 @@ func odd(s *shared, c apifuzz.Case) (a oddAnswer, err error) {
 		return a, nil
 	case media != "application/problem+json" || json.Unmarshal(a.body, &p) != nil || p.Reason == "":
 		return a, fmt.Errorf("%d as %q: %s", a.status, media, a.body)
+	case c.Send == c.Method && !slices.Contains(c.Reasons, p.Reason):
+		return a, fmt.Errorf("the reason %s is not declared", p.Reason)
 	}
 	for _, inside := range []string{"proto:", "syntax error", "rpc error", "nats:", "strconv"} {
 		if strings.Contains(p.Detail, inside) {

@@ -203,7 +203,7 @@ func (r *Registry) wait(ctx context.Context, rec *storev1.WebhookRecord, number 
 
 // notFound gives a missing webhook its public form; other errors pass.
 func notFound(err error) error {
-	if errors.Is(err, kv.ErrNotFound) {
+	if errors.Is(err, kv.ErrNotFound) || errors.Is(err, kv.ErrBadKey) { // too long to be an id of one
 		return apierr.New(apierr.ReasonWebhookNotFound, "The workspace has no such webhook.", apierr.WithCause(err))
 	}
 	return err
