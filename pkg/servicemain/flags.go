@@ -187,6 +187,7 @@ type HookFlags struct {
 	HookDeny              []string `name:"hook-deny" env:"DEVPILOT_HOOK_DENY" help:"More networks that deployment hooks must not reach, e.g. 203.0.113.0/24."`
 	HookReadOnly          []string `name:"hook-read-only" env:"DEVPILOT_HOOK_READ_ONLY" help:"More directories that deployment hooks see, e.g. /opt/node."`
 	HookPath              string   `name:"hook-path" env:"DEVPILOT_HOOK_PATH" help:"PATH of deployment hooks (default: the system's)."`
+	AppDiskMiB            int64    `name:"app-disk-mib" env:"DEVPILOT_APP_DISK_MIB" help:"What one app's releases and shared paths may take on the disk, in MiB, before its hooks are ended (0: a quarter of the volume; -1: all of it)."`
 }
 
 // LiveFlags say where releases are served.

@@ -91,7 +91,7 @@ func (p *Product) hostDeployer() *hosted {
 				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace, CacheBytes: s.CacheMiB << 20,
 				PublicURL: p.publicURL, LiveURL: p.live.URL,
 				Hooks: deployer.Hooks{
-					AllowUnsandboxed: s.AllowUnsandboxedHooks, Network: s.HookNetwork, Allow: s.HookAllow, Deny: s.HookDeny, ReadOnly: s.HookReadOnly, Path: s.HookPath,
+					AllowUnsandboxed: s.AllowUnsandboxedHooks, Network: s.HookNetwork, Allow: s.HookAllow, Deny: s.HookDeny, ReadOnly: s.HookReadOnly, Path: s.HookPath, AppDisk: s.AppDiskMiB << 20,
 				},
 			},
 			deployer.Deps{

@@ -81,6 +81,9 @@ type Hooks struct {
 	Allow, Deny      []string // networks, in CIDR form
 	ReadOnly         []string // directories
 	Path             string
+	// AppDisk is what one app's releases and shared paths may take, in bytes, before its hooks are ended:
+	// a quarter of the volume when zero, all of it when negative.
+	AppDisk int64
 }
 
 // check returns the site's address for git.

@@ -155,7 +155,7 @@ func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alar
 	c.worker = pipeline.New(pipeline.Config{
 		Server: s.cfg.Server, Worker: c.workerID, SiteURL: s.site.SiteURL, Slots: s.cfg.Slots, Keeper: c.keeper, Apps: c.apps, Source: source{mirrors},
 		Releases: releases, Logs: logOpener{c.logs}, Records: c.store.Deployments, Lanes: c.store.Lanes, Alarm: alarm, Observe: s.metrics,
-		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.backoff(), Witness: c.witness, Doubt: s.cfg.Doubt, Hooks: runner, NoHooks: noHooks, Timeout: s.cfg.DeploymentTimeout,
+		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.backoff(), Witness: c.witness, Doubt: s.cfg.Doubt, Hooks: runner, NoHooks: noHooks, AppDisk: s.cfg.Hooks.AppDisk, Timeout: s.cfg.DeploymentTimeout,
 	})
 	return nil
 }

@@ -53,7 +53,7 @@ func build(ctx context.Context, env *servicemain.Env, f flags) (servicemain.Serv
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace, CacheBytes: f.CacheMiB << 20,
 			PublicURL: f.PublicURL, LiveURL: live.URL,
 			Hooks: deployer.Hooks{
-				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny, ReadOnly: f.HookReadOnly, Path: f.HookPath,
+				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny, ReadOnly: f.HookReadOnly, Path: f.HookPath, AppDisk: f.AppDiskMiB << 20,
 			},
 		},
 		deployer.Deps{

@@ -27,6 +27,8 @@ type Spec struct {
 	// point to; the hook may write in them and sees them under the same paths. None may lie in
 	// another one or in Release.
 	Shared []string
+	// Counted are absolute paths that count towards Limits.Disk; Release and Shared when empty.
+	Counted []string
 	// Env is NAME=value: all that the hook's environment holds beside [BaseEnv]. A later value
 	// of the same name replaces an earlier one, and one of BaseEnv.
 	Env []string
@@ -44,6 +46,9 @@ type Limits struct {
 	// DiskReserve is what must stay free on the file system of the release; 256 MiB. A hook that
 	// eats into it is killed before the disk is full for everyone.
 	DiskReserve int64
+	// Disk is what the paths that count may take on their disk, in bytes; a quarter of it when zero,
+	// no bound when negative.
+	Disk int64
 }
 
 // WithDefaults fills in what is zero.
@@ -116,6 +121,7 @@ type Result struct {
 	OutOfMemory      bool
 	TooManyProcesses bool
 	DiskFull         bool
+	OverQuota        bool // the paths that count took more than Limits.Disk
 	// OutputCut: it printed more than its limit; the hook went on, the rest was dropped.
 	OutputCut bool
 	Duration  time.Duration
@@ -149,6 +155,8 @@ func (r Result) stopped() string {
 		return "it started more processes than its limit"
 	case r.DiskFull:
 		return "it left too little free space on the disk"
+	case r.OverQuota:
+		return "its app takes more of the disk than it may"
 	}
 	return ""
 }

@@ -112,3 +112,33 @@ func TestRun_fileSizeAndDiskReserve(t *testing.T) {
 		}
 	})
 }
+
+// A hook that fills what outlives releases is ended for its own app's sake, and says so.
+func TestRun_quota(t *testing.T) {
+	t.Parallel()
+	sideBySide(t, func(t *testing.T, r Runner) {
+		uploads, others := t.TempDir(), t.TempDir()
+		fill := "i=0; while :; do head -c 4000000 /dev/zero >" + uploads + "/$i; i=$((i+1)); sleep 0.02; done"
+		res, text := run(t, r, fill, func(s *Spec) { s.Shared, s.Limits.Disk = []string{uploads}, 100<<20 })
+		if !res.OverQuota || res.OK() || !strings.Contains(res.Problem(), "more of the disk") || !strings.Contains(text, "notice: Killed: the app, with its releases and shared paths, takes more than 100 MiB of the server's disk.") {
+			t.Fatalf("%+v %q", res, text)
+		}
+		// Another app beside it is none the worse, nor is one that takes much and adds little.
+		for path, disk := range map[string]int64{others: 100 << 20, uploads: 400 << 20} {
+			if res, text := run(t, r, "head -c 40000000 /dev/zero >"+path+"/big; sleep 0.5", func(s *Spec) { s.Shared, s.Limits.Disk = []string{path}, disk }); !res.OK() {
+				t.Errorf("%+v %q", res, text)
+			}
+		}
+		// What counts is what the caller says.
+		res, text = run(t, r, "head -c 40000000 /dev/zero >big; sleep 1000", func(s *Spec) { s.Counted, s.Limits.Disk = []string{uploads}, 100<<20 })
+		if !res.OverQuota {
+			t.Errorf("%+v %q", res, text)
+		}
+		// The default is a part of the disk, and there may be none.
+		for _, disk := range []int64{0, -1} {
+			if res, text := run(t, r, "head -c 40000000 /dev/zero >big; sleep 0.5", func(s *Spec) { s.Limits.Disk = disk }); !res.OK() {
+				t.Errorf("%+v %q", res, text)
+			}
+		}
+	})
+}

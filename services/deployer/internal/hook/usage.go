@@ -2,10 +2,12 @@ package hook
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -145,12 +147,22 @@ type verdict func(*Result) string
 func watch(b *box, s Spec) verdict {
 	const often, everyFull = 25 * time.Millisecond, 4
 	l := s.Limits
+	ctx, cancel := context.WithCancel(context.Background())
+	weighed := make(chan verdict, 1)
+	var weighing sync.WaitGroup
+	weighing.Go(func() { weighed <- weigh(ctx, s) })
+	defer weighing.Wait()
+	defer cancel()
 	t := time.NewTicker(often)
 	defer t.Stop()
 	for n := 0; ; n++ {
 		select {
 		case <-b.done:
 			return nil
+		case v := <-weighed:
+			if v != nil {
+				return v
+			}
 		case <-t.C:
 		}
 		full := n%everyFull == 0

@@ -130,6 +130,8 @@ type Config struct {
 	// Hooks runs deployment hooks; nil where this worker runs none, and NoHooks says why.
 	Hooks   hook.Runner
 	NoHooks string
+	// AppDisk is what an app may take on the disk while a hook of it runs; see hook.Limits.
+	AppDisk int64
 	// Timeout bounds one attempt of a deployment, hooks included; 3 h when zero.
 	Timeout time.Duration
 	// Witness is asked about failures that may be passing untruths, and Doubt is for how long they are

@@ -165,7 +165,10 @@ func (a *attempt) ended(r *deployerv1.HookRecord, result hook.Result, err error)
 func (a *attempt) spec(id deployerv1.Deployment_Stage, h codeconfig.Hook) (hook.Spec, error) {
 	rel := a.w.cfg.Releases
 	final := rel.AbsPath(a.key.Workspace, a.key.App, a.directory)
-	s := hook.Spec{Command: h.Command, Limits: hook.Limits{Time: h.Timeout}, Shared: a.shared, Release: final}
+	s := hook.Spec{
+		Command: h.Command, Limits: hook.Limits{Time: h.Timeout, Disk: a.w.cfg.AppDisk}, Shared: a.shared, Release: final,
+		Counted: []string{filepath.Dir(filepath.Dir(final))}, // all of the app
+	}
 	if id < deployerv1.Deployment_SOURCE_CONTROL {
 		scratch, err := rel.Scratch(a.key.Workspace, a.key.App, a.directory)
 		if err != nil {
