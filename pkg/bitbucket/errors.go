@@ -234,6 +234,9 @@ func (e *Error) scopeMissing() *apierr.Error {
 func (e *Error) unreachable() *apierr.Error {
 	switch e.Route {
 	case RouteHooks:
+		if e.Kind == KindForbidden && e.aboutLimit() {
+			return e.hookLimit()
+		}
 		if e.Kind == KindForbidden {
 			return e.api(apierr.ReasonNotRepositoryAdmin, fmt.Sprintf(
 				"Bitbucket refused: the connected account is not an admin of %s. Ask an admin for that right, or add the webhook by hand with the URL and secret shown.",
@@ -275,25 +278,6 @@ func (e *Error) unreachable() *apierr.Error {
 func aboutRepository(message string) bool {
 	m := strings.ToLower(message)
 	return strings.Contains(m, "repository") && !strings.Contains(m, "branch")
-}
-
-// invalid words a 400. Bitbucket refuses webhook addresses that do not resolve publicly
-// (bitbucket.md section 6.2): that one has a remedy, the rest is our own mistake.
-func (e *Error) invalid() *apierr.Error {
-	if e.Route == RouteHooks && e.mentionsURL() {
-		return e.api(apierr.ReasonNoPublicURL,
-			"Bitbucket refused the webhook's address: it must be a public URL that Bitbucket can reach. Set DEVPILOT_PUBLIC_URL.")
-	}
-	return e.api(apierr.ReasonInternal, fmt.Sprintf("Bitbucket refused the request (HTTP %d)%s.", e.Status, e.quoted()))
-}
-
-func (e *Error) mentionsURL() bool {
-	for field, texts := range e.Fields {
-		if field == "url" || strings.Contains(strings.ToLower(strings.Join(texts, " ")), "url") {
-			return true
-		}
-	}
-	return false
 }
 
 func (e *Error) network() *apierr.Error {

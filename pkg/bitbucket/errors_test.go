@@ -119,7 +119,7 @@ func TestError_everyKind(t *testing.T) {
 			KindInvalid, apierr.ReasonNoPublicURL, "DEVPILOT_PUBLIC_URL"},
 		"400 hook URL, fields an array": {RouteHooks, 400, js, `{"type":"error","error":{"message":"Bad request","fields":["Field: {url} Error: {required}"]}}`,
 			KindInvalid, apierr.ReasonNoPublicURL, "public URL"},
-		"400 text": {RouteHooks, 400, text, "Bad Request", KindInvalid, apierr.ReasonInternal, "HTTP 400"},
+		"400 text": {RouteHooks, 400, text, "Bad Request", KindInvalid, apierr.ReasonWebhookRefused, "HTTP 400"},
 		"409":      {RouteStatuses, 409, js, `{"type":"error","error":{"message":"conflict"}}`, KindInvalid, apierr.ReasonInternal, "conflict"},
 	}
 	for name, tt := range tests {
@@ -239,4 +239,35 @@ func FuzzAnswerError(f *testing.F) {
 			t.Errorf("control characters in %q", e.Error())
 		}
 	})
+}
+
+func TestError_whatBitbucketHasAgainstAWebhook(t *testing.T) {
+	const js = "application/json"
+	for name, tt := range map[string]struct {
+		status int
+		body   string
+		want   apierr.Reason
+		says   string
+	}{
+		"the limit, 400":        {400, `{"type":"error","error":{"message":"Bad request","fields":["Field: {} Error: {A repository can have at most 50 webhooks.}"]}}`, apierr.ReasonWebhookLimit, "at most 50 webhooks"},
+		"the limit, 409":        {409, `{"type":"error","error":{"message":"Webhook limit reached for this repository."}}`, apierr.ReasonWebhookLimit, "Delete one"},
+		"the limit, 403":        {403, `{"type":"error","error":{"message":"You have exceeded the maximum number of webhooks"}}`, apierr.ReasonWebhookLimit, "maximum number"},
+		"the limit, 402":        {402, `Too many hooks`, apierr.ReasonWebhookLimit, "acme/web"},
+		"the URL, as object":    {400, `{"type":"error","error":{"message":"Bad request","fields":{"url":["Enter a valid one."]}}}`, apierr.ReasonNoPublicURL, "Enter a valid one"},
+		"the URL, as text":      {400, `{"type":"error","error":{"message":"Invalid webhook url."}}`, apierr.ReasonNoPublicURL, "DEVPILOT_PUBLIC_URL"},
+		"the description":       {400, `{"type":"error","error":{"message":"Bad request","fields":{"description":["Too long."]}}}`, apierr.ReasonWebhookRefused, "Too long"},
+		"the events":            {400, `{"type":"error","error":{"message":"events: unknown event"}}`, apierr.ReasonWebhookRefused, "unknown event"},
+		"bare text":             {400, `Bad Request`, apierr.ReasonWebhookRefused, "by hand"},
+		"a conflict":            {409, `{"type":"error","error":{"message":"Try again"}}`, apierr.ReasonWebhookRefused, "409"},
+		"nothing":               {422, ``, apierr.ReasonWebhookRefused, "422"},
+		"no rights":             {403, `{"data":{"key":"INSUFFICIENT_RIGHTS"},"type":"error","error":{"message":"Access denied. You must have write or admin access.","data":{"key":"INSUFFICIENT_RIGHTS"}}}`, apierr.ReasonNotRepositoryAdmin, "admin"},
+		"the limit of requests": {403, `Rate limit for this resource has been exceeded`, apierr.ReasonBitbucketRateLimited, "calls"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := answerError(RouteHooks, "acme/web", tt.status, http.Header{"Content-Type": {js}}, []byte(tt.body), time.Now())
+			if api := e.API(); api.Reason() != tt.want || !strings.Contains(api.Message(), tt.says) {
+				t.Errorf("%s: %s", api.Reason(), api.Message())
+			}
+		})
+	}
 }

@@ -16,6 +16,8 @@ type Hooks interface {
 	CreateHook(ctx context.Context, ref bitbucket.Ref, in bitbucket.HookInput) (bitbucket.Hook, error)
 	UpdateHook(ctx context.Context, ref bitbucket.Ref, hookUUID string, in bitbucket.HookInput) (bitbucket.Hook, error)
 	DeleteHook(ctx context.Context, ref bitbucket.Ref, hookUUID string) error
+	// User is asked before it is believed that something is gone.
+	User(ctx context.Context) (bitbucket.User, error)
 }
 
 // wanted is the hook as it should be.
@@ -146,13 +148,10 @@ func (w wanted) settle(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []b
 	return false, deleteAll(ctx, h, ref, mine[1:], f)
 }
 
-// remove deletes all our hooks from Bitbucket. A repository or hook that is not there is done
-// (bitbucket.md section 13).
+// remove deletes all our hooks from Bitbucket. A hook that is not there is done (bitbucket.md section
+// 13).
 func remove(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	hooks, ref, err := w.list(ctx, h)
-	if bitbucket.IsKind(err, bitbucket.KindNotFound, bitbucket.KindGone) {
-		return f, nil
-	}
 	if err != nil {
 		return f, err
 	}

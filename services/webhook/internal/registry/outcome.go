@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -50,12 +51,41 @@ func (r *Registry) atBitbucket(ctx context.Context, rec *storev1.WebhookRecord, 
 		known: rec.GetBitbucketUuid(), title: hookTitle(rec), secret: secret, checkOnly: a == actionCheck,
 	}
 	hooks := r.cfg.Account(rec.GetWorkspace(), !hurry)
+	var f found
 	if a == actionRemove {
-		f, err := remove(ctx, hooks, w)
-		return a, f, err
+		f, err = remove(ctx, hooks, w)
+	} else {
+		f, err = ensure(ctx, hooks, w)
 	}
-	f, err := ensure(ctx, hooks, w)
-	return a, f, err
+	return a, f, witnessed(ctx, hooks, rec, err)
+}
+
+// believedAfter is how often Bitbucket must have said that a repository is not there, or that it does
+// not accept the token for it, before that is believed: some two minutes. Bitbucket has said so of all
+// there is, for three quarters of an hour (bitbucket.md section 14).
+const believedAfter = 6
+
+// doubtful are the answers that may be passing untruths.
+func doubtful(reason apierr.Reason) bool {
+	return reason == apierr.ReasonRepositoryNotFound || reason == apierr.ReasonAccessRefused
+}
+
+// witnessed turns a doubtful answer that is about to be believed into trouble with Bitbucket, unless
+// Bitbucket answers something else as it should.
+func witnessed(ctx context.Context, hooks Hooks, rec *storev1.WebhookRecord, err error) error {
+	if err == nil || !doubtful(apierr.ReasonOf(err)) || rec.GetWork().GetAttempts()+1 < believedAfter {
+		return err
+	}
+	if _, other := hooks.User(ctx); other != nil {
+		return apierr.New(apierr.ReasonBitbucketUnavailable,
+			"Bitbucket has trouble at the moment: it does not even know the connected account. Devpilot asks again.", apierr.WithCause(errors.Join(err, other)))
+	}
+	return err
+}
+
+// unbelieved reports whether a problem is not taken for the truth yet.
+func unbelieved(rec *storev1.WebhookRecord, problem *apierr.Error) bool {
+	return problem != nil && doubtful(problem.Reason()) && rec.GetWork().GetAttempts()+1 < believedAfter
 }
 
 // mayExist reports whether Bitbucket may have a hook of ours, as far as we know.
@@ -75,6 +105,9 @@ func (r *Registry) conclude(rec *storev1.WebhookRecord, serving int64, a action,
 	w := rec.GetWork()
 	w.Done, w.CheckOnly = max(w.GetDone(), serving), false
 	w.ErrorReason, w.ErrorMessage, w.ErrorRetrySeconds = "", "", 0
+	if unbelieved(rec, problem) {
+		problem = apierr.New(problem.Reason(), problem.Message()+" Devpilot asks again before it believes that.", apierr.WithCause(problem))
+	}
 	if f.listed && problem == nil {
 		rec.LastCheckTime = timestamppb.New(now)
 	}
@@ -132,7 +165,7 @@ func (r *Registry) concludeRegistration(rec *storev1.WebhookRecord, f found, pro
 		rec.Reason, rec.Message = reason, message
 	default:
 		rec.State = webhookv1.Webhook_NOT_REGISTERED
-		if temporary(problem) {
+		if temporary(problem) || unbelieved(rec, problem) {
 			rec.State = webhookv1.Webhook_PENDING
 		}
 		rec.Reason, rec.Message = reason, message
@@ -148,12 +181,13 @@ func manualMessage(rec *storev1.WebhookRecord) string {
 }
 
 func (r *Registry) concludeRemoval(rec *storev1.WebhookRecord, f found, problem *apierr.Error) {
-	if problem == nil {
+	gone := problem != nil && problem.Reason() == apierr.ReasonRepositoryNotFound // with all its webhooks
+	if problem == nil || gone && (!unbelieved(rec, problem) || !mayExist(rec)) {
 		rec.State, rec.Reason, rec.Message = webhookv1.Webhook_REMOVED, "", ""
 		rec.BitbucketUuid, rec.RegisteredUrl, rec.Events = "", "", nil
 		return
 	}
-	if removalWaits(problem) {
+	if removalWaits(problem) || unbelieved(rec, problem) {
 		rec.Message = "The webhook is to be removed from Bitbucket: " + problem.Message()
 		return
 	}
@@ -175,7 +209,7 @@ func removalWaits(problem *apierr.Error) bool {
 func temporary(problem *apierr.Error) bool {
 	switch problem.Reason() {
 	case apierr.ReasonBitbucketRateLimited, apierr.ReasonBitbucketUnavailable, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
-		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonInternal, apierr.ReasonRateLimited, apierr.ReasonAccessRefused:
+		apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonInternal, apierr.ReasonRateLimited:
 		return true
 	default:
 		return false
@@ -189,25 +223,38 @@ func (r *Registry) plan(rec *storev1.WebhookRecord, a action, problem *apierr.Er
 	switch {
 	case w.GetWanted() > w.GetDone():
 		in, w.Attempts = 0, 0
-	case problem == nil && a == actionRemove:
+	case a == actionRemove && rec.GetState() == webhookv1.Webhook_REMOVED:
 		w.Attempts = 0
 	case problem == nil:
 		// Spread, so that what was registered together is not checked together for ever.
 		in, w.Attempts = t.CheckEvery-rand.N(t.CheckEvery/4+1), 0
 		w.CheckOnly = true
-	case a == actionRemove && removalWaits(problem), a != actionRemove && temporary(problem):
+	case a == actionRemove && removalWaits(problem), a != actionRemove && temporary(problem), unbelieved(rec, problem):
 		w.Attempts++
-		in = max(backoff(t, w.GetAttempts()), problem.RetryAfter())
+		in = backoff(t, w.GetAttempts())
+		if asked := problem.RetryAfter(); asked > 0 { // Bitbucket's word counts, be it shorter or longer
+			in = asked
+		}
 	case a == actionRemove, problem.Reason() == apierr.ReasonNotConnected, problem.Reason() == apierr.ReasonNoPublicURL:
 		w.Attempts = 0 // a change of the integration, or of the settings, begins anew
 	default:
-		w.Attempts = 0
-		in = t.RetryGiven - rand.N(t.RetryGiven/4+1)
+		w.Attempts++
+		in = patience(t, w.GetAttempts())
 	}
 	w.DueTime = nil
 	if in >= 0 {
 		w.DueTime = timestamppb.New(r.cfg.Now().Add(in))
 	}
+}
+
+// patience is the pause after the n-th refusal that somebody must cure: a person may be at it just now,
+// and some days later nobody is.
+func patience(t Timing, n int32) time.Duration {
+	d := t.RetryGiven
+	if n < 16 {
+		d = min(12*t.RetryFirst<<(max(n, 1)-1), t.RetryGiven)
+	}
+	return d - rand.N(d/4+1)
 }
 
 // backoff is the pause after the n-th failure in a row, less up to a quarter at random.

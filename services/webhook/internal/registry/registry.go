@@ -35,7 +35,7 @@ type Timing struct {
 	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list; 7 days
 	RetryFirst time.Duration // the first pause after temporary trouble, doubling; 5 s
 	RetryMost  time.Duration // the longest such pause; 1 h
-	RetryGiven time.Duration // the pause after a refusal that somebody must cure; 24 h
+	RetryGiven time.Duration // the longest pause after a refusal that somebody must cure, doubling from 12 times RetryFirst; 24 h
 	Sweep      time.Duration // how often all webhooks are looked through; 1 h
 	Poll       time.Duration // how often a waiter looks for a result of another replica; 200 ms
 }

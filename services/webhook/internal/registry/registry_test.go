@@ -32,6 +32,13 @@ type fakeBitbucket struct {
 	// listing, when set, is called at the start of each listing, without the lock.
 	listing func(ctx context.Context) error
 	created func() // after a create
+	user    error  // of asking for the account
+}
+
+func (f *fakeBitbucket) User(context.Context) (bitbucket.User, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return bitbucket.User{}, f.user
 }
 
 func (f *fakeBitbucket) Hooks(ctx context.Context, _ bitbucket.Ref) ([]bitbucket.Hook, error) {

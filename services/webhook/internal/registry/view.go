@@ -96,8 +96,12 @@ func (v View) steps(rec *storev1.WebhookRecord, now time.Time) []string {
 			"The old secret is accepted until a day after the first delivery that is signed with the new one.",
 		}
 	case rec.GetState() == webhookv1.Webhook_NOT_REGISTERED && byHand(rec.GetReason()):
+		open := fmt.Sprintf("As an admin of %s, open %s and press Add webhook.", name, settings)
+		if rec.GetReason() == string(apierr.ReasonWebhookLimit) {
+			open = fmt.Sprintf("As an admin of %s, open %s and delete a webhook that is no longer needed. Then press Register here, or Add webhook there.", name, settings)
+		}
 		return []string{
-			fmt.Sprintf("As an admin of %s, open %s and press Add webhook.", name, settings),
+			open,
 			"Title: " + hookTitle(rec),
 			"URL: " + v.Address.URL(rec.GetId()),
 			"Secret: the one that Reveal secret shows here.",
@@ -112,7 +116,8 @@ func (v View) steps(rec *storev1.WebhookRecord, now time.Time) []string {
 func byHand(reason string) bool {
 	switch apierr.Reason(reason) {
 	case apierr.ReasonNotRepositoryAdmin, apierr.ReasonAccessRestricted, apierr.ReasonScopeMissing,
-		apierr.ReasonReconnectRequired, apierr.ReasonRepositoryNotFound, apierr.ReasonConsumerRefused:
+		apierr.ReasonReconnectRequired, apierr.ReasonRepositoryNotFound, apierr.ReasonConsumerRefused,
+		apierr.ReasonAccessRefused, apierr.ReasonWebhookRefused, apierr.ReasonWebhookLimit:
 		return true
 	default:
 		return false
