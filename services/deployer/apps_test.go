@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -54,6 +55,54 @@ func TestCreateApp_refusals(t *testing.T) {
 	if resp, err := b.client.ListApps(b.member, &deployerv1.ListAppsRequest{Workspace: workspace}); err != nil || len(resp.GetApps()) != 0 {
 		t.Fatalf("%v %v", resp, err)
 	}
+}
+
+// What people paste comes with byte order marks, line ends of Windows and blanks.
+func TestApp_pasted(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "one", map[string]string{"site/index.html": "one"})
+	key := "-----BEGIN KEY-----\nAAAA\n-----END KEY-----\n"
+	give := func() *deployerv1.App {
+		return &deployerv1.App{
+			Repository: " " + repoID + "\n", Branch: "main\r\n", SharedPaths: []string{"\ufeffuploads/ "},
+			Rules:  &deployerv1.AppRules{Paths: []string{"site/**\r"}, PathsIgnore: []string{" docs/**"}, Tags: []string{"v*\n"}, Skip: &deployerv1.SkipPhrases{Phrases: []string{"[skip ci]\u00a0"}}},
+			Source: &deployerv1.SourceOptions{Directory: "site\n"}, Serve: &deployerv1.ServeOptions{Directory: "dist\r\n", Fallback: " index.html"},
+			Hooks:     []*deployerv1.DeploymentHook{hookAt(postSetup, "build\r\n", "\ufeffset -e\r\necho \"$TOKEN.\"; printf %s \"$KEY\" | tr '\\n' ,\r\n")},
+			Variables: []*deployerv1.Variable{{Name: "TOKEN ", Value: "abc\r\n"}, {Name: "KEY", Value: "\ufeff" + strings.ReplaceAll(key, "\n", "\r\n")}, {Name: "BLANK", Value: " "}},
+		}
+	}
+	want := give()
+	want.Repository, want.Branch, want.SharedPaths[0], want.Source.Directory = repoID, "main", "uploads/", "site"
+	want.Rules = &deployerv1.AppRules{Paths: []string{"site/**"}, PathsIgnore: []string{"docs/**"}, Tags: []string{"v*"}, Skip: &deployerv1.SkipPhrases{Phrases: []string{"[skip ci]"}}}
+	want.Serve = &deployerv1.ServeOptions{Directory: "dist", Fallback: "index.html"}
+	want.Hooks[0].Name, want.Hooks[0].Command = "build", "set -e\necho \"$TOKEN.\"; printf %s \"$KEY\" | tr '\\n' ,\n"
+	check := func(got *deployerv1.App) {
+		t.Helper()
+		for _, v := range got.GetVariables() {
+			v.UpdateTime = nil
+		}
+		want.Variables = []*deployerv1.Variable{{Name: "TOKEN", Value: "abc"}, {Name: "KEY", Value: key}, {Name: "BLANK", Value: " "}}
+		for _, f := range []protoreflect.Name{"repository", "branch", "shared_paths", "rules", "source", "serve", "hooks", "variables"} {
+			d := want.ProtoReflect().Descriptor().Fields().ByName(f)
+			if w, g := want.ProtoReflect().Get(d), got.ProtoReflect().Get(d); !w.Equal(g) {
+				t.Errorf("%s: %v, want %v", f, g, w)
+			}
+		}
+	}
+	created, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: " web\n", App: give(), DeployNow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(created.GetApp())
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	if got := fmt.Sprintf("%q", b.printed("web", 1, "build")); got != `["abc." "-----BEGIN KEY-----,AAAA,-----END KEY-----,"]` {
+		t.Error(got)
+	}
+	resp, err := b.client.UpdateApp(b.admin, &deployerv1.UpdateAppRequest{Workspace: workspace, AppId: "web", App: give()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(resp.GetApp())
 }
 
 func TestCreateApp_requestIDAndDeployNow(t *testing.T) {

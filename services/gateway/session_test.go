@@ -50,6 +50,16 @@ func TestSession_signInAndOut(t *testing.T) {
 	c.send(http.MethodDelete, "/v1/session", "").want(http.StatusOK) // again
 }
 
+// What was copied along with a token is no part of it.
+func TestSession_pastedToken(t *testing.T) {
+	g := start(t)
+	for _, token := range []string{adminToken + "\n", "\ufeff" + adminToken + "\r\n", " \u00a0" + adminToken + "\u200b"} {
+		g.browser().post("/v1/session", map[string]any{"token": token}).want(http.StatusOK)
+	}
+	g.browser().post("/v1/session", map[string]any{"token": adminToken[:8] + " " + adminToken[8:]}).problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	g.anybody().get("/v1/me", with("Authorization", "Bearer \ufeff"+adminToken+"\u00a0")).want(http.StatusOK)
+}
+
 func TestSession_secureCookieOnHTTPS(t *testing.T) {
 	g := start(t, func(c *gateway.Config) { c.PublicURL = "https://devpilot.example.com" })
 	a := g.anybody().post("/v1/session", map[string]any{"token": adminToken}, withHost("devpilot.example.com")).want(http.StatusOK)

@@ -12,6 +12,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/services/deployer/internal/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/rules"
 
@@ -23,6 +24,9 @@ import (
 // is told in the answer and fails nothing.
 func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, actor *deployerv1.DeploymentActor) (*deployerv1.App, error) {
 	now := s.now()
+	req = proto.CloneOf(req)
+	req.AppId = pasted.Line(req.GetAppId())
+	asMeant(req.GetApp())
 	a := &storev1.App{
 		Workspace: req.GetWorkspace(), Id: req.GetAppId(), Repository: req.GetApp().GetRepository(),
 		CreateTime: timestamppb.New(now), UpdateTime: timestamppb.New(now), CreateRequest: hashID(req.GetRequestId()), Version: now.UnixNano(),

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/pasted"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -24,6 +25,13 @@ var editable = []string{
 var readOnly = []string{
 	"id", "workspace", "repository_full_name", "auto_deploy_paused", "webhook", "live", "latest", "warnings", "etag", "create_time", "update_time",
 	"live_url", "code_config", "hook_runner",
+}
+
+// asMeant reads what people pasted: scripts and values keep their lines, all else is of one.
+func asMeant(in *deployerv1.App) {
+	pasted.Fields(in, map[protoreflect.FullName]func(string) string{
+		"devpilot.deployer.v1.DeploymentHook.command": pasted.Text, "devpilot.deployer.v1.Variable.value": pasted.Value,
+	})
 }
 
 // saved is the stored app as people save it, without its variables.

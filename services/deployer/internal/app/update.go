@@ -26,6 +26,8 @@ const updateTries = 20
 // branch's head becomes the baseline.
 func (s *Service) Update(ctx context.Context, req *deployerv1.UpdateAppRequest) (*deployerv1.App, error) {
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetAppId()}
+	req = proto.CloneOf(req)
+	asMeant(req.GetApp())
 	for range updateTries {
 		err := s.update(ctx, k, req)
 		switch {

@@ -11,5 +11,5 @@
 // What a hook is told reaches it by file descriptor and environment only: neither its variables nor
 // its command are ever in an argument list, which every user of the machine can read.
 //
-// Linux only. Of the deployer it depends on trees alone.
+// Linux only. Of the deployer it depends on trees alone, beside it on pkg/pasted.
 package hook

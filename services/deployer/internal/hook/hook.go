@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/pasted"
 )
 
 // Spec is one hook to run.
@@ -16,7 +18,7 @@ type Spec struct {
 	// Command is a script of one or more lines for /bin/sh, run with -e: the first command that
 	// fails ends the hook, so that a failed build is not followed by a good-looking copy. A
 	// command that begins with #! is run by the interpreter it names (#!/bin/bash, #!/usr/bin/env
-	// python3).
+	// python3). Line ends of Windows and a byte order mark, as of a pasted text, do not count.
 	Command string
 	// Release is the absolute path of the directory the hook works on: the release, or a scratch
 	// directory before there is one. The hook may write in it and sees it under the same path.
@@ -213,6 +215,7 @@ func (s Spec) check() (Spec, error) {
 		return Spec{}, fmt.Errorf("%w: %s", ErrSpec, fmt.Sprintf(format, args...))
 	}
 	s.Limits = s.Limits.WithDefaults()
+	s.Command = pasted.Text(s.Command)
 	if strings.TrimSpace(s.Command) == "" || len(s.Command) > longestCommand || strings.ContainsRune(s.Command, 0) {
 		return refuse("the command is empty, longer than %d KiB, or holds a zero byte", longestCommand>>10)
 	}

@@ -199,6 +199,8 @@ func TestRun_howItEnds(t *testing.T) {
 			{"#!/usr/bin/env -S sed -n 2p\nthe file itself is the input", 0, "", "stdout: the file itself is the input"},
 			{"cat; pwd -P >/dev/null; echo $#", 0, "", "stdout: 0"},
 			{"printf 'no end of line'", 0, "", "stdout: no end of line"},
+			{"\ufeffset -e\r\nif true; then\r\n\techo pasted\r\nfi\r\n", 0, "", "stdout: pasted"},
+			{"\ufeff#!/bin/sh -u\r\ncat <<END\r\npasted\r\nEND\r\n", 0, "", "stdout: pasted"},
 		} {
 			res, text := run(t, r, c.command)
 			got := strings.Split(text, "\n")

@@ -18,6 +18,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
@@ -104,7 +105,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
 func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, error) {
 	dead := apierr.New(apierr.ReasonUnauthenticated, "The API key or admin token in the Authorization header is not valid: it may have expired or been deleted.")
 	scheme, token, ok := strings.Cut(values[0], " ")
-	if token = strings.TrimSpace(token); len(values) > 1 || !ok || token == "" || !strings.EqualFold(scheme, "Bearer") {
+	if token = pasted.Line(token); len(values) > 1 || !ok || token == "" || !strings.EqualFold(scheme, "Bearer") {
 		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, `The Authorization header must be "Bearer" and an API key or the admin token.`)
 	}
 	if a.IsAdminToken(token) {

@@ -10,6 +10,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
@@ -68,7 +69,7 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 		expire = req.GetExpireTime().AsTime()
 	}
 	n := tenant.NewKey{
-		Workspace: req.GetWorkspace(), Label: req.GetLabel(), Role: role, ExpireTime: expire,
+		Workspace: req.GetWorkspace(), Label: pasted.Line(req.GetLabel()), Role: role, ExpireTime: expire,
 		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, Secret: tenant.NewKeySecret(),
 	}
 	var faults apierr.Faults

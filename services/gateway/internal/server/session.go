@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
@@ -89,6 +90,7 @@ func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSession
 }
 
 func (s *Server) signIn(ctx context.Context, token string) (tenant.Subject, bool, error) {
+	token = pasted.Line(token)
 	switch {
 	case len(token) > maxToken:
 		return tenant.Subject{}, false, nil

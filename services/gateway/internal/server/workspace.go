@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
@@ -90,6 +91,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	if id.SubjectKind == identity.SubjectAPIKey {
 		return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key belongs to one workspace and cannot create others. Sign in, or use the admin token.")
 	}
+	pasted.Fields(req, nil)
 	var faults apierr.Faults
 	if err := faults.Take(tenant.CheckID(req.GetWorkspaceId())); err != nil {
 		return nil, err
