@@ -300,3 +300,18 @@ func awaitRunning(t testing.TB, arguments string) {
 		return nil
 	})
 }
+
+// A hook that fills what its app keeps is its own app's trouble: the app is told so, and others deploy.
+func TestHooks_appThatFillsTheDiskFailsAlone(t *testing.T) {
+	b := newBench(t, func(c *deployer.Config) { c.Hooks.AppDisk = 64 << 20 })
+	b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
+	greedy := withHooks(hookAt(postSetup, "fill", "i=0; while :; do head -c 4000000 /dev/zero >uploads/$i; i=$((i+1)); sleep 0.02; done"))
+	greedy.SharedPaths = []string{"uploads/"}
+	b.create("web", greedy)
+	d := b.deployed("web", deployerv1.Deployment_FAILED)
+	if e := d.GetError(); e.GetReason() != "HOOK_FAILED" || !strings.Contains(e.GetMessage(), "takes more of the disk than it may") {
+		t.Errorf("%v", e)
+	}
+	b.create("shop", withHooks(hookAt(postSetup, "add little", "head -c 20000000 /dev/zero >big; echo added")))
+	b.deployed("shop", deployerv1.Deployment_COMPLETED)
+}

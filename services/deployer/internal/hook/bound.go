@@ -42,12 +42,15 @@ func (b *box) bound(first int, l Limits, perNamespace bool) error {
 		return lower(first, unix.RLIMIT_NPROC, uint64(l.most()+before))
 	}
 	g, err := newGroup(l.most())
+	if err == nil {
+		b.later(g.remove)
+		err = g.add(first)
+	}
 	if err != nil { // not allowed here
 		return unix.Setpriority(unix.PRIO_PROCESS, first, 19)
 	}
-	b.later(g.remove)
 	b.tasks = g.tasks
-	return g.add(first)
+	return nil
 }
 
 // tasksOf counts the processes and threads of a user.
@@ -127,8 +130,8 @@ func unifiedGroup(own string) (int, error) {
 		if dir == "" {
 			dir = "."
 		}
-		if dir == "." && !hands(dir, handed) && hands(dir, "cgroup.controllers") {
-			_ = writeAt(top, handed, "+pids")
+		if _, err := readAt(top, "cgroup.type"); dir == "." && err != nil && hands(dir, "cgroup.controllers") {
+			_ = writeAt(top, handed, "+pids") // the outermost of all, which alone has no type
 		}
 		if hands(dir, handed) {
 			return unix.Openat(top, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
