@@ -64,6 +64,7 @@ type core struct {
 	releases *release.Store // workers only
 	hooks    hook.Runner    // workers only; nil where they run none
 	witness  *witness.Witness
+	gate     *gate.Gate
 	worker   *pipeline.Worker // workers only
 	workerID string
 }
@@ -98,6 +99,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	}
 	names := &repositoryNames{}
 	decider := &gate.Gate{Git: files{mirrors}, Names: names, Logger: log}
+	c.gate = decider
 	c.apps = app.New(app.Config{
 		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Gate: decider,
 		Keyset: d.Keyset, Live: s.liveURL, Statuses: c.noStatuses, Logger: log, Now: d.Now,
@@ -155,7 +157,7 @@ func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alar
 	c.worker = pipeline.New(pipeline.Config{
 		Server: s.cfg.Server, Worker: c.workerID, SiteURL: s.site.SiteURL, Slots: s.cfg.Slots, Keeper: c.keeper, Apps: c.apps, Source: source{mirrors},
 		Releases: releases, Logs: logOpener{c.logs}, Records: c.store.Deployments, Lanes: c.store.Lanes, Alarm: alarm, Observe: s.metrics,
-		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.backoff(), Witness: c.witness, Doubt: s.cfg.Doubt, Hooks: runner, NoHooks: noHooks, AppDisk: s.cfg.Hooks.AppDisk, Timeout: s.cfg.DeploymentTimeout,
+		Logger: s.deps.Logger, Now: s.deps.Now, Backoff: s.cfg.backoff(), Gate: c.gate, Witness: c.witness, Doubt: s.cfg.Doubt, Hooks: runner, NoHooks: noHooks, AppDisk: s.cfg.Hooks.AppDisk, Timeout: s.cfg.DeploymentTimeout,
 	})
 	return nil
 }

@@ -80,7 +80,7 @@ func (b *bench) claim(wake uint64) lane.Verdict {
 
 func (b *bench) fix(hash string) int32 {
 	b.t.Helper()
-	live, err := lane.FixCommit(b.l, b.l.GetEpoch(), repository, &deployerv1.DeploymentCommit{Hash: hash}, b.now)
+	live, err := lane.FixCommit(b.l, b.l.GetEpoch(), repository, &deployerv1.DeploymentCommit{Hash: hash}, hash, b.now)
 	b.must(err)
 	return live
 }

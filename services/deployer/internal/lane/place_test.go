@@ -62,7 +62,7 @@ func (b *branch) work() {
 	b.t.Helper()
 	for b.wakes++; b.claim(b.wakes) == lane.Start; b.wakes++ {
 		l := b.l
-		live, err := lane.FixCommit(l, l.GetEpoch(), repository, &deployerv1.DeploymentCommit{Hash: b.head}, b.now)
+		live, err := lane.FixCommit(l, l.GetEpoch(), repository, &deployerv1.DeploymentCommit{Hash: b.head}, b.head, b.now)
 		switch {
 		case errors.Is(err, lane.ErrRepeated):
 			err = lane.Repeated(l, l.GetEpoch(), repository, lane.Result{Now: b.now})

@@ -107,10 +107,10 @@ func Mine(l *storev1.Lane, epoch int64) (*storev1.Running, error) {
 // delivery was a repeat, and what a person chose since stays live.
 var ErrRepeated = errors.New("lane: the push came again and changed nothing")
 
-// FixCommit notes which commit the run deploys, and that it is the branch's head. Where that
+// FixCommit notes which commit the run deploys, and what the branch's head is. Where that
 // commit is live already and a push asked for it, it returns the live deployment's number: the run
 // then ends by [Supersede].
-func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployerv1.DeploymentCommit, now time.Time) (live int32, err error) {
+func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployerv1.DeploymentCommit, head string, now time.Time) (live int32, err error) {
 	r, err := Mine(l, epoch)
 	if err != nil {
 		return 0, err
@@ -120,8 +120,8 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 		return 0, ErrRepeated
 	}
 	r.Hash = commit.GetHash()
-	if h := HeadOf(l, repository, Branch(job.GetBranch())); fetchesHead(job) && h.GetHash() != commit.GetHash() {
-		SetHead(l, Branch(job.GetBranch()), &storev1.Head{Hash: commit.GetHash(), Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
+	if h := HeadOf(l, repository, Branch(job.GetBranch())); fetchesHead(job) && h.GetHash() != head {
+		SetHead(l, Branch(job.GetBranch()), &storev1.Head{Hash: head, Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
 		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit)}}

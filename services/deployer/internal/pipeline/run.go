@@ -38,7 +38,8 @@ type attempt struct {
 	firstEpoch int64
 	app        *storev1.App
 	directory  string
-	unclaimed  bool // neither the wish nor the lane knew a head of the branch
+	exact      string // the commit to fetch where the branch's head does not deploy
+	unclaimed  bool   // neither the wish nor the lane knew a head of the branch
 	log        Log
 	progress   *progress
 	begin      time.Time
@@ -319,7 +320,7 @@ func (a *attempt) say(format string, args ...any) {
 }
 
 // fixCommit chooses the commit.
-func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, fullName string) error {
+func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName string) error {
 	commit := &deployerv1.DeploymentCommit{
 		Hash: c.Hash, Message: c.Message, AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail,
 		Url: a.w.cfg.SiteURL + "/" + fullName + "/commits/" + c.Hash,
@@ -329,7 +330,7 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, fullName strin
 	}
 	var live int32
 	l, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) (err error) {
-		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, a.w.cfg.Now())
+		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, head, a.w.cfg.Now())
 		return err
 	})
 	if err != nil {

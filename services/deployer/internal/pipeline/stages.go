@@ -156,17 +156,14 @@ func (a *attempt) fetchAndCheckOut(ctx context.Context) error {
 }
 
 func (a *attempt) fetchOnce(ctx context.Context) error {
-	tree, fullName, err := a.fetch(ctx)
+	tree, fullName, branchHead, err := a.choose(ctx)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
 	head := tree.Head()
-	if asked := a.job.GetHash(); asked != "" && asked != head.Hash && a.job.GetTag() == "" {
-		a.say("The branch has moved on from %s to %s: deploying that.", short(asked), short(head.Hash))
-	}
 	a.say("Commit %s by %s: %s", short(head.Hash), head.AuthorName, firstLine(head.Message))
-	if err := a.fixCommit(ctx, head, fullName); err != nil {
+	if err := a.fixCommit(ctx, head, branchHead, fullName); err != nil {
 		return err
 	}
 	if !a.app.GetSource().GetLfs() {
@@ -259,8 +256,8 @@ func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
 	return tree, src.FullName, nil
 }
 
-// source is what is fetched: the head of the branch, whatever that is by now, or the exact commit
-// of a redeploy.
+// source is what is fetched: the head of the branch, whatever that is by now, or an exact commit: that of
+// a redeploy, or the push before a head that does not deploy.
 func (a *attempt) source(fullName string) mirror.Source {
 	options := a.app.GetSource()
 	src := mirror.Source{
@@ -274,6 +271,9 @@ func (a *attempt) source(fullName string) mirror.Source {
 	if a.job.GetPinned() {
 		src.Commit, src.Known = a.job.GetHash(), true
 	}
+	if a.exact != "" {
+		src.Commit = a.exact
+	}
 	return src
 }
 
@@ -281,6 +281,8 @@ func (a *attempt) what() string {
 	switch {
 	case a.job.GetPinned():
 		return "commit " + short(a.job.GetHash())
+	case a.exact != "":
+		return "commit " + short(a.exact)
 	case a.job.GetTag() != "":
 		return "tag " + a.job.GetTag()
 	}
