@@ -330,7 +330,7 @@ func TestHostile_redirects(t *testing.T) {
 				}))
 				defer evil.Close()
 				lfs := f.git.LFS()
-				f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": lfs.Put("content")})
+				lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"f": lfs.Put("content")})
 				f.git.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 					if !strings.HasSuffix(r.URL.Path, step) {
 						return false

@@ -1,8 +1,6 @@
 package mirror
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,114 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
-
-// maxPointer is what a pointer is smaller than (the LFS specification, "The Pointer").
-const maxPointer = 1024
-
-// pointer is what a file holds whose content is kept by LFS.
-type pointer struct {
-	oid  string // sha256 of the content, in hex
-	size int64
-}
-
-// parsePointer reads a pointer; what is not exactly one, or uses an extension, is a file like any
-// other.
-func parsePointer(b []byte) (pointer, bool) {
-	var p pointer
-	if len(b) >= maxPointer {
-		return p, false
-	}
-	seen := ""
-	for line := range strings.Lines(string(b)) {
-		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		seen += key + " "
-		switch key {
-		case "version":
-			if value != "https://git-lfs.github.com/spec/v1" && value != "https://hawser.github.com/spec/v1" {
-				return p, false
-			}
-		case "oid":
-			p.oid = strings.TrimPrefix(value, "sha256:")
-			if raw, err := hex.DecodeString(p.oid); err != nil || len(raw) != sha256.Size || value == p.oid || strings.ToLower(p.oid) != p.oid {
-				return p, false
-			}
-		case "size":
-			n, err := strconv.ParseInt(value, 10, 64)
-			if err != nil || n < 0 || strconv.FormatInt(n, 10) != value {
-				return p, false
-			}
-			p.size = n
-		}
-	}
-	return p, seen == "version oid size "
-}
-
-// HasLFSPointers tells whether files of the commit are pointers of LFS, for a word in the log where
-// Source.LFS is off. It looks no further than the .gitattributes at the tree's root unless that
-// hands files to LFS, as everybody's does who uses it; so it costs nothing elsewhere.
-func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
-	if len(s.replace) > 0 {
-		return true, nil
-	}
-	attributes, err := s.ReadFile(ctx, ".gitattributes", 1<<20)
-	if errors.Is(err, ErrNotInTree) || explained(err) || err == nil && !bytes.Contains(attributes, []byte("filter=lfs")) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	pointers, err := s.pointers(ctx)
-	return len(pointers) > 0, err
-}
-
-// pointers finds the commit's pointers: path to what it points to. All small files are looked at,
-// whatever .gitattributes says of them.
-func (s *Snapshot) pointers(ctx context.Context) (map[string]pointer, error) {
-	var small []object
-	err := s.eachObject(ctx, func(o object) error {
-		if strings.HasPrefix(o.mode, "100") && o.size > 0 && o.size < maxPointer {
-			small = append(small, o)
-		}
-		return nil
-	})
-	if err != nil || len(small) == 0 {
-		return nil, err
-	}
-	var ask strings.Builder
-	for _, o := range small {
-		ask.WriteString(o.oid + "\n")
-	}
-	found := map[string]pointer{}
-	err = s.m.git.read(ctx, command{operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(ask.String()), args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
-		br := bufio.NewReaderSize(r, 64<<10)
-		var buf [maxPointer]byte
-		for _, o := range small {
-			head, err := br.ReadString('\n')
-			if err != nil {
-				return err
-			}
-			if want := fmt.Sprintf("%s blob %d\n", o.oid, o.size); head != want {
-				return fmt.Errorf("%w: %q instead of %q", ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
-			}
-			body := buf[:o.size]
-			if _, err := io.ReadFull(br, body); err != nil {
-				return err
-			}
-			if _, err := br.Discard(1); err != nil {
-				return err
-			}
-			if p, ok := parsePointer(body); ok {
-				found[o.path] = p
-			}
-		}
-		return nil
-	})
-	return found, err
-}
 
 // lfsOf is where the content that pointers of LFS name is kept, in the mirror's directory.
 func lfsOf(dir string) string { return filepath.Join(dir, "lfs") }
@@ -149,14 +42,17 @@ func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, 
 			return err
 		}
 	}
-	pointers, err := s.pointers(ctx)
+	pointers, odd, err := s.pointers(ctx, s.eachObject)
+	if len(odd) > 0 && s.notice != nil {
+		s.notice(oddWords(odd))
+	}
 	if err != nil || len(pointers) == 0 {
 		return err
 	}
 	missing := map[string]*wanted{}
 	var all int64
 	for at, p := range pointers {
-		if missing[p.oid] != nil || p.stored(s.dir) {
+		if p.size == 0 || missing[p.oid] != nil || p.stored(s.dir) {
 			continue
 		}
 		missing[p.oid] = &wanted{pointer: p, path: at}
@@ -173,6 +69,10 @@ func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, 
 	}
 	s.replace = make(map[string]replacement, len(pointers))
 	for at, p := range pointers {
+		if p.size == 0 { // git-lfs asks nobody for nothing
+			s.replace[at] = replacement{open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}
+			continue
+		}
 		s.replace[at] = replacement{size: p.size, open: func() (io.ReadCloser, error) { return openVerified(p, s.dir) }}
 	}
 	return nil

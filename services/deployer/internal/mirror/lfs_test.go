@@ -24,6 +24,18 @@ func withLFS(branch string) Source {
 	return src
 }
 
+// declareAll hands all files to LFS.
+const declareAll = "* filter=lfs diff=lfs merge=lfs -text\n"
+
+// lfsCommit makes a commit with a .gitattributes that hands all files to LFS.
+func lfsCommit(repo *gittest.Repo, branch string, files map[string]string) string {
+	all := map[string]string{".gitattributes": declareAll}
+	for p, content := range files {
+		all[p] = content
+	}
+	return repo.Commit(branch, "x", all)
+}
+
 func TestParsePointer(t *testing.T) {
 	oid := strings.Repeat("ab", 32)
 	good := "version https://git-lfs.github.com/spec/v1\noid sha256:" + oid + "\nsize 12345\n"
@@ -58,10 +70,10 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 	big := strings.Repeat("large content ", 10_000)
 	repo := f.git.Repo("acme/web")
 	libRepo := f.git.Repo("acme/lib")
-	lib := libRepo.Commit("main", "lib", map[string]string{"logo.png": lfs.Put("logo")})
+	lib := lfsCommit(libRepo, "main", map[string]string{"logo.png": lfs.Put("logo")})
 	sub := repo.Tree(gittest.E("100755", "tool", lfs.Put("#!tool")), gittest.E("100644", "same.bin", lfs.Put(big)))
 	files := []gittest.Entry{
-		gittest.E("100644", ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n"), gittest.E("100644", "a.bin", lfs.Put(big)), gittest.E("040000", "dir", sub),
+		gittest.E("100644", ".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\ntool filter=lfs\n"), gittest.E("100644", "a.bin", lfs.Put(big)), gittest.E("040000", "dir", sub),
 		gittest.E("100644", "plain", "plain"), gittest.E("100644", ".gitmodules", module("lib", "lib", "../lib")), gittest.E("160000", "lib", lib),
 		// Repositories do not choose where we go (git-lfs would read this).
 		gittest.E("100644", ".lfsconfig", "[lfs]\n\turl = http://127.0.0.1:1/evil\n"),
@@ -77,7 +89,7 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 		}
 	}
 	want := map[string]string{
-		".gitattributes": files[0].Content, "a.bin": big, "dir/same.bin": big, "dir/tool": "#!tool", "plain": "plain", ".gitmodules": files[4].Content, ".lfsconfig": files[6].Content, "lib/logo.png": "logo",
+		".gitattributes": files[0].Content, "a.bin": big, "dir/same.bin": big, "dir/tool": "#!tool", "plain": "plain", ".gitmodules": files[4].Content, ".lfsconfig": files[6].Content, "lib/logo.png": "logo", "lib/.gitattributes": declareAll,
 	}
 	for range 2 {
 		dir, _, err := f.fetchSource(src)
@@ -117,8 +129,8 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 	plain, err := f.mirrors.Fetch(t.Context(), libSrc)
 	must(t, err)
 	defer plain.Close()
-	if has, err := plain.HasLFSPointers(t.Context()); err != nil || has {
-		t.Errorf("no attributes: %v %v", has, err)
+	if has, err := plain.HasLFSPointers(t.Context()); err != nil || !has {
+		t.Errorf("the library has pointers: %v %v", has, err)
 	}
 }
 
@@ -126,7 +138,7 @@ func TestLFS_tokenIsRenewedOnceAndSeenNowhere(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put("content")})
 	if _, _, err := f.deploy("main"); err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +164,7 @@ func TestLFS_expiredDownloadIsAskedForOnceMore(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put("content")})
 	var n atomic.Int32
 	lfs.Serve(func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 		if n.Add(1) == 1 {
@@ -198,7 +210,7 @@ func TestLFS_failures(t *testing.T) {
 		}
 	}
 	f := setUp(t, Limits{StallTime: time.Second})
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"dir/a": f.git.LFS().Put("content")})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"dir/a": f.git.LFS().Put("content")})
 	snap, err := f.mirrors.Fetch(t.Context(), source("main"))
 	must(t, err)
 	defer snap.Close()
@@ -312,18 +324,18 @@ func TestLFS_limits(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 100_000})
 	lfs := f.git.LFS()
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put(strings.Repeat("x", 60_000)), "b": lfs.Put(strings.Repeat("y", 60_000))})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put(strings.Repeat("x", 60_000)), "b": lfs.Put(strings.Repeat("y", 60_000))})
 	if _, _, err := f.fetchSource(withLFS("main")); reason(err) != ReasonRepositoryTooLarge || len(lfs.Downloads()) != 0 {
 		t.Fatalf("%v, %d downloads", err, len(lfs.Downloads()))
 	}
 	lie := strings.Replace(lfs.Put("lie"), "size 3", "size 9223372036854775807", 1)
-	f.git.Repo("acme/web").Commit("lie", "x", map[string]string{"a": lie, "b": lfs.Put("true")})
+	lfsCommit(f.git.Repo("acme/web"), "lie", map[string]string{"a": lie, "b": lfs.Put("true")})
 	if _, _, err := f.fetchSource(withLFS("lie")); reason(err) != ReasonRepositoryTooLarge {
 		t.Fatalf("%v", err)
 	}
 	f = setUp(t, Limits{FetchTime: 3 * time.Second})
 	lfs = f.git.LFS()
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put("content")})
 	lfs.Serve(func(_ http.ResponseWriter, r *http.Request, _ string) bool { <-r.Context().Done(); return true })
 	_, _, err := f.fetchSource(withLFS("main"))
 	if e, ok := asError(err); !ok || !e.Temporary || !strings.Contains(e.Message, "longer than") {
@@ -340,7 +352,7 @@ func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": lfs.Put("content")})
+	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put("content")})
 	if _, _, err := f.fetchSource(withLFS("main")); err != nil {
 		t.Fatal(err)
 	}
@@ -379,6 +391,8 @@ func TestLFS_manyObjectsComeInBatches(t *testing.T) {
 	lfs := f.git.LFS()
 	in, want := new(strings.Builder), map[string]string{}
 	fmt.Fprint(in, "commit refs/heads/main\ncommitter Jane Developer <jane@example.test> 1800000000 +0000\ndata 1\nx\n")
+	fmt.Fprintf(in, "M 100644 inline .gitattributes\ndata %d\n%s\n", len(declareAll), declareAll)
+	want[".gitattributes"] = declareAll
 	for i := range 2*lfsBatch + 1 {
 		name := fmt.Sprintf("f%03d", i)
 		want[name] = "content of " + name

@@ -156,7 +156,7 @@ func TestLimits_reserveOfTheDisk(t *testing.T) {
 	full("history", s.WriteGit(t.Context(), root))
 	free.Store(1 << 30)
 	lfs := f.git.LFS()
-	repo.Commit("lfs", "x", map[string]string{"f": lfs.Put(noise(lfsDiskCheck + 1))})
+	lfsCommit(repo, "lfs", map[string]string{"f": lfs.Put(noise(lfsDiskCheck + 1))})
 	lfs.Serve(func(http.ResponseWriter, *http.Request, string) bool {
 		free.Store(10)
 		return false

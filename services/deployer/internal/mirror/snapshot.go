@@ -41,8 +41,9 @@ type Snapshot struct {
 	replace map[string]replacement
 	grafts  []graft
 
-	directory string // the app's own, which links must stay within the tree from
-	planned   *plan  // once it was listed
+	notice    func(text string) // may be nil
+	directory string            // the app's own, which links must stay within the tree from
+	planned   *plan             // once it was listed
 }
 
 // replacement is content that stands in a file's place: what a pointer of LFS points to. The file's

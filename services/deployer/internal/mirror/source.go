@@ -42,6 +42,8 @@ type Source struct {
 	// Progress, if not nil, hears how far the parts beside the fetch itself are: "submodules" in
 	// submodules, "lfs" in bytes. It is called from several goroutines, one at a time.
 	Progress func(what string, done, all int64)
+	// Notice, if not nil, is told what people should know of the commit and what fails nothing.
+	Notice func(text string)
 }
 
 // Reasons beside those of errors.go that concern commits and tags.
@@ -106,7 +108,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.directory = src.Directory
+	s.directory, s.notice = src.Directory, src.Notice
 	if src.Submodules {
 		err = s.addSubmodules(ctx, b, src.SubmoduleWorkspaces, src.Progress)
 	}

@@ -84,6 +84,7 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 		if err != nil {
 			return submoduleTrouble(at, err)
 		}
+		sub.notice = s.notice
 		s.grafts = append(s.grafts, graft{path: p.path, snap: sub})
 		u.done++
 		if u.progress != nil {

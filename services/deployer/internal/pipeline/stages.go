@@ -264,6 +264,7 @@ func (a *attempt) source(fullName string) mirror.Source {
 		Workspace: a.key.Workspace, Repository: a.app.GetRepository(), FullName: fullName, Branch: a.job.GetBranch(), Tag: a.job.GetTag(),
 		FullHistory: options.GetFullHistory(), Submodules: options.GetSubmodules(), LFS: options.GetLfs(),
 		SubmoduleWorkspaces: options.GetSubmoduleWorkspaces(), Directory: options.GetDirectory(),
+		Notice: func(text string) { a.say("%s", text) },
 	}
 	if src.Tag != "" {
 		src.Branch = ""

@@ -1,0 +1,252 @@
+package mirror
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxPointer is what a pointer is smaller than (the LFS specification, "The Pointer").
+const maxPointer = 1024
+
+// pointer is what a file holds whose content is kept by LFS.
+type pointer struct {
+	oid  string // sha256 of the content, in hex
+	size int64
+}
+
+var (
+	pointerVersions = []string{"https://git-lfs.github.com/spec/v1", "https://hawser.github.com/spec/v1", "http://git-media.io/v/2"}
+	pointerKeys     = []string{"version", "oid", "size"}
+	extensionKey    = regexp.MustCompile(`^ext-[0-9]-\w+`)
+	likePointer     = regexp.MustCompile(`git-lfs|hawser|git-media`)
+)
+
+// errExtension says that a pointer is one, and that a program of its author's changed the content.
+var errExtension = errors.New("mirror: a pointer of LFS with an extension")
+
+// errNoPointer says that a text is no pointer.
+var errNoPointer = errors.New("mirror: no pointer of LFS")
+
+// parsePointer reads a pointer; what is none, or uses an extension, is a file like any other.
+func parsePointer(b []byte) (pointer, bool) {
+	p, err := decodePointer(b)
+	return p, err == nil
+}
+
+// decodePointer reads a pointer as git-lfs's own reader does: space around it, empty lines and
+// carriage returns before line ends do not count, and the versions before the first have their names.
+// It is stricter in what no program writes: capitals in a hash, signs and leading zeros of a size.
+func decodePointer(b []byte) (p pointer, err error) {
+	if len(b) >= maxPointer {
+		return p, errNoPointer
+	}
+	var values []string
+	extended := false
+	for line := range strings.SplitSeq(string(bytes.TrimSpace(b)), "\n") {
+		line = strings.TrimSuffix(line, "\r")
+		if line == "" {
+			continue
+		}
+		key, value, ok := strings.Cut(line, " ")
+		switch {
+		case !ok || len(values) == len(pointerKeys):
+			return p, errNoPointer
+		case key == pointerKeys[len(values)]:
+			values = append(values, value)
+		case len(values) > 0 && extensionKey.MatchString(key):
+			extended = true
+		default:
+			return p, errNoPointer
+		}
+	}
+	if len(values) != len(pointerKeys) || !slices.Contains(pointerVersions, values[0]) {
+		return p, errNoPointer
+	}
+	oid, ok := strings.CutPrefix(values[1], "sha256:")
+	if raw, err := hex.DecodeString(oid); !ok || err != nil || len(raw) != sha256.Size || strings.ToLower(oid) != oid {
+		return p, errNoPointer
+	}
+	n, err := strconv.ParseInt(values[2], 10, 64)
+	if err != nil || n < 0 || strconv.FormatInt(n, 10) != values[2] {
+		return p, errNoPointer
+	}
+	if extended {
+		return p, errExtension
+	}
+	return pointer{oid: oid, size: n}, nil
+}
+
+// HasLFSPointers tells whether files of the commit are pointers of LFS, for a word in the log where
+// Source.LFS is off. Where no .gitattributes hands files to LFS, it costs next to nothing: the list of
+// files is the one that the check-out needs.
+func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
+	if len(s.replace) > 0 {
+		return true, nil
+	}
+	pointers, _, err := s.pointers(ctx, func(ctx context.Context, each func(object) error) error {
+		p, err := s.list(ctx)
+		if err != nil {
+			return err
+		}
+		for i := range p.entries {
+			if e := &p.entries[i]; e.git == s.git {
+				if err := each(object{mode: e.mode, oid: e.oid, size: e.size, path: e.path}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if explained(err) && ctx.Err() == nil {
+		return hasReason(err, ReasonLFSFailed), nil // the check-out will say the rest
+	}
+	return len(pointers) > 0, err
+}
+
+// pointers finds the commit's pointers: path to what it points to. A file is LFS's where
+// .gitattributes says so (filter=lfs), as git itself reads them, and nowhere else. odd are files that
+// are declared and speak of LFS, but are no pointers that anybody can read. list lists the commit.
+func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func(object) error) error) (found map[string]pointer, odd []string, err error) {
+	var small, attributes []object
+	err = list(ctx, func(o object) error {
+		if !strings.HasPrefix(o.mode, "100") || checkPath(o.path) != nil {
+			return nil
+		}
+		if base(o.path) == ".gitattributes" {
+			attributes = append(attributes, o)
+		} else if o.size > 0 && o.size < maxPointer {
+			small = append(small, o)
+		}
+		return nil
+	})
+	if err != nil || len(small) == 0 || len(attributes) == 0 {
+		return nil, nil, err
+	}
+	if some, err := s.handToLFS(ctx, attributes); err != nil || !some {
+		return nil, nil, err
+	}
+	if small, err = s.declaredLFS(ctx, attributes, small); err != nil || len(small) == 0 {
+		return nil, nil, err
+	}
+	found = map[string]pointer{}
+	err = s.eachBlob(ctx, small, func(o object, body []byte) error {
+		p, err := decodePointer(body)
+		switch {
+		case err == nil:
+			found[o.path] = p
+		case errors.Is(err, errExtension):
+			return lfsFailed(&wanted{path: o.path}, "its pointer names an extension of Git LFS, a program of its author's, which is not run here.")
+		case likePointer.Match(body):
+			odd = append(odd, o.path)
+		}
+		return nil
+	})
+	return found, odd, err
+}
+
+func oddWords(odd []string) string {
+	more := ""
+	if len(odd) > 1 {
+		more = fmt.Sprintf(" The same goes for %d more.", len(odd)-1)
+	}
+	return fmt.Sprintf("%q is declared as Git LFS's and holds no pointer that can be read; it is deployed as it stands.%s", slices.Min(odd), more)
+}
+
+// eachBlob reads small objects, in order. What is larger than maxAttributes is cut.
+func (s *Snapshot) eachBlob(ctx context.Context, objects []object, each func(o object, body []byte) error) error {
+	var ask strings.Builder
+	for _, o := range objects {
+		ask.WriteString(o.oid + "\n")
+	}
+	return s.m.git.read(ctx, command{operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(ask.String()), args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
+		br := bufio.NewReaderSize(r, 64<<10)
+		var buf []byte
+		for _, o := range objects {
+			head, err := br.ReadString('\n')
+			if err != nil {
+				return err
+			}
+			if want := fmt.Sprintf("%s blob %d\n", o.oid, o.size); head != want {
+				return fmt.Errorf("%w: %q instead of %q", ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
+			}
+			n := min(o.size, maxAttributes)
+			buf = slices.Grow(buf[:0], int(n))[:n]
+			if _, err := io.ReadFull(br, buf); err != nil {
+				return err
+			}
+			if _, err := io.CopyN(io.Discard, br, o.size-n+1); err != nil {
+				return err
+			}
+			if err := each(o, buf); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// maxAttributes is how much of a .gitattributes is searched for a word; a longer one is taken to have it.
+const maxAttributes = 1 << 20
+
+// handToLFS tells whether any .gitattributes mentions LFS at all: most do not, and what follows costs
+// two runs of git.
+func (s *Snapshot) handToLFS(ctx context.Context, attributes []object) (bool, error) {
+	some := false
+	err := s.eachBlob(ctx, attributes, func(o object, body []byte) error {
+		some = some || o.size > maxAttributes || bytes.Contains(body, []byte("filter=lfs"))
+		return nil
+	})
+	return some, err
+}
+
+// declaredLFS are those of the files whose attribute "filter" is "lfs". git works it out, from an index
+// that holds nothing but the commit's .gitattributes.
+func (s *Snapshot) declaredLFS(ctx context.Context, attributes, files []object) (declared []object, err error) {
+	dir, err := os.MkdirTemp(filepath.Join(s.m.cfg.Dir, "temporary"), "attributes-")
+	if err != nil {
+		return nil, fmt.Errorf("mirror: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	env := []string{"GIT_INDEX_FILE=" + filepath.Join(dir, "index")}
+	var index, ask strings.Builder
+	for _, o := range attributes {
+		index.WriteString(modeFile + " " + o.oid + "\t" + o.path + "\x00")
+	}
+	for _, o := range files {
+		ask.WriteString(o.path + "\x00")
+	}
+	err = s.local(ctx, command{operation: "update-index", env: env, stdin: strings.NewReader(index.String()), args: []string{"update-index", "-z", "--add", "--index-info"}})
+	if errors.Is(err, ErrDamaged) { // no object is looked at: it can only be about the paths
+		return nil, refuse("git cannot tell its .gitattributes apart: two have one place.")
+	}
+	if err != nil {
+		return nil, err
+	}
+	at := 0
+	err = s.m.git.records(ctx, command{
+		operation: "check-attr", gitDir: s.git, env: env, stdin: strings.NewReader(ask.String()), args: []string{"check-attr", "--cached", "-z", "--stdin", "filter"},
+	}, func(field string) error {
+		// Of each path three: the path, "filter", and its value.
+		if i := at / 3; at%3 == 2 && field == "lfs" && i < len(files) {
+			declared = append(declared, files[i])
+		}
+		at++
+		return nil
+	})
+	if err == nil && at != 3*len(files) {
+		err = fmt.Errorf("mirror: git told the attributes of %d of %d files", at/3, len(files))
+	}
+	return declared, err
+}
