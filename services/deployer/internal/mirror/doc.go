@@ -25,12 +25,10 @@
 // manifest; the next commit's tree then is that copy with what differs changed (pristine.go). Only
 // the manifest says what the copy holds, so that the mirror need not have the old commit any more.
 //
-// LFS is spoken by a client of our own, not by the git-lfs program. That program takes its orders
-// from places that a repository controls (.lfsconfig, the filters that .gitattributes names), asks
-// git's credential helpers on behalf of whatever host it is sent to, and keeps what it is told in
-// the repository's configuration. Fetching needs one question and plain downloads, so that it is
-// plain to see here that our credential goes to the configured site and nowhere else, that nothing
-// unverified gets a name, and that each limit holds.
+// LFS is spoken by a client of our own, not by the git-lfs program: LFS.md says why, and what was
+// measured. Fetching needs one question and plain downloads, so that it is plain to see here that our
+// credential goes to the configured site and nowhere else, that nothing unverified gets a name, and
+// that each limit holds. A file is LFS's where .gitattributes says so, and nowhere else.
 //
 // Depends on the git program, pkg/seal and pkg/apierr's reasons.
 package mirror
