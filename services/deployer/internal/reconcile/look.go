@@ -97,7 +97,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	}
 	if len(apps) == 0 && !r.isAsked(workspace, repository) {
 		state.Missing = nil
-		return l.next, r.answer(ctx, workspace, state, l, "The delivery listed no changes, and no app watches this repository")
+		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
 	}
 	if l.found, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
 		return r.failed(state, err), err
@@ -123,7 +123,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned) == 0 {
 		return l.next, nil // a lane changed under us: the asks are answered by the next look
 	}
-	return l.next, r.answer(ctx, workspace, state, l, "The delivery listed no changes; Devpilot looked, and no watched branch had moved")
+	return l.next, r.answer(ctx, workspace, state, l, "Devpilot looked, and no watched branch had moved")
 }
 
 // settling is how long a save may take from the index to the app's record.
@@ -295,7 +295,19 @@ func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) boo
 	return confirmed
 }
 
-// answer says what came of the deliveries that listed no changes.
+// asked says why a delivery made us look.
+func asked(a *storev1.Ask) (reason, said string) {
+	switch n := a.GetUnreadable(); n {
+	case 0:
+		return "NO_CHANGES", "The delivery listed no changes"
+	case 1:
+		return "CHANGE_UNREADABLE", "A change of the delivery cannot be read"
+	default:
+		return "CHANGE_UNREADABLE", fmt.Sprintf("%d changes of the delivery cannot be read", n)
+	}
+}
+
+// answer says what came of the deliveries that made us look.
 func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, l *looking, otherwise string) error {
 	var out []*webhookv1.RecordedOutcome
 	for _, a := range state.GetAsks() {
@@ -315,7 +327,8 @@ func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev
 			ignored(app, d.verdict.Reason, strings.TrimSuffix(d.verdict.Message, "."))
 		}
 		if len(l.made)+len(l.turned) == 0 {
-			ignored("", "NO_CHANGES", otherwise)
+			reason, said := asked(a)
+			ignored("", reason, said+": "+otherwise)
 		}
 	}
 	if len(out) == 0 {

@@ -46,7 +46,8 @@ type Connections interface {
 	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
 }
 
-// Asker has a repository looked at because a delivery listed no changes; the outcome follows.
+// Asker has a repository looked at because a delivery listed no changes, or some that cannot be read; the
+// outcome follows.
 type Asker interface {
 	Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error
 }
@@ -125,6 +126,7 @@ func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
 	case e.GetAction() == eventsv1.PushEvent_UNKNOWN:
 		return r.Asker.Ask(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
 			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),
+			Unreadable: e.GetUnreadable(),
 		})
 	case e.GetAction() == eventsv1.PushEvent_ACTION_UNSPECIFIED:
 		return nil

@@ -60,7 +60,7 @@ func Events(s Source) []*eventsv1.PushEvent {
 	}
 	if len(s.Push.Changes) == 0 || s.Push.Unreadable > 0 {
 		e := s.event(unreadable(s.Push))
-		e.Action = eventsv1.PushEvent_UNKNOWN
+		e.Action, e.Unreadable = eventsv1.PushEvent_UNKNOWN, int32(s.Push.Unreadable)
 		out = append(out, e)
 	}
 	return out

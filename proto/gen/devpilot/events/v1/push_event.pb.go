@@ -34,7 +34,8 @@ const (
 	PushEvent_UPDATED PushEvent_Action = 2
 	// The ref is gone.
 	PushEvent_DELETED PushEvent_Action = 3
-	// The delivery listed no changes (bitbucket.md section 7.6, case 8): look at the repository.
+	// The delivery listed no changes (bitbucket.md section 7.6, case 8), or some that cannot be read:
+	// look at the repository.
 	PushEvent_UNKNOWN PushEvent_Action = 4
 )
 
@@ -236,7 +237,9 @@ type PushEvent struct {
 	// When we received the delivery.
 	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
 	// Whether a person asked for this delivery to be considered again.
-	Replay        bool `protobuf:"varint,18,opt,name=replay,proto3" json:"replay,omitempty"`
+	Replay bool `protobuf:"varint,18,opt,name=replay,proto3" json:"replay,omitempty"`
+	// With UNKNOWN: how many changes of the delivery cannot be read; 0 when it listed none.
+	Unreadable    int32 `protobuf:"varint,19,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +400,13 @@ func (x *PushEvent) GetReplay() bool {
 	return false
 }
 
+func (x *PushEvent) GetUnreadable() int32 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
+}
+
 // Commit is one git commit.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -538,7 +548,7 @@ var File_devpilot_events_v1_push_event_proto protoreflect.FileDescriptor
 
 const file_devpilot_events_v1_push_event_proto_rawDesc = "" +
 	"\n" +
-	"#devpilot/events/v1/push_event.proto\x12\x12devpilot.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x06\n" +
+	"#devpilot/events/v1/push_event.proto\x12\x12devpilot.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x06\n" +
 	"\tPushEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -560,7 +570,10 @@ const file_devpilot_events_v1_push_event_proto_rawDesc = "" +
 	"\ttruncated\x18\x0f \x01(\bR\ttruncated\x12/\n" +
 	"\x05actor\x18\x10 \x01(\v2\x19.devpilot.events.v1.ActorR\x05actor\x12=\n" +
 	"\freceive_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x16\n" +
-	"\x06replay\x18\x12 \x01(\bR\x06replay\"T\n" +
+	"\x06replay\x18\x12 \x01(\bR\x06replay\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x13 \x01(\x05R\n" +
+	"unreadable\"T\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\v\n" +

@@ -474,7 +474,7 @@ func (x *Missing) GetTag() string {
 	return ""
 }
 
-// Ask is a delivery that listed no changes.
+// Ask is a delivery that listed no changes, or some that cannot be read.
 type Ask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The push event's id.
@@ -485,6 +485,8 @@ type Ask struct {
 	Delivery int32 `protobuf:"varint,3,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	// The change's place in the delivery.
 	Change int32 `protobuf:"varint,4,opt,name=change,proto3" json:"change,omitempty"`
+	// How many of its changes cannot be read; 0 when it listed none.
+	Unreadable int32 `protobuf:"varint,6,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
 	// When the delivery was received.
 	ReceiveTime   *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -549,6 +551,13 @@ func (x *Ask) GetChange() int32 {
 	return 0
 }
 
+func (x *Ask) GetUnreadable() int32 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
+}
+
 func (x *Ask) GetReceiveTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ReceiveTime
@@ -598,12 +607,15 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x10\n" +
-	"\x03tag\x18\x04 \x01(\tR\x03tag\"\xa8\x01\n" +
+	"\x03tag\x18\x04 \x01(\tR\x03tag\"\xc8\x01\n" +
 	"\x03Ask\x12\x14\n" +
 	"\x05event\x18\x01 \x01(\tR\x05event\x12\x18\n" +
 	"\awebhook\x18\x02 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x03 \x01(\x05R\bdelivery\x12\x16\n" +
-	"\x06change\x18\x04 \x01(\x05R\x06change\x12=\n" +
+	"\x06change\x18\x04 \x01(\x05R\x06change\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x06 \x01(\x05R\n" +
+	"unreadable\x12=\n" +
 	"\freceive_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTimeB\xfb\x01\n" +
 	"\x1ecom.devpilot.deployer.store.v1B\n" +
 	"FleetProtoP\x01ZBdevpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1;storev1\xa2\x02\x03DDS\xaa\x02\x1aDevpilot.Deployer.Store.V1\xca\x02\x1aDevpilot\\Deployer\\Store\\V1\xe2\x02&Devpilot\\Deployer\\Store\\V1\\GPBMetadata\xea\x02\x1dDevpilot::Deployer::Store::V1b\x06proto3"
