@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -134,6 +135,28 @@ func TestConnect_throughTheBrowser(t *testing.T) {
 	waitActivity(t, c, "default", func(r record) bool {
 		return r.Action == "integration.connect" && r.Succeeded && strings.Contains(r.Target, "jane-dev")
 	})
+}
+
+// TestConnect_afterManyThatWereGivenUp: while Bitbucket's pages fail, somebody may press Connect again and again.
+func TestConnect_afterManyThatWereGivenUp(t *testing.T) {
+	g := start(t)
+	fakeHandshakes(g)
+	c := g.signedIn()
+	page, err := url.Parse(g.url + "/oauth/bitbucket/callback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 40 {
+		c.http.Jar.SetCookies(page, []*http.Cookie{{Name: fmt.Sprintf("devpilot_connect_old%d", i), Value: "given up", Path: "/oauth/bitbucket"}})
+	}
+	begin(t, c, "default", "/settings").want(http.StatusFound)
+	back := c.get("/oauth/bitbucket/callback?state=state-hdefault&code=planted-code").want(http.StatusFound)
+	if to := location(t, back); to.Query().Get("bitbucket") != "connected" {
+		t.Errorf("sent back to %s", to)
+	}
+	if got := g.auth.asked("CompleteAuthorization")[0].req.(*authv1.CompleteAuthorizationRequest).GetBindings(); len(got) != 1 {
+		t.Errorf("the bindings of %d handshakes were handed over", len(got))
+	}
 }
 
 func TestConnect_failuresGoToTheReturnPath(t *testing.T) {

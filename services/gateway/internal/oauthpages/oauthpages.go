@@ -15,7 +15,6 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -39,7 +38,6 @@ const (
 	// Bounds of what the query and the cookies may hold. Bitbucket's codes are short; nobody
 	// promises that they stay so.
 	maxParameter = 4096
-	maxBindings  = 20
 
 	timeout = 30 * time.Second
 )
@@ -99,7 +97,7 @@ func (h *Handler) ServeCallback(w http.ResponseWriter, r *http.Request) {
 	}
 	done, err := h.Auth.CompleteAuthorization(ctx, &authv1.CompleteAuthorizationRequest{
 		Workspace: who.GetWorkspace(), State: state, Code: parameter(r, "code"),
-		Error: parameter(r, "error"), ErrorDescription: parameter(r, "error_description"), Bindings: h.bindings(r),
+		Error: parameter(r, "error"), ErrorDescription: parameter(r, "error_description"), Bindings: bindings(r, who.GetBindingName()),
 	})
 	if name := who.GetBindingName(); name != "" {
 		http.SetCookie(w, h.cookie(name, "", -1)) // spent; those of other tabs stay
@@ -211,13 +209,12 @@ func (h *Handler) cookie(name, value string, maxAge int) *http.Cookie {
 	}
 }
 
-func (h *Handler) bindings(r *http.Request) map[string]string {
-	found := map[string]string{}
-	for _, c := range r.Cookies() {
-		name, ok := strings.CutPrefix(c.Name, cookiePrefix)
-		if ok && name != "" && len(name) <= 100 && len(c.Value) <= maxParameter && len(found) < maxBindings {
-			found[name] = c.Value
-		}
+// bindings is the browser's cookie of one handshake. Those of other tabs, and of attempts that were
+// given up, do not count, however many there are.
+func bindings(r *http.Request, name string) map[string]string {
+	c, err := r.Cookie(cookiePrefix + name)
+	if name == "" || err != nil || len(c.Value) > maxParameter {
+		return nil
 	}
-	return found
+	return map[string]string{name: c.Value}
 }
