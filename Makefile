@@ -143,6 +143,11 @@ test-alone: $(call stamp,$(GOTESTSUM)) ## Run the Go tests that must have the ma
 	@.ci/needs
 	$(GOTEST) -p 1 -parallel 1 -run '$(ALONE)' $(TESTFLAGS) $$(git grep -l '^func TestAlone_' -- '*_test.go' | xargs -n 1 dirname | sort -u | sed 's|^|./|')
 
+.PHONY: trouble
+trouble: ## Run every fault on every plane of Bitbucket against the built product, and print how long each took to mend
+	@.ci/needs
+	go test -count 1 -timeout 30m -run '^TestTrouble$$' -v ./services/allinone/e2e -trouble.all
+
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables
 	@.ci/needs

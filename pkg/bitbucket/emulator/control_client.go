@@ -303,6 +303,11 @@ func (c *Control) Inject(ctx context.Context, fault Fault) (string, error) {
 	return out.ID, err
 }
 
+// Faults lists the faults that are neither used up nor over.
+func (c *Control) Faults(ctx context.Context) (list []Fault, err error) {
+	return list, c.do(ctx, "GET", "faults", nil, &list)
+}
+
 // RemoveFault removes a fault; ClearFaults removes all.
 func (c *Control) RemoveFault(ctx context.Context, id string) error {
 	return c.do(ctx, "DELETE", "faults/"+id, nil, nil)
