@@ -1,14 +1,13 @@
 package live
 
 import (
-	"mime"
 	"net/http"
 	"path"
 	"strings"
 )
 
-// mediaTypes are the kinds of files that sites are made of. They come before the machine's own table,
-// which differs from one to the next and calls .ts a video.
+// mediaTypes are the kinds of files that sites are made of. The machine's own table is not asked: it
+// differs from one to the next, calls .ts a video and .org a calendar.
 var mediaTypes = map[string]string{
 	".html": "text/html; charset=utf-8", ".htm": "text/html; charset=utf-8",
 	".css": "text/css; charset=utf-8",
@@ -28,26 +27,24 @@ var mediaTypes = map[string]string{
 	".wasm": "application/wasm", ".pdf": "application/pdf",
 	".zip": "application/zip", ".gz": "application/gzip", ".tgz": "application/gzip", ".zst": "application/zstd", ".br": "application/octet-stream",
 	".tar": "application/x-tar", ".bin": "application/octet-stream",
+	".bz2": "application/x-bzip2", ".xz": "application/x-xz", ".7z": "application/x-7z-compressed", ".rar": "application/vnd.rar",
+	".heic": "image/heic", ".heif": "image/heif", ".jxl": "image/jxl", ".tif": "image/tiff", ".tiff": "image/tiff", ".eot": "application/vnd.ms-fontobject",
+	".m4v": "video/mp4", ".mkv": "video/matroska", ".avi": "video/x-msvideo", ".mpeg": "video/mpeg", ".m3u8": "application/vnd.apple.mpegurl",
+	".aac": "audio/aac", ".weba": "audio/webm", ".oga": "audio/ogg", ".mid": "audio/midi", ".glb": "model/gltf-binary", ".gltf": "model/gltf+json",
+	".jar": "application/java-archive", ".apk": "application/vnd.android.package-archive", ".exe": "application/octet-stream", ".dmg": "application/octet-stream",
+	".epub": "application/epub+zip", ".rtf": "application/rtf", ".toml": "application/toml", ".ndjson": "application/x-ndjson",
+	".doc": "application/msword", ".xls": "application/vnd.ms-excel", ".ppt": "application/vnd.ms-powerpoint",
+	".docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+	".xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+	".pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+	".odt":  "application/vnd.oasis.opendocument.text", ".ods": "application/vnd.oasis.opendocument.spreadsheet",
 }
 
 // sniffed is how much of a file http.DetectContentType looks at.
 const sniffed = 512
 
 // byExtension is the media type that a name says, with a charset for text; empty if it says none.
-func byExtension(name string) string {
-	ext := strings.ToLower(path.Ext(name))
-	if ext == "" {
-		return ""
-	}
-	if t, ok := mediaTypes[ext]; ok {
-		return t
-	}
-	t := mime.TypeByExtension(ext)
-	if strings.HasPrefix(t, "text/") && !strings.Contains(t, "charset=") {
-		t += "; charset=utf-8"
-	}
-	return t
-}
+func byExtension(name string) string { return mediaTypes[strings.ToLower(path.Ext(name))] }
 
 // mediaType is the type of a file by its name, else by its first bytes.
 func mediaType(name string, c *content) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"path"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -39,10 +40,24 @@ func (s *Server) serveSite(w *recorder, r *http.Request, site *Site, top *tree, 
 	case !errors.Is(err, errAbsent):
 		return err
 	}
-	if site.Fallback != "" && byExtension(path) == "" {
+	// Of the file that is missing nothing holds for what stands in for it.
+	as := http.Header{}
+	if site.Fallback != "" {
+		w.Header().Add("Vary", "Accept, Sec-Fetch-Mode")
+		setHeaders(as, site, rules, "/"+site.Fallback)
+	}
+	for _, name := range ofFile {
+		w.Header().Del(name)
+	}
+	if site.Fallback != "" && navigates(r.Header, path) {
 		file, err := top.file(site.Fallback)
 		if err == nil {
 			defer file.close()
+			for _, name := range ofFile {
+				if v := as.Values(name); len(v) > 0 {
+					w.Header()[name] = v
+				}
+			}
 			return s.serveFile(w, r, site, file)
 		}
 		if !errors.Is(err, errAbsent) {
@@ -50,6 +65,31 @@ func (s *Server) serveSite(w *recorder, r *http.Request, site *Site, top *tree, 
 		}
 	}
 	return s.serveNotFound(w, r, top)
+}
+
+// ofFile are the headers that say something of a file, not of a path.
+var ofFile = []string{
+	"Cache-Control", "Expires", "Pragma", "Cdn-Cache-Control", "Surrogate-Control", "Content-Type", "Content-Disposition", "Content-Language",
+}
+
+// navigates tells whether a path at which there is no file is asked for as a page. Browsers say so (Fetch
+// Metadata); on plain http, and older ones, by what they accept. Of programs that take anything, the path
+// has to tell: one that is named like a file of a kind that we know is meant to be that file.
+func navigates(h http.Header, path string) bool {
+	if mode := h.Get("Sec-Fetch-Mode"); mode != "" {
+		return mode == "navigate"
+	}
+	any := len(h.Values("Accept")) == 0
+	for member := range strings.SplitSeq(strings.Join(h.Values("Accept"), ","), ",") {
+		kind, _, _ := strings.Cut(member, ";")
+		switch strings.ToLower(strings.TrimSpace(kind)) {
+		case "text/html", "application/xhtml+xml":
+			return true
+		case "*/*", "text/*", "":
+			any = true
+		}
+	}
+	return any && byExtension(path) == ""
 }
 
 // setHeaders sets what does not depend on the file: defaults, then what the site wants, then what it
@@ -105,12 +145,15 @@ func locate(top *tree, path string, slash bool) (file node, redirect bool, err e
 // redirectToSlash sends the visitor to the same path with a slash. The target is relative and begins
 // with "./", so that no path can lead to another host.
 func redirectToSlash(w *recorder, r *http.Request) {
+	for _, name := range ofFile { // whatever the site says of its files
+		w.Header().Del(name)
+	}
 	target := "./" + url.PathEscape(path.Base(r.URL.Path)) + "/"
 	if r.URL.RawQuery != "" {
 		target += "?" + r.URL.RawQuery
 	}
 	w.Header().Set("Location", target)
-	w.Header().Set("Cache-Control", revalidate) // whatever the site says of its files
+	w.Header().Set("Cache-Control", revalidate)
 	w.Header().Set("Content-Length", "0")
 	w.WriteHeader(http.StatusMovedPermanently)
 }

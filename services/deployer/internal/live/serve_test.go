@@ -76,6 +76,7 @@ func TestServe_pages(t *testing.T) {
 func TestServe_redirectsStayOnTheSite(t *testing.T) {
 	h := newHouse(t)
 	h.write(t, 1, "public/docs/index.html", "docs")
+	h.write(t, 1, "public/404.html", "none")
 	h.write(t, 1, "public/x/evil.example/index.html", "x")
 	h.write(t, 1, "public/javascript:alert(1)/index.html", "x")
 	for target, want := range map[string]string{
@@ -247,6 +248,62 @@ func TestServe_notFoundPageAndFallback(t *testing.T) {
 	h.get(t, "/users/7").want(t, "missing fallback", 404, "our own 404")
 	h.set(func() { h.fallback = "../../../../etc/passwd" })
 	h.get(t, "/users/7").want(t, "hostile fallback", 404, "our own 404")
+}
+
+// Whether the fallback stands in for a path is decided by what is there and by who asks, never by a
+// name that looks like a file's, nor by the machine's table of media types.
+func TestServe_fallbackForNavigations(t *testing.T) {
+	h := newHouse(t)
+	h.write(t, 1, "public/index.html", "the app")
+	h.write(t, 1, "public/app.js", "let a")
+	h.set(func() { h.fallback = "index.html" })
+	page := "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+	routes := []string{"/domain/bitbucket.org", "/u/first.last", "/v1.2", "/files/report.pdf", "/assets/gone.js", "/u/jane@example.com", "/a/b.ts", "/x.ics"}
+	for _, path := range routes {
+		h.get(t, path, page).want(t, path+" over http", 200, "the app")
+		h.get(t, path, "Accept: text/html", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document").want(t, path, 200, "the app")
+		got := h.get(t, path, "Accept: */*", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: script")
+		got.want(t, path+" as a script", 404, "")
+		got.has(t, path, "Vary: Accept, Sec-Fetch-Mode")
+		h.get(t, path, "Accept: image/avif,image/webp", "Sec-Fetch-Mode: no-cors").want(t, path+" as an image", 404, "")
+		h.get(t, path, "Accept: text/css").want(t, path+" as a style, over http", 404, "")
+		h.get(t, path, "Accept: application/json", "Sec-Fetch-Mode: cors").want(t, path+" by a script", 404, "")
+	}
+	// Programs that take anything get the page, but for files of the kinds that we know.
+	for path, status := range map[string]int{"/domain/bitbucket.org": 200, "/u/first.last": 200, "/v1.2": 200, "/users/7": 200, "/assets/gone.js": 404, "/files/report.PDF": 404} {
+		h.get(t, path).want(t, path, status, "")
+		h.get(t, path, "Accept: */*").want(t, path, status, "")
+	}
+	h.get(t, "/app.js", page, "Sec-Fetch-Mode: navigate").want(t, "a file that is there", 200, "let a")
+}
+
+// What a site says of its files does not hold for what stands in for one that is missing.
+func TestServe_fallbackHasItsOwnCacheRule(t *testing.T) {
+	h := newHouse(t)
+	h.write(t, 1, "public/index.html", "the app")
+	h.write(t, 1, "public/docs/index.html", "docs")
+	h.write(t, 1, "public/_headers", `
+/assets/*
+  Cache-Control: public, max-age=31536000, immutable
+  Expires: Fri, 01 Jan 2100 00:00:00 GMT
+  Content-Type: application/json
+  Content-Disposition: attachment
+  X-Route: assets
+/docs
+  CDN-Cache-Control: max-age=31536000
+`)
+	h.set(func() { h.fallback = "index.html" })
+	for what, mode := range map[string]string{"fallback": "navigate", "404": "no-cors"} {
+		got := h.get(t, "/assets/gone.1f2e.js", "Sec-Fetch-Mode: "+mode)
+		got.has(t, what, "Cache-Control: public, max-age=0, must-revalidate", "Expires:", "Content-Disposition:", "X-Route: assets")
+		if mode == "navigate" {
+			got.want(t, what, 200, "the app")
+			got.has(t, what, "Content-Type: text/html; charset=utf-8")
+		}
+	}
+	h.get(t, "/docs").has(t, "redirect", "Cdn-Cache-Control:", "Location: ./docs/")
+	h.write(t, 1, "public/_headers", "/index.html\n  Cache-Control: no-store\n/assets/*\n  Cache-Control: immutable\n")
+	h.get(t, "/assets/gone", "Sec-Fetch-Mode: navigate").has(t, "the fallback's own", "Cache-Control: no-store")
 }
 
 func TestServe_headersFile(t *testing.T) {

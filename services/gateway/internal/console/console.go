@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -119,12 +118,19 @@ func newNonce() string {
 // encodings are the forms in which a file may lie beside itself, best first.
 var encodings = []struct{ name, suffix string }{{"br", ".br"}, {"gzip", ".gz"}}
 
+// mediaTypes are the kinds of files that the console is built into: a machine's own table may know others.
+var mediaTypes = map[string]string{
+	".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".json": "application/json", ".map": "application/json",
+	".svg": "image/svg+xml", ".png": "image/png", ".webp": "image/webp", ".ico": "image/x-icon", ".woff": "font/woff", ".woff2": "font/woff2",
+	".txt": "text/plain; charset=utf-8", ".html": "text/html; charset=utf-8", ".wasm": "application/wasm",
+}
+
 // ServeAsset answers with a built file. Its name holds a hash of its content, so that browsers keep
 // it for good.
 func (c *Console) ServeAsset(w http.ResponseWriter, r *http.Request) {
 	edge.Of(r.Context()).Route = "console asset"
 	name := strings.TrimPrefix(r.URL.Path, "/")
-	media := mime.TypeByExtension(path.Ext(name))
+	media := mediaTypes[path.Ext(name)]
 	if !fs.ValidPath(name) || media == "" {
 		notFound(w, r)
 		return
