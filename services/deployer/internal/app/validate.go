@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"iter"
 	"regexp"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -54,7 +55,7 @@ func (s *Service) check(ctx context.Context, a *storev1.App, faults *apierr.Faul
 			faults.Add("app.source.directory", err.Error())
 		}
 	}
-	checkEach("app.source.submoduleWorkspaces", a.GetSource().GetSubmoduleWorkspaces(), maxSubmoduleSources, checkSubmoduleSource, faults)
+	checkSubmodules("app.source.submoduleWorkspaces", a.GetSource().GetSubmoduleWorkspaces(), faults)
 	for field, err := range codeconfig.ServeFaults(codeconfig.Serve{Directory: a.GetServe().GetDirectory(), Fallback: a.GetServe().GetFallback()}) {
 		faults.Add("app.serve."+field, err.Error())
 	}
@@ -74,11 +75,16 @@ func (s *Service) check(ctx context.Context, a *storev1.App, faults *apierr.Faul
 // maxSubmoduleSources bounds how many Bitbucket workspaces and repositories submodules may come from.
 const maxSubmoduleSources = 100
 
-func checkSubmoduleSource(s string) error {
-	if mirror.ValidSubmoduleSource(s) {
-		return nil
+func checkSubmodules(path string, sources []string, faults *apierr.Faults) {
+	if len(sources) > maxSubmoduleSources {
+		faults.Add(path, fmt.Sprintf("name %d at most", maxSubmoduleSources))
+		return
 	}
-	return fmt.Errorf("%q is no Bitbucket workspace (such as acme-libs), nor a repository's full name (acme-libs/theme), nor *", s)
+	for i, s := range sources {
+		if !mirror.ValidSubmoduleSource(s) {
+			faults.Add(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is no Bitbucket workspace (such as acme-libs), nor a repository's full name (acme-libs/theme), nor *", s))
+		}
+	}
 }
 
 func checkHooks(path string, hooks []*deployerv1.DeploymentHook, faults *apierr.Faults) {
@@ -112,27 +118,22 @@ func checkShared(path string, shared []string, faults *apierr.Faults) {
 }
 
 func checkRules(path string, r *deployerv1.AppRules, faults *apierr.Faults) {
-	checkEach(path+".tags", r.GetTags(), rules.MaxPatterns, rules.CheckTag, faults)
-	checkEach(path+".paths", r.GetPaths(), rules.MaxPatterns, rules.CheckPath, faults)
-	checkEach(path+".pathsIgnore", r.GetPathsIgnore(), rules.MaxPatterns, rules.CheckPath, faults)
-	checkEach(path+".skip.phrases", r.GetSkip().GetPhrases(), rules.MaxPhrases, rules.CheckSkipPhrase, faults)
-}
-
-func checkEach(path string, list []string, most int, check func(string) error, faults *apierr.Faults) {
-	if len(list) > most {
-		faults.Add(path, fmt.Sprintf("there are %d entries, and at most %d are allowed", len(list), most))
-		return
-	}
-	seen := map[string]bool{}
-	for i, s := range list {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		if err := check(s); err != nil {
+	for _, list := range []struct {
+		field  string
+		faults iter.Seq2[int, error]
+	}{
+		{".tags", rules.TagFaults(r.GetTags())},
+		{".paths", rules.PathFaults(r.GetPaths())},
+		{".pathsIgnore", rules.PathFaults(r.GetPathsIgnore())},
+		{".skip.phrases", rules.PhraseFaults(r.GetSkip().GetPhrases())},
+	} {
+		for i, err := range list.faults {
+			at := path + list.field
+			if i >= 0 {
+				at += fmt.Sprintf("[%d]", i)
+			}
 			faults.Add(at, err.Error())
 		}
-		if seen[s] {
-			faults.Add(at, fmt.Sprintf("%q is there twice", s))
-		}
-		seen[s] = true
 	}
 }
 

@@ -51,25 +51,6 @@ func (r Rules) Phrases() []string {
 // FiltersPaths tells whether a push's changed paths matter.
 func (r Rules) FiltersPaths() bool { return len(r.Paths) > 0 || len(r.PathsIgnore) > 0 }
 
-// Check refuses rules that cannot be saved.
-func (r Rules) Check() error {
-	for _, c := range []struct {
-		field string
-		err   error
-	}{
-		{"branch", CheckBranch(r.Branch)},
-		{"tags", CheckTags(r.Tags)},
-		{"paths", CheckPaths(r.Paths)},
-		{"paths to ignore", CheckPaths(r.PathsIgnore)},
-		{"skip phrases", CheckSkipPhrases(r.SkipPhrases)},
-	} {
-		if c.err != nil {
-			return fmt.Errorf("%s: %w", c.field, c.err)
-		}
-	}
-	return nil
-}
-
 // Push is what is known of a push: one change of a branch or a tag that still exists after it.
 type Push struct {
 	// Branch or Tag was pushed, never both.

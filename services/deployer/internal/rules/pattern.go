@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,8 +39,10 @@ func CheckBranch(branch string) error { return checkRef("branch", branch) }
 // CheckTag refuses what is neither the name of a tag nor a pattern of such names.
 func CheckTag(pattern string) error { return checkRef("tag", pattern) }
 
-// CheckTags refuses a list of tags that has a bad one, or too many.
-func CheckTags(patterns []string) error { return checkList(patterns, MaxPatterns, CheckTag) }
+// TagFaults tells of a list of tags what is wrong, by place; -1 stands for the list as a whole.
+func TagFaults(patterns []string) iter.Seq2[int, error] {
+	return listFaults(patterns, MaxPatterns, CheckTag)
+}
 
 // CheckPath refuses what is not a pattern of paths in a repository.
 func CheckPath(pattern string) error {
@@ -63,8 +66,10 @@ func CheckPath(pattern string) error {
 	return checkGlob(pattern)
 }
 
-// CheckPaths refuses a list of paths that has a bad one, or too many.
-func CheckPaths(patterns []string) error { return checkList(patterns, MaxPatterns, CheckPath) }
+// PathFaults is TagFaults of a list of paths.
+func PathFaults(patterns []string) iter.Seq2[int, error] {
+	return listFaults(patterns, MaxPatterns, CheckPath)
+}
 
 // CheckSkipPhrase refuses a phrase that would match by accident, or never.
 func CheckSkipPhrase(phrase string) error {
@@ -77,26 +82,28 @@ func CheckSkipPhrase(phrase string) error {
 	return nil
 }
 
-// CheckSkipPhrases refuses a list of phrases that has a bad one, or too many.
-func CheckSkipPhrases(phrases []string) error {
-	return checkList(phrases, MaxPhrases, CheckSkipPhrase)
+// PhraseFaults is TagFaults of a list of skip phrases.
+func PhraseFaults(phrases []string) iter.Seq2[int, error] {
+	return listFaults(phrases, MaxPhrases, CheckSkipPhrase)
 }
 
-func checkList(list []string, most int, check func(string) error) error {
-	if len(list) > most {
-		return fmt.Errorf("there are %d entries, and at most %d are allowed", len(list), most)
-	}
-	seen := make(map[string]bool, len(list))
-	for i, s := range list {
-		if err := check(s); err != nil {
-			return fmt.Errorf("entry %d: %w", i+1, err)
+func listFaults(list []string, most int, check func(string) error) iter.Seq2[int, error] {
+	return func(yield func(int, error) bool) {
+		if len(list) > most {
+			yield(-1, fmt.Errorf("there are %d entries, and at most %d are allowed", len(list), most))
+			return
 		}
-		if seen[s] {
-			return fmt.Errorf("entry %d: %q is there twice", i+1, s)
+		seen := make(map[string]bool, len(list))
+		for i, s := range list {
+			err := check(s)
+			if err == nil && seen[s] {
+				err = fmt.Errorf("%q is there twice", s)
+			}
+			if seen[s] = true; err != nil && !yield(i, err) {
+				return
+			}
 		}
-		seen[s] = true
 	}
-	return nil
 }
 
 // checkText is what holds for everything that a person types here.

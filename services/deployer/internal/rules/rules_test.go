@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"testing"
@@ -123,12 +124,12 @@ func TestChecks_messagesNameWhatIsWrong(t *testing.T) {
 		{"many braces", CheckBranch("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}*"), "more than 64"},
 		{"control", CheckBranch("a\x01"), "control character"},
 		{"utf8", CheckBranch("a\xff"), "UTF-8"},
-		{"tags", CheckTags([]string{"v*", "release-[0-9]"}), ""},
-		{"tags second", CheckTags([]string{"v*", "v["}), "entry 2"},
-		{"tag ref", CheckTags([]string{"refs/tags/v1"}), `write only "v1"`},
-		{"paths", CheckPaths([]string{"site/**", "docs", "docs/", "**/*.md", "*.{js,ts}"}), ""},
-		{"twice", CheckPaths([]string{"a", "a"}), "there twice"},
-		{"too many", CheckPaths(many), "at most 64"},
+		{"tags", first(TagFaults([]string{"v*", "release-[0-9]"})), ""},
+		{"tags second", first(TagFaults([]string{"v*", "v["})), "entry 2"},
+		{"tag ref", first(TagFaults([]string{"refs/tags/v1"})), `write only "v1"`},
+		{"paths", first(PathFaults([]string{"site/**", "docs", "docs/", "**/*.md", "*.{js,ts}"})), ""},
+		{"twice", first(PathFaults([]string{"a", "a"})), "there twice"},
+		{"too many", first(PathFaults(many)), "at most 64"},
 		{"negated", CheckPath("!docs/**"), "ignored paths"},
 		{"absolute", CheckPath("/docs"), "begins with a slash"},
 		{"dot", CheckPath("./docs"), `segment "."`},
@@ -136,12 +137,10 @@ func TestChecks_messagesNameWhatIsWrong(t *testing.T) {
 		{"double", CheckPath("docs//x"), "two slashes"},
 		{"padded", CheckPath(" docs"), "begins or ends with a space"},
 		{"backslash", CheckPath(`docs\`), "backslash"},
-		{"phrases", CheckSkipPhrases(DefaultSkipPhrases), ""},
-		{"no phrases", CheckSkipPhrases([]string{}), ""},
-		{"short phrase", CheckSkipPhrases([]string{"x"}), "too short"},
-		{"line", CheckSkipPhrases([]string{"a\nbc"}), "control character"},
-		{"all", Rules{Branch: "main", Tags: []string{"v*"}, Paths: []string{"a/**"}}.Check(), ""},
-		{"which field", Rules{Branch: "main", PathsIgnore: []string{"["}}.Check(), "paths to ignore: entry 1"},
+		{"phrases", first(PhraseFaults(DefaultSkipPhrases)), ""},
+		{"no phrases", first(PhraseFaults([]string{})), ""},
+		{"short phrase", first(PhraseFaults([]string{"x"})), "too short"},
+		{"line", first(PhraseFaults([]string{"a\nbc"})), "control character"},
 	} {
 		switch {
 		case tc.want == "" && tc.err != nil:
@@ -290,7 +289,7 @@ func TestMatchPath_worstCaseIsBounded(t *testing.T) {
 	for i := range MaxPatterns {
 		patterns = append(patterns, fmt.Sprintf("{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}%s/%d", strings.Repeat("/**/*a*a*a*", 8), i))
 	}
-	if err := CheckPaths(patterns); err != nil {
+	if err := first(PathFaults(patterns)); err != nil {
 		t.Fatal(err)
 	}
 	path := strings.TrimSuffix(strings.Repeat(strings.Repeat("a", 100)+"/", 40), "/")
@@ -338,4 +337,12 @@ func FuzzMatch(f *testing.F) {
 			t.Errorf("%+v, %v", v, err)
 		}
 	})
+}
+
+// first is the first fault of a list, with its place counted from 1.
+func first(faults iter.Seq2[int, error]) error {
+	for i, err := range faults {
+		return fmt.Errorf("entry %d: %w", i+1, err)
+	}
+	return nil
 }
