@@ -52,7 +52,7 @@ func (p *process) run() (*process, error) {
 		started <- nil
 		if p.last != nil {
 			// Not waited for yet: WNOWAIT.
-			for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR { //nolint:errorlint // the kernel's own
+			for unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
 			}
 			p.last()
 		}

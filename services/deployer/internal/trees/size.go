@@ -2,9 +2,7 @@ package trees
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 
@@ -36,8 +34,8 @@ type sizer struct {
 // entry counts one entry of an open directory, and what is in it. What goes meanwhile counts nothing.
 func (s *sizer) entry(at int, name string, level int) error {
 	var st unix.Stat_t
-	if unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) != nil {
-		return nil
+	if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil //nolint:nilerr // it went
 	}
 	isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if !isDir && st.Nlink > 1 {
@@ -53,11 +51,10 @@ func (s *sizer) entry(at int, name string, level int) error {
 	if level > deepest {
 		return ErrDeep
 	}
-	fd, err := openDir(at, name, st.Mode)
-	if err != nil {
-		return nil
+	if fd, err := openDir(at, name, st.Mode); err == nil {
+		return s.dir(os.NewFile(uintptr(fd), name), level)
 	}
-	return s.dir(os.NewFile(uintptr(fd), name), level)
+	return nil
 }
 
 // openDir opens a directory, also one that its owner closed to hide what is in it. A link that takes its
@@ -88,11 +85,11 @@ func (s *sizer) dir(d *os.File, level int) error {
 				return err
 			}
 		}
+		if err != nil { // the end, or the directory goes
+			return s.ctx.Err()
+		}
 		if err := s.ctx.Err(); err != nil {
 			return err
-		}
-		if errors.Is(err, io.EOF) || err != nil { // it goes
-			return nil
 		}
 	}
 }
