@@ -124,6 +124,20 @@ func TestGetRepository_isLive(t *testing.T) {
 	}
 }
 
+// TestGetRepository_nothingIsFound: an outage that answers 404 to everything says nothing about a repository.
+func TestGetRepository_nothingIsFound(t *testing.T) {
+	s := newStack(t, "sample")
+	r := s.replica()
+	s.list(r)
+	s.inject(emulator.Fault{Route: "api", Status: 404, Body: `{"type":"error","error":{"message":"Resource not found"}}`})
+	if _, err := s.get(r, webID); !apierr.Has(err, apierr.ReasonBitbucketUnavailable) {
+		t.Errorf("GetRepository: err = %v", err)
+	}
+	if _, err := r.deployer.GetBranch(t.Context(), &repov1.GetBranchRequest{Workspace: workspace, Repository: webID, Branch: "main"}); !apierr.Has(err, apierr.ReasonBitbucketUnavailable) {
+		t.Errorf("GetBranch: err = %v", err)
+	}
+}
+
 func TestGetRepository_notReachable(t *testing.T) {
 	s := newStack(t, "sample")
 	r := s.replica()

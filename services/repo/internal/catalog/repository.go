@@ -51,6 +51,9 @@ func (c *Catalog) live(ctx context.Context, conn *account.Connection, id string)
 			return conn.Account.Repository(ctx, hint.ref())
 		}
 	}
+	if err := accountThere(ctx, conn); err != nil {
+		return bitbucket.Repository{}, err
+	}
 	name := "this repository"
 	if hint.FullName != "" {
 		name = hint.FullName
@@ -58,6 +61,17 @@ func (c *Catalog) live(ctx context.Context, conn *account.Connection, id string)
 	return bitbucket.Repository{}, apierr.New(apierr.ReasonRepositoryNotFound,
 		"The connected Bitbucket account cannot reach "+name+", or it does not exist. Check the account's access at Bitbucket.",
 		apierr.WithCause(err))
+}
+
+// accountThere asks for the connected account itself before "not found" is believed: outages have
+// answered 404 to everything (bitbucket.md section 14).
+func accountThere(ctx context.Context, conn *account.Connection) error {
+	_, err := conn.Account.User(ctx)
+	if unreachable(err) {
+		return apierr.New(apierr.ReasonBitbucketUnavailable,
+			"Bitbucket finds nothing at the moment, not even the connected account. Try again in some minutes.", apierr.WithCause(err))
+	}
+	return err
 }
 
 // unreachable reports an answer that says the account does not see the repository there.
