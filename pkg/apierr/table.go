@@ -12,6 +12,7 @@ type Reason string
 const (
 	ReasonUnauthenticated    Reason = "UNAUTHENTICATED"
 	ReasonPermissionDenied   Reason = "PERMISSION_DENIED"
+	ReasonBrowserRequired    Reason = "BROWSER_REQUIRED"
 	ReasonCrossOriginRefused Reason = "CROSS_ORIGIN_REFUSED"
 	ReasonHostUnknown        Reason = "HOST_UNKNOWN"
 	ReasonInvalidArgument    Reason = "INVALID_ARGUMENT"
@@ -94,6 +95,7 @@ type reasonRow struct {
 var reasons = []reasonRow{
 	{ReasonUnauthenticated, Unauthenticated, "", "Sign in again, or send a valid API key or admin token as Authorization: Bearer."},
 	{ReasonPermissionDenied, PermissionDenied, "", "Ask an owner or admin of the workspace to do it or to raise your role."},
+	{ReasonBrowserRequired, PermissionDenied, "", "Have an owner or admin do it in the console, signed in with a browser."},
 	{ReasonCrossOriginRefused, PermissionDenied, "", "Send the request from Devpilot's own pages, or have the operator add the origin to --allowed-origins."},
 	{ReasonHostUnknown, Invalid, "", "Use the address in DEVPILOT_PUBLIC_URL, or have the operator correct that setting."},
 	{ReasonInvalidArgument, Invalid, "", "Correct the fields named in the answer and send the request again."},

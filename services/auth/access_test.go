@@ -193,3 +193,19 @@ func TestNATSAway(t *testing.T) {
 		})
 	}
 }
+
+// An API key cannot connect: nobody could open the page that it would get. It is told so, and no
+// handshake is begun; who signed in with the admin token or a browser gets the page.
+func TestConnect_ofAnAPIKeyIsRefused(t *testing.T) {
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	as := func(kind identity.SubjectKind) context.Context {
+		return testkit.As(t.Context(), t, s.keys, identity.Identity{Subject: "x", SubjectKind: kind, Workspace: "acme-inc", Role: identity.RoleOwner})
+	}
+	for _, kind := range []identity.SubjectKind{identity.SubjectSession, identity.SubjectAdminToken, identity.SubjectLocal, identity.SubjectAPIKey} {
+		resp, err := i.gateway.ConnectIntegration(as(kind), &authv1.ConnectIntegrationRequest{Workspace: "acme-inc"})
+		if refused := apierr.Has(err, apierr.ReasonBrowserRequired); refused != (kind == identity.SubjectAPIKey) || !refused && (err != nil || resp.GetAuthorizeUrl() == "") {
+			t.Errorf("%s: %v, %v", kind, resp, err)
+		}
+	}
+}

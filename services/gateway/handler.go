@@ -42,16 +42,17 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	sessions := session.NewManager(session.Config{
-		Keyset: d.Keyset, Epochs: s.tenants, Ended: s.short, Idle: s.cfg.SessionIdle, Life: s.cfg.SessionLife, Now: d.Now,
-	})
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
-		AdminToken: s.cfg.AdminToken, Cookies: cookies, Sessions: sessions, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
+		AdminToken: s.cfg.AdminToken, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
 	}
+	sessions := session.NewManager(session.Config{
+		Keyset: d.Keyset, Epochs: s.tenants, Ended: s.short, Credential: callers.Credential, Idle: s.cfg.SessionIdle, Life: s.cfg.SessionLife, Now: d.Now,
+	})
+	callers.Sessions = sessions
 	s.streams.Callers = callers
 	s.server = server.New(server.Config{
-		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Pages: codec,
+		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec,
 		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
 		Info: &gatewayv1.Info{
 			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
@@ -101,7 +102,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	}
 	s.handler, err = edge.Wrap(edge.Config{
 		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider,
-		Hosts: w.hosts, Origins: w.origins, Proxies: w.proxies, Now: d.Now,
+		Hosts: w.hosts, Origins: w.origins, Proxies: w.proxies, Now: d.Now, Secure: secure,
 	}, site)
 	return err
 }

@@ -65,13 +65,22 @@ type Entry struct {
 	Message   string // a sentence for people when it succeeded; the error's when it did not
 	Err       error
 	RequestID string
+	Address   string // of the client
+	Changes   []Change
 }
+
+// Change is one field that was changed; before and after are JSON, empty for a field that is not set.
+type Change struct{ Field, Before, After string }
 
 func (e Entry) record() *gatewaystorev1.Activity {
 	a := &gatewaystorev1.Activity{
 		Time: timestamppb.New(e.Time), ActorLabel: e.Actor.Label, ActorSubject: e.Actor.Subject,
 		ActorKind: string(e.Actor.SubjectKind), Action: e.Action, Target: e.Target,
 		Succeeded: e.Err == nil, Message: e.Message, RequestId: e.RequestID,
+		Address: e.Address,
+	}
+	for _, c := range e.Changes {
+		a.Changes = append(a.Changes, &gatewaystorev1.ActivityChange{Field: c.Field, Before: c.Before, After: c.After})
 	}
 	if e.Err != nil {
 		problem := apierr.From(e.Err)

@@ -10,6 +10,7 @@ package caller
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -48,6 +49,14 @@ type Caller struct {
 	KeyRole      identity.Role
 }
 
+// KeyID is the id of the API key that the identity is of; empty for others.
+func KeyID(id identity.Identity) string {
+	if id.SubjectKind != identity.SubjectAPIKey {
+		return ""
+	}
+	return strings.TrimPrefix(id.Subject, apiKeySubject)
+}
+
 type contextKey struct{}
 
 // With returns a context that carries the caller.
@@ -79,6 +88,17 @@ func (a *Authenticator) IsAdminToken(token string) bool {
 	}
 	want, got := sha256.Sum256([]byte(a.AdminToken.Reveal())), sha256.Sum256([]byte(token))
 	return subtle.ConstantTimeCompare(want[:], got[:]) == 1
+}
+
+// Credential is what vouches for the local owner today: a hash that the admin token cannot be found
+// from, so that sessions and codes made with a token die with it. Nobody else has one.
+func (a *Authenticator) Credential(subject string) []byte {
+	if subject != LocalSubject {
+		return nil
+	}
+	mac := hmac.New(sha256.New, []byte(a.AdminToken.Reveal()))
+	_, _ = mac.Write([]byte("devpilot gateway session v1")) // never fails (hash.Hash)
+	return mac.Sum(nil)[:16]
 }
 
 // Authenticate says who makes the request: UNAUTHENTICATED, or trouble with the store. A bearer

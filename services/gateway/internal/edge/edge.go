@@ -40,6 +40,8 @@ type Config struct {
 	Origins        Origins
 	Proxies        Proxies
 	Now            func() time.Time
+	// Secure is whether browsers reach us over https, and are to do so only.
+	Secure bool
 }
 
 // Wrap puts the chain around a handler.
@@ -61,11 +63,11 @@ func Wrap(cfg Config, next http.Handler) (http.Handler, error) {
 	h = recovery(h)
 	h = accessLog(cfg.Logger, m, cfg.Now, h)
 	h = traced(tp.Tracer("devpilot.io/bitbucket/services/gateway"), h)
-	return begin(cfg.Proxies, h), nil
+	return begin(cfg, h), nil
 }
 
 // begin gives the request its id, its notes and the headers of every answer.
-func begin(proxies Proxies, next http.Handler) http.Handler {
+func begin(cfg Config, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get(HeaderRequestID)
 		if !rpc.ValidRequestID(id) {
@@ -73,13 +75,16 @@ func begin(proxies Proxies, next http.Handler) http.Handler {
 		}
 		ctx := rpc.WithRequestID(r.Context(), id)
 		ctx = logs.WithAttrs(ctx, slog.String(logs.KeyRequestID, id))
-		ctx = context.WithValue(ctx, requestKey{}, &Request{Client: proxies.client(r)})
+		ctx = context.WithValue(ctx, requestKey{}, &Request{Client: cfg.Proxies.client(r)})
 		h := w.Header()
 		h.Set(HeaderRequestID, id)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("Cache-Control", "no-store")
+		if cfg.Secure {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
@@ -38,11 +39,12 @@ func (c Conn) Invoke(ctx context.Context, method string, args, reply any, opts .
 	if a, ok := ctx.Value(askKey{}).(asking); ok {
 		return a.ask(in, func() error { return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...) })
 	}
+	before := c.before(ctx, method, in)
 	err := withRevisions(ctx, in, func() error {
 		return signInRefused(method, c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...))
 	})
 	if f := in.ProtoReflect().Descriptor().Fields().ByName(validateField); f == nil || !in.ProtoReflect().Get(f).Bool() {
-		c.record(ctx, method, in, reply, err)
+		c.record(ctx, method, in, reply, err, before)
 	}
 	return err
 }
@@ -59,7 +61,21 @@ func signInRefused(method string, err error) error {
 	return err
 }
 
-func (c Conn) record(ctx context.Context, method string, in proto.Message, reply any, err error) {
+// before is the resource that a call is about to change; nil when there is none, or it cannot be read:
+// then the call says why.
+func (c Conn) before(ctx context.Context, method string, in proto.Message) proto.Message {
+	action, ok := routes.ActionOf(method)
+	if !ok || action.Before == nil {
+		return nil
+	}
+	read, request, response := action.Before(in)
+	if err := c.ClientConnInterface.Invoke(ctx, read, request, response); err != nil {
+		return nil
+	}
+	return action.Resource(response)
+}
+
+func (c Conn) record(ctx context.Context, method string, in proto.Message, reply any, err error, before proto.Message) {
 	action, ok := routes.ActionOf(method)
 	if !ok || action.Name == "" {
 		return
@@ -77,7 +93,12 @@ func (c Conn) record(ctx context.Context, method string, in proto.Message, reply
 		workspace = action.Workspace(in)
 	}
 	target := action.Target(in, out)
+	var changes []activity.Change
+	if before != nil && err == nil {
+		changes = changesOf(in, before, action.Resource(out))
+	}
 	c.Recorder.Record(ctx, activity.Entry{
+		Address: edge.ClientAddress(ctx), Changes: changes,
 		Workspace: workspace, Time: c.Now(), Actor: actor, Action: action.Name, Target: target,
 		Message: action.Did + " " + target + ".", Err: err, RequestID: rpc.RequestID(ctx),
 	})

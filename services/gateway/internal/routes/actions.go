@@ -19,6 +19,10 @@ type Action struct {
 	Workspace func(in proto.Message) string
 	// Target names what it was done to. out is empty when the call failed.
 	Target func(in, out proto.Message) string
+	// Before, where a resource is changed, is the RPC that reads it, and Resource finds it in that
+	// RPC's answer and in this one's. Both are nil for other actions.
+	Before   func(in proto.Message) (method string, request, response proto.Message)
+	Resource func(out proto.Message) proto.Message
 }
 
 const bitbucketIntegration = "the Bitbucket integration"
@@ -88,6 +92,14 @@ var actions = map[string]Action{
 	}},
 	deployerv1.DeployerService_UpdateApp_FullMethodName: {Name: "app.update", Did: "Changed", Target: func(in, _ proto.Message) string {
 		return appNamed(get(in, (*deployerv1.UpdateAppRequest).GetAppId))
+	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
+		workspace, app := get(in, (*deployerv1.UpdateAppRequest).GetWorkspace), get(in, (*deployerv1.UpdateAppRequest).GetAppId)
+		return deployerv1.DeployerService_GetApp_FullMethodName, &deployerv1.GetAppRequest{Workspace: workspace, App: app}, &deployerv1.GetAppResponse{}
+	}, Resource: func(out proto.Message) proto.Message {
+		if r, ok := out.(interface{ GetApp() *deployerv1.App }); ok && r.GetApp() != nil {
+			return r.GetApp()
+		}
+		return nil
 	}},
 	deployerv1.DeployerService_DeleteApp_FullMethodName:        {Name: "app.delete", Did: "Deleted", Target: app[*deployerv1.DeleteAppRequest]},
 	deployerv1.DeployerService_CreateDeployment_FullMethodName: {Name: "deployment.create", Did: "Deployed", Target: deployed},

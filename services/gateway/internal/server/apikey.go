@@ -15,6 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
@@ -70,11 +71,14 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	}
 	n := tenant.NewKey{
 		Workspace: req.GetWorkspace(), Label: pasted.Line(req.GetLabel()), Role: role, ExpireTime: expire,
-		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, Secret: tenant.NewKeySecret(),
+		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, ByKey: caller.KeyID(id), Secret: tenant.NewKeySecret(),
 	}
 	var faults apierr.Faults
 	checkRequestID(req.GetRequestId(), &faults)
 	if err := faults.Take(s.cfg.Tenants.CheckKey(n)); err != nil {
+		return nil, err
+	}
+	if err := faults.Take(s.cfg.Tenants.BoundByMaker(ctx, &n)); err != nil {
 		return nil, err
 	}
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {

@@ -34,6 +34,13 @@ const (
 // SignIn checks what a browser shows to sign in. Its methods may be called concurrently.
 type SignIn interface {
 	IsAdminToken(token string) bool
+	// Credential is what vouches for the subject today; nil for nothing.
+	Credential(subject string) []byte
+}
+
+// Recorder takes what was done. It must return at once and may be called concurrently.
+type Recorder interface {
+	Record(ctx context.Context, e activity.Entry)
 }
 
 // Config is what New needs.
@@ -43,6 +50,7 @@ type Config struct {
 	Sessions *session.Manager
 	Limiter  *session.Limiter
 	Activity *activity.Store
+	Recorder Recorder
 	Pages    *pagetoken.Codec
 	SignIn   SignIn
 	Auth     authv1.AuthServiceClient

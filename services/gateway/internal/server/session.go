@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"time"
 
@@ -10,8 +11,10 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/pasted"
+	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
@@ -60,14 +63,14 @@ func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire tim
 // CreateSession implements the RPC. The same answer for every wrong token: it does not say whether
 // it was a code, or ever one.
 func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSessionRequest) (*gatewayv1.CreateSessionResponse, error) {
-	if wait, ok := s.cfg.Limiter.Allow(callMetadata(ctx).ClientAddress); !ok {
-		return nil, apierr.New(apierr.ReasonRateLimited, "Too many attempts to sign in from your address. Wait a minute, then try again.", apierr.WithRetryAfter(wait))
-	}
 	who, ok, err := s.signIn(ctx, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
 	if !ok {
+		if wait, ok := s.cfg.Limiter.Wrong(callMetadata(ctx).ClientAddress); !ok {
+			return nil, apierr.New(apierr.ReasonRateLimited, "Too many wrong attempts to sign in from your address. Wait a minute, or show the right token or code: that works at once.", apierr.WithRetryAfter(wait))
+		}
 		return nil, apierr.New(apierr.ReasonUnauthenticated,
 			"This is neither the admin token nor a one-time code that still works. A code works once, for five minutes; devpilot sign-in prints another.")
 	}
@@ -79,14 +82,39 @@ func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSession
 	if err != nil {
 		return nil, err
 	}
-	me, err := s.me(ctx, identity.Identity{Subject: who.ID, Label: who.Label, SubjectKind: identity.SubjectSession}, expire)
+	me, err := s.me(ctx, signedInAs(who), expire)
 	if err != nil {
 		return nil, err
 	}
 	if err := grpc.SetHeader(ctx, setCookie(value, expire)); err != nil {
 		return nil, err
 	}
+	s.record(ctx, signedInAs(who), me.GetWorkspaces(), "session.create", "Signed in.")
 	return &gatewayv1.CreateSessionResponse{Me: me}, nil
+}
+
+func signedInAs(who tenant.Subject) identity.Identity {
+	return identity.Identity{Subject: who.ID, Label: who.Label, SubjectKind: identity.SubjectSession}
+}
+
+// record notes in all workspaces of a person what the person did that belongs to none of them.
+func (s *Server) record(ctx context.Context, id identity.Identity, workspaces []*gatewayv1.Workspace, action, message string) {
+	m := callMetadata(ctx)
+	for _, w := range workspaces {
+		s.cfg.Recorder.Record(ctx, activity.Entry{
+			Workspace: w.GetId(), Time: s.cfg.Now(), Actor: id, Action: action, Target: id.Label, Message: message,
+			RequestID: rpc.RequestID(ctx), Address: m.ClientAddress,
+		})
+	}
+}
+
+// recordFor is record for a caller whose workspaces are not at hand. What cannot be listed now is not
+// recorded: signing out must not fail for it.
+func (s *Server) recordFor(ctx context.Context, id identity.Identity, action, message string) {
+	me, err := s.me(ctx, id, time.Time{})
+	if err == nil {
+		s.record(ctx, id, me.GetWorkspaces(), action, message)
+	}
 }
 
 func (s *Server) signIn(ctx context.Context, token string) (tenant.Subject, bool, error) {
@@ -97,7 +125,9 @@ func (s *Server) signIn(ctx context.Context, token string) (tenant.Subject, bool
 	case s.cfg.SignIn.IsAdminToken(token):
 		return tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel}, true, nil
 	case session.LooksLikeCode(token):
-		subject, label, ok, err := s.cfg.Short.TakeCode(ctx, token)
+		subject, label, ok, err := s.cfg.Short.TakeCode(ctx, token, func(subject string, credential []byte) bool {
+			return bytes.Equal(credential, s.cfg.SignIn.Credential(subject))
+		})
 		return tenant.Subject{ID: subject, Label: label}, ok, err
 	}
 	return tenant.Subject{}, false, nil
@@ -116,10 +146,12 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 		if err := s.cfg.Sessions.EndAll(ctx, id.Subject); err != nil {
 			return nil, err
 		}
+		s.recordFor(ctx, id, "session.deleteAll", "Signed out everywhere.")
 	case sessionID != "":
 		if err := s.cfg.Sessions.End(ctx, sessionID); err != nil {
 			return nil, err
 		}
+		s.recordFor(ctx, id, "session.delete", "Signed out.")
 	}
 	if err := grpc.SetHeader(ctx, clearCookie()); err != nil {
 		return nil, err
@@ -144,6 +176,7 @@ func (s *Server) CreateSignInCode(ctx context.Context, req *gatewayv1.CreateSign
 	if err != nil {
 		return nil, err
 	}
+	s.recordFor(ctx, id, "session.createCode", "Made a one-time sign-in link.")
 	code := secret.Reveal()
 	return &gatewayv1.CreateSignInCodeResponse{
 		Code: code, SignInUrl: SignInURL(s.cfg.PublicURL, code), ExpireTime: timestamppb.New(expire),
@@ -151,15 +184,16 @@ func (s *Server) CreateSignInCode(ctx context.Context, req *gatewayv1.CreateSign
 }
 
 func (s *Server) signInCode(ctx context.Context, requestID string) (seal.Secret, time.Time, error) {
+	credential := s.cfg.SignIn.Credential(caller.LocalSubject)
 	if requestID == "" {
-		return s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel)
+		return s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel, credential)
 	}
-	return s.cfg.Short.NewCodeOnce(ctx, caller.LocalSubject, caller.LocalLabel, requestID, "CreateSignInCode")
+	return s.cfg.Short.NewCodeOnce(ctx, caller.LocalSubject, caller.LocalLabel, credential, requestID, "CreateSignInCode")
 }
 
 // NewSignInCode makes a one-time code for the local owner.
 func (s *Server) NewSignInCode(ctx context.Context) (code string, expire time.Time, err error) {
-	secret, expire, err := s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel)
+	secret, expire, err := s.cfg.Short.NewCode(ctx, caller.LocalSubject, caller.LocalLabel, s.cfg.SignIn.Credential(caller.LocalSubject))
 	if err != nil {
 		return "", time.Time{}, err
 	}

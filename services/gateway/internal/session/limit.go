@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// Limits of sign-in attempts. The secrets have 256 bits; this only keeps the noise down.
+// Limits of wrong sign-in attempts. The secrets have 256 bits; this only keeps the noise down. Many
+// people may share an address: what one of them does wrong keeps nobody out who does it right.
 const (
 	attempts     = 10 // per address and window
 	window       = time.Minute
 	maxAddresses = 50_000 // counted one by one; those beyond share one count
 )
 
-// Limiter counts sign-in attempts per address in this process, in windows of a minute. Its memory
+// Limiter counts wrong sign-in attempts per address in this process, in windows of a minute. Its memory
 // is bounded. It is safe for concurrent use.
 type Limiter struct {
 	now func() time.Time
@@ -26,8 +27,9 @@ type Limiter struct {
 // NewLimiter makes a limiter.
 func NewLimiter(now func() time.Time) *Limiter { return &Limiter{now: now} }
 
-// Allow counts an attempt from the address; when there were too many it says how long to wait.
-func (l *Limiter) Allow(address string) (wait time.Duration, ok bool) {
+// Wrong counts a wrong attempt from the address; when there were too many, ok is false and wait says
+// until when.
+func (l *Limiter) Wrong(address string) (wait time.Duration, ok bool) {
 	key := network(address)
 	now := l.now()
 	l.mu.Lock()

@@ -11,7 +11,7 @@ func TestLimiter(t *testing.T) {
 	l := NewLimiter(func() time.Time { return now })
 	use := func(address string, n int) (last bool) {
 		for range n {
-			_, last = l.Allow(address)
+			_, last = l.Wrong(address)
 		}
 		return last
 	}
@@ -24,7 +24,7 @@ func TestLimiter(t *testing.T) {
 	if !use("2001:db8:0:1::1", attempts) || use("2001:db8:0:1:ffff::2", 1) || !use("2001:db8:0:2::1", 1) {
 		t.Error("one network of IPv6 counts as one")
 	}
-	if wait, ok := l.Allow("198.51.100.1"); ok || wait != window {
+	if wait, ok := l.Wrong("198.51.100.1"); ok || wait != window {
 		t.Errorf("wait %v", wait)
 	}
 	now = now.Add(window)
@@ -32,7 +32,7 @@ func TestLimiter(t *testing.T) {
 		t.Error("a new window")
 	}
 	for i := range maxAddresses + 100 {
-		l.Allow(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
+		l.Wrong(fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255))
 	}
 	if len(l.counts) > maxAddresses+1 {
 		t.Errorf("%d addresses remembered", len(l.counts))

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -29,10 +30,12 @@ const (
 
 // Session is a signed-in browser.
 type Session struct {
-	ID         string
-	Subject    string
-	Label      string
-	Epoch      uint64
+	ID      string
+	Subject string
+	Label   string
+	Epoch   uint64
+	// Credential is what vouched for the subject when it signed in.
+	Credential []byte
 	CreateTime time.Time
 	// ExpireTime is when it ends unless it is used.
 	ExpireTime time.Time
@@ -56,9 +59,12 @@ type Config struct {
 	Keyset *seal.Keyset
 	Epochs Epochs
 	Ended  *ShortLived
-	Idle   time.Duration // 0: DefaultIdle
-	Life   time.Duration // 0: DefaultLife
-	Now    func() time.Time
+	// Credential is what vouches for the subject today, beside its epoch; nil for nothing. A
+	// session that another one began is dead.
+	Credential func(subject string) []byte
+	Idle       time.Duration // 0: DefaultIdle
+	Life       time.Duration // 0: DefaultLife
+	Now        func() time.Time
 }
 
 // Manager begins, checks and ends sessions. It is safe for concurrent use.
@@ -72,6 +78,9 @@ func NewManager(cfg Config) *Manager {
 	if cfg.Life == 0 {
 		cfg.Life = DefaultLife
 	}
+	if cfg.Credential == nil {
+		cfg.Credential = func(string) []byte { return nil }
+	}
 	return &Manager{cfg: cfg}
 }
 
@@ -84,7 +93,7 @@ func (m *Manager) Begin(ctx context.Context, subject, label string) (Session, er
 	var raw [16]byte
 	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
 	s := Session{
-		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Subject: subject, Label: label, Epoch: epoch,
+		ID: base64.RawURLEncoding.EncodeToString(raw[:]), Subject: subject, Label: label, Epoch: epoch, Credential: m.cfg.Credential(subject),
 		CreateTime: m.cfg.Now().UTC(), Renew: true,
 	}
 	s.ExpireTime = m.expiry(s.CreateTime, s.CreateTime)
@@ -103,7 +112,7 @@ func (m *Manager) expiry(created, issued time.Time) time.Time {
 func (m *Manager) Seal(s Session) (value string, expire time.Time, err error) {
 	now := m.cfg.Now().UTC()
 	raw, err := proto.Marshal(&gatewaystorev1.SessionCookie{
-		Id: s.ID, Subject: s.Subject, Label: s.Label, Epoch: s.Epoch,
+		Id: s.ID, Subject: s.Subject, Label: s.Label, Epoch: s.Epoch, Credential: s.Credential,
 		CreateTime: timestamppb.New(s.CreateTime), IssueTime: timestamppb.New(now),
 	})
 	if err != nil {
@@ -144,7 +153,7 @@ func (m *Manager) open(value string) (Session, error) {
 	}
 	issued := c.GetIssueTime().AsTime()
 	return Session{
-		ID: c.GetId(), Subject: c.GetSubject(), Label: c.GetLabel(), Epoch: c.GetEpoch(),
+		ID: c.GetId(), Subject: c.GetSubject(), Label: c.GetLabel(), Epoch: c.GetEpoch(), Credential: c.GetCredential(),
 		CreateTime: c.GetCreateTime().AsTime(),
 		ExpireTime: m.expiry(c.GetCreateTime().AsTime(), issued),
 		Renew:      m.cfg.Now().Sub(issued) >= renewEvery,
@@ -154,7 +163,7 @@ func (m *Manager) open(value string) (Session, error) {
 // Alive says again whether a session that was verified before still lives: nil, ErrDead, or the
 // store's error.
 func (m *Manager) Alive(ctx context.Context, s Session) error {
-	if !m.cfg.Now().Before(s.ExpireTime) {
+	if !m.cfg.Now().Before(s.ExpireTime) || !bytes.Equal(s.Credential, m.cfg.Credential(s.Subject)) {
 		return ErrDead
 	}
 	epoch, err := m.cfg.Epochs.SessionEpoch(ctx, s.Subject)

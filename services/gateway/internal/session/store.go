@@ -53,14 +53,14 @@ func (s *ShortLived) Open(ctx context.Context) (err error) {
 	return err
 }
 
-// NewCode makes a one-time code that signs the subject in.
-func (s *ShortLived) NewCode(ctx context.Context, subject, label string) (seal.Secret, time.Time, error) {
+// NewCode makes a one-time code that signs the subject in while the credential still vouches for it.
+func (s *ShortLived) NewCode(ctx context.Context, subject, label string, credential []byte) (seal.Secret, time.Time, error) {
 	var raw [codeBytes]byte
 	_, _ = rand.Read(raw[:]) // never fails (crypto/rand)
 	code := codeMark + base64.RawURLEncoding.EncodeToString(raw[:])
 	expire := s.now().Add(CodeLife)
 	_, err := s.bucket.Create(ctx, codeKey(code), &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_SignInCode{
-		SignInCode: &gatewaystorev1.SignInCode{Subject: subject, Label: label, ExpireTime: timestamppb.New(expire)},
+		SignInCode: &gatewaystorev1.SignInCode{Subject: subject, Label: label, ExpireTime: timestamppb.New(expire), Credential: credential},
 	}}, kv.TTL(CodeLife))
 	if err != nil {
 		return seal.Secret{}, time.Time{}, kv.ToAPI(err)
@@ -70,8 +70,8 @@ func (s *ShortLived) NewCode(ctx context.Context, subject, label string) (seal.S
 
 // NewCodeOnce is NewCode for a request that may come again: a repeat gets the first one's code, which
 // works once all the same.
-func (s *ShortLived) NewCodeOnce(ctx context.Context, subject, label, requestID, method string) (seal.Secret, time.Time, error) {
-	code, expire, err := s.NewCode(ctx, subject, label)
+func (s *ShortLived) NewCodeOnce(ctx context.Context, subject, label string, credential []byte, requestID, method string) (seal.Secret, time.Time, error) {
+	code, expire, err := s.NewCode(ctx, subject, label, credential)
 	if err != nil {
 		return seal.Secret{}, time.Time{}, err
 	}
@@ -95,8 +95,9 @@ func LooksLikeCode(token string) bool {
 }
 
 // TakeCode takes a code out, so that it works once; ok is false when there is none. Of several that
-// show it at once, one gets it.
-func (s *ShortLived) TakeCode(ctx context.Context, code string) (subject, label string, ok bool, err error) {
+// show it at once, one gets it. valid says whether what vouched for the subject when the code was made
+// still does.
+func (s *ShortLived) TakeCode(ctx context.Context, code string, valid func(subject string, credential []byte) bool) (subject, label string, ok bool, err error) {
 	v, rev, err := s.bucket.Get(ctx, codeKey(code))
 	if errors.Is(err, kv.ErrNotFound) {
 		return "", "", false, nil
@@ -112,7 +113,7 @@ func (s *ShortLived) TakeCode(ctx context.Context, code string) (subject, label 
 	case err != nil:
 		return "", "", false, kv.ToAPI(err)
 	}
-	if c == nil || !s.now().Before(c.GetExpireTime().AsTime()) { // the store's clock removes keys a little late
+	if c == nil || !valid(c.GetSubject(), c.GetCredential()) || !s.now().Before(c.GetExpireTime().AsTime()) { // the store's clock removes keys a little late
 		return "", "", false, nil
 	}
 	return c.GetSubject(), c.GetLabel(), true, nil

@@ -42,6 +42,7 @@ type NewKey struct {
 	Role       identity.Role
 	ExpireTime time.Time // zero: never
 	By         Subject
+	ByKey      string        // the id of the key that makes it; empty for people
 	ByRole     identity.Role // the creator's role of today
 	Secret     seal.Secret   // of NewKeySecret; a new one when zero
 }
@@ -110,6 +111,32 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 		return nil, seal.Secret{}, kv.ToAPI(err)
 	}
 	return k, secret, nil
+}
+
+// BoundByMaker has a key that a key makes expire no later than its maker: without a time it gets its
+// maker's.
+func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
+	if n.ByKey == "" {
+		return nil
+	}
+	maker, _, err := s.keys.Get(ctx, n.ByKey)
+	if errors.Is(err, kv.ErrNotFound) {
+		return apierr.New(apierr.ReasonUnauthenticated, "The API key that asks for a new one was deleted meanwhile.")
+	}
+	if err != nil {
+		return kv.ToAPI(err)
+	}
+	if maker.ExpireTime == nil {
+		return nil
+	}
+	most := maker.ExpireTime.AsTime()
+	if n.ExpireTime.IsZero() {
+		n.ExpireTime = most
+	}
+	if n.ExpireTime.After(most) {
+		return apierr.InvalidArgument("expireTime", "at most "+most.UTC().Format(time.RFC3339)+", when the API key that makes it expires")
+	}
+	return nil
 }
 
 // NewKeySecret makes the secret of a key; the key's id is a part of it.

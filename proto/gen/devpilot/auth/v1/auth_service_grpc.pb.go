@@ -43,7 +43,8 @@ type AuthServiceClient interface {
 	// there is none. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	GetIntegration(ctx context.Context, in *GetIntegrationRequest, opts ...grpc.CallOption) (*GetIntegrationResponse, error)
 	// Begins a connect and answers the page to open in the same browser. Not idempotent: each call
-	// begins a handshake of its own. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// begins a handshake of its own. Reasons: PERMISSION_DENIED, BROWSER_REQUIRED (an API key asks: nobody
+	// could open the page), INVALID_ARGUMENT,
 	// CONSUMER_REFUSED (no consumer configured), SERVICE_UNAVAILABLE (handshake store).
 	ConnectIntegration(ctx context.Context, in *ConnectIntegrationRequest, opts ...grpc.CallOption) (*ConnectIntegrationResponse, error)
 	// Tells which workspace a handshake or state belongs to, so that the gateway can look up the
@@ -184,7 +185,8 @@ type AuthServiceServer interface {
 	// there is none. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	GetIntegration(context.Context, *GetIntegrationRequest) (*GetIntegrationResponse, error)
 	// Begins a connect and answers the page to open in the same browser. Not idempotent: each call
-	// begins a handshake of its own. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// begins a handshake of its own. Reasons: PERMISSION_DENIED, BROWSER_REQUIRED (an API key asks: nobody
+	// could open the page), INVALID_ARGUMENT,
 	// CONSUMER_REFUSED (no consumer configured), SERVICE_UNAVAILABLE (handshake store).
 	ConnectIntegration(context.Context, *ConnectIntegrationRequest) (*ConnectIntegrationResponse, error)
 	// Tells which workspace a handshake or state belongs to, so that the gateway can look up the

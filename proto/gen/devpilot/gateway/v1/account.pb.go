@@ -469,7 +469,11 @@ type ActivityRecord struct {
 	// A sentence for people.
 	Message string `protobuf:"bytes,9,opt,name=message,proto3" json:"message,omitempty"`
 	// The request's id.
-	RequestId     string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,10,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The address that the request came from, as far as trusted proxies tell.
+	Address string `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
+	// What was changed, for changes of an app.
+	Changes       []*ActivityChange `protobuf:"bytes,12,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -574,6 +578,84 @@ func (x *ActivityRecord) GetRequestId() string {
 	return ""
 }
 
+func (x *ActivityRecord) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ActivityRecord) GetChanges() []*ActivityChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// ActivityChange is one field that was changed.
+type ActivityChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, as a path into the resource, such as autoDeploy.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// Its value before, as JSON, cut after 500 characters; absent when it was not set. Secrets are never in it.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Its value after, likewise.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivityChange) Reset() {
+	*x = ActivityChange{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivityChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivityChange) ProtoMessage() {}
+
+func (x *ActivityChange) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivityChange.ProtoReflect.Descriptor instead.
+func (*ActivityChange) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ActivityChange) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ActivityChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ActivityChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // Info is what this installation is.
 type Info struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -595,7 +677,7 @@ type Info struct {
 
 func (x *Info) Reset() {
 	*x = Info{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +689,7 @@ func (x *Info) String() string {
 func (*Info) ProtoMessage() {}
 
 func (x *Info) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +702,7 @@ func (x *Info) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Info.ProtoReflect.Descriptor instead.
 func (*Info) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Info) GetVersion() string {
@@ -708,7 +790,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xbc\x02\n" +
+	"expireTime\"\x9a\x03\n" +
 	"\x0eActivityRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
@@ -723,7 +805,13 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\amessage\x18\t \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\n" +
-	" \x01(\tR\trequestId\"\xe8\x01\n" +
+	" \x01(\tR\trequestId\x12\x1d\n" +
+	"\aaddress\x18\v \x01(\tB\x03\xe0A\x01R\aaddress\x12=\n" +
+	"\achanges\x18\f \x03(\v2#.devpilot.gateway.v1.ActivityChangeR\achanges\"^\n" +
+	"\x0eActivityChange\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x1b\n" +
+	"\x06before\x18\x02 \x01(\tB\x03\xe0A\x01R\x06before\x12\x19\n" +
+	"\x05after\x18\x03 \x01(\tB\x03\xe0A\x01R\x05after\"\xe8\x01\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -747,7 +835,7 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
 	(Me_Kind)(0),                  // 1: devpilot.gateway.v1.Me.Kind
@@ -756,26 +844,28 @@ var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(*Me)(nil),                    // 4: devpilot.gateway.v1.Me
 	(*ApiKey)(nil),                // 5: devpilot.gateway.v1.ApiKey
 	(*ActivityRecord)(nil),        // 6: devpilot.gateway.v1.ActivityRecord
-	(*Info)(nil),                  // 7: devpilot.gateway.v1.Info
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*ActivityChange)(nil),        // 7: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 8: devpilot.gateway.v1.Info
+	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	8,  // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
 	3,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	8,  // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 5: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	8,  // 6: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 9: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	8,  // 10: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	9,  // 6: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	9,  // 7: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	9,  // 8: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 9: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	7,  // 10: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	9,  // 11: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -789,7 +879,7 @@ func file_devpilot_gateway_v1_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -46,7 +46,11 @@ type Activity struct {
 	// A sentence for people.
 	Message string `protobuf:"bytes,10,opt,name=message,proto3" json:"message,omitempty"`
 	// The request's id.
-	RequestId     string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,11,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// The address that the request came from.
+	Address string `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"`
+	// What it changed.
+	Changes       []*ActivityChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +162,84 @@ func (x *Activity) GetRequestId() string {
 	return ""
 }
 
+func (x *Activity) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Activity) GetChanges() []*ActivityChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+// ActivityChange is one field that was changed.
+type ActivityChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The field, as a path into the resource, such as autoDeploy.
+	Field string `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	// Its value before, as JSON; empty when it was not set. Secrets are never in it.
+	Before string `protobuf:"bytes,2,opt,name=before,proto3" json:"before,omitempty"`
+	// Its value after, likewise.
+	After         string `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ActivityChange) Reset() {
+	*x = ActivityChange{}
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ActivityChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ActivityChange) ProtoMessage() {}
+
+func (x *ActivityChange) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ActivityChange.ProtoReflect.Descriptor instead.
+func (*ActivityChange) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ActivityChange) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ActivityChange) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *ActivityChange) GetAfter() string {
+	if x != nil {
+		return x.After
+	}
+	return ""
+}
+
 // ActivityCounter is the last number given in a workspace, keyed by the workspace.
 type ActivityCounter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -169,7 +251,7 @@ type ActivityCounter struct {
 
 func (x *ActivityCounter) Reset() {
 	*x = ActivityCounter{}
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -181,7 +263,7 @@ func (x *ActivityCounter) String() string {
 func (*ActivityCounter) ProtoMessage() {}
 
 func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -194,7 +276,7 @@ func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityCounter.ProtoReflect.Descriptor instead.
 func (*ActivityCounter) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ActivityCounter) GetLast() int32 {
@@ -208,7 +290,7 @@ var File_devpilot_gateway_store_v1_activity_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_activity_proto_rawDesc = "" +
 	"\n" +
-	"(devpilot/gateway/store/v1/activity.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd6\x02\n" +
+	"(devpilot/gateway/store/v1/activity.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x03\n" +
 	"\bActivity\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
@@ -224,7 +306,13 @@ const file_devpilot_gateway_store_v1_activity_proto_rawDesc = "" +
 	"\amessage\x18\n" +
 	" \x01(\tR\amessage\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\v \x01(\tR\trequestId\"%\n" +
+	"request_id\x18\v \x01(\tR\trequestId\x12\x18\n" +
+	"\aaddress\x18\f \x01(\tR\aaddress\x12C\n" +
+	"\achanges\x18\r \x03(\v2).devpilot.gateway.store.v1.ActivityChangeR\achanges\"T\n" +
+	"\x0eActivityChange\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"%\n" +
 	"\x0fActivityCounter\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x05R\x04lastB\xf8\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\rActivityProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
@@ -241,19 +329,21 @@ func file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_activity_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_devpilot_gateway_store_v1_activity_proto_goTypes = []any{
 	(*Activity)(nil),              // 0: devpilot.gateway.store.v1.Activity
-	(*ActivityCounter)(nil),       // 1: devpilot.gateway.store.v1.ActivityCounter
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*ActivityChange)(nil),        // 1: devpilot.gateway.store.v1.ActivityChange
+	(*ActivityCounter)(nil),       // 2: devpilot.gateway.store.v1.ActivityCounter
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_activity_proto_depIdxs = []int32{
-	2, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	3, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
+	1, // 1: devpilot.gateway.store.v1.Activity.changes:type_name -> devpilot.gateway.store.v1.ActivityChange
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_activity_proto_init() }
@@ -267,7 +357,7 @@ func file_devpilot_gateway_store_v1_activity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_activity_proto_rawDesc), len(file_devpilot_gateway_store_v1_activity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

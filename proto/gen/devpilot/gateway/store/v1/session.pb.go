@@ -37,7 +37,10 @@ type SessionCookie struct {
 	// When the person signed in.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// When this cookie was made; a used session gets a new one now and then.
-	IssueTime     *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
+	IssueTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
+	// What vouches for the subject beside its epoch: for the local owner a keyed hash of the admin
+	// token. A session dies with it.
+	Credential    []byte `protobuf:"bytes,7,opt,name=credential,proto3" json:"credential,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -110,6 +113,13 @@ func (x *SessionCookie) GetCreateTime() *timestamppb.Timestamp {
 func (x *SessionCookie) GetIssueTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.IssueTime
+	}
+	return nil
+}
+
+func (x *SessionCookie) GetCredential() []byte {
+	if x != nil {
+		return x.Credential
 	}
 	return nil
 }
@@ -226,7 +236,9 @@ type SignInCode struct {
 	// The name for people.
 	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
 	// Until when.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// As in SessionCookie.
+	Credential    []byte `protobuf:"bytes,4,opt,name=credential,proto3" json:"credential,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +290,13 @@ func (x *SignInCode) GetLabel() string {
 func (x *SignInCode) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *SignInCode) GetCredential() []byte {
+	if x != nil {
+		return x.Credential
 	}
 	return nil
 }
@@ -405,7 +424,7 @@ var File_devpilot_gateway_store_v1_session_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"'devpilot/gateway/store/v1/session.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\x01\n" +
+	"'devpilot/gateway/store/v1/session.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n" +
 	"\rSessionCookie\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x14\n" +
@@ -414,20 +433,26 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x129\n" +
 	"\n" +
-	"issue_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tissueTime\"\xf5\x01\n" +
+	"issue_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tissueTime\x12\x1e\n" +
+	"\n" +
+	"credential\x18\a \x01(\fR\n" +
+	"credential\"\xf5\x01\n" +
 	"\n" +
 	"ShortLived\x12I\n" +
 	"\fsign_in_code\x18\x01 \x01(\v2%.devpilot.gateway.store.v1.SignInCodeH\x00R\n" +
 	"signInCode\x12T\n" +
 	"\x0frevoked_session\x18\x02 \x01(\v2).devpilot.gateway.store.v1.RevokedSessionH\x00R\x0erevokedSession\x12>\n" +
 	"\arequest\x18\x03 \x01(\v2\".devpilot.gateway.store.v1.RequestH\x00R\arequestB\x06\n" +
-	"\x04kind\"y\n" +
+	"\x04kind\"\x99\x01\n" +
 	"\n" +
 	"SignInCode\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12;\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"@\n" +
+	"expireTime\x12\x1e\n" +
+	"\n" +
+	"credential\x18\x04 \x01(\fR\n" +
+	"credential\"@\n" +
 	"\x0eRevokedSession\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x98\x01\n" +
 	"\aRequest\x12\x16\n" +
