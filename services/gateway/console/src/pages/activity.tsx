@@ -19,7 +19,7 @@ export default function Activity() {
       ) : all.length === 0 ? (
         <section className="empty">
           <h2>Nothing was done here yet</h2>
-          <p>Connects, changes of apps, deployments by hand and revealed secrets will be listed here.</p>
+          <p>Sign-ins, connects, changes of apps, deployments by hand and revealed secrets will be listed here.</p>
         </section>
       ) : (
         <ul className="rows">
@@ -40,7 +40,13 @@ export default function Activity() {
                 <div className="soft">
                   {r.actorKind === "API_KEY" ? "by API key · " : ""}
                   <code>{r.action}</code>
+                  {r.address ? ` · from ${r.address}` : ""}
                 </div>
+                {r.changes.map((c) => (
+                  <div key={c.field} className="soft">
+                    <code>{c.field}</code>: <Text>{c.before ?? "not set"}</Text> → <Text>{c.after ?? "not set"}</Text>
+                  </div>
+                ))}
               </div>
               <span className="soft nowrap">
                 <Time at={r.time} />
