@@ -15,7 +15,7 @@ import (
 func submoduleRepository(site *url.URL, parent, address string) (fullName, why string) {
 	at := strings.TrimRight(site.String(), "/")
 	remedy := fmt.Sprintf("Write its address as ../<repository>, or as %s/<workspace>/<repository>, in .gitmodules.", at)
-	ok := false
+	var ok bool
 	if strings.HasPrefix(address, "./") || strings.HasPrefix(address, "../") {
 		if fullName, ok = relative(parent, address); !ok {
 			return "", "its address leads out of the site. " + remedy

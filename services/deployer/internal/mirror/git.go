@@ -124,24 +124,10 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	if err := os.MkdirAll(g.scratch, 0o700); err != nil {
 		return fmt.Errorf("git: its working directory: %w", err)
 	}
-	args := []string{"--no-pager", "--literal-pathspecs"}
-	if c.gitDir != "" {
-		args = append(args, "--git-dir="+c.gitDir)
-	}
-	args = append(args, c.args...)
-	program := g.program
-	if c.most > 0 {
-		program, args = fileLimit(c.most, program, args)
-	}
-	cmd := exec.CommandContext(ctx, program, args...)
 	stderr := &tail{most: 32 << 10}
-	cmd.Dir, cmd.Env = g.scratch, append(g.environment(), c.env...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, stderr
-	// A group of its own, so that all that git starts dies with it; and it dies with us. The
-	// kernel watches the thread that started it, hence the lock.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 5 * time.Second
+	cmd := g.prepare(ctx, c)
+	cmd.Stderr = stderr
+	// The kernel watches the thread that started a child, and kills the child with it.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 
@@ -181,6 +167,26 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), wait: wait(), err: err}
 	}
 	return nil
+}
+
+// prepare makes the process of one run. It has a group of its own, so that all that git starts dies
+// with it; and it dies with us.
+func (g *git) prepare(ctx context.Context, c command) *exec.Cmd {
+	args := []string{"--no-pager", "--literal-pathspecs"}
+	if c.gitDir != "" {
+		args = append(args, "--git-dir="+c.gitDir)
+	}
+	program, args := g.program, append(args, c.args...)
+	if c.most > 0 {
+		program, args = fileLimit(c.most, program, args)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir, cmd.Env = g.scratch, append(g.environment(), c.env...)
+	cmd.Stdin, cmd.Stdout = c.stdin, c.stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
 }
 
 // fileLimit has a program run with a limit on the files that it and its children write: whatever

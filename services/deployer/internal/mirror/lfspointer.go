@@ -121,7 +121,8 @@ func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
 func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func(object) error) error) (found map[string]pointer, odd []string, err error) {
 	var small, attributes []object
 	err = list(ctx, func(o object) error {
-		if !strings.HasPrefix(o.mode, "100") || checkPath(o.path) != nil {
+		refused := checkPath(o.path) != nil // which the check-out says
+		if refused || !strings.HasPrefix(o.mode, "100") {
 			return nil
 		}
 		if base(o.path) == ".gitattributes" {
@@ -142,11 +143,11 @@ func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func
 	}
 	found = map[string]pointer{}
 	err = s.eachBlob(ctx, small, func(o object, body []byte) error {
-		p, err := decodePointer(body)
+		p, bad := decodePointer(body)
 		switch {
-		case err == nil:
+		case bad == nil:
 			found[o.path] = p
-		case errors.Is(err, errExtension):
+		case errors.Is(bad, errExtension):
 			return lfsFailed(&wanted{path: o.path}, "its pointer names an extension of Git LFS, a program of its author's, which is not run here.")
 		case likePointer.Match(body):
 			odd = append(odd, o.path)
