@@ -115,7 +115,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace, Doubt: s.cfg.Doubt,
 	})
 	c.router = &router.Router{
-		Apps: c.apps, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
+		Apps: deliveredNames{c.apps}, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
 		Logger: log, Metrics: s.stream, Now: d.Now, Heads: mirrors, Deployments: c.apps,
 	}
 	tender := &tend.Tender{
@@ -304,6 +304,13 @@ func describe(r hook.Runner) string {
 
 // repositoryNames is filled in once the apps exist: they need the gate, which needs them.
 type repositoryNames struct{ *app.Service }
+
+// deliveredNames are the apps as the router sees them: names of repositories come out of deliveries.
+type deliveredNames struct{ *app.Service }
+
+func (d deliveredNames) Named(ctx context.Context, workspace, repository, fullName string) error {
+	return d.NameGiven(ctx, workspace, repository, fullName)
+}
 
 // files reads single files of commits.
 type files struct{ *mirror.Mirrors }

@@ -41,6 +41,7 @@ type world struct {
 	hookReason   string
 	webhookDown  bool
 	outcomes     []*webhookv1.RecordedOutcome
+	lookups      int // of repositories
 }
 
 func (w *world) do(fn func()) {
@@ -60,6 +61,12 @@ func (w *world) said(delivery int32) []string {
 		}
 	}
 	return out
+}
+
+// questions is how often a repository was looked up.
+func (w *world) questions() (n int) {
+	w.do(func() { n = w.lookups })
+	return n
 }
 
 type fakeAuth struct {
@@ -96,6 +103,7 @@ type fakeRepo struct {
 func (r fakeRepo) GetRepository(_ context.Context, req *repov1.GetRepositoryRequest) (*repov1.GetRepositoryResponse, error) {
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
+	r.w.lookups++
 	name, ok := r.w.repositories[req.GetRepository()]
 	if r.w.restDown {
 		return nil, errRESTDown

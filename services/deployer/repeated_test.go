@@ -80,7 +80,7 @@ func TestPush_aRollbackOutlivesRepeatedDeliveries(t *testing.T) {
 	// A push that came before, of a branch that is where it began again, while Bitbucket does not answer
 	// the question where the branch is.
 	b.goBack(3)
-	b.git.Fail(func(r *http.Request) (int, string) { return http.StatusServiceUnavailable, "away" })
+	b.git.Fail(away)
 	again := b.pushed("main", two, four, "four")
 	testkit.Eventually(t, patience, func() error {
 		if n := b.latest("web"); n != 9 {
@@ -106,7 +106,7 @@ func TestOutcome_saysHowTheDeploymentEnded(t *testing.T) {
 	b := newBench(t)
 	b.repo.Commit("main", "start", map[string]string{"index.html": "start"})
 	b.create("web", web(true))
-	b.git.Fail(func(r *http.Request) (int, string) { return http.StatusServiceUnavailable, "away" })
+	b.git.Fail(away)
 	_, _, first := b.moved("one")
 	b.awaitSaid(first, "Deployed as #1 as soon as it is done")
 	_, _, second := b.moved("two")
@@ -131,7 +131,7 @@ func TestOutcome_saysHowTheDeploymentEnded(t *testing.T) {
 		t.Errorf("%v", o)
 	}
 
-	b.git.Fail(func(r *http.Request) (int, string) { return http.StatusServiceUnavailable, "away" })
+	b.git.Fail(away)
 	_, _, fifth := b.moved("five")
 	b.awaitSaid(fifth, "Deployed as #5 as soon as it is done")
 	if _, err := b.client.DeleteApp(b.admin, &deployerv1.DeleteAppRequest{Workspace: workspace, App: "web"}); err != nil {
@@ -139,3 +139,6 @@ func TestOutcome_saysHowTheDeploymentEnded(t *testing.T) {
 	}
 	b.awaitSaid(fifth, "The app web was deleted before it had ended")
 }
+
+// away is Bitbucket's git while it does not answer.
+func away(*http.Request) (int, string) { return http.StatusServiceUnavailable, "away" }

@@ -62,6 +62,9 @@ func handed(idx *storev1.RepositoryIndex) []string {
 			out = append(out, w.GetApp()+" "+w.GetBranch())
 		}
 	}
+	if len(out) > 0 {
+		out = append(out, "named "+idx.GetFullName())
+	}
 	sort.Strings(out)
 	return slices.Compact(out)
 }
@@ -71,7 +74,7 @@ func (s *Service) watch(ctx context.Context, a *storev1.App, fullName string) er
 	return s.changeIndex(ctx, a.GetWorkspace(), a.GetRepository(), func(idx *storev1.RepositoryIndex) {
 		idx.Watches = append(idx.Watches, &storev1.Watch{App: a.GetId(), Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy(), Version: a.GetVersion(), Tags: a.GetRules().GetTags()})
 		if fullName != "" {
-			idx.FullName = fullName
+			idx.FullName, idx.DoubtedBy = fullName, ""
 			idx.Unreachable = nil
 		}
 	})
@@ -122,13 +125,14 @@ func (s *Service) unlist(ctx context.Context, workspace, app string) error {
 	return nil
 }
 
-// FullName is the repository's name as last seen.
+// FullName is the repository's name as last known. Where a delivery gave another one, Bitbucket is asked
+// first: which of the two is older, only Bitbucket knows.
 func (s *Service) FullName(ctx context.Context, workspace, repository string) (string, error) {
 	idx, err := s.Index(ctx, workspace, repository)
 	if err != nil {
 		return "", err
 	}
-	if idx.GetFullName() == "" {
+	if idx.GetFullName() == "" || idx.GetDoubtedBy() != "" {
 		return s.Renamed(ctx, workspace, repository)
 	}
 	return idx.GetFullName(), nil
@@ -143,17 +147,27 @@ func (s *Service) Renamed(ctx context.Context, workspace, repository string) (st
 	return r.GetFullName(), s.Named(ctx, workspace, repository, r.GetFullName())
 }
 
-// Named remembers the repository's name, as a push event or Bitbucket told it.
+// Named remembers the repository's name, as Bitbucket tells it now, and has webhook told.
 func (s *Service) Named(ctx context.Context, workspace, repository, fullName string) error {
+	idx, err := s.Index(ctx, workspace, repository)
+	if err != nil || fullName == "" || len(idx.GetWatches()) == 0 || idx.GetFullName() == fullName && idx.GetDoubtedBy() == "" {
+		return err
+	}
+	return s.changeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) { idx.FullName, idx.DoubtedBy = fullName, "" })
+}
+
+// NameGiven takes the name that a delivery gives the repository. It may be of yesterday: one that is not
+// the known one makes the next who needs the name ask Bitbucket, and sets nothing by itself.
+func (s *Service) NameGiven(ctx context.Context, workspace, repository, fullName string) error {
 	_, _, err := s.cfg.Store.Repositories.Update(ctx, repositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
-		if idx == nil || fullName == "" || idx.GetFullName() == fullName {
+		if idx == nil || fullName == "" || idx.GetFullName() == fullName || idx.GetDoubtedBy() == fullName {
 			return nil, kv.ErrSkip
 		}
-		idx.FullName = fullName
+		idx.DoubtedBy = fullName
 		return idx, nil
 	})
 	if err != nil {
-		return fmt.Errorf("app: remember a repository's name: %w", err)
+		return fmt.Errorf("app: note a repository's name: %w", err)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 		return 0, err
 	}
 	job := r.GetJob()
-	if l.GetLive().GetChosen() && job.GetBefore() != "" && job.GetBefore() == commit.GetHash() && job.GetHash() != commit.GetHash() {
+	if l.GetLive().GetChosen() && job.GetBefore() != "" && job.GetBefore() == head && job.GetHash() != head {
 		return 0, ErrRepeated
 	}
 	r.Hash = commit.GetHash()

@@ -112,6 +112,25 @@ func (k Known) Complete(tags bool, patterns []string) bool {
 	return len(patterns) > 0 && slices.Equal(valid(k.Seen, k.Lane, tags).GetPatterns(), patterns)
 }
 
+// Lacks tells whether a look that found these branches, or tags, misses some that were seen.
+func (k Known) Lacks(tags bool, found map[string]string) bool {
+	there := make(map[refName]bool, len(found))
+	for name := range found {
+		there[nameOf(name)] = true
+	}
+	for r, h := range k.Lane.GetHeads() { // what the lane itself holds is newer, and looked at by itself
+		if h.GetRepository() == k.Repository && Ref(r).IsTag() == tags {
+			there[nameOf(Ref(r).Name())] = true
+		}
+	}
+	for n, hash := range unpack(valid(k.Seen, k.Lane, tags).GetRefs()) {
+		if hash != (refHash{}) && !there[n] {
+			return true
+		}
+	}
+	return false
+}
+
 // Nothing tells whether SeenRefs has no branch and no tag that exists.
 func (k Known) Nothing() bool {
 	for _, tags := range []bool{false, true} {

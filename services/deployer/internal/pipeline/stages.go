@@ -229,33 +229,6 @@ func (a *attempt) writeGit(ctx context.Context, tree Tree) error {
 	return tree.WriteGit(ctx, dir)
 }
 
-// fetch fetches the branch; a repository that is not found under its last name is looked up by its
-// id and tried once under its new one.
-func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
-	apps := a.w.cfg.Apps
-	fullName, err := apps.FullName(ctx, a.key.Workspace, a.app.GetRepository())
-	if err != nil {
-		return nil, "", err
-	}
-	src := a.source(fullName)
-	a.say("Fetching %s of %s.", a.what(), src.FullName)
-	begin := time.Now()
-	tree, err := a.w.cfg.Source.Fetch(ctx, src)
-	if mirror.IsGone(err) {
-		if renamed, rerr := apps.Renamed(ctx, a.key.Workspace, a.app.GetRepository()); rerr == nil && renamed != fullName {
-			a.say("The repository is called %s now.", renamed)
-			src.FullName = renamed
-			tree, err = a.w.cfg.Source.Fetch(ctx, src)
-		}
-	}
-	if err != nil {
-		return nil, "", err
-	}
-	a.progress.within(10, 20, 1, 1)
-	a.say("Fetched in %v.", time.Since(begin).Round(time.Millisecond))
-	return tree, src.FullName, nil
-}
-
 // source is what is fetched: the head of the branch, whatever that is by now, or an exact commit: that of
 // a redeploy, or the push before a head that does not deploy.
 func (a *attempt) source(fullName string) mirror.Source {

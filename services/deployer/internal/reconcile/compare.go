@@ -50,6 +50,11 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
 	due, missing := r.ripe(ctx, s, changes, l)
+	if len(due) > 0 || s.unnoted(branches, tags) {
+		if err := r.prove(ctx, s.key.Workspace, s.app.GetRepository(), l); err != nil {
+			return err
+		}
+	}
 	now, err := r.decide(ctx, s, due, missing, l)
 	if err != nil {
 		return err

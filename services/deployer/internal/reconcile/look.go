@@ -47,6 +47,8 @@ func (s seen) tags() []string { return s.app.GetRules().GetTags() }
 type looking struct {
 	state  *storev1.Reconciliation
 	found  mirror.Heads
+	name   string               // that was asked
+	proven bool                 // the name is the repository's
 	atOnce bool                 // no delivery is on its way
 	since  map[string]time.Time // of what was missing before, by key
 	made   map[string][]int32   // deployments, by app
@@ -99,7 +101,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		state.Missing = nil
 		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
 	}
-	if l.found, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
+	if l.found, l.name, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
 		return r.failed(state, err), err
 	}
 	if err := r.answers(ctx, workspace, repository, idx, state); err != nil {
@@ -111,7 +113,11 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	// Where Bitbucket cannot reach us no delivery is on its way.
 	l.atOnce = len(state.GetAsks()) > 0 || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
 	for _, s := range apps {
-		if err := r.compare(ctx, s, l); err != nil {
+		err := r.compare(ctx, s, l)
+		if errors.Is(err, errRenamed) {
+			return r.cfg.Now(), err // under its own name
+		}
+		if err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -217,16 +223,16 @@ func (r *Reconciler) answers(ctx context.Context, workspace, repository string, 
 func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // heads asks Bitbucket, once more under the repository's new name if it was renamed.
-func (r *Reconciler) heads(ctx context.Context, workspace, repository string, apps []seen, state *storev1.Reconciliation) (mirror.Heads, error) {
+func (r *Reconciler) heads(ctx context.Context, workspace, repository string, apps []seen, state *storev1.Reconciliation) (heads mirror.Heads, name string, err error) {
 	want := wanted(apps)
-	name, err := r.cfg.Apps.FullName(ctx, workspace, repository)
-	if err != nil {
-		return mirror.Heads{}, err
+	if name, err = r.cfg.Apps.FullName(ctx, workspace, repository); err != nil {
+		return mirror.Heads{}, "", err
 	}
-	heads, err := r.cfg.Heads.Heads(ctx, workspace, name, want)
+	heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
 	if mirror.IsGone(err) {
 		if renamed, rerr := r.cfg.Apps.Renamed(ctx, workspace, repository); rerr == nil && renamed != name {
-			heads, err = r.cfg.Heads.Heads(ctx, workspace, renamed, want)
+			name = renamed
+			heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
 		}
 	}
 	if err == nil && heads.Empty {
@@ -236,10 +242,10 @@ func (r *Reconciler) heads(ctx context.Context, workspace, repository string, ap
 	if errors.As(err, &m) && !m.Temporary && r.unreachable(ctx, workspace, repository, m, state) {
 		trouble := &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: timestamppb.New(r.cfg.Now())}
 		if err := r.cfg.Apps.Reached(ctx, workspace, repository, trouble); err != nil {
-			return mirror.Heads{}, err
+			return mirror.Heads{}, "", err
 		}
 	}
-	return heads, err
+	return heads, name, err
 }
 
 // unreachable tells whether an account has really lost a repository, or whether that may be a passing

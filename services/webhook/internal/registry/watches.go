@@ -108,7 +108,7 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 	}
 	rec.Watches, rec.WatchesVersion = set.Watches, set.Version
 	if renamed {
-		rec.RepositoryFullName = set.FullName
+		rename(rec, set.FullName)
 	}
 	switch {
 	case has && !had:

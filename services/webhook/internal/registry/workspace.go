@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -165,8 +166,8 @@ func (r *Registry) Verified(ctx context.Context, rec *storev1.WebhookRecord, ful
 		if !r.learns(cur, fullName, secretVersion) {
 			return kv.ErrSkip
 		}
-		if fullName != "" {
-			cur.RepositoryFullName = fullName
+		if newName(cur, fullName) {
+			rename(cur, fullName)
 		}
 		if secretVersion == cur.GetSecret().GetVersion() {
 			ConfirmSecret(cur, r.cfg.Now())
@@ -185,9 +186,27 @@ func (r *Registry) Verified(ctx context.Context, rec *storev1.WebhookRecord, ful
 // learns reports whether a verified delivery tells something new.
 func (r *Registry) learns(rec *storev1.WebhookRecord, fullName string, secretVersion int32) bool {
 	return byOthers(rec) ||
-		fullName != "" && fullName != rec.GetRepositoryFullName() ||
+		newName(rec, fullName) ||
 		secretVersion == rec.GetSecret().GetVersion() &&
 			(rec.GetSecret().GetConfirmTime() == nil || rec.GetOldSecret() != nil && rec.GetOldSecretExpireTime() == nil)
+}
+
+// newName reports whether a delivery tells a name that the repository did not have yet. One that it had
+// comes with a delivery of yesterday; if it has it again, the deployer says so.
+func newName(rec *storev1.WebhookRecord, fullName string) bool {
+	return fullName != "" && fullName != rec.GetRepositoryFullName() && !slices.Contains(rec.GetFormerNames(), fullName)
+}
+
+// maxFormerNames is how many former names are kept.
+const maxFormerNames = 8
+
+// rename gives the record another name.
+func rename(rec *storev1.WebhookRecord, fullName string) {
+	names := slices.DeleteFunc(slices.Clone(rec.GetFormerNames()), func(n string) bool { return n == fullName })
+	if was := rec.GetRepositoryFullName(); was != "" {
+		names = append(names, was)
+	}
+	rec.FormerNames, rec.RepositoryFullName = names[max(0, len(names)-maxFormerNames):], fullName
 }
 
 // byOthers reports whether a hook that signs its deliveries must have been added by hand: we have

@@ -75,8 +75,10 @@ type WebhookRecord struct {
 	RegisteredUrl string `protobuf:"bytes,23,opt,name=registered_url,json=registeredUrl,proto3" json:"registered_url,omitempty"`
 	// The request ids of the last rotations of the secret, for repeats of them.
 	RotateRequestIds []string `protobuf:"bytes,24,rep,name=rotate_request_ids,json=rotateRequestIds,proto3" json:"rotate_request_ids,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Names that the repository had before: a delivery that comes late does not set one of them back.
+	FormerNames   []string `protobuf:"bytes,30,rep,name=former_names,json=formerNames,proto3" json:"former_names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WebhookRecord) Reset() {
@@ -273,6 +275,13 @@ func (x *WebhookRecord) GetRegisteredUrl() string {
 func (x *WebhookRecord) GetRotateRequestIds() []string {
 	if x != nil {
 		return x.RotateRequestIds
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetFormerNames() []string {
+	if x != nil {
+		return x.FormerNames
 	}
 	return nil
 }
@@ -659,7 +668,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbf\b\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\b\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -690,7 +699,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"updateTime\x12\x1c\n" +
 	"\tdismissed\x18\x16 \x01(\bR\tdismissed\x12%\n" +
 	"\x0eregistered_url\x18\x17 \x01(\tR\rregisteredUrl\x12,\n" +
-	"\x12rotate_request_ids\x18\x18 \x03(\tR\x10rotateRequestIds\"\xbc\x01\n" +
+	"\x12rotate_request_ids\x18\x18 \x03(\tR\x10rotateRequestIds\x12!\n" +
+	"\fformer_names\x18\x1e \x03(\tR\vformerNames\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
