@@ -97,6 +97,27 @@ func TestIssueToken_minLifeAndRejected(t *testing.T) {
 	}
 }
 
+// A token that Bitbucket rejected for one thing and accepts for the others.
+func TestIssueToken_aTokenThatIsAcceptedElsewhereStays(t *testing.T) {
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	s.connect(i, "acme-inc", "jane-dev")
+	first, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte(first.GetAccessToken()))
+	for range 20 {
+		again, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "acme-inc", RejectedTokenSha256: sum[:]})
+		if err != nil || again.GetAccessToken() != first.GetAccessToken() {
+			t.Fatalf("another token, or %v", err)
+		}
+	}
+	if got := s.get(i, "acme-inc"); got.GetState() != authv1.Integration_CONNECTED || got.GetLastError() != nil {
+		t.Errorf("%v", got)
+	}
+}
+
 func TestIssueToken_notConnected(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	i := s.start("P1")

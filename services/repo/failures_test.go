@@ -338,3 +338,27 @@ func TestRun_endsListingsAtShutdown(t *testing.T) {
 	}
 	s.do(s.control.ClearFaults(t.Context()))
 }
+
+func TestLists_oneOddEntryIsSkippedAndSaid(t *testing.T) {
+	s := newStack(t, "sample")
+	const commit = `"target":{"hash":"0123456789012345678901234567890123456789"}`
+	s.inject(emulator.Fault{Status: 200, Route: "GET /2.0/repositories/{workspace}/{repository}/refs/branches",
+		Body: `{"values":[{"name":7,` + commit + `},{"name":"main",` + commit + `},null,{"name":"no-head"}],"size":4}`})
+	s.inject(emulator.Fault{Status: 200, Path: listingPath("acme"), Times: 1,
+		Body: `{"values":[{"uuid":1},{"uuid":"` + emulator.SeededUUID("repository", "acme/web") + `","full_name":"acme/web","name":"web"}],"size":2}`})
+	r := s.replica()
+	resp := s.list(r)
+	if got := names(resp); !slices.Equal(got, []string{"acme/web", "jane-dev/notes", "jane-dev/site"}) {
+		t.Errorf("listed %v", got)
+	}
+	if m := messageOf(t, resp); !strings.Contains(m, "1 of the repositories of acme") {
+		t.Errorf("message = %q", m)
+	}
+	branches, err := r.ListBranches(s.ctx(), &repov1.ListBranchesRequest{Workspace: workspace, Repository: emulator.SeededUUID("repository", "acme/web")})
+	if err != nil || len(branches.GetBranches()) != 1 || branches.GetBranches()[0].GetName() != "main" {
+		t.Fatalf("%v, %v", branches, err)
+	}
+	if f := branches.GetPartialFailures(); len(f) != 1 || !strings.Contains(f[0].GetMessage(), "3 of the branches of acme/web") {
+		t.Errorf("%v", f)
+	}
+}

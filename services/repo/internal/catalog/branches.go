@@ -71,6 +71,7 @@ type BranchQuestion struct {
 type BranchAnswer struct {
 	FullName  string // of the repository
 	Branches  []Branch
+	Failures  []Failure // branches that are not among them
 	Next      *BranchKey
 	Total     int
 	FetchTime time.Time
@@ -82,6 +83,7 @@ type branchList struct {
 	Branches  []Branch  `json:"branches"`
 	Total     int       `json:"total"`
 	Truncated bool      `json:"truncated,omitempty"`
+	Skipped   int       `json:"skipped,omitempty"`
 	FetchTime time.Time `json:"fetch_time"`
 }
 
@@ -104,6 +106,11 @@ func (c *Catalog) Branches(ctx context.Context, q BranchQuestion) (BranchAnswer,
 	}
 	a := BranchAnswer{FullName: list.FullName, FetchTime: list.FetchTime, Total: list.Total}
 	matches := list.Branches
+	if list.Skipped > 0 {
+		workspace, _, _ := strings.Cut(list.FullName, "/")
+		a.Failures = []Failure{{Workspace: workspace, Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
+			"Bitbucket described %d of the branches of %s in a way that cannot be read; they are left out. Look at Bitbucket for one that is missing here.", list.Skipped, list.FullName)}}
+	}
 	if q.Query != "" {
 		matches = slices.DeleteFunc(slices.Clone(matches), func(b Branch) bool { return !strings.Contains(strings.ToLower(b.Name), q.Query) })
 		if !list.Truncated {
@@ -155,7 +162,7 @@ func (c *Catalog) fetchBranches(ctx context.Context, conn *account.Connection, i
 // branchList sorts what Bitbucket listed. The default branch is fetched by itself where it should be
 // there and is too old to be among the newest.
 func (c *Catalog) branchList(ctx context.Context, calls *bitbucket.Account, r bitbucket.Repository, l bitbucket.Listing[bitbucket.Branch], query string, at time.Time) (branchList, error) {
-	list := branchList{FullName: r.FullName, Truncated: l.Truncated, FetchTime: at}
+	list := branchList{FullName: r.FullName, Truncated: l.Truncated, Skipped: l.Skipped, FetchTime: at}
 	seen := make(map[string]bool, len(l.Values))
 	for _, b := range l.Values {
 		if !seen[b.Name] { // a branch that moved between two pages is listed twice

@@ -32,6 +32,14 @@ func permission(p bitbucket.Permission) repov1.Repository_Permission {
 	return repov1.Repository_PERMISSION_UNSPECIFIED
 }
 
+func failures(list []catalog.Failure) []*repov1.PartialFailure {
+	var out []*repov1.PartialFailure
+	for _, f := range list {
+		out = append(out, &repov1.PartialFailure{BitbucketWorkspace: f.Workspace, Reason: string(f.Reason), Message: f.Message})
+	}
+	return out
+}
+
 func (s *Server) branch(b catalog.Branch, fullName string) *repov1.Branch {
 	return &repov1.Branch{
 		Name: b.Name, Default: b.Default,

@@ -53,6 +53,7 @@ func (s *Server) ListBranches(ctx context.Context, req *repov1.ListBranchesReque
 	}
 	resp := &repov1.ListBranchesResponse{
 		NextPageToken: next, TotalSize: int32(a.Total), FetchTime: timestamppb.New(a.FetchTime),
+		PartialFailures: failures(a.Failures),
 	}
 	for _, b := range a.Branches {
 		b.Message = shorten(b.Message)

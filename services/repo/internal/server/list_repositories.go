@@ -45,10 +45,6 @@ func (s *Server) ListRepositories(ctx context.Context, req *repov1.ListRepositor
 	for _, r := range a.Repositories {
 		resp.Repositories = append(resp.Repositories, s.repository(r))
 	}
-	for _, f := range a.Failures {
-		resp.PartialFailures = append(resp.PartialFailures, &repov1.PartialFailure{
-			BitbucketWorkspace: f.Workspace, Reason: string(f.Reason), Message: f.Message,
-		})
-	}
+	resp.PartialFailures = failures(a.Failures)
 	return resp, nil
 }

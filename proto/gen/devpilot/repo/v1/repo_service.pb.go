@@ -399,9 +399,11 @@ type ListBranchesResponse struct {
 	// How many branches match.
 	TotalSize int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
 	// When the branches were fetched.
-	FetchTime     *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	FetchTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
+	// What of the list could not be read.
+	PartialFailures []*PartialFailure `protobuf:"bytes,5,rep,name=partial_failures,json=partialFailures,proto3" json:"partial_failures,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ListBranchesResponse) Reset() {
@@ -458,6 +460,13 @@ func (x *ListBranchesResponse) GetTotalSize() int32 {
 func (x *ListBranchesResponse) GetFetchTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.FetchTime
+	}
+	return nil
+}
+
+func (x *ListBranchesResponse) GetPartialFailures() []*PartialFailure {
+	if x != nil {
+		return x.PartialFailures
 	}
 	return nil
 }
@@ -611,14 +620,15 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x05query\x18\x03 \x01(\tR\x05query\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\xce\x01\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x9b\x02\n" +
 	"\x14ListBranchesResponse\x124\n" +
 	"\bbranches\x18\x01 \x03(\v2\x18.devpilot.repo.v1.BranchR\bbranches\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
 	"total_size\x18\x03 \x01(\x05R\ttotalSize\x129\n" +
 	"\n" +
-	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\"w\n" +
+	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12K\n" +
+	"\x10partial_failures\x18\x05 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\"w\n" +
 	"\x10GetBranchRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -670,20 +680,21 @@ var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
 	8,  // 4: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
 	11, // 5: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
 	10, // 6: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	11, // 7: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	0,  // 8: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	2,  // 9: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	4,  // 10: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	6,  // 11: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	1,  // 12: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	3,  // 13: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	5,  // 14: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	7,  // 15: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	9,  // 7: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	11, // 8: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	0,  // 9: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	2,  // 10: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	4,  // 11: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	6,  // 12: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	1,  // 13: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	3,  // 14: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	5,  // 15: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	7,  // 16: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }
