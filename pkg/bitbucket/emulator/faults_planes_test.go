@@ -220,9 +220,9 @@ func TestFaults_endWithTheirTime(t *testing.T) {
 	f.server.Inject(emulator.Fault{Route: "api", Status: 503, For: 30 * time.Millisecond})
 	f.server.Inject(emulator.Fault{Kind: emulator.FaultPermissionDowngrade, Repository: "acme/web", Permission: "none", For: 30 * time.Millisecond})
 	eventually(t, "both to end", func() bool {
-		return f.call("GET", "/repositories/acme/web", token, nil).StatusCode == 200 && len(must(f.control.State(t.Context()))(t).Faults) == 0
+		return f.call("GET", "/repositories/acme/web", token, nil).StatusCode == http.StatusOK && len(must(f.control.State(t.Context()))(t).Faults) == 0
 	})
-	request := must(http.NewRequestWithContext(t.Context(), "POST", f.server.SiteURL()+"/_emulator/faults",
+	request := must(http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.SiteURL()+"/_emulator/faults",
 		strings.NewReader(`{"route":"api","status":429,"retry_after":"2s","for":"1h"}`)))(t)
 	f.send(request).want(t, 200)
 	if a := f.call("GET", "/user", token, nil).want(t, 429); a.Header.Get("Retry-After") != "2" {
