@@ -39,7 +39,7 @@ func (b *box) bound(first int, l Limits, perNamespace bool) error {
 	case os.Geteuid() != 0:
 		before := tasksOf(os.Geteuid())
 		b.suspected = func() bool { return tasksOf(os.Geteuid())-before > l.Processes }
-		return lower(first, unix.RLIMIT_NPROC, uint64(l.most()+before))
+		return lower(first, unix.RLIMIT_NPROC, uint64(3*l.Processes+before)) // others of the user come and go
 	}
 	g, err := newGroup(l.most())
 	if err == nil {

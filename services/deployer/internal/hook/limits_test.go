@@ -83,7 +83,11 @@ func TestAlone_processesAreBoundedByTheKernel(t *testing.T) {
 			if err != nil || n == 0 {
 				t.Error(err)
 			}
-			if u, err := b.usage(true); err != nil || u.tasks < s.Limits.Processes || u.tasks > s.Limits.most()+1 {
+			most := s.Limits.most() + 1
+			if name == "unsandboxed" && os.Getuid() != 0 {
+				most = 3*s.Limits.Processes + 1
+			}
+			if u, err := b.usage(true); err != nil || u.tasks < s.Limits.Processes || u.tasks > most {
 				t.Errorf("%+v %v", u, err)
 			}
 			b.kill()
