@@ -52,6 +52,10 @@ func TestUser(t *testing.T) {
 			u.Nickname = ""
 		}
 	}
+	u.DisplayName = " "
+	if u.Label() != "account 0b7c0e0a" {
+		t.Errorf("label = %q of an account without any name", u.Label())
+	}
 }
 
 func TestWorkspaces_areNestedAndNameless(t *testing.T) {

@@ -3,6 +3,9 @@ package bitbucket
 import (
 	"context"
 	"net/http"
+	"strings"
+
+	"devpilot.io/bitbucket/pkg/pasted"
 )
 
 // User is the account behind a token (bitbucket.md section 3.1). Only the UUID is certain to be
@@ -17,16 +20,16 @@ type User struct {
 }
 
 // Label is how the account is shown: user name, else nickname, else display name (design.md
-// section 2). It is for people and identifies nobody.
+// section 2), and where Bitbucket tells none of them, the begin of its UUID. It is for people and
+// identifies nobody; it is never empty.
 func (u User) Label() string {
-	switch {
-	case u.Username != "":
-		return u.Username
-	case u.Nickname != "":
-		return u.Nickname
-	default:
-		return u.DisplayName
+	for _, name := range []string{u.Username, u.Nickname, u.DisplayName} {
+		if name = pasted.Line(name); name != "" {
+			return name
+		}
 	}
+	begin, _, _ := strings.Cut(u.UUID, "-")
+	return "account " + begin
 }
 
 type wireLink struct {

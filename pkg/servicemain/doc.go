@@ -7,9 +7,11 @@
 //
 // The flag groups (LogFlags, StoreFlags, …) are kong structs to embed in a service's own
 // configuration. [Parse] reads any such configuration by the rules of the product: a flag wins over
-// the environment, an empty variable counts as unset, a secret is taken from its variable or from
-// the file that <NAME>_FILE names and never from the command line, an unknown flag or DEVPILOT_
-// variable is an error that suggests the nearest known one.
+// the environment; what is given empty, by either, means none where a setting can be none (a field's tag
+// empty:"none"), and counts as not given elsewhere; blanks, line ends and byte order marks around a value,
+// as of one that was pasted, are not part of it, and one within it is an error; a secret is taken from its
+// variable or from the file that <NAME>_FILE names and never from the command line; an unknown flag or
+// DEVPILOT_ variable is an error that suggests the nearest known one.
 //
 // A whole cmd/auth/main.go:
 //
@@ -22,6 +24,6 @@
 //
 // where build makes auth.New's Deps out of the [Env].
 //
-// Depends on kong, nats.go, go-redis, cenkalti/backoff, and on pkg/lifecycle, logs, ops, rpc,
+// Depends on kong, nats.go, go-redis, cenkalti/backoff, x/net/idna, and on pkg/lifecycle, pasted, logs, ops, rpc,
 // identity, seal, stream and redisx.
 package servicemain

@@ -11,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/mattn/go-isatty"
+	"golang.org/x/net/idna"
 
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -113,12 +115,30 @@ func (f PublicFlags) URL(listen net.Addr) (string, error) {
 		}
 		return "http://" + reachable(listen), nil
 	}
-	u, err := url.Parse(f.PublicURL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
+	return origin("--public-url (DEVPILOT_PUBLIC_URL)", "https://devpilot.example.com", f.PublicURL)
+}
+
+// origin reads an address without path, query and user, and writes it as browsers do, who compare it: an
+// international name in its ASCII form (RFC 5891), in lower case, without the scheme's own port.
+func origin(setting, example, text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil ||
 		u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return "", fmt.Errorf("--public-url (DEVPILOT_PUBLIC_URL) must be like https://devpilot.example.com, without path, query or user")
+		return "", fmt.Errorf("%s must be like %s, without path, query or user", setting, example)
 	}
-	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+	host := strings.ToLower(u.Hostname())
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		if host, err = idna.Lookup.ToASCII(host); err != nil {
+			return "", fmt.Errorf("%s: the host name is none that a browser can open: %w", setting, err)
+		}
+	}
+	if port := u.Port(); port != "" && port != map[string]string{"http": "80", "https": "443"}[u.Scheme] {
+		return u.Scheme + "://" + net.JoinHostPort(host, port), nil
+	}
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	return u.Scheme + "://" + host, nil
 }
 
 // reachable turns a bound address into one a browser on this machine can open.
@@ -192,7 +212,7 @@ type HookFlags struct {
 
 // LiveFlags say where releases are served.
 type LiveFlags struct {
-	LiveListen string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
+	LiveListen string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" empty:"none" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
 	LiveURL    string `name:"live-url" env:"DEVPILOT_LIVE_URL" help:"Address below which releases have their host names, e.g. https://live.example.com (default: http://localhost with the port of --live-listen)."`
 }
 

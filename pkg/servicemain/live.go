@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/url"
-	"strings"
 )
 
 // Live is where releases are served.
@@ -42,10 +40,5 @@ func (f LiveFlags) liveURL(address string) (string, error) {
 		}
 		return "http://" + net.JoinHostPort("localhost", port), nil
 	}
-	u, err := url.Parse(f.LiveURL)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil ||
-		u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "" {
-		return "", fmt.Errorf("--live-url (DEVPILOT_LIVE_URL) must be like https://live.example.com, without path, query or user")
-	}
-	return u.Scheme + "://" + strings.ToLower(u.Host), nil
+	return origin("--live-url (DEVPILOT_LIVE_URL)", "https://live.example.com", f.LiveURL)
 }

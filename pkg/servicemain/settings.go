@@ -9,9 +9,12 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
@@ -62,7 +65,11 @@ func Parse(p Process, s Settings) (*kong.Context, error) {
 	if err != nil {
 		return nil, fmt.Errorf("settings of %s: %w", s.Name, err)
 	}
-	ctx, err := parse(parser, p.Args)
+	args, err := r.asMeant(p.Args)
+	if err != nil {
+		return nil, err
+	}
+	ctx, err := parse(parser, args)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +99,11 @@ func parse(parser *kong.Kong, args []string) (ctx *kong.Context, err error) {
 func environMap(environ []string) map[string]string {
 	m := make(map[string]string, len(environ))
 	for _, kv := range environ {
-		if name, value, ok := strings.Cut(kv, "="); ok && value != "" {
+		name, value, ok := strings.Cut(kv, "=")
+		if ok && strings.HasPrefix(name, envPrefix) {
+			value = pasted.Line(value)
+		}
+		if ok {
 			m[name] = value
 		}
 	}
@@ -140,13 +151,23 @@ func (r *resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 		return nil, nil
 	}
 	value, set := r.environ[name]
+	if set && value == "" && !mayBeNone(flag) {
+		set = false
+	}
+	if err := oneLine(name, value); err != nil {
+		return nil, err
+	}
 	if !isSecret(flag.Value) {
 		if !set {
 			return nil, nil
 		}
+		if flag.IsSlice() {
+			value = eachAsMeant(value)
+		}
 		return value, nil
 	}
-	path, fromFile := r.environ[name+"_FILE"]
+	path := r.environ[name+"_FILE"]
+	fromFile := path != ""
 	switch {
 	case set && fromFile:
 		return nil, fmt.Errorf("both %s and %s_FILE are set: keep one", name, name)
@@ -159,11 +180,64 @@ func (r *resolver) Resolve(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any,
 	if err != nil {
 		return nil, fmt.Errorf("%s_FILE: %w", name, err)
 	}
-	secret := strings.TrimRight(string(content), "\r\n")
+	if !utf8.Valid(content) {
+		return nil, fmt.Errorf("%s_FILE: %s is no text in UTF-8: save it as that, or as plain ASCII", name, path)
+	}
+	secret := pasted.Line(string(content))
 	if secret == "" {
 		return nil, fmt.Errorf("%s_FILE: %s is empty", name, path)
 	}
-	return secret, nil
+	return secret, oneLine(name+"_FILE: "+path, secret)
+}
+
+// mayBeNone reports whether a setting that is given empty means none. Others then have their default.
+func mayBeNone(flag *kong.Flag) bool { return flag.Tag.Get("empty") == "none" }
+
+// oneLine refuses a value of several lines, as of a file or a clipboard that holds more than it. It does
+// not show it: it may be a secret.
+func oneLine(what, value string) error {
+	if strings.ContainsFunc(value, unicode.IsControl) {
+		return fmt.Errorf("%s has a line end or another control character within it: give the value alone, in one line", what)
+	}
+	return nil
+}
+
+// eachAsMeant takes the blanks around the members of a list away.
+func eachAsMeant(list string) string {
+	members := strings.Split(list, ",")
+	for i, m := range members {
+		members[i] = pasted.Line(m)
+	}
+	return strings.Join(slices.DeleteFunc(members, func(m string) bool { return m == "" }), ",")
+}
+
+// asMeant reads arguments as the environment is read: a flag that is given empty is as one that was not
+// given, unless it may be none.
+func (r *resolver) asMeant(args []string) ([]string, error) {
+	var out []string
+	for i := 0; i < len(args); i++ {
+		name, value, joined := strings.Cut(args[i], "=")
+		at := slices.IndexFunc(r.flags, func(f *kong.Flag) bool { return "--"+f.Name == name })
+		if at < 0 || r.flags[at].IsBool() && !joined || !joined && i+1 == len(args) {
+			out = append(out, args[i])
+			continue
+		}
+		flag := r.flags[at]
+		if !joined {
+			i++
+			value = args[i]
+		}
+		if value = pasted.Line(value); flag.IsSlice() {
+			value = eachAsMeant(value)
+		}
+		if err := oneLine(name, value); err != nil {
+			return nil, err
+		}
+		if value != "" || mayBeNone(flag) {
+			out = append(out, name+"="+value)
+		}
+	}
+	return out, nil
 }
 
 // help adds the variable to the help of a flag.
@@ -230,7 +304,7 @@ func (r *resolver) unknown() error {
 	}
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(r.environ)) {
-		if !strings.HasPrefix(name, envPrefix) || known[name] {
+		if !strings.HasPrefix(name, envPrefix) || known[name] || r.environ[name] == "" {
 			continue
 		}
 		if near := nearest(name, slices.Sorted(maps.Keys(known))); near != "" {

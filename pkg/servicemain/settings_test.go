@@ -3,6 +3,7 @@ package servicemain_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -39,7 +40,7 @@ type everything struct {
 }
 
 // parsed reads settings; out is what was printed.
-func parsed(args, environ []string, required ...string) (cfg everything, out string, err error) {
+func parsedAs[T any](args, environ []string, required ...string) (cfg T, out string, err error) {
 	var b bytes.Buffer
 	_, err = servicemain.Parse(
 		servicemain.Process{Args: args, Environ: environ, Stdout: &b, Stderr: &b},
@@ -48,6 +49,19 @@ func parsed(args, environ []string, required ...string) (cfg everything, out str
 			Vars: map[string]string{"listen": "127.0.0.1:8080", "grpc_listen": ":7001", "ops_listen": "127.0.0.1:8090", "drain_delay": "0s"},
 		})
 	return cfg, b.String(), err
+}
+
+func parsed(args, env []string, required ...string) (everything, string, error) {
+	return parsedAs[everything](args, env, required...)
+}
+
+// whole are all settings of the product.
+type whole struct {
+	everything                 `embed:""`
+	servicemain.SignInFlags    `embed:""`
+	servicemain.HookFlags      `embed:""`
+	servicemain.LiveFlags      `embed:""`
+	servicemain.ReconcileFlags `embed:""`
 }
 
 func TestParse_defaults(t *testing.T) {
@@ -93,6 +107,98 @@ func TestParse_flagOverEnvironmentOverDefault(t *testing.T) {
 	}
 	if cfg.Server != "default" || cfg.LogLevel != "info" {
 		t.Errorf("an empty variable counts as set: server %q, level %q", cfg.Server, cfg.LogLevel)
+	}
+}
+
+// A setting that is given empty, by flag or variable, means none where there can be none, and is else as
+// if it were not given.
+func TestParse_givenEmpty(t *testing.T) {
+	none, _, err := parsedAs[whole](nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile("flags.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`name:"([a-z-]+)" env:"([A-Z_]+)"`).FindAllStringSubmatch(string(src), -1) {
+		want := none
+		if m[1] == "live-listen" {
+			want.LiveListen = ""
+		}
+		for what, give := range map[string]struct{ args, env []string }{
+			"variable": {env: []string{m[2] + "="}}, "blank variable": {env: []string{m[2] + "= \r\n"}}, "flag": {args: []string{"--" + m[1] + "="}},
+		} {
+			if got, _, err := parsedAs[whole](give.args, give.env); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s of %s: %v, %+v", what, m[1], err, got)
+			}
+		}
+	}
+	if got, _, err := parsedAs[whole]([]string{"--listen", "", "--live-listen", ""}, nil); err != nil || got.Listen != none.Listen || got.LiveListen != "" {
+		t.Errorf("%v, %+v", err, got)
+	}
+}
+
+// What was copied along with a value is no part of it.
+func TestParse_pasted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	for _, content := range []string{planted + "\n", planted + "\r\n\r\n", "\ufeff" + planted + "\r\n", " " + planted + "\t\u00a0"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for what, env := range map[string][]string{
+			"variable": {"DEVPILOT_BITBUCKET_CLIENT_SECRET=" + content}, "file": {"DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE=" + file + "\n"},
+		} {
+			cfg, _, err := parsed(nil, append(env, "DEVPILOT_BITBUCKET_CLIENT_ID=\ufeffkey\r\n", "DEVPILOT_WORKERS= 3\n", "DEVPILOT_ROLES=api, worker,", "DEVPILOT_LOG_LEVEL=debug\r"))
+			if err != nil || cfg.BitbucketClientSecret.Reveal() != planted || cfg.BitbucketClientID != "key" || cfg.Slots() != 3 || len(cfg.Roles) != 2 || !cfg.Has("worker") || cfg.LogLevel != "debug" {
+				t.Errorf("%s %q: %v %+v", what, content, err, cfg)
+			}
+		}
+	}
+	cfg, _, err := parsed([]string{"--data-dir", "/srv \n", "--allowed-origins=https://a.example, https://b.example"}, nil)
+	if err != nil || cfg.DataDir != "/srv" || fmt.Sprint(cfg.AllowedOrigins) != "[https://a.example https://b.example]" {
+		t.Errorf("%v %+v", err, cfg)
+	}
+	if err := os.WriteFile(file, []byte("\xff\xfes\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args, env []string
+		want      string
+	}{
+		{env: []string{"DEVPILOT_BITBUCKET_CLIENT_SECRET=" + planted + "\nmore"}, want: "DEVPILOT_BITBUCKET_CLIENT_SECRET has a line end"},
+		{env: []string{"DEVPILOT_LISTEN=127.0.0.1:1\n127.0.0.1:2"}, want: "DEVPILOT_LISTEN has a line end"},
+		{args: []string{"--listen=127.0.0.1:1\n127.0.0.1:2"}, want: "--listen has a line end"},
+		{env: []string{"DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE=" + file}, want: "is no text in UTF-8"},
+	} {
+		if _, _, err := parsed(c.args, c.env); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), planted) {
+			t.Errorf("%q: %v", c.want, err)
+		}
+	}
+}
+
+// Browsers compare addresses in the form in which they write them.
+func TestPublicURL_asBrowsersWriteIt(t *testing.T) {
+	for given, want := range map[string]string{
+		"https://devpilot.example.com/": "https://devpilot.example.com", "https://Bücher.Example": "https://xn--bcher-kva.example",
+		"https://xn--bcher-kva.example": "https://xn--bcher-kva.example", "https://bücher.example:8443": "https://xn--bcher-kva.example:8443",
+		"https://faß.de": "https://xn--fa-hia.de", "https://例え.テスト": "https://xn--r8jz45g.xn--zckzah", "https://a。example": "https://a.example",
+		"https://a.example:443": "https://a.example", "http://a.example:80": "http://a.example", "http://a.example:443": "http://a.example:443",
+		"HTTP://[::1]:8080": "http://[::1]:8080", "http://[::1]:80": "http://[::1]", "https://b%C3%BCcher.example": "https://xn--bcher-kva.example",
+	} {
+		got, err := servicemain.PublicFlags{PublicURL: given}.URL(nil)
+		if err != nil || got != want {
+			t.Errorf("%s: %q %v", given, got, err)
+		}
+		live, err := servicemain.LiveFlags{LiveListen: "127.0.0.1:1", LiveURL: given}.ListenLive(t.Context(), false)
+		if err != nil || live.URL != want {
+			t.Errorf("%s: %q %v", given, live.URL, err)
+		}
+	}
+	for _, given := range []string{"https://bü cher.example", "https://-ü.example", "https://:443", "https://ü\u200d.example"} {
+		if got, err := (servicemain.PublicFlags{PublicURL: given}).URL(nil); err == nil || !strings.Contains(err.Error(), "DEVPILOT_PUBLIC_URL") {
+			t.Errorf("%q: %q %v", given, got, err)
+		}
 	}
 }
 

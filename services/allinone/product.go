@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -311,11 +313,20 @@ func (p *Product) startHTTP(context.Context) error {
 	if !ok {
 		return errors.New("the webhook service serves no HTTP")
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/webhooks/bitbucket/", deliveries.Handler())
-	mux.Handle("/", p.gateway.Handler())
-	p.web = httpserver.New(httpserver.Config{Handler: mux, Logger: p.logger, Connections: httpserver.Share(0.4)})
+	p.web = httpserver.New(httpserver.Config{Handler: beside(deliveries.Handler(), p.gateway.Handler()), Logger: p.logger, Connections: httpserver.Share(0.4)})
 	return nil
+}
+
+// beside sends what is for a webhook to one handler and all else to the other. It redirects nothing, as
+// [http.ServeMux] would: Bitbucket does not follow, and each of the two has an answer for every path.
+func beside(webhooks, others http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(path.Clean(r.URL.Path)+"/", "/webhooks/bitbucket/") {
+			webhooks.ServeHTTP(w, r)
+			return
+		}
+		others.ServeHTTP(w, r)
+	})
 }
 
 func (p *Product) serveHTTP(context.Context) error {

@@ -46,12 +46,18 @@ func build(ctx context.Context, env *servicemain.Env, f flags) (servicemain.Serv
 	if err != nil {
 		return nil, err
 	}
+	public := ""
+	if f.PublicURL != "" {
+		if public, err = f.URL(nil); err != nil {
+			return nil, err
+		}
+	}
 	return deployer.New(
 		deployer.Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID, API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), AckWait: f.Lease,
 			DataDir: f.DataDir, CacheDir: f.Cache(), Version: env.Version, Replicas: env.Replicas,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace, CacheBytes: f.CacheMiB << 20,
-			PublicURL: f.PublicURL, LiveURL: live.URL,
+			PublicURL: public, LiveURL: live.URL,
 			Hooks: deployer.Hooks{
 				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny, ReadOnly: f.HookReadOnly, Path: f.HookPath, AppDisk: f.AppDiskMiB << 20,
 			},

@@ -76,7 +76,6 @@ func TestServe_pages(t *testing.T) {
 func TestServe_redirectsStayOnTheSite(t *testing.T) {
 	h := newHouse(t)
 	h.write(t, 1, "public/docs/index.html", "docs")
-	h.write(t, 1, "public/404.html", "none")
 	h.write(t, 1, "public/x/evil.example/index.html", "x")
 	h.write(t, 1, "public/javascript:alert(1)/index.html", "x")
 	for target, want := range map[string]string{
@@ -282,6 +281,7 @@ func TestServe_fallbackHasItsOwnCacheRule(t *testing.T) {
 	h := newHouse(t)
 	h.write(t, 1, "public/index.html", "the app")
 	h.write(t, 1, "public/docs/index.html", "docs")
+	h.write(t, 1, "public/404.html", "none")
 	h.write(t, 1, "public/_headers", `
 /assets/*
   Cache-Control: public, max-age=31536000, immutable

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +28,8 @@ import (
 
 // PathPrefix is what precedes the webhook's id in the path.
 const PathPrefix = "/webhooks/bitbucket/"
+
+var slashes = regexp.MustCompile(`//+`)
 
 // MaxBody is the largest body that is read, in bytes. Bitbucket sends at most 256 KB
 // (bitbucket.md section 7.4).
@@ -129,7 +132,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	requestID := rpc.NewRequestID()
 	ctx, span := h.tracer.Start(rpc.WithRequestID(r.Context(), requestID), "deliver webhook", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
-	id, _ := strings.CutPrefix(r.URL.Path, PathPrefix)
+	// Bitbucket follows no redirect: an address that was put together with a slash too many is served.
+	id, _ := strings.CutPrefix(slashes.ReplaceAllLiteralString(r.URL.Path, "/"), PathPrefix)
 	req := &request{http: r.WithContext(ctx), id: id, start: start}
 	// A body that trickles in must not hold a connection; the server's own limits are for headers.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.ReadTimeout)) // not every writer has one

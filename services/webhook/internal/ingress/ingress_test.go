@@ -166,6 +166,7 @@ func TestAnswers(t *testing.T) {
 		refused int
 	}{
 		"push":                  {body("main", "next"), nil, nil, 202, "branch main created, branch next created", 1, 0},
+		"slashes too many":      {body("main", "next"), path("//webhooks///bitbucket//" + id), nil, 202, "branch main created", 1, 0},
 		"deletion":              {deletion, nil, nil, 202, "branch old deleted", 1, 0},
 		"empty change list":     {`{"push":{"changes":[]}}`, nil, nil, 202, "looks at the repository", 1, 0},
 		"unreadable change":     {`{"push":{"changes":[7]}}`, nil, nil, 202, "1 unreadable", 1, 0},
