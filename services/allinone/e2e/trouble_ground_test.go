@@ -88,13 +88,21 @@ func (g *ground) connect(n *tenant, account string) {
 // attempt tries to connect, which may end anywhere.
 func (g *ground) attempt(n *tenant, account string) {
 	n.t.Helper()
-	answer, err := n.api.http.Get(n.api.begin(n.workspace))
-	if err != nil {
-		return
-	}
-	_ = answer.Body.Close()
-	if answer, err = n.api.http.PostForm(answer.Request.URL.String(), url.Values{"account": {account}, "action": {"grant"}}); err == nil {
+	visit := func(method, address string, form url.Values) *url.URL {
+		req, err := http.NewRequestWithContext(n.t.Context(), method, address, strings.NewReader(form.Encode()))
+		if err != nil {
+			n.t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		answer, err := n.api.http.Do(req)
+		if err != nil {
+			return nil
+		}
 		_ = answer.Body.Close()
+		return answer.Request.URL
+	}
+	if at := visit(http.MethodGet, n.api.begin(n.workspace), nil); at != nil {
+		visit(http.MethodPost, at.String(), url.Values{"account": {account}, "action": {"grant"}})
 	}
 }
 
