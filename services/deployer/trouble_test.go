@@ -159,7 +159,7 @@ func TestTrouble_whatIsGoneFailsAndComesBack(t *testing.T) {
 	b.world.do(func() { b.world.restDown, b.world.unreachable[repoID] = false, true })
 	testkit.Eventually(t, 2*patience, func() error {
 		if d, err := b.deployment("web", 2); err != nil || d.GetState() != deployerv1.Deployment_FAILED {
-			return fmt.Errorf("%v %v", err, d)
+			return fmt.Errorf("%w %v", err, d)
 		}
 		if a := b.get("web"); !hasWarning(a, "REPOSITORY_NOT_FOUND") {
 			return fmt.Errorf("%v", a.GetWarnings())

@@ -32,10 +32,9 @@ func (g *ground) tell(t *testing.T, x trouble, lengths []length) {
 	for _, l := range lengths {
 		began := time.Now()
 		ids := g.inject(t, x.faults, func(f *emulator.Fault) { s.about(f, l) })
-		switch {
-		case x.plane == deliveries:
+		if x.plane == deliveries {
 			s.pushUndelivered(l)
-		default:
+		} else {
 			s.suffer(l, ids)
 		}
 		hits := g.lift(t, ids)

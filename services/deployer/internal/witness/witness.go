@@ -61,10 +61,11 @@ func (w *Witness) Well(ctx context.Context, workspace, repository, branch, reaso
 	case apierr.ReasonBranchNotFound:
 		gone := apierr.Has(w.ask(ctx, question{workspace, repository, branch}), apierr.ReasonBranchNotFound)
 		return gone, gone
+	default:
+		err := w.ask(ctx, question{workspace, repository, ""})
+		refused := apierr.Has(err, apierr.ReasonAccessRefused) // about the repository; the token is good
+		return err == nil || refused, refused && reason == string(apierr.ReasonAccessRefused)
 	}
-	err := w.ask(ctx, question{workspace, repository, ""})
-	refused := apierr.Has(err, apierr.ReasonAccessRefused) // about the repository; the token is good
-	return err == nil || refused, refused && reason == string(apierr.ReasonAccessRefused)
 }
 
 // Empty tells whether the REST API says that a repository has no branches at all.
