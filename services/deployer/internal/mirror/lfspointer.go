@@ -121,9 +121,8 @@ func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
 func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func(object) error) error) (found map[string]pointer, odd []string, err error) {
 	var small, attributes []object
 	err = list(ctx, func(o object) error {
-		refused := checkPath(o.path) != nil // which the check-out says
-		if refused || !strings.HasPrefix(o.mode, "100") {
-			return nil
+		if !plainPath(o.path) || !strings.HasPrefix(o.mode, "100") {
+			return nil // what the check-out refuses, it says itself
 		}
 		if base(o.path) == ".gitattributes" {
 			attributes = append(attributes, o)

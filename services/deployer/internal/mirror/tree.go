@@ -263,6 +263,8 @@ func parseEntry(line string) (entry, error) {
 	return e, nil
 }
 
+func plainPath(p string) bool { return checkPath(p) == nil }
+
 // checkPath refuses names that are no plain path below the tree, and every spelling of .git that
 // some file system takes for it.
 func checkPath(p string) error {
