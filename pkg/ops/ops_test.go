@@ -123,6 +123,11 @@ func TestHandler_metricsAndPprof(t *testing.T) {
 			t.Errorf("%s unasked: %d", path, code)
 		}
 	}
+	for _, path := range []string{"//livez", "/livez/", "/x/../readyz"} {
+		if code, body := get(t, h, path); code != 404 || body == "" {
+			t.Errorf("%s: %d %q", path, code, body)
+		}
+	}
 	if code, _ := get(t, h, "/elsewhere"); code != 404 {
 		t.Errorf("unknown path: %d", code)
 	}

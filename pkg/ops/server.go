@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"path"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func Handler(ready *Readiness, metrics prometheus.Gatherer, profiles bool) http.
 	mux.HandleFunc("GET /readyz", ready.serve)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
 	if !profiles {
-		return mux
+		return plainPaths(mux)
 	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -48,7 +49,19 @@ func Handler(ready *Readiness, metrics prometheus.Gatherer, profiles bool) http.
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("POST /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return mux
+	return plainPaths(mux)
+}
+
+// plainPaths has no path redirected to its plain form, as a mux does with an empty answer: a prober is
+// told that it is wrong.
+func plainPaths(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; path.Clean(p) != p && path.Clean(p)+"/" != p {
+			plain(w, http.StatusNotFound, "There is nothing at this address: /livez, /readyz and /metrics are.\n")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (r *Readiness) serve(w http.ResponseWriter, req *http.Request) {

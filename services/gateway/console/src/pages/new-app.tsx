@@ -5,6 +5,7 @@ import { api, asApiError, body, requestId, type Repository } from "../api/client
 import { integrationQuery, keys, serversQuery } from "../api/queries";
 import { isPattern, slug } from "../lib/text";
 import { usePlace } from "../lib/workspace";
+import { retentionPattern, retentionWords } from "../lib/limits";
 import { Banner, Button, Failed, PageTitle, Skeleton, Text, useTitle } from "../ui/basics";
 import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
@@ -87,11 +88,11 @@ function Form() {
       (tried && !idPattern.test(appId) ? "Lower-case letters, digits and hyphens; not a hyphen first; 63 at most." : undefined) ??
       refused?.field("appId") ??
       (refused?.reason === "APP_EXISTS" ? refused.message : undefined),
-    retention: (tried && !/^(100|[1-9]?[0-9])$/.test(retention) ? "A whole number from 0 to 100." : undefined) ?? refused?.field("retention"),
+    retention: (tried && !retentionPattern.test(retention) ? retentionWords : undefined) ?? refused?.field("retention"),
   };
   const submit = (deployNow: boolean) => {
     setTried(true);
-    if (repository === undefined || branch.trim() === "" || !idPattern.test(appId) || !/^(100|[1-9]?[0-9])$/.test(retention)) return;
+    if (repository === undefined || branch.trim() === "" || !idPattern.test(appId) || !retentionPattern.test(retention)) return;
     save.mutate(deployNow);
   };
   const unplaced = refused !== undefined && refused.reason !== "APP_EXISTS" && refused.fields.every((f) => !["repository", "branch", "appId", "retention"].some((n) => f.name.endsWith(n)));

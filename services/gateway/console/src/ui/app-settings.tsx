@@ -5,6 +5,7 @@ import { api, asApiError, body, type App } from "../api/client";
 import { appQuery, goes, isGoing, keys, serversQuery, stays, webhookQuery } from "../api/queries";
 import { isPattern } from "../lib/text";
 import { usePlace } from "../lib/workspace";
+import { retentionPattern, retentionWords } from "../lib/limits";
 import { Button, Failed, Skeleton, Text } from "./basics";
 import { BranchSelect } from "./branches";
 import { Dialog } from "./dialog";
@@ -53,7 +54,6 @@ export default function AppSettings({ app }: { app: App }) {
   );
 }
 
-const retentionPattern = /^(100|[1-9]?[0-9])$/;
 
 function Edit({ app }: { app: App }) {
   const { adminOnly } = usePlace();
@@ -70,7 +70,7 @@ function Edit({ app }: { app: App }) {
   };
   const [pattern, setPattern] = useState(isPattern(app.branch));
   const refused = save.isError ? asApiError(save.error) : undefined;
-  const badRetention = retentionPattern.test(d.retention) ? refused?.field("retention") : "A whole number from 0 to 100.";
+  const badRetention = retentionPattern.test(d.retention) ? refused?.field("retention") : retentionWords;
   return (
     <form
       className="form"
