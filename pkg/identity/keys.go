@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,7 +11,9 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
@@ -98,7 +99,7 @@ func LoadKeysFile(path string) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("identity: read keys: %w", err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec := json.NewDecoder(strings.NewReader(pasted.Text(string(raw))))
 	dec.DisallowUnknownFields()
 	var f keysFile
 	if err := dec.Decode(&f); err != nil {

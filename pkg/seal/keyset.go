@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/tink"
+
+	"devpilot.io/bitbucket/pkg/pasted"
 )
 
 // ErrOpen is in every error of Open: the text was changed, belongs to another record, or was
@@ -135,7 +138,7 @@ func LoadKeysetFile(path string) (*Keyset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("seal: read keyset: %w", err)
 	}
-	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(raw)))
+	h, err := insecurecleartextkeyset.Read(keyset.NewJSONReader(strings.NewReader(pasted.Text(string(raw)))))
 	if err != nil {
 		// The parser's own text can quote what it read, which is the root secret.
 		return nil, fmt.Errorf("seal: %s does not hold a Tink keyset in JSON", path)

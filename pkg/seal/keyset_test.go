@@ -279,3 +279,30 @@ func dseal(t *testing.T, d *seal.Deterministic, plain, ad string) []byte {
 	}
 	return ct
 }
+
+// A keyset that an editor saved with a byte order mark and its own line ends is the same keyset.
+func TestLoadKeysetFile_savedByAnEditor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keyset.json")
+	k, err := seal.CreateKeysetFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := k.Seal([]byte("text"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("\ufeff"+strings.ReplaceAll(string(raw), "\n", "\r\n")+"\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := seal.LoadKeysetFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := again.Open(sealed, nil); err != nil || string(text) != "text" {
+		t.Fatalf("%q, %v", text, err)
+	}
+}

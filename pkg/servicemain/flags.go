@@ -159,6 +159,19 @@ type WebFlags struct {
 	TrustedProxies []string `name:"trusted-proxies" env:"DEVPILOT_TRUSTED_PROXIES" help:"Networks of proxies whose X-Forwarded-For counts, e.g. 10.0.0.0/8."`
 }
 
+// Origins returns the allowed origins as browsers write them.
+func (f WebFlags) Origins() ([]string, error) {
+	var list []string
+	for _, text := range f.AllowedOrigins {
+		o, err := origin("--allowed-origins (DEVPILOT_ALLOWED_ORIGINS)", "https://app.example.com", text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
 // SignInFlags hold what signs the first person in where no data directory holds it.
 type SignInFlags struct {
 	AdminToken seal.Secret `name:"admin-token" env:"DEVPILOT_ADMIN_TOKEN" help:"Token that signs the local owner in and makes sign-in codes; without one nobody can sign in."`

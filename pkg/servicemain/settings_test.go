@@ -190,6 +190,9 @@ func TestPublicURL_asBrowsersWriteIt(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%s: %q %v", given, got, err)
 		}
+		if origins, err := (servicemain.WebFlags{AllowedOrigins: []string{given}}).Origins(); err != nil || len(origins) != 1 || origins[0] != want {
+			t.Errorf("%s: %q %v", given, origins, err)
+		}
 		live, err := servicemain.LiveFlags{LiveListen: "127.0.0.1:1", LiveURL: given}.ListenLive(t.Context(), false)
 		if err != nil || live.URL != want {
 			t.Errorf("%s: %q %v", given, live.URL, err)

@@ -6,9 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
@@ -90,7 +90,7 @@ func ReadAdminToken(dataDir string) (seal.Secret, error) {
 	if err != nil {
 		return seal.Secret{}, fmt.Errorf("read the admin token: %w", err)
 	}
-	token := strings.TrimSpace(string(raw))
+	token := pasted.Line(string(raw))
 	if len(token) < minAdminToken {
 		return seal.Secret{}, fmt.Errorf("%s holds no admin token: delete the file and start Devpilot again to get a new one", path)
 	}

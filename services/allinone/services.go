@@ -114,10 +114,13 @@ func (p *Product) startGateway(context.Context) error {
 		}
 		*conn = c
 	}
-	var err error
+	origins, err := p.settings.Origins()
+	if err != nil {
+		return err
+	}
 	p.gateway, err = gateway.New(gateway.Config{
 		PublicURL: p.publicURL, Listen: p.httpListener.Addr().String(),
-		AllowedOrigins: p.settings.AllowedOrigins, TrustedProxies: p.settings.TrustedProxies,
+		AllowedOrigins: origins, TrustedProxies: p.settings.TrustedProxies,
 		AdminToken: p.admin, Version: servicemain.Version, Emulator: p.settings.Emulator, BitbucketSiteURL: p.settings.BitbucketSiteURL,
 		Replicas: p.settings.Replicas,
 	}, deps)

@@ -30,6 +30,10 @@ func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Servic
 	if err != nil {
 		return nil, err
 	}
+	origins, err := f.Origins()
+	if err != nil {
+		return nil, err
+	}
 	conns := map[string]*grpc.ClientConn{}
 	for _, name := range []string{"auth", "repo", "webhook", "deployer"} {
 		if conns[name], err = env.Dial(name); err != nil {
@@ -38,7 +42,7 @@ func build(_ context.Context, env *servicemain.Env, f flags) (servicemain.Servic
 	}
 	return gateway.New(
 		gateway.Config{
-			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: f.AllowedOrigins, TrustedProxies: f.TrustedProxies,
+			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
 			AdminToken: f.AdminToken, Version: env.Version, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
 		},
 		gateway.Deps{
