@@ -80,6 +80,8 @@ type Ask struct {
 	CancelRunning bool
 	// Notes are kept in the deployment's record.
 	Notes []string
+	// ForcedFrom is the commit that was there before, where Bitbucket says that Commit does not contain it.
+	ForcedFrom string
 	// Retries is how many deployments of the same push failed before; the wish says nothing about the
 	// branch then.
 	Retries int32
@@ -176,7 +178,7 @@ func (a Ask) job(number int32) *storev1.Job {
 	return &storev1.Job{
 		Number: number, Trigger: a.Trigger, Branch: a.Branch, Hash: a.Commit.GetHash(), Server: a.Server,
 		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
-		Askers: a.Askers, Retries: a.Retries,
+		Askers: a.Askers, Retries: a.Retries, ForcedFrom: a.ForcedFrom,
 	}
 }
 

@@ -1,6 +1,8 @@
 package lane
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -54,6 +56,11 @@ func Apply(rec *storev1.Deployment, workspace, app string, generation int64, c *
 			d.RequestedCommit = asked
 		}
 		d.Commit = fixed
+		for _, note := range x.CommitFixed.GetNotes() {
+			if !slices.Contains(d.GetNotes(), note) { // else of an attempt before
+				d.Notes = append(d.Notes, note)
+			}
+		}
 	case *storev1.RecordChange_CancelRequested:
 		d.CancelTime, d.CancelledBy = x.CancelRequested.GetTime(), x.CancelRequested.GetActor()
 	case *storev1.RecordChange_Ended:

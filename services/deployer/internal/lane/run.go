@@ -109,8 +109,8 @@ var ErrRepeated = errors.New("lane: the push came again and changed nothing")
 
 // FixCommit notes which commit the run deploys, and what the branch's head is. Where that
 // commit is live already and a push asked for it, it returns the live deployment's number: the run
-// then ends by [Supersede].
-func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployerv1.DeploymentCommit, head string, now time.Time) (live int32, err error) {
+// then ends by [Supersede]. The notes are kept in the deployment's record.
+func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployerv1.DeploymentCommit, head string, now time.Time, notes ...string) (live int32, err error) {
 	r, err := Mine(l, epoch)
 	if err != nil {
 		return 0, err
@@ -124,7 +124,7 @@ func FixCommit(l *storev1.Lane, epoch int64, repository string, commit *deployer
 		SetHead(l, Branch(job.GetBranch()), &storev1.Head{Hash: head, Source: storev1.Head_FETCH, Time: timestamppb.New(now), Repository: repository})
 	}
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) {
-		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit)}}
+		x.Change = &storev1.RecordChange_CommitFixed{CommitFixed: &storev1.CommitFixed{Commit: trim(commit), Notes: notes}}
 	})
 	if lv := l.GetLive(); lv != nil && lv.GetHash() == commit.GetHash() && lv.GetServer() == job.GetServer() && Automatic(job.GetTrigger()) {
 		return lv.GetNumber(), nil
@@ -140,6 +140,16 @@ func TakeRelease(l *storev1.Lane, epoch int64) error {
 	}
 	r.Hash = r.GetJob().GetHash()
 	return nil
+}
+
+// Leaves tells whether the job takes its branch or tag away from what is live: that came from there
+// too, and no person chose the job's commit. forced says that Bitbucket has said that commit, which was
+// pushed, does not contain what is live.
+func Leaves(live *storev1.Live, job *storev1.Job, commit string) (leaves, forced bool) {
+	if live.GetHash() == "" || live.GetHash() == commit || job.GetPinned() || live.GetRef() != "" && live.GetRef() != string(refOf(job)) {
+		return false, false
+	}
+	return true, job.GetForcedFrom() == live.GetHash() && job.GetHash() == commit
 }
 
 // fetchesHead tells whether a job deploys its branch's head, whatever that is by then.
@@ -185,7 +195,10 @@ func Complete(l *storev1.Lane, epoch int64, res Result) error {
 // goLive notes that the run's release is current.
 func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
-	l.Live = &storev1.Live{Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now), Chosen: job.GetPinned() || job.GetDirectory() != ""}
+	l.Live = &storev1.Live{
+		Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now),
+		Chosen: job.GetPinned() || job.GetDirectory() != "", Ref: string(refOf(job)),
+	}
 	// What went live was decided about, also where no delivery spoke of it yet.
 	if h := l.GetHeads()[string(refOf(job))]; h != nil && h.GetHash() == r.GetHash() && job.GetDirectory() == "" {
 		h.Number = job.GetNumber()

@@ -18,6 +18,7 @@ import (
 // Commit is a commit as people want to see it.
 type Commit struct {
 	Hash        string
+	Parents     []string
 	Message     string
 	AuthorName  string
 	AuthorEmail string
@@ -84,8 +85,8 @@ const (
 
 func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
 	out := &beginning{most: maxDescription}
-	err := s.local(ctx, command{operation: "log", stdout: out, args: []string{
-		"log", "-1", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
+	err := s.local(ctx, command{operation: "log", stdout: out, env: []string{withoutBoundary}, args: []string{
+		"log", "-1", "--no-walk", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%P%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
 	}})
 	if err != nil {
 		return Commit{}, err
@@ -107,16 +108,16 @@ func (b *beginning) Write(p []byte) (int, error) {
 // parseCommit reads what git says of a commit. Commits that no tool of today writes lack some of it,
 // and are deployed all the same.
 func parseCommit(out string) (Commit, error) {
-	f := strings.SplitN(strings.ToValidUTF8(out, "\uFFFD"), "\x00", 5)
+	f := strings.SplitN(strings.ToValidUTF8(out, "\uFFFD"), "\x00", 6)
 	if !validHash(f[0]) {
 		return Commit{}, fmt.Errorf("mirror: cannot read git's description of a commit (%d fields)", len(f))
 	}
-	f = append(f, make([]string, 5-len(f))...)
-	seconds, err := strconv.ParseInt(f[3], 10, 64)
+	f = append(f, make([]string, 6-len(f))...)
+	seconds, err := strconv.ParseInt(f[4], 10, 64)
 	if err != nil {
 		seconds = 0 // a damaged date deploys all the same
 	}
-	c := Commit{Hash: f[0], AuthorName: cut(f[1], maxPerson), AuthorEmail: cut(f[2], maxPerson), Message: strings.TrimRight(f[4], "\n")}
+	c := Commit{Hash: f[0], Parents: strings.Fields(f[1]), AuthorName: cut(f[2], maxPerson), AuthorEmail: cut(f[3], maxPerson), Message: strings.TrimRight(f[5], "\n")}
 	if seconds > 0 && seconds < 1<<37 {
 		c.Time = time.Unix(seconds, 0).UTC()
 	}

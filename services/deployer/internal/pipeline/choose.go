@@ -52,6 +52,18 @@ func (a *attempt) choose(ctx context.Context) (tree Tree, fullName, head string,
 	return tree, fullName, found.Hash, err
 }
 
+// lost says that what is live is not in the history of what was fetched, where that is known: by the
+// delivery, or by what the mirror has. Nobody is asked for it.
+func (a *attempt) lost(ctx context.Context, tree Tree) []string {
+	hash, live := tree.Head().Hash, a.before.GetHash()
+	leaves, forced := lane.Leaves(a.before, a.job, hash)
+	if !leaves || !forced && !tree.Lacks(ctx, live) {
+		return nil
+	}
+	return []string{fmt.Sprintf(
+		"The history of %s does not contain %s, which was live: the branch was forced to another history, or the repository was replaced.", short(hash), short(live))}
+}
+
 // verdict is what the app's rules say of a head that nobody told us of, or whose push did not deploy.
 // What a person asks for is deployed whatever they say.
 func (a *attempt) verdict(ctx context.Context, asked string, head mirror.Commit) (rules.Verdict, error) {

@@ -39,6 +39,8 @@ type Source interface {
 // Tree is a commit that can be checked out.
 type Tree interface {
 	Head() mirror.Commit
+	// Lacks tells whether it is known that the commit's history does not contain another commit.
+	Lacks(ctx context.Context, commit string) bool
 	Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (mirror.Stats, error)
 	// Update makes a spare of the app this tree; mirror.ErrPristine when it is of no use.
 	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (mirror.Stats, error)

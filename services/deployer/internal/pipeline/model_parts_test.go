@@ -150,6 +150,8 @@ type modelTree struct {
 
 func (t modelTree) Head() mirror.Commit { return mirror.Commit{Hash: t.hash, Message: "m"} }
 
+func (modelTree) Lacks(context.Context, string) bool { return false }
+
 func (modelTree) Close() {}
 
 func (modelTree) HasLFSPointers(context.Context) (bool, error) { return false, nil }

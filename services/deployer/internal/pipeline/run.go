@@ -38,8 +38,9 @@ type attempt struct {
 	firstEpoch int64
 	app        *storev1.App
 	directory  string
-	exact      string // the commit to fetch where the branch's head does not deploy
-	unclaimed  bool   // neither the wish nor the lane knew a head of the branch
+	exact      string        // the commit to fetch where the branch's head does not deploy
+	before     *storev1.Live // what is live as it begins
+	unclaimed  bool          // neither the wish nor the lane knew a head of the branch
 	log        Log
 	progress   *progress
 	begin      time.Time
@@ -83,6 +84,7 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 	a := &attempt{
 		w: w, key: k, run: r, job: r.GetJob(), generation: l.GetGeneration(), firstEpoch: l.GetFirstEpoch(), begin: w.cfg.Now(),
 		directory: release.DirectoryName(r.GetJob().GetNumber(), r.GetJob().GetAttempt()),
+		before:    l.GetLive(),
 		unclaimed: r.GetJob().GetHash() == "" && l.GetHeads()[r.GetJob().GetBranch()].GetHash() == "",
 	}
 	ctx = logs.WithAttrs(ctx, slog.Int(logs.KeyDeployment, int(a.job.GetNumber())), slog.Int(logs.KeyAttempt, int(a.job.GetAttempt())))
@@ -320,7 +322,7 @@ func (a *attempt) say(format string, args ...any) {
 }
 
 // fixCommit chooses the commit.
-func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName string) error {
+func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName string, notes []string) error {
 	commit := &deployerv1.DeploymentCommit{
 		Hash: c.Hash, Message: c.Message, AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail,
 		Url: a.w.cfg.SiteURL + "/" + fullName + "/commits/" + c.Hash,
@@ -330,7 +332,7 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName
 	}
 	var live int32
 	l, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) (err error) {
-		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, head, a.w.cfg.Now())
+		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, head, a.w.cfg.Now(), notes...)
 		return err
 	})
 	if err != nil {

@@ -163,8 +163,12 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	defer tree.Close()
 	head := tree.Head()
 	a.say("Commit %s by %s: %s", short(head.Hash), head.AuthorName, firstLine(head.Message))
-	if err := a.fixCommit(ctx, head, branchHead, fullName); err != nil {
+	notes := a.lost(ctx, tree)
+	if err := a.fixCommit(ctx, head, branchHead, fullName, notes); err != nil {
 		return err
+	}
+	for _, note := range notes {
+		a.say("%s", note)
 	}
 	if !a.app.GetSource().GetLfs() {
 		if found, err := tree.HasLFSPointers(ctx); err != nil {

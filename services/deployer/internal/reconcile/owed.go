@@ -72,7 +72,7 @@ func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Ask {
 		Event: fmt.Sprintf("owed:%d:%d", s.lane.GetGeneration(), job.GetNumber()), ReceiveTime: now, Trigger: deployerv1.Deployment_RECONCILED,
 		Repository: s.app.GetRepository(), Branch: job.GetBranch(), Tag: job.GetTag(), Server: s.app.GetServer(), Now: now,
 		Actor:        &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
-		SourceNumber: job.GetNumber(), Retries: job.GetRetries() + 1, Askers: job.GetAskers(),
+		SourceNumber: job.GetNumber(), Retries: job.GetRetries() + 1, Askers: job.GetAskers(), ForcedFrom: job.GetForcedFrom(),
 		Notes: []string{fmt.Sprintf("Deployment %d failed (%s) for a reason outside its commit, so that Devpilot tries again.", job.GetNumber(), o.GetReason())},
 	}
 	if job.GetHash() != "" {

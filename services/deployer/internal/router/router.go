@@ -339,6 +339,9 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
 	ask.CancelRunning = a.GetCancelRunning()
 	ask.Askers = []*storev1.Asker{{Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange()}}
 	ask.Step = step(e)
+	if e.GetForced() {
+		ask.ForcedFrom = e.GetOld().GetHash()
+	}
 	if isTag(e) {
 		ask.Branch, ask.Tag = "", e.GetRef()
 	}

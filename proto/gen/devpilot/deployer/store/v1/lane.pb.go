@@ -698,7 +698,10 @@ type Job struct {
 	// How many of its attempts were taken over from a worker that had fallen silent.
 	Deaths int32 `protobuf:"varint,21,opt,name=deaths,proto3" json:"deaths,omitempty"`
 	// How many deployments of the same push failed before it for reasons outside the commit.
-	Retries       int32 `protobuf:"varint,22,opt,name=retries,proto3" json:"retries,omitempty"`
+	Retries int32 `protobuf:"varint,22,opt,name=retries,proto3" json:"retries,omitempty"`
+	// The commit that the push moved the branch or tag away from, where Bitbucket says that what was
+	// pushed does not contain it; empty otherwise.
+	ForcedFrom    string `protobuf:"bytes,23,opt,name=forced_from,json=forcedFrom,proto3" json:"forced_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -857,6 +860,13 @@ func (x *Job) GetRetries() int32 {
 		return x.Retries
 	}
 	return 0
+}
+
+func (x *Job) GetForcedFrom() string {
+	if x != nil {
+		return x.ForcedFrom
+	}
+	return ""
 }
 
 // Asker is a change of a delivery whose outcome is a deployment.
@@ -1193,7 +1203,9 @@ type Live struct {
 	// When it went live.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
 	// A person chose it by a rollback or a redeploy, whatever the branch's head is.
-	Chosen        bool `protobuf:"varint,6,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	Chosen bool `protobuf:"varint,6,opt,name=chosen,proto3" json:"chosen,omitempty"`
+	// The branch, or "tag:" and the tag, that it came from; empty of what went live before it was kept.
+	Ref           string `protobuf:"bytes,7,opt,name=ref,proto3" json:"ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1280,13 @@ func (x *Live) GetChosen() bool {
 		return x.Chosen
 	}
 	return false
+}
+
+func (x *Live) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
 }
 
 // Kept is a release that is still on disk.
@@ -2012,7 +2031,9 @@ func (x *Returned) GetRetryTime() *timestamppb.Timestamp {
 type CommitFixed struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The commit that is deployed.
-	Commit        *v1.DeploymentCommit `protobuf:"bytes,1,opt,name=commit,proto3" json:"commit,omitempty"`
+	Commit *v1.DeploymentCommit `protobuf:"bytes,1,opt,name=commit,proto3" json:"commit,omitempty"`
+	// What people should know of it: notes of the record.
+	Notes         []string `protobuf:"bytes,2,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2050,6 +2071,13 @@ func (*CommitFixed) Descriptor() ([]byte, []int) {
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
 	if x != nil {
 		return x.Commit
+	}
+	return nil
+}
+
+func (x *CommitFixed) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -2218,7 +2246,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	" \x01(\fR\x06absent\x12;\n" +
 	"\vabsent_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"absentTime\x12\x12\n" +
-	"\x04refs\x18\x03 \x01(\fR\x04refs\"\x90\x05\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xb1\x05\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -2238,7 +2266,9 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06askers\x18\x0f \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\x127\n" +
 	"\x05doubt\x18\x14 \x01(\v2!.devpilot.deployer.store.v1.DoubtR\x05doubt\x12\x16\n" +
 	"\x06deaths\x18\x15 \x01(\x05R\x06deaths\x12\x18\n" +
-	"\aretries\x18\x16 \x01(\x05R\aretries\"U\n" +
+	"\aretries\x18\x16 \x01(\x05R\aretries\x12\x1f\n" +
+	"\vforced_from\x18\x17 \x01(\tR\n" +
+	"forcedFrom\"U\n" +
 	"\x05Asker\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x02 \x01(\x05R\bdelivery\x12\x16\n" +
@@ -2273,14 +2303,15 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x05FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"RECONCILED\x10\x04\x12\r\n" +
-	"\tFORGOTTEN\x10\x05\"\xb0\x01\n" +
+	"\tFORGOTTEN\x10\x05\"\xc2\x01\n" +
 	"\x04Live\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
 	"\tdirectory\x18\x03 \x01(\tR\tdirectory\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
-	"\x06chosen\x18\x06 \x01(\bR\x06chosen\"\xe3\x01\n" +
+	"\x06chosen\x18\x06 \x01(\bR\x06chosen\x12\x10\n" +
+	"\x03ref\x18\a \x01(\tR\x03ref\"\xe3\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
@@ -2332,9 +2363,10 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\vwaiting_for\x18\x01 \x01(\v2%.devpilot.deployer.v1.DeploymentErrorR\n" +
 	"waitingFor\x129\n" +
 	"\n" +
-	"retry_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"M\n" +
+	"retry_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"c\n" +
 	"\vCommitFixed\x12>\n" +
-	"\x06commit\x18\x01 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\"\xeb\x02\n" +
+	"\x06commit\x18\x01 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12\x14\n" +
+	"\x05notes\x18\x02 \x03(\tR\x05notes\"\xeb\x02\n" +
 	"\x05Ended\x12<\n" +
 	"\x05state\x18\x01 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12;\n" +
