@@ -1,0 +1,52 @@
+package reconcile
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// maxAsks bounds the deliveries that wait for a look.
+const maxAsks = 50
+
+// Ask has a repository looked at at once because a delivery listed no changes (bitbucket.md section
+// 7.6, case 8).
+func (r *Reconciler) Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error {
+	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) {
+		for _, a := range state.GetAsks() {
+			if a.GetEvent() == ask.GetEvent() {
+				return
+			}
+		}
+		if len(state.Asks) < maxAsks {
+			state.Asks = append(state.Asks, ask)
+		}
+	})
+}
+
+// Look has a repository looked at at once: the workspace was connected again.
+func (r *Reconciler) Look(ctx context.Context, workspace, repository string) error {
+	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) { state.Failures = 0 })
+}
+
+func (r *Reconciler) request(ctx context.Context, workspace, repository string, fn func(*storev1.Reconciliation)) error {
+	key := workspace + "." + repository
+	_, _, err := r.cfg.States.Update(ctx, key, func(state *storev1.Reconciliation) (*storev1.Reconciliation, error) {
+		if state == nil {
+			state = &storev1.Reconciliation{}
+		}
+		fn(state)
+		state.NextTime = timestamppb.New(r.cfg.Now())
+		return state, nil
+	})
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	r.next[key] = r.cfg.Now()
+	r.mu.Unlock()
+	r.poke()
+	return nil
+}

@@ -1,0 +1,90 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// turn takes the repository's turn if it is due and looks. It returns when to try again, and whether the
+// last look failed.
+func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, watched int) (next time.Time, failing bool) {
+	workspace, repository := idx.GetWorkspace(), idx.GetRepository()
+	key := workspace + "." + repository
+	now := r.cfg.Now()
+	state, rev, err := r.cfg.States.Get(ctx, key)
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+		state = &storev1.Reconciliation{}
+	case err != nil:
+		return now.Add(r.interval(watched)), false
+	}
+	if next := r.due(key, state, idx); next.After(now) {
+		return next, state.GetFailures() > 0
+	}
+	state.Patterns = watchedPatterns(idx)
+	state.LastTime, state.NextTime = timestamppb.New(now), timestamppb.New(now.Add(r.interval(watched)))
+	if rev == 0 {
+		rev, err = r.cfg.States.Create(ctx, key, state)
+	} else {
+		rev, err = r.cfg.States.CompareAndSet(ctx, key, state, rev)
+	}
+	if err != nil {
+		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) { // else another deployer has the turn
+			r.cfg.Logger.WarnContext(ctx, "no turn taken", logs.Err(err))
+		}
+		return now.Add(time.Second), state.GetFailures() > 0
+	}
+	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
+	next, err = r.look(ctx, workspace, repository, state)
+	if err != nil && ctx.Err() == nil {
+		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
+	}
+	if !next.IsZero() && (next.Before(state.GetNextTime().AsTime()) || state.GetNotBefore() != nil) {
+		state.NextTime = timestamppb.New(next)
+	}
+	if _, err := r.cfg.States.CompareAndSet(ctx, key, state, rev); err != nil {
+		// Somebody asked for a look meanwhile, or the store is away: look again soon.
+		return r.cfg.Now().Add(time.Second), state.GetFailures() > 0
+	}
+	return state.GetNextTime().AsTime(), state.GetFailures() > 0
+}
+
+// mostPause is the longest pause between looks at a repository that a deployment waits for.
+const mostPause = 30 * time.Second
+
+// due is when the repository is to be looked at. A process that starts looks at once, unless somebody
+// has since it started; so does one that has others answer again, or what waits; but no sooner than
+// Bitbucket asked for.
+func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
+	r.mu.Lock()
+	asked, answered := r.asked[key], r.answered
+	r.mu.Unlock()
+	last, next := state.GetLastTime().AsTime(), state.GetNextTime().AsTime()
+	hurry := func(at time.Time) {
+		if at.Before(next) {
+			next = at
+		}
+	}
+	if last.Before(r.start) {
+		hurry(r.start)
+	}
+	if state.GetPatterns() != watchedPatterns(idx) && state.GetFailures() == 0 || state.GetFailures() > 0 && last.Before(answered) {
+		hurry(last)
+	}
+	if asked {
+		hurry(last.Add(min(r.cfg.Interval, mostPause) / 2))
+	}
+	if before := state.GetNotBefore().AsTime(); before.After(next) {
+		return before
+	}
+	return next
+}
