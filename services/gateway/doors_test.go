@@ -102,17 +102,19 @@ func TestAPIKey_outlivesNotItsMaker(t *testing.T) {
 func TestActivity_signInsAddressesAndChanges(t *testing.T) {
 	g := start(t, func(c *gateway.Config) { c.TrustedProxies = []string{"127.0.0.1"} })
 	from := with("X-Forwarded-For", "198.51.100.7")
-	stored := &deployerv1.App{Id: "web", Branch: "main", AutoDeploy: true, Retention: 5}
+	stored := &deployerv1.App{Id: "web", Branch: "main", AutoDeploy: true, Retention: 5, Hooks: []*deployerv1.DeploymentHook{{Stage: deployerv1.Deployment_POST_SETUP, Command: "make"}}}
 	g.deployer.on("GetApp", func(context.Context, proto.Message) (proto.Message, error) {
 		return &deployerv1.GetAppResponse{App: proto.Clone(stored).(*deployerv1.App)}, nil
 	})
 	g.deployer.on("UpdateApp", func(_ context.Context, in proto.Message) (proto.Message, error) {
 		stored.AutoDeploy, stored.Branch = in.(*deployerv1.UpdateAppRequest).GetApp().GetAutoDeploy(), in.(*deployerv1.UpdateAppRequest).GetApp().GetBranch()
+		stored.Hooks = in.(*deployerv1.UpdateAppRequest).GetApp().GetHooks()
 		return &deployerv1.UpdateAppResponse{App: proto.Clone(stored).(*deployerv1.App)}, nil
 	})
+	const hooks = `[{"name":"","stage":"POST_SETUP","command":"make","priority":0,"timeoutSeconds":0}]`
 	c := g.browser()
 	c.post("/v1/session", map[string]any{"token": adminToken}, from).want(http.StatusOK)
-	c.send(http.MethodPatch, "/v1/workspaces/default/apps/web", `{"autoDeploy":false,"branch":"main"}`, from).want(http.StatusOK)
+	c.send(http.MethodPatch, "/v1/workspaces/default/apps/web", `{"autoDeploy":false,"branch":"main","hooks":[]}`, from).want(http.StatusOK)
 	c.send(http.MethodDelete, "/v1/session", "", from).want(http.StatusOK)
 
 	type change struct{ Field, Before, After string }
@@ -126,7 +128,7 @@ func TestActivity_signInsAddressesAndChanges(t *testing.T) {
 	reader.get("/v1/workspaces/default/activity").want(http.StatusOK).into(&page)
 	want := []entry{
 		{"session.delete", "198.51.100.7", "Local owner", nil},
-		{"app.update", "198.51.100.7", "Local owner", []change{{"autoDeploy", "true", "false"}}},
+		{"app.update", "198.51.100.7", "Local owner", []change{{"autoDeploy", "true", "false"}, {"hooks", hooks, ""}}},
 		{"session.create", "198.51.100.7", "Local owner", nil},
 	}
 	got := page.Activity

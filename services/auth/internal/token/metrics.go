@@ -50,6 +50,9 @@ func NewMetrics(reg prometheus.Registerer, index *Index) (*Metrics, error) {
 			Help: "Leases taken over from a process that was silent for too long.",
 		}),
 	}
+	for _, v := range []verdict{undecided, accepted, rejected} {
+		m.probes.WithLabelValues(v.String()) // there from the start, at 0
+	}
 	if reg == nil {
 		return m, nil
 	}

@@ -54,7 +54,7 @@ func valueAt(m protoreflect.Message, path string) (name, value string) {
 			return strings.Join(names, "."), ""
 		}
 		names = append(names, f.JSONName())
-		if !m.Has(f) && (i < len(parts)-1 || f.HasPresence()) {
+		if !m.Has(f) && (i < len(parts)-1 || f.HasPresence() || f.IsList() || f.IsMap()) {
 			return strings.Join(append(names, parts[i+1:]...), "."), ""
 		}
 		if i < len(parts)-1 && f.Message() != nil && !f.IsList() && !f.IsMap() {
