@@ -142,6 +142,44 @@ func TestActivity_signInsAddressesAndChanges(t *testing.T) {
 	}
 }
 
+// A list or a map that was empty, or becomes so, is a change like any other.
+func TestActivity_emptyBeforeAndAfter(t *testing.T) {
+	g := start(t)
+	stored := &deployerv1.App{Id: "web", Branch: "main"}
+	g.deployer.on("GetApp", func(context.Context, proto.Message) (proto.Message, error) {
+		return &deployerv1.GetAppResponse{App: proto.Clone(stored).(*deployerv1.App)}, nil
+	})
+	g.deployer.on("UpdateApp", func(_ context.Context, in proto.Message) (proto.Message, error) {
+		stored = proto.Clone(in.(*deployerv1.UpdateAppRequest).GetApp()).(*deployerv1.App)
+		return &deployerv1.UpdateAppResponse{App: proto.Clone(stored).(*deployerv1.App)}, nil
+	})
+	c := g.withToken(adminToken)
+	const app = "/v1/workspaces/default/apps/web"
+	c.send(http.MethodPatch, app, `{"sharedPaths":["uploads/"],"rules":{"paths":["site/**"]},"source":{"directory":"dist"}}`).want(http.StatusOK)
+	c.send(http.MethodPatch, app, `{"sharedPaths":[],"rules":{"paths":[]},"source":{"directory":""}}`).want(http.StatusOK)
+
+	type change struct{ Field, Before, After string }
+	var page struct {
+		Activity []struct {
+			Action  string
+			Changes []change
+		}
+	}
+	waitActivity(t, c, "default", func(r record) bool { return r.Action == "app.update" })
+	for len(page.Activity) < 2 && t.Context().Err() == nil {
+		c.get("/v1/workspaces/default/activity").want(http.StatusOK).into(&page)
+	}
+	want := [][]change{
+		{{"rules.paths", `["site/**"]`, `[]`}, {"sharedPaths", `["uploads/"]`, `[]`}, {"source.directory", `"dist"`, `""`}},
+		{{"rules.paths", ``, `["site/**"]`}, {"sharedPaths", `[]`, `["uploads/"]`}, {"source.directory", ``, `"dist"`}},
+	}
+	for i := range want {
+		if fmt.Sprint(page.Activity[i].Changes) != fmt.Sprint(want[i]) {
+			t.Errorf("changes %d\n%q, want\n%q", i, page.Activity[i].Changes, want[i])
+		}
+	}
+}
+
 // Browsers that reached us over https are told to do so always; on http nothing is promised.
 func TestEdge_strictTransportSecurity(t *testing.T) {
 	g := start(t)
