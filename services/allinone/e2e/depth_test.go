@@ -204,7 +204,7 @@ func cancelled(t *testing.T, n *tenant) {
 		t.Errorf("%d processes of the cancelled hook are left", left)
 	}
 	look.nothing()
-	if dig(d, "error", "reason") != "CANCELLED" || d["live"] == true {
+	if d["state"] != "CANCELLED" || d["error"] != nil || dig(d, "cancelledBy", "label") == nil || d["live"] == true {
 		t.Errorf("the cancelled deployment: %v", d)
 	}
 	t.Logf("cancelled after %v", time.Since(began).Round(time.Millisecond))
