@@ -34,9 +34,13 @@
 //
 // Temporary trouble holds the workspace's statuses back, a few seconds at first, minutes later. The
 // end of a deployment is tried again for 15 minutes: its event stays unacknowledged and comes
-// again after a while, in whichever process; in progress is not, as it is soon outdated. A refusal
-// (403, a scope missing, a connection that must be made again) holds back for 15 minutes what would
-// be refused as well. A status that Bitbucket does not know the commit of is dropped.
+// again after a while, in whichever process; in progress is not, as it is soon outdated.
+//
+// A refusal holds back for 15 minutes what it is about: a 403 the one status, which another account may
+// have made, a 401 the one repository. Only when a second one is refused as well, without a success
+// since, is it the repository, or the connection. A scope that is missing, or a connection that must be
+// made again, is about all of the connection's. A status that Bitbucket does not know the commit of is
+// dropped.
 //
 // Depends on pkg/bitbucket, pkg/kv, pkg/stream and internal/lane.
 package status

@@ -14,8 +14,9 @@ const (
 
 // holds remembers for whom Bitbucket has lately not taken statuses. Safe for concurrent use.
 type holds struct {
-	mu sync.Mutex
-	by map[string]hold
+	mu     sync.Mutex
+	by     map[string]hold
+	doubts map[string]doubt
 }
 
 type hold struct {
@@ -58,12 +59,34 @@ func (h *holds) refuse(now time.Time, name string, cause error) bool {
 	return !again
 }
 
+// doubt is the first of those within something that were refused.
+type doubt struct {
+	name  string
+	until time.Time
+}
+
+// second notes that name, which is part of all, was refused, and tells whether another part of it was so
+// lately, without a success since: only then is all of it refused.
+func (h *holds) second(now time.Time, all, name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if first, ok := h.doubts[all]; ok && now.Before(first.until) && first.name != name {
+		return true
+	}
+	if h.doubts == nil || len(h.doubts) >= maxHolds {
+		h.doubts = map[string]doubt{}
+	}
+	h.doubts[all] = doubt{name: name, until: now.Add(refusedHold)}
+	return false
+}
+
 // clear forgets, after a success.
 func (h *holds) clear(names ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, n := range names {
 		delete(h.by, n)
+		delete(h.doubts, n)
 	}
 }
 

@@ -139,7 +139,8 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 	workspace := l.key.Workspace + "/" + t.connection
 	repository := workspace + "/" + t.repository
 	commit := repository + "/" + w.hash
-	if h, held := l.holds.held(now, workspace, repository, commit); held {
+	key := commit + "/" + l.key.App
+	if h, held := l.holds.held(now, workspace, repository, commit, key); held {
 		if h.refused {
 			l.count("refused")
 			return false, nil
@@ -157,7 +158,7 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 		Description: l.cfg.Mask(w.description), RefName: w.branch,
 	})
 	if err == nil {
-		l.holds.clear(workspace, repository, commit)
+		l.holds.clear(workspace, repository, commit, key)
 		l.count("sent")
 		return true, nil
 	}
@@ -175,8 +176,16 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 		l.refused(ctx, now, workspace, err)
 	case refusedRepository:
 		l.refused(ctx, now, repository, err)
+		if how.widens && l.holds.second(now, workspace, repository) {
+			l.refused(ctx, now, workspace, err)
+		}
 	case refusedCommit:
 		l.refused(ctx, now, commit, err)
+	case refusedKey:
+		l.refused(ctx, now, key, err)
+		if how.widens && l.holds.second(now, repository, key) {
+			l.refused(ctx, now, repository, err)
+		}
 	}
 	return false, nil
 }
@@ -214,11 +223,13 @@ const (
 	refusedAccount
 	refusedRepository
 	refusedCommit
+	refusedKey // of one commit
 )
 
 type judgement struct {
-	what meaning
-	wait time.Duration // what Bitbucket asked for, with temporary and temporaryThere
+	what   meaning
+	wait   time.Duration // what Bitbucket asked for, with temporary and temporaryThere
+	widens bool          // a second refusal like it says that it is about more
 }
 
 // judge reads an error of SetBuildStatus.
@@ -232,15 +243,23 @@ func judge(err error) judgement {
 		return judgement{what: temporary}
 	case bitbucket.KindRateLimited, bitbucket.KindUnavailable, bitbucket.KindBadResponse, bitbucket.KindUnknown, bitbucket.KindRefused:
 		return judgement{what: temporaryThere, wait: e.RetryAfter}
-	case bitbucket.KindUnauthorized, bitbucket.KindScopeMissing, bitbucket.KindCallRemoved:
+	case bitbucket.KindScopeMissing, bitbucket.KindCallRemoved:
 		return judgement{what: refusedAccount}
-	case bitbucket.KindForbidden, bitbucket.KindAccessRestricted, bitbucket.KindGone:
+	case bitbucket.KindUnauthorized:
+		// Bitbucket answers it about one repository to credentials that are good elsewhere.
+		return judgement{what: refusedRepository, widens: true}
+	case bitbucket.KindAccessRestricted, bitbucket.KindGone:
 		return judgement{what: refusedRepository}
-	case bitbucket.KindNotFound, bitbucket.KindInvalid:
+	case bitbucket.KindForbidden:
+		// It may be that another account made this one (bitbucket.md section 14).
+		return judgement{what: refusedKey, widens: true}
+	case bitbucket.KindInvalid:
+		return judgement{what: refusedKey}
+	case bitbucket.KindNotFound:
 		// 404 is the repository or the commit (bitbucket.md section 9.1): the careful reading.
 		return judgement{what: refusedCommit}
 	}
-	return judgement{what: refusedCommit}
+	return judgement{what: refusedKey}
 }
 
 // judgeToken reads an error of the token source.

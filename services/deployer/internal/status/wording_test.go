@@ -123,10 +123,11 @@ func TestJudge(t *testing.T) {
 		{&bitbucket.Error{Kind: bitbucket.KindUnavailable, Status: http.StatusBadGateway}, temporaryThere},
 		{&bitbucket.Error{Kind: bitbucket.KindNetwork}, temporary},
 		{&bitbucket.Error{Kind: bitbucket.KindScopeMissing}, refusedAccount},
-		{&bitbucket.Error{Kind: bitbucket.KindUnauthorized}, refusedAccount},
-		{&bitbucket.Error{Kind: bitbucket.KindForbidden}, refusedRepository},
+		{&bitbucket.Error{Kind: bitbucket.KindUnauthorized}, refusedRepository},
+		{&bitbucket.Error{Kind: bitbucket.KindForbidden}, refusedKey},
+		{&bitbucket.Error{Kind: bitbucket.KindAccessRestricted}, refusedRepository},
 		{&bitbucket.Error{Kind: bitbucket.KindNotFound}, refusedCommit},
-		{&bitbucket.Error{Kind: bitbucket.KindInvalid}, refusedCommit},
+		{&bitbucket.Error{Kind: bitbucket.KindInvalid}, refusedKey},
 		{apierr.New(apierr.ReasonReconnectRequired, "x"), refusedAccount},
 		{apierr.New(apierr.ReasonNotConnected, "x"), refusedAccount},
 		{apierr.New(apierr.ReasonBitbucketUnavailable, "x"), temporary},
@@ -179,6 +180,31 @@ func TestHolds_growAndAreForgotten(t *testing.T) {
 	}
 	if len(h.by) > maxHolds {
 		t.Errorf("%d holds", len(h.by))
+	}
+}
+
+func TestHolds_aSecondOneWidensARefusal(t *testing.T) {
+	var h holds
+	now := time.Now()
+	steps := func(want bool, all, name string, when time.Time) {
+		t.Helper()
+		if got := h.second(when, all, name); got != want {
+			t.Errorf("%s of %s: %v", name, all, got)
+		}
+	}
+	steps(false, "web", "one", now)
+	steps(false, "web", "one", now.Add(time.Minute)) // the same once more
+	steps(false, "api", "two", now.Add(time.Minute))
+	steps(true, "web", "two", now.Add(2*time.Minute))
+	h.clear("web")
+	steps(false, "web", "two", now.Add(3*time.Minute))
+	steps(false, "web", "three", now.Add(3*time.Minute+refusedHold)) // long after
+	steps(true, "web", "four", now.Add(4*time.Minute+refusedHold))
+	for i := range 2*maxHolds + 10 {
+		h.second(now, time.Duration(i).String(), "x")
+	}
+	if len(h.doubts) > maxHolds {
+		t.Errorf("%d doubts", len(h.doubts))
 	}
 }
 
