@@ -75,7 +75,7 @@ func (c *Config) check() (web, error) {
 		return web{}, fmt.Errorf("gateway: %w", err)
 	}
 	if w.proxies, err = edge.ParseProxies(c.TrustedProxies); err != nil {
-		return web{}, fmt.Errorf("gateway: trusted proxies: %w", err)
+		return web{}, fmt.Errorf("gateway: %w", err)
 	}
 	return w, nil
 }

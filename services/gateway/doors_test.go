@@ -9,7 +9,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/testkit"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	"devpilot.io/bitbucket/services/gateway"
 )
@@ -159,24 +161,38 @@ func TestActivity_emptyBeforeAndAfter(t *testing.T) {
 	c.send(http.MethodPatch, app, `{"sharedPaths":[],"rules":{"paths":[]},"source":{"directory":""}}`).want(http.StatusOK)
 
 	type change struct{ Field, Before, After string }
-	var page struct {
-		Activity []struct {
-			Action  string
-			Changes []change
+	type list struct{ Activity []struct{ Changes []change } }
+	var page list
+	testkit.Eventually(t, 10*time.Second, func() error {
+		page = list{}
+		if c.get("/v1/workspaces/default/activity").want(http.StatusOK).into(&page); len(page.Activity) < 2 {
+			return fmt.Errorf("%d records", len(page.Activity))
 		}
-	}
-	waitActivity(t, c, "default", func(r record) bool { return r.Action == "app.update" })
-	for len(page.Activity) < 2 && t.Context().Err() == nil {
-		c.get("/v1/workspaces/default/activity").want(http.StatusOK).into(&page)
-	}
+		return nil
+	})
 	want := [][]change{
-		{{"rules.paths", `["site/**"]`, `[]`}, {"sharedPaths", `["uploads/"]`, `[]`}, {"source.directory", `"dist"`, `""`}},
-		{{"rules.paths", ``, `["site/**"]`}, {"sharedPaths", `[]`, `["uploads/"]`}, {"source.directory", ``, `"dist"`}},
+		{{"rules.paths", `["site/**"]`, ``}, {"sharedPaths", `["uploads/"]`, ``}, {"source.directory", `"dist"`, `""`}},
+		{{"rules.paths", ``, `["site/**"]`}, {"sharedPaths", ``, `["uploads/"]`}, {"source.directory", ``, `"dist"`}},
 	}
 	for i := range want {
 		if fmt.Sprint(page.Activity[i].Changes) != fmt.Sprint(want[i]) {
 			t.Errorf("changes %d\n%q, want\n%q", i, page.Activity[i].Changes, want[i])
 		}
+	}
+}
+
+// The activity list says of a refused change what its answer said, with the names of the body.
+func TestActivity_namesFieldsAsTheAnswer(t *testing.T) {
+	g := start(t)
+	g.deployer.on("UpdateApp", func(context.Context, proto.Message) (proto.Message, error) {
+		return nil, apierr.New(apierr.ReasonInvalidArgument, `The field "app.hooks[1].name" is not right: h is there twice`,
+			apierr.WithField("app.hooks[1].name", "h is there twice"))
+	})
+	c := g.withToken(adminToken)
+	c.send(http.MethodPatch, "/v1/workspaces/default/apps/web", `{"hooks":[]}`).problem(http.StatusBadRequest, "INVALID_ARGUMENT")
+	got := waitActivity(t, c, "default", func(r record) bool { return r.Action == "app.update" })
+	if want := `The field "hooks[1].name" is not right: h is there twice`; got.Message != want {
+		t.Errorf("%q, want %q", got.Message, want)
 	}
 }
 

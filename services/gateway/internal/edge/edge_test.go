@@ -2,6 +2,7 @@ package edge
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -71,6 +72,15 @@ func TestRecovery_cutsAnAnswerThatHasBegun(t *testing.T) {
 	defer resp.Body.Close()
 	if _, err := io.ReadAll(resp.Body); err == nil {
 		t.Error("the client took half an answer for a whole one")
+	}
+}
+
+func TestParseProxies_namesTheSetting(t *testing.T) {
+	for _, text := range []string{"10.0.0/8", "10.0.0.0/33", "proxy.example.com", ""} {
+		want := fmt.Sprintf("--trusted-proxies (DEVPILOT_TRUSTED_PROXIES): %q is no address or network such as 10.0.0.0/8", text)
+		if _, err := ParseProxies([]string{"192.0.2.7", text}); err == nil || err.Error() != want {
+			t.Errorf("%q: %v", text, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -95,7 +96,7 @@ func ParseProxies(list []string) (Proxies, error) {
 		}
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("--trusted-proxies (DEVPILOT_TRUSTED_PROXIES): %q is no address or network such as 10.0.0.0/8", s)
 		}
 		out = append(out, p.Masked())
 	}

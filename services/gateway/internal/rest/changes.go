@@ -69,9 +69,7 @@ func valueAt(m protoreflect.Message, path string) (name, value string) {
 // jsonOf is one field of a message as the API writes it.
 func jsonOf(m protoreflect.Message, f protoreflect.FieldDescriptor) string {
 	one := m.New()
-	if m.Has(f) { // an empty list cannot be set
-		one.Set(f, m.Get(f))
-	}
+	one.Set(f, m.Get(f))
 	raw, err := protojson.MarshalOptions{EmitDefaultValues: true}.Marshal(one.Interface())
 	if err != nil {
 		return "" // of our own services' answer

@@ -92,6 +92,9 @@ func (c Conn) record(ctx context.Context, method string, in proto.Message, reply
 		}
 		workspace = action.Workspace(in)
 	}
+	if route, ok := ctx.Value(routeKey{}).(routes.Route); ok && err != nil {
+		err = inBody(err, route)
+	}
 	target := action.Target(in, out)
 	var changes []activity.Change
 	if before != nil && err == nil {
