@@ -20,6 +20,14 @@ describe("remedies", () => {
     expect(passing.filter((r) => remedyFor(r).retry !== true)).toEqual([]);
   });
 
+  test("what no push mends is not answered with a push", () => {
+    const places: Record<string, RegExp> = { SUBMODULE_REFUSED: /Options/, DIRECTORY_NOT_FOUND: /Options/, NO_HOOK_RUNNER: /operator/, COMMIT_GONE: /Deploy latest/ };
+    for (const [reason, place] of Object.entries(places)) {
+      expect(knownReason(reason), reason).toBe(true);
+      expect(remedyFor(reason).text).toMatch(place);
+    }
+  });
+
   test("an unknown reason still says what to do", () => {
     expect(remedyFor("BRAND_NEW").text).toMatch(/Try again/);
     expect(remedyFor(undefined).text).not.toBe("");
