@@ -16,7 +16,7 @@ func TestConfig_check(t *testing.T) {
 		"public URL path":   {Config{PublicURL: "https://devpilot.example.com/sub"}, "must be like"},
 		"public URL scheme": {Config{PublicURL: "ftp://devpilot.example.com"}, "must be like"},
 		"origin with path":  {Config{PublicURL: "https://d.example.com", AllowedOrigins: []string{"https://a.example.com/x"}}, "allowed origin"},
-		"proxy name":        {Config{PublicURL: "https://d.example.com", TrustedProxies: []string{"proxy.example.com"}}, "trusted proxies"},
+		"proxy name":        {Config{PublicURL: "https://d.example.com", TrustedProxies: []string{"proxy.example.com"}}, "--trusted-proxies (DEVPILOT_TRUSTED_PROXIES)"},
 	} {
 		_, err := tc.cfg.check()
 		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {

@@ -195,13 +195,16 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 	}
 	why := &deployerv1.DeploymentError{Reason: t.reason, Message: t.message}
 	res.Outside, res.Remote = t.origin != inCommit, t.origin == atBitbucket
-	doubt, believed := a.believe(ctx, t)
+	doubt, well, believed := a.believe(ctx, t)
 	if believed || a.switched {
 		w.cfg.Logger.WarnContext(ctx, "deployment failed", slog.String(logs.KeyReason, t.reason), logs.Err(err))
 		a.say("Failed: %s", t.message)
 		return a.end(ctx, "failed", func(l *storev1.Lane) error {
 			return lane.Fail(l, a.run.GetEpoch(), deployerv1.Deployment_FAILED, why, res)
 		})
+	}
+	if doubt != nil && !well {
+		why.Message += " Bitbucket's other answers do not agree with that, so it may pass."
 	}
 	if doubt != nil {
 		why.Message += " Devpilot asks again before it believes that."
@@ -210,12 +213,13 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 }
 
 // believe tells whether a failure is to be taken for the truth, and what is kept of one that is not yet.
-func (a *attempt) believe(ctx context.Context, t trouble) (*storev1.Doubt, bool) {
+// well is what the witness says of the rest.
+func (a *attempt) believe(ctx context.Context, t trouble) (doubt *storev1.Doubt, well, believed bool) {
 	switch t.belief {
 	case final:
-		return nil, true
+		return nil, true, true
 	case passing:
-		return nil, false
+		return nil, true, false
 	case doubted:
 	}
 	now := a.w.cfg.Now()
@@ -223,11 +227,11 @@ func (a *attempt) believe(ctx context.Context, t trouble) (*storev1.Doubt, bool)
 	if t.origin == atBitbucket && a.w.cfg.Witness != nil {
 		well, confirmed = a.w.cfg.Witness.Well(ctx, a.key.Workspace, a.app.GetRepository(), a.job.GetBranch(), t.reason)
 	}
-	doubt := lane.Doubting(a.job, t.reason, well, now)
+	doubt = lane.Doubting(a.job, t.reason, well, now)
 	// A branch that nobody said is there, and that both of Bitbucket's interfaces do not have, is not
 	// there.
 	unclaimed := t.reason == string(apierr.ReasonBranchNotFound) && confirmed && a.unclaimed
-	return doubt, unclaimed || lane.Believed(doubt, a.w.cfg.Doubt, now)
+	return doubt, well, unclaimed || lane.Believed(doubt, a.w.cfg.Doubt, now)
 }
 
 // yield hands the deployment and its wake-up to whoever is next, and returns why.
