@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"io"
@@ -14,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"devpilot.io/bitbucket/pkg/testkit"
 )
 
 // object is a JSON object as a caller without generated types sees it.
@@ -161,7 +164,21 @@ func (a *api) connect(workspace, decision string) *url.URL {
 // begin begins a connect and returns the page to open.
 func (a *api) begin(workspace string) string {
 	a.t.Helper()
-	begun := a.must(http.MethodPost, "/v1/workspaces/"+workspace+"/integrations/bitbucket:connect", object{"returnPath": "/v1/info"})
+	path := "/v1/workspaces/" + workspace + "/integrations/bitbucket:connect"
+	begun := object{}
+	// Redis has 400 ms to answer, which it may miss on a machine with dozens of products on it. The
+	// answer then asks to try again, as a person would.
+	testkit.Eventually(a.t, patience, func() error {
+		p := a.do(http.MethodPost, path, object{"returnPath": "/v1/info"}, &begun)
+		switch {
+		case p == nil:
+			return nil
+		case p.Reason == "SERVICE_UNAVAILABLE":
+			return errors.New(p.Detail)
+		}
+		a.t.Fatalf("POST %s: %d %s: %s", path, p.Status, p.Reason, p.Detail)
+		return nil
+	})
 	address, _ := begun["authorizeUrl"].(string)
 	return address
 }
