@@ -89,7 +89,7 @@ func TestApp_pasted(t *testing.T) {
 			}
 		}
 	}
-	created, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: " web\n", App: give(), DeployNow: true})
+	created, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: " web\n", App: give()})
 	if err != nil {
 		t.Fatal(err)
 	}
