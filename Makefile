@@ -121,7 +121,7 @@ test: needs ## Everything a change must pass: all layers, whatever fails, and wh
 
 # Tests that do to the machine what tests beside them would suffer from are called TestAlone_….
 ALONE := ^TestAlone_
-GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 20m
+GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -timeout 15m
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on
