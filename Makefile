@@ -97,7 +97,7 @@ generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PRO
 	buf lint
 	buf generate --template proto/buf.gen.yaml
 	go run ./services/gateway/internal/openapi/gen
-	cp services/deployer/internal/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
+	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) ## Format the code

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer"
-	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/services/deployer/internal/logsink"
-	"devpilot.io/bitbucket/services/deployer/internal/mirror"
-	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 )
 
 // Config is what an operator sets, and below that what tests make smaller.
@@ -59,7 +59,7 @@ type Config struct {
 	RetryBackoff func(failures int32, reason string) time.Duration
 	// Limits bound repositories, LogLimits logs.
 	Limits    mirror.Limits
-	LogLimits logsink.Limits
+	LogLimits deploylog.Limits
 }
 
 // mostBackoff is the longest pause of a deployment that waits for something to answer.

@@ -17,26 +17,26 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/deployer/internal/app"
-	"devpilot.io/bitbucket/services/deployer/internal/connection"
-	"devpilot.io/bitbucket/services/deployer/internal/due"
-	"devpilot.io/bitbucket/services/deployer/internal/fleet"
-	"devpilot.io/bitbucket/services/deployer/internal/gate"
-	"devpilot.io/bitbucket/services/deployer/internal/hook"
-	"devpilot.io/bitbucket/services/deployer/internal/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/logsink"
-	"devpilot.io/bitbucket/services/deployer/internal/mirror"
-	"devpilot.io/bitbucket/services/deployer/internal/neighbour"
-	"devpilot.io/bitbucket/services/deployer/internal/outcome"
-	"devpilot.io/bitbucket/services/deployer/internal/pipeline"
-	"devpilot.io/bitbucket/services/deployer/internal/reconcile"
-	"devpilot.io/bitbucket/services/deployer/internal/release"
-	"devpilot.io/bitbucket/services/deployer/internal/router"
-	"devpilot.io/bitbucket/services/deployer/internal/server"
-	"devpilot.io/bitbucket/services/deployer/internal/status"
-	"devpilot.io/bitbucket/services/deployer/internal/store"
-	"devpilot.io/bitbucket/services/deployer/internal/tend"
-	"devpilot.io/bitbucket/services/deployer/internal/witness"
+	"devpilot.io/bitbucket/services/deployer/internal/client"
+	"devpilot.io/bitbucket/services/deployer/internal/client/witness"
+	"devpilot.io/bitbucket/services/deployer/internal/control/app"
+	"devpilot.io/bitbucket/services/deployer/internal/control/connection"
+	"devpilot.io/bitbucket/services/deployer/internal/control/janitor"
+	"devpilot.io/bitbucket/services/deployer/internal/control/outcome"
+	"devpilot.io/bitbucket/services/deployer/internal/control/reconcile"
+	"devpilot.io/bitbucket/services/deployer/internal/control/router"
+	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
+	"devpilot.io/bitbucket/services/deployer/internal/control/server"
+	"devpilot.io/bitbucket/services/deployer/internal/control/status"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
+	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -46,12 +46,12 @@ import (
 type core struct {
 	s        *Service
 	store    *store.Store
-	due      *due.List
+	due      *schedule.List
 	fleet    *fleet.Registry
 	apps     *app.Service
 	links    *connection.Connections
 	keeper   *lane.Keeper
-	logs     *logsink.Sink
+	logs     *deploylog.Sink
 	uses     *server.Uses
 	router   *router.Router
 	recon    *reconcile.Reconciler
@@ -62,9 +62,9 @@ type core struct {
 	statuses *status.Sender // nil where no public URL is known
 
 	releases *release.Store // workers only
-	hooks    hook.Runner    // workers only; nil where they run none
+	hooks    sandbox.Runner // workers only; nil where they run none
 	witness  *witness.Witness
-	gate     *gate.Gate
+	gate     *policy.Gate
 	worker   *pipeline.Worker // workers only
 	workerID string
 }
@@ -76,14 +76,14 @@ const tokenLife = 3 * time.Hour
 func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) {
 	d, log := s.deps, s.deps.Logger
 	c := &core{s: s, store: st}
-	secrets := logsink.NewSecrets()
-	auth := neighbour.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, mirror.Forms(t)...) }}
-	repo := neighbour.Repo{Client: d.Repo}
-	hooks := neighbour.Webhook{Client: d.Webhook}
+	secrets := deploylog.NewSecrets()
+	auth := client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, mirror.Forms(t)...) }}
+	repo := client.Repo{Client: d.Repo}
+	hooks := client.Webhook{Client: d.Webhook}
 
 	c.witness = &witness.Witness{Repositories: repo, Now: d.Now}
-	c.due = due.New(st.Due, log, d.Now)
-	alarm := tend.Alarm{List: c.due, Now: d.Now}
+	c.due = schedule.New(st.Due, log, d.Now)
+	alarm := janitor.Alarm{List: c.due, Now: d.Now}
 	c.outcomes = &outcome.Outbox{JS: d.JS, Recorder: hooks, Logger: log, Metrics: s.stream, Now: d.Now}
 	c.keeper = &lane.Keeper{Lanes: st.Lanes, Records: st.Deployments, Alarm: alarm, Waker: waker{stream.Publisher{JS: d.JS}}, Seen: st.Seen, Teller: c.outcomes}
 	c.fleet = fleet.New(st.Servers, st.Workers, log, d.Now)
@@ -98,7 +98,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 		return nil, fmt.Errorf("deployer: %w", err)
 	}
 	names := &repositoryNames{}
-	decider := &gate.Gate{Git: files{mirrors}, Names: names, Logger: log}
+	decider := &policy.Gate{Git: files{mirrors}, Names: names, Logger: log}
 	c.gate = decider
 	c.apps = app.New(app.Config{
 		Store: st, Keeper: c.keeper, Due: c.due, Repositories: repo, Webhooks: hooks, Connections: c.links, Servers: c.fleet, Gate: decider,
@@ -109,7 +109,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 	if err := c.openStatuses(auth); err != nil {
 		return nil, fmt.Errorf("deployer: %w", err)
 	}
-	c.logs = &logsink.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
+	c.logs = &deploylog.Sink{JS: d.JS, Logs: st.Logs, Secrets: secrets, Limits: s.cfg.LogLimits, Logger: log, Now: d.Now}
 	c.recon = reconcile.New(reconcile.Config{
 		Repositories: st.Repositories, States: st.Reconcile, Apps: c.apps, Connections: c.links, Heads: mirrors, Witness: c.witness, Gate: decider, Outcomes: c.outcomes, Keeper: c.keeper,
 		SiteURL: s.site.SiteURL, Logger: log, Now: d.Now, Interval: s.cfg.ReconcileInterval, Grace: s.cfg.ReconcileGrace, Doubt: s.cfg.Doubt,
@@ -118,10 +118,10 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 		Apps: deliveredNames{c.apps}, Connections: c.links, Asker: c.recon, Outcomes: c.outcomes, Gate: decider, Keeper: c.keeper, SiteURL: s.site.SiteURL,
 		Logger: log, Metrics: s.stream, Now: d.Now, Heads: mirrors, Deployments: c.apps,
 	}
-	tender := &tend.Tender{
+	tender := &janitor.Tender{
 		Keeper: c.keeper, Work: st.Work, Logs: st.Logs, Deployments: st.Deployments, Apps: c.apps, Bitbucket: c.recon, Outcomes: c.outcomes, Logger: log, Now: d.Now,
 	}
-	c.due.Handle(tend.Kind, tender.Look)
+	c.due.Handle(janitor.Kind, tender.Look)
 	c.due.Handle(app.WatchesKind, c.apps.HandOver)
 	c.due.Handle(connection.Kind, c.links.Resume(c.apps, c.recon))
 	c.uses = &server.Uses{Apps: c.apps, Servers: c.fleet, Deliveries: hooks, Logs: c.logs, Deployments: st.Deployments}
@@ -134,7 +134,7 @@ func (s *Service) assemble(ctx context.Context, st *store.Store) (*core, error) 
 }
 
 // assembleWorker opens the data directory, tied to the server's record.
-func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alarm tend.Alarm) error {
+func (c *core) assembleWorker(ctx context.Context, mirrors *mirror.Mirrors, alarm janitor.Alarm) error {
 	s := c.s
 	releases, err := release.Open(ctx, s.cfg.DataDir, s.cfg.Server)
 	if err != nil {
@@ -295,7 +295,7 @@ func (w waker) Wake(ctx context.Context, serverName string, k lane.Key) error {
 	return nil
 }
 
-func describe(r hook.Runner) string {
+func describe(r sandbox.Runner) string {
 	if r == nil {
 		return ""
 	}
@@ -335,10 +335,10 @@ func (s source) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, er
 	return t, nil
 }
 
-type logOpener struct{ sink *logsink.Sink }
+type logOpener struct{ sink *deploylog.Sink }
 
 func (l logOpener) Open(ctx context.Context, k lane.Key, number int32, generation, epoch int64) (pipeline.Log, error) {
-	w, err := l.sink.Open(ctx, logsink.Name{Workspace: k.Workspace, App: k.App, Number: number, Generation: generation, Epoch: epoch})
+	w, err := l.sink.Open(ctx, deploylog.Name{Workspace: k.Workspace, App: k.App, Number: number, Generation: generation, Epoch: epoch})
 	if err != nil {
 		return nil, err
 	}

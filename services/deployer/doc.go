@@ -6,6 +6,6 @@
 // scaled freely. Workers serve one server's data directory: they take wake-ups from a queue, fetch,
 // check out and switch releases.
 //
-// Read service.go for what it is made of, then internal/server, one file per RPC, then internal/lane,
-// which holds the rules of what runs when, and internal/pipeline, which runs it.
+// Read service.go for what it is made of, then internal/control/server, one file per RPC, then internal/record/lane,
+// which holds the rules of what runs when, and internal/worker/pipeline, which runs it.
 package deployer

@@ -21,7 +21,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer"
-	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"

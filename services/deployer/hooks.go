@@ -9,19 +9,19 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/services/deployer/internal/hook"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
 // sandbox is the configuration of the sandbox.
-func (h Hooks) sandbox() (hook.SandboxConfig, error) {
-	cfg := hook.SandboxConfig{Network: hook.NetworkAuto, ReadOnly: h.ReadOnly, Path: h.Path}
+func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
+	cfg := sandbox.SandboxConfig{Network: sandbox.NetworkAuto, ReadOnly: h.ReadOnly, Path: h.Path}
 	switch h.Network {
 	case "none":
-		cfg.Network = hook.NetworkNone
+		cfg.Network = sandbox.NetworkNone
 	case "internet":
-		cfg.Network = hook.NetworkInternet
+		cfg.Network = sandbox.NetworkInternet
 	}
 	for _, list := range []struct {
 		flag string
@@ -40,7 +40,7 @@ func (h Hooks) sandbox() (hook.SandboxConfig, error) {
 }
 
 // hookRunner chooses how hooks run here; nil where they do not, and why.
-func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
+func (c *core) hookRunner(ctx context.Context) (sandbox.Runner, string, error) {
 	h, log := c.s.cfg.Hooks, c.s.deps.Logger
 	cfg, err := h.sandbox()
 	if err != nil {
@@ -49,7 +49,7 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 	// A worker's last word keeps its wake-up for two thirds of the lease at least (stream.Consume):
 	// by the time somebody else gets it, the hooks of a worker that stands still are gone.
 	cfg.Patience = c.s.cfg.AckWait / 2
-	box, err := hook.NewSandbox(cfg)
+	box, err := sandbox.NewSandbox(cfg)
 	if err == nil {
 		level := slog.LevelInfo
 		if box.Lacking() != "" {
@@ -60,7 +60,7 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 	}
 	if h.AllowUnsandboxed {
 		log.WarnContext(ctx, "deployment hooks run without a sandbox", logs.Err(err))
-		return alone{Runner: hook.NewUnsandboxed(cfg.Patience), workspaces: c.workspaces}, "", nil
+		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), workspaces: c.workspaces}, "", nil
 	}
 	log.WarnContext(ctx, "deployment hooks do not run here", logs.Err(err))
 	return nil, err.Error(), nil
@@ -69,14 +69,14 @@ func (c *core) hookRunner(ctx context.Context) (hook.Runner, string, error) {
 // alone runs hooks only while a single workspace has apps: without a sandbox, hooks of one workspace
 // could read what belongs to another.
 type alone struct {
-	hook.Runner
+	sandbox.Runner
 	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
 }
 
 // Run implements hook.Runner.
-func (a alone) Run(ctx context.Context, s hook.Spec, out hook.Sink) (hook.Result, error) {
+func (a alone) Run(ctx context.Context, s sandbox.Spec, out sandbox.Sink) (sandbox.Result, error) {
 	if err := a.workspaces.Ready(ctx); err != nil {
-		return hook.Result{}, fmt.Errorf("%w: the list of workspaces is not known yet", hook.ErrStart)
+		return sandbox.Result{}, fmt.Errorf("%w: the list of workspaces is not known yet", sandbox.ErrStart)
 	}
 	used := 0
 	for _, idx := range a.workspaces.All() {
@@ -85,8 +85,8 @@ func (a alone) Run(ctx context.Context, s hook.Spec, out hook.Sink) (hook.Result
 		}
 	}
 	if used > 1 {
-		out.Line(hook.Notice, "Hooks do not run: there is no sandbox on this server, and more than one workspace has apps. Install bubblewrap.")
-		return hook.Result{}, errors.Join(hook.ErrStart, errors.New("no sandbox, and several workspaces have apps"))
+		out.Line(sandbox.Notice, "Hooks do not run: there is no sandbox on this server, and more than one workspace has apps. Install bubblewrap.")
+		return sandbox.Result{}, errors.Join(sandbox.ErrStart, errors.New("no sandbox, and several workspaces have apps"))
 	}
 	return a.Runner.Run(ctx, s, out)
 }

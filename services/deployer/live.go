@@ -10,10 +10,10 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/httpserver"
-	"devpilot.io/bitbucket/services/deployer/internal/app"
-	"devpilot.io/bitbucket/services/deployer/internal/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/live"
-	"devpilot.io/bitbucket/services/deployer/internal/release"
+	"devpilot.io/bitbucket/services/deployer/internal/control/app"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -24,7 +24,7 @@ func (s *Service) liveURL(workspace, app string, number int32) string {
 	if s.liveBase == nil {
 		return ""
 	}
-	u, _ := live.URL(s.liveBase, app, workspace, number)
+	u, _ := hosting.URL(s.liveBase, app, workspace, number)
 	return u
 }
 
@@ -37,51 +37,51 @@ func parseLive(s string) (*url.URL, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
 	}
-	if _, err := live.CheckHost(u.Hostname(), ""); err != nil {
+	if _, err := hosting.CheckHost(u.Hostname(), ""); err != nil {
 		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
 	}
 	return u, nil
 }
 
 // Site implements live.Sites: what of this server's kept releases is served.
-func (c *core) Site(ctx context.Context, workspace, name string, number int32) (live.Site, error) {
+func (c *core) Site(ctx context.Context, workspace, name string, number int32) (hosting.Site, error) {
 	k := lane.Key{Workspace: workspace, App: name}
 	a, err := c.apps.App(ctx, k)
 	if apierr.Has(err, apierr.ReasonAppNotFound) {
-		return live.Site{}, live.ErrNotFound
+		return hosting.Site{}, hosting.ErrNotFound
 	}
 	if err != nil {
-		return live.Site{}, err
+		return hosting.Site{}, err
 	}
 	l, _, err := c.keeper.Get(ctx, k)
 	if err != nil {
-		return live.Site{}, err
+		return hosting.Site{}, err
 	}
 	if l.GetGeneration() != a.GetGeneration() || l.GetRetired() {
-		return live.Site{}, live.ErrNotFound
+		return hosting.Site{}, hosting.ErrNotFound
 	}
 	kept, err := keptRelease(l, number, c.s.cfg.Server)
-	if errors.Is(err, live.ErrGone) && app.Serve(a, l, l.GetLive().GetNumber()).GetDirectory() == "" {
-		return live.Site{}, live.ErrNotServed // who asks must not learn that there is such an app
+	if errors.Is(err, hosting.ErrGone) && app.Serve(a, l, l.GetLive().GetNumber()).GetDirectory() == "" {
+		return hosting.Site{}, hosting.ErrNotServed // who asks must not learn that there is such an app
 	}
 	if err != nil {
-		return live.Site{}, err
+		return hosting.Site{}, err
 	}
 	serve := app.Serve(a, l, kept.GetNumber())
 	if serve.GetDirectory() == "" {
-		return live.Site{}, live.ErrNotServed
+		return hosting.Site{}, hosting.ErrNotServed
 	}
 	root, err := c.releases.Open(workspace, name, kept.GetDirectory())
 	if errors.Is(err, release.ErrNotKept) {
-		return live.Site{}, live.ErrGone
+		return hosting.Site{}, hosting.ErrGone
 	}
 	if err != nil {
-		return live.Site{}, err
+		return hosting.Site{}, err
 	}
-	return live.Site{
+	return hosting.Site{
 		Release: root, Directory: serve.GetDirectory(), Fallback: serve.GetFallback(), Number: kept.GetNumber(), Live: number == 0,
 		Version: fmt.Sprintf("%d.%s.%s", a.GetGeneration(), kept.GetDirectory(), kept.GetHash()),
-		Shared: live.Shared{
+		Shared: hosting.Shared{
 			Links: release.SharedLinks(app.Shared(a, kept)),
 			Open:  func() (*os.Root, error) { return c.releases.OpenShared(workspace, name) },
 		},
@@ -99,18 +99,18 @@ func keptRelease(l *storev1.Lane, number int32, server string) (*storev1.Kept, e
 		}
 	}
 	if number == 0 || number > l.GetLastNumber() {
-		return nil, live.ErrNotFound
+		return nil, hosting.ErrNotFound
 	}
-	return nil, live.ErrGone
+	return nil, hosting.ErrGone
 }
 
 // serveLive serves releases until ctx is done.
 func (c *core) serveLive(ctx context.Context) error {
-	host, err := live.CheckHost(c.s.liveBase.Hostname(), "")
+	host, err := hosting.CheckHost(c.s.liveBase.Hostname(), "")
 	if err != nil {
 		return err
 	}
-	server, err := live.New(live.Config{Sites: c, Host: host, Logger: c.s.deps.Logger, Registerer: c.s.deps.Registerer})
+	server, err := hosting.New(hosting.Config{Sites: c, Host: host, Logger: c.s.deps.Logger, Registerer: c.s.deps.Registerer})
 	if err != nil {
 		return err
 	}

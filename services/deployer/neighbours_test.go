@@ -16,7 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/testkit"
-	"devpilot.io/bitbucket/services/deployer/internal/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"

@@ -14,7 +14,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer"
-	"devpilot.io/bitbucket/services/deployer/internal/store"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"

@@ -21,9 +21,9 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/control/server"
 	"devpilot.io/bitbucket/services/deployer/internal/metrics"
-	"devpilot.io/bitbucket/services/deployer/internal/server"
-	"devpilot.io/bitbucket/services/deployer/internal/store"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"

@@ -5,12 +5,12 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/redisx"
-	"devpilot.io/bitbucket/services/deployer/internal/neighbour"
-	"devpilot.io/bitbucket/services/deployer/internal/status"
+	"devpilot.io/bitbucket/services/deployer/internal/client"
+	"devpilot.io/bitbucket/services/deployer/internal/control/status"
 )
 
 // openStatuses makes what tells Bitbucket how deployments stand; nil where no public URL is known.
-func (c *core) openStatuses(auth neighbour.Auth) error {
+func (c *core) openStatuses(auth client.Auth) error {
 	cfg, d := c.s.cfg, c.s.deps
 	if cfg.PublicURL == "" {
 		return nil

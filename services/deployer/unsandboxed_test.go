@@ -8,25 +8,25 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/testkit"
-	"devpilot.io/bitbucket/services/deployer/internal/hook"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
 // countingRunner counts the hooks that reach it.
 type countingRunner struct {
-	hook.Runner
+	sandbox.Runner
 	runs int
 }
 
-func (r *countingRunner) Run(context.Context, hook.Spec, hook.Sink) (hook.Result, error) {
+func (r *countingRunner) Run(context.Context, sandbox.Spec, sandbox.Sink) (sandbox.Result, error) {
 	r.runs++
-	return hook.Result{}, nil
+	return sandbox.Result{}, nil
 }
 
 type noLines struct{}
 
-func (noLines) Line(hook.Stream, string) {}
+func (noLines) Line(sandbox.Stream, string) {}
 
 // Without a sandbox a hook of one workspace could read what is another's.
 func TestUnsandboxed_refusesOnceASecondWorkspaceHasApps(t *testing.T) {
@@ -44,12 +44,12 @@ func TestUnsandboxed_refusesOnceASecondWorkspaceHasApps(t *testing.T) {
 	mirror := kv.NewMirror(bucket)
 	inner := &countingRunner{}
 	runner := alone{Runner: inner, workspaces: mirror}
-	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); !errors.Is(err, hook.ErrStart) || inner.runs != 0 {
+	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); !errors.Is(err, sandbox.ErrStart) || inner.runs != 0 {
 		t.Fatalf("before the workspaces are known: %v, %d runs", err, inner.runs)
 	}
 	go func() { _ = mirror.Run(t.Context()) }()
 	testkit.Eventually(t, 10*time.Second, func() error { return mirror.Ready(t.Context()) })
-	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); err != nil || inner.runs != 1 {
+	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); err != nil || inner.runs != 1 {
 		t.Fatalf("one workspace with apps: %v, %d runs", err, inner.runs)
 	}
 	put("two", "shop")
@@ -59,7 +59,7 @@ func TestUnsandboxed_refusesOnceASecondWorkspaceHasApps(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := runner.Run(t.Context(), hook.Spec{}, noLines{}); !errors.Is(err, hook.ErrStart) || inner.runs != 1 {
+	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); !errors.Is(err, sandbox.ErrStart) || inner.runs != 1 {
 		t.Fatalf("two workspaces with apps: %v, %d runs", err, inner.runs)
 	}
 }

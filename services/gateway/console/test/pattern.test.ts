@@ -10,7 +10,7 @@ const names = [
   "]x", "v+a(1)", "😀",
 ];
 
-// What the service's own rules answer for each pattern on all of these names (services/deployer/internal/rules).
+// What the service's own rules answer for each pattern on all of these names (services/deployer/internal/record/rules).
 const answers: [pattern: string, matches: string[]][] = [
   ["release/*", ["release/1", "release/1.0", "release/2.1", "release/v1", "release/vx", "release/v12", "release/a", "release/-"]],
   ["feature/**", ["feature", "feature/a", "feature/a/b"]],

@@ -1,0 +1,107 @@
+// Package client is how the deployer asks auth, repo and webhook: their generated clients, in
+// the form of the interfaces that its packages declare. Errors are apierr's, as pkg/rpc decodes
+// them.
+package client
+
+import (
+	"context"
+	"crypto/sha256"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/seal"
+
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Auth is the auth service.
+type Auth struct {
+	Client authv1.AuthServiceClient
+	// SiteURL is the only site that a token may be sent to from here.
+	SiteURL string
+	// Hide is told every token before it is used, so that no log shows it.
+	Hide func(token seal.Secret)
+}
+
+// minLife is the life that a token has at least: a large fetch takes minutes, and asks again.
+const minLife = 20 * time.Minute
+
+// Token hands out a workspace's access token for git.
+func (a Auth) Token(ctx context.Context, workspace string, rejected seal.Secret) (seal.Secret, error) {
+	req := &authv1.IssueTokenRequest{Workspace: workspace, MinLife: durationpb.New(minLife)}
+	if !rejected.IsZero() {
+		sum := sha256.Sum256([]byte(rejected.Reveal()))
+		req.RejectedTokenSha256 = sum[:]
+	}
+	resp, err := a.Client.IssueToken(ctx, req)
+	if err != nil {
+		return seal.Secret{}, err
+	}
+	if resp.GetSiteUrl() != a.SiteURL {
+		return seal.Secret{}, apierr.Newf(apierr.ReasonReconnectRequired,
+			"The workspace was connected to %s, but this installation works with %s. Connect again.", resp.GetSiteUrl(), a.SiteURL)
+	}
+	token := seal.NewSecret(resp.GetAccessToken())
+	a.Hide(token)
+	return token, nil
+}
+
+// Integration tells how the workspace's integration stands.
+func (a Auth) Integration(ctx context.Context, workspace string) (*authv1.Integration, error) {
+	resp, err := a.Client.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: workspace})
+	return resp.GetIntegration(), err
+}
+
+// Repo is the repo service.
+type Repo struct{ Client repov1.RepoServiceClient }
+
+// Repository looks a repository up, live.
+func (r Repo) Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error) {
+	resp, err := r.Client.GetRepository(ctx, &repov1.GetRepositoryRequest{Workspace: workspace, Repository: repository})
+	return resp.GetRepository(), err
+}
+
+// Head is the commit of a branch, live.
+func (r Repo) Head(ctx context.Context, workspace, repository, branch string) (string, error) {
+	resp, err := r.Client.GetBranch(ctx, &repov1.GetBranchRequest{Workspace: workspace, Repository: repository, Branch: branch})
+	return resp.GetBranch().GetCommit().GetHash(), err
+}
+
+// Webhook is the webhook service.
+type Webhook struct {
+	Client webhookv1.WebhookServiceClient
+}
+
+// SetWatches hands over which branches are watched.
+func (w Webhook) SetWatches(ctx context.Context, req *webhookv1.SetWatchesRequest) (*webhookv1.Webhook, error) {
+	resp, err := w.Client.SetWatches(ctx, req)
+	return resp.GetWebhook(), err
+}
+
+// Webhooks answers by repository.
+func (w Webhook) Webhooks(ctx context.Context, workspace string, repositories []string) (map[string]*webhookv1.Webhook, error) {
+	resp, err := w.Client.BatchGetWebhooks(ctx, &webhookv1.BatchGetWebhooksRequest{Workspace: workspace, Repositories: repositories})
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*webhookv1.Webhook, len(resp.GetWebhooks()))
+	for _, h := range resp.GetWebhooks() {
+		out[h.GetRepository()] = h
+	}
+	return out, nil
+}
+
+// Record brings outcomes.
+func (w Webhook) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
+	_, err := w.Client.RecordOutcomes(ctx, &webhookv1.RecordOutcomesRequest{Outcomes: outcomes})
+	return err
+}
+
+// Deliveries returns a page of a webhook's deliveries that concern a branch.
+func (w Webhook) Deliveries(ctx context.Context, req *webhookv1.ListDeliveriesRequest) (*webhookv1.ListDeliveriesResponse, error) {
+	return w.Client.ListDeliveries(ctx, req)
+}

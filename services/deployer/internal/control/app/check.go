@@ -1,0 +1,79 @@
+package app
+
+import (
+	"context"
+	"regexp"
+
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+var hashPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
+
+const maxChangedPaths = 10_000
+
+// CheckPush tells what would come of a push, by the saved rules or by those in the request.
+func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushRequest) (*deployerv1.CheckPushResponse, error) {
+	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
+	stored, _, err := s.load(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	a := proto.CloneOf(stored)
+	if req.GetRules() != nil {
+		a.Rules = req.GetRules()
+	}
+	if req.GetWatchedBranch() != "" {
+		a.Branch = req.GetWatchedBranch()
+	}
+	if err := checkPush(req); err != nil {
+		return nil, err
+	}
+	v, err := s.cfg.Gate.Decide(ctx, a, policy.Push{
+		Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), New: req.GetNewCommit(),
+		Created: req.GetNewCommit() != "" && req.GetOldCommit() == "", Message: req.GetMessage(),
+		MessageKnown: req.GetMessage() != "" || req.GetNewCommit() == "", Paths: req.GetChangedPaths(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := policy.Response(v)
+	if out.GetDeploys() && !stored.GetAutoDeploy() {
+		out.Notes = append(out.Notes, "Auto-deploy of the app is off: no push deploys until it is switched on.")
+	}
+	return out, nil
+}
+
+// checkPush refuses what is no push.
+func checkPush(req *deployerv1.CheckPushRequest) error {
+	var faults apierr.Faults
+	if (req.GetBranch() == "") == (req.GetTag() == "") {
+		faults.Add("branch", "name the branch or the tag that is pushed")
+	}
+	const whole = "give the whole hash: 40 digits and letters a to f"
+	if req.GetNewCommit() != "" && !hashPattern.MatchString(req.GetNewCommit()) {
+		faults.Add("newCommit", whole)
+	}
+	if req.GetOldCommit() != "" && !hashPattern.MatchString(req.GetOldCommit()) {
+		faults.Add("oldCommit", whole)
+	}
+	if req.GetOldCommit() != "" && req.GetNewCommit() == "" {
+		faults.Add("newCommit", "give the commit after the push too")
+	}
+	if len(req.GetChangedPaths()) > maxChangedPaths {
+		faults.Add("changedPaths", "give at most 10,000 paths")
+	}
+	if req.GetWatchedBranch() != "" {
+		if err := rules.CheckBranch(req.GetWatchedBranch()); err != nil {
+			faults.Add("watchedBranch", err.Error())
+		}
+	}
+	checkRules("rules", req.GetRules(), &faults)
+	return faults.Err()
+}

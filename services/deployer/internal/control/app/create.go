@@ -1,0 +1,152 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/pasted"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Create saves a new app. A webhook that cannot be registered, or a branch that is not there yet,
+// is told in the answer and fails nothing.
+func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, actor *deployerv1.DeploymentActor) (*deployerv1.App, error) {
+	now := s.now()
+	req = proto.CloneOf(req)
+	req.AppId = pasted.Line(req.GetAppId())
+	asMeant(req.GetApp())
+	a := &storev1.App{
+		Workspace: req.GetWorkspace(), Id: req.GetAppId(), Repository: req.GetApp().GetRepository(),
+		CreateTime: timestamppb.New(now), UpdateTime: timestamppb.New(now), CreateRequest: hashID(req.GetRequestId()), Version: now.UnixNano(),
+	}
+	save(a, req.GetApp())
+	withDefaults(a)
+	var faults apierr.Faults
+	if req.GetDeployNow() && rules.IsGlob(a.GetBranch()) {
+		faults.Add("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")
+	}
+	checkRequestID(req.GetRequestId(), &faults)
+	if err := s.setVariables(a, req.GetApp().GetVariables(), now, &faults); err != nil {
+		return nil, err
+	}
+	if err := s.check(ctx, a, &faults); err != nil {
+		return nil, err
+	}
+	if req.GetValidateOnly() {
+		return preview(a), nil
+	}
+	body := proto.CloneOf(req)
+	body.RequestId = ""
+	withoutValues(body.GetApp().GetVariables())
+	if _, err := s.once(ctx, a.GetWorkspace(), "CreateApp", req.GetRequestId(), body); err != nil {
+		return nil, err
+	}
+	k := lane.Key{Workspace: a.GetWorkspace(), App: a.GetId()}
+	if done, err := s.madeBefore(ctx, k, a.GetCreateRequest()); err != nil {
+		return nil, err
+	} else if !done {
+		if err := s.create(ctx, k, a); err != nil {
+			return nil, err
+		}
+	}
+	if req.GetDeployNow() {
+		event := "create:" + a.GetCreateTime().AsTime().Format(time.RFC3339Nano)
+		if req.GetRequestId() != "" {
+			event = "create:" + req.GetRequestId()
+		}
+		if _, err := s.deploy(ctx, k, a.GetBranch(), event, actor); err != nil {
+			return nil, err
+		}
+	}
+	return s.Get(ctx, k)
+}
+
+// madeBefore tells whether the app is there because of this very request, or else APP_EXISTS.
+func (s *Service) madeBefore(ctx context.Context, k lane.Key, request []byte) (bool, error) {
+	have, _, err := s.load(ctx, k)
+	if apierr.Has(err, apierr.ReasonAppNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if len(request) > 0 && bytes.Equal(have.GetCreateRequest(), request) {
+		return true, nil
+	}
+	return false, apierr.Newf(apierr.ReasonAppExists, "Workspace %s has an app %s already. Choose another name.", k.Workspace, k.App)
+}
+
+// create looks at the repository live and saves the app. The order matters: indexes and lane first,
+// so that an app that exists can always be found and can always take a push.
+func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error {
+	repository, err := s.cfg.Repositories.Repository(ctx, a.GetWorkspace(), a.GetRepository())
+	if err != nil {
+		return err
+	}
+	if _, err := s.cfg.Connections.Refresh(ctx, a.GetWorkspace()); err != nil {
+		s.cfg.Logger.InfoContext(ctx, "integration not looked at", "err", err)
+	}
+	var head string
+	var known bool
+	if !rules.IsGlob(a.GetBranch()) {
+		head, known = s.head(ctx, a)
+	}
+	if err := s.list(ctx, a.GetWorkspace(), a.GetId()); err != nil {
+		return err
+	}
+	if err := s.watch(ctx, a, repository.GetFullName()); err != nil {
+		return err
+	}
+	if _, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		a.Generation = lane.Begin(l)
+		if known {
+			lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
+		} else {
+			lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	if a.GetAutoDeploy() {
+		a.AutoDeployTime = a.GetCreateTime()
+	}
+	if _, err := s.cfg.Store.Apps.Create(ctx, k.String(), a); errors.Is(err, kv.ErrExists) {
+		_, err := s.madeBefore(ctx, k, a.GetCreateRequest())
+		return err
+	} else if err != nil {
+		return fmt.Errorf("app: save %s: %w", k, err)
+	}
+	// A deletion of an older app of this name may have taken the entry off the list meanwhile.
+	if err := s.list(ctx, a.GetWorkspace(), a.GetId()); err != nil {
+		return err
+	}
+	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
+	return nil
+}
+
+// head asks for the branch's head: the baseline, empty where the branch is not there. Trouble makes
+// it unknown: the reconciler then takes the first head it sees for the baseline.
+func (s *Service) head(ctx context.Context, a *storev1.App) (hash string, known bool) {
+	hash, err := s.cfg.Repositories.Head(ctx, a.GetWorkspace(), a.GetRepository(), a.GetBranch())
+	switch {
+	case err == nil:
+		return hash, true
+	case apierr.Has(err, apierr.ReasonBranchNotFound):
+		return "", true
+	}
+	s.cfg.Logger.InfoContext(ctx, "baseline not known yet", "repository", a.GetRepository(), "branch", a.GetBranch(), "err", err)
+	return "", false
+}

@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Repositories is the repo service; its errors are apierr's.
+type Repositories interface {
+	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
+	// Head is the commit of a branch; BRANCH_NOT_FOUND when there is no such branch.
+	Head(ctx context.Context, workspace, repository, branch string) (string, error)
+}
+
+// Webhooks is the webhook service; its errors are apierr's.
+type Webhooks interface {
+	SetWatches(ctx context.Context, req *webhookv1.SetWatchesRequest) (*webhookv1.Webhook, error)
+	// Webhooks answers by repository; those without a webhook are left out.
+	Webhooks(ctx context.Context, workspace string, repositories []string) (map[string]*webhookv1.Webhook, error)
+}
+
+// Connections knows the workspaces' integrations.
+type Connections interface {
+	// Get answers from the last thing learned; Refresh asks auth first.
+	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
+	Refresh(ctx context.Context, workspace string) (*storev1.Connection, error)
+}
+
+// Servers knows the servers.
+type Servers interface {
+	Known(ctx context.Context, server string) (bool, error)
+	Offline(server string) (since time.Time, offline bool)
+	// HookRunner says how a server runs deployment hooks; empty when it cannot.
+	HookRunner(server string) string
+}
+
+// DueList has things looked at later.
+type DueList interface {
+	Touch(ctx context.Context, kind schedule.Kind, workspace, name string, at time.Time) (uint64, error)
+	Clear(ctx context.Context, kind schedule.Kind, workspace, name string, rev uint64) error
+}
+
+// Gate decides whether a push deploys.
+type Gate interface {
+	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Store        *store.Store
+	Keeper       *lane.Keeper
+	Due          DueList
+	Repositories Repositories
+	Webhooks     Webhooks
+	Connections  Connections
+	Servers      Servers
+	Gate         Gate
+	Keyset       *seal.Keyset // seals secret variables
+	// Live says where releases are served; nil where they are not.
+	Live func(workspace, app string, number int32) string
+	// Statuses says why commit statuses are not sent; empty when they are.
+	Statuses func() (reason, message string)
+	Logger   *slog.Logger
+	Now      func() time.Time
+}
+
+// Service is safe for concurrent use.
+type Service struct{ cfg Config }
+
+// New makes a service.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+func (s *Service) now() time.Time { return s.cfg.Now() }
+
+// notFound is the answer about an app that is not there.
+func notFound(k lane.Key) error {
+	return apierr.Newf(apierr.ReasonAppNotFound, "Workspace %s has no app %s.", k.Workspace, k.App)
+}
+
+// load reads an app's record.
+func (s *Service) load(ctx context.Context, k lane.Key) (*storev1.App, uint64, error) {
+	a, rev, err := s.cfg.Store.Apps.Get(ctx, k.String())
+	switch {
+	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrBadKey):
+		return nil, 0, notFound(k)
+	case err != nil:
+		return nil, 0, fmt.Errorf("app: read %s: %w", k, err)
+	}
+	return a, rev, nil
+}
+
+// App returns what people saved; APP_NOT_FOUND when it is gone.
+func (s *Service) App(ctx context.Context, k lane.Key) (*storev1.App, error) {
+	a, _, err := s.load(ctx, k)
+	return a, err
+}
+
+// Etag is the form in which callers see a record's revision.
+func Etag(rev uint64) string { return strconv.FormatUint(rev, 36) }
+
+func checkEtag(want string, rev uint64) error {
+	if want == "" || want == Etag(rev) {
+		return nil
+	}
+	return apierr.New(apierr.ReasonEtagMismatch, "Somebody else changed the app meanwhile. Load it again and repeat your change.")
+}
+
+// summary is a deployment in short.
+func summary(d *deployerv1.Deployment) *deployerv1.DeploymentSummary {
+	if d == nil {
+		return nil
+	}
+	t := d.GetEndTime()
+	if t == nil {
+		t = d.GetCreateTime()
+	}
+	return &deployerv1.DeploymentSummary{Number: d.GetNumber(), State: d.GetState(), Commit: d.GetCommit(), Time: t, Trigger: d.GetTrigger(), Actor: d.GetActor()}
+}

@@ -1,0 +1,271 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// hookTimeout bounds the question for webhooks: what was last known is shown after it.
+const hookTimeout = time.Second
+
+// Get returns an app.
+func (s *Service) Get(ctx context.Context, k lane.Key) (*deployerv1.App, error) {
+	apps, err := s.views(ctx, k.Workspace, []string{k.App})
+	if err != nil {
+		return nil, err
+	}
+	if len(apps) == 0 {
+		return nil, notFound(k)
+	}
+	return apps[0], nil
+}
+
+// preview is an app as it would be saved.
+func preview(a *storev1.App) *deployerv1.App {
+	out := saved(a)
+	out.Id, out.Workspace, out.Repository, out.Variables = a.GetId(), a.GetWorkspace(), a.GetRepository(), shown(a.GetVariables())
+	return out
+}
+
+// List returns a page of a workspace's apps by id, after the given one, and the id to go on after,
+// empty at the end. A page may come back short while an app is being made or deleted.
+func (s *Service) List(ctx context.Context, workspace, after string, size int) (apps []*deployerv1.App, next string, err error) {
+	idx, _, err := s.cfg.Store.Workspaces.Get(ctx, workspace)
+	if isAbsent(err) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("app: list workspace %s: %w", workspace, err)
+	}
+	at, found := slices.BinarySearch(idx.GetApps(), after)
+	if found {
+		at++
+	}
+	ids := idx.GetApps()[at:]
+	if len(ids) > size {
+		ids = ids[:size]
+		next = ids[size-1]
+	}
+	apps, err = s.views(ctx, workspace, ids)
+	return apps, next, err
+}
+
+// Apps returns the ids of a workspace's apps.
+func (s *Service) Apps(ctx context.Context, workspace string) ([]string, error) {
+	idx, _, err := s.cfg.Store.Workspaces.Get(ctx, workspace)
+	if isAbsent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("app: list workspace %s: %w", workspace, err)
+	}
+	return idx.GetApps(), nil
+}
+
+// parts is what an app's view is made of.
+type parts struct {
+	app   *storev1.App
+	rev   uint64
+	lane  *storev1.Lane
+	index *storev1.RepositoryIndex
+}
+
+// views describes apps; entries of the index whose app is gone are left out.
+func (s *Service) views(ctx context.Context, workspace string, ids []string) ([]*deployerv1.App, error) {
+	all := make([]*parts, len(ids))
+	err := each(len(ids), func(i int) (err error) {
+		all[i], err = s.parts(ctx, lane.Key{Workspace: workspace, App: ids[i]})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	all = slices.DeleteFunc(all, func(p *parts) bool { return p == nil })
+	connection, err := s.cfg.Connections.Get(ctx, workspace)
+	if err != nil {
+		return nil, err
+	}
+	hooks := s.hooks(ctx, workspace, all)
+	out := make([]*deployerv1.App, len(all))
+	err = each(len(all), func(i int) (err error) {
+		out[i], err = s.view(ctx, all[i], connection, hooks)
+		return err
+	})
+	return out, err
+}
+
+func (s *Service) parts(ctx context.Context, k lane.Key) (*parts, error) {
+	a, rev, err := s.cfg.Store.Apps.Get(ctx, k.String())
+	if isAbsent(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("app: read %s: %w", k, err)
+	}
+	p := &parts{app: a, rev: rev}
+	if p.lane, _, err = s.cfg.Keeper.Get(ctx, k); err != nil {
+		return nil, err
+	}
+	p.index, err = s.Index(ctx, k.Workspace, a.GetRepository())
+	return p, err
+}
+
+// hooks asks webhook how its webhooks stand, in one call; what it does not answer in time is shown
+// as it last was.
+func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map[string]*storev1.WebhookView {
+	out := map[string]*storev1.WebhookView{}
+	var wanted []string
+	for _, p := range all {
+		if id := p.app.GetRepository(); p.app.GetAutoDeploy() && !slices.Contains(wanted, id) {
+			wanted = append(wanted, id)
+			out[id] = p.index.GetWebhook()
+		}
+	}
+	if len(wanted) == 0 {
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, hookTimeout)
+	defer cancel()
+	for batch := range slices.Chunk(wanted, 200) {
+		found, err := s.cfg.Webhooks.Webhooks(ctx, workspace, batch)
+		if err != nil {
+			s.cfg.Logger.InfoContext(ctx, "webhooks shown as last known", "err", err)
+			return out
+		}
+		for id, h := range found {
+			out[id] = viewOf(h)
+		}
+	}
+	return out
+}
+
+func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connection, hooks map[string]*storev1.WebhookView) (*deployerv1.App, error) {
+	k := lane.Key{Workspace: p.app.GetWorkspace(), App: p.app.GetId()}
+	a := saved(p.app)
+	a.Id, a.Workspace, a.Repository, a.RepositoryFullName = p.app.GetId(), p.app.GetWorkspace(), p.app.GetRepository(), p.index.GetFullName()
+	a.Etag, a.CreateTime, a.UpdateTime = Etag(p.rev), p.app.GetCreateTime(), p.app.GetUpdateTime()
+	a.Variables = shown(p.app.GetVariables())
+	a.HookRunner = s.cfg.Servers.HookRunner(p.app.GetServer())
+	if err := s.viewFile(ctx, k, p, a); err != nil {
+		return nil, err
+	}
+	live, err := s.deployment(ctx, k, p.lane, p.lane.GetLive().GetNumber())
+	if err != nil {
+		return nil, err
+	}
+	latest, err := s.deployment(ctx, k, p.lane, p.lane.GetLastNumber())
+	if err != nil {
+		return nil, err
+	}
+	a.Live, a.Latest = summary(live), summary(latest)
+	if p.app.GetAutoDeploy() {
+		if pause := connection.GetPaused(); pause != nil {
+			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: pause.GetReason(), Message: pause.GetMessage(), Time: pause.GetTime()}
+		}
+		if h := hooks[p.app.GetRepository()]; h != nil {
+			a.Webhook = &deployerv1.AppWebhook{Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime()}
+		}
+	}
+	for _, t := range slices.Backward(p.lane.GetTurnedAway()) {
+		a.TurnedAway = append(a.TurnedAway, t)
+	}
+	a.Warnings = s.warnings(p, a)
+	return a, nil
+}
+
+// viewFile adds what .devpilot.yaml says, and where the live release is served.
+func (s *Service) viewFile(ctx context.Context, k lane.Key, p *parts, a *deployerv1.App) error {
+	if p.app.GetConfigAsCode() {
+		c, _, err := s.cfg.Store.CodeConfigs.Get(ctx, k.String())
+		switch {
+		case isAbsent(err):
+		case err != nil:
+			return fmt.Errorf("app: read what the file of %s said: %w", k, err)
+		case c.GetGeneration() == p.app.GetGeneration():
+			a.CodeConfig = c.GetConfig()
+		}
+	}
+	if l := p.lane.GetLive(); l != nil && s.cfg.Live != nil && served(p.app, p.lane, l.GetNumber()) {
+		a.LiveUrl = s.cfg.Live(k.Workspace, k.App, 0)
+	}
+	return nil
+}
+
+// Serve is what of a kept release is served: what its own file said, or else what the app says.
+// nil when the release is not kept.
+func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptions {
+	for _, k := range l.GetKept() {
+		if k.GetNumber() != number {
+			continue
+		}
+		if k.GetServe() != nil {
+			return k.GetServe()
+		}
+		if a.GetServe() != nil {
+			return a.GetServe()
+		}
+		return &deployerv1.ServeOptions{}
+	}
+	return nil
+}
+
+// Shared are the paths that a kept release shares with the others: what its own file said, while the
+// app lets that count, or else what the app says.
+func Shared(a *storev1.App, k *storev1.Kept) []string {
+	if a.GetConfigAsCode() && k.GetShared() != nil {
+		return k.GetShared().GetPaths()
+	}
+	return a.GetSharedPaths()
+}
+
+func served(a *storev1.App, l *storev1.Lane, number int32) bool {
+	return Serve(a, l, number).GetDirectory() != ""
+}
+
+const noHookRunner = "The app has deployment hooks, but its server runs none: install bubblewrap there, or start the deployer with --allow-unsandboxed-hooks if a single workspace uses it. Deployments fail at the first hook until then."
+
+// warnings says what a person should know.
+func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
+	hook := a.GetWebhook()
+	var out []*deployerv1.Warning
+	if h := lane.HeadOf(p.lane, p.app.GetRepository(), lane.Branch(p.app.GetBranch())); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
+		out = append(out, &deployerv1.Warning{
+			Reason: "BRANCH_NOT_FOUND", Message: fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", p.app.GetBranch()),
+		})
+	}
+	if u := p.index.GetUnreachable(); u != nil {
+		out = append(out, &deployerv1.Warning{Reason: u.GetReason(), Message: u.GetMessage()})
+	}
+	if hook.GetReason() != "" && hook.GetState() != webhookv1.Webhook_ACTIVE.String() && hook.GetState() != webhookv1.Webhook_MANUAL.String() {
+		out = append(out, &deployerv1.Warning{Reason: hook.GetReason(), Message: hook.GetMessage()})
+	}
+	if e := s.offline(p.app.GetServer()); e != nil {
+		out = append(out, &deployerv1.Warning{Reason: e.GetReason(), Message: e.GetMessage()})
+	} else if a.GetHookRunner() == "" && (len(a.GetHooks()) > 0 || len(a.GetCodeConfig().GetHooks()) > 0) {
+		out = append(out, &deployerv1.Warning{Reason: "NO_HOOK_RUNNER", Message: noHookRunner})
+	}
+	if len(a.GetCodeConfig().GetProblems()) > 0 {
+		first := a.GetCodeConfig().GetProblems()[0]
+		out = append(out, &deployerv1.Warning{Reason: "CODE_CONFIG_INVALID", Message: fmt.Sprintf(
+			"%s is not valid, so that no commit with it deploys: line %d: %s", a.GetCodeConfig().GetPath(), first.GetLine(), first.GetMessage())})
+	}
+	if ignored := a.GetCodeConfig().GetIgnoredPath(); ignored != "" {
+		out = append(out, &deployerv1.Warning{Reason: "CODE_CONFIG_IGNORED", Message: fmt.Sprintf("%s does not count: the file has to be called %s. Rename it.", ignored, codeconfig.FileName)})
+	}
+	if s.cfg.Statuses != nil && a.GetCommitStatus() {
+		if reason, message := s.cfg.Statuses(); reason != "" {
+			out = append(out, &deployerv1.Warning{Reason: reason, Message: message})
+		}
+	}
+	return out
+}

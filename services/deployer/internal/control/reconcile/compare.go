@@ -1,0 +1,370 @@
+package reconcile
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+const (
+	// maxDecisions is how many branches and tags of one app a look decides about at a time: each may
+	// add two changes of deployments' records to the lane.
+	maxDecisions = 100
+	// deciding bounds how long a look asks git about them before it notes what it has decided.
+	deciding = 30 * time.Second
+)
+
+// change is a branch or tag that is not what was seen last.
+type change struct {
+	ref      lane.Ref
+	old, new string // commits; empty for none
+	baseline bool   // nothing was known of the branch, and this is where it begins
+}
+
+// decision is what comes of a change.
+type decision struct {
+	change
+	ask     lane.Ask
+	verdict rules.Verdict
+}
+
+// compare holds what was found against what an app's lane saw, decides about what differs, and
+// remembers all that is there.
+func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
+	branches, tags := r.found(ctx, s, l)
+	changes := append(changes(s, false, branches), changes(s, true, tags)...)
+	due, missing := r.ripe(ctx, s, changes, l)
+	if len(due) > 0 || s.unnoted(branches, tags) {
+		if err := r.prove(ctx, s.key.Workspace, s.app.GetRepository(), l); err != nil {
+			return err
+		}
+	}
+	now, err := r.decide(ctx, s, due, missing, l)
+	if err != nil {
+		return err
+	}
+	maps.Copy(l.missing, missing)
+	if err := r.retry(ctx, s, now, l); err != nil {
+		return err
+	}
+	if len(s.glob())+len(s.tags()) == 0 {
+		return nil // the lane has the one head that counts
+	}
+	noted, err := r.cfg.Keeper.Looked(ctx, s.key, s.known, now, branches, tags)
+	if err == nil && !noted {
+		l.again(r.cfg.Now().Add(time.Second))
+	}
+	return err
+}
+
+// found are the branches and tags that the app watches. Where they are more than can be remembered,
+// they are left to their deliveries.
+func (r *Reconciler) found(ctx context.Context, s seen, l *looking) (branches, tags lane.Found) {
+	of := func(patterns []string, all map[string]string, match func(string) bool) lane.Found {
+		heads := map[string]string{}
+		for name, hash := range all {
+			if match(name) {
+				heads[name] = hash
+			}
+		}
+		if len(heads) > lane.MaxRefs {
+			r.cfg.Logger.WarnContext(ctx, "too many branches or tags match to look for missed pushes", slog.String(logs.KeyApp, s.key.App), slog.Int(logs.KeyCount, len(heads)))
+			return lane.Found{}
+		}
+		return lane.Found{Patterns: patterns, Heads: heads, Time: r.cfg.Now(), Doubt: r.cfg.Doubt}
+	}
+	branches = of(s.glob(), l.found.Branches, func(name string) bool { return rules.MatchBranch(s.app.GetBranch(), name) })
+	tags = of(s.tags(), l.found.Tags, func(name string) bool { return rules.MatchTag(s.tags(), name) })
+	return branches, tags
+}
+
+// changes are the branches, or tags, that are not what the lane saw last: by name, the numbers in
+// them as numbers, so that of several versions the newest comes last.
+func changes(s seen, areTags bool, found lane.Found) []change {
+	ref, complete := lane.Branch, s.known.Complete(areTags, found.Patterns)
+	if areTags {
+		ref = lane.Tag
+	}
+	var out []change
+	for name, hash := range found.Heads {
+		old, known := s.known.Head(ref(name))
+		single := !areTags && len(s.glob()) == 0
+		switch {
+		case known && old == hash:
+		case known, complete:
+			out = append(out, change{ref: ref(name), old: old, new: hash})
+		case single:
+			out = append(out, change{ref: ref(name), new: hash, baseline: true})
+		}
+	}
+	// What is gone without the lane having heard of it. What only SeenRefs has goes from there.
+	for r, h := range s.lane.GetHeads() {
+		ref := lane.Ref(r)
+		watched := rules.MatchBranch(s.app.GetBranch(), ref.Branch())
+		if areTags {
+			watched = rules.MatchTag(s.tags(), ref.Tag())
+		}
+		if _, there := found.Heads[ref.Name()]; ref.IsTag() == areTags && watched && !there && found.Heads != nil && h.GetHash() != "" && h.GetRepository() == s.app.GetRepository() {
+			out = append(out, change{ref: ref, old: h.GetHash()})
+		}
+	}
+	// A single branch that does not exist, and of which nothing is known, begins with nothing.
+	if branch := s.app.GetBranch(); !areTags && len(s.glob()) == 0 {
+		if _, there := found.Heads[branch]; !there {
+			if _, known := s.known.Head(lane.Branch(branch)); !known {
+				out = append(out, change{ref: lane.Branch(branch), baseline: true})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b change) int {
+		return cmp.Or(natural(a.ref.Name(), b.ref.Name()), strings.Compare(string(a.ref), string(b.ref)))
+	})
+	return out
+}
+
+// ripe leaves out the changes whose deliveries may still be on their way. What seems to be gone must stay
+// away for longer: Bitbucket may have answered from before its last push, or left out what is there. The
+// heads of all are missing until they are decided.
+func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
+	now := r.cfg.Now()
+	missing = map[string]*storev1.Missing{}
+	for _, c := range all {
+		gone := c.new == ""
+		if c.baseline || l.atOnce && !gone {
+			out = append(out, c)
+			continue
+		}
+		m := &storev1.Missing{Branch: c.ref.Branch(), Tag: c.ref.Tag(), Hash: c.new, Time: timestamppb.New(now)}
+		since, known := l.since[missingKey(m)]
+		if !known && len(missing) >= maxMissing {
+			continue
+		}
+		if known {
+			m.Time = timestamppb.New(since)
+		}
+		missing[missingKey(m)] = m
+		wait := r.cfg.Grace
+		if gone {
+			wait = max(r.cfg.Grace, r.cfg.Doubt)
+		}
+		switch {
+		case !known || now.Sub(since) < wait:
+			l.again(m.GetTime().AsTime().Add(wait))
+		case !gone || r.gone(ctx, c, s, l):
+			out = append(out, c)
+		}
+	}
+	return out, missing
+}
+
+// decide puts changes to the app's rules and then to its lane, and returns the lane. What is decided is
+// no longer missing.
+func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing map[string]*storev1.Missing, l *looking) (*storev1.Lane, error) {
+	var decisions []decision
+	begin := r.cfg.Now()
+	for i, c := range due {
+		if i == maxDecisions || i > 0 && r.cfg.Now().Sub(begin) > deciding {
+			l.again(r.cfg.Now().Add(time.Second)) // the rest follows
+			break
+		}
+		d := decision{change: c, ask: r.ask(s, c, l.state)}
+		if c.new != "" && !c.baseline {
+			push := policy.Push{Branch: c.ref.Branch(), Tag: c.ref.Tag(), Old: c.old, New: c.new, Created: c.old == ""}
+			var err error
+			if d.verdict, err = r.cfg.Gate.Decide(ctx, s.app, push); err != nil {
+				return nil, err
+			}
+			d.ask.Notes = d.verdict.Notes
+		}
+		decisions = append(decisions, d)
+	}
+	if len(decisions) == 0 {
+		return s.lane, nil
+	}
+	var done *tally
+	now, err := r.cfg.Keeper.Change(ctx, s.key, func(now *storev1.Lane) error {
+		done = &tally{}
+		return done.apply(s, now, decisions)
+	})
+	if err != nil && !errors.Is(err, lane.ErrRetired) {
+		return nil, err
+	}
+	if errors.Is(err, lane.ErrRetired) || now == nil {
+		return s.lane, nil
+	}
+	if done.again {
+		l.again(r.cfg.Now().Add(time.Second))
+	}
+	for _, d := range done.decided() {
+		delete(missing, missingKey(&storev1.Missing{Branch: d.ref.Branch(), Tag: d.ref.Tag(), Hash: d.new}))
+	}
+	r.tell(ctx, s, done, l)
+	if len(done.made) > 0 || done.again {
+		if err := r.cfg.Keeper.Settle(ctx, s.key, now); err != nil {
+			return nil, err
+		}
+	}
+	return now, nil
+}
+
+// tally is what came of decisions, made to one state of a lane.
+type tally struct {
+	made   []made
+	turned []decision
+	gone   []decision
+	again  bool // something is left to the next look
+}
+
+type made struct {
+	decision
+	number int32
+}
+
+// decided are the changes that were decided about.
+func (t *tally) decided() []decision {
+	out := slices.Concat(t.turned, t.gone)
+	for _, m := range t.made {
+		out = append(out, m.decision)
+	}
+	return out
+}
+
+// apply makes the decisions that are still right: nothing was noted of their branch or tag since the
+// lane was read, before Bitbucket was asked.
+func (t *tally) apply(s seen, now *storev1.Lane, decisions []decision) error {
+	if now.GetRetired() || now.GetGeneration() != s.lane.GetGeneration() {
+		return lane.ErrRetired
+	}
+	before, changed := now.GetHeadSeq(), false
+	for _, d := range decisions {
+		if !lane.Untouched(s.lane, now, d.ref) {
+			t.again = true
+			continue
+		}
+		err := t.one(s, now, d)
+		switch {
+		case errors.Is(err, lane.ErrBacklog):
+			t.again = true
+		case errors.Is(err, lane.ErrSkip): // decided before
+		case err != nil:
+			return err
+		default:
+			changed = true
+		}
+	}
+	if !changed && before == now.GetHeadSeq() {
+		return lane.ErrSkip
+	}
+	return nil
+}
+
+func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
+	switch {
+	case d.baseline:
+		lane.Baseline(now, s.app.GetRepository(), d.ref.Name(), d.new, d.ask.Now)
+		return nil
+	case d.new == "":
+		if err := lane.Gone(now, s.app.GetRepository(), d.ref, d.ask.Now); err != nil {
+			return err
+		}
+		t.gone = append(t.gone, d)
+		return nil
+	case !d.verdict.Deploys:
+		if err := lane.TurnAway(now, d.ask); err != nil {
+			return err
+		}
+		lane.NoteTurnedAway(now, &deployerv1.TurnedAwayPush{
+			Branch: d.ref.Branch(), Tag: d.ref.Tag(), Commit: d.new, Reason: d.verdict.Reason, Message: d.verdict.Message, Time: timestamppb.New(d.ask.Now),
+		})
+		t.turned = append(t.turned, d)
+		return nil
+	}
+	accepted, err := lane.Accept(now, d.ask)
+	if err != nil {
+		return err
+	}
+	t.made = append(t.made, made{d, accepted.Number})
+	return nil
+}
+
+// tell logs what came of the look, and notes it for the deliveries that asked for it.
+func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *looking) {
+	name := func(d decision) slog.Attr {
+		if d.ref.IsTag() {
+			return slog.String(logs.KeyTag, d.ref.Name())
+		}
+		return slog.String(logs.KeyBranch, d.ref.Name())
+	}
+	for _, m := range t.made {
+		l.made[s.key.App] = append(l.made[s.key.App], m.number)
+		r.cfg.Logger.InfoContext(ctx, "push found by looking", slog.String(logs.KeyApp, s.key.App), name(m.decision),
+			slog.String(logs.KeyCommit, m.new), slog.Int(logs.KeyDeployment, int(m.number)))
+	}
+	for _, d := range t.turned {
+		l.turned[s.key.App] = d
+		r.cfg.Logger.InfoContext(ctx, "push found by looking, and turned away", slog.String(logs.KeyApp, s.key.App), name(d),
+			slog.String(logs.KeyReason, d.verdict.Reason))
+	}
+}
+
+// ask is the wish for a deployment of a head that no delivery spoke of.
+func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.Ask {
+	now := r.cfg.Now()
+	ask := lane.Ask{
+		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), c.ref, c.new, s.rev), ReceiveTime: now,
+		Trigger: deployerv1.Deployment_RECONCILED, Repository: s.app.GetRepository(), Branch: c.ref.Branch(), Tag: c.ref.Tag(), Server: s.app.GetServer(), Now: now,
+		CancelRunning: s.app.GetCancelRunning(),
+		Commit:        &deployerv1.DeploymentCommit{Hash: c.new},
+		Actor:         &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
+	}
+	if asks := state.GetAsks(); len(asks) > 0 { // a delivery did come; it only did not say what changed
+		a := asks[len(asks)-1]
+		ask.Trigger, ask.ReceiveTime = deployerv1.Deployment_PUSH, a.GetReceiveTime().AsTime()
+		ask.Delivery = &deployerv1.DeliveryReference{Webhook: a.GetWebhook(), Number: a.GetDelivery()}
+		for _, a := range asks {
+			ask.Askers = append(ask.Askers, &storev1.Asker{Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Change: a.GetChange()})
+		}
+	}
+	return ask
+}
+
+// natural compares names; what is a number in both is compared as one: v1.9 comes before v1.10.
+func natural(a, b string) int {
+	for a != "" && b != "" {
+		x, y := digits(a), digits(b)
+		if x == 0 || y == 0 {
+			if a[0] != b[0] {
+				return cmp.Compare(a[0], b[0])
+			}
+			a, b = a[1:], b[1:]
+			continue
+		}
+		m, n := strings.TrimLeft(a[:x], "0"), strings.TrimLeft(b[:y], "0")
+		if c := cmp.Or(cmp.Compare(len(m), len(n)), strings.Compare(m, n)); c != 0 {
+			return c
+		}
+		a, b = a[x:], b[y:]
+	}
+	return cmp.Compare(len(a), len(b))
+}
+
+// digits counts the digits that s begins with.
+func digits(s string) int {
+	return len(s) - len(strings.TrimLeft(s, "0123456789"))
+}

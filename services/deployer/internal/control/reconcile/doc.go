@@ -1,0 +1,17 @@
+// Package reconcile finds pushes whose delivery never came (design.md section 5, "Nothing missed"):
+// it compares every watched branch and tag with what the app's lane saw of it last, never with what
+// is live, and says "delivery missing" only after a while. Where Bitbucket cannot reach us it is how
+// auto-deploy works.
+//
+// A push is missed when a branch or tag that is watched points to another commit than was seen last,
+// or is new. What was there when watching began is the baseline: auto-deploy was switched on, or
+// other branches or tags are watched. A single branch's is its head at that moment; of what matches a
+// pattern it is what the first look finds, which follows at once. A branch or tag that went and came
+// back to the same commit between two looks is not noticed, and one that is deleted deploys nothing.
+//
+// It asks by `git ls-remote`, one question per repository however many apps, branches and tags there
+// are; its budget at Bitbucket is 60 times that of the REST API (bitbucket.md section 4.9). All deployers run it; who moves a repository's
+// next look on by compare-and-set has the turn.
+//
+// Depends on internal/record/lane and the interfaces below.
+package reconcile

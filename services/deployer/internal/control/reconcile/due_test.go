@@ -1,0 +1,81 @@
+package reconcile
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+func TestDue_whenARepositoryIsLookedAt(t *testing.T) {
+	t.Parallel()
+	start := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	at := func(d time.Duration) time.Time { return start.Add(d) }
+	idx := &storev1.RepositoryIndex{}
+	for name, c := range map[string]struct {
+		state    *storev1.Reconciliation
+		asked    bool
+		answered time.Time
+		want     time.Time
+	}{
+		"as usual":                    {state: &storev1.Reconciliation{LastTime: timestamp(at(time.Second)), NextTime: timestamp(at(31 * time.Second))}, want: at(31 * time.Second)},
+		"a restart":                   {state: &storev1.Reconciliation{LastTime: timestamp(at(-time.Second)), NextTime: timestamp(at(29 * time.Second))}, want: start},
+		"a restart after failures":    {state: &storev1.Reconciliation{LastTime: timestamp(at(-time.Second)), NextTime: timestamp(at(29 * time.Second)), Failures: 9}, want: start},
+		"a restart while we wait":     {state: &storev1.Reconciliation{LastTime: timestamp(at(-time.Second)), NextTime: timestamp(at(29 * time.Second)), Missing: []*storev1.Missing{{}}}, want: start},
+		"a restart, but asked not to": {state: &storev1.Reconciliation{LastTime: timestamp(at(-time.Second)), NextTime: timestamp(at(time.Minute)), Failures: 1, NotBefore: timestamp(at(time.Minute))}, want: at(time.Minute)},
+		"another answers again":       {state: &storev1.Reconciliation{LastTime: timestamp(at(time.Second)), NextTime: timestamp(at(5 * time.Minute)), Failures: 3}, answered: at(2 * time.Second), want: at(time.Second)},
+		"another answered before":     {state: &storev1.Reconciliation{LastTime: timestamp(at(3 * time.Second)), NextTime: timestamp(at(5 * time.Minute)), Failures: 3}, answered: at(2 * time.Second), want: at(5 * time.Minute)},
+		"this one does not fail":      {state: &storev1.Reconciliation{LastTime: timestamp(at(time.Second)), NextTime: timestamp(at(5 * time.Minute))}, answered: at(2 * time.Second), want: at(5 * time.Minute)},
+		"a deployment waits":          {state: &storev1.Reconciliation{LastTime: timestamp(at(time.Second)), NextTime: timestamp(at(5 * time.Minute))}, asked: true, want: at(16 * time.Second)},
+	} {
+		r := New(Config{Now: func() time.Time { return start }})
+		r.asked["k"], r.answered = c.asked, c.answered
+		if got := r.due("k", c.state, idx); !got.Equal(c.want) {
+			t.Errorf("%s: %v, want %v", name, got.Sub(start), c.want.Sub(start))
+		}
+	}
+}
+
+// TestFailed_theIntervalBoundsThePause, and only a time that Bitbucket names differs from it.
+func TestFailed_theIntervalBoundsThePause(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	r := New(Config{Now: func() time.Time { return now }})
+	state := &storev1.Reconciliation{}
+	for range 50 {
+		if next := r.failed(state, errors.New("away")); !next.IsZero() || state.GetNotBefore() != nil {
+			t.Fatalf("next look at %v", next)
+		}
+	}
+	if state.GetFailures() != 50 || !state.GetFailingSince().AsTime().Equal(now) {
+		t.Errorf("%v", state)
+	}
+	for _, wait := range []time.Duration{2 * time.Second, time.Hour} {
+		if next := r.failed(state, &mirror.Error{RetryAfter: wait}); !next.Equal(now.Add(wait)) || !state.GetNotBefore().AsTime().Equal(next) {
+			t.Errorf("asked to wait for %v: %v", wait, next)
+		}
+	}
+}
+
+// TestTurned_oneThatAnswersAgainWakesTheOthers.
+func TestTurned_oneThatAnswersAgainWakesTheOthers(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	r := New(Config{Now: func() time.Time { return now }})
+	idx, later := &storev1.RepositoryIndex{}, now.Add(time.Hour)
+	for _, k := range []string{"a", "b"} {
+		r.turned(k, idx, later, true)
+	}
+	r.turned("well", idx, later, false)
+	r.turned("c", idx, later, false)
+	if !r.next["a"].Equal(later) || !r.answered.IsZero() {
+		t.Fatal("one that was well all the time tells nothing")
+	}
+	r.turned("a", idx, later, false)
+	if !r.next["b"].Equal(now) || !r.next["a"].Equal(later) || !r.next["c"].Equal(later) || !r.answered.Equal(now) {
+		t.Errorf("next %v, answered %v", r.next, r.answered)
+	}
+}

@@ -1,0 +1,348 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/control/outcome"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// seen is an app with its lane, and what that knew, as they were before Bitbucket was asked: what is
+// found of a branch or tag is accepted only if nothing was noted of it since, for a delivery that
+// comes in between knows better.
+type seen struct {
+	key   lane.Key
+	app   *storev1.App
+	lane  *storev1.Lane
+	rev   uint64
+	known lane.Known
+}
+
+// glob is the app's pattern of branches; none when it watches a single one.
+func (s seen) glob() []string {
+	if rules.IsGlob(s.app.GetBranch()) {
+		return []string{s.app.GetBranch()}
+	}
+	return nil
+}
+
+// tags are the app's patterns of tags.
+func (s seen) tags() []string { return s.app.GetRules().GetTags() }
+
+// looking is one look at a repository.
+type looking struct {
+	state  *storev1.Reconciliation
+	found  mirror.Heads
+	name   string               // that was asked
+	proven bool                 // the name is the repository's
+	atOnce bool                 // no delivery is on its way
+	since  map[string]time.Time // of what was missing before, by key
+	made   map[string][]int32   // deployments, by app
+	turned map[string]decision  // what a rule turned away last, by app
+	// missing are the heads that no delivery has spoken of yet, by key.
+	missing map[string]*storev1.Missing
+	next    time.Time // when to look again; zero as usual
+}
+
+// again has the repository looked at again at a time.
+func (l *looking) again(at time.Time) {
+	if l.next.IsZero() || at.Before(l.next) {
+		l.next = at
+	}
+}
+
+func missingKey(m *storev1.Missing) string {
+	return m.GetBranch() + "\n" + m.GetTag() + "\n" + m.GetHash()
+}
+
+// maxMissing bounds the heads whose deliveries are waited for; the others' turn comes after them.
+const maxMissing = 500
+
+// look compares a repository's branches and tags with what the lanes saw. It changes state, which the
+// caller stores, and returns when to look again where that is sooner or later than usual.
+func (r *Reconciler) look(ctx context.Context, workspace, repository string, state *storev1.Reconciliation) (time.Time, error) {
+	idx, err := r.cfg.Apps.Index(ctx, workspace, repository)
+	if err != nil {
+		return time.Time{}, err
+	}
+	connection, err := r.cfg.Connections.Get(ctx, workspace)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if connection.GetPaused() != nil {
+		r.mu.Lock()
+		delete(r.asked, workspace+"."+repository)
+		r.mu.Unlock()
+		return time.Time{}, r.answer(ctx, workspace, state, &looking{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
+	}
+	l := &looking{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
+	for _, m := range state.GetMissing() {
+		l.since[missingKey(m)] = m.GetTime().AsTime()
+	}
+	apps, err := r.watchers(ctx, workspace, idx, l)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if len(apps) == 0 && !r.isAsked(workspace, repository) {
+		state.Missing = nil
+		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
+	}
+	if l.found, l.name, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
+		return r.failed(state, err), err
+	}
+	if err := r.answers(ctx, workspace, repository, idx, state); err != nil {
+		return time.Time{}, err
+	}
+	if len(apps) == 0 {
+		return time.Time{}, nil // only deployments waited
+	}
+	// Where Bitbucket cannot reach us no delivery is on its way.
+	l.atOnce = len(state.GetAsks()) > 0 || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
+	for _, s := range apps {
+		err := r.compare(ctx, s, l)
+		if errors.Is(err, errRenamed) {
+			return r.cfg.Now(), err // under its own name
+		}
+		if err != nil {
+			return time.Time{}, err
+		}
+	}
+	state.Missing = nil
+	for _, m := range l.missing {
+		state.Missing = append(state.Missing, m)
+	}
+	slices.SortFunc(state.Missing, func(a, b *storev1.Missing) int { return strings.Compare(missingKey(a), missingKey(b)) })
+	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned) == 0 {
+		return l.next, nil // a lane changed under us: the asks are answered by the next look
+	}
+	return l.next, r.answer(ctx, workspace, state, l, "Devpilot looked, and no watched branch had moved")
+}
+
+// settling is how long a save may take from the index to the app's record.
+const settling = time.Minute
+
+// watchers reads the apps that watch the repository by auto-deploy, and their lanes.
+func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev1.RepositoryIndex, look *looking) (apps []seen, err error) {
+	var done []string
+	for _, w := range idx.GetWatches() {
+		k := lane.Key{Workspace: workspace, App: w.GetApp()}
+		a, err := r.cfg.Apps.App(ctx, k)
+		if err != nil && !apierr.Has(err, apierr.ReasonAppNotFound) {
+			return nil, err
+		}
+		if age := r.cfg.Now().Sub(time.Unix(0, w.GetVersion())); w.GetVersion() > a.GetVersion() && age < settling {
+			look.again(r.cfg.Now().Add(time.Second)) // it is being saved
+		}
+		if err != nil || slices.Contains(done, w.GetApp()) {
+			continue
+		}
+		done = append(done, w.GetApp())
+		if !a.GetAutoDeploy() || a.GetRepository() != idx.GetRepository() {
+			continue
+		}
+		l, rev, err := r.cfg.Keeper.Get(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if l.GetRetired() || l.GetGeneration() != a.GetGeneration() {
+			continue
+		}
+		s := seen{key: k, app: a, lane: l, rev: rev, known: lane.Known{Repository: a.GetRepository(), Lane: l}}
+		if _, sure := s.known.Head(lane.Branch(a.GetBranch())); !sure || len(s.glob())+len(s.tags()) > 0 {
+			if s.known, err = r.cfg.Keeper.Known(ctx, k, l, a.GetRepository()); err != nil {
+				return nil, err
+			}
+		}
+		apps = append(apps, s)
+	}
+	return apps, nil
+}
+
+// wanted are the branches and tags that any of the apps watches.
+func wanted(apps []seen) mirror.Wanted {
+	w := mirror.Wanted{Branch: func(name string) bool {
+		return slices.ContainsFunc(apps, func(s seen) bool { return rules.MatchBranch(s.app.GetBranch(), name) })
+	}}
+	if slices.ContainsFunc(apps, func(s seen) bool { return len(s.tags()) > 0 }) {
+		w.Tag = func(name string) bool {
+			return slices.ContainsFunc(apps, func(s seen) bool { return rules.MatchTag(s.tags(), name) })
+		}
+	}
+	return w
+}
+
+func (r *Reconciler) isAsked(workspace, repository string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked[workspace+"."+repository]
+}
+
+// failed notes a look that failed, and returns when the next one is where Bitbucket named a time.
+func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time.Time) {
+	now := r.cfg.Now()
+	state.Failures++
+	if state.GetFailingSince() == nil {
+		state.FailingSince = timestamp(now)
+	}
+	state.NotBefore = nil
+	if m := (*mirror.Error)(nil); errors.As(err, &m) && m.RetryAfter > 0 {
+		next = now.Add(m.RetryAfter)
+		state.NotBefore = timestamp(next)
+	}
+	return next
+}
+
+// answers notes that Bitbucket answers about a repository. What waited for that goes on.
+func (r *Reconciler) answers(ctx context.Context, workspace, repository string, idx *storev1.RepositoryIndex, state *storev1.Reconciliation) error {
+	if state.GetFailures() > 0 || r.isAsked(workspace, repository) {
+		if err := r.carryOn(ctx, workspace, idx); err != nil {
+			return err
+		}
+	}
+	state.Failures, state.FailingSince, state.NotBefore = 0, nil, nil
+	r.mu.Lock()
+	delete(r.asked, workspace+"."+repository)
+	r.mu.Unlock()
+	return r.cfg.Apps.Reached(ctx, workspace, repository, nil)
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
+
+// heads asks Bitbucket, once more under the repository's new name if it was renamed.
+func (r *Reconciler) heads(ctx context.Context, workspace, repository string, apps []seen, state *storev1.Reconciliation) (heads mirror.Heads, name string, err error) {
+	want := wanted(apps)
+	if name, err = r.cfg.Apps.FullName(ctx, workspace, repository); err != nil {
+		return mirror.Heads{}, "", err
+	}
+	heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
+	if mirror.IsGone(err) {
+		if renamed, rerr := r.cfg.Apps.Renamed(ctx, workspace, repository); rerr == nil && renamed != name {
+			name = renamed
+			heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
+		}
+	}
+	if err == nil && heads.Empty {
+		err = r.empty(ctx, workspace, repository, name, apps, state)
+	}
+	var m *mirror.Error
+	if errors.As(err, &m) && !m.Temporary && r.unreachable(ctx, workspace, repository, m, state) {
+		trouble := &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: timestamppb.New(r.cfg.Now())}
+		if err := r.cfg.Apps.Reached(ctx, workspace, repository, trouble); err != nil {
+			return mirror.Heads{}, "", err
+		}
+	}
+	return heads, name, err
+}
+
+// unreachable tells whether an account has really lost a repository, or whether that may be a passing
+// untruth: looks have to fail for a while, and the REST API to say the same.
+func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *mirror.Error, state *storev1.Reconciliation) bool {
+	if m.Reason != string(apierr.ReasonRepositoryNotFound) {
+		return true // in Bitbucket's own words
+	}
+	if state.GetFailingSince() == nil || r.cfg.Now().Sub(state.GetFailingSince().AsTime()) < r.cfg.Doubt {
+		return false
+	}
+	if r.cfg.Witness == nil {
+		return true
+	}
+	if !r.around(state) {
+		return false
+	}
+	_, confirmed := r.cfg.Witness.Well(ctx, workspace, repository, "", m.Reason)
+	return confirmed
+}
+
+// empty doubts that a repository has nothing at all where something is known of it, or nothing was noted
+// yet: what is there at the next good answer would be new.
+func (r *Reconciler) empty(ctx context.Context, workspace, repository, name string, apps []seen, state *storev1.Reconciliation) error {
+	if r.cfg.Witness == nil || !slices.ContainsFunc(apps, func(s seen) bool { return !settledEmpty(s) }) {
+		return nil
+	}
+	doubtful := &mirror.Error{
+		Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: fmt.Sprintf("Bitbucket's git lists no branch and no tag of %s, and its API does not say the same.", name),
+	}
+	if !r.around(state) {
+		return doubtful
+	}
+	empty, err := r.cfg.Witness.Empty(ctx, workspace, repository)
+	if err == nil && empty {
+		return nil
+	}
+	doubtful.Err = err
+	return doubtful
+}
+
+// gone tells whether a branch or tag that has not been found for a while is gone. Of a branch the REST
+// API has to say the same.
+func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) bool {
+	if c.ref.IsTag() || r.cfg.Witness == nil {
+		return true
+	}
+	if !r.around(l.state) {
+		l.again(r.cfg.Now().Add(min(asksAround, r.cfg.Doubt)))
+		return false
+	}
+	_, confirmed := r.cfg.Witness.Well(ctx, s.key.Workspace, s.app.GetRepository(), c.ref.Name(), string(apierr.ReasonBranchNotFound))
+	return confirmed
+}
+
+// asked says why a delivery made us look.
+func asked(a *storev1.Ask) (reason, said string) {
+	switch n := a.GetUnreadable(); n {
+	case 0:
+		return "NO_CHANGES", "The delivery listed no changes"
+	case 1:
+		return "CHANGE_UNREADABLE", "A change of the delivery cannot be read"
+	default:
+		return "CHANGE_UNREADABLE", fmt.Sprintf("%d changes of the delivery cannot be read", n)
+	}
+}
+
+// answer says what came of the deliveries that made us look.
+func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, l *looking, otherwise string) error {
+	var out []*webhookv1.RecordedOutcome
+	for _, a := range state.GetAsks() {
+		add := func(o *webhookv1.DeliveryOutcome) {
+			o.Change, o.Time = a.GetChange(), timestamppb.New(r.cfg.Now())
+			out = append(out, &webhookv1.RecordedOutcome{Workspace: workspace, Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Outcome: o})
+		}
+		ignored := func(app, reason, message string) {
+			add(&webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message})
+		}
+		for app, numbers := range l.made {
+			for _, n := range numbers {
+				add(outcome.Deployment(app, &deployerv1.Deployment{Number: n}))
+			}
+		}
+		for app, d := range l.turned {
+			ignored(app, d.verdict.Reason, strings.TrimSuffix(d.verdict.Message, "."))
+		}
+		if len(l.made)+len(l.turned) == 0 {
+			reason, said := asked(a)
+			ignored("", reason, said+": "+otherwise)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	if err := r.cfg.Outcomes.Put(ctx, out...); err != nil {
+		return err
+	}
+	state.Asks = nil
+	return nil
+}

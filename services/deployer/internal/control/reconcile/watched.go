@@ -1,0 +1,38 @@
+package reconcile
+
+import (
+	"hash/fnv"
+	"io"
+	"slices"
+	"strings"
+
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// watchedPatterns is a digest of the patterns of branches and tags that are watched, 0 without any.
+func watchedPatterns(idx *storev1.RepositoryIndex) uint64 {
+	var all []string
+	for _, w := range idx.GetWatches() {
+		if w.GetAutoDeploy() && (rules.IsGlob(w.GetBranch()) || len(w.GetTags()) > 0) {
+			all = append(all, w.GetApp()+"\n"+w.GetBranch()+"\n"+strings.Join(w.GetTags(), "\n"))
+		}
+	}
+	if len(all) == 0 {
+		return 0
+	}
+	slices.Sort(all)
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, strings.Join(slices.Compact(all), "\x00")) // never fails
+	return h.Sum64()
+}
+
+func anyWatch(idx *storev1.RepositoryIndex) bool {
+	for _, w := range idx.GetWatches() {
+		if w.GetAutoDeploy() {
+			return true
+		}
+	}
+	return false
+}

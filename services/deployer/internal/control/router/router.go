@@ -1,0 +1,364 @@
+// Package router turns push events into decisions of lanes (design.md section 5, "A push becomes a
+// deployment"): for each change it finds the apps that watch the branch, has their lanes decide,
+// and says what came of it, in words, for the delivery's log.
+//
+// What it costs depends on how many apps watch the repository, not on how many there are. An event
+// that comes again is decided as before.
+//
+// Depends on pkg/stream and on the interfaces below.
+package router
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// Apps reads what people saved.
+type Apps interface {
+	App(ctx context.Context, k lane.Key) (*storev1.App, error)
+	Index(ctx context.Context, workspace, repository string) (*storev1.RepositoryIndex, error)
+	Named(ctx context.Context, workspace, repository, fullName string) error
+}
+
+// Connections knows the workspaces' integrations.
+type Connections interface {
+	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
+}
+
+// Asker has a repository looked at because a delivery listed no changes, or some that cannot be read; the
+// outcome follows.
+type Asker interface {
+	Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error
+}
+
+// Outcomes takes what came of a change.
+type Outcomes interface {
+	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
+}
+
+// Gate decides whether a push deploys.
+type Gate interface {
+	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
+}
+
+// Router is safe for concurrent use.
+type Router struct {
+	Apps        Apps
+	Connections Connections
+	Asker       Asker
+	Outcomes    Outcomes
+	Gate        Gate
+	Keeper      *lane.Keeper
+	SiteURL     string
+	Logger      *slog.Logger
+	Metrics     *stream.Metrics
+	Now         func() time.Time
+	// Heads tells where a branch is when a push may be a repeat; nil: every such push is taken for new.
+	Heads Heads
+	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
+	Deployments Deployments
+}
+
+// Heads asks Bitbucket for branches and tags; those that do not exist are left out.
+type Heads interface {
+	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+}
+
+// Deployments reads deployments.
+type Deployments interface {
+	Deployment(ctx context.Context, k lane.Key, number int32) (*deployerv1.Deployment, error)
+}
+
+// slots is how many events one process routes at once.
+const slots = 4
+
+// Run routes push events until ctx is done. A consumer that did not exist begins at the stream's
+// start: events that came before the first deployer count too.
+func (r *Router) Run(ctx context.Context, js jetstream.JetStream) error {
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: js, Stream: stream.PushesStream, Durable: "deployer", Slots: slots, MaxAttempts: 30,
+		Handle: func(ctx context.Context, m stream.Msg) error {
+			e := &eventsv1.PushEvent{}
+			if err := proto.Unmarshal(m.Data, e); err != nil {
+				return stream.Parkf("cannot be decoded: %v", err)
+			}
+			return r.Route(ctx, e)
+		},
+		Logger: r.Logger, Metrics: r.Metrics,
+	})
+}
+
+// Route decides about one event.
+func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
+	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, e.GetWorkspace()), slog.String(logs.KeyRepository, e.GetRepository()),
+		slog.String(logs.KeyWebhook, e.GetWebhook()), slog.Int(logs.KeyDelivery, int(e.GetDelivery())))
+	idx, err := r.Apps.Index(ctx, e.GetWorkspace(), e.GetRepository())
+	if err != nil {
+		return err
+	}
+	if name := e.GetRepositoryFullName(); name != "" && name != idx.GetFullName() && len(idx.GetWatches()) > 0 && !e.GetReplay() {
+		if err := r.Apps.Named(ctx, e.GetWorkspace(), e.GetRepository(), name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case e.GetAction() == eventsv1.PushEvent_UNKNOWN:
+		return r.Asker.Ask(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
+			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),
+			Unreadable: e.GetUnreadable(),
+		})
+	case e.GetAction() == eventsv1.PushEvent_ACTION_UNSPECIFIED:
+		return nil
+	}
+	return r.ref(ctx, e, idx)
+}
+
+// ref decides about a change of a branch or a tag, for each app that may watch it.
+func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) error {
+	var outcomes []*webhookv1.RecordedOutcome
+	for _, id := range candidates(idx, e) {
+		o, err := r.app(ctx, e, lane.Key{Workspace: e.GetWorkspace(), App: id})
+		if err != nil {
+			return err
+		}
+		if o != nil {
+			outcomes = append(outcomes, o)
+		}
+	}
+	if len(outcomes) == 0 {
+		outcomes = append(outcomes, r.ignored(e, "", notWatchedReason(e), notWatched(e, idx)))
+	}
+	return r.Outcomes.Put(ctx, outcomes...)
+}
+
+func isTag(e *eventsv1.PushEvent) bool { return e.GetRefType() == eventsv1.PushEvent_TAG }
+
+// candidates are the apps that the index says may watch a branch or a tag.
+func candidates(idx *storev1.RepositoryIndex, e *eventsv1.PushEvent) []string {
+	var out []string
+	for _, w := range idx.GetWatches() {
+		if watches(e, w.GetBranch(), w.GetTags()) && !slices.Contains(out, w.GetApp()) {
+			out = append(out, w.GetApp())
+		}
+	}
+	return out
+}
+
+func watches(e *eventsv1.PushEvent, branch string, tags []string) bool {
+	if isTag(e) {
+		return rules.MatchTag(tags, e.GetRef())
+	}
+	return rules.MatchBranch(branch, e.GetRef())
+}
+
+func notWatchedReason(e *eventsv1.PushEvent) string {
+	if isTag(e) {
+		return rules.ReasonTagNotWatched
+	}
+	return rules.ReasonBranchNotWatched
+}
+
+func notWatched(e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) string {
+	kind := "Branch"
+	var watched []string
+	for _, w := range idx.GetWatches() {
+		names := []string{w.GetBranch()}
+		if isTag(e) {
+			kind, names = "Tag", w.GetTags()
+		}
+		for _, n := range names {
+			if w.GetAutoDeploy() && !slices.Contains(watched, n) {
+				watched = append(watched, n)
+			}
+		}
+	}
+	switch {
+	case len(watched) > 0:
+		slices.Sort(watched)
+		return fmt.Sprintf("%s %s is not watched; watching %s", kind, e.GetRef(), strings.Join(watched, ", "))
+	case isTag(e) && len(idx.GetWatches()) > 0:
+		return fmt.Sprintf("Tag %s does not deploy: no app of this repository deploys tags", e.GetRef())
+	}
+	return fmt.Sprintf("%s %s is not watched; no app watches this repository", kind, e.GetRef())
+}
+
+// app decides for one app; nil when the app does not watch the branch after all.
+func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*webhookv1.RecordedOutcome, error) {
+	a, err := r.Apps.App(ctx, k)
+	switch {
+	case apierr.Has(err, apierr.ReasonAppNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case a.GetRepository() != e.GetRepository(), !watches(e, a.GetBranch(), a.GetRules().GetTags()):
+		return nil, nil
+	}
+	ask := r.ask(e, a)
+	l, _, err := r.Keeper.Get(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
+		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+			return nil, err
+		}
+		return r.answer(ctx, e, k, lane.Decision{Number: number})
+	}
+	if !a.GetAutoDeploy() {
+		return r.ignored(e, k.App, "AUTO_DEPLOY_OFF", fmt.Sprintf("Auto-deploy of %s is off", k.App)), nil
+	}
+	connection, err := r.Connections.Get(ctx, k.Workspace)
+	if err != nil {
+		return nil, err
+	}
+	if connection.GetDisconnected() {
+		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
+	}
+	ref := lane.Branch(e.GetRef())
+	if isTag(e) {
+		ref = lane.Tag(e.GetRef())
+	}
+	place, err := r.locate(ctx, k, l, &ask, ref)
+	switch {
+	case err != nil:
+		return nil, err
+	case place == lane.Past && e.GetAction() != eventsv1.PushEvent_DELETED:
+		return r.past(ctx, e, k, ask)
+	}
+	if e.GetAction() == eventsv1.PushEvent_DELETED {
+		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.RefDeleted(l, ask) })
+		if err != nil && !isRetired(err) {
+			return nil, err
+		}
+		if isTag(e) {
+			return r.ignored(e, k.App, "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", e.GetRef())), nil
+		}
+		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
+	}
+	verdict, err := r.Gate.Decide(ctx, a, r.push(e, l, ask))
+	if err != nil {
+		return nil, err
+	}
+	if !verdict.Deploys {
+		return r.turnAway(ctx, e, k, ask, verdict)
+	}
+	ask.Notes = verdict.Notes
+	return r.accept(ctx, e, k, ask)
+}
+
+// push is the change as the rules see it. Where the lane saw another head before it than the event
+// says, a delivery is missing: the changes count from there.
+func (r *Router) push(e *eventsv1.PushEvent, l *storev1.Lane, ask lane.Ask) policy.Push {
+	p := policy.Push{
+		Old: e.GetOld().GetHash(), New: e.GetNew().GetHash(), Created: e.GetAction() == eventsv1.PushEvent_CREATED, Forced: e.GetForced(),
+		Message: e.GetNew().GetMessage(), MessageKnown: e.GetNew().GetMessage() != "",
+	}
+	if isTag(e) {
+		p.Tag = e.GetRef()
+		return p
+	}
+	p.Branch = e.GetRef()
+	last := lane.HeadOf(l, e.GetRepository(), lane.Branch(e.GetRef())).GetHash()
+	if last == "" && ask.Head != nil {
+		last = *ask.Head
+	}
+	if last != "" && last != p.New {
+		p.Old = last
+	}
+	return p
+}
+
+// turnAway notes that a rule turned the push away.
+func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
+	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.TurnAway(l, ask) }); err != nil {
+		if isRetired(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return r.ignored(e, k.App, v.Reason, strings.TrimSuffix(v.Message, ".")), nil
+}
+
+func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+	for {
+		var d lane.Decision
+		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+			d, err = lane.Accept(l, ask)
+			return err
+		})
+		switch {
+		case isRetired(err):
+			return nil, nil
+		case isBacklog(err):
+			if l, _, err = r.Keeper.Get(ctx, k); err == nil {
+				err = r.Keeper.Flush(ctx, k, l)
+			}
+			if err != nil {
+				return nil, err
+			}
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+			return nil, err
+		}
+		r.Logger.InfoContext(ctx, "push accepted", slog.String(logs.KeyApp, k.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.Bool("new", d.New))
+		return r.answer(ctx, e, k, d)
+	}
+}
+
+func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
+	ask := lane.Ask{
+		Event: e.GetId(), Replay: e.GetReplay(), ReceiveTime: e.GetReceiveTime().AsTime(), Trigger: deployerv1.Deployment_PUSH,
+		Repository: e.GetRepository(), Branch: e.GetRef(), Server: a.GetServer(), Now: r.Now(),
+		Delivery: &deployerv1.DeliveryReference{Webhook: e.GetWebhook(), Number: e.GetDelivery()},
+		Actor:    &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_BITBUCKET_ACCOUNT, Label: e.GetActor().GetLabel()},
+	}
+	ask.CancelRunning = a.GetCancelRunning()
+	ask.Askers = []*storev1.Asker{{Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange()}}
+	ask.Step = step(e)
+	if e.GetForced() {
+		ask.ForcedFrom = e.GetOld().GetHash()
+	}
+	if isTag(e) {
+		ask.Branch, ask.Tag = "", e.GetRef()
+	}
+	if c := e.GetNew(); c.GetHash() != "" {
+		ask.Commit = &deployerv1.DeploymentCommit{
+			Hash: c.GetHash(), Message: c.GetMessage(), AuthorName: c.GetAuthorName(), AuthorEmail: c.GetAuthorEmail(), Time: c.GetTime(),
+			Url: r.SiteURL + "/" + e.GetRepositoryFullName() + "/commits/" + c.GetHash(),
+		}
+	}
+	return ask
+}
+
+func (r *Router) ignored(e *eventsv1.PushEvent, app, reason, message string) *webhookv1.RecordedOutcome {
+	return r.outcome(e, &webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: reason, Message: message})
+}
+
+func (r *Router) outcome(e *eventsv1.PushEvent, o *webhookv1.DeliveryOutcome) *webhookv1.RecordedOutcome {
+	o.Change, o.Time = e.GetChange(), timestamppb.New(r.Now())
+	return &webhookv1.RecordedOutcome{Workspace: e.GetWorkspace(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Outcome: o}
+}

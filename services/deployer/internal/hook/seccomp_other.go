@@ -1,8 +1,0 @@
-//go:build !amd64 && !arm64
-
-package hook
-
-// auditArch is 0: there is no filter here, only the namespaces.
-const auditArch = 0
-
-var denyHere []deny

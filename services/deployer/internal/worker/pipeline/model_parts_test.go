@@ -1,0 +1,295 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// The parts around the real code.
+
+type modelAppsReader struct{ m *model }
+
+func (r modelAppsReader) App(_ context.Context, k lane.Key) (*storev1.App, error) {
+	if r.m.events[k.App] == nil {
+		return nil, apierr.New(apierr.ReasonAppNotFound, "gone")
+	}
+	return &storev1.App{Workspace: k.Workspace, Id: k.App, Repository: modelRepository, Branch: k.App, AutoDeploy: true, Server: "default", Retention: 2, Generation: 1}, nil
+}
+
+func (r modelAppsReader) Index(context.Context, string, string) (*storev1.RepositoryIndex, error) {
+	idx := &storev1.RepositoryIndex{Workspace: modelWorkspace, Repository: modelRepository, FullName: "acme/web"}
+	for i := range modelApps {
+		idx.Watches = append(idx.Watches, &storev1.Watch{App: r.m.key(i).App, Branch: r.m.key(i).App, AutoDeploy: true})
+	}
+	return idx, nil
+}
+
+func (modelAppsReader) Named(context.Context, string, string, string) error { return nil }
+
+func (modelAppsReader) FullName(context.Context, string, string) (string, error) {
+	return "acme/web", nil
+}
+
+func (modelAppsReader) Renamed(context.Context, string, string) (string, error) {
+	return "acme/web", nil
+}
+
+func (modelAppsReader) Variables(*storev1.App) ([]settings.Variable, error) { return nil, nil }
+
+func (modelAppsReader) SawFile(context.Context, lane.Key, int64, *deployerv1.CodeConfig) error {
+	return nil
+}
+
+func (modelAppsReader) Forget(context.Context, lane.Key, int64) error { return nil }
+
+// openGate lets every push through.
+type openGate struct{}
+
+func (openGate) Decide(context.Context, *storev1.App, policy.Push) (rules.Verdict, error) {
+	return rules.Verdict{Deploys: true}, nil
+}
+
+type modelConnections struct{}
+
+func (modelConnections) Get(context.Context, string) (*storev1.Connection, error) {
+	return &storev1.Connection{}, nil
+}
+
+type modelOutcomes struct{ m *model }
+
+func (o modelOutcomes) Put(_ context.Context, outcomes ...*webhookv1.RecordedOutcome) error {
+	o.m.fault()
+	o.m.mu.Lock()
+	defer o.m.mu.Unlock()
+	for _, x := range outcomes {
+		id := fmt.Sprintf("hook.%d.0", x.GetDelivery())
+		if o.m.outcomes[id] == nil {
+			o.m.outcomes[id] = map[int32]bool{}
+		}
+		o.m.outcomes[id][x.GetOutcome().GetDeployment()] = true
+	}
+	return nil
+}
+
+type modelAlarm struct{ m *model }
+
+func (a modelAlarm) Arm(ctx context.Context, k lane.Key) error {
+	return a.At(ctx, k, time.Now().Add(100*time.Millisecond))
+}
+
+func (a modelAlarm) At(_ context.Context, k lane.Key, at time.Time) error {
+	a.m.fault()
+	a.m.due.Store(k, at)
+	a.m.fault()
+	return nil
+}
+
+type modelWaker struct{ m *model }
+
+func (w modelWaker) Wake(_ context.Context, _ string, k lane.Key) error {
+	w.m.fault()
+	w.m.work.publish(k.App, nil)
+	w.m.fault()
+	return nil
+}
+
+// modelSource has the branches' heads; it fails, dies and sleeps.
+type modelSource struct{ m *model }
+
+func (s modelSource) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, error) {
+	s.m.fault()
+	pause(time.Duration(s.m.rnd.n(4)) * time.Millisecond)
+	if !s.m.calm && s.m.rnd.n(40) == 0 {
+		return nil, &mirror.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "down"}
+	}
+	s.stall(ctx, 60)
+	if s.m.short != nil && s.m.short() {
+		return nil, &mirror.Error{Reason: mirror.ReasonDiskFull, Temporary: true, Message: "full"}
+	}
+	s.m.mu.Lock()
+	defer s.m.mu.Unlock()
+	return modelTree{s, s.m.heads[src.Branch]}, nil
+}
+
+func (modelSource) Discard(context.Context, string, string) error { return nil }
+
+// stall stops the process, keep-alive and all, for longer than its wake-up is its own.
+func (s modelSource) stall(ctx context.Context, oneIn int) {
+	if s.m.calm || s.m.rnd.n(oneIn) != 0 {
+		return
+	}
+	msg, _ := ctx.Value(messageKey{}).(*message)
+	s.m.stalls.Add(1)
+	msg.stalled.Store(true)
+	pause(3 * modelAckWait)
+	msg.stalled.Store(false)
+}
+
+type modelTree struct {
+	s    modelSource
+	hash string
+}
+
+func (t modelTree) Head() mirror.Commit { return mirror.Commit{Hash: t.hash, Message: "m"} }
+
+func (modelTree) Lacks(context.Context, string) bool { return false }
+
+func (modelTree) Close() {}
+
+func (modelTree) HasLFSPointers(context.Context) (bool, error) { return false, nil }
+
+func (modelTree) WriteGit(context.Context, *os.Root) error { return nil }
+
+func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (mirror.Stats, error) {
+	t.s.m.fault()
+	err := dir.WriteFile("commit", []byte(t.hash), 0o644)
+	t.s.stall(ctx, 60)
+	t.s.m.fault()
+	return mirror.Stats{Files: 1}, err
+}
+
+// Update begins with a spare, which must be as its maker left it: no release's hook was in it.
+func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(int, int)) (mirror.Stats, error) {
+	t.s.m.fault()
+	b, err := dir.ReadFile("commit")
+	if err != nil || string(b) != string(manifest) {
+		t.s.m.t.Errorf("a spare of %q holds %q (%v)", manifest, b, err)
+	}
+	if _, err := dir.Lstat("hooked"); err == nil {
+		t.s.m.t.Error("a spare holds what a release's hook wrote")
+	}
+	if !t.s.m.calm && t.s.m.rnd.n(10) == 0 {
+		return mirror.Stats{}, mirror.ErrPristine
+	}
+	t.s.m.spares.Add(1)
+	if err := dir.Remove("commit"); err != nil {
+		return mirror.Stats{}, err
+	}
+	return t.Checkout(ctx, dir, progress)
+}
+
+func (t modelTree) Copier() mirror.Copier {
+	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
+		if err := pause(ctx); err != nil {
+			return nil, err
+		}
+		if t.s.m.copying != nil {
+			t.s.m.copying <- struct{}{}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		return []byte(t.hash), dir.WriteFile("commit", []byte(t.hash), 0o644)
+	}
+}
+
+// faultyReleases is the real data directory, whose users die before and after every call.
+type faultyReleases struct {
+	m *model
+	*release.Store
+	gate func() // if set, called right before the switch on disk
+}
+
+func (r faultyReleases) Claim(ctx context.Context, workspace, app string, epoch, first int64) error {
+	r.m.fault()
+	err := r.Store.Claim(ctx, workspace, app, epoch, first)
+	r.m.fault()
+	return err
+}
+
+func (r faultyReleases) TakeSpare(ctx context.Context, workspace, app string, epoch int64, directory string) (*os.Root, []byte, error) {
+	r.m.fault()
+	dir, manifest, err := r.Store.TakeSpare(ctx, workspace, app, epoch, directory)
+	r.m.fault()
+	return dir, manifest, err
+}
+
+// MakeSpare dies alone: it runs beside the deployments.
+func (r faultyReleases) MakeSpare(ctx context.Context, workspace, app string, epoch int64, fill func(*os.Root) ([]byte, error)) error {
+	err, died := r.m.survive(func() error {
+		return r.Store.MakeSpare(ctx, workspace, app, epoch, func(tree *os.Root) ([]byte, error) {
+			manifest, err := fill(tree)
+			r.m.fault()
+			return manifest, err
+		})
+	})
+	if died {
+		return errors.New("died")
+	}
+	return err
+}
+
+func (r faultyReleases) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {
+	r.m.fault()
+	// A hook writes in the release, before it is live and after.
+	hooked := filepath.Join(r.m.dir, "apps", workspace, app, "releases", directory, "hooked")
+	_ = os.WriteFile(hooked, []byte(directory), 0o644)
+	modelSource{r.m}.stall(ctx, 6) // after all checks but that of the fence
+	if r.gate != nil {
+		r.gate()
+	}
+	r.m.mu.Lock() // so that the order noted is the order on disk
+	err := r.Store.Switch(ctx, workspace, app, epoch, directory)
+	if err == nil {
+		r.m.switches[app] = append(r.m.switches[app], epoch)
+	}
+	r.m.mu.Unlock()
+	if errors.Is(err, release.ErrStale) {
+		r.m.stale.Add(1)
+	}
+	r.m.fault()
+	return err
+}
+
+func (r faultyReleases) Sweep(ctx context.Context, workspace, app string, epoch int64, keep []string) error {
+	r.m.fault()
+	return r.Store.Sweep(ctx, workspace, app, epoch, keep)
+}
+
+type faultyLanes struct{ m *model }
+
+type faultyRecords struct{ m *model }
+
+func (f faultyRecords) Update(ctx context.Context, key string, fn func(*storev1.Deployment) (*storev1.Deployment, error)) (*storev1.Deployment, uint64, error) {
+	f.m.fault()
+	d, rev, err := f.m.records.Update(ctx, key, fn)
+	f.m.fault()
+	return d, rev, err
+}
+
+type modelLogs struct{}
+
+func (modelLogs) Open(context.Context, lane.Key, int32, int64, int64) (pipeline.Log, error) {
+	return modelLogs{}, nil
+}
+
+func (modelLogs) Hide(map[string]seal.Secret) []string { return nil }
+
+func (modelLogs) HookLine(deployerv1.Deployment_Stage, string, deployerv1.LogRecord_Stream, string) {}
+
+func (modelLogs) Line(deployerv1.Deployment_Stage, deployerv1.LogRecord_Stream, string) {}
+
+func (modelLogs) Close(context.Context) {}
+
+type modelObserver struct{ m *model }
+
+func (o modelObserver) Run(string, time.Duration) { o.m.runs.Add(1) }
+
+func (modelObserver) Live(time.Duration) {}

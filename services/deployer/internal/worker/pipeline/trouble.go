@@ -1,0 +1,187 @@
+package pipeline
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+)
+
+var (
+	// errLocked says that another process holds the app's directory: it may be stopped with the
+	// lock in its hands.
+	errLocked = errors.New("pipeline: the app's directory is locked")
+	// errPoison says that every worker that ran the deployment died.
+	errPoison = errors.New("pipeline: its workers die")
+)
+
+// origin says where a failure lies. What lies outside the commit may end without anybody pushing: the
+// push is then deployed after all.
+type origin int
+
+const (
+	inCommit    origin = iota // the same commit, or the app's settings, fail the same way again
+	atBitbucket               // Bitbucket, git, the token, limits
+	onServer                  // the server's disk, its workers
+)
+
+// belief says when a failure is taken for what it says.
+type belief int
+
+const (
+	final   belief = iota // at once
+	doubted               // when it has come for minutes while a witness says that the rest is well
+	passing               // never: the deployment waits, up to lane.RetryLimit
+)
+
+type kind struct {
+	origin origin
+	belief belief
+}
+
+// kinds are the reasons of failures. One that is missing lies on the server, and is doubted.
+var kinds = map[string]kind{
+	reasonHookFailed:                 {inCommit, final},
+	reasonHookTimedOut:               {inCommit, final},
+	reasonTimeout:                    {inCommit, final},
+	reasonCodeConfig:                 {inCommit, final},
+	reasonNoDirectory:                {inCommit, final},
+	reasonShared:                     {inCommit, final},
+	mirror.ReasonRepositoryTooLarge:  {inCommit, final},
+	mirror.ReasonTreeRefused:         {inCommit, final},
+	mirror.ReasonSubmoduleRefused:    {inCommit, final},
+	mirror.ReasonLFSFailed:           {inCommit, final},
+	mirror.ReasonFileTooLarge:        {inCommit, final},
+	mirror.ReasonCommitNotInBranch:   {inCommit, final},
+	string(apierr.ReasonReleaseGone): {inCommit, final},
+
+	string(apierr.ReasonRepositoryNotFound): {atBitbucket, doubted},
+	string(apierr.ReasonBranchNotFound):     {atBitbucket, doubted},
+	mirror.ReasonTagNotFound:                {atBitbucket, doubted},
+	mirror.ReasonCommitGone:                 {atBitbucket, doubted},
+	mirror.ReasonGitFailed:                  {atBitbucket, doubted},
+	string(apierr.ReasonAccessRefused):      {atBitbucket, doubted},
+	string(apierr.ReasonAccessRestricted):   {atBitbucket, final}, // Bitbucket's own words say why
+	string(apierr.ReasonScopeMissing):       {atBitbucket, final},
+
+	string(apierr.ReasonBitbucketUnavailable): {atBitbucket, passing},
+	string(apierr.ReasonBitbucketRateLimited): {atBitbucket, passing},
+	string(apierr.ReasonTokenExpired):         {atBitbucket, passing},
+	string(apierr.ReasonReconnectRequired):    {atBitbucket, passing},
+	string(apierr.ReasonConsumerRefused):      {atBitbucket, passing},
+	string(apierr.ReasonNotConnected):         {atBitbucket, passing},
+
+	mirror.ReasonDiskFull:                   {onServer, passing},
+	reasonLocked:                            {onServer, passing},
+	string(apierr.ReasonStorageUnavailable): {onServer, passing},
+	string(apierr.ReasonServiceUnavailable): {onServer, passing},
+	string(apierr.ReasonTimeout):            {onServer, passing},
+	string(apierr.ReasonCanceled):           {onServer, passing},
+	string(apierr.ReasonRateLimited):        {onServer, passing},
+	reasonWorkerDied:                        {onServer, final},
+	reasonNoHookRunner:                      {onServer, final},
+	reasonReleaseFailed:                     {onServer, doubted},
+}
+
+const (
+	reasonTimeout       = "DEPLOYMENT_TIMEOUT"
+	reasonCodeConfig    = "CODE_CONFIG_INVALID"
+	reasonLocked        = "RELEASE_LOCKED"
+	reasonWorkerDied    = "WORKER_DIED"
+	reasonReleaseFailed = "RELEASE_FAILED"
+	// reasonShared is how a shared path that cannot be had is told apart here; people read RELEASE_FAILED.
+	reasonShared = "SHARED_PATH"
+)
+
+// trouble is what an error means for the deployment.
+type trouble struct {
+	kind
+	reason, message string
+	retryAfter      time.Duration
+	// store says that our own store is away: nothing can be written down, the wake-up is tried
+	// again.
+	store bool
+}
+
+func troubleOf(reason, message string) trouble {
+	k, ok := kinds[reason]
+	if !ok {
+		k = kind{onServer, doubted}
+	}
+	return trouble{kind: k, reason: reason, message: message}
+}
+
+// diagnose decides where a failure lies, and whether it is for good, for now, or our own store's.
+func diagnose(err error) trouble {
+	var m *mirror.Error
+	var public *apierr.Error
+	var failed *failedHook
+	var shared *release.SharedError
+	switch {
+	case errors.As(err, &failed):
+		t := troubleOf(failed.reason, failed.message)
+		if failed.server {
+			t.origin = onServer
+		}
+		return t
+	case errors.Is(err, errTimeout):
+		return troubleOf(reasonTimeout, "The deployment took longer than a deployment may, and was stopped. Look at the log for the step that hangs.")
+	case errors.As(err, &m):
+		t := troubleOf(m.Reason, m.Message)
+		t.retryAfter = m.RetryAfter
+		switch {
+		case m.Doubtful:
+			t.kind = kind{atBitbucket, doubted}
+		case m.Temporary:
+			t.belief = passing
+		}
+		return t
+	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, stream.ErrTemporary):
+		return trouble{store: true}
+	case errors.Is(err, errLocked):
+		return troubleOf(reasonLocked, "Another worker holds the app's directory and does not let go. The deployment is tried again.")
+	case errors.Is(err, errPoison):
+		return troubleOf(reasonWorkerDied, "Every worker that ran this deployment stopped without a word. Look at the deployer's memory and log, then deploy again.")
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return troubleOf(mirror.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
+	case errors.Is(err, mirror.ErrDamaged):
+		return troubleOf(mirror.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
+	case errors.As(err, &shared):
+		t := troubleOf(reasonShared, fmt.Sprintf("The shared path %q cannot be had. %s", shared.Path, shared.Message))
+		t.reason = reasonReleaseFailed
+		return t
+	case errors.As(err, &public):
+		t := troubleOf(string(public.Reason()), public.Message())
+		t.retryAfter = public.RetryAfter()
+		return t
+	}
+	return troubleOf(reasonReleaseFailed, "The release could not be made on the server. See the deployer's log for what its system said.")
+}
+
+// DefaultBackoff is 5 s doubling up to the interval at which repositories are looked at; that at once
+// where Bitbucket limits us.
+func DefaultBackoff(most time.Duration) func(failures int32, reason string) time.Duration {
+	return func(failures int32, reason string) time.Duration {
+		d := min(5*time.Second<<min(failures, 10), most)
+		if reason == string(apierr.ReasonBitbucketRateLimited) {
+			d = most
+		}
+		return d - rand.N(d/4+1)
+	}
+}
+
+// Witness is asked about a failure that may be a passing untruth.
+type Witness interface {
+	// Well tells whether all but what failed is well, as far as Bitbucket's other interface says.
+	// confirmed says that it says the same of what failed.
+	Well(ctx context.Context, workspace, repository, branch, reason string) (well, confirmed bool)
+}
