@@ -100,13 +100,25 @@ generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PRO
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 
 .PHONY: fmt
-fmt: $(call stamp,$(GOLANGCI)) ## Format the code
+fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
 	buf format -w --path proto/devpilot
 	golangci-lint fmt $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
+ifeq ($(NODE),yes)
+	@$(MAKE) --no-print-directory $(CONSOLE)/node_modules/.stamp
+	cd $(CONSOLE) && npm run --silent format
+endif
 
 .PHONY: lint
-lint: $(call stamp,$(GOLANGCI)) ## Run the linters
+lint: lint-go lint-console ## Run the linters
+
+.PHONY: lint-go
+lint-go: $(call stamp,$(GOLANGCI)) ## Of the linters, Go's
 	golangci-lint run $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
+
+.PHONY: lint-console
+lint-console: console-needs ## Of the linters, the console's: formatting and rules of its TypeScript
+	@$(MAKE) --no-print-directory $(CONSOLE)/node_modules/.stamp
+	cd $(CONSOLE) && npm run --silent lint
 
 .PHONY: check
 check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Prove that generated code, go.mod files, layers and formatting are up to date

@@ -13,7 +13,17 @@ export async function launch(): Promise<Browser> {
   return chromium.launch({
     executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
     headless: true,
-    args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run", "--disable-extensions", "--disable-default-apps"],
+    args: [
+      "--no-sandbox",
+      "--disable-gpu",
+      "--disable-dev-shm-usage",
+      "--disable-background-networking",
+      "--disable-component-update",
+      "--disable-sync",
+      "--no-first-run",
+      "--disable-extensions",
+      "--disable-default-apps",
+    ],
   });
 }
 
@@ -29,11 +39,13 @@ export class Watch {
   private page(page: Page): void {
     page.on("pageerror", (e) => this.note(page, `uncaught: ${e.message}`));
     page.on("console", (m) => {
-      if (m.type() === "error" || m.type() === "warning") this.note(page, `${m.type()}: ${m.text()} (${m.location().url})`);
+      if (m.type() === "error" || m.type() === "warning")
+        this.note(page, `${m.type()}: ${m.text()} (${m.location().url})`);
     });
     page.on("requestfailed", (r) => {
       // Leaving a page ends its streams and loads.
-      if (r.failure()?.errorText !== "net::ERR_ABORTED") this.note(page, `failed: ${r.url()} ${r.failure()?.errorText ?? ""}`);
+      if (r.failure()?.errorText !== "net::ERR_ABORTED")
+        this.note(page, `failed: ${r.url()} ${r.failure()?.errorText ?? ""}`);
     });
   }
 
@@ -71,7 +83,13 @@ async function violations(page: Page): Promise<string[]> {
       preload: false,
       iframes: false,
     });
-    return violations.map((v) => `${v.id}: ${v.help}: ${v.nodes.map((n) => `${n.target.join(" ")} ${n.any[0]?.message ?? ""}`).slice(0, 4).join(" | ")}`);
+    return violations.map(
+      (v) =>
+        `${v.id}: ${v.help}: ${v.nodes
+          .map((n) => `${n.target.join(" ")} ${n.any[0]?.message ?? ""}`)
+          .slice(0, 4)
+          .join(" | ")}`,
+    );
   }, standards);
 }
 
@@ -112,15 +130,22 @@ export async function visit(page: Page, url: string): Promise<void> {
   const to = new URL(url);
   const here = new URL(page.url());
   const another = here.pathname !== to.pathname;
-  if (here.origin !== to.origin || !here.pathname.startsWith("/w/") || (another && kind(here.pathname) === kind(to.pathname))) {
+  if (
+    here.origin !== to.origin ||
+    !here.pathname.startsWith("/w/") ||
+    (another && kind(here.pathname) === kind(to.pathname))
+  ) {
     await page.goto(url);
     return;
   }
-  await page.evaluate((path) => {
-    document.querySelector("main > *")?.setAttribute("data-left", "");
-    history.pushState(null, "", path);
-    dispatchEvent(new PopStateEvent("popstate"));
-  }, to.pathname + to.search + to.hash);
+  await page.evaluate(
+    (path) => {
+      document.querySelector("main > *")?.setAttribute("data-left", "");
+      history.pushState(null, "", path);
+      dispatchEvent(new PopStateEvent("popstate"));
+    },
+    to.pathname + to.search + to.hash,
+  );
   if (another) await page.locator("[data-left]").waitFor({ state: "detached" });
 }
 
@@ -143,7 +168,8 @@ export interface Scene {
 /** Starts the product with a scenario of the emulator, and a browser that is signed in if asked to. */
 export async function scene(scenario: string, signedIn = true): Promise<Scene> {
   const program = process.env["DEVPILOT_PROGRAM"];
-  if (program === undefined) throw new Error("DEVPILOT_PROGRAM must name the built all-in-one; make test-console sets it");
+  if (program === undefined)
+    throw new Error("DEVPILOT_PROGRAM must name the built all-in-one; make test-console sets it");
   const [stack, browser] = await Promise.all([start(program, scenario), launch()]);
   const context = await open(browser);
   const watch = new Watch(context);
@@ -166,7 +192,11 @@ export async function scene(scenario: string, signedIn = true): Promise<Scene> {
 }
 
 export async function open(browser: Browser, options: BrowserContextOptions = {}): Promise<BrowserContext> {
-  const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, reducedMotion: "reduce", ...options });
+  const context = await browser.newContext({
+    viewport: { width: 1280, height: 860 },
+    reducedMotion: "reduce",
+    ...options,
+  });
   context.setDefaultTimeout(45_000);
   return context;
 }
@@ -187,7 +217,9 @@ export async function toConsent(stack: Stack, page: Page, button = "Connect"): P
 
 /** Connects a workspace without its page: what the browser would send, by the same session. */
 export async function connect(stack: Stack, context: BrowserContext, workspace = "default"): Promise<void> {
-  const begun = await context.request.post(`${stack.url}/v1/workspaces/${workspace}/integrations/bitbucket:connect`, { data: {} });
+  const begun = await context.request.post(`${stack.url}/v1/workspaces/${workspace}/integrations/bitbucket:connect`, {
+    data: {},
+  });
   const { authorizeUrl } = (await begun.json()) as { authorizeUrl: string };
   const consent = await context.request.get(authorizeUrl); // our start page leads to Bitbucket's
   await context.request.post(consent.url(), { form: { account: "jane-dev", action: "grant" } });

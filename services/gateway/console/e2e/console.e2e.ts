@@ -107,7 +107,11 @@ test("ten thousand repositories are searched as one types", async () => {
   await page.waitForURL("**/apps/new");
   const field = page.getByRole("combobox", { name: "Repository" });
   await field.waitFor();
-  await eventually("the whole list", async () => (await page.getByText(/^10,000 repositories, fetched/).count()) > 0, 90_000);
+  await eventually(
+    "the whole list",
+    async () => (await page.getByText(/^10,000 repositories, fetched/).count()) > 0,
+    90_000,
+  );
   await check(page, "new-app");
   await field.click();
   await options(page).first().waitFor();
@@ -134,7 +138,9 @@ test("the form says what is missing, then saves and deploys", async () => {
   await pattern.check();
   await page.getByLabel("Pattern of branches", { exact: true }).fill("release/*");
   await page.getByText("Each push to a branch that matches").waitFor();
-  expect(await page.getByRole("button", { name: "Save and deploy" }).getAttribute("title")).toContain("A pattern has no latest commit");
+  expect(await page.getByRole("button", { name: "Save and deploy" }).getAttribute("title")).toContain(
+    "A pattern has no latest commit",
+  );
   await check(page, "new-app-pattern");
   await pattern.uncheck();
   const branch = page.getByRole("combobox", { name: "Branch" });
@@ -190,9 +196,14 @@ test("a push shows up by itself and its log is followed live", async () => {
   const numbers = (await page.locator(".line-number").allTextContents()).map(Number);
   expect(numbers).toEqual(numbers.map((_, i) => (numbers[0] ?? 0) + i));
   await page.getByText("Say hello <b>⟨U+202E⟩olleh</b>").first().waitFor();
-  await page.getByText(/Push by/).first().waitFor();
+  await page
+    .getByText(/Push by/)
+    .first()
+    .waitFor();
   await eventually("the other tab to show it", async () => (await second.getByText("#2").count()) > 0);
-  const streams = await second.evaluate(() => performance.getEntriesByType("resource").filter((e) => e.name.includes("/events")).length);
+  const streams = await second.evaluate(
+    () => performance.getEntriesByType("resource").filter((e) => e.name.includes("/events")).length,
+  );
   expect(streams, "the second tab opened a stream of its own").toBe(0);
   await second.close();
   calm();
@@ -226,7 +237,10 @@ test("auto-deploy is switched off and on", async () => {
   expect(await box.isChecked()).toBe(true);
   await page.locator(".switch").click();
   await page.getByText("Pushes do not deploy.").waitFor();
-  await eventually("the switch to be stored", async () => !(await stack.api<{ autoDeploy: boolean }>("GET", `/v1/workspaces/default/apps/${app}`)).autoDeploy);
+  await eventually(
+    "the switch to be stored",
+    async () => !(await stack.api<{ autoDeploy: boolean }>("GET", `/v1/workspaces/default/apps/${app}`)).autoDeploy,
+  );
   await page.locator(".switch").click();
   await page.locator(".health").getByText("Active").waitFor();
   calm();
@@ -267,10 +281,19 @@ test("a broken token is told with what to do, and Refresh Token mends it", async
   await watch.expecting(/503|409|429/, () =>
     eventually("the token to be refreshed", async () => {
       await page.getByRole("button", { name: "Refresh Token" }).click();
-      return page.getByText("Token refreshed.").waitFor({ timeout: 3000 }).then(() => true, () => false);
+      return page
+        .getByText("Token refreshed.")
+        .waitFor({ timeout: 3000 })
+        .then(
+          () => true,
+          () => false,
+        );
     }),
   );
-  await eventually("the banner to go", async () => (await page.getByText("Bitbucket does not renew the token for now.").count()) === 0);
+  await eventually(
+    "the banner to go",
+    async () => (await page.getByText("Bitbucket does not renew the token for now.").count()) === 0,
+  );
   calm();
 });
 

@@ -29,7 +29,9 @@ const app = () => s.stack.api<App>("GET", "/v1/workspaces/default/apps/web");
 
 /** Other commands than those that a test is about need no dialog. */
 const setCommand = async (name: string, command: string) =>
-  s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: (await app()).hooks.map((h) => (h.name === name ? { ...h, command } : h)) });
+  s.stack.api("PATCH", "/v1/workspaces/default/apps/web", {
+    hooks: (await app()).hooks.map((h) => (h.name === name ? { ...h, command } : h)),
+  });
 
 async function addHook(name: string, command: string, stage = "After fetching"): Promise<void> {
   await page.getByRole("button", { name: "Add a hook…" }).click();
@@ -56,10 +58,16 @@ test("hooks are added, edited, reordered by keyboard and removed", async () => {
   const up = page.getByRole("button", { name: "Move check up" });
   await up.focus();
   await page.keyboard.press("Enter");
-  await eventually("the order to be stored", async () => (await app()).hooks.map((h) => h.name).join() === "check,build,extra");
+  await eventually(
+    "the order to be stored",
+    async () => (await app()).hooks.map((h) => h.name).join() === "check,build,extra",
+  );
   await expect.poll(() => up.evaluate((b) => b === document.activeElement)).toBe(true);
   await page.getByRole("button", { name: "Move check down" }).click();
-  await eventually("the order to be stored", async () => (await app()).hooks.map((h) => h.name).join() === "build,check,extra");
+  await eventually(
+    "the order to be stored",
+    async () => (await app()).hooks.map((h) => h.name).join() === "build,check,extra",
+  );
   await page.getByRole("button", { name: "Remove extra" }).click();
   await page.getByRole("alertdialog").getByRole("button", { name: "Remove the hook" }).click();
   await page.getByRole("button", { name: "Edit extra" }).waitFor({ state: "detached" });
@@ -143,7 +151,9 @@ test("a hook that fails is named with its exit code and its last ten lines", asy
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/4$/);
-  await page.getByRole("heading", { name: /Deployment hook “build” failed with exit code 3/ }).waitFor({ timeout: 60_000 });
+  await page
+    .getByRole("heading", { name: /Deployment hook “build” failed with exit code 3/ })
+    .waitFor({ timeout: 60_000 });
   const last = page.getByLabel("Last lines of the failed step");
   await last.getByText("it is broken").waitFor();
   expect((await last.locator("bdi").allTextContents()).length).toBeLessThanOrEqual(10);
@@ -180,20 +190,30 @@ test("the same commit is deployed again, and an older release comes back without
 
 test("a hook after the release fails: it is live all the same, and the way back is there", async () => {
   const { hooks } = await app();
-  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [...hooks, { name: "smoke", command: "echo no answer; exit 4", stage: "POST_RELEASE" }] });
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", {
+    hooks: [...hooks, { name: "smoke", command: "echo no answer; exit 4", stage: "POST_RELEASE" }],
+  });
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/7$/);
-  await page.getByRole("heading", { name: /Deployment hook “smoke” failed with exit code 4/ }).waitFor({ timeout: 60_000 });
+  await page
+    .getByRole("heading", { name: /Deployment hook “smoke” failed with exit code 4/ })
+    .waitFor({ timeout: 60_000 });
   await page.locator(".subline").getByText("live", { exact: true }).waitFor();
-  await page.locator(".failure").getByText("The release is live all the same; roll back if it does not work.", { exact: true }).waitFor();
+  await page
+    .locator(".failure")
+    .getByText("The release is live all the same; roll back if it does not work.", { exact: true })
+    .waitFor();
   const back = page.locator(".failure").getByRole("button", { name: /^Rollback to #\d…$/ });
   await back.waitFor();
   await check(page, "deployment-live-but-failed");
   await narrow(page, "deployment-live-but-failed");
   await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks });
   await back.click();
-  await page.getByRole("alertdialog").getByRole("button", { name: /^Rollback to #\d$/ }).click();
+  await page
+    .getByRole("alertdialog")
+    .getByRole("button", { name: /^Rollback to #\d$/ })
+    .click();
   await page.waitForURL(/\/deployments\/8$/);
   await page.getByText("End of the log: completed.").waitFor({ timeout: 60_000 });
   expect((await app()).live?.number).toBe(8);
@@ -242,7 +262,10 @@ test("an installation that cannot tell Bitbucket says so at the option, not as a
   const message = "Deployments are not shown at the commits on Bitbucket: the link to them would not work.";
   await page.route("**/v1/workspaces/default/apps/web", async (route) => {
     const answer = await route.fetch();
-    await route.fulfill({ response: answer, json: { ...((await answer.json()) as object), warnings: [{ reason: "STATUS_NOT_SENT", message }] } });
+    await route.fulfill({
+      response: answer,
+      json: { ...((await answer.json()) as object), warnings: [{ reason: "STATUS_NOT_SENT", message }] },
+    });
   });
   await page.goto(s.at("apps/web?tab=settings&section=options")); // what is here already is the product's own
   await page.getByText(message).waitFor();
@@ -256,12 +279,18 @@ test("an installation that cannot tell Bitbucket says so at the option, not as a
 
 test("mistakes in .devpilot.yaml are listed with their lines", async () => {
   const file = "version: 1\nhooks:\n  - name: build\n    stage: POST_BUILD\n    command: make\n";
-  await s.stack.control("POST", "repositories/acme/web/pushes", { account: "jane-dev", changes: [{ branch: "main", commits: [{ message: "A wrong file", files: { ".devpilot.yaml": file } }] }] });
+  await s.stack.control("POST", "repositories/acme/web/pushes", {
+    account: "jane-dev",
+    changes: [{ branch: "main", commits: [{ message: "A wrong file", files: { ".devpilot.yaml": file } }] }],
+  });
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/\d+$/);
   await page.getByText("End of the log: failed.").waitFor({ timeout: 60_000 });
-  await page.getByText(/POST_BUILD/).first().waitFor();
+  await page
+    .getByText(/POST_BUILD/)
+    .first()
+    .waitFor();
   await page.getByText("Correct the file at the line and column named, and push.").waitFor();
   await check(page, "deployment-code-invalid");
   await s.visit("apps/web?tab=settings&section=options");
@@ -292,14 +321,17 @@ test("an app watches a pattern of branches", async () => {
 });
 
 test("an app that watches a pattern asks which branch is to be deployed, the last one first", async () => {
-  const api = (path: string) => s.stack.api<{ branch: string; commit?: { message: string } }>("GET", `/v1/workspaces/default/apps/api${path}`);
+  const api = (path: string) =>
+    s.stack.api<{ branch: string; commit?: { message: string } }>("GET", `/v1/workspaces/default/apps/api${path}`);
   await createApp(s.stack, "api", "acme/api", false, "release/*");
   await s.visit("apps/api");
   await page.getByText("push to a branch that matches release/*").first().waitFor();
   await page.getByRole("button", { name: "Deploy latest…" }).click();
   const dialog = page.getByRole("dialog");
   await dialog.getByText("No branch matches it yet.").waitFor();
-  expect(await dialog.getByRole("combobox", { name: "Branch" }).evaluate((f) => f === document.activeElement)).toBe(true);
+  expect(await dialog.getByRole("combobox", { name: "Branch" }).evaluate((f) => f === document.activeElement)).toBe(
+    true,
+  );
   await check(page, "deploy-branch-none");
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "detached" });
@@ -312,7 +344,11 @@ test("an app that watches a pattern asks which branch is to be deployed, the las
   await page.locator("tbody").getByText("on release/2.0").waitFor();
   // The service shares an answer of Bitbucket's for some seconds; the first look was just now.
   const { repository } = await s.stack.api<{ repository: string }>("GET", "/v1/workspaces/default/apps/api");
-  const branches = () => s.stack.api<{ branches: object[] }>("GET", `/v1/workspaces/default/repositories/${encodeURIComponent(repository)}/branches?query=release/`);
+  const branches = () =>
+    s.stack.api<{ branches: object[] }>(
+      "GET",
+      `/v1/workspaces/default/repositories/${encodeURIComponent(repository)}/branches?query=release/`,
+    );
   await eventually("the branches to be listed", async () => (await branches()).branches.length === 2);
 
   const open = page.getByRole("button", { name: "Deploy latest…" });

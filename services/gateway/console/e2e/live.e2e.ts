@@ -31,7 +31,11 @@ const stored = async (n: number) =>
 
 test("a slow deployment is followed and survives broken connections", async () => {
   // It writes until it is stopped, also while nobody can read it.
-  const slow = { name: "slow", stage: "POST_SOURCE_CONTROL", command: "for i in $(seq 1000); do echo part $i; sleep 0.3; done" };
+  const slow = {
+    name: "slow",
+    stage: "POST_SOURCE_CONTROL",
+    command: "for i in $(seq 1000); do echo part $i; sleep 0.3; done",
+  };
   await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [slow] });
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
@@ -73,7 +77,8 @@ test("the log follows its end until the reader scrolls up, and again once back a
   // Each connection breaks after what it sent, and the next one sends all of it again.
   let most = 0;
   let told = 0;
-  const record = (line: number) => `id: ${line}\nevent: record\ndata: ${JSON.stringify({ line, stage: "SOURCE_CONTROL", stream: "STDOUT", text: `line number ${line}` })}\n\n`;
+  const record = (line: number) =>
+    `id: ${line}\nevent: record\ndata: ${JSON.stringify({ line, stage: "SOURCE_CONTROL", stream: "STDOUT", text: `line number ${line}` })}\n\n`;
   await page.route(/\/log\?.*follow=true/, async (route) => {
     await eventually("more lines", async () => Math.abs(most) > told);
     told = Math.abs(most);
@@ -133,7 +138,9 @@ test("the steps are copied, followed, and the waiting turns green by itself", as
   await steps.getByText("Waiting for the first delivery…").waitFor();
   await check(page, "webhook-manual");
   await narrow(page, "webhook-manual");
-  expect(await steps.getByRole("link", { name: "its webhook settings on Bitbucket" }).getAttribute("href")).toBe(`${s.stack.site}/acme/docs/admin/webhooks`);
+  expect(await steps.getByRole("link", { name: "its webhook settings on Bitbucket" }).getAttribute("href")).toBe(
+    `${s.stack.site}/acme/docs/admin/webhooks`,
+  );
 
   await steps.getByRole("button", { name: "Copy URL" }).click();
   await steps.getByRole("status").getByText("Copied").first().waitFor();
@@ -150,9 +157,19 @@ test("the steps are copied, followed, and the waiting turns green by itself", as
   expect(await page.content()).not.toContain(secret);
 
   // An admin of the repository does as told; a push then comes in.
-  await s.stack.control("POST", "repositories/acme/docs/hooks", { description: "by hand", url, secret, active: true, events: ["repo:push"] });
+  await s.stack.control("POST", "repositories/acme/docs/hooks", {
+    description: "by hand",
+    url,
+    secret,
+    active: true,
+    events: ["repo:push"],
+  });
   await s.stack.push("acme/docs", "main", "The first that is delivered");
-  await page.getByText("The first delivery came, and its signature was right.").or(page.getByText("Added by hand")).first().waitFor({ timeout: 60_000 });
+  await page
+    .getByText("The first delivery came, and its signature was right.")
+    .or(page.getByText("Added by hand"))
+    .first()
+    .waitFor({ timeout: 60_000 });
   await page.getByText(/last verified delivery/).waitFor();
   await check(page, "webhook-manual-works");
   await narrow(page, "webhook-manual-works");

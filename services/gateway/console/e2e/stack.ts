@@ -33,13 +33,19 @@ async function freePort(): Promise<number> {
     s.once("error", reject);
     s.listen(0, "127.0.0.1", () => {
       const address = s.address();
-      s.close(() => (address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no port"))));
+      s.close(() =>
+        address !== null && typeof address === "object" ? resolve(address.port) : reject(new Error("no port")),
+      );
     });
   });
 }
 
 /** Waits until the condition holds; says what it waited for when it does not in time. */
-export async function eventually<T>(what: string, condition: () => Promise<T | undefined | false>, ms = 60_000): Promise<T> {
+export async function eventually<T>(
+  what: string,
+  condition: () => Promise<T | undefined | false>,
+  ms = 60_000,
+): Promise<T> {
   const deadline = Date.now() + ms;
   let last: unknown;
   while (Date.now() < deadline) {
@@ -120,7 +126,23 @@ export async function start(program: string, scenario: string): Promise<Stack> {
   const env = Object.fromEntries(Object.entries(process.env).filter(([k]) => !k.startsWith("DEVPILOT_")));
   const child: ChildProcess = spawn(
     program,
-    ["--emulator", "--emulator-scenario", scenario, "--data-dir", join(dir, "data"), "--listen", `127.0.0.1:${port}`, "--public-url", url, "--ops-listen", `127.0.0.1:${ops}`, "--emulator-listen", `localhost:${bitbucket}`, "--live-listen", `127.0.0.1:${live}`],
+    [
+      "--emulator",
+      "--emulator-scenario",
+      scenario,
+      "--data-dir",
+      join(dir, "data"),
+      "--listen",
+      `127.0.0.1:${port}`,
+      "--public-url",
+      url,
+      "--ops-listen",
+      `127.0.0.1:${ops}`,
+      "--emulator-listen",
+      `localhost:${bitbucket}`,
+      "--live-listen",
+      `127.0.0.1:${live}`,
+    ],
     { env, stdio: ["ignore", "pipe", "pipe"] },
   );
   let output = "";
@@ -139,14 +161,23 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     const died = ended.then(() => {
       throw new Error("it ended");
     });
-    await Promise.race([died, eventually("the product to be ready", async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok, 90_000)]);
+    await Promise.race([
+      died,
+      eventually("the product to be ready", async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok, 90_000),
+    ]);
     died.catch(() => undefined); // from here on its end is told by what it no longer answers
   } catch (e) {
     await stop();
     throw new Error(`${String(e)}\n${output.slice(-4000)}`);
   }
   const adminToken = (await readFile(join(dir, "data", "admin.token"), "utf8")).trim();
-  const call = async (base: string, method: string, path: string, body: unknown, headers: Record<string, string>): Promise<unknown> => {
+  const call = async (
+    base: string,
+    method: string,
+    path: string,
+    body: unknown,
+    headers: Record<string, string>,
+  ): Promise<unknown> => {
     const r = await fetch(base + path, {
       method,
       headers: { "Content-Type": "application/json", ...headers },
@@ -165,12 +196,15 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     cut: way.cut,
     mend: way.mend,
     control: (method, path, body) => call(site, method, `/_emulator/${path}`, body, {}),
-    api: <T,>(method: string, path: string, body?: unknown) => call(`http://127.0.0.1:${port}`, method, path, body, { Authorization: `Bearer ${adminToken}` }) as Promise<T>,
+    api: <T>(method: string, path: string, body?: unknown) =>
+      call(`http://127.0.0.1:${port}`, method, path, body, { Authorization: `Bearer ${adminToken}` }) as Promise<T>,
     push: async (repository, branch, message, from = branch) => {
       const work = join(dir, `push-${pushes++}`);
       const remote = site.replace("http://", "http://jane-dev:jane-dev-password@") + `/${repository}.git`;
       const git = (...args: string[]) =>
-        exec("git", ["-c", "user.name=Jane Developer", "-c", "user.email=jane@example.com", ...args], { env: { ...env, GIT_TERMINAL_PROMPT: "0", GIT_CONFIG_NOSYSTEM: "1", HOME: dir } });
+        exec("git", ["-c", "user.name=Jane Developer", "-c", "user.email=jane@example.com", ...args], {
+          env: { ...env, GIT_TERMINAL_PROMPT: "0", GIT_CONFIG_NOSYSTEM: "1", HOME: dir },
+        });
       await git("clone", "-q", "--depth", "1", "--branch", from, remote, work);
       await git("-C", work, "commit", "-q", "--allow-empty", "-m", message);
       await git("-C", work, "push", "-q", "origin", `HEAD:${branch}`);
@@ -179,12 +213,30 @@ export async function start(program: string, scenario: string): Promise<Stack> {
 }
 
 /** Creates an app over the API and, if asked to, waits until its first deployment is live. */
-export async function createApp(stack: Stack, id: string, fullName: string, deployNow: boolean, branch = "main", workspace = "default"): Promise<void> {
-  const list = await stack.api<{ repositories: { id: string; fullName: string }[] }>("GET", `/v1/workspaces/${workspace}/repositories?query=${encodeURIComponent(fullName.split("/")[1] ?? "")}`);
+export async function createApp(
+  stack: Stack,
+  id: string,
+  fullName: string,
+  deployNow: boolean,
+  branch = "main",
+  workspace = "default",
+): Promise<void> {
+  const list = await stack.api<{ repositories: { id: string; fullName: string }[] }>(
+    "GET",
+    `/v1/workspaces/${workspace}/repositories?query=${encodeURIComponent(fullName.split("/")[1] ?? "")}`,
+  );
   const repository = list.repositories.find((r) => r.fullName === fullName)?.id;
   if (repository === undefined) throw new Error(`no repository ${fullName}`);
-  await stack.api("POST", `/v1/workspaces/${workspace}/apps`, { appId: id, app: { repository, branch, autoDeploy: true }, deployNow });
+  await stack.api("POST", `/v1/workspaces/${workspace}/apps`, {
+    appId: id,
+    app: { repository, branch, autoDeploy: true },
+    deployNow,
+  });
   if (deployNow) {
-    await eventually(`${id} to be live`, async () => (await stack.api<{ live?: unknown }>("GET", `/v1/workspaces/${workspace}/apps/${id}`)).live !== undefined);
+    await eventually(
+      `${id} to be live`,
+      async () =>
+        (await stack.api<{ live?: unknown }>("GET", `/v1/workspaces/${workspace}/apps/${id}`)).live !== undefined,
+    );
   }
 }

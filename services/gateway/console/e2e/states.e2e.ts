@@ -15,8 +15,10 @@ beforeAll(async () => {
 
 afterAll(() => s?.end());
 
-const deploy = (app: string) => s.stack.api<{ number: number }>("POST", `/v1/workspaces/default/apps/${app}/deployments`, {});
-const state = async (app: string, number: number) => (await s.stack.api<{ state: string }>("GET", `/v1/workspaces/default/apps/${app}/deployments/${number}`)).state;
+const deploy = (app: string) =>
+  s.stack.api<{ number: number }>("POST", `/v1/workspaces/default/apps/${app}/deployments`, {});
+const state = async (app: string, number: number) =>
+  (await s.stack.api<{ state: string }>("GET", `/v1/workspaces/default/apps/${app}/deployments/${number}`)).state;
 
 test("a workspace is made on purpose, and the switcher leads to it", async () => {
   await s.stack.api("POST", "/v1/workspaces", { workspaceId: "acme-inc" });
@@ -39,7 +41,9 @@ test("setup links to the consumers of a Bitbucket workspace", async () => {
   await page.getByText("Setup: the OAuth consumer on Bitbucket").click();
   const field = page.getByRole("textbox", { name: "Bitbucket workspace" });
   await field.fill("acme");
-  expect(await page.getByRole("link", { name: "Open its OAuth consumers" }).getAttribute("href")).toBe(`${s.stack.site}/acme/workspace/settings/api`);
+  expect(await page.getByRole("link", { name: "Open its OAuth consumers" }).getAttribute("href")).toBe(
+    `${s.stack.site}/acme/workspace/settings/api`,
+  );
   await field.fill("../evil");
   await page.getByText("letters, digits, hyphens, underscores and dots").waitFor();
   expect(await page.getByRole("link", { name: "Open its OAuth consumers" }).count()).toBe(0);
@@ -81,7 +85,9 @@ test("a consent that another browser finishes, or that comes twice, connects not
   if (await account.isVisible()) await account.click();
   await thief.getByRole("button", { name: "Grant access" }).click();
   await thief.waitForURL(/reason=HANDSHAKE_MISMATCH/);
-  await thief.getByText("The connection was finished by another browser or person than the one who began it.").waitFor();
+  await thief
+    .getByText("The connection was finished by another browser or person than the one who began it.")
+    .waitFor();
   await check(thief, "handshake-mismatch");
   await other.close();
 
@@ -163,15 +169,23 @@ test("a deployment that failed names the step, its last lines and what to try", 
 
 test("what a newer push overtook says by what", async () => {
   const push = (message: string) =>
-    s.stack.control("POST", "repositories/acme/web/pushes", { account: "jane-dev", changes: [{ branch: "main", commits: [{ message, files: { "page.html": message } }] }] });
+    s.stack.control("POST", "repositories/acme/web/pushes", {
+      account: "jane-dev",
+      changes: [{ branch: "main", commits: [{ message, files: { "page.html": message } }] }],
+    });
   // It runs until it is told to end, whatever the machine's pace.
-  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [{ name: "long", stage: "PRE_SOURCE_CONTROL", command: "sleep 600" }] });
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", {
+    hooks: [{ name: "long", stage: "PRE_SOURCE_CONTROL", command: "sleep 600" }],
+  });
   const first = await deploy("web");
   await eventually("it to run", async () => (await state("web", first.number)) === "PROCESSING");
   await push("The second");
   await eventually("the push to wait", async () => (await state("web", first.number + 1)) === "PENDING");
   await push("The third");
-  await eventually("the older push to be overtaken", async () => (await state("web", first.number + 1)) === "SUPERSEDED");
+  await eventually(
+    "the older push to be overtaken",
+    async () => (await state("web", first.number + 1)) === "SUPERSEDED",
+  );
   await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [] });
   await s.stack.api("POST", `/v1/workspaces/default/apps/web/deployments/${first.number}:cancel`, {});
   await s.visit(`apps/web/deployments/${first.number + 1}`);
@@ -179,7 +193,10 @@ test("what a newer push overtook says by what", async () => {
   await page.getByRole("link", { name: `#${first.number + 2}` }).waitFor();
   await check(page, "deployment-superseded");
   await s.visit("apps/web?tab=deployments&state=SUPERSEDED");
-  await page.locator("tbody").getByText(`by #${first.number + 2}`).waitFor();
+  await page
+    .locator("tbody")
+    .getByText(`by #${first.number + 2}`)
+    .waitFor();
   await s.visit(`apps/web/deployments/${first.number + 2}`);
   await page.getByText("End of the log:").waitFor({ timeout: 60_000 });
   s.calm();
@@ -198,7 +215,10 @@ test("the webhook is repaired, its secret rotated, and a delivery considered aga
   await check(page, "app-webhook");
   await narrow(page, "app-webhook");
   await page.getByRole("link", { name: "Deliveries" }).click();
-  await page.getByRole("button", { name: /^Replay/ }).first().click();
+  await page
+    .getByRole("button", { name: /^Replay/ })
+    .first()
+    .click();
   await page.getByText(/is considered again/).waitFor();
   await page.getByText("considered again once").waitFor();
   await check(page, "app-deliveries-replayed");
@@ -207,7 +227,10 @@ test("the webhook is repaired, its secret rotated, and a delivery considered aga
 });
 
 test("a member sees everything and is told whom to ask", async () => {
-  const key = await s.stack.api<{ secret: string }>("POST", "/v1/workspaces/default/apiKeys", { label: "a member", role: "MEMBER" });
+  const key = await s.stack.api<{ secret: string }>("POST", "/v1/workspaces/default/apiKeys", {
+    label: "a member",
+    role: "MEMBER",
+  });
   const context = await open(s.browser, { extraHTTPHeaders: { Authorization: `Bearer ${key.secret}` } });
   const member = await context.newPage();
   for (const [path, button, name] of [
@@ -220,7 +243,9 @@ test("a member sees everything and is told whom to ask", async () => {
     const closed = member.getByRole("button", { name: button }).first();
     await closed.waitFor();
     expect(await closed.getAttribute("aria-disabled"), name).toBe("true");
-    expect(await closed.getAttribute("title"), name).toBe("You are a member of Default. Ask one of its owners or admins to do this.");
+    expect(await closed.getAttribute("title"), name).toBe(
+      "You are a member of Default. Ask one of its owners or admins to do this.",
+    );
     await closed.focus(); // it stays in the way of the Tab key, and says why it does nothing
     expect(await closed.evaluate((b) => b === document.activeElement), name).toBe(true);
     await closed.press("Enter");
@@ -241,15 +266,27 @@ test("a connection that Bitbucket granted too little to must be made again", asy
   await s.stack.control("POST", "faults", {
     route: "/site/oauth2/access_token",
     status: 200,
-    body: JSON.stringify({ access_token: "short", refresh_token: "shorter", scopes: "account repository", token_type: "bearer", expires_in: 7200 }),
+    body: JSON.stringify({
+      access_token: "short",
+      refresh_token: "shorter",
+      scopes: "account repository",
+      token_type: "bearer",
+      expires_in: 7200,
+    }),
   });
-  await eventually("the connection to be refused", async () => {
-    await s.stack.control("POST", "tokens/expire", {});
-    return s.stack.api<{ state: string }>("POST", "/v1/workspaces/default/integrations/bitbucket:refresh", {}).then(
-      (i) => i.state === "RECONNECT_REQUIRED",
-      async () => (await s.stack.api<{ state: string }>("GET", "/v1/workspaces/default/integrations/bitbucket")).state === "RECONNECT_REQUIRED",
-    );
-  }, 90_000);
+  await eventually(
+    "the connection to be refused",
+    async () => {
+      await s.stack.control("POST", "tokens/expire", {});
+      return s.stack.api<{ state: string }>("POST", "/v1/workspaces/default/integrations/bitbucket:refresh", {}).then(
+        (i) => i.state === "RECONNECT_REQUIRED",
+        async () =>
+          (await s.stack.api<{ state: string }>("GET", "/v1/workspaces/default/integrations/bitbucket")).state ===
+          "RECONNECT_REQUIRED",
+      );
+    },
+    90_000,
+  );
   await s.stack.control("DELETE", "faults");
   await s.visit("settings/integrations");
   await page.getByText("Bitbucket must be connected again.").waitFor();
@@ -265,7 +302,10 @@ test("a connection that Bitbucket granted too little to must be made again", asy
   await s.visit("settings/integrations");
   await grant(s.stack, page, "Reconnect");
   await page.getByText("Bitbucket is connected.").waitFor();
-  await eventually("the banner to go", async () => (await page.getByText("Bitbucket must be connected again.").count()) === 0);
+  await eventually(
+    "the banner to go",
+    async () => (await page.getByText("Bitbucket must be connected again.").count()) === 0,
+  );
   s.calm();
 });
 

@@ -7,11 +7,15 @@ class Times implements Reporter {
 
   onTestModuleEnd(module: TestModule): void {
     const { duration, setupDuration, collectDuration, prepareDuration, environmentSetupDuration } = module.diagnostic();
-    this.rows.push([module.relativeModuleId, duration + setupDuration + collectDuration + prepareDuration + environmentSetupDuration]);
+    this.rows.push([
+      module.relativeModuleId,
+      duration + setupDuration + collectDuration + prepareDuration + environmentSetupDuration,
+    ]);
   }
 
   onTestRunEnd(): void {
-    for (const [name, ms] of this.rows.toSorted((a, b) => b[1] - a[1])) console.log(`  ${name.padEnd(20)} ${(ms / 1000).toFixed(1).padStart(6)} s`);
+    for (const [name, ms] of this.rows.toSorted((a, b) => b[1] - a[1]))
+      console.log(`  ${name.padEnd(20)} ${(ms / 1000).toFixed(1).padStart(6)} s`);
   }
 }
 

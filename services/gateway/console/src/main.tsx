@@ -14,7 +14,11 @@ const client = new QueryClient({
       refetchOnWindowFocus: false,
       retry: (count, error) => {
         const e = asApiError(error);
-        return count < 2 && (e.status === 0 || e.status === 502 || e.status === 503 || e.status === 504) && e.reason !== "BITBUCKET_UNAVAILABLE";
+        return (
+          count < 2 &&
+          (e.status === 0 || e.status === 502 || e.status === 503 || e.status === 504) &&
+          e.reason !== "BITBUCKET_UNAVAILABLE"
+        );
       },
       retryDelay: (count) => 500 * 2 ** count,
     },

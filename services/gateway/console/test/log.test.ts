@@ -87,7 +87,12 @@ test.each([
 ])("the fragment %j names the lines %j", (hash, lines) => expect(linesOf(hash)).toEqual(lines));
 
 test("a hook's lines are those it printed in its stage", () => {
-  const list = [record(1), { ...record(2), stage: "POST_SETUP", hook: "build" }, { ...record(3), stage: "POST_SETUP", hook: "build" }, { ...record(4), stage: "POST_RELEASE", hook: "build" }];
+  const list = [
+    record(1),
+    { ...record(2), stage: "POST_SETUP", hook: "build" },
+    { ...record(3), stage: "POST_SETUP", hook: "build" },
+    { ...record(4), stage: "POST_RELEASE", hook: "build" },
+  ];
   expect(hookLines(list, "POST_SETUP", "build")).toEqual({ from: 2, to: 3 });
   expect(hookLines(list, "POST_SETUP", "test")).toBeUndefined();
   expect(fragment({ from: 2, to: 3 })).toBe("#L2-L3");

@@ -5,12 +5,20 @@ import { connectResult, knownReason, remedyFor } from "../src/lib/remedy";
 interface Document {
   components: { schemas: { Reason: { "x-reasons": { reason: string; status: number; retry: string }[] } } };
 }
-const document = JSON.parse(readFileSync(new URL("../../internal/openapi/openapi.json", import.meta.url), "utf8")) as Document;
+const document = JSON.parse(
+  readFileSync(new URL("../../internal/openapi/openapi.json", import.meta.url), "utf8"),
+) as Document;
 const table = document.components.schemas.Reason["x-reasons"];
 
 describe("remedies", () => {
   test("there is one for whatever trouble with Bitbucket or Devpilot's stores a page can meet", () => {
-    const met = table.map((r) => r.reason).filter((r) => /^(BITBUCKET|CONSUMER|HANDSHAKE|CONSENT|SCOPE|TOKEN|RECONNECT|NOT_CONNECTED|ACCESS|NO_PUBLIC|STORAGE|SERVICE|ETAG|PERMISSION)/.test(r));
+    const met = table
+      .map((r) => r.reason)
+      .filter((r) =>
+        /^(BITBUCKET|CONSUMER|HANDSHAKE|CONSENT|SCOPE|TOKEN|RECONNECT|NOT_CONNECTED|ACCESS|NO_PUBLIC|STORAGE|SERVICE|ETAG|PERMISSION)/.test(
+          r,
+        ),
+      );
     expect(met.length).toBeGreaterThan(12);
     expect(met.filter((r) => !knownReason(r))).toEqual([]);
   });
@@ -21,7 +29,12 @@ describe("remedies", () => {
   });
 
   test("what no push mends is not answered with a push", () => {
-    const places: Record<string, RegExp> = { SUBMODULE_REFUSED: /Options/, DIRECTORY_NOT_FOUND: /Options/, NO_HOOK_RUNNER: /operator/, COMMIT_GONE: /Deploy latest/ };
+    const places: Record<string, RegExp> = {
+      SUBMODULE_REFUSED: /Options/,
+      DIRECTORY_NOT_FOUND: /Options/,
+      NO_HOOK_RUNNER: /operator/,
+      COMMIT_GONE: /Deploy latest/,
+    };
     for (const [reason, place] of Object.entries(places)) {
       expect(knownReason(reason), reason).toBe(true);
       expect(remedyFor(reason).text).toMatch(place);
@@ -47,7 +60,11 @@ describe("remedies", () => {
 describe("what came back from a connect", () => {
   const of = (q: string) => connectResult(new URLSearchParams(q));
   test("is nothing without a result", () => expect(of("tab=x")).toBeUndefined());
-  test("a cancel is no failure", () => expect(of("bitbucket=failed&reason=CONSENT_DENIED")).toMatchObject({ tone: "warn", title: "You cancelled on Bitbucket, so nothing was connected." }));
+  test("a cancel is no failure", () =>
+    expect(of("bitbucket=failed&reason=CONSENT_DENIED")).toMatchObject({
+      tone: "warn",
+      title: "You cancelled on Bitbucket, so nothing was connected.",
+    }));
   test("a stranger's reason is not repeated", () => {
     const r = of("bitbucket=failed&reason=%3Cb%3Eevil");
     expect(r?.tone).toBe("bad");

@@ -23,7 +23,9 @@ describe("a terminal's colours", () => {
     expect(ansi("\u001b[38;5;196;1mx\u001b[48;2;1;2;3my")).toEqual([{ text: "xy", classes: "ab" }]);
   });
   test("are all that is obeyed", () => {
-    expect(ansi("\u001b[2J\u001b[10;10Ha\u001b]8;;https://evil.example\u0007link\u001b]8;;\u0007\u001b[?25l")).toEqual([{ text: "alink", classes: "" }]);
+    expect(ansi("\u001b[2J\u001b[10;10Ha\u001b]8;;https://evil.example\u0007link\u001b]8;;\u0007\u001b[?25l")).toEqual([
+      { text: "alink", classes: "" },
+    ]);
     expect(plain("\u001b]0;title\u001b\\x\u001bPq\u001b\\y\u001b(Bz")).toBe("xyz");
   });
   test("a sequence that was broken off or aborted shows nothing of itself", () => {
@@ -37,7 +39,8 @@ describe("a terminal's colours", () => {
 
 test("links lead to web pages only", () => {
   expect(httpUrl("https://bitbucket.org/acme/web")).toBe("https://bitbucket.org/acme/web");
-  for (const bad of ["javascript:alert(1)", "data:text/html,x", "//x", "", undefined]) expect(httpUrl(bad)).toBeUndefined();
+  for (const bad of ["javascript:alert(1)", "data:text/html,x", "//x", "", undefined])
+    expect(httpUrl(bad)).toBeUndefined();
 });
 
 test.each([

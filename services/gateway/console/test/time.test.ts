@@ -27,8 +27,10 @@ describe("relative", () => {
 
 describe("clock", () => {
   test("today has no date", () => expect(clock(new Date("2026-03-12T13:02:00Z"), now, "UTC")).toBe("13:02"));
-  test("another day of the year has one", () => expect(clock(new Date("2026-03-11T13:02:00Z"), now, "UTC")).toBe("11 Mar, 13:02"));
-  test("another year has the year", () => expect(clock(new Date("2025-12-31T23:59:00Z"), now, "UTC")).toBe("31 Dec 2025, 23:59"));
+  test("another day of the year has one", () =>
+    expect(clock(new Date("2026-03-11T13:02:00Z"), now, "UTC")).toBe("11 Mar, 13:02"));
+  test("another year has the year", () =>
+    expect(clock(new Date("2025-12-31T23:59:00Z"), now, "UTC")).toBe("31 Dec 2025, 23:59"));
   test("what is today depends on the zone", () => {
     const t = new Date("2026-03-11T23:30:00Z");
     expect(clock(t, now, "UTC")).toBe("11 Mar, 23:30");
@@ -38,7 +40,9 @@ describe("clock", () => {
 });
 
 test("the exact time names its zone and UTC, through a change of the clocks", () => {
-  expect(exact(new Date("2026-03-29T00:59:59Z"), "Europe/Berlin")).toMatch(/^Sun,? 29 Mar 2026,? (at )?01:59:59 (CET|GMT\+1) \(00:59:59 UTC\)$/);
+  expect(exact(new Date("2026-03-29T00:59:59Z"), "Europe/Berlin")).toMatch(
+    /^Sun,? 29 Mar 2026,? (at )?01:59:59 (CET|GMT\+1) \(00:59:59 UTC\)$/,
+  );
   expect(exact(new Date("2026-03-29T01:00:00Z"), "Europe/Berlin")).toMatch(/03:00:00 (CEST|GMT\+2) \(01:00:00 UTC\)$/);
 });
 

@@ -42,7 +42,8 @@ export class ApiError extends Error {
   field(name: string): string | undefined {
     for (const f of this.fields) {
       const [path = "", line] = f.name.split(/\[(\d+)\]$/);
-      if (path === name || path.endsWith(`.${name}`)) return line === undefined ? f.message : `line ${Number(line) + 1}: ${f.message}`;
+      if (path === name || path.endsWith(`.${name}`))
+        return line === undefined ? f.message : `line ${Number(line) + 1}: ${f.message}`;
     }
     return undefined;
   }
@@ -50,7 +51,11 @@ export class ApiError extends Error {
 
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
-  return new ApiError({ status: 0, reason: "INTERNAL", detail: error instanceof Error ? error.message : String(error) });
+  return new ApiError({
+    status: 0,
+    reason: "INTERNAL",
+    detail: error instanceof Error ? error.message : String(error),
+  });
 }
 
 let leaving = false;

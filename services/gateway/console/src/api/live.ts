@@ -6,10 +6,7 @@ import type { QueryClient } from "@tanstack/react-query";
 import { keys } from "./queries";
 
 type Message =
-  | { type: "change"; kind: string }
-  | { type: "reset" }
-  | { type: "end" }
-  | { type: "state"; connected: boolean };
+  { type: "change"; kind: string } | { type: "reset" } | { type: "end" } | { type: "state"; connected: boolean };
 
 let connected = true;
 const watchers = new Set<() => void>();

@@ -33,12 +33,15 @@ export function readLog(ws: string, app: string, number: number, reader: LogRead
   const open = () => {
     if (stopped) return;
     const path = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log`;
-    const s = new EventSource(`${path}?${new URLSearchParams({ follow: "true", format: "sse", after: String(reader.after()) })}`);
+    const s = new EventSource(
+      `${path}?${new URLSearchParams({ follow: "true", format: "sse", after: String(reader.after()) })}`,
+    );
     source = s;
     s.onopen = () => reader.open();
     s.addEventListener("record", (e) => {
       failures = 0;
-      if (!reader.record(JSON.parse(e.data as string) as LogRecord)) again("A line was missed; the log is being read again from there.");
+      if (!reader.record(JSON.parse(e.data as string) as LogRecord))
+        again("A line was missed; the log is being read again from there.");
     });
     s.addEventListener("end", (e) => {
       s.close();

@@ -29,7 +29,10 @@ export const infoQuery = queryOptions({
 export const integrationQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "integration")],
-    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace } }, signal })),
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace } }, signal }),
+      ),
   });
 
 export const appsQuery = (workspace: string) =>
@@ -37,7 +40,12 @@ export const appsQuery = (workspace: string) =>
     queryKey: [...keys.kind(workspace, "app"), "list"],
     initialPageParam: "",
     queryFn: async ({ pageParam, signal }) =>
-      body(await api.GET("/v1/workspaces/{workspace}/apps", { params: { path: { workspace }, query: page(pageParam, 100) }, signal })),
+      body(
+        await api.GET("/v1/workspaces/{workspace}/apps", {
+          params: { path: { workspace }, query: page(pageParam, 100) },
+          signal,
+        }),
+      ),
     getNextPageParam: next,
   });
 
@@ -52,7 +60,8 @@ export const appQuery = (workspace: string, app: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "app"), "one", app],
     enabled: () => !isGoing(workspace, app),
-    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace, app } }, signal })),
+    queryFn: async ({ signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace, app } }, signal })),
   });
 
 export interface HistoryFilter {
@@ -81,7 +90,12 @@ export const deploymentQuery = (workspace: string, app: string, number: number) 
   queryOptions({
     queryKey: [...keys.kind(workspace, "deployment"), app, "one", number],
     queryFn: async ({ signal }) =>
-      body(await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}", { params: { path: { workspace, app, number } }, signal })),
+      body(
+        await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}", {
+          params: { path: { workspace, app, number } },
+          signal,
+        }),
+      ),
   });
 
 export const appDeliveriesQuery = (workspace: string, app: string) =>
@@ -89,7 +103,12 @@ export const appDeliveriesQuery = (workspace: string, app: string) =>
     queryKey: [...keys.kind(workspace, "delivery"), app],
     initialPageParam: "",
     queryFn: async ({ pageParam, signal }) =>
-      body(await api.GET("/v1/workspaces/{workspace}/apps/{app}/deliveries", { params: { path: { workspace, app }, query: page(pageParam, 50) }, signal })),
+      body(
+        await api.GET("/v1/workspaces/{workspace}/apps/{app}/deliveries", {
+          params: { path: { workspace, app }, query: page(pageParam, 50) },
+          signal,
+        }),
+      ),
     getNextPageParam: next,
   });
 
@@ -108,13 +127,25 @@ export const refusedQuery = (workspace: string, webhook: string) =>
 export const webhookQuery = (workspace: string, webhook: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "webhook"), webhook],
-    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/webhooks/{webhook}", { params: { path: { workspace, webhook } }, signal })),
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/webhooks/{webhook}", {
+          params: { path: { workspace, webhook } },
+          signal,
+        }),
+      ),
   });
 
 export const webhooksQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "webhook"), "list"],
-    queryFn: async ({ signal }) => body(await api.GET("/v1/workspaces/{workspace}/webhooks", { params: { path: { workspace }, query: { pageSize: 200 } }, signal })),
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/webhooks", {
+          params: { path: { workspace }, query: { pageSize: 200 } },
+          signal,
+        }),
+      ),
   });
 
 // React Aria makes a node of every item that is here, in sight or not: the first page fills the list
@@ -128,7 +159,10 @@ export const repositoriesQuery = (workspace: string, query: string) =>
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/repositories", {
-          params: { path: { workspace }, query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) } },
+          params: {
+            path: { workspace },
+            query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) },
+          },
           signal,
         }),
       ),
@@ -144,7 +178,10 @@ export const branchesQuery = (workspace: string, repository: string, query: stri
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", {
-          params: { path: { workspace, repository }, query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) } },
+          params: {
+            path: { workspace, repository },
+            query: { ...page(pageParam, pageParam === "" ? firstPage : 200), ...(query === "" ? {} : { query }) },
+          },
           signal,
         }),
       ),
@@ -169,7 +206,10 @@ export const matchingBranchesQuery = (workspace: string, repository: string, pat
       do {
         const list = body(
           await api.GET("/v1/workspaces/{workspace}/repositories/{repository}/branches", {
-            params: { path: { workspace, repository }, query: { ...page(token, 500), ...(search === "" ? {} : { query: search }) } },
+            params: {
+              path: { workspace, repository },
+              query: { ...page(token, 500), ...(search === "" ? {} : { query: search }) },
+            },
             signal,
           }),
         );
@@ -178,7 +218,8 @@ export const matchingBranchesQuery = (workspace: string, repository: string, pat
       } while (token !== "" && branches.length < enoughMatches);
       return { branches, more: token !== "" };
     },
-    placeholderData: (previous, q) => (q?.queryKey[3] === repository && q.queryKey[5] === pattern ? previous : undefined),
+    placeholderData: (previous, q) =>
+      q?.queryKey[3] === repository && q.queryKey[5] === pattern ? previous : undefined,
     staleTime: 1_000, // who opens the list again has pushed meanwhile
   });
 
@@ -187,7 +228,12 @@ export const activityQuery = (workspace: string) =>
     queryKey: [...keys.kind(workspace, "activity")],
     initialPageParam: "",
     queryFn: async ({ pageParam, signal }) =>
-      body(await api.GET("/v1/workspaces/{workspace}/activity", { params: { path: { workspace }, query: page(pageParam, 50) }, signal })),
+      body(
+        await api.GET("/v1/workspaces/{workspace}/activity", {
+          params: { path: { workspace }, query: page(pageParam, 50) },
+          signal,
+        }),
+      ),
     getNextPageParam: next,
   });
 

@@ -69,7 +69,11 @@ export function linesOf(hash: string): { from: number; to: number } | undefined 
 }
 
 /** The first and last line that a deployment hook printed in a stage; undefined while there is none. */
-export function hookLines(records: readonly LogRecord[], stage: string, hook: string): { from: number; to: number } | undefined {
+export function hookLines(
+  records: readonly LogRecord[],
+  stage: string,
+  hook: string,
+): { from: number; to: number } | undefined {
   const own = records.filter((r) => r.hook === hook && r.stage === stage);
   const first = own[0];
   const last = own.at(-1);

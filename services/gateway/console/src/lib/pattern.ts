@@ -26,7 +26,11 @@ const pieces: [RegExp, (m: RegExpExecArray) => string][] = [
   [/\/\*\*$/y, () => "(?:\\/.*)?"],
   [/\*(?!\*)/y, () => "[^/]*"],
   [/\?/y, () => "[^/]"],
-  [/\[([!^]?)((?:\\.|[^\]\\])+)\]/uy, (m) => `(?!\\/)[${m[1] === "" ? "" : "^"}${(m[2] ?? "").replace(/\\?(.)/gsu, (all, c: string) => (all === "-" ? "-" : literal(c)))}]`],
+  [
+    /\[([!^]?)((?:\\.|[^\]\\])+)\]/uy,
+    (m) =>
+      `(?!\\/)[${m[1] === "" ? "" : "^"}${(m[2] ?? "").replace(/\\?(.)/gsu, (all, c: string) => (all === "-" ? "-" : literal(c)))}]`,
+  ],
   [/\{/y, () => "(?:"],
   [/\}/y, () => ")"],
   [/\\(.)/uy, (m) => literal(m[1] ?? "")],
@@ -36,7 +40,7 @@ const pieces: [RegExp, (m: RegExpExecArray) => string][] = [
 function translate(pattern: string): string {
   let out = "";
   let open = false;
-  for (let at = 0; at < pattern.length; ) {
+  for (let at = 0; at < pattern.length;) {
     let length = 0;
     for (const [piece, meaning] of pieces) {
       piece.lastIndex = at;
@@ -55,7 +59,9 @@ function translate(pattern: string): string {
 }
 
 /** When each branch was deployed last, and as which deployment, of a list that is newest first. */
-export function lastDeployed<D extends { branch?: string | undefined; tag?: string | undefined; number: number; createTime?: string | undefined }>(deployments: readonly D[]): Map<string, D> {
+export function lastDeployed<
+  D extends { branch?: string | undefined; tag?: string | undefined; number: number; createTime?: string | undefined },
+>(deployments: readonly D[]): Map<string, D> {
   const last = new Map<string, D>();
   for (const d of deployments) {
     if (d.tag === undefined && d.branch !== undefined && !last.has(d.branch)) last.set(d.branch, d);
@@ -64,6 +70,11 @@ export function lastDeployed<D extends { branch?: string | undefined; tag?: stri
 }
 
 /** Branches that were deployed come first with the deployment's number, the last one at the top; the others stay in their order. */
-export function deployedFirst<B extends { name: string }>(branches: readonly B[], last: ReadonlyMap<string, { number: number }>): (B & { deployed: number })[] {
-  return branches.map((b) => ({ ...b, deployed: last.get(b.name)?.number ?? 0 })).toSorted((a, b) => b.deployed - a.deployed); // sorting is stable
+export function deployedFirst<B extends { name: string }>(
+  branches: readonly B[],
+  last: ReadonlyMap<string, { number: number }>,
+): (B & { deployed: number })[] {
+  return branches
+    .map((b) => ({ ...b, deployed: last.get(b.name)?.number ?? 0 }))
+    .toSorted((a, b) => b.deployed - a.deployed); // sorting is stable
 }

@@ -12,50 +12,111 @@ const apps = { label: "See all apps", to: (ws: string) => `/w/${ws}/apps` };
 
 const remedies: Record<string, Remedy> = {
   NOT_CONNECTED: { text: "An owner or admin connects Bitbucket under Integrations.", action: integrations },
-  TOKEN_EXPIRED: { text: "Try again in a moment, or press Refresh Token under Integrations.", action: integrations, retry: true },
-  RECONNECT_REQUIRED: { text: "An owner or admin connects Bitbucket again. Apps and history stay.", action: integrations },
-  SCOPE_MISSING: { text: "Tick the missing permission in the OAuth consumer on Bitbucket, then connect again.", action: integrations },
-  CONSUMER_REFUSED: { text: "The operator compares the OAuth consumer's key and secret on Bitbucket with Devpilot's settings.", action: integrations },
-  CONSENT_DENIED: { text: "Nothing was changed. Press Connect again when you are ready, and Grant access on Bitbucket's page." },
+  TOKEN_EXPIRED: {
+    text: "Try again in a moment, or press Refresh Token under Integrations.",
+    action: integrations,
+    retry: true,
+  },
+  RECONNECT_REQUIRED: {
+    text: "An owner or admin connects Bitbucket again. Apps and history stay.",
+    action: integrations,
+  },
+  SCOPE_MISSING: {
+    text: "Tick the missing permission in the OAuth consumer on Bitbucket, then connect again.",
+    action: integrations,
+  },
+  CONSUMER_REFUSED: {
+    text: "The operator compares the OAuth consumer's key and secret on Bitbucket with Devpilot's settings.",
+    action: integrations,
+  },
+  CONSENT_DENIED: {
+    text: "Nothing was changed. Press Connect again when you are ready, and Grant access on Bitbucket's page.",
+  },
   HANDSHAKE_EXPIRED: { text: "A connection must be finished within 10 minutes. Press Connect to start again." },
-  HANDSHAKE_MISMATCH: { text: "The answer came back to another browser or person than the one who began. Press Connect here, and finish in this browser." },
-  NOT_REPOSITORY_ADMIN: { text: "Make the connected account an admin of the repository, or add the webhook by hand with the URL and secret shown." },
-  ACCESS_RESTRICTED: { text: "On Bitbucket, allow this server's address in the IP allow-list, or switch on two-step verification for the connected account." },
-  ACCESS_REFUSED: { text: "The connection itself is fine. If this stays, check on Bitbucket that the connected account may still read the repository.", retry: true },
-  WEBHOOK_REFUSED: { text: "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it." },
-  WEBHOOK_LIMIT_REACHED: { text: "Delete a webhook that is no longer needed from the repository on Bitbucket, then press Register." },
-  NO_PUBLIC_URL: { text: "Bitbucket cannot reach this address. Until the operator sets a public one, Devpilot asks Bitbucket for new commits at intervals." },
-  BITBUCKET_RATE_LIMITED: { text: "Bitbucket limits calls per hour. Devpilot goes on by itself as soon as it may.", retry: true },
-  BITBUCKET_UNAVAILABLE: { text: "Bitbucket does not answer as it should. Try again in a moment; its status page says more.", retry: true },
+  HANDSHAKE_MISMATCH: {
+    text: "The answer came back to another browser or person than the one who began. Press Connect here, and finish in this browser.",
+  },
+  NOT_REPOSITORY_ADMIN: {
+    text: "Make the connected account an admin of the repository, or add the webhook by hand with the URL and secret shown.",
+  },
+  ACCESS_RESTRICTED: {
+    text: "On Bitbucket, allow this server's address in the IP allow-list, or switch on two-step verification for the connected account.",
+  },
+  ACCESS_REFUSED: {
+    text: "The connection itself is fine. If this stays, check on Bitbucket that the connected account may still read the repository.",
+    retry: true,
+  },
+  WEBHOOK_REFUSED: {
+    text: "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it.",
+  },
+  WEBHOOK_LIMIT_REACHED: {
+    text: "Delete a webhook that is no longer needed from the repository on Bitbucket, then press Register.",
+  },
+  NO_PUBLIC_URL: {
+    text: "Bitbucket cannot reach this address. Until the operator sets a public one, Devpilot asks Bitbucket for new commits at intervals.",
+  },
+  BITBUCKET_RATE_LIMITED: {
+    text: "Bitbucket limits calls per hour. Devpilot goes on by itself as soon as it may.",
+    retry: true,
+  },
+  BITBUCKET_UNAVAILABLE: {
+    text: "Bitbucket does not answer as it should. Try again in a moment; its status page says more.",
+    retry: true,
+  },
   BRANCH_NOT_FOUND: { text: "Push the branch, or choose another one in the app's settings." },
-  REPOSITORY_NOT_FOUND: { text: "The repository was deleted or moved, or the connected account lost access to it.", action: integrations },
+  REPOSITORY_NOT_FOUND: {
+    text: "The repository was deleted or moved, or the connected account lost access to it.",
+    action: integrations,
+  },
   APP_NOT_FOUND: { text: "It may have been deleted or renamed.", action: apps },
   DEPLOYMENT_NOT_FOUND: { text: "Check its number in the app's history.", action: apps },
   WORKSPACE_NOT_FOUND: { text: "Check the address, or ask a member to add you." },
   ETAG_MISMATCH: { text: "Somebody changed it meanwhile. Look at what is there now, then repeat your change." },
   PERMISSION_DENIED: { text: "Ask an owner or admin of the workspace to do it, or to raise your role." },
   RATE_LIMITED: { text: "Wait a moment, then try again.", retry: true },
-  STORAGE_UNAVAILABLE: { text: "Devpilot's store does not answer. Try again in a moment; if it stays, tell the operator.", retry: true },
-  SERVICE_UNAVAILABLE: { text: "A part of Devpilot is starting or stopped. Try again in a moment; if it stays, tell the operator.", retry: true },
+  STORAGE_UNAVAILABLE: {
+    text: "Devpilot's store does not answer. Try again in a moment; if it stays, tell the operator.",
+    retry: true,
+  },
+  SERVICE_UNAVAILABLE: {
+    text: "A part of Devpilot is starting or stopped. Try again in a moment; if it stays, tell the operator.",
+    retry: true,
+  },
   TIMEOUT: { text: "It took too long. Try again; if it stays, tell the operator.", retry: true },
   OFFLINE: { text: "Check your connection. This page goes on by itself when Devpilot answers.", retry: true },
   INTERNAL: { text: "Try again; if it stays, give the operator the request id.", retry: true },
   SERVER_OFFLINE: { text: "Start a deployer worker for the server; the deployment then goes on by itself." },
   SERVER_UNKNOWN: { text: "Choose one of the known servers in the app's settings." },
-  HOOK_FAILED: { text: "Read the last lines of the log: they are the deployment hook's own words. Mend it, push, and Devpilot deploys again." },
-  HOOK_TIMED_OUT: { text: "Make the deployment hook quicker, or give it more time in the app's settings; then press Deploy latest." },
-  CODE_CONFIG_INVALID: { text: "Correct the file at the line and column named, and push. Or switch configuration as code off in the app's settings." },
+  HOOK_FAILED: {
+    text: "Read the last lines of the log: they are the deployment hook's own words. Mend it, push, and Devpilot deploys again.",
+  },
+  HOOK_TIMED_OUT: {
+    text: "Make the deployment hook quicker, or give it more time in the app's settings; then press Deploy latest.",
+  },
+  CODE_CONFIG_INVALID: {
+    text: "Correct the file at the line and column named, and push. Or switch configuration as code off in the app's settings.",
+  },
   GIT_FAILED: { text: "The log holds git's own words. If Bitbucket was in trouble, press Deploy latest.", retry: true },
-  TREE_REFUSED: { text: "The commit holds paths that must not be checked out; the log names them. Remove them and push." },
-  SUBMODULE_REFUSED: { text: "If you trust whoever can push, an owner or admin names the other workspace in the app's settings, under Options; then press Deploy latest." },
+  TREE_REFUSED: {
+    text: "The commit holds paths that must not be checked out; the log names them. Remove them and push.",
+  },
+  SUBMODULE_REFUSED: {
+    text: "If you trust whoever can push, an owner or admin names the other workspace in the app's settings, under Options; then press Deploy latest.",
+  },
   DIRECTORY_NOT_FOUND: { text: "Push the directory, or name another one in the app's settings, under Options." },
-  COMMIT_GONE: { text: "The commit is no longer in the repository. Press Deploy latest for the one that the branch has now." },
+  COMMIT_GONE: {
+    text: "The commit is no longer in the repository. Press Deploy latest for the one that the branch has now.",
+  },
   NO_HOOK_RUNNER: { text: "The message says what the server lacks. The operator adds it; then press Deploy latest." },
-  REPOSITORY_TOO_LARGE: { text: "The repository is larger than this server allows. Remove large files from its history, or have the operator raise the limit." },
+  REPOSITORY_TOO_LARGE: {
+    text: "The repository is larger than this server allows. Remove large files from its history, or have the operator raise the limit.",
+  },
   DISK_FULL: { text: "The server has too little free space. The operator frees some; then press Deploy latest." },
   RELEASE_FAILED: { text: "The new tree could not be made live; the one before is still live. The log says why." },
   RELEASE_LOCKED: { text: "Another worker held the server's releases. Press Deploy latest.", retry: true },
-  WORKER_DIED: { text: "The worker stopped in the middle, several times. The operator's logs say why; then press Deploy latest." },
+  WORKER_DIED: {
+    text: "The worker stopped in the middle, several times. The operator's logs say why; then press Deploy latest.",
+  },
 };
 
 /** The remedy for a reason; an unknown one has at least something to do. */
@@ -68,10 +129,16 @@ export function knownReason(reason: string | undefined): boolean {
 }
 
 /** What the integrations page says after a connect came back: the query is anybody's, our words are not. */
-export function connectResult(query: URLSearchParams): { tone: "good" | "warn" | "bad"; title: string; text: string } | undefined {
+export function connectResult(
+  query: URLSearchParams,
+): { tone: "good" | "warn" | "bad"; title: string; text: string } | undefined {
   switch (query.get("bitbucket")) {
     case "connected":
-      return { tone: "good", title: "Bitbucket is connected.", text: "The deployment form now offers every repository that the account can reach." };
+      return {
+        tone: "good",
+        title: "Bitbucket is connected.",
+        text: "The deployment form now offers every repository that the account can reach.",
+      };
     case "failed": {
       const reason = query.get("reason") ?? "";
       const title =

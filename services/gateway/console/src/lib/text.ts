@@ -9,8 +9,9 @@ export interface Span {
 
 // CSI … final byte; OSC and the other strings up to BEL, ST or what aborts them; two-character escapes.
 // Each may be broken off.
-// eslint-disable-next-line no-control-regex
-const escapes = /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])?|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*(?:[\x07\x18\x1a\x9c]|\x1b\\)?|\x1b[ -/]*[0-~]?/g;
+const escapes =
+  // eslint-disable-next-line no-control-regex
+  /(?:\x1b\[|\x9b)([0-?]*)[ -/]*([@-~])?|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x18\x1a\x1b\x9c]*(?:[\x07\x18\x1a\x9c]|\x1b\\)?|\x1b[ -/]*[0-~]?/g;
 
 // Controls other than tab; the marks, embeddings, overrides and isolates that reorder text; invisible
 // separators that could end a line.
@@ -59,8 +60,10 @@ export function ansi(text: string): Span[] {
     const codes = (m[1] ?? "").split(/[;:]/).map((c) => (c === "" ? 0 : Number(c)));
     for (let i = 0; i < codes.length; i++) {
       const c = codes[i] ?? 0;
-      if (c === 0) (fg = ""), (bg = ""), (bold = false);
-      else if (c === 1) bold = true;
+      if (c === 0) {
+        fg = bg = "";
+        bold = false;
+      } else if (c === 1) bold = true;
       else if (c === 22) bold = false;
       else if ((c >= 30 && c <= 37) || (c >= 90 && c <= 97)) fg = `a${c}`;
       else if (c === 39) fg = "";
@@ -84,7 +87,10 @@ export function shortHash(hash: string | undefined): string {
 
 /** Initials of a name, two at most, by what a reader sees as one character. */
 export function initials(name: string): string {
-  const words = safe(name).trim().split(/[\s._-]+/).filter((w) => w !== "");
+  const words = safe(name)
+    .trim()
+    .split(/[\s._-]+/)
+    .filter((w) => w !== "");
   const chosen = words.length > 1 ? [words[0], words.at(-1)] : words.slice(0, 1);
   const first = chosen.map((w) => Array.from(w ?? "")[0] ?? "").join("");
   return first === "" ? "?" : first.toUpperCase();

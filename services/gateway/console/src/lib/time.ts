@@ -42,14 +42,27 @@ export function clock(time: Date, now: Date, zone?: string): string {
   if (day.format(time) === day.format(now)) return hm;
   const year = format({ year: "numeric" }, zone);
   const sameYear = year.format(time) === year.format(now);
-  const date = format(sameYear ? { day: "numeric", month: "short" } : { day: "numeric", month: "short", year: "numeric" }, zone);
+  const date = format(
+    sameYear ? { day: "numeric", month: "short" } : { day: "numeric", month: "short", year: "numeric" },
+    zone,
+  );
   return `${date.format(time)}, ${hm}`;
 }
 
 /** "Thu, 12 Mar 2026, 14:20:05 CET (13:20:05 UTC)". */
 export function exact(time: Date, zone?: string): string {
   const local = format(
-    { weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23", timeZoneName: "short" },
+    {
+      weekday: "short",
+      day: "numeric",
+      month: "short",
+      year: "numeric",
+      hour: "2-digit",
+      minute: "2-digit",
+      second: "2-digit",
+      hourCycle: "h23",
+      timeZoneName: "short",
+    },
     zone,
   ).format(time);
   const utc = time.toISOString().slice(11, 19);

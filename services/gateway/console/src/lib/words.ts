@@ -140,8 +140,10 @@ export interface OutcomeText {
 export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
   if (d.refused) return [{ text: d.answerMessage || "Signature did not match: is the secret right?", tone: "bad" }];
   if (d.outcomes.length === 0) {
-    if (d.eventKey !== "repo:push") return [{ text: d.answerMessage || "Understood; there is nothing to do", tone: "idle" }];
-    if (d.changes.length === 0) return [{ text: "The delivery named no branch; Devpilot compares the heads itself", tone: "idle" }];
+    if (d.eventKey !== "repo:push")
+      return [{ text: d.answerMessage || "Understood; there is nothing to do", tone: "idle" }];
+    if (d.changes.length === 0)
+      return [{ text: "The delivery named no branch; Devpilot compares the heads itself", tone: "idle" }];
     return [{ text: "Not decided yet", tone: "busy" }];
   }
   return d.outcomes.map((o) => {

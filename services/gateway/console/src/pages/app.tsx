@@ -26,12 +26,19 @@ export default function AppPage() {
   const tab = tabs.find((t) => t === query.get("tab")) ?? "overview";
   const latest = app.data?.latest;
   const look = latest === undefined ? undefined : deploymentLook(latest.state);
-  useTitle(look === undefined || latest === undefined ? id : `${look.mark} #${latest.number} ${id}`, tab === "overview" ? undefined : tab.charAt(0).toUpperCase() + tab.slice(1));
+  useTitle(
+    look === undefined || latest === undefined ? id : `${look.mark} #${latest.number} ${id}`,
+    tab === "overview" ? undefined : tab.charAt(0).toUpperCase() + tab.slice(1),
+  );
   if (app.data === undefined) {
     return (
       <>
         <PageTitle>{id}</PageTitle>
-        {app.isPending ? <Skeleton rows={8} /> : <Failed error={app.error} workspace={ws} retry={() => void app.refetch()} />}
+        {app.isPending ? (
+          <Skeleton rows={8} />
+        ) : (
+          <Failed error={app.error} workspace={ws} retry={() => void app.refetch()} />
+        )}
       </>
     );
   }
@@ -50,10 +57,16 @@ export default function AppPage() {
       <p className="soft subline">
         <Text>{app.data.repositoryFullName}</Text> · <Text>{app.data.branch}</Text> · server {app.data.server}
       </p>
-      {app.isError && <Failed error={app.error} title="The app could not be brought up to date." retry={() => void app.refetch()} />}
+      {app.isError && (
+        <Failed error={app.error} title="The app could not be brought up to date." retry={() => void app.refetch()} />
+      )}
       <nav className="tabs" aria-label="App">
         {tabs.map((t) => (
-          <Link key={t} to={t === "overview" ? `/w/${ws}/apps/${id}` : `/w/${ws}/apps/${id}?tab=${t}`} aria-current={t === tab ? "page" : undefined}>
+          <Link
+            key={t}
+            to={t === "overview" ? `/w/${ws}/apps/${id}` : `/w/${ws}/apps/${id}?tab=${t}`}
+            aria-current={t === tab ? "page" : undefined}
+          >
             {t.charAt(0).toUpperCase() + t.slice(1)}
           </Link>
         ))}
@@ -87,7 +100,11 @@ function Overview({ app }: { app: App }) {
       <section className={live === undefined ? "headline none" : "headline"} aria-labelledby="live">
         <h2 id="live">{live === undefined ? "Nothing is live yet" : "Live"}</h2>
         {live === undefined ? (
-          <p>{latest === undefined ? `Press Deploy latest, or push to ${watched(app.branch)}.` : "The first deployment that completes goes live."}</p>
+          <p>
+            {latest === undefined
+              ? `Press Deploy latest, or push to ${watched(app.branch)}.`
+              : "The first deployment that completes goes live."}
+          </p>
         ) : (
           <Summary app={app.id} d={live} />
         )}
@@ -105,7 +122,8 @@ function Overview({ app }: { app: App }) {
           <p>
             <Status look={deploymentLook(latest.state)} />{" "}
             <Link to={`/w/${ws}/apps/${app.id}/deployments/${latest.number}`}>#{latest.number}</Link>{" "}
-            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> · {triggerText(latest, me.label)} · <Time at={latest.time} />
+            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> ·{" "}
+            {triggerText(latest, me.label)} · <Time at={latest.time} />
           </p>
         </section>
       )}
@@ -155,7 +173,8 @@ function Summary({ app, d }: { app: string; d: DeploymentSummary }) {
         <Text>{subject(d.commit?.message)}</Text>
       </strong>{" "}
       <span className="soft">
-        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
+        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as{" "}
+        <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
       </span>
     </p>
   );
@@ -168,14 +187,24 @@ function AutoDeploy({ app }: { app: App }) {
   const key = appQuery(ws, app.id).queryKey;
   const change = useMutation({
     mutationFn: async (autoDeploy: boolean) =>
-      body(await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id } }, body: { autoDeploy } })),
+      body(
+        await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", {
+          params: { path: { workspace: ws, app: app.id } },
+          body: { autoDeploy },
+        }),
+      ),
     onSuccess: (fresh) => client.setQueryData(key, fresh),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
   });
   const selected = change.isPending ? change.variables : app.autoDeploy;
   return (
     <>
-      <Switch selected={selected} onChange={(v) => change.mutate(v)} disabled={adminOnly !== undefined} describedBy="auto-hint">
+      <Switch
+        selected={selected}
+        onChange={(v) => change.mutate(v)}
+        disabled={adminOnly !== undefined}
+        describedBy="auto-hint"
+      >
         Deploy on every push to <Text>{watched(app.branch)}</Text>
       </Switch>
       <p id="auto-hint" className="hidden">

@@ -16,14 +16,19 @@ export default function Apps() {
 
   const all = apps.data?.pages.flatMap((p) => p.apps) ?? [];
   const q = query.trim().toLowerCase();
-  const shown = q === "" ? all : all.filter((a) => `${a.id} ${a.repositoryFullName} ${a.branch}`.toLowerCase().includes(q));
+  const shown =
+    q === "" ? all : all.filter((a) => `${a.id} ${a.repositoryFullName} ${a.branch}`.toLowerCase().includes(q));
   const state = integration.data?.state;
   return (
     <>
       <PageTitle
         actions={
           adminOnly === undefined ? (
-            <Link className={state === "NOT_CONNECTED" ? "button plain" : "button primary"} to={`/w/${ws}/apps/new`} title="n">
+            <Link
+              className={state === "NOT_CONNECTED" ? "button plain" : "button primary"}
+              to={`/w/${ws}/apps/new`}
+              title="n"
+            >
               New app
             </Link>
           ) : (
@@ -36,14 +41,20 @@ export default function Apps() {
       {(state === "RECONNECT_REQUIRED" || state === "REFRESH_FAILING") && (
         <Banner
           tone={state === "RECONNECT_REQUIRED" ? "bad" : "warn"}
-          title={state === "RECONNECT_REQUIRED" ? "Bitbucket must be connected again." : "Bitbucket does not renew the token for now."}
+          title={
+            state === "RECONNECT_REQUIRED"
+              ? "Bitbucket must be connected again."
+              : "Bitbucket does not renew the token for now."
+          }
           actions={
             <Link className="button plain" to={`/w/${ws}/settings/integrations`}>
               Open Integrations
             </Link>
           }
         >
-          {state === "RECONNECT_REQUIRED" ? "Pushes do not deploy until then. Apps and history stay." : "Deployments go on; you need do nothing."}
+          {state === "RECONNECT_REQUIRED"
+            ? "Pushes do not deploy until then. Apps and history stay."
+            : "Deployments go on; you need do nothing."}
         </Banner>
       )}
       {apps.isPending ? (
@@ -51,13 +62,30 @@ export default function Apps() {
       ) : apps.isError && all.length === 0 ? (
         <Failed error={apps.error} workspace={ws} retry={() => void apps.refetch()} />
       ) : all.length === 0 ? (
-        <Empty connected={state !== undefined && state !== "NOT_CONNECTED"} ws={ws} mayCreate={adminOnly === undefined} />
+        <Empty
+          connected={state !== undefined && state !== "NOT_CONNECTED"}
+          ws={ws}
+          mayCreate={adminOnly === undefined}
+        />
       ) : (
         <>
-          {apps.isError && <Failed error={apps.error} title="The list could not be brought up to date." retry={() => void apps.refetch()} />}
+          {apps.isError && (
+            <Failed
+              error={apps.error}
+              title="The list could not be brought up to date."
+              retry={() => void apps.refetch()}
+            />
+          )}
           {all.length > 7 && (
             <div className="filters">
-              <input type="search" data-search aria-label="Search apps" placeholder="Search apps  /" value={query} onChange={(e) => setQuery(e.target.value)} />
+              <input
+                type="search"
+                data-search
+                aria-label="Search apps"
+                placeholder="Search apps  /"
+                value={query}
+                onChange={(e) => setQuery(e.target.value)}
+              />
             </div>
           )}
           <div className="table-scroll">
@@ -86,7 +114,9 @@ export default function Apps() {
                         <Text>{a.branch}</Text>
                       </span>
                       {!a.autoDeploy && <span className="soft"> · auto-deploy off</span>}
-                      {a.autoDeploy && a.autoDeployPaused !== undefined && <span className="tone-warn"> · auto-deploy paused</span>}
+                      {a.autoDeploy && a.autoDeployPaused !== undefined && (
+                        <span className="tone-warn"> · auto-deploy paused</span>
+                      )}
                     </td>
                     <td data-label="Live">
                       {a.live === undefined ? (

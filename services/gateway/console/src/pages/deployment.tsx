@@ -41,13 +41,23 @@ export default function DeploymentPage() {
       </PageTitle>
       {d === undefined ? (
         deployment.isError || !(n > 0) ? (
-          <Failed error={deployment.error ?? new Error("A deployment's number is 1, 2, 3 …")} workspace={ws} retry={() => void deployment.refetch()} />
+          <Failed
+            error={deployment.error ?? new Error("A deployment's number is 1, 2, 3 …")}
+            workspace={ws}
+            retry={() => void deployment.refetch()}
+          />
         ) : (
           <Skeleton rows={8} />
         )
       ) : (
         <>
-          {deployment.isError && <Failed error={deployment.error} title="The state could not be brought up to date." retry={() => void deployment.refetch()} />}
+          {deployment.isError && (
+            <Failed
+              error={deployment.error}
+              title="The state could not be brought up to date."
+              retry={() => void deployment.refetch()}
+            />
+          )}
           <Head d={d} app={owner} />
           <Body key={`${ws}/${app}/${n}`} d={d} app={owner} />
         </>
@@ -64,7 +74,14 @@ function Body({ d, app }: { d: Deployment; app: App | undefined }) {
       {d.state === "FAILED" && <Failure d={d} app={app} log={log} />}
       <div className="deployment">
         <Rail d={d} log={log} />
-        <LogView ws={ws} app={d.app} number={d.number} over={ended(d.state)} ran={d.startTime !== undefined || !ended(d.state)} log={log} />
+        <LogView
+          ws={ws}
+          app={d.app}
+          number={d.number}
+          over={ended(d.state)}
+          ran={d.startTime !== undefined || !ended(d.state)}
+          log={log}
+        />
       </div>
     </>
   );
@@ -85,10 +102,18 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
         {d.cancelTime !== undefined && !ended(d.state) && (
           <span className="soft">
             {" "}
-            being cancelled{d.cancelledBy !== undefined && <> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</>}
+            being cancelled
+            {d.cancelledBy !== undefined && (
+              <> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</>
+            )}
           </span>
         )}
-        {d.state === "CANCELLED" && d.cancelledBy !== undefined && <span className="soft"> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</span>}
+        {d.state === "CANCELLED" && d.cancelledBy !== undefined && (
+          <span className="soft">
+            {" "}
+            by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}
+          </span>
+        )}
         {d.state === "SUPERSEDED" && d.supersededBy !== undefined && (
           <>
             {" "}
@@ -110,10 +135,16 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
           </span>
         )}
       </p>
-      {d.state === "PROCESSING" && <progress className="progress" max={100} value={d.progressPercent} aria-label="Progress of the deployment" />}
+      {d.state === "PROCESSING" && (
+        <progress className="progress" max={100} value={d.progressPercent} aria-label="Progress of the deployment" />
+      )}
       <p className="subline">
         {d.commit === undefined ? (
-          <span className="soft">{ended(d.state) ? "It ended before its commit was known." : "The commit is fixed when the deployment starts."}</span>
+          <span className="soft">
+            {ended(d.state)
+              ? "It ended before its commit was known."
+              : "The commit is fixed when the deployment starts."}
+          </span>
         ) : (
           <>
             {url === undefined ? (

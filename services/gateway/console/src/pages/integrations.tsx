@@ -8,7 +8,20 @@ import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
 import { integrationLook, scopeReasons } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Avatar, Banner, Button, Copyable, Failed, PageTitle, Skeleton, Status, Text, Time, Upcoming, useTitle } from "../ui/basics";
+import {
+  Avatar,
+  Banner,
+  Button,
+  Copyable,
+  Failed,
+  PageTitle,
+  Skeleton,
+  Status,
+  Text,
+  Time,
+  Upcoming,
+  useTitle,
+} from "../ui/basics";
 import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
 
@@ -20,7 +33,10 @@ export default function Integrations() {
   const came = connectResult(query);
   // The address may be older than what is there now.
   const result = came?.tone === "good" && i?.state !== "CONNECTED" ? undefined : came;
-  useTitle(i === undefined ? undefined : `${integrationLook(i.state).mark} ${integrationLook(i.state).word}`, "Integrations");
+  useTitle(
+    i === undefined ? undefined : `${integrationLook(i.state).mark} ${integrationLook(i.state).word}`,
+    "Integrations",
+  );
   return (
     <>
       <PageTitle>Integrations</PageTitle>
@@ -41,7 +57,13 @@ export default function Integrations() {
         <Failed error={integration.error} workspace={ws} retry={() => void integration.refetch()} />
       ) : (
         <>
-          {integration.isError && <Failed error={integration.error} title="The state could not be brought up to date." retry={() => void integration.refetch()} />}
+          {integration.isError && (
+            <Failed
+              error={integration.error}
+              title="The state could not be brought up to date."
+              retry={() => void integration.refetch()}
+            />
+          )}
           <Bitbucket integration={i} />
         </>
       )}
@@ -89,7 +111,12 @@ function Trouble({ integration: i }: { integration: Integration }) {
   if (i.state === "RECONNECT_REQUIRED") {
     const page = httpUrl(i.authorizationsUrl);
     return (
-      <Banner tone="bad" title="Bitbucket must be connected again." role="alert" actions={<ConnectButton label="Reconnect" />}>
+      <Banner
+        tone="bad"
+        title="Bitbucket must be connected again."
+        role="alert"
+        actions={<ConnectButton label="Reconnect" />}
+      >
         <Text>{e?.message}</Text>
         {e?.message.includes("apps and settings stay") !== true && " Your apps and settings stay."}
         {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
@@ -112,7 +139,13 @@ function Connected({ integration: i }: { integration: Integration }) {
   const client = useQueryClient();
   const [removing, setRemoving] = useState(false);
   const refresh = useMutation({
-    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/integrations/bitbucket:refresh", { params: { path: { workspace: ws } }, body: {} })),
+    mutationFn: async () =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/integrations/bitbucket:refresh", {
+          params: { path: { workspace: ws } },
+          body: {},
+        }),
+      ),
     onSuccess: (fresh) => client.setQueryData(integrationQuery(ws).queryKey, fresh),
     onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
   });
@@ -160,7 +193,9 @@ function Connected({ integration: i }: { integration: Integration }) {
         .
       </p>
       <Scopes integration={i} />
-      {refresh.isError && i.lastError === undefined && <Failed error={refresh.error} title="The token was not refreshed." />}
+      {refresh.isError && i.lastError === undefined && (
+        <Failed error={refresh.error} title="The token was not refreshed." />
+      )}
       {refresh.isError && i.lastError !== undefined && (
         <p role="alert" className="tone-bad">
           <span aria-hidden="true">✕</span> The token was not refreshed: see above.
@@ -220,11 +255,17 @@ function NotConnected({ integration: i }: { integration: Integration }) {
   const configured = i.setup?.consumerConfigured === true;
   return (
     <>
-      <p>Connect a Bitbucket account. Devpilot then offers its repositories and branches, and deploys on every push if you like.</p>
+      <p>
+        Connect a Bitbucket account. Devpilot then offers its repositories and branches, and deploys on every push if
+        you like.
+      </p>
       <Scopes integration={{ ...i, missingScopes: [], extraScopes: [] }} />
       <Pending integration={i} />
       <div className="actions end">
-        <ConnectButton label="Connect" forbidden={configured ? undefined : "There is no OAuth consumer yet: see Setup below."} />
+        <ConnectButton
+          label="Connect"
+          forbidden={configured ? undefined : "There is no OAuth consumer yet: see Setup below."}
+        />
       </div>
       <Setup setup={i.setup} open={!configured || i.pendingHandshake !== undefined} />
     </>
@@ -238,7 +279,8 @@ function Pending({ integration: i }: { integration: Integration }) {
   const now = useNow(1000).getTime();
   const p = i.pendingHandshake;
   const begun = Date.parse(p?.startTime ?? "");
-  if (p === undefined || Number.isNaN(begun) || (p.expireTime !== undefined && Date.parse(p.expireTime) <= now)) return null;
+  if (p === undefined || Number.isNaN(begun) || (p.expireTime !== undefined && Date.parse(p.expireTime) <= now))
+    return null;
   if (now - begun < answerDue) {
     return (
       <Banner tone="idle" role="status" title="A connection waits for Bitbucket's answer.">
@@ -254,19 +296,32 @@ function Pending({ integration: i }: { integration: Integration }) {
   }
   return (
     <Banner tone="warn" role="status" title="Bitbucket has not answered for 2 minutes.">
-      If its page says “Invalid redirect_uri”, the OAuth consumer has another callback URL than this one. Copy it into the consumer, exactly as it stands, then connect again. If you closed the page, simply connect again.
+      If its page says “Invalid redirect_uri”, the OAuth consumer has another callback URL than this one. Copy it into
+      the consumer, exactly as it stands, then connect again. If you closed the page, simply connect again.
       {i.setup !== undefined && <Copyable label="Callback URL" value={i.setup.callbackUrl} />}
     </Banner>
   );
 }
 
-function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: () => void; integration: Integration }) {
+function RemoveDialog({
+  open,
+  onClose,
+  integration,
+}: {
+  open: boolean;
+  onClose: () => void;
+  integration: Integration;
+}) {
   const { ws } = usePlace();
   const client = useQueryClient();
   const webhooks = useQuery({ ...webhooksQuery(ws), enabled: open });
   const remove = useMutation({
     mutationFn: async () =>
-      body(await api.DELETE("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace: ws }, query: { etag: integration.etag } } })),
+      body(
+        await api.DELETE("/v1/workspaces/{workspace}/integrations/bitbucket", {
+          params: { path: { workspace: ws }, query: { etag: integration.etag } },
+        }),
+      ),
     onSuccess: (answer) => {
       if (answer.integration !== undefined) client.setQueryData(integrationQuery(ws).queryKey, answer.integration);
       void client.invalidateQueries({ queryKey: keys.workspace(ws) });
@@ -274,7 +329,9 @@ function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: 
     },
     onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "integration") }),
   });
-  const staying = (webhooks.data?.webhooks ?? []).filter((w) => w.state === "ACTIVE" || w.state === "MANUAL" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET");
+  const staying = (webhooks.data?.webhooks ?? []).filter(
+    (w) => w.state === "ACTIVE" || w.state === "MANUAL" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET",
+  );
   return (
     <Dialog alert title={`Remove Bitbucket (@${integration.account?.label ?? ""})?`} open={open} onClose={onClose}>
       <p>
@@ -286,7 +343,9 @@ function RemoveDialog({ open, onClose, integration }: { open: boolean; onClose: 
       {webhooks.isPending ? (
         <Skeleton rows={2} />
       ) : webhooks.isError ? (
-        <p className="soft">The webhooks that stay on Bitbucket could not be read: {asApiError(webhooks.error).message}</p>
+        <p className="soft">
+          The webhooks that stay on Bitbucket could not be read: {asApiError(webhooks.error).message}
+        </p>
       ) : staying.length > 0 ? (
         <>
           <p>
@@ -343,7 +402,12 @@ function LeftWebhooks() {
   const client = useQueryClient();
   const webhooks = useQuery(webhooksQuery(ws));
   const dismiss = useMutation({
-    mutationFn: async (w: Webhook) => body(await api.DELETE("/v1/workspaces/{workspace}/webhooks/{webhook}", { params: { path: { workspace: ws, webhook: w.id } } })),
+    mutationFn: async (w: Webhook) =>
+      body(
+        await api.DELETE("/v1/workspaces/{workspace}/webhooks/{webhook}", {
+          params: { path: { workspace: ws, webhook: w.id } },
+        }),
+      ),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "webhook") }),
   });
   const left = (webhooks.data?.webhooks ?? []).filter((w) => w.state === "LEFT_ON_BITBUCKET");
@@ -351,13 +415,21 @@ function LeftWebhooks() {
   return (
     <section className="card" aria-labelledby="left">
       <h3 id="left">Left on Bitbucket</h3>
-      <p>These webhooks are still on Bitbucket from a connection that was removed. Delete each in its repository's settings, then take it off this list.</p>
+      <p>
+        These webhooks are still on Bitbucket from a connection that was removed. Delete each in its repository's
+        settings, then take it off this list.
+      </p>
       {dismiss.isError && <Failed error={dismiss.error} title="It is still listed." />}
       <ul className="rows">
         {left.map((w) => (
           <li key={w.id}>
             <WebhookLink webhook={w} />
-            <Button className="small" forbidden={adminOnly} busy={dismiss.isPending && dismiss.variables?.id === w.id} onClick={() => dismiss.mutate(w)}>
+            <Button
+              className="small"
+              forbidden={adminOnly}
+              busy={dismiss.isPending && dismiss.variables?.id === w.id}
+              onClick={() => dismiss.mutate(w)}
+            >
               It is deleted
               <span className="hidden"> from {w.repositoryFullName}</span>
             </Button>

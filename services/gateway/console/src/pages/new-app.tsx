@@ -22,7 +22,11 @@ export default function NewApp() {
   return (
     <>
       <PageTitle>New app</PageTitle>
-      {adminOnly !== undefined && <Banner tone="warn" title="You can look, but not save." >{adminOnly}</Banner>}
+      {adminOnly !== undefined && (
+        <Banner tone="warn" title="You can look, but not save.">
+          {adminOnly}
+        </Banner>
+      )}
       {integration.isPending ? (
         <Skeleton rows={6} />
       ) : state === undefined ? (
@@ -30,7 +34,10 @@ export default function NewApp() {
       ) : state === "NOT_CONNECTED" || state === "RECONNECT_REQUIRED" ? (
         <section className="empty">
           <h2>{state === "NOT_CONNECTED" ? "Connect Bitbucket first" : "Connect Bitbucket again first"}</h2>
-          <p>The form offers the repositories that the connected account can reach. {state === "RECONNECT_REQUIRED" && "Bitbucket refused the stored connection."}</p>
+          <p>
+            The form offers the repositories that the connected account can reach.{" "}
+            {state === "RECONNECT_REQUIRED" && "Bitbucket refused the stored connection."}
+          </p>
           <Link className="button primary" to={`/w/${ws}/settings/integrations`}>
             Open Integrations
           </Link>
@@ -68,7 +75,13 @@ function Form() {
           // Another body is another request: the id must not bring back the answer to the first.
           body: {
             appId,
-            app: { repository: repository?.id ?? "", branch: branch.trim(), autoDeploy, server, retention: Number(retention) },
+            app: {
+              repository: repository?.id ?? "",
+              branch: branch.trim(),
+              autoDeploy,
+              server,
+              retention: Number(retention),
+            },
             deployNow,
             requestId: `${request}-${appId}-${deployNow ? "d" : "s"}-${attempt}`,
           },
@@ -76,26 +89,42 @@ function Form() {
       ),
     onSuccess: (app) => {
       void client.invalidateQueries({ queryKey: keys.kind(ws, "app") });
-      void navigate(app.latest === undefined ? `/w/${ws}/apps/${app.id}` : `/w/${ws}/apps/${app.id}/deployments/${app.latest.number}`);
+      void navigate(
+        app.latest === undefined
+          ? `/w/${ws}/apps/${app.id}`
+          : `/w/${ws}/apps/${app.id}/deployments/${app.latest.number}`,
+      );
     },
     onError: () => setAttempt((n) => n + 1),
   });
   const refused = save.isError ? asApiError(save.error) : undefined;
   const errors = {
-    repository: (tried && repository === undefined ? "Choose a repository." : undefined) ?? refused?.field("repository"),
-    branch: (tried && repository !== undefined && branch.trim() === "" ? (pattern ? "Write a pattern." : "Choose a branch.") : undefined) ?? refused?.field("branch"),
+    repository:
+      (tried && repository === undefined ? "Choose a repository." : undefined) ?? refused?.field("repository"),
+    branch:
+      (tried && repository !== undefined && branch.trim() === ""
+        ? pattern
+          ? "Write a pattern."
+          : "Choose a branch."
+        : undefined) ?? refused?.field("branch"),
     appId:
-      (tried && !idPattern.test(appId) ? "Lower-case letters, digits and hyphens; not a hyphen first; 63 at most." : undefined) ??
+      (tried && !idPattern.test(appId)
+        ? "Lower-case letters, digits and hyphens; not a hyphen first; 63 at most."
+        : undefined) ??
       refused?.field("appId") ??
       (refused?.reason === "APP_EXISTS" ? refused.message : undefined),
     retention: (tried && !retentionPattern.test(retention) ? retentionWords : undefined) ?? refused?.field("retention"),
   };
   const submit = (deployNow: boolean) => {
     setTried(true);
-    if (repository === undefined || branch.trim() === "" || !idPattern.test(appId) || !retentionPattern.test(retention)) return;
+    if (repository === undefined || branch.trim() === "" || !idPattern.test(appId) || !retentionPattern.test(retention))
+      return;
     save.mutate(deployNow);
   };
-  const unplaced = refused !== undefined && refused.reason !== "APP_EXISTS" && refused.fields.every((f) => !["repository", "branch", "appId", "retention"].some((n) => f.name.endsWith(n)));
+  const unplaced =
+    refused !== undefined &&
+    refused.reason !== "APP_EXISTS" &&
+    refused.fields.every((f) => !["repository", "branch", "appId", "retention"].some((n) => f.name.endsWith(n)));
   return (
     <form
       className="form"
@@ -144,9 +173,26 @@ function Form() {
           <span className="step">2</span> Branch
         </legend>
         {pattern ? (
-          <TextField label="Pattern of branches" code value={branch} onChange={setBranch} error={errors.branch} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
+          <TextField
+            label="Pattern of branches"
+            code
+            value={branch}
+            onChange={setBranch}
+            error={errors.branch}
+            hint={
+              <>
+                Such as <code>release/*</code> or <code>feature/**</code>; case matters.
+              </>
+            }
+          />
         ) : (
-          <BranchSelect repository={repository?.id ?? ""} value={branch} onChange={setBranch} error={errors.branch} labelled />
+          <BranchSelect
+            repository={repository?.id ?? ""}
+            value={branch}
+            onChange={setBranch}
+            error={errors.branch}
+            labelled
+          />
         )}
         <Check
           label="Watch a pattern of branches instead of one"
@@ -163,11 +209,21 @@ function Form() {
         <legend>
           <span className="step">3</span> Auto-deploy
         </legend>
-        <Switch selected={autoDeploy} onChange={setAutoDeploy} disabled={repository === undefined || branch === ""} describedBy={`${ids}-auto`}>
+        <Switch
+          selected={autoDeploy}
+          onChange={setAutoDeploy}
+          disabled={repository === undefined || branch === ""}
+          describedBy={`${ids}-auto`}
+        >
           Deploy on every push
         </Switch>
         <p id={`${ids}-auto`} className="consequence">
-          <Consequence repository={repository} branch={branch} autoDeploy={autoDeploy} reachable={info?.webhooksReachable !== false} />
+          <Consequence
+            repository={repository}
+            branch={branch}
+            autoDeploy={autoDeploy}
+            reachable={info?.webhooksReachable !== false}
+          />
         </p>
         <details>
           <summary>More settings</summary>
@@ -185,20 +241,46 @@ function Form() {
           )}
           <div className="field">
             <label htmlFor={`${ids}-r`}>Releases to keep</label>
-            <input id={`${ids}-r`} className="short" inputMode="numeric" value={retention} aria-invalid={errors.retention !== undefined || undefined} aria-describedby={`${ids}-r-d`} onChange={(e) => setRetention(e.target.value)} />
+            <input
+              id={`${ids}-r`}
+              className="short"
+              inputMode="numeric"
+              value={retention}
+              aria-invalid={errors.retention !== undefined || undefined}
+              aria-describedby={`${ids}-r-d`}
+              onChange={(e) => setRetention(e.target.value)}
+            />
             <div id={`${ids}-r-d`} className={errors.retention === undefined ? "soft" : "field-error"}>
               {errors.retention ?? "Beside the live one, to go back to without fetching."}
             </div>
           </div>
         </details>
       </fieldset>
-      <p className="soft">Hooks, variables, shared paths, rules, serving and configuration as code are in the app's settings once it is saved. To have them from the first deployment on, press Save.</p>
+      <p className="soft">
+        Hooks, variables, shared paths, rules, serving and configuration as code are in the app's settings once it is
+        saved. To have them from the first deployment on, press Save.
+      </p>
       {unplaced && <Failed error={save.error} workspace={ws} title="The app was not saved." />}
       <div className="actions end">
-        <Button look={isPattern(branch) ? "primary" : "plain"} forbidden={adminOnly} busy={save.isPending} onClick={() => submit(false)}>
+        <Button
+          look={isPattern(branch) ? "primary" : "plain"}
+          forbidden={adminOnly}
+          busy={save.isPending}
+          onClick={() => submit(false)}
+        >
           Save
         </Button>
-        <Button type="submit" look={isPattern(branch) ? "plain" : "primary"} forbidden={adminOnly ?? (isPattern(branch) ? "A pattern has no latest commit: press Save, then push to one of its branches, or choose one with Deploy latest." : undefined)} busy={save.isPending}>
+        <Button
+          type="submit"
+          look={isPattern(branch) ? "plain" : "primary"}
+          forbidden={
+            adminOnly ??
+            (isPattern(branch)
+              ? "A pattern has no latest commit: press Save, then push to one of its branches, or choose one with Deploy latest."
+              : undefined)
+          }
+          busy={save.isPending}
+        >
           {save.isPending ? "Saving…" : "Save and deploy"}
         </Button>
       </div>
@@ -207,26 +289,39 @@ function Form() {
 }
 
 /** What the switch will do, before it does. */
-export function Consequence({ repository, branch, autoDeploy, reachable }: { repository: Repository | undefined; branch: string; autoDeploy: boolean; reachable: boolean }) {
+export function Consequence({
+  repository,
+  branch,
+  autoDeploy,
+  reachable,
+}: {
+  repository: Repository | undefined;
+  branch: string;
+  autoDeploy: boolean;
+  reachable: boolean;
+}) {
   if (repository === undefined) return <>Choose a repository and a branch first.</>;
   if (!autoDeploy) return <>Nothing happens on a push. You deploy with Deploy latest.</>;
   if (!reachable) {
     return (
       <>
-        Bitbucket cannot reach this address, so Devpilot asks for new commits of <Text>{branch}</Text> at intervals and deploys them.
+        Bitbucket cannot reach this address, so Devpilot asks for new commits of <Text>{branch}</Text> at intervals and
+        deploys them.
       </>
     );
   }
   if (repository.permission !== "ADMIN") {
     return (
       <span className="tone-warn">
-        <span aria-hidden="true">▲</span> The connected account is not an admin of <Text>{repository.fullName}</Text>: after saving, add the webhook by hand. The next page shows its URL and secret.
+        <span aria-hidden="true">▲</span> The connected account is not an admin of <Text>{repository.fullName}</Text>:
+        after saving, add the webhook by hand. The next page shows its URL and secret.
       </span>
     );
   }
   return (
     <>
-      Devpilot will register a webhook on <Text>{repository.fullName}</Text>. Each push to {isPattern(branch) && "a branch that matches "}
+      Devpilot will register a webhook on <Text>{repository.fullName}</Text>. Each push to{" "}
+      {isPattern(branch) && "a branch that matches "}
       <Text>{branch}</Text> deploys.
     </>
   );

@@ -33,7 +33,11 @@ export default function AppSettings({ app }: { app: App }) {
     <>
       <nav className="sections" aria-label="Settings">
         {sections.map(([id, name]) => (
-          <Link key={id} to={`/w/${ws}/apps/${app.id}?tab=settings${id === "general" ? "" : `&section=${id}`}`} aria-current={id === section ? "page" : undefined}>
+          <Link
+            key={id}
+            to={`/w/${ws}/apps/${app.id}?tab=settings${id === "general" ? "" : `&section=${id}`}`}
+            aria-current={id === section ? "page" : undefined}
+          >
             {name}
           </Link>
         ))}
@@ -54,14 +58,18 @@ export default function AppSettings({ app }: { app: App }) {
   );
 }
 
-
 function Edit({ app }: { app: App }) {
   const { adminOnly } = usePlace();
   const servers = useQuery(serversQuery);
   const ids = useId();
   const save = useSave(app);
   const off = adminOnly !== undefined;
-  const draft = useDraft({ branch: app.branch, autoDeploy: app.autoDeploy, server: app.server ?? "default", retention: String(app.retention) });
+  const draft = useDraft({
+    branch: app.branch,
+    autoDeploy: app.autoDeploy,
+    server: app.server ?? "default",
+    retention: String(app.retention),
+  });
   const d = draft.draft;
   // What was refused is another text from the first key on.
   const set = (next: typeof d) => {
@@ -77,7 +85,8 @@ function Edit({ app }: { app: App }) {
       noValidate
       onSubmit={(e) => {
         e.preventDefault();
-        if (!off && draft.changed && badRetention === undefined && d.branch.trim() !== "") save.mutate({ ...d, branch: d.branch.trim(), retention: Number(d.retention) });
+        if (!off && draft.changed && badRetention === undefined && d.branch.trim() !== "")
+          save.mutate({ ...d, branch: d.branch.trim(), retention: Number(d.retention) });
       }}
     >
       <fieldset>
@@ -89,11 +98,34 @@ function Edit({ app }: { app: App }) {
           </div>
         </div>
         {pattern ? (
-          <TextField label="Pattern of branches" code disabled={off} value={d.branch} onChange={(branch) => set({ ...d, branch })} error={d.branch.trim() === "" ? "Write a pattern." : refused?.field("branch")} hint={<>Such as <code>release/*</code> or <code>feature/**</code>; case matters.</>} />
+          <TextField
+            label="Pattern of branches"
+            code
+            disabled={off}
+            value={d.branch}
+            onChange={(branch) => set({ ...d, branch })}
+            error={d.branch.trim() === "" ? "Write a pattern." : refused?.field("branch")}
+            hint={
+              <>
+                Such as <code>release/*</code> or <code>feature/**</code>; case matters.
+              </>
+            }
+          />
         ) : (
-          <BranchSelect repository={app.repository} value={d.branch} onChange={(branch) => set({ ...d, branch })} error={refused?.field("branch")} disabled={off} />
+          <BranchSelect
+            repository={app.repository}
+            value={d.branch}
+            onChange={(branch) => set({ ...d, branch })}
+            error={refused?.field("branch")}
+            disabled={off}
+          />
         )}
-        <Check label="Watch a pattern of branches instead of one" checked={pattern} disabled={off} onChange={setPattern} />
+        <Check
+          label="Watch a pattern of branches instead of one"
+          checked={pattern}
+          disabled={off}
+          onChange={setPattern}
+        />
         <Switch selected={d.autoDeploy} onChange={(autoDeploy) => set({ ...d, autoDeploy })} disabled={off}>
           Deploy on every push
         </Switch>
@@ -103,7 +135,12 @@ function Edit({ app }: { app: App }) {
         {(servers.data?.servers.length ?? 0) > 1 && (
           <div className="field">
             <label htmlFor={`${ids}-s`}>Server</label>
-            <select id={`${ids}-s`} value={d.server} disabled={off} onChange={(e) => set({ ...d, server: e.target.value })}>
+            <select
+              id={`${ids}-s`}
+              value={d.server}
+              disabled={off}
+              onChange={(e) => set({ ...d, server: e.target.value })}
+            >
               {servers.data?.servers.map((s) => (
                 <option key={s.id} value={s.id}>
                   {s.id}
@@ -112,7 +149,16 @@ function Edit({ app }: { app: App }) {
             </select>
           </div>
         )}
-        <TextField label="Releases to keep" short numeric disabled={off} value={d.retention} onChange={(retention) => set({ ...d, retention })} error={badRetention} hint="Beside the live one, to go back to." />
+        <TextField
+          label="Releases to keep"
+          short
+          numeric
+          disabled={off}
+          value={d.retention}
+          onChange={(retention) => set({ ...d, retention })}
+          error={badRetention}
+          hint="Beside the live one, to go back to."
+        />
       </fieldset>
       <SaveRow draft={draft} save={save} hint="Neither another branch nor the switch deploys by itself." />
     </form>
@@ -136,7 +182,12 @@ function Delete({ app }: { app: App }) {
   const remove = useMutation({
     onMutate: () => void goes(ws, app.id),
     onError: () => void stays(ws, app.id),
-    mutationFn: async () => body(await api.DELETE("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id }, query: { etag: app.etag } } })),
+    mutationFn: async () =>
+      body(
+        await api.DELETE("/v1/workspaces/{workspace}/apps/{app}", {
+          params: { path: { workspace: ws, app: app.id }, query: { etag: app.etag } },
+        }),
+      ),
     onSuccess: async () => {
       await navigate(`/w/${ws}/apps`);
       client.removeQueries({ queryKey: appQuery(ws, app.id).queryKey });
@@ -157,7 +208,8 @@ function Delete({ app }: { app: App }) {
           <strong>Goes:</strong> the history and every release on server {app.server}, also what is live.
         </p>
         <p>
-          <strong>Stays:</strong> the repository <Text>{app.repositoryFullName}</Text> on Bitbucket. Its webhook is removed when no other app needs it.
+          <strong>Stays:</strong> the repository <Text>{app.repositoryFullName}</Text> on Bitbucket. Its webhook is
+          removed when no other app needs it.
         </p>
         {remove.isError && <Failed error={remove.error} title="It was not deleted." />}
         <div className="actions end">

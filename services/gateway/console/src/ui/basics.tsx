@@ -61,7 +61,15 @@ type ButtonProps = ButtonHTMLAttributes<HTMLButtonElement> & {
  * A button. One that a role lacks is not taken away: it can be focused and says whom to ask. While
  * its action runs it keeps its place and cannot be pressed again.
  */
-export function Button({ look = "plain", busy = false, forbidden, children, onClick, className, ...rest }: ButtonProps) {
+export function Button({
+  look = "plain",
+  busy = false,
+  forbidden,
+  children,
+  onClick,
+  className,
+  ...rest
+}: ButtonProps) {
   const hint = useId();
   const off = busy || forbidden !== undefined;
   return (
@@ -104,7 +112,10 @@ export function Copy({ text, what }: { text: string; what: string }) {
         className="small"
         onClick={() => {
           // The clipboard needs a secure context; elsewhere the text is there to select.
-          const done = navigator.clipboard === undefined ? Promise.reject(new Error("no clipboard")) : navigator.clipboard.writeText(text);
+          const done =
+            navigator.clipboard === undefined
+              ? Promise.reject(new Error("no clipboard"))
+              : navigator.clipboard.writeText(text);
           done.then(
             () => setState("copied"),
             () => setState("failed"),
@@ -133,7 +144,19 @@ export function Copyable({ label, value }: { label: string; value: string }) {
 }
 
 /** Something to know, on top of what it is about. */
-export function Banner({ tone, title, children, actions, role }: { tone: "good" | "warn" | "bad" | "idle"; title?: ReactNode; children?: ReactNode; actions?: ReactNode; role?: "status" | "alert" }) {
+export function Banner({
+  tone,
+  title,
+  children,
+  actions,
+  role,
+}: {
+  tone: "good" | "warn" | "bad" | "idle";
+  title?: ReactNode;
+  children?: ReactNode;
+  actions?: ReactNode;
+  role?: "status" | "alert";
+}) {
   const marks = { good: "✓", warn: "◐", bad: "▲", idle: "○" };
   return (
     <div className={`banner tone-${tone}`} role={role}>
@@ -149,7 +172,17 @@ export function Banner({ tone, title, children, actions, role }: { tone: "good" 
 }
 
 /** A failure, what to do about it, and one next step. */
-export function Failed({ error, workspace, retry, title }: { error: unknown; workspace?: string; retry?: (() => void) | undefined; title?: string }) {
+export function Failed({
+  error,
+  workspace,
+  retry,
+  title,
+}: {
+  error: unknown;
+  workspace?: string;
+  retry?: (() => void) | undefined;
+  title?: string;
+}) {
   const e = asApiError(error);
   const remedy = remedyFor(e.reason);
   return (
@@ -232,7 +265,11 @@ export function onListKeys(e: React.KeyboardEvent<HTMLElement>): void {
   links[Math.min(Math.max(to, 0), links.length - 1)]?.focus();
 }
 
-export function More({ query }: { query: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => unknown } }) {
+export function More({
+  query,
+}: {
+  query: { hasNextPage: boolean; isFetchingNextPage: boolean; fetchNextPage: () => unknown };
+}) {
   if (!query.hasNextPage) return null;
   return (
     <Button busy={query.isFetchingNextPage} onClick={() => void query.fetchNextPage()}>

@@ -10,7 +10,21 @@ import { Text, Time } from "./basics";
 import { Combobox } from "./combobox";
 
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
-export function BranchSelect({ repository, value, onChange, error, disabled, labelled = false }: { repository: string; value: string; onChange: (branch: string) => void; error?: string | undefined; disabled?: boolean; labelled?: boolean }) {
+export function BranchSelect({
+  repository,
+  value,
+  onChange,
+  error,
+  disabled,
+  labelled = false,
+}: {
+  repository: string;
+  value: string;
+  onChange: (branch: string) => void;
+  error?: string | undefined;
+  disabled?: boolean;
+  labelled?: boolean;
+}) {
   const { ws } = usePlace();
   const client = useQueryClient();
   const { asked, ask } = useAsked((query) => client.fetchInfiniteQuery(branchesQuery(ws, repository, query)));
@@ -37,7 +51,9 @@ export function BranchSelect({ repository, value, onChange, error, disabled, lab
         if (branches.hasNextPage && !branches.isFetchingNextPage) void branches.fetchNextPage();
       }}
       loading={branches.isFetching}
-      empty={asked === "" ? "The repository has no branch yet: push one, then come back." : `No branch contains “${asked}”.`}
+      empty={
+        asked === "" ? "The repository has no branch yet: push one, then come back." : `No branch contains “${asked}”.`
+      }
       row={(b) => (
         <>
           <span className="option-main">
@@ -45,7 +61,8 @@ export function BranchSelect({ repository, value, onChange, error, disabled, lab
             {b.default && <span className="tag">default</span>}
           </span>
           <span className="option-sub">
-            <code>{shortHash(b.commit?.hash)}</code> <Text>{subject(b.commit?.message)}</Text> <Time at={b.commit?.time} />
+            <code>{shortHash(b.commit?.hash)}</code> <Text>{subject(b.commit?.message)}</Text>{" "}
+            <Time at={b.commit?.time} />
           </span>
         </>
       )}

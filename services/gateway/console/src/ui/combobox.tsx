@@ -111,7 +111,8 @@ export function Combobox<T extends object>(p: Props<T>) {
               aria-busy={p.loading || undefined}
               onScroll={(e) => {
                 const el = e.currentTarget;
-                if (p.items.length < p.total && el.scrollHeight - el.scrollTop - el.clientHeight < listHeight * 2) p.onNeed();
+                if (p.items.length < p.total && el.scrollHeight - el.scrollTop - el.clientHeight < listHeight * 2)
+                  p.onNeed();
               }}
               renderEmptyState={() => (
                 <div className="option-empty" role="status">
@@ -152,7 +153,9 @@ function Field({ placeholder, searching }: { placeholder: string; searching: boo
   // By itself React Aria hides the page around an open list from screen readers, the field's label and
   // what the Tab key leads to among it. What is marked so, it leaves as it is: here the page, or the dialog.
   useLayoutEffect(() => {
-    const around = open ? (input.current?.closest<HTMLElement>("[role=dialog]") ?? document.getElementById("root")) : null;
+    const around = open
+      ? (input.current?.closest<HTMLElement>("[role=dialog]") ?? document.getElementById("root"))
+      : null;
     if (around === null) return undefined;
     around.dataset["reactAriaTopLayer"] = "";
     return () => {

@@ -23,7 +23,12 @@ export function ConnectButton({ label, forbidden }: { label: string; forbidden?:
   return (
     <>
       {connect.isError && <Failed error={connect.error} title="The connection was not begun." />}
-      <Button look="primary" forbidden={adminOnly ?? forbidden} busy={connect.isPending || connect.isSuccess} onClick={() => connect.mutate()}>
+      <Button
+        look="primary"
+        forbidden={adminOnly ?? forbidden}
+        busy={connect.isPending || connect.isSuccess}
+        onClick={() => connect.mutate()}
+      >
         {connect.isPending || connect.isSuccess ? "Opening Bitbucket…" : label}
       </Button>
     </>
@@ -47,7 +52,8 @@ function SetupSteps({ setup }: { setup: NonNullable<Integration["setup"]> }) {
     <>
       <ol>
         <li>
-          On Bitbucket, open Workspace settings, Apps and features, OAuth consumers, and add a consumer. Any name will do.
+          On Bitbucket, open Workspace settings, Apps and features, OAuth consumers, and add a consumer. Any name will
+          do.
           <ConsumerLinks />
         </li>
         <li>
@@ -68,17 +74,22 @@ function SetupSteps({ setup }: { setup: NonNullable<Integration["setup"]> }) {
           </ul>
         </li>
         <li>
-          Give the operator the consumer's key and secret, for <code>DEVPILOT_BITBUCKET_CLIENT_ID</code> and <code>DEVPILOT_BITBUCKET_CLIENT_SECRET</code>.{" "}
+          Give the operator the consumer's key and secret, for <code>DEVPILOT_BITBUCKET_CLIENT_ID</code> and{" "}
+          <code>DEVPILOT_BITBUCKET_CLIENT_SECRET</code>.{" "}
           {setup.consumerConfigured ? "Both are set." : "Neither is set yet."}
         </li>
       </ol>
       <h4>When Bitbucket shows a page of its own instead of coming back</h4>
       <dl>
         <dt>“Invalid redirect_uri”, and that the integration is misconfigured</dt>
-        <dd>The consumer's callback URL is not the one above. Compare scheme, host, port and the end of the path: each must be the same.</dd>
+        <dd>
+          The consumer's callback URL is not the one above. Compare scheme, host, port and the end of the path: each
+          must be the same.
+        </dd>
         <dt>A similar page without that title</dt>
         <dd>
-          Bitbucket does not know <code>DEVPILOT_BITBUCKET_CLIENT_ID</code>. Compare it with the consumer's key; the consumer may also have been deleted.
+          Bitbucket does not know <code>DEVPILOT_BITBUCKET_CLIENT_ID</code>. Compare it with the consumer's key; the
+          consumer may also have been deleted.
         </dd>
       </dl>
     </>
@@ -92,8 +103,13 @@ function ConsumerLinks() {
   const [typed, setTyped] = useState("");
   const field = useId();
   const state = useQuery(integrationQuery(ws)).data?.state;
-  const list = useInfiniteQuery({ ...repositoriesQuery(ws, ""), enabled: state === "CONNECTED" || state === "REFRESH_FAILING" });
-  const known = [...new Set(list.data?.pages.flatMap((p) => p.repositories.map((r) => r.bitbucketWorkspace)) ?? [])].sort();
+  const list = useInfiniteQuery({
+    ...repositoriesQuery(ws, ""),
+    enabled: state === "CONNECTED" || state === "REFRESH_FAILING",
+  });
+  const known = [
+    ...new Set(list.data?.pages.flatMap((p) => p.repositories.map((r) => r.bitbucketWorkspace)) ?? []),
+  ].sort();
   const typedPage = consumersPage(site, typed);
   return (
     <>
@@ -115,17 +131,32 @@ function ConsumerLinks() {
       )}
       <div className="inline-field">
         <label htmlFor={field}>Bitbucket workspace</label>
-        <input id={field} value={typed} spellCheck={false} autoComplete="off" placeholder="such as acme" onChange={(e) => setTyped(e.target.value)} />
+        <input
+          id={field}
+          value={typed}
+          spellCheck={false}
+          autoComplete="off"
+          placeholder="such as acme"
+          onChange={(e) => setTyped(e.target.value)}
+        />
         {typedPage !== undefined ? (
           <a href={typedPage} target="_blank" rel="noreferrer">
             Open its OAuth consumers
           </a>
         ) : (
-          <span className="soft">{typed.trim() === "" ? "the word after the site in its addresses" : "letters, digits, hyphens, underscores and dots"}</span>
+          <span className="soft">
+            {typed.trim() === ""
+              ? "the word after the site in its addresses"
+              : "letters, digits, hyphens, underscores and dots"}
+          </span>
         )}
       </div>
     </>
   );
 }
 
-const boxes: Record<string, string> = { repository: "Repositories: Read", account: "Account: Read", webhook: "Webhooks: Read and write" };
+const boxes: Record<string, string> = {
+  repository: "Repositories: Read",
+  account: "Account: Read",
+  webhook: "Webhooks: Read and write",
+};

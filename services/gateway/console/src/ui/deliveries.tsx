@@ -29,14 +29,23 @@ export function Deliveries({ app }: { app: App }) {
       <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
       {app.turnedAway.map((p) => (
         <p key={`${p.branch}/${p.tag}/${p.commit}`} className="soft">
-          Devpilot found <code>{p.commit.slice(0, 10)}</code> on <Text>{p.tag !== undefined ? `tag ${p.tag}` : p.branch}</Text> by itself <Time at={p.time} /> and did not deploy it: <Text>{p.message}</Text>
+          Devpilot found <code>{p.commit.slice(0, 10)}</code> on{" "}
+          <Text>{p.tag !== undefined ? `tag ${p.tag}` : p.branch}</Text> by itself <Time at={p.time} /> and did not
+          deploy it: <Text>{p.message}</Text>
         </p>
       ))}
-      {replay.isError && <Failed error={replay.error} workspace={ws} title={`Delivery ${replay.variables.number} was not considered again.`} />}
+      {replay.isError && (
+        <Failed
+          error={replay.error}
+          workspace={ws}
+          title={`Delivery ${replay.variables.number} was not considered again.`}
+        />
+      )}
       <p role="status" className={replay.isSuccess ? "tone-good" : "hidden"}>
         {replay.isSuccess && (
           <>
-            <span aria-hidden="true">✓</span> Delivery {replay.variables.number} is considered again; what comes of it is added below.
+            <span aria-hidden="true">✓</span> Delivery {replay.variables.number} is considered again; what comes of it
+            is added below.
           </>
         )}
       </p>
@@ -45,7 +54,11 @@ export function Deliveries({ app }: { app: App }) {
       ) : list.isError && all.length === 0 ? (
         <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
       ) : all.length === 0 ? (
-        <p className="empty-inline">{app.autoDeploy ? `Nothing came yet. Push to ${watched(app.branch)}, and it will be listed here.` : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}</p>
+        <p className="empty-inline">
+          {app.autoDeploy
+            ? `Nothing came yet. Push to ${watched(app.branch)}, and it will be listed here.`
+            : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}
+        </p>
       ) : (
         <div className="table-scroll">
           <table>
@@ -78,7 +91,9 @@ export function Deliveries({ app }: { app: App }) {
                   <td data-label="Branches">
                     <Text>{branchesText(d)}</Text>
                   </td>
-                  <td className="nowrap num" data-label="Answer">{d.answerStatus}</td>
+                  <td className="nowrap num" data-label="Answer">
+                    {d.answerStatus}
+                  </td>
                   <td data-label="Outcome">
                     {outcomeTexts(d, app.id).map((o, i) => (
                       <div key={i} className={o.tone === "bad" ? "tone-bad" : undefined}>
@@ -89,7 +104,11 @@ export function Deliveries({ app }: { app: App }) {
                         )}
                       </div>
                     ))}
-                    {d.replays > 0 && <div className="soft">{d.replays === 1 ? "considered again once" : `considered again ${d.replays} times`}</div>}
+                    {d.replays > 0 && (
+                      <div className="soft">
+                        {d.replays === 1 ? "considered again once" : `considered again ${d.replays} times`}
+                      </div>
+                    )}
                   </td>
                   <td>
                     <Button

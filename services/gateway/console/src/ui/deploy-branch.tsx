@@ -66,7 +66,11 @@ export default function DeployBranch({ app, branch, busy, refused, onDeploy, onC
           total={items.length}
           onNeed={() => undefined}
           loading={found.isFetching}
-          empty={asked === "" ? `No branch matches ${app.branch} yet: push one, then come back.` : `No branch that matches ${app.branch} contains “${asked}”.`}
+          empty={
+            asked === ""
+              ? `No branch matches ${app.branch} yet: push one, then come back.`
+              : `No branch that matches ${app.branch} contains “${asked}”.`
+          }
           row={(b) => (
             <>
               <span className="option-main">
@@ -74,23 +78,33 @@ export default function DeployBranch({ app, branch, busy, refused, onDeploy, onC
                 {b.deployed > 0 && <span className="tag">deployed as #{b.deployed}</span>}
               </span>
               <span className="option-sub">
-                <code>{shortHash(b.commit?.hash)}</code> <Text>{subject(b.commit?.message)}</Text> <Time at={b.commit?.time} />
+                <code>{shortHash(b.commit?.hash)}</code> <Text>{subject(b.commit?.message)}</Text>{" "}
+                <Time at={b.commit?.time} />
               </span>
             </>
           )}
           footer={
             found.data !== undefined && (
               <span>
-                {found.data.more ? `The newest ${count} that match; search for others.` : `${count} ${count === 1 ? "branch matches" : "branches match"}, live from Bitbucket`}
+                {found.data.more
+                  ? `The newest ${count} that match; search for others.`
+                  : `${count} ${count === 1 ? "branch matches" : "branches match"}, live from Bitbucket`}
               </span>
             )
           }
         />
-        {all.data?.branches.length === 0 && <p className="soft">No branch matches it yet. Push one, and it can be chosen here.</p>}
+        {all.data?.branches.length === 0 && (
+          <p className="soft">No branch matches it yet. Push one, and it can be chosen here.</p>
+        )}
         {refused !== undefined && <Failed error={refused} workspace={ws} title="Nothing was deployed." />}
         <div className="actions end">
           <Button onClick={onClose}>Cancel</Button>
-          <Button type="submit" look="primary" busy={busy} forbidden={value === undefined ? "Choose a branch first." : undefined}>
+          <Button
+            type="submit"
+            look="primary"
+            busy={busy}
+            forbidden={value === undefined ? "Choose a branch first." : undefined}
+          >
             {busy ? (
               "Starting…"
             ) : value === undefined ? (

@@ -12,7 +12,15 @@ import { useStarted } from "./started";
 const DeployBranch = lazy(() => import("./deploy-branch"));
 
 /** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
-export function DeployLatest({ app, look = "primary", branch }: { app: App; look?: "primary" | "plain"; branch?: string }) {
+export function DeployLatest({
+  app,
+  look = "primary",
+  branch,
+}: {
+  app: App;
+  look?: "primary" | "plain";
+  branch?: string;
+}) {
   const { ws } = usePlace();
   const started = useStarted(app.id);
   const [choosing, setChoosing] = useState(false);
@@ -44,7 +52,14 @@ export function DeployLatest({ app, look = "primary", branch }: { app: App; look
         </Button>
         {choosing && (
           <Suspense fallback={null}>
-            <DeployBranch app={app} branch={branch} busy={deploy.isPending} refused={deploy.isError ? deploy.error : undefined} onDeploy={(b) => deploy.mutate(b)} onClose={() => setChoosing(false)} />
+            <DeployBranch
+              app={app}
+              branch={branch}
+              busy={deploy.isPending}
+              refused={deploy.isError ? deploy.error : undefined}
+              onDeploy={(b) => deploy.mutate(b)}
+              onClose={() => setChoosing(false)}
+            />
           </Suspense>
         )}
       </>
@@ -53,7 +68,12 @@ export function DeployLatest({ app, look = "primary", branch }: { app: App; look
   return (
     <>
       {deploy.isError && <Failed error={deploy.error} workspace={ws} title="Nothing was deployed." />}
-      <Button look={look} busy={deploy.isPending} onClick={() => deploy.mutate(undefined)} title={`Deploys the newest commit of ${app.branch}`}>
+      <Button
+        look={look}
+        busy={deploy.isPending}
+        onClick={() => deploy.mutate(undefined)}
+        title={`Deploys the newest commit of ${app.branch}`}
+      >
         {deploy.isPending ? "Starting…" : "Deploy latest"}
       </Button>
     </>
@@ -68,12 +88,19 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
   const [rolling, setRolling] = useState(false);
   const params = { path: { workspace: ws, app: d.app, number: d.number } };
   const cancel = useMutation({
-    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:cancel", { params, body: {} })),
+    mutationFn: async () =>
+      body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:cancel", { params, body: {} })),
     onSuccess: (fresh) => client.setQueryData(deploymentQuery(ws, d.app, d.number).queryKey, fresh),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") }),
   });
   const redeploy = useMutation({
-    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", { params, body: { requestId: requestId() } })),
+    mutationFn: async () =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", {
+          params,
+          body: { requestId: requestId() },
+        }),
+      ),
     onSuccess: started,
   });
   const over = ended(d.state);
@@ -84,7 +111,12 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
       {cancel.isError && <Failed error={cancel.error} workspace={ws} title="It was not cancelled." />}
       {redeploy.isError && <Failed error={redeploy.error} workspace={ws} title="Nothing was deployed." />}
       {!over && (
-        <Button look="danger" busy={cancelling} onClick={() => cancel.mutate()} title="Stops this deployment. What is live stays live.">
+        <Button
+          look="danger"
+          busy={cancelling}
+          onClick={() => cancel.mutate()}
+          title="Stops this deployment. What is live stays live."
+        >
           {cancelling ? "Cancelling…" : "Cancel"}
         </Button>
       )}
@@ -94,7 +126,11 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
         </Button>
       )}
       {over && hash !== "" && (
-        <Button busy={redeploy.isPending} onClick={() => redeploy.mutate()} title={`Deploys commit ${hash} again, as a new deployment`}>
+        <Button
+          busy={redeploy.isPending}
+          onClick={() => redeploy.mutate()}
+          title={`Deploys commit ${hash} again, as a new deployment`}
+        >
           {redeploy.isPending ? (
             "Starting…"
           ) : (

@@ -18,10 +18,15 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
   // That a hook ended with its exit code is the heading; what is said beyond it follows.
   const own = failed?.hook.message ?? "";
   const more = /^it ended with exit code \d+\.?$/i.test(own) ? "" : own;
-  const said = failed?.hook.exitCode === undefined ? (d.error?.message ?? "") : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
+  const said =
+    failed?.hook.exitCode === undefined
+      ? (d.error?.message ?? "")
+      : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
-  const lastOf = log.records.filter((r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name));
+  const lastOf = log.records.filter(
+    (r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name),
+  );
   const tail = (lastOf.length > 0 ? lastOf : log.records).slice(-shown);
   const lines = { from: tail[0]?.line ?? 0, to: tail.at(-1)?.line ?? 0 };
   return (
@@ -32,8 +37,10 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
           <>Failed at: {stageName(d.stage)}</>
         ) : (
           <>
-            Deployment hook “<Text>{failed.hook.name}</Text>” {failed.hook.state === "TIMED_OUT" ? "ran out of time" : "failed"}
-            {failed.hook.exitCode !== undefined && ` with exit code ${failed.hook.exitCode}`}, at: {stageName(failed.stage)}
+            Deployment hook “<Text>{failed.hook.name}</Text>”{" "}
+            {failed.hook.state === "TIMED_OUT" ? "ran out of time" : "failed"}
+            {failed.hook.exitCode !== undefined && ` with exit code ${failed.hook.exitCode}`}, at:{" "}
+            {stageName(failed.stage)}
           </>
         )}
       </h2>
@@ -51,12 +58,24 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       {tail.length > 0 ? (
         <>
           <p className="soft">
-            {tail.length === 1 ? "Its last line" : `Its last ${tail.length} lines`}, <Link to={{ hash: fragment(lines) }} replace preventScrollReset>shown in the log</Link>:
+            {tail.length === 1 ? "Its last line" : `Its last ${tail.length} lines`},{" "}
+            <Link to={{ hash: fragment(lines) }} replace preventScrollReset>
+              shown in the log
+            </Link>
+            :
           </p>
           <pre aria-label="Last lines of the failed step">
             {tail.map((r) => (
               <bdi key={r.line}>
-                {ansi(r.text).map((s, i) => (s.classes === "" ? s.text : <span key={i} className={s.classes}>{s.text}</span>))}
+                {ansi(r.text).map((s, i) =>
+                  s.classes === "" ? (
+                    s.text
+                  ) : (
+                    <span key={i} className={s.classes}>
+                      {s.text}
+                    </span>
+                  ),
+                )}
                 {"\n"}
               </bdi>
             ))}
@@ -66,7 +85,8 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
         !log.opened && <Skeleton rows={2} />
       )}
       <p>
-        <strong>What to try:</strong> {knownReason(d.error?.reason) ? remedy.text : "Read the log; then push a fix, or press Deploy latest."}{" "}
+        <strong>What to try:</strong>{" "}
+        {knownReason(d.error?.reason) ? remedy.text : "Read the log; then push a fix, or press Deploy latest."}{" "}
         {remedy.action !== undefined && <Link to={remedy.action.to(ws)}>{remedy.action.label}</Link>}
       </p>
       {d.live ? (
@@ -74,8 +94,9 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       ) : (
         app?.live !== undefined && (
           <p>
-            <strong>Live meanwhile:</strong> <Link to={`/w/${ws}/apps/${d.app}/deployments/${app.live.number}`}>#{app.live.number}</Link> <code>{shortHash(app.live.commit?.hash)}</code>{" "}
-            <Text>{subject(app.live.commit?.message)}</Text>
+            <strong>Live meanwhile:</strong>{" "}
+            <Link to={`/w/${ws}/apps/${d.app}/deployments/${app.live.number}`}>#{app.live.number}</Link>{" "}
+            <code>{shortHash(app.live.commit?.hash)}</code> <Text>{subject(app.live.commit?.message)}</Text>
           </p>
         )
       )}

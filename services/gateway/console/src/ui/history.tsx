@@ -65,7 +65,13 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
         <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
       ) : all.length === 0 ? (
         <div className="empty-inline">
-          <p>{filtered ? (list.hasNextPage ? "Nothing matches among the newest deployments." : "No deployment matches.") : `No deployments yet. Press Deploy latest, or push to ${watched(owner.branch)}.`}</p>
+          <p>
+            {filtered
+              ? list.hasNextPage
+                ? "Nothing matches among the newest deployments."
+                : "No deployment matches."
+              : `No deployments yet. Press Deploy latest, or push to ${watched(owner.branch)}.`}
+          </p>
           {filtered && (
             <Button onClick={() => setQuery({ tab: "deployments" }, { replace: true })}>Clear the filters</Button>
           )}
@@ -96,7 +102,9 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                     <td className="nowrap" data-label="Status">
                       <Status look={deploymentLook(d.state)} />
                       {d.live && <span className="tag live">live</span>}
-                      {d.state === "SUPERSEDED" && d.supersededBy !== undefined && <span className="soft"> by #{d.supersededBy}</span>}
+                      {d.state === "SUPERSEDED" && d.supersededBy !== undefined && (
+                        <span className="soft"> by #{d.supersededBy}</span>
+                      )}
                     </td>
                     <td data-label="Commit">
                       {url === undefined ? (
@@ -151,7 +159,17 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
 }
 
 /** A text that takes effect when its writer pauses. */
-function Typed({ label, value, onChange, search = false }: { label: string; value: string; onChange: (v: string) => void; search?: boolean }) {
+function Typed({
+  label,
+  value,
+  onChange,
+  search = false,
+}: {
+  label: string;
+  value: string;
+  onChange: (v: string) => void;
+  search?: boolean;
+}) {
   const [text, setText] = useState(value);
   useEffect(() => setText(value), [value]);
   useEffect(() => {
@@ -164,5 +182,14 @@ function Typed({ label, value, onChange, search = false }: { label: string; valu
     // Only typing starts the wait; the caller's function is another one at each render.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [text]);
-  return <input type="search" aria-label={label} placeholder={label} value={text} onChange={(e) => setText(e.target.value)} {...(search ? { "data-search": true } : {})} />;
+  return (
+    <input
+      type="search"
+      aria-label={label}
+      placeholder={label}
+      value={text}
+      onChange={(e) => setText(e.target.value)}
+      {...(search ? { "data-search": true } : {})}
+    />
+  );
 }

@@ -9,7 +9,21 @@ import type { LogState } from "./use-log";
 
 const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
 
-export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: string; number: number; over: boolean; ran: boolean; log: LogState }) {
+export function LogView({
+  ws,
+  app,
+  number,
+  over,
+  ran,
+  log,
+}: {
+  ws: string;
+  app: string;
+  number: number;
+  over: boolean;
+  ran: boolean;
+  log: LogState;
+}) {
   const { records, end, trouble, opened } = log;
   const [query] = useSearchParams();
   const { hash, pathname, search: searchText } = useLocation();
@@ -104,7 +118,11 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
         <label className="check">
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
         </label>
-        {!following && end === undefined && <Button className="small" onClick={() => setFollowing(true)}>Follow</Button>}
+        {!following && end === undefined && (
+          <Button className="small" onClick={() => setFollowing(true)}>
+            Follow
+          </Button>
+        )}
         <a className="button plain small" href={download} download={`${app}-${number}.log`}>
           Download
         </a>
@@ -117,10 +135,23 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
       {!opened && records.length === 0 ? (
         <Skeleton rows={8} />
       ) : records.length === 0 ? (
-        <p className="log-empty soft">{!ran ? "It never ran, so there is no log." : end !== undefined || over ? "The log is empty, or older than Devpilot keeps logs (30 days)." : "Nothing was written yet."}</p>
+        <p className="log-empty soft">
+          {!ran
+            ? "It never ran, so there is no log."
+            : end !== undefined || over
+              ? "The log is empty, or older than Devpilot keeps logs (30 days)."
+              : "Nothing was written yet."}
+        </p>
       ) : (
         // A region that scrolls is reached by keyboard.
-        <div className={wrap ? "lines wrap" : "lines"} ref={scroller} onScroll={onScroll} tabIndex={0} role="group" aria-label="Lines of the log">
+        <div
+          className={wrap ? "lines wrap" : "lines"}
+          ref={scroller}
+          onScroll={onScroll}
+          tabIndex={0}
+          role="group"
+          aria-label="Lines of the log"
+        >
           <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
             {virtual.getVirtualItems().map((row) => {
               const r = records[row.index];
@@ -128,9 +159,21 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
               const before = records[row.index - 1];
               const stageBegins = r.stage !== before?.stage;
               const hookBegins = r.hook !== undefined && r.hook !== "" && (r.hook !== before?.hook || stageBegins);
-              const classes = ["line", r.stream === "STDERR" ? "stderr" : "", r.stream === "SYSTEM" ? "system" : "", found.has(row.index) ? "found" : "", target !== undefined && r.line >= target.from && r.line <= target.to ? "target" : ""];
+              const classes = [
+                "line",
+                r.stream === "STDERR" ? "stderr" : "",
+                r.stream === "SYSTEM" ? "system" : "",
+                found.has(row.index) ? "found" : "",
+                target !== undefined && r.line >= target.from && r.line <= target.to ? "target" : "",
+              ];
               return (
-                <div key={row.key} data-index={row.index} ref={virtual.measureElement} className={classes.filter((c) => c !== "").join(" ")} style={{ position: "absolute", top: 0, left: 0, transform: `translateY(${row.start}px)` }}>
+                <div
+                  key={row.key}
+                  data-index={row.index}
+                  ref={virtual.measureElement}
+                  className={classes.filter((c) => c !== "").join(" ")}
+                  style={{ position: "absolute", top: 0, left: 0, transform: `translateY(${row.start}px)` }}
+                >
                   {stageBegins && r.stage !== undefined && <div className="line-stage">{stageName(r.stage)}</div>}
                   {hookBegins && (
                     <div className="line-stage line-hook">
@@ -145,14 +188,25 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
                       onClick={(e) => {
                         e.preventDefault();
                         setFollowing(false);
-                        void navigate({ pathname, search: searchText, hash: `#L${r.line}` }, { replace: true, preventScrollReset: true });
+                        void navigate(
+                          { pathname, search: searchText, hash: `#L${r.line}` },
+                          { replace: true, preventScrollReset: true },
+                        );
                       }}
                     >
                       {r.line}
                     </a>
                     <bdi className="line-text">
                       {r.stream === "STDERR" && <span className="hidden">error output: </span>}
-                      {ansi(r.text).map((s, i) => (s.classes === "" ? s.text : <span key={i} className={s.classes}>{s.text}</span>))}
+                      {ansi(r.text).map((s, i) =>
+                        s.classes === "" ? (
+                          s.text
+                        ) : (
+                          <span key={i} className={s.classes}>
+                            {s.text}
+                          </span>
+                        ),
+                      )}
                     </bdi>
                   </div>
                 </div>
@@ -162,7 +216,13 @@ export function LogView({ ws, app, number, over, ran, log }: { ws: string; app: 
         </div>
       )}
       <div className="log-end soft" role="status">
-        {end !== undefined && ended(end) ? `End of the log: ${deploymentLook(end).word.toLowerCase()}.` : end !== undefined ? "The log goes on." : opened ? "Following." : ""}
+        {end !== undefined && ended(end)
+          ? `End of the log: ${deploymentLook(end).word.toLowerCase()}.`
+          : end !== undefined
+            ? "The log goes on."
+            : opened
+              ? "Following."
+              : ""}
       </div>
     </section>
   );

@@ -8,7 +8,15 @@ import { Button, Failed, Text, Time } from "./basics";
 import { Combobox } from "./combobox";
 
 /** Chooses one of all repositories that the connected account can reach. */
-export function RepositorySelect({ value, onChange, error }: { value: Repository | undefined; onChange: (r: Repository) => void; error?: string | undefined }) {
+export function RepositorySelect({
+  value,
+  onChange,
+  error,
+}: {
+  value: Repository | undefined;
+  onChange: (r: Repository) => void;
+  error?: string | undefined;
+}) {
   const { ws } = usePlace();
   const client = useQueryClient();
   const [refreshing, setRefreshing] = useState(false);
@@ -22,7 +30,11 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
     setRefreshing(true);
     setRefusal(undefined);
     try {
-      body(await api.GET("/v1/workspaces/{workspace}/repositories", { params: { path: { workspace: ws }, query: { refresh: true, pageSize: 1 } } }));
+      body(
+        await api.GET("/v1/workspaces/{workspace}/repositories", {
+          params: { path: { workspace: ws }, query: { refresh: true, pageSize: 1 } },
+        }),
+      );
       await client.invalidateQueries({ queryKey: keys.kind(ws, "repositories") });
     } catch (e) {
       setRefusal(e);
@@ -104,7 +116,8 @@ export function RepositorySelect({ value, onChange, error }: { value: Repository
       )}
       {first?.partialFailures.map((f) => (
         <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">
-          <span aria-hidden="true">▲</span> {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
+          <span aria-hidden="true">▲</span>{" "}
+          {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
           <Text>{f.message}</Text>
         </p>
       ))}

@@ -14,7 +14,9 @@ export function RollbackPrevious({ d, app }: { d: Deployment; app: App | undefin
   const { ws } = usePlace();
   const [rolling, setRolling] = useState(false);
   const list = useInfiniteQuery(deploymentsQuery(ws, d.app, { state: "COMPLETED" }, 10));
-  const before = list.data?.pages.flatMap((p) => p.deployments).find((x) => x.number < d.number && x.releaseKept && !x.live);
+  const before = list.data?.pages
+    .flatMap((p) => p.deployments)
+    .find((x) => x.number < d.number && x.releaseKept && !x.live);
   if (before === undefined) return null;
   return (
     <div className="actions">
@@ -46,7 +48,8 @@ export function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | 
   return (
     <Dialog alert title={`Rollback to #${d.number}?`} open onClose={onClose}>
       <p>
-        The kept release of #{d.number} (<code>{shortHash(d.commit?.hash)}</code>) goes live again as a deployment of its own
+        The kept release of #{d.number} (<code>{shortHash(d.commit?.hash)}</code>) goes live again as a deployment of
+        its own
         {live !== undefined && (
           <>
             , in place of #{live.number} (<code>{shortHash(live.commit?.hash)}</code>)
@@ -57,7 +60,13 @@ export function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | 
       {on && (
         <>
           <label className="check block">
-            <input type="checkbox" checked={pause} disabled={adminOnly !== undefined} onChange={(e) => setPause(e.target.checked)} /> Switch auto-deploy off
+            <input
+              type="checkbox"
+              checked={pause}
+              disabled={adminOnly !== undefined}
+              onChange={(e) => setPause(e.target.checked)}
+            />{" "}
+            Switch auto-deploy off
           </label>
           <p className="soft">
             {adminOnly ??

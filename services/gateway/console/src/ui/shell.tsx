@@ -56,14 +56,21 @@ export function Shell() {
       </a>
       {info.data?.emulator === true && (
         <aside className="emulator" aria-label="Emulator">
-          A Bitbucket emulator stands in for Bitbucket.<span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
+          A Bitbucket emulator stands in for Bitbucket.
+          <span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
           <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
             Open the emulator
           </a>
         </aside>
       )}
       <header className="top" ref={header} onKeyDown={onMenuKey}>
-        <Button look="quiet" className="menu-button" aria-expanded={menu} aria-controls="sidebar" onClick={() => setMenu(!menu)}>
+        <Button
+          look="quiet"
+          className="menu-button"
+          aria-expanded={menu}
+          aria-controls="sidebar"
+          onClick={() => setMenu(!menu)}
+        >
           Menu
         </Button>
         <span className="brand" aria-hidden="true">
@@ -146,7 +153,13 @@ function useShortcuts(ws: string, navigate: (to: string) => unknown): void {
     let leader = 0;
     const onKey = (e: KeyboardEvent) => {
       const target = e.target as HTMLElement;
-      if (e.ctrlKey || e.metaKey || e.altKey || target.closest("input, textarea, select, [contenteditable], [role=dialog], [role=alertdialog]") !== null) return;
+      if (
+        e.ctrlKey ||
+        e.metaKey ||
+        e.altKey ||
+        target.closest("input, textarea, select, [contenteditable], [role=dialog], [role=alertdialog]") !== null
+      )
+        return;
       const afterG = Date.now() - leader < 1500;
       leader = 0;
       const go = (path: string) => {

@@ -13,9 +13,23 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
       {stages.map(([id]) => {
         const record = d.stages.find((s) => s.stage === id);
         const failed = d.stage === id && d.state === "FAILED";
-        const state = failed ? "failed" : record?.endTime !== undefined ? "done" : record === undefined || d.state === "PENDING" ? "none" : over ? "stopped" : "running";
+        const state = failed
+          ? "failed"
+          : record?.endTime !== undefined
+            ? "done"
+            : record === undefined || d.state === "PENDING"
+              ? "none"
+              : over
+                ? "stopped"
+                : "running";
         const mark = { failed: "✕", done: "✓", running: "◐", stopped: "⊘", none: "○" }[state];
-        const word = { failed: "failed", done: "done", running: "running", stopped: "stopped", none: over ? "not reached" : "not begun" }[state];
+        const word = {
+          failed: "failed",
+          done: "done",
+          running: "running",
+          stopped: "stopped",
+          none: over ? "not reached" : "not begun",
+        }[state];
         const tone = { failed: "bad", done: "good", running: "busy", stopped: "idle", none: "idle" }[state];
         return (
           <li key={id}>
@@ -26,13 +40,20 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
               <span className="stage-name">{stageName(id)}</span>
               <span className="soft stage-time">
                 <span className="hidden">{word} </span>
-                {record !== undefined && state !== "none" && <Took start={record.startTime} end={record.endTime ?? (over ? d.endTime : undefined)} />}
+                {record !== undefined && state !== "none" && (
+                  <Took start={record.startTime} end={record.endTime ?? (over ? d.endTime : undefined)} />
+                )}
               </span>
             </div>
             {record !== undefined && record.hooks.length > 0 && (
               <ul className="rail-hooks" aria-label={`Deployment hooks: ${stageName(id)}`}>
                 {record.hooks.map((h) => (
-                  <Hook key={h.name} hook={h} lines={hookLines(log.records, id, h.name)} end={over ? d.endTime : undefined} />
+                  <Hook
+                    key={h.name}
+                    hook={h}
+                    lines={hookLines(log.records, id, h.name)}
+                    end={over ? d.endTime : undefined}
+                  />
                 ))}
               </ul>
             )}
@@ -44,7 +65,15 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
 }
 
 /** A deployment hook: a click leads to its lines in the log. */
-function Hook({ hook: h, lines, end }: { hook: HookRecord; lines: { from: number; to: number } | undefined; end: string | undefined }) {
+function Hook({
+  hook: h,
+  lines,
+  end,
+}: {
+  hook: HookRecord;
+  lines: { from: number; to: number } | undefined;
+  end: string | undefined;
+}) {
   const look = hookLook(h.state);
   return (
     <li className={`stage tone-${look.tone}`} aria-current={h.state === "RUNNING" ? "step" : undefined}>

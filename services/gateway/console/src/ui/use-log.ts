@@ -30,7 +30,8 @@ export function useLog(ws: string, app: string, number: number): LogState {
         return taken !== "gap";
       },
       open: () => setLogState((v) => ({ ...v, opened: true, trouble: undefined })),
-      end: (state) => setLogState((v) => ({ ...v, records: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
+      end: (state) =>
+        setLogState((v) => ({ ...v, records: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
       trouble: (text) => setLogState((v) => ({ ...v, trouble: text })),
     });
     return () => {

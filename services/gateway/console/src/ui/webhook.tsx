@@ -35,11 +35,15 @@ export function WebhookHealth({ app }: { app: App }) {
         )}
       </p>
       {info?.webhooksReachable === false && (
-        <p className="soft">Bitbucket cannot reach this address, so Devpilot asks Bitbucket for new commits at intervals. Pushes deploy, later.</p>
+        <p className="soft">
+          Bitbucket cannot reach this address, so Devpilot asks Bitbucket for new commits at intervals. Pushes deploy,
+          later.
+        </p>
       )}
       {w?.lastRefusedTime !== undefined && (verified === undefined || w.lastRefusedTime > verified) && (
         <Banner tone="warn" title="A delivery was refused.">
-          Its signature did not match, <Time at={w.lastRefusedTime} />. Compare the secret on Bitbucket with the one here, or press Repair.
+          Its signature did not match, <Time at={w.lastRefusedTime} />. Compare the secret on Bitbucket with the one
+          here, or press Repair.
         </Banner>
       )}
       {w !== undefined && broken(w) && <Trouble webhook={w} />}
@@ -49,13 +53,25 @@ export function WebhookHealth({ app }: { app: App }) {
 }
 
 function broken(w: Webhook): boolean {
-  return w.state === "NOT_REGISTERED" || w.state === "DRIFTED" || w.state === "LEFT_ON_BITBUCKET" || (w.state === "PENDING" && w.reason !== undefined);
+  return (
+    w.state === "NOT_REGISTERED" ||
+    w.state === "DRIFTED" ||
+    w.state === "LEFT_ON_BITBUCKET" ||
+    (w.state === "PENDING" && w.reason !== undefined)
+  );
 }
 
 function Trouble({ webhook: w }: { webhook: Webhook }) {
   return (
     <>
-      <Banner tone="warn" title={w.reason === "NOT_REPOSITORY_ADMIN" ? `The connected account is not an admin of ${w.repositoryFullName}.` : `${webhookLook(w.state).word}.`}>
+      <Banner
+        tone="warn"
+        title={
+          w.reason === "NOT_REPOSITORY_ADMIN"
+            ? `The connected account is not an admin of ${w.repositoryFullName}.`
+            : `${webhookLook(w.state).word}.`
+        }
+      >
         <Text>{w.message}</Text>
         {w.retryTime !== undefined && (
           <>
@@ -90,7 +106,8 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
     ...settled,
   });
   const rotate = useMutation({
-    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:rotateSecret", { params, body: {} })),
+    mutationFn: async () =>
+      body(await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:rotateSecret", { params, body: {} })),
     ...settled,
     onSuccess: (fresh: Webhook) => {
       settled.onSuccess(fresh);
@@ -98,7 +115,9 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
     },
   });
   const settings = httpUrl(w.settingsUrl);
-  const closed = adminOnly ?? (w.state === "LEFT_ON_BITBUCKET" ? "Devpilot reaches the webhook again once Bitbucket is connected." : undefined);
+  const closed =
+    adminOnly ??
+    (w.state === "LEFT_ON_BITBUCKET" ? "Devpilot reaches the webhook again once Bitbucket is connected." : undefined);
   const byHand = w.state === "MANUAL" || w.reason === "NOT_REPOSITORY_ADMIN";
   return (
     <>
@@ -108,7 +127,11 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
           forbidden={closed}
           busy={mend.isPending}
           onClick={() => mend.mutate()}
-          title={registers ? "Asks Bitbucket for the webhook again" : "Compares the webhook with Bitbucket's and puts right what differs"}
+          title={
+            registers
+              ? "Asks Bitbucket for the webhook again"
+              : "Compares the webhook with Bitbucket's and puts right what differs"
+          }
         >
           {registers ? (mend.isPending ? "Registering…" : "Register again") : mend.isPending ? "Repairing…" : "Repair"}
         </Button>
@@ -167,7 +190,13 @@ export function ManualSteps({ webhook: w }: { webhook: Webhook }) {
   const { ws, adminOnly } = usePlace();
   const [secret, setSecret] = useState<string>();
   const reveal = useMutation({
-    mutationFn: async () => body(await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:revealSecret", { params: { path: { workspace: ws, webhook: w.id } }, body: {} })),
+    mutationFn: async () =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:revealSecret", {
+          params: { path: { workspace: ws, webhook: w.id } },
+          body: {},
+        }),
+      ),
     onSuccess: (answer) => setSecret(answer.secret),
     gcTime: 0,
   });

@@ -9,7 +9,13 @@ import { Dialog } from "../dialog";
 import { Check, FromCode, TextField } from "./parts";
 import { useSave } from "./save";
 
-const hookStages = ["PRE_EXECUTION", "PRE_SOURCE_CONTROL", "POST_SOURCE_CONTROL", "POST_SETUP", "POST_RELEASE"] as const;
+const hookStages = [
+  "PRE_EXECUTION",
+  "PRE_SOURCE_CONTROL",
+  "POST_SOURCE_CONTROL",
+  "POST_SETUP",
+  "POST_RELEASE",
+] as const;
 
 /** The commands that a deployment runs, in the order in which it runs them. */
 export function Hooks({ app }: { app: App }) {
@@ -24,23 +30,38 @@ export function Hooks({ app }: { app: App }) {
       { hooks: move(app.hooks, hook.name, by) },
       {
         // The list is made anew; the one who moves with the keyboard stays at the same hook.
-        onSuccess: () => requestAnimationFrame(() => list.current?.querySelector<HTMLElement>(`[data-hook="${CSS.escape(hook.name)}"][data-by="${by}"]`)?.focus()),
+        onSuccess: () =>
+          requestAnimationFrame(() =>
+            list.current
+              ?.querySelector<HTMLElement>(`[data-hook="${CSS.escape(hook.name)}"][data-by="${by}"]`)
+              ?.focus(),
+          ),
       },
     );
   };
   return (
     <section className="card" aria-labelledby="hooks">
       <h2 id="hooks">Deployment hooks</h2>
-      <p className="soft">Commands that each deployment runs on the server, stage by stage. One that fails ends the deployment; what is live stays.</p>
+      <p className="soft">
+        Commands that each deployment runs on the server, stage by stage. One that fails ends the deployment; what is
+        live stays.
+      </p>
       <FromCode fields={app.codeConfig?.fields} name="hooks" path={app.codeConfig?.path} />
       {app.hookRunner === undefined && app.hooks.length > 0 && (
         <Banner tone="warn" title="The server has no runner for hooks.">
           Deployments with hooks fail there until the operator sets one up.
         </Banner>
       )}
-      {save.isError && editing === undefined && <Failed error={save.error} workspace={ws} title="The hooks are as they were." />}
+      {save.isError && editing === undefined && (
+        <Failed error={save.error} workspace={ws} title="The hooks are as they were." />
+      )}
       <div ref={list}>
-        {ordered.length === 0 && <p>There are none. A build such as <code>npm ci && npm run build</code> belongs to the stage “{stageName("POST_SOURCE_CONTROL")}”.</p>}
+        {ordered.length === 0 && (
+          <p>
+            There are none. A build such as <code>npm ci && npm run build</code> belongs to the stage “
+            {stageName("POST_SOURCE_CONTROL")}”.
+          </p>
+        )}
         {hookStages.map((stage) => {
           const of = ordered.filter((h) => h.stage === stage);
           return (
@@ -55,7 +76,8 @@ export function Hooks({ app }: { app: App }) {
                           <Text>{h.name}</Text>
                         </strong>{" "}
                         <span className="soft">
-                          {h.active ? "" : "switched off · "}at most {duration((h.timeoutSeconds ?? defaultTimeout) * 1000)}
+                          {h.active ? "" : "switched off · "}at most{" "}
+                          {duration((h.timeoutSeconds ?? defaultTimeout) * 1000)}
                         </span>
                         <pre className="command">
                           <Text>{h.command.split("\n").slice(0, 3).join("\n")}</Text>
@@ -63,15 +85,33 @@ export function Hooks({ app }: { app: App }) {
                         </pre>
                       </div>
                       <div className="actions">
-                        <Button className="small" data-hook={h.name} data-by={-1} forbidden={adminOnly ?? (i === 0 ? "It is the first of its stage." : undefined)} busy={save.isPending} onClick={() => step(h, -1)}>
+                        <Button
+                          className="small"
+                          data-hook={h.name}
+                          data-by={-1}
+                          forbidden={adminOnly ?? (i === 0 ? "It is the first of its stage." : undefined)}
+                          busy={save.isPending}
+                          onClick={() => step(h, -1)}
+                        >
                           <span aria-hidden="true">↑</span>
                           <span className="hidden">Move {h.name} up</span>
                         </Button>
-                        <Button className="small" data-hook={h.name} data-by={1} forbidden={adminOnly ?? (i === of.length - 1 ? "It is the last of its stage." : undefined)} busy={save.isPending} onClick={() => step(h, 1)}>
+                        <Button
+                          className="small"
+                          data-hook={h.name}
+                          data-by={1}
+                          forbidden={adminOnly ?? (i === of.length - 1 ? "It is the last of its stage." : undefined)}
+                          busy={save.isPending}
+                          onClick={() => step(h, 1)}
+                        >
                           <span aria-hidden="true">↓</span>
                           <span className="hidden">Move {h.name} down</span>
                         </Button>
-                        <Button className="small" forbidden={adminOnly} onClick={() => setEditing({ hook: h, before: h.name })}>
+                        <Button
+                          className="small"
+                          forbidden={adminOnly}
+                          onClick={() => setEditing({ hook: h, before: h.name })}
+                        >
                           Edit<span className="hidden"> {h.name}</span>
                         </Button>
                         <Button className="small" forbidden={adminOnly} onClick={() => setRemoving(h)}>
@@ -91,7 +131,17 @@ export function Hooks({ app }: { app: App }) {
           forbidden={adminOnly}
           onClick={() => {
             save.reset();
-            setEditing({ hook: { name: "", stage: "POST_SOURCE_CONTROL", command: "", priority: 0, timeoutSeconds: defaultTimeout, active: true }, before: undefined });
+            setEditing({
+              hook: {
+                name: "",
+                stage: "POST_SOURCE_CONTROL",
+                command: "",
+                priority: 0,
+                timeoutSeconds: defaultTimeout,
+                active: true,
+              },
+              before: undefined,
+            });
           }}
         >
           Add a hook…
@@ -106,16 +156,30 @@ export function Hooks({ app }: { app: App }) {
           busy={save.isPending}
           refused={save.isError ? save.error : undefined}
           onClose={() => setEditing(undefined)}
-          onSave={(hook) => save.mutate({ hooks: replace(app.hooks, editing.before, hook) }, { onSuccess: () => setEditing(undefined) })}
+          onSave={(hook) =>
+            save.mutate({ hooks: replace(app.hooks, editing.before, hook) }, { onSuccess: () => setEditing(undefined) })
+          }
         />
       )}
-      <Dialog alert title={`Remove the hook “${removing?.name ?? ""}”?`} open={removing !== undefined} onClose={() => setRemoving(undefined)}>
+      <Dialog
+        alert
+        title={`Remove the hook “${removing?.name ?? ""}”?`}
+        open={removing !== undefined}
+        onClose={() => setRemoving(undefined)}
+      >
         <p>Deployments that start from now on no longer run it. Those that ran keep their logs.</p>
         <div className="actions end">
           <Button autoFocus onClick={() => setRemoving(undefined)}>
             Keep it
           </Button>
-          <Button look="danger" busy={save.isPending} onClick={() => removing !== undefined && save.mutate({ hooks: remove(app.hooks, removing.name) }, { onSettled: () => setRemoving(undefined) })}>
+          <Button
+            look="danger"
+            busy={save.isPending}
+            onClick={() =>
+              removing !== undefined &&
+              save.mutate({ hooks: remove(app.hooks, removing.name) }, { onSettled: () => setRemoving(undefined) })
+            }
+          >
             Remove the hook
           </Button>
         </div>
@@ -153,10 +217,21 @@ function HookDialog({ start, isNew, others, busy, refused, onClose, onSave }: Ho
           if (hookProblem(wanted, others) === undefined) onSave(wanted);
         }}
       >
-        <TextField label="Name" value={hook.name} autoFocus onChange={(name) => setHook({ ...hook, name })} error={said("name")} hint="Names it in the log and in the list of stages." />
+        <TextField
+          label="Name"
+          value={hook.name}
+          autoFocus
+          onChange={(name) => setHook({ ...hook, name })}
+          error={said("name")}
+          hint="Names it in the log and in the list of stages."
+        />
         <div className="field">
           <label htmlFor="hook-stage">Stage</label>
-          <select id="hook-stage" value={hook.stage} onChange={(e) => setHook({ ...hook, stage: e.target.value as DeploymentHook["stage"] })}>
+          <select
+            id="hook-stage"
+            value={hook.stage}
+            onChange={(e) => setHook({ ...hook, stage: e.target.value as DeploymentHook["stage"] })}
+          >
             {hookStages.map((s) => (
               <option key={s} value={s}>
                 {stageName(s)}
@@ -164,10 +239,33 @@ function HookDialog({ start, isNew, others, busy, refused, onClose, onSave }: Ho
             ))}
           </select>
         </div>
-        <TextField label="Command" rows={4} code value={hook.command} onChange={(command) => setHook({ ...hook, command })} error={said("command")} hint="Run by the shell, in the release once there is one. DEVPILOT_… variables and your own are set." />
-        <TextField label="Time limit in seconds" short numeric value={timeout} onChange={setTimeout} error={said("timeoutSeconds")} hint="1 to 3600; it is ended then, and the deployment fails." />
-        <Check label="Active" checked={hook.active ?? true} onChange={(active) => setHook({ ...hook, active })} hint="One that is switched off is shown as skipped." />
-        {answer !== undefined && !["name", "command", "timeoutSeconds"].some((f) => answer.field(f) !== undefined) && <Failed error={refused} workspace={ws} title="The hook was not saved." />}
+        <TextField
+          label="Command"
+          rows={4}
+          code
+          value={hook.command}
+          onChange={(command) => setHook({ ...hook, command })}
+          error={said("command")}
+          hint="Run by the shell, in the release once there is one. DEVPILOT_… variables and your own are set."
+        />
+        <TextField
+          label="Time limit in seconds"
+          short
+          numeric
+          value={timeout}
+          onChange={setTimeout}
+          error={said("timeoutSeconds")}
+          hint="1 to 3600; it is ended then, and the deployment fails."
+        />
+        <Check
+          label="Active"
+          checked={hook.active ?? true}
+          onChange={(active) => setHook({ ...hook, active })}
+          hint="One that is switched off is shown as skipped."
+        />
+        {answer !== undefined && !["name", "command", "timeoutSeconds"].some((f) => answer.field(f) !== undefined) && (
+          <Failed error={refused} workspace={ws} title="The hook was not saved." />
+        )}
         <div className="actions end">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" look="primary" busy={busy}>

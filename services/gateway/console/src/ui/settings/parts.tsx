@@ -9,12 +9,25 @@ interface Draft {
 }
 
 /** The end of a form: what saving does, and the button. */
-export function SaveRow({ draft, save, hint }: { draft: Draft; save: { isPending: boolean; isError: boolean; isSuccess: boolean; error: unknown }; hint?: string }) {
+export function SaveRow({
+  draft,
+  save,
+  hint,
+}: {
+  draft: Draft;
+  save: { isPending: boolean; isError: boolean; isSuccess: boolean; error: unknown };
+  hint?: string;
+}) {
   const { ws, adminOnly } = usePlace();
   return (
     <>
       {draft.moved && (
-        <Banner tone="warn" role="status" title="Somebody changed this meanwhile." actions={<Button onClick={draft.reset}>Show what is there</Button>}>
+        <Banner
+          tone="warn"
+          role="status"
+          title="Somebody changed this meanwhile."
+          actions={<Button onClick={draft.reset}>Show what is there</Button>}
+        >
           Saving puts yours in its place.
         </Banner>
       )}
@@ -48,7 +61,21 @@ interface TextProps {
 }
 
 /** A labelled text, of one line or of several, with what it means or what is wrong with it below. */
-export function TextField({ label, value, onChange, hint, error, rows, code = false, short = false, type = "text", placeholder, disabled = false, autoFocus = false, numeric = false }: TextProps) {
+export function TextField({
+  label,
+  value,
+  onChange,
+  hint,
+  error,
+  rows,
+  code = false,
+  short = false,
+  type = "text",
+  placeholder,
+  disabled = false,
+  autoFocus = false,
+  numeric = false,
+}: TextProps) {
   const id = useId();
   const common = {
     id,
@@ -66,7 +93,12 @@ export function TextField({ label, value, onChange, hint, error, rows, code = fa
     <div className="field">
       <label htmlFor={id}>{label}</label>
       {rows === undefined ? (
-        <input {...common} type={type} inputMode={numeric ? "numeric" : undefined} onChange={(e) => onChange(e.target.value)} />
+        <input
+          {...common}
+          type={type}
+          inputMode={numeric ? "numeric" : undefined}
+          onChange={(e) => onChange(e.target.value)}
+        />
       ) : (
         <textarea {...common} rows={rows} onChange={(e) => onChange(e.target.value)} />
       )}
@@ -78,12 +110,31 @@ export function TextField({ label, value, onChange, hint, error, rows, code = fa
 }
 
 /** A box to tick, with what it does. */
-export function Check({ label, checked, onChange, hint, disabled = false }: { label: ReactNode; checked: boolean; onChange: (value: boolean) => void; hint?: ReactNode; disabled?: boolean }) {
+export function Check({
+  label,
+  checked,
+  onChange,
+  hint,
+  disabled = false,
+}: {
+  label: ReactNode;
+  checked: boolean;
+  onChange: (value: boolean) => void;
+  hint?: ReactNode;
+  disabled?: boolean;
+}) {
   const id = useId();
   return (
     <div className="check-field">
       <label className="check">
-        <input type="checkbox" checked={checked} disabled={disabled} aria-describedby={hint === undefined ? undefined : id} onChange={(e) => onChange(e.target.checked)} /> {label}
+        <input
+          type="checkbox"
+          checked={checked}
+          disabled={disabled}
+          aria-describedby={hint === undefined ? undefined : id}
+          onChange={(e) => onChange(e.target.checked)}
+        />{" "}
+        {label}
       </label>
       {hint !== undefined && (
         <p id={id} className="soft">
@@ -95,7 +146,15 @@ export function Check({ label, checked, onChange, hint, disabled = false }: { la
 }
 
 /** Says that the repository's own file decides, where it does. */
-export function FromCode({ fields, name, path }: { fields: readonly string[] | undefined; name: string; path: string | undefined }) {
+export function FromCode({
+  fields,
+  name,
+  path,
+}: {
+  fields: readonly string[] | undefined;
+  name: string;
+  path: string | undefined;
+}) {
   if (fields?.some((f) => f === name || f.startsWith(`${name}.`)) !== true) return null;
   return (
     <Banner tone="idle" title={`${path ?? ".devpilot.yaml"} in the repository decides here.`}>

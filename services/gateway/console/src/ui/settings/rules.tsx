@@ -22,7 +22,12 @@ export default function Rules({ app }: { app: App }) {
     tags: (r?.tags ?? []).join("\n"),
   });
   const d = draft.draft;
-  const rules = { paths: lines(d.paths), pathsIgnore: lines(d.pathsIgnore), skip: { phrases: lines(d.phrases) }, tags: lines(d.tags) };
+  const rules = {
+    paths: lines(d.paths),
+    pathsIgnore: lines(d.pathsIgnore),
+    skip: { phrases: lines(d.phrases) },
+    tags: lines(d.tags),
+  };
   const refused = save.isError ? asApiError(save.error) : undefined;
   const off = adminOnly !== undefined;
   return (
@@ -38,13 +43,62 @@ export default function Rules({ app }: { app: App }) {
       >
         <h2 id="rules">Which pushes deploy</h2>
         <p className="soft">
-          Pushes to <Text>{watched(app.branch)}</Text> do, and of those what the rules let through. A push that a rule turns away is listed under Deliveries with the reason.
+          Pushes to <Text>{watched(app.branch)}</Text> do, and of those what the rules let through. A push that a rule
+          turns away is listed under Deliveries with the reason.
         </p>
         <FromCode fields={app.codeConfig?.fields} name="rules" path={app.codeConfig?.path} />
-        <TextField label="Only when one of these paths changed, one a line" rows={3} code disabled={off} value={d.paths} onChange={(paths) => draft.set({ ...d, paths })} error={refused?.field("paths")} hint={<>Patterns such as <code>services/web/**</code>. Empty: any path.</>} />
-        <TextField label="Paths that do not count, one a line" rows={3} code disabled={off} value={d.pathsIgnore} onChange={(pathsIgnore) => draft.set({ ...d, pathsIgnore })} error={refused?.field("pathsIgnore")} hint={<>Such as <code>docs/**</code> or <code>**/*.md</code>.</>} />
-        <TextField label="Skip phrases, one a line" rows={4} code disabled={off} value={d.phrases} onChange={(phrases) => draft.set({ ...d, phrases })} error={refused?.field("phrases")} hint="A push whose newest commit's message has one does not deploy. Case does not matter." />
-        <TextField label="Tags that deploy, one a line" rows={2} code disabled={off} value={d.tags} onChange={(tags) => draft.set({ ...d, tags })} error={refused?.field("tags")} hint={<>Patterns such as <code>v*</code>. Empty: none.</>} />
+        <TextField
+          label="Only when one of these paths changed, one a line"
+          rows={3}
+          code
+          disabled={off}
+          value={d.paths}
+          onChange={(paths) => draft.set({ ...d, paths })}
+          error={refused?.field("paths")}
+          hint={
+            <>
+              Patterns such as <code>services/web/**</code>. Empty: any path.
+            </>
+          }
+        />
+        <TextField
+          label="Paths that do not count, one a line"
+          rows={3}
+          code
+          disabled={off}
+          value={d.pathsIgnore}
+          onChange={(pathsIgnore) => draft.set({ ...d, pathsIgnore })}
+          error={refused?.field("pathsIgnore")}
+          hint={
+            <>
+              Such as <code>docs/**</code> or <code>**/*.md</code>.
+            </>
+          }
+        />
+        <TextField
+          label="Skip phrases, one a line"
+          rows={4}
+          code
+          disabled={off}
+          value={d.phrases}
+          onChange={(phrases) => draft.set({ ...d, phrases })}
+          error={refused?.field("phrases")}
+          hint="A push whose newest commit's message has one does not deploy. Case does not matter."
+        />
+        <TextField
+          label="Tags that deploy, one a line"
+          rows={2}
+          code
+          disabled={off}
+          value={d.tags}
+          onChange={(tags) => draft.set({ ...d, tags })}
+          error={refused?.field("tags")}
+          hint={
+            <>
+              Patterns such as <code>v*</code>. Empty: none.
+            </>
+          }
+        />
         <SaveRow draft={draft} save={save} hint="Counts from the next push on." />
       </form>
       <TryPush app={app} rules={rules} unsaved={draft.changed} />
@@ -65,7 +119,12 @@ function TryPush({ app, rules, unsaved }: { app: App; rules: object; unsaved: bo
       body(
         await api.POST("/v1/workspaces/{workspace}/apps/{app}:checkPush", {
           params: { path: { workspace: ws, app: app.id } },
-          body: { ...(kind === "branch" ? { branch: ref.trim() } : { tag: ref.trim() }), message, changedPaths: lines(paths), rules },
+          body: {
+            ...(kind === "branch" ? { branch: ref.trim() } : { tag: ref.trim() }),
+            message,
+            changedPaths: lines(paths),
+            rules,
+          },
         }),
       ),
   });
@@ -80,19 +139,34 @@ function TryPush({ app, rules, unsaved }: { app: App; rules: object; unsaved: bo
       }}
     >
       <h2 id={`${id}-h`}>Would this push deploy?</h2>
-      <p className="soft">{unsaved ? "Asked with the rules as they stand above, not saved yet." : "Asked with the saved rules."} Nothing is deployed.</p>
+      <p className="soft">
+        {unsaved ? "Asked with the rules as they stand above, not saved yet." : "Asked with the saved rules."} Nothing
+        is deployed.
+      </p>
       <div className="inline-field">
         <label htmlFor={`${id}-k`}>A push to</label>
         <select id={`${id}-k`} value={kind} onChange={(e) => setKind(e.target.value as "branch" | "tag")}>
           <option value="branch">the branch</option>
           <option value="tag">the tag</option>
         </select>
-        <input aria-label={kind === "branch" ? "Name of the branch" : "Name of the tag"} className="code" spellCheck={false} autoComplete="off" value={ref} placeholder={kind === "branch" ? "main" : "v1.2.0"} onChange={(e) => setRef(e.target.value)} />
+        <input
+          aria-label={kind === "branch" ? "Name of the branch" : "Name of the tag"}
+          className="code"
+          spellCheck={false}
+          autoComplete="off"
+          value={ref}
+          placeholder={kind === "branch" ? "main" : "v1.2.0"}
+          onChange={(e) => setRef(e.target.value)}
+        />
       </div>
       <TextField label="Message of the newest commit" value={message} onChange={setMessage} />
       <TextField label="Changed paths, one a line" rows={3} code value={paths} onChange={setPaths} />
       <div className="actions end">
-        <Button type="submit" busy={ask.isPending} {...(ref.trim() === "" ? { forbidden: `Name a ${kind} first.` } : {})}>
+        <Button
+          type="submit"
+          busy={ask.isPending}
+          {...(ref.trim() === "" ? { forbidden: `Name a ${kind} first.` } : {})}
+        >
           {ask.isPending ? "Asking…" : "Check"}
         </Button>
       </div>
@@ -107,7 +181,8 @@ function Answer({ answer }: { answer: CheckPush }) {
     <div role="status" className={`answer tone-${answer.deploys ? "good" : "warn"}`}>
       <p>
         <strong>
-          <span aria-hidden="true">{answer.deploys ? "✓" : "⊘"}</span> {answer.deploys ? "It would deploy." : "It would not deploy."}
+          <span aria-hidden="true">{answer.deploys ? "✓" : "⊘"}</span>{" "}
+          {answer.deploys ? "It would deploy." : "It would not deploy."}
         </strong>{" "}
         <span className="plain">
           <Text>{answer.message}</Text>

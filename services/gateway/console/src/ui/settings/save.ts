@@ -10,7 +10,12 @@ export function useSave(app: App) {
   const client = useQueryClient();
   return useMutation({
     mutationFn: async (patch: AppPatch) =>
-      body(await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace: ws, app: app.id } }, body: { ...patch, etag: app.etag } })),
+      body(
+        await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", {
+          params: { path: { workspace: ws, app: app.id } },
+          body: { ...patch, etag: app.etag },
+        }),
+      ),
     onSuccess: (fresh) => client.setQueryData(appQuery(ws, app.id).queryKey, fresh),
     onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
   });
@@ -20,7 +25,13 @@ export function useSave(app: App) {
  * A draft of something that others may change too. Untouched, it follows what is there; touched, it
  * is kept and `moved` says that what is there became another.
  */
-export function useDraft<T>(there: T): { draft: T; set: (value: T) => void; changed: boolean; moved: boolean; reset: () => void } {
+export function useDraft<T>(there: T): {
+  draft: T;
+  set: (value: T) => void;
+  changed: boolean;
+  moved: boolean;
+  reset: () => void;
+} {
   const text = JSON.stringify(there);
   const [base, setBase] = useState(text);
   const [draft, setDraft] = useState(there);

@@ -11,7 +11,8 @@ type Input = NonNullable<AppPatch["variables"]>[number];
 const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
 
 // A secret value that is not sent stays as it is.
-const kept = (v: Variable): Input => (v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" });
+const kept = (v: Variable): Input =>
+  v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" };
 
 /** The variables that deployment hooks see; secret values go in and never come out. */
 export function Variables({ app }: { app: App }) {
@@ -23,8 +24,13 @@ export function Variables({ app }: { app: App }) {
   return (
     <section className="card" aria-labelledby="variables">
       <h2 id="variables">Variables</h2>
-      <p className="soft">Deployment hooks see them beside Devpilot's own. Secret ones are stored encrypted, masked in logs and never shown again.</p>
-      {save.isError && editing === undefined && <Failed error={save.error} workspace={ws} title="The variables are as they were." />}
+      <p className="soft">
+        Deployment hooks see them beside Devpilot's own. Secret ones are stored encrypted, masked in logs and never
+        shown again.
+      </p>
+      {save.isError && editing === undefined && (
+        <Failed error={save.error} workspace={ws} title="The variables are as they were." />
+      )}
       {app.variables.length === 0 ? (
         <p>There are none.</p>
       ) : (
@@ -88,18 +94,29 @@ export function Variables({ app }: { app: App }) {
           onClose={() => setEditing(undefined)}
           onSave={(v) => {
             const known = app.variables.some((x) => x.name === editing.before);
-            const variables = known ? app.variables.map((x) => (x.name === editing.before ? v : kept(x))) : [...rest(undefined), v];
+            const variables = known
+              ? app.variables.map((x) => (x.name === editing.before ? v : kept(x)))
+              : [...rest(undefined), v];
             save.mutate({ variables }, { onSuccess: () => setEditing(undefined) });
           }}
         />
       )}
-      <Dialog alert title={`Remove ${removing ?? ""}?`} open={removing !== undefined} onClose={() => setRemoving(undefined)}>
+      <Dialog
+        alert
+        title={`Remove ${removing ?? ""}?`}
+        open={removing !== undefined}
+        onClose={() => setRemoving(undefined)}
+      >
         <p>Deployments that start from now on no longer have it. Its value is gone for good.</p>
         <div className="actions end">
           <Button autoFocus onClick={() => setRemoving(undefined)}>
             Keep it
           </Button>
-          <Button look="danger" busy={save.isPending} onClick={() => save.mutate({ variables: rest(removing) }, { onSettled: () => setRemoving(undefined) })}>
+          <Button
+            look="danger"
+            busy={save.isPending}
+            onClick={() => save.mutate({ variables: rest(removing) }, { onSettled: () => setRemoving(undefined) })}
+          >
             Remove the variable
           </Button>
         </div>
@@ -134,7 +151,11 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
   const answer = refused === undefined ? undefined : asApiError(refused);
   const missing = secret && value === "" && (isNew || !start.secret) ? "Give it a value." : undefined;
   return (
-    <Dialog title={isNew ? "Add a variable" : start.secret ? `Replace ${start.name}` : `Edit ${start.name}`} open onClose={onClose}>
+    <Dialog
+      title={isNew ? "Add a variable" : start.secret ? `Replace ${start.name}` : `Edit ${start.name}`}
+      open
+      onClose={onClose}
+    >
       <form
         noValidate
         onSubmit={(e) => {
@@ -145,7 +166,16 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
         }}
       >
         {/* The stored value of a secret belongs to its name: it could not move to another one. */}
-        <TextField label="Name" code value={name} onChange={setName} autoFocus={isNew} disabled={!isNew} error={(tried ? problem : undefined) ?? answer?.field("name")} hint="Such as NODE_ENV." />
+        <TextField
+          label="Name"
+          code
+          value={name}
+          onChange={setName}
+          autoFocus={isNew}
+          disabled={!isNew}
+          error={(tried ? problem : undefined) ?? answer?.field("name")}
+          hint="Such as NODE_ENV."
+        />
         <TextField
           label="Value"
           code
@@ -156,8 +186,20 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
           error={(tried ? missing : undefined) ?? answer?.field("value")}
           hint={start.secret ? "The stored value cannot be shown. Empty keeps it." : undefined}
         />
-        <Check label="Secret" checked={secret} disabled={start.secret} onChange={setSecret} hint={start.secret ? "A secret stays one; remove it to have a plain one." : "Stored encrypted, masked in logs, never shown again."} />
-        {answer !== undefined && answer.field("name") === undefined && answer.field("value") === undefined && <Failed error={refused} workspace={ws} title="The variable was not saved." />}
+        <Check
+          label="Secret"
+          checked={secret}
+          disabled={start.secret}
+          onChange={setSecret}
+          hint={
+            start.secret
+              ? "A secret stays one; remove it to have a plain one."
+              : "Stored encrypted, masked in logs, never shown again."
+          }
+        />
+        {answer !== undefined && answer.field("name") === undefined && answer.field("value") === undefined && (
+          <Failed error={refused} workspace={ws} title="The variable was not saved." />
+        )}
         <div className="actions end">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" look="primary" busy={busy}>
@@ -187,7 +229,20 @@ export function SharedPaths({ app }: { app: App }) {
     >
       <h2 id="shared">Shared paths</h2>
       <FromCode fields={app.codeConfig?.fields} name="sharedPaths" path={app.codeConfig?.path} />
-      <TextField label="Paths, one a line" rows={3} code value={draft.draft} onChange={draft.set} disabled={adminOnly !== undefined} error={refused} hint={<>They outlive a release: all releases share them. A directory ends in a slash, such as <code>uploads/</code>.</>} />
+      <TextField
+        label="Paths, one a line"
+        rows={3}
+        code
+        value={draft.draft}
+        onChange={draft.set}
+        disabled={adminOnly !== undefined}
+        error={refused}
+        hint={
+          <>
+            They outlive a release: all releases share them. A directory ends in a slash, such as <code>uploads/</code>.
+          </>
+        }
+      />
       <SaveRow draft={draft} save={save} hint="Counts from the next deployment on." />
     </form>
   );
