@@ -21,7 +21,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 )
 
-// published are the reasons that design.md section 6 lists: callers rely on them.
+// published are the reasons that DESIGN.md#errors lists: callers rely on them.
 var published = strings.Fields(`UNAUTHENTICATED PERMISSION_DENIED INVALID_ARGUMENT PAGE_TOKEN_INVALID
 	ETAG_MISMATCH RATE_LIMITED STORAGE_UNAVAILABLE WORKSPACE_NOT_FOUND APP_NOT_FOUND APP_EXISTS
 	DEPLOYMENT_NOT_FOUND WEBHOOK_NOT_FOUND REPOSITORY_NOT_FOUND BRANCH_NOT_FOUND RELEASE_GONE

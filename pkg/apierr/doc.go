@@ -1,6 +1,6 @@
 // Package apierr is the one error type of the product.
 //
-// An [Error] has a reason (what happened, one word of design.md section 6), and from the one
+// An [Error] has a reason (what happened, one word of DESIGN.md#errors), and from the one
 // table in table.go follow its kind, gRPC code, HTTP status, whether a repeat can help, and what
 // a person can do. The kind is decided once, where the meaning is known; everything above wraps
 // with %w. Inside the product an error travels as a gRPC status with ErrorInfo, BadRequest and

@@ -10,7 +10,7 @@ import (
 // ProblemContentType is the media type of [Problem].
 const ProblemContentType = "application/problem+json"
 
-// Problem is the public form of an error, RFC 9457 with the members of design.md section 6.
+// Problem is the public form of an error, RFC 9457 with the members of DESIGN.md#errors.
 type Problem struct {
 	// Type identifies the reason; a tag URI (RFC 4151), for comparing, not for following.
 	Type string `json:"type"`

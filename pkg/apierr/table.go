@@ -5,7 +5,7 @@ import (
 )
 
 // Reason names what happened, in UPPER_SNAKE. Reasons are part of the public API: add, never
-// rename (design.md section 6).
+// rename (DESIGN.md#errors).
 type Reason string
 
 // The reasons of requests and callers.

@@ -15,7 +15,7 @@ import (
 const maxMessage = 300
 
 // errorEnvelope is the general error body. detail and fields change their type between errors
-// (bitbucket.md sections 1.9 and 6.5), so they are decoded one at a time and may fail alone.
+// (BITBUCKET.md#presenting-a-token and BITBUCKET.md#webhook-errors), so they are decoded one at a time and may fail alone.
 type errorEnvelope struct {
 	Error struct {
 		Message string          `json:"message"`
@@ -39,7 +39,7 @@ func answerError(route Route, subject string, status int, header http.Header, bo
 		}
 		removed = json.Unmarshal(env.Error.Data, &data) == nil && data.URL != ""
 	} else if !looksLikeMarkup(header, body) {
-		// 400, 401 and 429 come as bare text too (bitbucket.md section 11).
+		// 400, 401 and 429 come as bare text too (BITBUCKET.md#answers).
 		e.Message = oneLine(string(body))
 	}
 	e.Kind = e.classify(removed)
@@ -79,7 +79,7 @@ func (e *Error) classify(callRemoved bool) Kind {
 }
 
 // classifyForbidden tells the meanings of 403 apart. Only the missing scope has a structure
-// (bitbucket.md section 1.9); the others are known by their texts (sections 4.9 and 8).
+// (BITBUCKET.md#presenting-a-token); the others are known by their texts (BITBUCKET.md#budgets and BITBUCKET.md#git-errors).
 func (e *Error) classifyForbidden(text string) Kind {
 	switch {
 	case len(e.Required) > 0 || strings.Contains(text, "required privilege scopes"):
@@ -111,7 +111,7 @@ func (e *Error) readDetail(raw json.RawMessage) {
 	}
 }
 
-// readFields accepts the object and the array style of validation errors (bitbucket.md section 6.5).
+// readFields accepts the object and the array style of validation errors (BITBUCKET.md#webhook-errors).
 func readFields(raw json.RawMessage) map[string][]string {
 	fields := map[string][]string{}
 	var byName map[string]json.RawMessage
@@ -170,7 +170,7 @@ const maxRetryAfter = 24 * time.Hour
 
 // RetryAfter reads how long to wait: Retry-After in seconds or as a date (RFC 9110 section 10.2.3),
 // else x-ratelimit-reset, which at Bitbucket counts the seconds that remain and is no time of day
-// (bitbucket.md section 4.9). Zero when neither is there.
+// (BITBUCKET.md#budgets). Zero when neither is there.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	if v := strings.TrimSpace(header.Get("Retry-After")); v != "" {
 		if d, ok := seconds(v, now); ok {

@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket/internal/author"
 )
 
-// Branch is a branch and its head (bitbucket.md section 5.1).
+// Branch is a branch and its head (BITBUCKET.md#branches).
 type Branch struct {
 	Name   string // case-sensitive; may hold slashes
 	Target Commit
@@ -102,7 +102,7 @@ func (a *Account) Branch(ctx context.Context, ref Ref, name string) (Branch, err
 }
 
 // branchPath escapes a branch name for a path: slashes stay, everything else special is encoded
-// (bitbucket.md section 5.2).
+// (BITBUCKET.md#one-branch).
 func branchPath(name string) string {
 	segments := strings.Split(name, "/")
 	for i := range segments {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Resource is one of the groups of calls that Bitbucket counts apart (bitbucket.md section 4.9).
+// Resource is one of the groups of calls that Bitbucket counts apart (BITBUCKET.md#budgets).
 type Resource string
 
 // The resources of REST calls.
@@ -63,8 +63,8 @@ type Budget interface {
 // Held tells until when a call is held back by 429s to calls of its resource: refused holds until
 // when each of them said to wait. It is the zero time when the call may be made.
 //
-// A 429 is about the route and object that it answered, until another one says more (bitbucket.md
-// section 14): the route of two objects holds the route, two routes of one object hold the object,
+// A 429 is about the route and object that it answered, until another one says more (BITBUCKET.md#budgets):
+// the route of two objects holds the route, two routes of one object hold the object,
 // and together they hold the resource. A wider hold lasts as long as what it was concluded from.
 func Held(c Call, refused map[Call]time.Time, now time.Time) (until time.Time) {
 	latest := slices.SortedFunc(maps.Keys(refused), func(a, b Call) int { return refused[b].Compare(refused[a]) })
@@ -115,7 +115,7 @@ const (
 )
 
 // resource is the group in which Bitbucket counts the route. Statuses, branches and the listing are
-// in the repositories group (bitbucket.md sections 4.9 and 9.2).
+// in the repositories group (BITBUCKET.md#budgets and BITBUCKET.md#build-statuses).
 func (r Route) resource() Resource {
 	switch r {
 	case RouteRepositories, RouteRepository, RouteBranches, RouteBranch, RouteStatuses:

@@ -18,7 +18,7 @@ const (
 	acmeUUID = "6f1c2d3e-0000-4000-8000-00000000acce"
 )
 
-// The repository object of bitbucket.md section 4.5.
+// The repository object of BITBUCKET.md#one-repository.
 const repositoryJSON = `{"type":"repository","uuid":"{85D08B4E-571d-44e9-a507-fa476535aa98}","full_name":"acme/web","name":"Web","slug":"web",
  "scm":"git","is_private":true,"size":657151990,"updated_on":"2026-03-17T11:18:32.485296+00:00","mainbranch":{"type":"branch","name":"main"},"parent":null,
  "workspace":{"type":"workspace","uuid":"{6f1c2d3e-0000-4000-8000-00000000acce}","name":"Acme","slug":"acme"},

@@ -166,7 +166,7 @@ func (a *Account) acquire(ctx context.Context) (release func(), err error) {
 
 // NewTransport makes the transport of Bitbucket's REST and OAuth calls: many idle connections, as a
 // listing makes many requests to one host, a time limit per step and room for long headers (tokens
-// of 2,600 characters and more are normal, bitbucket.md section 1.4).
+// of 2,600 characters and more are normal, BITBUCKET.md#token-endpoint).
 func NewTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns = 64

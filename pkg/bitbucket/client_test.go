@@ -14,7 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// A server written by hand: what it answers comes from bitbucket.md, not from this package's types.
+// A server written by hand: what it answers comes from BITBUCKET.md, not from this package's types.
 type server struct {
 	*httptest.Server
 	mu   sync.Mutex

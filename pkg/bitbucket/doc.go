@@ -14,7 +14,7 @@
 //
 // The sub-package hook verifies and parses webhook deliveries. It depends on nothing here.
 //
-// Everything that is known about the wire comes from bitbucket.md; comments cite its sections.
+// Everything that is known about the wire is in BITBUCKET.md; comments cite its headings.
 // The package depends on pkg/apierr and pkg/seal only. It stores nothing, logs no secret and never
 // puts a token anywhere but in the Authorization header.
 package bitbucket

@@ -15,7 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// The emulator defines its own JSON from bitbucket.md; here the client meets it.
+// The emulator defines its own JSON from BITBUCKET.md; here the client meets it.
 
 const callback = "https://devpilot.example.test/oauth/bitbucket/callback"
 
@@ -176,7 +176,7 @@ func TestEmulator_consumerAtFault(t *testing.T) {
 	_, err := f.oauth.Exchange(t.Context(), code, verifier)
 	wantClass(t, err, bitbucket.OAuthConsumerMisconfigured)
 	_, err = f.oauth.Refresh(t.Context(), seal.NewSecret("whatever"))
-	wantClass(t, err, bitbucket.OAuthRefused) // indistinguishable, as bitbucket.md section 1.7 says
+	wantClass(t, err, bitbucket.OAuthRefused) // indistinguishable, as BITBUCKET.md#lock-out says
 }
 
 func TestEmulator_renewsAfter401(t *testing.T) {

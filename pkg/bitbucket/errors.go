@@ -13,20 +13,20 @@ import (
 // Kind says what went wrong with a REST call, as far as Bitbucket's answer tells.
 type Kind int
 
-// The kinds. Each is decided from the status and, only where bitbucket.md gives no other sign, from
+// The kinds. Each is decided from the status and, only where BITBUCKET.md gives no other sign, from
 // the text.
 const (
-	KindUnknown          Kind = iota // an answer that bitbucket.md does not describe
-	KindUnauthorized                 // 401: the token is not accepted (section 1.9)
-	KindRefused                      // 401 to a token that is accepted elsewhere: about this one thing (section 14)
-	KindScopeMissing                 // 403: the grant lacks a scope (section 1.9)
-	KindForbidden                    // 403: the account may not do this (sections 5.4, 6.5)
-	KindAccessRestricted             // 403: IP allow-list, two-step verification, SSO (section 8, gotcha 18)
-	KindNotFound                     // 404: missing or invisible, Bitbucket does not say which (section 5.4)
-	KindGone                         // 410: the workspace was deleted (section 4.3)
-	KindCallRemoved                  // 410: the call itself was removed from the API (section 4.1)
-	KindRateLimited                  // 429, also when met with 403 (section 4.9), or our own budget is spent
-	KindInvalid                      // 400 and other 4xx: Bitbucket refused the request as such (section 6.5)
+	KindUnknown          Kind = iota // an answer that BITBUCKET.md does not describe
+	KindUnauthorized                 // 401: the token is not accepted (BITBUCKET.md#presenting-a-token)
+	KindRefused                      // 401 to a token that is accepted elsewhere: about this one thing (BITBUCKET.md#presenting-a-token)
+	KindScopeMissing                 // 403: the grant lacks a scope (BITBUCKET.md#presenting-a-token)
+	KindForbidden                    // 403: the account may not do this (BITBUCKET.md#no-access and BITBUCKET.md#webhook-errors)
+	KindAccessRestricted             // 403: IP allow-list, two-step verification, SSO (BITBUCKET.md#git, gotcha 18)
+	KindNotFound                     // 404: missing or invisible, Bitbucket does not say which (BITBUCKET.md#no-access)
+	KindGone                         // 410: the workspace was deleted (BITBUCKET.md#repositories)
+	KindCallRemoved                  // 410: the call itself was removed from the API (BITBUCKET.md#lists-that-are-gone)
+	KindRateLimited                  // 429, also when met with 403 (BITBUCKET.md#budgets), or our own budget is spent
+	KindInvalid                      // 400 and other 4xx: Bitbucket refused the request as such (BITBUCKET.md#webhook-errors)
 	KindUnavailable                  // 5xx, 555 (gotcha 30)
 	KindNetwork                      // no answer: connection, TLS, time limit
 	KindBadResponse                  // an answer that cannot be used: not JSON, too large, leads to another origin
@@ -134,7 +134,7 @@ func (e *Error) Temporary() bool {
 }
 
 // Unreachable reports whether the account cannot reach the repository: Bitbucket answers 403 and
-// 404 alike (bitbucket.md section 5.4). One such answer is no proof that it is gone.
+// 404 alike (BITBUCKET.md#no-access). One such answer is no proof that it is gone.
 func (e *Error) Unreachable() bool {
 	return e.Kind == KindNotFound || e.Kind == KindForbidden || e.Kind == KindGone
 }
@@ -242,7 +242,7 @@ func (e *Error) unreachable() *apierr.Error {
 				"Bitbucket refused: the connected account is not an admin of %s. Ask an admin for that right, or add the webhook by hand with the URL and secret shown.",
 				e.subject("the repository")))
 		}
-		if strings.Contains(strings.ToLower(e.Message), "not a valid hook") { // bitbucket.md section 6.5
+		if strings.Contains(strings.ToLower(e.Message), "not a valid hook") { // BITBUCKET.md#webhook-errors
 			return e.api(apierr.ReasonWebhookNotFound, fmt.Sprintf(
 				"The webhook is no longer on %s at Bitbucket. Register it again.", e.subject("the repository")))
 		}
@@ -273,8 +273,8 @@ func (e *Error) unreachable() *apierr.Error {
 		e.subject("the repository")))
 }
 
-// aboutRepository reports whether a 404 on a branch speaks of the repository (bitbucket.md section
-// 5.4 lists the wordings). The text is only a hint; both are NotFound.
+// aboutRepository reports whether a 404 on a branch speaks of the repository (BITBUCKET.md#no-access
+// lists the wordings). The text is only a hint; both are NotFound.
 func aboutRepository(message string) bool {
 	m := strings.ToLower(message)
 	return strings.Contains(m, "repository") && !strings.Contains(m, "branch")

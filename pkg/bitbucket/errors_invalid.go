@@ -9,7 +9,7 @@ import (
 )
 
 // invalid words a refusal of the request as such. What Bitbucket has against a webhook has a remedy:
-// another address (bitbucket.md section 6.2), fewer webhooks, or a person who adds it by hand. The rest
+// another address (BITBUCKET.md#webhook-fields), fewer webhooks, or a person who adds it by hand. The rest
 // is our own mistake.
 func (e *Error) invalid() *apierr.Error {
 	switch {
@@ -31,8 +31,8 @@ func (e *Error) hookLimit() *apierr.Error {
 		"Bitbucket takes no more webhooks on %s%s. Delete one there that is no longer needed, then register again.", e.subject("the repository"), e.quotedAll()))
 }
 
-// The words by which a refusal is told: no sample of the limit's is recorded (bitbucket.md section
-// 6.5), so they are read generously, and only to choose the remedy.
+// The words by which a refusal is told: no sample of the limit's is recorded (BITBUCKET.md#webhook-errors),
+// so they are read generously, and only to choose the remedy.
 var (
 	limitWords = regexp.MustCompile(`(?i)\b(limit|maximum|max|too many|at most|exceed\w*|quota|no more)\b.*\b(web)?hooks?\b|\b(web)?hooks?\b.*\b(limit|maximum|too many|exceed\w*|quota)\b`)
 	urlWords   = regexp.MustCompile(`(?i)\b(url|address|host|hostname|domain)\b`)

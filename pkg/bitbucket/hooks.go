@@ -10,10 +10,10 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// EventPush is the event key of pushes (bitbucket.md section 6.4).
+// EventPush is the event key of pushes (BITBUCKET.md#event-keys).
 const EventPush = "repo:push"
 
-// Hook is a webhook subscription on a repository (bitbucket.md section 6.3).
+// Hook is a webhook subscription on a repository (BITBUCKET.md#webhook-answers).
 type Hook struct {
 	UUID           string // normalised
 	Description    string
@@ -27,7 +27,7 @@ type Hook struct {
 }
 
 // HookInput is what a create or an update sends. An update is a full replacement of all but the
-// secret (bitbucket.md section 6.2).
+// secret (BITBUCKET.md#webhook-fields).
 type HookInput struct {
 	Description string
 	URL         string
@@ -87,15 +87,15 @@ func (in HookInput) wire() wireHookInput {
 }
 
 // Hooks lists all webhooks of a repository, whoever made them, all pages. It needs the scope
-// `webhook` and an account that is admin of the repository. No sort is sent, as bitbucket.md section
-// 6.1 names none for this listing; one page nearly always holds them all.
+// `webhook` and an account that is admin of the repository. No sort is sent, as BITBUCKET.md#webhooks
+// names none for this listing; one page nearly always holds them all.
 func (a *Account) Hooks(ctx context.Context, ref Ref) ([]Hook, error) {
 	k := call{route: RouteHooks, subject: ref.subject(), object: ref.path(), path: ref.path() + "/hooks", query: listQuery("", "", "")}
 	l, err := list[wireHook](ctx, a, k, 0)
 	return mapListing(l, wireHook.hook, func(h Hook) bool { return IsUUID(h.UUID) }).Values, err
 }
 
-// CreateHook adds a webhook. Bitbucket does not mind two of the same URL (field.md 0.5): list first.
+// CreateHook adds a webhook. Bitbucket does not mind two of the same URL: list first.
 // It is not repeated by itself after a network error, as it may have been done.
 func (a *Account) CreateHook(ctx context.Context, ref Ref, in HookInput) (Hook, error) {
 	return a.writeHook(ctx, http.MethodPost, ref, ref.path()+"/hooks", in)
@@ -130,7 +130,7 @@ func (a *Account) Hook(ctx context.Context, ref Ref, hookUUID string) (Hook, err
 }
 
 // DeleteHook removes a webhook. One that is not there is an error of KindNotFound, which callers
-// take for done (bitbucket.md section 13).
+// take for done (BITBUCKET.md#webhooks).
 func (a *Account) DeleteHook(ctx context.Context, ref Ref, hookUUID string) error {
 	return a.do(ctx, call{method: http.MethodDelete, route: RouteHooks, subject: ref.subject(), object: ref.path(), path: ref.path() + "/hooks/" + pathID(hookUUID)})
 }

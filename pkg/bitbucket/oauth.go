@@ -13,12 +13,12 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// tokenTimeout bounds one request to the token endpoint (design.md section 5: 15 s at most).
+// tokenTimeout bounds one request to the token endpoint (DESIGN.md#a-token-that-never-races: 15 s at most).
 const tokenTimeout = 15 * time.Second
 
 // OAuth is one consumer at one site. It is safe for concurrent use. It never retries: codes and
 // rotated refresh tokens can be spent only once, and a failed refresh may lock out the other
-// connections of the consumer (bitbucket.md section 1.7).
+// connections of the consumer (BITBUCKET.md#lock-out).
 type OAuth struct {
 	site    Site
 	config  oauth2.Config
@@ -44,7 +44,7 @@ func WithRegisterer(reg prometheus.Registerer) OAuthOption {
 }
 
 // NewOAuth makes the consumer's side of the flow. callbackURL is exactly the one that is registered
-// at Bitbucket: it is compared in whole (bitbucket.md section 1.2).
+// at Bitbucket: it is compared in whole (BITBUCKET.md#authorize).
 func NewOAuth(site Site, clientID string, secret seal.Secret, callbackURL string, opts ...OAuthOption) *OAuth {
 	o := &OAuth{
 		site: site,
@@ -56,7 +56,7 @@ func NewOAuth(site Site, clientID string, secret seal.Secret, callbackURL string
 				AuthURL:  site.AuthorizeEndpoint(),
 				TokenURL: site.TokenEndpoint(),
 				// Never detected: the library would repeat a failed request in the other style
-				// and spend the code or the refresh token twice (bitbucket.md section 1.4).
+				// and spend the code or the refresh token twice (BITBUCKET.md#token-endpoint).
 				AuthStyle: oauth2.AuthStyleInHeader,
 			},
 		},
@@ -91,7 +91,7 @@ func Challenge(verifier string) string { return oauth2.S256ChallengeFromVerifier
 
 // AuthorizeURL is the page on which the user consents. pkceChallenge is [Challenge] of the verifier
 // handed to [OAuth.Exchange]; empty leaves PKCE out. No scope is sent: the consumer's boxes decide
-// (bitbucket.md section 1.1).
+// (BITBUCKET.md#consumers).
 func (o *OAuth) AuthorizeURL(state, pkceChallenge string) string {
 	var opts []oauth2.AuthCodeOption
 	if pkceChallenge != "" {
@@ -106,7 +106,7 @@ type Grant struct {
 	AccessToken  seal.Secret
 	RefreshToken seal.Secret // after a refresh that returned none, the one that was spent; it is still good then
 	// Expiry is counted from before the request was sent. Zero means that Bitbucket did not say:
-	// such a token counts as expired (field.md 3).
+	// such a token counts as expired.
 	Expiry time.Time
 	Scopes []string // sorted; empty where Bitbucket did not say
 }
@@ -164,7 +164,7 @@ func grant(t *oauth2.Token, start time.Time) Grant {
 	if t.ExpiresIn > 0 {
 		g.Expiry = start.Add(time.Duration(t.ExpiresIn) * time.Second).UTC()
 	}
-	// The field was called scopes until May 2026 and is called scope since (bitbucket.md section 1.4).
+	// The field was called scopes until May 2026 and is called scope since (BITBUCKET.md#token-endpoint).
 	g.Scopes = scopes(t.Extra("scope"))
 	if len(g.Scopes) == 0 {
 		g.Scopes = scopes(t.Extra("scopes"))

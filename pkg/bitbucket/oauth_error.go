@@ -22,13 +22,13 @@ const (
 	GrantRefreshToken      GrantType = "refresh_token"
 )
 
-// OAuthClass is what an error of the token endpoint means (bitbucket.md sections 1.6 and 1.7).
+// OAuthClass is what an error of the token endpoint means (BITBUCKET.md#token-errors and BITBUCKET.md#lock-out).
 type OAuthClass int
 
 // The classes.
 const (
 	// OAuthTransient: 429, 5xx, an answer that is not JSON, network trouble, time limits, and
-	// anything that bitbucket.md does not name. Nothing is known about the token; keep it, back off.
+	// anything that BITBUCKET.md does not name. Nothing is known about the token; keep it, back off.
 	OAuthTransient OAuthClass = iota
 	// OAuthRefused: Bitbucket refused the refresh token: unauthorized_client, invalid_grant, or
 	// invalid_request that mentions refresh_token. With unauthorized_client that is no proof: a wrong
@@ -104,7 +104,7 @@ func (e *OAuthError) As(target any) bool {
 }
 
 // API is the public form. A refused refresh becomes RECONNECT_REQUIRED here; whether one refusal is
-// enough for that is the caller's decision (design.md section 5, "Refusals").
+// enough for that is the caller's decision (DESIGN.md#refusals).
 func (e *OAuthError) API() *apierr.Error {
 	because := apierr.WithCause(e)
 	switch e.Class {
@@ -155,7 +155,7 @@ func newOAuthError(ctx context.Context, grant GrantType, err error, now time.Tim
 	return e
 }
 
-// classifyOAuth is the table of bitbucket.md section 1.6. The status only rules out: 429 and 5xx are
+// classifyOAuth is the table of BITBUCKET.md#token-errors. The status only rules out: 429 and 5xx are
 // transient whatever their body says, and of the others only the code counts.
 func classifyOAuth(grant GrantType, status int, code, description string) OAuthClass {
 	if code == "" || status == http.StatusTooManyRequests || status >= 500 || (status >= 300 && status < 400) {

@@ -11,7 +11,7 @@ import (
 )
 
 // pageLen is the page length asked for: the most that repositories, branches, hooks and workspaces
-// accept (bitbucket.md section 4.7).
+// accept (BITBUCKET.md#pages).
 const pageLen = 100
 
 // maxPages ends a listing that does not end by itself.
@@ -60,7 +60,7 @@ func (l *Listing[T]) add(e entries[T]) {
 	l.Values, l.Skipped = append(l.Values, e.list...), l.Skipped+e.skipped
 }
 
-// page is the envelope of a listing. Only values is guaranteed (bitbucket.md section 4.7).
+// page is the envelope of a listing. Only values is guaranteed (BITBUCKET.md#pages).
 type page[T any] struct {
 	Values  entries[T] `json:"values"`
 	Next    string     `json:"next"` // absent or "" on the last page
@@ -72,7 +72,7 @@ type page[T any] struct {
 // fetched in parallel only on an account with [Account.Parallel], and only where page one tells how
 // many values there are and its `next` counts pages by number: then all addresses are known. limit
 // ends the listing once so many values are there; 0 for no limit. Callers pass an explicit sort in
-// the query wherever bitbucket.md names one: Bitbucket's own order is not stable (field.md 0.12).
+// the query wherever BITBUCKET.md names one: Bitbucket's own order is not stable.
 //
 // On an error the values got so far come along with it.
 func list[T any](ctx context.Context, a *Account, k call, limit int) (Listing[T], error) {
@@ -187,7 +187,7 @@ func listParallel[T any](ctx context.Context, a *Account, k call, template *url.
 			one.next, one.out = &u, &pages[i]
 			err := a.do(gctx, one)
 			if i > 0 && IsKind(err, KindNotFound) {
-				// The list has shrunk: its last pages are no more (bitbucket.md section 4.7).
+				// The list has shrunk: its last pages are no more (BITBUCKET.md#pages).
 				pages[i], err = page[T]{}, nil
 			}
 			failed[i] = err

@@ -7,7 +7,7 @@ import (
 // Permission is what an account may do on a repository, by direct and group rights together.
 type Permission string
 
-// The permissions. A webhook can be registered only with PermissionAdmin (bitbucket.md section 2).
+// The permissions. A webhook can be registered only with PermissionAdmin (BITBUCKET.md#scopes).
 const (
 	PermissionNone  Permission = "none"
 	PermissionRead  Permission = "read"
@@ -25,7 +25,7 @@ type RepositoryPermission struct {
 const permissionFields = "permission,repository.uuid,repository.full_name"
 
 // RepositoryPermissions lists the account's effective permissions in one Bitbucket workspace (slug
-// or UUID). Public repositories without a grant are not in it (bitbucket.md section 4.4). filter may
+// or UUID). Public repositories without a grant are not in it (BITBUCKET.md#permissions). filter may
 // be empty, or narrow it, as Equals("repository.uuid", "{…}") does. It needs the scopes `account`
 // and `repository`.
 func (a *Account) RepositoryPermissions(ctx context.Context, workspace Workspace, filter string) (Listing[RepositoryPermission], error) {

@@ -7,7 +7,7 @@ import (
 )
 
 // Unreachable judges whether Bitbucket, whose API or site is at the second URL, can reach a public
-// URL of ours (design.md section 5, "Nothing missed"): not on loopback, a private address or by
+// URL of ours (DESIGN.md#nothing-missed): not on loopback, a private address or by
 // plain http, unless Bitbucket itself is on loopback, as the emulator is. It returns why not, as the
 // end of a sentence that begins with the URL ("is on this machine only"), and "" when it can. Names
 // are not looked up; one without a dot, or under a suffix that the public DNS does not have, is

@@ -9,7 +9,7 @@ import (
 )
 
 // Ref names a repository in calls. Each part may be a slug or a UUID (with or without braces).
-// Names change, UUIDs do not: store UUIDs and call by them (bitbucket.md section 10, number 19).
+// Names change, UUIDs do not: store UUIDs and call by them (BITBUCKET.md#renames).
 type Ref struct {
 	Workspace  string // "" where only the repository's UUID is known
 	Repository string
@@ -26,8 +26,8 @@ func RefByName(fullName string) (Ref, error) {
 }
 
 // RefByID names a repository by UUIDs. The Bitbucket workspace may be empty: Bitbucket then finds
-// the repository by its own UUID alone, with empty braces for the workspace (bitbucket.md section
-// 4.5; known, but not documented, so give the workspace where you can).
+// the repository by its own UUID alone, with empty braces for the workspace (BITBUCKET.md#one-repository;
+// known, but not documented, so give the workspace where you can).
 func RefByID(workspaceUUID, repositoryUUID, label string) Ref {
 	return Ref{Workspace: workspaceUUID, Repository: repositoryUUID, Label: label}
 }
@@ -52,7 +52,7 @@ func (r Ref) subject() string {
 	}
 }
 
-// Repository is a Bitbucket repository (bitbucket.md section 4.5).
+// Repository is a Bitbucket repository (BITBUCKET.md#one-repository).
 type Repository struct {
 	UUID       string // normalised: the id
 	FullName   string // workspace/slug
@@ -102,7 +102,7 @@ func (w wireRepository) repository() Repository {
 }
 
 // wireTime reads Bitbucket's times, which have 0, 6 or 9 fractional digits and end in +00:00 or Z
-// (bitbucket.md section 6.3). What is no time is the zero time: no listing fails for a date.
+// (BITBUCKET.md#webhook-answers). What is no time is the zero time: no listing fails for a date.
 type wireTime time.Time
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -116,7 +116,7 @@ func (t *wireTime) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Role filters a listing of repositories by the account's explicit rights (bitbucket.md section 4.3).
+// Role filters a listing of repositories by the account's explicit rights (BITBUCKET.md#repositories).
 type Role string
 
 // The roles. Member is the one for pickers: it lists what the account can read by a grant and
@@ -173,12 +173,12 @@ func (a *Account) Repository(ctx context.Context, ref Ref) (Repository, error) {
 }
 
 // listFields is the partial-response parameter of a listing whose values have the given fields. The
-// envelope must be named too, or paging breaks (bitbucket.md section 4.8).
+// envelope must be named too, or paging breaks (BITBUCKET.md#filters).
 func listFields(valueFields string) string {
 	return "next,size,page,pagelen,values." + strings.ReplaceAll(valueFields, ",", ",values.")
 }
 
-// Contains is a filter for text within a field, case ignored (bitbucket.md section 4.8).
+// Contains is a filter for text within a field, case ignored (BITBUCKET.md#filters).
 func Contains(field, text string) string { return field + "~" + quoteFilter(text) }
 
 // Equals is a filter for a field's exact value.

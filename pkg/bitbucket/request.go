@@ -63,7 +63,7 @@ func (c *Client) url(k call) (*url.URL, error) {
 const maxTokens = 3
 
 // do makes the call: budget, token, request. A 401 is reported to the source of tokens; with another
-// token the call is repeated, and with the same it was about this call (bitbucket.md section 14).
+// token the call is repeated, and with the same it was about this call (BITBUCKET.md#presenting-a-token).
 func (a *Account) do(ctx context.Context, k call) error {
 	if a.client.broken != nil {
 		return a.client.broken
@@ -205,7 +205,7 @@ func newRequest(ctx context.Context, k call, target *url.URL, token seal.Secret)
 	if err != nil {
 		return nil, fmt.Errorf("bitbucket %s: build request: %w", k.route, err)
 	}
-	// The header is the only place where Bitbucket takes tokens (bitbucket.md section 1.9), and the
+	// The header is the only place where Bitbucket takes tokens (BITBUCKET.md#presenting-a-token), and the
 	// only one that no log of URLs shows.
 	req.Header.Set("Authorization", "Bearer "+token.Reveal())
 	req.Header.Set("Accept", "application/json")
@@ -217,7 +217,7 @@ func newRequest(ctx context.Context, k call, target *url.URL, token seal.Secret)
 }
 
 // redirect decides whether a redirect may be followed: only a GET, only to the API's own origin
-// (a renamed repository may answer 301, bitbucket.md section 10, number 19). The token is never sent
+// (a renamed repository may answer 301, BITBUCKET.md#renames). The token is never sent
 // anywhere else.
 func (c *Client) redirect(k call, from *url.URL, res *http.Response) (*url.URL, error) {
 	switch res.StatusCode {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Default addresses of Bitbucket Cloud (bitbucket.md section 0.3).
+// Default addresses of Bitbucket Cloud (BITBUCKET.md#hosts).
 const (
 	DefaultSiteURL = "https://bitbucket.org"
 	DefaultAPIURL  = "https://api.bitbucket.org/2.0"
@@ -24,7 +24,7 @@ type Site struct {
 
 // NewSite checks and normalises the two addresses. Both must be absolute and without user
 // information, query or fragment. The scheme is https; the API may use http only where the site is
-// configured with http itself (design.md section 5, "Source control").
+// configured with http itself (DESIGN.md#source-control).
 func NewSite(siteURL, apiURL string) (Site, error) {
 	site, err := normalBase(siteURL)
 	if err != nil {
@@ -83,7 +83,7 @@ func sameOrigin(base, u *url.URL) bool {
 }
 
 // OnAPI reports whether u lies on the API's origin and below its base path: only such URLs may be
-// followed with a token (bitbucket.md section 4.7).
+// followed with a token (BITBUCKET.md#pages).
 func (s Site) OnAPI(u *url.URL) bool { return below(s.APIURL, u) }
 
 // OnSite reports whether u lies on the site's origin: only there may git send the token.
@@ -99,15 +99,15 @@ func below(base string, u *url.URL) bool {
 	return b.Path == "" || p == b.Path || strings.HasPrefix(p, b.Path+"/")
 }
 
-// AuthorizeEndpoint is where the browser is sent to consent (bitbucket.md section 1.2).
+// AuthorizeEndpoint is where the browser is sent to consent (BITBUCKET.md#authorize).
 func (s Site) AuthorizeEndpoint() string { return s.SiteURL + "/site/oauth2/authorize" }
 
-// TokenEndpoint is where codes and refresh tokens are spent (bitbucket.md section 1.4).
+// TokenEndpoint is where codes and refresh tokens are spent (BITBUCKET.md#token-endpoint).
 func (s Site) TokenEndpoint() string { return s.SiteURL + "/site/oauth2/access_token" }
 
 // CloneURL builds the HTTPS address of a repository from its full name. The clone link in the API's
 // answers must not be used: it carries the caller's user name, which breaks authentication with the
-// token (bitbucket.md section 10, number 21). It refuses names that could change the address.
+// token (BITBUCKET.md#one-repository). It refuses names that could change the address.
 func (s Site) CloneURL(fullName string) (string, error) {
 	p, err := fullNamePath(fullName)
 	if err != nil {
@@ -136,7 +136,7 @@ func (s Site) WebhookSettingsURL(fullName string) string {
 	return s.RepositoryURL(fullName) + "/admin/webhooks"
 }
 
-// AppAuthorizationsURL is the page on which a user revokes what they granted (bitbucket.md section 1.8).
+// AppAuthorizationsURL is the page on which a user revokes what they granted (BITBUCKET.md#revocation).
 func (s Site) AppAuthorizationsURL() string {
 	return s.SiteURL + "/account/settings/app-authorizations/"
 }

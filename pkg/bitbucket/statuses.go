@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// BuildState is the state of a build status (bitbucket.md section 9.1).
+// BuildState is the state of a build status (BITBUCKET.md#build-statuses).
 type BuildState string
 
 // The states. There is none for waiting: use BuildInProgress.
@@ -54,7 +54,7 @@ func (a *Account) SetBuildStatus(ctx context.Context, ref Ref, hash string, s Bu
 	if s.Key == "" || len(s.Key) > MaxStatusKey {
 		return errors.New("bitbucket statuses: the key must have 1 to 40 characters")
 	}
-	// Braces would be taken for a template (bitbucket.md section 9.1).
+	// Braces would be taken for a template (BITBUCKET.md#build-statuses).
 	target := strings.NewReplacer("{", "%7B", "}", "%7D").Replace(s.URL)
 	body := struct {
 		Key         string     `json:"key"`

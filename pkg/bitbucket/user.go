@@ -8,7 +8,7 @@ import (
 	"devpilot.io/bitbucket/pkg/pasted"
 )
 
-// User is the account behind a token (bitbucket.md section 3.1). Only the UUID is certain to be
+// User is the account behind a token (BITBUCKET.md#user). Only the UUID is certain to be
 // there and to stay.
 type User struct {
 	UUID        string // normalised
@@ -19,8 +19,8 @@ type User struct {
 	AvatarURL   string
 }
 
-// Label is how the account is shown: user name, else nickname, else display name (design.md
-// section 2), and where Bitbucket tells none of them, the begin of its UUID. It is for people and
+// Label is how the account is shown: user name, else nickname, else display name (DESIGN.md#words),
+// and where Bitbucket tells none of them, the begin of its UUID. It is for people and
 // identifies nobody; it is never empty.
 func (u User) Label() string {
 	for _, name := range []string{u.Username, u.Nickname, u.DisplayName} {

@@ -8,7 +8,7 @@ import (
 type Workspace struct {
 	UUID string // normalised
 	Slug string
-	Name string // often empty: the listing of section 4.2 does not tell it
+	Name string // often empty: the listing of BITBUCKET.md#workspaces does not tell it
 }
 
 // Label is how people know the Bitbucket workspace.
@@ -54,7 +54,7 @@ func (w wireWorkspace) workspace() Workspace {
 }
 
 // Workspaces lists the Bitbucket workspaces that the account can reach, sorted by slug, also those
-// in which it only reaches single repositories (bitbucket.md section 4.2). It needs the scope
+// in which it only reaches single repositories (BITBUCKET.md#workspaces). It needs the scope
 // `account`.
 func (a *Account) Workspaces(ctx context.Context) (Listing[WorkspaceAccess], error) {
 	type access struct {

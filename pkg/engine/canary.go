@@ -27,7 +27,7 @@ const (
 )
 
 // errStreamBlocked says that a stream met a write error. It stays blocked until a restart, even
-// when the disk has room again (design.md section 4).
+// when the disk has room again (DESIGN.md#jetstream).
 var errStreamBlocked = errors.New("a stream is blocked by a write error")
 
 var errUnhealthy = errors.New("the server is not well")

@@ -18,7 +18,7 @@ import (
 // diskFullEnv makes the test binary run the scenario instead of starting it.
 const diskFullEnv = "DEVPILOT_TEST_DISK_FULL"
 
-// design.md section 4: a full disk blocks a stream until restart. The full disk is a limit on the
+// DESIGN.md#jetstream: a full disk blocks a stream until restart. The full disk is a limit on the
 // size of files, which is the process' own: the scenario therefore runs in a process of its own.
 func TestNATS_restartsWhenADiskWasFull(t *testing.T) {
 	if os.Getenv(diskFullEnv) != "" {

@@ -149,7 +149,7 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 }
 
 // options are the settings of the embedded server. SyncAlways is the one that matters most: the
-// default acknowledges before it syncs, and has lost acknowledged writes so (design.md section 4).
+// default acknowledges before it syncs, and has lost acknowledged writes so (DESIGN.md#jetstream).
 func (n *NATS) options() (*server.Options, error) {
 	o := &server.Options{
 		ServerName:             n.cfg.Name,

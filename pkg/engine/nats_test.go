@@ -61,7 +61,7 @@ func eventually(t *testing.T, timeout time.Duration, check func() error) {
 	}
 }
 
-// design.md section 4: JetStream acknowledges before it syncs by default, and has lost acknowledged
+// DESIGN.md#jetstream: JetStream acknowledges before it syncs by default, and has lost acknowledged
 // writes so.
 func TestNATS_syncsEveryWrite(t *testing.T) {
 	n := start(t, NATSConfig{CanaryInterval: -1})

@@ -1,4 +1,4 @@
-// Package identity says who is calling, inside the product (design.md section 6, "Who calls").
+// Package identity says who is calling, inside the product (DESIGN.md#who-calls).
 //
 // Two kinds of short-lived EdDSA tokens travel with every RPC. A user token names the person or
 // key on whose behalf the call is made, with workspace and role; only the gateway signs it, and

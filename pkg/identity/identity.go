@@ -13,7 +13,7 @@ const Gateway = "gateway"
 // lower one may.
 type Role int
 
-// The roles of design.md section 2.
+// The roles of DESIGN.md#words.
 const (
 	RoleNone Role = iota
 	RoleMember

@@ -3,7 +3,7 @@
 //
 // Buckets are made by our own hand in nats.go's key-value layout, because its CreateOrUpdateKeyValue
 // turns direct gets on, and with them 5 to 9 % of reads right after an acknowledged write on three
-// replicas were old (design.md section 4). Every read here is answered by the stream's leader.
+// replicas were old (DESIGN.md#jetstream). Every read here is answered by the stream's leader.
 //
 // A Bucket's methods respect their context, and bound themselves to a few seconds when it has no
 // deadline. Trouble with the store is ErrUnavailable; ToAPI turns every error of this package into

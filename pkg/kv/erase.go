@@ -9,7 +9,7 @@ import (
 )
 
 // Replaced and deleted values stay readable in JetStream's block files until the file is compacted
-// (design.md section 4). A SecureErase bucket therefore keeps them in its history until they have
+// (DESIGN.md#secrets). A SecureErase bucket therefore keeps them in its history until they have
 // been overwritten with SecureDeleteMsg; that they are in the history is what lets a later process
 // find what an earlier one left.
 

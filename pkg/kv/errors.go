@@ -25,7 +25,7 @@ var (
 	// ErrTooLarge says that a value is larger than the store takes.
 	ErrTooLarge = errors.New("kv: value too large")
 	// ErrCreateOnly says that a bucket whose keys have a time to live was to update one. An
-	// update would make the key permanent (design.md section 4): delete and create it instead.
+	// update would make the key permanent (DESIGN.md#jetstream): delete and create it instead.
 	ErrCreateOnly = errors.New("kv: keys with a time to live can only be created and deleted")
 	// ErrSkip is for functions given to Update: leave the record as it is.
 	ErrSkip = errors.New("kv: leave as is")

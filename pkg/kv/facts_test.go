@@ -30,7 +30,7 @@ func streamConfig(t *testing.T, js jetstream.JetStream, bucket string) jetstream
 	return s.CachedInfo().Config
 }
 
-// design.md section 4: buckets allow direct gets by default, and then reads right after an
+// DESIGN.md#jetstream: buckets allow direct gets by default, and then reads right after an
 // acknowledged write may be old.
 func TestFact_bucketsNeverAllowDirectGets(t *testing.T) {
 	s := testkit.NATS(t)

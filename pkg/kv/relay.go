@@ -44,7 +44,7 @@ type RelayConfig struct {
 // RelayChanges publishes a ChangeEvent for every change of a bucket, at least once and in the
 // bucket's order, until ctx is done. Of changes to one record in quick succession only the last
 // may be told. The durable consumer begins with the bucket, so that nothing stored before the first
-// relay ran is missed: the record is the outbox (design.md section 4).
+// relay ran is missed: the record is the outbox (DESIGN.md#jetstream).
 func RelayChanges(ctx context.Context, js jetstream.JetStream, cfg RelayConfig) error {
 	if cfg.Describe == nil || cfg.Service == "" || cfg.Logger == nil {
 		return errors.New("kv: RelayConfig needs Service, Describe and Logger")

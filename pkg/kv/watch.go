@@ -232,7 +232,7 @@ func (b *Bucket[T, P]) Watch(ctx context.Context, filter string, fn func(key str
 }
 
 // Keys yields the keys that match filter, without their values. It walks the bucket: for slow
-// sweeps only, never for a request (design.md section 4). A listing that cannot be completed ends
+// sweeps only, never for a request (DESIGN.md#jetstream). A listing that cannot be completed ends
 // with an error; until then nothing may be concluded from a key that was not seen.
 func (b *Bucket[T, P]) Keys(ctx context.Context, filter string) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {

@@ -22,7 +22,7 @@ import (
 
 const (
 	// hourlyLimit is what Bitbucket allows an OAuth consumer per resource and rolling hour, all
-	// tenants together (bitbucket.md section 4.9).
+	// tenants together (BITBUCKET.md#budgets).
 	hourlyLimit = 1000
 	// backgroundShare is how much of the burst background calls may use up; the rest is for
 	// people.

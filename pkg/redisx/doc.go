@@ -2,7 +2,7 @@
 // cheap, a cache, a lock for work that need not be done twice, and the shared budget of calls to
 // Bitbucket.
 //
-// Redis holds only what may be lost (design.md section 4). Nothing here may therefore fail a
+// Redis holds only what may be lost (DESIGN.md#state). Nothing here may therefore fail a
 // request by itself: a caller takes ErrUnavailable for "not cached", "not locked" or "ask the local
 // share", and goes on.
 //

@@ -56,7 +56,7 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The order is style.md's; otel, the outermost, is a stats handler below.
+	// The order is fixed; otel, the outermost, is a stats handler below.
 	layers := []layer{
 		requestContext,
 		accessLog(slog.New(logs.Handler(cfg.Logger.Handler())), metrics),

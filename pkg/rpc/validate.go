@@ -12,7 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 )
 
-// workspaceID is the form of a workspace id, design.md section 2. It is checked for every request
+// workspaceID is the form of a workspace id, DESIGN.md#words. It is checked for every request
 // before any handler builds a subject or key from it.
 var workspaceID = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 

@@ -1,6 +1,6 @@
 // Package seal holds what keeps secrets secret: [Secret], a string that prints "[redacted]" by
 // every route, and [Keyset], the encryption that every token, webhook secret and secret variable
-// goes through before it reaches a store (design.md section 4).
+// goes through before it reaches a store (DESIGN.md#secrets).
 //
 // A Keyset is a Tink AEAD keyset (AES-256-GCM) read from one file, the root secret of an
 // installation. It may hold several keys: the primary seals, all of them open, so that keys rotate

@@ -35,7 +35,7 @@ func mustSeal(t *testing.T, k *seal.Keyset, plain, ad string) []byte {
 
 func TestKeyset_sealAndOpen(t *testing.T) {
 	k := newKeyset(t)
-	for _, size := range []int{0, 1, 2600, 8 << 10, 1 << 20} { // tokens have no ceiling, design.md section 4
+	for _, size := range []int{0, 1, 2600, 8 << 10, 1 << 20} { // tokens have no ceiling, DESIGN.md#secrets
 		plain := strings.Repeat("x", size)
 		ct := mustSeal(t, k, plain, "integration/acme-inc")
 		if size > 8 && bytes.Contains(ct, []byte(plain)) {

@@ -1,5 +1,5 @@
 // Package servicemain is the main program of the five service binaries, and the settings that they
-// share with the all-in-one process (design.md section 7).
+// share with the all-in-one process (DESIGN.md#running).
 //
 // [Main] parses flags and environment, sets up logs, traces, metrics and the ops listener, binds,
 // connects to NATS and Redis with bounded retries, builds the service, serves it, and shuts down in

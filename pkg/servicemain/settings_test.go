@@ -314,7 +314,7 @@ func TestFlagGroups_allAreKnownToEveryProgram(t *testing.T) {
 	}
 }
 
-// The table of settings in design.md section 7.
+// The table of settings in DESIGN.md#running.
 func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
 	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true"}
 	var env []string

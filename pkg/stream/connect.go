@@ -19,7 +19,7 @@ const (
 
 // Connect opens a connection for a service called name. It reconnects for ever and never buffers:
 // while the connection is down a publish fails at once, so that nothing is sent later that its
-// caller has already been told was refused (design.md section 4). An embedded server is reached by
+// caller has already been told was refused (DESIGN.md#jetstream). An embedded server is reached by
 // passing its ConnectOption.
 //
 // The first connection must succeed; callers that start before NATS repeat the call.

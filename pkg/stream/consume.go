@@ -34,7 +34,7 @@ type ConsumeConfig struct {
 	MaxAttempts int
 	// Backoff is the pause after a failed attempt (1, 2, …); 1 s doubling to 1 min when nil. A
 	// message that waits here counts against MaxAckPending: what waits on Bitbucket is to be
-	// acknowledged and kept elsewhere (design.md section 4).
+	// acknowledged and kept elsewhere (DESIGN.md#jetstream).
 	Backoff func(attempt int) time.Duration
 	// MaxAckPending is how many messages may be unanswered over all processes; 10,000 when zero.
 	MaxAckPending int
@@ -127,7 +127,7 @@ func DefaultBackoff(attempt int) time.Duration {
 
 // ConsumerConfig is the durable consumer that Consume uses: explicit acknowledgement, and
 // MaxDeliver -1, because a finite one drops a message whose worker dies on its last try and leaves
-// no dead letter (design.md section 4).
+// no dead letter (DESIGN.md#jetstream).
 func (c ConsumeConfig) ConsumerConfig() jetstream.ConsumerConfig {
 	cfg := jetstream.ConsumerConfig{
 		Durable:        c.Durable,

@@ -41,7 +41,7 @@ func TestConsume_handlesEachMessageOnce(t *testing.T) {
 	testkit.Eventually(t, wait, func() error { return goleak.Find(leaks) })
 }
 
-// design.md section 4: workers fetch one message per free slot; prefetch starves the others.
+// DESIGN.md#jetstream: workers fetch one message per free slot; prefetch starves the others.
 func TestConsume_oneMessagePerFreeSlot(t *testing.T) {
 	s := testkit.NATS(t)
 	js := s.JS()

@@ -54,7 +54,7 @@ func (e *noRoom) Unwrap() error        { return e.err }
 
 // Options are what an operator decides about streams.
 type Options struct {
-	// Replicas is 1 when zero, or what the stream has; a cluster wants 3 (design.md section 4).
+	// Replicas is 1 when zero, or what the stream has; a cluster wants 3 (DESIGN.md#jetstream).
 	Replicas int
 	// Logger hears of settings that were left alone or fitted to the disk; nil discards.
 	Logger *slog.Logger

@@ -19,7 +19,7 @@ func definition(version int, maxAge time.Duration) stream.Definition {
 	return stream.Definition{Version: version, Config: jetstream.StreamConfig{Name: "S", Subjects: []string{"s.>"}, MaxAge: maxAge, Discard: jetstream.DiscardOld}}
 }
 
-// design.md section 4: an older replica's CreateOrUpdate reverts newer settings.
+// DESIGN.md#jetstream: an older replica's CreateOrUpdate reverts newer settings.
 func TestEnsure_lowerVersionNeverOverwritesHigher(t *testing.T) {
 	js := testkit.JS(t)
 	for _, step := range []struct {

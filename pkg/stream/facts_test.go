@@ -16,7 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-// What JetStream does, and this package is built around (design.md section 4). A test here that
+// What JetStream does, and this package is built around (DESIGN.md#jetstream). A test here that
 // fails after an upgrade says that a fact has changed, not that our code is wrong.
 
 // A publisher that lost its connection still sends buffered messages later: ours do not.

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Names of the streams (design.md section 4).
+// Names of the streams (DESIGN.md#state).
 const (
 	InboxStream       = "DEVPILOT_INBOX"
 	PushesStream      = "DEVPILOT_PUSHES"

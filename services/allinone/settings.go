@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/servicemain"
 )
 
-// The default addresses (design.md section 7). The product is on 127.0.0.1 and the emulator on
+// The default addresses (DESIGN.md#running). The product is on 127.0.0.1 and the emulator on
 // localhost: to a browser these are two sites, as in life, so cookie rules are really tested.
 const (
 	DefaultListen    = "127.0.0.1:8080"

@@ -34,11 +34,11 @@ type Config struct {
 	ClientSecret seal.Secret
 	// Replicas of the buckets; 1 when zero.
 	Replicas int
-	// Timing holds the times of the refresh protocol; zero means design.md's.
+	// Timing holds the times of the refresh protocol; zero means those of DESIGN.md#a-token-that-never-races.
 	Timing Timing
 }
 
-// Timing holds the times of the refresh protocol, for tests; zero means design.md's.
+// Timing holds the times of the refresh protocol, for tests; zero means those of DESIGN.md#a-token-that-never-races.
 type Timing struct {
 	// Refresh bounds an attempt, TakeOver is how long a record must be seen unchanged before another
 	// process's lease is taken.

@@ -1,7 +1,6 @@
 // Package auth is the service that owns integrations: which Bitbucket account a workspace is
 // connected to, its tokens, and the OAuth handshakes that connect it. README.md says what it does
-// and how it scales; design.md section 5 holds the flows "Connect", "A token that never races",
-// "Refusals" and "Disconnect".
+// and how it scales; its flows are DESIGN.md#connect, DESIGN.md#a-token-that-never-races, DESIGN.md#refusals and DESIGN.md#disconnect.
 //
 // Read in this order: service.go (the parts and how they are put together), internal/server (one RPC,
 // one file), internal/connect and internal/handshake (how an account is connected), internal/token

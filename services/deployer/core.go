@@ -247,7 +247,7 @@ func (c *core) run(ctx context.Context) error {
 }
 
 // work takes wake-ups of the server, one per free slot: what one worker held back another could
-// run (design.md section 4).
+// run (DESIGN.md#jetstream).
 func (c *core) work(ctx context.Context) error {
 	filter, err := stream.WorkFilter(c.s.cfg.Server)
 	if err != nil {

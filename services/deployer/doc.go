@@ -1,5 +1,5 @@
 // Package deployer is the service that owns apps, their lanes, deployments, logs and releases
-// (design.md sections 3 and 5).
+// (DESIGN.md#services and DESIGN.md#a-push-becomes-a-deployment).
 //
 // It has two roles, both on by default. The api serves devpilot.deployer.v1, routes push events to
 // lanes, reconciles and looks after what is due; it keeps nothing on disk but git's scratch and is

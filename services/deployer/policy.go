@@ -7,7 +7,7 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 )
 
-// Policy says who may call what (the table at the end of design.md section 6): admins save apps,
+// Policy says who may call what (the table at the end of DESIGN.md#roles): admins save apps,
 // members deploy and look. Servers belong to no workspace.
 var Policy = rpc.Policy{
 	deployerv1.DeployerService_CreateApp_FullMethodName:          gateway(identity.RoleAdmin),

@@ -1,4 +1,4 @@
-// Package gateway is the service that people, scripts and browsers speak with (design.md section 6).
+// Package gateway is the service that people, scripts and browsers speak with (DESIGN.md#the-api).
 // It serves the REST API under /v1 by calling the services over gRPC, the pages of a connect under
 // /oauth/bitbucket, the OpenAPI document, and a few pages of its own. It owns sessions, API keys,
 // workspaces and their members, and the list of what was done.

@@ -34,7 +34,7 @@ import (
 )
 
 // Policy says who may call the gateway's own RPCs: the gateway itself, for users of the role that
-// design.md section 6 names.
+// DESIGN.md#the-api names.
 var Policy = server.Policy(routes.Roles())
 
 // Roles is the RPC × role table of the whole public API: the least role, in the workspace that the

@@ -1,5 +1,5 @@
-// Package repo is the service that lists Bitbucket's repositories and branches (design.md sections
-// 3 and 5, "Listing"). It keeps nothing that lasts: a snapshot of each workspace's repositories in
+// Package repo is the service that lists Bitbucket's repositories and branches (DESIGN.md#services and DESIGN.md#listing).
+// It keeps nothing that lasts: a snapshot of each workspace's repositories in
 // Redis, with a copy in memory, and answers about branches for five seconds. Without Redis it is
 // slower and as right.
 //

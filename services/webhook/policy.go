@@ -12,7 +12,7 @@ const (
 	deployer = "deployer"
 )
 
-// Policy says who may call what (design.md section 6, the table of RPCs and roles).
+// Policy says who may call what (DESIGN.md#roles).
 var Policy = rpc.Policy{
 	webhookv1.WebhookService_ListWebhooks_FullMethodName:        {Callers: []string{gateway}, MinRole: identity.RoleMember},
 	webhookv1.WebhookService_GetWebhook_FullMethodName:          {Callers: []string{gateway, deployer}, MinRole: identity.RoleMember},

@@ -15,7 +15,7 @@ import (
 // maxBody caps what is read of a request of the REST API.
 const maxBody = 1 << 20
 
-// Scope names of OAuth consumers (bitbucket.md section 2).
+// Scope names of OAuth consumers (BITBUCKET.md#scopes).
 const (
 	scopeAccount    = "account"
 	scopeEmail      = "email"
@@ -24,7 +24,7 @@ const (
 	scopeWebhook    = "webhook"
 )
 
-// Rate limit buckets (section 4.9).
+// Rate limit buckets (BITBUCKET.md#budgets).
 const (
 	bucketRepositoriesAPI = "repositories"
 	bucketWebhooksAPI     = "webhooks"
@@ -89,7 +89,7 @@ func (e *Emulator) addAPIRoutes(table *routes) {
 	api("DELETE", one+"/hooks/{hook}", (*call).deleteHook, scopes(scopeWebhook), webhooks)
 }
 
-// serveAPI authenticates, checks budget and scopes, and sends what the handler answers with the headers of section 11.
+// serveAPI authenticates, checks budget and scopes, and sends what the handler answers with the headers of BITBUCKET.md#answers.
 func (e *Emulator) serveAPI(w http.ResponseWriter, r *http.Request, rt *route, p params) {
 	c := &call{e: e, r: r, x: exchangeOf(r), p: p, query: r.URL.Query(), switches: e.currentSwitches()}
 	answer := c.answer(rt)
@@ -129,7 +129,7 @@ func (c *call) answer(rt *route) response {
 	return rt.api(c)
 }
 
-// authenticate accepts an OAuth token in the Authorization header and nowhere else (section 1.9).
+// authenticate accepts an OAuth token in the Authorization header and nowhere else (BITBUCKET.md#presenting-a-token).
 func (c *call) authenticate() (response, bool) {
 	header := c.r.Header.Get("Authorization")
 	if header == "" {
@@ -183,7 +183,7 @@ func (e *Emulator) checkToken(token string) (*Account, *Grant, error) {
 	return e.st.accounts[grant.Account], grant, nil
 }
 
-// hasScopes reports whether the granted scopes cover the required ones, with the implications of section 2.
+// hasScopes reports whether the granted scopes cover the required ones, with the implications of BITBUCKET.md#scopes.
 func hasScopes(granted, required []string) bool {
 	for _, need := range required {
 		covered := slices.ContainsFunc(granted, func(have string) bool {
@@ -197,7 +197,7 @@ func hasScopes(granted, required []string) bool {
 	return true
 }
 
-// decode reads a JSON body. The failure is the bare text of section 6.5.
+// decode reads a JSON body. The failure is the bare text of BITBUCKET.md#webhook-errors.
 func (c *call) decode(into any) (response, bool) {
 	mediaType, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" {

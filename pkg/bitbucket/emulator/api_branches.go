@@ -42,7 +42,7 @@ func (c *call) branches() (Repository, []branch, response, bool) {
 	return repo, list, response{}, true
 }
 
-// listBranches is section 5.1.
+// listBranches is BITBUCKET.md#branches.
 func (c *call) listBranches() response {
 	repo, list, refused, found := c.branches()
 	if !found {
@@ -71,7 +71,7 @@ func (c *call) listBranches() response {
 	return paginate(c, list, func(b branch) any { return c.e.renderBranch(&repo, b) })
 }
 
-// getBranch is section 5.2; the name has its slashes, however they were written.
+// getBranch is BITBUCKET.md#one-branch; the name has its slashes, however they were written.
 func (c *call) getBranch() response {
 	repo, list, refused, found := c.branches()
 	if !found {
@@ -99,7 +99,7 @@ func (e *Emulator) renderBranch(repo *Repository, b branch) obj {
 	}
 }
 
-// notACommit is the 404 of unknown refs (section 5.4), with its data twice.
+// notACommit is the 404 of unknown refs (BITBUCKET.md#no-access), with its data twice.
 func notACommit(message, sha string) response {
 	data := obj{"shas": []string{sha}}
 	return response{status: http.StatusNotFound, body: obj{

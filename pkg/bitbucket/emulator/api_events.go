@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// hookEvent is one line of the catalogue of repository events (bitbucket.md section 6.4).
+// hookEvent is one line of the catalogue of repository events (BITBUCKET.md#event-keys).
 type hookEvent struct{ key, category, label string }
 
 var hookEvents = []hookEvent{

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// hookInput is the body of POST and PUT. Pointers and raw values tell absent from empty (section 6.2).
+// hookInput is the body of POST and PUT. Pointers and raw values tell absent from empty (BITBUCKET.md#webhook-fields).
 type hookInput struct {
 	Description *string         `json:"description"`
 	URL         *string         `json:"url"`
@@ -166,7 +166,7 @@ func (e *Emulator) storeHook(hook *Hook, in *hookInput) (response, bool) {
 	return response{}, true
 }
 
-// validateHook answers invalid input in the style that the switches say (section 6.5).
+// validateHook answers invalid input in the style that the switches say (BITBUCKET.md#webhook-errors).
 func (c *call) validateHook(in *hookInput) (response, bool) {
 	field, problem := c.e.hookProblem(in, c.switches.HookURLs)
 	if problem == "" {
@@ -233,7 +233,7 @@ func (e *Emulator) hookLink(repo *Repository, hook *Hook) string {
 	return e.apiURL("/repositories/" + e.st.fullName(repo) + "/hooks/" + pathEscapeBraced(hook.UUID))
 }
 
-// renderHook is section 6.3: the secret never comes back.
+// renderHook is BITBUCKET.md#webhook-answers: the secret never comes back.
 func (e *Emulator) renderHook(repo *Repository, hook *Hook) obj {
 	return obj{
 		"type": "webhook_subscription", "uuid": braced(hook.UUID), "description": hook.Description, "url": hook.URL,

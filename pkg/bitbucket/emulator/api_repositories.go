@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// roleRank says which explicit permission each role asks for (section 4.3).
+// roleRank says which explicit permission each role asks for (BITBUCKET.md#repositories).
 var roleRank = map[string]string{"member": "read", "contributor": "write", "admin": "admin"}
 
-// listRepositories is section 4.3.
+// listRepositories is BITBUCKET.md#repositories.
 func (c *call) listRepositories() response {
 	c.e.mu.RLock()
 	defer c.e.mu.RUnlock()

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// statusInput is the body of POST and PUT (bitbucket.md section 9.1).
+// statusInput is the body of POST and PUT (BITBUCKET.md#build-statuses).
 type statusInput struct {
 	Key         string  `json:"key"`
 	State       string  `json:"state"`
@@ -95,7 +95,7 @@ func (c *call) storeStatus(code int, status BuildStatus, in *statusInput) respon
 	return response{status: code, body: c.e.renderStatus(&status)}
 }
 
-// overwritable tells that the caller made the status or administers the repository (section 14). Writing new ones needs
+// overwritable tells that the caller made the status or administers the repository (BITBUCKET.md#build-statuses). Writing new ones needs
 // no more than reading.
 func (c *call) overwritable(status *BuildStatus, permission string) (response, bool) {
 	if status.Creator == c.account.UUID || permission == "admin" {
@@ -104,7 +104,7 @@ func (c *call) overwritable(status *BuildStatus, permission string) (response, b
 	return failure(http.StatusForbidden, "Only the creator of a build status or an administrator of the repository may overwrite it."), false
 }
 
-// Most characters of a status's texts (sections 9.1 and 14).
+// Most characters of a status's texts (BITBUCKET.md#build-statuses).
 const (
 	maxStatusKey         = 40
 	maxStatusName        = 254
@@ -203,7 +203,7 @@ func (c *call) listStatuses() response {
 	return paginate(c, list, func(status *BuildStatus) any { return c.e.renderStatus(status) })
 }
 
-// renderStatus is the body of section 9.1. Callers hold e.mu.
+// renderStatus is the body of BITBUCKET.md#build-statuses. Callers hold e.mu.
 func (e *Emulator) renderStatus(status *BuildStatus) obj {
 	repo := e.st.repositories[status.Repository]
 	if repo == nil {

@@ -62,7 +62,7 @@ func TestScopes_missingOnesAnswer403WithObjectDetail(t *testing.T) {
 	f.call("GET", "/repositories/acme", broader, nil).want(t, 200)
 	implied := f.tokens("jane-dev", "pullrequest").AccessToken
 	f.call("GET", "/repositories/acme", implied, nil).want(t, 200)
-	// repository:admin implies neither read nor write (section 2).
+	// repository:admin implies neither read nor write (BITBUCKET.md#scopes).
 	f.call("GET", "/repositories/acme", f.tokens("jane-dev", "repository:admin").AccessToken, nil).want(t, 403)
 }
 

@@ -23,7 +23,7 @@ func (c *call) listEmails() response {
 	})
 }
 
-// listWorkspaces is section 4.2: a reduced workspace inside a workspace_access, without name and html link.
+// listWorkspaces is BITBUCKET.md#workspaces: a reduced workspace inside a workspace_access, without name and html link.
 func (c *call) listWorkspaces() response {
 	c.e.mu.RLock()
 	defer c.e.mu.RUnlock()
@@ -76,7 +76,7 @@ func (c *call) getWorkspacePermission() response {
 	})
 }
 
-// listPermissions is section 4.4: effective permissions, without public repositories that were never granted.
+// listPermissions is BITBUCKET.md#permissions: effective permissions, without public repositories that were never granted.
 func (c *call) listPermissions() response {
 	c.e.mu.RLock()
 	defer c.e.mu.RUnlock()
@@ -118,7 +118,7 @@ func (c *call) listPermissions() response {
 	})
 }
 
-// getWorkspace is section 4.6. Any scope will do; private workspaces are visible to those who have something in them.
+// getWorkspace is BITBUCKET.md#workspaces. Any scope will do; private workspaces are visible to those who have something in them.
 func (c *call) getWorkspace() response {
 	c.e.mu.RLock()
 	defer c.e.mu.RUnlock()

@@ -17,8 +17,8 @@ type authorizeRequest struct {
 	hasState    bool
 }
 
-// checkAuthorize holds the request to bitbucket.md section 1.2. PKCE is not offered: its parameters mean nothing, here and
-// where the code is spent (section 14). On failure it has answered with an error page: Bitbucket
+// checkAuthorize holds the request to BITBUCKET.md#authorize. PKCE is not offered: its parameters mean nothing, here and
+// where the code is spent (BITBUCKET.md#authorize). On failure it has answered with an error page: Bitbucket
 // does not redirect to a callback it does not know.
 func (e *Emulator) checkAuthorize(w http.ResponseWriter, r *http.Request) (authorizeRequest, bool) {
 	query := r.URL.Query()

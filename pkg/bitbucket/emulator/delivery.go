@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// maxPayload is the size above which Bitbucket sends nothing, silently (bitbucket.md section 7.4).
+	// maxPayload is the size above which Bitbucket sends nothing, silently (BITBUCKET.md#delivery-size).
 	maxPayload = 256 << 10
-	// maxAttempts is the first try and two more, on 5xx only and without a pause (section 7.3).
+	// maxAttempts is the first try and two more, on 5xx only and without a pause (BITBUCKET.md#delivery-tries).
 	maxAttempts = 3
 	// attemptLimit is how many attempts are kept.
 	attemptLimit = 10_000
@@ -283,7 +283,7 @@ func (d *deliveryEngine) attempt(hook *Hook, one *delivery, record *Attempt) {
 	}
 }
 
-// deliveryHeaders are those of bitbucket.md section 7.1; the hook's UUID has no braces here.
+// deliveryHeaders are those of BITBUCKET.md#delivery-headers; the hook's UUID has no braces here.
 func deliveryHeaders(hook *Hook, one *delivery, record *Attempt) map[string]string {
 	headers := map[string]string{
 		"X-Event-Key":      one.event,
@@ -304,7 +304,7 @@ func deliveryHeaders(hook *Hook, one *delivery, record *Attempt) map[string]stri
 	return headers
 }
 
-// Signature is the X-Hub-Signature of a body (section 7.2).
+// Signature is the X-Hub-Signature of a body (BITBUCKET.md#signature).
 func Signature(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)

@@ -13,7 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 )
 
-// TestSignature_publishedVector is Atlassian's test vector of section 7.2.
+// TestSignature_publishedVector is Atlassian's test vector of BITBUCKET.md#signature.
 func TestSignature_publishedVector(t *testing.T) {
 	t.Parallel()
 	got := emulator.Signature("It's a Secret to Everybody", []byte("Hello World!"))
@@ -65,7 +65,7 @@ func TestDelivery_withoutSecretThereIsNoSignature(t *testing.T) {
 	}
 }
 
-// TestDelivery_retryRules is section 7.3: up to three attempts, on 5xx only, at once, with growing number.
+// TestDelivery_retryRules is BITBUCKET.md#delivery-tries: up to three attempts, on 5xx only, at once, with growing number.
 func TestDelivery_retryRules(t *testing.T) {
 	t.Parallel()
 	for _, tc := range []struct {

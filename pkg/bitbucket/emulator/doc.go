@@ -1,5 +1,5 @@
 // Package emulator is Bitbucket Cloud as a server, as far as an integration can see it: OAuth with a consent page,
-// the REST API, git over HTTP and signed webhook deliveries. It follows bitbucket.md (section 11 is its checklist) and
+// the REST API, git over HTTP and signed webhook deliveries. It follows BITBUCKET.md and
 // defines all JSON itself: it shares no type with our client, so that the two cannot agree on the same mistake.
 //
 // It is used in three ways: inside Go tests, inside the all-in-one process behind --emulator, and as the

@@ -224,7 +224,7 @@ func htmlAnswer(status int) response {
 		"</h1></body></html>").with("Content-Type", "text/html")
 }
 
-// answer is how the plane says a status: in the words of bitbucket.md sections 1.6, 1.9, 4, 8 and 14 where they are known.
+// answer is how the plane says a status: in the words of BITBUCKET.md where they are known.
 func (t *target) answer(status int) response {
 	text := map[int]string{
 		http.StatusUnauthorized: msgTokenInvalid, http.StatusForbidden: msgWriteAccess, http.StatusNotFound: msgNoRepository,

@@ -55,7 +55,7 @@ func (e *Emulator) serveGit(w http.ResponseWriter, r *http.Request, p params) {
 	}
 }
 
-// authorizeGit holds the request to bitbucket.md section 8.
+// authorizeGit holds the request to BITBUCKET.md#git.
 func (e *Emulator) authorizeGit(r *http.Request, p params, request *gitRequest) (response, bool) {
 	account, scopes, refused, bad := e.gitCaller(r)
 	if bad {

@@ -206,7 +206,7 @@ func TestGit_emptyRepositoryCloneAndFirstPush(t *testing.T) {
 	if again := g.clone(f.remote("acme/empty")); g.run(again, "rev-parse", "--abbrev-ref", "HEAD") != "trunk" {
 		t.Error("HEAD does not follow the main branch")
 	}
-	// The main branch may be deleted; its name stays (section 5.3).
+	// The main branch may be deleted; its name stays (BITBUCKET.md#default-branch).
 	g.run(dir, "push", "--quiet", "origin", ":refs/heads/trunk")
 	if a := f.call("GET", "/repositories/acme/empty", token, nil); a.at("mainbranch", "name") != "trunk" {
 		t.Errorf("main branch after deletion: %v", a.json["mainbranch"])

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// limiter counts requests per key over a rolling window (bitbucket.md section 4.9).
+// limiter counts requests per key over a rolling window (BITBUCKET.md#budgets).
 type limiter struct {
 	mu   sync.Mutex
 	seen map[string][]time.Time

@@ -16,7 +16,7 @@ const (
 	pathAccessToken = "/site/oauth2/access_token"
 )
 
-// oauthError is a token endpoint error; its texts are the wire values of bitbucket.md section 1.6. Status is 400.
+// oauthError is a token endpoint error; its texts are the wire values of BITBUCKET.md#token-errors. Status is 400.
 type oauthError struct {
 	code, description string
 }
@@ -78,7 +78,7 @@ func (e *Emulator) tokenAnswer(w http.ResponseWriter, r *http.Request) response 
 		"token_type":       "bearer",
 		"expires_in":       int(options.AccessTTL / time.Second),
 		options.ScopeField: strings.Join(pair.Scopes, " "),
-		"state":            grantType, // a historic oddity: not the OAuth state (section 1.4)
+		"state":            grantType, // a historic oddity: not the OAuth state (BITBUCKET.md#token-endpoint)
 	})
 }
 

@@ -177,7 +177,7 @@ func TestExchange_ignoresPKCE(t *testing.T) {
 	f.form(url.Values{"grant_type": {"authorization_code"}, "code": {f.code()}, "code_verifier": {"never announced"}}).want(t, 200)
 }
 
-// TestTokenEndpoint_errors is the table of section 1.6, by its wire values.
+// TestTokenEndpoint_errors is the table of BITBUCKET.md#token-errors, by its wire values.
 func TestTokenEndpoint_errors(t *testing.T) {
 	t.Parallel()
 	f := start(t)
@@ -238,7 +238,7 @@ func TestRefresh_rotatesAndKillsTheUsedToken(t *testing.T) {
 		t.Fatalf("got %s", a.raw)
 	}
 	f.refresh(first.RefreshToken).want(t, 400)
-	// Reuse of an old token does not revoke the family, and access tokens issued before stay valid (section 1.5).
+	// Reuse of an old token does not revoke the family, and access tokens issued before stay valid (BITBUCKET.md#refresh).
 	f.refresh(second).want(t, 200)
 	f.call("GET", "/user", first.AccessToken, nil).want(t, 200)
 

@@ -35,7 +35,7 @@ type Options struct {
 	DeliveryTimeout time.Duration
 }
 
-// Consumer is an OAuth consumer (bitbucket.md section 1.1). Scopes are those ticked on the consumer: they, not the
+// Consumer is an OAuth consumer (BITBUCKET.md#consumers). Scopes are those ticked on the consumer: they, not the
 // authorize request, decide what is granted.
 type Consumer struct {
 	Key         string   `json:"key"`
@@ -55,7 +55,7 @@ func DefaultConsumer() Consumer {
 	}
 }
 
-// TokenOptions are the switches of bitbucket.md sections 1.4 to 1.7.
+// TokenOptions are the switches of BITBUCKET.md#token-endpoint, BITBUCKET.md#refresh, BITBUCKET.md#token-errors and BITBUCKET.md#lock-out.
 type TokenOptions struct {
 	// Rotate makes every refresh answer with a new refresh token; the used one dies after Grace.
 	Rotate bool `json:"rotate"`
@@ -74,14 +74,14 @@ type TokenOptions struct {
 	// CodeTTL is the life of an authorization code (10 min).
 	CodeTTL time.Duration `json:"code_ttl"`
 	// LockOut makes the token endpoint refuse valid refresh tokens of the consumer too, for LockOutFor (3 min) after
-	// a refresh with a dead one (bitbucket.md section 1.7).
+	// a refresh with a dead one (BITBUCKET.md#lock-out).
 	LockOut    bool          `json:"lock_out"`
 	LockOutFor time.Duration `json:"lock_out_for"`
 	// SharedGrants lets a new grant of an account replace the older grants of that account to the consumer, as if
 	// they shared one chain of refresh tokens. Off: they rotate independently. Which is true is open (12.15).
 	SharedGrants bool `json:"shared_grants"`
 	// RevokeAccess makes a refresh revoke the grant's older access tokens, RevokeAccessAfter later (0: at once). On
-	// Atlassian's platform it is 10 minutes (section 14). Off: they live on to their end.
+	// Atlassian's platform it is 10 minutes (BITBUCKET.md#refresh). Off: they live on to their end.
 	RevokeAccess      bool          `json:"revoke_access"`
 	RevokeAccessAfter time.Duration `json:"revoke_access_after"`
 	// Families makes the use of a refresh token past its grace kill the whole grant, as on Atlassian's platform.
@@ -89,7 +89,7 @@ type TokenOptions struct {
 	// DeadTokenError is the error for a dead refresh token: "unauthorized_client" (new backend, the default),
 	// "invalid_request" (old backend) or "invalid_grant" (RFC 6749).
 	DeadTokenError string `json:"dead_token_error"`
-	// OldExpiredWording answers expired access tokens in the wording before 2026 (section 1.9).
+	// OldExpiredWording answers expired access tokens in the wording before 2026 (BITBUCKET.md#presenting-a-token).
 	OldExpiredWording bool `json:"old_expired_wording"`
 }
 
@@ -132,13 +132,13 @@ type Switches struct {
 	Tokens  TokenOptions  `json:"tokens"`
 	// RateLimit is off while Budget is 0.
 	RateLimit RateLimit `json:"rate_limit"`
-	// OmitSize leaves "size" out of pages; OpaquePages makes "page" in next links an opaque text (section 4.7).
+	// OmitSize leaves "size" out of pages; OpaquePages makes "page" in next links an opaque text (BITBUCKET.md#pages).
 	OmitSize    bool `json:"omit_size"`
 	OpaquePages bool `json:"opaque_pages"`
 	// HookURLs says which webhook URLs are accepted: "public" (Bitbucket), "loopback" (public ones and loopback) or
 	// "any". The default is loopback where the emulator itself is on loopback, else public.
 	HookURLs string `json:"hook_urls"`
-	// ObjectHookErrors answers invalid webhooks with "fields" as an object, the older style of section 6.5.
+	// ObjectHookErrors answers invalid webhooks with "fields" as an object, the older style of BITBUCKET.md#webhook-errors.
 	ObjectHookErrors bool `json:"object_hook_errors"`
 	// MaxHooks limits the webhooks of a repository, for new ones; 0: no limit.
 	MaxHooks int `json:"max_hooks"`
@@ -148,7 +148,7 @@ type Switches struct {
 	RefuseAnySHA1 bool `json:"refuse_any_sha1"`
 }
 
-// RateLimit is a budget per rolling window (section 4.9), one for /2.0/repositories/* and one for webhooks.
+// RateLimit is a budget per rolling window (BITBUCKET.md#budgets), one for /2.0/repositories/* and one for webhooks.
 type RateLimit struct {
 	Budget int           `json:"budget"`
 	Window time.Duration `json:"window"`

@@ -11,7 +11,7 @@ import (
 // foreignOrigin is where FaultForeignNext points: a name that never resolves (RFC 6761).
 const foreignOrigin = "https://api.bitbucket.invalid"
 
-// paginate answers one page of items in the envelope of bitbucket.md section 4.7. render is called for that page only.
+// paginate answers one page of items in the envelope of BITBUCKET.md#pages. render is called for that page only.
 func paginate[T any](c *call, items []T, render func(T) any) response {
 	pagelen, answer, valid := c.pagelen()
 	if !valid {
@@ -87,7 +87,7 @@ func (c *call) pageURL(page int) string {
 	return origin + c.r.URL.EscapedPath() + "?" + query.Encode()
 }
 
-// selectFields applies the fields parameter (section 4.8): names whitelist, "-name" removes, "+name" is there already;
+// selectFields applies the fields parameter (BITBUCKET.md#filters): names whitelist, "-name" removes, "+name" is there already;
 // "*" stands for any one name.
 func selectFields(body any, fields string) any {
 	object, isObject := body.(obj)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Values of branches since about 2025 (bitbucket.md sections 5.1 and 7.6).
+// Values of branches since about 2025 (BITBUCKET.md#branches and BITBUCKET.md#push-payload).
 var (
 	mergeStrategies = []string{"merge_commit", "squash", "fast_forward", "squash_fast_forward", "rebase_fast_forward", "rebase_merge"}
 	syncStrategies  = []string{"merge_commit", "rebase"}
@@ -132,7 +132,7 @@ func (g *gitStore) tagObject(ctx context.Context, dir string, at ref) (*tagObjec
 	return tag, nil
 }
 
-// pushPayload renders a delivery of bitbucket.md section 7.6. Callers hold e.mu.
+// pushPayload renders a delivery of BITBUCKET.md#push-payload. Callers hold e.mu.
 func (e *Emulator) pushPayload(repo *Repository, actor *Account, changes []*changeData, faults deliveryFaults) obj {
 	rendered := make([]any, 0, len(changes))
 	if faults.has(FaultManyChanges) {
@@ -193,7 +193,7 @@ func (e *Emulator) renderChange(repo *Repository, c *changeData) obj {
 	return change
 }
 
-// changeLinks follows the table of section 7.6: each kind of change has its own set.
+// changeLinks follows the table of BITBUCKET.md#push-payload: each kind of change has its own set.
 func (e *Emulator) changeLinks(repo *Repository, c *changeData) obj {
 	fullName := e.st.fullName(repo)
 	commits := e.apiURL("/repositories/" + fullName + "/commits?include=" + c.new.commit)

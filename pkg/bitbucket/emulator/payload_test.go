@@ -76,7 +76,7 @@ func TestPayload_topLevel(t *testing.T) {
 	p := newPusher(t)
 	got := p.pushed(commitOn("main", "Change")).json
 	p.expect("top level", keysOf(got), "actor push repository")
-	// No slug, no mainbranch, no clone links (section 7.6).
+	// No slug, no mainbranch, no clone links (BITBUCKET.md#push-payload).
 	p.expect("repository", keysOf(got["repository"]), "full_name is_private links name owner parent project scm type uuid website workspace")
 	p.expect("repository links", keysOf(dig(got, "repository", "links")), "avatar html self")
 	p.expect("repository uuid", dig(got, "repository", "uuid"), "{"+emulator.SeededUUID("repository", "acme/web")+"}")
@@ -257,7 +257,7 @@ func TestPayload_fiftyBranchesThroughControl(t *testing.T) {
 	if got := r.wait(t, 1)[0]; len(dig(got.json, "push", "changes").([]any)) != 10 {
 		t.Errorf("got %s", got.body)
 	}
-	// 50 changes of three commits each are more than 256 KB: Bitbucket stays silent (section 7.4), and so does this.
+	// 50 changes of three commits each are more than 256 KB: Bitbucket stays silent (BITBUCKET.md#delivery-size), and so does this.
 	f.push("acme/web", branches("many", 50)...)
 	f.must(f.control.WaitIdle(t.Context()))
 	attempts := f.deliveries("")

@@ -14,7 +14,7 @@ import (
 // that cannot be filtered by.
 type fieldsOf[T any] func(item T, field string) (value any, ok bool)
 
-// filterAndSort applies the q and sort parameters (bitbucket.md section 4.8) to a copy of items.
+// filterAndSort applies the q and sort parameters (BITBUCKET.md#filters) to a copy of items.
 func filterAndSort[T any](c *call, items []T, field fieldsOf[T]) ([]T, response, bool) {
 	items = slices.Clone(items)
 	if q := strings.TrimSpace(c.query.Get("q")); q != "" {

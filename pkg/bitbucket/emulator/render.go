@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The JSON of section 3 to 6, shared by answers and payloads. Callers hold e.mu unless a function says otherwise.
+// The JSON of BITBUCKET.md#user to 6, shared by answers and payloads. Callers hold e.mu unless a function says otherwise.
 
 // isoTime is how Bitbucket writes times: microseconds and "+00:00".
 func isoTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000-07:00") }
@@ -101,7 +101,7 @@ func (e *Emulator) renderRepositoryRef(repo *Repository) obj {
 	}
 }
 
-// renderPayloadRepository is the repository of a delivery: no slug, no mainbranch, no clone links (section 7.6).
+// renderPayloadRepository is the repository of a delivery: no slug, no mainbranch, no clone links (BITBUCKET.md#push-payload).
 func (e *Emulator) renderPayloadRepository(repo *Repository) obj {
 	ws := e.st.workspaces[repo.Workspace]
 	r := e.renderRepositoryRef(repo)
@@ -114,7 +114,7 @@ func (e *Emulator) renderPayloadRepository(repo *Repository) obj {
 	return r
 }
 
-// renderRepository is the full object of section 4.5. The HTTPS clone link carries the caller's user name.
+// renderRepository is the full object of BITBUCKET.md#one-repository. The HTTPS clone link carries the caller's user name.
 func (e *Emulator) renderRepository(repo *Repository, caller *Account) obj {
 	fullName := e.st.fullName(repo)
 	r := e.renderPayloadRepository(repo)
@@ -187,7 +187,7 @@ func (e *Emulator) commitLinks(repo *Repository, hash string) obj {
 	}
 }
 
-// renderCommit is a commit as the REST API nests it in branches (section 5.1).
+// renderCommit is a commit as the REST API nests it in branches (BITBUCKET.md#branches).
 func (e *Emulator) renderCommit(repo *Repository, c *commit) obj {
 	return obj{
 		"type": "commit", "hash": c.hash, "date": commitTime(c.date), "message": c.message,

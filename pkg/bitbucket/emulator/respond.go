@@ -31,14 +31,14 @@ func (r response) with(name, value string) response {
 	return r
 }
 
-// failure is the common error envelope of bitbucket.md section 11.
+// failure is the common error envelope of BITBUCKET.md#answers.
 func failure(status int, message string) response {
 	return response{status: status, body: obj{"type": "error", "error": obj{"message": message}}}
 }
 
 func plain(status int, text string) response { return response{status: status, text: text} }
 
-// Messages that clients meet, as recorded (bitbucket.md sections 1.9, 4 and 5.4).
+// Messages that clients meet, as recorded (BITBUCKET.md#presenting-a-token, BITBUCKET.md#lists-that-are-gone and BITBUCKET.md#no-access).
 const (
 	msgTokenInvalid    = "Token is invalid, expired, or not supported for this endpoint."
 	msgTokenExpired    = "OAuth2 access token expired. Use your refresh token to obtain a new access token."
@@ -51,7 +51,7 @@ const (
 
 func repositoryNotFound() response { return failure(http.StatusNotFound, msgNoRepository) }
 
-// insufficientRights is the 403 of webhooks (section 14).
+// insufficientRights is the 403 of webhooks (BITBUCKET.md#webhook-errors).
 func insufficientRights() response {
 	data := obj{"key": "INSUFFICIENT_RIGHTS"}
 	return response{status: http.StatusForbidden, body: obj{
@@ -72,7 +72,7 @@ func workspaceNotFound(id string) response {
 	return failure(http.StatusNotFound, fmt.Sprintf("No workspace with identifier '%s'.", id))
 }
 
-// gone is the body of the listing endpoints that ended on 2026-04-14 (section 4.1).
+// gone is the body of the listing endpoints that ended on 2026-04-14 (BITBUCKET.md#lists-that-are-gone).
 func gone() response {
 	data := obj{"announcement_url": "https://developer.atlassian.com/cloud/bitbucket/changelog#CHANGE-2770"}
 	return response{status: http.StatusGone, body: obj{
@@ -86,7 +86,7 @@ func gone() response {
 	}}
 }
 
-// unauthorizedGit is git's 401 of today: its words are those of "no access" (section 14).
+// unauthorizedGit is git's 401 of today: its words are those of "no access" (BITBUCKET.md#git-errors).
 func unauthorizedGit() response {
 	return plain(http.StatusUnauthorized, msgNoRepository).with("WWW-Authenticate", `Basic realm="Bitbucket.org HTTP"`)
 }

@@ -76,7 +76,7 @@ func (rt *route) matches(segments []string) (params, bool) {
 	return p, len(segments) == len(rt.segments)
 }
 
-// splitPath splits an escaped path at its real slashes, drops one trailing slash (tolerated, section 0.3) and decodes
+// splitPath splits an escaped path at its real slashes, drops one trailing slash (tolerated, BITBUCKET.md#hosts) and decodes
 // each segment. An undecodable segment stays as it is.
 func splitPath(escaped string) []string {
 	segments := strings.Split(strings.TrimSuffix(strings.TrimPrefix(escaped, "/"), "/"), "/")

@@ -79,7 +79,7 @@ func (s *seeder) workspace(slug, name string, members map[string]string) *Worksp
 	return s.put(ws)
 }
 
-// personal makes the account's own workspace, whose UUID is the account's (bitbucket.md section 10, line 22).
+// personal makes the account's own workspace, whose UUID is the account's (BITBUCKET.md#user).
 func (s *seeder) personal(a *Account) *Workspace {
 	return s.put(&Workspace{
 		UUID: a.UUID, Slug: a.Username, Name: a.DisplayName, Personal: true, Private: true, CreatedOn: a.CreatedOn,

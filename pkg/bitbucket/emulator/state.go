@@ -169,7 +169,7 @@ func (st *state) workspace(id string) *Workspace {
 	return nil
 }
 
-// repository finds by slug (any case) or {uuid} in a workspace; the workspace "{}" stands for any (section 4.5).
+// repository finds by slug (any case) or {uuid} in a workspace; the workspace "{}" stands for any (BITBUCKET.md#one-repository).
 func (st *state) repository(workspace, id string) *Repository {
 	bare, isUUID := stripBraces(id)
 	if workspace == "{}" {

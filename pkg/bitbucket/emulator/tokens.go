@@ -16,7 +16,7 @@ func hashToken(token string) string {
 }
 
 // newToken makes an opaque token of the given length. It ends in "=", because clients must not take tokens for safe in
-// URLs (bitbucket.md section 1.4).
+// URLs (BITBUCKET.md#token-endpoint).
 func newToken(length int) string {
 	raw := make([]byte, length)
 	_, _ = rand.Read(raw) // crypto/rand.Read never fails
@@ -100,7 +100,7 @@ func (e *Emulator) exchangeCode(code, redirectURI string) (TokenPair, *oauthErro
 	return pair, nil
 }
 
-// refreshGrant spends a refresh token, by the rules of sections 1.5 to 1.7.
+// refreshGrant spends a refresh token, by the rules of BITBUCKET.md#refresh and BITBUCKET.md#lock-out.
 func (e *Emulator) refreshGrant(token string) (TokenPair, *oauthError) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

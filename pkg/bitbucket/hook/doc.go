@@ -1,4 +1,4 @@
-// Package hook verifies and parses what Bitbucket Cloud sends to a webhook (bitbucket.md section 7).
+// Package hook verifies and parses what Bitbucket Cloud sends to a webhook (BITBUCKET.md#deliveries).
 //
 // The order is the receiver's duty: cap the body, [Verify] the raw bytes, only then [Parse]. Verify
 // works in constant time and accepts one or two secrets, so that a secret can be rotated without a

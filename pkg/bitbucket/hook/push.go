@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// Push is a delivery of the event repo:push (bitbucket.md section 7.6).
+// Push is a delivery of the event repo:push (BITBUCKET.md#push-payload).
 type Push struct {
 	Repository Repository
 	Actor      Actor
@@ -54,7 +54,7 @@ type Change struct {
 	Forced    bool // not a fast-forward
 	Truncated bool // more commits than Commits lists
 	// Commits are at most five, newest first; absent for deletions and tags. Never derive from them
-	// what a push changed (field.md 0.6).
+	// what a push changed.
 	Commits []Commit
 }
 
@@ -78,7 +78,7 @@ func (c Change) Head() (branch, hash string, ok bool) {
 // RefKind tells branches from tags.
 type RefKind int
 
-// The kinds. Whatever is not a tag counts as a branch (bitbucket.md section 7.6).
+// The kinds. Whatever is not a tag counts as a branch (BITBUCKET.md#push-payload).
 const (
 	Branch RefKind = iota
 	Tag

@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// Header names of a delivery (bitbucket.md section 7.1). Their case on the wire is arbitrary.
+// Header names of a delivery (BITBUCKET.md#delivery-headers). Their case on the wire is arbitrary.
 const (
 	HeaderEvent     = "X-Event-Key"
 	HeaderHook      = "X-Hook-UUID"    // without braces in captures; NormalizeUUID both sides
@@ -40,7 +40,7 @@ var (
 const signaturePrefix = "sha256="
 
 // Verify checks the signature header over the raw body: HMAC-SHA256 with the secret's UTF-8 bytes
-// (bitbucket.md section 7.2). It returns the index of the secret that matched, so that the caller
+// (BITBUCKET.md#signature). It returns the index of the secret that matched, so that the caller
 // learns when a rotated one is no longer used. All secrets are always tried, and compared in
 // constant time: the time tells neither which one matched nor how much of a signature was right.
 func Verify(body []byte, header string, secrets ...seal.Secret) (matched int, err error) {

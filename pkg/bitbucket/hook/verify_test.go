@@ -8,7 +8,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// The vector that Atlassian publishes (bitbucket.md section 7.2).
+// The vector that Atlassian publishes (BITBUCKET.md#signature).
 const (
 	vectorSecret    = "It's a Secret to Everybody"
 	vectorBody      = "Hello World!"

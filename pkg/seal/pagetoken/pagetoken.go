@@ -1,4 +1,4 @@
-// Package pagetoken seals the cursors of lists into page tokens (design.md section 6).
+// Package pagetoken seals the cursors of lists into page tokens (DESIGN.md#the-api).
 //
 // A token is opaque to its holder and bound to a scope: the method, the workspace and the filters
 // of the list. It cannot be made up, changed, or used for another list. Equal cursors give equal

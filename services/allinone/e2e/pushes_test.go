@@ -123,7 +123,7 @@ func fiftyBranches(t *testing.T, n *tenant, repo repository, webhook string) {
 	before := len(n.settled("web"))
 	var changes []emulator.RefChange
 	for i := range 50 {
-		// One commit each: Bitbucket sends no payload above 256 KB (bitbucket.md section 7.4).
+		// One commit each: Bitbucket sends no payload above 256 KB (BITBUCKET.md#delivery-size).
 		change := onBranch(fmt.Sprintf("b-%02d", i), "one of fifty")
 		change.Orphan, change.Commits[0].AuthorName, change.Commits[0].AuthorEmail = true, "J", "j@example.test"
 		changes = append(changes, change)

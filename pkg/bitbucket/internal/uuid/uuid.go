@@ -1,5 +1,5 @@
 // Package uuid normalises Bitbucket's identifiers, which come with braces from the API, without
-// them in the X-Hook-UUID header (bitbucket.md section 7.1), and in either case.
+// them in the X-Hook-UUID header (BITBUCKET.md#delivery-headers), and in either case.
 package uuid
 
 import "strings"

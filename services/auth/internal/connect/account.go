@@ -67,7 +67,7 @@ func (a *RESTAccounts) Account(ctx context.Context, token seal.Secret) (bitbucke
 	}
 }
 
-// grantedBy is what a refusal for want of a scope says was granted (bitbucket.md section 1.9).
+// grantedBy is what a refusal for want of a scope says was granted (BITBUCKET.md#presenting-a-token).
 func grantedBy(e *bitbucket.Error) []string {
 	if e == nil || e.Kind != bitbucket.KindScopeMissing {
 		return nil
@@ -76,7 +76,7 @@ func grantedBy(e *bitbucket.Error) []string {
 }
 
 // scopeCapture keeps the X-OAuth-Scopes header, which is the way to learn a token's scopes when its
-// answer did not tell (bitbucket.md section 1.9).
+// answer did not tell (BITBUCKET.md#presenting-a-token).
 type scopeCapture struct {
 	base http.RoundTripper
 

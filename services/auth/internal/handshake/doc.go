@@ -1,4 +1,4 @@
-// Package handshake keeps connects in flight: design.md section 5, "Connect".
+// Package handshake keeps connects in flight: DESIGN.md#connect.
 //
 // A handshake lives ten minutes in Redis and is spent in two steps, each once. [Store.Begin] makes
 // its id, which the address of our own start page carries; [Store.Authorize] turns the id into the

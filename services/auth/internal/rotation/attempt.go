@@ -11,10 +11,10 @@ import (
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 )
 
-// Limits of the protocol (design.md section 5).
+// Limits of the protocol (DESIGN.md#a-token-that-never-races).
 const (
 	// SpareLife is how long a replaced or late refresh token is kept: as long as Bitbucket's grace
-	// (bitbucket.md section 1.5).
+	// (BITBUCKET.md#refresh).
 	SpareLife = 10 * time.Minute
 	// MaxSpares is how many of them are kept.
 	MaxSpares = 3
@@ -74,7 +74,7 @@ func Acquire(cur *authstorev1.Integration, holder string, now time.Time, opts Ac
 // candidates orders the tokens: the current one first, unless it was refused as the first of an
 // earlier attempt. Then the spares go first, those that were never spent before those that live on
 // grace: a token that was only ever refused behind another one may have met the lock-out that the
-// first refusal brought about (bitbucket.md section 1.7).
+// first refusal brought about (BITBUCKET.md#lock-out).
 func candidates(rec *authstorev1.Integration) []Candidate {
 	var late, spent []Candidate
 	for _, s := range rec.GetSpares() {

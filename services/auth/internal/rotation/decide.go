@@ -155,14 +155,14 @@ func Standing(rec *authstorev1.Integration) authstorev1.Schedule_State {
 	}
 }
 
-// Times of the upkeep (design.md section 5).
+// Times of the upkeep (DESIGN.md#a-token-that-never-races).
 const (
 	// InUse is how long after its last use a connection is renewed ahead of expiry.
 	InUse = 3 * time.Hour
 	// Ahead is how long before expiry that happens: well over the life most callers ask for.
 	Ahead = 30 * time.Minute
 	// Idle is how often an unused connection is renewed: its refresh token would die after three
-	// months (bitbucket.md section 1.5).
+	// months (BITBUCKET.md#refresh).
 	Idle = 7 * 24 * time.Hour
 	// spreadInUse and spreadIdle are how much earlier than that a connection may be due, so that
 	// those connected together are not renewed together.

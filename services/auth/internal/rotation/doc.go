@@ -1,6 +1,5 @@
-// Package rotation holds the rules by which the tokens of one integration are renewed: design.md
-// section 5, "A token that never races" and "Refusals", as pure functions from a record to the next
-// one.
+// Package rotation holds the rules by which the tokens of one integration are renewed: DESIGN.md#a-token-that-never-races
+// and DESIGN.md#refusals, as pure functions from a record to the next one.
 //
 // Bitbucket's refresh tokens rotate: each may be spent once (perhaps again within some minutes of
 // grace), and its answer must be stored or the connection is lost. Several processes may try at the

@@ -27,7 +27,7 @@ func TestProtocol_everyInterleaving(t *testing.T) {
 		{name: "three processes, kills and lost answers, grace, user acts", processes: 3, grace: true, crash: true, lost: true, user: true, calls: 2, leases: 3},
 
 		// With no grace a kill between Bitbucket's answer and our write loses the connection: nobody
-		// but the dead process ever knew the token. Design.md section 5 says so.
+		// but the dead process ever knew the token. DESIGN.md#a-token-that-never-races says so.
 		{name: "inherent: a kill, no grace", processes: 2, crash: true, calls: 4, leases: 4, ticks: 1, want: []string{lostConnection, wronglyGivenUp}},
 	}
 	if *deep {

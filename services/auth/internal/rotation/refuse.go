@@ -11,10 +11,10 @@ import (
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 )
 
-// Times of the refusal rules (design.md section 5, "Refusals").
+// Times of the refusal rules (DESIGN.md#refusals).
 const (
 	// RefusalRetry is when the first refusal is followed up; it doubles, so that nobody can lock
-	// the other connections of the consumer out (bitbucket.md section 1.7).
+	// the other connections of the consumer out (BITBUCKET.md#lock-out).
 	RefusalRetry = 10 * time.Minute
 	// MaxRefusalRetry caps the doubling.
 	MaxRefusalRetry = 2 * time.Hour
@@ -129,7 +129,7 @@ func RecordRefusal(cur *authstorev1.Integration, at Attempt, r Refusal, now time
 }
 
 // maybeLockedOut reports whether an earlier refusal is so near that this one proves nothing about
-// the tokens (bitbucket.md section 1.7).
+// the tokens (BITBUCKET.md#lock-out).
 func maybeLockedOut(cur *authstorev1.Integration, r Refusal) bool {
 	near := func(refusal time.Time) bool { return r.Began.Sub(refusal) < LockOut }
 	return (!r.Evidence.LastRefusal.IsZero() && near(r.Evidence.LastRefusal)) ||
@@ -205,7 +205,7 @@ func RecordTrouble(cur *authstorev1.Integration, at Attempt, tr Trouble, now tim
 }
 
 // RejectFresh notes that Bitbucket rejects even the token that a first 401 had made us get, and not
-// for one thing only (bitbucket.md sections 13 and 14): another refresh at once would not help, and a
+// for one thing only (BITBUCKET.md#lock-out and BITBUCKET.md#presenting-a-token): another refresh at once would not help, and a
 // caller in a loop would wear the connection out.
 func RejectFresh(cur *authstorev1.Integration, fingerprint string, now time.Time) *authstorev1.Integration {
 	next := proto.CloneOf(cur)

@@ -1,5 +1,5 @@
 // Package scope knows which scopes Devpilot needs of a Bitbucket account and what the consumer form
-// calls them (bitbucket.md section 2). It depends on nothing.
+// calls them (BITBUCKET.md#scopes). It depends on nothing.
 package scope
 
 import (

@@ -17,7 +17,7 @@ import (
 	"devpilot.io/bitbucket/services/auth/internal/token"
 )
 
-// Policy says who may call what (design.md section 6, "Who calls"). Tokens are for the services that
+// Policy says who may call what (DESIGN.md#who-calls). Tokens are for the services that
 // talk to Bitbucket: never for the gateway, so that no way leads from a browser to a token.
 var Policy = rpc.Policy{
 	authv1.AuthService_ListIntegrations_FullMethodName:      {Callers: readers(), MinRole: identity.RoleMember},

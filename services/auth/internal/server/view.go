@@ -20,7 +20,7 @@ import (
 )
 
 // unansweredAfter is how long a handshake may go without an answer before we say what the page in
-// front of the person most likely shows (design.md section 5, "Connect").
+// front of the person most likely shows (DESIGN.md#connect).
 const unansweredAfter = 2 * time.Minute
 
 // view is the integration as the API shows it; rec is nil while nobody is connected.

@@ -1,5 +1,4 @@
-// Package token hands out access tokens and keeps them fresh: design.md section 5, "A token that
-// never races" and "Refusals".
+// Package token hands out access tokens and keeps them fresh: DESIGN.md#a-token-that-never-races and DESIGN.md#refusals.
 //
 // [Manager] answers callers. A refresh runs in a flight of its own, one per integration and process,
 // which takes the lease in the record, asks Bitbucket and stores the answer by the rules of package

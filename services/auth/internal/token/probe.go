@@ -48,7 +48,7 @@ type probe struct {
 }
 
 // probed returns what Bitbucket makes of the record's access token. A 401 says nothing about a
-// connection while Bitbucket accepts its token elsewhere (bitbucket.md section 14). All who ask at
+// connection while Bitbucket accepts its token elsewhere (BITBUCKET.md#presenting-a-token). All who ask at
 // the same time, and for a while after, share one call.
 func (m *Manager) probed(ctx context.Context, rec *authstorev1.Integration) (verdict, error) {
 	ws := rec.GetWorkspace()

@@ -154,7 +154,7 @@ func TestKeeper_lockOut(t *testing.T) {
 		for _, ws := range all {
 			w.connect(m, ws)
 		}
-		// After a refusal everything is refused for three minutes (bitbucket.md section 1.7).
+		// After a refusal everything is refused for three minutes (BITBUCKET.md#lock-out).
 		var until time.Time
 		w.bitbucket.revoke("dead")
 		w.bitbucket.set(func() {

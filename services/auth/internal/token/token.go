@@ -45,7 +45,7 @@ type Token struct {
 	AccountUUID  string
 }
 
-// Timing holds the protocol's times; the zero value means design.md's. Tests shorten them.
+// Timing holds the protocol's times; the zero value means those of DESIGN.md#a-token-that-never-races. Tests shorten them.
 type Timing struct {
 	// Refresh bounds an attempt, from taking the lease to the last byte of Bitbucket's answer: 15 s.
 	Refresh time.Duration

@@ -1,6 +1,6 @@
 // Access is revoked on Bitbucket and Devpilot finds out: two refusals of the refresh token, of which the
-// second comes ten minutes after the first (an earlier one would prove nothing: bitbucket.md section
-// 1.7). It takes as long as it takes, so it runs with CONSOLE_PATIENT=1 only.
+// second comes ten minutes after the first (an earlier one would prove nothing: BITBUCKET.md#lock-out).
+// It takes as long as it takes, so it runs with CONSOLE_PATIENT=1 only.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { check, grant, narrow, scene, type Scene } from "./browser";
 import { eventually } from "./stack";

@@ -1,6 +1,6 @@
 // Package caller says who makes a request and what they may do: a browser session, an API key or
 // the admin token; in which workspace; with today's role. It turns that into the signed identity
-// that every service verifies (design.md section 6, "Who calls").
+// that every service verifies (DESIGN.md#who-calls).
 //
 // A caller whose own credentials are missing or dead gets UNAUTHENTICATED, the only 401 there is. A
 // workspace that the caller is not a member of looks like one that does not exist.

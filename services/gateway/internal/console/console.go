@@ -44,7 +44,7 @@ const (
 	// AssetPrefix is where its files are.
 	AssetPrefix = "/assets/"
 
-	// nonceWord stands in the built page where the nonce goes (vite.config.ts).
+	// nonceWord stands in the built page where the nonce goes (console/vite.config.ts).
 	nonceWord = "__CSP_NONCE__"
 )
 

@@ -1,6 +1,6 @@
 // Package oauthpages serves the two pages of a connect that only browsers visit:
 // /oauth/bitbucket/start, which binds the handshake to this browser and sends it to Bitbucket, and
-// /oauth/bitbucket/callback, to which Bitbucket sends it back (design.md section 5, "Connect").
+// /oauth/bitbucket/callback, to which Bitbucket sends it back (DESIGN.md#connect).
 //
 // Both need a browser session. Whose handshake it is says auth; what the visitor may do in its
 // workspace is read anew each time. The result goes to the page that began, as

@@ -12,7 +12,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
-// Marshal makes the API's JSON of a message (design.md section 6): lowerCamelCase, enum words, lists
+// Marshal makes the API's JSON of a message (DESIGN.md#the-api): lowerCamelCase, enum words, lists
 // always present, and what is absent absent. protojson inserts spaces at random, so that nobody
 // relies on its bytes; entity tags do, hence the compaction.
 func Marshal(m proto.Message) ([]byte, error) {

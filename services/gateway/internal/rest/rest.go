@@ -1,5 +1,5 @@
 // Package rest serves the public API: grpc-gateway's routes over gRPC connections to the services,
-// with the caller's identity, the rules of design.md section 6 about bodies, queries, entity tags
+// with the caller's identity, the rules of DESIGN.md#the-api about bodies, queries, entity tags
 // and problems, and the streams that the other packages serve.
 //
 // Each request that found its route goes through: who calls → role of today in the workspace of the

@@ -11,7 +11,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// roles is the RPC × role table of design.md section 6, for what the API offers: the least role in
+// roles is the RPC × role table of DESIGN.md#roles, for what the API offers: the least role in
 // the workspace that the request names. RoleNone is for what belongs to no workspace. The services
 // hold the same in their policies, which decide; this one is published in the OpenAPI document.
 var roles = map[string]identity.Role{

@@ -25,7 +25,7 @@ const (
 
 	// CodeLife is how long a one-time sign-in code works.
 	CodeLife = 5 * time.Minute
-	// RequestLife is how long request ids are remembered (design.md section 6).
+	// RequestLife is how long request ids are remembered (DESIGN.md#the-api).
 	RequestLife = 24 * time.Hour
 
 	codeMark  = "dpc_"

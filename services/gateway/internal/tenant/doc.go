@@ -1,6 +1,6 @@
 // Package tenant keeps the workspaces, who is a member of them with which role, and the API keys.
 //
-// Everything lies in key-value buckets of the gateway's own (design.md section 4), and no request
+// Everything lies in key-value buckets of the gateway's own (DESIGN.md#state), and no request
 // walks one: what must be listed (the workspaces of a subject, the keys of a workspace) has a record
 // made for it. The role of today is always read from the member record itself, never from a cookie
 // or a token.

@@ -97,7 +97,7 @@ func (t *tokens) issue(ctx context.Context, rejected seal.Secret) (issued, error
 	if err != nil {
 		return issued{}, fmt.Errorf("issue token: %w", err)
 	}
-	// A token is never sent to another Bitbucket than the one it came from (design.md section 7).
+	// A token is never sent to another Bitbucket than the one it came from (DESIGN.md#running).
 	if site, err := bitbucket.NewSite(resp.GetSiteUrl(), resp.GetApiUrl()); err != nil || site != t.source.client.Site() {
 		return issued{}, apierr.New(apierr.ReasonReconnectRequired,
 			"This connection was made with another Bitbucket site than the one Devpilot is configured for. Connect Bitbucket again.",

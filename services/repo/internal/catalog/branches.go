@@ -175,7 +175,7 @@ func (c *Catalog) branchList(ctx context.Context, calls *bitbucket.Account, r bi
 		switch {
 		case err == nil:
 			list.Branches = append(list.Branches, branchOf(b, r.MainBranch))
-		case !unreachable(err): // it may name one that was deleted (bitbucket.md section 5.3)
+		case !unreachable(err): // it may name one that was deleted (BITBUCKET.md#default-branch)
 			return branchList{}, err
 		}
 	}

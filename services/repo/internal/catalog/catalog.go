@@ -38,7 +38,7 @@ type Answers interface {
 	Put(ctx context.Context, question string, answer any, life time.Duration)
 }
 
-// The times of design.md section 5.
+// The times of DESIGN.md#listing.
 const (
 	revalidateAfter = 30 * time.Second
 	refreshInterval = time.Minute

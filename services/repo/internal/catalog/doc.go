@@ -1,9 +1,8 @@
-// Package catalog knows a workspace's Bitbucket repositories and their branches (design.md section
-// 5, "Listing").
+// Package catalog knows a workspace's Bitbucket repositories and their branches (DESIGN.md#listing).
 //
 // The list of repositories is a [Snapshot]: the walk over all Bitbucket workspaces of the account
-// (walk.go), kept in memory and in a [Store] (snapshots.go), searched and paged in memory
-// (search.go). What is older than [Config.Revalidate] is renewed in the background when somebody
+// (walk.go), kept in memory (memory.go) and in a [Store], searched and paged in memory
+// (snapshot.go, listing.go). What is older than [Config.Revalidate] is renewed in the background when somebody
 // opens the list; everything else is live: one repository (repository.go) and branches
 // (branches.go).
 //

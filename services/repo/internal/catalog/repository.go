@@ -27,7 +27,7 @@ func (c *Catalog) Repository(ctx context.Context, workspace, id string) (Reposit
 }
 
 // live reads a repository by its UUID, wherever it is now: where the list has it, else by the UUID
-// alone (it may have been transferred, bitbucket.md section 10, number 20), and where Bitbucket does
+// alone (it may have been transferred, BITBUCKET.md#renames), and where Bitbucket does
 // not find it so and there is no list yet, through one.
 func (c *Catalog) live(ctx context.Context, conn *account.Connection, id string) (bitbucket.Repository, error) {
 	have := c.current(ctx, conn).snapshot
@@ -64,7 +64,7 @@ func (c *Catalog) live(ctx context.Context, conn *account.Connection, id string)
 }
 
 // accountThere asks for the connected account itself before "not found" is believed: outages have
-// answered 404 to everything (bitbucket.md section 14).
+// answered 404 to everything (BITBUCKET.md#no-access).
 func accountThere(ctx context.Context, conn *account.Connection) error {
 	_, err := conn.Account.User(ctx)
 	if unreachable(err) {

@@ -19,8 +19,8 @@ import (
 // try.
 const retryPause = 300 * time.Millisecond
 
-// walk lists everything an account can reach: Bitbucket has no single call for it (bitbucket.md
-// section 4.1). It can be asked for what it has so far while it goes on.
+// walk lists everything an account can reach: Bitbucket has no single call for it (BITBUCKET.md#lists-that-are-gone).
+// It can be asked for what it has so far while it goes on.
 type walk struct {
 	account    *bitbucket.Account
 	connection string

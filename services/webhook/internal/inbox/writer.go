@@ -20,7 +20,7 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 )
 
-// The limits of one message (design.md section 5, "A delivery"). 512 KiB of deliveries fit well
+// The limits of one message (DESIGN.md#a-delivery). 512 KiB of deliveries fit well
 // into the 1 MiB that a NATS server takes.
 const (
 	MaxDeliveries = 64

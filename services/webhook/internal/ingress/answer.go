@@ -34,7 +34,7 @@ func refuse(status int, reason, message string) *answer {
 	return &answer{status: status, reason: reason, Message: message}
 }
 
-// trouble is our own: Bitbucket tries again (bitbucket.md section 7.3).
+// trouble is our own: Bitbucket tries again (BITBUCKET.md#delivery-tries).
 func trouble(reason, message string, err error) *answer {
 	return &answer{status: http.StatusServiceUnavailable, reason: reason, Message: message, err: err}
 }

@@ -1,6 +1,6 @@
 // Package ingress answers Bitbucket's deliveries: POST /webhooks/bitbucket/{webhook}.
 //
-// The order is fixed (design.md section 5, "A delivery"): cap the body, find the webhook by its
+// The order is fixed (DESIGN.md#a-delivery): cap the body, find the webhook by its
 // unguessable path in the roster, verify the signature over the raw bytes, only then parse. Before
 // a 404 or a 401 there is one rate-limited read from the store's leader, because the roster may be
 // a moment behind. No call to Bitbucket and no RPC is made; a delivery that counts costs one
@@ -12,7 +12,7 @@
 //	400  the body is not the JSON it should be
 //	401  the signature is missing or wrong      404  no such webhook
 //	405  not POST                               413  more than 512 KiB
-//	503  our own trouble; Bitbucket sends it again (bitbucket.md section 7.3)
+//	503  our own trouble; Bitbucket sends it again (BITBUCKET.md#delivery-tries)
 //
 // A verified delivery never gets 4xx for our reasons. The answer's body is short JSON for the person
 // who reads it in Bitbucket's "View requests".

@@ -32,7 +32,7 @@ const PathPrefix = "/webhooks/bitbucket/"
 var slashes = regexp.MustCompile(`//+`)
 
 // MaxBody is the largest body that is read, in bytes. Bitbucket sends at most 256 KB
-// (bitbucket.md section 7.4).
+// (BITBUCKET.md#delivery-size).
 const MaxBody = 512 << 10
 
 // DefaultHold is how long a delivery waits for the store: Bitbucket gives up after 10 s, and the

@@ -1,5 +1,5 @@
 // Package registry is the life of webhooks: what apps watch, what is registered at Bitbucket, and
-// the secrets between the two (design.md section 5, "Webhook life" and "Disconnect").
+// the secrets between the two (DESIGN.md#webhook-life and DESIGN.md#disconnect).
 //
 // Every wish (an app was saved, somebody pressed Register, the integration was removed) is written
 // into the webhook's record as a request that counts up. Whoever works on the webhook takes the
@@ -12,7 +12,7 @@
 // A run lists all pages of the repository's hooks first and takes the one with our exact URL, or
 // the one we registered, for ours: it is updated (URL, event, active, secret), others with our URL
 // are deleted, and only where there is none a new one is made; then it lists again, because
-// Bitbucket lets two be made at the same moment (field.md 0.5).
+// Bitbucket lets two be made at the same moment.
 //
 // Depends on pkg/bitbucket, pkg/seal, pkg/apierr and on the store and the roster.
 package registry

@@ -29,7 +29,7 @@ type wanted struct {
 	title      string
 	secret     seal.Secret
 	// checkOnly leaves a hook alone that looks right. Otherwise it is always written, because
-	// whether the secret is right cannot be seen (bitbucket.md section 6.6).
+	// whether the secret is right cannot be seen (BITBUCKET.md#whose-webhooks).
 	checkOnly bool
 }
 
@@ -47,7 +47,7 @@ type found struct {
 }
 
 // refs are the ways to name the repository: by its UUID below the Bitbucket workspace's name, which
-// may have changed, then by its UUID alone (bitbucket.md section 4.5).
+// may have changed, then by its UUID alone (BITBUCKET.md#one-repository).
 func (w wanted) refs() []bitbucket.Ref {
 	alone := bitbucket.RefByID("", w.repository, w.fullName)
 	workspace, _, err := bitbucket.SplitFullName(w.fullName)
@@ -148,8 +148,7 @@ func (w wanted) settle(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []b
 	return false, deleteAll(ctx, h, ref, mine[1:], f)
 }
 
-// remove deletes all our hooks from Bitbucket. A hook that is not there is done (bitbucket.md section
-// 13).
+// remove deletes all our hooks from Bitbucket. A hook that is not there is done (BITBUCKET.md#whose-webhooks).
 func remove(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	hooks, ref, err := w.list(ctx, h)
 	if err != nil {

@@ -62,7 +62,7 @@ func (r *Registry) atBitbucket(ctx context.Context, rec *storev1.WebhookRecord, 
 
 // believedAfter is how often Bitbucket must have said that a repository is not there, or that it does
 // not accept the token for it, before that is believed: some two minutes. Bitbucket has said so of all
-// there is, for three quarters of an hour (bitbucket.md section 14).
+// there is, for three quarters of an hour (BITBUCKET.md#no-access).
 const believedAfter = 6
 
 // doubtful are the answers that may be passing untruths.
@@ -157,7 +157,7 @@ func (r *Registry) concludeRegistration(rec *storev1.WebhookRecord, f found, pro
 	}
 	switch state {
 	case webhookv1.Webhook_ACTIVE:
-		// A hook stays on the repository whatever becomes of our access (bitbucket.md section 6.6).
+		// A hook stays on the repository whatever becomes of our access (BITBUCKET.md#whose-webhooks).
 		rec.Reason, rec.Message = "", "The webhook could not be compared with Bitbucket's: "+message
 	case webhookv1.Webhook_MANUAL:
 		rec.Reason, rec.Message = "", manualMessage(rec)
@@ -200,7 +200,7 @@ func (r *Registry) concludeRemoval(rec *storev1.WebhookRecord, f found, problem 
 }
 
 // removalWaits tells trouble that passes from an answer that will stay. At a removal a refused token
-// (401) counts as the latter (bitbucket.md section 13).
+// (401) counts as the latter (BITBUCKET.md#whose-webhooks).
 func removalWaits(problem *apierr.Error) bool {
 	return temporary(problem) && problem.Reason() != apierr.ReasonTokenExpired && problem.Reason() != apierr.ReasonConsumerRefused
 }

@@ -15,11 +15,11 @@ import (
 )
 
 // NewID makes a webhook's id: 26 characters of [a-z2-7] with 130 random bits, none of them reserved
-// in a URL (bitbucket.md section 6.2 tells of deliveries lost over one).
+// in a URL (BITBUCKET.md#webhook-fields tells of deliveries lost over one).
 func NewID() string { return strings.ToLower(rand.Text()) }
 
 // newSecret makes a webhook's secret: 52 characters, 260 random bits. Bitbucket takes 128
-// characters (bitbucket.md section 6.2).
+// characters (BITBUCKET.md#webhook-fields).
 func newSecret() seal.Secret { return seal.NewSecret(rand.Text() + rand.Text()) }
 
 // Vault seals and opens the secrets of webhooks. The record's key and the secret's version are

@@ -1,5 +1,5 @@
 // Package router unpacks the inbox into numbered deliveries and push events, in large batches, and
-// acknowledges an inbox message after both are stored (design.md section 5, "A delivery").
+// acknowledges an inbox message after both are stored (DESIGN.md#a-delivery).
 //
 // An inbox message may come again: after a crash, or because the acknowledgement was lost. Each
 // webhook's ledger therefore remembers which number a delivery got, for as long as its inbox message
@@ -10,7 +10,7 @@
 //
 // A webhook's deliveries in one batch keep their order. Two replicas may work on neighbouring
 // batches, so that over a few milliseconds order can be lost, as Bitbucket itself promises none
-// (bitbucket.md section 7.3): the deployer looks at the branch before it deploys.
+// (BITBUCKET.md#delivery-tries): the deployer looks at the branch before it deploys.
 //
 // Depends on pkg/stream, natsstore, inbox and pushes; on the registry through an interface.
 package router

@@ -16,7 +16,7 @@ const (
 	// Bitbucket's repeats.
 	remembered = 128
 	// margin is how many inbox messages below the acknowledged ones are remembered too: after a
-	// crash of the server just acknowledged messages may come again (design.md section 4).
+	// crash of the server just acknowledged messages may come again (DESIGN.md#jetstream).
 	margin = 1024
 	// mostRemembered bounds a ledger whatever the margin holds; what is not acknowledged stays.
 	mostRemembered = 4096

@@ -34,7 +34,7 @@ const (
 	PushEvent_UPDATED PushEvent_Action = 2
 	// The ref is gone.
 	PushEvent_DELETED PushEvent_Action = 3
-	// The delivery listed no changes (bitbucket.md section 7.6, case 8), or some that cannot be read:
+	// The delivery listed no changes (BITBUCKET.md#push-payload, case 8), or some that cannot be read:
 	// look at the repository.
 	PushEvent_UNKNOWN PushEvent_Action = 4
 )

@@ -25,7 +25,7 @@ type Repositories interface {
 }
 
 const (
-	// fresh is how long an answer is used again: the REST API's budget is small (bitbucket.md section 4.9).
+	// fresh is how long an answer is used again: the REST API's budget is small (BITBUCKET.md#budgets).
 	fresh = 20 * time.Second
 	// patience bounds a question.
 	patience = 10 * time.Second

@@ -1,5 +1,5 @@
 // Package app holds what people do with apps and deployments: create, change, delete, deploy, look
-// at the history (design.md sections 3, 5 and 6).
+// at the history (DESIGN.md#services, DESIGN.md#a-push-becomes-a-deployment and DESIGN.md#the-api).
 //
 // An app's own record holds what people chose, and its revision is the app's etag. Everything that
 // lists apps (those of a workspace, those that watch a repository) reads an index record made for

@@ -1,6 +1,5 @@
 // Package connection knows how the workspaces' integrations stand, for auto-deploy: it stops when
-// an account is disconnected and resumes when one is connected (design.md section 5,
-// "Disconnect").
+// an account is disconnected and resumes when one is connected (DESIGN.md#disconnect).
 //
 // What it knows it asked auth; a change event only makes it ask again.
 //

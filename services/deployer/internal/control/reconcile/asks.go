@@ -11,8 +11,7 @@ import (
 // maxAsks bounds the deliveries that wait for a look.
 const maxAsks = 50
 
-// Ask has a repository looked at at once because a delivery listed no changes (bitbucket.md section
-// 7.6, case 8).
+// Ask has a repository looked at at once because a delivery listed no changes (BITBUCKET.md#push-payload, case 8).
 func (r *Reconciler) Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error {
 	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) {
 		for _, a := range state.GetAsks() {

@@ -1,4 +1,4 @@
-// Package reconcile finds pushes whose delivery never came (design.md section 5, "Nothing missed"):
+// Package reconcile finds pushes whose delivery never came (DESIGN.md#nothing-missed):
 // it compares every watched branch and tag with what the app's lane saw of it last, never with what
 // is live, and says "delivery missing" only after a while. Where Bitbucket cannot reach us it is how
 // auto-deploy works.
@@ -10,7 +10,7 @@
 // back to the same commit between two looks is not noticed, and one that is deleted deploys nothing.
 //
 // It asks by `git ls-remote`, one question per repository however many apps, branches and tags there
-// are; its budget at Bitbucket is 60 times that of the REST API (bitbucket.md section 4.9). All deployers run it; who moves a repository's
+// are; its budget at Bitbucket is 60 times that of the REST API (BITBUCKET.md#budgets). All deployers run it; who moves a repository's
 // next look on by compare-and-set has the turn.
 //
 // Depends on internal/record/lane and the interfaces below.

@@ -19,7 +19,7 @@ import (
 )
 
 // gitBudget is how many git requests Bitbucket takes in an hour, with a reserve for deployments
-// (bitbucket.md section 4.9: 60,000).
+// (BITBUCKET.md#budgets: 60,000).
 const gitBudget = 50_000
 
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.

@@ -1,5 +1,5 @@
-// Package router turns push events into decisions of lanes (design.md section 5, "A push becomes a
-// deployment"): for each change it finds the apps that watch the branch, has their lanes decide,
+// Package router turns push events into decisions of lanes (DESIGN.md#a-push-becomes-a-deployment):
+// for each change it finds the apps that watch the branch, has their lanes decide,
 // and says what came of it, in words, for the delivery's log.
 //
 // What it costs depends on how many apps watch the repository, not on how many there are. An event

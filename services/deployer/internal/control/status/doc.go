@@ -1,5 +1,5 @@
 // Package status tells Bitbucket how deployments stand, as build statuses of the commits
-// (bitbucket.md section 9): in progress while a deployment works on its commit, then its end.
+// (BITBUCKET.md#build-statuses): in progress while a deployment works on its commit, then its end.
 //
 // It is best effort, and never in a deployment's way: the deployer's change events make it look at
 // a deployment's record, and whatever goes wrong is at most a line in the log.
@@ -19,7 +19,7 @@
 // the budget that is not kept for people.
 //
 // The key is one per app and connection: a commit that is deployed again shows the newest of its
-// deployments. Only the account that made a status, or an admin, may overwrite it (field.md 0.11);
+// deployments. Only the account that made a status, or an admin, may overwrite it;
 // hence a new connection has a key of its own. A deployment that began under one connection and ends
 // under another leaves its INPROGRESS there, and its end stands beside it: nobody else may remove it.
 //

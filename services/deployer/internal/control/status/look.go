@@ -251,12 +251,12 @@ func judge(err error) judgement {
 	case bitbucket.KindAccessRestricted, bitbucket.KindGone:
 		return judgement{what: refusedRepository}
 	case bitbucket.KindForbidden:
-		// It may be that another account made this one (bitbucket.md section 14).
+		// It may be that another account made this one (BITBUCKET.md#build-statuses).
 		return judgement{what: refusedKey, widens: true}
 	case bitbucket.KindInvalid:
 		return judgement{what: refusedKey}
 	case bitbucket.KindNotFound:
-		// 404 is the repository or the commit (bitbucket.md section 9.1): the careful reading.
+		// 404 is the repository or the commit (BITBUCKET.md#build-statuses): the careful reading.
 		return judgement{what: refusedCommit}
 	}
 	return judgement{what: refusedKey}

@@ -137,7 +137,7 @@ func unsendable(publicURL, apiURL string) (string, error) {
 		return "", errors.New("status: the API's address is not a URL")
 	}
 	if strings.EqualFold(strings.TrimSuffix(public.Hostname(), "."), "localhost") {
-		return "is on localhost", nil // refused as a link even by a Bitbucket next door (bitbucket.md section 9.1)
+		return "is on localhost", nil // refused as a link even by a Bitbucket next door (BITBUCKET.md#build-statuses)
 	}
 	return bitbucket.Unreachable(public, api), nil
 }

@@ -21,7 +21,7 @@ const (
 	explicit = "0--"
 )
 
-// slug is the form of workspace and app ids (design.md section 2).
+// slug is the form of workspace and app ids (DESIGN.md#words).
 var slug = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
 
 var hostLabel = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)

@@ -1,5 +1,5 @@
 // Package release keeps the releases of apps in a server's data directory and switches `current`
-// (design.md section 5, "The switch").
+// (DESIGN.md#the-switch).
 //
 //	<data-dir>/server.json                          the directory's random id and its server
 //	<data-dir>/apps/<workspace>/<app>/epoch         the fence: who may switch; also the lock

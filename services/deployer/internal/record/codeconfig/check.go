@@ -26,7 +26,7 @@ const (
 	MaxPath        = 255 // bytes
 )
 
-// The stages at which hooks run (design.md section 2).
+// The stages at which hooks run (DESIGN.md#words).
 const (
 	StagePreExecution      = "PRE_EXECUTION"
 	StagePreSourceControl  = "PRE_SOURCE_CONTROL"

@@ -1,5 +1,5 @@
 // Package deploylog writes and reads the logs of deployments: the stream DEVPILOT_LOGS, one subject
-// per deployment, one message per 100 ms or 64 KiB of lines (design.md section 4).
+// per deployment, one message per 100 ms or 64 KiB of lines (DESIGN.md#state).
 //
 // Lines are numbered from 1 per deployment, over all its attempts. Each message is published on the
 // condition that the one before is still the last of its subject: a worker that was replaced cannot

@@ -1,5 +1,4 @@
-// Package lane decides, per app, what runs, what waits and what was seen (design.md section 5, "A
-// push becomes a deployment").
+// Package lane decides, per app, what runs, what waits and what was seen (DESIGN.md#a-push-becomes-a-deployment).
 //
 // The decisions are functions over the lane record: they take a record, change it, and do nothing
 // else. [Keeper] stores them by compare-and-set, then writes the deployment records that follow

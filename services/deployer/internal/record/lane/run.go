@@ -40,8 +40,7 @@ type Claimant struct {
 	Now    time.Time
 }
 
-// RetryLimit is how long a deployment goes back to waiting after temporary failures (design.md
-// section 5).
+// RetryLimit is how long a deployment goes back to waiting after temporary failures (DESIGN.md#a-push-becomes-a-deployment).
 const RetryLimit = 24 * time.Hour
 
 // Claim decides what the holder of a wake-up does. Only Start and TakeOver change the lane.

@@ -1,5 +1,5 @@
 // Package policy decides whether a push to an app deploys: it puts the app's rules, those of its
-// .devpilot.yaml, and what git knows of the push together (design.md section 5).
+// .devpilot.yaml, and what git knows of the push together (DESIGN.md#deciding).
 //
 // What git must be asked for is fetched into the mirror, which the deployment then finds there. A
 // push is never turned away because git could not be asked: it then deploys, and a note says why.

@@ -1,4 +1,4 @@
-// Package store opens the deployer's JetStream buckets and streams (design.md section 4). Each
+// Package store opens the deployer's JetStream buckets and streams (DESIGN.md#state). Each
 // holds one kind of record; every update is a compare-and-set.
 //
 //	bucket                  key                                   record

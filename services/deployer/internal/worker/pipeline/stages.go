@@ -15,7 +15,7 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// stage is one of the stages of design.md section 2, in their order. A stage without work of its
+// stage is one of the stages of DESIGN.md#words, in their order. A stage without work of its
 // own passes at once.
 type stage struct {
 	id   deployerv1.Deployment_Stage

@@ -149,8 +149,8 @@ func (Schedule_State) EnumDescriptor() ([]byte, []int) {
 }
 
 // Integration is the stored link of one workspace to one Bitbucket account: one record per
-// workspace, and also the lock under which its tokens are refreshed (design.md section 5, "A token
-// that never races"). It is absent while nobody is connected.
+// workspace, and also the lock under which its tokens are refreshed (DESIGN.md#a-token-that-never-races).
+// It is absent while nobody is connected.
 type Integration struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The Devpilot workspace.

@@ -360,7 +360,7 @@ func (x *SealedSecret) GetConfirmTime() *timestamppb.Timestamp {
 }
 
 // Lease says who works on a webhook. It has no end by the clock: others may take it over once they
-// have seen it unchanged for a while by their own clocks (design.md section 5).
+// have seen it unchanged for a while by their own clocks (DESIGN.md#webhook-life).
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The process that holds it, unique per start.

@@ -1,5 +1,5 @@
 // Package gittest is a git server for tests: git's own upload-pack behind the authentication of
-// bitbucket.md section 8.
+// BITBUCKET.md#git.
 package gittest
 
 import (

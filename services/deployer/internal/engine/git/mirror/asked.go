@@ -17,7 +17,7 @@ import (
 const maxTokens = 3
 
 // refusedHere is a 401 to a token that Bitbucket accepts elsewhere: it is about the repository
-// (bitbucket.md section 14).
+// (BITBUCKET.md#git).
 func refusedHere(err error) error {
 	e, ok := asError(err)
 	if !ok {

@@ -63,7 +63,7 @@ func (f *fetcher) member(ctx context.Context) error {
 }
 
 // obtain brings the target's commit wherever it belongs: by its hash, or, where Bitbucket does not
-// give commits by hash (bitbucket.md section 12), by fetching the branch that holds it deeply enough.
+// give commits by hash (BITBUCKET.md#git), by fetching the branch that holds it deeply enough.
 func (f *fetcher) obtain(ctx context.Context) error {
 	if err := f.fetchHash(ctx, f.target.commit); !errors.Is(err, errRefused) {
 		return err

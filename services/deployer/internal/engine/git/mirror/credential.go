@@ -14,7 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// userName is what Bitbucket wants before an OAuth token (bitbucket.md section 8).
+// userName is what Bitbucket wants before an OAuth token (BITBUCKET.md#git).
 const userName = "x-token-auth"
 
 // helper is git's credential helper: a few lines of shell that pass git's question to us over file

@@ -1,5 +1,5 @@
 // Package mirror fetches repositories with the git program and checks commits out of them
-// (design.md section 5, "Source control"; bitbucket.md section 8).
+// (DESIGN.md#source-control; BITBUCKET.md#git).
 //
 // A bare mirror per workspace and repository lives under the cache directory:
 //

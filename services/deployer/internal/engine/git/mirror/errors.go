@@ -58,7 +58,7 @@ var errRejected = errors.New("mirror: the token was rejected")
 // errGone marks an answer that the repository is not reachable under its name.
 var errGone = errors.New("mirror: repository not found")
 
-// classify says what git's failure means. The texts are those of bitbucket.md section 8 and of git
+// classify says what git's failure means. The texts are those of BITBUCKET.md#git-errors and of git
 // itself under LC_ALL=C; what no text explains is told by the HTTP status that git prints.
 func classify(fullName, stderr string, cause error) *Error {
 	has := func(parts ...string) bool {

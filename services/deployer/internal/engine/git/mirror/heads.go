@@ -21,7 +21,7 @@ const maxHeads = 32 << 20
 type Wanted struct{ Branch, Tag func(name string) bool }
 
 // Heads are branches and tags with their commits, by name. An annotated tag has the commit that it
-// leads to, as in a delivery (bitbucket.md section 7.4).
+// leads to, as in a delivery (BITBUCKET.md#delivery-size).
 type Heads struct {
 	Branches, Tags map[string]string
 	// Empty says that git listed nothing at all, wanted or not: a repository without commits, or an

@@ -10,7 +10,7 @@ import (
 var fullNamePattern = regexp.MustCompile(`^[A-Za-z0-9_{][A-Za-z0-9_.{}-]{0,127}/[A-Za-z0-9_.{}-]{1,127}$`)
 
 // cloneURL is where git finds a repository: the configured site and the full name, never the clone
-// link of the API, which carries a user name (bitbucket.md section 10, 21).
+// link of the API, which carries a user name (BITBUCKET.md#one-repository).
 func cloneURL(site *url.URL, fullName string) (string, error) {
 	workspace, slug, _ := strings.Cut(fullName, "/")
 	if !fullNamePattern.MatchString(fullName) || strings.Trim(workspace, ".") == "" || strings.Trim(slug, ".") == "" {

@@ -1,0 +1,23 @@
+// Command check prints the citations of documents and comments that lead nowhere; there being any
+// makes it fail. Run it at the root of the repository.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"devpilot.io/bitbucket/services/allinone/internal/papers"
+)
+
+func main() {
+	faults, err := papers.Faults(".")
+	if err != nil {
+		faults = []string{err.Error()}
+	}
+	for _, f := range faults {
+		fmt.Fprintln(os.Stderr, f)
+	}
+	if len(faults) > 0 {
+		os.Exit(1)
+	}
+}
