@@ -9,7 +9,9 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/worker"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 )
 
@@ -73,18 +75,7 @@ func (c Config) backoff() func(failures int32, reason string) time.Duration {
 }
 
 // Hooks say how a worker runs deployment hooks.
-type Hooks struct {
-	// AllowUnsandboxed runs them as the worker's user where there is no sandbox, as long as a single
-	// workspace has apps.
-	AllowUnsandboxed bool
-	Network          string   // internet, none or auto: the internet where it can be had; auto when empty
-	Allow, Deny      []string // networks, in CIDR form
-	ReadOnly         []string // directories
-	Path             string
-	// AppDisk is what one app's releases and shared paths may take, in bytes, before its hooks are ended:
-	// a quarter of the volume when zero, all of it when negative.
-	AppDisk int64
-}
+type Hooks = worker.Hooks
 
 // check returns the site's address for git.
 func (c Config) check() (bitbucket.Site, *url.URL, error) {
@@ -107,4 +98,19 @@ func (c Config) check() (bitbucket.Site, *url.URL, error) {
 		return bitbucket.Site{}, nil, fmt.Errorf("deployer: %w", err)
 	}
 	return site, u, nil
+}
+
+// parseLive reads the base of the releases' addresses.
+func parseLive(s string) (*url.URL, error) {
+	if s == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
+	}
+	if _, err := hosting.CheckHost(u.Hostname(), ""); err != nil {
+		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
+	}
+	return u, nil
 }

@@ -70,7 +70,7 @@ type Service struct {
 	metrics  *metrics.Metrics
 	stream   *stream.Metrics
 	server   *server.Server
-	core     atomic.Pointer[core]
+	roles    atomic.Pointer[roles]
 
 	closing chan struct{}
 	drain   sync.Once
@@ -105,7 +105,11 @@ func New(cfg Config, d Deps) (*Service, error) {
 			return nil, fmt.Errorf("deployer: %w", err)
 		}
 	}
-	s.server = server.New(s.uses, tokens, s.closing, cfg.Heartbeat)
+	uses := s.uses
+	if !cfg.API {
+		uses = nil
+	}
+	s.server = server.New(uses, tokens, s.closing, cfg.Heartbeat)
 	return s, nil
 }
 
@@ -119,26 +123,25 @@ func (s *Service) Drain() { s.drain.Do(func() { close(s.closing) }) }
 
 // Ready is nil once the stores are open and what is served from memory is known.
 func (s *Service) Ready(ctx context.Context) error {
-	c := s.core.Load()
-	if c == nil {
+	r := s.roles.Load()
+	if r == nil {
 		return errors.New("deployer: stores are not open yet")
 	}
-	return c.ready(ctx)
+	return r.ready(ctx)
 }
 
 func (s *Service) busy() float64 {
-	if c := s.core.Load(); c != nil && c.worker != nil {
-		return float64(c.worker.Busy())
+	if r := s.roles.Load(); r != nil && r.worker != nil {
+		return float64(r.worker.Busy())
 	}
 	return 0
 }
 
 func (s *Service) uses() *server.Uses {
-	c := s.core.Load()
-	if c == nil {
-		return nil
+	if r := s.roles.Load(); r != nil && r.control != nil {
+		return r.control.Uses()
 	}
-	return c.uses
+	return nil
 }
 
 // Run opens the stores and works until ctx is done; running deployments are given time to end.
@@ -153,16 +156,20 @@ func (s *Service) Run(ctx context.Context) error {
 	if err != nil || st == nil {
 		return err
 	}
-	c, err := s.assemble(ctx, st)
+	r, err := s.open(ctx, st)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
-		return err
+		return fmt.Errorf("deployer: %w", err)
 	}
-	defer c.close()
-	s.core.Store(c)
-	return c.run(ctx)
+	defer r.close()
+	s.roles.Store(r)
+	s.deps.Logger.InfoContext(ctx, "deployer runs", slog.Bool("api", s.cfg.API), slog.Bool("worker", s.cfg.Worker), slog.String(logs.KeyServer, s.cfg.Server))
+	if err := r.run(ctx); err != nil {
+		return fmt.Errorf("deployer: %w", err)
+	}
+	return nil
 }
 
 // openStore tries until it works; nil without an error when ctx is done first.

@@ -12,11 +12,21 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/client/witness"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
+
+// Clients are all of them.
+type Clients struct {
+	Auth    Auth
+	Repo    Repo
+	Webhook Webhook
+	// Witness asks Bitbucket's REST API, by the repo service, about what git says.
+	Witness *witness.Witness
+}
 
 // Auth is the auth service.
 type Auth struct {

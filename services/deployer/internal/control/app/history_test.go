@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
@@ -46,7 +47,7 @@ func TestDeployment_thatEndsWhileItIsReadIsSeenWhole(t *testing.T) {
 	}
 	running := &storev1.Lane{Generation: 1, LastNumber: 7, Live: &storev1.Live{Number: 6}, Running: &storev1.Running{Job: &storev1.Job{Number: 7}}}
 	ended := &storev1.Lane{Generation: 1, LastNumber: 7, Live: &storev1.Live{Number: 7}, Kept: []*storev1.Kept{{Number: 7}}}
-	app := New(Config{Store: s, Keeper: &lane.Keeper{Lanes: &readLanes{reads: []*storev1.Lane{running, ended}}}, Now: time.Now})
+	app := New(Config{Records: &apps.Records{Store: s}, Store: s, Keeper: &lane.Keeper{Lanes: &readLanes{reads: []*storev1.Lane{running, ended}}}, Now: time.Now})
 	d, err := app.Deployment(t.Context(), k, 7)
 	if err != nil || !d.GetLive() || !d.GetReleaseKept() {
 		t.Errorf("%v, %v", d, err)

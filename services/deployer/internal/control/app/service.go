@@ -2,18 +2,16 @@ package app
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"strconv"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal"
-	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
@@ -52,10 +50,10 @@ type Servers interface {
 	HookRunner(server string) string
 }
 
-// DueList has things looked at later.
-type DueList interface {
-	Touch(ctx context.Context, kind schedule.Kind, workspace, name string, at time.Time) (uint64, error)
-	Clear(ctx context.Context, kind schedule.Kind, workspace, name string, rev uint64) error
+// Reminders has things looked at later.
+type Reminders interface {
+	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
+	Clear(ctx context.Context, kind reminder.Kind, workspace, name string, rev uint64) error
 }
 
 // Gate decides whether a push deploys.
@@ -65,9 +63,10 @@ type Gate interface {
 
 // Config is what a Service needs.
 type Config struct {
+	Records      *apps.Records
 	Store        *store.Store
 	Keeper       *lane.Keeper
-	Due          DueList
+	Reminders    Reminders
 	Repositories Repositories
 	Webhooks     Webhooks
 	Connections  Connections
@@ -83,34 +82,22 @@ type Config struct {
 }
 
 // Service is safe for concurrent use.
-type Service struct{ cfg Config }
+type Service struct {
+	*apps.Records
+	cfg Config
+}
 
 // New makes a service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service { return &Service{Records: cfg.Records, cfg: cfg} }
 
 func (s *Service) now() time.Time { return s.cfg.Now() }
 
 // notFound is the answer about an app that is not there.
-func notFound(k lane.Key) error {
-	return apierr.Newf(apierr.ReasonAppNotFound, "Workspace %s has no app %s.", k.Workspace, k.App)
-}
+func notFound(k lane.Key) error { return apps.NotFound(k) }
 
 // load reads an app's record.
 func (s *Service) load(ctx context.Context, k lane.Key) (*storev1.App, uint64, error) {
-	a, rev, err := s.cfg.Store.Apps.Get(ctx, k.String())
-	switch {
-	case errors.Is(err, kv.ErrNotFound), errors.Is(err, kv.ErrBadKey):
-		return nil, 0, notFound(k)
-	case err != nil:
-		return nil, 0, fmt.Errorf("app: read %s: %w", k, err)
-	}
-	return a, rev, nil
-}
-
-// App returns what people saved; APP_NOT_FOUND when it is gone.
-func (s *Service) App(ctx context.Context, k lane.Key) (*storev1.App, error) {
-	a, _, err := s.load(ctx, k)
-	return a, err
+	return s.Load(ctx, k)
 }
 
 // Etag is the form in which callers see a record's revision.

@@ -10,8 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/pkg/seal"
-	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -26,11 +25,6 @@ const (
 )
 
 var variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-
-// associated ties a sealed value to its place.
-func associated(a *storev1.App, name string) []byte {
-	return []byte("deployer-variable." + a.GetWorkspace() + "." + a.GetId() + "." + name)
-}
 
 // setVariables replaces an app's variables. A secret one without a value keeps what it has; its
 // value never leaves the store in plain, also not as a variable that is no secret any more.
@@ -109,28 +103,11 @@ func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time
 		}
 		value = old.GetValue() // becomes a secret
 	}
-	made.Sealed, err = s.cfg.Keyset.Seal([]byte(value), associated(a, v.GetName()))
+	made.Sealed, err = s.cfg.Keyset.Seal([]byte(value), apps.Associated(a, v.GetName()))
 	if err != nil {
 		return nil, "", fmt.Errorf("app: seal a variable: %w", err)
 	}
 	return made, "", nil
-}
-
-// Variables are the values for an app's hooks.
-func (s *Service) Variables(a *storev1.App) ([]settings.Variable, error) {
-	out := make([]settings.Variable, 0, len(a.GetVariables()))
-	for _, v := range a.GetVariables() {
-		x := settings.Variable{Name: v.GetName(), Value: seal.NewSecret(v.GetValue())}
-		if len(v.GetSealed()) > 0 {
-			b, err := s.cfg.Keyset.Open(v.GetSealed(), associated(a, v.GetName()))
-			if err != nil {
-				return nil, fmt.Errorf("app: open variable %s: %w", v.GetName(), err)
-			}
-			x.Value, x.Secret = seal.NewSecret(string(b)), true
-		}
-		out = append(out, x)
-	}
-	return out, nil
 }
 
 // shown is what people see of variables.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -201,35 +202,8 @@ func (s *Service) viewFile(ctx context.Context, k lane.Key, p *parts, a *deploye
 	return nil
 }
 
-// Serve is what of a kept release is served: what its own file said, or else what the app says.
-// nil when the release is not kept.
-func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptions {
-	for _, k := range l.GetKept() {
-		if k.GetNumber() != number {
-			continue
-		}
-		if k.GetServe() != nil {
-			return k.GetServe()
-		}
-		if a.GetServe() != nil {
-			return a.GetServe()
-		}
-		return &deployerv1.ServeOptions{}
-	}
-	return nil
-}
-
-// Shared are the paths that a kept release shares with the others: what its own file said, while the
-// app lets that count, or else what the app says.
-func Shared(a *storev1.App, k *storev1.Kept) []string {
-	if a.GetConfigAsCode() && k.GetShared() != nil {
-		return k.GetShared().GetPaths()
-	}
-	return a.GetSharedPaths()
-}
-
 func served(a *storev1.App, l *storev1.Lane, number int32) bool {
-	return Serve(a, l, number).GetDirectory() != ""
+	return apps.Serve(a, l, number).GetDirectory() != ""
 }
 
 const noHookRunner = "The app has deployment hooks, but its server runs none: install bubblewrap there, or start the deployer with --allow-unsandboxed-hooks if a single workspace uses it. Deployments fail at the first hook until then."

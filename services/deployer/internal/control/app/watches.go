@@ -7,22 +7,11 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/kv"
-	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
-
-// WatchesKind is the kind of watches that webhook has not taken, in the due list.
-const WatchesKind schedule.Kind = "watches"
-
-// handOverGrace is how long the request that changed the watches has for handing them over itself.
-const handOverGrace = 10 * time.Second
-
-func (s *Service) touchWatches(ctx context.Context, workspace, repository string) error {
-	_, err := s.cfg.Due.Touch(ctx, WatchesKind, workspace, repository, s.now().Add(handOverGrace))
-	return err
-}
 
 // HandOver is the due list's handler for watches.
 func (s *Service) HandOver(ctx context.Context, workspace, repository string, _ int) (time.Time, error) {
@@ -52,7 +41,7 @@ func (s *Service) handOver(ctx context.Context, workspace, repository string, wa
 	if err != nil {
 		return false, err
 	}
-	idx, _, err = s.cfg.Store.Repositories.Update(ctx, repositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
+	idx, _, err = s.cfg.Store.Repositories.Update(ctx, apps.RepositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
 		if idx == nil || idx.GetHandedVersion() >= req.GetVersion() {
 			return nil, kv.ErrSkip
 		}

@@ -24,14 +24,12 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
-
-// Kind is the kind of connections whose reach is to be checked, in the due list.
-const Kind schedule.Kind = "reach"
 
 // Integrations is the auth service.
 type Integrations interface {
@@ -58,7 +56,7 @@ type Looker interface {
 
 // Due is the due list.
 type Due interface {
-	Touch(ctx context.Context, kind schedule.Kind, workspace, name string, at time.Time) (uint64, error)
+	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
 }
 
 // Config is what Connections need.
@@ -111,7 +109,7 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		resumed := next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId())
 		if resumed {
 			next.CheckedConnectionId = ""
-			if _, err := c.cfg.Due.Touch(ctx, Kind, workspace, "all", c.cfg.Now()); err != nil {
+			if _, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, "all", c.cfg.Now()); err != nil {
 				return nil, err
 			}
 		}

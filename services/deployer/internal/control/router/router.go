@@ -38,7 +38,8 @@ import (
 type Apps interface {
 	App(ctx context.Context, k lane.Key) (*storev1.App, error)
 	Index(ctx context.Context, workspace, repository string) (*storev1.RepositoryIndex, error)
-	Named(ctx context.Context, workspace, repository, fullName string) error
+	// NameGiven takes the name that a delivery gives the repository.
+	NameGiven(ctx context.Context, workspace, repository, fullName string) error
 }
 
 // Connections knows the workspaces' integrations.
@@ -118,7 +119,7 @@ func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
 		return err
 	}
 	if name := e.GetRepositoryFullName(); name != "" && name != idx.GetFullName() && len(idx.GetWatches()) > 0 && !e.GetReplay() {
-		if err := r.Apps.Named(ctx, e.GetWorkspace(), e.GetRepository(), name); err != nil {
+		if err := r.Apps.NameGiven(ctx, e.GetWorkspace(), e.GetRepository(), name); err != nil {
 			return err
 		}
 	}

@@ -3,13 +3,14 @@
 // stands in the record it names. All deployers watch the list; who moves an entry's time on by
 // compare-and-set has the turn.
 //
-// Depends on pkg/kv.
+// Entries are written by internal/record/reminder.
+//
+// Depends on pkg/kv and internal/record/reminder.
 package schedule
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
@@ -19,11 +20,10 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
+
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
-
-// Kind says what is to be looked at.
-type Kind string
 
 // Handler looks at one thing. looks counts the looks since the entry was touched, from 1. It
 // returns when to look again; the zero time when there is nothing left to look at: the entry then
@@ -40,7 +40,7 @@ const parallel = 8
 type List struct {
 	bucket   *kv.Bucket[storev1.Due, *storev1.Due]
 	mirror   *kv.Mirror[storev1.Due, *storev1.Due]
-	handlers map[Kind]Handler
+	handlers map[reminder.Kind]Handler
 	log      *slog.Logger
 	now      func() time.Time
 	changed  chan struct{}
@@ -49,13 +49,13 @@ type List struct {
 
 // New prepares a list; add handlers before Run.
 func New(bucket *kv.Bucket[storev1.Due, *storev1.Due], log *slog.Logger, now func() time.Time) *List {
-	l := &List{bucket: bucket, mirror: kv.NewMirror(bucket), handlers: map[Kind]Handler{}, log: log, now: now, changed: make(chan struct{}, 1)}
+	l := &List{bucket: bucket, mirror: kv.NewMirror(bucket), handlers: map[reminder.Kind]Handler{}, log: log, now: now, changed: make(chan struct{}, 1)}
 	l.mirror.OnChange(func(string, *storev1.Due) { l.poke() })
 	return l
 }
 
 // Handle sets who looks at things of a kind.
-func (l *List) Handle(kind Kind, h Handler) { l.handlers[kind] = h }
+func (l *List) Handle(kind reminder.Kind, h Handler) { l.handlers[kind] = h }
 
 // Ready is nil once the list is known.
 func (l *List) Ready(ctx context.Context) error { return l.mirror.Ready(ctx) }
@@ -65,31 +65,6 @@ func (l *List) poke() {
 	case l.changed <- struct{}{}:
 	default:
 	}
-}
-
-func key(kind Kind, workspace, name string) string {
-	return kv.EncodeKey(string(kind), workspace, name)
-}
-
-// Touch makes sure that the thing is looked at at the given time, and returns the entry's revision.
-// It writes even where the entry is there, so that a concurrent removal fails.
-func (l *List) Touch(ctx context.Context, kind Kind, workspace, name string, at time.Time) (uint64, error) {
-	_, rev, err := l.bucket.Update(ctx, key(kind, workspace, name), func(*storev1.Due) (*storev1.Due, error) {
-		return &storev1.Due{Time: timestamppb.New(at)}, nil
-	})
-	if err != nil {
-		return 0, fmt.Errorf("due: touch: %w", err)
-	}
-	return rev, nil
-}
-
-// Clear removes an entry that is still as Touch left it.
-func (l *List) Clear(ctx context.Context, kind Kind, workspace, name string, rev uint64) error {
-	err := l.bucket.Delete(ctx, key(kind, workspace, name), rev)
-	if err == nil || errors.Is(err, kv.ErrConflict) || errors.Is(err, kv.ErrNotFound) {
-		return nil
-	}
-	return fmt.Errorf("due: clear: %w", err)
 }
 
 // Run looks at things as they become due, until ctx is done.
@@ -154,7 +129,7 @@ func (l *List) round(ctx context.Context, slots chan struct{}, wg *sync.WaitGrou
 // look takes the turn and has the thing looked at.
 func (l *List) look(ctx context.Context, k string) {
 	parts, err := kv.DecodeKey(k)
-	if err != nil || len(parts) != 3 || l.handlers[Kind(parts[0])] == nil {
+	if err != nil || len(parts) != 3 || l.handlers[reminder.Kind(parts[0])] == nil {
 		l.log.ErrorContext(ctx, "unknown entry in the due list", slog.String(logs.KeyKey, k))
 		return
 	}
@@ -168,7 +143,7 @@ func (l *List) look(ctx context.Context, k string) {
 	}
 	lookCtx, cancel := context.WithTimeout(ctx, turn)
 	defer cancel()
-	next, err := l.handlers[Kind(parts[0])](lookCtx, parts[1], parts[2], int(d.GetLooks()))
+	next, err := l.handlers[reminder.Kind(parts[0])](lookCtx, parts[1], parts[2], int(d.GetLooks()))
 	if err != nil {
 		if ctx.Err() != nil {
 			return

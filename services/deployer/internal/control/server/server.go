@@ -47,13 +47,13 @@ type Uses struct {
 // Server implements the RPCs.
 type Server struct {
 	deployerv1.UnimplementedDeployerServiceServer
-	uses    func() *Uses // nil until the service is up
+	uses    func() *Uses // answers nil until the service is up; nil without the role api
 	tokens  *pagetoken.Codec
 	closing <-chan struct{}
 	beat    time.Duration
 }
 
-// New makes the server. Followed logs end when closing is closed; beat replaces the pause between
+// New makes the server; uses is nil in a process without the role api. Followed logs end when closing is closed; beat replaces the pause between
 // their heartbeats when it is not zero.
 func New(uses func() *Uses, tokens *pagetoken.Codec, closing <-chan struct{}, beat time.Duration) *Server {
 	return &Server{uses: uses, tokens: tokens, closing: closing, beat: beat}
@@ -61,6 +61,9 @@ func New(uses func() *Uses, tokens *pagetoken.Codec, closing <-chan struct{}, be
 
 // up returns the use cases, or says that the service is still starting.
 func (s *Server) up() (*Uses, error) {
+	if s.uses == nil {
+		return nil, apierr.New(apierr.ReasonServiceUnavailable, "This deployer has the role worker alone and serves no API. Call one with the role api (--roles).")
+	}
 	if u := s.uses(); u != nil {
 		return u, nil
 	}

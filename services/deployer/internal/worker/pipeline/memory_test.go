@@ -242,7 +242,7 @@ func (m *model) fault2(fn func()) {
 	})
 }
 
-// GetMsg and GetLastMsgForSubject let the tender look for wake-ups.
+// GetMsg and GetLastMsgForSubject let the janitor look for wake-ups.
 func (q *queue) GetMsg(_ context.Context, seq uint64, _ ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -42,7 +42,7 @@ func (r modelAppsReader) Index(context.Context, string, string) (*storev1.Reposi
 	return idx, nil
 }
 
-func (modelAppsReader) Named(context.Context, string, string, string) error { return nil }
+func (modelAppsReader) NameGiven(context.Context, string, string, string) error { return nil }
 
 func (modelAppsReader) FullName(context.Context, string, string) (string, error) {
 	return "acme/web", nil

@@ -36,7 +36,7 @@ const (
 )
 
 // TestModel_everyPushEndsOnceAndTheLastIsLive drives the real router, lanes, pipeline, release
-// directories and tender with thousands of pushes, while workers of two deployers die between any
+// directories and janitor with thousands of pushes, while workers of two deployers die between any
 // two writes, sleep longer than their wake-up is theirs, and messages come twice. Stores and
 // queues are in memory and die with nobody.
 func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
@@ -201,11 +201,11 @@ func pause(d time.Duration) {
 
 // process is one deployer.
 type process struct {
-	m      *model
-	keeper *lane.Keeper
-	router *router.Router
-	worker *pipeline.Worker
-	tender *janitor.Tender
+	m       *model
+	keeper  *lane.Keeper
+	router  *router.Router
+	worker  *pipeline.Worker
+	janitor *janitor.Janitor
 }
 
 func (m *model) deployer(gate func()) *process { return m.deployerWith(gate, modelAppsReader{m}) }
@@ -224,7 +224,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
 		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
 	})
-	p.tender = &janitor.Tender{Keeper: p.keeper, Work: m.work, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
+	p.janitor = &janitor.Janitor{Keeper: p.keeper, Work: m.work, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
 	return p
 }
 
@@ -252,7 +252,7 @@ func (m *model) look(ctx context.Context, p *process) {
 				return true
 			}
 			m.survive(func() error {
-				next, err := p.tender.Look(ctx, k.Workspace, k.App, 1)
+				next, err := p.janitor.Look(ctx, k.Workspace, k.App, 1)
 				switch {
 				case err != nil:
 					return err

@@ -1,4 +1,4 @@
-package app
+package apps
 
 import (
 	"context"
@@ -14,15 +14,15 @@ import (
 )
 
 // SawFile remembers what .devpilot.yaml said in the commit that was read last, for people.
-func (s *Service) SawFile(ctx context.Context, k lane.Key, generation int64, c *deployerv1.CodeConfig) error {
-	_, _, err := s.cfg.Store.CodeConfigs.Update(ctx, k.String(), func(cur *storev1.CodeConfig) (*storev1.CodeConfig, error) {
+func (r *Records) SawFile(ctx context.Context, k lane.Key, generation int64, c *deployerv1.CodeConfig) error {
+	_, _, err := r.Store.CodeConfigs.Update(ctx, k.String(), func(cur *storev1.CodeConfig) (*storev1.CodeConfig, error) {
 		if cur.GetGeneration() > generation || proto.Equal(cur.GetConfig(), c) {
 			return nil, kv.ErrSkip
 		}
 		return &storev1.CodeConfig{Generation: generation, Config: c}, nil
 	})
 	if err != nil {
-		return fmt.Errorf("app: remember what the file of %s said: %w", k, err)
+		return fmt.Errorf("apps: remember what the file of %s said: %w", k, err)
 	}
 	return nil
 }

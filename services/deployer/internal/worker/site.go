@@ -1,77 +1,51 @@
-package deployer
+package worker
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/httpserver"
-	"devpilot.io/bitbucket/services/deployer/internal/control/app"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// liveURL is where a release is served, 0 being the live one; empty where none are, or where its
-// name is too long for a host.
-func (s *Service) liveURL(workspace, app string, number int32) string {
-	if s.liveBase == nil {
-		return ""
-	}
-	u, _ := hosting.URL(s.liveBase, app, workspace, number)
-	return u
-}
-
-// parseLive reads the base of the releases' addresses.
-func parseLive(s string) (*url.URL, error) {
-	if s == "" {
-		return nil, nil
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
-	}
-	if _, err := hosting.CheckHost(u.Hostname(), ""); err != nil {
-		return nil, fmt.Errorf("deployer: Config.LiveURL: %w", err)
-	}
-	return u, nil
-}
-
-// Site implements live.Sites: what of this server's kept releases is served.
-func (c *core) Site(ctx context.Context, workspace, name string, number int32) (hosting.Site, error) {
+// Site implements hosting.Sites: what of this server's kept releases is served.
+func (w *Worker) Site(ctx context.Context, workspace, name string, number int32) (hosting.Site, error) {
 	k := lane.Key{Workspace: workspace, App: name}
-	a, err := c.apps.App(ctx, k)
+	a, err := w.cfg.Records.Apps.App(ctx, k)
 	if apierr.Has(err, apierr.ReasonAppNotFound) {
 		return hosting.Site{}, hosting.ErrNotFound
 	}
 	if err != nil {
 		return hosting.Site{}, err
 	}
-	l, _, err := c.keeper.Get(ctx, k)
+	l, _, err := w.cfg.Records.Keeper.Get(ctx, k)
 	if err != nil {
 		return hosting.Site{}, err
 	}
 	if l.GetGeneration() != a.GetGeneration() || l.GetRetired() {
 		return hosting.Site{}, hosting.ErrNotFound
 	}
-	kept, err := keptRelease(l, number, c.s.cfg.Server)
-	if errors.Is(err, hosting.ErrGone) && app.Serve(a, l, l.GetLive().GetNumber()).GetDirectory() == "" {
+	kept, err := keptRelease(l, number, w.cfg.Server)
+	if errors.Is(err, hosting.ErrGone) && apps.Serve(a, l, l.GetLive().GetNumber()).GetDirectory() == "" {
 		return hosting.Site{}, hosting.ErrNotServed // who asks must not learn that there is such an app
 	}
 	if err != nil {
 		return hosting.Site{}, err
 	}
-	serve := app.Serve(a, l, kept.GetNumber())
+	serve := apps.Serve(a, l, kept.GetNumber())
 	if serve.GetDirectory() == "" {
 		return hosting.Site{}, hosting.ErrNotServed
 	}
-	root, err := c.releases.Open(workspace, name, kept.GetDirectory())
+	root, err := w.releases.Open(workspace, name, kept.GetDirectory())
 	if errors.Is(err, release.ErrNotKept) {
 		return hosting.Site{}, hosting.ErrGone
 	}
@@ -82,8 +56,8 @@ func (c *core) Site(ctx context.Context, workspace, name string, number int32) (
 		Release: root, Directory: serve.GetDirectory(), Fallback: serve.GetFallback(), Number: kept.GetNumber(), Live: number == 0,
 		Version: fmt.Sprintf("%d.%s.%s", a.GetGeneration(), kept.GetDirectory(), kept.GetHash()),
 		Shared: hosting.Shared{
-			Links: release.SharedLinks(app.Shared(a, kept)),
-			Open:  func() (*os.Root, error) { return c.releases.OpenShared(workspace, name) },
+			Links: release.SharedLinks(apps.Shared(a, kept)),
+			Open:  func() (*os.Root, error) { return w.releases.OpenShared(workspace, name) },
 		},
 	}, nil
 }
@@ -105,12 +79,12 @@ func keptRelease(l *storev1.Lane, number int32, server string) (*storev1.Kept, e
 }
 
 // serveLive serves releases until ctx is done.
-func (c *core) serveLive(ctx context.Context) error {
-	host, err := hosting.CheckHost(c.s.liveBase.Hostname(), "")
+func (w *Worker) serveLive(ctx context.Context) error {
+	host, err := hosting.CheckHost(w.cfg.LiveBase.Hostname(), "")
 	if err != nil {
 		return err
 	}
-	server, err := hosting.New(hosting.Config{Sites: c, Host: host, Logger: c.s.deps.Logger, Registerer: c.s.deps.Registerer})
+	server, err := hosting.New(hosting.Config{Sites: w, Host: host, Logger: w.cfg.Logger, Registerer: w.cfg.Registerer})
 	if err != nil {
 		return err
 	}
@@ -121,5 +95,5 @@ func (c *core) serveLive(ctx context.Context) error {
 		_ = web.Stop(stop) // visitors that were cut come again
 	})
 	defer stopped()
-	return web.Serve(c.s.deps.Live)
+	return web.Serve(w.cfg.Live)
 }

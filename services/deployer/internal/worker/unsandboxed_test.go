@@ -1,4 +1,4 @@
-package deployer
+package worker
 
 import (
 	"context"

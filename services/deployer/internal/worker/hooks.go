@@ -1,4 +1,4 @@
-package deployer
+package worker
 
 import (
 	"context"
@@ -13,6 +13,20 @@ import (
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
+
+// Hooks say how a worker runs deployment hooks.
+type Hooks struct {
+	// AllowUnsandboxed runs them as the worker's user where there is no sandbox, as long as a single
+	// workspace has apps.
+	AllowUnsandboxed bool
+	Network          string   // internet, none or auto: the internet where it can be had; auto when empty
+	Allow, Deny      []string // networks, in CIDR form
+	ReadOnly         []string // directories
+	Path             string
+	// AppDisk is what one app's releases and shared paths may take, in bytes, before its hooks are ended:
+	// a quarter of the volume when zero, all of it when negative.
+	AppDisk int64
+}
 
 // sandbox is the configuration of the sandbox.
 func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
@@ -31,7 +45,7 @@ func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
 		for _, s := range list.in {
 			p, err := netip.ParsePrefix(s)
 			if err != nil {
-				return cfg, fmt.Errorf("deployer: %s: %q is no network such as 10.20.0.0/24", list.flag, s)
+				return cfg, fmt.Errorf("worker: %s: %q is no network such as 10.20.0.0/24", list.flag, s)
 			}
 			*list.out = append(*list.out, p)
 		}
@@ -40,15 +54,15 @@ func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
 }
 
 // hookRunner chooses how hooks run here; nil where they do not, and why.
-func (c *core) hookRunner(ctx context.Context) (sandbox.Runner, string, error) {
-	h, log := c.s.cfg.Hooks, c.s.deps.Logger
+func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error) {
+	h, log := w.cfg.Hooks, w.cfg.Logger
 	cfg, err := h.sandbox()
 	if err != nil {
 		return nil, "", err
 	}
 	// A worker's last word keeps its wake-up for two thirds of the lease at least (stream.Consume):
 	// by the time somebody else gets it, the hooks of a worker that stands still are gone.
-	cfg.Patience = c.s.cfg.AckWait / 2
+	cfg.Patience = w.cfg.AckWait / 2
 	box, err := sandbox.NewSandbox(cfg)
 	if err == nil {
 		level := slog.LevelInfo
@@ -60,7 +74,7 @@ func (c *core) hookRunner(ctx context.Context) (sandbox.Runner, string, error) {
 	}
 	if h.AllowUnsandboxed {
 		log.WarnContext(ctx, "deployment hooks run without a sandbox", logs.Err(err))
-		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), workspaces: c.workspaces}, "", nil
+		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), workspaces: w.workspaces}, "", nil
 	}
 	log.WarnContext(ctx, "deployment hooks do not run here", logs.Err(err))
 	return nil, err.Error(), nil
@@ -73,7 +87,7 @@ type alone struct {
 	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
 }
 
-// Run implements hook.Runner.
+// Run implements sandbox.Runner.
 func (a alone) Run(ctx context.Context, s sandbox.Spec, out sandbox.Sink) (sandbox.Result, error) {
 	if err := a.workspaces.Ready(ctx); err != nil {
 		return sandbox.Result{}, fmt.Errorf("%w: the list of workspaces is not known yet", sandbox.ErrStart)

@@ -1,9 +1,0 @@
-package deployer
-
-import (
-	"crypto/rand"
-	"strings"
-)
-
-// randomSuffix tells processes of one host apart.
-func randomSuffix() string { return strings.ToLower(rand.Text()[:8]) }

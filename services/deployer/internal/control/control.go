@@ -1,0 +1,153 @@
+// Package control is the role api: it serves devpilot.deployer.v1, routes push events to lanes,
+// reconciles, and looks after what is due. It keeps nothing on disk.
+//
+// Depends on its own packages, internal/record and internal/client; never on internal/worker.
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/client"
+	"devpilot.io/bitbucket/services/deployer/internal/control/app"
+	"devpilot.io/bitbucket/services/deployer/internal/control/connection"
+	"devpilot.io/bitbucket/services/deployer/internal/control/janitor"
+	"devpilot.io/bitbucket/services/deployer/internal/control/reconcile"
+	"devpilot.io/bitbucket/services/deployer/internal/control/router"
+	"devpilot.io/bitbucket/services/deployer/internal/control/schedule"
+	"devpilot.io/bitbucket/services/deployer/internal/control/server"
+	"devpilot.io/bitbucket/services/deployer/internal/control/status"
+	"devpilot.io/bitbucket/services/deployer/internal/record"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+)
+
+// Config is what Control needs.
+type Config struct {
+	Records *record.Records
+	Clients client.Clients
+	JS      jetstream.JetStream
+	Keyset  *seal.Keyset
+	Heads   reconcile.Heads
+	Policy  *policy.Gate
+	Site    bitbucket.Site
+	// Live says where releases are served; nil where they are not.
+	Live func(workspace, app string, number int32) string
+	// PublicURL is where people reach the console; empty: no commit statuses are sent.
+	PublicURL string
+	// ClientID is the OAuth consumer's, whose budget of calls Redis shares; no budget when Redis is nil.
+	ClientID string
+	Redis    redis.UniversalClient
+	Replicas int
+	// Interval, Grace and Doubt are reconcile.Config's.
+	Interval, Grace, Doubt time.Duration
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Metrics    *stream.Metrics
+	Now        func() time.Time
+}
+
+// Control is the role api of one process.
+type Control struct {
+	cfg         Config
+	schedule    *schedule.List
+	connections *connection.Connections
+	apps        *app.Service
+	statuses    *status.Sender // nil where no public URL is known
+	reconciler  *reconcile.Reconciler
+	router      *router.Router
+	uses        *server.Uses
+}
+
+// New wires the role's parts, in the order in which they depend on each other.
+func New(cfg Config) (*Control, error) {
+	r, clients, log := cfg.Records, cfg.Clients, cfg.Logger
+	c := &Control{cfg: cfg, schedule: schedule.New(r.Store.Due, log, cfg.Now)}
+	c.connections = connection.New(connection.Config{
+		Bucket: r.Store.Connections, Integrations: clients.Auth, Repositories: clients.Repo, Due: r.Reminders, Keeper: r.Keeper, Logger: log, Now: cfg.Now,
+	})
+	var err error
+	if c.statuses, err = c.newStatuses(); err != nil {
+		return nil, err
+	}
+	c.apps = app.New(app.Config{
+		Records: r.Apps, Store: r.Store, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: clients.Webhook, Connections: c.connections,
+		Servers: r.Fleet, Gate: cfg.Policy, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
+	})
+	c.reconciler = reconcile.New(reconcile.Config{
+		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Gate: cfg.Policy,
+		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
+	})
+	c.router = &router.Router{
+		Apps: r.Apps, Connections: c.connections, Asker: c.reconciler, Outcomes: r.Outcomes, Gate: cfg.Policy, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
+	}
+	lanes := &janitor.Janitor{
+		Keeper: r.Keeper, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Logger: log, Now: cfg.Now,
+	}
+	c.schedule.Handle(reminder.Lane, lanes.Look)
+	c.schedule.Handle(reminder.Watches, c.apps.HandOver)
+	c.schedule.Handle(reminder.Reach, c.connections.Resume(c.apps, c.reconciler))
+	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments}
+	return c, nil
+}
+
+// Uses are the use cases that the RPCs call.
+func (c *Control) Uses() *server.Uses { return c.uses }
+
+// Ready is nil once what is served from memory is known.
+func (c *Control) Ready(ctx context.Context) error {
+	return errors.Join(c.schedule.Ready(ctx), c.reconciler.Ready(ctx))
+}
+
+// Run runs all parts until ctx is done. A part that ends early with an error ends them all.
+func (c *Control) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(name string, fn func(context.Context) error) {
+		g.Go(func() error {
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("control: %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	js := c.cfg.JS
+	part("schedule", c.schedule.Run)
+	part("router", func(ctx context.Context) error { return c.router.Run(ctx, js) })
+	part("outcomes", c.cfg.Records.Outcomes.Run)
+	part("connections", func(ctx context.Context) error { return c.connections.Run(ctx, js, c.cfg.Metrics) })
+	part("reconciler", c.reconciler.Run)
+	part("sweep", c.apps.Sweep)
+	if c.statuses != nil {
+		part("commit statuses", func(ctx context.Context) error { return c.statuses.Run(ctx, js) })
+	}
+	part("app changes", func(ctx context.Context) error { return c.relay(ctx, store.AppsBucket, "app") })
+	part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
+	return g.Wait()
+}
+
+// relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
+func (c *Control) relay(ctx context.Context, bucket, kind string) error {
+	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
+		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
+		Describe: func(key string, _ bool) (workspace, k, id string, ok bool) {
+			workspace, rest, found := strings.Cut(key, ".")
+			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
+		},
+	})
+}

@@ -1,0 +1,31 @@
+package control
+
+import (
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/redisx"
+	"devpilot.io/bitbucket/services/deployer/internal/control/status"
+)
+
+// newStatuses makes what tells Bitbucket how deployments stand; nil where no public URL is known.
+func (c *Control) newStatuses() (*status.Sender, error) {
+	cfg := c.cfg
+	if cfg.PublicURL == "" {
+		return nil, nil
+	}
+	options := bitbucket.ClientOptions{Logger: cfg.Logger, Registerer: cfg.Registerer, Now: cfg.Now}
+	if cfg.Redis != nil {
+		options.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: cfg.Redis, Consumer: cfg.ClientID, Logger: cfg.Logger})
+	}
+	return status.New(status.Config{
+		Client: bitbucket.NewClient(cfg.Site, options), Tokens: cfg.Clients.Auth, Records: cfg.Records.Store.Deployments, Apps: cfg.Records.Apps, Connections: c.connections,
+		PublicURL: cfg.PublicURL, Replicas: cfg.Replicas, Logger: cfg.Logger, Registerer: cfg.Registerer, Metrics: cfg.Metrics, Now: cfg.Now,
+	})
+}
+
+// noStatuses says why no statuses are sent; empty when they are.
+func (c *Control) noStatuses() (reason, message string) {
+	if c.statuses == nil {
+		return status.ReasonNotSent, "Deployments are not shown at the commits on Bitbucket: this deployer does not know Devpilot's public URL. Set DEVPILOT_PUBLIC_URL."
+	}
+	return c.statuses.Reason()
+}

@@ -1,0 +1,118 @@
+// Package apps reads what people saved, and keeps what both roles find out about an app and its
+// repository: the repository's name, whether it can be reached, and what .devpilot.yaml said.
+// Saving apps is internal/control/app's.
+//
+// Depends on pkg/kv, internal/record/store, internal/record/lane and internal/record/reminder.
+package apps
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
+	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+)
+
+// Repositories is the repo service; its errors are apierr's.
+type Repositories interface {
+	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
+}
+
+// Reminders has things looked at later.
+type Reminders interface {
+	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
+}
+
+// Records are the apps' records. They are safe for concurrent use.
+type Records struct {
+	Store        *store.Store
+	Repositories Repositories
+	Reminders    Reminders
+	Keyset       *seal.Keyset // opens secret variables
+	Now          func() time.Time
+}
+
+// NotFound is the answer about an app that is not there.
+func NotFound(k lane.Key) error {
+	return apierr.Newf(apierr.ReasonAppNotFound, "Workspace %s has no app %s.", k.Workspace, k.App)
+}
+
+// Load reads an app's record and its revision; APP_NOT_FOUND when it is gone.
+func (r *Records) Load(ctx context.Context, k lane.Key) (*storev1.App, uint64, error) {
+	a, rev, err := r.Store.Apps.Get(ctx, k.String())
+	switch {
+	case isAbsent(err):
+		return nil, 0, NotFound(k)
+	case err != nil:
+		return nil, 0, fmt.Errorf("apps: read %s: %w", k, err)
+	}
+	return a, rev, nil
+}
+
+// App returns what people saved; APP_NOT_FOUND when it is gone.
+func (r *Records) App(ctx context.Context, k lane.Key) (*storev1.App, error) {
+	a, _, err := r.Load(ctx, k)
+	return a, err
+}
+
+// Associated ties the sealed value of a secret variable to its place.
+func Associated(a *storev1.App, name string) []byte {
+	return []byte("deployer-variable." + a.GetWorkspace() + "." + a.GetId() + "." + name)
+}
+
+// Variables are the values for an app's hooks.
+func (r *Records) Variables(a *storev1.App) ([]settings.Variable, error) {
+	out := make([]settings.Variable, 0, len(a.GetVariables()))
+	for _, v := range a.GetVariables() {
+		x := settings.Variable{Name: v.GetName(), Value: seal.NewSecret(v.GetValue())}
+		if len(v.GetSealed()) > 0 {
+			b, err := r.Keyset.Open(v.GetSealed(), Associated(a, v.GetName()))
+			if err != nil {
+				return nil, fmt.Errorf("apps: open variable %s: %w", v.GetName(), err)
+			}
+			x.Value, x.Secret = seal.NewSecret(string(b)), true
+		}
+		out = append(out, x)
+	}
+	return out, nil
+}
+
+// Serve is what of a kept release is served: what its own file said, or else what the app says.
+// nil when the release is not kept.
+func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptions {
+	for _, k := range l.GetKept() {
+		if k.GetNumber() != number {
+			continue
+		}
+		if k.GetServe() != nil {
+			return k.GetServe()
+		}
+		if a.GetServe() != nil {
+			return a.GetServe()
+		}
+		return &deployerv1.ServeOptions{}
+	}
+	return nil
+}
+
+// Shared are the paths that a kept release shares with the others: what its own file said, while the
+// app lets that count, or else what the app says.
+func Shared(a *storev1.App, k *storev1.Kept) []string {
+	if a.GetConfigAsCode() && k.GetShared() != nil {
+		return k.GetShared().GetPaths()
+	}
+	return a.GetSharedPaths()
+}
+
+func isAbsent(err error) bool { return errors.Is(err, kv.ErrNotFound) || errors.Is(err, kv.ErrBadKey) }

@@ -1,0 +1,30 @@
+// Package wakeup publishes the wake-ups that workers consume.
+//
+// Depends on pkg/stream and internal/record/lane.
+package wakeup
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+)
+
+// Publisher is a lane.Waker.
+type Publisher struct{ Stream stream.Publisher }
+
+// Wake tells the workers of a server that a lane has something for them.
+func (p Publisher) Wake(ctx context.Context, server string, k lane.Key) error {
+	subject, err := stream.WorkSubject(server, k.Workspace, k.App)
+	if err != nil {
+		return err
+	}
+	if _, err = p.Stream.Publish(ctx, &nats.Msg{Subject: subject}); err != nil {
+		return fmt.Errorf("%w: %w", kv.ErrUnavailable, err)
+	}
+	return nil
+}

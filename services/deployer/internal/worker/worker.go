@@ -1,0 +1,221 @@
+// Package worker is the role worker: it serves one server's data directory. It takes wake-ups from
+// the work queue, runs deployments, and serves the releases that are live.
+//
+// Depends on its own packages, internal/record, internal/engine and internal/client; never on
+// internal/control.
+package worker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/client"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
+	"devpilot.io/bitbucket/services/deployer/internal/record"
+	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// Config is what a Worker needs.
+type Config struct {
+	Records *record.Records
+	Clients client.Clients
+	JS      jetstream.JetStream
+	Mirrors *mirror.Mirrors
+	Policy  *policy.Gate
+	SiteURL string // commits link there
+
+	// Server is the server that DataDir belongs to, and Slots how many deployments run at a time.
+	Server  string
+	DataDir string
+	Slots   int
+	Version string
+	// AckWait is how long a silent worker keeps its wake-up.
+	AckWait time.Duration
+	// Timeout bounds one attempt of a deployment; pipeline's default when zero.
+	Timeout time.Duration
+	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when zero.
+	DrainTimeout time.Duration
+	Backoff      func(failures int32, reason string) time.Duration
+	Doubt        time.Duration
+	Hooks        Hooks
+	// LiveBase is the address below which releases have their host names, and Live where they are
+	// served; none are where one of them is nil.
+	LiveBase *url.URL
+	Live     net.Listener
+
+	Observe    pipeline.Observer
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Metrics    *stream.Metrics
+	Now        func() time.Time
+}
+
+// Worker is the role worker of one process.
+type Worker struct {
+	cfg        Config
+	id         string
+	releases   *release.Store
+	hooks      sandbox.Runner                                              // nil where hooks do not run
+	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex] // that have apps
+	pipeline   *pipeline.Worker
+}
+
+const (
+	defaultAckWait      = 30 * time.Second
+	defaultDrainTimeout = 20 * time.Second
+)
+
+// New opens the data directory, tied to the server's record.
+func New(ctx context.Context, cfg Config) (*Worker, error) {
+	r := cfg.Records
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = defaultDrainTimeout
+	}
+	releases, err := release.Open(ctx, cfg.DataDir, cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, releases: releases, workspaces: kv.NewMirror(r.Store.Workspaces)}
+	if err := w.join(ctx, releases.ID()); err != nil {
+		return nil, errors.Join(err, releases.Close())
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	w.id = fmt.Sprintf("%s-%s", strings.ToLower(filepath.Base(host)), strings.ToLower(rand.Text()[:8])) // tells processes of one host apart
+	runner, noHooks, err := w.hookRunner(ctx)
+	if err != nil {
+		return nil, errors.Join(err, releases.Close())
+	}
+	w.hooks = runner
+	w.pipeline = pipeline.New(pipeline.Config{
+		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Keeper: r.Keeper, Apps: r.Apps, Source: source{cfg.Mirrors},
+		Releases: releases, Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
+		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Gate: cfg.Policy, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
+		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,
+	})
+	return w, nil
+}
+
+// join ties the data directory to the server, waiting out trouble with the store.
+func (w *Worker) join(ctx context.Context, directory string) error {
+	for {
+		err := w.cfg.Records.Fleet.Join(ctx, w.cfg.Server, directory)
+		var mismatch *fleet.MismatchError
+		if err == nil || errors.As(err, &mismatch) || !errors.Is(err, kv.ErrUnavailable) {
+			return err
+		}
+		t := time.NewTimer(time.Second)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+}
+
+// Close lets the data directory go.
+func (w *Worker) Close() error { return w.releases.Close() }
+
+// Busy is how many deployments run now.
+func (w *Worker) Busy() int32 { return w.pipeline.Busy() }
+
+// Run works until ctx is done. A part that ends early with an error ends them all.
+func (w *Worker) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(name string, fn func(context.Context) error) {
+		g.Go(func() error {
+			if err := fn(ctx); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("worker: %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	cfg := w.cfg
+	part("workspaces", w.workspaces.Run)
+	if cfg.Live != nil && cfg.LiveBase != nil {
+		part("live releases", w.serveLive)
+	}
+	part("deployments", w.deployments)
+	part("spares", w.pipeline.Run)
+	part("heartbeat", func(ctx context.Context) error {
+		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
+			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks),
+		})
+	})
+	return g.Wait()
+}
+
+// deployments takes wake-ups of the server, one per free slot: what one worker held back another
+// could run (DESIGN.md#jetstream).
+func (w *Worker) deployments(ctx context.Context) error {
+	cfg := w.cfg
+	filter, err := stream.WorkFilter(cfg.Server)
+	if err != nil {
+		return err
+	}
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: cfg.JS, Stream: stream.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots,
+		AckWait: cfg.AckWait, MaxAttempts: 100, DrainTimeout: cfg.DrainTimeout, DoubleAck: true, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		Handle: func(ctx context.Context, m stream.Msg) error {
+			_, workspace, name, err := stream.ParseWorkSubject(m.Subject)
+			if err != nil {
+				return stream.Park(err.Error())
+			}
+			return w.pipeline.Handle(ctx, lane.Key{Workspace: workspace, App: name}, m.Sequence)
+		},
+	})
+}
+
+func describe(r sandbox.Runner) string {
+	if r == nil {
+		return ""
+	}
+	return r.Describe()
+}
+
+// source and logOpener give results the interfaces that pipeline declares.
+type source struct{ *mirror.Mirrors }
+
+func (s source) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, error) {
+	t, err := s.Mirrors.Fetch(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+type logOpener struct{ sink *deploylog.Sink }
+
+func (l logOpener) Open(ctx context.Context, k lane.Key, number int32, generation, epoch int64) (pipeline.Log, error) {
+	w, err := l.sink.Open(ctx, deploylog.Name{Workspace: k.Workspace, App: k.App, Number: number, Generation: generation, Epoch: epoch})
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}

@@ -1,0 +1,121 @@
+package deployer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/client"
+	"devpilot.io/bitbucket/services/deployer/internal/client/witness"
+	"devpilot.io/bitbucket/services/deployer/internal/control"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record"
+	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+	"devpilot.io/bitbucket/services/deployer/internal/worker"
+)
+
+// roles are what this process does, once the stores are open.
+type roles struct {
+	records *record.Records
+	control *control.Control // nil without the role api
+	worker  *worker.Worker   // nil without the role worker
+}
+
+// tokenLife is how long a token that was handed out is kept out of logs.
+const tokenLife = 3 * time.Hour
+
+// open makes the roles that the process has.
+func (s *Service) open(ctx context.Context, st *store.Store) (*roles, error) {
+	d, cfg := s.deps, s.cfg
+	secrets := deploylog.NewSecrets()
+	repo := client.Repo{Client: d.Repo}
+	clients := client.Clients{
+		Auth: client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, mirror.Forms(t)...) }},
+		Repo: repo, Webhook: client.Webhook{Client: d.Webhook}, Witness: &witness.Witness{Repositories: repo, Now: d.Now},
+	}
+	r := &roles{records: record.New(record.Config{
+		Store: st, JS: d.JS, Keyset: d.Keyset, Repositories: repo, Recorder: clients.Webhook, Secrets: secrets, LogLimits: cfg.LogLimits,
+		Logger: d.Logger, Metrics: s.stream, Now: d.Now,
+	})}
+	mirrors, err := mirror.Open(mirror.Config{
+		Dir: cfg.CacheDir, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,
+		CacheBytes: cfg.CacheBytes,
+	})
+	if err != nil {
+		return nil, err
+	}
+	rules := &policy.Gate{Git: files{mirrors}, Names: r.records.Apps, Logger: d.Logger}
+	if cfg.API {
+		r.control, err = control.New(control.Config{
+			Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: mirrors, Policy: rules, Site: s.site, Live: s.liveURL,
+			PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
+			Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
+		})
+	}
+	if err == nil && cfg.Worker {
+		r.worker, err = worker.New(ctx, worker.Config{
+			Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, Policy: rules, SiteURL: s.site.SiteURL, Server: cfg.Server, DataDir: cfg.DataDir,
+			Slots: cfg.Slots, Version: cfg.Version, AckWait: cfg.AckWait, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, Backoff: cfg.backoff(),
+			Doubt: cfg.Doubt, Hooks: cfg.Hooks, LiveBase: s.liveBase, Live: d.Live, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
+			Metrics: s.stream, Now: d.Now,
+		})
+	}
+	return r, err
+}
+
+// liveURL is where a release is served, 0 being the live one; empty where none are, or where its
+// name is too long for a host.
+func (s *Service) liveURL(workspace, app string, number int32) string {
+	if s.liveBase == nil {
+		return ""
+	}
+	u, _ := hosting.URL(s.liveBase, app, workspace, number)
+	return u
+}
+
+func (r *roles) close() {
+	if r.worker != nil {
+		_ = r.worker.Close()
+	}
+}
+
+func (r *roles) ready(ctx context.Context) error {
+	err := r.records.Ready(ctx)
+	if r.control != nil {
+		err = errors.Join(err, r.control.Ready(ctx))
+	}
+	return err
+}
+
+// run runs the roles until ctx is done. One that ends early with an error ends the service.
+func (r *roles) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return r.records.Fleet.Run(ctx) })
+	if r.control != nil {
+		g.Go(func() error { return r.control.Run(ctx) })
+	}
+	if r.worker != nil {
+		g.Go(func() error { return r.worker.Run(ctx) })
+	}
+	return g.Wait()
+}
+
+// files reads single files of commits.
+type files struct{ *mirror.Mirrors }
+
+// File implements policy.Git.
+func (f files) File(ctx context.Context, src mirror.Source, name string, most int64) ([]byte, error) {
+	t, err := f.Fetch(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	return t.ReadFile(ctx, name, most)
+}
