@@ -99,6 +99,10 @@ generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PRO
 	go run ./services/gateway/internal/openapi/gen
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 
+.PHONY: released
+released: $(call stamp,$(BUF)) ## At a release: keep the protos as they are now, to compare later ones with
+	buf build --exclude-source-info -o proto/released.binpb
+
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
 	buf format -w --path proto/devpilot
@@ -172,6 +176,10 @@ ifeq ($(NODE),yes)
 else
 	@echo "The console's figures are left out: they need Node.js 20 or newer with npm."
 endif
+
+.PHONY: structure
+structure: ## Print packages, imports between them, the largest ones and lines of Go
+	@.ci/structure
 
 .PHONY: tidy
 tidy: ## Tidy every module after changing dependencies
