@@ -71,11 +71,13 @@ func replicasKilled(t *testing.T, s *shared) {
 
 // daemon is the built devpilot as a process.
 type daemon struct {
-	t    *testing.T
+	t    testing.TB
 	args []string
 	env  []string
 	log  recorder
 	ops  string
+	// program is what runs; the devpilot that the tests build when empty.
+	program string
 	// files is how many files it may have open; 0: as many as the test.
 	files int
 	cmd   *exec.Cmd
@@ -84,9 +86,12 @@ type daemon struct {
 
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command(program(d.t, "devpilot"), d.args...)
+	if d.program == "" {
+		d.program = program(d.t, "devpilot")
+	}
+	d.cmd = exec.Command(d.program, d.args...) //nolint:gosec // our own program
 	if d.files > 0 {
-		d.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", d.files, d.files), program(d.t, "devpilot")}, d.args...)...) //nolint:gosec // our own program
+		d.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", d.files, d.files), d.program}, d.args...)...) //nolint:gosec // our own program
 	}
 	d.cmd.Env = append(cleanEnviron(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
@@ -131,10 +136,16 @@ func (d *daemon) terminate() {
 }
 
 // startDaemon starts devpilot on a data directory; env are further settings.
-func startDaemon(t *testing.T, dir string, env ...string) (d *daemon, url string) {
+func startDaemon(t testing.TB, dir string, env ...string) (d *daemon, url string) {
+	t.Helper()
+	return startDaemonOf(t, "", dir, env...)
+}
+
+// startDaemonOf is startDaemon for a program that was built before.
+func startDaemonOf(t testing.TB, path, dir string, env ...string) (d *daemon, url string) {
 	t.Helper()
 	listen, ops := loopback(t), loopback(t)
-	d = &daemon{t: t, ops: "http://" + ops, env: append([]string{
+	d = &daemon{t: t, program: path, ops: "http://" + ops, env: append([]string{
 		"DEVPILOT_LISTEN=" + listen, "DEVPILOT_OPS_LISTEN=" + ops, "DEVPILOT_DATA_DIR=" + dir, "DEVPILOT_LOG_LEVEL=debug", "DEVPILOT_WORKERS=2",
 		"DEVPILOT_LIVE_LISTEN=127.0.0.1:0", "DEVPILOT_HOOK_NETWORK=none",
 	}, env...)}

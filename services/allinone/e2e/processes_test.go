@@ -51,13 +51,17 @@ var programs = sync.OnceValues(func() (dir string, err error) {
 })
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv(plainServerEnv); address != "" {
+		servePlain(address) // this process is one of BenchmarkSpeed's
+		return
+	}
 	m.Run() // its result becomes the exit code
 	if built != "" {
 		_ = os.RemoveAll(built) // nobody is left to tell
 	}
 }
 
-func program(t *testing.T, name string) string {
+func program(t testing.TB, name string) string {
 	t.Helper()
 	dir, err := programs()
 	if err != nil {
@@ -159,7 +163,7 @@ func startTopology(t *testing.T, top topology) *processes {
 // onLocalhost is an address of 127.0.0.1 by the name that browsers know its sub-domains of.
 func onLocalhost(address string) string { return strings.Replace(address, "127.0.0.1", "localhost", 1) }
 
-func loopback(t *testing.T) string {
+func loopback(t testing.TB) string {
 	t.Helper()
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(testkit.FreePort(t)))
 }
@@ -187,7 +191,7 @@ func (s *processes) startEmulator(t *testing.T, dir string) {
 
 // secretFile holds the consumer's secret: the environment of every process that tests start is
 // searched.
-func secretFile(t *testing.T) string {
+func secretFile(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "client.secret")
 	if err := os.WriteFile(path, []byte(consumer.Secret), 0o600); err != nil {

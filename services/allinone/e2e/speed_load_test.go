@@ -1,0 +1,206 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err) // a benchmark ends
+	}
+	return v
+}
+
+func readAll(b testing.TB, resp *http.Response) string {
+	b.Helper()
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode/100 != 2 {
+		b.Fatalf("status %d, %v: %s", resp.StatusCode, err, raw)
+	}
+	return string(raw)
+}
+
+// hashOf is a commit's hash by number.
+func hashOf(i int) string { return fmt.Sprintf("%040x", i+0xabcdef) }
+
+// padded makes a body as large as Bitbucket's usual ones, about 3.4 KB.
+func padded(body []byte) []byte {
+	var o object
+	if err := json.Unmarshal(body, &o); err != nil {
+		panic(err) // it was made here
+	}
+	var commits []object
+	for i := range 5 {
+		commits = append(commits, object{
+			"type": "commit", "hash": hashOf(i), "message": "A commit with a message of a usual length\n", "date": "2026-03-02T09:00:00+00:00",
+			"author":  object{"type": "author", "raw": "Jane Developer <jane@example.test>", "user": object{"display_name": "Jane Developer", "nickname": "jane", "type": "user"}},
+			"parents": []object{{"type": "commit", "hash": hashOf(i + 1)}},
+			"links":   object{"self": object{"href": "https://api.example.test/2.0/repositories/acme/web/commit/" + hashOf(i)}, "html": object{"href": "https://example.test/acme/web/commits/" + hashOf(i)}},
+		})
+	}
+	o["push"].(map[string]any)["changes"].([]any)[0].(map[string]any)["commits"] = commits
+	return must(json.Marshal(o))
+}
+
+// request makes the delivery's request.
+func (h handmade) request(b testing.TB) *http.Request {
+	req := must(http.NewRequestWithContext(b.Context(), http.MethodPost, h.url, bytes.NewReader(h.body)))
+	mac := hmac.New(sha256.New, []byte(h.secret))
+	mac.Write(h.body)
+	for name, value := range map[string]string{
+		"Content-Type": "application/json", "X-Event-Key": "repo:push", "X-Request-UUID": uuid.NewString(), "X-Hook-UUID": uuid.NewString(),
+		"X-Attempt-Number": "1", "User-Agent": "Bitbucket-Webhooks/2.0", "X-Hub-Signature": "sha256=" + hex.EncodeToString(mac.Sum(nil)),
+	} {
+		req.Header.Set(name, value)
+	}
+	return req
+}
+
+// post sends the delivery, which must be taken.
+func (h handmade) post(b testing.TB) {
+	b.Helper()
+	resp, err := speedClient.Do(h.request(b))
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	if raw, err := io.ReadAll(resp.Body); err != nil || resp.StatusCode/100 != 2 {
+		b.Errorf("a delivery is answered %d %s, %v", resp.StatusCode, raw, err)
+	}
+}
+
+var speedClient = &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 300}}
+
+// measured is what a load came to.
+type measured struct {
+	done int64
+	took time.Duration
+	p99  float64 // ms
+}
+
+func (m measured) rate() float64 { return float64(m.done) / m.took.Seconds() }
+
+// load sends requests over some connections for a while. Every one must be answered with 2xx.
+func (p *timed) load(connections int, during time.Duration, request func(worker, i int) *http.Request) measured {
+	p.b.Helper()
+	var done atomic.Int64
+	var mu sync.Mutex
+	var all []time.Duration
+	var workers sync.WaitGroup
+	began := time.Now()
+	for worker := range connections {
+		workers.Go(func() {
+			var took []time.Duration
+			for i := 0; time.Since(began) < during; i++ {
+				req := request(worker, i)
+				at := time.Now()
+				resp, err := speedClient.Do(req)
+				if err != nil {
+					p.b.Error(err)
+					return
+				}
+				raw, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err != nil || resp.StatusCode/100 != 2 {
+					p.b.Errorf("%s is answered %d %.200s, %v", req.URL.Path, resp.StatusCode, raw, err)
+					return
+				}
+				took = append(took, time.Since(at))
+				done.Add(1)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all = append(all, took...)
+		})
+	}
+	workers.Wait()
+	if p.b.Failed() || len(all) == 0 {
+		p.b.FailNow()
+	}
+	return measured{done: done.Load(), took: time.Since(began), p99: quantile(all, 0.99)}
+}
+
+// plainServerEnv makes a process of this program the server that the product is compared with.
+const plainServerEnv = "E2E_PLAIN_SERVER"
+
+// servePlain serves what costs least: a webhook that checks a signature and parses, and a document.
+func servePlain(address string) {
+	var document atomic.Pointer[any]
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /webhook/{secret}", func(w http.ResponseWriter, r *http.Request) {
+		raw, err := io.ReadAll(r.Body)
+		mac := hmac.New(sha256.New, []byte(r.PathValue("secret")))
+		mac.Write(raw)
+		var v any
+		if err != nil || "sha256="+hex.EncodeToString(mac.Sum(nil)) != r.Header.Get("X-Hub-Signature") || json.Unmarshal(raw, &v) != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		w.WriteHeader(http.StatusAccepted)
+		_ = json.NewEncoder(w).Encode(map[string]string{"message": "taken"}) // who is gone does not read it
+	})
+	mux.HandleFunc("PUT /app", func(_ http.ResponseWriter, r *http.Request) {
+		var v any
+		if err := json.NewDecoder(r.Body).Decode(&v); err == nil {
+			document.Store(&v)
+		}
+	})
+	mux.HandleFunc("GET /app", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(*document.Load()) // who is gone does not read it
+	})
+	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: time.Minute}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+}
+
+// startPlain starts that server in a process of its own and returns its address.
+func startPlain(b testing.TB) string {
+	b.Helper()
+	address := loopback(b)
+	cmd := exec.CommandContext(b.Context(), must(os.Executable())) //nolint:gosec // this program
+	cmd.Env = append(cleanEnviron(), plainServerEnv+"="+address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	testkit.Eventually(b, patience, func() error {
+		resp, err := http.Post("http://"+address+"/webhook/x", "application/json", strings.NewReader("{}")) //nolint:noctx // until it listens
+		if err == nil {
+			_ = resp.Body.Close()
+		}
+		return err
+	})
+	return "http://" + address
+}
+
+// servePlainly gives the plain server the document to print.
+func servePlainly(b testing.TB, address string, document any) {
+	b.Helper()
+	req := must(http.NewRequestWithContext(b.Context(), http.MethodPut, address+"/app", bytes.NewReader(must(json.Marshal(document)))))
+	readAll(b, must(http.DefaultClient.Do(req)))
+}

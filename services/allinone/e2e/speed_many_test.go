@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+var speedApps = flag.Int("speed.apps", 1000, "how many apps BenchmarkSpeed makes in its rows many and idle")
+
+// appsPerRepository is how many apps share a repository.
+const appsPerRepository = 5
+
+// createApps makes apps that share repositories, eight callers at a time.
+func (p *timed) createApps(from, to int) (took []time.Duration, spent time.Duration) {
+	p.b.Helper()
+	for len(p.repos) <= to/appsPerRepository {
+		p.repos = append(p.repos, p.site().repository(p.b, fmt.Sprintf("many-%05d", len(p.repos)), "site"))
+	}
+	used := p.cpu()
+	numbers := make(chan int)
+	var mu sync.Mutex
+	var callers sync.WaitGroup
+	for range 8 {
+		callers.Go(func() {
+			for i := range numbers {
+				if i%50 == 0 {
+					p.newHour()
+				}
+				began := time.Now()
+				problem := p.api.do(http.MethodPost, p.path("/apps"), object{"appId": fmt.Sprintf("app-%05d", i), "app": object{
+					"repository": p.repos[i/appsPerRepository].id, "branch": "main", "autoDeploy": true,
+				}}, nil)
+				mu.Lock()
+				if problem != nil {
+					p.b.Errorf("create app %d: %s: %s", i, problem.Reason, problem.Detail)
+				}
+				took = append(took, time.Since(began))
+				mu.Unlock()
+			}
+		})
+	}
+	for i := from; i < to; i++ {
+		numbers <- i
+	}
+	close(numbers)
+	callers.Wait()
+	if p.b.Failed() {
+		p.b.FailNow()
+	}
+	return took, p.cpu() - used
+}
+
+// newHour forgets how many calls to Bitbucket were made: more apps are made at once than an hour's
+// calls allow.
+func (p *timed) newHour() {
+	if err := p.redis.FlushAll(p.b.Context()).Err(); err != nil {
+		p.b.Error(err)
+	}
+}
+
+// manyApps measures creating many apps, and pages of them.
+func manyApps(p *timed) []figure {
+	began := time.Now()
+	took, spent := p.createApps(0, *speedApps)
+	all := time.Since(began)
+	page := func(size int) float64 {
+		var took []time.Duration
+		for range 15 {
+			began := time.Now()
+			if got := len(objects(p.api.get(p.path("/apps?pageSize=%d", size))["apps"])); got != size {
+				p.b.Fatalf("a page of %d has %d apps", size, got)
+			}
+			took = append(took, time.Since(began))
+		}
+		return median(took)
+	}
+	return []figure{
+		{"create an app, 8 callers: CPU", float64(spent.Microseconds()) / 1000 / float64(len(took)), "ms", "≤ 6 ms"},
+		{"… p99", quantile(took, 0.99), "ms", ""},
+		{"… apps made", float64(len(took)) / all.Seconds(), "/s", "≥ 56 /s"},
+		{"page of 50 apps", page(50), "ms", "≤ 10 ms"},
+		{"page of 198 apps", page(198), "ms", "≤ 30 ms"},
+	}
+}
+
+// idleCost measures what the product uses while nobody uses it.
+func idleCost(p *timed) []figure {
+	var figures []figure
+	made := 0
+	for _, step := range []struct {
+		apps int
+		goal string
+	}{{1, "≤ 0.5 %"}, {10, "≤ 0.6 %"}, {*speedApps, "≤ 1.5 %"}} {
+		p.createApps(made, step.apps)
+		made = step.apps
+		p.quiet()
+		const during = 45 * time.Second
+		used := p.cpu()
+		time.Sleep(during) // what it uses meanwhile is the question
+		figures = append(figures, figure{fmt.Sprintf("idle, %d apps", step.apps), 100 * (p.cpu() - used).Seconds() / during.Seconds(), "% of a core", step.goal})
+	}
+	return figures
+}
+
+// quiet waits until the product has done what it had to do: it uses little for some seconds.
+func (p *timed) quiet() {
+	p.b.Helper()
+	for began := time.Now(); time.Since(began) < 5*time.Minute; {
+		p.newHour()
+		used := p.cpu()
+		time.Sleep(5 * time.Second) // a measurement
+		if p.cpu()-used < 5*time.Second/4 {
+			return
+		}
+	}
+	p.b.Fatal("the product does not come to rest")
+}
