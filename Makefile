@@ -167,7 +167,8 @@ trouble: ## Run every fault on every plane of Bitbucket against the built produc
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables
 	@.ci/needs
-	go test -run '^$$' -bench . -benchtime 2s $(PACKAGES)
+	go test -run '^$$' -skip '^BenchmarkSpeed$$' -bench . -benchtime 2s $(PACKAGES)
+	@$(MAKE) --no-print-directory speed
 ifeq ($(NODE),yes)
 	@.ci/needs git chromium node npm
 	@$(MAKE) --no-print-directory console
@@ -180,6 +181,21 @@ endif
 .PHONY: structure
 structure: ## Print packages, imports between them, the largest ones and lines of Go
 	@.ci/structure
+
+# The earlier program is built from its commit, beside this tree.
+BEFORE ?=
+ROWS ?= .
+
+.PHONY: speed
+speed: ## Measure the built product from outside, and BEFORE=<commit> in the same run; ROWS=<regexp> chooses
+	@.ci/needs git redis-server
+	@mkdir -p bin
+ifneq ($(BEFORE),)
+	rm -rf bin/before && git worktree prune && git worktree add --detach --force bin/before $(BEFORE)
+	cd bin/before && go build -o $(ROOT)/bin/devpilot-before ./services/allinone/cmd/devpilot
+	git worktree remove --force bin/before
+endif
+	go test -run '^$$' -bench '^BenchmarkSpeed$$' -benchtime 1x -timeout 60m ./services/allinone/e2e -speed.rows '$(ROWS)' $(if $(BEFORE),-speed.before $(ROOT)/bin/devpilot-before)
 
 .PHONY: tidy
 tidy: ## Tidy every module after changing dependencies
