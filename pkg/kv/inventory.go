@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -208,12 +210,41 @@ func (i *inventory) missing(ctx context.Context, key string) error {
 		i.forget(key)
 		return nil
 	}
+	return i.report(ctx, key)
+}
+
+// report notes that a key was lost.
+func (i *inventory) report(ctx context.Context, key string) *LossError {
 	loss := &LossError{Bucket: i.of.cfg.Name, Lost: 1}
 	loss.name(key)
 	if i.lost.CompareAndSwap(nil, loss) {
 		i.of.cfg.Logger.ErrorContext(ctx, "records were lost", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, loss)
 	}
 	return loss
+}
+
+// miss looks for keys that ought to be there, begin with prefix and are not among the sorted ones that
+// are. The first that was lost is reported; what cannot be found out now, the next read does.
+func (i *inventory) miss(ctx context.Context, prefix string, there []string) {
+	var missing []string
+	i.mu.Lock()
+	for key := range i.known {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		if _, ok := slices.BinarySearch(there, key); !ok {
+			missing = append(missing, key)
+		}
+	}
+	i.mu.Unlock()
+	for _, key := range missing {
+		if lost, err := i.isLost(ctx, key); lost {
+			_ = i.report(ctx, key)
+			return
+		} else if err != nil {
+			return
+		}
+	}
 }
 
 func (i *inventory) isKnown(key string) bool {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -57,6 +58,8 @@ type store struct {
 	prefix string
 	// inventory is nil where none is kept.
 	inventory *inventory
+	// wrote is the newest revision that this process wrote.
+	wrote atomic.Uint64
 }
 
 // definition is the bucket's stream: key-value layout, as other tools know it, without direct gets.
@@ -217,10 +220,17 @@ func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error
 	if err != nil {
 		return 0, err
 	}
+	raise(&s.wrote, ack.Sequence)
 	if s.inventory != nil && !isMarker(m.Header) {
 		s.inventory.wrote(m.Subject[len(s.prefix):], ack.Sequence)
 	}
 	return ack.Sequence, nil
+}
+
+// raise sets n to rev where that is more.
+func raise(n *atomic.Uint64, rev uint64) {
+	for old := n.Load(); old < rev && !n.CompareAndSwap(old, rev); old = n.Load() {
+	}
 }
 
 func (s *store) message(key string, data []byte) *nats.Msg {

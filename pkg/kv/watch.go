@@ -41,10 +41,14 @@ type scan struct {
 	filter  string
 	headers bool // no values
 	follow  bool
+	// onStart, where it is set, gets the bucket's position before the scan begins.
+	onStart func(position)
 	// onEntry gets each message; onPassed is called once, when all that existed at the start
 	// has been seen.
 	onEntry  func(entry) error
 	onPassed func()
+	// again, where it is set, ends the scan with errRewatch.
+	again <-chan struct{}
 }
 
 // run returns nil when a scan that does not follow is complete, the error of onEntry, ctx's error,
@@ -55,6 +59,13 @@ func (s *store) run(ctx context.Context, sc scan) error {
 	defer nc.RemoveStatusListener(back)
 	startCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if sc.onStart != nil {
+		p, err := s.askPosition(startCtx)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errRewatch, err)
+		}
+		sc.onStart(p)
+	}
 	cons, err := s.stream.OrderedConsumer(startCtx, jetstream.OrderedConsumerConfig{
 		FilterSubjects: []string{s.prefix + sc.filter},
 		DeliverPolicy:  jetstream.DeliverLastPerSubjectPolicy,
@@ -81,6 +92,7 @@ func (s *store) run(ctx context.Context, sc scan) error {
 		select {
 		case <-ctx.Done():
 		case <-back: // whatever happened on the way, start from what the server has now
+		case <-sc.again:
 		case <-stopped:
 		}
 		it.Stop()
