@@ -44,15 +44,21 @@ type oneProcess struct {
 
 func startInProcess(t testing.TB) stack {
 	t.Helper()
+	return startProcess(t, "debug")
+}
+
+// startProcess is startInProcess with the log level that is meant.
+func startProcess(t testing.TB, level string) *oneProcess {
+	t.Helper()
 	// Not a directory below /dev, however fast: hooks could not be shown it.
 	s := &oneProcess{t: t, bucket: openSite(t), dir: filepath.Join(t.TempDir(), "data")}
 	s.bucket.inProcess(t)
-	logger, err := logs.New(&s.log, logs.FormatJSON, "debug")
+	logger, err := logs.New(&s.log, logs.FormatJSON, level)
 	if err != nil {
 		t.Fatal(err)
 	}
 	settings := allinone.Settings{}
-	settings.LogLevel, settings.LogFormat = "debug", "json"
+	settings.LogLevel, settings.LogFormat = level, "json"
 	settings.Listen, settings.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
 	settings.Replicas = 1
 	settings.BitbucketClientID, settings.BitbucketClientSecret = consumer.Key, seal.NewSecret(consumer.Secret)
