@@ -8,5 +8,10 @@
 // Keys come from one JSON file per process: public keys of all services, private keys of those
 // the process runs. Several keys per service allow rotation.
 //
-// Depends on golang-jwt v5 and on pkg/seal for writing files; on no transport.
+// A signature costs more than all else of a small call. Signers reuse a token for a part of its life,
+// verifiers remember a good one until it expires; both are bounded. Nothing about today's rights hangs
+// on it: sessions, keys and roles are looked up by the gateway at each request, and another role is
+// another token.
+//
+// Depends on golang-jwt v5, golang-lru v2 and on pkg/seal for writing files; on no transport.
 package identity

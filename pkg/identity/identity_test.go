@@ -154,13 +154,87 @@ func TestCallerToken_goodOnesAreRememberedOnlyWhileTheyLive(t *testing.T) {
 	}
 	w.clock.t = start
 	for i := range maxCallers + 10 {
-		v.remember(fmt.Sprint(i), verifiedCaller{})
+		v.callers.put(fmt.Sprint(i), "", w.clock.t)
 	}
-	if len(v.callers) > maxCallers {
-		t.Errorf("%d tokens are remembered", len(v.callers))
+	if v.callers.entries.Len() > maxCallers {
+		t.Errorf("%d tokens are remembered", v.callers.entries.Len())
 	}
 	if got, err := v.Caller(token); err != nil || got != "repo" {
 		t.Errorf("forgotten and not verified again: %q, %v", got, err)
+	}
+}
+
+func TestUserToken_isReusedFor25SecondsByTheSameCallerOnly(t *testing.T) {
+	w := newWorld(t)
+	s := w.signer(t, Gateway)
+	sign := func(change func(*Identity)) string {
+		id := jane
+		id.RequestID = ""
+		if change != nil {
+			change(&id)
+		}
+		token, err := s.SignUser(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := w.verifier("auth").User(token); err != nil || got != id {
+			t.Errorf("%+v was signed and %+v verified, %v", id, got, err)
+		}
+		return token
+	}
+	first := sign(nil)
+	w.clock.t = start.Add(24 * time.Second)
+	if sign(nil) != first {
+		t.Error("signed again within 25 s")
+	}
+	for what, change := range map[string]func(*Identity){
+		"subject": func(id *Identity) { id.Subject = "user-2" }, "kind": func(id *Identity) { id.SubjectKind = SubjectAPIKey },
+		"label": func(id *Identity) { id.Label = "Jane" }, "workspace": func(id *Identity) { id.Workspace = "other" },
+		"role": func(id *Identity) { id.Role = RoleMember }, "request": func(id *Identity) { id.RequestID = "req-87654321" },
+	} {
+		if sign(change) == first {
+			t.Errorf("another %s has the same token", what)
+		}
+	}
+	w.clock.t = start.Add(26 * time.Second)
+	if sign(nil) == first {
+		t.Error("still the old one after 26 s: a request that takes its 30 s outlives it")
+	}
+}
+
+func TestUserToken_goodOnesAreVerifiedOnce(t *testing.T) {
+	w := newWorld(t)
+	v := w.verifier("auth")
+	token := w.user(t, jane)
+	if _, err := v.User(token[:len(token)-4]); !errors.Is(err, ErrInvalid) {
+		t.Fatal("a token without the end of its signature is good")
+	}
+	if n := v.users.entries.Len(); n != 0 {
+		t.Errorf("%d tokens are remembered that are not good", n)
+	}
+	for range 3 {
+		if got, err := v.User(token); err != nil || got != jane {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	v.keys = nil // a signature that is checked again would need them
+	if got, err := v.User(token); err != nil || got != jane {
+		t.Errorf("verified again: %+v, %v", got, err)
+	}
+	v.keys = w.keys
+	if _, err := v.Caller(token); !errors.Is(err, ErrInvalid) {
+		t.Error("a user token that is remembered passes for a caller token")
+	}
+	w.clock.t = start.Add(66 * time.Second)
+	if _, err := v.User(token); !errors.Is(err, ErrExpired) {
+		t.Errorf("after its life: %v", err)
+	}
+	w.clock.t = start
+	for i := range maxUsers + 10 {
+		v.users.put(fmt.Sprint(i), jane, w.clock.t)
+	}
+	if n := v.users.entries.Len(); n > maxUsers {
+		t.Errorf("%d tokens are remembered", n)
 	}
 }
 

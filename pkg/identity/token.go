@@ -3,7 +3,6 @@ package identity
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -15,7 +14,9 @@ import (
 const (
 	TokenLife   = 60 * time.Second
 	callerReuse = 30 * time.Second
-	leeway      = 5 * time.Second
+	// userReuse leaves a reused token more than the 30 s that a request may take.
+	userReuse = 25 * time.Second
+	leeway    = 5 * time.Second
 	// maxLabel bounds the label in a token, in bytes: it is for people and may be shortened.
 	maxLabel = 256
 	// maxToken bounds a token that is looked at. Ours are far below.
@@ -50,13 +51,8 @@ type Signer struct {
 	key     key
 	now     func() time.Time
 
-	mu     sync.Mutex
-	caller map[string]cachedToken // by target service; a handful, never evicted
-}
-
-type cachedToken struct {
-	token string
-	until time.Time
+	callers memory[string, string]   // token by target service
+	users   memory[Identity, string] // token by whom it is of
 }
 
 // NewSigner makes a signer for a service whose private key is held.
@@ -65,10 +61,15 @@ func NewSigner(keys *Keys, service string) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Signer{service: service, key: k, now: time.Now, caller: map[string]cachedToken{}}, nil
+	return &Signer{
+		service: service, key: k, now: time.Now,
+		callers: newMemory[string, string](maxCallers), users: newMemory[Identity, string](maxUsers),
+	}, nil
 }
 
-// SignUser makes a user token. Only the gateway may.
+// SignUser makes a user token. Only the gateway may. One without a request id is made once and reused
+// for 25 s by all requests of the same subject, label, workspace and role: what any of these becomes
+// meanwhile is another token.
 func (s *Signer) SignUser(id Identity) (string, error) {
 	if s.service != Gateway {
 		return "", fmt.Errorf("identity: service %q may not sign for users", s.service)
@@ -76,15 +77,23 @@ func (s *Signer) SignUser(id Identity) (string, error) {
 	if id.Subject == "" || !id.SubjectKind.valid() {
 		return "", fmt.Errorf("identity: subject %q of kind %q", id.Subject, id.SubjectKind)
 	}
+	id.Label = cut(id.Label, maxLabel)
+	if token, ok := s.users.get(id, s.now()); ok {
+		return token, nil
+	}
 	c := userClaims{
 		RegisteredClaims: s.registered(userAudience),
-		Kind:             id.SubjectKind, Label: cut(id.Label, maxLabel), Workspace: id.Workspace, RequestID: id.RequestID,
+		Kind:             id.SubjectKind, Label: id.Label, Workspace: id.Workspace, RequestID: id.RequestID,
 	}
 	c.Subject = id.Subject
 	if id.Role != RoleNone {
 		c.Role = id.Role.String()
 	}
-	return s.sign(userType, c)
+	token, err := s.sign(userType, c)
+	if err == nil && id.RequestID == "" {
+		s.users.put(id, token, c.IssuedAt.Add(userReuse))
+	}
+	return token, err
 }
 
 // cut shortens s to at most n bytes, between characters.
@@ -101,16 +110,14 @@ func cut(s string, n int) string {
 // SignCaller makes (or reuses, for 30 s) the token by which this service calls target.
 func (s *Signer) SignCaller(target string) (string, error) {
 	now := s.now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c, ok := s.caller[target]; ok && now.Before(c.until) {
-		return c.token, nil
+	if token, ok := s.callers.get(target, now); ok {
+		return token, nil
 	}
 	token, err := s.sign(callerType, s.registered(target))
 	if err != nil {
 		return "", err
 	}
-	s.caller[target] = cachedToken{token: token, until: now.Add(callerReuse)}
+	s.callers.put(target, token, now.Add(callerReuse))
 	return token, nil
 }
 
@@ -139,28 +146,26 @@ type Verifier struct {
 	keys    *Keys
 	now     func() time.Time
 
-	// callers holds caller tokens that were found good, since each is sent with every call for
-	// 30 s: a few per calling process are alive at a time.
-	mu      sync.Mutex
-	callers map[string]verifiedCaller // by token
+	// Tokens that were found good, until they expire: a caller token comes with every call for 30 s, a
+	// user token with every call of a request, and of the requests that follow it.
+	callers memory[string, string]   // name by token
+	users   memory[string, Identity] // identity by token
 }
-
-type verifiedCaller struct {
-	name  string
-	until time.Time // its expiry, without leeway
-}
-
-// maxCallers bounds the memory of good tokens; beyond it they are forgotten and verified again.
-const maxCallers = 1024
 
 // NewVerifier makes a verifier for the service that receives the calls.
 func NewVerifier(keys *Keys, service string) *Verifier {
-	return &Verifier{service: service, keys: keys, now: time.Now, callers: map[string]verifiedCaller{}}
+	return &Verifier{
+		service: service, keys: keys, now: time.Now,
+		callers: newMemory[string, string](maxCallers), users: newMemory[string, Identity](maxUsers),
+	}
 }
 
 // User verifies a user token: signed by the gateway's key, for this product, not expired. Errors
 // wrap ErrInvalid, and ErrExpired where only time has passed.
 func (v *Verifier) User(token string) (Identity, error) {
+	if id, ok := v.users.get(token, v.now()); ok {
+		return id, nil
+	}
 	var c userClaims
 	if err := v.parse(token, userType, userAudience, &c, func() string { return Gateway }); err != nil {
 		return Identity{}, err
@@ -176,37 +181,22 @@ func (v *Verifier) User(token string) (Identity, error) {
 		}
 		id.Role = role
 	}
+	v.users.put(token, id, c.ExpiresAt.Time)
 	return id, nil
 }
 
 // Caller verifies a caller token: signed by the key of the service it names, meant for this
 // service, not expired; it returns the caller's name. Errors wrap ErrInvalid.
 func (v *Verifier) Caller(token string) (string, error) {
-	if name, ok := v.recall(token); ok {
+	if name, ok := v.callers.get(token, v.now()); ok {
 		return name, nil
 	}
 	var c jwt.RegisteredClaims
 	if err := v.parse(token, callerType, v.service, &c, func() string { return c.Issuer }); err != nil {
 		return "", err
 	}
-	v.remember(token, verifiedCaller{name: c.Issuer, until: c.ExpiresAt.Time})
+	v.callers.put(token, c.Issuer, c.ExpiresAt.Time)
 	return c.Issuer, nil
-}
-
-func (v *Verifier) recall(token string) (string, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	c, ok := v.callers[token]
-	return c.name, ok && v.now().Before(c.until)
-}
-
-func (v *Verifier) remember(token string, c verifiedCaller) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.callers) >= maxCallers {
-		clear(v.callers)
-	}
-	v.callers[token] = c
 }
 
 // parse checks everything that the two kinds share. issuer is asked after the claims were read and

@@ -63,6 +63,9 @@ func withUser(ctx context.Context, v *identity.Verifier, caller string) (context
 	user, err := v.User(token)
 	switch {
 	case err == nil:
+		if user.RequestID == "" { // one token serves many requests; their ids travel beside it
+			user.RequestID = RequestID(ctx)
+		}
 		ctx = identity.WithIdentity(identity.WithUserToken(ctx, token), user)
 		return logs.WithAttrs(ctx, slog.String(logs.KeySubject, user.Subject)), &user, nil
 	case errors.Is(err, identity.ErrExpired) && caller != identity.Gateway:

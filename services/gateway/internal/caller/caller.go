@@ -170,7 +170,7 @@ func (a *Authenticator) Role(ctx context.Context, c Caller, workspace string) (i
 // is held against it when it begins.
 func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string) (context.Context, error) {
 	id := identity.Identity{
-		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, RequestID: rpc.RequestID(ctx),
+		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace,
 	}
 	if workspace == "" && c.Kind == identity.SubjectAPIKey {
 		id.Workspace = c.KeyWorkspace
@@ -186,10 +186,11 @@ func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string
 		}
 		id.Role = role
 	}
-	token, err := a.Signer.SignUser(id)
+	token, err := a.Signer.SignUser(id) // without the request's id, so that one signature serves many
 	if err != nil {
 		return nil, err
 	}
+	id.RequestID = rpc.RequestID(ctx)
 	return identity.WithIdentity(identity.WithUserToken(With(ctx, c), token), id), nil
 }
 
