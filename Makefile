@@ -188,7 +188,7 @@ ROWS ?= .
 
 .PHONY: speed
 speed: ## Measure the built product from outside, and BEFORE=<commit> in the same run; ROWS=<regexp> chooses
-	@.ci/needs git redis-server
+	@.ci/needs git redis-server strace webhook bwrap
 	@mkdir -p bin
 ifneq ($(BEFORE),)
 	rm -rf bin/before && git worktree prune && git worktree add --detach --force bin/before $(BEFORE)

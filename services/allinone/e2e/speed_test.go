@@ -41,12 +41,17 @@ var speedTable = []speedRow{
 	{"burst", burstBesideAPush},
 	{"routing", routingKeepsUp},
 	{"ingest", ingestBesidePlainServer},
+	{"webhook", ingestBesideWebhook},
+	{"writes", writesOfADelivery},
 	{"stall", stalledGits},
 	{"read", readsBesidePlainServer},
 	{"many", manyApps},
 	{"idle", idleCost},
 	{"repeat", repeatBesideClone},
+	{"steps", stepsOfADeployment},
 	{"shared", appsOfOneRepository},
+	{"twenty", twentyRepositories},
+	{"large", largeRepository},
 	{"log", tailOfALongLog},
 }
 
