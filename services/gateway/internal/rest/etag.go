@@ -2,11 +2,15 @@ package rest
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"net/http"
+	"strconv"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 const (
@@ -34,14 +38,29 @@ const revisionMark = "."
 // answerETag is the tag of an answer. That of a resource begins with its revision, so that a client
 // may send it back as If-Match; all of it changes with the answer, so that it is a strong validator:
 // what an app's latest deployment is changes the answer and not the revision.
-func answerETag(body []byte) string {
-	var resource struct {
-		ETag string `json:"etag"`
-	}
-	if json.Unmarshal(body, &resource) != nil || !isOpaque(resource.ETag) {
+func answerETag(revision string, body []byte) string {
+	if !isOpaque(revision) {
 		return ContentETag(body)
 	}
-	return `"` + resource.ETag + revisionMark + digest(body) + `"`
+	return `"` + revision + revisionMark + digest(body) + `"`
+}
+
+// noteRevision keeps the revision of the resource that is about to be answered.
+func noteRevision(_ context.Context, w http.ResponseWriter, answer proto.Message) error {
+	h, ok := w.(*held)
+	if !ok {
+		return nil
+	}
+	if part, ok := answer.(interface{ XXX_ResponseBody() any }); ok { // grpc-gateway's: the field that is the body
+		if answer, ok = part.XXX_ResponseBody().(proto.Message); !ok {
+			return nil
+		}
+	}
+	m := answer.ProtoReflect()
+	if f := m.Descriptor().Fields().ByName(etagName); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
+		h.revision = m.Get(f).String()
+	}
+	return nil
 }
 
 // tag is an entity tag as a header has it, without its quotes.
@@ -102,8 +121,9 @@ func NoneMatch(r *http.Request, etag string) bool {
 // held keeps an answer back until its tag is known.
 type held struct {
 	http.ResponseWriter
-	status int
-	body   bytes.Buffer
+	status   int
+	body     bytes.Buffer
+	revision string // of the resource that is answered; empty for none
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -123,7 +143,7 @@ func (h *held) Write(b []byte) (int, error) {
 func (h *held) send(r *http.Request) {
 	w := h.ResponseWriter
 	if h.status == http.StatusOK {
-		etag := answerETag(h.body.Bytes())
+		etag := answerETag(h.revision, h.body.Bytes())
 		w.Header().Set("ETag", etag)
 		if NoneMatch(r, etag) {
 			w.Header().Del("Content-Type")
@@ -132,6 +152,7 @@ func (h *held) send(r *http.Request) {
 		}
 	}
 	if h.status != 0 {
+		w.Header().Set("Content-Length", strconv.Itoa(h.body.Len()))
 		w.WriteHeader(h.status)
 	}
 	_, _ = w.Write(h.body.Bytes()) // a client that went away is no error of ours

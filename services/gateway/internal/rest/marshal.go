@@ -1,8 +1,7 @@
 package rest
 
 import (
-	"bytes"
-	"encoding/json"
+	"sync"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -20,11 +19,27 @@ func Marshal(m proto.Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
-	if err := json.Compact(&out, raw); err != nil {
-		return nil, err
+	return compact(raw), nil
+}
+
+// compact takes the spaces between its parts out of JSON that protojson made, in place.
+func compact(raw []byte) []byte {
+	out, quoted := raw[:0], false
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		switch {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			out = append(out, c)
+			i++
+			c = raw[i]
+		case !quoted && c == ' ':
+			continue
+		}
+		out = append(out, c)
 	}
-	return out.Bytes(), nil
+	return out
 }
 
 // shown is a message that has, for protojson, the fields that the API shows: those that are set, and
@@ -36,13 +51,11 @@ func (s shown) ProtoReflect() protoreflect.Message { return s }
 
 // Range implements protoreflect.Message.
 func (s shown) Range(each func(protoreflect.FieldDescriptor, protoreflect.Value) bool) {
-	fields := s.Descriptor().Fields()
-	for i := range fields.Len() {
-		f := fields.Get(i)
-		if !s.Has(f) && (!routes.Always(f) || f.Kind() == protoreflect.EnumKind && !f.IsList()) {
-			continue // a word for "not set" is never sent
+	for _, f := range fieldsOf(s.Descriptor()) {
+		if !f.always && !s.Has(f.FieldDescriptor) {
+			continue
 		}
-		v := s.Get(f)
+		v := s.Get(f.FieldDescriptor)
 		switch {
 		case f.Message() == nil || f.IsMap():
 		case f.IsList():
@@ -50,10 +63,32 @@ func (s shown) Range(each func(protoreflect.FieldDescriptor, protoreflect.Value)
 		default:
 			v = protoreflect.ValueOfMessage(shown{v.Message()})
 		}
-		if !each(f, v) {
+		if !each(f.FieldDescriptor, v) {
 			return
 		}
 	}
+}
+
+// shownField is a field, and whether it is shown where it is not set.
+type shownField struct {
+	protoreflect.FieldDescriptor
+	always bool
+}
+
+var shownFields sync.Map // protoreflect.MessageDescriptor → []shownField: what a proto says does not change
+
+func fieldsOf(d protoreflect.MessageDescriptor) []shownField {
+	if have, ok := shownFields.Load(d); ok {
+		return have.([]shownField) //nolint:forcetypeassert // nothing else is stored
+	}
+	fields := make([]shownField, d.Fields().Len())
+	for i := range fields {
+		f := d.Fields().Get(i)
+		// A word for "not set" is never sent.
+		fields[i] = shownField{f, routes.Always(f) && (f.Kind() != protoreflect.EnumKind || f.IsList())}
+	}
+	shownFields.Store(d, fields)
+	return fields
 }
 
 // shownList is a list of messages.

@@ -73,6 +73,7 @@ func New(cfg Config) (*API, error) {
 		runtime.WithOutgoingTrailerMatcher(none),
 		runtime.WithMetadata(forOurselves),
 		runtime.WithForwardResponseOption(a.sessionCookie),
+		runtime.WithForwardResponseOption(noteRevision),
 		runtime.WithDisablePathLengthFallback(),
 		runtime.WithDisableHTTPMethodOverride(),
 		runtime.WithMiddlewares(a.middleware),
