@@ -43,7 +43,7 @@ type message struct {
 func (s *Sink) Read(ctx context.Context, req Request, send func([]*deployerv1.LogRecord) error) error {
 	subject, err := stream.LogSubject(req.Workspace, req.App, req.Number)
 	if err != nil {
-		return fmt.Errorf("logsink: %w", err)
+		return fmt.Errorf("deploylog: %w", err)
 	}
 	last, end, err := s.last(ctx, subject)
 	if err != nil {
@@ -57,9 +57,19 @@ func (s *Sink) Read(ctx context.Context, req Request, send func([]*deployerv1.Lo
 	if end == 0 && !follow {
 		return nil
 	}
+	from, err := s.from(ctx, subject, last, end, req.Generation, after)
+	if err != nil {
+		return err
+	}
+	if from == end && !follow { // the message that was read already has all
+		if records := linesAfter(last, req.Generation, after); len(records) > 0 {
+			return send(records)
+		}
+		return nil
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	msgs, err := s.messages(ctx, subject)
+	msgs, err := s.messages(ctx, subject, from)
 	if err != nil {
 		return err
 	}
@@ -123,15 +133,20 @@ func linesAfter(b *storev1.LogBatch, generation int64, after int32) []*deployerv
 	return nil
 }
 
-// messages reads a subject from its first message on, until ctx is done.
-func (s *Sink) messages(ctx context.Context, subject string) (<-chan message, error) {
-	cons, err := s.Logs.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverAllPolicy})
+// messages reads a subject from a sequence on, or, where that is 0, from its first message; until ctx
+// is done.
+func (s *Sink) messages(ctx context.Context, subject string, from uint64) (<-chan message, error) {
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverAllPolicy}
+	if from > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+	}
+	cons, err := s.Logs.OrderedConsumer(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: deploylog: read: %w", kv.ErrUnavailable, err)
 	}
 	it, err := cons.Messages(jetstream.PullHeartbeat(5 * time.Second))
 	if err != nil {
-		return nil, fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
+		return nil, fmt.Errorf("%w: deploylog: read: %w", kv.ErrUnavailable, err)
 	}
 	context.AfterFunc(ctx, it.Stop)
 	out := make(chan message)
@@ -144,12 +159,12 @@ func (s *Sink) messages(ctx context.Context, subject string) (<-chan message, er
 				if ctx.Err() != nil {
 					return
 				}
-				x.err = fmt.Errorf("%w: logsink: read: %w", kv.ErrUnavailable, err)
+				x.err = fmt.Errorf("%w: deploylog: read: %w", kv.ErrUnavailable, err)
 			default:
 				x.batch = &storev1.LogBatch{}
 				md, merr := m.Metadata()
 				if merr != nil {
-					x.err = fmt.Errorf("logsink: read: %w", merr)
+					x.err = fmt.Errorf("deploylog: read: %w", merr)
 					break
 				}
 				x.seq = md.Sequence.Stream

@@ -26,16 +26,16 @@ import (
 
 // Limits bound a deployment's log.
 type Limits struct {
-	Lines int   // 20,000 when zero
-	Bytes int64 // of text; 4 MiB when zero
+	Lines int   // 200,000 when zero
+	Bytes int64 // of text; 32 MiB when zero
 }
 
 func (l Limits) withDefaults() Limits {
 	if l.Lines == 0 {
-		l.Lines = 20_000
+		l.Lines = 200_000
 	}
 	if l.Bytes == 0 {
-		l.Bytes = 4 << 20
+		l.Bytes = 32 << 20
 	}
 	return l
 }
@@ -106,7 +106,7 @@ type Writer struct {
 func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
 	subject, err := stream.LogSubject(n.Workspace, n.App, n.Number)
 	if err != nil {
-		return nil, fmt.Errorf("logsink: %w", err)
+		return nil, fmt.Errorf("deploylog: %w", err)
 	}
 	w := &Writer{
 		sink: s, name: n, subject: subject, limits: s.Limits.withDefaults(),
@@ -337,7 +337,7 @@ func (s *Sink) last(ctx context.Context, subject string) (*storev1.LogBatch, uin
 		return nil, 0, nil
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: logsink: find the end of the log: %w", kv.ErrUnavailable, err)
+		return nil, 0, fmt.Errorf("%w: deploylog: find the end of the log: %w", kv.ErrUnavailable, err)
 	}
 	b := &storev1.LogBatch{}
 	if err := proto.Unmarshal(m.Data, b); err != nil {
@@ -362,7 +362,7 @@ func (w *Writer) publish(ctx context.Context, records []*deployerv1.LogRecord) e
 	b.Records, b.LastLine = records, line
 	data, err := proto.Marshal(b)
 	if err != nil {
-		return fmt.Errorf("logsink: encode: %w", err)
+		return fmt.Errorf("deploylog: encode: %w", err)
 	}
 	ack, err := stream.Publisher{JS: w.sink.JS}.Publish(ctx, &nats.Msg{Subject: w.subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(w.seq))
 	if err == nil {
@@ -389,5 +389,5 @@ func (w *Writer) publish(ctx context.Context, records []*deployerv1.LogRecord) e
 	if last.GetGeneration() == w.name.Generation {
 		w.line, w.total = last.GetLastLine(), last.GetTotalBytes()
 	}
-	return fmt.Errorf("logsink: the log grew meanwhile: %w", err)
+	return fmt.Errorf("deploylog: the log grew meanwhile: %w", err)
 }
