@@ -93,11 +93,12 @@ hook-needs:
 	@.ci/needs bwrap slirp4netns ip || echo "Deployment hooks will not run without bubblewrap; everything else does."
 
 .PHONY: generate
-generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos
+generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos, and the documents made from code
 	buf lint
 	buf generate --template proto/buf.gen.yaml
 	go run ./services/gateway/internal/openapi/gen
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
+	go run ./services/allinone/internal/reference/gen
 
 .PHONY: released
 released: $(call stamp,$(BUF)) ## At a release: keep the protos as they are now, to compare later ones with

@@ -21,7 +21,7 @@ const (
 	// restart: one may be a disk that was busy. A stream that reports a write error needs no
 	// second look.
 	canaryStrikes = 2
-	maxRestartGap = time.Minute
+	maxRestartGap = time.Minute // between two restarts of the embedded server at most
 	// firstCanaryLimit bounds the wait for the first canary write of a start.
 	firstCanaryLimit = 30 * time.Second
 )

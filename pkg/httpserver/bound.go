@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	mostConnections = 8192
-	mostPerAddress  = 2048
-	fewest          = 16
+	mostConnections = 8192 // open connections of a listener
+	mostPerAddress  = 2048 // open connections of one address
+	fewest          = 16   // connections that are allowed however few files may be open
 )
 
 // Share is the connections of a listener that may take a share of what files this process may have

@@ -149,8 +149,8 @@ const (
 	// updateTries bounds Update. With the pauses below, losing this often takes seconds of
 	// constant contention on one key.
 	updateTries     = 100
-	updateFirstWait = 2 * time.Millisecond
-	updateMaxWait   = 200 * time.Millisecond
+	updateFirstWait = 2 * time.Millisecond   // before the second try of an update
+	updateMaxWait   = 200 * time.Millisecond // between two tries of an update at most
 )
 
 // Update loads the value, or nil when there is none, has fn change it, and stores it by

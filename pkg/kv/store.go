@@ -30,7 +30,7 @@ const (
 	// history is 1 but for SecureErase. There replaced values must stay findable until they
 	// are erased, so that the bucket remembers several; nothing but erasing reads them.
 	history      = 1
-	eraseHistory = 64
+	eraseHistory = 64 // replaced values that a bucket keeps until they are erased
 	// markerTTL is how long the marker of a deleted key stays, for watchers and relays.
 	markerTTL = 7 * 24 * time.Hour
 	// expiryMarkerTTL is the same for keys that expired.

@@ -17,10 +17,10 @@ import (
 const (
 	// CallTimeout bounds every command, its connection and one retry included.
 	CallTimeout = 400 * time.Millisecond
-	dialTimeout = 300 * time.Millisecond
+	dialTimeout = 300 * time.Millisecond // for connecting to Redis
 	// tripAfter failures in a row open the circuit, for openFor; then one call at a time tries.
 	tripAfter = 3
-	openFor   = 2 * time.Second
+	openFor   = 2 * time.Second // how long Redis is not asked after it failed
 )
 
 // ErrUnavailable says that Redis cannot be reached or does not answer in time. While the circuit is

@@ -22,7 +22,8 @@ import (
 
 // The flag groups. Embed what a program needs (`embed:""` in a kong struct). Every setting of the
 // product stands here, so that one environment can be given to all services: a variable that
-// another service reads is known everywhere, one that nobody reads is an error.
+// another service reads is known everywhere, one that nobody reads is an error. Numbers and times say in
+// min and max what makes sense; Parse refuses the rest. services/REFERENCE.md is made of these fields.
 
 // LogFlags say how to log.
 type LogFlags struct {
@@ -45,7 +46,7 @@ func (f LogFlags) Format(w any) logs.Format {
 type OpsFlags struct {
 	OpsListen  string        `name:"ops-listen" env:"DEVPILOT_OPS_LISTEN" default:"${ops_listen}" help:"Address of /livez, /readyz and /metrics."`
 	Pprof      bool          `name:"pprof" env:"DEVPILOT_PPROF" help:"Serve profiles of this process (/debug/pprof) on the ops address, to whoever reaches it."`
-	DrainDelay time.Duration `name:"drain-delay" env:"DEVPILOT_DRAIN_DELAY" default:"${drain_delay}" help:"How long to serve on after saying not ready, so that balancers notice."`
+	DrainDelay time.Duration `name:"drain-delay" env:"DEVPILOT_DRAIN_DELAY" default:"${drain_delay}" min:"0s" max:"10m" help:"How long to serve on after saying not ready, so that balancers notice."`
 }
 
 // HTTPListenFlags say where HTTP is served.
@@ -61,7 +62,7 @@ type GRPCListenFlags struct {
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
 type StoreFlags struct {
 	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
-	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"1" help:"Replicas of streams and buckets: 1 on a single NATS server, 3 on a cluster."`
+	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"1" min:"1" max:"5" help:"Replicas of streams and buckets: 1 on a single NATS server, 3 on a cluster."`
 	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
 }
 
@@ -181,7 +182,7 @@ type SignInFlags struct {
 type DataFlags struct {
 	DataDir  string `name:"data-dir" env:"DEVPILOT_DATA_DIR" default:".devpilot" help:"Directory of what must last: releases, and all-in-one's stores and keys."`
 	CacheDir string `name:"cache-dir" env:"DEVPILOT_CACHE_DIR" help:"Directory of mirrors, local to this machine and rebuilt when lost (default: <data-dir>/cache)."`
-	CacheMiB int64  `name:"cache-mib" env:"DEVPILOT_CACHE_MIB" default:"20480" help:"What the mirrors may take together, in MiB; beyond it those not used for longest go."`
+	CacheMiB int64  `name:"cache-mib" env:"DEVPILOT_CACHE_MIB" default:"20480" min:"1" help:"What the mirrors may take together, in MiB; beyond it those not used for longest go."`
 }
 
 // Cache returns the cache directory.
@@ -195,9 +196,9 @@ func (f DataFlags) Cache() string {
 // WorkerFlags say what a deployer does.
 type WorkerFlags struct {
 	Server  string `name:"server" env:"DEVPILOT_SERVER" default:"default" help:"Name of the server whose releases live in the data directory."`
-	Workers int    `name:"workers" env:"DEVPILOT_WORKERS" default:"0" help:"Deployments at a time; 0 is the number of CPUs."`
+	Workers int    `name:"workers" env:"DEVPILOT_WORKERS" default:"0" min:"0" max:"1024" help:"Deployments at a time; 0 is the number of CPUs."`
 	// Lease is short in tests only: a worker on a busy machine must not be taken for a dead one.
-	Lease time.Duration `name:"worker-lease" env:"DEVPILOT_WORKER_LEASE" default:"30s" hidden:"" help:"How long a worker may be silent before another takes its deployments over."`
+	Lease time.Duration `name:"worker-lease" env:"DEVPILOT_WORKER_LEASE" default:"30s" min:"1s" max:"1h" hidden:"" help:"How long a worker may be silent before another takes its deployments over."`
 	Roles []string      `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
 }
 
@@ -220,7 +221,7 @@ type HookFlags struct {
 	HookDeny              []string `name:"hook-deny" env:"DEVPILOT_HOOK_DENY" help:"More networks that deployment hooks must not reach, e.g. 203.0.113.0/24."`
 	HookReadOnly          []string `name:"hook-read-only" env:"DEVPILOT_HOOK_READ_ONLY" help:"More directories that deployment hooks see, e.g. /opt/node."`
 	HookPath              string   `name:"hook-path" env:"DEVPILOT_HOOK_PATH" help:"PATH of deployment hooks (default: the system's)."`
-	AppDiskMiB            int64    `name:"app-disk-mib" env:"DEVPILOT_APP_DISK_MIB" help:"What one app's releases and shared paths may take on the disk, in MiB, before its hooks are ended (0: a quarter of the volume; -1: all of it)."`
+	AppDiskMiB            int64    `name:"app-disk-mib" env:"DEVPILOT_APP_DISK_MIB" min:"-1" help:"What one app's releases and shared paths may take on the disk, in MiB, before its hooks are ended (0: a quarter of the volume; -1: all of it)."`
 }
 
 // LiveFlags say where releases are served.
@@ -232,8 +233,8 @@ type LiveFlags struct {
 // ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with
 // the number of repositories, so that the budget for git requests is kept.
 type ReconcileFlags struct {
-	ReconcileInterval time.Duration `name:"reconcile-interval" env:"DEVPILOT_RECONCILE_INTERVAL" default:"30s" help:"Least pause between two looks at a repository."`
-	ReconcileGrace    time.Duration `name:"reconcile-grace" env:"DEVPILOT_RECONCILE_GRACE" default:"60s" help:"How long a delivery may be on its way before it counts as missing."`
+	ReconcileInterval time.Duration `name:"reconcile-interval" env:"DEVPILOT_RECONCILE_INTERVAL" default:"30s" min:"100ms" max:"24h" help:"Least pause between two looks at a repository."`
+	ReconcileGrace    time.Duration `name:"reconcile-grace" env:"DEVPILOT_RECONCILE_GRACE" default:"60s" min:"0s" max:"24h" help:"How long a delivery may be on its way before it counts as missing."`
 }
 
 // EmulatorFlags start the Bitbucket emulator beside the all-in-one process. Nothing else does.
@@ -242,6 +243,9 @@ type EmulatorFlags struct {
 	EmulatorListen   string `name:"emulator-listen" env:"DEVPILOT_EMULATOR_LISTEN" default:"localhost:8081" help:"Address of the emulator."`
 	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" default:"sample" help:"What the emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited."`
 }
+
+// Groups lists every group of settings: their variables are known to every program.
+func Groups() []any { return productFlags() }
 
 // productFlags lists every group: their variables are known to every program.
 func productFlags() []any {

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -73,7 +76,7 @@ func Parse(p Process, s Settings) (*kong.Context, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(r.unknown(), r.secretsInArguments(ctx), r.missing(s.Required)); err != nil {
+	if err := errors.Join(r.unknown(), r.secretsInArguments(ctx), r.outOfBounds(), r.missing(s.Required)); err != nil {
 		return nil, err
 	}
 	return ctx, nil
@@ -264,6 +267,38 @@ func (r *resolver) secretsInArguments(ctx *kong.Context) error {
 		}
 	}
 	return nil
+}
+
+// outOfBounds refuses numbers and times below a setting's min or above its max.
+func (r *resolver) outOfBounds() error {
+	var errs []error
+	for _, f := range r.flags {
+		least, most := f.Tag.Get("min"), f.Tag.Get("max")
+		low, high, got := amount(least, math.MinInt64), amount(most, math.MaxInt64), f.Target
+		if !got.CanInt() || got.Int() >= low && got.Int() <= high {
+			continue
+		}
+		want := "at least " + least
+		switch {
+		case least == "":
+			want = "at most " + most
+		case most != "":
+			want = "from " + least + " to " + most
+		}
+		errs = append(errs, fmt.Errorf("--%s (%s) is %v, which makes no sense: give %s. %s", f.Name, r.names[f.Value], got.Interface(), want, f.Help))
+	}
+	return errors.Join(errs...)
+}
+
+// amount reads a bound: a number or a time.
+func amount(text string, none int64) int64 {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return n
+	}
+	if d, err := time.ParseDuration(text); err == nil {
+		return int64(d)
+	}
+	return none
 }
 
 func (r *resolver) missing(required []string) error {

@@ -355,6 +355,48 @@ func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
 	}
 }
 
+// A value that makes no sense is refused with a sentence that names the setting, what was given and
+// what would do; given as a flag or in the environment.
+func TestParse_refusesSenselessNumbers(t *testing.T) {
+	for _, c := range []struct{ flag, value, want string }{
+		{"workers", "-1", "--workers (DEVPILOT_WORKERS) is -1, which makes no sense: give from 0 to 1024. Deployments at a time"},
+		{"workers", "5000", "give from 0 to 1024"},
+		{"app-disk-mib", "-5", "--app-disk-mib (DEVPILOT_APP_DISK_MIB) is -5, which makes no sense: give at least -1. "},
+		{"cache-mib", "0", "give at least 1. "},
+		{"nats-replicas", "0", "give from 1 to 5. "},
+		{"drain-delay", "-1s", "--drain-delay (DEVPILOT_DRAIN_DELAY) is -1s, which makes no sense: give from 0s to 10m. "},
+		{"worker-lease", "0s", "give from 1s to 1h. "},
+		{"reconcile-interval", "-30s", "give from 100ms to 24h. "},
+		{"reconcile-grace", "-1ns", "give from 0s to 24h. "},
+	} {
+		variable := "DEVPILOT_" + strings.ToUpper(strings.ReplaceAll(c.flag, "-", "_"))
+		for how, try := range map[string]func() error{
+			"flag":     func() error { _, _, err := parsedAs[whole]([]string{"--" + c.flag + "=" + c.value}, nil); return err },
+			"variable": func() error { _, _, err := parsedAs[whole](nil, []string{variable + "=" + c.value}); return err },
+		} {
+			if err := try(); err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%s %s=%s: %v; want %q", how, c.flag, c.value, err, c.want)
+			}
+		}
+	}
+	for _, good := range [][]string{{"--workers=0"}, {"--app-disk-mib=-1"}, {"--app-disk-mib=0"}, {"--drain-delay=0s"}} {
+		if _, _, err := parsedAs[whole](good, nil); err != nil {
+			t.Errorf("%q: %v", good, err)
+		}
+	}
+}
+
+func TestGroups_everyNumberHasItsBounds(t *testing.T) {
+	for _, group := range servicemain.Groups() {
+		for i := range reflect.TypeOf(group).NumField() {
+			f := reflect.TypeOf(group).Field(i)
+			if k := f.Type.Kind(); (k == reflect.Int || k == reflect.Int64) && f.Tag.Get("min") == "" {
+				t.Errorf("%T.%s has no min", group, f.Name)
+			}
+		}
+	}
+}
+
 func TestPublicFlags_URL(t *testing.T) {
 	listen := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 8080}
 	for set, want := range map[string]string{

@@ -70,16 +70,16 @@ type ConsumeConfig struct {
 }
 
 const (
-	defaultAckWait       = 30 * time.Second
-	defaultMaxAttempts   = 10
-	defaultMaxAckPending = 10_000
-	defaultBatch         = 100
-	defaultDrain         = 10 * time.Second
+	defaultAckWait       = 30 * time.Second // silence after which a message comes again
+	defaultMaxAttempts   = 10               // tries before a message is parked
+	defaultMaxAckPending = 10_000           // messages that may be in hand at a time, over all replicas
+	defaultBatch         = 100              // messages that are taken at a time
+	defaultDrain         = 10 * time.Second // for handlers to end at shutdown
 
 	// pullExpiry and pullHeartbeat bound one pull: a server that forgot it is noticed within
 	// two heartbeats, even when the connection did not break.
 	pullExpiry    = 30 * time.Second
-	pullHeartbeat = 5 * time.Second
+	pullHeartbeat = 5 * time.Second // sign of life of the server while there is nothing
 	// maxHold is how long a message stays in its slot over temporary errors before it goes
 	// back to the server after all.
 	maxHold = 15 * time.Minute

@@ -21,7 +21,7 @@ const settingsVersion = "devpilot-settings-version"
 const (
 	// minStreamBytes is the least that Ensure shrinks a new stream to on a small disk.
 	minStreamBytes = 16 << 20
-	ensureTries    = 5
+	ensureTries    = 5 // tries to set up a stream that others set up too
 )
 
 // JetStream API error codes that nats.go gives no name to.

@@ -6,7 +6,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-const day = 24 * time.Hour
+const day = 24 * time.Hour // one day
 
 // Definition is a stream's settings and their version. Raise the version with every change of the
 // settings: an older replica then leaves them alone (see Ensure).

@@ -274,7 +274,7 @@ func (m *Manager) updateSchedule(ctx context.Context, workspace string, rec *aut
 	})
 }
 
-const scheduleTimeout = 4 * time.Second
+const scheduleTimeout = 4 * time.Second // for writing what is due
 
 // noteUse keeps the connection among those that are renewed ahead of expiry.
 func (m *Manager) noteUse(ctx context.Context, rec *authstorev1.Integration) {

@@ -84,8 +84,8 @@ type Worker struct {
 }
 
 const (
-	defaultAckWait      = 30 * time.Second
-	defaultDrainTimeout = 20 * time.Second
+	defaultAckWait      = 30 * time.Second // the lease of a worker: after so long a silence another takes its deployments over
+	defaultDrainTimeout = 20 * time.Second // for deployments to be handed back at shutdown
 )
 
 // New opens the data directory, tied to the server's record.

@@ -26,7 +26,7 @@ import (
 const (
 	recordsBucket  = "gateway_activity"
 	countersBucket = "gateway_activity_counters"
-	retention      = 365 * 24 * time.Hour
+	retention      = 365 * 24 * time.Hour // how long the activity list reaches back
 	// maxExamined bounds how many numbers one page looks at: numbers whose record was never
 	// written, or has expired, are gaps.
 	maxExamined = 500

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	queueLength = 1024
+	queueLength = 1024 // entries of the activity list that wait to be written
 	// One record is tried for so long; the queue waits behind it.
 	tryFor = 15 * time.Second
 	// drainFor bounds what is still written at shutdown.

@@ -39,7 +39,7 @@ const (
 	// promises that they stay so.
 	maxParameter = 4096
 
-	timeout = 30 * time.Second
+	timeout = 30 * time.Second // for the exchange with Bitbucket
 )
 
 // Handler serves the pages. Auth must record what it completes.

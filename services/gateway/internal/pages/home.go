@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	homeWorkspaces = 10
-	homeApps       = 20
-	homeTimeout    = 3 * time.Second
+	homeWorkspaces = 10              // workspaces that the plain home page shows
+	homeApps       = 20              // apps of a workspace that it shows
+	homeTimeout    = 3 * time.Second // for what it asks
 )
 
 // Handler serves the sign-in page and the home page.

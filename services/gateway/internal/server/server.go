@@ -25,12 +25,6 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
-// Page sizes of the gateway's lists.
-const (
-	defaultPage = 50
-	maxPage     = 200
-)
-
 // SignIn checks what a browser shows to sign in. Its methods may be called concurrently.
 type SignIn interface {
 	IsAdminToken(token string) bool
@@ -84,15 +78,7 @@ func user(ctx context.Context) (identity.Identity, error) {
 	return id, nil
 }
 
-func pageSize(asked int32) (int, error) {
-	switch {
-	case asked < 0:
-		return 0, apierr.InvalidArgument("pageSize", "must not be negative")
-	case asked == 0:
-		return defaultPage, nil
-	}
-	return int(min(asked, maxPage)), nil
-}
+func pageSize(asked int32) (int, error) { return pagetoken.Size(asked, pagetoken.MaxPage) }
 
 var rolesByWord = map[identity.Role]gatewayv1.Role_Name{
 	identity.RoleMember: gatewayv1.Role_MEMBER,

@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
@@ -38,7 +39,7 @@ func (s *Server) GetMe(ctx context.Context, _ *gatewayv1.GetMeRequest) (*gateway
 
 // me describes a caller with at most a page of its workspaces; ListWorkspaces has the rest.
 func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire time.Time) (*gatewayv1.Me, error) {
-	list, _, err := s.workspacesOf(ctx, id, "", maxPage)
+	list, _, err := s.workspacesOf(ctx, id, "", pagetoken.MaxPage)
 	if err != nil {
 		return nil, err
 	}

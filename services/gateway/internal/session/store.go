@@ -29,7 +29,7 @@ const (
 	RequestLife = 24 * time.Hour
 
 	codeMark  = "dpc_"
-	codeBytes = 32
+	codeBytes = 32 // bytes of a sign-in code
 )
 
 // ShortLived keeps what disappears by itself: codes, ends of sessions, request ids. Open it before

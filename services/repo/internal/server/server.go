@@ -35,24 +35,10 @@ func New(c Catalog, tokens *pagetoken.Codec, site bitbucket.Site) *Server {
 	return &Server{catalog: c, tokens: tokens, site: site}
 }
 
-// Sizes of pages, and the longest query that is looked at.
-const (
-	defaultPageSize = 50
-	maxPageSize     = 1000
-	maxQuery        = 500
-)
+// maxQuery is the longest search text that is looked at, in characters.
+const maxQuery = 500
 
-// pageSize applies the default and the most; only a negative size is wrong.
-func pageSize(n int32) (int, error) {
-	switch {
-	case n < 0:
-		return 0, apierr.InvalidArgument("pageSize", "must not be negative")
-	case n == 0:
-		return defaultPageSize, nil
-	default:
-		return int(min(n, maxPageSize)), nil
-	}
-}
+func pageSize(asked int32) (int, error) { return pagetoken.Size(asked, pagetoken.RepositoriesPage) }
 
 func checkQuery(query string) error {
 	if len(query) > maxQuery {

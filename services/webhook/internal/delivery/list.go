@@ -34,12 +34,9 @@ type Log struct{ cfg Config }
 // New makes a log.
 func New(cfg Config) *Log { return &Log{cfg: cfg} }
 
-// Page sizes, and how many deliveries one page with a filter examines.
 const (
-	defaultPage = 50
-	maxPage     = 200
-	examined    = 400
-	parallel    = 8
+	examined = 400 // deliveries that one page with a filter looks at
+	parallel = 8   // deliveries that are read at a time
 )
 
 // Query asks for a page of a webhook's deliveries.
@@ -58,14 +55,10 @@ func (l *Log) List(ctx context.Context, q Query) (page []*webhookv1.Delivery, ne
 	if err != nil {
 		return nil, "", err
 	}
-	size := int(q.PageSize)
-	switch {
-	case size < 0:
-		return nil, "", apierr.InvalidArgument("pageSize", "must not be negative")
-	case size == 0:
-		size = defaultPage
+	size, err := pagetoken.Size(q.PageSize, pagetoken.MaxPage)
+	if err != nil {
+		return nil, "", err
 	}
-	size = min(size, maxPage)
 	read, newest, oldest, err := l.source(ctx, q)
 	if err != nil {
 		return nil, "", err

@@ -30,8 +30,8 @@ const (
 const (
 	// queueLength is how many deliveries may wait for the writer; the ingress bounds their bytes.
 	queueLength = 8192
-	firstPause  = 20 * time.Millisecond
-	longPause   = 250 * time.Millisecond
+	firstPause  = 20 * time.Millisecond  // before the second try of a write
+	longPause   = 250 * time.Millisecond // between two tries of a write at most
 )
 
 // The reasons for which a delivery was not stored.

@@ -14,7 +14,7 @@ import (
 const (
 	// examined is how many places of the directory one page looks at.
 	examined     = 1000
-	listParallel = 8
+	listParallel = 8 // webhooks that are read at a time
 )
 
 // List returns webhooks of a workspace by the places of its directory, newest first, from a place

@@ -4,25 +4,16 @@ import (
 	"context"
 	"encoding/binary"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-const (
-	defaultPage = 50
-	maxPage     = 200
-)
-
 // ListWebhooks lists the workspace's webhooks, the newest first.
 func (s *Server) ListWebhooks(ctx context.Context, req *webhookv1.ListWebhooksRequest) (*webhookv1.ListWebhooksResponse, error) {
-	size := int(req.GetPageSize())
-	switch {
-	case size < 0:
-		return nil, apierr.InvalidArgument("pageSize", "must not be negative")
-	case size == 0:
-		size = defaultPage
+	size, err := pagetoken.Size(req.GetPageSize(), pagetoken.MaxPage)
+	if err != nil {
+		return nil, err
 	}
 	scope := pagetoken.Scope("ListWebhooks", req.GetWorkspace(), req.GetState().String())
 	cursor, err := s.cfg.Tokens.Decode(scope, req.GetPageToken())
@@ -33,7 +24,7 @@ func (s *Server) ListWebhooks(ctx context.Context, req *webhookv1.ListWebhooksRe
 	if len(cursor) == 4 {
 		from = int32(binary.BigEndian.Uint32(cursor))
 	}
-	recs, next, err := s.cfg.Registry.List(ctx, req.GetWorkspace(), req.GetState(), from, min(size, maxPage))
+	recs, next, err := s.cfg.Registry.List(ctx, req.GetWorkspace(), req.GetState(), from, size)
 	if err != nil {
 		return nil, kv.ToAPI(err)
 	}

@@ -16,7 +16,7 @@ import (
 
 var hashPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-const maxChangedPaths = 10_000
+const maxChangedPaths = 10_000 // paths of a dry run
 
 // CheckPush tells what would come of a push, by the saved rules or by those in the request.
 func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushRequest) (*deployerv1.CheckPushResponse, error) {

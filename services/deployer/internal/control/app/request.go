@@ -15,7 +15,7 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-const maxRequestID = 128
+const maxRequestID = 128 // characters of a request id
 
 // once remembers a request id with what was asked under it. The same id with another body is
 // REQUEST_ID_REUSED; with the same body, the caller does the same again, which changes nothing

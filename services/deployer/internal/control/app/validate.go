@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	defaultRetention = 5
-	maxRetention     = 50
+	defaultRetention = 5  // releases that an app keeps when nothing else is said
+	maxRetention     = 50 // releases that an app may keep
 	// maxApps bounds a workspace's index record.
 	maxApps = 10_000
 )

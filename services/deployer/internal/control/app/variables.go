@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	maxVariables = 200
+	maxVariables = 200 // variables of an app
 	// maxValue is what Linux takes for one variable, with room for its name.
 	maxValue = 120 << 10
 	// maxValues keeps an app's record well below what the store takes in one message.

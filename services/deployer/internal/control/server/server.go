@@ -70,21 +70,7 @@ func (s *Server) up() (*Uses, error) {
 	return nil, apierr.New(apierr.ReasonStorageUnavailable, "The deployer is starting and has not reached its storage yet. Try again in a moment.", apierr.WithRetryAfter(time.Second))
 }
 
-const (
-	defaultPage = 50
-	maxPage     = 200
-)
-
-// pageSize applies the default and the limit.
-func pageSize(n int32) (int, error) {
-	switch {
-	case n < 0:
-		return 0, apierr.InvalidArgument("pageSize", "must not be negative")
-	case n == 0:
-		return defaultPage, nil
-	}
-	return int(min(n, maxPage)), nil
-}
+func pageSize(asked int32) (int, error) { return pagetoken.Size(asked, pagetoken.MaxPage) }
 
 // fail gives an error its public form.
 func fail(err error) error { return kv.ToAPI(err) }

@@ -6,10 +6,10 @@ import (
 )
 
 const (
-	firstHold   = 15 * time.Second
-	mostHold    = 5 * time.Minute
-	refusedHold = 15 * time.Minute
-	maxHolds    = 10_000
+	firstHold   = 15 * time.Second // pause after a first refusal of a status
+	mostHold    = 5 * time.Minute  // longest pause between two tries of a status
+	refusedHold = 15 * time.Minute // pause after Bitbucket refused a status for good
+	maxHolds    = 10_000           // pauses that are remembered
 )
 
 // holds remembers for whom Bitbucket has lately not taken statuses. Safe for concurrent use.

@@ -72,11 +72,11 @@ const (
 	Bucket = "deployer-statuses"
 
 	durable    = "deployer-statuses"
-	slots      = 4
+	slots      = 4                // statuses that are sent at a time
 	patience   = 15 * time.Minute // for how long the end of a deployment is tried
-	callLimit  = 15 * time.Second
-	markLife   = 24 * time.Hour
-	remembered = 4096
+	callLimit  = 15 * time.Second // for one call
+	markLife   = 24 * time.Hour   // how long it is remembered what was sent
+	remembered = 4096             // statuses that are remembered in memory
 	// maxNewer is how many newer deployments are looked at for one of the same commit.
 	maxNewer = 20
 )

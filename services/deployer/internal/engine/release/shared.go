@@ -21,7 +21,7 @@ func (e *SharedError) Error() string {
 
 const (
 	sharedDir     = "shared"
-	maxSharedPath = 1024
+	maxSharedPath = 1024 // bytes of a shared path
 )
 
 // shared is one shared path.

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	longestLine = 64 << 10
+	longestLine = 64 << 10 // bytes of a line of output
 	cutMark     = " … (line cut)"
 	// redrawEvery is how often a line that is redrawn in place (a progress bar) is handed out.
 	redrawEvery = 2 * time.Second

@@ -198,8 +198,8 @@ const (
 	// longestVariable is the kernel's bound on one string (execve(2), MAX_ARG_STRLEN), and
 	// allVariables a bound that leaves room in the usual 2 MiB for all of them.
 	longestVariable = 128<<10 - 1
-	allVariables    = 1 << 20
-	longestCommand  = 256 << 10
+	allVariables    = 1 << 20   // bytes of all variables of a hook
+	longestCommand  = 256 << 10 // bytes of a hook's command
 )
 
 // BaseEnv is what every hook's environment begins with.

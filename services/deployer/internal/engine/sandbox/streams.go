@@ -40,7 +40,7 @@ const (
 	signalDelay = 2 * time.Millisecond
 	// signalsLate is how long a signal may come after its data was handed out without it.
 	signalsLate = 100 * time.Millisecond
-	readSize    = 64 << 10
+	readSize    = 64 << 10     // bytes of output that are read at a time
 	bufferSize  = 4 * pipeSize // of address space; few hooks touch it
 )
 

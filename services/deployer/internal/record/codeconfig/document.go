@@ -26,7 +26,7 @@ const (
 	// maxKeys and maxTokens bound the rest of the parser's work; a file that uses all limits has
 	// about 320 keys and 2,000 tokens.
 	maxKeys   = 1000
-	maxTokens = 10_000
+	maxTokens = 10_000 // words of a .devpilot.yaml
 )
 
 // reader collects the problems of one file.

@@ -17,7 +17,7 @@ const (
 	// A text longer than wholeUpTo is known by its pieces of pieceLength, so that a part of it is
 	// hidden too, and so that no line has to be read further than a piece beyond its cut.
 	wholeUpTo   = 64
-	pieceLength = 32
+	pieceLength = 32 // characters of a part of a long secret that is masked
 	// Pieces of encodings; a match of one extends over its surroundings.
 	base64Piece, hexPiece = 8, 12
 	// mostPieces bounds how many pieces one text becomes; beyond, not every offset has its own.

@@ -166,7 +166,7 @@ func hide(line string, spans []span, most int) (text string, cut bool) {
 // after 64, xxd after 60): the last of them may be too short to be known by itself.
 type wrap struct{ in *alphabet }
 
-const shortestWrapped = 60
+const shortestWrapped = 60 // characters of a line of a secret that a program may break
 
 // line adds a span over all of a line that goes on with what the line before ended with, and
 // remembers whether this line ends so.

@@ -41,11 +41,11 @@ func (l Limits) withDefaults() Limits {
 }
 
 const (
-	flushEvery = 100 * time.Millisecond
-	flushBytes = 64 << 10
+	flushEvery = 100 * time.Millisecond // for how long lines are collected before they are stored
+	flushBytes = 64 << 10               // bytes of lines that are stored at a time
 	// maxLine cuts a line; maxBuffered bounds what waits while the stream is away.
 	maxLine     = 8 << 10
-	maxBuffered = 2 << 20
+	maxBuffered = 2 << 20 // bytes of lines that wait while the store is away
 	// systemReserve is how many of Devpilot's own lines still fit after the log was cut.
 	systemReserve = 200
 )

@@ -26,7 +26,7 @@ const (
 	Alive = time.Minute
 	// beat is how often a worker gives one; forget is when a silent one leaves the list.
 	beat   = 10 * time.Second
-	forget = time.Hour
+	forget = time.Hour // after which a silent worker is no longer shown
 	// DefaultServer is the first server's name.
 	DefaultServer = "default"
 )

@@ -31,7 +31,7 @@ var (
 const (
 	// maxRecent is how many events a lane remembers; maxOutbox how many changes may wait.
 	maxRecent = 512
-	maxOutbox = 256
+	maxOutbox = 256 // changes of records that wait to be written
 	// forgottenMargin is how much older than the youngest forgotten event an event must be to be
 	// taken for one that was seen. Within it, an event is more likely one that was held up than
 	// one that comes again, and a deployment too many ends SUPERSEDED, while one too few is a

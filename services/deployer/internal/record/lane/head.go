@@ -15,7 +15,7 @@ const (
 	// maxHeads is how many heads a lane keeps that SeenRefs has, too. Those that reconciliation found
 	// are kept beside them, up to maxReconciled: their deliveries may still come.
 	maxHeads      = 32
-	maxReconciled = 256
+	maxReconciled = 256 // reconciled heads that are remembered, for a late delivery
 	// maxUnfolded is how many heads a lane may hold that SeenRefs lacks.
 	maxUnfolded = 64
 )

@@ -70,9 +70,9 @@ type Keeper struct {
 }
 
 const (
-	changeTries = 200
-	firstPause  = time.Millisecond
-	mostPause   = 100 * time.Millisecond
+	changeTries = 200                    // tries of a compare-and-set
+	firstPause  = time.Millisecond       // before the second try of a compare-and-set
+	mostPause   = 100 * time.Millisecond // between two tries of a compare-and-set at most
 )
 
 // Get returns the lane and its revision; an empty lane at revision 0 when there is none.

@@ -17,8 +17,8 @@ import (
 const (
 	// MostRetries is how often a push is asked for again.
 	MostRetries = 12
-	firstRetry  = time.Minute
-	mostRetry   = time.Hour
+	firstRetry  = time.Minute // before a push that failed outside its commit is tried again
+	mostRetry   = time.Hour   // between two such tries at most
 )
 
 // owe notes that the job's push is still to be deployed.

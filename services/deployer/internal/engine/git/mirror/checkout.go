@@ -72,12 +72,12 @@ func (p *plan) resolve(ctx context.Context, known map[string]string) error {
 const (
 	// Fewer files, and fewer bytes, than these are not worth a second git.
 	shardFiles = 1000
-	shardBytes = 8 << 20
-	maxShards  = 4
+	shardBytes = 8 << 20 // bytes of files that one writer takes at a time
+	maxShards  = 4       // writers of a checkout
 	// diskEvery is how many bytes are written between two looks at the disk; a file counts as a
 	// block at least.
 	diskEvery = 32 << 20
-	blockSize = 4096
+	blockSize = 4096 // what a file takes on the disk at least
 )
 
 // shards cuts files into parts of about the same cost, to be written side by side. Creating files

@@ -56,10 +56,10 @@ type walk struct {
 }
 
 const (
-	maxLink      = 4095     // bytes of a link's target; Linux takes no longer path
-	maxLinkBytes = 16 << 20 // of all links together
-	maxLinkSteps = 4_000_000
-	maxFollow    = 40 // how many links the kernel follows before it gives up
+	maxLink      = 4095      // bytes of a link's target; Linux takes no longer path
+	maxLinkBytes = 16 << 20  // of all links together
+	maxLinkSteps = 4_000_000 // steps of following all links of a tree
+	maxFollow    = 40        // how many links the kernel follows before it gives up
 )
 
 func (w *walk) staysInside(p, target string) error {

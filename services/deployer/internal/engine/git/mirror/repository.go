@@ -194,7 +194,7 @@ func (r *repository) discard(ctx context.Context) error {
 	return nil
 }
 
-const readersWait = 2 * time.Minute
+const readersWait = 2 * time.Minute // for readers to leave a mirror that is removed
 
 // Discard throws a mirror away that was found damaged. The next fetch makes it anew.
 func (m *Mirrors) Discard(ctx context.Context, workspace, id string) error {

@@ -14,7 +14,7 @@ var errNoRoom = errors.New("mirror: too little room for a pristine copy")
 const (
 	// Trees smaller than both are checked out in full as fast as a copy is brought up to date.
 	copyFiles = 500
-	copyBytes = 8 << 20
+	copyBytes = 8 << 20 // bytes of files that are copied at a time
 )
 
 // Copier writes a tree once more, for Update to begin with, and returns its manifest. It has the
