@@ -38,7 +38,7 @@ const DefaultTimeout = 10 * time.Second
 // ClientConfig is what Dial needs.
 type ClientConfig struct {
 	Service       string // own name: signs the caller tokens, a label of metrics
-	TargetService string // the neighbour's name: the audience of the caller tokens
+	TargetService string // the name of the called service: the audience of the caller tokens
 	// Target is host:port, several of them joined by commas, or any target grpc knows. It may be
 	// empty where Dialer is set.
 	Target string
@@ -60,7 +60,7 @@ func Propagator() propagation.TextMapPropagator {
 	return propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{})
 }
 
-// Dial makes a connection to a neighbour; it connects in the background and again when the
+// Dial makes a connection to another service; it connects in the background and again when the
 // connection is lost. Calls made on it fail with *apierr.Error only.
 func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	switch {
@@ -222,8 +222,8 @@ func (s *clientStream) mapError(err error) error {
 }
 
 // mapError types what a call returned. Two answers mean something else to our own caller than to
-// us: a neighbour that does not accept our tokens is our fault and not the user's missing sign-in,
-// and a neighbour that cancels while we still wait is on its way down.
+// us: a service that does not accept our tokens is our fault and not the user's missing sign-in,
+// and one that cancels while we still wait is on its way down.
 func (c *client) mapError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil

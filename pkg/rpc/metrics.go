@@ -55,7 +55,7 @@ type clientMetrics struct {
 
 func newClientMetrics(reg prometheus.Registerer, service string) (*clientMetrics, error) {
 	d, err := register(reg, prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "devpilot_rpc_client_duration_seconds", Help: "Time until an RPC to a neighbour was answered, retries included, by method and gRPC code.", Buckets: buckets,
+		Name: "devpilot_rpc_client_duration_seconds", Help: "Time until an RPC to another service was answered, retries included, by method and gRPC code.", Buckets: buckets,
 	}, []string{"service", "method", "code"}))
 	return &clientMetrics{service: service, duration: d}, err
 }

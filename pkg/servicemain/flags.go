@@ -72,7 +72,7 @@ type KeyFlags struct {
 	IdentityKeyFile      string `name:"identity-key-file" env:"DEVPILOT_IDENTITY_KEY_FILE" help:"File of the keys by which the services know each other."`
 }
 
-// AuthAddrFlag and its siblings say where a service finds a neighbour: host:port, several of them
+// AuthAddrFlag and its siblings say where a service finds another one: host:port, several of them
 // joined by commas, or any gRPC target.
 type AuthAddrFlag struct {
 	AuthAddr string `name:"auth-addr" env:"DEVPILOT_AUTH_ADDR" help:"Address of the auth service, e.g. auth:7001."`

@@ -28,7 +28,7 @@ import (
 // healthInterval is how often readiness is copied to gRPC health.
 const healthInterval = time.Second
 
-func neighbourVariable(name string) string { return envPrefix + strings.ToUpper(name) + "_ADDR" }
+func addressVariable(name string) string { return envPrefix + strings.ToUpper(name) + "_ADDR" }
 
 // program is one configured service on its way through its life.
 type program struct {
@@ -40,6 +40,8 @@ type program struct {
 	grpc                   GRPCListenFlags
 	env                    *Env
 	build                  func(context.Context) (Service, error)
+	addresses              map[string]string // of the services that are called
+	conns                  []*grpc.ClientConn
 
 	natsStopping atomic.Bool
 
@@ -55,7 +57,7 @@ type program struct {
 
 // run binds, then starts the parts in order of dependency; lifecycle.Run stops them in reverse:
 // not ready → drain delay → intake (Drain, HTTP) → gRPC → the service's own work → connections to
-// neighbours → stores → ops listener → traces flushed.
+// other services → stores → ops listener → traces flushed.
 func (m *program) run(ctx context.Context) error {
 	if err := m.loadKeys(); err != nil {
 		return err
@@ -81,7 +83,7 @@ func (m *program) run(ctx context.Context) error {
 		}},
 		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS},
 		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
-		{Name: "neighbours", Stop: m.env.closeConns},
+		{Name: "connections", Stop: m.closeConns},
 		{Name: m.name, Start: m.startService, Run: m.runService, Ready: m.serviceReady, StopTimeout: 30 * time.Second},
 	}
 	if m.servesGRPC {

@@ -31,7 +31,7 @@ var Version = "dev"
 type Service interface {
 	// Run blocks; it returns when ctx is done and the work is drained.
 	Run(ctx context.Context) error
-	// Ready is nil once the service can serve. It asks its own stores, never a neighbour.
+	// Ready is nil once the service can serve. It asks its own stores, never another service.
 	Ready(ctx context.Context) error
 }
 
@@ -60,7 +60,7 @@ type Spec[C any] struct {
 	// empty the service serves no HTTP or no gRPC and has no such flag.
 	Listen, GRPCListen, OpsListen string
 	Policy                        rpc.Policy
-	Calls                         []string // the neighbours it calls: auth, repo, webhook, deployer
+	Calls                         []string // the services it calls: auth, repo, webhook, deployer
 	Build                         func(ctx context.Context, env *Env, cfg C) (Service, error)
 }
 
@@ -80,31 +80,31 @@ type Env struct {
 	Now            func() time.Time
 	HTTPAddr       net.Addr // where HTTP is served; nil where it is not
 
-	addresses map[string]string
-	conns     []*grpc.ClientConn
+	// Dial connects to a service named in Spec.Calls, while this one is built. Whoever set it closes the
+	// connection, after the service.
+	Dial func(target string) (*grpc.ClientConn, error)
 }
 
-// Dial connects to a neighbour named in Spec.Calls, while the service is built. The connection is
-// closed at shutdown, after the service.
-func (e *Env) Dial(target string) (*grpc.ClientConn, error) {
-	address, ok := e.addresses[target]
+// dial connects to the address that a flag named.
+func (m *program) dial(target string) (*grpc.ClientConn, error) {
+	address, ok := m.addresses[target]
 	if !ok {
-		return nil, fmt.Errorf("servicemain: %s is not among the services that %s calls", target, e.Service)
+		return nil, fmt.Errorf("servicemain: %s is not among the services that %s calls", target, m.name)
 	}
 	conn, err := rpc.Dial(rpc.ClientConfig{
-		Service: e.Service, TargetService: target, Target: address, Keys: e.Keys, Logger: e.Logger,
-		Registerer: e.Registerer, TracerProvider: e.TracerProvider,
+		Service: m.name, TargetService: target, Target: address, Keys: m.env.Keys, Logger: m.env.Logger,
+		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider,
 	})
 	if err != nil {
 		return nil, err
 	}
-	e.conns = append(e.conns, conn)
+	m.conns = append(m.conns, conn)
 	return conn, nil
 }
 
-func (e *Env) closeConns(context.Context) error {
+func (m *program) closeConns(context.Context) error {
 	var errs []error
-	for _, c := range e.conns {
+	for _, c := range m.conns {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
@@ -154,8 +154,9 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	var cfg C
 	m := &program{
 		name: spec.Name, policy: spec.Policy, servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "",
-		env: &Env{Service: spec.Name, Version: Version, Now: time.Now, addresses: map[string]string{}},
+		env: &Env{Service: spec.Name, Version: Version, Now: time.Now}, addresses: map[string]string{},
 	}
+	m.env.Dial = m.dial
 	m.build = func(ctx context.Context) (Service, error) { return spec.Build(ctx, m.env, cfg) }
 	var version struct {
 		Version bool `name:"version" help:"Print the version and exit."`
@@ -173,7 +174,7 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	if m.servesGRPC {
 		s.Embed = append(s.Embed, &m.grpc)
 	}
-	var n neighbours
+	var n called
 	embeds, required, err := n.of(spec.Calls)
 	if err != nil {
 		return nil, err
@@ -191,7 +192,7 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	}
 	m.env.Replicas = m.base.Replicas
 	for _, name := range spec.Calls {
-		m.env.addresses[name] = n.address(name)
+		m.addresses[name] = n.address(name)
 	}
 	m.env.Logger, err = logs.New(p.Stderr, m.base.Format(p.Stderr), m.base.LogLevel)
 	if err != nil {
@@ -213,8 +214,8 @@ func asksVersion(args []string) bool {
 	return false
 }
 
-// neighbours holds the flags of the addresses.
-type neighbours struct {
+// called holds the flags of the addresses of the services that are called.
+type called struct {
 	auth     AuthAddrFlag
 	repo     RepoAddrFlag
 	webhook  WebhookAddrFlag
@@ -222,7 +223,7 @@ type neighbours struct {
 }
 
 // of returns the flag structs and variables of the named services.
-func (n *neighbours) of(names []string) (embeds []any, required []string, err error) {
+func (n *called) of(names []string) (embeds []any, required []string, err error) {
 	for _, name := range names {
 		switch name {
 		case "auth":
@@ -236,12 +237,12 @@ func (n *neighbours) of(names []string) (embeds []any, required []string, err er
 		default:
 			return nil, nil, fmt.Errorf("servicemain: nobody calls a service %q", name)
 		}
-		required = append(required, neighbourVariable(name))
+		required = append(required, addressVariable(name))
 	}
 	return embeds, required, nil
 }
 
-func (n *neighbours) address(name string) string {
+func (n *called) address(name string) string {
 	return map[string]string{
 		"auth": n.auth.AuthAddr, "repo": n.repo.RepoAddr, "webhook": n.webhook.WebhookAddr, "deployer": n.deployer.DeployerAddr,
 	}[name]

@@ -4,7 +4,6 @@ go 1.26.0
 
 require (
 	devpilot.io/bitbucket/pkg v0.0.0
-	devpilot.io/bitbucket/proto v0.0.0
 	devpilot.io/bitbucket/services/auth v0.0.0
 	devpilot.io/bitbucket/services/deployer v0.0.0
 	devpilot.io/bitbucket/services/gateway v0.0.0
@@ -35,6 +34,7 @@ replace devpilot.io/bitbucket/services/repo => ../repo
 replace devpilot.io/bitbucket/services/webhook => ../webhook
 
 require (
+	devpilot.io/bitbucket/proto v0.0.0 // indirect
 	github.com/alicebob/miniredis/v2 v2.40.0 // indirect
 	github.com/andybalholm/brotli v1.2.8 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect

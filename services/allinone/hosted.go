@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,8 +17,8 @@ import (
 // pipeBuffer is the size of an in-memory connection's buffer.
 const pipeBuffer = 256 << 10
 
-// hosted is a service in this process: built by its own New, served over an in-memory listener
-// through the same interceptors as in a process of its own.
+// hosted is a service in this process: built as its own program builds it, served over an in-memory
+// listener through the same interceptors as in a process of its own.
 type hosted struct {
 	name     string
 	policy   rpc.Policy
@@ -30,8 +29,11 @@ type hosted struct {
 	server   *grpc.Server
 }
 
-func (p *Product) host(name string, policy rpc.Policy, build func(context.Context) (servicemain.Service, error)) *hosted {
-	return &hosted{name: name, policy: policy, build: build, product: p, listener: bufconn.Listen(pipeBuffer)}
+func host[C any](p *Product, spec servicemain.Spec[C], flags C) *hosted {
+	return &hosted{
+		name: spec.Name, policy: spec.Policy, product: p, listener: bufconn.Listen(pipeBuffer),
+		build: func(ctx context.Context) (servicemain.Service, error) { return build(ctx, p, spec, flags) },
+	}
 }
 
 // components are the service's work and its gRPC server, to be started in this order.
@@ -83,18 +85,4 @@ func (h *hosted) stop(ctx context.Context) error {
 		return errors.New("calls still running were cut")
 	}
 	return nil
-}
-
-// dial connects a service to a neighbour.
-func (h *hosted) dial(from string) (*grpc.ClientConn, error) {
-	conn, err := rpc.Dial(rpc.ClientConfig{
-		Service: from, TargetService: h.name, Keys: h.product.keys, Logger: h.product.loggerOf(from),
-		Registerer: h.product.registry, TracerProvider: h.product.tracing,
-		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return h.listener.DialContext(ctx) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	h.product.conns = append(h.product.conns, conn)
-	return conn, nil
 }

@@ -86,10 +86,7 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 		p.Close()
 		return nil, err
 	}
-	p.auth = p.hostAuth()
-	p.repo = p.hostRepo()
-	p.webhook = p.hostWebhook()
-	p.deployer = p.hostDeployer()
+	p.hostServices()
 	return p, nil
 }
 

@@ -2,17 +2,16 @@ package allinone
 
 import (
 	"context"
+	"fmt"
+	"net"
+	"reflect"
+	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
-	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/servicemain"
-	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
-	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
-	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/auth"
 	"devpilot.io/bitbucket/services/deployer"
 	"devpilot.io/bitbucket/services/gateway"
@@ -20,116 +19,67 @@ import (
 	"devpilot.io/bitbucket/services/webhook"
 )
 
-// What each cmd/<service>/main.go does for a process of its own is done here for this one.
+// The services are built as their own programs build them: by their Spec, from their flags.
 
-func (p *Product) hostRepo() *hosted {
-	return p.host("repo", repo.Policy, func(context.Context) (servicemain.Service, error) {
-		conn, err := p.auth.dial("repo")
-		if err != nil {
-			return nil, err
-		}
-		return repo.New(
-			repo.Config{SiteURL: p.settings.BitbucketSiteURL, APIURL: p.settings.BitbucketAPIURL, ClientID: p.settings.BitbucketClientID},
-			repo.Deps{
-				Logger: p.loggerOf("repo"), Redis: p.redisc, Keyset: p.keyset, Auth: authv1.NewAuthServiceClient(conn),
-				Registerer: p.registerer(), TracerProvider: p.tracing,
-			})
-	})
+func (p *Product) hostServices() {
+	p.auth = host(p, auth.Spec(), flagsOf[auth.Flags](&p.settings))
+	p.repo = host(p, repo.Spec(), flagsOf[repo.Flags](&p.settings))
+	p.webhook = host(p, webhook.Spec(), flagsOf[webhook.Flags](&p.settings))
+	flags := flagsOf[deployer.Flags](&p.settings)
+	flags.Live = &p.live
+	p.deployer = host(p, deployer.Spec(), flags)
 }
 
-func (p *Product) hostWebhook() *hosted {
-	return p.host("webhook", webhook.Policy, func(context.Context) (servicemain.Service, error) {
-		conn, err := p.auth.dial("webhook")
-		if err != nil {
-			return nil, err
-		}
-		return webhook.New(
-			webhook.Config{
-				PublicURL: p.publicURL, ClientID: p.settings.BitbucketClientID, Site: p.site(), Replicas: p.settings.Replicas,
-			},
-			webhook.Deps{
-				Logger: p.loggerOf("webhook"), JS: p.js, Redis: p.redisc, Keyset: p.keyset, Auth: authv1.NewAuthServiceClient(conn),
-				Registerer: p.registerer(), TracerProvider: p.tracing,
-			})
-	})
-}
-
-func (p *Product) hostAuth() *hosted {
-	return p.host("auth", auth.Policy, func(context.Context) (servicemain.Service, error) {
-		return auth.New(
-			auth.Config{
-				PublicURL: p.publicURL, Site: p.site(),
-				ClientID: p.settings.BitbucketClientID, ClientSecret: p.settings.BitbucketClientSecret,
-				Replicas: p.settings.Replicas,
-			},
-			auth.Deps{
-				Logger: p.loggerOf("auth"), JS: p.js, Redis: p.redisc, Keyset: p.keyset,
-				Registerer: p.registerer(), TracerProvider: p.tracing, Now: time.Now,
-			})
-	})
-}
-
-func (p *Product) hostDeployer() *hosted {
-	return p.host("deployer", deployer.Policy, func(context.Context) (servicemain.Service, error) {
-		authConn, err := p.auth.dial("deployer")
-		if err != nil {
-			return nil, err
-		}
-		repoConn, err := p.repo.dial("deployer")
-		if err != nil {
-			return nil, err
-		}
-		webhookConn, err := p.webhook.dial("deployer")
-		if err != nil {
-			return nil, err
-		}
-		s := p.settings
-		return deployer.New(
-			deployer.Config{
-				SiteURL: s.BitbucketSiteURL, APIURL: s.BitbucketAPIURL, ClientID: s.BitbucketClientID, API: s.Has("api"), Worker: s.Has("worker"),
-				Server: s.Server, Slots: s.Slots(), AckWait: s.Lease, DataDir: s.DataDir, CacheDir: s.Cache(), Version: servicemain.Version,
-				Replicas: s.Replicas, ReconcileInterval: s.ReconcileInterval, ReconcileGrace: s.ReconcileGrace, CacheBytes: s.CacheMiB << 20,
-				PublicURL: p.publicURL, LiveURL: p.live.URL,
-				Hooks: deployer.Hooks{
-					AllowUnsandboxed: s.AllowUnsandboxedHooks, Network: s.HookNetwork, Allow: s.HookAllow, Deny: s.HookDeny, ReadOnly: s.HookReadOnly, Path: s.HookPath, AppDisk: s.AppDiskMiB << 20,
-				},
-			},
-			deployer.Deps{
-				Logger: p.loggerOf("deployer"), JS: p.js, Redis: p.redisc, Keyset: p.keyset,
-				Auth: authv1.NewAuthServiceClient(authConn), Repo: repov1.NewRepoServiceClient(repoConn),
-				Webhook: webhookv1.NewWebhookServiceClient(webhookConn), Registerer: p.registerer(), Live: p.live.Listener,
-			})
-	})
-}
-
-func (p *Product) startGateway(context.Context) error {
-	deps := gateway.Deps{
-		Logger: p.loggerOf(identity.Gateway), JS: p.js, Keyset: p.keyset, Keys: p.keys,
-		Registerer: p.registerer(), TracerProvider: p.tracing,
-	}
-	for h, conn := range map[*hosted]*grpc.ClientConnInterface{p.auth: &deps.Auth, p.repo: &deps.Repo, p.webhook: &deps.Webhook, p.deployer: &deps.Deployer} {
-		c, err := h.dial(identity.Gateway)
-		if err != nil {
-			return err
-		}
-		*conn = c
-	}
-	origins, err := p.settings.Origins()
+// startGateway builds the one service that is called over HTTP only.
+func (p *Product) startGateway(ctx context.Context) error {
+	flags := flagsOf[gateway.Flags](&p.settings)
+	flags.AdminToken, flags.Emulator = p.admin, p.settings.Emulator
+	built, err := build(ctx, p, gateway.Spec(), flags)
 	if err != nil {
 		return err
 	}
-	p.gateway, err = gateway.New(gateway.Config{
-		PublicURL: p.publicURL, Listen: p.httpListener.Addr().String(),
-		AllowedOrigins: origins, TrustedProxies: p.settings.TrustedProxies,
-		AdminToken: p.admin, Version: servicemain.Version, Emulator: p.settings.Emulator, BitbucketSiteURL: p.settings.BitbucketSiteURL,
-		Replicas: p.settings.Replicas,
-	}, deps)
-	return err
+	p.gateway = built.(*gateway.Service) //nolint:errcheck // what its Spec builds
+	return nil
 }
 
-func (p *Product) site() bitbucket.Site {
-	return bitbucket.Site{SiteURL: p.settings.BitbucketSiteURL, APIURL: p.settings.BitbucketAPIURL}
+// flagsOf fills the flags of a service from the groups of flags that it shares with this program.
+func flagsOf[C any](s *Settings) (flags C) {
+	to, from := reflect.ValueOf(&flags).Elem(), reflect.ValueOf(s).Elem()
+	for i := range to.NumField() {
+		if group := from.FieldByName(to.Type().Field(i).Name); to.Type().Field(i).Anonymous && group.IsValid() {
+			to.Field(i).Set(group)
+		}
+	}
+	return flags
 }
 
-// registerer is the process's one registry: what several services measure carries their name.
-func (p *Product) registerer() prometheus.Registerer { return p.registry }
+// build builds a service in this process.
+func build[C any](ctx context.Context, p *Product, spec servicemain.Spec[C], flags C) (servicemain.Service, error) {
+	return spec.Build(ctx, &servicemain.Env{
+		Service: spec.Name, Version: servicemain.Version, Logger: p.loggerOf(spec.Name),
+		NC: p.nc, JS: p.js, Replicas: p.settings.Replicas, Redis: p.redisc, Keyset: p.keyset, Keys: p.keys,
+		Registerer:     p.registry, // one for all: what several services measure carries their name
+		TracerProvider: p.tracing, Now: time.Now, HTTPAddr: p.httpListener.Addr(),
+		Dial: func(target string) (*grpc.ClientConn, error) {
+			if !slices.Contains(spec.Calls, target) {
+				return nil, fmt.Errorf("%s does not say that it calls %s", spec.Name, target)
+			}
+			return p.dial(spec.Name, target)
+		},
+	}, flags)
+}
+
+// dial connects a service to another one.
+func (p *Product) dial(from, target string) (*grpc.ClientConn, error) {
+	called := map[string]*hosted{"auth": p.auth, "repo": p.repo, "webhook": p.webhook, "deployer": p.deployer}[target]
+	conn, err := rpc.Dial(rpc.ClientConfig{
+		Service: from, TargetService: target, Keys: p.keys, Logger: p.loggerOf(from),
+		Registerer: p.registry, TracerProvider: p.tracing,
+		Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return called.listener.DialContext(ctx) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.conns = append(p.conns, conn)
+	return conn, nil
+}

@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"devpilot.io/bitbucket/pkg/servicemain"
+)
+
+// Flags are the settings of this service.
+type Flags struct {
+	servicemain.PublicFlags    `embed:""`
+	servicemain.WebFlags       `embed:""`
+	servicemain.SignInFlags    `embed:""`
+	servicemain.BitbucketFlags `embed:""`
+
+	// Emulator is whether an emulator stands in for Bitbucket, for whoever runs one.
+	Emulator bool `kong:"-"`
+}
+
+// Spec describes the service to whoever runs it.
+func Spec() servicemain.Spec[Flags] {
+	return servicemain.Spec[Flags]{
+		Name: "gateway", Description: "Serves Devpilot's public API, sign-in and pages.",
+		Listen: "127.0.0.1:8080", OpsListen: ":7105", Policy: Policy,
+		Calls: []string{"auth", "repo", "webhook", "deployer"}, Build: build,
+	}
+}
+
+func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Service, error) {
+	public, err := f.URL(env.HTTPAddr)
+	if err != nil {
+		return nil, err
+	}
+	origins, err := f.Origins()
+	if err != nil {
+		return nil, err
+	}
+	conns := map[string]*grpc.ClientConn{}
+	for _, name := range Spec().Calls {
+		if conns[name], err = env.Dial(name); err != nil {
+			return nil, err
+		}
+	}
+	return New(
+		Config{
+			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
+			AdminToken: f.AdminToken, Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
+		},
+		Deps{
+			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys,
+			Auth: conns["auth"], Repo: conns["repo"], Webhook: conns["webhook"], Deployer: conns["deployer"],
+			Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
+		})
+}

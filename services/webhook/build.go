@@ -1,0 +1,43 @@
+package webhook
+
+import (
+	"context"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/servicemain"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+)
+
+// Flags are the settings of this service.
+type Flags struct {
+	servicemain.PublicFlags    `embed:""`
+	servicemain.BitbucketFlags `embed:""`
+}
+
+// Spec describes the service to whoever runs it.
+func Spec() servicemain.Spec[Flags] {
+	return servicemain.Spec[Flags]{
+		Name: "webhook", Description: "Owns the webhooks at Bitbucket and takes their deliveries.",
+		Listen: ":8082", GRPCListen: ":7003", OpsListen: ":7103", Policy: Policy, Calls: []string{"auth"}, Build: build,
+	}
+}
+
+func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Service, error) {
+	public, err := f.URL(env.HTTPAddr)
+	if err != nil {
+		return nil, err
+	}
+	auth, err := env.Dial("auth")
+	if err != nil {
+		return nil, err
+	}
+	return New(
+		Config{
+			PublicURL: public, ClientID: f.BitbucketClientID, Replicas: env.Replicas,
+			Site: bitbucket.Site{SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL},
+		},
+		Deps{
+			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset, Auth: authv1.NewAuthServiceClient(auth),
+			Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
+		})
+}
