@@ -297,6 +297,35 @@ test("a broken token is told with what to do, and Refresh Token mends it", async
   calm();
 });
 
+test("the palette leads to apps and deployments, and ? lists the keys", async () => {
+  await s.visit("activity");
+  await page.keyboard.press("Control+k");
+  const palette = page.getByRole("dialog", { name: "Jump to" });
+  const field = palette.getByRole("searchbox", { name: "Page, app, deployment or workspace" });
+  await palette.getByRole("option", { name: app }).waitFor();
+  await check(page, "palette");
+  await narrow(page, "palette");
+  await field.fill(`${app} #1`);
+  await field.press("Enter");
+  await page.waitForURL(`**/apps/${app}/deployments/1`);
+  await palette.waitFor({ state: "detached" });
+  await page.getByRole("heading", { level: 1 }).waitFor();
+  await page.getByRole("button", { name: "Jump to…" }).click();
+  await field.fill("no such thing anywhere");
+  await palette.getByText("Nothing here has this name.").waitFor();
+  await field.fill("activ");
+  await field.press("Enter");
+  await page.waitForURL(/activity$/);
+  await page.getByRole("heading", { name: "Activity" }).waitFor();
+  await page.keyboard.press("?");
+  const keys = page.getByRole("dialog", { name: "Keys" });
+  await keys.getByText("New app").waitFor();
+  await check(page, "keys");
+  await page.keyboard.press("Escape");
+  await keys.waitFor({ state: "detached" });
+  s.calm();
+});
+
 test("activity lists what was done", async () => {
   await page.keyboard.press("g");
   await page.keyboard.press("y");

@@ -4,15 +4,37 @@ import { isPattern } from "./text";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
+/** Shapes that tell a status, each with one meaning; `glyphs` stands for them where only text can be. */
+export type Mark =
+  "done" | "failed" | "running" | "waiting" | "stopped" | "replaced" | "none" | "on" | "alert" | "note";
+
+const glyphs: Record<Mark, string> = {
+  done: "✓",
+  failed: "✕",
+  running: "◐",
+  waiting: "◌",
+  stopped: "⊘",
+  replaced: "↷",
+  none: "○",
+  on: "●",
+  alert: "▲",
+  note: "ℹ",
+};
+
+/** The shape as a character, for the page's title. */
+export function glyph(look: Look): string {
+  return glyphs[look.mark];
+}
+
 export interface Look {
   word: string;
   /** The shape beside the word: status is never told by colour alone. */
-  mark: string;
+  mark: Mark;
   tone: Tone;
 }
 
 function unknown(word: string | undefined): Look {
-  return { word: sentence(word ?? "unknown"), mark: "○", tone: "idle" };
+  return { word: sentence(word ?? "unknown"), mark: "none", tone: "idle" };
 }
 
 /** "POST_SETUP" becomes "Post setup". */
@@ -22,12 +44,12 @@ export function sentence(word: string): string {
 }
 
 const deployments: Record<string, Look> = {
-  PENDING: { word: "Waiting", mark: "◌", tone: "idle" },
-  PROCESSING: { word: "Deploying", mark: "◐", tone: "busy" },
-  COMPLETED: { word: "Completed", mark: "✓", tone: "good" },
-  FAILED: { word: "Failed", mark: "✕", tone: "bad" },
-  CANCELLED: { word: "Cancelled", mark: "⊘", tone: "idle" },
-  SUPERSEDED: { word: "Superseded", mark: "↷", tone: "idle" },
+  PENDING: { word: "Waiting", mark: "waiting", tone: "idle" },
+  PROCESSING: { word: "Deploying", mark: "running", tone: "busy" },
+  COMPLETED: { word: "Completed", mark: "done", tone: "good" },
+  FAILED: { word: "Failed", mark: "failed", tone: "bad" },
+  CANCELLED: { word: "Cancelled", mark: "stopped", tone: "idle" },
+  SUPERSEDED: { word: "Superseded", mark: "replaced", tone: "idle" },
 };
 
 export function deploymentLook(state: string | undefined): Look {
@@ -39,10 +61,10 @@ export function ended(state: string | undefined): boolean {
 }
 
 const integrations: Record<string, Look> = {
-  NOT_CONNECTED: { word: "Not connected", mark: "○", tone: "idle" },
-  CONNECTED: { word: "Connected", mark: "●", tone: "good" },
-  REFRESH_FAILING: { word: "Connected, token refresh is failing", mark: "◐", tone: "warn" },
-  RECONNECT_REQUIRED: { word: "Must be connected again", mark: "▲", tone: "bad" },
+  NOT_CONNECTED: { word: "Not connected", mark: "none", tone: "idle" },
+  CONNECTED: { word: "Connected", mark: "on", tone: "good" },
+  REFRESH_FAILING: { word: "Connected, token refresh is failing", mark: "alert", tone: "warn" },
+  RECONNECT_REQUIRED: { word: "Must be connected again", mark: "failed", tone: "bad" },
 };
 
 export function integrationLook(state: Integration["state"]): Look {
@@ -50,13 +72,13 @@ export function integrationLook(state: Integration["state"]): Look {
 }
 
 const webhooks: Record<string, Look> = {
-  PENDING: { word: "Being registered", mark: "◌", tone: "busy" },
-  ACTIVE: { word: "Active", mark: "●", tone: "good" },
-  MANUAL: { word: "Added by hand", mark: "●", tone: "good" },
-  NOT_REGISTERED: { word: "Not registered", mark: "▲", tone: "warn" },
-  DRIFTED: { word: "Changed on Bitbucket", mark: "▲", tone: "warn" },
-  LEFT_ON_BITBUCKET: { word: "Left on Bitbucket", mark: "○", tone: "idle" },
-  REMOVED: { word: "Removed", mark: "○", tone: "idle" },
+  PENDING: { word: "Being registered", mark: "waiting", tone: "busy" },
+  ACTIVE: { word: "Active", mark: "on", tone: "good" },
+  MANUAL: { word: "Added by hand", mark: "on", tone: "good" },
+  NOT_REGISTERED: { word: "Not registered", mark: "alert", tone: "warn" },
+  DRIFTED: { word: "Changed on Bitbucket", mark: "alert", tone: "warn" },
+  LEFT_ON_BITBUCKET: { word: "Left on Bitbucket", mark: "none", tone: "idle" },
+  REMOVED: { word: "Removed", mark: "none", tone: "idle" },
 };
 
 export function webhookLook(state: Webhook["state"] | string | undefined): Look {
@@ -108,13 +130,13 @@ export const triggerWords: Record<string, string> = {
 };
 
 const hookLooks: Record<string, Look> = {
-  PENDING: { word: "waiting", mark: "○", tone: "idle" },
-  RUNNING: { word: "running", mark: "◐", tone: "busy" },
-  COMPLETED: { word: "done", mark: "✓", tone: "good" },
-  FAILED: { word: "failed", mark: "✕", tone: "bad" },
-  SKIPPED: { word: "skipped", mark: "↷", tone: "idle" },
-  TIMED_OUT: { word: "ran out of time", mark: "✕", tone: "bad" },
-  CANCELLED: { word: "cancelled", mark: "⊘", tone: "idle" },
+  PENDING: { word: "waiting", mark: "waiting", tone: "idle" },
+  RUNNING: { word: "running", mark: "running", tone: "busy" },
+  COMPLETED: { word: "done", mark: "done", tone: "good" },
+  FAILED: { word: "failed", mark: "failed", tone: "bad" },
+  SKIPPED: { word: "skipped", mark: "replaced", tone: "idle" },
+  TIMED_OUT: { word: "ran out of time", mark: "failed", tone: "bad" },
+  CANCELLED: { word: "cancelled", mark: "stopped", tone: "idle" },
 };
 
 export function hookLook(state: HookRecord["state"] | undefined): Look {

@@ -2,6 +2,7 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import { activityQuery } from "../api/queries";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
+import { Icon } from "../ui/icons";
 
 export default function Activity() {
   const { ws } = usePlace();
@@ -25,8 +26,8 @@ export default function Activity() {
         <ul className="rows">
           {all.map((r) => (
             <li key={r.number}>
-              <span className={r.succeeded ? "mark tone-good" : "mark tone-bad"} aria-hidden="true">
-                {r.succeeded ? "✓" : "✕"}
+              <span className={r.succeeded ? "tone-good" : "tone-bad"}>
+                <Icon name={r.succeeded ? "done" : "failed"} />
               </span>
               <div>
                 <div>

@@ -5,7 +5,7 @@ import { api, body, type App, type DeploymentSummary } from "../api/client";
 import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, statusNotSent, triggerText, watched } from "../lib/words";
+import { deploymentLook, glyph, statusNotSent, triggerText, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { DeployLatest } from "../ui/deployment-actions";
@@ -27,7 +27,7 @@ export default function AppPage() {
   const latest = app.data?.latest;
   const look = latest === undefined ? undefined : deploymentLook(latest.state);
   useTitle(
-    look === undefined || latest === undefined ? id : `${look.mark} #${latest.number} ${id}`,
+    look === undefined || latest === undefined ? id : `${glyph(look)} #${latest.number} ${id}`,
     tab === "overview" ? undefined : tab.charAt(0).toUpperCase() + tab.slice(1),
   );
   if (app.data === undefined) {

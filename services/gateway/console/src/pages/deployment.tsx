@@ -3,7 +3,7 @@ import { Link, useParams } from "react-router";
 import type { App, Deployment } from "../api/client";
 import { appQuery, deploymentQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, triggerText } from "../lib/words";
+import { deploymentLook, ended, glyph, triggerText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { DeploymentActions } from "../ui/deployment-actions";
@@ -19,7 +19,7 @@ export default function DeploymentPage() {
   const deployment = useQuery({ ...deploymentQuery(ws, app, n), enabled: Number.isInteger(n) && n > 0 });
   const d = deployment.data;
   const owner = useQuery({ ...appQuery(ws, app), enabled: d !== undefined }).data;
-  useTitle(d === undefined ? `#${number} ${app}` : `${deploymentLook(d.state).mark} #${number} ${app}`);
+  useTitle(d === undefined ? `#${number} ${app}` : `${glyph(deploymentLook(d.state))} #${number} ${app}`);
   return (
     <>
       <PageTitle actions={d !== undefined && <DeploymentActions d={d} app={owner} />}>

@@ -6,7 +6,7 @@ import { integrationQuery, keys, webhooksQuery } from "../api/queries";
 import { useNow } from "../lib/clock";
 import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
-import { integrationLook, scopeReasons } from "../lib/words";
+import { glyph, integrationLook, scopeReasons } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import {
   Avatar,
@@ -24,6 +24,7 @@ import {
 } from "../ui/basics";
 import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
+import { Icon } from "../ui/icons";
 
 export default function Integrations() {
   const { ws } = usePlace();
@@ -34,7 +35,7 @@ export default function Integrations() {
   // The address may be older than what is there now.
   const result = came?.tone === "good" && i?.state !== "CONNECTED" ? undefined : came;
   useTitle(
-    i === undefined ? undefined : `${integrationLook(i.state).mark} ${integrationLook(i.state).word}`,
+    i === undefined ? undefined : `${glyph(integrationLook(i.state))} ${integrationLook(i.state).word}`,
     "Integrations",
   );
   return (
@@ -198,12 +199,12 @@ function Connected({ integration: i }: { integration: Integration }) {
       )}
       {refresh.isError && i.lastError !== undefined && (
         <p role="alert" className="tone-bad">
-          <span aria-hidden="true">✕</span> The token was not refreshed: see above.
+          <Icon name="failed" /> The token was not refreshed: see above.
         </p>
       )}
       {refresh.isSuccess && (
         <p role="status" className="tone-good">
-          <span aria-hidden="true">✓</span> Token refreshed.
+          <Icon name="done" /> Token refreshed.
         </p>
       )}
       <div className="actions end">
@@ -234,7 +235,7 @@ function Scopes({ integration: i }: { integration: Integration }) {
               <span className="soft">needed</span>
             ) : (
               <span className={missing ? "tone-bad" : "tone-good"}>
-                <span aria-hidden="true">{missing ? "✕" : "✓"}</span> {missing ? "missing" : "granted"}
+                <Icon name={missing ? "failed" : "done"} /> {missing ? "missing" : "granted"}
               </span>
             )}
           </li>

@@ -11,6 +11,7 @@ import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
 import { Check, TextField } from "../ui/settings/parts";
 import { Switch } from "../ui/switch";
+import { Icon } from "../ui/icons";
 
 const idPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
 
@@ -313,8 +314,8 @@ export function Consequence({
   if (repository.permission !== "ADMIN") {
     return (
       <span className="tone-warn">
-        <span aria-hidden="true">▲</span> The connected account is not an admin of <Text>{repository.fullName}</Text>:
-        after saving, add the webhook by hand. The next page shows its URL and secret.
+        <Icon name="alert" /> The connected account is not an admin of <Text>{repository.fullName}</Text>: after saving,
+        add the webhook by hand. The next page shows its URL and secret.
       </span>
     );
   }

@@ -2,6 +2,7 @@ import { useEffect, useId, useState, type ButtonHTMLAttributes, type ReactNode }
 import { Link } from "react-router";
 import { asApiError } from "../api/client";
 import { useNow } from "../lib/clock";
+import { Icon } from "./icons";
 import { remedyFor } from "../lib/remedy";
 import { initials, safe } from "../lib/text";
 import { clock, duration, exact, relative, took } from "../lib/time";
@@ -11,9 +12,7 @@ import type { Look } from "../lib/words";
 export function Status({ look, children }: { look: Look; children?: ReactNode }) {
   return (
     <span className={`status tone-${look.tone}`}>
-      <span className="mark" aria-hidden="true">
-        {look.mark}
-      </span>
+      <Icon name={look.mark} />
       {look.word}
       {children}
     </span>
@@ -157,12 +156,10 @@ export function Banner({
   actions?: ReactNode;
   role?: "status" | "alert";
 }) {
-  const marks = { good: "✓", warn: "◐", bad: "▲", idle: "○" };
+  const marks = { good: "done", warn: "alert", bad: "failed", idle: "note" } as const;
   return (
     <div className={`banner tone-${tone}`} role={role}>
-      <span className="mark" aria-hidden="true">
-        {marks[tone]}
-      </span>
+      <Icon name={marks[tone]} />
       <div className="banner-text">
         {title !== undefined && <strong>{title}</strong>} {children}
       </div>

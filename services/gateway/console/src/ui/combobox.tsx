@@ -10,6 +10,7 @@ import { ListBox, ListBoxItem } from "react-aria-components/ListBox";
 import { Popover } from "react-aria-components/Popover";
 import { Text } from "react-aria-components/Text";
 import { ListLayout, Virtualizer } from "react-aria-components/Virtualizer";
+import { Icon } from "./icons";
 
 interface Props<T> {
   label: string;
@@ -94,7 +95,7 @@ export function Combobox<T extends object>(p: Props<T>) {
         <Group className="combobox-input">
           <Field placeholder={p.placeholder ?? ""} searching={typed !== undefined && typed !== ""} />
           <Button className="chevron" aria-label={`Show ${p.label.toLowerCase()} list`}>
-            <span aria-hidden="true">▾</span>
+            <Icon name="open" />
           </Button>
         </Group>
       </div>

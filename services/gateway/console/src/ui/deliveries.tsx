@@ -5,6 +5,7 @@ import { appDeliveriesQuery, keys, refusedQuery } from "../api/queries";
 import { branchesText, outcomeTexts, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
+import { Icon } from "./icons";
 
 /** What Bitbucket delivered, what Devpilot answered, and what came of it, in words. */
 export function Deliveries({ app }: { app: App }) {
@@ -44,8 +45,8 @@ export function Deliveries({ app }: { app: App }) {
       <p role="status" className={replay.isSuccess ? "tone-good" : "hidden"}>
         {replay.isSuccess && (
           <>
-            <span aria-hidden="true">✓</span> Delivery {replay.variables.number} is considered again; what comes of it
-            is added below.
+            <Icon name="done" /> Delivery {replay.variables.number} is considered again; what comes of it is added
+            below.
           </>
         )}
       </p>
@@ -135,8 +136,8 @@ export function Deliveries({ app }: { app: App }) {
           <ul className="rows">
             {refused.data?.deliveries.map((d) => (
               <li key={d.number}>
-                <span className="mark tone-bad" aria-hidden="true">
-                  ✕
+                <span className="tone-bad">
+                  <Icon name="failed" />
                 </span>
                 <Text>{d.answerMessage || "Signature did not match: is the secret right?"}</Text>
                 <span className="soft nowrap">

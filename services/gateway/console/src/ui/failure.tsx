@@ -8,6 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { Skeleton, Text } from "./basics";
 import { RollbackPrevious } from "./rollback";
 import type { LogState } from "./use-log";
+import { Icon } from "./icons";
 
 const shown = 10;
 
@@ -32,7 +33,7 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
   return (
     <section className="failure" aria-labelledby="failure">
       <h2 id="failure">
-        <span aria-hidden="true">✕ </span>
+        <Icon name="failed" />
         {failed === undefined ? (
           <>Failed at: {stageName(d.stage)}</>
         ) : (

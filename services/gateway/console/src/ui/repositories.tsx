@@ -6,6 +6,7 @@ import { useAsked } from "../lib/asked";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Text, Time } from "./basics";
 import { Combobox } from "./combobox";
+import { Icon } from "./icons";
 
 /** Chooses one of all repositories that the connected account can reach. */
 export function RepositorySelect({
@@ -116,8 +117,7 @@ export function RepositorySelect({
       )}
       {first?.partialFailures.map((f) => (
         <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">
-          <span aria-hidden="true">▲</span>{" "}
-          {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
+          <Icon name="alert" /> {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
           <Text>{f.message}</Text>
         </p>
       ))}

@@ -1,4 +1,4 @@
-import { Suspense, useEffect, useRef, useState } from "react";
+import { lazy, Suspense, useEffect, useRef, useState } from "react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { NavLink, Outlet, useLocation, useNavigate, useParams } from "react-router";
 import { api } from "../api/client";
@@ -7,6 +7,13 @@ import { infoQuery, meQuery } from "../api/queries";
 import { adminOnly, PlaceProvider } from "../lib/workspace";
 import { Button, Failed, Skeleton } from "./basics";
 import { NotFound } from "../pages/missing";
+import { Icon } from "./icons";
+
+// Nobody waits for what is seldom opened.
+const Palette = lazy(() => import("./palette"));
+const Keys = lazy(() => import("./keys"));
+
+type Opened = "palette" | "keys";
 
 /** The frame of every page: navigation, workspace, what is wrong everywhere. */
 export function Shell() {
@@ -18,6 +25,7 @@ export function Shell() {
   const location = useLocation();
   const navigate = useNavigate();
   const [menu, setMenu] = useState(false);
+  const [opened, setOpened] = useState<Opened>();
   const main = useRef<HTMLElement>(null);
   const header = useRef<HTMLElement>(null);
   const first = useRef(true);
@@ -38,7 +46,7 @@ export function Shell() {
     setMenu(false);
     header.current?.querySelector("button")?.focus();
   };
-  useShortcuts(ws, navigate);
+  useShortcuts(ws, navigate, setOpened);
 
   if (me.isError) {
     return (
@@ -74,12 +82,12 @@ export function Shell() {
           Menu
         </Button>
         <span className="brand" aria-hidden="true">
-          ▲ Devpilot
+          <Icon name="logo" /> Devpilot
         </span>
       </header>
       <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main" onKeyDown={onMenuKey}>
         <span className="brand sidebar-brand" aria-hidden="true">
-          <span className="logo">▲</span> Devpilot
+          <Icon name="logo" /> Devpilot
         </span>
         <label className="hidden" htmlFor="workspace">
           Workspace
@@ -91,6 +99,9 @@ export function Shell() {
             </option>
           ))}
         </select>
+        <Button look="quiet" className="jump" aria-keyshortcuts="Control+K Meta+K" onClick={() => setOpened("palette")}>
+          Jump to… <kbd>Ctrl K</kbd>
+        </Button>
         <NavLink to={`/w/${ws}/apps`} title="g then a">
           Apps
         </NavLink>
@@ -104,6 +115,9 @@ export function Shell() {
           Integrations
         </NavLink>
         <div className="sidebar-end">
+          <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
+            Keys <kbd>?</kbd>
+          </Button>
           {me.data !== undefined && (
             <>
               <span className="soft">
@@ -125,6 +139,15 @@ export function Shell() {
           )}
         </div>
       </nav>
+      {opened !== undefined && me.data !== undefined && (
+        <Suspense fallback={null}>
+          {opened === "palette" ? (
+            <Palette ws={ws} workspaces={me.data.workspaces} onClose={() => setOpened(undefined)} />
+          ) : (
+            <Keys onClose={() => setOpened(undefined)} />
+          )}
+        </Suspense>
+      )}
       <main id="main" ref={main} tabIndex={-1}>
         {!connected && (
           <p className="offline" role="status">
@@ -145,19 +168,26 @@ export function Shell() {
   );
 }
 
-/** `/` search, `g a` apps, `g i` integrations, `g y` activity, `n` new app. Not while typing. */
-function useShortcuts(ws: string, navigate: (to: string) => unknown): void {
+/** The keys that `?` lists. Not while typing, but for Ctrl K. */
+function useShortcuts(ws: string, navigate: (to: string) => unknown, open: (what: Opened) => void): void {
   const navigateRef = useRef(navigate);
   navigateRef.current = navigate;
   useEffect(() => {
     let leader = 0;
     const onKey = (e: KeyboardEvent) => {
       const target = e.target as HTMLElement;
+      const dialog = target.closest("[role=dialog], [role=alertdialog]") !== null;
+      if ((e.ctrlKey || e.metaKey) && !e.altKey && !e.shiftKey && e.key.toLowerCase() === "k" && !dialog) {
+        e.preventDefault();
+        open("palette");
+        return;
+      }
       if (
         e.ctrlKey ||
         e.metaKey ||
         e.altKey ||
-        target.closest("input, textarea, select, [contenteditable], [role=dialog], [role=alertdialog]") !== null
+        dialog ||
+        target.closest("input, textarea, select, [contenteditable]") !== null
       )
         return;
       const afterG = Date.now() - leader < 1500;
@@ -170,7 +200,10 @@ function useShortcuts(ws: string, navigate: (to: string) => unknown): void {
       else if (afterG && e.key === "i") go("settings/integrations");
       else if (afterG && e.key === "y") go("activity");
       else if (e.key === "g") leader = Date.now();
-      else if (e.key === "n") go("apps/new");
+      else if (e.key === "?") {
+        e.preventDefault();
+        open("keys");
+      } else if (e.key === "n") go("apps/new");
       else if (e.key === "/") {
         const search = document.querySelector<HTMLInputElement>("main [data-search], main [role=combobox]");
         if (search !== null) {
@@ -182,5 +215,5 @@ function useShortcuts(ws: string, navigate: (to: string) => unknown): void {
     };
     document.addEventListener("keydown", onKey);
     return () => document.removeEventListener("keydown", onKey);
-  }, [ws]);
+  }, [ws, open]);
 }

@@ -4,6 +4,7 @@ import { fragment, hookLines } from "../lib/log";
 import { ended, hookLook, stageName, stages } from "../lib/words";
 import { Text, Took } from "./basics";
 import type { LogState } from "./use-log";
+import { Icon } from "./icons";
 
 /** The stages with their durations, passed, running, not begun; under each its deployment hooks. */
 export function Rail({ d, log }: { d: Deployment; log: LogState }) {
@@ -22,7 +23,6 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
               : over
                 ? "stopped"
                 : "running";
-        const mark = { failed: "✕", done: "✓", running: "◐", stopped: "⊘", none: "○" }[state];
         const word = {
           failed: "failed",
           done: "done",
@@ -34,9 +34,7 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
         return (
           <li key={id}>
             <div className={`stage tone-${tone}`} aria-current={state === "running" ? "step" : undefined}>
-              <span className="mark" aria-hidden="true">
-                {mark}
-              </span>
+              <Icon name={state} />
               <span className="stage-name">{stageName(id)}</span>
               <span className="soft stage-time">
                 <span className="hidden">{word} </span>
@@ -77,9 +75,7 @@ function Hook({
   const look = hookLook(h.state);
   return (
     <li className={`stage tone-${look.tone}`} aria-current={h.state === "RUNNING" ? "step" : undefined}>
-      <span className="mark" aria-hidden="true">
-        {look.mark}
-      </span>
+      <Icon name={look.mark} />
       <span className="stage-name">
         {lines === undefined ? (
           <Text>{h.name}</Text>

@@ -7,6 +7,7 @@ import { webhookLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, Status, Text, Time, Upcoming } from "./basics";
 import { Dialog } from "./dialog";
+import { Icon } from "./icons";
 
 /** The webhook's health in one line, and below it what mends it. */
 export function WebhookHealth({ app }: { app: App }) {
@@ -147,7 +148,7 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
       <p role="status" className={mend.isSuccess || rotate.isSuccess ? "tone-good" : "hidden"}>
         {rotate.isSuccess ? (
           <>
-            <span aria-hidden="true">✓</span> There is a new secret.
+            <Icon name="done" /> There is a new secret.
             {w.oldSecretExpireTime !== undefined && (
               <>
                 {" "}
@@ -157,7 +158,7 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
           </>
         ) : mend.isSuccess && !broken(mend.data) ? (
           <>
-            <span aria-hidden="true">✓</span> The webhook is as it should be on Bitbucket.
+            <Icon name="done" /> The webhook is as it should be on Bitbucket.
           </>
         ) : (
           ""
@@ -245,16 +246,12 @@ export function ManualSteps({ webhook: w }: { webhook: Webhook }) {
       <p role="status">
         {w.lastVerifiedTime === undefined ? (
           <span className="status tone-busy">
-            <span className="mark" aria-hidden="true">
-              ◌
-            </span>
+            <Icon name="waiting" />
             Waiting for the first delivery…
           </span>
         ) : (
           <span className="status tone-good">
-            <span className="mark" aria-hidden="true">
-              ✓
-            </span>
+            <Icon name="done" />
             The first delivery came, and its signature was right.
           </span>
         )}

@@ -8,6 +8,7 @@ import { Banner, Button, Failed, Text } from "../basics";
 import { Dialog } from "../dialog";
 import { Check, FromCode, TextField } from "./parts";
 import { useSave } from "./save";
+import { Icon } from "../icons";
 
 const hookStages = [
   "PRE_EXECUTION",
@@ -93,7 +94,7 @@ export function Hooks({ app }: { app: App }) {
                           busy={save.isPending}
                           onClick={() => step(h, -1)}
                         >
-                          <span aria-hidden="true">↑</span>
+                          <Icon name="up" />
                           <span className="hidden">Move {h.name} up</span>
                         </Button>
                         <Button
@@ -104,7 +105,7 @@ export function Hooks({ app }: { app: App }) {
                           busy={save.isPending}
                           onClick={() => step(h, 1)}
                         >
-                          <span aria-hidden="true">↓</span>
+                          <Icon name="down" />
                           <span className="hidden">Move {h.name} down</span>
                         </Button>
                         <Button

@@ -7,6 +7,7 @@ import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text } from "../basics";
 import { FromCode, SaveRow, TextField } from "./parts";
 import { lines, useDraft, useSave } from "./save";
+import { Icon } from "../icons";
 
 const usualPhrases = ["[skip deploy]", "[deploy skip]", "[skip ci]", "[ci skip]"];
 
@@ -181,7 +182,7 @@ function Answer({ answer }: { answer: CheckPush }) {
     <div role="status" className={`answer tone-${answer.deploys ? "good" : "warn"}`}>
       <p>
         <strong>
-          <span aria-hidden="true">{answer.deploys ? "✓" : "⊘"}</span>{" "}
+          <Icon name={answer.deploys ? "done" : "stopped"} />{" "}
           {answer.deploys ? "It would deploy." : "It would not deploy."}
         </strong>{" "}
         <span className="plain">
@@ -191,9 +192,7 @@ function Answer({ answer }: { answer: CheckPush }) {
       <ul className="checks">
         {answer.checks.map((c) => (
           <li key={c.rule} className={c.passed ? "tone-good" : "tone-warn"}>
-            <span className="mark" aria-hidden="true">
-              {c.passed ? "✓" : "⊘"}
-            </span>
+            <Icon name={c.passed ? "done" : "stopped"} />
             <span className="plain">
               {sentence(c.rule)}: <Text>{c.message}</Text>
               <span className="hidden">{c.passed ? " (passed)" : " (turned away)"}</span>
