@@ -9,7 +9,7 @@
 // pattern it is what the first look finds, which follows at once. A branch or tag that went and came
 // back to the same commit between two looks is not noticed, and one that is deleted deploys nothing.
 //
-// It asks by `git ls-remote`, one question per repository however many apps, branches and tags there
+// It asks as `git ls-remote` does, one question per repository however many apps, branches and tags there
 // are; its budget at Bitbucket is 60 times that of the REST API (BITBUCKET.md#budgets). All deployers run it; who moves a repository's
 // next look on by compare-and-set has the turn.
 //

@@ -30,5 +30,9 @@
 // credential goes to the configured site and nowhere else, that nothing unverified gets a name, and
 // that each limit holds. A file is LFS's where .gitattributes says so, and nowhere else.
 //
-// Depends on the git program, pkg/seal and pkg/apierr's reasons.
+// Branches and tags are listed without a mirror, over connections that stay open (engine/git/lsrefs);
+// what that cannot read, an older version of git's protocol, is left to git ls-remote. A refusal means
+// the same either way.
+//
+// Depends on the git program, engine/git/lsrefs, pkg/seal and pkg/apierr's reasons.
 package mirror

@@ -161,7 +161,11 @@ func ownTrouble(f *failure) *Error {
 	if !short {
 		return nil
 	}
-	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: f}
+	return ownShortage(f)
+}
+
+func ownShortage(err error) *Error {
+	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: err}
 }
 
 // notStarted says that git could not even be started.

@@ -16,6 +16,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lsrefs"
 )
 
 // Limits bound what a repository may cost.
@@ -82,7 +83,10 @@ type Mirrors struct {
 	git    git
 	lfs    *lfsClient
 	depths []string
-	// headBytes is what git may print about the branches and tags of a repository.
+	refs   *lsrefs.Client
+	// listRefs is byConnection.
+	listRefs listRefs
+	// headBytes is what git may say about the branches and tags of a repository.
 	headBytes int
 }
 
@@ -106,8 +110,9 @@ func Open(cfg Config) (*Mirrors, error) {
 	m := &Mirrors{
 		cfg: cfg, depths: defaultDepths, headBytes: maxHeads,
 		git: git{program: program, site: cfg.Site, scratch: filepath.Join(dir, "scratch"), stall: cfg.Limits.StallTime, observe: cfg.Observe},
-		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime),
+		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime), refs: lsrefs.New(agent, cfg.Limits.StallTime),
 	}
+	m.listRefs = m.byConnection
 	if err := m.makeDirectories(); err != nil {
 		return nil, err
 	}
