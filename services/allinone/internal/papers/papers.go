@@ -7,6 +7,7 @@ package papers
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"go/scanner"
 	"go/token"
@@ -23,8 +24,8 @@ import (
 )
 
 // Faults returns one line per citation in the tree at root that leads nowhere, in order.
-func Faults(root string) ([]string, error) {
-	out, err := exec.Command("git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output() //nolint:noctx // it ends by itself
+func Faults(ctx context.Context, root string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
 		return nil, fmt.Errorf("list the tracked files: %w", err)
 	}

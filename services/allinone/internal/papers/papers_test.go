@@ -74,7 +74,7 @@ func TestCheck_noticesWhatIsGone(t *testing.T) {
 }
 
 func TestFaults_thisRepositoryHasNone(t *testing.T) {
-	faults, err := Faults("../../../..")
+	faults, err := Faults(t.Context(), "../../../..")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -302,11 +302,11 @@ func (s *source) limitsOf(g *ast.GenDecl, v *ast.ValueSpec) []limit {
 		if !exact {
 			continue
 		}
-		value := ""
-		switch t := k.Type().String(); {
-		case t == "time.Duration":
+		var value string
+		switch k.Type().String() {
+		case "time.Duration":
 			value = duration(time.Duration(n))
-		case t == "int" || t == "int64" || t == "untyped int":
+		case "int", "int64", "untyped int":
 			value = number(n, v.Values[i])
 		default:
 			continue

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -10,7 +11,7 @@ import (
 )
 
 func main() {
-	faults, err := papers.Faults(".")
+	faults, err := papers.Faults(context.Background(), ".")
 	if err != nil {
 		faults = []string{err.Error()}
 	}
@@ -18,6 +19,6 @@ func main() {
 		fmt.Fprintln(os.Stderr, f)
 	}
 	if len(faults) > 0 {
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is a main
 	}
 }
