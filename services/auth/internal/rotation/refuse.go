@@ -60,8 +60,8 @@ type Refusal struct {
 	// Consumer is set when Bitbucket named the consumer as what is wrong.
 	Consumer bool
 	Status   int
-	// Began is when the first candidate was sent, by a clock read before: the process may have been
-	// stopped since.
+	// Began is when the first candidate was sent. It is read before sending, because the process
+	// may be stopped for a while right after.
 	Began    time.Time
 	Evidence Evidence
 	Jitter   float64 // in [0, 1): spreads the retries of many
@@ -69,11 +69,12 @@ type Refusal struct {
 
 // RecordRefusal decides what a refused attempt does to the record as it is now.
 //
-// A refusal counts only if the consumer is the one of the connection's last success and another
-// connection was renewed since this one was first refused (or there is no other); not while an
-// earlier refusal, of this connection or another, may have locked the consumer out, nor when another
-// process was at it before and cannot be asked; and not before every late token was tried as the
-// first. Two that count, minutes apart, mean that somebody must connect again.
+// A refusal counts as evidence that the connection is dead only if all of this holds. The OAuth
+// consumer is the one of the connection's last success. Another connection was renewed since this
+// one was first refused, or there is no other connection. No earlier refusal, of this connection or
+// another, may have locked the consumer out. No other process may be in the middle of a refresh of
+// its own. Every late token was tried. Two refusals that count, minutes apart, mean that somebody
+// must connect again.
 //
 // next is nil when nothing is to be written.
 func RecordRefusal(cur *authstorev1.Integration, at Attempt, r Refusal, now time.Time) (next *authstorev1.Integration, _ Outcome) {

@@ -168,7 +168,9 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 	if err := h.cfg.Roster.Ready(ctx); err != nil {
 		return trouble("starting", "Devpilot is starting and does not know its webhooks yet.", err)
 	}
-	// Strangers' bodies get less memory; that their webhook does not exist is said after the cap.
+	// A request for an unknown webhook may use less memory than one for a known webhook. Its body
+	// is read up to the limit before 404 is answered, so that the answer does not depend on whether
+	// the webhook exists.
 	req.webhook = h.cfg.Roster.Find(req.id)
 	used.stranger = req.webhook == nil
 	var a *answer

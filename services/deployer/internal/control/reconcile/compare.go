@@ -44,8 +44,8 @@ type decision struct {
 	verdict rules.Verdict
 }
 
-// compare holds what was found against what an app's lane saw, decides about what differs, and
-// remembers all that is there.
+// compare finds where Bitbucket's branches and tags differ from what the app's lane saw, decides
+// about the differences, and then remembers all that is there.
 func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
@@ -73,8 +73,8 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	return err
 }
 
-// found are the branches and tags that the app watches. Where they are more than can be remembered,
-// they are left to their deliveries.
+// found returns the branches and tags that the app watches. When there are more than can be
+// remembered, none are returned, and their deliveries alone tell of them.
 func (r *Reconciler) found(ctx context.Context, s seen, l *looking) (branches, tags lane.Found) {
 	of := func(patterns []string, all map[string]string, match func(string) bool) lane.Found {
 		heads := map[string]string{}
@@ -94,8 +94,9 @@ func (r *Reconciler) found(ctx context.Context, s seen, l *looking) (branches, t
 	return branches, tags
 }
 
-// changes are the branches, or tags, that are not what the lane saw last: by name, the numbers in
-// them as numbers, so that of several versions the newest comes last.
+// changes lists the branches, or the tags, that are not what the lane saw last. They are in the
+// order of their names, with numbers compared as numbers, so that of several versions the newest is
+// decided last.
 func changes(s seen, areTags bool, found lane.Found) []change {
 	ref, complete := lane.Branch, s.known.Complete(areTags, found.Patterns)
 	if areTags {
@@ -124,7 +125,8 @@ func changes(s seen, areTags bool, found lane.Found) []change {
 			out = append(out, change{ref: ref, old: h.GetHash()})
 		}
 	}
-	// A single branch that does not exist, and of which nothing is known, begins with nothing.
+	// The one watched branch does not exist and was never seen: note that, so that the push that
+	// creates it counts as new.
 	if branch := s.app.GetBranch(); !areTags && len(s.glob()) == 0 {
 		if _, there := found.Heads[branch]; !there {
 			if _, known := s.known.Head(lane.Branch(branch)); !known {
@@ -138,9 +140,10 @@ func changes(s seen, areTags bool, found lane.Found) []change {
 	return out
 }
 
-// ripe leaves out the changes whose deliveries may still be on their way. What seems to be gone must stay
-// away for longer: Bitbucket may have answered from before its last push, or left out what is there. The
-// heads of all are missing until they are decided.
+// ripe returns the changes that can be decided now. A new commit waits until its delivery has had
+// time to come. A branch or tag that is missing waits longer, because Bitbucket may have answered
+// from before its last push, or have left something out. All changes are noted as missing until
+// they are decided.
 func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
 	now := r.cfg.Now()
 	missing = map[string]*storev1.Missing{}
@@ -173,8 +176,8 @@ func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking)
 	return out, missing
 }
 
-// decide puts changes to the app's rules and then to its lane, and returns the lane. What is decided is
-// no longer missing.
+// decide applies the app's rules to the changes, then changes its lane, and returns the lane. What
+// is decided is no longer missing.
 func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing map[string]*storev1.Missing, l *looking) (*storev1.Lane, error) {
 	var decisions []decision
 	begin := r.cfg.Now()
@@ -245,8 +248,8 @@ func (t *tally) decided() []decision {
 	return out
 }
 
-// apply makes the decisions that are still right: nothing was noted of their branch or tag since the
-// lane was read, before Bitbucket was asked.
+// apply makes those decisions that still hold: the lane has noted nothing about their branch or tag
+// since it was read, which was before Bitbucket was asked.
 func (t *tally) apply(s seen, now *storev1.Lane, decisions []decision) error {
 	if now.GetRetired() || now.GetGeneration() != s.lane.GetGeneration() {
 		return lane.ErrRetired

@@ -21,9 +21,9 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// seen is an app with its lane, and what that knew, as they were before Bitbucket was asked: what is
-// found of a branch or tag is accepted only if nothing was noted of it since, for a delivery that
-// comes in between knows better.
+// seen is an app and its lane as they were before Bitbucket was asked. What Bitbucket answers about
+// a branch or tag counts only if the lane has noted nothing about it since: a delivery that came in
+// between is newer.
 type seen struct {
 	key   lane.Key
 	app   *storev1.App
@@ -72,8 +72,8 @@ func missingKey(m *storev1.Missing) string {
 // maxMissing bounds the heads whose deliveries are waited for; the others' turn comes after them.
 const maxMissing = 500
 
-// look compares a repository's branches and tags with what the lanes saw. It changes state, which the
-// caller stores, and returns when to look again where that is sooner or later than usual.
+// look compares a repository's branches and tags with what the lanes saw. It changes state, which
+// the caller stores. It returns a time when the next look should not be at the usual one.
 func (r *Reconciler) look(ctx context.Context, workspace, repository string, state *storev1.Reconciliation) (time.Time, error) {
 	idx, err := r.cfg.Apps.Index(ctx, workspace, repository)
 	if err != nil {
@@ -248,8 +248,8 @@ func (r *Reconciler) heads(ctx context.Context, workspace, repository string, ap
 	return heads, name, err
 }
 
-// unreachable tells whether an account has really lost a repository, or whether that may be a passing
-// untruth: looks have to fail for a while, and the REST API to say the same.
+// unreachable tells whether the account has really lost a repository. Looks must have failed for a
+// while, and the REST API must say the same, because a single answer may be wrong.
 func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *mirror.Error, state *storev1.Reconciliation) bool {
 	if m.Reason != string(apierr.ReasonRepositoryNotFound) {
 		return true // in Bitbucket's own words
@@ -267,8 +267,9 @@ func (r *Reconciler) unreachable(ctx context.Context, workspace, repository stri
 	return confirmed
 }
 
-// empty doubts that a repository has nothing at all where something is known of it, or nothing was noted
-// yet: what is there at the next good answer would be new.
+// empty tells whether an answer without any branch or tag is to be doubted: it is where something
+// was seen before, or where the baseline is not noted yet, since all that the next answer has would
+// then count as new.
 func (r *Reconciler) empty(ctx context.Context, workspace, repository, name string, apps []seen, state *storev1.Reconciliation) error {
 	if r.cfg.Witness == nil || !slices.ContainsFunc(apps, func(s seen) bool { return !settledEmpty(s) }) {
 		return nil
@@ -287,8 +288,8 @@ func (r *Reconciler) empty(ctx context.Context, workspace, repository, name stri
 	return doubtful
 }
 
-// gone tells whether a branch or tag that has not been found for a while is gone. Of a branch the REST
-// API has to say the same.
+// gone tells whether a branch or tag that has been missing for a while is gone. Of a branch the
+// REST API must say the same.
 func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) bool {
 	if c.ref.IsTag() || r.cfg.Witness == nil {
 		return true

@@ -81,8 +81,8 @@ func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Ask {
 	return ask
 }
 
-// Waits has the app's repository looked at soon: its deployment waits for Bitbucket. When the look
-// succeeds, all that wait for the repository go on.
+// Waits has the app's repository looked at soon, because its deployment waits for Bitbucket. When
+// that look succeeds, all deployments that wait for the repository go on.
 func (r *Reconciler) Waits(ctx context.Context, k lane.Key) error {
 	a, err := r.cfg.Apps.App(ctx, k)
 	if apierr.Has(err, apierr.ReasonAppNotFound) {

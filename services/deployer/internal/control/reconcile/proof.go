@@ -8,10 +8,10 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
 
-// git asks by name, and names move on: another repository may answer under the one that this had. While
-// a look finds what is known it does not matter who answered, since a commit's hash is its content. Before
-// anything else that was found counts, the REST API is asked, by the repository's UUID, what it is called:
-// one call for a look that found something, none for the others.
+// git asks by a repository's name, and a name can be given to another repository. While a look
+// finds only commits that are known, it does not matter which repository answered: a commit's hash
+// is its content. Before anything new counts, the REST API is asked for the repository's name by
+// its UUID: one call for a look that found something, none for the others.
 
 // errRenamed says that another repository, or none, has the name by now that a look asked for.
 var errRenamed = errors.New("reconcile: the repository has another name by now")
@@ -32,8 +32,8 @@ func (r *Reconciler) prove(ctx context.Context, workspace, repository string, l 
 	return nil
 }
 
-// unnoted tells whether a look has something to note, beside changes: what matches a pattern for the
-// first time, and what is not there any more.
+// unnoted tells whether a look found something to note beside changes: a branch or tag that matches
+// a pattern for the first time, or one that is missing.
 func (s seen) unnoted(branches, tags lane.Found) bool {
 	for _, f := range []struct {
 		tags  bool

@@ -212,8 +212,8 @@ func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.Wa
 	return max(pause, 5*time.Millisecond)
 }
 
-// turned notes when a repository is looked at next. One that answers again after it did not tells that
-// the trouble is over: all others that do not answer are looked at at once.
+// turned notes when a repository is looked at next. When one answers again after it did not, the
+// trouble is probably over, so all others that did not answer are looked at at once.
 func (r *Reconciler) turned(key string, idx *storev1.RepositoryIndex, next time.Time, failing bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

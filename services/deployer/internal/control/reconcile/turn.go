@@ -61,9 +61,9 @@ func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, wat
 // mostPause is the longest pause between looks at a repository that a deployment waits for.
 const mostPause = 30 * time.Second
 
-// due is when the repository is to be looked at. A process that starts looks at once, unless somebody
-// has since it started; so does one that has others answer again, or what waits; but no sooner than
-// Bitbucket asked for.
+// due returns when the repository is to be looked at. At once after this process has started,
+// unless another process has looked since; at once when others answer again or a deployment waits
+// for it; but never before the time that Bitbucket asked us to wait for.
 func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
 	r.mu.Lock()
 	asked, answered := r.asked[key], r.answered

@@ -19,12 +19,14 @@ const DefaultPatience = 15 * time.Second
 // beatsPerPatience is how many signs of life a worker gives in that time.
 const beatsPerPatience = 5
 
-// ErrStalled is a hook that was ended because its worker stood still, as a process that was stopped
-// or a machine that slept: somebody else may have begun the same work meanwhile. It can be run again.
+// ErrStalled is returned for a hook that was ended because its worker stood still (SIGSTOP, or a
+// machine that slept). Another worker may have taken the deployment over meanwhile; the hook can be
+// run again.
 var ErrStalled = errors.New("hook: ended because its worker stood still")
 
-// gate is what a hook's first process runs: it waits for the word that all is ready, on descriptor 3,
-// and becomes the hook. A worker that dies before it gave the word leaves no hook behind.
+// gate is the first program of a hook's process. It waits on descriptor 3 until the worker says
+// that everything is ready, and then becomes the hook. If the worker dies before that, the hook
+// never starts.
 const gate = `read -r word <&3 && [ "$word" = go ] || exit 1
 exec 3<&-
 exec "$@"`
@@ -32,19 +34,22 @@ exec "$@"`
 // word opens the gate.
 const word = "go\n"
 
-// watching is the guard of a hook: a process beside it, outside of its sandbox, where the hook neither
-// sees nor reaches it. It reads from descriptor 3, a line whose other end this worker holds, and
-// nobody else. While points come, the worker lives. When the line is cut, it is dead; when nothing
-// comes for longer than the patience, it stands still and its lease may be another's. Then the guard
-// ends the hook, unless that has ended by itself and its number may be a stranger's: descriptor 4 is
-// its directory in /proc, which is empty from then on. A group keeps its number until all of it ended.
+// watching is the guard's script. The guard is a process beside the hook and outside its sandbox,
+// so that the hook cannot see or stop it. It ends the hook when its worker dies or stands still.
 //
-// The first argument is the patience in seconds, the second what kill is to end, the third and the
-// fourth are timeout and head. Any other status is of a program that could not be started: the next
-// one may be.
+// It reads from descriptor 3, a pipe that only this worker writes to. The worker writes a point at
+// short intervals. When the pipe is closed, the worker is dead. When nothing comes for the timeout,
+// the worker stands still, and another one may hold its lease. In both cases the guard kills the
+// hook's process group. It must not kill a stranger that got the same number after the hook ended
+// by itself: descriptor 4 is the hook's directory in /proc, which is empty once the hook is gone; a
+// process group keeps its number until all of it has ended.
 //
-// bubblewrap's own --die-with-parent is not enough: its first process asks the kernel to die with its
-// parent only once the sandbox is made, and takes the end of --block-fd for the word to go on.
+// The first argument is the timeout in seconds, the second what kill is to end, the third and the
+// fourth are the programs timeout and head. Another exit status comes from a program that could not
+// be started, and the next one is tried.
+//
+// bubblewrap's own --die-with-parent is not enough: its first process asks for it only once the
+// sandbox is made, and takes the end of --block-fd for the word to go on.
 const watching = `trap '' HUP INT TERM
 while :; do
 	beat=$("$3" "$1" "$4" -c 1 <&3)

@@ -32,10 +32,9 @@ const (
 	// maxRecent is how many events a lane remembers; maxOutbox how many changes may wait.
 	maxRecent = 512
 	maxOutbox = 256 // changes of records that wait to be written
-	// forgottenMargin is how much older than the youngest forgotten event an event must be to be
-	// taken for one that was seen. Within it, an event is more likely one that was held up than
-	// one that comes again, and a deployment too many ends SUPERSEDED, while one too few is a
-	// lost push.
+	// forgottenMargin: an event that is so much older than the youngest forgotten one is taken for
+	// one that was seen. A younger one was more likely held up, and is accepted: one deployment too
+	// many ends SUPERSEDED, one too few is a lost push.
 	forgottenMargin = 15 * time.Minute
 	// maxMessage bounds the commit message kept in records.
 	maxMessage = 4 << 10
@@ -95,8 +94,8 @@ func (a Ask) ref() Ref {
 	return Branch(a.Branch)
 }
 
-// tellsHead says whether the wish's commit is what its branch or tag points to. That of a replay is
-// old news, unless nothing is known.
+// tellsHead tells whether the request's commit is what its branch or tag points to. A replay's is
+// old, so it tells nothing unless nothing else is known.
 func (a Ask) tellsHead(l *storev1.Lane) bool {
 	if _, known := a.seenHead(l); a.Replay && known {
 		return false
@@ -182,8 +181,9 @@ func (a Ask) job(number int32) *storev1.Job {
 	}
 }
 
-// TurnAway notes an event that a rule of the app turned away: the branch has moved, and nobody is
-// to look for a delivery that came. ErrSkip when the event was decided before.
+// TurnAway notes that a rule of the app turned an event away. The branch has moved all the same, so
+// that the reconciler does not look for a delivery that came. ErrSkip when the event was decided
+// before.
 func TurnAway(l *storev1.Lane, a Ask) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return ErrRetired
@@ -302,8 +302,8 @@ func supersede(l *storev1.Lane, job *storev1.Job, by int32, now time.Time) {
 // maxAskers bounds the deliveries that hear of one deployment.
 const maxAskers = 64
 
-// tellLater has a delivery hear how a deployment ends that has not ended yet; of one that has, the
-// caller reads the record.
+// tellLater notes deliveries that want to know how a deployment ends. For one that has ended
+// already the caller reads its record.
 func tellLater(l *storev1.Lane, number int32, askers []*storev1.Asker) {
 	for _, job := range []*storev1.Job{l.GetWaiting(), l.GetRunning().GetJob()} {
 		if job != nil && job.GetNumber() == number && len(job.GetAskers())+len(askers) <= maxAskers {

@@ -54,9 +54,9 @@ func (r Ref) Tag() string {
 	return ""
 }
 
-// HeadOf returns the head of a branch or tag that the lane saw last, nil when it saw none in this
-// repository, or one that does not fit it any more ([Known]). A head without a hash says that the
-// branch or tag does not exist.
+// HeadOf returns the head of a branch or tag that the lane saw last. It is nil when the lane saw
+// none in this repository, or moved it to SeenRefs ([Known] reads both). A head with an empty hash
+// says that the branch or tag does not exist.
 func HeadOf(l *storev1.Lane, repository string, r Ref) *storev1.Head {
 	h := l.GetHeads()[string(r)]
 	if h == nil || h.GetRepository() != repository || h.GetSource() == storev1.Head_FORGOTTEN {
@@ -112,14 +112,14 @@ func ForgetHead(l *storev1.Lane, repository, branch string, now time.Time) {
 	SetHead(l, Branch(branch), &storev1.Head{Source: storev1.Head_FORGOTTEN, Time: timestamppb.New(now), Repository: repository})
 }
 
-// ForgetBranches makes all branches that are there at the next look the baseline, whatever was seen
-// of them: auto-deploy was switched on, or other branches are watched.
+// ForgetBranches forgets what was seen of branches, because auto-deploy was switched on or other
+// branches are watched: all that the next look finds is the baseline and deploys nothing.
 func ForgetBranches(l *storev1.Lane) {
 	l.BranchBaseline++
 	forget(l, false)
 }
 
-// ForgetTags does the same with tags.
+// ForgetTags is [ForgetBranches] for tags.
 func ForgetTags(l *storev1.Lane) {
 	l.TagBaseline++
 	forget(l, true)
@@ -137,8 +137,8 @@ func forget(l *storev1.Lane, tags bool) {
 	}
 }
 
-// RefDeleted notes that a push deleted the branch or tag. One that is past changes nothing, and one of
-// which that is not certain is left to the next look, which sees what is there. ErrSkip for the same
+// RefDeleted notes that a push deleted the branch or tag. A deletion that newer pushes have
+// overtaken changes nothing; when that is not certain, the next look decides. ErrSkip for the same
 // event twice.
 func RefDeleted(l *storev1.Lane, a Ask) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
@@ -168,8 +168,9 @@ func Gone(l *storev1.Lane, repository string, r Ref, now time.Time) error {
 	return nil
 }
 
-// Untouched tells whether nothing was noted of a branch or tag between two states of the lane. Where
-// neither holds its head, it may have been noted and put into SeenRefs meanwhile: that is told, too.
+// Untouched tells whether nothing was noted of a branch or tag between two states of the lane. When
+// neither state holds its head, the head may have gone to SeenRefs meanwhile, so that counts as
+// touched.
 func Untouched(before, now *storev1.Lane, r Ref) bool {
 	if before.GetGeneration() != now.GetGeneration() || before.GetBranchBaseline() != now.GetBranchBaseline() || before.GetTagBaseline() != now.GetTagBaseline() {
 		return false

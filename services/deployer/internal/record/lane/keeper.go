@@ -128,8 +128,8 @@ func (k *Keeper) Known(ctx context.Context, key Key, l *storev1.Lane, repository
 	return known, nil
 }
 
-// fold makes room in a lane that holds many heads, before anything is decided about it. It changes l
-// and returns its revision.
+// fold moves heads of a crowded lane to SeenRefs, before anything is decided about the lane. It
+// changes l and returns its revision.
 func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64) (uint64, error) {
 	_, _, err := k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
 		s, changed := Fold(s, l)
@@ -150,9 +150,9 @@ func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64)
 	return rev, nil
 }
 
-// Looked notes what a look at the repository found: known is what was known when it began, and l the
-// lane as it is after the look's decisions. Where anybody else noted something meanwhile, it is left
-// to the next look, and false told.
+// Looked notes what a look at the repository found. known is what was known when the look began, l
+// is the lane after the look's decisions. When somebody else noted something meanwhile, Looked
+// notes nothing and returns false: the next look does it.
 func (k *Keeper) Looked(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
 	_, _, err = k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
 		if noted = s.GetSeq() == known.Seen.GetSeq() && s.GetSeq() <= l.GetHeadSeq(); !noted {

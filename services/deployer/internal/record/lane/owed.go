@@ -10,9 +10,10 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// What should be live is the newest push. Where its deployment failed for reasons outside its commit,
-// the lane owes it: reconciliation asks for it again when those reasons have ended. A lane owes nothing
-// once anything newer was asked for, the branch or tag is gone, or other branches or tags are watched.
+// The newest push should be live. When its deployment failed for reasons outside its commit, the
+// lane owes it: reconciliation requests it again when those reasons have ended. The debt ends when
+// anything newer is requested, when the branch or tag is deleted, or when other branches or tags
+// are watched.
 
 const (
 	// MostRetries is how often a push is asked for again.
@@ -30,9 +31,9 @@ func owe(l *storev1.Lane, job *storev1.Job, why *deployerv1.DeploymentError, res
 	l.Owed = &storev1.Owed{Job: proto.CloneOf(job), Reason: why.GetReason(), Time: timestamppb.New(res.Now), Remote: res.Remote}
 }
 
-// OwedAt is when a push that failed is asked for again, provided that Bitbucket answers: at once where
-// that is the end of the trouble, after a pause where nobody tells when it ends, or where a retry has
-// failed as well.
+// OwedAt returns when a failed push is requested again, provided that Bitbucket answers. At once
+// where Bitbucket was the trouble; after a pause where nothing tells when the trouble ends, or
+// where a retry has failed too.
 func OwedAt(o *storev1.Owed) time.Time {
 	at, retries := o.GetTime().AsTime(), o.GetJob().GetRetries()
 	if o.GetRemote() && retries == 0 {
@@ -59,8 +60,9 @@ func forgive(l *storev1.Lane, r Ref) {
 // minDoubts is how often a failure comes at least before it is believed.
 const minDoubts = 3
 
-// Doubting is what is to be kept of a failure that may be a passing untruth: how long it has come
-// without another answer, while a witness said that the rest was well.
+// Doubting returns what the job keeps about a failure that may be wrong: for how long the same
+// failure has come without another answer, while a witness said that the rest of Bitbucket was
+// well.
 func Doubting(job *storev1.Job, reason string, well bool, now time.Time) *storev1.Doubt {
 	d := proto.CloneOf(job.GetDoubt())
 	if d.GetReason() != reason || !well || d.GetTimes() == 0 {
@@ -86,8 +88,8 @@ func Doubt(l *storev1.Lane, epoch int64, d *storev1.Doubt) error {
 	return err
 }
 
-// Postpone keeps what waits from starting until wake: what it waits for was asked, and is still not
-// there. ErrSkip when nothing waits for that any more.
+// Postpone keeps the waiting deployment from starting before wake, because what it waits for was
+// checked and is not there yet. ErrSkip when nothing waits for it any more.
 func Postpone(l *storev1.Lane, why *deployerv1.DeploymentError, wake time.Time) error {
 	if !AwaitsBitbucket(l) {
 		return ErrSkip

@@ -10,9 +10,10 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// A push is told by what it did to which branch or tag, and by its place in that one's history, never
-// by the delivery that brings it: Bitbucket delivers twice, late, and under new ids, and what was
-// decided about a push then holds, also when a person has rolled back since.
+// A push is known by what it did (repository, branch or tag, old commit, new commit) and by its
+// place in the history of that branch or tag. The delivery that brings it does not matter:
+// Bitbucket delivers twice, late, and under new ids. What was decided about a push holds for every
+// delivery of it, also after a person has rolled back.
 
 // Step is what a push did to its branch or tag. A hash is empty where it did not exist.
 type Step struct{ Old, New string }
@@ -24,19 +25,19 @@ type Place int
 const (
 	// Next: it goes on from what was seen last, or nothing says otherwise.
 	Next Place = iota
-	// Past: it was seen, or what was seen last came after it. It is answered with what was decided
-	// then, and changes nothing.
+	// Past: the push was seen, or what was seen last came after it. It gets the decision made then,
+	// and changes nothing.
 	Past
-	// Doubtful: it may be either. Bitbucket knows: [Ask.Actual]. Without an answer it is taken for new,
-	// and the worker that fetches looks whether anything moved.
+	// Doubtful: the push may be new or past. Bitbucket can tell ([Ask.Actual]). Without an answer
+	// it is taken for new, and the worker, which fetches, sees whether anything moved.
 	Doubtful
 )
 
 // ErrMoved says that the lane has changed since a push was found to be past.
 var ErrMoved = errors.New("lane: the branch has moved meanwhile")
 
-// PlaceOf finds the place of a push, and the deployment that came of it, or of what came after it,
-// where it is past; 0 when none did.
+// PlaceOf returns the place of a push. For one that is past it also returns the number of the
+// deployment that came of it or of what came after it, 0 when there is none.
 func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
 	if a.Step == nil || a.Replay || a.Trigger != deployerv1.Deployment_PUSH {
 		return Next, 0
@@ -58,8 +59,9 @@ func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
 	case repeated:
 		return Past, number
 	case head == a.Step.New:
-		// Somebody else noted it: a look, a deployment that fetched it, or a push that led there too.
-		// What was only there when watching began, and what never went live, was not decided about.
+		// Not a push noted this head, but a look, a deployment that fetched it, or another push
+		// that led there too. A head that was only there when watching began, or that never went
+		// live, is not a decision.
 		switch source := seen.GetSource(); {
 		case seen.GetNumber() > 0, source == storev1.Head_EVENT, source == storev1.Head_RECONCILED:
 			return Past, seen.GetNumber()
@@ -92,8 +94,8 @@ func (a Ask) seenHead(l *storev1.Lane) (hash string, known bool) {
 	return "", false
 }
 
-// Repeat notes a push that is past, and returns what was decided about it. ErrMoved when it is past no
-// longer.
+// Repeat notes another delivery of a push that is past, and returns the decision made about it.
+// ErrMoved when the push is past no longer.
 func Repeat(l *storev1.Lane, a Ask) (Decision, error) {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return Decision{}, ErrRetired

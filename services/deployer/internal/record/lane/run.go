@@ -102,8 +102,8 @@ func Mine(l *storev1.Lane, epoch int64) (*storev1.Running, error) {
 	return nil, ErrLost
 }
 
-// ErrRepeated says that the branch or tag is where it was before the push that the run is for: its
-// delivery was a repeat, and what a person chose since stays live.
+// ErrRepeated says that the branch or tag is where it was before the push that the run is for. So
+// the delivery was a late repeat, and what a person chose since stays live.
 var ErrRepeated = errors.New("lane: the push came again and changed nothing")
 
 // FixCommit notes which commit the run deploys, and what the branch's head is. Where that
@@ -141,9 +141,9 @@ func TakeRelease(l *storev1.Lane, epoch int64) error {
 	return nil
 }
 
-// Leaves tells whether the job takes its branch or tag away from what is live: that came from there
-// too, and no person chose the job's commit. forced says that Bitbucket has said that commit, which was
-// pushed, does not contain what is live.
+// Leaves tells whether the job replaces what is live by something of the same branch or tag that a
+// person did not choose. forced says that Bitbucket has told that the new commit does not contain
+// the one that is live.
 func Leaves(live *storev1.Live, job *storev1.Job, commit string) (leaves, forced bool) {
 	if live.GetHash() == "" || live.GetHash() == commit || job.GetPinned() || live.GetRef() != "" && live.GetRef() != string(refOf(job)) {
 		return false, false
@@ -156,8 +156,8 @@ func fetchesHead(j *storev1.Job) bool {
 	return j.GetBranch() != "" && j.GetTag() == "" && !j.GetPinned() && j.GetDirectory() == ""
 }
 
-// Automatic tells the triggers that no person pulls: they stop with auto-deploy, and have nothing
-// to do where their commit is live.
+// Automatic tells whether a trigger is not a person's. Such deployments stop with auto-deploy, and
+// have nothing to do when their commit is live.
 func Automatic(t deployerv1.Deployment_Trigger) bool {
 	return t == deployerv1.Deployment_PUSH || t == deployerv1.Deployment_RECONCILED
 }
@@ -174,7 +174,7 @@ type Result struct {
 	Shared *storev1.SharedPaths
 	// Live says that the run's release is current although the run did not end well.
 	Live bool
-	// Outside says that what the run failed of is none of its commit's; Remote, that it lies with
+	// Outside: the run failed for a reason outside its commit. Remote: that reason lies with
 	// Bitbucket.
 	Outside, Remote bool
 }
@@ -208,8 +208,9 @@ func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	retain(l, res.Retention)
 }
 
-// retain drops the releases beyond the retention, those first that were live longest ago, and never
-// the live one. A rollback uses a directory a second time: directories count, not deployments.
+// retain drops the releases that are beyond the retention, those first that were live longest ago,
+// and never the live one. Directories count, not deployments, because a rollback uses a directory a
+// second time.
 func retain(l *storev1.Lane, retention int32) {
 	kept := map[string]bool{l.GetLive().GetDirectory(): true}
 	for _, k := range slices.Backward(l.GetKept()) {
@@ -262,8 +263,8 @@ func Repeated(l *storev1.Lane, epoch int64, repository string, res Result) error
 // refOf is the branch or tag that a job deploys.
 func refOf(j *storev1.Job) Ref { return Ask{Branch: j.GetBranch(), Tag: j.GetTag()}.ref() }
 
-// endShort ends a run that did not end well. Its release may be current all the same, and is then
-// the live one.
+// endShort ends a run that did not complete. When its release is current all the same, that release
+// is the live one.
 func endShort(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
 	if res.Live {
 		goLive(l, r, res)
@@ -285,8 +286,9 @@ func end(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
 	l.Running = nil
 }
 
-// Return ends the attempt because of something temporary. The job waits again until wake; if a
-// newer one waits already, it is superseded by that; after RetryLimit it fails.
+// Return puts a running deployment back to waiting, because something temporary was in the way; it
+// is tried again at wake. When a newer one waits already, that one supersedes it. After RetryLimit
+// it fails.
 func Return(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake time.Time, res Result) error {
 	r, err := Mine(l, epoch)
 	if err != nil {
@@ -341,8 +343,8 @@ func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Resu
 	push(l, job.GetNumber(), func(x *storev1.RecordChange) { x.Change = &storev1.RecordChange_Returned{Returned: ret} })
 }
 
-// ReleaseRemote ends a hold of something at Bitbucket: Bitbucket answers. Where it named a time, that
-// stands. ErrSkip when there is no such hold.
+// ReleaseRemote lets a deployment that waits for Bitbucket go on, because Bitbucket answers. When
+// Bitbucket named a time, that time stands. ErrSkip when nothing waits for Bitbucket.
 func ReleaseRemote(l *storev1.Lane) error {
 	if !AwaitsBitbucket(l) {
 		return ErrSkip
@@ -351,8 +353,9 @@ func ReleaseRemote(l *storev1.Lane) error {
 	return nil
 }
 
-// AwaitsBitbucket tells whether what waits goes on as soon as Bitbucket answers. Where Bitbucket limits us
-// a time was named or guessed, and what is doubted is tried again to be sure.
+// AwaitsBitbucket tells whether the waiting deployment may go on as soon as Bitbucket answers. Not
+// when Bitbucket limits us, where a time is set, and not when its failure is doubted, where trying
+// again is how we make sure.
 func AwaitsBitbucket(l *storev1.Lane) bool {
 	h := l.GetHold()
 	return l.GetRunning() == nil && l.GetWaiting() != nil && l.GetWaiting().GetDoubt() == nil &&
@@ -368,8 +371,8 @@ func Release(l *storev1.Lane) error {
 	return nil
 }
 
-// Orphan lets the next wake-up take the run over, whichever it is: the one that started it is
-// known to be lost. ErrSkip when the run is another one meanwhile.
+// Orphan lets the next wake-up take the run over, because the one that started it is known to be
+// lost. ErrSkip when another run has begun meanwhile.
 func Orphan(l *storev1.Lane, epoch int64) error {
 	r := l.GetRunning()
 	if r == nil || r.GetEpoch() != epoch || r.GetWake() == 0 {

@@ -14,11 +14,10 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// A lane holds the heads that were noted last. Those of all branches of a pattern, and of all tags,
-// do not fit a record that is written so often: SeenRefs has them. What was decided goes to the lane
-// first, and from there to SeenRefs when the lane is crowded, or with the next look at the
-// repository. A head that SeenRefs lacks never leaves the lane, so that the two together forget
-// nothing.
+// A lane holds the heads that were noted last. It is written too often to hold all branches of a
+// pattern and all tags, so SeenRefs holds those. A decision always goes to the lane first; its head
+// moves to SeenRefs when the lane is crowded, or at the next look at the repository. A head leaves
+// the lane only once SeenRefs has it, so that no head is forgotten.
 
 // MaxRefs is how many branches, and how many tags, an app's SeenRefs holds: 420 KB of each.
 const MaxRefs = 15_000
@@ -96,9 +95,9 @@ type Known struct {
 	Seen       *storev1.SeenRefs
 }
 
-// Head returns the commit that a branch or tag was seen at last; it is empty for one that was seen
-// not to exist. Of one that is not known nothing was noted: where all of its kind were ([Complete])
-// it did not exist.
+// Head returns the commit at which a branch or tag was seen last. The hash is empty when it was
+// seen not to exist. known is false when nothing was noted about it; if everything of its kind was
+// noted ([Complete]), it did not exist then.
 func (k Known) Head(r Ref) (hash string, known bool) {
 	if h := k.Lane.GetHeads()[string(r)]; h != nil && h.GetRepository() == k.Repository {
 		return h.GetHash(), h.GetSource() != storev1.Head_FORGOTTEN
@@ -143,8 +142,8 @@ func (k Known) Nothing() bool {
 	return true
 }
 
-// valid returns what SeenRefs has of branches or tags, if it belongs to the lane's baseline; else an
-// empty set that does.
+// valid returns the branches, or tags, of SeenRefs if they belong to the lane's present baseline,
+// and an empty set otherwise.
 func valid(s *storev1.SeenRefs, l *storev1.Lane, tags bool) *storev1.SeenSet {
 	set, baseline := s.GetBranches(), l.GetBranchBaseline()
 	if tags {
@@ -179,9 +178,9 @@ type Found struct {
 	Doubt time.Duration
 }
 
-// Looked returns SeenRefs as it is after a look: what was found where nothing was known, which is the
-// baseline, all heads of the lane, and nothing that is gone for long enough. A head that was found and
-// differs from what is known stays as it is known, until the lane decides.
+// Looked returns SeenRefs after a look. It has what was found where nothing was known (the
+// baseline) and the lane's heads, and no longer what has been gone for long enough. A head that
+// differs from the known one keeps its known value until the lane has decided about it.
 func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1.SeenRefs {
 	note := func(f Found, tags bool) *storev1.SeenSet {
 		set := valid(s, l, tags)
@@ -204,9 +203,9 @@ func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1
 	return &storev1.SeenRefs{Seq: l.GetHeadSeq(), Branches: note(branches, false), Tags: note(tags, true)}
 }
 
-// absent keeps in refs what was known and was not found, until it has stayed away for long enough: an
-// answer may leave out what is there. Those that are first missed while others are stay until after
-// them.
+// absent keeps branches and tags that were known and not found, until they have been missing for
+// long enough, because an answer may leave things out. When some are missing already, those that
+// join them start their own time after them.
 func absent(next, set *storev1.SeenSet, refs map[refName]refHash, f Found) {
 	missed, still := map[refName]refHash{}, map[refName]refHash{}
 	for n, hash := range unpack(set.GetRefs()) {
@@ -246,8 +245,8 @@ func names(refs map[refName]refHash) []byte {
 	return out
 }
 
-// withHeads adds the lane's heads to refs. With more than fit all are let go but the lane's own: the
-// next look notes what there is anew.
+// withHeads adds the lane's heads to refs. If there are more than fit, only the lane's heads are
+// kept, and the next look notes the others anew.
 func withHeads(set *storev1.SeenSet, patterns []string, refs map[refName]refHash, l *storev1.Lane, tags bool) *storev1.SeenSet {
 	if len(refs)+len(l.GetHeads()) > MaxRefs {
 		refs, patterns = map[refName]refHash{}, nil

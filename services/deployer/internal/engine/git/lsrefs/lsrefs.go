@@ -74,7 +74,7 @@ const (
 	// keptPerHost is how many connections to one server stay open while nobody asks, where it takes
 	// one question at a time on each; keptFor is for how long.
 	keptPerHost = 8
-	keptFor     = 2 * time.Minute
+	keptFor     = 2 * time.Minute // for how long a connection stays open while nobody asks
 	// maxSaid bounds what a server may say beside a refusal.
 	maxSaid = 4 << 10
 )
