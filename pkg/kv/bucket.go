@@ -159,6 +159,13 @@ const (
 // leave the record alone: Update then returns the record (nil when there is none) and its
 // revision, and no error. Any other error of fn ends Update and is returned as it is.
 func (b *Bucket[T, P]) Update(ctx context.Context, key string, fn func(cur P) (P, error)) (P, uint64, error) {
+	return b.UpdateAfter(ctx, key, fn, nil)
+}
+
+// UpdateAfter is Update for a record that must not be stored before something else has been done:
+// prepare does that, after fn has decided what to store. It may run several times, like fn, but may have
+// effects; its error ends the update.
+func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur P) (P, error), prepare func(context.Context) error) (P, uint64, error) {
 	if b.s.cfg.TTL {
 		return nil, 0, fmt.Errorf("%w: %s/%s", ErrCreateOnly, b.s.cfg.Name, key)
 	}
@@ -177,12 +184,12 @@ func (b *Bucket[T, P]) Update(ctx context.Context, key string, fn func(cur P) (P
 		case err != nil:
 			return nil, 0, err
 		}
-		var stored uint64
-		if rev == 0 {
-			stored, err = b.Create(ctx, key, next)
-		} else {
-			stored, err = b.CompareAndSet(ctx, key, next, rev)
+		if prepare != nil {
+			if err := prepare(ctx); err != nil {
+				return nil, 0, err
+			}
 		}
+		stored, err := b.store(ctx, key, next, rev)
 		if err == nil {
 			return next, stored, nil
 		}
@@ -195,6 +202,14 @@ func (b *Bucket[T, P]) Update(ctx context.Context, key string, fn func(cur P) (P
 		wait = min(2*wait, updateMaxWait)
 	}
 	return nil, 0, fmt.Errorf("%w: update %s/%s: lost %d times", ErrConflict, b.s.cfg.Name, key, updateTries)
+}
+
+// store writes over the value of a revision, or over nothing at revision 0.
+func (b *Bucket[T, P]) store(ctx context.Context, key string, v P, rev uint64) (uint64, error) {
+	if rev == 0 {
+		return b.Create(ctx, key, v)
+	}
+	return b.CompareAndSet(ctx, key, v, rev)
 }
 
 // unchanged reads the record again for a skipped update, since fn may have touched the copy it was

@@ -170,3 +170,29 @@ func TestBucket_storeDownIsUnavailableWithinItsBound(t *testing.T) {
 		return err
 	})
 }
+
+func TestBucket_updateAfterIsStoredAfterWhatHasToComeFirst(t *testing.T) {
+	b := openStrings(t, testkit.NATS(t), kv.Config{Name: "b"})
+	put(t, b, "k", "one")
+	two := func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return str("two"), nil }
+	read := func() string {
+		t.Helper()
+		v, _, err := b.Get(t.Context(), "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.GetValue()
+	}
+	failed := errors.New("failed")
+	if _, _, err := b.UpdateAfter(t.Context(), "k", two, func(context.Context) error { return failed }); !errors.Is(err, failed) || read() != "one" {
+		t.Fatalf("%v, stored %s", err, read())
+	}
+	skip := func(*wrapperspb.StringValue) (*wrapperspb.StringValue, error) { return nil, kv.ErrSkip }
+	if _, _, err := b.UpdateAfter(t.Context(), "k", skip, func(context.Context) error { return failed }); err != nil {
+		t.Fatalf("nothing to store: %v", err)
+	}
+	before := ""
+	if _, _, err := b.UpdateAfter(t.Context(), "k", two, func(context.Context) error { before = read(); return nil }); err != nil || before != "one" || read() != "two" {
+		t.Fatalf("%v, was %s, stored %s", err, before, read())
+	}
+}

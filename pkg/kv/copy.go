@@ -17,8 +17,10 @@ import (
 const (
 	// DefaultCopyBytes bounds a copy that has no bound of its own.
 	DefaultCopyBytes = 64 << 20
-	// keyCost is what a key costs besides its bytes and those of its value.
+	// keyCost is how much memory a key is counted as, besides its bytes and those of its value.
 	keyCost = 256
+	// summaryCost is how much memory a summary is counted as.
+	summaryCost = 160
 )
 
 // CopyConfig describes a Copy.
@@ -57,7 +59,13 @@ type copied struct {
 	summary any
 }
 
-func (c *copied) cost() int64 { return keyCost + int64(2*len(c.key)+len(c.value)) }
+func (c *copied) cost() int64 {
+	n := keyCost + 2*len(c.key) + len(c.value)
+	if c.summary != nil {
+		n += summaryCost
+	}
+	return int64(n)
+}
 
 // NewCopy prepares a copy. Run fills it.
 func NewCopy[T any, P Message[T]](b *Bucket[T, P], cfg CopyConfig[P]) *Copy[T, P] {

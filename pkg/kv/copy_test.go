@@ -361,6 +361,16 @@ func TestCopy_listsKeysInPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	v := fresh(t, c)
+	count := func(prefix string, want int) {
+		t.Helper()
+		for what, v := range map[string]*stringView{"copy": v, "leader": fresh(t, kv.NewCopy(b, stringConfig{}))} {
+			if n, err := v.Count(t.Context(), prefix); err != nil || n != want {
+				t.Errorf("%s: %d keys begin with %q, %v; want %d", what, n, prefix, err, want)
+			}
+		}
+	}
+	count("ws.", 3)
+	count("none.", 0)
 	list := func(prefix, after string, limit int, want ...string) {
 		t.Helper()
 		if got, err := v.Keys(t.Context(), prefix, after, limit); err != nil || !slices.Equal(got, want) {

@@ -55,6 +55,7 @@ type reach struct {
 	gaps    uint64    // skips seen
 	behind  uint64    // a read waited in vain for this revision: the next ones do not wait
 	stuck   time.Time // when a read first waited in vain, or the watch moved after that
+	beyond  uint64    // a revision that another record tells and the bucket does not have
 	created time.Time // of the stream that is watched
 	start   uint64    // the stream's last revision when the pass began
 	moved   chan struct{}
@@ -181,7 +182,10 @@ func (r *reach) atLeast(ctx context.Context, rev uint64) (reason string, err err
 	if !passed {
 		return reasonCold, nil
 	}
-	if r.await(ctx, rev) == "" {
+	r.mu.Lock()
+	unknown := rev <= r.beyond && rev > r.at
+	r.mu.Unlock()
+	if !unknown && r.await(ctx, rev) == "" {
 		r.mu.Lock()
 		solid := r.solid >= rev
 		r.mu.Unlock()
@@ -189,7 +193,13 @@ func (r *reach) atLeast(ctx context.Context, rev uint64) (reason string, err err
 			return "", nil
 		}
 	}
-	return r.fresh(ctx)
+	reason, err = r.fresh(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reason == "" && err == nil && r.at < rev {
+		r.beyond = max(r.beyond, rev) // a revision of an older stream: not waited for again
+	}
+	return reason, err
 }
 
 // await waits a short time for a revision, but not where another read has just waited in vain.

@@ -121,6 +121,27 @@ func (v *View[T, P]) Keys(ctx context.Context, prefix, after string, limit int) 
 	return keys, nil
 }
 
+// Count is how many keys begin with prefix, which is whole parts, each with its '.'.
+func (v *View[T, P]) Count(ctx context.Context, prefix string) (n int, err error) {
+	b := v.copy.bucket
+	if v.reason == "" {
+		v.copy.cfg.Metrics.hit(b.Name())
+		v.copy.list(func(sorted []string) {
+			from, _ := slices.BinarySearch(sorted, prefix)
+			n = within(sorted[from:], prefix)
+		})
+		return n, b.Intact()
+	}
+	v.copy.cfg.Metrics.fallback(b.Name(), v.reason)
+	for _, err := range b.Keys(ctx, prefix+">") {
+		if err != nil {
+			return 0, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 func (v *View[T, P]) leaderKeys(ctx context.Context, prefix, after string, limit int) ([]string, error) {
 	b := v.copy.bucket
 	v.copy.cfg.Metrics.fallback(b.Name(), v.reason)
@@ -140,16 +161,22 @@ func pick(sorted []string, prefix, after string, limit int) []string {
 	if found && after >= prefix {
 		from++
 	}
-	n, _ := slices.BinarySearchFunc(sorted[from:], prefix, func(key, prefix string) int {
+	n := within(sorted[from:], prefix)
+	if limit > 0 {
+		n = min(n, limit)
+	}
+	return slices.Clone(sorted[from : from+n])
+}
+
+// within is how many of the sorted keys, none of which is smaller than prefix, begin with it.
+func within(sorted []string, prefix string) int {
+	n, _ := slices.BinarySearchFunc(sorted, prefix, func(key, prefix string) int {
 		if strings.HasPrefix(key, prefix) {
 			return -1
 		}
 		return 1
 	})
-	if limit > 0 {
-		n = min(n, limit)
-	}
-	return slices.Clone(sorted[from : from+n])
+	return n
 }
 
 // subjects lists the keys that begin with prefix, sorted, as the leader knows them; those that were

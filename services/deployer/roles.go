@@ -42,7 +42,7 @@ func (s *Service) open(ctx context.Context, st *store.Store) (*roles, error) {
 	}
 	r := &roles{records: record.New(record.Config{
 		Store: st, JS: d.JS, Keyset: d.Keyset, Repositories: repo, Recorder: clients.Webhook, Secrets: secrets, LogLimits: cfg.LogLimits,
-		Logger: d.Logger, Metrics: s.stream, Now: d.Now,
+		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now,
 	})}
 	mirrors, err := mirror.Open(mirror.Config{
 		Dir: cfg.CacheDir, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,

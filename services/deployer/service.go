@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -69,6 +70,7 @@ type Service struct {
 	liveBase *url.URL // nil where no releases are served
 	metrics  *metrics.Metrics
 	stream   *stream.Metrics
+	copies   *kv.Metrics // nil: no metrics
 	server   *server.Server
 	roles    atomic.Pointer[roles]
 
@@ -102,6 +104,9 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	if d.Registerer != nil {
 		if s.stream, err = stream.NewMetrics(d.Registerer); err != nil {
+			return nil, fmt.Errorf("deployer: %w", err)
+		}
+		if s.copies, err = kv.NewMetrics(d.Registerer); err != nil {
 			return nil, fmt.Errorf("deployer: %w", err)
 		}
 	}

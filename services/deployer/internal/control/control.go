@@ -79,14 +79,14 @@ func New(cfg Config) (*Control, error) {
 	r, clients, log := cfg.Records, cfg.Clients, cfg.Logger
 	c := &Control{cfg: cfg, schedule: schedule.New(r.Store.Due, log, cfg.Now)}
 	c.connections = connection.New(connection.Config{
-		Bucket: r.Store.Connections, Integrations: clients.Auth, Repositories: clients.Repo, Due: r.Reminders, Keeper: r.Keeper, Logger: log, Now: cfg.Now,
+		Bucket: r.Store.Connections, Copy: r.Copies.Connections, Integrations: clients.Auth, Repositories: clients.Repo, Due: r.Reminders, Keeper: r.Keeper, Logger: log, Now: cfg.Now,
 	})
 	var err error
 	if c.statuses, err = c.newStatuses(); err != nil {
 		return nil, err
 	}
 	c.apps = app.New(app.Config{
-		Records: r.Apps, Store: r.Store, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: clients.Webhook, Connections: c.connections,
+		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: clients.Webhook, Connections: c.connections,
 		Servers: r.Fleet, Gate: cfg.Policy, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
 	})
 	c.reconciler = reconcile.New(reconcile.Config{
@@ -127,6 +127,7 @@ func (c *Control) Run(ctx context.Context) error {
 		})
 	}
 	js := c.cfg.JS
+	part("copies", c.cfg.Records.Copies.Run)
 	part("schedule", c.schedule.Run)
 	part("router", func(ctx context.Context) error { return c.router.Run(ctx, js) })
 	part("outcomes", c.cfg.Records.Outcomes.Run)

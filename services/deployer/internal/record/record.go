@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
@@ -35,12 +36,14 @@ type Config struct {
 	LogLimits    deploylog.Limits
 	Logger       *slog.Logger
 	Metrics      *stream.Metrics
+	CopyMetrics  *kv.Metrics // may be nil
 	Now          func() time.Time
 }
 
 // Records are safe for concurrent use.
 type Records struct {
 	Store     *store.Store
+	Copies    *store.Copies // filled in the role api only
 	Reminders *reminder.Book
 	Alarm     reminder.Lanes
 	Apps      *apps.Records
@@ -54,7 +57,7 @@ type Records struct {
 func New(cfg Config) *Records {
 	st := cfg.Store
 	r := &Records{
-		Store: st, Reminders: &reminder.Book{Bucket: st.Due}, Fleet: fleet.New(st.Servers, st.Workers, cfg.Logger, cfg.Now),
+		Store: st, Copies: store.NewCopies(st, cfg.CopyMetrics), Reminders: &reminder.Book{Bucket: st.Due}, Fleet: fleet.New(st.Servers, st.Workers, cfg.Logger, cfg.Now),
 		Logs:     &deploylog.Sink{JS: cfg.JS, Logs: st.Logs, Secrets: cfg.Secrets, Limits: cfg.LogLimits, Logger: cfg.Logger, Now: cfg.Now},
 		Outcomes: &outcome.Outbox{JS: cfg.JS, Recorder: cfg.Recorder, Logger: cfg.Logger, Metrics: cfg.Metrics, Now: cfg.Now},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -74,7 +75,7 @@ func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error)
 	}
 	if h.AllowUnsandboxed {
 		log.WarnContext(ctx, "deployment hooks run without a sandbox", logs.Err(err))
-		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), workspaces: w.workspaces}, "", nil
+		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), apps: w.cfg.Records.Store.Apps}, "", nil
 	}
 	log.WarnContext(ctx, "deployment hooks do not run here", logs.Err(err))
 	return nil, err.Error(), nil
@@ -84,23 +85,24 @@ func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error)
 // could read what belongs to another.
 type alone struct {
 	sandbox.Runner
-	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
+	apps *kv.Bucket[storev1.App, *storev1.App]
 }
 
 // Run implements sandbox.Runner.
 func (a alone) Run(ctx context.Context, s sandbox.Spec, out sandbox.Sink) (sandbox.Result, error) {
-	if err := a.workspaces.Ready(ctx); err != nil {
-		return sandbox.Result{}, fmt.Errorf("%w: the list of workspaces is not known yet", sandbox.ErrStart)
-	}
-	used := 0
-	for _, idx := range a.workspaces.All() {
-		if len(idx.GetApps()) > 0 {
-			used++
+	first := ""
+	for key, err := range a.apps.Keys(ctx, ">") {
+		if err != nil {
+			return sandbox.Result{}, fmt.Errorf("%w: which workspaces have apps is not known: %w", sandbox.ErrStart, err)
 		}
-	}
-	if used > 1 {
-		out.Line(sandbox.Notice, "Hooks do not run: there is no sandbox on this server, and more than one workspace has apps. Install bubblewrap.")
-		return sandbox.Result{}, errors.Join(sandbox.ErrStart, errors.New("no sandbox, and several workspaces have apps"))
+		workspace, _, _ := strings.Cut(key, ".")
+		if first == "" {
+			first = workspace
+		}
+		if workspace != first {
+			out.Line(sandbox.Notice, "Hooks do not run: there is no sandbox on this server, and more than one workspace has apps. Install bubblewrap.")
+			return sandbox.Result{}, errors.Join(sandbox.ErrStart, errors.New("no sandbox, and several workspaces have apps"))
+		}
 	}
 	return a.Runner.Run(ctx, s, out)
 }

@@ -30,36 +30,35 @@ func (noLines) Line(sandbox.Stream, string) {}
 
 // Without a sandbox a hook of one workspace could read what is another's.
 func TestUnsandboxed_refusesOnceASecondWorkspaceHasApps(t *testing.T) {
-	bucket, err := kv.Open[storev1.WorkspaceIndex](t.Context(), testkit.NATS(t).JS(), kv.Config{Name: "workspaces"})
+	nats := testkit.NATS(t)
+	apps, err := kv.Open[storev1.App](t.Context(), nats.JS(), kv.Config{Name: "apps"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func(name string, apps ...string) {
-		if _, err := bucket.Create(t.Context(), name, &storev1.WorkspaceIndex{Apps: apps}); err != nil {
+	put := func(key string) {
+		if _, err := apps.Create(t.Context(), key, &storev1.App{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	put("one", "web")
-	put("empty")
-	mirror := kv.NewMirror(bucket)
-	inner := &countingRunner{}
-	runner := alone{Runner: inner, workspaces: mirror}
-	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); !errors.Is(err, sandbox.ErrStart) || inner.runs != 0 {
-		t.Fatalf("before the workspaces are known: %v, %d runs", err, inner.runs)
+	put("one.web")
+	put("one.shop")
+	put("gone.web")
+	if err := apps.Delete(t.Context(), "gone.web", 0); err != nil {
+		t.Fatal(err)
 	}
-	go func() { _ = mirror.Run(t.Context()) }()
-	testkit.Eventually(t, 10*time.Second, func() error { return mirror.Ready(t.Context()) })
+	inner := &countingRunner{}
+	runner := alone{Runner: inner, apps: apps}
 	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); err != nil || inner.runs != 1 {
 		t.Fatalf("one workspace with apps: %v, %d runs", err, inner.runs)
 	}
-	put("two", "shop")
-	testkit.Eventually(t, 10*time.Second, func() error {
-		if _, _, ok := mirror.Get("two"); !ok {
-			return errors.New("not seen yet")
-		}
-		return nil
-	})
+	put("two.shop")
 	if _, err := runner.Run(t.Context(), sandbox.Spec{}, noLines{}); !errors.Is(err, sandbox.ErrStart) || inner.runs != 1 {
 		t.Fatalf("two workspaces with apps: %v, %d runs", err, inner.runs)
+	}
+	nats.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if _, err := runner.Run(ctx, sandbox.Spec{}, noLines{}); !errors.Is(err, sandbox.ErrStart) || inner.runs != 1 {
+		t.Fatalf("where the workspaces are not known: %v, %d runs", err, inner.runs)
 	}
 }

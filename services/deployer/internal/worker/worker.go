@@ -34,8 +34,6 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
-
-	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
 // Config is what a Worker needs.
@@ -75,12 +73,11 @@ type Config struct {
 
 // Worker is the role worker of one process.
 type Worker struct {
-	cfg        Config
-	id         string
-	releases   *release.Store
-	hooks      sandbox.Runner                                              // nil where hooks do not run
-	workspaces *kv.Mirror[storev1.WorkspaceIndex, *storev1.WorkspaceIndex] // that have apps
-	pipeline   *pipeline.Worker
+	cfg      Config
+	id       string
+	releases *release.Store
+	hooks    sandbox.Runner // nil where hooks do not run
+	pipeline *pipeline.Worker
 }
 
 const (
@@ -98,7 +95,7 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{cfg: cfg, releases: releases, workspaces: kv.NewMirror(r.Store.Workspaces)}
+	w := &Worker{cfg: cfg, releases: releases}
 	if err := w.join(ctx, releases.ID()); err != nil {
 		return nil, errors.Join(err, releases.Close())
 	}
@@ -157,7 +154,6 @@ func (w *Worker) Run(ctx context.Context) error {
 		})
 	}
 	cfg := w.cfg
-	part("workspaces", w.workspaces.Run)
 	if cfg.Live != nil && cfg.LiveBase != nil {
 		part("live releases", w.serveLive)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,6 +19,7 @@ import (
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
 // Create saves a new app. A webhook that cannot be registered, or a branch that is not there yet,
@@ -88,38 +90,54 @@ func (s *Service) madeBefore(ctx context.Context, k lane.Key, request []byte) (b
 	return false, apierr.Newf(apierr.ReasonAppExists, "Workspace %s has an app %s already. Choose another name.", k.Workspace, k.App)
 }
 
-// create looks at the repository live and saves the app. The order matters: indexes and lane first,
-// so that an app that exists can always be found and can always take a push.
+// create asks Bitbucket for the repository and saves the app. Index and lane come first, so that an app
+// that exists can always be found by its repository and can always take a push.
 func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error {
-	repository, err := s.cfg.Repositories.Repository(ctx, a.GetWorkspace(), a.GetRepository())
-	if err != nil {
+	if err := s.room(ctx, a.GetWorkspace()); err != nil {
 		return err
 	}
-	if _, err := s.cfg.Connections.Refresh(ctx, a.GetWorkspace()); err != nil {
-		s.cfg.Logger.InfoContext(ctx, "integration not looked at", "err", err)
-	}
+	var repository *repov1.Repository
 	var head string
 	var known bool
-	if !rules.IsGlob(a.GetBranch()) {
-		head, known = s.head(ctx, a)
-	}
-	if err := s.list(ctx, a.GetWorkspace(), a.GetId()); err != nil {
+	ask, actx := errgroup.WithContext(ctx)
+	ask.Go(func() (err error) {
+		repository, err = s.cfg.Repositories.Repository(actx, a.GetWorkspace(), a.GetRepository())
 		return err
-	}
-	if err := s.watch(ctx, a, repository.GetFullName()); err != nil {
-		return err
-	}
-	if _, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
-		a.Generation = lane.Begin(l)
-		if known {
-			lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
-		} else {
-			lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
+	})
+	ask.Go(func() error {
+		if _, err := s.cfg.Connections.Refresh(actx, a.GetWorkspace()); err != nil && actx.Err() == nil {
+			s.cfg.Logger.InfoContext(ctx, "integration not looked at", "err", err)
 		}
 		return nil
-	}); err != nil {
+	})
+	if !rules.IsGlob(a.GetBranch()) {
+		ask.Go(func() error {
+			head, known = s.head(actx, a)
+			return nil
+		})
+	}
+	if err := ask.Wait(); err != nil {
 		return err
 	}
+	var generation int64
+	write, wctx := errgroup.WithContext(ctx)
+	write.Go(func() error { return s.watch(wctx, a, repository.GetFullName()) })
+	write.Go(func() error {
+		_, err := s.cfg.Keeper.Change(wctx, k, func(l *storev1.Lane) error {
+			generation = lane.Begin(l)
+			if known {
+				lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())
+			} else {
+				lane.ForgetHead(l, a.GetRepository(), a.GetBranch(), s.now())
+			}
+			return nil
+		})
+		return err
+	})
+	if err := write.Wait(); err != nil {
+		return err
+	}
+	a.Generation = generation
 	if a.GetAutoDeploy() {
 		a.AutoDeployTime = a.GetCreateTime()
 	}
@@ -129,11 +147,23 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error 
 	} else if err != nil {
 		return fmt.Errorf("app: save %s: %w", k, err)
 	}
-	// A deletion of an older app of this name may have taken the entry off the list meanwhile.
-	if err := s.list(ctx, a.GetWorkspace(), a.GetId()); err != nil {
-		return err
-	}
 	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
+	return nil
+}
+
+// room refuses one app more than a workspace may have.
+func (s *Service) room(ctx context.Context, workspace string) error {
+	view, err := s.cfg.Copies.Apps.Fresh(ctx)
+	n := 0
+	if err == nil {
+		n, err = view.Count(ctx, workspace+".")
+	}
+	if err != nil {
+		return fmt.Errorf("app: count the apps of %s: %w", workspace, err)
+	}
+	if n >= maxApps {
+		return apierr.InvalidArgument("workspace", fmt.Sprintf("it has %d apps, as many as a workspace can have", maxApps))
+	}
 	return nil
 }
 

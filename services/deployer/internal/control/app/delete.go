@@ -55,9 +55,6 @@ func (s *Service) Forget(ctx context.Context, k lane.Key, generation int64) erro
 	if err := s.unwatch(ctx, k.Workspace, a.GetRepository(), k.App, a.GetVersion()+1); err != nil {
 		return err
 	}
-	if err := s.unlist(ctx, k.Workspace, k.App); err != nil {
-		return err
-	}
 	if err := s.forgetSeen(ctx, k); err != nil {
 		return err
 	}

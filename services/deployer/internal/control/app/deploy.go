@@ -60,12 +60,16 @@ func (s *Service) branchToDeploy(ctx context.Context, k lane.Key, a *storev1.App
 	if !rules.IsGlob(a.GetBranch()) {
 		return a.GetBranch(), nil
 	}
-	l, _, err := s.cfg.Keeper.Get(ctx, k)
+	r, err := s.history(ctx)
+	if err != nil {
+		return "", err
+	}
+	l, err := r.lane(ctx, k)
 	if err != nil {
 		return "", err
 	}
 	for n := l.GetLastNumber(); n > max(0, l.GetLastNumber()-20); n-- {
-		d, err := s.deployment(ctx, k, l, n)
+		d, err := s.deployment(ctx, r, k, a, l, n)
 		if err != nil {
 			return "", err
 		}

@@ -4,22 +4,24 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 const (
-	// scan is how many records a filtered page examines at most; it may then come back short.
+	// scan is how many records a filtered page examines at most where they come from the leader; it
+	// may then come back short.
 	scan = 500
-	// getters is how many records are read at once.
+	// getters is how many records are read from the leader at once.
 	getters = 8
 )
 
@@ -33,15 +35,14 @@ type Filter struct {
 	Before  *timestamppb.Timestamp
 }
 
-func (f Filter) matches(d *deployerv1.Deployment) bool {
-	made := d.GetCreateTime().AsTime()
+func (f Filter) matches(d *store.DeploymentSummary) bool {
 	switch {
-	case f.State != deployerv1.Deployment_STATE_UNSPECIFIED && d.GetState() != f.State,
-		f.Branch != "" && d.GetBranch() != f.Branch,
-		f.Trigger != deployerv1.Deployment_TRIGGER_UNSPECIFIED && d.GetTrigger() != f.Trigger,
-		f.Commit != "" && !strings.HasPrefix(d.GetCommit().GetHash(), strings.ToLower(f.Commit)),
-		f.After != nil && made.Before(f.After.AsTime()),
-		f.Before != nil && !made.Before(f.Before.AsTime()):
+	case f.State != deployerv1.Deployment_STATE_UNSPECIFIED && d.State != f.State,
+		f.Branch != "" && d.Branch != f.Branch,
+		f.Trigger != deployerv1.Deployment_TRIGGER_UNSPECIFIED && d.Trigger != f.Trigger,
+		f.Commit != "" && !strings.HasPrefix(d.Hash, strings.ToLower(f.Commit)),
+		f.After != nil && d.Created.Before(f.After.AsTime()),
+		f.Before != nil && !d.Created.Before(f.Before.AsTime()):
 		return false
 	}
 	return true
@@ -49,11 +50,15 @@ func (f Filter) matches(d *deployerv1.Deployment) bool {
 
 // Deployment returns one deployment.
 func (s *Service) Deployment(ctx context.Context, k lane.Key, number int32) (*deployerv1.Deployment, error) {
-	l, err := s.laneOf(ctx, k)
+	r, err := s.history(ctx)
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.deployment(ctx, k, l, number)
+	a, l, err := r.laneOf(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.deployment(ctx, r, k, a, l, number)
 	if err != nil {
 		return nil, err
 	}
@@ -65,11 +70,15 @@ func (s *Service) Deployment(ctx context.Context, k lane.Key, number int32) (*de
 
 // Generation is the generation of the app's lane: its log lines carry it.
 func (s *Service) Generation(ctx context.Context, k lane.Key) (int64, error) {
-	l, err := s.laneOf(ctx, k)
+	r, err := s.read(ctx)
+	if err != nil {
+		return 0, err
+	}
+	_, l, err := r.laneOf(ctx, k)
 	return l.GetGeneration(), err
 }
 
-// laneOf reads the lane of an app that must be there.
+// laneOf reads the lane of an app that must be there from the leader, to decide something.
 func (s *Service) laneOf(ctx context.Context, k lane.Key) (*storev1.Lane, error) {
 	if _, _, err := s.load(ctx, k); err != nil {
 		return nil, err
@@ -79,12 +88,12 @@ func (s *Service) laneOf(ctx context.Context, k lane.Key) (*storev1.Lane, error)
 }
 
 // deployment reads a record and fills in what the lane knows; nil when there is none. A record that
-// the lane's outbox still holds is made up from there: the decision counts, not the copy.
-func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, number int32) (*deployerv1.Deployment, error) {
+// the lane's outbox still holds is made up from there: the decision counts, not what was written.
+func (s *Service) deployment(ctx context.Context, r *reading, k lane.Key, a *storev1.App, l *storev1.Lane, number int32) (*deployerv1.Deployment, error) {
 	if number < 1 || number > l.GetLastNumber() {
 		return nil, nil
 	}
-	rec, rev, err := s.cfg.Store.Deployments.Get(ctx, k.Record(number))
+	rec, rev, err := r.deployments.Get(ctx, k.Record(number))
 	if err != nil && !isAbsent(err) {
 		return nil, fmt.Errorf("app: read deployment %s/%d: %w", k, number, err)
 	}
@@ -119,14 +128,8 @@ func (s *Service) deployment(ctx context.Context, k lane.Key, l *storev1.Lane, n
 			d.ReleaseKept = true
 		}
 	}
-	if d.GetReleaseKept() && s.cfg.Live != nil {
-		a, _, err := s.load(ctx, k)
-		if err != nil {
-			return nil, err
-		}
-		if served(a, l, number) {
-			d.ReleaseUrl = s.cfg.Live(k.Workspace, k.App, number)
-		}
+	if d.GetReleaseKept() && s.cfg.Live != nil && served(a, l, number) {
+		d.ReleaseUrl = s.cfg.Live(k.Workspace, k.App, number)
 	}
 	if d.GetState() == deployerv1.Deployment_PENDING && d.GetWaitingFor() == nil {
 		d.WaitingFor = s.offline(d.GetServer())
@@ -150,24 +153,85 @@ func (s *Service) offline(server string) *deployerv1.DeploymentError {
 // Deployments returns a page of the history, newest first, beginning below the number before (0:
 // at the newest), and the number to go on below, 0 at the end.
 func (s *Service) Deployments(ctx context.Context, k lane.Key, f Filter, before int32, size int) (page []*deployerv1.Deployment, next int32, err error) {
-	l, err := s.laneOf(ctx, k)
+	r, err := s.history(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	a, l, err := r.laneOf(ctx, k)
 	if err != nil {
 		return nil, 0, err
 	}
 	if before == 0 || before > l.GetLastNumber()+1 {
 		before = l.GetLastNumber() + 1
 	}
-	n := before - 1
+	h := pastOf{s: s, reading: r, key: k, app: a, lane: l, filter: f}
+	if r.deployments.FromCopy() {
+		return h.fromCopy(ctx, before-1, size)
+	}
+	return h.fromLeader(ctx, before-1, size)
+}
+
+// pastOf looks through an app's history.
+type pastOf struct {
+	s       *Service
+	reading *reading
+	key     lane.Key
+	app     *storev1.App
+	lane    *storev1.Lane
+	filter  Filter
+}
+
+// fromCopy returns a full page, however many deployments do not match: their summaries are in memory.
+func (h *pastOf) fromCopy(ctx context.Context, n int32, size int) (page []*deployerv1.Deployment, next int32, err error) {
+	changing := map[int32]bool{} // the copy has them as they were
+	for _, c := range h.lane.GetOutbox() {
+		changing[c.GetNumber()] = true
+	}
+	for ; n >= 1; n-- {
+		if !changing[n] {
+			sum, ok := h.reading.deployments.Summary(h.key.Record(n))
+			if d, is := sum.(*store.DeploymentSummary); ok && is && (d.Generation != h.lane.GetGeneration() || !h.filter.matches(d)) {
+				continue
+			}
+		}
+		d, err := h.at(ctx, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		if d == nil {
+			continue
+		}
+		if page = append(page, d); len(page) == size {
+			return page, nextBelow(n - 1), nil
+		}
+	}
+	return page, 0, nil
+}
+
+// at returns a deployment that matches, or nil.
+func (h *pastOf) at(ctx context.Context, number int32) (*deployerv1.Deployment, error) {
+	d, err := h.s.deployment(ctx, h.reading, h.key, h.app, h.lane, number)
+	if err != nil || d == nil || !h.filter.matches(store.Summarize(h.lane.GetGeneration(), d)) {
+		return nil, err
+	}
+	return d, nil
+}
+
+// fromLeader examines a bounded number of records.
+func (h *pastOf) fromLeader(ctx context.Context, n int32, size int) (page []*deployerv1.Deployment, next int32, err error) {
 	for examined := 0; n >= 1 && examined < scan; {
-		count := min(int(n), size, scan-examined)
-		ds, err := s.read(ctx, k, l, n, count)
+		ds := make([]*deployerv1.Deployment, min(int(n), size, scan-examined))
+		err := each(len(ds), false, func(i int) (err error) {
+			ds[i], err = h.at(ctx, n-int32(i)) //nolint:gosec // a page is small
+			return err
+		})
 		if err != nil {
 			return nil, 0, err
 		}
 		for _, d := range ds {
 			n--
 			examined++
-			if d == nil || !f.matches(d) {
+			if d == nil {
 				continue
 			}
 			if page = append(page, d); len(page) == size {
@@ -185,31 +249,20 @@ func nextBelow(n int32) int32 {
 	return n + 1
 }
 
-// read reads count records from number from downwards.
-func (s *Service) read(ctx context.Context, k lane.Key, l *storev1.Lane, from int32, count int) ([]*deployerv1.Deployment, error) {
-	out := make([]*deployerv1.Deployment, count)
-	err := each(count, func(i int) (err error) {
-		out[i], err = s.deployment(ctx, k, l, from-int32(i)) //nolint:gosec // a page is small
-		return err
-	})
-	return out, err
-}
-
-// each calls fn for 0 to n-1, several at once, and returns the first error.
-func each(n int, fn func(i int) error) error {
-	var wg sync.WaitGroup
-	var once sync.Once
-	var first error
-	slots := make(chan struct{}, getters)
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
+// each calls fn for 0 to n-1 and returns the first error: several at once, unless it is all memory.
+func each(n int, memory bool, fn func(i int) error) error {
+	if memory {
+		for i := range n {
 			if err := fn(i); err != nil {
-				once.Do(func() { first = err })
+				return err
 			}
-		})
+		}
+		return nil
 	}
-	wg.Wait()
-	return first
+	var g errgroup.Group
+	g.SetLimit(getters)
+	for i := range n {
+		g.Go(func() error { return fn(i) })
+	}
+	return g.Wait()
 }

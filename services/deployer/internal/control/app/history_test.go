@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -16,18 +18,19 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// readLanes returns one lane after the other, and the last one from then on.
-type readLanes struct {
-	lane.Lanes
-	reads []*storev1.Lane
+// laterLanes has the lane as it is when it is read a second time.
+type laterLanes struct{ *storev1.Lane }
+
+func (l laterLanes) Get(context.Context, string) (*storev1.Lane, uint64, error) {
+	return proto.CloneOf(l.Lane), 1, nil
 }
 
-func (r *readLanes) Get(context.Context, string) (*storev1.Lane, uint64, error) {
-	l := r.reads[0]
-	if len(r.reads) > 1 {
-		r.reads = r.reads[1:]
-	}
-	return proto.CloneOf(l), 1, nil
+func (laterLanes) Create(context.Context, string, *storev1.Lane, ...kv.CreateOption) (uint64, error) {
+	return 0, errors.ErrUnsupported
+}
+
+func (laterLanes) CompareAndSet(context.Context, string, *storev1.Lane, uint64) (uint64, error) {
+	return 0, errors.ErrUnsupported
 }
 
 // A run ends, and its record is written, between the reads of the lane and of the record: whoever
@@ -47,7 +50,10 @@ func TestDeployment_thatEndsWhileItIsReadIsSeenWhole(t *testing.T) {
 	}
 	running := &storev1.Lane{Generation: 1, LastNumber: 7, Live: &storev1.Live{Number: 6}, Running: &storev1.Running{Job: &storev1.Job{Number: 7}}}
 	ended := &storev1.Lane{Generation: 1, LastNumber: 7, Live: &storev1.Live{Number: 7}, Kept: []*storev1.Kept{{Number: 7}}}
-	app := New(Config{Records: &apps.Records{Store: s}, Store: s, Keeper: &lane.Keeper{Lanes: &readLanes{reads: []*storev1.Lane{running, ended}}}, Now: time.Now})
+	if _, err := s.Lanes.Create(t.Context(), k.String(), running); err != nil {
+		t.Fatal(err)
+	}
+	app := New(Config{Records: &apps.Records{Store: s}, Store: s, Copies: store.NewCopies(s, nil), Keeper: &lane.Keeper{Lanes: laterLanes{ended}}, Now: time.Now})
 	d, err := app.Deployment(t.Context(), k, 7)
 	if err != nil || !d.GetLive() || !d.GetReleaseKept() {
 		t.Errorf("%v, %v", d, err)

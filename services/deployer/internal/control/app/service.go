@@ -39,6 +39,8 @@ type Webhooks interface {
 type Connections interface {
 	// Get answers from the last thing learned; Refresh asks auth first.
 	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
+	// Shown is Get from memory: another process's news may take a moment.
+	Shown(ctx context.Context, workspace string) (*storev1.Connection, error)
 	Refresh(ctx context.Context, workspace string) (*storev1.Connection, error)
 }
 
@@ -65,6 +67,7 @@ type Gate interface {
 type Config struct {
 	Records      *apps.Records
 	Store        *store.Store
+	Copies       *store.Copies // what is shown is read from them
 	Keeper       *lane.Keeper
 	Reminders    Reminders
 	Repositories Repositories

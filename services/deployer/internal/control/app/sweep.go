@@ -67,9 +67,6 @@ func (s *Service) sweepApp(ctx context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.list(ctx, workspace, id); err != nil {
-		return err
-	}
 	idx, err := s.Index(ctx, workspace, a.GetRepository())
 	if err != nil || slices.ContainsFunc(idx.GetWatches(), func(w *storev1.Watch) bool { return entryOf(w, a) }) {
 		return err

@@ -20,7 +20,7 @@ import (
 const (
 	defaultRetention = 5  // releases that an app keeps when nothing else is said
 	maxRetention     = 50 // releases that an app may keep
-	// maxApps bounds a workspace's index record.
+	// maxApps is how many apps a workspace may have. Who creates several at once may get a few more.
 	maxApps = 10_000
 )
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -21,7 +23,11 @@ const hookTimeout = time.Second
 
 // Get returns an app.
 func (s *Service) Get(ctx context.Context, k lane.Key) (*deployerv1.App, error) {
-	apps, err := s.views(ctx, k.Workspace, []string{k.App})
+	r, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	apps, err := s.views(ctx, r, k.Workspace, []string{k.String()})
 	if err != nil {
 		return nil, err
 	}
@@ -39,85 +45,101 @@ func preview(a *storev1.App) *deployerv1.App {
 }
 
 // List returns a page of a workspace's apps by id, after the given one, and the id to go on after,
-// empty at the end. A page may come back short while an app is being made or deleted.
+// empty at the end. A page may come back short while an app is being deleted.
 func (s *Service) List(ctx context.Context, workspace, after string, size int) (apps []*deployerv1.App, next string, err error) {
-	idx, _, err := s.cfg.Store.Workspaces.Get(ctx, workspace)
+	r, err := s.read(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	prefix := workspace + "."
+	keys, err := r.apps.Keys(ctx, prefix, prefix+after, size+1)
 	if isAbsent(err) {
 		return nil, "", nil
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("app: list workspace %s: %w", workspace, err)
 	}
-	at, found := slices.BinarySearch(idx.GetApps(), after)
-	if found {
-		at++
+	if len(keys) > size {
+		keys = keys[:size]
+		next = strings.TrimPrefix(keys[size-1], prefix)
 	}
-	ids := idx.GetApps()[at:]
-	if len(ids) > size {
-		ids = ids[:size]
-		next = ids[size-1]
-	}
-	apps, err = s.views(ctx, workspace, ids)
+	apps, err = s.views(ctx, r, workspace, keys)
 	return apps, next, err
 }
 
 // Apps returns the ids of a workspace's apps.
 func (s *Service) Apps(ctx context.Context, workspace string) ([]string, error) {
-	idx, _, err := s.cfg.Store.Workspaces.Get(ctx, workspace)
-	if isAbsent(err) {
-		return nil, nil
+	prefix := workspace + "."
+	view, err := s.cfg.Copies.Apps.Fresh(ctx)
+	var ids []string
+	if err == nil {
+		ids, err = view.Keys(ctx, prefix, "", 0)
 	}
-	if err != nil {
+	if err != nil && !isAbsent(err) {
 		return nil, fmt.Errorf("app: list workspace %s: %w", workspace, err)
 	}
-	return idx.GetApps(), nil
+	for i, key := range ids {
+		ids[i] = strings.TrimPrefix(key, prefix)
+	}
+	return ids, nil
 }
 
 // parts is what an app's view is made of.
 type parts struct {
+	key   lane.Key
 	app   *storev1.App
 	rev   uint64
 	lane  *storev1.Lane
 	index *storev1.RepositoryIndex
 }
 
-// views describes apps; entries of the index whose app is gone are left out.
-func (s *Service) views(ctx context.Context, workspace string, ids []string) ([]*deployerv1.App, error) {
-	all := make([]*parts, len(ids))
-	err := each(len(ids), func(i int) (err error) {
-		all[i], err = s.parts(ctx, lane.Key{Workspace: workspace, App: ids[i]})
+// views describes the apps of some keys; those that are gone are left out.
+func (s *Service) views(ctx context.Context, r *reading, workspace string, keys []string) ([]*deployerv1.App, error) {
+	all := make([]*parts, len(keys))
+	err := each(len(keys), r.apps.FromCopy() && r.lanes.FromCopy(), func(i int) (err error) {
+		all[i], err = s.parts(ctx, r, lane.Key{Workspace: workspace, App: strings.TrimPrefix(keys[i], workspace+".")})
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	all = slices.DeleteFunc(all, func(p *parts) bool { return p == nil })
-	connection, err := s.cfg.Connections.Get(ctx, workspace)
+	if len(all) == 0 {
+		return nil, nil
+	}
+	if err := r.recordsOf(ctx, all); err != nil {
+		return nil, err
+	}
+	connection, err := s.cfg.Connections.Shown(ctx, workspace)
+	if err != nil {
+		return nil, err
+	}
+	files, err := r.codeConfigs(ctx, all)
 	if err != nil {
 		return nil, err
 	}
 	hooks := s.hooks(ctx, workspace, all)
 	out := make([]*deployerv1.App, len(all))
-	err = each(len(all), func(i int) (err error) {
-		out[i], err = s.view(ctx, all[i], connection, hooks)
+	err = each(len(all), r.deployments.FromCopy(), func(i int) (err error) {
+		out[i], err = s.view(ctx, r, all[i], connection, hooks, files)
 		return err
 	})
 	return out, err
 }
 
-func (s *Service) parts(ctx context.Context, k lane.Key) (*parts, error) {
-	a, rev, err := s.cfg.Store.Apps.Get(ctx, k.String())
-	if isAbsent(err) {
+func (s *Service) parts(ctx context.Context, r *reading, k lane.Key) (*parts, error) {
+	a, rev, err := r.app(ctx, k)
+	if apierr.Has(err, apierr.ReasonAppNotFound) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("app: read %s: %w", k, err)
-	}
-	p := &parts{app: a, rev: rev}
-	if p.lane, _, err = s.cfg.Keeper.Get(ctx, k); err != nil {
 		return nil, err
 	}
-	p.index, err = s.Index(ctx, k.Workspace, a.GetRepository())
+	p := &parts{key: k, app: a, rev: rev}
+	if p.lane, err = r.lane(ctx, k); err != nil {
+		return nil, err
+	}
+	p.index, err = r.index(ctx, a)
 	return p, err
 }
 
@@ -150,23 +172,24 @@ func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map
 	return out
 }
 
-func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connection, hooks map[string]*storev1.WebhookView) (*deployerv1.App, error) {
-	k := lane.Key{Workspace: p.app.GetWorkspace(), App: p.app.GetId()}
+func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, hooks map[string]*storev1.WebhookView, files *codeConfigView) (*deployerv1.App, error) {
 	a := saved(p.app)
 	a.Id, a.Workspace, a.Repository, a.RepositoryFullName = p.app.GetId(), p.app.GetWorkspace(), p.app.GetRepository(), p.index.GetFullName()
 	a.Etag, a.CreateTime, a.UpdateTime = Etag(p.rev), p.app.GetCreateTime(), p.app.GetUpdateTime()
 	a.Variables = shown(p.app.GetVariables())
 	a.HookRunner = s.cfg.Servers.HookRunner(p.app.GetServer())
-	if err := s.viewFile(ctx, k, p, a); err != nil {
+	if err := s.viewFile(ctx, p, files, a); err != nil {
 		return nil, err
 	}
-	live, err := s.deployment(ctx, k, p.lane, p.lane.GetLive().GetNumber())
+	live, err := s.deployment(ctx, r, p.key, p.app, p.lane, p.lane.GetLive().GetNumber())
 	if err != nil {
 		return nil, err
 	}
-	latest, err := s.deployment(ctx, k, p.lane, p.lane.GetLastNumber())
-	if err != nil {
-		return nil, err
+	latest := live
+	if p.lane.GetLastNumber() != p.lane.GetLive().GetNumber() {
+		if latest, err = s.deployment(ctx, r, p.key, p.app, p.lane, p.lane.GetLastNumber()); err != nil {
+			return nil, err
+		}
 	}
 	a.Live, a.Latest = summary(live), summary(latest)
 	if p.app.GetAutoDeploy() {
@@ -185,9 +208,10 @@ func (s *Service) view(ctx context.Context, p *parts, connection *storev1.Connec
 }
 
 // viewFile adds what .devpilot.yaml says, and where the live release is served.
-func (s *Service) viewFile(ctx context.Context, k lane.Key, p *parts, a *deployerv1.App) error {
+func (s *Service) viewFile(ctx context.Context, p *parts, files *codeConfigView, a *deployerv1.App) error {
+	k := p.key
 	if p.app.GetConfigAsCode() {
-		c, _, err := s.cfg.Store.CodeConfigs.Get(ctx, k.String())
+		c, _, err := files.Get(ctx, k.String())
 		switch {
 		case isAbsent(err):
 		case err != nil:

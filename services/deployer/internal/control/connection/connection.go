@@ -62,6 +62,7 @@ type Due interface {
 // Config is what Connections need.
 type Config struct {
 	Bucket       *kv.Bucket[storev1.Connection, *storev1.Connection]
+	Copy         *kv.Copy[storev1.Connection, *storev1.Connection] // for Shown
 	Integrations Integrations
 	Repositories Repositories
 	Due          Due
@@ -79,6 +80,22 @@ func New(cfg Config) *Connections { return &Connections{cfg: cfg} }
 // Get returns what was last learned; where nothing was, it asks.
 func (c *Connections) Get(ctx context.Context, workspace string) (*storev1.Connection, error) {
 	rec, _, err := c.cfg.Bucket.Get(ctx, workspace)
+	return c.known(ctx, workspace, rec, err)
+}
+
+// Shown is Get from memory. What another process learned of auth's events may come a moment later: the
+// events are no sooner.
+func (c *Connections) Shown(ctx context.Context, workspace string) (*storev1.Connection, error) {
+	view, err := c.cfg.Copy.AtLeast(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("connection: read: %w", err)
+	}
+	rec, _, err := view.Get(ctx, workspace)
+	return c.known(ctx, workspace, rec, err)
+}
+
+// known is what was read, or else what auth answers.
+func (c *Connections) known(ctx context.Context, workspace string, rec *storev1.Connection, err error) (*storev1.Connection, error) {
 	switch {
 	case err == nil:
 		return rec, nil
@@ -100,23 +117,27 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		return nil, err
 	}
 	fresh := c.read(in)
-	rec, _, err := c.cfg.Bucket.Update(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
+	resumed := false
+	rec, _, err := c.cfg.Bucket.UpdateAfter(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 		next := proto.CloneOf(fresh)
 		next.CheckedConnectionId = cur.GetCheckedConnectionId()
 		if cur.GetPaused().GetReason() == next.GetPaused().GetReason() && cur.GetPaused() != nil {
 			next.Paused.Time = cur.GetPaused().GetTime() // since then
 		}
-		resumed := next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId())
+		resumed = next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId())
 		if resumed {
 			next.CheckedConnectionId = ""
-			if _, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, "all", c.cfg.Now()); err != nil {
-				return nil, err
-			}
 		}
 		if proto.Equal(cur, next) {
 			return nil, kv.ErrSkip
 		}
 		return next, nil
+	}, func(ctx context.Context) error {
+		if !resumed {
+			return nil
+		}
+		_, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, "all", c.cfg.Now())
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("connection: remember: %w", err)

@@ -28,31 +28,32 @@ func (r *Records) Index(ctx context.Context, workspace, repository string) (*sto
 	return idx, nil
 }
 
-// ChangeIndex changes a repository's index. Where the set that webhook has to know changes, its
-// version grows; somebody is then sure to hand it over, because the due list is written first.
-func (r *Records) ChangeIndex(ctx context.Context, workspace, repository string, fn func(*storev1.RepositoryIndex)) error {
-	touched := false
-	_, _, err := r.Store.Repositories.Update(ctx, RepositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
+// ChangeIndex changes a repository's index and returns its revision. Where the set that webhook has to
+// know changes, its version grows; somebody is then sure to hand it over, because the reminder is
+// written first.
+func (r *Records) ChangeIndex(ctx context.Context, workspace, repository string, fn func(*storev1.RepositoryIndex)) (uint64, error) {
+	grown, touched := false, false
+	_, rev, err := r.Store.Repositories.UpdateAfter(ctx, RepositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
 		if idx == nil {
 			idx = &storev1.RepositoryIndex{Workspace: workspace, Repository: repository}
 		}
 		before := handed(idx)
 		fn(idx)
-		if !slices.Equal(before, handed(idx)) {
+		if grown = !slices.Equal(before, handed(idx)); grown {
 			idx.Version++
-			if !touched {
-				if err := r.touchWatches(ctx, workspace, repository); err != nil {
-					return nil, err
-				}
-				touched = true
-			}
 		}
 		return idx, nil
+	}, func(ctx context.Context) error {
+		if !grown || touched {
+			return nil
+		}
+		touched = true
+		return r.touchWatches(ctx, workspace, repository)
 	})
 	if err != nil {
-		return fmt.Errorf("apps: change the index of repository %s: %w", repository, err)
+		return 0, fmt.Errorf("apps: change the index of repository %s: %w", repository, err)
 	}
-	return nil
+	return rev, nil
 }
 
 // handed is the set that webhook knows, in a form that can be compared.
@@ -98,7 +99,8 @@ func (r *Records) Named(ctx context.Context, workspace, repository, fullName str
 	if err != nil || fullName == "" || len(idx.GetWatches()) == 0 || idx.GetFullName() == fullName && idx.GetDoubtedBy() == "" {
 		return err
 	}
-	return r.ChangeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) { idx.FullName, idx.DoubtedBy = fullName, "" })
+	_, err = r.ChangeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) { idx.FullName, idx.DoubtedBy = fullName, "" })
+	return err
 }
 
 // NameGiven takes the name that a delivery gives the repository. It may be of yesterday: one that is not

@@ -214,15 +214,17 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 	if len(out) == 0 {
 		return nil
 	}
+	var written uint64
 	for i := 0; i < len(out); {
 		n := i + 1
 		for n < len(out) && out[n].GetNumber() == out[i].GetNumber() {
 			n++
 		}
-		if err := k.write(ctx, key, l.GetGeneration(), out[i:n]); err != nil {
+		rev, err := k.write(ctx, key, l.GetGeneration(), out[i:n])
+		if err != nil {
 			return err
 		}
-		i = n
+		written, i = max(written, rev), n
 	}
 	last := out[len(out)-1].GetSeq()
 	_, err := k.Change(ctx, key, func(l *storev1.Lane) error {
@@ -233,15 +235,15 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 		if i == 0 {
 			return ErrSkip
 		}
-		l.Outbox = l.Outbox[i:]
+		l.Outbox, l.RecordsRevision = l.Outbox[i:], max(l.GetRecordsRevision(), written)
 		return nil
 	})
 	return err
 }
 
-// write makes changes of one record.
-func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) error {
-	_, _, err := k.Records.Update(ctx, key.Record(cs[0].GetNumber()), func(rec *storev1.Deployment) (*storev1.Deployment, error) {
+// write makes changes of one record, and returns a revision that has them.
+func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) (uint64, error) {
+	_, rev, err := k.Records.Update(ctx, key.Record(cs[0].GetNumber()), func(rec *storev1.Deployment) (*storev1.Deployment, error) {
 		changed := false
 		for _, c := range cs {
 			var ok bool
@@ -255,16 +257,16 @@ func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*sto
 		return rec, nil
 	})
 	if err != nil {
-		return fmt.Errorf("lane: write deployment %s/%d: %w", key, cs[0].GetNumber(), err)
+		return 0, fmt.Errorf("lane: write deployment %s/%d: %w", key, cs[0].GetNumber(), err)
 	}
 	for _, c := range cs {
 		if e := c.GetEnded(); len(e.GetAskers()) > 0 && k.Teller != nil {
 			if err := k.Teller.Ended(ctx, key, c.GetNumber(), e); err != nil {
-				return fmt.Errorf("lane: tell how deployment %s/%d ended: %w", key, c.GetNumber(), err)
+				return 0, fmt.Errorf("lane: tell how deployment %s/%d ended: %w", key, c.GetNumber(), err)
 			}
 		}
 	}
-	return nil
+	return rev, nil
 }
 
 // Disarm ends the watch over a lane that has no work, and tells whether it did. The caller then

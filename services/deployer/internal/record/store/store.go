@@ -3,7 +3,6 @@
 //
 //	bucket                  key                                   record
 //	deployer-apps           <workspace>.<app>                     App
-//	deployer-workspaces     <workspace>                           WorkspaceIndex
 //	deployer-repositories   <workspace>.<repository>              RepositoryIndex
 //	deployer-connections    <workspace>                           Connection
 //	deployer-requests       <workspace>.<method>.<id>[.result]    Request, 24 hours
@@ -17,6 +16,10 @@
 //	deployer-statuses       of internal/control/status                    what was sent, a day
 //	deployer-reconcile      <workspace>.<repository>              Reconciliation
 //	deployer-inventory      of pkg/kv                             the keys of what cannot be filled again
+//
+// An app's key is all that lists it. (Versions before kept lists in a bucket deployer-workspaces. It is
+// left as it is for those of them that run beside this one: nothing is in it that the apps' keys do not
+// tell.)
 //
 // Depends on pkg/kv and pkg/stream.
 package store
@@ -48,8 +51,6 @@ const RequestLife = 24 * time.Hour
 type (
 	// Apps holds the apps' records.
 	Apps = kv.Bucket[storev1.App, *storev1.App]
-	// Workspaces holds the lists of workspaces' apps.
-	Workspaces = kv.Bucket[storev1.WorkspaceIndex, *storev1.WorkspaceIndex]
 	// Repositories holds the lists of who watches a repository.
 	Repositories = kv.Bucket[storev1.RepositoryIndex, *storev1.RepositoryIndex]
 	// Connections holds what is known of integrations.
@@ -78,7 +79,6 @@ type (
 type Store struct {
 	JS           jetstream.JetStream
 	Apps         *Apps
-	Workspaces   *Workspaces
 	Repositories *Repositories
 	Connections  *Connections
 	Requests     *Requests
@@ -117,7 +117,6 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 		return c
 	}
 	s.Apps = open[storev1.App](ctx, js, kept(AppsBucket), &errs)
-	s.Workspaces = open[storev1.WorkspaceIndex](ctx, js, kept("deployer-workspaces"), &errs)
 	s.Repositories = open[storev1.RepositoryIndex](ctx, js, kept("deployer-repositories"), &errs)
 	s.Connections = open[storev1.Connection](ctx, js, cfg("deployer-connections"), &errs)
 	requests := cfg("deployer-requests")
@@ -148,7 +147,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s.guarded = []interface{ Intact() error }{s.Apps, s.Workspaces, s.Repositories, s.CodeConfigs, s.Lanes, s.Seen, s.Deployments, s.Servers}
+	s.guarded = []interface{ Intact() error }{s.Apps, s.Repositories, s.CodeConfigs, s.Lanes, s.Seen, s.Deployments, s.Servers}
 	return s, nil
 }
 

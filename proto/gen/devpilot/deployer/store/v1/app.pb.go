@@ -73,8 +73,11 @@ type App struct {
 	CancelRunning bool `protobuf:"varint,21,opt,name=cancel_running,json=cancelRunning,proto3" json:"cancel_running,omitempty"`
 	// Whether commit statuses are off.
 	CommitStatusOff bool `protobuf:"varint,22,opt,name=commit_status_off,json=commitStatusOff,proto3" json:"commit_status_off,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The revision at which the repository's index had this app's entry; 0 in records of before it was
+	// kept.
+	IndexRevision uint64 `protobuf:"varint,23,opt,name=index_revision,json=indexRevision,proto3" json:"index_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *App) Reset() {
@@ -261,6 +264,13 @@ func (x *App) GetCommitStatusOff() bool {
 	return false
 }
 
+func (x *App) GetIndexRevision() uint64 {
+	if x != nil {
+		return x.IndexRevision
+	}
+	return 0
+}
+
 // Variable is the stored form of a variable: the value of a secret one is sealed, with
 // deployer-variable.<workspace>.<app>.<name> as associated data.
 type Variable struct {
@@ -391,9 +401,8 @@ func (x *CodeConfig) GetConfig() *v1.CodeConfig {
 	return nil
 }
 
-// WorkspaceIndex lists the apps of a workspace. Bucket deployer-workspaces, key <workspace>. It is
-// written before an app is made and after one is gone, so that it may name apps that do not exist
-// and never lacks one that does.
+// WorkspaceIndex listed the apps of a workspace, in bucket deployer-workspaces. It is neither written
+// nor read any more: the apps' own keys are the list, and it never named one that had none.
 type WorkspaceIndex struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The apps' ids, sorted.
@@ -940,7 +949,7 @@ var File_devpilot_deployer_store_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\a\n" +
+	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\a\n" +
 	"\x03App\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
@@ -971,7 +980,8 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\x05serve\x18\x13 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12$\n" +
 	"\x0econfig_as_code\x18\x14 \x01(\bR\fconfigAsCode\x12%\n" +
 	"\x0ecancel_running\x18\x15 \x01(\bR\rcancelRunning\x12*\n" +
-	"\x11commit_status_off\x18\x16 \x01(\bR\x0fcommitStatusOff\"\x89\x01\n" +
+	"\x11commit_status_off\x18\x16 \x01(\bR\x0fcommitStatusOff\x12%\n" +
+	"\x0eindex_revision\x18\x17 \x01(\x04R\rindexRevision\"\x89\x01\n" +
 	"\bVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +

@@ -154,9 +154,12 @@ type Lane struct {
 	TurnedAway []*v1.TurnedAwayPush `protobuf:"bytes,25,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
 	// The newest push that should be live and is not, because its deployment failed for reasons outside
 	// its commit; absent when there is none. Whatever is asked for after it takes its place.
-	Owed          *Owed `protobuf:"bytes,30,opt,name=owed,proto3" json:"owed,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Owed *Owed `protobuf:"bytes,30,opt,name=owed,proto3" json:"owed,omitempty"`
+	// The revision of the deployments' bucket that has all changes which left the outbox; 0 in records
+	// of before it was kept.
+	RecordsRevision uint64 `protobuf:"varint,40,opt,name=records_revision,json=recordsRevision,proto3" json:"records_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Lane) Reset() {
@@ -369,6 +372,13 @@ func (x *Lane) GetOwed() *Owed {
 		return x.Owed
 	}
 	return nil
+}
+
+func (x *Lane) GetRecordsRevision() uint64 {
+	if x != nil {
+		return x.RecordsRevision
+	}
+	return 0
 }
 
 // Owed is a push whose deployment failed for reasons outside its commit: it is tried again when they
@@ -2186,7 +2196,8 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xde\t\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\n" +
+	"\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -2221,7 +2232,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\ahistory\x18\x18 \x01(\fR\ahistory\x12E\n" +
 	"\vturned_away\x18\x19 \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushR\n" +
 	"turnedAway\x124\n" +
-	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x1aZ\n" +
+	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x12)\n" +
+	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
