@@ -47,6 +47,15 @@ func (c *Copy[T, P]) view(reason string, err error) (*View[T, P], error) {
 	return &View[T, P]{c, reason}, nil
 }
 
+// Get is Fresh and View.Get, for a request that reads one record of the bucket.
+func (c *Copy[T, P]) Get(ctx context.Context, key string) (P, uint64, error) {
+	v, err := c.Fresh(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	return v.Get(ctx, key)
+}
+
 // FromCopy tells that the view reads from the copy. Where it does not, whoever wants to look through
 // many records does better with few.
 func (v *View[T, P]) FromCopy() bool { return v.reason == "" }

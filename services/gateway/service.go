@@ -112,10 +112,16 @@ func New(cfg Config, d Deps) (*Service, error) {
 			return nil, fmt.Errorf("gateway: register metrics: %w", err)
 		}
 	}
+	var copies *kv.Metrics
+	if d.Registerer != nil {
+		if copies, err = kv.NewMetrics(d.Registerer); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
+	}
 	s := &Service{
 		cfg: cfg, js: d.JS, logger: d.Logger,
-		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Now: d.Now}),
-		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, d.Now),
+		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Metrics: copies, Now: d.Now}),
+		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, copies, d.Now),
 		activity: activity.NewStore(d.JS, cfg.Replicas),
 		recorder: activity.NewRecorder(d.Logger, lost),
 		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),
@@ -172,7 +178,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.own.Close())
 	}
 	var wg sync.WaitGroup
-	failed := make(chan error, 4)
+	failed := make(chan error, 6)
 	background := func(what string, f func(context.Context) error) {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -182,6 +188,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.grpc.Serve(s.listener) }()
+	background("watch who may do what", s.tenants.Watch)
+	background("watch sessions that end", s.short.Watch)
 	background("follow change events", s.hub.Run)
 	background("note uses of keys", s.noteUses)
 	background("record activity", func(ctx context.Context) error { s.recorder.Run(ctx, s.activity); return nil })

@@ -39,19 +39,29 @@ type ShortLived struct {
 	replicas int
 	keyset   *seal.Keyset
 	bucket   *kv.Bucket[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived]
+	copy     *kv.Copy[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived] // read by each request of a session
+	metrics  *kv.Metrics
 	now      func() time.Time
 }
 
 // NewShortLived makes a store that is not open yet. The keyset encrypts what it keeps of secrets.
-func NewShortLived(js jetstream.JetStream, replicas int, keyset *seal.Keyset, now func() time.Time) *ShortLived {
-	return &ShortLived{js: js, replicas: replicas, keyset: keyset, now: now}
+// Metrics are those of its copy; nil: none.
+func NewShortLived(js jetstream.JetStream, replicas int, keyset *seal.Keyset, metrics *kv.Metrics, now func() time.Time) *ShortLived {
+	return &ShortLived{js: js, replicas: replicas, keyset: keyset, metrics: metrics, now: now}
 }
 
 // Open creates the bucket or brings its settings up to date. It can be repeated.
 func (s *ShortLived) Open(ctx context.Context) (err error) {
 	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, kv.Config{Name: shortLivedBucket, Version: 1, Replicas: s.replicas, TTL: true})
+	if err == nil {
+		s.copy = kv.NewCopy(s.bucket, kv.CopyConfig[*gatewaystorev1.ShortLived]{Metrics: s.metrics})
+	}
 	return err
 }
+
+// Watch keeps the copy up to date until ctx is done, by which each request learns at once of a session
+// that ended. Call it after Open; reads work without it too, from the leader.
+func (s *ShortLived) Watch(ctx context.Context) error { return s.copy.Run(ctx) }
 
 // NewCode makes a one-time code that signs the subject in while the credential still vouches for it.
 func (s *ShortLived) NewCode(ctx context.Context, subject, label string, credential []byte) (seal.Secret, time.Time, error) {
@@ -135,7 +145,7 @@ func (s *ShortLived) revoke(ctx context.Context, id string, life time.Duration) 
 }
 
 func (s *ShortLived) revoked(ctx context.Context, id string) (bool, error) {
-	_, _, err := s.bucket.Get(ctx, "revoked."+id)
+	_, _, err := s.copy.Get(ctx, "revoked."+id)
 	if errors.Is(err, kv.ErrNotFound) {
 		return false, nil
 	}

@@ -164,7 +164,7 @@ func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystor
 	if raw, err := hex.DecodeString(id); !found || err != nil || len(raw) != keyIDBytes {
 		return nil, false, nil //nolint:nilerr // not a key of ours
 	}
-	k, _, err = s.keys.Get(ctx, id)
+	k, _, err = s.copies.keys.Get(ctx, id)
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, false, nil
 	}
@@ -183,7 +183,7 @@ func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystor
 
 // KeyWorks says whether the key still exists and has not expired.
 func (s *Store) KeyWorks(ctx context.Context, id string) (bool, error) {
-	k, _, err := s.keys.Get(ctx, id)
+	k, _, err := s.copies.keys.Get(ctx, id)
 	if errors.Is(err, kv.ErrNotFound) {
 		return false, nil
 	}
@@ -233,11 +233,15 @@ func (s *Store) ListKeys(ctx context.Context, workspace, after string, limit int
 		}
 		entries = entries[at:]
 	}
+	keys, err := s.copies.keys.Fresh(ctx)
+	if err != nil {
+		return nil, false, kv.ToAPI(err)
+	}
 	for _, e := range entries {
 		if len(list) == limit {
 			return list, true, nil
 		}
-		k, _, err := s.keys.Get(ctx, e.GetId())
+		k, _, err := keys.Get(ctx, e.GetId())
 		switch {
 		case errors.Is(err, kv.ErrNotFound):
 		case err != nil:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
@@ -27,6 +28,7 @@ const (
 type Options struct {
 	Replicas int
 	Logger   *slog.Logger
+	Metrics  *kv.Metrics // of the copies; nil: none
 	Now      func() time.Time
 }
 
@@ -40,7 +42,17 @@ type Store struct {
 	accounts   *kv.Bucket[gatewaystorev1.Account, *gatewaystorev1.Account]
 	keys       *kv.Bucket[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 	keyLists   *kv.Bucket[gatewaystorev1.ApiKeyList, *gatewaystorev1.ApiKeyList]
+	copies     copies
 	now        func() time.Time
+}
+
+// copies are what each request reads: who calls and what they may do. They are as new as the leader
+// at the start of each read, so that what was revoked anywhere is refused at once.
+type copies struct {
+	workspaces *kv.Copy[gatewaystorev1.Workspace, *gatewaystorev1.Workspace]
+	members    *kv.Copy[gatewaystorev1.Member, *gatewaystorev1.Member]
+	accounts   *kv.Copy[gatewaystorev1.Account, *gatewaystorev1.Account]
+	keys       *kv.Copy[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 }
 
 // New makes a store that is not open yet.
@@ -64,8 +76,26 @@ func (s *Store) Open(ctx context.Context) error {
 	if s.keys, err = kv.Open[gatewaystorev1.ApiKey](ctx, s.js, cfg(apiKeysBucket)); err != nil {
 		return err
 	}
-	s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket))
-	return err
+	if s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket)); err != nil {
+		return err
+	}
+	s.copies = copies{
+		workspaces: kv.NewCopy(s.workspaces, kv.CopyConfig[*gatewaystorev1.Workspace]{Metrics: s.opts.Metrics}),
+		members:    kv.NewCopy(s.members, kv.CopyConfig[*gatewaystorev1.Member]{Metrics: s.opts.Metrics}),
+		accounts:   kv.NewCopy(s.accounts, kv.CopyConfig[*gatewaystorev1.Account]{Metrics: s.opts.Metrics}),
+		keys:       kv.NewCopy(s.keys, kv.CopyConfig[*gatewaystorev1.ApiKey]{Metrics: s.opts.Metrics}),
+	}
+	return nil
+}
+
+// Watch keeps the copies up to date until ctx is done. Call it after Open; reads work without it too,
+// from the leader.
+func (s *Store) Watch(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, run := range []func(context.Context) error{s.copies.workspaces.Run, s.copies.members.Run, s.copies.accounts.Run, s.copies.keys.Run} {
+		group.Go(func() error { return run(ctx) })
+	}
+	return group.Wait()
 }
 
 // StreamName is the stream behind the workspaces bucket, whose changes are published as events.
@@ -85,7 +115,7 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // SessionEpoch returns the epoch that sessions of the subject must have.
 func (s *Store) SessionEpoch(ctx context.Context, subject string) (uint64, error) {
-	a, _, err := s.accounts.Get(ctx, kv.EncodeKey(subject))
+	a, _, err := s.copies.accounts.Get(ctx, kv.EncodeKey(subject))
 	if errors.Is(err, kv.ErrNotFound) {
 		return 0, nil
 	}

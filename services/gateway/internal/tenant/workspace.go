@@ -30,7 +30,7 @@ func (s *Store) Role(ctx context.Context, workspace, subject string) (identity.R
 	if !rpc.ValidWorkspace(workspace) {
 		return identity.RoleNone, nil
 	}
-	m, _, err := s.members.Get(ctx, kv.EncodeKey(workspace, subject))
+	m, _, err := s.copies.members.Get(ctx, kv.EncodeKey(workspace, subject))
 	if errors.Is(err, kv.ErrNotFound) {
 		return identity.RoleNone, nil
 	}
@@ -53,7 +53,7 @@ func (s *Store) Get(ctx context.Context, id string, role identity.Role) (Workspa
 	if !rpc.ValidWorkspace(id) {
 		return Workspace{}, workspaceNotFound(id)
 	}
-	w, rev, err := s.workspaces.Get(ctx, id)
+	w, rev, err := s.copies.workspaces.Get(ctx, id)
 	if errors.Is(err, kv.ErrNotFound) {
 		return Workspace{}, workspaceNotFound(id)
 	}
@@ -164,7 +164,7 @@ func (s *Store) RemoveMember(ctx context.Context, workspace, subject string) err
 // List returns at most limit workspaces of the subject whose ids come after the given one, by id,
 // and whether there are more.
 func (s *Store) List(ctx context.Context, subject, after string, limit int) (list []Workspace, more bool, err error) {
-	a, _, err := s.accounts.Get(ctx, kv.EncodeKey(subject))
+	a, _, err := s.copies.accounts.Get(ctx, kv.EncodeKey(subject))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, false, nil
 	}
