@@ -22,7 +22,7 @@ func (e *Error) invalid() *apierr.Error {
 			"Bitbucket refused the webhook's address%s: it must be a public URL that Bitbucket can reach. Set DEVPILOT_PUBLIC_URL.", e.quotedAll()))
 	}
 	return e.api(apierr.ReasonWebhookRefused, fmt.Sprintf(
-		"Bitbucket refused the webhook on %s (HTTP %d)%s. Add it by hand with the URL and secret shown, or register it again once what Bitbucket names is mended.",
+		"Bitbucket refused the webhook on %s (HTTP %d)%s. Add it by hand with the URL and secret shown, or register it again once what Bitbucket complains about is fixed.",
 		e.subject("the repository"), e.Status, e.quotedAll()))
 }
 

@@ -112,7 +112,7 @@ func (s *Server) createKey(ctx context.Context, n tenant.NewKey, req *gatewayv1.
 	}
 	k, ok, err := s.cfg.Tenants.FindKey(ctx, kept)
 	if err == nil && !ok {
-		err = apierr.New(apierr.ReasonAPIKeyNotFound, "The key that this request made is gone: it was deleted or has expired, or was never made to its end. Use a new requestId to make another.")
+		err = apierr.New(apierr.ReasonAPIKeyNotFound, "The API key that this request created is gone: it was deleted or has expired, or creating it was interrupted. Use a new requestId to make another.")
 	}
 	return k, kept, err
 }

@@ -81,7 +81,7 @@ func (w *walk) run(ctx context.Context) (*Snapshot, error) {
 		s.Failures = append(s.Failures, skipped("", workspaces.Skipped, "Bitbucket workspaces", "your account"))
 	case workspaces.Size > len(unique):
 		s.Failures = append(s.Failures, Failure{Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
-			"Bitbucket speaks of %d Bitbucket workspaces but listed %d. Repositories may be missing; refresh the list in a minute.", workspaces.Size, len(unique))})
+			"Bitbucket says that there are %d Bitbucket workspaces but listed %d. Repositories may be missing; refresh the list in a minute.", workspaces.Size, len(unique))})
 	}
 	return s, nil
 }
@@ -202,7 +202,7 @@ func (w *walk) try(ctx context.Context, ws bitbucket.WorkspaceAccess) (p *part, 
 	}
 	if n := repositories.Size; n >= 0 && n != len(seen)+repositories.Skipped {
 		p.failures = append(p.failures, Failure{Workspace: ws.Slug, Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
-			"Bitbucket speaks of %d repositories in %s but listed %d. Some may be missing; refresh the list in a minute.", n, ws.Label(), len(seen))})
+			"Bitbucket says that there are %d repositories in %s but listed %d. Some may be missing; refresh the list in a minute.", n, ws.Label(), len(seen))})
 		again = true
 	}
 	return p, again

@@ -129,7 +129,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned) == 0 {
 		return l.next, nil // a lane changed under us: the asks are answered by the next look
 	}
-	return l.next, r.answer(ctx, workspace, state, l, "Devpilot looked, and no watched branch had moved")
+	return l.next, r.answer(ctx, workspace, state, l, "Devpilot compared the branches with Bitbucket, and no watched branch had moved")
 }
 
 // settling is how long a save may take from the index to the app's record.

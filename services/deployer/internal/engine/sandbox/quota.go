@@ -69,7 +69,7 @@ func weigh(ctx context.Context, s Spec) verdict {
 		case errors.Is(err, trees.ErrDeep):
 			return func(r *Result) string {
 				r.OverQuota = true
-				return fmt.Sprintf("Killed: it cannot be told how much of the disk the app takes: %v.", err)
+				return fmt.Sprintf("Killed: how much of the disk the app takes could not be measured: %v.", err)
 			}
 		case err == nil && used > most:
 			return func(r *Result) string {

@@ -98,7 +98,7 @@ func (g *Gate) fromFile(ctx context.Context, a *storev1.App, r rules.Rules, p Pu
 	name := settings.FileOf(a)
 	src, err := g.source(ctx, a, p)
 	if err != nil {
-		return r, fmt.Sprintf("%s could not be looked at; the app's own rules hold.", name)
+		return r, fmt.Sprintf("%s could not be read; the app's own rules hold.", name)
 	}
 	b, err := g.Git.File(ctx, src, name, codeconfig.MaxSize)
 	if errors.Is(err, mirror.ErrNotInTree) {
@@ -106,7 +106,7 @@ func (g *Gate) fromFile(ctx context.Context, a *storev1.App, r rules.Rules, p Pu
 	}
 	if err != nil {
 		g.Logger.InfoContext(ctx, "file of settings not read", slog.String(logs.KeyApp, a.GetId()), logs.Err(err))
-		return r, fmt.Sprintf("%s could not be looked at; the app's own rules hold.", name)
+		return r, fmt.Sprintf("%s could not be read; the app's own rules hold.", name)
 	}
 	f, err := codeconfig.Parse(name, b)
 	if err != nil {

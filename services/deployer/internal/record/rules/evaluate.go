@@ -237,7 +237,7 @@ func (e *evaluation) paths(ctx context.Context) error {
 	case c.First:
 		return all("The branch is new")
 	case c.BaseUnknown:
-		return all("The commit before the push is not to be had any more")
+		return all("The commit before the push is no longer available")
 	case c.Truncated:
 		return all("Too many files changed to look at each")
 	}
@@ -290,7 +290,7 @@ func (e *evaluation) look(ctx context.Context) (*Changes, error) {
 	}
 	if e.push.Changes == nil {
 		e.failed = true
-		e.note("The push could not be looked at: it deploys.")
+		e.note("What the push changed could not be found out, so it deploys.")
 		return nil, nil
 	}
 	c, err := e.push.Changes(ctx)
@@ -299,7 +299,7 @@ func (e *evaluation) look(ctx context.Context) (*Changes, error) {
 	}
 	if err != nil {
 		e.failed, e.verdict.Unknown = true, err
-		e.note("The push could not be looked at (%s): it deploys.", public(err))
+		e.note("What the push changed could not be found out (%s), so it deploys.", public(err))
 		return nil, nil
 	}
 	e.changes = &c

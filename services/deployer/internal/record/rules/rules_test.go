@@ -188,7 +188,7 @@ func TestEvaluate(t *testing.T) {
 		{"own phrases replace the defaults", Rules{Branch: "main", SkipPhrases: []string{"NoDeploy"}}, known("[skip ci]", nil), "", "is watched", ""},
 		{"phrases off", Rules{Branch: "main", SkipPhrases: []string{}}, known("[skip ci]", nil), "", "is watched", ""},
 		{"message asked for", Rules{Branch: "main"}, Push{Branch: "main", Changes: changes(Changes{Message: "[ci skip]"})}, ReasonSkipPhrase, "[ci skip]", ""},
-		{"message not to be had", Rules{Branch: "main"}, Push{Branch: "main", Changes: failing(trouble)}, "", "is watched", "Bitbucket has trouble at the moment): it deploys"},
+		{"message not to be had", Rules{Branch: "main"}, Push{Branch: "main", Changes: failing(trouble)}, "", "is watched", "Bitbucket has trouble at the moment), so it deploys"},
 		{"path", site, known("x", changes(Changes{Paths: []string{"docs/a", "site/i.html"}})), "", "Branch main is watched; site/i.html changed", ""},
 		{"no path", site, known("x", changes(Changes{Paths: []string{"docs/a.md", "b", "c"}})), ReasonPathsUnchanged, "No file under site/** changed (3 files changed, such as c)", ""},
 		{"one other path", site, known("x", changes(Changes{Paths: []string{"docs/a.md"}})), ReasonPathsUnchanged, "No file under site/** changed (only docs/a.md changed)", ""},
@@ -202,11 +202,11 @@ func TestEvaluate(t *testing.T) {
 			known("x", changes(Changes{Paths: []string{"site/README.md", "main.go"}})), ReasonPathsUnchanged, "such as main.go", ""},
 		{"new branch", site, created, "", "The branch is new", "The branch is new: all files count as changed."},
 		{"first push", site, known("x", changes(Changes{First: true})), "", "The branch is new", "all files count"},
-		{"old commit gone", site, known("x", changes(Changes{BaseUnknown: true})), "", "not to be had", "all files count"},
+		{"old commit gone", site, known("x", changes(Changes{BaseUnknown: true})), "", "no longer available", "all files count"},
 		{"too many", site, known("x", changes(Changes{Truncated: true, Paths: []string{"docs/a"}})), "", "Too many files", "all files count"},
-		{"a filter fails open", site, known("x", failing(trouble)), "", "all count as changed", "Bitbucket has trouble at the moment): it deploys"},
+		{"a filter fails open", site, known("x", failing(trouble)), "", "all count as changed", "Bitbucket has trouble at the moment), so it deploys"},
 		{"causes are not for people", site, known("x", failing(errors.New("exec: git: /secret/path"))), "", "all count as changed", "could not be found out"},
-		{"nobody to ask", site, known("x", nil), "", "all count as changed", "could not be looked at"},
+		{"nobody to ask", site, known("x", nil), "", "all count as changed", "could not be found out"},
 		{"hostile names", site, known("x", changes(Changes{Paths: []string{"a\nb" + strings.Repeat("x", 300)}})), ReasonPathsUnchanged, `only "a\nbxx`, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

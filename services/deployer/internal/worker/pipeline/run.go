@@ -100,7 +100,7 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 	defer a.progress.close()
 	w.cfg.Logger.InfoContext(ctx, "deployment starts", slog.Int64("epoch", r.GetEpoch()), slog.Bool("took_over", verdict == lane.TakeOver))
 	if verdict == lane.TakeOver {
-		a.say("Attempt %d: the worker before stopped without a word.", a.job.GetAttempt())
+		a.say("Attempt %d: the worker that ran this deployment before stopped answering; this one takes over.", a.job.GetAttempt())
 	}
 	err = a.guarded(ctx)
 	a.progress.close()
@@ -185,7 +185,7 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		return a.yield(ctx, res, ctx.Err())
 	case errors.Is(err, sandbox.ErrStalled):
 		w.cfg.Logger.WarnContext(ctx, "worker stood still during a hook, which was ended", logs.Err(err))
-		a.say("The worker stood still, as when its machine sleeps, and the hook was ended; the deployment is started again.")
+		a.say("The worker was paused for a while (its process was stopped, or its machine slept), so the hook was ended; the deployment is started again.")
 		return a.yield(ctx, res, err)
 	}
 	t := diagnose(err)

@@ -97,7 +97,7 @@ func (a *attempt) prepare(ctx context.Context) error {
 	ours := release.NumberOf(current) == a.job.GetNumber() || a.isRollback() && current == a.job.GetDirectory()
 	if ours && a.run.GetHash() != "" {
 		a.directory, a.switched, a.commit = current, true, a.run.GetHash()
-		a.say("The release went live in an earlier attempt; what comes after it is left.")
+		a.say("The release went live in an earlier attempt; only the stages after it are left.")
 		return a.prepareRelease(ctx)
 	}
 	if a.isRollback() {
@@ -174,7 +174,7 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 		if found, err := tree.HasLFSPointers(ctx); err != nil {
 			return err
 		} else if found {
-			a.say("Some files are pointers of Git LFS, and stay so: switch Git LFS on in the app's settings to fetch what they stand for.")
+			a.say("Some files are Git LFS pointers and are deployed as pointers: switch Git LFS on in the app's settings to fetch their content.")
 		}
 	}
 	begin := time.Now()

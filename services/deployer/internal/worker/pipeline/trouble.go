@@ -148,15 +148,15 @@ func diagnose(err error) trouble {
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, stream.ErrTemporary):
 		return trouble{store: true}
 	case errors.Is(err, errLocked):
-		return troubleOf(reasonLocked, "Another worker holds the app's directory and does not let go. The deployment is tried again.")
+		return troubleOf(reasonLocked, "Another worker still holds the lock on the app's directory. The deployment is tried again.")
 	case errors.Is(err, errPoison):
-		return troubleOf(reasonWorkerDied, "Every worker that ran this deployment stopped without a word. Look at the deployer's memory and log, then deploy again.")
+		return troubleOf(reasonWorkerDied, "Every worker that ran this deployment stopped answering before it was done: it crashed or was killed. Look at the deployer's memory and log, then deploy again.")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return troubleOf(mirror.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
 	case errors.Is(err, mirror.ErrDamaged):
 		return troubleOf(mirror.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
 	case errors.As(err, &shared):
-		t := troubleOf(reasonShared, fmt.Sprintf("The shared path %q cannot be had. %s", shared.Path, shared.Message))
+		t := troubleOf(reasonShared, fmt.Sprintf("The shared path %q cannot be set up. %s", shared.Path, shared.Message))
 		t.reason = reasonReleaseFailed
 		return t
 	case errors.As(err, &public):

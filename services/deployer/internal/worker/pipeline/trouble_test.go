@@ -16,7 +16,7 @@ import (
 
 // TestKinds_everyReasonOfGitSaysWhereItLies: a new reason has to say so as well.
 func TestKinds_everyReasonOfGitSaysWhereItLies(t *testing.T) {
-	files, err := filepath.Glob("../mirror/*.go")
+	files, err := filepath.Glob("../../engine/git/*/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func classify(fullName, stderr string, cause error) *Error {
 		e.Err = errors.Join(errGone, cause)
 		return set(apierr.ReasonRepositoryNotFound, false, strings.TrimSpace(fmt.Sprintf("The connected account cannot reach %s: it was deleted, moved, or access was taken away. %s", fullName, said)))
 	case has("not our ref"):
-		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not give it: the branch may just have been forced elsewhere. The deployment is tried again.")
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not send it: a force push may just have replaced it. The deployment is tried again.")
 	case has("couldn't find remote ref"):
 		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
 	case has("No space left on device", "disk quota"):
@@ -107,7 +107,7 @@ func classify(fullName, stderr string, cause error) *Error {
 		"SSL", "gnutls", "TLS", "Recv failure", "Send failure", "transfer closed", "unable to access", "expected flush after", "is this a git repository?", "dumb http transport"):
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket does not answer as it should; the deployment is tried again.")
 	case has(noGit...):
-		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket answers with something that is not git's; the deployment is tried again.")
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket's git server answers with something that is not git's protocol; the deployment is tried again.")
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func gitFailed(err error) error {
 		if said := lastLine(f.stderr); said != "" {
 			message = "git could not fetch the repository: " + said
 		} else {
-			message = fmt.Sprintf("git could not fetch the repository: it ended with %v, without a word.", f.err)
+			message = fmt.Sprintf("git could not fetch the repository: it ended with %v and printed nothing.", f.err)
 		}
 	}
 	return &Error{Reason: ReasonGitFailed, Message: message, Err: err}

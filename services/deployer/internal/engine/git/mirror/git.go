@@ -57,7 +57,7 @@ func (f *failure) Error() string {
 		text = strings.ToValidUTF8(text[len(text)-500:], "")
 	}
 	if text == "" {
-		return fmt.Sprintf("git: %v, without a word", f.err)
+		return fmt.Sprintf("git: %v, and it printed nothing", f.err)
 	}
 	return fmt.Sprintf("git: %v: %s", f.err, text)
 }
