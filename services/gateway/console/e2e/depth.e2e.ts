@@ -161,6 +161,17 @@ test("a hook that fails is named with its exit code and its last ten lines", asy
   await page.locator(".failure").getByRole("link", { name: "#2", exact: true }).waitFor();
   await check(page, "deployment-hook-failed");
   await narrow(page, "deployment-hook-failed");
+  // The app's page says it too, with the hook's own last words and the way on.
+  await s.visit("apps/web");
+  const answer = page.getByRole("region", { name: "How it stands" });
+  await answer.getByText("Hook build, exit 3").waitFor();
+  await answer.getByLabel("Its last lines").getByText("it is broken").waitFor();
+  await answer.getByRole("button", { name: "Redeploy" }).waitFor();
+  await answer.getByRole("heading", { name: "Live", exact: true }).waitFor();
+  await check(page, "app-hook-failed");
+  await narrow(page, "app-hook-failed");
+  await answer.getByRole("link", { name: "Log" }).click();
+  await page.waitForURL(/\/deployments\/4$/);
   s.calm();
 });
 

@@ -1,6 +1,7 @@
 import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
 import { api, body, type Branch } from "./client";
 import { learn } from "../lib/clock";
+import type { LogRecord } from "../lib/log";
 import { matcher, patternPrefix } from "../lib/pattern";
 
 // Keys begin with the workspace and the kind, so that a change event finds what to load again.
@@ -96,6 +97,24 @@ export const deploymentQuery = (workspace: string, app: string, number: number) 
           signal,
         }),
       ),
+  });
+
+/** The last lines of a deployment's log. */
+export const logEndQuery = (workspace: string, app: string, number: number) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "deployment"), app, "log end", number],
+    queryFn: async ({ signal }) => {
+      const answer = await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}/log", {
+        params: { path: { workspace, app, number }, query: { tail: 30 } },
+        parseAs: "text",
+        signal,
+      });
+      return body(answer)
+        .split("\n")
+        .filter((line) => line.trim() !== "")
+        .map((line) => JSON.parse(line) as Partial<LogRecord>)
+        .filter((r): r is LogRecord => r.line !== undefined && r.text !== undefined);
+    },
   });
 
 export const appDeliveriesQuery = (workspace: string, app: string) =>

@@ -64,7 +64,7 @@ const integrations: Record<string, Look> = {
   NOT_CONNECTED: { word: "Not connected", mark: "none", tone: "idle" },
   CONNECTED: { word: "Connected", mark: "on", tone: "good" },
   REFRESH_FAILING: { word: "Connected, token refresh is failing", mark: "alert", tone: "warn" },
-  RECONNECT_REQUIRED: { word: "Must be connected again", mark: "failed", tone: "bad" },
+  RECONNECT_REQUIRED: { word: "Must be connected again", mark: "alert", tone: "bad" },
 };
 
 export function integrationLook(state: Integration["state"]): Look {
@@ -150,6 +150,24 @@ export function failedHook(d: Pick<Deployment, "stages">): { hook: HookRecord; s
     if (hook !== undefined) return { hook, stage: s.stage ?? "" };
   }
   return undefined;
+}
+
+/** Why a deployment failed, in a line: "Hook build, exit 3". Empty where it did not. */
+export function failureText(d: Pick<Deployment, "state" | "stage" | "stages" | "error">): string {
+  if (d.state !== "FAILED") return "";
+  const failed = failedHook(d);
+  if (failed !== undefined) {
+    const how =
+      failed.hook.state === "TIMED_OUT"
+        ? "ran out of time"
+        : failed.hook.exitCode === undefined
+          ? "failed"
+          : `exit ${failed.hook.exitCode}`;
+    return `Hook ${failed.hook.name}, ${how}`;
+  }
+  // The first sentence; what to do about it stands on the deployment's page.
+  const said = d.error?.message ?? "";
+  return /^.*?[.!?](?=\s|$)/s.exec(said)?.[0] ?? (said === "" ? `At: ${stageName(d.stage)}` : said);
 }
 
 export interface OutcomeText {

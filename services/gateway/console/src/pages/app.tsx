@@ -1,13 +1,13 @@
 import { lazy, Suspense } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useParams, useSearchParams } from "react-router";
-import { api, body, type App, type DeploymentSummary } from "../api/client";
+import { api, body, type App } from "../api/client";
 import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
-import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, glyph, statusNotSent, triggerText, watched } from "../lib/words";
+import { deploymentLook, glyph, statusNotSent, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Banner, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
+import { Answer } from "../ui/answer";
 import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
@@ -84,8 +84,7 @@ export default function AppPage() {
 }
 
 function Overview({ app }: { app: App }) {
-  const { ws, me } = usePlace();
-  const { live, latest } = app;
+  const { ws } = usePlace();
   const pauseRemedy = remedyFor(app.autoDeployPaused?.reason).action;
   return (
     <>
@@ -97,36 +96,7 @@ function Overview({ app }: { app: App }) {
             <Text>{w.message}</Text>
           </Banner>
         ))}
-      <section className={live === undefined ? "headline none" : "headline"} aria-labelledby="live">
-        <h2 id="live">{live === undefined ? "Nothing is live yet" : "Live"}</h2>
-        {live === undefined ? (
-          <p>
-            {latest === undefined
-              ? `Press Deploy latest, or push to ${watched(app.branch)}.`
-              : "The first deployment that completes goes live."}
-          </p>
-        ) : (
-          <Summary app={app.id} d={live} />
-        )}
-        {live !== undefined && httpUrl(app.liveUrl) !== undefined && (
-          <p>
-            <a href={httpUrl(app.liveUrl)} target="_blank" rel="noreferrer">
-              Open the live site
-            </a>
-          </p>
-        )}
-      </section>
-      {latest !== undefined && latest.number !== live?.number && (
-        <section className="latest" aria-labelledby="latest">
-          <h2 id="latest">Newest deployment</h2>
-          <p>
-            <Status look={deploymentLook(latest.state)} />{" "}
-            <Link to={`/w/${ws}/apps/${app.id}/deployments/${latest.number}`}>#{latest.number}</Link>{" "}
-            <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text> ·{" "}
-            {triggerText(latest, me.label)} · <Time at={latest.time} />
-          </p>
-        </section>
-      )}
+      <Answer app={app} />
       <section className="card" aria-labelledby="auto">
         <h2 id="auto">Auto-deploy</h2>
         <AutoDeploy app={app} />
@@ -152,31 +122,6 @@ function Overview({ app }: { app: App }) {
         <History app={app} />
       </section>
     </>
-  );
-}
-
-function Summary({ app, d }: { app: string; d: DeploymentSummary }) {
-  const { ws } = usePlace();
-  const url = httpUrl(d.commit?.url);
-  const hash = <code>{shortHash(d.commit?.hash)}</code>;
-  return (
-    <p>
-      {url === undefined ? (
-        hash
-      ) : (
-        <a href={url} target="_blank" rel="noreferrer">
-          {hash}
-          <span className="hidden"> on Bitbucket</span>
-        </a>
-      )}{" "}
-      <strong>
-        <Text>{subject(d.commit?.message)}</Text>
-      </strong>{" "}
-      <span className="soft">
-        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as{" "}
-        <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
-      </span>
-    </p>
   );
 }
 

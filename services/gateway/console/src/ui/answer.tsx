@@ -1,0 +1,139 @@
+import { useMutation, useQuery } from "@tanstack/react-query";
+import { Link } from "react-router";
+import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
+import { deploymentQuery, logEndQuery } from "../api/queries";
+import { httpUrl, shortHash, subject } from "../lib/text";
+import { failureText, deploymentLook, ended, triggerText, watched } from "../lib/words";
+import { usePlace } from "../lib/workspace";
+import { Button, Failed, Status, Text, Time, Took } from "./basics";
+import { RollbackPrevious } from "./rollback";
+import { useStarted } from "./started";
+
+/** What is, why, and what to do: the newest deployment where it is another, then what is live. */
+export function Answer({ app }: { app: App }) {
+  const { live, latest } = app;
+  const site = httpUrl(app.liveUrl);
+  return (
+    <section className={live === undefined ? "standing none" : "standing"} aria-label="How it stands">
+      {latest !== undefined && latest.number !== live?.number && <Newest app={app} latest={latest} />}
+      <div className="headline">
+        <div>
+          <h2>{live === undefined ? "Nothing is live yet" : "Live"}</h2>
+          {live === undefined ? (
+            <p>
+              {latest === undefined
+                ? `Press Deploy latest, or push to ${watched(app.branch)}.`
+                : "The first deployment that completes goes live."}
+            </p>
+          ) : (
+            <Live app={app.id} d={live} />
+          )}
+        </div>
+        {site !== undefined && live !== undefined && (
+          <a className="button plain" href={site} target="_blank" rel="noreferrer">
+            Open the live site
+          </a>
+        )}
+      </div>
+    </section>
+  );
+}
+
+/** The newest deployment, which is not what is live: its state, and for a failed one why and the way on. */
+function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
+  const { ws, me } = usePlace();
+  const started = useStarted(app.id);
+  const failed = latest.state === "FAILED";
+  const d = useQuery(deploymentQuery(ws, app.id, latest.number)).data;
+  const end = useQuery({ ...logEndQuery(ws, app.id, latest.number), enabled: failed }).data ?? [];
+  const redeploy = useMutation({
+    mutationFn: async () =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", {
+          params: { path: { workspace: ws, app: app.id, number: latest.number } },
+          body: { requestId: requestId() },
+        }),
+      ),
+    onSuccess: started,
+  });
+  const page = `/w/${ws}/apps/${app.id}/deployments/${latest.number}`;
+  const why = d === undefined ? "" : failureText(d);
+  // What the program said last, not what Devpilot says of it.
+  const said = end.filter((r) => r.hook !== undefined && r.stream !== "SYSTEM").slice(-3);
+  const waits = d !== undefined && !ended(d.state) ? d.waitingFor?.message : undefined;
+  return (
+    <div className="newest">
+      <h2 className="hidden">Newest deployment</h2>
+      <p>
+        <Status look={deploymentLook(latest.state)} /> <Link to={page}>#{latest.number}</Link>{" "}
+        {why !== "" && (
+          <strong>
+            <Text>{why}</Text>
+          </strong>
+        )}
+        <span className="soft apart">
+          <Time at={latest.time} />
+          {d !== undefined && d.startTime !== undefined && (
+            <>
+              {" · "}
+              <Took start={d.startTime} end={d.endTime} />
+            </>
+          )}
+        </span>
+      </p>
+      <p>
+        <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text>{" "}
+        <span className="soft">{triggerText(latest, me.label)}</span>
+      </p>
+      {waits !== undefined && waits !== "" && (
+        <p className="soft">
+          <Text>{waits}</Text>
+        </p>
+      )}
+      {failed && said.length > 0 && (
+        <pre aria-label="Its last lines">
+          {said.map((r) => (
+            <bdi key={r.line}>{`${r.text}\n`}</bdi>
+          ))}
+        </pre>
+      )}
+      {redeploy.isError && <Failed error={redeploy.error} workspace={ws} title="Nothing was deployed." />}
+      <div className="actions">
+        <Link className="button plain" to={page}>
+          Log
+        </Link>
+        {failed && (
+          <Button busy={redeploy.isPending} onClick={() => redeploy.mutate()}>
+            {redeploy.isPending ? "Starting…" : "Redeploy"}
+          </Button>
+        )}
+        {failed && d?.live === true && <RollbackPrevious d={d} app={app} />}
+      </div>
+    </div>
+  );
+}
+
+function Live({ app, d }: { app: string; d: DeploymentSummary }) {
+  const { ws } = usePlace();
+  const url = httpUrl(d.commit?.url);
+  const hash = <code>{shortHash(d.commit?.hash)}</code>;
+  return (
+    <p>
+      {url === undefined ? (
+        hash
+      ) : (
+        <a href={url} target="_blank" rel="noreferrer">
+          {hash}
+          <span className="hidden"> on Bitbucket</span>
+        </a>
+      )}{" "}
+      <strong>
+        <Text>{subject(d.commit?.message)}</Text>
+      </strong>{" "}
+      <span className="soft">
+        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as{" "}
+        <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
+      </span>
+    </p>
+  );
+}

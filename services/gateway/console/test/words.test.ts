@@ -1,0 +1,19 @@
+import { expect, test } from "vitest";
+import { failureText } from "../src/lib/words";
+
+type Failed = Parameters<typeof failureText>[0];
+const failed = (over: object): Failed => ({ state: "FAILED", stage: "POST_SETUP", stages: [], ...over }) as Failed;
+const hook = (over: object) =>
+  failed({ stages: [{ stage: "POST_SETUP", hooks: [{ name: "build", state: "FAILED", ...over }] }] });
+
+test("why a deployment failed fits in a line", () => {
+  expect(failureText(hook({ exitCode: 3 }))).toBe("Hook build, exit 3");
+  expect(failureText(hook({ state: "TIMED_OUT" }))).toBe("Hook build, ran out of time");
+  expect(failureText(hook({}))).toBe("Hook build, failed");
+  expect(failureText(failed({ error: { reason: "X", message: "acme/web is not there. Look at its name." } }))).toBe(
+    "acme/web is not there.",
+  );
+  expect(failureText(failed({ error: { reason: "X", message: "see v1.2.3 of it" } }))).toBe("see v1.2.3 of it");
+  expect(failureText(failed({}))).toBe("At: After setup");
+  expect(failureText({ ...hook({ exitCode: 3 }), state: "COMPLETED" })).toBe("");
+});
