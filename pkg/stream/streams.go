@@ -41,7 +41,7 @@ var (
 
 	// Work holds wake-ups of workers. It has no per-subject limit: with one, a newer wake-up
 	// would delete the message that a worker is busy with, and the worker would not be told.
-	Work = queue(refusing(limits(WorkStream, "wake-ups of deployment workers", AllWork, 0, 256<<20)))
+	Work = withSubject(queue(refusing(limits(WorkStream, "wake-ups of deployment workers", AllWork, 0, 256<<20))), AllDecisions)
 
 	// Events holds change events. The record is the outbox; an event only means "look again".
 	Events = limits(EventsStream, "what changed: look again", AllEvents, 7*day, 256<<20)
@@ -60,6 +60,13 @@ var (
 // refusing makes a full stream refuse new messages instead of dropping the oldest.
 func refusing(d Definition) Definition {
 	d.Config.Discard = jetstream.DiscardNew
+	return d
+}
+
+// withSubject adds a kind of messages to a stream that was without it in version 1.
+func withSubject(d Definition, subject string) Definition {
+	d.Config.Subjects = append(d.Config.Subjects, subject)
+	d.Version++
 	return d
 }
 

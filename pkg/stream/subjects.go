@@ -22,6 +22,8 @@ const (
 	inboxSubject = "devpilot.inbox.v1"
 	pushPrefix   = "devpilot.push.v1"
 	workPrefix   = "devpilot.work.v1"
+	decidePrefix = "devpilot.decide.v1"
+	checkPrefix  = "devpilot.check.v1"
 	eventPrefix  = "devpilot.event.v1"
 	logPrefix    = "devpilot.log.v1"
 	deadPrefix   = "devpilot.dead.v1"
@@ -33,6 +35,7 @@ const (
 const (
 	AllPushes      = pushPrefix + ".>"
 	AllWork        = workPrefix + ".>"
+	AllDecisions   = decidePrefix + ".>"
 	AllEvents      = eventPrefix + ".>"
 	AllLogs        = logPrefix + ".>"
 	AllDeadLetters = deadPrefix + ".>"
@@ -127,6 +130,31 @@ func ParseWorkSubject(subject string) (server, workspace, app string, err error)
 	}
 	return t[0], t[1], t[2], nil
 }
+
+// DecideSubject is devpilot.decide.v1.<server>.<workspace>.<app>: an app's pushes wait for a worker
+// of the server to decide about them.
+func DecideSubject(server, workspace, app string) (string, error) {
+	return join(decidePrefix, server, workspace, app)
+}
+
+// DecideFilter matches the wake-ups of one server for decisions.
+func DecideFilter(server string) (string, error) {
+	s, err := join(decidePrefix, server)
+	return s + ".>", err
+}
+
+// ParseDecideSubject is the inverse of DecideSubject.
+func ParseDecideSubject(subject string) (server, workspace, app string, err error) {
+	t, err := split(subject, decidePrefix, 3)
+	if err != nil {
+		return "", "", "", err
+	}
+	return t[0], t[1], t[2], nil
+}
+
+// CheckSubject is devpilot.check.v1.<server>: a worker of the server is asked, outside all streams, what
+// would come of a push.
+func CheckSubject(server string) (string, error) { return join(checkPrefix, server) }
 
 // EventSubject is devpilot.event.v1.<service>.<workspace>.<kind>.
 func EventSubject(service, workspace, kind string) (string, error) {

@@ -49,6 +49,9 @@ type Config struct {
 	AckWait time.Duration
 	// DeploymentTimeout bounds one attempt of a deployment; 3 h when zero.
 	DeploymentTimeout time.Duration
+	// DecisionTimeout bounds what git is asked about an app's pushes before they deploy without its
+	// answer; 15 s when zero.
+	DecisionTimeout time.Duration
 	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when
 	// zero. Then they go back to waiting.
 	DrainTimeout time.Duration

@@ -3,6 +3,8 @@ package deployer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +18,6 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
-	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 	"devpilot.io/bitbucket/services/deployer/internal/worker"
 )
@@ -26,6 +27,7 @@ type roles struct {
 	records *record.Records
 	control *control.Control // nil without the role api
 	worker  *worker.Worker   // nil without the role worker
+	scratch string           // a directory that goes with the process; empty without the role api
 }
 
 // tokenLife is how long a token that was handed out is kept out of logs.
@@ -44,30 +46,55 @@ func (s *Service) open(ctx context.Context, st *store.Store) (*roles, error) {
 		Store: st, JS: d.JS, Keyset: d.Keyset, Repositories: repo, Recorder: clients.Webhook, Secrets: secrets, LogLimits: cfg.LogLimits,
 		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now,
 	})}
+	if cfg.API {
+		if err := s.openControl(r, clients); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+	}
+	if cfg.Worker {
+		if err := s.openWorker(ctx, r, clients); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+	}
+	return r, nil
+}
+
+// openControl makes the role api. It runs no git but ls-remote, and fetches nothing: the scratch that this
+// takes goes with the process.
+func (s *Service) openControl(r *roles, clients client.Clients) (err error) {
+	d, cfg := s.deps, s.cfg
+	if r.scratch, err = os.MkdirTemp("", "devpilot-deployer-"); err != nil {
+		return fmt.Errorf("a directory for git's scratch: %w", err)
+	}
+	heads, err := mirror.Open(mirror.Config{Dir: r.scratch, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git})
+	if err != nil {
+		return err
+	}
+	r.control, err = control.New(control.Config{
+		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: heads, Site: s.site, Live: s.liveURL,
+		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
+		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
+	})
+	return err
+}
+
+// openWorker makes the role worker, with its mirrors.
+func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clients) error {
+	d, cfg := s.deps, s.cfg
 	mirrors, err := mirror.Open(mirror.Config{
 		Dir: cfg.CacheDir, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,
 		CacheBytes: cfg.CacheBytes,
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	rules := &policy.Gate{Git: files{mirrors}, Names: r.records.Apps, Logger: d.Logger}
-	if cfg.API {
-		r.control, err = control.New(control.Config{
-			Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: mirrors, Policy: rules, Site: s.site, Live: s.liveURL,
-			PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
-			Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
-		})
-	}
-	if err == nil && cfg.Worker {
-		r.worker, err = worker.New(ctx, worker.Config{
-			Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, Policy: rules, SiteURL: s.site.SiteURL, Server: cfg.Server, DataDir: cfg.DataDir,
-			Slots: cfg.Slots, Version: cfg.Version, AckWait: cfg.AckWait, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, Backoff: cfg.backoff(),
-			Doubt: cfg.Doubt, Hooks: cfg.Hooks, LiveBase: s.liveBase, Live: d.Live, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
-			Metrics: s.stream, Now: d.Now,
-		})
-	}
-	return r, err
+	r.worker, err = worker.New(ctx, worker.Config{
+		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, DataDir: cfg.DataDir,
+		Slots: cfg.Slots, Version: cfg.Version, AckWait: cfg.AckWait, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
+		Doubt: cfg.Doubt, Hooks: cfg.Hooks, LiveBase: s.liveBase, Live: d.Live, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
+		Metrics: s.stream, Now: d.Now,
+	})
+	return err
 }
 
 // liveURL is where a release is served, 0 being the live one; empty where none are, or where its
@@ -80,10 +107,15 @@ func (s *Service) liveURL(workspace, app string, number int32) string {
 	return u
 }
 
-func (r *roles) close() {
+func (r *roles) close() error {
+	var errs []error
 	if r.worker != nil {
-		_ = r.worker.Close()
+		errs = append(errs, r.worker.Close())
 	}
+	if r.scratch != "" {
+		errs = append(errs, os.RemoveAll(r.scratch))
+	}
+	return errors.Join(errs...)
 }
 
 func (r *roles) ready(ctx context.Context) error {
@@ -105,17 +137,4 @@ func (r *roles) run(ctx context.Context) error {
 		g.Go(func() error { return r.worker.Run(ctx) })
 	}
 	return g.Wait()
-}
-
-// files reads single files of commits.
-type files struct{ *mirror.Mirrors }
-
-// File implements policy.Git.
-func (f files) File(ctx context.Context, src mirror.Source, name string, most int64) ([]byte, error) {
-	t, err := f.Fetch(ctx, src)
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	return t.ReadFile(ctx, name, most)
 }

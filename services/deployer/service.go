@@ -168,7 +168,7 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		return fmt.Errorf("deployer: %w", err)
 	}
-	defer r.close()
+	defer func() { _ = r.close() }()
 	s.roles.Store(r)
 	s.deps.Logger.InfoContext(ctx, "deployer runs", slog.Bool("api", s.cfg.API), slog.Bool("worker", s.cfg.Worker), slog.String(logs.KeyServer, s.cfg.Server))
 	if err := r.run(ctx); err != nil {

@@ -31,7 +31,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/control/server"
 	"devpilot.io/bitbucket/services/deployer/internal/control/status"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
-	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 )
@@ -43,7 +43,6 @@ type Config struct {
 	JS      jetstream.JetStream
 	Keyset  *seal.Keyset
 	Heads   reconcile.Heads
-	Policy  *policy.Gate
 	Site    bitbucket.Site
 	// Live says where releases are served; nil where they are not.
 	Live func(workspace, app string, number int32) string
@@ -87,14 +86,14 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.apps = app.New(app.Config{
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: clients.Webhook, Connections: c.connections,
-		Servers: r.Fleet, Gate: cfg.Policy, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
+		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
 	})
 	c.reconciler = reconcile.New(reconcile.Config{
-		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Gate: cfg.Policy,
+		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Servers: r.Fleet,
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{
-		Apps: r.Apps, Connections: c.connections, Asker: c.reconciler, Outcomes: r.Outcomes, Gate: cfg.Policy, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Apps: r.Apps, Connections: c.connections, Asker: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{

@@ -30,9 +30,10 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
 	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/decide"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 )
 
@@ -42,7 +43,6 @@ type Config struct {
 	Clients client.Clients
 	JS      jetstream.JetStream
 	Mirrors *mirror.Mirrors
-	Policy  *policy.Gate
 	SiteURL string // commits link there
 
 	// Server is the server that DataDir belongs to, and Slots how many deployments run at a time.
@@ -56,9 +56,11 @@ type Config struct {
 	Timeout time.Duration
 	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when zero.
 	DrainTimeout time.Duration
-	Backoff      func(failures int32, reason string) time.Duration
-	Doubt        time.Duration
-	Hooks        Hooks
+	// DecisionTimeout bounds what git is asked about an app's pushes; policy.Timeout when zero.
+	DecisionTimeout time.Duration
+	Backoff         func(failures int32, reason string) time.Duration
+	Doubt           time.Duration
+	Hooks           Hooks
 	// LiveBase is the address below which releases have their host names, and Live where they are
 	// served; none are where one of them is nil.
 	LiveBase *url.URL
@@ -78,6 +80,7 @@ type Worker struct {
 	releases *release.Store
 	hooks    sandbox.Runner // nil where hooks do not run
 	pipeline *pipeline.Worker
+	decider  *decide.Decider
 }
 
 const (
@@ -109,10 +112,12 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 		return nil, errors.Join(err, releases.Close())
 	}
 	w.hooks = runner
+	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
+	w.decider = decide.New(decide.Config{Server: cfg.Server, Keeper: r.Keeper, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout})
 	w.pipeline = pipeline.New(pipeline.Config{
 		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Keeper: r.Keeper, Apps: r.Apps, Source: source{cfg.Mirrors},
 		Releases: releases, Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
-		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Gate: cfg.Policy, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
+		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Policy: decide.Rules{Git: git, Now: cfg.Now}, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
 		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,
 	})
 	return w, nil
@@ -159,6 +164,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	part("deployments", w.deployments)
 	part("spares", w.pipeline.Run)
+	part("decisions", w.decider.Run)
+	part("wake-ups for decisions", w.decisions)
+	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS.Conn(), cfg.Server, w.decider.Check) })
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
 			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks),
@@ -188,6 +196,30 @@ func (w *Worker) deployments(ctx context.Context) error {
 	})
 }
 
+// decisions takes wake-ups of lanes whose pushes wait to be decided about. They are acknowledged as soon
+// as they are remembered: what is to be decided stands in the lanes.
+func (w *Worker) decisions(ctx context.Context) error {
+	cfg := w.cfg
+	filter, err := stream.DecideFilter(cfg.Server)
+	if err != nil {
+		return err
+	}
+	return stream.Consume(ctx, stream.ConsumeConfig{
+		JS: cfg.JS, Stream: stream.WorkStream, Durable: "decide-" + cfg.Server, Filters: []string{filter}, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		HandleBatch: func(_ context.Context, ms []stream.Msg) error {
+			for _, m := range ms {
+				_, workspace, name, err := stream.ParseDecideSubject(m.Subject)
+				if err == nil {
+					w.decider.Wake(lane.Key{Workspace: workspace, App: name})
+				} else if len(ms) == 1 {
+					return stream.Park(err.Error())
+				}
+			}
+			return nil
+		},
+	})
+}
+
 func describe(r sandbox.Runner) string {
 	if r == nil {
 		return ""
@@ -204,6 +236,16 @@ func (s source) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tree, er
 		return nil, err
 	}
 	return t, nil
+}
+
+// File implements decide.Mirrors: it reads a single file of a commit.
+func (s source) File(ctx context.Context, src mirror.Source, name string, most int64) ([]byte, error) {
+	t, err := s.Mirrors.Fetch(ctx, src)
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	return t.ReadFile(ctx, name, most)
 }
 
 type logOpener struct{ sink *deploylog.Sink }

@@ -58,6 +58,12 @@ func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (ch
 		if o.GetTime() == nil {
 			o.Time = timestamppb.New(l.cfg.Now())
 		}
+		if deciding(o) && slices.ContainsFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return sameChange(x, o) }) {
+			continue // outcomes may come in any order: this one is old
+		}
+		if !deciding(o) {
+			d.Outcomes = slices.DeleteFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return deciding(x) && sameChange(x, o) })
+		}
 		at := slices.IndexFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return same(x, o) })
 		switch {
 		case at >= 0 && newer(d.GetOutcomes()[at], o):
@@ -72,9 +78,19 @@ func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (ch
 	return changed
 }
 
+// deciding tells whether an outcome says that a decision is still to come.
+func deciding(o *webhookv1.DeliveryOutcome) bool {
+	return o.GetKind() == webhookv1.DeliveryOutcome_DECIDING
+}
+
+// sameChange tells whether two outcomes are of the same change, for the same app.
+func sameChange(x, o *webhookv1.DeliveryOutcome) bool {
+	return x.GetChange() == o.GetChange() && x.GetApp() == o.GetApp()
+}
+
 // same tells whether two outcomes say the same, or the same of one deployment at two times.
 func same(x, o *webhookv1.DeliveryOutcome) bool {
-	if x.GetChange() != o.GetChange() || x.GetApp() != o.GetApp() || x.GetKind() != o.GetKind() || x.GetDeployment() != o.GetDeployment() {
+	if !sameChange(x, o) || x.GetKind() != o.GetKind() || x.GetDeployment() != o.GetDeployment() {
 		return false
 	}
 	return x.GetReason() == o.GetReason() || o.GetKind() == webhookv1.DeliveryOutcome_DEPLOYMENT

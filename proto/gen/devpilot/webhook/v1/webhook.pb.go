@@ -218,6 +218,9 @@ const (
 	DeliveryOutcome_IGNORED DeliveryOutcome_Kind = 2
 	// Nothing could be decided; an operator must look.
 	DeliveryOutcome_FAILED DeliveryOutcome_Kind = 3
+	// The app's rules ask for the repository: a worker looks, and what it decides takes this one's
+	// place.
+	DeliveryOutcome_DECIDING DeliveryOutcome_Kind = 4
 )
 
 // Enum value maps for DeliveryOutcome_Kind.
@@ -227,12 +230,14 @@ var (
 		1: "DEPLOYMENT",
 		2: "IGNORED",
 		3: "FAILED",
+		4: "DECIDING",
 	}
 	DeliveryOutcome_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"DEPLOYMENT":       1,
 		"IGNORED":          2,
 		"FAILED":           3,
+		"DECIDING":         4,
 	}
 )
 
@@ -983,7 +988,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x14REF_TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06BRANCH\x10\x01\x12\a\n" +
-	"\x03TAG\x10\x02\"\x87\x03\n" +
+	"\x03TAG\x10\x02\"\x95\x03\n" +
 	"\x0fDeliveryOutcome\x12\x16\n" +
 	"\x06change\x18\x01 \x01(\x05R\x06change\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x01R\x03app\x12=\n" +
@@ -994,14 +999,15 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
 	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\x12.\n" +
 	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
-	"\x10deployment_state\x18\b \x01(\tB\x03\xe0A\x01R\x0fdeploymentState\"E\n" +
+	"\x10deployment_state\x18\b \x01(\tB\x03\xe0A\x01R\x0fdeploymentState\"S\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"DEPLOYMENT\x10\x01\x12\v\n" +
 	"\aIGNORED\x10\x02\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x03B\xd4\x01\n" +
+	"\x06FAILED\x10\x03\x12\f\n" +
+	"\bDECIDING\x10\x04B\xd4\x01\n" +
 	"\x17com.devpilot.webhook.v1B\fWebhookProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1;webhookv1\xa2\x02\x03DWX\xaa\x02\x13Devpilot.Webhook.V1\xca\x02\x13Devpilot\\Webhook\\V1\xe2\x02\x1fDevpilot\\Webhook\\V1\\GPBMetadata\xea\x02\x15Devpilot::Webhook::V1b\x06proto3"
 
 var (

@@ -2,15 +2,18 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"regexp"
 
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -35,15 +38,23 @@ func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushReques
 	if err := checkPush(req); err != nil {
 		return nil, err
 	}
-	v, err := s.cfg.Gate.Decide(ctx, a, policy.Push{
-		Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), New: req.GetNewCommit(),
-		Created: req.GetNewCommit() != "" && req.GetOldCommit() == "", Message: req.GetMessage(),
-		MessageKnown: req.GetMessage() != "" || req.GetNewCommit() == "", Paths: req.GetChangedPaths(),
-	})
+	ask := lane.Ask{
+		Repository: a.GetRepository(), Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), Found: true, // as it is given
+		Created: req.GetNewCommit() != "" && req.GetOldCommit() == "", MessageKnown: req.GetMessage() != "" || req.GetNewCommit() == "",
+		Commit: &deployerv1.DeploymentCommit{Hash: req.GetNewCommit(), Message: req.GetMessage()},
+	}
+	push := policy.Of(nil, ask)
+	push.Paths = req.GetChangedPaths()
+	v, decided, err := policy.Quick(ctx, a, push)
 	if err != nil {
 		return nil, err
 	}
 	out := policy.Response(v)
+	if !decided {
+		if out, err = s.askWorker(ctx, a, ask, push); err != nil {
+			return nil, err
+		}
+	}
 	if out.GetDeploys() && !stored.GetAutoDeploy() {
 		out.Notes = append(out.Notes, "Auto-deploy of the app is off: no push deploys until it is switched on.")
 	}
@@ -76,4 +87,23 @@ func checkPush(req *deployerv1.CheckPushRequest) error {
 	}
 	checkRules("rules", req.GetRules(), &faults)
 	return faults.Err()
+}
+
+// askWorker has a worker of the app's server look at the repository. Where none is there, the answer says
+// so: a push would wait for one.
+func (s *Service) askWorker(ctx context.Context, a *storev1.App, ask lane.Ask, push policy.Push) (*deployerv1.CheckPushResponse, error) {
+	a = proto.CloneOf(a)
+	a.Variables, a.Hooks = nil, nil // nothing of them is asked for
+	out, err := s.cfg.Workers.Check(ctx, a.GetServer(), &storev1.PushQuestion{App: a, Push: ask.Candidate()})
+	if err == nil || ctx.Err() != nil {
+		return out, err
+	}
+	s.cfg.Logger.InfoContext(ctx, "no worker answered what would come of a push", logs.Err(err))
+	v, err := policy.Unread(ctx, a, push)
+	if err != nil {
+		return nil, err
+	}
+	out = policy.Response(v)
+	out.Notes = append(out.Notes, fmt.Sprintf("No worker of server %s answered. A push waits for one, which decides when it has looked at the repository.", a.GetServer()))
+	return out, nil
 }

@@ -10,9 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
-	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -58,9 +56,10 @@ type Reminders interface {
 	Clear(ctx context.Context, kind reminder.Kind, workspace, name string, rev uint64) error
 }
 
-// Gate decides whether a push deploys.
-type Gate interface {
-	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
+// Workers look at repositories.
+type Workers interface {
+	// Check says what would come of a push.
+	Check(ctx context.Context, server string, q *storev1.PushQuestion) (*deployerv1.CheckPushResponse, error)
 }
 
 // Config is what a Service needs.
@@ -74,7 +73,7 @@ type Config struct {
 	Webhooks     Webhooks
 	Connections  Connections
 	Servers      Servers
-	Gate         Gate
+	Workers      Workers
 	Keyset       *seal.Keyset // seals secret variables
 	// Live says where releases are served; nil where they are not.
 	Live func(workspace, app string, number int32) string

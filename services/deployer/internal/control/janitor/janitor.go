@@ -102,8 +102,17 @@ func (j *Janitor) Look(ctx context.Context, workspace, app string, looks int) (t
 			}
 		}
 	}
+	decider := lane.Decider(l)
+	if decider != "" {
+		if err := j.wakeDecider(ctx, decider, k); err != nil {
+			return time.Time{}, err
+		}
+	}
 	if l.GetRunning() == nil && l.GetWaiting() != nil && l.GetHold() != nil {
 		if wake := l.GetHold().GetWakeTime().AsTime(); wake.After(j.Now()) {
+			if soon := j.Now().Add(again); decider != "" && soon.Before(wake) {
+				return soon, nil
+			}
 			return wake, nil
 		}
 		if j.Bitbucket != nil && l.GetHold().GetFailures() > tries && lane.AwaitsBitbucket(l) {
@@ -117,7 +126,7 @@ func (j *Janitor) Look(ctx context.Context, workspace, app string, looks int) (t
 		}
 	}
 	if lane.HasWork(l) {
-		if len(targets) > 0 {
+		if len(targets) > 0 || decider != "" {
 			return j.Now().Add(min(again*time.Duration(looks), seldom)), nil
 		}
 		return j.Now().Add(again), nil
@@ -169,14 +178,35 @@ func (j *Janitor) wake(ctx context.Context, server string, k lane.Key) error {
 	if err != nil {
 		return fmt.Errorf("janitor: %w", err)
 	}
-	_, err = j.Work.GetLastMsgForSubject(ctx, subject)
-	if err == nil {
-		return nil
-	}
-	if !errors.Is(err, jetstream.ErrMsgNotFound) {
-		return fmt.Errorf("janitor: look for a wake-up: %w", err)
+	there, err := j.queued(ctx, subject)
+	if err != nil || there {
+		return err
 	}
 	return j.Keeper.Waker.Wake(ctx, server, k)
+}
+
+// wakeDecider does the same for a decision.
+func (j *Janitor) wakeDecider(ctx context.Context, server string, k lane.Key) error {
+	subject, err := stream.DecideSubject(server, k.Workspace, k.App)
+	if err != nil {
+		return fmt.Errorf("janitor: %w", err)
+	}
+	there, err := j.queued(ctx, subject)
+	if err != nil || there {
+		return err
+	}
+	return j.Keeper.Waker.WakeDecider(ctx, server, k)
+}
+
+func (j *Janitor) queued(ctx context.Context, subject string) (bool, error) {
+	_, err := j.Work.GetLastMsgForSubject(ctx, subject)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return false, nil
+	}
+	return false, fmt.Errorf("janitor: look for a wake-up: %w", err)
 }
 
 // removeRemains removes the records and log lines of deleted apps, and the app's own record where

@@ -26,8 +26,6 @@ const (
 	// maxDecisions is how many branches and tags of one app a look decides about at a time: each may
 	// add two changes of deployments' records to the lane.
 	maxDecisions = 100
-	// deciding bounds how long a look asks git about them before it notes what it has decided.
-	deciding = 30 * time.Second
 )
 
 // change is a branch or tag that is not what was seen last.
@@ -42,6 +40,7 @@ type decision struct {
 	change
 	ask     lane.Ask
 	verdict rules.Verdict
+	propose bool // a worker decides: the rules need the repository
 }
 
 // compare finds where Bitbucket's branches and tags differ from what the app's lane saw, decides
@@ -49,6 +48,12 @@ type decision struct {
 func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
+	if decided := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return lane.UndecidedOf(s.lane, c.ref) }); len(decided) < len(changes) {
+		changes = decided // the others are left to a look after their decision
+		if len(l.state.GetAsks()) > 0 {
+			l.again(r.cfg.Now().Add(r.cfg.Interval))
+		}
+	}
 	due, missing := r.ripe(ctx, s, changes, l)
 	if len(due) > 0 || s.unnoted(branches, tags) {
 		if err := r.prove(ctx, s.key.Workspace, s.app.GetRepository(), l); err != nil {
@@ -180,19 +185,19 @@ func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking)
 // is decided is no longer missing.
 func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing map[string]*storev1.Missing, l *looking) (*storev1.Lane, error) {
 	var decisions []decision
-	begin := r.cfg.Now()
 	for i, c := range due {
-		if i == maxDecisions || i > 0 && r.cfg.Now().Sub(begin) > deciding {
+		if i == maxDecisions {
 			l.again(r.cfg.Now().Add(time.Second)) // the rest follows
 			break
 		}
 		d := decision{change: c, ask: r.ask(s, c, l.state)}
 		if c.new != "" && !c.baseline {
-			push := policy.Push{Branch: c.ref.Branch(), Tag: c.ref.Tag(), Old: c.old, New: c.new, Created: c.old == ""}
+			var decided bool
 			var err error
-			if d.verdict, err = r.cfg.Gate.Decide(ctx, s.app, push); err != nil {
+			if d.verdict, decided, err = policy.Quick(ctx, s.app, policy.Of(s.lane, d.ask)); err != nil {
 				return nil, err
 			}
+			d.propose = !decided || lane.Undecided(s.lane) || slices.ContainsFunc(decisions, func(d decision) bool { return d.propose })
 			d.ask.Notes = d.verdict.Notes
 		}
 		decisions = append(decisions, d)
@@ -218,7 +223,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 		delete(missing, missingKey(&storev1.Missing{Branch: d.ref.Branch(), Tag: d.ref.Tag(), Hash: d.new}))
 	}
 	r.tell(ctx, s, done, l)
-	if len(done.made) > 0 || done.again {
+	if len(done.made)+len(done.proposed) > 0 || done.again {
 		if err := r.cfg.Keeper.Settle(ctx, s.key, now); err != nil {
 			return nil, err
 		}
@@ -228,10 +233,11 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 
 // tally is what came of decisions, made to one state of a lane.
 type tally struct {
-	made   []made
-	turned []decision
-	gone   []decision
-	again  bool // something is left to the next look
+	made     []made
+	proposed []decision
+	turned   []decision
+	gone     []decision
+	again    bool // something is left to the next look
 }
 
 type made struct {
@@ -241,7 +247,7 @@ type made struct {
 
 // decided are the changes that were decided about.
 func (t *tally) decided() []decision {
-	out := slices.Concat(t.turned, t.gone)
+	out := slices.Concat(t.turned, t.gone, t.proposed)
 	for _, m := range t.made {
 		out = append(out, m.decision)
 	}
@@ -256,13 +262,13 @@ func (t *tally) apply(s seen, now *storev1.Lane, decisions []decision) error {
 	}
 	before, changed := now.GetHeadSeq(), false
 	for _, d := range decisions {
-		if !lane.Untouched(s.lane, now, d.ref) {
+		if !lane.Untouched(s.lane, now, d.ref) || lane.UndecidedOf(now, d.ref) {
 			t.again = true
 			continue
 		}
 		err := t.one(s, now, d)
 		switch {
-		case errors.Is(err, lane.ErrBacklog):
+		case errors.Is(err, lane.ErrBacklog), errors.Is(err, lane.ErrFull), errors.Is(err, lane.ErrUndecided):
 			t.again = true
 		case errors.Is(err, lane.ErrSkip): // decided before
 		case err != nil:
@@ -288,6 +294,14 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 		}
 		t.gone = append(t.gone, d)
 		return nil
+	case d.propose:
+		if err := lane.Propose(now, d.ask.Candidate()); err != nil {
+			return err
+		}
+		t.proposed = append(t.proposed, d)
+		return nil
+	case lane.Undecided(now):
+		return lane.ErrUndecided
 	case !d.verdict.Deploys:
 		if err := lane.TurnAway(now, d.ask); err != nil {
 			return err
@@ -319,6 +333,10 @@ func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *looking) {
 		r.cfg.Logger.InfoContext(ctx, "push found by looking", slog.String(logs.KeyApp, s.key.App), name(m.decision),
 			slog.String(logs.KeyCommit, m.new), slog.Int(logs.KeyDeployment, int(m.number)))
 	}
+	for _, d := range t.proposed {
+		l.proposed = append(l.proposed, s)
+		r.cfg.Logger.InfoContext(ctx, "push found by looking, a worker decides", slog.String(logs.KeyApp, s.key.App), name(d), slog.String(logs.KeyCommit, d.new))
+	}
 	for _, d := range t.turned {
 		l.turned[s.key.App] = d
 		r.cfg.Logger.InfoContext(ctx, "push found by looking, and turned away", slog.String(logs.KeyApp, s.key.App), name(d),
@@ -332,9 +350,9 @@ func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.A
 	ask := lane.Ask{
 		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), c.ref, c.new, s.rev), ReceiveTime: now,
 		Trigger: deployerv1.Deployment_RECONCILED, Repository: s.app.GetRepository(), Branch: c.ref.Branch(), Tag: c.ref.Tag(), Server: s.app.GetServer(), Now: now,
-		CancelRunning: s.app.GetCancelRunning(),
-		Commit:        &deployerv1.DeploymentCommit{Hash: c.new},
-		Actor:         &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
+		CancelRunning: s.app.GetCancelRunning(), Old: c.old, Created: c.old == "", Found: true,
+		Commit: &deployerv1.DeploymentCommit{Hash: c.new},
+		Actor:  &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
 	}
 	if asks := state.GetAsks(); len(asks) > 0 { // a delivery did come; it only did not say what changed
 		a := asks[len(asks)-1]

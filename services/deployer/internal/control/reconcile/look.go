@@ -53,6 +53,8 @@ type looking struct {
 	since  map[string]time.Time // of what was missing before, by key
 	made   map[string][]int32   // deployments, by app
 	turned map[string]decision  // what a rule turned away last, by app
+	// proposed are the apps about whose pushes a worker decides.
+	proposed []seen
 	// missing are the heads that no delivery has spoken of yet, by key.
 	missing map[string]*storev1.Missing
 	next    time.Time // when to look again; zero as usual
@@ -126,7 +128,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		state.Missing = append(state.Missing, m)
 	}
 	slices.SortFunc(state.Missing, func(a, b *storev1.Missing) int { return strings.Compare(missingKey(a), missingKey(b)) })
-	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned) == 0 {
+	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned)+len(l.proposed) == 0 {
 		return l.next, nil // a lane changed under us: the asks are answered by the next look
 	}
 	return l.next, r.answer(ctx, workspace, state, l, "Devpilot compared the branches with Bitbucket, and no watched branch had moved")
@@ -333,7 +335,11 @@ func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev
 		for app, d := range l.turned {
 			ignored(app, d.verdict.Reason, strings.TrimSuffix(d.verdict.Message, "."))
 		}
-		if len(l.made)+len(l.turned) == 0 {
+		for _, s := range l.proposed {
+			_, offline := r.cfg.Servers.Offline(s.app.GetServer())
+			add(outcome.Deciding(s.key.App, s.app.GetServer(), offline))
+		}
+		if len(l.made)+len(l.turned)+len(l.proposed) == 0 {
 			reason, said := asked(a)
 			ignored("", reason, said+": "+otherwise)
 		}

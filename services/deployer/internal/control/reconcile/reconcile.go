@@ -11,8 +11,6 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
-	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
-	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -25,11 +23,6 @@ const gitBudget = 50_000
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.
 type Heads interface {
 	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
-}
-
-// Gate decides whether a push deploys.
-type Gate interface {
-	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
 }
 
 // Apps reads what people saved and notes what is found out about repositories.
@@ -59,6 +52,11 @@ type Outcomes interface {
 	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
 }
 
+// Servers knows the servers.
+type Servers interface {
+	Offline(server string) (since time.Time, offline bool)
+}
+
 // Config is what a Reconciler needs.
 type Config struct {
 	Repositories *kv.Bucket[storev1.RepositoryIndex, *storev1.RepositoryIndex]
@@ -67,8 +65,8 @@ type Config struct {
 	Connections  Connections
 	Heads        Heads
 	Witness      Witness // may be nil: then time alone tells
-	Gate         Gate
 	Outcomes     Outcomes
+	Servers      Servers
 	Keeper       *lane.Keeper
 	SiteURL      string
 	Logger       *slog.Logger

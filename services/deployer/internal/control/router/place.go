@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -34,29 +35,18 @@ func step(e *eventsv1.PushEvent) *lane.Step {
 }
 
 // locate finds the place of a push in its branch's history. It asks Bitbucket where the branch is only
-// where the lane cannot tell: a push that came before, of a branch that is again where that push began.
-func (r *Router) locate(ctx context.Context, k lane.Key, l *storev1.Lane, ask *lane.Ask, ref lane.Ref) (lane.Place, error) {
-	if lane.HeadOf(l, ask.Repository, ref) == nil {
-		known, err := r.Keeper.Known(ctx, k, l, ask.Repository)
+// where the lane cannot tell.
+func (r *Router) locate(ctx context.Context, k lane.Key, l *storev1.Lane, ask *lane.Ask) (lane.Place, error) {
+	if r.Heads == nil {
+		return r.Keeper.Locate(ctx, k, l, ask, nil)
+	}
+	return r.Keeper.Locate(ctx, k, l, ask, func(ctx context.Context, ref lane.Ref) (string, error) {
+		head, err := r.headNow(ctx, k.Workspace, ask.Repository, ref)
 		if err != nil {
-			return 0, err
+			r.Logger.InfoContext(ctx, "not known whether a push is new", slog.String(logs.KeyApp, k.App), logs.Err(err))
 		}
-		if head, seen := known.Head(ref); seen {
-			ask.Head = &head
-		}
-	}
-	place, _ := lane.PlaceOf(l, *ask)
-	if place != lane.Doubtful || r.Heads == nil {
-		return place, nil
-	}
-	head, err := r.headNow(ctx, k.Workspace, ask.Repository, ref)
-	if err != nil {
-		r.Logger.InfoContext(ctx, "not known whether a push is new", slog.String(logs.KeyApp, k.App), logs.Err(err))
-		return place, ctx.Err()
-	}
-	ask.Actual = &head
-	place, _ = lane.PlaceOf(l, *ask)
-	return place, nil
+		return head, err
+	})
 }
 
 // headNow asks Bitbucket where a branch or tag is; empty where there is none.
@@ -80,6 +70,9 @@ func (r *Router) headNow(ctx context.Context, workspace, repository string, ref 
 func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
 	var d lane.Decision
 	l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+		if lane.Undecided(l) {
+			return lane.ErrUndecided
+		}
 		d, err = lane.Repeat(l, ask)
 		return err
 	})
@@ -99,15 +92,8 @@ func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, as
 
 // answer is the outcome of a push about which the lane has decided.
 func (r *Router) answer(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, d lane.Decision) (*webhookv1.RecordedOutcome, error) {
-	if d.Number == 0 {
-		message := "This push was seen before"
-		if d.Past {
-			message = fmt.Sprintf("This push was seen before, or %s had moved on when it came: nothing changes", e.GetRef())
-		}
-		return r.ignored(e, k.App, "SEEN_BEFORE", message), nil
-	}
 	made := &deployerv1.Deployment{Number: d.Number}
-	if !d.New && r.Deployments != nil {
+	if d.Number != 0 && !d.New && r.Deployments != nil {
 		have, err := r.Deployments.Deployment(ctx, k, d.Number)
 		switch {
 		case err == nil:
@@ -116,14 +102,63 @@ func (r *Router) answer(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 			return nil, err
 		}
 	}
-	o := outcome.Deployment(k.App, made)
-	switch {
-	case d.Reconciled && made.GetState() == deployerv1.Deployment_COMPLETED:
-		o.Message += ", which Devpilot had found by itself before this delivery came"
-	case d.Reconciled:
-		o.Message += ". It is what Devpilot had found by itself before this delivery came"
-	case d.Past:
-		o.Message += ". This delivery came late, or once more, and changed nothing"
+	return r.outcome(e, outcome.Answer(k.App, e.GetRef(), d, made)), nil
+}
+
+// propose lets a worker decide about a push: its rules need the repository, or one that does came before.
+func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+	for {
+		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Propose(l, ask.Candidate()) })
+		switch {
+		case isRetired(err):
+			return nil, nil
+		case errors.Is(err, lane.ErrFull):
+			if err := r.decideOldest(ctx, k, a, l); err != nil {
+				return nil, err
+			}
+			continue
+		case err != nil:
+			return nil, err
+		}
+		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+			return nil, err
+		}
+		if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
+			return r.answer(ctx, e, k, lane.Decision{Number: number})
+		}
+		offline := false
+		if r.Servers != nil {
+			_, offline = r.Servers.Offline(lane.Decider(l))
+		}
+		return r.outcome(e, outcome.Deciding(k.App, lane.Decider(l), offline)), nil
 	}
-	return r.outcome(e, o), nil
+}
+
+// decideOldest decides about the oldest push that waits, without the repository: too many wait.
+func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l *storev1.Lane) error {
+	if !lane.Undecided(l) {
+		return nil
+	}
+	d := policy.About(l.GetCandidates()[0], a, r.Now())
+	if d.Reason == "" && !d.Ask.Deleted {
+		verdict, err := policy.Unread(ctx, a, policy.Of(l, d.Ask))
+		if err != nil {
+			return err
+		}
+		d.Rules(verdict)
+	}
+	l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		err := d.Apply(l)
+		if errors.Is(err, lane.ErrLost) {
+			return lane.ErrSkip // decided meanwhile
+		}
+		return err
+	})
+	if isBacklog(err) {
+		return r.Keeper.Flush(ctx, k, l)
+	}
+	if err != nil {
+		return err
+	}
+	return r.Keeper.Settle(ctx, k, l)
 }

@@ -10,6 +10,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -58,18 +59,12 @@ type Outcomes interface {
 	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
 }
 
-// Gate decides whether a push deploys.
-type Gate interface {
-	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
-}
-
 // Router is safe for concurrent use.
 type Router struct {
 	Apps        Apps
 	Connections Connections
 	Asker       Asker
 	Outcomes    Outcomes
-	Gate        Gate
 	Keeper      *lane.Keeper
 	SiteURL     string
 	Logger      *slog.Logger
@@ -79,11 +74,18 @@ type Router struct {
 	Heads Heads
 	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
 	Deployments Deployments
+	// Servers tells whether a server has workers that decide; nil: not at all.
+	Servers Servers
 }
 
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.
 type Heads interface {
 	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+}
+
+// Servers knows the servers.
+type Servers interface {
+	Offline(server string) (since time.Time, offline bool)
 }
 
 // Deployments reads deployments.
@@ -227,7 +229,8 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return r.answer(ctx, e, k, lane.Decision{Number: number})
 	}
 	if !a.GetAutoDeploy() {
-		return r.ignored(e, k.App, "AUTO_DEPLOY_OFF", fmt.Sprintf("Auto-deploy of %s is off", k.App)), nil
+		reason, message := policy.AutoDeployOff(a)
+		return r.ignored(e, k.App, reason, message), nil
 	}
 	connection, err := r.Connections.Get(ctx, k.Workspace)
 	if err != nil {
@@ -236,63 +239,60 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 	if connection.GetDisconnected() {
 		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
 	}
-	ref := lane.Branch(e.GetRef())
-	if isTag(e) {
-		ref = lane.Tag(e.GetRef())
+	o, err := r.decide(ctx, e, k, a, l, ask)
+	if errors.Is(err, lane.ErrUndecided) {
+		return r.propose(ctx, e, k, a, ask)
 	}
-	place, err := r.locate(ctx, k, l, &ask, ref)
+	return o, err
+}
+
+// decide decides about a push that needs no git; lane.ErrUndecided about one that does, or that comes
+// after one that waits for its decision.
+func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, l *storev1.Lane, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+	if lane.Undecided(l) {
+		return nil, lane.ErrUndecided
+	}
+	place, err := r.locate(ctx, k, l, &ask)
 	switch {
 	case err != nil:
 		return nil, err
-	case place == lane.Past && e.GetAction() != eventsv1.PushEvent_DELETED:
+	case place == lane.Past && !ask.Deleted:
 		return r.past(ctx, e, k, ask)
 	}
-	if e.GetAction() == eventsv1.PushEvent_DELETED {
-		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.RefDeleted(l, ask) })
+	if ask.Deleted {
+		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+			if lane.Undecided(l) {
+				return lane.ErrUndecided
+			}
+			return lane.RefDeleted(l, ask)
+		})
 		if err != nil && !isRetired(err) {
 			return nil, err
 		}
-		if isTag(e) {
-			return r.ignored(e, k.App, "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", e.GetRef())), nil
-		}
-		return r.ignored(e, k.App, "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", e.GetRef())), nil
+		reason, message := policy.Deleted(ask)
+		return r.ignored(e, k.App, reason, message), nil
 	}
-	verdict, err := r.Gate.Decide(ctx, a, r.push(e, l, ask))
-	if err != nil {
+	verdict, decided, err := policy.Quick(ctx, a, policy.Of(l, ask))
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if !verdict.Deploys {
+	case !decided:
+		return nil, lane.ErrUndecided
+	case !verdict.Deploys:
 		return r.turnAway(ctx, e, k, ask, verdict)
 	}
 	ask.Notes = verdict.Notes
 	return r.accept(ctx, e, k, ask)
 }
 
-// push is the change as the rules see it. Where the lane saw another head before it than the event
-// says, a delivery is missing: the changes count from there.
-func (r *Router) push(e *eventsv1.PushEvent, l *storev1.Lane, ask lane.Ask) policy.Push {
-	p := policy.Push{
-		Old: e.GetOld().GetHash(), New: e.GetNew().GetHash(), Created: e.GetAction() == eventsv1.PushEvent_CREATED, Forced: e.GetForced(),
-		Message: e.GetNew().GetMessage(), MessageKnown: e.GetNew().GetMessage() != "",
-	}
-	if isTag(e) {
-		p.Tag = e.GetRef()
-		return p
-	}
-	p.Branch = e.GetRef()
-	last := lane.HeadOf(l, e.GetRepository(), lane.Branch(e.GetRef())).GetHash()
-	if last == "" && ask.Head != nil {
-		last = *ask.Head
-	}
-	if last != "" && last != p.New {
-		p.Old = last
-	}
-	return p
-}
-
 // turnAway notes that a rule turned the push away.
 func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
-	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.TurnAway(l, ask) }); err != nil {
+	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		if lane.Undecided(l) {
+			return lane.ErrUndecided
+		}
+		return lane.TurnAway(l, ask)
+	}); err != nil {
 		if isRetired(err) {
 			return nil, nil
 		}
@@ -305,6 +305,9 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 	for {
 		var d lane.Decision
 		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+			if lane.Undecided(l) {
+				return lane.ErrUndecided
+			}
 			d, err = lane.Accept(l, ask)
 			return err
 		})
@@ -339,7 +342,9 @@ func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
 	}
 	ask.CancelRunning = a.GetCancelRunning()
 	ask.Askers = []*storev1.Asker{{Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange()}}
-	ask.Step = step(e)
+	ask.Step, ask.Old = step(e), e.GetOld().GetHash()
+	ask.Created, ask.Deleted, ask.Forced = e.GetAction() == eventsv1.PushEvent_CREATED, e.GetAction() == eventsv1.PushEvent_DELETED, e.GetForced()
+	ask.MessageKnown = e.GetNew().GetMessage() != ""
 	if e.GetForced() {
 		ask.ForcedFrom = e.GetOld().GetHash()
 	}

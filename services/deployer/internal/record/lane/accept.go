@@ -81,6 +81,15 @@ type Ask struct {
 	Notes []string
 	// ForcedFrom is the commit that was there before, where Bitbucket says that Commit does not contain it.
 	ForcedFrom string
+	// Old is where the branch or tag was before, as far as that is known; Step.Old where there is one.
+	Old string
+	// Created says that a push made the branch or tag, Deleted that it removed it, Forced that its
+	// commit does not contain what was there before.
+	Created, Deleted, Forced bool
+	// MessageKnown says that the commit's message is the whole of it.
+	MessageKnown bool
+	// Found says that it was found by looking: no delivery spoke of it.
+	Found bool
 	// Retries is how many deployments of the same push failed before; the wish says nothing about the
 	// branch then.
 	Retries int32
@@ -168,6 +177,9 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 	push(l, n, func(c *storev1.RecordChange) { c.Change = &storev1.RecordChange_Created{Created: newRecord(l, a, n)} })
 	if a.CancelRunning {
 		giveWay(l, n, a.Now)
+	}
+	if a.personal() {
+		overtake(l, n)
 	}
 	return Decision{Number: n, New: true}, nil
 }

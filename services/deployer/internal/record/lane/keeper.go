@@ -50,10 +50,14 @@ type Alarm interface {
 // Waker publishes wake-ups.
 type Waker interface {
 	Wake(ctx context.Context, server string, k Key) error
+	// WakeDecider tells the workers of a server that pushes wait for their decision.
+	WakeDecider(ctx context.Context, server string, k Key) error
 }
 
-// Teller tells deliveries how the deployment ended that came of them. It may be called again.
+// Teller tells deliveries what was decided about them, and how the deployment ended that came of
+// them. It may be called again.
 type Teller interface {
+	Decided(ctx context.Context, k Key, d *storev1.Decided) error
 	Ended(ctx context.Context, k Key, number int32, e *storev1.Ended) error
 }
 
@@ -199,6 +203,16 @@ func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uin
 // Settle carries out what follows from the lane's decisions: deployment records are written and
 // workers woken. It may be repeated at any time by anybody.
 func (k *Keeper) Settle(ctx context.Context, key Key, l *storev1.Lane) error {
+	if server := Decider(l); server != "" {
+		if err := k.Waker.WakeDecider(ctx, server, key); err != nil {
+			return fmt.Errorf("lane: wake %s to decide about %s: %w", server, key, err)
+		}
+	}
+	return k.Start(ctx, key, l)
+}
+
+// Start does the same where the caller decides about the candidates itself.
+func (k *Keeper) Start(ctx context.Context, key Key, l *storev1.Lane) error {
 	for _, server := range WakeTargets(l) {
 		if err := k.Waker.Wake(ctx, server, key); err != nil {
 			return fmt.Errorf("lane: wake %s for %s: %w", server, key, err)
@@ -217,6 +231,13 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 	var written uint64
 	for i := 0; i < len(out); {
 		n := i + 1
+		if d := out[i].GetDecided(); d != nil {
+			if err := k.tell(ctx, key, d); err != nil {
+				return err
+			}
+			i = n
+			continue
+		}
 		for n < len(out) && out[n].GetNumber() == out[i].GetNumber() {
 			n++
 		}
@@ -239,6 +260,43 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 		return nil
 	})
 	return err
+}
+
+func (k *Keeper) tell(ctx context.Context, key Key, d *storev1.Decided) error {
+	if k.Teller == nil {
+		return nil
+	}
+	if err := k.Teller.Decided(ctx, key, d); err != nil {
+		return fmt.Errorf("lane: tell what was decided of %s: %w", key, err)
+	}
+	return nil
+}
+
+// Locate finds the place of a push in the history of its branch or tag, and completes what is known of
+// it. actual asks Bitbucket where the branch or tag is; it is called only where the lane cannot tell: a
+// push that came before, of a branch that is again where that push began. Without its answer the push is
+// taken for new, and the worker that fetches looks whether anything moved.
+func (k *Keeper) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Ask, actual func(context.Context, Ref) (string, error)) (Place, error) {
+	if HeadOf(l, a.Repository, a.ref()) == nil {
+		known, err := k.Known(ctx, key, l, a.Repository)
+		if err != nil {
+			return 0, err
+		}
+		if head, seen := known.Head(a.ref()); seen {
+			a.Head = &head
+		}
+	}
+	place, _ := PlaceOf(l, *a)
+	if place != Doubtful || actual == nil {
+		return place, nil
+	}
+	head, err := actual(ctx, a.ref())
+	if err != nil {
+		return place, ctx.Err()
+	}
+	a.Actual = &head
+	place, _ = PlaceOf(l, *a)
+	return place, nil
 }
 
 // write makes changes of one record, and returns a revision that has them.

@@ -35,6 +35,14 @@ func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
 		if e := c.GetEnded(); len(e.GetAskers()) > 0 {
 			short = append(short, &storev1.CutShort{Number: c.GetNumber(), Askers: e.GetAskers()})
 		}
+		if d := c.GetDecided(); d != nil {
+			short = append(short, &storev1.CutShort{Number: d.GetNumber(), Askers: d.GetAskers()})
+		}
+	}
+	for _, c := range l.GetCandidates() {
+		if len(c.GetAskers()) > 0 {
+			short = append(short, &storev1.CutShort{Askers: c.GetAskers()})
+		}
 	}
 	for _, job := range []*storev1.Job{l.GetRunning().GetJob(), l.GetWaiting()} {
 		if len(job.GetAskers()) > 0 {
@@ -48,7 +56,7 @@ func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
 	l.Retired = true
 	l.Running, l.Waiting, l.Hold, l.Live, l.Cancel, l.Owed = nil, nil, nil, nil, nil, nil
 	l.Recent, l.ForgottenTime, l.Heads, l.Kept, l.Outbox, l.Servers = nil, nil, nil, nil, nil, nil
-	l.History, l.TurnedAway = nil, nil
+	l.History, l.TurnedAway, l.Candidates = nil, nil, nil
 	return nil
 }
 
@@ -71,7 +79,15 @@ func Removed(l *storev1.Lane, generation int64, records bool, server string) {
 
 // HasWork tells whether somebody still has to do something about the lane; such a lane is armed.
 func HasWork(l *storev1.Lane) bool {
-	return l.GetRunning() != nil || l.GetWaiting() != nil || len(l.GetOutbox()) > 0 || len(l.GetRemains()) > 0
+	return l.GetRunning() != nil || l.GetWaiting() != nil || len(l.GetOutbox()) > 0 || len(l.GetRemains()) > 0 || Undecided(l)
+}
+
+// Decider is the server whose workers decide about the lane's candidates; empty when there are none.
+func Decider(l *storev1.Lane) string {
+	if !Undecided(l) {
+		return ""
+	}
+	return l.GetCandidates()[0].GetServer()
 }
 
 // WakeTargets are the servers whose workers have something to do for the lane now.

@@ -22,13 +22,18 @@ const (
 	mostRetry   = time.Hour   // between two such tries at most
 )
 
-// owe notes that the job's push is still to be deployed.
-func owe(l *storev1.Lane, job *storev1.Job, why *deployerv1.DeploymentError, res Result) {
+// owe notes that the run's push is still to be deployed.
+func owe(l *storev1.Lane, r *storev1.Running, why *deployerv1.DeploymentError, res Result) {
+	job := r.GetJob()
 	wanted := Automatic(job.GetTrigger()) || job.GetTrigger() == deployerv1.Deployment_MANUAL && fetchesHead(job)
 	if !res.Outside || res.Live || !wanted || job.GetNumber() != l.GetLastNumber() || job.GetRetries() >= MostRetries {
 		return
 	}
-	l.Owed = &storev1.Owed{Job: proto.CloneOf(job), Reason: why.GetReason(), Time: timestamppb.New(res.Now), Remote: res.Remote}
+	job = proto.CloneOf(job)
+	if job.GetHash() == "" { // what a person asked for is tried again, not what was pushed since
+		job.Hash = r.GetHash()
+	}
+	l.Owed = &storev1.Owed{Job: job, Reason: why.GetReason(), Time: timestamppb.New(res.Now), Remote: res.Remote}
 }
 
 // OwedAt returns when a failed push is requested again, provided that Bitbucket answers. At once

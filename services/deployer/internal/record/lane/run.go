@@ -229,7 +229,7 @@ func Fail(l *storev1.Lane, epoch int64, state deployerv1.Deployment_State, why *
 	}
 	endShort(l, r, &storev1.Ended{State: state, Error: why}, res)
 	if state == deployerv1.Deployment_FAILED {
-		owe(l, r.GetJob(), why, res)
+		owe(l, r, why, res)
 	}
 	return nil
 }
@@ -308,7 +308,7 @@ func Return(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake 
 	}
 	if res.Now.Sub(job.GetFirstFailureTime().AsTime()) >= RetryLimit {
 		end(l, r, &storev1.Ended{State: deployerv1.Deployment_FAILED, Error: why}, res)
-		owe(l, job, why, res)
+		owe(l, r, why, res)
 		return nil
 	}
 	goBack(l, r, &storev1.Returned{WaitingFor: why, RetryTime: timestamppb.New(wake)}, res)
@@ -382,9 +382,17 @@ func Orphan(l *storev1.Lane, epoch int64) error {
 	return nil
 }
 
-// Move sends the waiting job to another server; ErrSkip when none waits or it is there.
+// Move sends what waits to another server; ErrSkip when nothing waits or it is there.
 func Move(l *storev1.Lane, server string) error {
+	moved := false
+	for _, c := range l.GetCandidates() {
+		moved = moved || c.GetServer() != server
+		c.Server = server
+	}
 	if w := l.GetWaiting(); w == nil || w.GetServer() == server {
+		if moved {
+			return nil
+		}
 		return ErrSkip
 	}
 	l.Waiting.Server = server

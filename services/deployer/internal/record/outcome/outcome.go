@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/stream"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
@@ -26,13 +27,20 @@ type Recorder interface {
 	Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error
 }
 
+// Deployments are the deployments' records; their errors are those of pkg/kv.
+type Deployments interface {
+	Get(ctx context.Context, key string) (*storev1.Deployment, uint64, error)
+}
+
 // Outbox stores and forwards outcomes.
 type Outbox struct {
 	JS       jetstream.JetStream
 	Recorder Recorder
-	Logger   *slog.Logger
-	Metrics  *stream.Metrics
-	Now      func() time.Time
+	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
+	Deployments Deployments
+	Logger      *slog.Logger
+	Metrics     *stream.Metrics
+	Now         func() time.Time
 }
 
 // batch is how many outcomes one call carries; webhook takes 1,000.

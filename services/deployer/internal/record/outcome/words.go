@@ -2,11 +2,13 @@ package outcome
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -41,6 +43,73 @@ func Deployment(app string, d *deployerv1.Deployment) *webhookv1.DeliveryOutcome
 	return o
 }
 
+// ReasonDeciding is the reason of pushes about which a worker decides.
+const ReasonDeciding = "DECIDING"
+
+// ReasonSeenBefore is the reason of pushes that repeat, or come after, what was decided about before.
+const ReasonSeenBefore = "SEEN_BEFORE"
+
+// Deciding is the outcome of a push until a worker has decided about it. offline says that no worker of
+// the server is live.
+func Deciding(app, server string, offline bool) *webhookv1.DeliveryOutcome {
+	o := &webhookv1.DeliveryOutcome{
+		App: app, Kind: webhookv1.DeliveryOutcome_DECIDING, Reason: ReasonDeciding,
+		Message: fmt.Sprintf("Being decided: the rules of %s need the repository, which a worker looks at", app),
+	}
+	if offline {
+		o.Message += fmt.Sprintf(". No worker of server %s is live; start one", server)
+	}
+	return o
+}
+
+// Answer is the outcome of a push about which a lane has decided: deployment number, as it stands, or
+// none. ref is for people.
+func Answer(app, ref string, d lane.Decision, made *deployerv1.Deployment) *webhookv1.DeliveryOutcome {
+	if d.Number == 0 {
+		o := &webhookv1.DeliveryOutcome{App: app, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: ReasonSeenBefore, Message: "This push was seen before"}
+		if d.Past {
+			o.Message = fmt.Sprintf("This push was seen before, or %s had moved on when it came: nothing changes", ref)
+		}
+		return o
+	}
+	o := Deployment(app, made)
+	switch {
+	case d.Reconciled && made.GetState() == deployerv1.Deployment_COMPLETED:
+		o.Message += ", which Devpilot had found by itself before this delivery came"
+	case d.Reconciled:
+		o.Message += ". It is what Devpilot had found by itself before this delivery came"
+	case d.Past:
+		o.Message += ". This delivery came late, or once more, and changed nothing"
+	}
+	return o
+}
+
+// Decided tells deliveries what a worker decided about them.
+func (o *Outbox) Decided(ctx context.Context, k lane.Key, d *storev1.Decided) error {
+	answer := func() *webhookv1.DeliveryOutcome {
+		return &webhookv1.DeliveryOutcome{App: k.App, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: d.GetReason(), Message: d.GetMessage()}
+	}
+	if d.GetReason() == "" {
+		made := &deployerv1.Deployment{Number: d.GetNumber()}
+		if d.GetPast() && d.GetNumber() > 0 && o.Deployments != nil {
+			rec, _, err := o.Deployments.Get(ctx, k.Record(d.GetNumber()))
+			switch {
+			case err == nil && rec.GetDeployment() != nil:
+				made = rec.GetDeployment()
+			case err != nil && !errors.Is(err, kv.ErrNotFound):
+				return fmt.Errorf("outcome: read deployment %s/%d: %w", k, d.GetNumber(), err)
+			}
+		}
+		decision := lane.Decision{Number: d.GetNumber(), Past: d.GetPast(), Reconciled: d.GetReconciled()}
+		answer = func() *webhookv1.DeliveryOutcome { return Answer(k.App, "the branch or tag", decision, made) }
+	}
+	return o.Put(ctx, told(k, d.GetAskers(), func() *webhookv1.DeliveryOutcome {
+		x := answer()
+		x.Time = d.GetTime()
+		return x
+	})...)
+}
+
 // Ended tells deliveries how the deployment ended that came of them.
 func (o *Outbox) Ended(ctx context.Context, k lane.Key, number int32, e *storev1.Ended) error {
 	d := &deployerv1.Deployment{Number: number, State: e.GetState(), Error: e.GetError(), SupersededBy: e.GetSupersededBy()}
@@ -54,6 +123,12 @@ func (o *Outbox) Ended(ctx context.Context, k lane.Key, number int32, e *storev1
 // CutShort tells deliveries that the app was deleted before their deployment had ended.
 func (o *Outbox) CutShort(ctx context.Context, k lane.Key, c *storev1.CutShort) error {
 	return o.Put(ctx, told(k, c.GetAskers(), func() *webhookv1.DeliveryOutcome {
+		if c.GetNumber() == 0 {
+			return &webhookv1.DeliveryOutcome{
+				App: k.App, Kind: webhookv1.DeliveryOutcome_IGNORED, Reason: ReasonAppDeleted, Time: timestamppb.New(o.Now()),
+				Message: fmt.Sprintf("The app %s was deleted before this push was decided about", k.App),
+			}
+		}
 		return &webhookv1.DeliveryOutcome{
 			App: k.App, Kind: webhookv1.DeliveryOutcome_DEPLOYMENT, Deployment: c.GetNumber(), Reason: ReasonAppDeleted,
 			DeploymentState: deployerv1.Deployment_CANCELLED.String(), Time: timestamppb.New(o.Now()),

@@ -19,7 +19,16 @@ type Publisher struct{ Stream stream.Publisher }
 
 // Wake tells the workers of a server that a lane has something for them.
 func (p Publisher) Wake(ctx context.Context, server string, k lane.Key) error {
-	subject, err := stream.WorkSubject(server, k.Workspace, k.App)
+	return p.publish(ctx, server, k, stream.WorkSubject)
+}
+
+// WakeDecider tells them that pushes wait for their decision.
+func (p Publisher) WakeDecider(ctx context.Context, server string, k lane.Key) error {
+	return p.publish(ctx, server, k, stream.DecideSubject)
+}
+
+func (p Publisher) publish(ctx context.Context, server string, k lane.Key, name func(server, workspace, app string) (string, error)) error {
+	subject, err := name(server, k.Workspace, k.App)
 	if err != nil {
 		return err
 	}

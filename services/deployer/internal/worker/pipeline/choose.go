@@ -13,8 +13,8 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// Gate decides whether a push deploys.
-type Gate interface {
+// Policy holds an app's rules against a push.
+type Policy interface {
 	Decide(ctx context.Context, a *storev1.App, p policy.Push) (rules.Verdict, error)
 }
 
@@ -28,26 +28,31 @@ func (a *attempt) choose(ctx context.Context) (tree Tree, fullName, head string,
 	}
 	found := tree.Head()
 	asked := a.job.GetHash()
-	if asked == "" || asked == found.Hash || a.job.GetTag() != "" {
+	if asked == found.Hash || a.job.GetTag() != "" {
 		return tree, fullName, found.Hash, nil
 	}
-	verdict, err := a.verdict(ctx, asked, found)
-	if err != nil || verdict.Deploys {
+	deploys, reason, message, err := a.letsThrough(ctx, asked, found)
+	if err != nil || deploys {
 		if err != nil {
 			tree.Close()
 			return nil, "", "", err
 		}
-		a.say("The branch has moved on from %s to %s: deploying that.", short(asked), short(found.Hash))
+		if asked != "" {
+			a.say("The branch has moved on from %s to %s: deploying that.", short(asked), short(found.Hash))
+		}
 		return tree, fullName, found.Hash, nil
 	}
 	tree.Close()
-	a.say("The branch has moved on to %s, which does not deploy. %s. Deploying %s.", short(found.Hash), verdict.Message, short(asked))
+	if asked == "" {
+		return nil, "", "", errCancelled{reason, fmt.Sprintf("The branch is at %s by now, which does not deploy. %s.", short(found.Hash), message)}
+	}
+	a.say("The branch has moved on to %s, which does not deploy. %s. Deploying %s.", short(found.Hash), message, short(asked))
 	a.exact = asked
 	tree, fullName, err = a.fetch(ctx)
 	var m *mirror.Error
 	if errors.As(err, &m) && (m.Reason == mirror.ReasonCommitGone || m.Reason == mirror.ReasonCommitNotInBranch) {
-		return nil, "", "", errCancelled{verdict.Reason, fmt.Sprintf(
-			"The branch was forced from %s to %s, which does not deploy. %s.", short(asked), short(found.Hash), verdict.Message)}
+		return nil, "", "", errCancelled{reason, fmt.Sprintf(
+			"The branch was forced from %s to %s, which does not deploy. %s.", short(asked), short(found.Hash), message)}
 	}
 	return tree, fullName, found.Hash, err
 }
@@ -64,13 +69,40 @@ func (a *attempt) lost(ctx context.Context, tree Tree) []string {
 		"The history of %s does not contain %s, which was live: the branch was forced to another history, or the repository was replaced.", short(hash), short(live))}
 }
 
-// verdict is what the app's rules say of a head that nobody told us of, or whose push did not deploy.
-// What a person asks for is deployed whatever they say.
-func (a *attempt) verdict(ctx context.Context, asked string, head mirror.Commit) (rules.Verdict, error) {
-	if a.w.cfg.Gate == nil || !lane.Automatic(a.job.GetTrigger()) {
-		return rules.Verdict{Deploys: true}, nil
+// letsThrough tells whether a head to which the branch has moved on may be deployed instead of the commit
+// that was asked for. What was decided about its own push holds; where nobody told us of that, the rules
+// are asked. What a person asks for is deployed whatever they say.
+func (a *attempt) letsThrough(ctx context.Context, asked string, head mirror.Commit) (deploys bool, reason, message string, err error) {
+	if a.w.cfg.Policy == nil || !lane.Automatic(a.job.GetTrigger()) {
+		return true, "", "", nil
 	}
-	return a.w.cfg.Gate.Decide(ctx, a.app, policy.Push{
-		Branch: a.job.GetBranch(), Old: asked, New: head.Hash, Message: head.Message, MessageKnown: true,
+	l, _, err := a.w.cfg.Keeper.Get(ctx, a.key)
+	if err != nil {
+		return false, "", "", err
+	}
+	ref, old := lane.Branch(a.job.GetBranch()), asked
+	seen := lane.HeadOf(l, a.app.GetRepository(), ref)
+	switch {
+	case lane.UndecidedOf(l, ref):
+		return false, reasonUndecided, "What was pushed since is still being decided about", nil
+	case lane.TurnedAway(seen, head.Hash):
+		return false, reasonTurnedAway, "The app's rules turned that push away", nil
+	case seen.GetHash() == head.Hash && seen.GetNumber() > 0:
+		return true, "", "", nil
+	case seen.GetHash() != "" && seen.GetHash() != head.Hash:
+		old = seen.GetHash() // as for its delivery, when that comes
+	case old == "":
+		old = a.before.GetHash()
+	}
+	v, err := a.w.cfg.Policy.Decide(ctx, a.app, policy.Push{
+		Branch: a.job.GetBranch(), Old: old, New: head.Hash, Message: head.Message, MessageKnown: true,
 	})
+	return v.Deploys, v.Reason, v.Message, err
 }
+
+const (
+	// reasonUndecided is why a deployment does not take the branch's head: its push waits for a decision.
+	reasonUndecided = "DECIDING"
+	// reasonTurnedAway is the same where its push was turned away, by whichever rule.
+	reasonTurnedAway = "TURNED_AWAY"
+)

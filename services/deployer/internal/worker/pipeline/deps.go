@@ -136,8 +136,8 @@ type Config struct {
 	AppDisk int64
 	// Timeout bounds one attempt of a deployment, hooks included; 3 h when zero.
 	Timeout time.Duration
-	// Gate holds the app's rules against a head that the branch has moved on to; nil lets all through.
-	Gate Gate
+	// Policy holds the app's rules against a head that the branch has moved on to; nil lets all through.
+	Policy Policy
 	// Witness is asked about failures that may be passing untruths, and Doubt is for how long they are
 	// doubted; 3 min when zero.
 	Witness Witness

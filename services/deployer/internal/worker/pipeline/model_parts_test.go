@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -31,7 +34,12 @@ func (r modelAppsReader) App(_ context.Context, k lane.Key) (*storev1.App, error
 	if r.m.events[k.App] == nil {
 		return nil, apierr.New(apierr.ReasonAppNotFound, "gone")
 	}
-	return &storev1.App{Workspace: k.Workspace, Id: k.App, Repository: modelRepository, Branch: k.App, AutoDeploy: true, Server: "default", Retention: 2, Generation: 1}, nil
+	a := &storev1.App{Workspace: k.Workspace, Id: k.App, Repository: modelRepository, Branch: k.App, AutoDeploy: true, Server: "default", Retention: 2, Generation: 1}
+	a.Rules = &deployerv1.AppRules{Skip: &deployerv1.SkipPhrases{}}
+	if last := k.App[len(k.App)-1]; r.m.candidates && last%2 == 0 {
+		a.Rules.Paths = []string{"site/**"}
+	}
+	return a, nil
 }
 
 func (r modelAppsReader) Index(context.Context, string, string) (*storev1.RepositoryIndex, error) {
@@ -60,11 +68,54 @@ func (modelAppsReader) SawFile(context.Context, lane.Key, int64, *deployerv1.Cod
 
 func (modelAppsReader) Forget(context.Context, lane.Key, int64) error { return nil }
 
-// openGate lets every push through.
-type openGate struct{}
+// modelGit knows what pushes changed: what the apps want. It fails, dies and sleeps.
+type modelGit struct{ m *model }
 
-func (openGate) Decide(context.Context, *storev1.App, policy.Push) (rules.Verdict, error) {
-	return rules.Verdict{Deploys: true}, nil
+func (g modelGit) Changes(ctx context.Context, _ *storev1.App, _ policy.Push) (rules.Changes, error) {
+	g.m.fault()
+	modelSource{g.m}.stall(ctx, 200)
+	if g.m.rnd.n(20) == 0 {
+		g.m.unlooked.Add(1)
+		return rules.Changes{}, errors.New("git does not answer")
+	}
+	g.m.looked.Add(1)
+	return rules.Changes{Paths: []string{"site/index.html"}}, nil
+}
+
+func (modelGit) File(context.Context, *storev1.App, policy.Push, string, int64) ([]byte, error) {
+	return nil, policy.ErrNoFile
+}
+
+// modelTeller hears what the lanes tell deliveries.
+type modelTeller struct{ m *model }
+
+func (t modelTeller) Decided(_ context.Context, _ lane.Key, d *storev1.Decided) error {
+	t.hear(d.GetAskers(), d.GetNumber())
+	return nil
+}
+
+func (t modelTeller) Ended(_ context.Context, _ lane.Key, number int32, e *storev1.Ended) error {
+	t.hear(e.GetAskers(), number)
+	return nil
+}
+
+func (t modelTeller) hear(askers []*storev1.Asker, number int32) {
+	t.m.fault()
+	t.m.mu.Lock()
+	for _, a := range askers {
+		t.m.outcome(a.GetDelivery(), number)
+	}
+	t.m.mu.Unlock()
+	t.m.fault()
+}
+
+// outcome notes a delivery's outcome; the lock is held.
+func (m *model) outcome(delivery, number int32) {
+	id := fmt.Sprintf("hook.%d.0", delivery)
+	if m.outcomes[id] == nil {
+		m.outcomes[id] = map[int32]bool{}
+	}
+	m.outcomes[id][number] = true
 }
 
 type modelConnections struct{}
@@ -80,11 +131,9 @@ func (o modelOutcomes) Put(_ context.Context, outcomes ...*webhookv1.RecordedOut
 	o.m.mu.Lock()
 	defer o.m.mu.Unlock()
 	for _, x := range outcomes {
-		id := fmt.Sprintf("hook.%d.0", x.GetDelivery())
-		if o.m.outcomes[id] == nil {
-			o.m.outcomes[id] = map[int32]bool{}
+		if x.GetOutcome().GetKind() != webhookv1.DeliveryOutcome_DECIDING { // the final one follows
+			o.m.outcome(x.GetDelivery(), x.GetOutcome().GetDeployment())
 		}
-		o.m.outcomes[id][x.GetOutcome().GetDeployment()] = true
 	}
 	return nil
 }
@@ -111,6 +160,28 @@ func (w modelWaker) Wake(_ context.Context, _ string, k lane.Key) error {
 	return nil
 }
 
+// WakeDecider tells that pushes wait to be decided about.
+func (w modelWaker) WakeDecider(_ context.Context, _ string, k lane.Key) error {
+	w.m.fault()
+	w.m.decide.publish(k.App, nil)
+	w.m.fault()
+	return nil
+}
+
+// modelQueues are the wake-ups as the janitor looks for them.
+type modelQueues struct{ m *model }
+
+func (q modelQueues) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	return q.m.work.GetMsg(ctx, seq, opts...)
+}
+
+func (q modelQueues) GetLastMsgForSubject(ctx context.Context, subject string) (*jetstream.RawStreamMsg, error) {
+	if strings.HasPrefix(subject, "devpilot.decide.") {
+		return q.m.decide.GetLastMsgForSubject(ctx, subject)
+	}
+	return q.m.work.GetLastMsgForSubject(ctx, subject)
+}
+
 // modelSource has the branches' heads; it fails, dies and sleeps.
 type modelSource struct{ m *model }
 
@@ -126,6 +197,9 @@ func (s modelSource) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tre
 	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()
+	if src.Commit != "" {
+		return modelTree{s, src.Commit}, nil
+	}
 	return modelTree{s, s.m.heads[src.Branch]}, nil
 }
 

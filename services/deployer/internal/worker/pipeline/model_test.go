@@ -20,6 +20,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/decide"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -43,6 +44,7 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	m := newModel(t, seed)
+	m.candidates = true
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for range 2 { // deployers
@@ -50,6 +52,7 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 		for range 2 {
 			wg.Go(func() { m.pushes.consume(ctx, m, deployer.route) })
 			wg.Go(func() { m.work.consume(ctx, m, deployer.handle) })
+			wg.Go(func() { m.decide.consume(ctx, m, deployer.decide) })
 		}
 		wg.Go(func() { m.look(ctx, deployer) })
 		wg.Go(func() { _ = deployer.worker.Run(ctx) })
@@ -66,17 +69,20 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 type crash struct{}
 
 type model struct {
-	t       *testing.T
-	calm    bool           // nobody dies, nobody sleeps
-	hooks   sandbox.Runner // of its workers
-	rnd     *lockedRand
-	lanes   *memory[storev1.Lane, *storev1.Lane]
-	records *memory[storev1.Deployment, *storev1.Deployment]
-	pushes  *queue
-	work    *queue
-	due     sync.Map // lane.Key -> time.Time
-	dir     string
-	pushed  int // so many were made
+	t     *testing.T
+	calm  bool           // nobody dies, nobody sleeps
+	hooks sandbox.Runner // of its workers
+	// candidates says that the rules of half of the apps need the repository.
+	candidates bool
+	rnd        *lockedRand
+	lanes      *memory[storev1.Lane, *storev1.Lane]
+	records    *memory[storev1.Deployment, *storev1.Deployment]
+	pushes     *queue
+	work       *queue
+	decide     *queue
+	due        sync.Map // lane.Key -> time.Time
+	dir        string
+	pushed     int // so many were made
 
 	mu       sync.Mutex
 	heads    map[string]string          // app -> head of its branch
@@ -86,6 +92,8 @@ type model struct {
 	crashes  atomic.Int64
 	stalls   atomic.Int64
 	stale    atomic.Int64
+	looked   atomic.Int64 // pushes whose changes were asked for
+	unlooked atomic.Int64 // and those that got no answer
 	runs     atomic.Int64
 	spares   atomic.Int64  // that were begun with
 	short    func() bool   // if set: whether the disk is short
@@ -107,7 +115,7 @@ func newModel(t *testing.T, seed uint64) *model {
 	m := &model{
 		t: t, rnd: &lockedRand{r: rand.New(rand.NewPCG(seed, 1))}, dir: memoryDir(t), heads: map[string]string{}, outcomes: map[string]map[int32]bool{},
 		switches: map[string][]int64{}, events: map[string]map[string]bool{},
-		lanes: newMemory[storev1.Lane](), records: newMemory[storev1.Deployment](), pushes: newQueue(), work: newQueue(),
+		lanes: newMemory[storev1.Lane](), records: newMemory[storev1.Deployment](), pushes: newQueue(), work: newQueue(), decide: newQueue(),
 	}
 	for i := range modelApps {
 		l := &storev1.Lane{}
@@ -206,6 +214,7 @@ type process struct {
 	router  *router.Router
 	worker  *pipeline.Worker
 	janitor *janitor.Janitor
+	decider *decide.Decider
 }
 
 func (m *model) deployer(gate func()) *process { return m.deployerWith(gate, modelAppsReader{m}) }
@@ -217,14 +226,16 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	}
 	m.t.Cleanup(func() { _ = releases.Close() })
 	p := &process{m: m}
-	p.keeper = &lane.Keeper{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}}
-	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Gate: openGate{}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
+	p.keeper = &lane.Keeper{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}, Teller: modelTeller{m}}
+	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
 		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
 		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
+		Policy: decide.Rules{Git: modelGit{m}, Now: time.Now},
 	})
-	p.janitor = &janitor.Janitor{Keeper: p.keeper, Work: m.work, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
+	p.decider = decide.New(decide.Config{Server: "default", Keeper: p.keeper, Apps: modelAppsReader{m}, Git: modelGit{m}, Logger: logs.Discard(), Now: time.Now})
+	p.janitor = &janitor.Janitor{Keeper: p.keeper, Work: modelQueues{m}, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
 	return p
 }
 
@@ -239,6 +250,16 @@ func (p *process) route(ctx context.Context, msg *message) error {
 func (p *process) handle(ctx context.Context, msg *message) error {
 	k := lane.Key{Workspace: modelWorkspace, App: msg.subject}
 	return p.worker.Handle(context.WithValue(ctx, messageKey{}, msg), k, msg.seq)
+}
+
+// decide takes the wake-up as the worker does: it is gone at once, whatever becomes of the decision.
+func (p *process) decide(ctx context.Context, msg *message) error {
+	k := lane.Key{Workspace: modelWorkspace, App: msg.subject}
+	err, _ := p.m.survive(func() error { return p.decider.Decide(context.WithValue(ctx, messageKey{}, msg), k) })
+	if err != nil {
+		p.m.t.Errorf("decide about %s: %v", k, err)
+	}
+	return nil
 }
 
 type messageKey struct{}
@@ -285,7 +306,7 @@ func (m *model) survive(fn func() error) (err error, died bool) {
 func (m *model) awaitIdle() {
 	deadline := time.Now().Add(5 * time.Minute)
 	for {
-		idle := m.pushes.len() == 0 && m.work.len() == 0
+		idle := m.pushes.len() == 0 && m.work.len() == 0 && m.decide.len() == 0
 		for i := range modelApps {
 			l, _, err := m.lanes.Get(m.t.Context(), m.key(i).String())
 			if err != nil {
@@ -329,6 +350,9 @@ func (m *model) check() {
 	t.Logf("%d pushes, %v; %d runs, %d crashes, %d stalls, %d stale attempts fenced off, %d begun with a spare", m.pushed, states, m.runs.Load(), m.crashes.Load(), m.stalls.Load(), m.stale.Load(), m.spares.Load())
 	if m.spares.Load() == 0 {
 		t.Error("no deployment began with a spare")
+	}
+	if m.looked.Load() < modelPushes/10 || m.unlooked.Load() == 0 {
+		t.Errorf("only %d pushes were decided about by their changes, %d without an answer", m.looked.Load(), m.unlooked.Load())
 	}
 	if m.crashes.Load() < 20 || m.stalls.Load() < 3 {
 		t.Errorf("too few crashes or stalls to mean anything")

@@ -85,7 +85,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -155,6 +155,11 @@ type Lane struct {
 	// The newest push that should be live and is not, because its deployment failed for reasons outside
 	// its commit; absent when there is none. Whatever is asked for after it takes its place.
 	Owed *Owed `protobuf:"bytes,30,opt,name=owed,proto3" json:"owed,omitempty"`
+	// Pushes whose rules need the repository, oldest first: a worker decides about them, in this order.
+	// While there are any, whatever is pushed after them waits behind them.
+	Candidates []*Candidate `protobuf:"bytes,31,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	// The last sequence given to a candidate; never goes back, over generations too.
+	CandidateSeq int64 `protobuf:"varint,32,opt,name=candidate_seq,json=candidateSeq,proto3" json:"candidate_seq,omitempty"`
 	// The revision of the deployments' bucket that has all changes which left the outbox; 0 in records
 	// of before it was kept.
 	RecordsRevision uint64 `protobuf:"varint,40,opt,name=records_revision,json=recordsRevision,proto3" json:"records_revision,omitempty"`
@@ -374,11 +379,307 @@ func (x *Lane) GetOwed() *Owed {
 	return nil
 }
 
+func (x *Lane) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *Lane) GetCandidateSeq() int64 {
+	if x != nil {
+		return x.CandidateSeq
+	}
+	return 0
+}
+
 func (x *Lane) GetRecordsRevision() uint64 {
 	if x != nil {
 		return x.RecordsRevision
 	}
 	return 0
+}
+
+// Candidate is a push about which a worker decides: the app's rules ask for what only the repository
+// tells.
+type Candidate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place among the lane's candidates.
+	Seq int64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Identifies the push: the same one twice is one candidate.
+	Event string `protobuf:"bytes,2,opt,name=event,proto3" json:"event,omitempty"`
+	// A person asked for an old push to be considered again.
+	Replay bool `protobuf:"varint,3,opt,name=replay,proto3" json:"replay,omitempty"`
+	// Whether old and the commit's hash say what the push did to its branch or tag.
+	Stepped bool `protobuf:"varint,4,opt,name=stepped,proto3" json:"stepped,omitempty"`
+	// The commit before; empty where there was none.
+	Old string `protobuf:"bytes,5,opt,name=old,proto3" json:"old,omitempty"`
+	// The branch or tag is new.
+	Created bool `protobuf:"varint,6,opt,name=created,proto3" json:"created,omitempty"`
+	// What was pushed does not contain what was there before.
+	Forced bool `protobuf:"varint,7,opt,name=forced,proto3" json:"forced,omitempty"`
+	// The branch or tag was deleted.
+	Deleted bool `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Whether the commit's message is the whole of it.
+	MessageKnown bool `protobuf:"varint,9,opt,name=message_known,json=messageKnown,proto3" json:"message_known,omitempty"`
+	// It was found by looking: no delivery says what comes of it.
+	Found bool `protobuf:"varint,10,opt,name=found,proto3" json:"found,omitempty"`
+	// Why it deploys, if it does.
+	Trigger v1.Deployment_Trigger `protobuf:"varint,11,opt,name=trigger,proto3,enum=devpilot.deployer.v1.Deployment_Trigger" json:"trigger,omitempty"`
+	// The repository.
+	Repository string `protobuf:"bytes,12,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The branch; empty for a tag.
+	Branch string `protobuf:"bytes,13,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The tag; empty for a branch.
+	Tag string `protobuf:"bytes,14,opt,name=tag,proto3" json:"tag,omitempty"`
+	// The pushed commit; absent where the branch or tag was deleted.
+	Commit *v1.DeploymentCommit `protobuf:"bytes,15,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Who pushed.
+	Actor *v1.DeploymentActor `protobuf:"bytes,16,opt,name=actor,proto3" json:"actor,omitempty"`
+	// The delivery.
+	Delivery *v1.DeliveryReference `protobuf:"bytes,17,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// The deliveries that are to hear what is decided.
+	Askers []*Asker `protobuf:"bytes,18,rep,name=askers,proto3" json:"askers,omitempty"`
+	// When the push was received.
+	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,19,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	// The server whose workers decide.
+	Server string `protobuf:"bytes,20,opt,name=server,proto3" json:"server,omitempty"`
+	// The rollback or redeployment that a person asked for after the push; 0 for none.
+	OvertakenBy   int32 `protobuf:"varint,21,opt,name=overtaken_by,json=overtakenBy,proto3" json:"overtaken_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Candidate) GetSeq() int64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Candidate) GetEvent() string {
+	if x != nil {
+		return x.Event
+	}
+	return ""
+}
+
+func (x *Candidate) GetReplay() bool {
+	if x != nil {
+		return x.Replay
+	}
+	return false
+}
+
+func (x *Candidate) GetStepped() bool {
+	if x != nil {
+		return x.Stepped
+	}
+	return false
+}
+
+func (x *Candidate) GetOld() string {
+	if x != nil {
+		return x.Old
+	}
+	return ""
+}
+
+func (x *Candidate) GetCreated() bool {
+	if x != nil {
+		return x.Created
+	}
+	return false
+}
+
+func (x *Candidate) GetForced() bool {
+	if x != nil {
+		return x.Forced
+	}
+	return false
+}
+
+func (x *Candidate) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+func (x *Candidate) GetMessageKnown() bool {
+	if x != nil {
+		return x.MessageKnown
+	}
+	return false
+}
+
+func (x *Candidate) GetFound() bool {
+	if x != nil {
+		return x.Found
+	}
+	return false
+}
+
+func (x *Candidate) GetTrigger() v1.Deployment_Trigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return v1.Deployment_Trigger(0)
+}
+
+func (x *Candidate) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *Candidate) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *Candidate) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *Candidate) GetCommit() *v1.DeploymentCommit {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
+func (x *Candidate) GetActor() *v1.DeploymentActor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *Candidate) GetDelivery() *v1.DeliveryReference {
+	if x != nil {
+		return x.Delivery
+	}
+	return nil
+}
+
+func (x *Candidate) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
+func (x *Candidate) GetReceiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceiveTime
+	}
+	return nil
+}
+
+func (x *Candidate) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *Candidate) GetOvertakenBy() int32 {
+	if x != nil {
+		return x.OvertakenBy
+	}
+	return 0
+}
+
+// PushQuestion asks a worker what would come of a push. It is a request on the wire, never stored.
+type PushQuestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The app with the rules to try; without its variables and hooks.
+	App *App `protobuf:"bytes,1,opt,name=app,proto3" json:"app,omitempty"`
+	// The push.
+	Push          *Candidate `protobuf:"bytes,2,opt,name=push,proto3" json:"push,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushQuestion) Reset() {
+	*x = PushQuestion{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushQuestion) ProtoMessage() {}
+
+func (x *PushQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushQuestion.ProtoReflect.Descriptor instead.
+func (*PushQuestion) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *PushQuestion) GetApp() *App {
+	if x != nil {
+		return x.App
+	}
+	return nil
+}
+
+func (x *PushQuestion) GetPush() *Candidate {
+	if x != nil {
+		return x.Push
+	}
+	return nil
 }
 
 // Owed is a push whose deployment failed for reasons outside its commit: it is tried again when they
@@ -399,7 +700,7 @@ type Owed struct {
 
 func (x *Owed) Reset() {
 	*x = Owed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +712,7 @@ func (x *Owed) String() string {
 func (*Owed) ProtoMessage() {}
 
 func (x *Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +725,7 @@ func (x *Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owed.ProtoReflect.Descriptor instead.
 func (*Owed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Owed) GetJob() *Job {
@@ -470,7 +771,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -482,7 +783,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -495,7 +796,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Doubt) GetReason() string {
@@ -535,7 +836,7 @@ type SeenRefs struct {
 
 func (x *SeenRefs) Reset() {
 	*x = SeenRefs{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +848,7 @@ func (x *SeenRefs) String() string {
 func (*SeenRefs) ProtoMessage() {}
 
 func (x *SeenRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +861,7 @@ func (x *SeenRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
 func (*SeenRefs) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SeenRefs) GetSeq() int64 {
@@ -606,7 +907,7 @@ type SeenSet struct {
 
 func (x *SeenSet) Reset() {
 	*x = SeenSet{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +919,7 @@ func (x *SeenSet) String() string {
 func (*SeenSet) ProtoMessage() {}
 
 func (x *SeenSet) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +932,7 @@ func (x *SeenSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
 func (*SeenSet) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SeenSet) GetBaseline() int64 {
@@ -718,7 +1019,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -730,7 +1031,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -743,7 +1044,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -894,7 +1195,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1207,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1220,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Asker) GetWebhook() string {
@@ -965,7 +1266,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -977,7 +1278,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -990,7 +1291,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Running) GetJob() *Job {
@@ -1052,7 +1353,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1365,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1378,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -1129,7 +1430,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1442,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1455,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Head) GetHash() string {
@@ -1222,7 +1523,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1234,7 +1535,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1247,7 +1548,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -1320,7 +1621,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1633,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1646,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1401,7 +1702,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1714,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1727,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1453,7 +1754,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1766,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1779,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -1532,7 +1833,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1845,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1858,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1622,7 +1923,7 @@ type CutShort struct {
 
 func (x *CutShort) Reset() {
 	*x = CutShort{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1935,7 @@ func (x *CutShort) String() string {
 func (*CutShort) ProtoMessage() {}
 
 func (x *CutShort) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1948,7 @@ func (x *CutShort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutShort.ProtoReflect.Descriptor instead.
 func (*CutShort) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CutShort) GetNumber() int32 {
@@ -1682,6 +1983,7 @@ type RecordChange struct {
 	//	*RecordChange_Ended
 	//	*RecordChange_CancelRequested
 	//	*RecordChange_Moved
+	//	*RecordChange_Decided
 	Change        isRecordChange_Change `protobuf_oneof:"change"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1689,7 +1991,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +2003,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +2016,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -1801,6 +2103,15 @@ func (x *RecordChange) GetMoved() *Moved {
 	return nil
 }
 
+func (x *RecordChange) GetDecided() *Decided {
+	if x != nil {
+		if x, ok := x.Change.(*RecordChange_Decided); ok {
+			return x.Decided
+		}
+	}
+	return nil
+}
+
 type isRecordChange_Change interface {
 	isRecordChange_Change()
 }
@@ -1840,6 +2151,11 @@ type RecordChange_Moved struct {
 	Moved *Moved `protobuf:"bytes,9,opt,name=moved,proto3,oneof"`
 }
 
+type RecordChange_Decided struct {
+	// A worker has decided about a push: its deliveries are to hear of it. It changes no record.
+	Decided *Decided `protobuf:"bytes,10,opt,name=decided,proto3,oneof"`
+}
+
 func (*RecordChange_Created) isRecordChange_Change() {}
 
 func (*RecordChange_Started) isRecordChange_Change() {}
@@ -1854,6 +2170,108 @@ func (*RecordChange_CancelRequested) isRecordChange_Change() {}
 
 func (*RecordChange_Moved) isRecordChange_Change() {}
 
+func (*RecordChange_Decided) isRecordChange_Change() {}
+
+// Decided is what was decided about a candidate.
+type Decided struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployment that the push made or is answered with; 0 for none.
+	Number int32 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// The deployment is that of an earlier push, which this one repeats or came after.
+	Past bool `protobuf:"varint,2,opt,name=past,proto3" json:"past,omitempty"`
+	// Reconciliation had made the deployment before the delivery came.
+	Reconciled bool `protobuf:"varint,3,opt,name=reconciled,proto3" json:"reconciled,omitempty"`
+	// Why no deployment came of it.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The same for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// The deliveries that are to hear of it.
+	Askers        []*Asker `protobuf:"bytes,7,rep,name=askers,proto3" json:"askers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Decided) Reset() {
+	*x = Decided{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Decided) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Decided) ProtoMessage() {}
+
+func (x *Decided) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Decided.ProtoReflect.Descriptor instead.
+func (*Decided) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Decided) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Decided) GetPast() bool {
+	if x != nil {
+		return x.Past
+	}
+	return false
+}
+
+func (x *Decided) GetReconciled() bool {
+	if x != nil {
+		return x.Reconciled
+	}
+	return false
+}
+
+func (x *Decided) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Decided) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Decided) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Decided) GetAskers() []*Asker {
+	if x != nil {
+		return x.Askers
+	}
+	return nil
+}
+
 // Moved is the change of a waiting deployment's server.
 type Moved struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1865,7 +2283,7 @@ type Moved struct {
 
 func (x *Moved) Reset() {
 	*x = Moved{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2295,7 @@ func (x *Moved) String() string {
 func (*Moved) ProtoMessage() {}
 
 func (x *Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2308,7 @@ func (x *Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moved.ProtoReflect.Descriptor instead.
 func (*Moved) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Moved) GetServer() string {
@@ -1919,7 +2337,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2349,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2362,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -1995,7 +2413,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2425,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2438,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -2050,7 +2468,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2062,7 +2480,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2075,7 +2493,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -2115,7 +2533,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2545,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2558,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -2196,7 +2614,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\n" +
 	"\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
@@ -2232,12 +2650,44 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\ahistory\x18\x18 \x01(\fR\ahistory\x12E\n" +
 	"\vturned_away\x18\x19 \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushR\n" +
 	"turnedAway\x124\n" +
-	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x12)\n" +
+	"\x04owed\x18\x1e \x01(\v2 .devpilot.deployer.store.v1.OwedR\x04owed\x12E\n" +
+	"\n" +
+	"candidates\x18\x1f \x03(\v2%.devpilot.deployer.store.v1.CandidateR\n" +
+	"candidates\x12#\n" +
+	"\rcandidate_seq\x18  \x01(\x03R\fcandidateSeq\x12)\n" +
 	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x99\x01\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x83\x06\n" +
+	"\tCandidate\x12\x10\n" +
+	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x14\n" +
+	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
+	"\x06replay\x18\x03 \x01(\bR\x06replay\x12\x18\n" +
+	"\astepped\x18\x04 \x01(\bR\astepped\x12\x10\n" +
+	"\x03old\x18\x05 \x01(\tR\x03old\x12\x18\n" +
+	"\acreated\x18\x06 \x01(\bR\acreated\x12\x16\n" +
+	"\x06forced\x18\a \x01(\bR\x06forced\x12\x18\n" +
+	"\adeleted\x18\b \x01(\bR\adeleted\x12#\n" +
+	"\rmessage_known\x18\t \x01(\bR\fmessageKnown\x12\x14\n" +
+	"\x05found\x18\n" +
+	" \x01(\bR\x05found\x12B\n" +
+	"\atrigger\x18\v \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x1e\n" +
+	"\n" +
+	"repository\x18\f \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06branch\x18\r \x01(\tR\x06branch\x12\x10\n" +
+	"\x03tag\x18\x0e \x01(\tR\x03tag\x12>\n" +
+	"\x06commit\x18\x0f \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12;\n" +
+	"\x05actor\x18\x10 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12C\n" +
+	"\bdelivery\x18\x11 \x01(\v2'.devpilot.deployer.v1.DeliveryReferenceR\bdelivery\x129\n" +
+	"\x06askers\x18\x12 \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\x12=\n" +
+	"\freceive_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12\x16\n" +
+	"\x06server\x18\x14 \x01(\tR\x06server\x12!\n" +
+	"\fovertaken_by\x18\x15 \x01(\x05R\vovertakenBy\"|\n" +
+	"\fPushQuestion\x121\n" +
+	"\x03app\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.AppR\x03app\x129\n" +
+	"\x04push\x18\x02 \x01(\v2%.devpilot.deployer.store.v1.CandidateR\x04push\"\x99\x01\n" +
 	"\x04Owed\x121\n" +
 	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12.\n" +
@@ -2351,7 +2801,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\tcut_short\x18\a \x03(\v2$.devpilot.deployer.store.v1.CutShortR\bcutShort\"]\n" +
 	"\bCutShort\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x129\n" +
-	"\x06askers\x18\x02 \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"\xa7\x04\n" +
+	"\x06askers\x18\x02 \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"\xe8\x04\n" +
 	"\fRecordChange\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12B\n" +
@@ -2361,8 +2811,20 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\fcommit_fixed\x18\x06 \x01(\v2'.devpilot.deployer.store.v1.CommitFixedH\x00R\vcommitFixed\x129\n" +
 	"\x05ended\x18\a \x01(\v2!.devpilot.deployer.store.v1.EndedH\x00R\x05ended\x12V\n" +
 	"\x10cancel_requested\x18\b \x01(\v2).devpilot.deployer.store.v1.CancelRequestH\x00R\x0fcancelRequested\x129\n" +
-	"\x05moved\x18\t \x01(\v2!.devpilot.deployer.store.v1.MovedH\x00R\x05movedB\b\n" +
-	"\x06change\"\x1f\n" +
+	"\x05moved\x18\t \x01(\v2!.devpilot.deployer.store.v1.MovedH\x00R\x05moved\x12?\n" +
+	"\adecided\x18\n" +
+	" \x01(\v2#.devpilot.deployer.store.v1.DecidedH\x00R\adecidedB\b\n" +
+	"\x06change\"\xf2\x01\n" +
+	"\aDecided\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
+	"\x04past\x18\x02 \x01(\bR\x04past\x12\x1e\n" +
+	"\n" +
+	"reconciled\x18\x03 \x01(\bR\n" +
+	"reconciled\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x129\n" +
+	"\x06askers\x18\a \x03(\v2!.devpilot.deployer.store.v1.AskerR\x06askers\"\x1f\n" +
 	"\x05Moved\x12\x16\n" +
 	"\x06server\x18\x01 \x01(\tR\x06server\"\x99\x01\n" +
 	"\aStarted\x12\x14\n" +
@@ -2402,103 +2864,120 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*Owed)(nil),                  // 2: devpilot.deployer.store.v1.Owed
-	(*Doubt)(nil),                 // 3: devpilot.deployer.store.v1.Doubt
-	(*SeenRefs)(nil),              // 4: devpilot.deployer.store.v1.SeenRefs
-	(*SeenSet)(nil),               // 5: devpilot.deployer.store.v1.SeenSet
-	(*Job)(nil),                   // 6: devpilot.deployer.store.v1.Job
-	(*Asker)(nil),                 // 7: devpilot.deployer.store.v1.Asker
-	(*Running)(nil),               // 8: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 9: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 10: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 11: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 12: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 13: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 14: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 15: devpilot.deployer.store.v1.Remains
-	(*CutShort)(nil),              // 16: devpilot.deployer.store.v1.CutShort
-	(*RecordChange)(nil),          // 17: devpilot.deployer.store.v1.RecordChange
-	(*Moved)(nil),                 // 18: devpilot.deployer.store.v1.Moved
-	(*Started)(nil),               // 19: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 20: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 21: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 22: devpilot.deployer.store.v1.Ended
-	nil,                           // 23: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*v1.TurnedAwayPush)(nil),     // 25: devpilot.deployer.v1.TurnedAwayPush
-	(v1.Deployment_Trigger)(0),    // 26: devpilot.deployer.v1.Deployment.Trigger
-	(*Trouble)(nil),               // 27: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 28: devpilot.deployer.v1.ServeOptions
-	(*v1.DeploymentActor)(nil),    // 29: devpilot.deployer.v1.DeploymentActor
-	(*Deployment)(nil),            // 30: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 31: devpilot.deployer.v1.DeploymentError
-	(*v1.DeploymentCommit)(nil),   // 32: devpilot.deployer.v1.DeploymentCommit
-	(v1.Deployment_State)(0),      // 33: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 34: devpilot.deployer.v1.StageRecord
+	(*Candidate)(nil),             // 2: devpilot.deployer.store.v1.Candidate
+	(*PushQuestion)(nil),          // 3: devpilot.deployer.store.v1.PushQuestion
+	(*Owed)(nil),                  // 4: devpilot.deployer.store.v1.Owed
+	(*Doubt)(nil),                 // 5: devpilot.deployer.store.v1.Doubt
+	(*SeenRefs)(nil),              // 6: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 7: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 8: devpilot.deployer.store.v1.Job
+	(*Asker)(nil),                 // 9: devpilot.deployer.store.v1.Asker
+	(*Running)(nil),               // 10: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 11: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 12: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 13: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 14: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 15: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 16: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 17: devpilot.deployer.store.v1.Remains
+	(*CutShort)(nil),              // 18: devpilot.deployer.store.v1.CutShort
+	(*RecordChange)(nil),          // 19: devpilot.deployer.store.v1.RecordChange
+	(*Decided)(nil),               // 20: devpilot.deployer.store.v1.Decided
+	(*Moved)(nil),                 // 21: devpilot.deployer.store.v1.Moved
+	(*Started)(nil),               // 22: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 23: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 24: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 25: devpilot.deployer.store.v1.Ended
+	nil,                           // 26: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(*v1.TurnedAwayPush)(nil),     // 28: devpilot.deployer.v1.TurnedAwayPush
+	(v1.Deployment_Trigger)(0),    // 29: devpilot.deployer.v1.Deployment.Trigger
+	(*v1.DeploymentCommit)(nil),   // 30: devpilot.deployer.v1.DeploymentCommit
+	(*v1.DeploymentActor)(nil),    // 31: devpilot.deployer.v1.DeploymentActor
+	(*v1.DeliveryReference)(nil),  // 32: devpilot.deployer.v1.DeliveryReference
+	(*App)(nil),                   // 33: devpilot.deployer.store.v1.App
+	(*Trouble)(nil),               // 34: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 35: devpilot.deployer.v1.ServeOptions
+	(*Deployment)(nil),            // 36: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 37: devpilot.deployer.v1.DeploymentError
+	(v1.Deployment_State)(0),      // 38: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 39: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	8,  // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	6,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	9,  // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	24, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	23, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	11, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	12, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	17, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	14, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	15, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	25, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	2,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
-	6,  // 12: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
-	24, // 13: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
-	24, // 14: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
-	5,  // 15: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	5,  // 16: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	24, // 17: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
-	26, // 18: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	24, // 19: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	24, // 20: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	7,  // 21: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
-	3,  // 22: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	6,  // 23: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	24, // 24: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	27, // 25: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	24, // 26: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 27: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	24, // 28: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	24, // 29: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	28, // 30: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	13, // 31: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	29, // 32: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	24, // 33: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	16, // 34: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
-	7,  // 35: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
-	30, // 36: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	19, // 37: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	20, // 38: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	21, // 39: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	22, // 40: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	14, // 41: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	18, // 42: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
-	24, // 43: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	31, // 44: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	24, // 45: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	32, // 46: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	33, // 47: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	24, // 48: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	31, // 49: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	34, // 50: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	7,  // 51: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
-	10, // 52: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	53, // [53:53] is the sub-list for method output_type
-	53, // [53:53] is the sub-list for method input_type
-	53, // [53:53] is the sub-list for extension type_name
-	53, // [53:53] is the sub-list for extension extendee
-	0,  // [0:53] is the sub-list for field type_name
+	10, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	8,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	11, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	27, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	26, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	13, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	14, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	19, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	16, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	17, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	28, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	4,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	2,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
+	29, // 13: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	30, // 14: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	31, // 15: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	32, // 16: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
+	9,  // 17: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
+	27, // 18: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
+	33, // 19: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
+	2,  // 20: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
+	8,  // 21: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	27, // 22: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	27, // 23: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	7,  // 24: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	7,  // 25: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	27, // 26: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	29, // 27: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	27, // 28: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	27, // 29: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	9,  // 30: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
+	5,  // 31: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	8,  // 32: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	27, // 33: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	34, // 34: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	27, // 35: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 36: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	27, // 37: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	27, // 38: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	35, // 39: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	15, // 40: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	31, // 41: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	27, // 42: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	18, // 43: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	9,  // 44: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	36, // 45: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	22, // 46: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	23, // 47: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	24, // 48: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	25, // 49: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	16, // 50: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	21, // 51: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	20, // 52: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
+	27, // 53: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
+	9,  // 54: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
+	27, // 55: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	37, // 56: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	27, // 57: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	30, // 58: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	38, // 59: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	27, // 60: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	37, // 61: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	39, // 62: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	9,  // 63: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	12, // 64: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	65, // [65:65] is the sub-list for method output_type
+	65, // [65:65] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -2508,7 +2987,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[16].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[18].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -2516,6 +2995,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 		(*RecordChange_Ended)(nil),
 		(*RecordChange_CancelRequested)(nil),
 		(*RecordChange_Moved)(nil),
+		(*RecordChange_Decided)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2523,7 +3003,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,114 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Decision is what comes of a lane's oldest candidate.
+type Decision struct {
+	Ask lane.Ask
+	// Past says that the push repeats one that was decided about, or came before it.
+	Past bool
+	// Reason and Message are why it does not deploy; empty where it does.
+	Reason, Message string
+
+	seq    int64
+	byRule bool
+}
+
+// About begins a decision about a candidate of an app, nil when that is gone. It has a reason where no
+// rule needs to be asked: what the app says has changed since the push came.
+func About(c *storev1.Candidate, a *storev1.App, now time.Time) *Decision {
+	d := &Decision{Ask: lane.FromCandidate(c), seq: c.GetSeq()}
+	d.Ask.Now = now
+	if d.Reason, d.Message = unwanted(a, d.Ask); d.Reason == "" {
+		d.Ask.Server, d.Ask.CancelRunning = a.GetServer(), a.GetCancelRunning()
+	}
+	return d
+}
+
+// Rules takes what the rules say.
+func (d *Decision) Rules(v rules.Verdict) {
+	d.Ask.Notes = v.Notes
+	if !v.Deploys {
+		d.byRule, d.Reason, d.Message = true, v.Reason, v.Message
+	}
+}
+
+// Apply makes the decision to a lane; lane.ErrLost where another candidate is the oldest. With an error
+// the lane is as it was.
+func (d *Decision) Apply(l *storev1.Lane) error {
+	before := l.GetCandidates()
+	c, err := lane.Take(l, d.seq)
+	if err != nil {
+		return err
+	}
+	told := &storev1.Decided{Time: timestamppb.New(d.Ask.Now), Askers: c.GetAskers(), Reason: d.Reason, Message: strings.TrimSuffix(d.Message, ".")}
+	var made lane.Decision
+	switch {
+	case d.byRule:
+		if err = lane.TurnAway(l, d.Ask); err == nil && c.GetFound() {
+			lane.NoteTurnedAway(l, &deployerv1.TurnedAwayPush{
+				Branch: d.Ask.Branch, Tag: d.Ask.Tag, Commit: d.Ask.Commit.GetHash(), Reason: d.Reason, Message: d.Message, Time: told.GetTime(),
+			})
+		}
+	case d.Reason != "":
+	case d.Ask.Deleted:
+		err = lane.RefDeleted(l, d.Ask)
+		told.Reason, told.Message = Deleted(d.Ask)
+	case d.Past:
+		made, err = lane.Repeat(l, d.Ask)
+	case c.GetOvertakenBy() != 0:
+		err = lane.TurnAway(l, d.Ask)
+		told.Reason = lane.ReasonOvertaken
+		told.Message = fmt.Sprintf("Deployment #%d was asked for after this push, which does not undo it", c.GetOvertakenBy())
+	default:
+		made, err = lane.Accept(l, d.Ask)
+	}
+	if err != nil && !errors.Is(err, lane.ErrSkip) {
+		l.Candidates = before // nothing was decided
+		return err
+	}
+	told.Number, told.Past, told.Reconciled = made.Number, d.Past || made.Past, made.Reconciled
+	lane.Tell(l, told)
+	return nil
+}
+
+// unwanted tells why a push does not deploy before any rule is asked.
+func unwanted(a *storev1.App, p lane.Ask) (reason, message string) {
+	switch {
+	case a == nil:
+		return "APP_DELETED", "The app was deleted before this push was decided about"
+	case !a.GetAutoDeploy():
+		return AutoDeployOff(a)
+	case a.GetRepository() != p.Repository, p.Tag == "" && !rules.MatchBranch(a.GetBranch(), p.Branch):
+		return rules.ReasonBranchNotWatched, fmt.Sprintf("The app watches %s now, no longer %s", a.GetBranch(), p.Branch)
+	case p.Tag != "" && !rules.MatchTag(a.GetRules().GetTags(), p.Tag):
+		return rules.ReasonTagNotWatched, fmt.Sprintf("The app no longer deploys the tag %s", p.Tag)
+	}
+	return "", ""
+}
+
+// AutoDeployOff is what comes of pushes to an app that deploys none.
+func AutoDeployOff(a *storev1.App) (reason, message string) {
+	return "AUTO_DEPLOY_OFF", fmt.Sprintf("Auto-deploy of %s is off", a.GetId())
+}
+
+// Deleted is what comes of a push that deleted its branch or tag.
+func Deleted(p lane.Ask) (reason, message string) {
+	if p.Tag != "" {
+		return "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", p.Tag)
+	}
+	return "BRANCH_DELETED", fmt.Sprintf("Branch %s was deleted; what is live stays", p.Branch)
+}

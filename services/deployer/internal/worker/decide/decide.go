@@ -1,0 +1,277 @@
+// Package decide decides about pushes whose rules need the repository: the lanes' candidates. It has
+// slots of its own, so that no deployment waits for a decision, and shares them fairly: a workspace whose
+// git stalls holds up nobody else's.
+//
+// A wake-up only says that a lane has candidates, and is acknowledged as soon as it is remembered: the
+// candidates stand in the lane, and the janitor wakes again for those that a dead process left.
+//
+// Depends on internal/record/lane, internal/record/policy and the interfaces below.
+package decide
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Apps reads what people saved; APP_NOT_FOUND when it is gone.
+type Apps interface {
+	App(ctx context.Context, k lane.Key) (*storev1.App, error)
+}
+
+// Config is what a Decider needs.
+type Config struct {
+	Server string
+	Keeper *lane.Keeper
+	Apps   Apps
+	Git    policy.Git
+	// Head asks Bitbucket where a branch or tag is; nil where nobody can be asked.
+	Head   func(ctx context.Context, workspace, repository string, ref lane.Ref) (string, error)
+	Logger *slog.Logger
+	Now    func() time.Time
+	// Timeout bounds what git is asked about one lane's candidates; policy.Timeout when zero.
+	Timeout time.Duration
+}
+
+// Decider is safe for concurrent use.
+type Decider struct {
+	cfg Config
+
+	mu     sync.Mutex
+	shares *shares
+	known  map[lane.Key]bool // lanes that wait or are decided about now; true: look once more
+}
+
+// New makes a decider; Run has it work.
+func New(cfg Config) *Decider {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = policy.Timeout
+	}
+	return &Decider{cfg: cfg, known: map[lane.Key]bool{}}
+}
+
+// Run decides about the lanes it is told of, until ctx is done. Then it wakes others for what is left.
+func (d *Decider) Run(ctx context.Context) error {
+	s := newShares(ctx)
+	d.mu.Lock()
+	d.shares = s
+	for k := range d.known {
+		d.submit(k)
+	}
+	d.mu.Unlock()
+	<-ctx.Done()
+	s.wait()
+	d.mu.Lock()
+	left := d.known
+	d.known, d.shares = map[lane.Key]bool{}, nil
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	defer cancel()
+	for k := range left {
+		if err := d.cfg.Keeper.Waker.WakeDecider(ctx, d.cfg.Server, k); err != nil {
+			break // the janitor wakes for them, a little later
+		}
+	}
+	return nil
+}
+
+// lastWords bounds what a process that stops still tells others.
+const lastWords = 2 * time.Second
+
+// Wake remembers that a lane has candidates.
+func (d *Decider) Wake(k lane.Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, there := d.known[k]; there {
+		d.known[k] = true
+		return
+	}
+	d.known[k] = false
+	if d.shares != nil {
+		d.submit(k)
+	}
+}
+
+func (d *Decider) submit(k lane.Key) {
+	d.shares.submit(k.Workspace, func(ctx context.Context) { d.lane(ctx, k) })
+}
+
+// Check tells, when it is the workspace's turn, what would come of a push; nil when it cannot.
+func (d *Decider) Check(q *storev1.PushQuestion, reply func(*deployerv1.CheckPushResponse)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.shares == nil {
+		reply(nil)
+		return
+	}
+	a := q.GetApp()
+	d.shares.submit(a.GetWorkspace(), func(ctx context.Context) {
+		git := policy.Within(d.cfg.Git, d.cfg.Now().Add(d.cfg.Timeout))
+		v, err := policy.Decide(ctx, git, a, policy.Of(nil, lane.FromCandidate(q.GetPush())))
+		if err != nil {
+			reply(nil)
+			return
+		}
+		reply(policy.Response(v))
+	})
+}
+
+// lane decides about one lane's candidates. After trouble the lane is left to its watch.
+func (d *Decider) lane(ctx context.Context, k lane.Key) {
+	d.mu.Lock()
+	d.known[k] = false
+	d.mu.Unlock()
+	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, k.Workspace), slog.String(logs.KeyApp, k.App))
+	err := d.Decide(ctx, k)
+	if ctx.Err() != nil {
+		return // it stays known, and others are woken for it
+	}
+	if err != nil {
+		d.cfg.Logger.WarnContext(ctx, "pushes not decided about, tried again later", logs.Err(err))
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if again := d.known[k]; again && d.shares != nil {
+		d.submit(k)
+		return
+	}
+	delete(d.known, k)
+}
+
+// mostAtOnce is how many candidates of a lane are decided by one change of it.
+const mostAtOnce = 32
+
+// Decide decides about a lane's candidates, oldest first, until there are none.
+func (d *Decider) Decide(ctx context.Context, k lane.Key) error {
+	for {
+		l, _, err := d.cfg.Keeper.Get(ctx, k)
+		if err != nil {
+			return err
+		}
+		if !lane.Undecided(l) {
+			return d.cfg.Keeper.Flush(ctx, k, l)
+		}
+		plan, err := d.plan(ctx, k, l)
+		if err != nil {
+			return err
+		}
+		backlog, applied := false, 0
+		now, err := d.cfg.Keeper.Change(ctx, k, func(now *storev1.Lane) error {
+			backlog, applied = false, 0
+			if now.GetRetired() || now.GetGeneration() != l.GetGeneration() {
+				return lane.ErrSkip
+			}
+			for i, x := range plan {
+				err := x.Apply(now)
+				if err != nil && i > 0 {
+					return nil // somebody else has decided about the rest, or it is decided anew
+				}
+				backlog = errors.Is(err, lane.ErrBacklog)
+				if err != nil {
+					return lane.ErrSkip
+				}
+				applied++
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for _, x := range plan[:applied] {
+			d.tell(ctx, x)
+		}
+		if backlog {
+			err = d.cfg.Keeper.Flush(ctx, k, now)
+		} else {
+			err = d.cfg.Keeper.Start(ctx, k, now)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// tell logs a decision. Of one about what was found by looking no delivery tells.
+func (d *Decider) tell(ctx context.Context, x *policy.Decision) {
+	attrs := []slog.Attr{slog.String(logs.KeyCommit, x.Ask.Commit.GetHash()), slog.String(logs.KeyReason, x.Reason)}
+	if x.Ask.Tag != "" {
+		attrs = append(attrs, slog.String(logs.KeyTag, x.Ask.Tag))
+	} else {
+		attrs = append(attrs, slog.String(logs.KeyBranch, x.Ask.Branch))
+	}
+	message := "push decided about"
+	if x.Ask.Found && x.Reason != "" {
+		message = "push found by looking, and turned away"
+	}
+	d.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...)
+}
+
+// plan decides about the candidates as they are in l, each on the lane as the one before leaves it.
+func (d *Decider) plan(ctx context.Context, k lane.Key, l *storev1.Lane) ([]*policy.Decision, error) {
+	a, err := d.cfg.Apps.App(ctx, k)
+	if err != nil && !apierr.Has(err, apierr.ReasonAppNotFound) {
+		return nil, err
+	}
+	l = proto.CloneOf(l)
+	git := policy.Within(d.cfg.Git, d.cfg.Now().Add(d.cfg.Timeout))
+	var plan []*policy.Decision
+	for range mostAtOnce {
+		if !lane.Undecided(l) {
+			break
+		}
+		x, err := d.one(ctx, k, l, a, git)
+		if err != nil {
+			return nil, err
+		}
+		plan = append(plan, x)
+		if err := x.Apply(l); err != nil {
+			break
+		}
+	}
+	return plan, nil
+}
+
+// one decides about the lane's oldest candidate.
+func (d *Decider) one(ctx context.Context, k lane.Key, l *storev1.Lane, a *storev1.App, git policy.Git) (*policy.Decision, error) {
+	c := l.GetCandidates()[0]
+	x := policy.About(c, a, d.cfg.Now())
+	if x.Reason != "" {
+		return x, nil
+	}
+	var actual func(context.Context, lane.Ref) (string, error)
+	if d.cfg.Head != nil {
+		actual = func(ctx context.Context, ref lane.Ref) (string, error) {
+			ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+			defer cancel()
+			return d.cfg.Head(ctx, k.Workspace, x.Ask.Repository, ref)
+		}
+	}
+	place, err := d.cfg.Keeper.Locate(ctx, k, l, &x.Ask, actual)
+	if err != nil {
+		return nil, err
+	}
+	if x.Past = place == lane.Past && !x.Ask.Deleted; x.Past || x.Ask.Deleted {
+		return x, nil
+	}
+	verdict, err := policy.Decide(ctx, git, a, policy.Of(l, x.Ask))
+	if err != nil {
+		return nil, err
+	}
+	if verdict.Unknown != nil {
+		d.cfg.Logger.WarnContext(ctx, "what a push changed is not known, it deploys", logs.Err(verdict.Unknown))
+	}
+	x.Rules(verdict)
+	return x, nil
+}
