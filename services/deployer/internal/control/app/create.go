@@ -13,6 +13,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -106,7 +107,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error 
 	})
 	ask.Go(func() error {
 		if _, err := s.cfg.Connections.Refresh(actx, a.GetWorkspace()); err != nil && actx.Err() == nil {
-			s.cfg.Logger.InfoContext(ctx, "integration not looked at", "err", err)
+			s.cfg.Logger.InfoContext(ctx, "integration not read", logs.Err(err))
 		}
 		return nil
 	})
@@ -177,6 +178,6 @@ func (s *Service) head(ctx context.Context, a *storev1.App) (hash string, known 
 	case apierr.Has(err, apierr.ReasonBranchNotFound):
 		return "", true
 	}
-	s.cfg.Logger.InfoContext(ctx, "baseline not known yet", "repository", a.GetRepository(), "branch", a.GetBranch(), "err", err)
+	s.cfg.Logger.InfoContext(ctx, "baseline not known yet", "repository", a.GetRepository(), "branch", a.GetBranch(), logs.Err(err))
 	return "", false
 }

@@ -68,8 +68,8 @@ func (s *Service) Forget(ctx context.Context, k lane.Key, generation int64) erro
 	return nil
 }
 
-// forgetSeen removes what the app's lane saw of branches and tags. What a look at the same time writes
-// after that belongs to a baseline that no later app has.
+// forgetSeen removes what the app's lane saw of branches and tags. What a reconciler at the same time
+// writes after that belongs to a baseline that no later app has.
 func (s *Service) forgetSeen(ctx context.Context, k lane.Key) error {
 	_, rev, err := s.cfg.Store.Seen.Get(ctx, k.String())
 	if err == nil {

@@ -50,7 +50,7 @@ type Servers interface {
 	HookRunner(server string) string
 }
 
-// Reminders has things looked at later.
+// Reminders has things reconciled later.
 type Reminders interface {
 	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
 	Clear(ctx context.Context, kind reminder.Kind, workspace, name string, rev uint64) error

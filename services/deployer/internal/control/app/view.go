@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -162,7 +163,7 @@ func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map
 	for batch := range slices.Chunk(wanted, 200) {
 		found, err := s.cfg.Webhooks.Webhooks(ctx, workspace, batch)
 		if err != nil {
-			s.cfg.Logger.InfoContext(ctx, "webhooks shown as last known", "err", err)
+			s.cfg.Logger.InfoContext(ctx, "webhooks shown as last known", logs.Err(err))
 			return out
 		}
 		for id, h := range found {

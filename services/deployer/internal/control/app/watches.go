@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// HandOver is the due list's handler for watches.
+// HandOver is the schedule's handler for watches.
 func (s *Service) HandOver(ctx context.Context, workspace, repository string, _ int) (time.Time, error) {
 	done, err := s.handOver(ctx, workspace, repository, false)
 	if err != nil || done {
@@ -55,7 +56,7 @@ func (s *Service) handOver(ctx context.Context, workspace, repository string, wa
 }
 
 // tryHandOver hands the watches over within the request that changed them, so that its answer can
-// tell how the webhook stands. Trouble never fails the request: the due list repeats it.
+// tell how the webhook stands. Trouble never fails the request: the schedule repeats it.
 func (s *Service) tryHandOver(ctx context.Context, workspace, repository string) {
 	limit := 8 * time.Second
 	if deadline, ok := ctx.Deadline(); ok {
@@ -64,7 +65,7 @@ func (s *Service) tryHandOver(ctx context.Context, workspace, repository string)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if _, err := s.handOver(ctx, workspace, repository, true); err != nil {
-		s.cfg.Logger.InfoContext(ctx, "webhook not told yet of new watches", "repository", repository, "err", err)
+		s.cfg.Logger.InfoContext(ctx, "webhook not told yet of new watches", "repository", repository, logs.Err(err))
 	}
 }
 

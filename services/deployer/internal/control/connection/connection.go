@@ -49,12 +49,12 @@ type Repositories interface {
 	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
 }
 
-// Looker has a repository looked at at once.
+// Looker has a repository reconciled at once.
 type Looker interface {
 	Look(ctx context.Context, workspace, repository string) error
 }
 
-// Due is the due list.
+// Due is where reminders are written.
 type Due interface {
 	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
 }
@@ -183,8 +183,8 @@ func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *
 	})
 }
 
-// Resume returns the due list's handler that carries on what a new connection makes possible:
-// waiting deployments are tried at once, every watched repository is looked at, and those that the
+// Resume returns the schedule's handler that carries on what a new connection makes possible:
+// waiting deployments are tried at once, every watched repository is reconciled, and those that the
 // account cannot reach are marked.
 func (c *Connections) Resume(apps Apps, look Looker) schedule.Handler {
 	return func(ctx context.Context, workspace, _ string, _ int) (time.Time, error) {

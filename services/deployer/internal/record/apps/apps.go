@@ -29,7 +29,7 @@ type Repositories interface {
 	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
 }
 
-// Reminders has things looked at later.
+// Reminders has things reconciled later.
 type Reminders interface {
 	Touch(ctx context.Context, kind reminder.Kind, workspace, name string, at time.Time) (uint64, error)
 }

@@ -69,7 +69,7 @@ type (
 	Servers = kv.Bucket[storev1.Server, *storev1.Server]
 	// Workers holds the workers' signs of life.
 	Workers = kv.Bucket[storev1.Workers, *storev1.Workers]
-	// Dues holds the due list.
+	// Dues holds what the schedule has to do.
 	Dues = kv.Bucket[storev1.Due, *storev1.Due]
 	// Reconciles holds the state of looking after repositories.
 	Reconciles = kv.Bucket[storev1.Reconciliation, *storev1.Reconciliation]
