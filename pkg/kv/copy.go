@@ -32,6 +32,9 @@ type CopyConfig[P any] struct {
 	// Summarize, where it is set, makes of each value something small that is kept even where the
 	// value is not, for View.Summary. It is called once for each change.
 	Summarize func(key string, v P) any
+	// OnChange, where it is set, is called after each change that the copy took in, one call at a time,
+	// with the key that was written or is gone. It must not keep the watch waiting.
+	OnChange func(key string)
 	// Metrics may be nil.
 	Metrics *Metrics
 }
@@ -127,6 +130,13 @@ func (c *Copy[T, P]) apply(ctx context.Context, e entry) {
 			summary = c.cfg.Summarize(e.key, v)
 		}
 	}
+	c.take(ctx, e, summary)
+	if c.cfg.OnChange != nil {
+		c.cfg.OnChange(e.key)
+	}
+}
+
+func (c *Copy[T, P]) take(ctx context.Context, e entry, summary any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.full {
@@ -200,16 +210,29 @@ func (c *Copy[T, P]) shrink(ctx context.Context) {
 
 // passed ends a pass: keys that it did not see are gone. Those that the inventory has were lost.
 func (c *Copy[T, P]) passed(ctx context.Context, seen map[string]struct{}) {
+	var gone []string
 	c.mu.Lock()
 	for key := range c.items {
 		if _, ok := seen[key]; !ok {
 			c.drop(key)
+			gone = append(gone, key)
 		}
 	}
 	c.mu.Unlock()
+	if c.cfg.OnChange != nil {
+		for _, key := range gone {
+			c.cfg.OnChange(key)
+		}
+	}
 	if inv := c.bucket.s.inventory; inv != nil {
 		inv.miss(ctx, "", slices.Sorted(maps.Keys(seen)))
 	}
+}
+
+// CaughtUp waits a short time until the copy has what this process wrote before the call. It asks
+// nobody: while the store is away the copy stays what it was.
+func (c *Copy[T, P]) CaughtUp(ctx context.Context) bool {
+	return c.reach.await(ctx, c.reach.wrote.Load()) == ""
 }
 
 // Ready is nil once the first full pass is complete. Reads work before, from the leader.

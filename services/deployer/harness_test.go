@@ -52,6 +52,7 @@ type bench struct {
 	admin   context.Context
 	events  int32
 	stopOne func()
+	ready   func() // waits until what was begun is ready
 }
 
 func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
@@ -79,8 +80,15 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	return b
 }
 
-// start runs a deployer process and serves it.
+// start runs a deployer process, serves it, and waits until it is ready.
 func (b *bench) start() {
+	b.t.Helper()
+	b.begin()
+	b.ready()
+}
+
+// begin is start without the wait.
+func (b *bench) begin() {
 	b.t.Helper()
 	s, err := deployer.New(b.cfg, b.keyset)
 	if err != nil {
@@ -100,7 +108,7 @@ func (b *bench) start() {
 		})
 	}
 	b.t.Cleanup(b.stopOne)
-	testkit.Eventually(b.t, patience, func() error { return s.Ready(ctx) })
+	b.ready = func() { testkit.Eventually(b.t, patience, func() error { return s.Ready(ctx) }) }
 	b.client = deployerv1.NewDeployerServiceClient(testkit.ServeGRPC(b.t, testkit.GRPCConfig{
 		Service: "deployer", Keys: b.keys, Policy: deployer.Policy, Register: s.Register,
 	}).Dial("gateway"))

@@ -34,7 +34,7 @@ type roles struct {
 const tokenLife = 3 * time.Hour
 
 // open makes the roles that the process has.
-func (s *Service) open(ctx context.Context, st *store.Store) (*roles, error) {
+func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front) (*roles, error) {
 	d, cfg := s.deps, s.cfg
 	secrets := deploylog.NewSecrets()
 	repo := client.Repo{Client: d.Repo}
@@ -52,7 +52,7 @@ func (s *Service) open(ctx context.Context, st *store.Store) (*roles, error) {
 		}
 	}
 	if cfg.Worker {
-		if err := s.openWorker(ctx, r, clients); err != nil {
+		if err := s.openWorker(ctx, r, clients, front); err != nil {
 			return nil, errors.Join(err, r.close())
 		}
 	}
@@ -79,7 +79,7 @@ func (s *Service) openControl(r *roles, clients client.Clients) (err error) {
 }
 
 // openWorker makes the role worker, with its mirrors.
-func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clients) error {
+func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clients, front *worker.Front) error {
 	d, cfg := s.deps, s.cfg
 	mirrors, err := mirror.Open(mirror.Config{
 		Dir: cfg.CacheDir, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git, FreeDisk: release.FreeBytes,
@@ -89,9 +89,9 @@ func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clien
 		return err
 	}
 	r.worker, err = worker.New(ctx, worker.Config{
-		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, DataDir: cfg.DataDir,
+		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, Front: front,
 		Slots: cfg.Slots, Version: cfg.Version, AckWait: cfg.AckWait, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
-		Doubt: cfg.Doubt, Hooks: cfg.Hooks, LiveBase: s.liveBase, Live: d.Live, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
+		Doubt: cfg.Doubt, Hooks: cfg.Hooks, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
 		Metrics: s.stream, Now: d.Now,
 	})
 	return err
@@ -108,14 +108,10 @@ func (s *Service) liveURL(workspace, app string, number int32) string {
 }
 
 func (r *roles) close() error {
-	var errs []error
-	if r.worker != nil {
-		errs = append(errs, r.worker.Close())
+	if r.scratch == "" {
+		return nil
 	}
-	if r.scratch != "" {
-		errs = append(errs, os.RemoveAll(r.scratch))
-	}
-	return errors.Join(errs...)
+	return os.RemoveAll(r.scratch)
 }
 
 func (r *roles) ready(ctx context.Context) error {
@@ -135,6 +131,9 @@ func (r *roles) run(ctx context.Context) error {
 	}
 	if r.worker != nil {
 		g.Go(func() error { return r.worker.Run(ctx) })
+		if r.control == nil {
+			g.Go(func() error { return r.records.Copies.RunApps(ctx) })
+		}
 	}
 	return g.Wait()
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
@@ -25,6 +26,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/control/server"
 	"devpilot.io/bitbucket/services/deployer/internal/metrics"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+	"devpilot.io/bitbucket/services/deployer/internal/worker"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -157,11 +159,38 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.deps.Live != nil {
 		defer func() { _ = s.deps.Live.Close() }()
 	}
+	if !s.cfg.Worker {
+		return s.serve(ctx, nil)
+	}
+	front, err := worker.OpenFront(ctx, worker.FrontConfig{
+		DataDir: s.cfg.DataDir, Server: s.cfg.Server, LiveBase: s.liveBase, Live: s.deps.Live, Logger: s.deps.Logger, Registerer: s.deps.Registerer,
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return fmt.Errorf("deployer: %w", err)
+	}
+	defer func() { _ = front.Close() }()
+	// Visitors are answered from the disk while the stores are not open yet.
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := front.Run(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("deployer: sites: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error { return s.serve(ctx, front) })
+	return g.Wait()
+}
+
+// serve opens the stores and runs the roles.
+func (s *Service) serve(ctx context.Context, front *worker.Front) error {
 	st, err := s.openStore(ctx)
 	if err != nil || st == nil {
 		return err
 	}
-	r, err := s.open(ctx, st)
+	r, err := s.open(ctx, st, front)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil

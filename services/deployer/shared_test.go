@@ -2,6 +2,7 @@ package deployer_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,13 +16,19 @@ import (
 // serveLive starts the deployer again with a listener for releases, and returns who visits them.
 func (b *bench) serveLive() func(host, path string, headers ...string) (int, string, http.Header) {
 	b.t.Helper()
+	return b.serveLiveBy(b.start)
+}
+
+// serveLiveBy is serveLive with another way to start.
+func (b *bench) serveLiveBy(start func()) func(host, path string, headers ...string) (int, string, http.Header) {
+	b.t.Helper()
 	b.stopOne()
 	listener, err := (&net.ListenConfig{}).Listen(b.t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.cfg.LiveURL, b.keyset.Live = "http://localhost:8083", listener
-	b.start()
+	start()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
@@ -141,4 +148,12 @@ func TestLive_sharedPathsOfAReleasesOwnFile(t *testing.T) {
 	if status, _, _ := visit("web", "/uploads/a.txt"); status != 404 {
 		t.Errorf("the file shares what an admin does not let it: %d", status)
 	}
+}
+
+// wantStatus says what is wrong with the status of a page.
+func wantStatus(visit func(host, path string, headers ...string) (int, string, http.Header), host string, status int) error {
+	if got, text, _ := visit(host, "/"); got != status {
+		return fmt.Errorf("%s answers %d %q, want %d", host, got, text, status)
+	}
+	return nil
 }

@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,9 +43,8 @@ type Config struct {
 	Mirrors *mirror.Mirrors
 	SiteURL string // commits link there
 
-	// Server is the server that DataDir belongs to, and Slots how many deployments run at a time.
+	// Server is the server of Front's data directory, and Slots how many deployments run at a time.
 	Server  string
-	DataDir string
 	Slots   int
 	Version string
 	// AckWait is how long a silent worker keeps its wake-up.
@@ -61,10 +58,8 @@ type Config struct {
 	Backoff         func(failures int32, reason string) time.Duration
 	Doubt           time.Duration
 	Hooks           Hooks
-	// LiveBase is the address below which releases have their host names, and Live where they are
-	// served; none are where one of them is nil.
-	LiveBase *url.URL
-	Live     net.Listener
+	// Front holds the data directory of Server.
+	Front *Front
 
 	Observe    pipeline.Observer
 	Logger     *slog.Logger
@@ -88,19 +83,16 @@ const (
 	defaultDrainTimeout = 20 * time.Second // for deployments to be handed back at shutdown
 )
 
-// New opens the data directory, tied to the server's record.
+// New ties the data directory to the server's record.
 func New(ctx context.Context, cfg Config) (*Worker, error) {
 	r := cfg.Records
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = defaultDrainTimeout
 	}
-	releases, err := release.Open(ctx, cfg.DataDir, cfg.Server)
-	if err != nil {
-		return nil, err
-	}
+	releases := cfg.Front.releases
 	w := &Worker{cfg: cfg, releases: releases}
 	if err := w.join(ctx, releases.ID()); err != nil {
-		return nil, errors.Join(err, releases.Close())
+		return nil, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -109,14 +101,14 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	w.id = fmt.Sprintf("%s-%s", strings.ToLower(filepath.Base(host)), strings.ToLower(rand.Text()[:8])) // tells processes of one host apart
 	runner, noHooks, err := w.hookRunner(ctx)
 	if err != nil {
-		return nil, errors.Join(err, releases.Close())
+		return nil, err
 	}
 	w.hooks = runner
 	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
 	w.decider = decide.New(decide.Config{Server: cfg.Server, Keeper: r.Keeper, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout})
 	w.pipeline = pipeline.New(pipeline.Config{
 		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Keeper: r.Keeper, Apps: r.Apps, Source: source{cfg.Mirrors},
-		Releases: releases, Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
+		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
 		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Policy: decide.Rules{Git: git, Now: cfg.Now}, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
 		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,
 	})
@@ -141,9 +133,6 @@ func (w *Worker) join(ctx context.Context, directory string) error {
 	}
 }
 
-// Close lets the data directory go.
-func (w *Worker) Close() error { return w.releases.Close() }
-
 // Busy is how many deployments run now.
 func (w *Worker) Busy() int32 { return w.pipeline.Busy() }
 
@@ -159,8 +148,8 @@ func (w *Worker) Run(ctx context.Context) error {
 		})
 	}
 	cfg := w.cfg
-	if cfg.Live != nil && cfg.LiveBase != nil {
-		part("live releases", w.serveLive)
+	if cfg.Front.serves() {
+		part("sites", func(ctx context.Context) error { return cfg.Front.sites.Run(ctx, cfg.Records.Copies) })
 	}
 	part("deployments", w.deployments)
 	part("spares", w.pipeline.Run)

@@ -4,6 +4,7 @@
 //	<data-dir>/server.json                          the directory's random id and its server
 //	<data-dir>/apps/<workspace>/<app>/epoch         the fence: who may switch; also the lock
 //	<data-dir>/apps/<workspace>/<app>/current       -> releases/<number>[.<attempt>]
+//	<data-dir>/apps/<workspace>/<app>/site.json     what of the releases is served, and how
 //	<data-dir>/apps/<workspace>/<app>/releases/…    release directories, and the spare for the next
 //	<data-dir>/apps/<workspace>/<app>/shared/…      what lasts from release to release
 //

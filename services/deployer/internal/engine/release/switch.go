@@ -241,8 +241,8 @@ func (s *Store) Remove(ctx context.Context, workspace, app string, epoch int64) 
 	})
 }
 
-// wipe removes everything of an app, shared files too, but its epoch file. The link goes first: it never points to a
-// release that is half gone.
+// wipe removes everything of an app, shared files too, but its epoch file. What is served goes first, and then the
+// link: it never points to a release that is half gone.
 func (s *Store) wipe(dir string) error {
 	aside, err := s.putAside(dir)
 	for _, p := range aside {
@@ -254,7 +254,7 @@ func (s *Store) wipe(dir string) error {
 // putAside gives all of an app but its epoch file names that nobody looks for, and returns them with
 // those of earlier times: removing takes long, and what cannot be removed must be in nobody's way.
 func (s *Store) putAside(dir string) ([]string, error) {
-	for _, name := range []string{currentLink, currentLink + ".next"} {
+	for _, name := range []string{siteFile, currentLink, currentLink + ".next"} {
 		if err := s.root.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

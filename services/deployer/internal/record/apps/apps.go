@@ -92,18 +92,22 @@ func (r *Records) Variables(a *storev1.App) ([]settings.Variable, error) {
 // nil when the release is not kept.
 func Serve(a *storev1.App, l *storev1.Lane, number int32) *deployerv1.ServeOptions {
 	for _, k := range l.GetKept() {
-		if k.GetNumber() != number {
-			continue
+		if k.GetNumber() == number {
+			return ServeKept(a, k)
 		}
-		if k.GetServe() != nil {
-			return k.GetServe()
-		}
-		if a.GetServe() != nil {
-			return a.GetServe()
-		}
-		return &deployerv1.ServeOptions{}
 	}
 	return nil
+}
+
+// ServeKept is what of a kept release is served: what its own file said, or else what the app says.
+func ServeKept(a *storev1.App, k *storev1.Kept) *deployerv1.ServeOptions {
+	if k.GetServe() != nil {
+		return k.GetServe()
+	}
+	if a.GetServe() != nil {
+		return a.GetServe()
+	}
+	return &deployerv1.ServeOptions{}
 }
 
 // Shared are the paths that a kept release shares with the others: what its own file said, while the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,13 +31,26 @@ type Copies struct {
 	Repositories *kv.Copy[storev1.RepositoryIndex, *storev1.RepositoryIndex]
 	CodeConfigs  *kv.Copy[storev1.CodeConfig, *storev1.CodeConfig]
 	Connections  *kv.Copy[storev1.Connection, *storev1.Connection]
+
+	listener atomic.Pointer[func(key string)]
+}
+
+// OnAppChange has fn called with the key of each app that changes from now on, itself or its lane, until
+// the returned function is called. There is one listener. fn must not keep the watch waiting.
+func (c *Copies) OnAppChange(fn func(key string)) (stop func()) {
+	c.listener.Store(&fn)
+	return func() { c.listener.Store(nil) }
+}
+
+func (c *Copies) changed(key string) {
+	if fn := c.listener.Load(); fn != nil {
+		(*fn)(key)
+	}
 }
 
 // NewCopies prepares them; Run fills them. metrics may be nil.
 func NewCopies(s *Store, metrics *kv.Metrics) *Copies {
-	return &Copies{
-		Apps:  kv.NewCopy(s.Apps, kv.CopyConfig[*storev1.App]{MaxBytes: appsCopyBytes, Metrics: metrics}),
-		Lanes: kv.NewCopy(s.Lanes, kv.CopyConfig[*storev1.Lane]{MaxBytes: lanesCopyBytes, Metrics: metrics}),
+	c := &Copies{
 		Deployments: kv.NewCopy(s.Deployments, kv.CopyConfig[*storev1.Deployment]{
 			MaxBytes: deploymentsCopyBytes, Metrics: metrics, Summarize: func(_ string, d *storev1.Deployment) any { return Summarize(d.GetGeneration(), d.GetDeployment()) },
 		}),
@@ -44,12 +58,22 @@ func NewCopies(s *Store, metrics *kv.Metrics) *Copies {
 		CodeConfigs:  kv.NewCopy(s.CodeConfigs, kv.CopyConfig[*storev1.CodeConfig]{MaxBytes: otherCopyBytes, Metrics: metrics}),
 		Connections:  kv.NewCopy(s.Connections, kv.CopyConfig[*storev1.Connection]{MaxBytes: otherCopyBytes, Metrics: metrics}),
 	}
+	c.Apps = kv.NewCopy(s.Apps, kv.CopyConfig[*storev1.App]{MaxBytes: appsCopyBytes, Metrics: metrics, OnChange: c.changed})
+	c.Lanes = kv.NewCopy(s.Lanes, kv.CopyConfig[*storev1.Lane]{MaxBytes: lanesCopyBytes, Metrics: metrics, OnChange: c.changed})
+	return c
 }
 
-// Run keeps them up to date until ctx is done.
+// Run keeps all of them up to date until ctx is done.
 func (c *Copies) Run(ctx context.Context) error {
+	return runAll(ctx, c.Apps.Run, c.Lanes.Run, c.Deployments.Run, c.Repositories.Run, c.CodeConfigs.Run, c.Connections.Run)
+}
+
+// RunApps keeps apps and lanes alone up to date: for a process that shows nobody anything else.
+func (c *Copies) RunApps(ctx context.Context) error { return runAll(ctx, c.Apps.Run, c.Lanes.Run) }
+
+func runAll(ctx context.Context, runs ...func(context.Context) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{c.Apps.Run, c.Lanes.Run, c.Deployments.Run, c.Repositories.Run, c.CodeConfigs.Run, c.Connections.Run} {
+	for _, run := range runs {
 		g.Go(func() error { return run(ctx) })
 	}
 	if err := g.Wait(); err != nil {

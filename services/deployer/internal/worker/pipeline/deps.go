@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
@@ -122,6 +123,8 @@ type Config struct {
 	Apps     Apps
 	Source   Source
 	Releases Releases
+	// Announce has what serves releases know one before it is switched to; nil where nothing is served.
+	Announce func(ctx context.Context, workspace, app string, epoch, generation int64, r release.SiteRelease) error
 	Logs     Logs
 	Records  Records
 	Lanes    Watcher

@@ -9,6 +9,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -291,6 +292,12 @@ func (a *attempt) release(ctx context.Context) error {
 	a.checkHeaders()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
+	if err := a.announce(ctx); err != nil {
+		if errors.Is(err, release.ErrStale) {
+			return lane.ErrLost
+		}
+		return err
+	}
 	if err := a.w.cfg.Releases.Switch(ctx, a.key.Workspace, a.key.App, a.run.GetEpoch(), a.directory); err != nil {
 		if errors.Is(err, release.ErrStale) {
 			return lane.ErrLost
@@ -300,6 +307,18 @@ func (a *attempt) release(ctx context.Context) error {
 	a.switched = true
 	a.say("Release %s is live.", a.directory)
 	return nil
+}
+
+// announce has what serves the releases know this one before it is live.
+func (a *attempt) announce(ctx context.Context) error {
+	if a.w.cfg.Announce == nil {
+		return nil
+	}
+	k := &storev1.Kept{Serve: a.serve, Shared: a.shares}
+	serve := apps.ServeKept(a.app, k)
+	return a.w.cfg.Announce(ctx, a.key.Workspace, a.key.App, a.run.GetEpoch(), a.generation, release.SiteRelease{
+		Number: a.job.GetNumber(), Directory: a.directory, Hash: a.commit, Serve: serve.GetDirectory(), Fallback: serve.GetFallback(), Shared: apps.Shared(a.app, k),
+	})
 }
 
 func short(hash string) string {

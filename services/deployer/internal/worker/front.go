@@ -1,0 +1,82 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"devpilot.io/bitbucket/pkg/httpserver"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/worker/sites"
+)
+
+// FrontConfig is what a Front needs.
+type FrontConfig struct {
+	// DataDir is the data directory of Server.
+	DataDir, Server string
+	// LiveBase is the address below which releases have their host names, and Live where they are
+	// served; none are where one of them is nil.
+	LiveBase *url.URL
+	Live     net.Listener
+
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Front is what a worker has on disk, and serves from there. It needs no store: it answers visitors
+// before the stores are open.
+type Front struct {
+	cfg      FrontConfig
+	releases *release.Store
+	sites    *sites.Registry
+}
+
+// OpenFront opens the data directory.
+func OpenFront(ctx context.Context, cfg FrontConfig) (*Front, error) {
+	releases, err := release.Open(ctx, cfg.DataDir, cfg.Server)
+	if err != nil {
+		return nil, err
+	}
+	return &Front{cfg: cfg, releases: releases, sites: sites.New(releases, cfg.Server, cfg.Logger)}, nil
+}
+
+// Close lets the data directory go.
+func (f *Front) Close() error { return f.releases.Close() }
+
+func (f *Front) serves() bool { return f.cfg.Live != nil && f.cfg.LiveBase != nil }
+
+// announce is pipeline.Config.Announce.
+func (f *Front) announce() func(ctx context.Context, workspace, app string, epoch, generation int64, r release.SiteRelease) error {
+	if !f.serves() {
+		return nil
+	}
+	return f.releases.Announce
+}
+
+// Run serves releases until ctx is done.
+func (f *Front) Run(ctx context.Context) error {
+	if !f.serves() {
+		return nil
+	}
+	host, err := hosting.CheckHost(f.cfg.LiveBase.Hostname(), "")
+	if err != nil {
+		return err
+	}
+	server, err := hosting.New(hosting.Config{Sites: f.sites, Host: host, Logger: f.cfg.Logger, Registerer: f.cfg.Registerer})
+	if err != nil {
+		return err
+	}
+	web := httpserver.Bound(server.HTTPServer(), httpserver.Share(0.2))
+	stopped := context.AfterFunc(ctx, func() {
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = web.Stop(stop) // visitors that were cut come again
+	})
+	defer stopped()
+	return web.Serve(f.cfg.Live)
+}
