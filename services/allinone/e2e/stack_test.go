@@ -235,7 +235,7 @@ func (n *tenant) await(path string, check func(object) error) object {
 	return got
 }
 
-// delivery waits until a delivery has want outcomes, and returns it.
+// delivery waits until a delivery has want outcomes, none of which is still being decided, and returns it.
 func (n *tenant) delivery(webhook string, number, want int) object {
 	n.t.Helper()
 	var d object
@@ -244,8 +244,9 @@ func (n *tenant) delivery(webhook string, number, want int) object {
 		if p := n.api.do("GET", n.path("/webhooks/%s/deliveries/%d", webhook, number), nil, &out); p != nil {
 			return fmt.Errorf("delivery %d: %s", number, p.Reason)
 		}
-		if got := len(objects(out["outcomes"])); got < want {
-			return fmt.Errorf("delivery %d has %d outcomes, want %d", number, got, want)
+		list := objects(out["outcomes"])
+		if len(list) < want || slices.ContainsFunc(list, func(o object) bool { return o["kind"] == "DECIDING" }) {
+			return fmt.Errorf("delivery %d has %d outcomes, want %d: %v", number, len(list), want, list)
 		}
 		d = out
 		return nil
