@@ -1,5 +1,5 @@
 // Package policy decides whether a push to an app deploys: it puts the app's rules, those of its
-// .devpilot.yaml, and what git knows of the push together (DESIGN.md#push).
+// .devpilot.yaml, and what git knows of the push together (DESIGN.md#deciding).
 //
 // Most pushes are decided without git ([Quick]). The others are decided by who has the repository
 // ([Decide]). A push is never turned away because git could not be asked: it then deploys, and a note
