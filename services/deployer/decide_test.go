@@ -72,7 +72,7 @@ func (b *bench) outcomes(delivery int32, app string) []*webhookv1.DeliveryOutcom
 func (b *bench) undecided(delivery int32, app string) bool {
 	out := b.outcomes(delivery, app)
 	for _, o := range out {
-		if o.GetKind() != webhookv1.DeliveryOutcome_DECIDING || o.GetReason() != "DECIDING" {
+		if o.GetKind() != webhookv1.DeliveryOutcome_DECIDING || o.GetReason() == "" {
 			return false
 		}
 	}

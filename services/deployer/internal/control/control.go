@@ -97,7 +97,7 @@ func New(cfg Config) (*Control, error) {
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{
-		Keeper: r.Keeper, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Logger: log, Now: cfg.Now,
+		Keeper: r.Keeper, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Logger: log, Now: cfg.Now,
 	}
 	c.schedule.Handle(reminder.Lane, lanes.Look)
 	c.schedule.Handle(reminder.Watches, c.apps.HandOver)

@@ -33,6 +33,8 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/decide"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
 // Config is what a Worker needs.
@@ -105,7 +107,11 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w.hooks = runner
 	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
-	w.decider = decide.New(decide.Config{Server: cfg.Server, Keeper: r.Keeper, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout})
+	w.decider = decide.New(decide.Config{Server: cfg.Server, Keeper: r.Keeper, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout,
+		Tell: func(ctx context.Context, k lane.Key, l *storev1.Lane) error {
+			return r.Outcomes.Deciding(ctx, k, l, false)
+		},
+	})
 	w.pipeline = pipeline.New(pipeline.Config{
 		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Keeper: r.Keeper, Apps: r.Apps, Source: source{cfg.Mirrors},
 		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,

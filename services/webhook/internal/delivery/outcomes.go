@@ -58,12 +58,10 @@ func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (ch
 		if o.GetTime() == nil {
 			o.Time = timestamppb.New(l.cfg.Now())
 		}
-		if deciding(o) && slices.ContainsFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return sameChange(x, o) }) {
+		if deciding(o) && slices.ContainsFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return sameChange(x, o) && !olderDeciding(x, o) }) {
 			continue // outcomes may come in any order: this one is old
 		}
-		if !deciding(o) {
-			d.Outcomes = slices.DeleteFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return deciding(x) && sameChange(x, o) })
-		}
+		d.Outcomes = slices.DeleteFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return deciding(x) && sameChange(x, o) })
 		at := slices.IndexFunc(d.GetOutcomes(), func(x *webhookv1.DeliveryOutcome) bool { return same(x, o) })
 		switch {
 		case at >= 0 && newer(d.GetOutcomes()[at], o):
@@ -81,6 +79,11 @@ func (l *Log) add(d *webhookv1.Delivery, added []*webhookv1.DeliveryOutcome) (ch
 // deciding tells whether an outcome says that a decision is still to come.
 func deciding(o *webhookv1.DeliveryOutcome) bool {
 	return o.GetKind() == webhookv1.DeliveryOutcome_DECIDING
+}
+
+// olderDeciding tells whether x said before o that a decision is still to come.
+func olderDeciding(x, o *webhookv1.DeliveryOutcome) bool {
+	return deciding(x) && x.GetTime().AsTime().Before(o.GetTime().AsTime())
 }
 
 // sameChange tells whether two outcomes are of the same change, for the same app.

@@ -55,6 +55,12 @@ type Records interface {
 // Outcomes tells deliveries what came of them.
 type Outcomes interface {
 	CutShort(ctx context.Context, k lane.Key, c *storev1.CutShort) error
+	Deciding(ctx context.Context, k lane.Key, l *storev1.Lane, offline bool) error
+}
+
+// Servers knows the servers.
+type Servers interface {
+	Offline(server string) (since time.Time, offline bool)
 }
 
 // Bitbucket is who finds out whether it answers about an app's repository; what waits for that then
@@ -71,7 +77,8 @@ type Janitor struct {
 	Deployments Records
 	Apps        Deletion
 	Bitbucket   Bitbucket // may be nil: then each tries for itself
-	Outcomes    Outcomes  // nil where no delivery is to hear of deletions
+	Outcomes    Outcomes  // nil where no delivery is to hear of anything
+	Servers     Servers   // may be nil: then all are taken to be live
 	Logger      *slog.Logger
 	Now         func() time.Time
 }
@@ -105,6 +112,9 @@ func (j *Janitor) Look(ctx context.Context, workspace, app string, looks int) (t
 	decider := lane.Decider(l)
 	if decider != "" {
 		if err := j.wakeDecider(ctx, decider, k); err != nil {
+			return time.Time{}, err
+		}
+		if err := j.tellUndecided(ctx, k, l, decider); err != nil {
 			return time.Time{}, err
 		}
 	}
@@ -183,6 +193,18 @@ func (j *Janitor) wake(ctx context.Context, server string, k lane.Key) error {
 		return err
 	}
 	return j.Keeper.Waker.Wake(ctx, server, k)
+}
+
+// tellUndecided tells deliveries that they are being decided about, should their worker not have.
+func (j *Janitor) tellUndecided(ctx context.Context, k lane.Key, l *storev1.Lane, server string) error {
+	if j.Outcomes == nil {
+		return nil
+	}
+	offline := false
+	if j.Servers != nil {
+		_, offline = j.Servers.Offline(server)
+	}
+	return j.Outcomes.Deciding(ctx, k, l, offline)
 }
 
 // wakeDecider does the same for a decision.

@@ -126,13 +126,18 @@ func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key,
 		if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
 			return r.answer(ctx, e, k, lane.Decision{Number: number})
 		}
-		offline := false
 		if r.Servers != nil {
-			_, offline = r.Servers.Offline(lane.Decider(l))
+			if _, offline := r.Servers.Offline(lane.Decider(l)); offline {
+				return r.outcome(e, outcome.Deciding(k.App, lane.Decider(l), true)), nil
+			}
 		}
-		return r.outcome(e, outcome.Deciding(k.App, lane.Decider(l), offline)), nil
+		return follows, nil
 	}
 }
+
+// follows is the outcome of a push about which a worker decides: most are decided so soon that nobody
+// needs to hear of it before. The worker tells of those that are not.
+var follows = &webhookv1.RecordedOutcome{}
 
 // decideOldest decides about the oldest push that waits, without the repository: too many wait.
 func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l *storev1.Lane) error {

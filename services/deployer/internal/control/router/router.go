@@ -149,6 +149,10 @@ func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.Re
 			outcomes = append(outcomes, o)
 		}
 	}
+	outcomes, all := slices.DeleteFunc(outcomes, func(o *webhookv1.RecordedOutcome) bool { return o == follows }), len(outcomes)
+	if all > 0 && len(outcomes) == 0 {
+		return nil
+	}
 	if len(outcomes) == 0 {
 		outcomes = append(outcomes, r.ignored(e, "", notWatchedReason(e), notWatched(e, idx)))
 	}

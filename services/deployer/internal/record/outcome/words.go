@@ -43,8 +43,12 @@ func Deployment(app string, d *deployerv1.Deployment) *webhookv1.DeliveryOutcome
 	return o
 }
 
-// ReasonDeciding is the reason of pushes about which a worker decides.
-const ReasonDeciding = "DECIDING"
+const (
+	// ReasonDeciding is the reason of pushes about which a worker decides.
+	ReasonDeciding = "DECIDING"
+	// ReasonServerOffline is the same where no worker of the server is live.
+	ReasonServerOffline = "SERVER_OFFLINE"
+)
 
 // ReasonSeenBefore is the reason of pushes that repeat, or come after, what was decided about before.
 const ReasonSeenBefore = "SEEN_BEFORE"
@@ -57,9 +61,23 @@ func Deciding(app, server string, offline bool) *webhookv1.DeliveryOutcome {
 		Message: fmt.Sprintf("Being decided: the rules of %s need the repository, which a worker looks at", app),
 	}
 	if offline {
+		o.Reason = ReasonServerOffline
 		o.Message += fmt.Sprintf(". No worker of server %s is live; start one", server)
 	}
 	return o
+}
+
+// Deciding tells the deliveries of a lane's candidates that they are being decided about.
+func (o *Outbox) Deciding(ctx context.Context, k lane.Key, l *storev1.Lane, offline bool) error {
+	var all []*webhookv1.RecordedOutcome
+	for _, c := range l.GetCandidates() {
+		all = append(all, told(k, c.GetAskers(), func() *webhookv1.DeliveryOutcome {
+			x := Deciding(k.App, c.GetServer(), offline)
+			x.Time = timestamppb.New(o.Now())
+			return x
+		})...)
+	}
+	return o.Put(ctx, all...)
 }
 
 // Answer is the outcome of a push about which a lane has decided: deployment number, as it stands, or

@@ -41,6 +41,9 @@ type Config struct {
 	Head   func(ctx context.Context, workspace, repository string, ref lane.Ref) (string, error)
 	Logger *slog.Logger
 	Now    func() time.Time
+	// Tell tells the deliveries of a lane's candidates that they are being decided about; nil where nobody
+	// is to hear of it.
+	Tell func(ctx context.Context, k lane.Key, l *storev1.Lane) error
 	// Timeout bounds what git is asked about one lane's candidates; policy.Timeout when zero.
 	Timeout time.Duration
 }
@@ -51,15 +54,24 @@ type Decider struct {
 
 	mu     sync.Mutex
 	shares *shares
-	known  map[lane.Key]bool // lanes that wait or are decided about now; true: look once more
+	known  map[lane.Key]*pending // lanes that wait or are decided about now
 }
+
+// pending is a lane that waits or is decided about now.
+type pending struct {
+	again bool        // it is to be looked at once more
+	tell  *time.Timer // tells its deliveries, unless it is decided about before
+}
+
+// tellAfter is how long a decision may take until its delivery hears that there will be one.
+const tellAfter = time.Second
 
 // New makes a decider; Run has it work.
 func New(cfg Config) *Decider {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = policy.Timeout
 	}
-	return &Decider{cfg: cfg, known: map[lane.Key]bool{}}
+	return &Decider{cfg: cfg, known: map[lane.Key]*pending{}}
 }
 
 // Run decides about the lanes it is told of, until ctx is done. Then it wakes others for what is left.
@@ -75,8 +87,11 @@ func (d *Decider) Run(ctx context.Context) error {
 	s.wait()
 	d.mu.Lock()
 	left := d.known
-	d.known, d.shares = map[lane.Key]bool{}, nil
+	d.known, d.shares = map[lane.Key]*pending{}, nil
 	d.mu.Unlock()
+	for _, p := range left {
+		p.tell.Stop()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	for k := range left {
@@ -94,11 +109,11 @@ const lastWords = 2 * time.Second
 func (d *Decider) Wake(k lane.Key) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, there := d.known[k]; there {
-		d.known[k] = true
+	if p := d.known[k]; p != nil {
+		p.again = true
 		return
 	}
-	d.known[k] = false
+	d.known[k] = &pending{tell: time.AfterFunc(tellAfter, func() { d.undecided(k) })}
 	if d.shares != nil {
 		d.submit(k)
 	}
@@ -131,7 +146,8 @@ func (d *Decider) Check(q *storev1.PushQuestion, reply func(*deployerv1.CheckPus
 // lane decides about one lane's candidates. After trouble the lane is left to its watch.
 func (d *Decider) lane(ctx context.Context, k lane.Key) {
 	d.mu.Lock()
-	d.known[k] = false
+	p := d.known[k]
+	p.again = false
 	d.mu.Unlock()
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, k.Workspace), slog.String(logs.KeyApp, k.App))
 	err := d.Decide(ctx, k)
@@ -143,12 +159,35 @@ func (d *Decider) lane(ctx context.Context, k lane.Key) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if again := d.known[k]; again && d.shares != nil {
+	if p.again && d.shares != nil {
 		d.submit(k)
 		return
 	}
+	p.tell.Stop()
 	delete(d.known, k)
 }
+
+// undecided tells a lane's deliveries that they are being decided about.
+func (d *Decider) undecided(k lane.Key) {
+	d.mu.Lock()
+	shares := d.shares
+	d.mu.Unlock()
+	if d.cfg.Tell == nil || shares == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(shares.ctx, tellTimeout)
+	defer cancel()
+	l, _, err := d.cfg.Keeper.Get(ctx, k)
+	if err == nil && lane.Undecided(l) {
+		err = d.cfg.Tell(ctx, k, l)
+	}
+	if err != nil && shares.ctx.Err() == nil { // the janitor tells, a little later
+		d.cfg.Logger.InfoContext(ctx, "deliveries not told that they are being decided about", slog.String(logs.KeyApp, k.App), logs.Err(err))
+	}
+}
+
+// tellTimeout bounds the telling.
+const tellTimeout = 10 * time.Second
 
 // mostAtOnce is how many candidates of a lane are decided by one change of it.
 const mostAtOnce = 32
