@@ -233,3 +233,8 @@ export const statusNotSent = "STATUS_NOT_SENT";
 export function watched(branch: string): string {
   return isPattern(branch) ? `a branch that matches ${branch}` : branch;
 }
+
+/** Why Devpilot cannot register the webhook itself; without a full stop, for more to follow. */
+export function notAdmin(repository: string): string {
+  return `The connected account is not an admin of ${repository}`;
+}

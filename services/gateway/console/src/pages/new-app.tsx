@@ -6,6 +6,7 @@ import { integrationQuery, keys, serversQuery } from "../api/queries";
 import { isPattern, slug } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { retentionPattern, retentionWords } from "../lib/limits";
+import { notAdmin } from "../lib/words";
 import { Banner, Button, Failed, PageTitle, Skeleton, Text, useTitle } from "../ui/basics";
 import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
@@ -314,8 +315,8 @@ export function Consequence({
   if (repository.permission !== "ADMIN") {
     return (
       <span className="tone-warn">
-        <Icon name="alert" /> The connected account is not an admin of <Text>{repository.fullName}</Text>: after saving,
-        add the webhook by hand. The next page shows its URL and secret.
+        <Icon name="alert" /> <Text>{notAdmin(repository.fullName)}</Text>: after saving, add the webhook by hand. The
+        next page shows its URL and secret.
       </span>
     );
   }

@@ -3,7 +3,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, body, type App, type Webhook } from "../api/client";
 import { keys, webhookQuery } from "../api/queries";
 import { httpUrl } from "../lib/text";
-import { webhookLook } from "../lib/words";
+import { notAdmin, webhookLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, Status, Text, Time, Upcoming } from "./basics";
 import { Dialog } from "./dialog";
@@ -68,9 +68,7 @@ function Trouble({ webhook: w }: { webhook: Webhook }) {
       <Banner
         tone="warn"
         title={
-          w.reason === "NOT_REPOSITORY_ADMIN"
-            ? `The connected account is not an admin of ${w.repositoryFullName}.`
-            : `${webhookLook(w.state).word}.`
+          w.reason === "NOT_REPOSITORY_ADMIN" ? `${notAdmin(w.repositoryFullName)}.` : `${webhookLook(w.state).word}.`
         }
       >
         <Text>{w.message}</Text>
