@@ -70,7 +70,8 @@ func Propose(l *storev1.Lane, c *storev1.Candidate) error {
 	l.CandidateSeq++
 	c.Seq = l.GetCandidateSeq()
 	at := len(l.GetCandidates())
-	for ; at > 0 && !c.GetReplay() && c.GetReceiveTime().AsTime().Before(l.GetCandidates()[at-1].GetReceiveTime().AsTime()); at-- {
+	for at > 0 && !c.GetReplay() && c.GetReceiveTime().AsTime().Before(l.GetCandidates()[at-1].GetReceiveTime().AsTime()) {
+		at--
 	}
 	l.Candidates = slices.Insert(l.GetCandidates(), at, c)
 	return nil
