@@ -5,7 +5,7 @@
 //
 // Entries are written by internal/record/reminder.
 //
-// Depends on pkg/kv and internal/record/reminder.
+// Depends on pkg/kv, internal/control/timequeue and internal/record/reminder.
 package schedule
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/control/timequeue"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -36,21 +37,29 @@ const turn = 30 * time.Second
 // parallel is how many things one process looks at at once.
 const parallel = 8
 
-// List is the due list.
+// again is when a thing is looked at again whose entry could not be read or written.
+const again = 5 * time.Second
+
+// List is the schedule. What is due next is known without a walk over all entries.
 type List struct {
 	bucket   *kv.Bucket[storev1.Due, *storev1.Due]
 	mirror   *kv.Mirror[storev1.Due, *storev1.Due]
 	handlers map[reminder.Kind]Handler
 	log      *slog.Logger
 	now      func() time.Time
-	changed  chan struct{}
-	busy     sync.Map // keys this process is looking at
+	loop     *timequeue.Loop
 }
 
 // New prepares a list; add handlers before Run.
 func New(bucket *kv.Bucket[storev1.Due, *storev1.Due], log *slog.Logger, now func() time.Time) *List {
-	l := &List{bucket: bucket, mirror: kv.NewMirror(bucket), handlers: map[reminder.Kind]Handler{}, log: log, now: now, changed: make(chan struct{}, 1)}
-	l.mirror.OnChange(func(string, *storev1.Due) { l.poke() })
+	l := &List{bucket: bucket, mirror: kv.NewMirror(bucket), handlers: map[reminder.Kind]Handler{}, log: log, now: now, loop: timequeue.NewLoop(parallel, now)}
+	l.mirror.OnChange(func(key string, d *storev1.Due) {
+		if d == nil {
+			l.loop.Remove(key)
+			return
+		}
+		l.loop.Set(key, d.GetTime().AsTime())
+	})
 	return l
 }
 
@@ -60,95 +69,48 @@ func (l *List) Handle(kind reminder.Kind, h Handler) { l.handlers[kind] = h }
 // Ready is nil once the list is known.
 func (l *List) Ready(ctx context.Context) error { return l.mirror.Ready(ctx) }
 
-func (l *List) poke() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
-	}
-}
-
 // Run looks at things as they become due, until ctx is done.
 func (l *List) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() {
 		if err := l.mirror.Run(ctx); err != nil {
-			l.log.ErrorContext(ctx, "due list no longer watched", logs.Err(err))
+			l.log.ErrorContext(ctx, "schedule no longer watched", logs.Err(err))
 		}
 	})
-	slots := make(chan struct{}, parallel)
-	for ctx.Err() == nil {
-		next := l.round(ctx, slots, &wg)
-		t := time.NewTimer(next)
-		select {
-		case <-ctx.Done():
-		case <-l.changed:
-			// Changes come in bursts: one round for all of them.
-			t.Reset(20 * time.Millisecond)
-			select {
-			case <-ctx.Done():
-			case <-t.C:
-			}
-		case <-t.C:
-		}
-		t.Stop()
-	}
+	l.loop.Run(ctx, l.look)
 	return nil
 }
 
-// round starts a look at everything that is due and returns how long until the next entry is.
-func (l *List) round(ctx context.Context, slots chan struct{}, wg *sync.WaitGroup) time.Duration {
-	now := l.now()
-	next := 5 * time.Second
-	for k, d := range l.mirror.All() {
-		if wait := d.GetTime().AsTime().Sub(now); wait > 0 {
-			next = min(next, wait)
-			continue
-		}
-		if _, looking := l.busy.LoadOrStore(k, true); looking {
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			l.busy.Delete(k)
-			return 0
-		}
-		wg.Go(func() {
-			defer func() {
-				<-slots
-				l.busy.Delete(k)
-				l.poke()
-			}()
-			l.look(ctx, k)
-		})
-	}
-	return max(next, 5*time.Millisecond)
-}
-
-// look takes the turn and has the thing looked at.
-func (l *List) look(ctx context.Context, k string) {
+// look takes the turn and has the thing looked at. It returns when to come back where the entry itself
+// will not tell, since nothing was written to it.
+func (l *List) look(ctx context.Context, k string) time.Time {
 	parts, err := kv.DecodeKey(k)
 	if err != nil || len(parts) != 3 || l.handlers[reminder.Kind(parts[0])] == nil {
-		l.log.ErrorContext(ctx, "unknown entry in the due list", slog.String(logs.KeyKey, k))
-		return
+		l.log.ErrorContext(ctx, "unknown entry in the schedule", slog.String(logs.KeyKey, k))
+		return time.Time{}
 	}
 	d, rev, err := l.bucket.Get(ctx, k)
-	if err != nil || d.GetTime().AsTime().After(l.now()) {
-		return // somebody else was faster; or the store is away, and a later round looks
+	switch {
+	case errors.Is(err, kv.ErrNotFound):
+		return time.Time{}
+	case err != nil:
+		return l.now().Add(again)
+	case d.GetTime().AsTime().After(l.now()):
+		return d.GetTime().AsTime() // somebody else was faster
 	}
 	d.Time, d.Looks = timestamppb.New(l.now().Add(turn)), d.GetLooks()+1
 	if rev, err = l.bucket.CompareAndSet(ctx, k, d, rev); err != nil {
-		return
+		return l.now().Add(again)
 	}
 	lookCtx, cancel := context.WithTimeout(ctx, turn)
 	defer cancel()
 	next, err := l.handlers[reminder.Kind(parts[0])](lookCtx, parts[1], parts[2], int(d.GetLooks()))
 	if err != nil {
 		if ctx.Err() != nil {
-			return
+			return time.Time{}
 		}
-		next = l.now().Add(backoff(int(d.GetLooks())))
+		next = l.now().Add(pause(int(d.GetLooks())))
 		l.log.WarnContext(ctx, "look failed", slog.String(logs.KeyKey, k), logs.Err(err))
 	}
 	if next.IsZero() {
@@ -158,12 +120,16 @@ func (l *List) look(ctx context.Context, k string) {
 		_, err = l.bucket.CompareAndSet(ctx, k, d, rev)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrNotFound) {
-		l.log.WarnContext(ctx, "due list not updated", slog.String(logs.KeyKey, k), logs.Err(err))
+		l.log.WarnContext(ctx, "schedule not updated", slog.String(logs.KeyKey, k), logs.Err(err))
 	}
+	return l.now().Add(turn)
 }
 
-// backoff is 2 s doubling to 5 min.
-func backoff(looks int) time.Duration {
-	d := min(2*time.Second<<min(looks-1, 10), 5*time.Minute)
+const firstPause, mostPause = 2 * time.Second, 5 * time.Minute
+
+// pause is how long a thing waits after so many looks of which the last failed. The count stands in its
+// entry, which all deployers share: a library that counts in memory would begin anew with each.
+func pause(looks int) time.Duration {
+	d := min(firstPause<<min(looks-1, 10), mostPause)
 	return d - rand.N(d/4)
 }
