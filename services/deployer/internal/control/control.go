@@ -89,7 +89,7 @@ func New(cfg Config) (*Control, error) {
 		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
 	})
 	c.reconciler = reconcile.New(reconcile.Config{
-		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Servers: r.Fleet,
+		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{

@@ -44,8 +44,7 @@ func (r *Reconciler) request(ctx context.Context, workspace, repository string, 
 		return err
 	}
 	r.mu.Lock()
-	r.next[key] = r.cfg.Now()
-	r.mu.Unlock()
-	r.poke()
+	defer r.mu.Unlock()
+	r.hurry(key)
 	return nil
 }

@@ -174,7 +174,10 @@ func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking)
 		switch {
 		case !known || now.Sub(since) < wait:
 			l.again(m.GetTime().AsTime().Add(wait))
-		case !gone || r.gone(ctx, c, s, l):
+		case !gone:
+			l.state.MissedTime = timestamppb.New(now)
+			out = append(out, c)
+		case r.gone(ctx, c, s, l):
 			out = append(out, c)
 		}
 	}

@@ -65,17 +65,81 @@ func TestTurned_oneThatAnswersAgainWakesTheOthers(t *testing.T) {
 	t.Parallel()
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	r := New(Config{Now: func() time.Time { return now }})
-	idx, later := &storev1.RepositoryIndex{}, now.Add(time.Hour)
-	for _, k := range []string{"a", "b"} {
-		r.turned(k, idx, later, true)
+	later := now.Add(time.Hour)
+	turned := func(key string, failing bool) {
+		t.Helper()
+		if next := r.turned(key, later, failing); !next.Equal(later) {
+			t.Errorf("%s: %v", key, next)
+		}
+		r.loop.Set(key, later) // as the loop does
 	}
-	r.turned("well", idx, later, false)
-	r.turned("c", idx, later, false)
-	if !r.next["a"].Equal(later) || !r.answered.IsZero() {
+	at := func(key string) time.Time {
+		t.Helper()
+		at, there := r.loop.At(key)
+		if !there {
+			t.Errorf("%s is not polled", key)
+		}
+		return at
+	}
+	for _, k := range []string{"a", "b", "c", "well"} {
+		r.changed(k, watchedBy("web"))
+	}
+	for _, k := range []string{"a", "b"} {
+		turned(k, true)
+	}
+	turned("well", false)
+	turned("c", false)
+	if !at("a").Equal(later) || !r.answered.IsZero() {
 		t.Fatal("one that was well all the time tells nothing")
 	}
-	r.turned("a", idx, later, false)
-	if !r.next["b"].Equal(now) || !r.next["a"].Equal(later) || !r.next["c"].Equal(later) || !r.answered.Equal(now) {
-		t.Errorf("next %v, answered %v", r.next, r.answered)
+	turned("a", false)
+	if !at("b").Equal(now) || !at("a").Equal(later) || !at("c").Equal(later) || !r.answered.Equal(now) {
+		t.Errorf("b at %v, answered %v", at("b"), r.answered)
 	}
+}
+
+func watchedBy(app string) *storev1.RepositoryIndex {
+	return &storev1.RepositoryIndex{Watches: []*storev1.Watch{{App: app, Branch: "main", AutoDeploy: true}}}
+}
+
+// TestChanged_onlyWhatIsWatchedIsPolled, or waited for.
+func TestChanged_onlyWhatIsWatchedIsPolled(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	r := New(Config{Now: func() time.Time { return now }})
+	polled := func(want bool, when string) {
+		t.Helper()
+		if _, got := r.loop.At("k"); got != want {
+			t.Errorf("%s: polled %v", when, got)
+		}
+	}
+	unwatched := &storev1.RepositoryIndex{Watches: []*storev1.Watch{{App: "web", Branch: "main"}}}
+	r.changed("k", unwatched)
+	polled(false, "no auto-deploy")
+	r.changed("k", watchedBy("web"))
+	polled(true, "auto-deploy")
+	later := now.Add(time.Hour)
+	r.loop.Set("k", later)
+	r.changed("k", watchedBy("other"))
+	if at, _ := r.loop.At("k"); !at.Equal(later) {
+		t.Errorf("another app: at %v", at)
+	}
+	tags := watchedBy("web")
+	tags.Watches[0].Tags = []string{"v*"}
+	r.changed("k", tags)
+	if at, _ := r.loop.At("k"); !at.Equal(now) {
+		t.Errorf("patterns that were not watched before: at %v", at)
+	}
+	r.changed("k", unwatched)
+	polled(false, "switched off")
+	r.asked["k"] = true
+	r.changed("k", unwatched)
+	polled(true, "a deployment waits")
+	delete(r.asked, "k")
+	if next := r.turned("k", later, false); !next.IsZero() || len(r.watched) != 0 {
+		t.Errorf("after the look that it waited for: %v", next)
+	}
+	r.changed("k", watchedBy("web"))
+	r.changed("k", nil)
+	polled(false, "gone")
 }

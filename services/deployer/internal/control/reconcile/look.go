@@ -103,7 +103,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		state.Missing = nil
 		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
 	}
-	if l.found, l.name, err = r.heads(ctx, workspace, repository, apps, state); err != nil {
+	if l.found, l.name, err = r.heads(ctx, idx, apps, state); err != nil {
 		return r.failed(state, err), err
 	}
 	if err := r.answers(ctx, workspace, repository, idx, state); err != nil {
@@ -219,16 +219,21 @@ func (r *Reconciler) answers(ctx context.Context, workspace, repository string, 
 	r.mu.Lock()
 	delete(r.asked, workspace+"."+repository)
 	r.mu.Unlock()
+	if idx.GetUnreachable() == nil { // as usual: nothing is written, and nothing read for it
+		return nil
+	}
 	return r.cfg.Apps.Reached(ctx, workspace, repository, nil)
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // heads asks Bitbucket, once more under the repository's new name if it was renamed.
-func (r *Reconciler) heads(ctx context.Context, workspace, repository string, apps []seen, state *storev1.Reconciliation) (heads mirror.Heads, name string, err error) {
-	want := wanted(apps)
-	if name, err = r.cfg.Apps.FullName(ctx, workspace, repository); err != nil {
-		return mirror.Heads{}, "", err
+func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, apps []seen, state *storev1.Reconciliation) (heads mirror.Heads, name string, err error) {
+	workspace, repository, want := idx.GetWorkspace(), idx.GetRepository(), wanted(apps)
+	if name = idx.GetFullName(); name == "" || idx.GetDoubtedBy() != "" {
+		if name, err = r.cfg.Apps.FullName(ctx, workspace, repository); err != nil {
+			return mirror.Heads{}, "", err
+		}
 	}
 	heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
 	if mirror.IsGone(err) {

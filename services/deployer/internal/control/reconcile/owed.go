@@ -93,10 +93,9 @@ func (r *Reconciler) Waits(ctx context.Context, k lane.Key) error {
 	}
 	key := k.Workspace + "." + a.GetRepository()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.asked[key] = true
-	r.next[key] = r.cfg.Now()
-	r.mu.Unlock()
-	r.poke()
+	r.hurry(key)
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/control/timequeue"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
@@ -16,7 +17,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// gitBudget is how many git requests Bitbucket takes in an hour, with a reserve for deployments
+// gitBudget is how many looks Bitbucket takes in an hour, with a reserve for deployments
 // (BITBUCKET.md#budgets: 60,000).
 const gitBudget = 50_000
 
@@ -47,6 +48,11 @@ type Witness interface {
 	Empty(ctx context.Context, workspace, repository string) (bool, error)
 }
 
+// Webhooks tells how webhooks stand.
+type Webhooks interface {
+	Webhooks(ctx context.Context, workspace string, repositories []string) (map[string]*webhookv1.Webhook, error)
+}
+
 // Outcomes takes what came of deliveries that listed no changes.
 type Outcomes interface {
 	Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error
@@ -64,15 +70,16 @@ type Config struct {
 	Apps         Apps
 	Connections  Connections
 	Heads        Heads
-	Witness      Witness // may be nil: then time alone tells
+	Witness      Witness  // may be nil: then time alone tells
+	Webhooks     Webhooks // may be nil: then none is relied on
 	Outcomes     Outcomes
 	Servers      Servers
 	Keeper       *lane.Keeper
 	SiteURL      string
 	Logger       *slog.Logger
 	Now          func() time.Time
-	// Interval is the least pause between two looks at a repository; 30 s when zero. Grace is how
-	// long a delivery may be on its way; 60 s when zero. Doubt is for how long something must be missing
+	// Interval is the least pause between two looks at a repository; 30 s when zero. It is relied times
+	// as long where a webhook is known to work. Grace is how long a delivery may be on its way; 60 s when zero. Doubt is for how long something must be missing
 	// to be gone; 3 min when zero.
 	Interval, Grace, Doubt time.Duration
 }
@@ -82,15 +89,22 @@ type Reconciler struct {
 	cfg    Config
 	mirror *kv.Mirror[storev1.RepositoryIndex, *storev1.RepositoryIndex]
 	start  time.Time
-	wake   chan struct{}
+	loop   *timequeue.Loop
 
 	mu       sync.Mutex
-	next     map[string]time.Time // when this process looks, by key
-	patterns map[string]uint64    // that were watched when it looked last
-	busy     map[string]bool
-	asked    map[string]bool // deployments wait for a look
-	failing  map[string]bool // whose last look failed
-	answered time.Time       // when one of those succeeded
+	watched  map[string]*repository // by key: those that are polled
+	asked    map[string]bool        // deployments wait for a look
+	failing  map[string]bool        // whose last look failed
+	answered time.Time              // when one of those succeeded
+	relied   int                    // how many of watched are
+	missed   time.Time              // when a delivery was last found missing, of any repository
+}
+
+// repository is a repository that is polled.
+type repository struct {
+	idx      *storev1.RepositoryIndex
+	patterns uint64 // that were watched when its index was last seen
+	reliance
 }
 
 // New makes a reconciler.
@@ -105,18 +119,11 @@ func New(cfg Config) *Reconciler {
 		cfg.Doubt = 3 * time.Minute
 	}
 	r := &Reconciler{
-		cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), wake: make(chan struct{}, 1), next: map[string]time.Time{}, patterns: map[string]uint64{},
-		busy: map[string]bool{}, asked: map[string]bool{}, failing: map[string]bool{},
+		cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), loop: timequeue.NewLoop(parallel, cfg.Now),
+		watched: map[string]*repository{}, asked: map[string]bool{}, failing: map[string]bool{},
 	}
-	r.mirror.OnChange(func(string, *storev1.RepositoryIndex) { r.poke() })
+	r.mirror.OnChange(r.changed)
 	return r
-}
-
-func (r *Reconciler) poke() {
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
 }
 
 // parallel is how many repositories one process asks about at once.
@@ -132,92 +139,66 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			r.cfg.Logger.ErrorContext(ctx, "watched repositories no longer followed", logs.Err(err))
 		}
 	})
-	slots := make(chan struct{}, parallel)
-	for ctx.Err() == nil {
-		pause := r.round(ctx, slots, &wg)
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-r.wake:
-		case <-t.C:
-		}
-		t.Stop()
-	}
+	r.loop.Run(ctx, r.round)
 	return nil
 }
 
 // Ready is nil once the watched repositories are known.
 func (r *Reconciler) Ready(ctx context.Context) error { return r.mirror.Ready(ctx) }
 
-// interval keeps all looks together within the budget.
-func (r *Reconciler) interval(repositories int) time.Duration {
-	d := max(r.cfg.Interval, time.Duration(repositories)*time.Hour/gitBudget)
-	return d - d/10 + rand.N(d/5+1)
-}
-
-// round starts a look at each repository whose time has come, and returns how long until the next.
-func (r *Reconciler) round(ctx context.Context, slots chan struct{}, wg *sync.WaitGroup) time.Duration {
-	all := r.mirror.All()
-	watched := 0
-	for _, idx := range all {
-		if anyWatch(idx) {
-			watched++
-		}
-	}
-	now := r.cfg.Now()
-	pause := max(r.cfg.Interval/2, 10*time.Millisecond)
-	for key, idx := range all {
-		r.mu.Lock()
-		if !anyWatch(idx) && !r.asked[key] {
-			r.mu.Unlock()
-			continue
-		}
-		at, known := r.next[key]
-		if !known { // spread the first round
-			at = r.start.Add(rand.N(min(r.cfg.Interval/10, 2*time.Second) + 1))
-			r.next[key] = at
-		}
-		if digest := watchedPatterns(idx); r.patterns[key] != digest {
-			r.patterns[key] = digest
-			if known { // what is there now is the baseline: it is noted before more comes
-				at = now
-				r.next[key] = at
-			}
-		}
-		due := !r.busy[key] && !at.After(now)
-		if due {
-			r.busy[key] = true
-		}
+// round has one look at a repository, and returns when the next is due.
+func (r *Reconciler) round(ctx context.Context, key string) time.Time {
+	r.mu.Lock()
+	w := r.watched[key]
+	if w == nil {
 		r.mu.Unlock()
-		if !due {
-			if wait := at.Sub(now); wait > 0 {
-				pause = min(pause, wait)
-			}
-			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return 0
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			next, failing := r.turn(ctx, idx, watched)
-			r.turned(key, idx, next, failing)
-		})
+		return time.Time{}
 	}
-	r.forget(all)
-	return max(pause, 5*time.Millisecond)
+	idx := w.idx
+	r.mu.Unlock()
+	next, failing := r.turn(ctx, key, idx)
+	return r.turned(key, next, failing)
 }
 
-// turned notes when a repository is looked at next. When one answers again after it did not, the
-// trouble is probably over, so all others that did not answer are looked at at once.
-func (r *Reconciler) turned(key string, idx *storev1.RepositoryIndex, next time.Time, failing bool) {
+// changed takes a repository's index as it is now; nil when it is gone.
+func (r *Reconciler) changed(key string, idx *storev1.RepositoryIndex) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.patterns[key] == watchedPatterns(idx) { // else it is due by now
-		r.next[key] = next
+	if !anyWatch(idx) && (idx == nil || !r.asked[key]) {
+		r.forget(key)
+		return
 	}
+	digest := watchedPatterns(idx)
+	w := r.watched[key]
+	if w == nil { // spread the first round
+		r.watched[key] = &repository{idx: idx, patterns: digest}
+		r.loop.Set(key, r.start.Add(rand.N(min(r.cfg.Interval/10, 2*time.Second)+1)))
+		return
+	}
+	w.idx = idx
+	if w.patterns != digest { // what is there now is the baseline: it is noted before more comes
+		w.patterns = digest
+		r.loop.Set(key, r.cfg.Now())
+	}
+}
+
+// hurry has a repository looked at now.
+func (r *Reconciler) hurry(key string) {
+	if r.watched[key] == nil {
+		idx, _, known := r.mirror.Get(key)
+		if !known { // its turn comes when it is
+			return
+		}
+		r.watched[key] = &repository{idx: idx, patterns: watchedPatterns(idx)}
+	}
+	r.loop.Set(key, r.cfg.Now())
+}
+
+// turned notes how a look went, and returns when the next is due. A repository that answers again after
+// it did not tells that the trouble is over: all others that do not answer are looked at at once.
+func (r *Reconciler) turned(key string, next time.Time, failing bool) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case failing:
 		r.failing[key] = true
@@ -225,21 +206,21 @@ func (r *Reconciler) turned(key string, idx *storev1.RepositoryIndex, next time.
 		delete(r.failing, key)
 		r.answered = r.cfg.Now()
 		for other := range r.failing {
-			r.next[other] = r.answered
+			r.loop.Set(other, r.answered)
 		}
 	}
-	delete(r.busy, key)
-	r.poke()
+	if w := r.watched[key]; w == nil || !anyWatch(w.idx) && !r.asked[key] {
+		r.forget(key)
+		return time.Time{}
+	}
+	return next
 }
 
-func (r *Reconciler) forget(all map[string]*storev1.RepositoryIndex) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key := range r.next {
-		if !anyWatch(all[key]) && !r.busy[key] && !r.asked[key] {
-			delete(r.next, key)
-			delete(r.patterns, key)
-			delete(r.failing, key)
-		}
+func (r *Reconciler) forget(key string) {
+	if r.watched[key].relies() {
+		r.relied--
 	}
+	delete(r.watched, key)
+	delete(r.failing, key)
+	r.loop.Remove(key)
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -15,23 +16,22 @@ import (
 )
 
 // turn takes the repository's turn if it is due and looks. It returns when to try again, and whether the
-// last look failed.
-func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, watched int) (next time.Time, failing bool) {
+// last look failed. A look that finds all as it was costs one write: that which takes the turn.
+func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.RepositoryIndex) (next time.Time, failing bool) {
 	workspace, repository := idx.GetWorkspace(), idx.GetRepository()
-	key := workspace + "." + repository
 	now := r.cfg.Now()
 	state, rev, err := r.cfg.States.Get(ctx, key)
 	switch {
 	case errors.Is(err, kv.ErrNotFound):
 		state = &storev1.Reconciliation{}
 	case err != nil:
-		return now.Add(r.interval(watched)), false
+		return now.Add(r.interval(key)), false
 	}
 	if next := r.due(key, state, idx); next.After(now) {
 		return next, state.GetFailures() > 0
 	}
 	state.Patterns = watchedPatterns(idx)
-	state.LastTime, state.NextTime = timestamppb.New(now), timestamppb.New(now.Add(r.interval(watched)))
+	state.LastTime, state.NextTime = timestamppb.New(now), timestamppb.New(now.Add(r.interval(key)))
 	if rev == 0 {
 		rev, err = r.cfg.States.Create(ctx, key, state)
 	} else {
@@ -43,13 +43,23 @@ func (r *Reconciler) turn(ctx context.Context, idx *storev1.RepositoryIndex, wat
 		}
 		return now.Add(time.Second), state.GetFailures() > 0
 	}
+	taken := proto.CloneOf(state)
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
 	next, err = r.look(ctx, workspace, repository, state)
 	if err != nil && ctx.Err() == nil {
 		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
 	}
+	if missed := state.GetMissedTime(); !proto.Equal(missed, taken.GetMissedTime()) {
+		r.deliveryMissed(state)
+	} else if err == nil && next.IsZero() && r.rely(ctx, key, workspace, repository, state) {
+		next = now.Add(r.interval(key))
+		state.NextTime = timestamppb.New(next)
+	}
 	if !next.IsZero() && (next.Before(state.GetNextTime().AsTime()) || state.GetNotBefore() != nil) {
 		state.NextTime = timestamppb.New(next)
+	}
+	if proto.Equal(state, taken) {
+		return state.GetNextTime().AsTime(), state.GetFailures() > 0
 	}
 	if _, err := r.cfg.States.CompareAndSet(ctx, key, state, rev); err != nil {
 		// Somebody asked for a look meanwhile, or the store is away: look again soon.
@@ -66,7 +76,7 @@ const mostPause = 30 * time.Second
 // for it; but never before the time that Bitbucket asked us to wait for.
 func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
 	r.mu.Lock()
-	asked, answered := r.asked[key], r.answered
+	asked, answered, missed := r.asked[key], r.answered, r.missed
 	r.mu.Unlock()
 	last, next := state.GetLastTime().AsTime(), state.GetNextTime().AsTime()
 	hurry := func(at time.Time) {
@@ -79,6 +89,9 @@ func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1
 	}
 	if state.GetPatterns() != watchedPatterns(idx) && state.GetFailures() == 0 || state.GetFailures() > 0 && last.Before(answered) {
 		hurry(last)
+	}
+	if last.Before(missed) {
+		hurry(last.Add(r.cfg.Interval))
 	}
 	if asked {
 		hurry(last.Add(min(r.cfg.Interval, mostPause) / 2))

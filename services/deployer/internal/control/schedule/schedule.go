@@ -125,7 +125,12 @@ func (l *List) look(ctx context.Context, k string) time.Time {
 	return l.now().Add(turn)
 }
 
-const firstPause, mostPause = 2 * time.Second, 5 * time.Minute
+const (
+	// firstPause is how long a thing waits after its first look, when that failed.
+	firstPause = 2 * time.Second
+	// mostPause is how long it waits at most, however many failed.
+	mostPause = 5 * time.Minute
+)
 
 // pause is how long a thing waits after so many looks of which the last failed. The count stands in its
 // entry, which all deployers share: a library that counts in memory would begin anew with each.

@@ -303,7 +303,10 @@ type Reconciliation struct {
 	// Bitbucket asked not to be asked before; absent when it did not.
 	NotBefore *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	// When Bitbucket's REST API was last asked about what looks did not find.
-	WitnessTime   *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=witness_time,json=witnessTime,proto3" json:"witness_time,omitempty"`
+	WitnessTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=witness_time,json=witnessTime,proto3" json:"witness_time,omitempty"`
+	// When a push was last found whose delivery never came; absent when none ever was. Until a delivery
+	// comes after it, the webhook is not relied on.
+	MissedTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=missed_time,json=missedTime,proto3" json:"missed_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -397,6 +400,13 @@ func (x *Reconciliation) GetNotBefore() *timestamppb.Timestamp {
 func (x *Reconciliation) GetWitnessTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.WitnessTime
+	}
+	return nil
+}
+
+func (x *Reconciliation) GetMissedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MissedTime
 	}
 	return nil
 }
@@ -590,7 +600,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"hookRunner\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xe9\x03\n" +
+	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xa6\x04\n" +
 	"\x0eReconciliation\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12=\n" +
@@ -602,7 +612,9 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\ffailingSince\x129\n" +
 	"\n" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12=\n" +
-	"\fwitness_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vwitnessTime\"w\n" +
+	"\fwitness_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vwitnessTime\x12;\n" +
+	"\vmissed_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"missedTime\"w\n" +
 	"\aMissing\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
@@ -656,14 +668,15 @@ var file_devpilot_deployer_store_v1_fleet_proto_depIdxs = []int32{
 	8,  // 8: devpilot.deployer.store.v1.Reconciliation.failing_since:type_name -> google.protobuf.Timestamp
 	8,  // 9: devpilot.deployer.store.v1.Reconciliation.not_before:type_name -> google.protobuf.Timestamp
 	8,  // 10: devpilot.deployer.store.v1.Reconciliation.witness_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
-	8,  // 12: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
-	2,  // 13: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 11: devpilot.deployer.store.v1.Reconciliation.missed_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
+	8,  // 13: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
+	2,  // 14: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_fleet_proto_init() }

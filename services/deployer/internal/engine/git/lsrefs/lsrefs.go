@@ -72,9 +72,10 @@ type Client struct {
 
 const (
 	// keptPerHost is how many connections to one server stay open while nobody asks, where it takes
-	// one question at a time on each; keptFor is for how long.
+	// one question at a time on each.
 	keptPerHost = 8
-	keptFor     = 2 * time.Minute // for how long a connection stays open while nobody asks
+	// keptFor is how long a connection stays open while nobody asks.
+	keptFor = 2 * time.Minute
 	// maxSaid bounds what a server may say beside a refusal.
 	maxSaid = 4 << 10
 )

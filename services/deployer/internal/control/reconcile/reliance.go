@@ -1,0 +1,122 @@
+package reconcile
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/logs"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// A repository whose webhook is known to work is polled far less often than others: its pushes are
+// told. Known to work is a webhook that is on Bitbucket as far as we know, of which a signed delivery
+// has come, and of whose pushes none was found missing since. A delivery that gets lost all the same is
+// found by the next look; from then on the webhook is not relied on until another delivery comes. And
+// since deliveries are often lost for a cause that all webhooks share, no other webhook is relied on
+// either for a while.
+
+const (
+	// reliedFactor is how many times longer the pause between looks is at a repository whose webhook is
+	// relied on: 10 minutes for 30 seconds.
+	reliedFactor = 20
+	// doubtAll is for how long no webhook is relied on after a delivery of any of them was missing.
+	doubtAll = time.Hour
+	// askHookFactor is after how many pauses webhook is asked again about a webhook that is not relied on.
+	askHookFactor = 10
+)
+
+// reliance is what is known of a repository's webhook.
+type reliance struct {
+	works bool
+	asked time.Time // when webhook was last asked
+}
+
+func (w *repository) relies() bool { return w != nil && w.works }
+
+// interval is the pause after a look. It keeps all looks together within the budget.
+func (r *Reconciler) interval(key string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	often := len(r.watched) - r.relied + r.relied/reliedFactor
+	d := max(r.cfg.Interval, time.Duration(often)*time.Hour/gitBudget)
+	if r.watched[key].relies() {
+		d = max(d, reliedFactor*r.cfg.Interval)
+	}
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// rely finds out whether the repository's webhook can be relied on after a look that found nothing new.
+// It tells whether that is another answer than before.
+func (r *Reconciler) rely(ctx context.Context, key, workspace, repository string, state *storev1.Reconciliation) bool {
+	if r.cfg.Webhooks == nil {
+		return false
+	}
+	now := r.cfg.Now()
+	r.mu.Lock()
+	w := r.watched[key]
+	if w == nil || !w.works && !w.asked.IsZero() && now.Sub(w.asked) < askHookFactor*r.cfg.Interval {
+		r.mu.Unlock()
+		return false
+	}
+	w.asked = now
+	doubt := !r.missed.IsZero() && now.Sub(r.missed) < doubtAll
+	r.mu.Unlock()
+	works := false
+	if !doubt {
+		hooks, err := r.cfg.Webhooks.Webhooks(ctx, workspace, []string{repository})
+		if err != nil {
+			r.cfg.Logger.DebugContext(ctx, "webhook not known to work", logs.Err(err))
+		}
+		works = err == nil && hookWorks(hooks[repository], state)
+	}
+	return r.setWorks(key, works)
+}
+
+// hookWorks tells whether a webhook is on Bitbucket and its deliveries come.
+func hookWorks(h *webhookv1.Webhook, state *storev1.Reconciliation) bool {
+	there := h.GetState() == webhookv1.Webhook_ACTIVE || h.GetState() == webhookv1.Webhook_MANUAL
+	verified := h.GetLastVerifiedTime()
+	return there && h.GetReason() == "" && verified != nil && verified.AsTime().After(state.GetMissedTime().AsTime())
+}
+
+func (r *Reconciler) setWorks(key string, works bool) (changed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	w := r.watched[key]
+	if w == nil || w.works == works {
+		return false
+	}
+	w.works = works
+	if works {
+		r.relied++
+	} else {
+		r.relied--
+	}
+	return true
+}
+
+// deliveryMissed notes that a push was found whose delivery never came: all repositories are looked at
+// as if no webhook were known to work.
+func (r *Reconciler) deliveryMissed(state *storev1.Reconciliation) {
+	now := r.cfg.Now()
+	state.MissedTime = timestamppb.New(now)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missed = now
+	if r.relied == 0 {
+		return
+	}
+	spread := max(r.cfg.Interval, time.Duration(len(r.watched))*time.Hour/gitBudget)
+	for key, w := range r.watched {
+		if w.works {
+			w.works = false
+			r.loop.Set(key, now.Add(rand.N(spread)))
+		}
+	}
+	r.relied = 0
+}

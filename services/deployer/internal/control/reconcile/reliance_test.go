@@ -1,0 +1,198 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// hooks answers as webhook does, and counts.
+type hooks struct {
+	hook  *webhookv1.Webhook
+	err   error
+	asked int
+}
+
+func (h *hooks) Webhooks(_ context.Context, _ string, repositories []string) (map[string]*webhookv1.Webhook, error) {
+	h.asked++
+	if h.err != nil || h.hook == nil {
+		return nil, h.err
+	}
+	return map[string]*webhookv1.Webhook{repositories[0]: h.hook}, nil
+}
+
+// bench is a reconciler with a clock of its own and so many watched repositories, "0" to "n-1".
+type bench struct {
+	*Reconciler
+	now   time.Time
+	hooks *hooks
+}
+
+func newBench(repositories int) *bench {
+	b := &bench{now: time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC), hooks: &hooks{}}
+	b.Reconciler = New(Config{Now: func() time.Time { return b.now }, Webhooks: b.hooks, Logger: slog.New(slog.DiscardHandler)})
+	for i := range repositories {
+		b.changed(fmt.Sprint(i), watchedBy("web"))
+	}
+	return b
+}
+
+// around tells whether d is want, give or take a tenth.
+func around(d, want time.Duration) bool { return d >= want-want/10 && d <= want+want/10 }
+
+func (b *bench) verified() *webhookv1.Webhook {
+	return &webhookv1.Webhook{State: webhookv1.Webhook_ACTIVE, LastVerifiedTime: timestamp(b.now.Add(-time.Hour))}
+}
+
+func TestRely_onWebhooksThatWorkOnly(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func(h *webhookv1.Webhook, h0 *hooks, state *storev1.Reconciliation, now time.Time)
+		want   time.Duration
+	}{
+		"works": {nil, 10 * time.Minute},
+		"added by hand": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State = webhookv1.Webhook_MANUAL
+		}, 10 * time.Minute},
+		"no delivery yet": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) { h.LastVerifiedTime = nil }, 30 * time.Second},
+		"refused": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State, h.Reason = webhookv1.Webhook_NOT_REGISTERED, "NOT_REPOSITORY_ADMIN"
+		}, 30 * time.Second},
+		"no public URL": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State, h.Reason = webhookv1.Webhook_NOT_REGISTERED, "NO_PUBLIC_URL"
+		}, 30 * time.Second},
+		"changed there": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State = webhookv1.Webhook_DRIFTED
+		}, 30 * time.Second},
+		"in some trouble": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.Reason = "BITBUCKET_UNAVAILABLE"
+		}, 30 * time.Second},
+		"being registered": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State = webhookv1.Webhook_PENDING
+		}, 30 * time.Second},
+		"left": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.State = webhookv1.Webhook_LEFT_ON_BITBUCKET
+		}, 30 * time.Second},
+		"not known": {func(_ *webhookv1.Webhook, h *hooks, _ *storev1.Reconciliation, _ time.Time) { h.hook = nil }, 30 * time.Second},
+		"webhook is away": {func(_ *webhookv1.Webhook, h *hooks, _ *storev1.Reconciliation, _ time.Time) {
+			h.err = errors.New("away")
+		}, 30 * time.Second},
+		"missed since": {func(_ *webhookv1.Webhook, _ *hooks, s *storev1.Reconciliation, now time.Time) {
+			s.MissedTime = timestamp(now.Add(-30 * time.Minute))
+		}, 30 * time.Second},
+		"came after a miss": {func(_ *webhookv1.Webhook, _ *hooks, s *storev1.Reconciliation, now time.Time) {
+			s.MissedTime = timestamp(now.Add(-2 * time.Hour))
+		}, 10 * time.Minute},
+	} {
+		b := newBench(1)
+		b.hooks.hook = b.verified()
+		state := &storev1.Reconciliation{}
+		if c.change != nil {
+			c.change(b.hooks.hook, b.hooks, state, b.now)
+		}
+		changed := b.rely(t.Context(), "0", "acme-inc", "0", state)
+		if got := b.interval("0"); !around(got, c.want) || changed != (c.want == 10*time.Minute) {
+			t.Errorf("%s: %v, changed %v", name, got, changed)
+		}
+	}
+}
+
+// TestRely_ceasesAtTheNextLook: webhook is asked at every look while its webhook is relied on.
+func TestRely_ceasesAtTheNextLook(t *testing.T) {
+	t.Parallel()
+	b := newBench(1)
+	b.hooks.hook = b.verified()
+	state := &storev1.Reconciliation{}
+	b.rely(t.Context(), "0", "acme-inc", "0", state)
+	b.hooks.hook = proto.CloneOf(b.hooks.hook)
+	b.hooks.hook.State = webhookv1.Webhook_DRIFTED
+	b.now = b.now.Add(10 * time.Minute)
+	if !b.rely(t.Context(), "0", "acme-inc", "0", state) || !around(b.interval("0"), 30*time.Second) {
+		t.Errorf("%v", b.interval("0"))
+	}
+	// One that is not relied on is asked about now and then.
+	before := b.hooks.asked
+	for range 20 {
+		b.now = b.now.Add(30 * time.Second)
+		b.rely(t.Context(), "0", "acme-inc", "0", state)
+	}
+	if n := b.hooks.asked - before; n != 2 {
+		t.Errorf("asked %d times in ten minutes", n)
+	}
+}
+
+// TestDeliveryMissed_noWebhookIsReliedOnForAWhile, and what was relied on is looked at at once.
+func TestDeliveryMissed_noWebhookIsReliedOnForAWhile(t *testing.T) {
+	t.Parallel()
+	const n = 50
+	b := newBench(n)
+	b.hooks.hook = b.verified()
+	states := map[string]*storev1.Reconciliation{}
+	for key := range b.watched {
+		states[key] = &storev1.Reconciliation{LastTime: timestamp(b.now), NextTime: timestamp(b.now.Add(10 * time.Minute))}
+		b.rely(t.Context(), key, "acme-inc", key, states[key])
+		b.loop.Set(key, b.now.Add(10*time.Minute))
+	}
+	if b.relied != n {
+		t.Fatalf("%d relied on", b.relied)
+	}
+	b.now = b.now.Add(2 * time.Minute)
+	b.deliveryMissed(states["7"])
+	if !states["7"].GetMissedTime().AsTime().Equal(b.now) || b.relied != 0 {
+		t.Errorf("%v, %d relied on", states["7"], b.relied)
+	}
+	for key, state := range states {
+		at, _ := b.loop.At(key)
+		if at.After(b.now.Add(time.Minute)) || b.due(key, state, b.watched[key].idx).After(b.now) || !around(b.interval(key), 30*time.Second) {
+			t.Fatalf("%s: looked at in %v, due %v", key, at.Sub(b.now), b.due(key, state, b.watched[key].idx))
+		}
+	}
+	b.now = b.now.Add(59 * time.Minute)
+	if b.rely(t.Context(), "1", "acme-inc", "1", states["1"]) {
+		t.Error("relied on within the hour")
+	}
+	b.now = b.now.Add(6 * time.Minute)
+	if !b.rely(t.Context(), "1", "acme-inc", "1", states["1"]) {
+		t.Error("not relied on after the hour")
+	}
+	if b.rely(t.Context(), "7", "acme-inc", "7", states["7"]) {
+		t.Error("no delivery came of that which missed one")
+	}
+	b.hooks.hook = b.verified()
+	b.hooks.hook.LastVerifiedTime = timestamp(b.now)
+	b.now = b.now.Add(6 * time.Minute)
+	if !b.rely(t.Context(), "7", "acme-inc", "7", states["7"]) {
+		t.Error("a delivery came")
+	}
+}
+
+// TestInterval_keepsAllLooksWithinTheBudget.
+func TestInterval_keepsAllLooksWithinTheBudget(t *testing.T) {
+	t.Parallel()
+	b := newBench(1000)
+	if got := b.interval("0"); !around(got, 72*time.Second) {
+		t.Errorf("a thousand: %v", got)
+	}
+	b.hooks.hook = b.verified()
+	for i := range 990 {
+		key := fmt.Sprint(i)
+		b.rely(t.Context(), key, "acme-inc", key, &storev1.Reconciliation{})
+	}
+	if often, seldom := b.interval("999"), b.interval("0"); !around(often, 30*time.Second) || !around(seldom, 10*time.Minute) {
+		t.Errorf("most of them relied on: %v, %v", often, seldom)
+	}
+	for i := range 990 {
+		b.changed(fmt.Sprint(i), nil)
+	}
+	if b.relied != 0 || len(b.watched) != 10 {
+		t.Errorf("%d of %d", b.relied, len(b.watched))
+	}
+}
