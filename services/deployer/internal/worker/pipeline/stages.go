@@ -247,6 +247,9 @@ func (a *attempt) source(fullName string) mirror.Source {
 	if src.Tag != "" {
 		src.Branch = ""
 	}
+	if a.job.GetAttempt() <= 1 { // a second attempt asks Bitbucket itself
+		src.Asked, src.Expected = a.job.GetAskTime().AsTime(), a.job.GetHash()
+	}
 	if a.job.GetPinned() {
 		src.Commit, src.Known = a.job.GetHash(), true
 	}

@@ -79,11 +79,12 @@ type Config struct {
 // Mirrors are the mirrors under one cache directory. It is safe for concurrent use, also by several
 // processes.
 type Mirrors struct {
-	cfg    Config
-	git    git
-	lfs    *lfsClient
-	depths []string
-	refs   *lsrefs.Client
+	cfg     Config
+	git     git
+	lfs     *lfsClient
+	depths  []string
+	flights *flights
+	refs    *lsrefs.Client
 	// listRefs is byConnection.
 	listRefs listRefs
 	// headBytes is what git may say about the branches and tags of a repository.
@@ -112,7 +113,7 @@ func Open(cfg Config) (*Mirrors, error) {
 		git: git{program: program, site: cfg.Site, scratch: filepath.Join(dir, "scratch"), stall: cfg.Limits.StallTime, observe: cfg.Observe},
 		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime), refs: lsrefs.New(agent, cfg.Limits.StallTime),
 	}
-	m.listRefs = m.byConnection
+	m.listRefs, m.flights = m.byConnection, newFlights(m.bring)
 	if err := m.makeDirectories(); err != nil {
 		return nil, err
 	}

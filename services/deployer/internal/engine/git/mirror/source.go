@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -27,6 +28,12 @@ type Source struct {
 	// Known says that Commit was deployed from this branch or tag before: it need not belong to it
 	// any more, as after a forced push, and the branch need not exist. Access is asked for all the same.
 	Known bool
+
+	// Asked is when the need for it arose, and Expected the commit that is meant to be found: what a fetch
+	// after that time brought for somebody else serves as well, if it is that commit. Bitbucket is asked
+	// anew where one of them is empty.
+	Asked    time.Time
+	Expected string
 
 	FullHistory bool // all commits and the tags on them, for WriteGit
 	Submodules  bool // trees of submodules in their places; empty directories otherwise
@@ -102,9 +109,9 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 		return nil, notACommit(src.Commit)
 	}
 	b := &budget{bytes: m.cfg.Limits.FetchBytes}
-	s, err := m.bring(ctx, target{
+	s, err := m.flights.get(ctx, target{
 		workspace: src.Workspace, id: src.Repository, fullName: src.FullName, ref: ref, commit: src.Commit, known: src.Known, full: src.FullHistory,
-	}, b)
+	}, b, src.Asked, src.Expected)
 	if err != nil {
 		return nil, err
 	}
