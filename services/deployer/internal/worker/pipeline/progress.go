@@ -15,7 +15,7 @@ import (
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
-// progressEvery is the least pause between two writes of a deployment's progress.
+// progressEvery is the least pause between two writes of a deployment's progress, and before the first.
 const progressEvery = 250 * time.Millisecond
 
 // progress shows stages and percentages in the deployment's record. Writing never holds up the
@@ -135,7 +135,7 @@ func (p *progress) run() {
 			return
 		case <-p.kick:
 		}
-		p.write()
+		// What ends sooner needs no progress: each write is synced, and told to all who watch.
 		t := time.NewTimer(progressEvery)
 		select {
 		case <-p.stop:
@@ -143,6 +143,7 @@ func (p *progress) run() {
 			return
 		case <-t.C:
 		}
+		p.write()
 	}
 }
 

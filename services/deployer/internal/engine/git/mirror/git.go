@@ -69,6 +69,9 @@ func (f *failure) Unwrap() error { return f.err }
 // fetched stays packed, so that counting packs is enough to know when to tidy; refs keep a log, which
 // holds on to the commits that a branch had before it was forced elsewhere.
 //
+// Nothing is synced to disk: a mirror can be fetched again, and one that a power failure damaged is made
+// anew when git cannot read it.
+//
 // git's own check of objects (fsck) is off, as it is for git clone: most of what it refuses is
 // untidy and harms nobody, such as a tree that is not sorted. What would harm us is refused by our own
 // code where it would (tree.go, links.go, submodule.go), in words of ours; what git cannot read at
@@ -79,7 +82,7 @@ func (g *git) settings() [][2]string {
 		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
 		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
 		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", agent},
-		{"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "false"}, {"transfer.fsckObjects", "false"}, {"fetch.recurseSubmodules", "false"},
+		{"core.fsync", "none"}, {"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "false"}, {"transfer.fsckObjects", "false"}, {"fetch.recurseSubmodules", "false"},
 		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
 		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},
 	}
