@@ -59,7 +59,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 	return New(
 		Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID,
-			API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), AckWait: f.Lease,
+			API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), Lease: f.Lease,
 			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Version: env.Version, Replicas: env.Replicas,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
 			PublicURL: public, LiveURL: f.Live.URL,

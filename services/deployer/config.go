@@ -45,8 +45,8 @@ type Config struct {
 	// ReconcileInterval is the least pause between two looks at a repository, ReconcileGrace how
 	// long a delivery may be on its way; 30 s and 60 s when zero.
 	ReconcileInterval, ReconcileGrace time.Duration
-	// AckWait is how long a silent worker keeps its wake-up; 30 s when zero.
-	AckWait time.Duration
+	// Lease is how long a silent worker keeps its wake-up; 30 s when zero.
+	Lease time.Duration
 	// DeploymentTimeout bounds one attempt of a deployment; 3 h when zero.
 	DeploymentTimeout time.Duration
 	// DecisionTimeout bounds what git is asked about an app's pushes before they deploy without its

@@ -66,7 +66,7 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	}
 	b.cfg = deployer.Config{
 		SiteURL: b.git.URL.String(), APIURL: b.git.URL.String() + "/2.0", API: true, Worker: true, Server: "default", Slots: 2,
-		DataDir: t.TempDir(), CacheDir: t.TempDir(), Version: "test", ReconcileInterval: time.Hour, AckWait: 2 * time.Second,
+		DataDir: t.TempDir(), CacheDir: t.TempDir(), Version: "test", ReconcileInterval: time.Hour, Lease: 2 * time.Second,
 		DrainTimeout: 5 * time.Second, Heartbeat: 100 * time.Millisecond, Hooks: deployer.Hooks{Network: "none"},
 		RetryBackoff: func(int32, string) time.Duration { return 200 * time.Millisecond },
 	}

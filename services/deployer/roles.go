@@ -90,7 +90,7 @@ func (s *Service) openWorker(ctx context.Context, r *roles, clients client.Clien
 	}
 	r.worker, err = worker.New(ctx, worker.Config{
 		Records: r.records, Clients: clients, JS: d.JS, Mirrors: mirrors, SiteURL: s.site.SiteURL, Server: cfg.Server, Front: front,
-		Slots: cfg.Slots, Version: cfg.Version, AckWait: cfg.AckWait, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
+		Slots: cfg.Slots, Version: cfg.Version, Lease: cfg.Lease, Timeout: cfg.DeploymentTimeout, DrainTimeout: cfg.DrainTimeout, DecisionTimeout: cfg.DecisionTimeout, Backoff: cfg.backoff(),
 		Doubt: cfg.Doubt, Hooks: cfg.Hooks, Observe: s.metrics, Logger: d.Logger, Registerer: d.Registerer,
 		Metrics: s.stream, Now: d.Now,
 	})

@@ -289,7 +289,7 @@ func TestWebhookAway_delaysOutcomesAndNothingElse(t *testing.T) {
 	b.await("web", 1, deployerv1.Deployment_COMPLETED)
 	b.world.do(func() { b.world.webhookDown = false })
 	b.awaitSaid(delivery, "Deployed as #1")
-	testkit.Eventually(t, 60*time.Second, func() error { // the due list hands the watches over
+	testkit.Eventually(t, 60*time.Second, func() error { // the schedule hands the watches over
 		b.world.mu.Lock()
 		defer b.world.mu.Unlock()
 		if w := b.world.watches[repoID].GetWatches(); len(w) != 1 || w[0].GetBranch() != "main" {

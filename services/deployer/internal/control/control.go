@@ -93,13 +93,13 @@ func New(cfg Config) (*Control, error) {
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{
-		Apps: r.Apps, Connections: c.connections, Asker: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{
 		Keeper: r.Keeper, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Logger: log, Now: cfg.Now,
 	}
-	c.schedule.Handle(reminder.Lane, lanes.Look)
+	c.schedule.Handle(reminder.Lane, lanes.Handle)
 	c.schedule.Handle(reminder.Watches, c.apps.HandOver)
 	c.schedule.Handle(reminder.Reach, c.connections.Resume(c.apps, c.reconciler))
 	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments}

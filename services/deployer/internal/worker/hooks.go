@@ -63,7 +63,7 @@ func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error)
 	}
 	// A worker's last word keeps its wake-up for two thirds of the lease at least (stream.Consume):
 	// by the time somebody else gets it, the hooks of a worker that stands still are gone.
-	cfg.Patience = w.cfg.AckWait / 2
+	cfg.Patience = w.cfg.Lease / 2
 	box, err := sandbox.NewSandbox(cfg)
 	if err == nil {
 		level := slog.LevelInfo

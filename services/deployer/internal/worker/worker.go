@@ -49,8 +49,8 @@ type Config struct {
 	Server  string
 	Slots   int
 	Version string
-	// AckWait is how long a silent worker keeps its wake-up.
-	AckWait time.Duration
+	// Lease is how long a silent worker keeps its wake-up.
+	Lease time.Duration
 	// Timeout bounds one attempt of a deployment; pipeline's default when zero.
 	Timeout time.Duration
 	// DrainTimeout is how long running deployments may go on when the process stops; 20 s when zero.
@@ -81,7 +81,7 @@ type Worker struct {
 }
 
 const (
-	defaultAckWait      = 30 * time.Second // the lease of a worker: after so long a silence another takes its deployments over
+	defaultLease        = 30 * time.Second // the lease of a worker: after so long a silence another takes its deployments over
 	defaultDrainTimeout = 20 * time.Second // for deployments to be handed back at shutdown
 )
 
@@ -180,7 +180,7 @@ func (w *Worker) deployments(ctx context.Context) error {
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
 		JS: cfg.JS, Stream: stream.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots,
-		AckWait: cfg.AckWait, MaxAttempts: 100, DrainTimeout: cfg.DrainTimeout, DoubleAck: true, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		AckWait: cfg.Lease, MaxAttempts: 100, DrainTimeout: cfg.DrainTimeout, DoubleAck: true, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		Handle: func(ctx context.Context, m stream.Msg) error {
 			_, workspace, name, err := stream.ParseWorkSubject(m.Subject)
 			if err != nil {

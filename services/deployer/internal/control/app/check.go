@@ -38,7 +38,7 @@ func (s *Service) CheckPush(ctx context.Context, req *deployerv1.CheckPushReques
 	if err := checkPush(req); err != nil {
 		return nil, err
 	}
-	ask := lane.Ask{
+	ask := lane.Request{
 		Repository: a.GetRepository(), Branch: req.GetBranch(), Tag: req.GetTag(), Old: req.GetOldCommit(), Found: true, // as it is given
 		Created: req.GetNewCommit() != "" && req.GetOldCommit() == "", MessageKnown: req.GetMessage() != "" || req.GetNewCommit() == "",
 		Commit: &deployerv1.DeploymentCommit{Hash: req.GetNewCommit(), Message: req.GetMessage()},
@@ -91,7 +91,7 @@ func checkPush(req *deployerv1.CheckPushRequest) error {
 
 // askWorker has a worker of the app's server look at the repository. Where none is there, the answer says
 // so: a push would wait for one.
-func (s *Service) askWorker(ctx context.Context, a *storev1.App, ask lane.Ask, push policy.Push) (*deployerv1.CheckPushResponse, error) {
+func (s *Service) askWorker(ctx context.Context, a *storev1.App, ask lane.Request, push policy.Push) (*deployerv1.CheckPushResponse, error) {
 	a = proto.CloneOf(a)
 	a.Variables, a.Hooks = nil, nil // nothing of them is asked for
 	out, err := s.cfg.Workers.Check(ctx, a.GetServer(), &storev1.PushQuestion{App: a, Push: ask.Candidate()})

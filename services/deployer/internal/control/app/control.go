@@ -39,7 +39,7 @@ func (s *Service) Cancel(ctx context.Context, req *deployerv1.CancelDeploymentRe
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Keeper.Settle(ctx, k, l); err != nil {
+	if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
 		s.cfg.Logger.WarnContext(ctx, "cancelled deployment is shown a little later", logs.Err(err))
 	}
 	return s.Deployment(ctx, k, req.GetNumber())
@@ -50,16 +50,16 @@ func (s *Service) Redeploy(ctx context.Context, req *deployerv1.RedeployDeployme
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
 	body := proto.CloneOf(req)
 	body.RequestId = ""
-	return s.again(ctx, k, "RedeployDeployment", req.GetRequestId(), body, func(event string) (lane.Ask, error) {
+	return s.again(ctx, k, "RedeployDeployment", req.GetRequestId(), body, func(event string) (lane.Request, error) {
 		d, err := s.Deployment(ctx, k, req.GetNumber())
 		if err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		if d.GetCommit().GetHash() == "" {
-			return lane.Ask{}, apierr.Newf(apierr.ReasonNotRedeployable, "Deployment %d ended before its commit was known. Deploy the latest commit instead.", req.GetNumber())
+			return lane.Request{}, apierr.Newf(apierr.ReasonNotRedeployable, "Deployment %d ended before its commit was known. Deploy the latest commit instead.", req.GetNumber())
 		}
 		if err := s.connected(ctx, k.Workspace); err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		ask, err := s.ask(ctx, k, event, deployerv1.Deployment_REDEPLOY, actor)
 		ask.Branch, ask.Tag, ask.Commit, ask.Pinned, ask.SourceNumber = d.GetBranch(), d.GetTag(), d.GetCommit(), true, req.GetNumber()
@@ -72,22 +72,22 @@ func (s *Service) RollBack(ctx context.Context, req *deployerv1.RollBackAppReque
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
 	body := proto.CloneOf(req)
 	body.RequestId = ""
-	d, err := s.again(ctx, k, "RollBackApp", req.GetRequestId(), body, func(event string) (lane.Ask, error) {
+	d, err := s.again(ctx, k, "RollBackApp", req.GetRequestId(), body, func(event string) (lane.Request, error) {
 		ask, err := s.ask(ctx, k, event, deployerv1.Deployment_ROLLBACK, actor)
 		if err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		l, err := s.laneOf(ctx, k)
 		if err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		kept, err := rollbackTarget(l, k, req.GetDeployment(), ask.Server)
 		if err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		source, err := s.Deployment(ctx, k, kept.GetNumber())
 		if err != nil {
-			return lane.Ask{}, err
+			return lane.Request{}, err
 		}
 		ask.Branch, ask.Tag, ask.Commit = source.GetBranch(), source.GetTag(), source.GetCommit()
 		ask.Directory, ask.SourceNumber = kept.GetDirectory(), kept.GetNumber()
@@ -132,16 +132,16 @@ func (s *Service) switchOff(ctx context.Context, k lane.Key) error {
 }
 
 // ask is a person's wish, as far as it does not depend on what is wished.
-func (s *Service) ask(ctx context.Context, k lane.Key, event string, trigger deployerv1.Deployment_Trigger, actor *deployerv1.DeploymentActor) (lane.Ask, error) {
+func (s *Service) ask(ctx context.Context, k lane.Key, event string, trigger deployerv1.Deployment_Trigger, actor *deployerv1.DeploymentActor) (lane.Request, error) {
 	a, _, err := s.load(ctx, k)
 	now := s.now()
-	return lane.Ask{
+	return lane.Request{
 		Event: event, ReceiveTime: now, Trigger: trigger, Repository: a.GetRepository(), Actor: actor, Server: a.GetServer(), Now: now,
 	}, err
 }
 
 // again makes a deployment out of a wish, once for each request id.
-func (s *Service) again(ctx context.Context, k lane.Key, method, id string, body proto.Message, wish func(event string) (lane.Ask, error)) (*deployerv1.Deployment, error) {
+func (s *Service) again(ctx context.Context, k lane.Key, method, id string, body proto.Message, wish func(event string) (lane.Request, error)) (*deployerv1.Deployment, error) {
 	if _, _, err := s.load(ctx, k); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,7 @@ func (s *Service) Delete(ctx context.Context, k lane.Key, etag string) error {
 	if err := s.Forget(ctx, k, a.GetGeneration()); err != nil {
 		return err
 	}
-	if err := s.cfg.Keeper.Settle(ctx, k, l); err != nil {
+	if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
 		return err
 	}
 	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())

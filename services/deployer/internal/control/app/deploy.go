@@ -95,7 +95,7 @@ func (s *Service) deploy(ctx context.Context, k lane.Key, branch, event string, 
 
 // Accept has the lane decide on a wish and carries the decision out. Once it is decided, it does not
 // fail.
-func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Ask) (int32, error) {
+func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Request) (int32, error) {
 	for {
 		var d lane.Decision
 		l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
@@ -115,7 +115,7 @@ func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Ask) (int32, 
 		}
 		// The decision is stored and the lane watched: what cannot be carried out now is carried
 		// out soon, and the caller is not told to try again.
-		if err := s.cfg.Keeper.Settle(ctx, k, l); err != nil {
+		if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
 			s.cfg.Logger.WarnContext(ctx, "accepted deployment starts a little later", logs.Err(err))
 		}
 		return d.Number, nil

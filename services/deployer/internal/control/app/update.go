@@ -125,7 +125,7 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 	if err != nil {
 		return err
 	}
-	return s.cfg.Keeper.Settle(ctx, k, l)
+	return s.cfg.Keeper.Dispatch(ctx, k, l)
 }
 
 func maskOf(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }

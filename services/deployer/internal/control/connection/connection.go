@@ -49,9 +49,9 @@ type Repositories interface {
 	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
 }
 
-// Looker has a repository reconciled at once.
-type Looker interface {
-	Look(ctx context.Context, workspace, repository string) error
+// Poller has a repository polled at once.
+type Poller interface {
+	PollNow(ctx context.Context, workspace, repository string) error
 }
 
 // Due is where reminders are written.
@@ -186,7 +186,7 @@ func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *
 // Resume returns the schedule's handler that carries on what a new connection makes possible:
 // waiting deployments are tried at once, every watched repository is reconciled, and those that the
 // account cannot reach are marked.
-func (c *Connections) Resume(apps Apps, look Looker) schedule.Handler {
+func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 	return func(ctx context.Context, workspace, _ string, _ int) (time.Time, error) {
 		rec, _, err := c.cfg.Bucket.Get(ctx, workspace)
 		if errors.Is(err, kv.ErrNotFound) || err == nil && rec.GetPaused() != nil {
@@ -216,7 +216,7 @@ func (c *Connections) Resume(apps Apps, look Looker) schedule.Handler {
 			if err != nil {
 				return time.Time{}, err
 			}
-			if err := c.cfg.Keeper.Settle(ctx, k, l); err != nil {
+			if err := c.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
 				return time.Time{}, err
 			}
 		}
@@ -224,7 +224,7 @@ func (c *Connections) Resume(apps Apps, look Looker) schedule.Handler {
 			if err := c.reach(ctx, workspace, id, rec, apps); err != nil {
 				return time.Time{}, err
 			}
-			if err := look.Look(ctx, workspace, id); err != nil {
+			if err := poller.PollNow(ctx, workspace, id); err != nil {
 				return time.Time{}, err
 			}
 		}

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// again is the pause between looks at a lane that is being worked on.
+	// again is the pause between two passes over a lane that is being worked on.
 	again = 30 * time.Second
 	// seldom is the same for one whose worker does not come.
 	seldom = 5 * time.Minute
@@ -83,8 +83,8 @@ type Janitor struct {
 	Now         func() time.Time
 }
 
-// Look is the due list's handler for lanes.
-func (j *Janitor) Look(ctx context.Context, workspace, app string, looks int) (time.Time, error) {
+// Handle is the schedule's handler for lanes.
+func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts int) (time.Time, error) {
 	k := lane.Key{Workspace: workspace, App: app}
 	l, _, err := j.Keeper.Get(ctx, k)
 	if err != nil {
@@ -137,7 +137,7 @@ func (j *Janitor) Look(ctx context.Context, workspace, app string, looks int) (t
 	}
 	if lane.HasWork(l) {
 		if len(targets) > 0 || decider != "" {
-			return j.Now().Add(min(again*time.Duration(looks), seldom)), nil
+			return j.Now().Add(min(again*time.Duration(attempts), seldom)), nil
 		}
 		return j.Now().Add(again), nil
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	// maxDecisions is how many branches and tags of one app a look decides about at a time: each may
+	// maxDecisions is how many branches and tags of one app a poll decides about at a time: each may
 	// add two changes of deployments' records to the lane.
 	maxDecisions = 100
 )
@@ -38,18 +38,18 @@ type change struct {
 // decision is what comes of a change.
 type decision struct {
 	change
-	ask     lane.Ask
+	ask     lane.Request
 	verdict rules.Verdict
 	propose bool // a worker decides: the rules need the repository
 }
 
 // compare finds where Bitbucket's branches and tags differ from what the app's lane saw, decides
 // about the differences, and then remembers all that is there.
-func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
+func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
 	if decided := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return lane.UndecidedOf(s.lane, c.ref) }); len(decided) < len(changes) {
-		changes = decided // the others are left to a look after their decision
+		changes = decided // the others are left to a poll after their decision
 		if len(l.state.GetAsks()) > 0 {
 			l.again(r.cfg.Now().Add(r.cfg.Interval))
 		}
@@ -71,7 +71,7 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 	if len(s.glob())+len(s.tags()) == 0 {
 		return nil // the lane has the one head that counts
 	}
-	noted, err := r.cfg.Keeper.Looked(ctx, s.key, s.known, now, branches, tags)
+	noted, err := r.cfg.Keeper.Polled(ctx, s.key, s.known, now, branches, tags)
 	if err == nil && !noted {
 		l.again(r.cfg.Now().Add(time.Second))
 	}
@@ -80,7 +80,7 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *looking) error {
 
 // found returns the branches and tags that the app watches. When there are more than can be
 // remembered, none are returned, and their deliveries alone tell of them.
-func (r *Reconciler) found(ctx context.Context, s seen, l *looking) (branches, tags lane.Found) {
+func (r *Reconciler) found(ctx context.Context, s seen, l *polling) (branches, tags lane.Found) {
 	of := func(patterns []string, all map[string]string, match func(string) bool) lane.Found {
 		heads := map[string]string{}
 		for name, hash := range all {
@@ -149,7 +149,7 @@ func changes(s seen, areTags bool, found lane.Found) []change {
 // time to come. A branch or tag that is missing waits longer, because Bitbucket may have answered
 // from before its last push, or have left something out. All changes are noted as missing until
 // they are decided.
-func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking) (out []change, missing map[string]*storev1.Missing) {
+func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *polling) (out []change, missing map[string]*storev1.Missing) {
 	now := r.cfg.Now()
 	missing = map[string]*storev1.Missing{}
 	for _, c := range all {
@@ -186,7 +186,7 @@ func (r *Reconciler) ripe(ctx context.Context, s seen, all []change, l *looking)
 
 // decide applies the app's rules to the changes, then changes its lane, and returns the lane. What
 // is decided is no longer missing.
-func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing map[string]*storev1.Missing, l *looking) (*storev1.Lane, error) {
+func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing map[string]*storev1.Missing, l *polling) (*storev1.Lane, error) {
 	var decisions []decision
 	for i, c := range due {
 		if i == maxDecisions {
@@ -227,7 +227,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 	}
 	r.tell(ctx, s, done, l)
 	if len(done.made)+len(done.proposed) > 0 || done.again {
-		if err := r.cfg.Keeper.Settle(ctx, s.key, now); err != nil {
+		if err := r.cfg.Keeper.Dispatch(ctx, s.key, now); err != nil {
 			return nil, err
 		}
 	}
@@ -240,7 +240,7 @@ type tally struct {
 	proposed []decision
 	turned   []decision
 	gone     []decision
-	again    bool // something is left to the next look
+	again    bool // something is left to the next poll
 }
 
 type made struct {
@@ -323,8 +323,8 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 	return nil
 }
 
-// tell logs what came of the look, and notes it for the deliveries that asked for it.
-func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *looking) {
+// tell logs what came of the poll, and notes it for the deliveries that asked for it.
+func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *polling) {
 	name := func(d decision) slog.Attr {
 		if d.ref.IsTag() {
 			return slog.String(logs.KeyTag, d.ref.Name())
@@ -348,9 +348,9 @@ func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *looking) {
 }
 
 // ask is the wish for a deployment of a head that no delivery spoke of.
-func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.Ask {
+func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.Request {
 	now := r.cfg.Now()
-	ask := lane.Ask{
+	ask := lane.Request{
 		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), c.ref, c.new, s.rev), ReceiveTime: now,
 		Trigger: deployerv1.Deployment_RECONCILED, Repository: s.app.GetRepository(), Branch: c.ref.Branch(), Tag: c.ref.Tag(), Server: s.app.GetServer(), Now: now,
 		CancelRunning: s.app.GetCancelRunning(), Old: c.old, Created: c.old == "", Found: true,

@@ -75,17 +75,17 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 		lane.SetHead(l, ref, &storev1.Head{Hash: hash, Source: storev1.Head_EVENT, Time: timestamppb.New(now), Repository: repository})
 	}
 	a := &storev1.App{Id: "web", Repository: repository, Branch: "main", Rules: &deployerv1.AppRules{Tags: []string{"v*"}}}
-	known := lane.Known{Repository: repository, Lane: l, Seen: lane.Looked(nil, l, lane.Found{}, lane.Found{Patterns: []string{"v*"}})}
+	known := lane.Known{Repository: repository, Lane: l, Seen: lane.Polled(nil, l, lane.Found{}, lane.Found{Patterns: []string{"v*"}})}
 	s := seen{app: a, lane: l, known: known}
 	r := New(Config{Now: func() time.Time { return now }})
-	look := &looking{state: &storev1.Reconciliation{}, since: map[string]time.Time{}, missing: map[string]*storev1.Missing{}}
+	poll := &polling{state: &storev1.Reconciliation{}, since: map[string]time.Time{}, missing: map[string]*storev1.Missing{}}
 	compare := func(found mirror.Heads) (due []change, missing int) {
-		look.found = found
-		branches, tags := r.found(t.Context(), s, look)
-		due, all := r.ripe(t.Context(), s, append(changes(s, false, branches), changes(s, true, tags)...), look)
-		clear(look.since)
+		poll.found = found
+		branches, tags := r.found(t.Context(), s, poll)
+		due, all := r.ripe(t.Context(), s, append(changes(s, false, branches), changes(s, true, tags)...), poll)
+		clear(poll.since)
 		for key, m := range all {
-			look.since[key] = m.GetTime().AsTime()
+			poll.since[key] = m.GetTime().AsTime()
 		}
 		return due, len(all)
 	}
@@ -101,12 +101,12 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 	if due, missing := compare(old); len(due) != 0 || missing != 2 {
 		t.Fatalf("the old one again: %v, %d missing", due, missing)
 	}
-	look.atOnce = true // no delivery is on its way: what is gone may be an untruth all the same
+	poll.atOnce = true // no delivery is on its way: what is gone may be an untruth all the same
 	now = now.Add(179 * time.Second)
 	if due, _ := compare(old); len(due) != 0 {
 		t.Fatalf("before three minutes: %v", due)
 	}
-	look.atOnce = false
+	poll.atOnce = false
 	now = now.Add(time.Second)
 	if due, missing := compare(old); len(due) != 2 || due[0].new != "" || missing != 2 {
 		t.Fatalf("after three minutes: %v, %d missing", due, missing)

@@ -6,12 +6,12 @@
 // A push is missed when a branch or tag that is watched points to another commit than was seen last,
 // or is new. What was there when watching began is the baseline: auto-deploy was switched on, or
 // other branches or tags are watched. A single branch's is its head at that moment; of what matches a
-// pattern it is what the first look finds, which follows at once. A branch or tag that went and came
-// back to the same commit between two looks is not noticed, and one that is deleted deploys nothing.
+// pattern it is what the first poll finds, which follows at once. A branch or tag that went and came
+// back to the same commit between two polls is not noticed, and one that is deleted deploys nothing.
 //
 // It asks as `git ls-remote` does, one question per repository however many apps, branches and tags there
 // are; its budget at Bitbucket is 60 times that of the REST API (BITBUCKET.md#budgets). All deployers run it; who moves a repository's
-// next look on by compare-and-set has the turn.
+// next poll on by compare-and-set has the turn.
 //
 // Depends on internal/record/lane and the interfaces below.
 package reconcile

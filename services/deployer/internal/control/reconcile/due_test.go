@@ -10,7 +10,7 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-func TestDue_whenARepositoryIsLookedAt(t *testing.T) {
+func TestDue_whenARepositoryIsPolled(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
@@ -47,7 +47,7 @@ func TestFailed_theIntervalBoundsThePause(t *testing.T) {
 	state := &storev1.Reconciliation{}
 	for range 50 {
 		if next := r.failed(state, errors.New("away")); !next.IsZero() || state.GetNotBefore() != nil {
-			t.Fatalf("next look at %v", next)
+			t.Fatalf("next poll at %v", next)
 		}
 	}
 	if state.GetFailures() != 50 || !state.GetFailingSince().AsTime().Equal(now) {
@@ -137,7 +137,7 @@ func TestChanged_onlyWhatIsWatchedIsPolled(t *testing.T) {
 	polled(true, "a deployment waits")
 	delete(r.asked, "k")
 	if next := r.turned("k", later, false); !next.IsZero() || len(r.watched) != 0 {
-		t.Errorf("after the look that it waited for: %v", next)
+		t.Errorf("after the poll that it waited for: %v", next)
 	}
 	r.changed("k", watchedBy("web"))
 	r.changed("k", nil)

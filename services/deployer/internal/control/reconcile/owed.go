@@ -17,11 +17,11 @@ import (
 )
 
 // What is live is compared with what should be: a push whose deployment failed for reasons outside its
-// commit is asked for again, once a look tells that they have ended. Deployments that wait for Bitbucket
-// have a look asked for instead of trying one by one, and go on when it succeeds.
+// commit is asked for again, once a poll tells that they have ended. Deployments that wait for Bitbucket
+// have a poll asked for instead of trying one by one, and go on when it succeeds.
 
 // retry asks for the push that a lane owes.
-func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *looking) error {
+func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *polling) error {
 	o := now.GetOwed()
 	if o == nil || now.GetRunning() != nil || now.GetWaiting() != nil || lane.Undecided(now) || !r.stillWatched(s, o, l) {
 		return nil
@@ -52,11 +52,11 @@ func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *lo
 		return nil
 	}
 	r.cfg.Logger.InfoContext(ctx, "failed push is tried again", slog.String(logs.KeyApp, s.key.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.String(logs.KeyReason, o.GetReason()))
-	return r.cfg.Keeper.Settle(ctx, s.key, now)
+	return r.cfg.Keeper.Dispatch(ctx, s.key, now)
 }
 
-// stillWatched tells whether the app still watches what is owed, and the look found it.
-func (r *Reconciler) stillWatched(s seen, o *storev1.Owed, l *looking) bool {
+// stillWatched tells whether the app still watches what is owed, and the poll found it.
+func (r *Reconciler) stillWatched(s seen, o *storev1.Owed, l *polling) bool {
 	ref := lane.OwedRef(o)
 	if ref.IsTag() {
 		_, there := l.found.Tags[ref.Name()]
@@ -66,9 +66,9 @@ func (r *Reconciler) stillWatched(s seen, o *storev1.Owed, l *looking) bool {
 	return there && rules.MatchBranch(s.app.GetBranch(), ref.Name())
 }
 
-func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Ask {
+func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Request {
 	job, now := o.GetJob(), r.cfg.Now()
-	ask := lane.Ask{
+	ask := lane.Request{
 		Event: fmt.Sprintf("owed:%d:%d", s.lane.GetGeneration(), job.GetNumber()), ReceiveTime: now, Trigger: deployerv1.Deployment_RECONCILED,
 		Repository: s.app.GetRepository(), Branch: job.GetBranch(), Tag: job.GetTag(), Server: s.app.GetServer(), Now: now,
 		Actor:        &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
@@ -82,7 +82,7 @@ func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Ask {
 }
 
 // Waits has the app's repository looked at soon, because its deployment waits for Bitbucket. When
-// that look succeeds, all deployments that wait for the repository go on.
+// that poll succeeds, all deployments that wait for the repository go on.
 func (r *Reconciler) Waits(ctx context.Context, k lane.Key) error {
 	a, err := r.cfg.Apps.App(ctx, k)
 	if apierr.Has(err, apierr.ReasonAppNotFound) {
@@ -113,14 +113,14 @@ func (r *Reconciler) carryOn(ctx context.Context, workspace string, idx *storev1
 		if l, err = r.cfg.Keeper.Change(ctx, k, lane.ReleaseRemote); err != nil {
 			return err
 		}
-		if err := r.cfg.Keeper.Settle(ctx, k, l); err != nil {
+		if err := r.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// asksAround is how often Bitbucket's REST API is asked at most about what looks did not find.
+// asksAround is how often Bitbucket's REST API is asked at most about what polls did not find.
 const asksAround = time.Minute
 
 // around tells whether the REST API may be asked now.

@@ -8,16 +8,16 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
 
-// git asks by a repository's name, and a name can be given to another repository. While a look
+// git asks by a repository's name, and a name can be given to another repository. While a poll
 // finds only commits that are known, it does not matter which repository answered: a commit's hash
 // is its content. Before anything new counts, the REST API is asked for the repository's name by
-// its UUID: one call for a look that found something, none for the others.
+// its UUID: one call for a poll that found something, none for the others.
 
-// errRenamed says that another repository, or none, has the name by now that a look asked for.
+// errRenamed says that another repository, or none, has the name by now that a poll asked for.
 var errRenamed = errors.New("reconcile: the repository has another name by now")
 
-// prove makes sure, once for each look, that the repository itself has answered.
-func (r *Reconciler) prove(ctx context.Context, workspace, repository string, l *looking) error {
+// prove makes sure, once for each poll, that the repository itself has answered.
+func (r *Reconciler) prove(ctx context.Context, workspace, repository string, l *polling) error {
 	if l.proven {
 		return nil
 	}
@@ -32,7 +32,7 @@ func (r *Reconciler) prove(ctx context.Context, workspace, repository string, l 
 	return nil
 }
 
-// unnoted tells whether a look found something to note beside changes: a branch or tag that matches
+// unnoted tells whether a poll found something to note beside changes: a branch or tag that matches
 // a pattern for the first time, or one that is missing.
 func (s seen) unnoted(branches, tags lane.Found) bool {
 	for _, f := range []struct {

@@ -17,7 +17,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// gitBudget is how many looks Bitbucket takes in an hour, with a reserve for deployments
+// gitBudget is how many polls Bitbucket takes in an hour, with a reserve for deployments
 // (BITBUCKET.md#budgets: 60,000).
 const gitBudget = 50_000
 
@@ -78,7 +78,7 @@ type Config struct {
 	SiteURL      string
 	Logger       *slog.Logger
 	Now          func() time.Time
-	// Interval is the least pause between two looks at a repository; 30 s when zero. It is relied times
+	// Interval is the least pause between two polls of a repository; 30 s when zero. It is relied times
 	// as long where a webhook is known to work. Grace is how long a delivery may be on its way; 60 s when zero. Doubt is for how long something must be missing
 	// to be gone; 3 min when zero.
 	Interval, Grace, Doubt time.Duration
@@ -93,8 +93,8 @@ type Reconciler struct {
 
 	mu       sync.Mutex
 	watched  map[string]*repository // by key: those that are polled
-	asked    map[string]bool        // deployments wait for a look
-	failing  map[string]bool        // whose last look failed
+	asked    map[string]bool        // deployments wait for a poll
+	failing  map[string]bool        // whose last poll failed
 	answered time.Time              // when one of those succeeded
 	relied   int                    // how many of watched are
 	missed   time.Time              // when a delivery was last found missing, of any repository
@@ -129,7 +129,7 @@ func New(cfg Config) *Reconciler {
 // parallel is how many repositories one process asks about at once.
 const parallel = 4
 
-// Run looks at all watched repositories, over and over, until ctx is done. The first round begins
+// Run polls all watched repositories, over and over, until ctx is done. The first round begins
 // at once: pushes that came while nobody listened are found.
 func (r *Reconciler) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
@@ -146,7 +146,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 // Ready is nil once the watched repositories are known.
 func (r *Reconciler) Ready(ctx context.Context) error { return r.mirror.Ready(ctx) }
 
-// round has one look at a repository, and returns when the next is due.
+// round has one poll of a repository, and returns when the next is due.
 func (r *Reconciler) round(ctx context.Context, key string) time.Time {
 	r.mu.Lock()
 	w := r.watched[key]
@@ -194,7 +194,7 @@ func (r *Reconciler) hurry(key string) {
 	r.loop.Set(key, r.cfg.Now())
 }
 
-// turned notes how a look went, and returns when the next is due. A repository that answers again after
+// turned notes how a poll went, and returns when the next is due. A repository that answers again after
 // it did not tells that the trouble is over: all others that do not answer are looked at at once.
 func (r *Reconciler) turned(key string, next time.Time, failing bool) time.Time {
 	r.mu.Lock()

@@ -16,12 +16,12 @@ import (
 // A repository whose webhook is known to work is polled far less often than others: its pushes are
 // told. Known to work is a webhook that is on Bitbucket as far as we know, of which a signed delivery
 // has come, and of whose pushes none was found missing since. A delivery that gets lost all the same is
-// found by the next look; from then on the webhook is not relied on until another delivery comes. And
+// found by the next poll; from then on the webhook is not relied on until another delivery comes. And
 // since deliveries are often lost for a cause that all webhooks share, no other webhook is relied on
 // either for a while.
 
 const (
-	// reliedFactor is how many times longer the pause between looks is at a repository whose webhook is
+	// reliedFactor is how many times longer the pause between polls is at a repository whose webhook is
 	// relied on: 10 minutes for 30 seconds.
 	reliedFactor = 20
 	// doubtAll is for how long no webhook is relied on after a delivery of any of them was missing.
@@ -38,7 +38,7 @@ type reliance struct {
 
 func (w *repository) relies() bool { return w != nil && w.works }
 
-// interval is the pause after a look. It keeps all looks together within the budget.
+// interval is the pause after a poll. It keeps all polls together within the budget.
 func (r *Reconciler) interval(key string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -50,7 +50,7 @@ func (r *Reconciler) interval(key string) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// rely finds out whether the repository's webhook can be relied on after a look that found nothing new.
+// rely finds out whether the repository's webhook can be relied on after a poll that found nothing new.
 // It tells whether that is another answer than before.
 func (r *Reconciler) rely(ctx context.Context, key, workspace, repository string, state *storev1.Reconciliation) bool {
 	if r.cfg.Webhooks == nil {

@@ -105,8 +105,8 @@ func TestRely_onWebhooksThatWorkOnly(t *testing.T) {
 	}
 }
 
-// TestRely_ceasesAtTheNextLook: webhook is asked at every look while its webhook is relied on.
-func TestRely_ceasesAtTheNextLook(t *testing.T) {
+// TestRely_ceasesAtTheNextPoll: webhook is asked at every poll while its webhook is relied on.
+func TestRely_ceasesAtTheNextPoll(t *testing.T) {
 	t.Parallel()
 	b := newBench(1)
 	b.hooks.hook = b.verified()
@@ -174,8 +174,8 @@ func TestDeliveryMissed_noWebhookIsReliedOnForAWhile(t *testing.T) {
 	}
 }
 
-// TestInterval_keepsAllLooksWithinTheBudget.
-func TestInterval_keepsAllLooksWithinTheBudget(t *testing.T) {
+// TestInterval_keepsAllPollsWithinTheBudget.
+func TestInterval_keepsAllPollsWithinTheBudget(t *testing.T) {
 	t.Parallel()
 	b := newBench(1000)
 	if got := b.interval("0"); !around(got, 72*time.Second) {

@@ -15,8 +15,8 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// turn takes the repository's turn if it is due and looks. It returns when to try again, and whether the
-// last look failed. A look that finds all as it was costs one write: that which takes the turn.
+// turn takes the repository's turn if it is due and polls. It returns when to try again, and whether the
+// last poll failed. A poll that finds all as it was costs one write: that which takes the turn.
 func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.RepositoryIndex) (next time.Time, failing bool) {
 	workspace, repository := idx.GetWorkspace(), idx.GetRepository()
 	now := r.cfg.Now()
@@ -45,7 +45,7 @@ func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.Reposito
 	}
 	taken := proto.CloneOf(state)
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
-	next, err = r.look(ctx, workspace, repository, state)
+	next, err = r.poll(ctx, workspace, repository, state)
 	if err != nil && ctx.Err() == nil {
 		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
 	}
@@ -62,13 +62,13 @@ func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.Reposito
 		return state.GetNextTime().AsTime(), state.GetFailures() > 0
 	}
 	if _, err := r.cfg.States.CompareAndSet(ctx, key, state, rev); err != nil {
-		// Somebody asked for a look meanwhile, or the store is away: look again soon.
+		// Somebody asked for a poll meanwhile, or the store is away: poll again soon.
 		return r.cfg.Now().Add(time.Second), state.GetFailures() > 0
 	}
 	return state.GetNextTime().AsTime(), state.GetFailures() > 0
 }
 
-// mostPause is the longest pause between looks at a repository that a deployment waits for.
+// mostPause is the longest pause between polls of a repository that a deployment waits for.
 const mostPause = 30 * time.Second
 
 // due returns when the repository is to be looked at. At once after this process has started,

@@ -36,7 +36,7 @@ func step(e *eventsv1.PushEvent) *lane.Step {
 
 // locate finds the place of a push in its branch's history. It asks Bitbucket where the branch is only
 // where the lane cannot tell.
-func (r *Router) locate(ctx context.Context, k lane.Key, l *storev1.Lane, ask *lane.Ask) (lane.Place, error) {
+func (r *Router) locate(ctx context.Context, k lane.Key, l *storev1.Lane, ask *lane.Request) (lane.Place, error) {
 	if r.Heads == nil {
 		return r.Keeper.Locate(ctx, k, l, ask, nil)
 	}
@@ -67,7 +67,7 @@ func (r *Router) headNow(ctx context.Context, workspace, repository string, ref 
 }
 
 // past answers a push that was seen, or passed by, with what came of it then.
-func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	var d lane.Decision
 	l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
 		if lane.Undecided(l) {
@@ -84,7 +84,7 @@ func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, as
 	case err != nil:
 		return nil, err
 	}
-	if err := r.Keeper.Settle(ctx, k, l); err != nil {
+	if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
 		return nil, err
 	}
 	return r.answer(ctx, e, k, d)
@@ -106,7 +106,7 @@ func (r *Router) answer(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 }
 
 // propose lets a worker decide about a push: its rules need the repository, or one that does came before.
-func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	for {
 		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Propose(l, ask.Candidate()) })
 		switch {
@@ -120,7 +120,7 @@ func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key,
 		case err != nil:
 			return nil, err
 		}
-		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
@@ -145,8 +145,8 @@ func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l
 		return nil
 	}
 	d := policy.About(l.GetCandidates()[0], a, r.Now())
-	if d.Reason == "" && !d.Ask.Deleted {
-		verdict, err := policy.Unread(ctx, a, policy.Of(l, d.Ask))
+	if d.Reason == "" && !d.Request.Deleted {
+		verdict, err := policy.Unread(ctx, a, policy.Of(l, d.Request))
 		if err != nil {
 			return err
 		}
@@ -165,5 +165,5 @@ func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l
 	if err != nil {
 		return err
 	}
-	return r.Keeper.Settle(ctx, k, l)
+	return r.Keeper.Dispatch(ctx, k, l)
 }

@@ -48,10 +48,10 @@ type Connections interface {
 	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
 }
 
-// Asker has a repository looked at because a delivery listed no changes, or some that cannot be read; the
+// Poller has a repository polled because a delivery listed no changes, or some that cannot be read; the
 // outcome follows.
-type Asker interface {
-	Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error
+type Poller interface {
+	RequestPoll(ctx context.Context, workspace, repository string, ask *storev1.Ask) error
 }
 
 // Outcomes takes what came of a change.
@@ -63,7 +63,7 @@ type Outcomes interface {
 type Router struct {
 	Apps        Apps
 	Connections Connections
-	Asker       Asker
+	Poller      Poller
 	Outcomes    Outcomes
 	Keeper      *lane.Keeper
 	SiteURL     string
@@ -127,7 +127,7 @@ func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
 	}
 	switch {
 	case e.GetAction() == eventsv1.PushEvent_UNKNOWN:
-		return r.Asker.Ask(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
+		return r.Poller.RequestPoll(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
 			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),
 			Unreadable: e.GetUnreadable(),
 		})
@@ -227,7 +227,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, err
 	}
 	if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
-		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		return r.answer(ctx, e, k, lane.Decision{Number: number})
@@ -252,7 +252,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 
 // decide decides about a push that needs no git; lane.ErrUndecided about one that does, or that comes
 // after one that waits for its decision.
-func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, l *storev1.Lane, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, l *storev1.Lane, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	if lane.Undecided(l) {
 		return nil, lane.ErrUndecided
 	}
@@ -290,7 +290,7 @@ func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 }
 
 // turnAway notes that a rule turned the push away.
-func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
 	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
 		if lane.Undecided(l) {
 			return lane.ErrUndecided
@@ -305,7 +305,7 @@ func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key
 	return r.ignored(e, k.App, v.Reason, strings.TrimSuffix(v.Message, ".")), nil
 }
 
-func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Ask) (*webhookv1.RecordedOutcome, error) {
+func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	for {
 		var d lane.Decision
 		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
@@ -329,7 +329,7 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		case err != nil:
 			return nil, err
 		}
-		if err := r.Keeper.Settle(ctx, k, l); err != nil {
+		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		r.Logger.InfoContext(ctx, "push accepted", slog.String(logs.KeyApp, k.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.Bool("new", d.New))
@@ -337,8 +337,8 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 	}
 }
 
-func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Ask {
-	ask := lane.Ask{
+func (r *Router) ask(e *eventsv1.PushEvent, a *storev1.App) lane.Request {
+	ask := lane.Request{
 		Event: e.GetId(), Replay: e.GetReplay(), ReceiveTime: e.GetReceiveTime().AsTime(), Trigger: deployerv1.Deployment_PUSH,
 		Repository: e.GetRepository(), Branch: e.GetRef(), Server: a.GetServer(), Now: r.Now(),
 		Delivery: &deployerv1.DeliveryReference{Webhook: e.GetWebhook(), Number: e.GetDelivery()},

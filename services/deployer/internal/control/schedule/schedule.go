@@ -1,5 +1,5 @@
-// Package schedule is the list of things to look at later: lanes with work, watches that webhook has not
-// taken, connections whose reach is to be checked. An entry only means "look": what is to be done
+// Package schedule is the list of things to do later: lanes with work, watches that webhook has not
+// taken, connections whose reach is to be checked. An entry only names something: what is to be done
 // stands in the record it names. All deployers watch the list; who moves an entry's time on by
 // compare-and-set has the turn.
 //
@@ -26,18 +26,18 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// Handler looks at one thing. looks counts the looks since the entry was touched, from 1. It
-// returns when to look again; the zero time when there is nothing left to look at: the entry then
-// goes, unless somebody touched it during the look.
-type Handler func(ctx context.Context, workspace, name string, looks int) (time.Time, error)
+// Handler does what one entry calls for. attempts counts from 1 since the entry was touched. It
+// returns when to try again; the zero time when there is nothing left to do: the entry then
+// goes, unless somebody touched it meanwhile.
+type Handler func(ctx context.Context, workspace, name string, attempts int) (time.Time, error)
 
-// turn is how long a look may take before another deployer takes its turn.
+// turn is how long a handler may take before another deployer takes its turn.
 const turn = 30 * time.Second
 
-// parallel is how many things one process looks at at once.
+// parallel is how many entries one process handles at once.
 const parallel = 8
 
-// again is when a thing is looked at again whose entry could not be read or written.
+// again is when an entry is handled again that could not be read or written.
 const again = 5 * time.Second
 
 // List is the schedule. What is due next is known without a walk over all entries.
@@ -63,13 +63,13 @@ func New(bucket *kv.Bucket[storev1.Due, *storev1.Due], log *slog.Logger, now fun
 	return l
 }
 
-// Handle sets who looks at things of a kind.
+// Handle sets the handler of a kind.
 func (l *List) Handle(kind reminder.Kind, h Handler) { l.handlers[kind] = h }
 
 // Ready is nil once the list is known.
 func (l *List) Ready(ctx context.Context) error { return l.mirror.Ready(ctx) }
 
-// Run looks at things as they become due, until ctx is done.
+// Run handles entries as they become due, until ctx is done.
 func (l *List) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -78,13 +78,13 @@ func (l *List) Run(ctx context.Context) error {
 			l.log.ErrorContext(ctx, "schedule no longer watched", logs.Err(err))
 		}
 	})
-	l.loop.Run(ctx, l.look)
+	l.loop.Run(ctx, l.handle)
 	return nil
 }
 
-// look takes the turn and has the thing looked at. It returns when to come back where the entry itself
+// handle takes the turn and calls the handler. It returns when to come back where the entry itself
 // will not tell, since nothing was written to it.
-func (l *List) look(ctx context.Context, k string) time.Time {
+func (l *List) handle(ctx context.Context, k string) time.Time {
 	parts, err := kv.DecodeKey(k)
 	if err != nil || len(parts) != 3 || l.handlers[reminder.Kind(parts[0])] == nil {
 		l.log.ErrorContext(ctx, "unknown entry in the schedule", slog.String(logs.KeyKey, k))
@@ -103,15 +103,15 @@ func (l *List) look(ctx context.Context, k string) time.Time {
 	if rev, err = l.bucket.CompareAndSet(ctx, k, d, rev); err != nil {
 		return l.now().Add(again)
 	}
-	lookCtx, cancel := context.WithTimeout(ctx, turn)
+	turnCtx, cancel := context.WithTimeout(ctx, turn)
 	defer cancel()
-	next, err := l.handlers[reminder.Kind(parts[0])](lookCtx, parts[1], parts[2], int(d.GetLooks()))
+	next, err := l.handlers[reminder.Kind(parts[0])](turnCtx, parts[1], parts[2], int(d.GetLooks()))
 	if err != nil {
 		if ctx.Err() != nil {
 			return time.Time{}
 		}
 		next = l.now().Add(pause(int(d.GetLooks())))
-		l.log.WarnContext(ctx, "look failed", slog.String(logs.KeyKey, k), logs.Err(err))
+		l.log.WarnContext(ctx, "entry of the schedule not handled", slog.String(logs.KeyKey, k), logs.Err(err))
 	}
 	if next.IsZero() {
 		err = l.bucket.Delete(ctx, k, rev)
@@ -126,15 +126,15 @@ func (l *List) look(ctx context.Context, k string) time.Time {
 }
 
 const (
-	// firstPause is how long a thing waits after its first look, when that failed.
+	// firstPause is how long an entry waits after its first attempt, when that failed.
 	firstPause = 2 * time.Second
 	// mostPause is how long it waits at most, however many failed.
 	mostPause = 5 * time.Minute
 )
 
-// pause is how long a thing waits after so many looks of which the last failed. The count stands in its
+// pause is how long an entry waits after so many attempts of which the last failed. The count stands in its
 // entry, which all deployers share: a library that counts in memory would begin anew with each.
-func pause(looks int) time.Duration {
-	d := min(firstPause<<min(looks-1, 10), mostPause)
+func pause(attempts int) time.Duration {
+	d := min(firstPause<<min(attempts-1, 10), mostPause)
 	return d - rand.N(d/4)
 }

@@ -23,7 +23,7 @@ import (
 // Both are only aids: what cannot be written or read costs a call, or leaves an INPROGRESS behind.
 
 // marked tells whether another process, or an earlier one, has sent the status.
-func (l look) marked(ctx context.Context, mark string) bool {
+func (l update) marked(ctx context.Context, mark string) bool {
 	if _, _, err := l.marks.Get(ctx, mark); err != nil {
 		return false // not there, or not to be had: at worst it is sent twice
 	}
@@ -31,30 +31,30 @@ func (l look) marked(ctx context.Context, mark string) bool {
 	return true
 }
 
-func (l look) remember(ctx context.Context, mark string) {
+func (l update) remember(ctx context.Context, mark string) {
 	l.sent.add(mark)
 	l.put(ctx, mark, "")
 }
 
-func (l look) put(ctx context.Context, key, value string) {
+func (l update) put(ctx context.Context, key, value string) {
 	_, err := l.marks.Create(ctx, key, wrapperspb.String(value), kv.TTL(markLife))
 	if err != nil && !errors.Is(err, kv.ErrExists) {
 		l.cfg.Logger.DebugContext(ctx, "commit status not remembered", logs.Err(err))
 	}
 }
 
-func (l look) openKey(rec *storev1.Deployment) string {
+func (l update) openKey(rec *storev1.Deployment) string {
 	return kv.EncodeKey(l.key.Workspace, l.key.App, fmt.Sprint(rec.GetGeneration()), fmt.Sprint(l.number))
 }
 
 // open notes, before it is told, that a commit is in progress.
-func (l look) open(ctx context.Context, rec *storev1.Deployment, w wanted, t target) {
+func (l update) open(ctx context.Context, rec *storev1.Deployment, w wanted, t target) {
 	l.put(ctx, l.openKey(rec), w.hash+" "+t.connection)
 }
 
 // close ends what is told to be in progress of another commit: an attempt that was interrupted may
 // be followed by one that takes a newer commit. An error means that the event is to come again.
-func (l look) close(ctx context.Context, rec *storev1.Deployment, w wanted, t target) error {
+func (l update) close(ctx context.Context, rec *storev1.Deployment, w wanted, t target) error {
 	key := l.openKey(rec)
 	v, rev, err := l.marks.Get(ctx, key)
 	if err != nil {

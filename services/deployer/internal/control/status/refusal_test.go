@@ -88,7 +88,7 @@ func TestSender_a401OfOneRepositorySaysNothingOfOthers(t *testing.T) {
 	if got := deploys(2, "acme/api"); got != "SUCCESSFUL" {
 		t.Errorf("api's status is %q after a 401 of web", got)
 	}
-	w.offset.Store(int64(refusedHold + time.Second))
+	w.offset.Store(int64(refusedBackoff + time.Second))
 	refuses("acme/api")
 	deploys(3, "acme/web")
 	deploys(4, "acme/api")

@@ -83,13 +83,13 @@ const (
 
 // Sender sends statuses. It is safe for concurrent use.
 type Sender struct {
-	cfg     Config
-	why     string // why nothing is sent; empty when statuses are sent
-	marks   *kv.Bucket[wrapperspb.StringValue, *wrapperspb.StringValue]
-	sent    recent
-	holds   holds
-	turns   turns
-	counted *prometheus.CounterVec
+	cfg      Config
+	why      string // why nothing is sent; empty when statuses are sent
+	marks    *kv.Bucket[wrapperspb.StringValue, *wrapperspb.StringValue]
+	sent     recent
+	backoffs backoffs
+	turns    turns
+	counted  *prometheus.CounterVec
 }
 
 // New makes a Sender. It does no I/O.
@@ -208,7 +208,7 @@ func (s *Sender) handle(ctx context.Context, m stream.Msg) error {
 	if e.GetDeleted() {
 		return nil
 	}
-	l := look{Sender: s, key: lane.Key{Workspace: e.GetWorkspace(), App: app}, number: number, asked: m.Time}
+	l := update{Sender: s, key: lane.Key{Workspace: e.GetWorkspace(), App: app}, number: number, asked: m.Time}
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, l.key.Workspace), slog.String(logs.KeyApp, app), slog.Int(logs.KeyDeployment, int(number)))
 	name := l.key.Record(number)
 	if !s.turns.take(name) {

@@ -186,7 +186,7 @@ func TestSender_aRefusalIsRemembered(t *testing.T) {
 	if err := w.control.RemoveFault(t.Context(), fault); err != nil {
 		t.Fatal(err)
 	}
-	w.offset.Store(int64(refusedHold + time.Second))
+	w.offset.Store(int64(refusedBackoff + time.Second))
 	w.record(8, completed)
 	w.shows("connection-1", "SUCCESSFUL")
 }

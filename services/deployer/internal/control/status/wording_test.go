@@ -142,8 +142,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-func TestHolds_growAndAreForgotten(t *testing.T) {
-	var h holds
+func TestBackoffs_growAndAreForgotten(t *testing.T) {
+	var h backoffs
 	now := time.Now()
 	for _, want := range []time.Duration{15 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 4 * time.Minute, 5 * time.Minute, 5 * time.Minute} {
 		h.trouble(now, "a", 0, nil)
@@ -162,10 +162,10 @@ func TestHolds_growAndAreForgotten(t *testing.T) {
 		t.Error("a success is not forgotten")
 	}
 	h.trouble(now, "b", time.Hour, nil)
-	if got, held := h.held(now.Add(refusedHold-time.Second), "b"); !held || got.refused {
+	if got, held := h.held(now.Add(refusedBackoff-time.Second), "b"); !held || got.refused {
 		t.Error("what Bitbucket asks for counts")
 	}
-	if _, held := h.held(now.Add(refusedHold), "b"); held {
+	if _, held := h.held(now.Add(refusedBackoff), "b"); held {
 		t.Error("what Bitbucket asks for is bounded")
 	}
 	h.trouble(now, "b", 2*time.Second, nil)
@@ -175,16 +175,16 @@ func TestHolds_growAndAreForgotten(t *testing.T) {
 	if !h.refuse(now, "c", nil) || h.refuse(now, "c", nil) {
 		t.Error("a refusal is news once")
 	}
-	for i := range 2*maxHolds + 10 {
+	for i := range 2*maxBackoffs + 10 {
 		h.refuse(now, strings.Repeat("n", i%7)+time.Duration(i).String(), nil)
 	}
-	if len(h.by) > maxHolds {
-		t.Errorf("%d holds", len(h.by))
+	if len(h.by) > maxBackoffs {
+		t.Errorf("%d backoffs", len(h.by))
 	}
 }
 
-func TestHolds_aSecondOneWidensARefusal(t *testing.T) {
-	var h holds
+func TestBackoffs_aSecondOneWidensARefusal(t *testing.T) {
+	var h backoffs
 	now := time.Now()
 	steps := func(want bool, all, name string, when time.Time) {
 		t.Helper()
@@ -198,12 +198,12 @@ func TestHolds_aSecondOneWidensARefusal(t *testing.T) {
 	steps(true, "web", "two", now.Add(2*time.Minute))
 	h.clear("web")
 	steps(false, "web", "two", now.Add(3*time.Minute))
-	steps(false, "web", "three", now.Add(3*time.Minute+refusedHold)) // long after
-	steps(true, "web", "four", now.Add(4*time.Minute+refusedHold))
-	for i := range 2*maxHolds + 10 {
+	steps(false, "web", "three", now.Add(3*time.Minute+refusedBackoff)) // long after
+	steps(true, "web", "four", now.Add(4*time.Minute+refusedBackoff))
+	for i := range 2*maxBackoffs + 10 {
 		h.second(now, time.Duration(i).String(), "x")
 	}
-	if len(h.doubts) > maxHolds {
+	if len(h.doubts) > maxBackoffs {
 		t.Errorf("%d doubts", len(h.doubts))
 	}
 }

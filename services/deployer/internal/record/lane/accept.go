@@ -40,8 +40,8 @@ const (
 	maxMessage = 4 << 10
 )
 
-// Ask is a wish for a deployment.
-type Ask struct {
+// Request is a wish for a deployment.
+type Request struct {
 	// Event identifies the wish: the same one twice gives the same deployment.
 	Event string
 	// Replay says that a person asked for an old event to be considered again, whatever its place.
@@ -96,7 +96,7 @@ type Ask struct {
 }
 
 // ref is the branch or tag that the wish is about.
-func (a Ask) ref() Ref {
+func (a Request) ref() Ref {
 	if a.Tag != "" {
 		return Tag(a.Tag)
 	}
@@ -105,18 +105,18 @@ func (a Ask) ref() Ref {
 
 // tellsHead tells whether the request's commit is what its branch or tag points to. A replay's is
 // old, so it tells nothing unless nothing else is known.
-func (a Ask) tellsHead(l *storev1.Lane) bool {
+func (a Request) tellsHead(l *storev1.Lane) bool {
 	if _, known := a.seenHead(l); a.Replay && known {
 		return false
 	}
 	return a.Commit.GetHash() != "" && (a.Branch != "" || a.Tag != "") && !a.Pinned && a.Directory == "" && a.Retries == 0
 }
 
-// Decision is what came of an Ask.
+// Decision is what came of a Request.
 type Decision struct {
 	// Number is the deployment's; 0 when the event is too old to be new and its number forgotten.
 	Number int32
-	// New says that this Ask made it.
+	// New says that this Request made it.
 	New bool
 	// Reconciled says that reconciliation had made it before the delivery came.
 	Reconciled bool
@@ -127,7 +127,7 @@ type Decision struct {
 // Accept gives the wish a number and lets it wait, superseding what waited. It changes the lane
 // only when the decision is new or a late delivery is answered with an earlier one; otherwise it
 // returns ErrSkip with the decision made before.
-func Accept(l *storev1.Lane, a Ask) (Decision, error) {
+func Accept(l *storev1.Lane, a Request) (Decision, error) {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return Decision{}, ErrRetired
 	}
@@ -164,7 +164,7 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 		l.Waiting.BeforeNumber, _ = recall(l, commitID(a.Repository, a.ref(), l.GetWaiting().GetBefore()))
 	}
 	l.Owed = nil
-	easeHold(l, a.Trigger)
+	easeBackoff(l, a.Trigger)
 	remember(l, id, n, a.ReceiveTime)
 	if a.tellsHead(l) {
 		source := storev1.Head_EVENT
@@ -185,7 +185,7 @@ func Accept(l *storev1.Lane, a Ask) (Decision, error) {
 }
 
 // job is what the wish's worker must know.
-func (a Ask) job(number int32) *storev1.Job {
+func (a Request) job(number int32) *storev1.Job {
 	return &storev1.Job{
 		Number: number, Trigger: a.Trigger, Branch: a.Branch, Hash: a.Commit.GetHash(), Server: a.Server,
 		AskTime: timestamppb.New(a.ReceiveTime), Tag: a.Tag, Pinned: a.Pinned, Directory: a.Directory, SourceNumber: a.SourceNumber,
@@ -196,7 +196,7 @@ func (a Ask) job(number int32) *storev1.Job {
 // TurnAway notes that a rule of the app turned an event away. The branch has moved all the same, so
 // that the reconciler does not look for a delivery that came. ErrSkip when the event was decided
 // before.
-func TurnAway(l *storev1.Lane, a Ask) error {
+func TurnAway(l *storev1.Lane, a Request) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return ErrRetired
 	}
@@ -225,7 +225,7 @@ func NoteTurnedAway(l *storev1.Lane, p *deployerv1.TurnedAwayPush) {
 }
 
 // newRecord is the deployment's record as it begins.
-func newRecord(l *storev1.Lane, a Ask, n int32) *storev1.Deployment {
+func newRecord(l *storev1.Lane, a Request, n int32) *storev1.Deployment {
 	d := &deployerv1.Deployment{
 		Number: n, State: deployerv1.Deployment_PENDING, Trigger: a.Trigger, Branch: a.Branch,
 		Actor: a.Actor, Delivery: a.Delivery, Server: a.Server, CreateTime: timestamppb.New(a.Now),
@@ -246,8 +246,8 @@ func trim(c *deployerv1.DeploymentCommit) *deployerv1.DeploymentCommit {
 	return out
 }
 
-// easeHold lets a new wish be tried at once, unless Bitbucket asked us to slow down.
-func easeHold(l *storev1.Lane, trigger deployerv1.Deployment_Trigger) {
+// easeBackoff lets a new wish be tried at once, unless Bitbucket asked us to slow down.
+func easeBackoff(l *storev1.Lane, trigger deployerv1.Deployment_Trigger) {
 	if l.GetHold() == nil {
 		return
 	}
@@ -283,7 +283,7 @@ func find(l *storev1.Lane, id []byte) (number int32, seen bool) {
 // Seen returns the deployment that an event made, and whether the lane remembers the event.
 func Seen(l *storev1.Lane, event string) (int32, bool) { return find(l, eventID(event)) }
 
-func tooOld(l *storev1.Lane, a Ask) bool {
+func tooOld(l *storev1.Lane, a Request) bool {
 	return !a.Replay && l.GetForgottenTime() != nil && !a.ReceiveTime.IsZero() &&
 		a.ReceiveTime.Before(l.GetForgottenTime().AsTime().Add(-forgottenMargin))
 }

@@ -37,7 +37,7 @@ func Undecided(l *storev1.Lane) bool { return len(l.GetCandidates()) > 0 }
 // UndecidedOf tells whether a push of a branch or tag waits for a decision.
 func UndecidedOf(l *storev1.Lane, r Ref) bool {
 	for _, c := range l.GetCandidates() {
-		if (Ask{Branch: c.GetBranch(), Tag: c.GetTag()}).ref() == r {
+		if (Request{Branch: c.GetBranch(), Tag: c.GetTag()}).ref() == r {
 			return true
 		}
 	}
@@ -78,7 +78,7 @@ func Propose(l *storev1.Lane, c *storev1.Candidate) error {
 }
 
 // Candidate is a push in the form in which it waits.
-func (a Ask) Candidate() *storev1.Candidate {
+func (a Request) Candidate() *storev1.Candidate {
 	c := &storev1.Candidate{
 		Event: a.Event, Replay: a.Replay, Created: a.Created, Forced: a.Forced, Deleted: a.Deleted, MessageKnown: a.MessageKnown, Found: a.Found,
 		Trigger: a.Trigger, Repository: a.Repository, Branch: a.Branch, Tag: a.Tag, Actor: a.Actor, Delivery: a.Delivery, Askers: a.Askers,
@@ -98,8 +98,8 @@ func (a Ask) Candidate() *storev1.Candidate {
 
 // FromCandidate is the push that a candidate is, without what the app says: its server, and whether a
 // newer push cancels what runs.
-func FromCandidate(c *storev1.Candidate) Ask {
-	a := Ask{
+func FromCandidate(c *storev1.Candidate) Request {
+	a := Request{
 		Event: c.GetEvent(), Replay: c.GetReplay(), Created: c.GetCreated(), Forced: c.GetForced(), Deleted: c.GetDeleted(), MessageKnown: c.GetMessageKnown(),
 		Found: c.GetFound(), Trigger: c.GetTrigger(), Repository: c.GetRepository(), Branch: c.GetBranch(), Tag: c.GetTag(), Commit: c.GetCommit(),
 		Actor: c.GetActor(), Delivery: c.GetDelivery(), Askers: c.GetAskers(), ReceiveTime: c.GetReceiveTime().AsTime(), Server: c.GetServer(), Old: c.GetOld(),
@@ -143,7 +143,7 @@ const ReasonOvertaken = "OVERTAKEN"
 
 // OldOf is the commit from which a push's changes count. Where the lane saw another head before it than
 // the push says, a delivery is missing: they count from there.
-func OldOf(l *storev1.Lane, a Ask) string {
+func OldOf(l *storev1.Lane, a Request) string {
 	old := a.Old
 	if a.Step != nil {
 		old = a.Step.Old
@@ -167,6 +167,6 @@ func TurnedAway(h *storev1.Head, hash string) bool {
 }
 
 // personal tells the wishes of people for a certain release or commit.
-func (a Ask) personal() bool {
+func (a Request) personal() bool {
 	return a.Trigger == deployerv1.Deployment_ROLLBACK || a.Trigger == deployerv1.Deployment_REDEPLOY
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func candidateOf(event string, received int64) *storev1.Candidate {
-	return lane.Ask{
+	return lane.Request{
 		Event: event, ReceiveTime: time.Unix(received, 0), Trigger: deployerv1.Deployment_PUSH, Repository: "r", Branch: "main", Server: "one",
 		Commit: &deployerv1.DeploymentCommit{Hash: event}, Askers: []*storev1.Asker{{Webhook: "w", Delivery: int32(received)}},
 	}.Candidate()

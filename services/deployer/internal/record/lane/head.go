@@ -106,14 +106,14 @@ func Baseline(l *storev1.Lane, repository, branch, hash string, now time.Time) {
 	SetHead(l, Branch(branch), &storev1.Head{Hash: hash, Source: storev1.Head_BASELINE, Time: timestamppb.New(now), Repository: repository})
 }
 
-// ForgetHead makes the next look at the branch the baseline: its head could not be asked for.
+// ForgetHead makes the next poll of the branch the baseline: its head could not be asked for.
 func ForgetHead(l *storev1.Lane, repository, branch string, now time.Time) {
 	l.Owed = nil
 	SetHead(l, Branch(branch), &storev1.Head{Source: storev1.Head_FORGOTTEN, Time: timestamppb.New(now), Repository: repository})
 }
 
 // ForgetBranches forgets what was seen of branches, because auto-deploy was switched on or other
-// branches are watched: all that the next look finds is the baseline and deploys nothing.
+// branches are watched: all that the next poll finds is the baseline and deploys nothing.
 func ForgetBranches(l *storev1.Lane) {
 	l.BranchBaseline++
 	forget(l, false)
@@ -138,9 +138,9 @@ func forget(l *storev1.Lane, tags bool) {
 }
 
 // RefDeleted notes that a push deleted the branch or tag. A deletion that newer pushes have
-// overtaken changes nothing; when that is not certain, the next look decides. ErrSkip for the same
+// overtaken changes nothing; when that is not certain, the next poll decides. ErrSkip for the same
 // event twice.
-func RefDeleted(l *storev1.Lane, a Ask) error {
+func RefDeleted(l *storev1.Lane, a Request) error {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return ErrRetired
 	}
@@ -158,7 +158,7 @@ func RefDeleted(l *storev1.Lane, a Ask) error {
 	return nil
 }
 
-// Gone notes that a look found the branch or tag missing; ErrSkip when that was known.
+// Gone notes that a poll found the branch or tag missing; ErrSkip when that was known.
 func Gone(l *storev1.Lane, repository string, r Ref, now time.Time) error {
 	if h := HeadOf(l, repository, r); h != nil && h.GetHash() == "" {
 		return ErrSkip

@@ -40,7 +40,7 @@ type SeenRefs interface {
 	Update(ctx context.Context, key string, fn func(*storev1.SeenRefs) (*storev1.SeenRefs, error)) (*storev1.SeenRefs, uint64, error)
 }
 
-// Alarm is the due list's side towards lanes. Arm makes sure, before it returns, that somebody
+// Alarm is the schedule's side towards lanes. Arm makes sure, before it returns, that somebody
 // looks at the lane soon, and it writes even if the lane is watched already, so that a concurrent
 // removal of the watch fails.
 type Alarm interface {
@@ -154,15 +154,15 @@ func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64)
 	return rev, nil
 }
 
-// Looked notes what a look at the repository found. known is what was known when the look began, l
-// is the lane after the look's decisions. When somebody else noted something meanwhile, Looked
-// notes nothing and returns false: the next look does it.
-func (k *Keeper) Looked(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
+// Polled notes what a poll of the repository found. known is what was known when the poll began, l
+// is the lane after the poll's decisions. When somebody else noted something meanwhile, Polled
+// notes nothing and returns false: the next poll does it.
+func (k *Keeper) Polled(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
 	_, _, err = k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
 		if noted = s.GetSeq() == known.Seen.GetSeq() && s.GetSeq() <= l.GetHeadSeq(); !noted {
 			return nil, kv.ErrSkip
 		}
-		next := Looked(s, l, branches, tags)
+		next := Polled(s, l, branches, tags)
 		if proto.Equal(next, s) {
 			return nil, kv.ErrSkip
 		}
@@ -200,9 +200,9 @@ func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uin
 	return l, nil
 }
 
-// Settle carries out what follows from the lane's decisions: deployment records are written and
+// Dispatch carries out what follows from the lane's decisions: deployment records are written and
 // workers woken. It may be repeated at any time by anybody.
-func (k *Keeper) Settle(ctx context.Context, key Key, l *storev1.Lane) error {
+func (k *Keeper) Dispatch(ctx context.Context, key Key, l *storev1.Lane) error {
 	if server := Decider(l); server != "" {
 		if err := k.Waker.WakeDecider(ctx, server, key); err != nil {
 			return fmt.Errorf("lane: wake %s to decide about %s: %w", server, key, err)
@@ -276,7 +276,7 @@ func (k *Keeper) tell(ctx context.Context, key Key, d *storev1.Decided) error {
 // it. actual asks Bitbucket where the branch or tag is; it is called only where the lane cannot tell: a
 // push that came before, of a branch that is again where that push began. Without its answer the push is
 // taken for new, and the worker that fetches looks whether anything moved.
-func (k *Keeper) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Ask, actual func(context.Context, Ref) (string, error)) (Place, error) {
+func (k *Keeper) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Request, actual func(context.Context, Ref) (string, error)) (Place, error) {
 	if HeadOf(l, a.Repository, a.ref()) == nil {
 		known, err := k.Known(ctx, key, l, a.Repository)
 		if err != nil {

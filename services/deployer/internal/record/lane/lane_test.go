@@ -54,8 +54,8 @@ func (b *bench) flush() {
 	b.l.Outbox = nil
 }
 
-func (b *bench) ask(event, hash string, trigger deployerv1.Deployment_Trigger) lane.Ask {
-	a := lane.Ask{Event: event, ReceiveTime: b.now, Trigger: trigger, Repository: repository, Branch: "main", Server: "default", Now: b.now}
+func (b *bench) ask(event, hash string, trigger deployerv1.Deployment_Trigger) lane.Request {
+	a := lane.Request{Event: event, ReceiveTime: b.now, Trigger: trigger, Repository: repository, Branch: "main", Server: "default", Now: b.now}
 	if hash != "" {
 		a.Commit = &deployerv1.DeploymentCommit{Hash: hash, Message: "m " + hash}
 	}
@@ -277,7 +277,7 @@ func TestReturn_waitsThenFailsAfterADay(t *testing.T) {
 			t.Fatalf("try %d: %v", i, v)
 		}
 		wake := b.now.Add(time.Hour)
-		b.must(lane.Return(b.l, b.l.GetEpoch(), why, wake, lane.Result{Now: b.now}))
+		b.must(lane.RetryLater(b.l, b.l.GetEpoch(), why, wake, lane.Result{Now: b.now}))
 		if b.state(1) == deployerv1.Deployment_FAILED {
 			if i != 24 {
 				t.Fatalf("failed after %d hours", i)
@@ -303,7 +303,7 @@ func TestReturn_newerPushTakesItsPlace(t *testing.T) {
 	b.push("e1", "a")
 	b.claim(1)
 	b.push("e2", "b")
-	b.must(lane.Return(b.l, b.l.GetEpoch(), why, b.now.Add(time.Hour), lane.Result{Now: b.now}))
+	b.must(lane.RetryLater(b.l, b.l.GetEpoch(), why, b.now.Add(time.Hour), lane.Result{Now: b.now}))
 	b.want(1, deployerv1.Deployment_SUPERSEDED)
 	if v := b.claim(1); v != lane.Held {
 		t.Fatal(v)
@@ -313,7 +313,7 @@ func TestReturn_newerPushTakesItsPlace(t *testing.T) {
 		t.Fatal(v)
 	}
 	why.Reason = "BITBUCKET_RATE_LIMITED"
-	b.must(lane.Return(b.l, b.l.GetEpoch(), why, b.now.Add(time.Hour), lane.Result{Now: b.now}))
+	b.must(lane.RetryLater(b.l, b.l.GetEpoch(), why, b.now.Add(time.Hour), lane.Result{Now: b.now}))
 	b.push("e4", "d") // but not against a limit
 	if v := b.claim(4); v != lane.Held {
 		t.Fatal(v)

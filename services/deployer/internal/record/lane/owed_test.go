@@ -18,7 +18,7 @@ func (b *bench) fail(outside, remote bool) {
 }
 
 // run accepts a wish and starts it.
-func (b *bench) run(a lane.Ask) int32 {
+func (b *bench) run(a lane.Request) int32 {
 	b.t.Helper()
 	d, err := lane.Accept(b.l, a)
 	b.must(err)
@@ -88,7 +88,7 @@ func TestOwed_theNewestPushThatFailedForReasonsOutsideItsCommit(t *testing.T) {
 			b.fail(true, true)
 			b.must(lane.RefDeleted(b.l, b.ask("e2", "", push)))
 		}, 0},
-		"the branch is gone, as a look found": {func(b *bench) {
+		"the branch is gone, as a poll found": {func(b *bench) {
 			b.run(b.ask("e1", "a", push))
 			b.fail(true, true)
 			b.must(lane.Gone(b.l, repository, lane.Branch("main"), b.now))
@@ -112,7 +112,7 @@ func TestOwed_theNewestPushThatFailedForReasonsOutsideItsCommit(t *testing.T) {
 			b.run(b.ask("e1", "a", push))
 			b.l.Running.Job.FirstFailureTime = b.l.GetRunning().GetStartTime()
 			b.now = b.now.Add(lane.RetryLimit)
-			b.must(lane.Return(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: "BITBUCKET_UNAVAILABLE"}, b.now, lane.Result{Now: b.now, Outside: true, Remote: true}))
+			b.must(lane.RetryLater(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: "BITBUCKET_UNAVAILABLE"}, b.now, lane.Result{Now: b.now, Outside: true, Remote: true}))
 		}, 1},
 		"as often as it may": {func(b *bench) {
 			a := b.ask("e1", "a", deployerv1.Deployment_RECONCILED)
@@ -206,7 +206,7 @@ func TestClaim_onlyDeathsCount(t *testing.T) {
 		if v := b.claim(uint64(i + 1)); v != lane.Start {
 			t.Fatal(v)
 		}
-		b.must(lane.Return(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: "BITBUCKET_UNAVAILABLE"}, b.now, lane.Result{Now: b.now}))
+		b.must(lane.RetryLater(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: "BITBUCKET_UNAVAILABLE"}, b.now, lane.Result{Now: b.now}))
 	}
 	b.claim(1000)
 	if v := b.claim(1000); v != lane.TakeOver {
@@ -233,7 +233,7 @@ func TestReleaseRemote_onlyWhatWaitsForBitbucketToAnswer(t *testing.T) {
 		b.run(b.ask("e1", "a", deployerv1.Deployment_PUSH))
 		wake := b.now.Add(time.Minute)
 		b.must(lane.Doubt(b.l, b.l.GetEpoch(), c.doubt))
-		b.must(lane.Return(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: c.reason}, wake, lane.Result{Now: b.now, Outside: true, Remote: c.remote}))
+		b.must(lane.RetryLater(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: c.reason}, wake, lane.Result{Now: b.now, Outside: true, Remote: c.remote}))
 		if err := lane.ReleaseRemote(b.l); (err == nil) != c.release {
 			t.Errorf("%s: %v", name, err)
 		}

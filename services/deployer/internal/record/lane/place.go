@@ -28,7 +28,7 @@ const (
 	// Past: the push was seen, or what was seen last came after it. It gets the decision made then,
 	// and changes nothing.
 	Past
-	// Doubtful: the push may be new or past. Bitbucket can tell ([Ask.Actual]). Without an answer
+	// Doubtful: the push may be new or past. Bitbucket can tell ([Request.Actual]). Without an answer
 	// it is taken for new, and the worker, which fetches, sees whether anything moved.
 	Doubtful
 )
@@ -38,7 +38,7 @@ var ErrMoved = errors.New("lane: the branch has moved meanwhile")
 
 // PlaceOf returns the place of a push. For one that is past it also returns the number of the
 // deployment that came of it or of what came after it, 0 when there is none.
-func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
+func PlaceOf(l *storev1.Lane, a Request) (Place, int32) {
 	if a.Step == nil || a.Replay || a.Trigger != deployerv1.Deployment_PUSH {
 		return Next, 0
 	}
@@ -59,7 +59,7 @@ func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
 	case repeated:
 		return Past, number
 	case head == a.Step.New:
-		// Not a push noted this head, but a look, a deployment that fetched it, or another push
+		// Not a push noted this head, but a poll, a deployment that fetched it, or another push
 		// that led there too. A head that was only there when watching began, or that never went
 		// live, is not a decision.
 		switch source := seen.GetSource(); {
@@ -84,7 +84,7 @@ func PlaceOf(l *storev1.Lane, a Ask) (Place, int32) {
 }
 
 // seenHead is where the branch or tag of a wish was seen last.
-func (a Ask) seenHead(l *storev1.Lane) (hash string, known bool) {
+func (a Request) seenHead(l *storev1.Lane) (hash string, known bool) {
 	if h := l.GetHeads()[string(a.ref())]; h != nil && h.GetRepository() == a.Repository {
 		return h.GetHash(), h.GetSource() != storev1.Head_FORGOTTEN
 	}
@@ -96,7 +96,7 @@ func (a Ask) seenHead(l *storev1.Lane) (hash string, known bool) {
 
 // Repeat notes another delivery of a push that is past, and returns the decision made about it.
 // ErrMoved when the push is past no longer.
-func Repeat(l *storev1.Lane, a Ask) (Decision, error) {
+func Repeat(l *storev1.Lane, a Request) (Decision, error) {
 	if l.GetRetired() || l.GetGeneration() == 0 {
 		return Decision{}, ErrRetired
 	}
@@ -125,7 +125,7 @@ const (
 	maxHistory = 512
 )
 
-func stepID(a Ask) []byte {
+func stepID(a Request) []byte {
 	return historyID("push", a.Repository, a.ref(), a.Step.Old, a.Step.New)
 }
 
@@ -167,7 +167,7 @@ func note(l *storev1.Lane, id []byte, number int32) {
 }
 
 // noteStep remembers a push that was decided about.
-func noteStep(l *storev1.Lane, a Ask, number int32) {
+func noteStep(l *storev1.Lane, a Request, number int32) {
 	if a.Step == nil {
 		return
 	}

@@ -261,7 +261,7 @@ func Repeated(l *storev1.Lane, epoch int64, repository string, res Result) error
 }
 
 // refOf is the branch or tag that a job deploys.
-func refOf(j *storev1.Job) Ref { return Ask{Branch: j.GetBranch(), Tag: j.GetTag()}.ref() }
+func refOf(j *storev1.Job) Ref { return Request{Branch: j.GetBranch(), Tag: j.GetTag()}.ref() }
 
 // endShort ends a run that did not complete. When its release is current all the same, that release
 // is the live one.
@@ -286,10 +286,10 @@ func end(l *storev1.Lane, r *storev1.Running, e *storev1.Ended, res Result) {
 	l.Running = nil
 }
 
-// Return puts a running deployment back to waiting, because something temporary was in the way; it
+// RetryLater puts a running deployment back to waiting, because something temporary was in the way; it
 // is tried again at wake. When a newer one waits already, that one supersedes it. After RetryLimit
 // it fails.
-func Return(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake time.Time, res Result) error {
+func RetryLater(l *storev1.Lane, epoch int64, why *deployerv1.DeploymentError, wake time.Time, res Result) error {
 	r, err := Mine(l, epoch)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 
 // A lane holds the heads that were noted last. It is written too often to hold all branches of a
 // pattern and all tags, so SeenRefs holds those. A decision always goes to the lane first; its head
-// moves to SeenRefs when the lane is crowded, or at the next look at the repository. A head leaves
+// moves to SeenRefs when the lane is crowded, or at the next poll of the repository. A head leaves
 // the lane only once SeenRefs has it, so that no head is forgotten.
 
 // MaxRefs is how many branches, and how many tags, an app's SeenRefs holds: 420 KB of each.
@@ -106,12 +106,12 @@ func (k Known) Head(r Ref) (hash string, known bool) {
 	return h.String(), known
 }
 
-// Complete tells whether a look noted all branches, or tags, that match the patterns.
+// Complete tells whether a poll noted all branches, or tags, that match the patterns.
 func (k Known) Complete(tags bool, patterns []string) bool {
 	return len(patterns) > 0 && slices.Equal(valid(k.Seen, k.Lane, tags).GetPatterns(), patterns)
 }
 
-// Lacks tells whether a look that found these branches, or tags, misses some that were seen.
+// Lacks tells whether a poll that found these branches, or tags, misses some that were seen.
 func (k Known) Lacks(tags bool, found map[string]string) bool {
 	there := make(map[refName]bool, len(found))
 	for name := range found {
@@ -167,7 +167,7 @@ func Fold(s *storev1.SeenRefs, l *storev1.Lane) (*storev1.SeenRefs, bool) {
 	return &storev1.SeenRefs{Seq: l.GetHeadSeq(), Branches: fold(false), Tags: fold(true)}, true
 }
 
-// Found is what a look found of branches, or of tags.
+// Found is what a poll found of branches, or of tags.
 type Found struct {
 	// Patterns are those whose matches were all asked for; none where only the head of one branch was.
 	Patterns []string
@@ -178,10 +178,10 @@ type Found struct {
 	Doubt time.Duration
 }
 
-// Looked returns SeenRefs after a look. It has what was found where nothing was known (the
+// Polled returns SeenRefs after a poll. It has what was found where nothing was known (the
 // baseline) and the lane's heads, and no longer what has been gone for long enough. A head that
 // differs from the known one keeps its known value until the lane has decided about it.
-func Looked(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1.SeenRefs {
+func Polled(s *storev1.SeenRefs, l *storev1.Lane, branches, tags Found) *storev1.SeenRefs {
 	note := func(f Found, tags bool) *storev1.SeenSet {
 		set := valid(s, l, tags)
 		complete := slices.Equal(set.GetPatterns(), f.Patterns)
@@ -246,7 +246,7 @@ func names(refs map[refName]refHash) []byte {
 }
 
 // withHeads adds the lane's heads to refs. If there are more than fit, only the lane's heads are
-// kept, and the next look notes the others anew.
+// kept, and the next poll notes the others anew.
 func withHeads(set *storev1.SeenSet, patterns []string, refs map[refName]refHash, l *storev1.Lane, tags bool) *storev1.SeenSet {
 	if len(refs)+len(l.GetHeads()) > MaxRefs {
 		refs, patterns = map[refName]refHash{}, nil

@@ -103,8 +103,8 @@ func (r *refs) change(fn func(*storev1.Lane) error) {
 	}
 }
 
-func askOf(ref lane.Ref, event, commit string) lane.Ask {
-	a := lane.Ask{Event: event, ReceiveTime: start, Trigger: deployerv1.Deployment_PUSH, Repository: repository, Branch: ref.Branch(), Tag: ref.Tag(), Server: "default", Now: start}
+func askOf(ref lane.Ref, event, commit string) lane.Request {
+	a := lane.Request{Event: event, ReceiveTime: start, Trigger: deployerv1.Deployment_PUSH, Repository: repository, Branch: ref.Branch(), Tag: ref.Tag(), Server: "default", Now: start}
 	if commit != "" {
 		a.Commit = &deployerv1.DeploymentCommit{Hash: commit}
 	}
@@ -139,8 +139,8 @@ func (r *refs) found() (branches, tags lane.Found) {
 	return branches, tags
 }
 
-// look notes what is there, as the reconciler does; meanwhile is called while Bitbucket is asked.
-func (r *refs) look(meanwhile func()) {
+// poll notes what is there, as the reconciler does; meanwhile is called while Bitbucket is asked.
+func (r *refs) poll(meanwhile func()) {
 	r.t.Helper()
 	l, _, err := r.keeper.Get(r.t.Context(), k)
 	if err != nil {
@@ -158,7 +158,7 @@ func (r *refs) look(meanwhile func()) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	noted, err := r.keeper.Looked(r.t.Context(), k, known, now, branches, tags)
+	noted, err := r.keeper.Polled(r.t.Context(), k, known, now, branches, tags)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func (r *refs) check(step int) {
 			continue
 		}
 		if _, there := r.there[ref]; !there && !is && h != "" {
-			continue // a look found that it is gone
+			continue // a poll found that it is gone
 		}
 		if !is || got != h {
 			r.t.Fatalf("step %d: %s is known as %q (%v), want %q; lane %v", step, ref, got, is, h, l.GetHeads()[string(ref)])
@@ -197,7 +197,7 @@ func (r *refs) check(step int) {
 	}
 }
 
-// TestKnown_forgetsNothing drives a lane and its SeenRefs with pushes that are delivered, or not, looks, and changes of what is watched, beside a map that holds everything.
+// TestKnown_forgetsNothing drives a lane and its SeenRefs with pushes that are delivered, or not, polls, and changes of what is watched, beside a map that holds everything.
 func TestKnown_forgetsNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -222,7 +222,7 @@ func TestKnown_forgetsNothing(t *testing.T) {
 	for step := range 1000 {
 		switch rnd.IntN(40) {
 		case 0, 1:
-			r.look(func() {
+			r.poll(func() {
 				for range rnd.IntN(3) * rnd.IntN(100) {
 					delivered()
 				}
@@ -279,17 +279,17 @@ func TestKnown_whatIsNewAndWhatWasThere(t *testing.T) {
 		return known
 	}
 	if state().Complete(true, tagPatterns) {
-		t.Error("complete before any look")
+		t.Error("complete before any poll")
 	}
-	r.look(func() {})
+	r.poll(func() {})
 	if s := state(); !s.Complete(true, tagPatterns) || s.Complete(true, []string{"v*"}) || s.Complete(false, nil) || !s.Complete(false, []string{"feature/*"}) {
-		t.Error("after a look it is complete for its patterns")
+		t.Error("after a poll it is complete for its patterns")
 	}
 	if size := proto.Size(r.seen.s); size > 500*28+100 {
 		t.Errorf("500 tags take %d bytes", size)
 	}
 	r.there[lane.Tag("v1")], r.there[lane.Tag("v500")] = hash(1000), hash(1001)
-	r.look(func() {}) // nobody decided about them: they stay missing
+	r.poll(func() {}) // nobody decided about them: they stay missing
 	if got, is := state().Head(lane.Tag("v1")); got != hash(1) || !is {
 		t.Errorf("moved: %q %v", got, is)
 	}
@@ -309,7 +309,7 @@ func TestKnown_whatIsNewAndWhatWasThere(t *testing.T) {
 	if _, is := state().Head(lane.Tag("v2")); is {
 		t.Error("a forgotten tag is known")
 	}
-	r.look(func() {})
+	r.poll(func() {})
 	l := proto.CloneOf(r.lanes.l)
 	if err := lane.Retire(l, l.GetGeneration(), 0); err != nil {
 		t.Fatal(err)
@@ -337,7 +337,7 @@ func TestKnown_tooManyStartAnew(t *testing.T) {
 	for i := range lane.MaxRefs {
 		tags.Heads[fmt.Sprint("v", i)] = hash(i)
 	}
-	s := lane.Looked(nil, r.lanes.l, lane.Found{}, tags)
+	s := lane.Polled(nil, r.lanes.l, lane.Found{}, tags)
 	if size := proto.Size(s); size > 430_000 || !slices.Equal(s.GetTags().GetPatterns(), tagPatterns) {
 		t.Fatalf("%d bytes, %v", size, s.GetTags().GetPatterns())
 	}

@@ -17,7 +17,7 @@ import (
 
 // Decision is what comes of a lane's oldest candidate.
 type Decision struct {
-	Ask lane.Ask
+	Request lane.Request
 	// Past says that the push repeats one that was decided about, or came before it.
 	Past bool
 	// Reason and Message are why it does not deploy; empty where it does.
@@ -30,17 +30,17 @@ type Decision struct {
 // About begins a decision about a candidate of an app, nil when that is gone. It has a reason where no
 // rule needs to be asked: what the app says has changed since the push came.
 func About(c *storev1.Candidate, a *storev1.App, now time.Time) *Decision {
-	d := &Decision{Ask: lane.FromCandidate(c), seq: c.GetSeq()}
-	d.Ask.Now = now
-	if d.Reason, d.Message = unwanted(a, d.Ask); d.Reason == "" {
-		d.Ask.Server, d.Ask.CancelRunning = a.GetServer(), a.GetCancelRunning()
+	d := &Decision{Request: lane.FromCandidate(c), seq: c.GetSeq()}
+	d.Request.Now = now
+	if d.Reason, d.Message = unwanted(a, d.Request); d.Reason == "" {
+		d.Request.Server, d.Request.CancelRunning = a.GetServer(), a.GetCancelRunning()
 	}
 	return d
 }
 
 // Rules takes what the rules say.
 func (d *Decision) Rules(v rules.Verdict) {
-	d.Ask.Notes = v.Notes
+	d.Request.Notes = v.Notes
 	if !v.Deploys {
 		d.byRule, d.Reason, d.Message = true, v.Reason, v.Message
 	}
@@ -54,27 +54,27 @@ func (d *Decision) Apply(l *storev1.Lane) error {
 	if err != nil {
 		return err
 	}
-	told := &storev1.Decided{Time: timestamppb.New(d.Ask.Now), Askers: c.GetAskers(), Reason: d.Reason, Message: strings.TrimSuffix(d.Message, ".")}
+	told := &storev1.Decided{Time: timestamppb.New(d.Request.Now), Askers: c.GetAskers(), Reason: d.Reason, Message: strings.TrimSuffix(d.Message, ".")}
 	var made lane.Decision
 	switch {
 	case d.byRule:
-		if err = lane.TurnAway(l, d.Ask); err == nil && c.GetFound() {
+		if err = lane.TurnAway(l, d.Request); err == nil && c.GetFound() {
 			lane.NoteTurnedAway(l, &deployerv1.TurnedAwayPush{
-				Branch: d.Ask.Branch, Tag: d.Ask.Tag, Commit: d.Ask.Commit.GetHash(), Reason: d.Reason, Message: d.Message, Time: told.GetTime(),
+				Branch: d.Request.Branch, Tag: d.Request.Tag, Commit: d.Request.Commit.GetHash(), Reason: d.Reason, Message: d.Message, Time: told.GetTime(),
 			})
 		}
 	case d.Reason != "":
-	case d.Ask.Deleted:
-		err = lane.RefDeleted(l, d.Ask)
-		told.Reason, told.Message = Deleted(d.Ask)
+	case d.Request.Deleted:
+		err = lane.RefDeleted(l, d.Request)
+		told.Reason, told.Message = Deleted(d.Request)
 	case d.Past:
-		made, err = lane.Repeat(l, d.Ask)
+		made, err = lane.Repeat(l, d.Request)
 	case c.GetOvertakenBy() != 0:
-		err = lane.TurnAway(l, d.Ask)
+		err = lane.TurnAway(l, d.Request)
 		told.Reason = lane.ReasonOvertaken
 		told.Message = fmt.Sprintf("Deployment #%d was asked for after this push, which does not undo it", c.GetOvertakenBy())
 	default:
-		made, err = lane.Accept(l, d.Ask)
+		made, err = lane.Accept(l, d.Request)
 	}
 	if err != nil && !errors.Is(err, lane.ErrSkip) {
 		l.Candidates = before // nothing was decided
@@ -86,7 +86,7 @@ func (d *Decision) Apply(l *storev1.Lane) error {
 }
 
 // unwanted tells why a push does not deploy before any rule is asked.
-func unwanted(a *storev1.App, p lane.Ask) (reason, message string) {
+func unwanted(a *storev1.App, p lane.Request) (reason, message string) {
 	switch {
 	case a == nil:
 		return "APP_DELETED", "The app was deleted before this push was decided about"
@@ -106,7 +106,7 @@ func AutoDeployOff(a *storev1.App) (reason, message string) {
 }
 
 // Deleted is what comes of a push that deleted its branch or tag.
-func Deleted(p lane.Ask) (reason, message string) {
+func Deleted(p lane.Request) (reason, message string) {
 	if p.Tag != "" {
 		return "TAG_DELETED", fmt.Sprintf("Tag %s was deleted; what is live stays", p.Tag)
 	}

@@ -51,7 +51,7 @@ type Push struct {
 }
 
 // Of is the push that a lane is asked about.
-func Of(l *storev1.Lane, a lane.Ask) Push {
+func Of(l *storev1.Lane, a lane.Request) Push {
 	return Push{
 		Branch: a.Branch, Tag: a.Tag, Old: lane.OldOf(l, a), New: a.Commit.GetHash(), Created: a.Created, Forced: a.Forced,
 		Message: a.Commit.GetMessage(), MessageKnown: a.MessageKnown,

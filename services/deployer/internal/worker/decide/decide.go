@@ -244,14 +244,14 @@ func (d *Decider) Decide(ctx context.Context, k lane.Key) error {
 
 // tell logs a decision. Of one about what was found by looking no delivery tells.
 func (d *Decider) tell(ctx context.Context, x *policy.Decision) {
-	attrs := []slog.Attr{slog.String(logs.KeyCommit, x.Ask.Commit.GetHash()), slog.String(logs.KeyReason, x.Reason)}
-	if x.Ask.Tag != "" {
-		attrs = append(attrs, slog.String(logs.KeyTag, x.Ask.Tag))
+	attrs := []slog.Attr{slog.String(logs.KeyCommit, x.Request.Commit.GetHash()), slog.String(logs.KeyReason, x.Reason)}
+	if x.Request.Tag != "" {
+		attrs = append(attrs, slog.String(logs.KeyTag, x.Request.Tag))
 	} else {
-		attrs = append(attrs, slog.String(logs.KeyBranch, x.Ask.Branch))
+		attrs = append(attrs, slog.String(logs.KeyBranch, x.Request.Branch))
 	}
 	message := "push decided about"
-	if x.Ask.Found && x.Reason != "" {
+	if x.Request.Found && x.Reason != "" {
 		message = "push found by looking, and turned away"
 	}
 	d.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...)
@@ -294,17 +294,17 @@ func (d *Decider) one(ctx context.Context, k lane.Key, l *storev1.Lane, a *store
 		actual = func(ctx context.Context, ref lane.Ref) (string, error) {
 			ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
 			defer cancel()
-			return d.cfg.Head(ctx, k.Workspace, x.Ask.Repository, ref)
+			return d.cfg.Head(ctx, k.Workspace, x.Request.Repository, ref)
 		}
 	}
-	place, err := d.cfg.Keeper.Locate(ctx, k, l, &x.Ask, actual)
+	place, err := d.cfg.Keeper.Locate(ctx, k, l, &x.Request, actual)
 	if err != nil {
 		return nil, err
 	}
-	if x.Past = place == lane.Past && !x.Ask.Deleted; x.Past || x.Ask.Deleted {
+	if x.Past = place == lane.Past && !x.Request.Deleted; x.Past || x.Request.Deleted {
 		return x, nil
 	}
-	verdict, err := policy.Decide(ctx, git, a, policy.Of(l, x.Ask))
+	verdict, err := policy.Decide(ctx, git, a, policy.Of(l, x.Request))
 	if err != nil {
 		return nil, err
 	}

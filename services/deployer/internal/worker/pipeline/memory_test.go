@@ -134,7 +134,7 @@ func (f faultyLanes) CompareAndSet(ctx context.Context, key string, l *storev1.L
 	return rev, err
 }
 
-// queue is a work queue in memory: a message whose holder is silent for modelAckWait comes again.
+// queue is a work queue in memory: a message whose holder is silent for modelLease comes again.
 type queue struct {
 	mu       sync.Mutex
 	seq      uint64
@@ -180,7 +180,7 @@ func (q *queue) take() *message {
 		}
 		kept = append(kept, seq)
 		if found == nil && !m.visible.After(now) {
-			m.visible = now.Add(modelAckWait)
+			m.visible = now.Add(modelLease)
 			found = &message{seq: m.seq, subject: m.subject, body: m.body, stalled: &atomic.Bool{}}
 		}
 	}
@@ -215,9 +215,9 @@ func (q *queue) consume(ctx context.Context, m *model, handle func(context.Conte
 		wg.Go(func() {
 			for alive.Err() == nil {
 				if !msg.stalled.Load() {
-					q.extend(msg.seq, modelAckWait)
+					q.extend(msg.seq, modelLease)
 				}
-				pause(modelAckWait / 5)
+				pause(modelLease / 5)
 			}
 		})
 		err, died := m.survive(func() error { return handle(ctx, msg) })

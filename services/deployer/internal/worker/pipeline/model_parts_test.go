@@ -213,7 +213,7 @@ func (s modelSource) stall(ctx context.Context, oneIn int) {
 	msg, _ := ctx.Value(messageKey{}).(*message)
 	s.m.stalls.Add(1)
 	msg.stalled.Store(true)
-	pause(3 * modelAckWait)
+	pause(3 * modelLease)
 	msg.stalled.Store(false)
 }
 

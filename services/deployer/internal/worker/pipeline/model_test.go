@@ -31,7 +31,7 @@ import (
 const (
 	modelWorkspace  = "acme-inc"
 	modelRepository = "85d08b4e-571d-44e9-a507-fa476535aa98"
-	modelAckWait    = 150 * time.Millisecond
+	modelLease      = 150 * time.Millisecond
 	modelPushes     = 2500
 	modelApps       = 4
 )
@@ -54,7 +54,7 @@ func TestModel_everyPushEndsOnceAndTheLastIsLive(t *testing.T) {
 			wg.Go(func() { m.work.consume(ctx, m, deployer.handle) })
 			wg.Go(func() { m.decide.consume(ctx, m, deployer.decide) })
 		}
-		wg.Go(func() { m.look(ctx, deployer) })
+		wg.Go(func() { m.schedule(ctx, deployer) })
 		wg.Go(func() { _ = deployer.worker.Run(ctx) })
 	}
 	m.push()
@@ -264,8 +264,8 @@ func (p *process) decide(ctx context.Context, msg *message) error {
 
 type messageKey struct{}
 
-// look is the due list: it looks at lanes whose time has come.
-func (m *model) look(ctx context.Context, p *process) {
+// schedule handles lanes whose time has come.
+func (m *model) schedule(ctx context.Context, p *process) {
 	for ctx.Err() == nil {
 		m.due.Range(func(key, at any) bool {
 			k, _ := key.(lane.Key)
@@ -273,7 +273,7 @@ func (m *model) look(ctx context.Context, p *process) {
 				return true
 			}
 			m.survive(func() error {
-				next, err := p.janitor.Look(ctx, k.Workspace, k.App, 1)
+				next, err := p.janitor.Handle(ctx, k.Workspace, k.App, 1)
 				switch {
 				case err != nil:
 					return err

@@ -188,7 +188,7 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 		a.say("The worker was paused for a while (its process was stopped, or its machine slept), so the hook was ended; the deployment is started again.")
 		return a.yield(ctx, res, err)
 	}
-	t := diagnose(err)
+	t := classify(err)
 	if t.store {
 		a.closeLog(ctx)
 		return err
@@ -209,12 +209,12 @@ func (a *attempt) finish(ctx context.Context, err error) error {
 	if doubt != nil {
 		why.Message += " Devpilot asks again before it believes that."
 	}
-	return a.returned(ctx, err, t, doubt, why, res)
+	return a.retryLater(ctx, err, t, doubt, why, res)
 }
 
 // believe tells whether a failure is to be taken for the truth, and what is kept of one that is not yet.
 // well is what the witness says of the rest.
-func (a *attempt) believe(ctx context.Context, t trouble) (doubt *storev1.Doubt, well, believed bool) {
+func (a *attempt) believe(ctx context.Context, t failure) (doubt *storev1.Doubt, well, believed bool) {
 	switch t.belief {
 	case final:
 		return nil, true, true
@@ -286,32 +286,6 @@ func (a *attempt) end(ctx context.Context, result string, fn func(*storev1.Lane)
 		a.sweep(ctx, l)
 	}
 	return nil
-}
-
-// returned lets the deployment wait for better times.
-func (a *attempt) returned(ctx context.Context, cause error, t trouble, doubt *storev1.Doubt, why *deployerv1.DeploymentError, res lane.Result) error {
-	w := a.w
-	l, _, err := w.cfg.Keeper.Get(ctx, a.key)
-	if err != nil {
-		return err
-	}
-	pause := w.cfg.Backoff(l.GetHold().GetFailures(), t.reason)
-	if t.retryAfter > 0 { // who asks us to wait knows for how long
-		pause = t.retryAfter
-	}
-	wake := w.cfg.Now().Add(pause)
-	w.cfg.Logger.InfoContext(ctx, "deployment waits", slog.String(logs.KeyReason, t.reason), slog.Int64(logs.KeyRetryIn, pause.Milliseconds()), logs.Err(cause))
-	a.say("Waiting: %s The next try is in %v.", why.GetMessage(), pause.Round(time.Second))
-	err = a.end(ctx, "returned", func(l *storev1.Lane) error {
-		if err := lane.Doubt(l, a.run.GetEpoch(), doubt); err != nil {
-			return err
-		}
-		return lane.Return(l, a.run.GetEpoch(), why, wake, res)
-	})
-	if err != nil {
-		return err
-	}
-	return w.cfg.Alarm.At(ctx, a.key, wake)
 }
 
 func (a *attempt) closeLog(ctx context.Context) {

@@ -36,7 +36,7 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 		case lane.Idle, lane.Busy, lane.Held:
 			return w.cfg.Keeper.Flush(ctx, k, l)
 		case lane.Elsewhere: // the app moved to another server while the wake-up was on its way
-			return w.cfg.Keeper.Settle(ctx, k, l)
+			return w.cfg.Keeper.Dispatch(ctx, k, l)
 		case lane.Removal:
 			if err := w.remove(ctx, k, l); err != nil {
 				return err

@@ -64,7 +64,7 @@ func TestDiagnose_whereAFailureLies(t *testing.T) {
 		"too long":                   {errTimeout, "DEPLOYMENT_TIMEOUT", kind{inCommit, final}},
 		"a reason nobody thought of": {apierr.New(apierr.ReasonInternal, "x"), "INTERNAL", kind{onServer, doubted}},
 	} {
-		if got := diagnose(errors.Join(errors.New("while deploying"), c.err)); got.kind != c.want || got.reason != c.reason {
+		if got := classify(errors.Join(errors.New("while deploying"), c.err)); got.kind != c.want || got.reason != c.reason {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}

@@ -6,28 +6,28 @@ import (
 )
 
 const (
-	firstHold   = 15 * time.Second // pause after a first refusal of a status
-	mostHold    = 5 * time.Minute  // longest pause between two tries of a status
-	refusedHold = 15 * time.Minute // pause after Bitbucket refused a status for good
-	maxHolds    = 10_000           // pauses that are remembered
+	firstBackoff   = 15 * time.Second // pause after a first refusal of a status
+	mostBackoff    = 5 * time.Minute  // longest pause between two tries of a status
+	refusedBackoff = 15 * time.Minute // pause after Bitbucket refused a status for good
+	maxBackoffs    = 10_000           // pauses that are remembered
 )
 
-// holds remembers for whom Bitbucket has lately not taken statuses. Safe for concurrent use.
-type holds struct {
+// backoffs remembers for whom Bitbucket has lately not taken statuses. Safe for concurrent use.
+type backoffs struct {
 	mu     sync.Mutex
-	by     map[string]hold
+	by     map[string]backoff
 	doubts map[string]doubt
 }
 
-type hold struct {
+type backoff struct {
 	until    time.Time
 	failures int  // in a row
 	refused  bool // for good, as far as we can tell
 	cause    error
 }
 
-// held returns the first hold that is in force.
-func (h *holds) held(now time.Time, names ...string) (hold, bool) {
+// held returns the first backoff that is in force.
+func (h *backoffs) held(now time.Time, names ...string) (backoff, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, n := range names {
@@ -35,27 +35,27 @@ func (h *holds) held(now time.Time, names ...string) (hold, bool) {
 			return held, true
 		}
 	}
-	return hold{}, false
+	return backoff{}, false
 }
 
 // trouble holds back for as long as Bitbucket asked for, and else for a while that grows.
-func (h *holds) trouble(now time.Time, name string, asked time.Duration, cause error) {
+func (h *backoffs) trouble(now time.Time, name string, asked time.Duration, cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	failures := h.by[name].failures + 1
-	pause := min(firstHold<<min(failures-1, 10), mostHold)
+	pause := min(firstBackoff<<min(failures-1, 10), mostBackoff)
 	if asked > 0 {
-		pause = min(asked, refusedHold)
+		pause = min(asked, refusedBackoff)
 	}
-	h.put(now, name, hold{until: now.Add(pause), failures: failures, cause: cause})
+	h.put(now, name, backoff{until: now.Add(pause), failures: failures, cause: cause})
 }
 
 // refuse holds back for long; it tells whether that is news.
-func (h *holds) refuse(now time.Time, name string, cause error) bool {
+func (h *backoffs) refuse(now time.Time, name string, cause error) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	_, again := h.by[name]
-	h.put(now, name, hold{until: now.Add(refusedHold), refused: true, cause: cause})
+	h.put(now, name, backoff{until: now.Add(refusedBackoff), refused: true, cause: cause})
 	return !again
 }
 
@@ -67,21 +67,21 @@ type doubt struct {
 
 // second notes that name, which is part of all, was refused, and tells whether another part of it was so
 // lately, without a success since: only then is all of it refused.
-func (h *holds) second(now time.Time, all, name string) bool {
+func (h *backoffs) second(now time.Time, all, name string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if first, ok := h.doubts[all]; ok && now.Before(first.until) && first.name != name {
 		return true
 	}
-	if h.doubts == nil || len(h.doubts) >= maxHolds {
+	if h.doubts == nil || len(h.doubts) >= maxBackoffs {
 		h.doubts = map[string]doubt{}
 	}
-	h.doubts[all] = doubt{name: name, until: now.Add(refusedHold)}
+	h.doubts[all] = doubt{name: name, until: now.Add(refusedBackoff)}
 	return false
 }
 
 // clear forgets, after a success.
-func (h *holds) clear(names ...string) {
+func (h *backoffs) clear(names ...string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, n := range names {
@@ -91,19 +91,19 @@ func (h *holds) clear(names ...string) {
 }
 
 // put keeps the map small: what is over goes first, then everything, as it only saves calls.
-func (h *holds) put(now time.Time, name string, v hold) {
-	if len(h.by) >= maxHolds {
+func (h *backoffs) put(now time.Time, name string, v backoff) {
+	if len(h.by) >= maxBackoffs {
 		for n, old := range h.by {
 			if !now.Before(old.until) {
 				delete(h.by, n)
 			}
 		}
-		if len(h.by) >= maxHolds {
+		if len(h.by) >= maxBackoffs {
 			clear(h.by)
 		}
 	}
 	if h.by == nil {
-		h.by = map[string]hold{}
+		h.by = map[string]backoff{}
 	}
 	h.by[name] = v
 }
@@ -132,13 +132,13 @@ func (r *recent) has(name string) bool {
 }
 
 // turns lets one goroutine at a time work on a thing; the others leave it to that one, which is told
-// to look again. Safe for concurrent use.
+// to read the record again. Safe for concurrent use.
 type turns struct {
 	mu sync.Mutex
 	by map[string]bool // whether somebody came meanwhile
 }
 
-// take is false when another goroutine has the turn; it will look again.
+// take is false when another goroutine has the turn; it will read the record again.
 func (t *turns) take(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -11,9 +12,14 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
 var (
@@ -102,8 +108,8 @@ const (
 	reasonShared = "SHARED_PATH"
 )
 
-// trouble is what an error means for the deployment.
-type trouble struct {
+// failure is what an error means for the deployment.
+type failure struct {
 	kind
 	reason, message string
 	retryAfter      time.Duration
@@ -112,31 +118,31 @@ type trouble struct {
 	store bool
 }
 
-func troubleOf(reason, message string) trouble {
+func failureOf(reason, message string) failure {
 	k, ok := kinds[reason]
 	if !ok {
 		k = kind{onServer, doubted}
 	}
-	return trouble{kind: k, reason: reason, message: message}
+	return failure{kind: k, reason: reason, message: message}
 }
 
-// diagnose decides where a failure lies, and whether it is for good, for now, or our own store's.
-func diagnose(err error) trouble {
+// classify decides where a failure lies, and whether it is for good, for now, or our own store's.
+func classify(err error) failure {
 	var m *mirror.Error
 	var public *apierr.Error
 	var failed *failedHook
 	var shared *release.SharedError
 	switch {
 	case errors.As(err, &failed):
-		t := troubleOf(failed.reason, failed.message)
+		t := failureOf(failed.reason, failed.message)
 		if failed.server {
 			t.origin = onServer
 		}
 		return t
 	case errors.Is(err, errTimeout):
-		return troubleOf(reasonTimeout, "The deployment took longer than a deployment may, and was stopped. Look at the log for the step that hangs.")
+		return failureOf(reasonTimeout, "The deployment took longer than a deployment may, and was stopped. Look at the log for the step that hangs.")
 	case errors.As(err, &m):
-		t := troubleOf(m.Reason, m.Message)
+		t := failureOf(m.Reason, m.Message)
 		t.retryAfter = m.RetryAfter
 		switch {
 		case m.Doubtful:
@@ -146,25 +152,51 @@ func diagnose(err error) trouble {
 		}
 		return t
 	case errors.Is(err, kv.ErrUnavailable), errors.Is(err, kv.ErrConflict), errors.Is(err, stream.ErrTemporary):
-		return trouble{store: true}
+		return failure{store: true}
 	case errors.Is(err, errLocked):
-		return troubleOf(reasonLocked, "Another worker still holds the lock on the app's directory. The deployment is tried again.")
+		return failureOf(reasonLocked, "Another worker still holds the lock on the app's directory. The deployment is tried again.")
 	case errors.Is(err, errPoison):
-		return troubleOf(reasonWorkerDied, "Every worker that ran this deployment stopped answering before it was done: it crashed or was killed. Look at the deployer's memory and log, then deploy again.")
+		return failureOf(reasonWorkerDied, "Every worker that ran this deployment stopped answering before it was done: it crashed or was killed. Look at the deployer's memory and log, then deploy again.")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return troubleOf(mirror.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
+		return failureOf(mirror.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
 	case errors.Is(err, mirror.ErrDamaged):
-		return troubleOf(mirror.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
+		return failureOf(mirror.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
 	case errors.As(err, &shared):
-		t := troubleOf(reasonShared, fmt.Sprintf("The shared path %q cannot be set up. %s", shared.Path, shared.Message))
+		t := failureOf(reasonShared, fmt.Sprintf("The shared path %q cannot be set up. %s", shared.Path, shared.Message))
 		t.reason = reasonReleaseFailed
 		return t
 	case errors.As(err, &public):
-		t := troubleOf(string(public.Reason()), public.Message())
+		t := failureOf(string(public.Reason()), public.Message())
 		t.retryAfter = public.RetryAfter()
 		return t
 	}
-	return troubleOf(reasonReleaseFailed, "The release could not be made on the server. See the deployer's log for what its system said.")
+	return failureOf(reasonReleaseFailed, "The release could not be made on the server. See the deployer's log for what its system said.")
+}
+
+// retryLater puts the pending deployment back to waiting, and has it tried again after a backoff.
+func (a *attempt) retryLater(ctx context.Context, cause error, t failure, doubt *storev1.Doubt, why *deployerv1.DeploymentError, res lane.Result) error {
+	w := a.w
+	l, _, err := w.cfg.Keeper.Get(ctx, a.key)
+	if err != nil {
+		return err
+	}
+	pause := w.cfg.Backoff(l.GetHold().GetFailures(), t.reason)
+	if t.retryAfter > 0 { // who asks us to wait knows for how long
+		pause = t.retryAfter
+	}
+	wake := w.cfg.Now().Add(pause)
+	w.cfg.Logger.InfoContext(ctx, "deployment waits", slog.String(logs.KeyReason, t.reason), slog.Int64(logs.KeyRetryIn, pause.Milliseconds()), logs.Err(cause))
+	a.say("Waiting: %s The next try is in %v.", why.GetMessage(), pause.Round(time.Second))
+	err = a.end(ctx, "returned", func(l *storev1.Lane) error {
+		if err := lane.Doubt(l, a.run.GetEpoch(), doubt); err != nil {
+			return err
+		}
+		return lane.RetryLater(l, a.run.GetEpoch(), why, wake, res)
+	})
+	if err != nil {
+		return err
+	}
+	return w.cfg.Alarm.At(ctx, a.key, wake)
 }
 
 // DefaultBackoff is 5 s doubling up to the interval at which repositories are looked at; that at once

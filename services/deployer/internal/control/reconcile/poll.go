@@ -43,8 +43,8 @@ func (s seen) glob() []string {
 // tags are the app's patterns of tags.
 func (s seen) tags() []string { return s.app.GetRules().GetTags() }
 
-// looking is one look at a repository.
-type looking struct {
+// polling is one poll of a repository.
+type polling struct {
 	state  *storev1.Reconciliation
 	found  mirror.Heads
 	name   string               // that was asked
@@ -57,11 +57,11 @@ type looking struct {
 	proposed []seen
 	// missing are the heads that no delivery has spoken of yet, by key.
 	missing map[string]*storev1.Missing
-	next    time.Time // when to look again; zero as usual
+	next    time.Time // when to poll again; zero as usual
 }
 
 // again has the repository looked at again at a time.
-func (l *looking) again(at time.Time) {
+func (l *polling) again(at time.Time) {
 	if l.next.IsZero() || at.Before(l.next) {
 		l.next = at
 	}
@@ -74,9 +74,9 @@ func missingKey(m *storev1.Missing) string {
 // maxMissing bounds the heads whose deliveries are waited for; the others' turn comes after them.
 const maxMissing = 500
 
-// look compares a repository's branches and tags with what the lanes saw. It changes state, which
-// the caller stores. It returns a time when the next look should not be at the usual one.
-func (r *Reconciler) look(ctx context.Context, workspace, repository string, state *storev1.Reconciliation) (time.Time, error) {
+// poll compares a repository's branches and tags with what the lanes saw. It changes state, which
+// the caller stores. It returns a time when the next poll should not be at the usual one.
+func (r *Reconciler) poll(ctx context.Context, workspace, repository string, state *storev1.Reconciliation) (time.Time, error) {
 	idx, err := r.cfg.Apps.Index(ctx, workspace, repository)
 	if err != nil {
 		return time.Time{}, err
@@ -89,9 +89,9 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 		r.mu.Lock()
 		delete(r.asked, workspace+"."+repository)
 		r.mu.Unlock()
-		return time.Time{}, r.answer(ctx, workspace, state, &looking{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
+		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
 	}
-	l := &looking{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
+	l := &polling{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}
@@ -129,7 +129,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 	}
 	slices.SortFunc(state.Missing, func(a, b *storev1.Missing) int { return strings.Compare(missingKey(a), missingKey(b)) })
 	if !l.next.IsZero() && len(state.GetAsks()) > 0 && len(l.made)+len(l.turned)+len(l.proposed) == 0 {
-		return l.next, nil // a lane changed under us: the asks are answered by the next look
+		return l.next, nil // a lane changed under us: the asks are answered by the next poll
 	}
 	return l.next, r.answer(ctx, workspace, state, l, "Devpilot compared the branches with Bitbucket, and no watched branch had moved")
 }
@@ -138,7 +138,7 @@ func (r *Reconciler) look(ctx context.Context, workspace, repository string, sta
 const settling = time.Minute
 
 // watchers reads the apps that watch the repository by auto-deploy, and their lanes.
-func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev1.RepositoryIndex, look *looking) (apps []seen, err error) {
+func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev1.RepositoryIndex, poll *polling) (apps []seen, err error) {
 	var done []string
 	for _, w := range idx.GetWatches() {
 		k := lane.Key{Workspace: workspace, App: w.GetApp()}
@@ -147,7 +147,7 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev
 			return nil, err
 		}
 		if age := r.cfg.Now().Sub(time.Unix(0, w.GetVersion())); w.GetVersion() > a.GetVersion() && age < settling {
-			look.again(r.cfg.Now().Add(time.Second)) // it is being saved
+			poll.again(r.cfg.Now().Add(time.Second)) // it is being saved
 		}
 		if err != nil || slices.Contains(done, w.GetApp()) {
 			continue
@@ -193,7 +193,7 @@ func (r *Reconciler) isAsked(workspace, repository string) bool {
 	return r.asked[workspace+"."+repository]
 }
 
-// failed notes a look that failed, and returns when the next one is where Bitbucket named a time.
+// failed notes a poll that failed, and returns when the next one is where Bitbucket named a time.
 func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time.Time) {
 	now := r.cfg.Now()
 	state.Failures++
@@ -255,7 +255,7 @@ func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, ap
 	return heads, name, err
 }
 
-// unreachable tells whether the account has really lost a repository. Looks must have failed for a
+// unreachable tells whether the account has really lost a repository. Polls must have failed for a
 // while, and the REST API must say the same, because a single answer may be wrong.
 func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *mirror.Error, state *storev1.Reconciliation) bool {
 	if m.Reason != string(apierr.ReasonRepositoryNotFound) {
@@ -297,7 +297,7 @@ func (r *Reconciler) empty(ctx context.Context, workspace, repository, name stri
 
 // gone tells whether a branch or tag that has been missing for a while is gone. Of a branch the
 // REST API must say the same.
-func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) bool {
+func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *polling) bool {
 	if c.ref.IsTag() || r.cfg.Witness == nil {
 		return true
 	}
@@ -309,7 +309,7 @@ func (r *Reconciler) gone(ctx context.Context, c change, s seen, l *looking) boo
 	return confirmed
 }
 
-// asked says why a delivery made us look.
+// asked says why a delivery made us poll.
 func asked(a *storev1.Ask) (reason, said string) {
 	switch n := a.GetUnreadable(); n {
 	case 0:
@@ -321,8 +321,8 @@ func asked(a *storev1.Ask) (reason, said string) {
 	}
 }
 
-// answer says what came of the deliveries that made us look.
-func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, l *looking, otherwise string) error {
+// answer says what came of the deliveries that made us poll.
+func (r *Reconciler) answer(ctx context.Context, workspace string, state *storev1.Reconciliation, l *polling, otherwise string) error {
 	var out []*webhookv1.RecordedOutcome
 	for _, a := range state.GetAsks() {
 		add := func(o *webhookv1.DeliveryOutcome) {

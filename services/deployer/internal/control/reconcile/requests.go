@@ -8,11 +8,11 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// maxAsks bounds the deliveries that wait for a look.
+// maxAsks bounds the deliveries that wait for a poll.
 const maxAsks = 50
 
-// Ask has a repository looked at at once because a delivery listed no changes (BITBUCKET.md#push-payload, case 8).
-func (r *Reconciler) Ask(ctx context.Context, workspace, repository string, ask *storev1.Ask) error {
+// RequestPoll has a repository polled at once because a delivery listed no changes (BITBUCKET.md#push-payload, case 8).
+func (r *Reconciler) RequestPoll(ctx context.Context, workspace, repository string, ask *storev1.Ask) error {
 	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) {
 		for _, a := range state.GetAsks() {
 			if a.GetEvent() == ask.GetEvent() {
@@ -25,8 +25,8 @@ func (r *Reconciler) Ask(ctx context.Context, workspace, repository string, ask 
 	})
 }
 
-// Look has a repository looked at at once: the workspace was connected again.
-func (r *Reconciler) Look(ctx context.Context, workspace, repository string) error {
+// PollNow has a repository polled at once: the workspace was connected again.
+func (r *Reconciler) PollNow(ctx context.Context, workspace, repository string) error {
 	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) { state.Failures = 0 })
 }
 

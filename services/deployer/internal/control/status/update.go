@@ -19,8 +19,8 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// look is one look at a deployment.
-type look struct {
+// update brings one deployment's status at Bitbucket up to date.
+type update struct {
 	*Sender
 	key    lane.Key
 	number int32
@@ -34,11 +34,11 @@ type target struct {
 	connection string
 }
 
-// maxSends bounds one look: a record only goes forward, over two statuses.
+// maxSends bounds one update: a record only goes forward, over two statuses.
 const maxSends = 4
 
 // run sends what the record calls for, and again while it moves on.
-func (l look) run(ctx context.Context) error {
+func (l update) run(ctx context.Context) error {
 	stale := false // what we sent last is outdated, and may have come after what another process sent
 	for range maxSends {
 		rec, _, err := l.cfg.Records.Get(ctx, l.key.Record(l.number))
@@ -80,7 +80,7 @@ func (l look) run(ctx context.Context) error {
 }
 
 // target finds out where to send; not ok where nothing is to be sent.
-func (l look) target(ctx context.Context, rec *storev1.Deployment) (t target, ok bool, err error) {
+func (l update) target(ctx context.Context, rec *storev1.Deployment) (t target, ok bool, err error) {
 	a, err := l.cfg.Apps.App(ctx, l.key)
 	if apierr.Has(err, apierr.ReasonAppNotFound) {
 		return t, false, nil
@@ -107,7 +107,7 @@ func (l look) target(ctx context.Context, rec *storev1.Deployment) (t target, ok
 
 // outdated tells whether a newer deployment of the same commit has started, or took this one's
 // place: the status is then that one's.
-func (l look) outdated(ctx context.Context, w wanted) (bool, error) {
+func (l update) outdated(ctx context.Context, w wanted) (bool, error) {
 	same := func(number int32, started bool) (same, found bool, err error) {
 		rec, _, err := l.cfg.Records.Get(ctx, l.key.Record(number))
 		if errors.Is(err, kv.ErrNotFound) {
@@ -134,13 +134,13 @@ func (l look) outdated(ctx context.Context, w wanted) (bool, error) {
 }
 
 // send makes the call. Not sent and without an error means that it is given up.
-func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err error) {
+func (l update) send(ctx context.Context, w wanted, t target) (sent bool, err error) {
 	now := l.cfg.Now()
 	workspace := l.key.Workspace + "/" + t.connection
 	repository := workspace + "/" + t.repository
 	commit := repository + "/" + w.hash
 	key := commit + "/" + l.key.App
-	if h, held := l.holds.held(now, workspace, repository, commit, key); held {
+	if h, held := l.backoffs.held(now, workspace, repository, commit, key); held {
 		if h.refused {
 			l.count("refused")
 			return false, nil
@@ -158,7 +158,7 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 		Description: l.cfg.Mask(w.description), RefName: w.branch,
 	})
 	if err == nil {
-		l.holds.clear(workspace, repository, commit, key)
+		l.backoffs.clear(workspace, repository, commit, key)
 		l.count("sent")
 		return true, nil
 	}
@@ -167,38 +167,38 @@ func (l look) send(ctx context.Context, w wanted, t target) (sent bool, err erro
 	}
 	switch how := judge(err); how.what {
 	case temporary:
-		l.holds.trouble(now, workspace, how.wait, err)
+		l.backoffs.trouble(now, workspace, how.wait, err)
 		return false, l.later(ctx, w, now, err)
 	case temporaryThere:
-		l.holds.trouble(now, repository, how.wait, err)
+		l.backoffs.trouble(now, repository, how.wait, err)
 		return false, l.later(ctx, w, now, err)
 	case refusedAccount:
 		l.refused(ctx, now, workspace, err)
 	case refusedRepository:
 		l.refused(ctx, now, repository, err)
-		if how.widens && l.holds.second(now, workspace, repository) {
+		if how.widens && l.backoffs.second(now, workspace, repository) {
 			l.refused(ctx, now, workspace, err)
 		}
 	case refusedCommit:
 		l.refused(ctx, now, commit, err)
 	case refusedKey:
 		l.refused(ctx, now, key, err)
-		if how.widens && l.holds.second(now, repository, key) {
+		if how.widens && l.backoffs.second(now, repository, key) {
 			l.refused(ctx, now, repository, err)
 		}
 	}
 	return false, nil
 }
 
-func (l look) refused(ctx context.Context, now time.Time, name string, err error) {
+func (l update) refused(ctx context.Context, now time.Time, name string, err error) {
 	l.count("refused")
-	if l.holds.refuse(now, name, err) {
-		l.cfg.Logger.WarnContext(ctx, "commit status refused", logs.Err(err), slog.Int64(logs.KeyRetryIn, refusedHold.Milliseconds()))
+	if l.backoffs.refuse(now, name, err) {
+		l.cfg.Logger.WarnContext(ctx, "commit status refused", logs.Err(err), slog.Int64(logs.KeyRetryIn, refusedBackoff.Milliseconds()))
 	}
 }
 
 // later leaves the event to come again, as long as that makes sense.
-func (l look) later(ctx context.Context, w wanted, now time.Time, err error) error {
+func (l update) later(ctx context.Context, w wanted, now time.Time, err error) error {
 	switch {
 	case !w.end():
 		l.count("dropped")
