@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -34,6 +35,11 @@ type RelayConfig struct {
 	// DescribeValue, when it is set, is asked instead of Describe about keys that hold a value:
 	// for buckets whose keys do not tell the id.
 	DescribeValue func(key string, value []byte) (workspace, kind, id string, ok bool)
+	// Every is the time from one batch of events to the next; what changes more often is told once
+	// in it. The first change after a while is told at once.
+	Every time.Duration
+	// Position keeps the relay's place; see stream.ConsumeConfig.
+	Position stream.Position
 	// Replicas of the events' stream; 1 when zero.
 	Replicas int
 	// Logger is required; Metrics may be nil.
@@ -55,17 +61,19 @@ func RelayChanges(ctx context.Context, js jetstream.JetStream, cfg RelayConfig) 
 	r := relay{cfg: cfg, js: js, prefix: subjectPrefix(cfg.Bucket)}
 	return stream.Consume(ctx, stream.ConsumeConfig{
 		JS: js, Stream: StreamName(cfg.Bucket), Durable: cfg.Durable,
-		HandleBatch: r.publish, Batch: relayBatch,
+		HandleBatch: r.publish, Batch: relayBatch, Position: cfg.Position,
 		DeadLettersWithoutData: true, // the record has it, and may have to erase it
 		Logger:                 cfg.Logger, Metrics: cfg.Metrics,
 	})
 }
 
 type relay struct {
-	cfg     RelayConfig
-	js      jetstream.JetStream
-	prefix  string
-	ensured bool // only the one goroutine of Consume uses it
+	cfg    RelayConfig
+	js     jetstream.JetStream
+	prefix string
+	// Only the one goroutine of Consume looks at these.
+	ensured bool
+	told    time.Time // when the last batch was
 }
 
 func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
@@ -75,6 +83,10 @@ func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
 		}
 		r.ensured = true
 	}
+	if err := sleep(ctx, time.Until(r.told.Add(r.cfg.Every))); err != nil {
+		return err
+	}
+	defer func() { r.told = time.Now() }()
 	newest := map[string]int{}
 	for i, m := range ms {
 		newest[m.Subject] = i

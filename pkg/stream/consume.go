@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,6 +55,20 @@ type ConsumeConfig struct {
 	HandleBatch func(ctx context.Context, ms []Msg) error
 	Batch       int
 
+	// Take, instead of Handle, is handed messages in the stream's order, one call at a time, without
+	// waiting for those before: whoever queues them by owner lets no owner wait for another. It must
+	// not block, and calls done once for each message, at any time, from any goroutine; the error
+	// means what Handle's does, but temporary trouble is the taker's to sit out. Held messages (1024
+	// when zero) and 64 MiB of them are in hand at most.
+	Take func(ctx context.Context, m Msg, done func(error))
+	Held int
+
+	// Position, when it is set, keeps the consumer's place: the consumer itself then lives in the
+	// server's memory, so that neither a delivery nor an acknowledgement costs a write to disk. After
+	// a restart of the server it begins behind the last saved position, so that messages that were
+	// acknowledged since come again: handlers must know them for as long as they are above it.
+	Position Position
+
 	// DeadLettersWithoutData keeps the data of a parked message out of its dead letter: for
 	// messages whose data is kept, and erased, elsewhere.
 	DeadLettersWithoutData bool
@@ -75,6 +90,7 @@ const (
 	defaultMaxAckPending = 10_000           // messages that may be in hand at a time, over all replicas
 	defaultBatch         = 100              // messages that are taken at a time
 	defaultDrain         = 10 * time.Second // for handlers to end at shutdown
+	defaultHeld          = 1024             // messages that a taker holds at a time
 
 	// pullExpiry and pullHeartbeat bound one pull: a server that forgot it is noticed within
 	// two heartbeats, even when the connection did not break.
@@ -89,8 +105,11 @@ func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
 	switch {
 	case c.JS == nil || c.Stream == "" || c.Durable == "" || c.Logger == nil:
 		return c, errors.New("stream: ConsumeConfig needs JS, Stream, Durable and Logger")
-	case (c.Handle == nil) == (c.HandleBatch == nil):
-		return c, errors.New("stream: ConsumeConfig needs either Handle or HandleBatch")
+	case handlers(c) != 1:
+		return c, errors.New("stream: ConsumeConfig needs one of Handle, HandleBatch and Take")
+	}
+	if c.Held == 0 {
+		c.Held = defaultHeld
 	}
 	c.Version = max(c.Version, 1)
 	c.Slots = max(c.Slots, 1)
@@ -110,6 +129,15 @@ func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {
 	}
 	c.Logger = c.Logger.With(logs.KeyStream, c.Stream, logs.KeyConsumer, c.Durable)
 	return c, nil
+}
+
+func handlers(c ConsumeConfig) (n int) {
+	for _, set := range []bool{c.Handle != nil, c.HandleBatch != nil, c.Take != nil} {
+		if set {
+			n++
+		}
+	}
+	return n
 }
 
 func orDuration(d, otherwise time.Duration) time.Duration {
@@ -162,11 +190,16 @@ func Consume(ctx context.Context, cfg ConsumeConfig) error {
 	go func() {
 		defer close(done)
 		var wg sync.WaitGroup
-		for range cfg.Slots {
-			wg.Go(func() { c.slot(ctx, work) })
+		if cfg.Take != nil {
+			wg.Go(func() { c.take(ctx, work) })
+		} else {
+			for range cfg.Slots {
+				wg.Go(func() { c.slot(ctx, work) })
+			}
 		}
 		wg.Wait()
 	}()
+	saved := c.keepPosition(ctx)
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -181,6 +214,7 @@ func Consume(ctx context.Context, cfg ConsumeConfig) error {
 		}
 	}
 	flush(work, cfg)
+	saved()
 	return nil
 }
 
@@ -202,6 +236,8 @@ type consuming struct {
 	cfg    ConsumeConfig
 	flight inFlight
 
+	answered atomic.Int64 // messages since the position was saved
+
 	mu       sync.Mutex
 	consumer jetstream.Consumer
 }
@@ -210,7 +246,7 @@ type consuming struct {
 func (c *consuming) slot(ctx, work context.Context) {
 	pause := 50 * time.Millisecond
 	for ctx.Err() == nil {
-		ds, err := c.pull(ctx)
+		ds, err := c.pull(ctx, c.most())
 		if len(ds) > 0 {
 			c.handle(ctx, work, ds)
 		}
@@ -230,7 +266,7 @@ func (c *consuming) durable(ctx context.Context) (jetstream.Consumer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.consumer == nil {
-		cons, err := EnsureConsumer(ctx, c.cfg.JS, c.cfg.Stream, c.cfg.ConsumerConfig(), c.cfg.Version)
+		cons, err := c.ensure(ctx)
 		if err != nil {
 			return nil, err
 		}
@@ -245,8 +281,16 @@ func (c *consuming) forget() {
 	c.consumer = nil
 }
 
-// pull waits for a message and takes what else is there, up to what one handler call gets.
-func (c *consuming) pull(ctx context.Context) ([]*delivery, error) {
+// most is how many messages one handler call gets.
+func (c *consuming) most() int {
+	if c.cfg.HandleBatch == nil {
+		return 1
+	}
+	return c.cfg.Batch
+}
+
+// pull waits for a message and takes what else is there, up to most.
+func (c *consuming) pull(ctx context.Context, most int) ([]*delivery, error) {
 	nc := c.cfg.JS.Conn()
 	if !nc.IsConnected() {
 		return nil, awaitConnection(ctx, nc)
@@ -261,19 +305,19 @@ func (c *consuming) pull(ctx context.Context) ([]*delivery, error) {
 	if err != nil {
 		return nil, ignoreEndOfPull(err)
 	}
-	ds := c.take(nil, batch)
+	ds := c.collect(nil, batch)
 	err = ignoreEndOfPull(batch.Error())
-	if c.cfg.HandleBatch == nil || c.cfg.Batch == 1 || len(ds) == 0 || ctx.Err() != nil {
+	if most == 1 || len(ds) == 0 || ctx.Err() != nil {
 		return ds, err
 	}
-	more, err := cons.FetchNoWait(c.cfg.Batch - 1)
+	more, err := cons.FetchNoWait(most - 1)
 	if err != nil {
 		return ds, nil // what we have is handled first; the next pull reports the trouble
 	}
-	return c.take(ds, more), nil
+	return c.collect(ds, more), nil
 }
 
-func (c *consuming) take(ds []*delivery, batch jetstream.MessageBatch) []*delivery {
+func (c *consuming) collect(ds []*delivery, batch jetstream.MessageBatch) []*delivery {
 	for raw := range batch.Messages() {
 		d, err := newDelivery(raw)
 		if err != nil {

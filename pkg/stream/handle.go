@@ -125,7 +125,7 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 	case errors.As(err, &park):
 		outcome, answer = "parked", c.park(ctx, d, park.reason)
 		log.ErrorContext(ctx, "message parked", logs.KeyReason, park.reason)
-	case work.Err() != nil: // cut short by our own stop: nobody's failure
+	case work.Err() != nil, errors.Is(err, errInterrupted): // cut short by our own stop: nobody's failure
 		outcome, answer = "interrupted", d.current().NakWithDelay(time.Millisecond)
 	case c.cfg.MaxAttempts > 0 && d.Attempt >= c.cfg.MaxAttempts && !isTemporary(err):
 		outcome, answer = "parked", c.park(ctx, d, "gave up: "+err.Error())
@@ -135,6 +135,7 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 		outcome, answer = "retried", d.current().NakWithDelay(delay)
 		log.WarnContext(ctx, "handling failed, trying again", logs.KeyErr, err, logs.KeyRetryIn, delay.Milliseconds())
 	}
+	c.answered.Add(1)
 	c.cfg.Metrics.count(c.cfg.Stream, c.cfg.Durable, outcome)
 	if answer != nil {
 		log.WarnContext(ctx, "message not answered, it will come again", logs.KeyState, outcome, logs.KeyErr, answer)

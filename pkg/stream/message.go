@@ -46,6 +46,9 @@ func Park(reason string) error { return &parkError{reason} }
 // Parkf is Park with formatting.
 func Parkf(format string, args ...any) error { return Park(fmt.Sprintf(format, args...)) }
 
+// Temporary tells trouble of the store, which passes, from trouble with a message.
+func Temporary(err error) bool { return isTemporary(err) }
+
 // isTemporary tells store trouble from trouble with the message.
 func isTemporary(err error) bool {
 	return errors.Is(err, ErrTemporary) ||

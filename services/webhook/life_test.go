@@ -11,6 +11,8 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -244,9 +246,9 @@ func TestChangeEvents_tellOfWebhooksAndDeliveries(t *testing.T) {
 	s.post(post{url: w.GetUrl(), secret: "wrong", body: pushBody("main", hash(1))})
 	testkit.Eventually(t, patience, func() error {
 		got := map[string]bool{}
-		s.messages(stream.EventsStream, func(data []byte) {
+		s.messages(stream.EventsStream, func(m *jetstream.RawStreamMsg) {
 			var e eventsv1.ChangeEvent
-			if err := proto.Unmarshal(data, &e); err != nil {
+			if err := proto.Unmarshal(m.Data, &e); err != nil {
 				t.Fatal(err)
 			}
 			if e.GetService() == "webhook" && e.GetWorkspace() == workspace {

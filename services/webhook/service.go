@@ -83,6 +83,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger), roster: roster.New(),
 		changes: changes.Config{JS: d.JS, Replicas: cfg.Replicas, Logger: d.Logger, Metrics: metrics},
 	}
+	s.changes.Position = s.store.Position
 	auth := authclient.New(d.Auth, site, d.Logger, d.Now)
 	vault := registry.NewVault(d.Keyset)
 	s.registry = registry.New(registry.Config{

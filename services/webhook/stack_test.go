@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
@@ -317,18 +316,18 @@ func (s *stack) restartNATS() {
 func (s *stack) pushEvents() []*eventsv1.PushEvent {
 	s.t.Helper()
 	var out []*eventsv1.PushEvent
-	s.messages(stream.PushesStream, func(data []byte) {
-		e := &eventsv1.PushEvent{}
-		if err := proto.Unmarshal(data, e); err != nil {
+	s.messages(stream.PushesStream, func(m *jetstream.RawStreamMsg) {
+		events, err := stream.PushEvents(stream.Msg{Header: m.Header, Data: m.Data})
+		if err != nil {
 			s.t.Fatalf("push event: %v", err)
 		}
-		out = append(out, e)
+		out = append(out, events...)
 	})
 	return out
 }
 
 // messages reads a stream from its start.
-func (s *stack) messages(name string, fn func(data []byte)) {
+func (s *stack) messages(name string, fn func(m *jetstream.RawStreamMsg)) {
 	s.t.Helper()
 	ctx := s.background()
 	str, err := s.js.Stream(ctx, name)
@@ -348,6 +347,6 @@ func (s *stack) messages(name string, fn func(data []byte)) {
 			s.t.Fatalf("message %d of %s: %v", seq, name, err)
 		}
 		seq = m.Sequence
-		fn(m.Data)
+		fn(m)
 	}
 }

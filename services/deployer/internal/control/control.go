@@ -32,6 +32,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/control/status"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
 	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
+	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 )
@@ -93,7 +94,7 @@ func New(cfg Config) (*Control, error) {
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{
-		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: &outcome.Direct{Outbox: r.Outcomes}, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{
@@ -128,7 +129,9 @@ func (c *Control) Run(ctx context.Context) error {
 	js := c.cfg.JS
 	part("copies", c.cfg.Records.Copies.Run)
 	part("schedule", c.schedule.Run)
-	part("router", func(ctx context.Context) error { return c.router.Run(ctx, js) })
+	part("router", func(ctx context.Context) error {
+		return c.router.Run(ctx, js, c.cfg.Records.Store.Position(router.Durable))
+	})
 	part("outcomes", c.cfg.Records.Outcomes.Run)
 	part("connections", func(ctx context.Context) error { return c.connections.Run(ctx, js, c.cfg.Metrics) })
 	part("reconciler", c.reconciler.Run)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
@@ -21,16 +22,21 @@ import (
 // The kinds of change events that webhook publishes.
 const (
 	KindWebhook  = "webhook"  // id: the webhook
-	KindDelivery = "delivery" // id: <webhook>/<number>
+	KindDelivery = "delivery" // id: <webhook>/<number>, the newest of those that changed in a while
 )
 
 // service is webhook's name in the events' subjects.
 const service = "webhook"
 
+// tellDeliveries is how often changes of deliveries are told.
+const tellDeliveries = time.Second
+
 // Config is what Publish and Follow need.
 type Config struct {
 	JS       jetstream.JetStream
 	Replicas int
+	// Position keeps how far a consumer has come.
+	Position func(name string) stream.Position
 	Logger   *slog.Logger
 	Metrics  *stream.Metrics // may be nil
 }
@@ -39,17 +45,21 @@ type Config struct {
 func Publish(ctx context.Context, cfg Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	relay := func(bucket string, describe func(key string, deleted bool) (workspace, kind, id string, ok bool),
-		value func(key string, value []byte) (workspace, kind, id string, ok bool)) {
+		value func(key string, value []byte) (workspace, kind, id string, ok bool), every time.Duration) {
+		relay := kv.RelayConfig{Bucket: bucket, Service: service, Describe: describe, DescribeValue: value, Every: every}
+		if every > 0 {
+			relay.Position = cfg.Position("changes-" + bucket)
+		}
 		g.Go(func() error {
-			return kv.RelayChanges(ctx, cfg.JS, kv.RelayConfig{
-				Bucket: bucket, Service: service, Describe: describe, DescribeValue: value,
-				Replicas: cfg.Replicas, Logger: cfg.Logger, Metrics: cfg.Metrics,
-			})
+			relay.Replicas, relay.Logger, relay.Metrics = cfg.Replicas, cfg.Logger, cfg.Metrics
+			return kv.RelayChanges(ctx, cfg.JS, relay)
 		})
 	}
-	relay(natsstore.WebhooksBucket, describeWebhook, nil)
-	relay(natsstore.RefusedBucket, describeWebhook, nil)
-	relay(natsstore.DeliveriesBucket, func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false }, describeDelivery)
+	nobody := func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false }
+	relay(natsstore.WebhooksBucket, describeWebhook, nil, 0)
+	relay(natsstore.RefusedBucket, describeWebhook, nil, 0)
+	relay(natsstore.PagesBucket, nobody, describePage, tellDeliveries)
+	relay(natsstore.DeliveriesBucket, nobody, describeDelivery, tellDeliveries)
 	return g.Wait()
 }
 
@@ -69,6 +79,16 @@ func describeDelivery(_ string, value []byte) (workspace, kind, id string, ok bo
 		return "", "", "", false
 	}
 	d := rec.GetDelivery()
+	return d.GetWorkspace(), KindDelivery, d.GetWebhook() + "/" + strconv.Itoa(int(d.GetNumber())), true
+}
+
+// describePage names the newest of the deliveries that may have changed.
+func describePage(_ string, value []byte) (workspace, kind, id string, ok bool) {
+	var page storev1.DeliveryPage
+	if err := proto.Unmarshal(value, &page); err != nil || len(page.GetDeliveries()) == 0 {
+		return "", "", "", false
+	}
+	d := page.GetDeliveries()[len(page.GetDeliveries())-1].GetDelivery()
 	return d.GetWorkspace(), KindDelivery, d.GetWebhook() + "/" + strconv.Itoa(int(d.GetNumber())), true
 }
 

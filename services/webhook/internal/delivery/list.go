@@ -98,8 +98,9 @@ func (l *Log) source(ctx context.Context, q Query) (read reader, newest, oldest 
 		return nil, 0, 0, err
 	}
 	newest = ledger.GetLastNumber()
+	records := l.cfg.Store.Reader(q.Workspace, q.Webhook)
 	return func(ctx context.Context, number int32) (*webhookv1.Delivery, error) {
-		rec, err := l.cfg.Store.Delivery(ctx, q.Workspace, q.Webhook, number)
+		rec, err := records.Delivery(ctx, number)
 		if errors.Is(err, kv.ErrNotFound) {
 			return nil, nil
 		}

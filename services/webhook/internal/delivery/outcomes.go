@@ -17,33 +17,37 @@ import (
 // apps watch may have more.
 const maxOutcomes = 500
 
-// place names a delivery.
-type place struct {
-	workspace, webhook string
-	number             int32
-}
+// owner names a webhook.
+type owner struct{ workspace, webhook string }
 
-// Record adds what came of deliveries. The same outcome twice is kept once. Deliveries that are no
-// longer kept are passed over: nobody can look at them any more.
+// Record adds what came of deliveries, those of a webhook together. The same outcome twice is kept
+// once. Deliveries that are no longer kept are passed over: nobody can look at them any more.
 func (l *Log) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
-	by := map[place][]*webhookv1.DeliveryOutcome{}
+	by := map[owner]map[int32][]*webhookv1.DeliveryOutcome{}
 	for _, o := range outcomes {
 		if o.GetOutcome() == nil {
 			continue
 		}
-		at := place{o.GetWorkspace(), o.GetWebhook(), o.GetDelivery()}
-		by[at] = append(by[at], o.GetOutcome())
+		at := owner{o.GetWorkspace(), o.GetWebhook()}
+		if by[at] == nil {
+			by[at] = map[int32][]*webhookv1.DeliveryOutcome{}
+		}
+		by[at][o.GetDelivery()] = append(by[at][o.GetDelivery()], o.GetOutcome())
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for at, added := range by {
-		g.Go(func() error {
-			_, err := l.cfg.Store.UpdateDelivery(ctx, at.workspace, at.webhook, at.number, func(cur *storev1.DeliveryRecord) error {
+	for at, deliveries := range by {
+		changes := map[int32]func(*storev1.DeliveryRecord) error{}
+		for number, added := range deliveries {
+			changes[number] = func(cur *storev1.DeliveryRecord) error {
 				if !l.add(cur.GetDelivery(), added) {
 					return kv.ErrSkip
 				}
 				return nil
-			})
+			}
+		}
+		g.Go(func() error {
+			err := l.cfg.Store.UpdateDeliveries(ctx, at.workspace, at.webhook, changes)
 			if errors.Is(err, kv.ErrNotFound) {
 				return nil
 			}

@@ -58,8 +58,8 @@ func (l *Log) Replay(ctx context.Context, webhook *storev1.WebhookRecord, number
 	if err != nil {
 		return nil, notFound(err)
 	}
-	events := pushes.Events(pushes.Source{Webhook: webhook, Delivery: raw, Number: number, Push: push, Replay: replay})
-	if err := pushes.Publish(ctx, l.cfg.JS, raw, events); err != nil {
+	events := pushes.Events(pushes.Source{Webhook: webhook, Delivery: raw, Number: number, Push: pushes.Read(push), Replay: replay})
+	if err := pushes.Publish(ctx, l.cfg.JS, events); err != nil {
 		return nil, err
 	}
 	return rec.GetDelivery(), nil

@@ -1,6 +1,7 @@
 package inbox
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -62,4 +63,21 @@ func (c *Codec) Body(d *storev1.InboxDelivery) ([]byte, error) {
 		return body, nil
 	}
 	return nil, fmt.Errorf("%w: delivery %s has encoding %d", ErrDamaged, d.GetId(), d.GetEncoding())
+}
+
+// FingerprintSize makes an accidental match within what is remembered of a webhook as good as
+// impossible.
+const FingerprintSize = 12
+
+// Fingerprint tells deliveries apart. Bitbucket's repeats of a request have its id and body; where
+// there is no id, our own stands in, so that only our own repeats of storing it match.
+func Fingerprint(d *storev1.InboxDelivery, body []byte) []byte {
+	h := sha256.New()
+	if id := d.GetRequestUuid(); id != "" {
+		h.Write([]byte("bitbucket\x00" + id + "\x00"))
+		h.Write(body)
+	} else {
+		h.Write([]byte("devpilot\x00" + d.GetId()))
+	}
+	return h.Sum(nil)[:FingerprintSize]
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 )
 
 // answer is what Bitbucket gets, and the person who reads it there.
@@ -19,6 +20,7 @@ type answer struct {
 	status int
 	reason string // short word for metrics and logs
 	err    error  // for the log
+	push   *storev1.ReadPush
 
 	Message  string   `json:"message"`
 	Delivery string   `json:"delivery,omitempty"` // our id of what was stored

@@ -10,6 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/pushes"
 )
 
 // decide answers a verified delivery from the request alone (and from what never changes about the
@@ -33,7 +34,9 @@ func decide(event string, body []byte, rec *storev1.WebhookRecord) *answer {
 		}
 		return &answer{status: http.StatusBadRequest, reason: "body", Message: what, err: err}
 	}
-	return decidePush(push, rec)
+	a := decidePush(push, rec)
+	a.push = pushes.Stored(push)
+	return a
 }
 
 func decidePush(push hook.Push, rec *storev1.WebhookRecord) *answer {

@@ -285,6 +285,7 @@ func (h *Handler) delivery(ctx context.Context, req *request, a *answer) *storev
 		Attempt: attempt(header), HookUuid: hook.NormalizeUUID(clip(header.Get(hook.HeaderHook))), SecretVersion: req.version,
 		AnswerStatus: int32(a.status), AnswerMessage: a.Message, RequestId: rpc.RequestID(ctx), Traceparent: carrier["traceparent"],
 	}
+	d.Push, d.Fingerprint = a.push, inbox.Fingerprint(d, req.body)
 	h.cfg.Codec.Pack(d, req.body)
 	return d
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
@@ -16,10 +16,6 @@ import (
 
 // ErrBodyGone says that the inbox no longer holds a delivery's body.
 var ErrBodyGone = errors.New("natsstore: the delivery's body is no longer kept")
-
-func deliveryKey(workspace, webhook string, number int32) string {
-	return kv.EncodeKey(workspace, webhook, strconv.Itoa(int(number%KeptDeliveries)))
-}
 
 // Ledger reads a webhook's ledger; an empty one when nothing was delivered yet.
 func (s *Store) Ledger(ctx context.Context, workspace, webhook string) (*storev1.LedgerRecord, error) {
@@ -47,61 +43,6 @@ func (s *Store) UpdateLedger(ctx context.Context, workspace, webhook string, cha
 		return cur, change(cur)
 	})
 	return err
-}
-
-// PutDelivery stores a delivery under its number, in the place of an older one. A delivery that is
-// there already stays as it is, with what was added to it; so does a newer one in the same slot.
-func (s *Store) PutDelivery(ctx context.Context, rec *storev1.DeliveryRecord) error {
-	b, err := s.buckets()
-	if err != nil {
-		return err
-	}
-	d := rec.GetDelivery()
-	key := deliveryKey(d.GetWorkspace(), d.GetWebhook(), d.GetNumber())
-	if d.GetNumber() < KeptDeliveries { // most likely the slot is empty: save the read
-		if _, err := b.deliveries.Create(ctx, key, rec); !errors.Is(err, kv.ErrExists) {
-			return err
-		}
-	}
-	_, _, err = b.deliveries.Update(ctx, key, func(cur *storev1.DeliveryRecord) (*storev1.DeliveryRecord, error) {
-		if cur.GetDelivery().GetNumber() >= d.GetNumber() {
-			return nil, kv.ErrSkip
-		}
-		return rec, nil
-	})
-	return err
-}
-
-// Delivery reads a delivery; kv.ErrNotFound when there never was one of that number or it is no
-// longer kept.
-func (s *Store) Delivery(ctx context.Context, workspace, webhook string, number int32) (*storev1.DeliveryRecord, error) {
-	b, err := s.buckets()
-	if err != nil {
-		return nil, err
-	}
-	if number < 1 {
-		return nil, fmt.Errorf("%w: delivery %d", kv.ErrNotFound, number)
-	}
-	rec, _, err := b.deliveries.Get(ctx, deliveryKey(workspace, webhook, number))
-	if err == nil && rec.GetDelivery().GetNumber() != number {
-		return nil, fmt.Errorf("%w: delivery %d gave way to %d", kv.ErrNotFound, number, rec.GetDelivery().GetNumber())
-	}
-	return rec, err
-}
-
-// UpdateDelivery changes a delivery by compare-and-set; kv.ErrNotFound as for Delivery.
-func (s *Store) UpdateDelivery(ctx context.Context, workspace, webhook string, number int32, change func(*storev1.DeliveryRecord) error) (*storev1.DeliveryRecord, error) {
-	b, err := s.buckets()
-	if err != nil {
-		return nil, err
-	}
-	rec, _, err := b.deliveries.Update(ctx, deliveryKey(workspace, webhook, number), func(cur *storev1.DeliveryRecord) (*storev1.DeliveryRecord, error) {
-		if number < 1 || cur.GetDelivery().GetNumber() != number {
-			return nil, fmt.Errorf("%w: delivery %d", kv.ErrNotFound, number)
-		}
-		return cur, change(cur)
-	})
-	return rec, err
 }
 
 // Refused reads the ring of a webhook's refused requests; an empty one when there were none.
@@ -153,16 +94,6 @@ func (s *Store) InboxDelivery(ctx context.Context, sequence uint64, place int32)
 		return nil, ErrBodyGone
 	}
 	return pack.GetDeliveries()[place], nil
-}
-
-// RoutedUpTo is the sequence up to which consumer durable has acknowledged the whole inbox; 0 while
-// there is no such consumer.
-func (s *Store) RoutedUpTo(ctx context.Context, durable string) (uint64, error) {
-	info, err := s.consumer(ctx, durable)
-	if err != nil || info == nil {
-		return 0, err
-	}
-	return info.AckFloor.Stream, nil
 }
 
 // consumer asks for the state of a consumer of the inbox; nil when there is none.
@@ -218,4 +149,48 @@ func (s *Store) PurgeInbox(ctx context.Context, before uint64) error {
 		return fmt.Errorf("natsstore: purge the inbox: %w", err)
 	}
 	return nil
+}
+
+// Position keeps how far a consumer of this service has come.
+func (s *Store) Position(name string) stream.Position { return position{s, name} }
+
+type position struct {
+	store *Store
+	name  string
+}
+
+func (p position) at() (kv.ConsumerPosition, error) {
+	b, err := p.store.buckets()
+	if err != nil {
+		return kv.ConsumerPosition{}, err
+	}
+	return kv.ConsumerPosition{Bucket: b.positions, Key: kv.EncodeKey(p.name)}, nil
+}
+
+// Load implements stream.Position.
+func (p position) Load(ctx context.Context, made time.Time) (uint64, error) {
+	at, err := p.at()
+	if err != nil {
+		return 0, err
+	}
+	return at.Load(ctx, made)
+}
+
+// Save implements stream.Position.
+func (p position) Save(ctx context.Context, made time.Time, sequence uint64, cutBack bool) error {
+	at, err := p.at()
+	if err != nil {
+		return err
+	}
+	return at.Save(ctx, made, sequence, cutBack)
+}
+
+// RoutedUpTo is the sequence up to which no message of the inbox comes again: a consumer that is
+// made anew begins behind it.
+func (s *Store) RoutedUpTo(ctx context.Context, durable string) (uint64, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return 0, err
+	}
+	return s.Position(durable).Load(ctx, b.inbox.CachedInfo().Created)
 }

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
+	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 )
 
@@ -20,8 +21,17 @@ const (
 	indexBucket      = "webhook-index"
 	workspacesBucket = "webhook-workspaces"
 	ledgersBucket    = "webhook-ledgers"
+	PagesBucket      = "webhook-pages"
 	DeliveriesBucket = "webhook-deliveries"
+	positionsBucket  = "webhook-positions"
 	RefusedBucket    = "webhook-refused"
+)
+
+// How many deliveries a page holds, and how many pages are kept: enough for KeptDeliveries while the
+// newest page is not full. Changing either makes deliveries stored before unfindable.
+const (
+	PageDeliveries = 50
+	keptPages      = KeptDeliveries/PageDeliveries + 1
 )
 
 // KeptDeliveries is how many deliveries of a webhook are kept: number n takes the place of number
@@ -35,6 +45,7 @@ type (
 	index      = kv.Bucket[storev1.IndexRecord, *storev1.IndexRecord]
 	workspaces = kv.Bucket[storev1.WorkspaceRecord, *storev1.WorkspaceRecord]
 	ledgers    = kv.Bucket[storev1.LedgerRecord, *storev1.LedgerRecord]
+	pages      = kv.Bucket[storev1.DeliveryPage, *storev1.DeliveryPage]
 	deliveries = kv.Bucket[storev1.DeliveryRecord, *storev1.DeliveryRecord]
 	refused    = kv.Bucket[storev1.RefusedRecord, *storev1.RefusedRecord]
 )
@@ -44,7 +55,9 @@ type buckets struct {
 	index      *index
 	workspaces *workspaces
 	ledgers    *ledgers
+	pages      *pages
 	deliveries *deliveries
+	positions  *kv.Positions
 	refused    *refused
 	inbox      jetstream.Stream
 }
@@ -90,13 +103,15 @@ func (s *Store) Open(ctx context.Context) error {
 		c.Inventory = "webhook"
 		return c
 	}
-	var errs [6]error
+	var errs [8]error
 	b.webhooks, errs[0] = kv.Open[storev1.WebhookRecord](ctx, s.js, kept(WebhooksBucket))
 	b.index, errs[1] = kv.Open[storev1.IndexRecord](ctx, s.js, kept(indexBucket))
 	b.workspaces, errs[2] = kv.Open[storev1.WorkspaceRecord](ctx, s.js, kept(workspacesBucket))
 	b.ledgers, errs[3] = kv.Open[storev1.LedgerRecord](ctx, s.js, kept(ledgersBucket))
 	b.deliveries, errs[4] = kv.Open[storev1.DeliveryRecord](ctx, s.js, cfg(DeliveriesBucket))
 	b.refused, errs[5] = kv.Open[storev1.RefusedRecord](ctx, s.js, cfg(RefusedBucket))
+	b.pages, errs[6] = kv.Open[storev1.DeliveryPage](ctx, s.js, cfg(PagesBucket))
+	b.positions, errs[7] = kv.Open[kvstorev1.StreamPosition](ctx, s.js, kept(positionsBucket))
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("natsstore: open: %w", err)
 	}
@@ -110,7 +125,7 @@ func (s *Store) Intact() error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(b.webhooks.Intact(), b.index.Intact(), b.workspaces.Intact(), b.ledgers.Intact())
+	return errors.Join(b.webhooks.Intact(), b.index.Intact(), b.workspaces.Intact(), b.ledgers.Intact(), b.positions.Intact())
 }
 
 func (s *Store) buckets() (*buckets, error) {

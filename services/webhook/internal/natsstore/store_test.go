@@ -94,9 +94,9 @@ func TestDeliveries_liveInARing(t *testing.T) {
 	s := open(t)
 	put := func(number int32, label string) {
 		t.Helper()
-		err := s.PutDelivery(t.Context(), &storev1.DeliveryRecord{Delivery: &webhookv1.Delivery{Workspace: ws, Webhook: "w", Number: number, ActorLabel: label}})
+		err := s.PutDeliveries(t.Context(), ws, "w", []*storev1.DeliveryRecord{{Delivery: &webhookv1.Delivery{Workspace: ws, Webhook: "w", Number: number, ActorLabel: label}}})
 		if err != nil {
-			t.Fatalf("PutDelivery: %v", err)
+			t.Fatalf("PutDeliveries: %v", err)
 		}
 	}
 	get := func(number int32) string {
@@ -115,12 +115,17 @@ func TestDeliveries_liveInARing(t *testing.T) {
 	if got := get(5); got != "five" {
 		t.Errorf("delivery 5 is %q: a repeat must change nothing", got)
 	}
-	put(5+natsstore.KeptDeliveries, "successor")
+	const round = natsstore.KeptDeliveries + natsstore.PageDeliveries // its page is used again
+	put(5+natsstore.KeptDeliveries-1, "the last beside which it is kept")
+	if got := get(5); got != "five" {
+		t.Errorf("delivery 5 is %q: the last %d are kept", got, natsstore.KeptDeliveries)
+	}
+	put(5+round, "successor")
 	put(5, "late") // an older one that comes again
 	if got := get(5); got != "gone" {
 		t.Errorf("delivery 5 is %q", got)
 	}
-	if got := get(5 + natsstore.KeptDeliveries); got != "successor" {
+	if got := get(5 + round); got != "successor" {
 		t.Errorf("its successor is %q", got)
 	}
 	for _, number := range []int32{5, 6, 0, -5} {
@@ -129,7 +134,7 @@ func TestDeliveries_liveInARing(t *testing.T) {
 			t.Errorf("update of delivery %d: %v", number, err)
 		}
 	}
-	if _, err := s.UpdateDelivery(t.Context(), "other", "w", 5+natsstore.KeptDeliveries, func(*storev1.DeliveryRecord) error { return nil }); !errors.Is(err, kv.ErrNotFound) {
+	if _, err := s.UpdateDelivery(t.Context(), "other", "w", 5+round, func(*storev1.DeliveryRecord) error { return nil }); !errors.Is(err, kv.ErrNotFound) {
 		t.Errorf("from another workspace: %v", err)
 	}
 }

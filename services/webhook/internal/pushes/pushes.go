@@ -11,9 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -25,12 +23,55 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
+// maxRead bounds what is stored of a push beside its body, in bytes.
+const maxRead = 64 << 10
+
+// Stored is what of a push is stored with the delivery, so that nobody reads the body again; nil for
+// one whose messages are so long that this would take more room than reading costs time.
+func Stored(p hook.Push) *storev1.ReadPush {
+	read := Read(p)
+	if proto.Size(read) > maxRead {
+		return nil
+	}
+	return read
+}
+
+// Read is what of a push is used.
+func Read(p hook.Push) *storev1.ReadPush {
+	out := &storev1.ReadPush{
+		Repository: p.Repository.UUID, FullName: clean(p.Repository.FullName), ActorLabel: clean(p.Actor.Label()), Unreadable: int32(p.Unreadable),
+	}
+	for _, c := range p.Changes {
+		out.Changes = append(out.Changes, &storev1.ReadChange{
+			Index: int32(c.Index), Old: readRef(c.Old), New: readRef(c.New), Forced: c.Forced, Truncated: c.Truncated,
+		})
+	}
+	return out
+}
+
+func readRef(r *hook.Ref) *storev1.ReadRef {
+	if r == nil {
+		return nil
+	}
+	out := &storev1.ReadRef{
+		Tag: r.Kind == hook.Tag, Name: clean(r.Name), Hash: r.Target.Hash, Message: clean(r.Target.Message),
+		AuthorName: clean(r.Target.AuthorName), AuthorEmail: clean(r.Target.AuthorEmail),
+	}
+	if !r.Target.Time.IsZero() {
+		out.Time = timestamppb.New(r.Target.Time)
+	}
+	return out
+}
+
+// clean makes a text fit for a record: a lone half of a surrogate pair in a body is no valid UTF-8.
+func clean(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
 // Source is the delivery that events are made from.
 type Source struct {
 	Webhook  *storev1.WebhookRecord
 	Delivery *storev1.InboxDelivery
 	Number   int32
-	Push     hook.Push
+	Push     *storev1.ReadPush
 	// Replay is the number of the replay, from 1; 0 for the delivery itself.
 	Replay int32
 }
@@ -39,11 +80,11 @@ type Source struct {
 // whenever they are made again.
 func Events(s Source) []*eventsv1.PushEvent {
 	var out []*eventsv1.PushEvent
-	for _, c := range s.Push.Changes {
-		e := s.event(int32(c.Index))
-		ref := c.Ref()
-		e.RefType, e.Ref = eventsv1.PushEvent_BRANCH, ref.Name
-		if ref.Kind == hook.Tag {
+	for _, c := range s.Push.GetChanges() {
+		e := s.event(c.GetIndex())
+		ref := refOf(c)
+		e.RefType, e.Ref = eventsv1.PushEvent_BRANCH, ref.GetName()
+		if ref.GetTag() {
 			e.RefType = eventsv1.PushEvent_TAG
 		}
 		switch {
@@ -54,23 +95,31 @@ func Events(s Source) []*eventsv1.PushEvent {
 		default:
 			e.Action = eventsv1.PushEvent_UPDATED
 		}
-		e.Old, e.New = commit(c.Old), commit(c.New)
-		e.Forced, e.Truncated = c.Forced, c.Truncated
+		e.Old, e.New = commit(c.GetOld()), commit(c.GetNew())
+		e.Forced, e.Truncated = c.GetForced(), c.GetTruncated()
 		out = append(out, e)
 	}
-	if len(s.Push.Changes) == 0 || s.Push.Unreadable > 0 {
+	if len(s.Push.GetChanges()) == 0 || s.Push.GetUnreadable() > 0 {
 		e := s.event(unreadable(s.Push))
-		e.Action, e.Unreadable = eventsv1.PushEvent_UNKNOWN, int32(s.Push.Unreadable)
+		e.Action, e.Unreadable = eventsv1.PushEvent_UNKNOWN, s.Push.GetUnreadable()
 		out = append(out, e)
 	}
 	return out
 }
 
+// refOf is what a change is about: the ref now, or before its deletion.
+func refOf(c *storev1.ReadChange) *storev1.ReadRef {
+	if c.New != nil {
+		return c.New
+	}
+	return c.Old
+}
+
 // unreadable is the place of the first change that could not be read.
-func unreadable(p hook.Push) int32 {
+func unreadable(p *storev1.ReadPush) int32 {
 	n := int32(0)
-	for _, c := range p.Changes {
-		if int32(c.Index) != n {
+	for _, c := range p.GetChanges() {
+		if c.GetIndex() != n {
 			break
 		}
 		n++
@@ -84,58 +133,54 @@ func (s Source) event(change int32) *eventsv1.PushEvent {
 		Id:        fmt.Sprintf("%s.%d.%d", s.Webhook.GetId(), s.Number, change),
 		Workspace: s.Webhook.GetWorkspace(), Repository: s.Webhook.GetRepository(), RepositoryFullName: FullName(s.Webhook, s.Push),
 		Webhook: s.Webhook.GetId(), Delivery: s.Number, Change: change, RequestUuid: d.GetRequestUuid(),
-		ReceiveTime: d.GetReceiveTime(), Replay: s.Replay > 0,
+		ReceiveTime: d.GetReceiveTime(), Replay: s.Replay > 0, RequestId: d.GetRequestId(), Traceparent: d.GetTraceparent(),
 	}
 	if s.Replay > 0 {
 		e.Id += fmt.Sprintf(".r%d", s.Replay)
 	}
-	if label := s.Push.Actor.Label(); label != "" {
+	if label := s.Push.GetActorLabel(); label != "" {
 		e.Actor = &eventsv1.Actor{Kind: eventsv1.Actor_BITBUCKET_ACCOUNT, Label: label}
 	}
 	return e
 }
 
 // FullName is the repository's name as the payload has it, else as we knew it.
-func FullName(rec *storev1.WebhookRecord, p hook.Push) string {
-	if p.Repository.FullName != "" {
-		return p.Repository.FullName
+func FullName(rec *storev1.WebhookRecord, p *storev1.ReadPush) string {
+	if p.GetFullName() != "" {
+		return p.GetFullName()
 	}
 	return rec.GetRepositoryFullName()
 }
 
-func commit(r *hook.Ref) *eventsv1.Commit {
+func commit(r *storev1.ReadRef) *eventsv1.Commit {
 	if r == nil {
 		return nil
 	}
-	c := &eventsv1.Commit{Hash: r.Target.Hash, Message: r.Target.Message, AuthorName: r.Target.AuthorName, AuthorEmail: r.Target.AuthorEmail}
-	if !r.Target.Time.IsZero() {
-		c.Time = timestamppb.New(r.Target.Time)
-	}
-	return c
+	return &eventsv1.Commit{Hash: r.GetHash(), Message: r.GetMessage(), AuthorName: r.GetAuthorName(), AuthorEmail: r.GetAuthorEmail(), Time: r.GetTime()}
 }
 
 // maxChanges is how many changes a delivery shows.
 const maxChanges = 1000
 
 // Changes are a delivery's changes for people.
-func Changes(p hook.Push) []*webhookv1.DeliveryChange {
+func Changes(p *storev1.ReadPush) []*webhookv1.DeliveryChange {
 	var out []*webhookv1.DeliveryChange
-	for _, c := range p.Changes[:min(len(p.Changes), maxChanges)] {
-		ref := c.Ref()
-		d := &webhookv1.DeliveryChange{RefType: webhookv1.DeliveryChange_BRANCH, Ref: ref.Name, Forced: c.Forced}
-		if ref.Kind == hook.Tag {
+	for _, c := range p.GetChanges()[:min(len(p.GetChanges()), maxChanges)] {
+		ref := refOf(c)
+		d := &webhookv1.DeliveryChange{RefType: webhookv1.DeliveryChange_BRANCH, Ref: ref.GetName(), Forced: c.GetForced()}
+		if ref.GetTag() {
 			d.RefType = webhookv1.DeliveryChange_TAG
 		}
 		d.Action = webhookv1.DeliveryChange_UPDATED
 		if c.Old == nil {
 			d.Action = webhookv1.DeliveryChange_CREATED
 		} else {
-			d.OldHash = c.Old.Target.Hash
+			d.OldHash = c.GetOld().GetHash()
 		}
 		if c.New == nil {
 			d.Action = webhookv1.DeliveryChange_DELETED
 		} else {
-			d.NewHash, d.Message = c.New.Target.Hash, firstLine(c.New.Target.Message)
+			d.NewHash, d.Message = c.GetNew().GetHash(), firstLine(c.GetNew().GetMessage())
 		}
 		out = append(out, d)
 	}
@@ -154,36 +199,77 @@ func firstLine(message string) string {
 	return line
 }
 
-// traceContext is how the inbox keeps the trace.
-var traceContext = propagation.TraceContext{}
+// One message holds at most so many events, and so many bytes of them (or one event of any size).
+const (
+	maxEvents     = 256
+	maxEventBytes = 256 << 10
+)
 
-// Publish publishes events in their order and waits until all are stored. They may be published
-// again: the stream drops repeats within minutes by their ids, consumers after that. headers come
-// from the delivery: its trace and our id of its request.
-func Publish(ctx context.Context, js jetstream.JetStream, d *storev1.InboxDelivery, events []*eventsv1.PushEvent) error {
-	acks := make([]jetstream.PubAckFuture, 0, len(events))
-	ctx = stream.WithRequestID(traceContext.Extract(ctx, propagation.MapCarrier{"traceparent": d.GetTraceparent()}), d.GetRequestId())
-	for _, e := range events {
-		subject, err := stream.PushSubject(e.GetWorkspace(), e.GetRepository())
-		if err != nil {
-			return fmt.Errorf("pushes: subject of event %s: %w", e.GetId(), err)
+// Publish publishes events of one webhook in their order, packed, and waits until all are stored.
+// Published again in the same packs within minutes they are stored once; consumers know an event that
+// comes twice by its id.
+func Publish(ctx context.Context, js jetstream.JetStream, events []*eventsv1.PushEvent) error {
+	var acks []jetstream.PubAckFuture
+	for len(events) > 0 {
+		n, size := 1, proto.Size(events[0])
+		for n < len(events) && n < maxEvents {
+			if size += proto.Size(events[n]); size > maxEventBytes {
+				break
+			}
+			n++
 		}
-		data, err := proto.Marshal(e)
-		if err != nil {
-			return fmt.Errorf("pushes: encode event %s: %w", e.GetId(), err)
+		pack := events[:n]
+		events = events[n:]
+		id := pack[0].GetId()
+		if n > 1 {
+			id += "-" + pack[n-1].GetId()
 		}
-		msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
-		stream.InjectHeaders(ctx, msg.Header)
-		ack, err := js.PublishMsgAsync(msg, jetstream.WithMsgID(e.GetId()))
+		msg, err := stream.PushMessage(pack...)
 		if err != nil {
-			return fmt.Errorf("%w: publish push event %s: %w", kv.ErrUnavailable, e.GetId(), err)
+			return fmt.Errorf("pushes: %w", err)
+		}
+		ack, err := js.PublishMsgAsync(msg, jetstream.WithMsgID(id))
+		if err != nil {
+			return fmt.Errorf("%w: publish push event %s: %w", kv.ErrUnavailable, id, err)
 		}
 		acks = append(acks, ack)
 	}
 	return await(ctx, acks)
 }
 
-// ackTimeout bounds the wait for all acknowledgements of one delivery.
+// Published returns the ids of a repository's push events that were stored since a moment. It reads
+// them all: for what may have been published before a crash.
+func Published(ctx context.Context, js jetstream.JetStream, workspace, repository string, since time.Time) (map[string]bool, error) {
+	subject, err := stream.PushSubject(workspace, repository)
+	if err != nil {
+		return nil, fmt.Errorf("pushes: %w", err)
+	}
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}}
+	if since.After(time.Unix(0, 0)) {
+		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
+	}
+	cons, err := js.OrderedConsumer(ctx, stream.PushesStream, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: read push events: %w", kv.ErrUnavailable, err)
+	}
+	ids := map[string]bool{}
+	for left := cons.CachedInfo().NumPending; left > 0; left-- {
+		raw, err := cons.Next(jetstream.FetchMaxWait(stream.PublishTimeout))
+		if err != nil {
+			return nil, fmt.Errorf("%w: read push events: %w", kv.ErrUnavailable, err)
+		}
+		events, err := stream.PushEvents(stream.Msg{Header: raw.Headers(), Data: raw.Data()})
+		if err != nil {
+			continue // what cannot be read is nobody's event
+		}
+		for _, e := range events {
+			ids[e.GetId()] = true
+		}
+	}
+	return ids, nil
+}
+
+// ackTimeout bounds the wait for all acknowledgements.
 const ackTimeout = 2*stream.PublishTimeout + time.Second
 
 func await(ctx context.Context, acks []jetstream.PubAckFuture) error {

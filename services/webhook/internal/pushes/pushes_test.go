@@ -26,7 +26,7 @@ func TestEvents_tellChangesThatCannotBeReadFromNone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events := Events(Source{Webhook: &storev1.WebhookRecord{Id: "w"}, Delivery: &storev1.InboxDelivery{}, Number: 1, Push: push})
+		events := Events(Source{Webhook: &storev1.WebhookRecord{Id: "w"}, Delivery: &storev1.InboxDelivery{}, Number: 1, Push: Read(push)})
 		if len(events) != tt.events {
 			t.Fatalf("%s: %v", name, events)
 		}

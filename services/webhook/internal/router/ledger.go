@@ -3,46 +3,29 @@ package router
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
+	"slices"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 )
 
 const (
-	// remembered is how many deliveries of a webhook are remembered at least, for recognising
-	// Bitbucket's repeats.
-	remembered = 128
-	// margin is how many inbox messages below the acknowledged ones are remembered too: after a
-	// crash of the server just acknowledged messages may come again (DESIGN.md#jetstream).
-	margin = 1024
-	// mostRemembered bounds a ledger whatever the margin holds; what is not acknowledged stays.
-	mostRemembered = 4096
-	// fingerprintSize makes an accidental match within a ledger as good as impossible.
-	fingerprintSize = 12
+	// remembered is how many deliveries of a webhook are remembered for recognising Bitbucket's
+	// repeats.
+	remembered = 1024
+	// checkSize is how much of a fingerprint tells one inbox message from another of its sequence.
+	checkSize = 4
 )
 
-// fingerprint tells deliveries apart. Bitbucket's repeats of a request have its id and body; where
-// there is no id, our own stands in, so that only our own repeats of storing it match.
-func fingerprint(d *storev1.InboxDelivery, body []byte) []byte {
-	h := sha256.New()
-	if id := d.GetRequestUuid(); id != "" {
-		h.Write([]byte("bitbucket\x00" + id + "\x00"))
-		h.Write(body)
-	} else {
-		h.Write([]byte("devpilot\x00" + d.GetId()))
-	}
-	return h.Sum(nil)[:fingerprintSize]
-}
-
-// number gives every delivery of the group its number, by compare-and-set on the ledger.
-func (r *Router) number(ctx context.Context, g *group, floor uint64) error {
-	return r.cfg.Store.UpdateLedger(ctx, g.workspace, g.webhook, func(l *storev1.LedgerRecord) error {
+// number gives every delivery of the turn its number, by compare-and-set on the ledger.
+func (r *Router) number(ctx context.Context, t *turn, floor uint64) error {
+	return r.cfg.Store.UpdateLedger(ctx, t.workspace, t.webhook, func(l *storev1.LedgerRecord) error {
 		changed := false
-		for _, it := range g.items {
-			if assign(l, it) {
+		for _, p := range t.portions {
+			if assign(l, p.items) {
 				changed = true
 			}
 		}
@@ -54,41 +37,106 @@ func (r *Router) number(ctx context.Context, g *group, floor uint64) error {
 	})
 }
 
-// assign finds the delivery's number in the ledger or gives it the next one; it reports whether the
-// ledger changed.
-func assign(l *storev1.LedgerRecord, it *item) bool {
-	for _, s := range l.GetSeen() {
-		if s.GetInboxSequence() == it.sequence && s.GetInboxIndex() == it.place {
-			it.number, it.duplicate = s.GetNumber(), false
-			return false
+// assign finds the numbers of one inbox message's deliveries in the ledger or gives them the next
+// ones; it reports whether the ledger changed.
+func assign(l *storev1.LedgerRecord, items []*item) bool {
+	check := items[0].print[:checkSize]
+	at := slices.IndexFunc(l.GetRouted(), func(m *storev1.RoutedMessage) bool { return m.GetSequence() == items[0].sequence })
+	if at >= 0 && bytes.Equal(l.GetRouted()[at].GetCheck(), check) {
+		repeat(l.GetRouted()[at], items)
+		return false
+	}
+	if at >= 0 { // of a stream that is gone
+		l.Routed = slices.Delete(l.Routed, at, at+1)
+	}
+	m := &storev1.RoutedMessage{Sequence: items[0].sequence, FirstNumber: l.GetLastNumber() + 1, Check: check}
+	earlier := false // routed by an earlier version, which remembered each delivery for itself
+	for _, it := range items {
+		it.again, it.duplicate = false, false
+		if s := seenAt(l, it); s != nil {
+			it.number, it.again, earlier = s.GetNumber(), true, true
+			continue
+		}
+		if number, known := lookup(l, it.print); known {
+			it.number, it.duplicate = number, true
+			m.Repeats = append(m.Repeats, &storev1.RoutedRepeat{Place: it.place, Number: number})
+			continue
+		}
+		appendFingerprint(l, it.print)
+		it.number = l.GetLastNumber()
+		if at := it.delivery.GetReceiveTime().AsTime(); at.After(l.GetLastVerifiedTime().AsTime()) {
+			l.LastVerifiedTime = timestamppb.New(at)
 		}
 	}
-	for _, s := range l.GetSeen() {
-		if bytes.Equal(s.GetFingerprint(), it.print) {
-			it.number, it.duplicate = s.GetNumber(), true
-			return false
-		}
+	if earlier {
+		return l.GetLastNumber() >= m.GetFirstNumber()
 	}
-	l.LastNumber++
-	it.number, it.duplicate = l.GetLastNumber(), false
-	l.Seen = append(l.Seen, &storev1.SeenDelivery{
-		Fingerprint: it.print, Number: it.number, InboxSequence: it.sequence, InboxIndex: it.place,
-	})
-	if at := it.delivery.GetReceiveTime().AsTime(); at.After(l.GetLastVerifiedTime().AsTime()) {
-		l.LastVerifiedTime = timestamppb.New(at)
-	}
+	l.Routed = append(l.Routed, m)
 	return true
 }
 
-// forget drops what need not be remembered any more: inbox messages up to floor are acknowledged.
-func forget(l *storev1.LedgerRecord, floor uint64) {
-	seen := l.GetSeen()
-	for len(seen) > remembered {
-		sequence := seen[0].GetInboxSequence()
-		if sequence > floor || sequence+margin > floor && len(seen) <= mostRemembered {
+// repeat gives the deliveries of a message that was routed before the numbers that they got then.
+func repeat(m *storev1.RoutedMessage, items []*item) {
+	next := m.GetFirstNumber()
+	for _, it := range items {
+		it.again, it.duplicate = true, false
+		at := slices.IndexFunc(m.GetRepeats(), func(r *storev1.RoutedRepeat) bool { return r.GetPlace() == it.place })
+		if at >= 0 {
+			it.number, it.duplicate = m.GetRepeats()[at].GetNumber(), true
+			continue
+		}
+		it.number = next
+		next++
+	}
+}
+
+// seenAt finds a delivery that an earlier version routed.
+func seenAt(l *storev1.LedgerRecord, it *item) *storev1.SeenDelivery {
+	for _, s := range l.GetSeen() {
+		if s.GetInboxSequence() == it.sequence && s.GetInboxIndex() == it.place && bytes.Equal(s.GetFingerprint(), it.print) {
+			return s
+		}
+	}
+	return nil
+}
+
+// lookup finds the number of the delivery with a fingerprint, if it is remembered.
+func lookup(l *storev1.LedgerRecord, print []byte) (int32, bool) {
+	prints := l.GetFingerprints()
+	for rest := prints; ; {
+		at := bytes.Index(rest, print)
+		if at < 0 {
 			break
 		}
-		seen = seen[1:]
+		if at += len(prints) - len(rest); at%inbox.FingerprintSize == 0 {
+			return l.GetFingerprintedNumber() - int32((len(prints)-at)/inbox.FingerprintSize) + 1, true
+		}
+		rest = prints[at+1:]
 	}
-	l.Seen = seen
+	for _, s := range l.GetSeen() {
+		if bytes.Equal(s.GetFingerprint(), print) {
+			return s.GetNumber(), true
+		}
+	}
+	return 0, false
+}
+
+// appendFingerprint gives the next number to the delivery with a fingerprint.
+func appendFingerprint(l *storev1.LedgerRecord, print []byte) {
+	if l.GetFingerprintedNumber() != l.GetLastNumber() { // an earlier version gave numbers meanwhile
+		l.Fingerprints = nil
+	}
+	l.LastNumber++
+	l.Fingerprints, l.FingerprintedNumber = append(l.Fingerprints, print...), l.GetLastNumber()
+}
+
+// forget drops what need not be remembered any more: inbox messages up to floor do not come again.
+func forget(l *storev1.LedgerRecord, floor uint64) {
+	l.Routed = slices.DeleteFunc(l.Routed, func(m *storev1.RoutedMessage) bool { return m.GetSequence() <= floor })
+	if more := len(l.GetFingerprints()) - remembered*inbox.FingerprintSize; more > 0 {
+		l.Fingerprints = l.GetFingerprints()[more:]
+	}
+	if n := len(l.GetSeen()); n > 0 && l.GetSeen()[n-1].GetInboxSequence() <= floor && len(l.GetFingerprints()) == remembered*inbox.FingerprintSize {
+		l.Seen = nil
+	}
 }

@@ -5,14 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/pushes"
@@ -26,37 +28,49 @@ const (
 	ReasonBodyUnreadable  = "BODY_UNREADABLE"
 )
 
-// record stores the group's deliveries.
-func (r *Router) record(ctx context.Context, rec *storev1.WebhookRecord, g *group) error {
-	eg, ctx := errgroup.WithContext(ctx)
-	eg.SetLimit(parallel)
-	for _, it := range g.items {
+// record stores the turn's deliveries, and notes those that Bitbucket sent once more.
+func (r *Router) record(ctx context.Context, rec *storev1.WebhookRecord, t *turn) error {
+	var recs []*storev1.DeliveryRecord
+	attempts := map[int32]func(*storev1.DeliveryRecord) error{}
+	for _, it := range t.items {
 		if it.duplicate {
-			eg.Go(func() error { return r.noteAttempt(ctx, g, it) })
+			attempts[it.number] = noteAttempt(it, attempts[it.number])
 			continue
 		}
-		eg.Go(func() error {
-			return r.cfg.Store.PutDelivery(ctx, &storev1.DeliveryRecord{
-				Delivery: r.delivery(rec, it), InboxSequence: it.sequence, InboxIndex: it.place,
-			})
-		})
-	}
-	return eg.Wait()
-}
-
-// noteAttempt notes on the delivery that Bitbucket sent it once more.
-func (r *Router) noteAttempt(ctx context.Context, g *group, it *item) error {
-	_, err := r.cfg.Store.UpdateDelivery(ctx, g.workspace, g.webhook, it.number, func(cur *storev1.DeliveryRecord) error {
-		if cur.GetDelivery().GetAttempt() >= it.delivery.GetAttempt() {
-			return kv.ErrSkip
+		if it.again { // an earlier version may have stored it, in another place
+			_, err := r.cfg.Store.Delivery(ctx, t.workspace, t.webhook, it.number)
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, kv.ErrNotFound) {
+				return err
+			}
 		}
-		cur.Delivery.Attempt = it.delivery.GetAttempt()
-		return nil
-	})
+		recs = append(recs, &storev1.DeliveryRecord{Delivery: r.delivery(rec, it), InboxSequence: it.sequence, InboxIndex: it.place})
+	}
+	if err := r.cfg.Store.PutDeliveries(ctx, t.workspace, t.webhook, recs); err != nil {
+		return err
+	}
+	err := r.cfg.Store.UpdateDeliveries(ctx, t.workspace, t.webhook, attempts)
 	if errors.Is(err, kv.ErrNotFound) { // it gave way to newer ones
 		return nil
 	}
 	return err
+}
+
+// noteAttempt notes on the delivery that Bitbucket sent it once more, after what is noted already.
+func noteAttempt(it *item, before func(*storev1.DeliveryRecord) error) func(*storev1.DeliveryRecord) error {
+	return func(cur *storev1.DeliveryRecord) error {
+		changed := error(kv.ErrSkip)
+		if before != nil {
+			changed = before(cur)
+		}
+		if cur.GetDelivery().GetAttempt() >= it.delivery.GetAttempt() {
+			return changed
+		}
+		cur.Delivery.Attempt = it.delivery.GetAttempt()
+		return nil
+	}
 }
 
 func (r *Router) delivery(rec *storev1.WebhookRecord, it *item) *webhookv1.Delivery {
@@ -66,7 +80,7 @@ func (r *Router) delivery(rec *storev1.WebhookRecord, it *item) *webhookv1.Deliv
 		RepositoryFullName: pushes.FullName(rec, it.push), Number: it.number,
 		ReceiveTime: d.GetReceiveTime(), EventKey: d.GetEventKey(), RequestUuid: d.GetRequestUuid(), Attempt: d.GetAttempt(),
 		AnswerStatus: d.GetAnswerStatus(), AnswerMessage: d.GetAnswerMessage(), BodyBytes: d.GetBodyBytes(),
-		Changes: pushes.Changes(it.push), ActorLabel: it.push.Actor.Label(),
+		Changes: pushes.Changes(it.push), ActorLabel: it.push.GetActorLabel(),
 	}
 	if o := r.outcome(rec, it); o != nil {
 		o.Time = timestamppb.New(r.cfg.Now())
@@ -89,7 +103,7 @@ func (r *Router) outcome(rec *storev1.WebhookRecord, it *item) *webhookv1.Delive
 			Message: "The stored delivery could not be read. Devpilot looks at the repository instead."}
 	case foreign(rec, it.push):
 		return ignored(ReasonOtherRepository, fmt.Sprintf(
-			"The delivery is about %s, but the webhook belongs to %s.", it.push.Repository.FullName, rec.GetRepositoryFullName()))
+			"The delivery is about %s, but the webhook belongs to %s.", it.push.GetFullName(), rec.GetRepositoryFullName()))
 	case rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET:
 		if rec.GetReason() == string(apierr.ReasonNotConnected) {
 			return ignored(string(apierr.ReasonNotConnected), "Bitbucket is disconnected in Devpilot. Connect it again under Integrations.")
@@ -100,20 +114,51 @@ func (r *Router) outcome(rec *storev1.WebhookRecord, it *item) *webhookv1.Delive
 }
 
 // foreign reports whether a push is about another repository than the webhook's.
-func foreign(rec *storev1.WebhookRecord, push hook.Push) bool {
-	return push.Repository.UUID != "" && push.Repository.UUID != rec.GetRepository()
+func foreign(rec *storev1.WebhookRecord, push *storev1.ReadPush) bool {
+	return push.GetRepository() != "" && push.GetRepository() != rec.GetRepository()
 }
 
-// publish publishes the push events of a delivery, if it has any.
-func (r *Router) publish(ctx context.Context, rec *storev1.WebhookRecord, it *item) error {
-	if it.delivery.GetEventKey() != hook.EventPush || foreign(rec, it.push) || rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
+// publish publishes the push events of the turn's deliveries, as far as they have any.
+func (r *Router) publish(ctx context.Context, rec *storev1.WebhookRecord, t *turn) error {
+	var events []*eventsv1.PushEvent
+	again := map[string]bool{} // ids of events that may have been published before
+	since := time.Now()
+	for _, p := range t.portions {
+		for _, it := range p.items {
+			made := r.events(ctx, rec, it)
+			events = append(events, made...)
+			for _, e := range made {
+				if it.again {
+					again[e.GetId()] = true
+				}
+			}
+		}
+		if p.stored.Before(since) {
+			since = p.stored
+		}
+	}
+	if len(again) > 0 {
+		// After a crash. The stream's own memory for repeats is for the packs as they were.
+		there, err := pushes.Published(ctx, r.cfg.JS, rec.GetWorkspace(), rec.GetRepository(), since.Add(-clockSkew))
+		if err != nil {
+			return err
+		}
+		events = slices.DeleteFunc(events, func(e *eventsv1.PushEvent) bool { return there[e.GetId()] && again[e.GetId()] })
+	}
+	return pushes.Publish(ctx, r.cfg.JS, events)
+}
+
+// clockSkew is how far the clocks of two servers of NATS may be apart.
+const clockSkew = time.Minute
+
+// events are the push events of a delivery.
+func (r *Router) events(ctx context.Context, rec *storev1.WebhookRecord, it *item) []*eventsv1.PushEvent {
+	if it.duplicate || it.delivery.GetEventKey() != hook.EventPush || foreign(rec, it.push) || rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
 		return nil
 	}
 	if it.unread != nil {
 		r.cfg.Logger.ErrorContext(ctx, "stored delivery cannot be read", slog.String(logs.KeyWebhook, rec.GetId()),
 			slog.Int(logs.KeyDelivery, int(it.number)), logs.Err(it.unread))
 	}
-	return pushes.Publish(ctx, r.cfg.JS, it.delivery, pushes.Events(pushes.Source{
-		Webhook: rec, Delivery: it.delivery, Number: it.number, Push: it.push,
-	}))
+	return pushes.Events(pushes.Source{Webhook: rec, Delivery: it.delivery, Number: it.number, Push: it.push})
 }

@@ -3,8 +3,8 @@ package router
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -13,25 +13,33 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
+	"devpilot.io/bitbucket/pkg/fair"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
+	"devpilot.io/bitbucket/services/webhook/internal/pushes"
 )
 
 // Durable is the name of the router's consumer on the inbox, shared by all replicas.
 const Durable = "webhook-router"
 
 const (
-	// batch is how many inbox messages, of up to 64 deliveries each, are handled at once.
-	batch = 32
-	// unacknowledged is how many inbox messages all replicas together may have in their hands. It
-	// bounds what ledgers must remember.
-	unacknowledged = 4 * batch
-	// parallel is how many webhooks' deliveries are stored at the same time.
+	// inHand is how many inbox messages, of up to 64 deliveries each, a router holds at once. Those of
+	// all webhooks among them are routed side by side.
+	inHand = 1024
+	// unacknowledged is how many inbox messages all replicas together may have in their hands.
+	unacknowledged = 4 * inHand
+	// parallel is how many webhooks' deliveries are routed at the same time.
 	parallel = 8
+	// turnMessages is how many inbox messages' deliveries of a webhook are routed before it is the
+	// next webhook's turn.
+	turnMessages = 32
+	// turnInterval is the time from one turn of a webhook to its next: deliveries that trickle in are
+	// stored together. The first after a while does not wait.
+	turnInterval = 300 * time.Millisecond
 )
 
 // Registry learns what verified deliveries tell of their webhook.
@@ -87,11 +95,18 @@ func New(cfg Config) *Router {
 
 // Run routes until ctx is done and what is in hand is finished.
 func (r *Router) Run(ctx context.Context) error {
+	queue := fair.New(fair.Config[*portion]{
+		Workers: parallel, Turn: turnMessages, Interval: turnInterval, Handle: r.turn, Temporary: stream.Temporary, OnRetry: r.retrying,
+	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
+		queue.Run(ctx, context.WithoutCancel(ctx))
+		return nil
+	})
+	g.Go(func() error {
 		return stream.Consume(ctx, stream.ConsumeConfig{
-			JS: r.cfg.JS, Stream: stream.InboxStream, Durable: Durable,
-			HandleBatch: r.route, Batch: batch, MaxAckPending: unacknowledged, AckWait: r.cfg.AckWait,
+			JS: r.cfg.JS, Stream: stream.InboxStream, Durable: Durable, Position: r.cfg.Store.Position(Durable),
+			Take: r.taker(queue), Held: inHand, MaxAckPending: unacknowledged, AckWait: r.cfg.AckWait,
 			// Trouble of the store does not count. What fails so often for other reasons, an hour on
 			// end, is for an operator.
 			MaxAttempts: 60,
@@ -102,29 +117,124 @@ func (r *Router) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+func (r *Router) retrying(ctx context.Context, key string, err error) {
+	r.cfg.Logger.WarnContext(ctx, "routing a webhook's deliveries failed for now, trying again", slog.String(logs.KeyKey, key), logs.Err(err))
+}
+
 // item is one delivery on its way.
 type item struct {
 	delivery *storev1.InboxDelivery
 	sequence uint64 // of the inbox message
 	place    int32  // in it
 
-	push      hook.Push
+	push      *storev1.ReadPush
 	unread    error  // why the body could not be read
 	print     []byte // tells it from other deliveries
 	number    int32
+	again     bool // it got its number before: what follows may have been done, too
 	duplicate bool // Bitbucket's repeat of a delivery that has this number already
 }
 
-// group is what a batch holds for one webhook, in the order in which it came.
-type group struct {
+// portion is what one inbox message holds for one webhook, in the order in which it came.
+type portion struct {
 	workspace, webhook string
+	stored             time.Time // when the inbox took the message
 	items              []*item
 }
 
-// route handles a batch. Its error holds for the whole batch, which then comes again: everything
-// here may be repeated.
-func (r *Router) route(ctx context.Context, ms []stream.Msg) error {
-	groups, err := r.unpack(ms)
+// turn is what is routed together: portions of one webhook.
+type turn struct {
+	workspace, webhook string
+	portions           []*portion
+	items              []*item // of all portions
+}
+
+// taker hands the portions of a message to the queue; the message is done when all of them are.
+func (r *Router) taker(queue *fair.Queue[*portion]) func(context.Context, stream.Msg, func(error)) {
+	return func(_ context.Context, m stream.Msg, done func(error)) {
+		portions, err := unpack(m)
+		if err != nil || len(portions) == 0 {
+			done(err)
+			return
+		}
+		var mu sync.Mutex
+		var failed error
+		left := len(portions)
+		for _, p := range portions {
+			queue.Add(natsstore.WebhookKey(p.workspace, p.webhook), []*portion{p}, func(err error) {
+				mu.Lock()
+				if failed == nil {
+					failed = err
+				}
+				left--
+				last := left == 0
+				mu.Unlock()
+				if last {
+					done(failed)
+				}
+			})
+		}
+	}
+}
+
+// unpack sorts a message's deliveries by webhook.
+func unpack(m stream.Msg) ([]*portion, error) {
+	var pack storev1.InboxPack
+	if err := proto.Unmarshal(m.Data, &pack); err != nil {
+		return nil, stream.Parkf("not an inbox message: %v", err)
+	}
+	var portions []*portion
+	by := map[string]*portion{}
+	for i, d := range pack.GetDeliveries() {
+		key := natsstore.WebhookKey(d.GetWorkspace(), d.GetWebhook())
+		p := by[key]
+		if p == nil {
+			p = &portion{workspace: d.GetWorkspace(), webhook: d.GetWebhook(), stored: m.Time}
+			by[key] = p
+			portions = append(portions, p)
+		}
+		p.items = append(p.items, &item{delivery: d, sequence: m.Sequence, place: int32(i)})
+	}
+	return portions, nil
+}
+
+// read takes what the ingress read of the body. What an earlier version stored is read now; an error
+// means a damaged inbox.
+func (r *Router) read(it *item) {
+	d := it.delivery
+	it.print = d.GetFingerprint()
+	if it.push = d.GetPush(); len(it.print) == inbox.FingerprintSize && (it.push != nil || d.GetEventKey() != hook.EventPush) {
+		return
+	}
+	body, err := r.cfg.Codec.Body(d)
+	if it.unread = err; len(it.print) != inbox.FingerprintSize {
+		it.print = inbox.Fingerprint(d, body)
+	}
+	if err == nil && d.GetEventKey() == hook.EventPush && it.push == nil {
+		var push hook.Push
+		push, it.unread = hook.Parse(body)
+		it.push = pushes.Read(push)
+	}
+}
+
+// turn routes deliveries of one webhook: numbers first, then the records, then the events in order,
+// then what they tell of the webhook. After an error all of it is repeated.
+func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error {
+	t := &turn{workspace: portions[0].workspace, webhook: portions[0].webhook, portions: portions}
+	for _, p := range portions {
+		for _, it := range p.items {
+			if it.print == nil {
+				r.read(it)
+			}
+		}
+		t.items = append(t.items, p.items...)
+	}
+	rec, err := r.cfg.Store.Get(ctx, t.workspace, t.webhook)
+	if errors.Is(err, kv.ErrNotFound) {
+		r.routed.WithLabelValues("gone").Add(float64(len(t.items)))
+		r.cfg.Logger.WarnContext(ctx, "deliveries of an unknown webhook dropped", slog.String(logs.KeyWebhook, t.webhook), slog.Int(logs.KeyCount, len(t.items)))
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -132,93 +242,36 @@ func (r *Router) route(ctx context.Context, ms []stream.Msg) error {
 	if err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
-	for _, one := range groups {
-		g.Go(func() error { return r.routeGroup(ctx, one, floor) })
-	}
-	return g.Wait()
-}
-
-// unpack reads the messages and sorts their deliveries by webhook.
-func (r *Router) unpack(ms []stream.Msg) ([]*group, error) {
-	var groups []*group
-	by := map[string]*group{}
-	for _, m := range ms {
-		var pack storev1.InboxPack
-		if err := proto.Unmarshal(m.Data, &pack); err != nil {
-			if len(ms) > 1 {
-				return nil, fmt.Errorf("router: inbox message %d: %w", m.Sequence, err) // then each comes alone
-			}
-			return nil, stream.Parkf("not an inbox message: %v", err)
-		}
-		for i, d := range pack.GetDeliveries() {
-			key := natsstore.WebhookKey(d.GetWorkspace(), d.GetWebhook())
-			g := by[key]
-			if g == nil {
-				g = &group{workspace: d.GetWorkspace(), webhook: d.GetWebhook()}
-				by[key] = g
-				groups = append(groups, g)
-			}
-			it := &item{delivery: d, sequence: m.Sequence, place: int32(i)}
-			r.read(it)
-			g.items = append(g.items, it)
-		}
-	}
-	return groups, nil
-}
-
-// read unpacks the body and parses a push. The ingress has read it before, so that an error here
-// means a damaged inbox.
-func (r *Router) read(it *item) {
-	body, err := r.cfg.Codec.Body(it.delivery)
-	it.print, it.unread = fingerprint(it.delivery, body), err
-	if err == nil && it.delivery.GetEventKey() == hook.EventPush {
-		it.push, it.unread = hook.Parse(body)
-	}
-}
-
-// routeGroup routes the deliveries of one webhook: numbers first, then the records, then the events
-// in order, then what they tell of the webhook.
-func (r *Router) routeGroup(ctx context.Context, g *group, floor uint64) error {
-	rec, err := r.cfg.Store.Get(ctx, g.workspace, g.webhook)
-	if errors.Is(err, kv.ErrNotFound) {
-		r.routed.WithLabelValues("gone").Add(float64(len(g.items)))
-		r.cfg.Logger.WarnContext(ctx, "deliveries of an unknown webhook dropped", slog.String(logs.KeyWebhook, g.webhook), slog.Int(logs.KeyCount, len(g.items)))
-		return nil
-	}
-	if err != nil {
+	if err := r.number(ctx, t, floor); err != nil {
 		return err
 	}
-	if err := r.number(ctx, g, floor); err != nil {
+	if rec, err = r.learn(ctx, rec, t); err != nil {
 		return err
 	}
-	if rec, err = r.learn(ctx, rec, g); err != nil {
+	if err := r.record(ctx, rec, t); err != nil {
 		return err
 	}
-	if err := r.record(ctx, rec, g); err != nil {
+	if err := r.publish(ctx, rec, t); err != nil {
 		return err
 	}
-	for _, it := range g.items {
+	now := r.cfg.Now()
+	for _, it := range t.items {
 		if it.duplicate {
 			r.routed.WithLabelValues("repeat").Inc()
 			continue
 		}
-		if err := r.publish(ctx, rec, it); err != nil {
-			return err
-		}
 		r.routed.WithLabelValues("new").Inc()
-		r.lag.Observe(r.cfg.Now().Sub(it.delivery.GetReceiveTime().AsTime()).Seconds())
+		r.lag.Observe(now.Sub(it.delivery.GetReceiveTime().AsTime()).Seconds())
 	}
 	return nil
 }
 
 // learn hands on what the newest delivery says of the webhook.
-func (r *Router) learn(ctx context.Context, rec *storev1.WebhookRecord, g *group) (*storev1.WebhookRecord, error) {
-	last := g.items[len(g.items)-1]
+func (r *Router) learn(ctx context.Context, rec *storev1.WebhookRecord, t *turn) (*storev1.WebhookRecord, error) {
+	last := t.items[len(t.items)-1]
 	name := ""
-	if last.push.Repository.UUID == rec.GetRepository() {
-		name = last.push.Repository.FullName
+	if last.push.GetRepository() == rec.GetRepository() {
+		name = last.push.GetFullName()
 	}
 	return r.cfg.Registry.Verified(ctx, rec, name, last.delivery.GetSecretVersion())
 }

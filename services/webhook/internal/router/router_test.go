@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/fair"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
@@ -125,16 +126,45 @@ func (w *world) events() []*eventsv1.PushEvent {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		e := &eventsv1.PushEvent{}
-		if err := proto.Unmarshal(m.Data, e); err != nil {
+		events, err := stream.PushEvents(stream.Msg{Header: m.Header, Data: m.Data})
+		if err != nil {
 			w.t.Fatal(err)
 		}
-		if m.Header.Get(stream.HeaderRequestID) != "request-"+e.GetRequestUuid() {
-			w.t.Errorf("event %s has no request id: %v", e.GetId(), m.Header)
+		for _, e := range events {
+			if e.GetRequestId() != "request-"+e.GetRequestUuid() {
+				w.t.Errorf("event %s has no request id: %v", e.GetId(), e)
+			}
 		}
-		out = append(out, e)
+		out = append(out, events...)
 	}
 	return out
+}
+
+// route routes messages, all of a webhook's deliveries in one turn.
+func (w *world) route(ms ...stream.Msg) error {
+	var turns [][]*portion
+	at := map[string]int{}
+	for _, m := range ms {
+		portions, err := unpack(m)
+		if err != nil {
+			return err
+		}
+		for _, p := range portions {
+			i, ok := at[p.webhook]
+			if !ok {
+				i = len(turns)
+				at[p.webhook] = i
+				turns = append(turns, nil)
+			}
+			turns[i] = append(turns[i], p)
+		}
+	}
+	for _, portions := range turns {
+		if err := w.router.turn(w.t.Context(), "", portions); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) last() int32 {
@@ -153,7 +183,7 @@ func TestRoute_redeliveryGivesTheSameNumbersAndEvents(t *testing.T) {
 	// Killed after the numbers were given and before anything else, three times.
 	w.registry.failures.Store(3)
 	for range 3 {
-		if err := w.router.route(t.Context(), []stream.Msg{first, second}); !errors.Is(err, kv.ErrUnavailable) {
+		if err := w.route(first, second); !errors.Is(err, kv.ErrUnavailable) {
 			t.Fatalf("route: %v", err)
 		}
 	}
@@ -161,7 +191,7 @@ func TestRoute_redeliveryGivesTheSameNumbersAndEvents(t *testing.T) {
 		t.Fatalf("last number %d, %d events", n, len(w.events()))
 	}
 	for _, ms := range [][]stream.Msg{{first, second}, {second}, {first}, {second, first}} {
-		if err := w.router.route(t.Context(), ms); err != nil {
+		if err := w.route(ms...); err != nil {
 			t.Fatalf("route: %v", err)
 		}
 	}
@@ -193,7 +223,7 @@ func TestRoute_whatWasPackedTwiceIsOneDelivery(t *testing.T) {
 	// ran out of patience and the rest was packed anew.
 	a, b, c := w.delivery("a", "main"), w.delivery("", "main"), w.delivery("c", "main")
 	for _, m := range []stream.Msg{w.put(a, b, c), w.put(a, b)} {
-		if err := w.router.route(t.Context(), []stream.Msg{m}); err != nil {
+		if err := w.route(m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -205,7 +235,7 @@ func TestRoute_whatWasPackedTwiceIsOneDelivery(t *testing.T) {
 func TestRoute_outcomesSurviveRedelivery(t *testing.T) {
 	w := newWorld(t)
 	m := w.put(w.delivery("a", "main"))
-	if err := w.router.route(t.Context(), []stream.Msg{m}); err != nil {
+	if err := w.route(m); err != nil {
 		t.Fatal(err)
 	}
 	_, err := w.store.UpdateDelivery(t.Context(), ws, hookID, 1, func(rec *storev1.DeliveryRecord) error {
@@ -215,7 +245,7 @@ func TestRoute_outcomesSurviveRedelivery(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.router.route(t.Context(), []stream.Msg{m}); err != nil {
+	if err := w.route(m); err != nil {
 		t.Fatal(err)
 	}
 	rec, err := w.store.Delivery(t.Context(), ws, hookID, 1)
@@ -279,19 +309,26 @@ func TestRun_routesEverythingOnceOverARestart(t *testing.T) {
 	}
 }
 
-func TestRoute_badMessageIsParkedAlone(t *testing.T) {
+func TestTake_badMessageIsParkedAlone(t *testing.T) {
 	w := newWorld(t)
 	good := w.put(w.delivery("a", "main"))
 	bad := stream.Msg{Subject: stream.InboxSubject(), Data: []byte("\xff\xff\xff"), Stream: stream.InboxStream, Sequence: 99}
-	if err := w.router.route(t.Context(), []stream.Msg{good, bad}); err == nil || strings.Contains(err.Error(), "park") {
-		t.Errorf("together: %v", err) // then Consume hands them over one by one
+	queue := fair.New(fair.Config[*portion]{Workers: 1, Turn: turnMessages, Handle: w.router.turn})
+	take := w.router.taker(queue)
+	answers := make(chan error, 2)
+	take(t.Context(), bad, func(err error) { answers <- err })
+	if err := <-answers; err == nil || !strings.Contains(err.Error(), "park") {
+		t.Errorf("the bad one: %v", err)
 	}
-	if err := w.router.route(t.Context(), []stream.Msg{bad}); err == nil || !strings.Contains(err.Error(), "park") {
-		t.Errorf("alone: %v", err)
-	}
-	if err := w.router.route(t.Context(), []stream.Msg{good}); err != nil || w.last() != 1 {
+	take(t.Context(), good, func(err error) { answers <- err })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); queue.Run(ctx, t.Context()) }()
+	if err := <-answers; err != nil || w.last() != 1 {
 		t.Errorf("the good one: %v, last number %d", err, w.last())
 	}
+	cancel()
+	<-ended
 }
 
 func TestRoute_damagedBodyIsShownAndLooksAtTheRepository(t *testing.T) {
@@ -300,7 +337,7 @@ func TestRoute_damagedBodyIsShownAndLooksAtTheRepository(t *testing.T) {
 	d.Encoding, d.Body = storev1.InboxDelivery_ZSTD, []byte("damaged")
 	gone := w.delivery("b", "main")
 	gone.Webhook = "another"
-	if err := w.router.route(t.Context(), []stream.Msg{w.put(d, gone)}); err != nil {
+	if err := w.route(w.put(d, gone)); err != nil {
 		t.Fatal(err)
 	}
 	rec, err := w.store.Delivery(t.Context(), ws, hookID, 1)
@@ -356,24 +393,21 @@ func TestTidy_keepsRoomInACrowdedInbox(t *testing.T) {
 }
 
 func TestForget_keepsWhatMayComeAgain(t *testing.T) {
-	for name, tc := range map[string]struct {
-		entries, perMessage int
-		floor               uint64
-		first               int32
-	}{
-		"few":                             {100, 1, 5000, 1},
-		"nothing acknowledged":            {3000, 1, 0, 1},
-		"acknowledged, within the margin": {2000, 1, 1500, 1500 - margin + 1},
-		"all acknowledged long ago":       {2000, 1, 9000, 2000 - remembered + 1},
-		"many within the margin":          {mostRemembered + 50, 64, 70, 51},
-	} {
-		l := &storev1.LedgerRecord{}
-		for i := range tc.entries {
-			l.Seen = append(l.Seen, &storev1.SeenDelivery{Number: int32(i + 1), InboxSequence: uint64(i/tc.perMessage + 1)})
+	l := &storev1.LedgerRecord{}
+	for i := range uint64(3000) {
+		print := fmt.Appendf(nil, "%0*d", inbox.FingerprintSize, i)
+		if !assign(l, []*item{{delivery: &storev1.InboxDelivery{}, sequence: i + 1, print: print}}) {
+			t.Fatal("nothing changed")
 		}
-		forget(l, tc.floor)
-		if got := l.GetSeen()[0].GetNumber(); got != tc.first {
-			t.Errorf("%s: the first is %d, want %d", name, got, tc.first)
+		forget(l, 2000)
+	}
+	if n := len(l.GetRouted()); n != 1000 || l.GetRouted()[0].GetSequence() != 2001 {
+		t.Errorf("%d inbox messages are remembered; those above 2000 may come again", n)
+	}
+	for i, known := range map[int]bool{2999: true, 3000 - remembered: true, 3000 - remembered - 1: false} {
+		number, ok := lookup(l, fmt.Appendf(nil, "%0*d", inbox.FingerprintSize, i))
+		if ok != known || ok && number != int32(i+1) {
+			t.Errorf("delivery %d: number %d, known %v", i+1, number, ok)
 		}
 	}
 }

@@ -195,7 +195,7 @@ func (x Actor_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Actor_Kind.Descriptor instead.
 func (Actor_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{2, 0}
+	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // PushEvent is what one verified delivery says about one branch or tag: one event per change.
@@ -239,7 +239,11 @@ type PushEvent struct {
 	// Whether a person asked for this delivery to be considered again.
 	Replay bool `protobuf:"varint,18,opt,name=replay,proto3" json:"replay,omitempty"`
 	// With UNKNOWN: how many changes of the delivery cannot be read; 0 when it listed none.
-	Unreadable    int32 `protobuf:"varint,19,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	Unreadable int32 `protobuf:"varint,19,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	// Devpilot's id of the request that brought the delivery.
+	RequestId string `protobuf:"bytes,20,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// W3C trace context of that request.
+	Traceparent   string `protobuf:"bytes,21,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -407,6 +411,67 @@ func (x *PushEvent) GetUnreadable() int32 {
 	return 0
 }
 
+func (x *PushEvent) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *PushEvent) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
+}
+
+// PushEvents are several events of one webhook in one message, in order. The message says so in its
+// header Devpilot-Events; without it a message is one PushEvent.
+type PushEvents struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events.
+	Events        []*PushEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PushEvents) Reset() {
+	*x = PushEvents{}
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PushEvents) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PushEvents) ProtoMessage() {}
+
+func (x *PushEvents) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PushEvents.ProtoReflect.Descriptor instead.
+func (*PushEvents) Descriptor() ([]byte, []int) {
+	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *PushEvents) GetEvents() []*PushEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
 // Commit is one git commit.
 type Commit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -426,7 +491,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[1]
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -438,7 +503,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[1]
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -451,7 +516,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Commit) GetHash() string {
@@ -502,7 +567,7 @@ type Actor struct {
 
 func (x *Actor) Reset() {
 	*x = Actor{}
-	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[2]
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +579,7 @@ func (x *Actor) String() string {
 func (*Actor) ProtoMessage() {}
 
 func (x *Actor) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[2]
+	mi := &file_devpilot_events_v1_push_event_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +592,7 @@ func (x *Actor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Actor.ProtoReflect.Descriptor instead.
 func (*Actor) Descriptor() ([]byte, []int) {
-	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_events_v1_push_event_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Actor) GetKind() Actor_Kind {
@@ -548,7 +613,7 @@ var File_devpilot_events_v1_push_event_proto protoreflect.FileDescriptor
 
 const file_devpilot_events_v1_push_event_proto_rawDesc = "" +
 	"\n" +
-	"#devpilot/events/v1/push_event.proto\x12\x12devpilot.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x06\n" +
+	"#devpilot/events/v1/push_event.proto\x12\x12devpilot.events.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x99\a\n" +
 	"\tPushEvent\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -573,7 +638,10 @@ const file_devpilot_events_v1_push_event_proto_rawDesc = "" +
 	"\x06replay\x18\x12 \x01(\bR\x06replay\x12\x1e\n" +
 	"\n" +
 	"unreadable\x18\x13 \x01(\x05R\n" +
-	"unreadable\"T\n" +
+	"unreadable\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x14 \x01(\tR\trequestId\x12 \n" +
+	"\vtraceparent\x18\x15 \x01(\tR\vtraceparent\"T\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\v\n" +
@@ -584,7 +652,10 @@ const file_devpilot_events_v1_push_event_proto_rawDesc = "" +
 	"\x14REF_TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06BRANCH\x10\x01\x12\a\n" +
-	"\x03TAG\x10\x02\"\xaa\x01\n" +
+	"\x03TAG\x10\x02\"C\n" +
+	"\n" +
+	"PushEvents\x125\n" +
+	"\x06events\x18\x01 \x03(\v2\x1d.devpilot.events.v1.PushEventR\x06events\"\xaa\x01\n" +
 	"\x06Commit\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
@@ -618,30 +689,32 @@ func file_devpilot_events_v1_push_event_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_events_v1_push_event_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_devpilot_events_v1_push_event_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_devpilot_events_v1_push_event_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_devpilot_events_v1_push_event_proto_goTypes = []any{
 	(PushEvent_Action)(0),         // 0: devpilot.events.v1.PushEvent.Action
 	(PushEvent_RefType)(0),        // 1: devpilot.events.v1.PushEvent.RefType
 	(Actor_Kind)(0),               // 2: devpilot.events.v1.Actor.Kind
 	(*PushEvent)(nil),             // 3: devpilot.events.v1.PushEvent
-	(*Commit)(nil),                // 4: devpilot.events.v1.Commit
-	(*Actor)(nil),                 // 5: devpilot.events.v1.Actor
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*PushEvents)(nil),            // 4: devpilot.events.v1.PushEvents
+	(*Commit)(nil),                // 5: devpilot.events.v1.Commit
+	(*Actor)(nil),                 // 6: devpilot.events.v1.Actor
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_devpilot_events_v1_push_event_proto_depIdxs = []int32{
 	1, // 0: devpilot.events.v1.PushEvent.ref_type:type_name -> devpilot.events.v1.PushEvent.RefType
 	0, // 1: devpilot.events.v1.PushEvent.action:type_name -> devpilot.events.v1.PushEvent.Action
-	4, // 2: devpilot.events.v1.PushEvent.old:type_name -> devpilot.events.v1.Commit
-	4, // 3: devpilot.events.v1.PushEvent.new:type_name -> devpilot.events.v1.Commit
-	5, // 4: devpilot.events.v1.PushEvent.actor:type_name -> devpilot.events.v1.Actor
-	6, // 5: devpilot.events.v1.PushEvent.receive_time:type_name -> google.protobuf.Timestamp
-	6, // 6: devpilot.events.v1.Commit.time:type_name -> google.protobuf.Timestamp
-	2, // 7: devpilot.events.v1.Actor.kind:type_name -> devpilot.events.v1.Actor.Kind
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	5, // 2: devpilot.events.v1.PushEvent.old:type_name -> devpilot.events.v1.Commit
+	5, // 3: devpilot.events.v1.PushEvent.new:type_name -> devpilot.events.v1.Commit
+	6, // 4: devpilot.events.v1.PushEvent.actor:type_name -> devpilot.events.v1.Actor
+	7, // 5: devpilot.events.v1.PushEvent.receive_time:type_name -> google.protobuf.Timestamp
+	3, // 6: devpilot.events.v1.PushEvents.events:type_name -> devpilot.events.v1.PushEvent
+	7, // 7: devpilot.events.v1.Commit.time:type_name -> google.protobuf.Timestamp
+	2, // 8: devpilot.events.v1.Actor.kind:type_name -> devpilot.events.v1.Actor.Kind
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_events_v1_push_event_proto_init() }
@@ -655,7 +728,7 @@ func file_devpilot_events_v1_push_event_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_events_v1_push_event_proto_rawDesc), len(file_devpilot_events_v1_push_event_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

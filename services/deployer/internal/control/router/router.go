@@ -17,8 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -93,57 +91,13 @@ type Deployments interface {
 	Deployment(ctx context.Context, k lane.Key, number int32) (*deployerv1.Deployment, error)
 }
 
-// slots is how many events one process routes at once.
-const slots = 4
-
-// Run routes push events until ctx is done. A consumer that did not exist begins at the stream's
-// start: events that came before the first deployer count too.
-func (r *Router) Run(ctx context.Context, js jetstream.JetStream) error {
-	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: js, Stream: stream.PushesStream, Durable: "deployer", Slots: slots, MaxAttempts: 30,
-		Handle: func(ctx context.Context, m stream.Msg) error {
-			e := &eventsv1.PushEvent{}
-			if err := proto.Unmarshal(m.Data, e); err != nil {
-				return stream.Parkf("cannot be decoded: %v", err)
-			}
-			return r.Route(ctx, e)
-		},
-		Logger: r.Logger, Metrics: r.Metrics,
-	})
-}
-
-// Route decides about one event.
-func (r *Router) Route(ctx context.Context, e *eventsv1.PushEvent) error {
-	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, e.GetWorkspace()), slog.String(logs.KeyRepository, e.GetRepository()),
-		slog.String(logs.KeyWebhook, e.GetWebhook()), slog.Int(logs.KeyDelivery, int(e.GetDelivery())))
-	idx, err := r.Apps.Index(ctx, e.GetWorkspace(), e.GetRepository())
-	if err != nil {
-		return err
-	}
-	if name := e.GetRepositoryFullName(); name != "" && name != idx.GetFullName() && len(idx.GetWatches()) > 0 && !e.GetReplay() {
-		if err := r.Apps.NameGiven(ctx, e.GetWorkspace(), e.GetRepository(), name); err != nil {
-			return err
-		}
-	}
-	switch {
-	case e.GetAction() == eventsv1.PushEvent_UNKNOWN:
-		return r.Poller.RequestPoll(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
-			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),
-			Unreadable: e.GetUnreadable(),
-		})
-	case e.GetAction() == eventsv1.PushEvent_ACTION_UNSPECIFIED:
-		return nil
-	}
-	return r.ref(ctx, e, idx)
-}
-
 // ref decides about a change of a branch or a tag, for each app that may watch it.
-func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) error {
+func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.RepositoryIndex) ([]*webhookv1.RecordedOutcome, error) {
 	var outcomes []*webhookv1.RecordedOutcome
 	for _, id := range candidates(idx, e) {
 		o, err := r.app(ctx, e, lane.Key{Workspace: e.GetWorkspace(), App: id})
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if o != nil {
 			outcomes = append(outcomes, o)
@@ -151,12 +105,12 @@ func (r *Router) ref(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.Re
 	}
 	outcomes, all := slices.DeleteFunc(outcomes, func(o *webhookv1.RecordedOutcome) bool { return o == follows }), len(outcomes)
 	if all > 0 && len(outcomes) == 0 {
-		return nil
+		return nil, nil
 	}
 	if len(outcomes) == 0 {
 		outcomes = append(outcomes, r.ignored(e, "", notWatchedReason(e), notWatched(e, idx)))
 	}
-	return r.Outcomes.Put(ctx, outcomes...)
+	return outcomes, nil
 }
 
 func isTag(e *eventsv1.PushEvent) bool { return e.GetRefType() == eventsv1.PushEvent_TAG }

@@ -1,6 +1,6 @@
 // Package outcome brings what came of pushes to the webhook service, which shows it beside the
-// delivery. Outcomes wait in a stream of their own, so that a webhook service that is away delays
-// them and nothing else.
+// delivery. Outcomes that cannot be brought at once wait in a stream of their own, so that a webhook
+// service that is away delays them and nothing else.
 //
 // A deployment's delivery hears of it twice: when it is made, and how it ended.
 //
@@ -9,8 +9,11 @@ package outcome
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -43,22 +46,54 @@ type Outbox struct {
 	Now         func() time.Time
 }
 
-// batch is how many outcomes one call carries; webhook takes 1,000.
-const batch = 500
+const (
+	// batch is how many messages are forwarded together.
+	batch = 500
+	// perCall is how many outcomes one call carries; webhook takes 1,000.
+	perCall = 500
+	// packed is how many outcomes one message holds.
+	packed = 200
+	// headerOutcomes says that a message holds several outcomes, and how many.
+	headerOutcomes = "Devpilot-Outcomes"
+)
 
 // Put stores outcomes; each is brought to webhook at least once.
 func (o *Outbox) Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error {
-	for _, x := range outcomes {
-		data, err := proto.Marshal(x)
-		if err != nil {
-			return fmt.Errorf("outcome: encode: %w", err)
+	for len(outcomes) > 0 {
+		n := min(len(outcomes), packed)
+		if err := o.put(ctx, outcomes[:n]); err != nil {
+			return err
 		}
-		id := fmt.Sprintf("%s.%s.%d.%d.%s.%d.%s.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason(), x.GetOutcome().GetDeploymentState())
-		if _, err := (stream.Publisher{JS: o.JS}).Publish(ctx, &nats.Msg{Subject: stream.OutcomeSubject(), Data: data}, jetstream.WithMsgID(id)); err != nil {
-			return fmt.Errorf("outcome: %w: %w", stream.ErrTemporary, err)
-		}
+		outcomes = outcomes[n:]
 	}
 	return nil
+}
+
+func (o *Outbox) put(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
+	msg := &nats.Msg{Subject: stream.OutcomeSubject(), Header: nats.Header{}}
+	var m proto.Message = outcomes[0]
+	id := idOf(outcomes[0])
+	if len(outcomes) > 1 {
+		m = &webhookv1.RecordOutcomesRequest{Outcomes: outcomes}
+		msg.Header.Set(headerOutcomes, strconv.Itoa(len(outcomes)))
+		h := sha256.New()
+		for _, x := range outcomes {
+			h.Write([]byte(idOf(x) + "\n"))
+		}
+		id = hex.EncodeToString(h.Sum(nil))
+	}
+	var err error
+	if msg.Data, err = proto.Marshal(m); err != nil {
+		return fmt.Errorf("outcome: encode: %w", err)
+	}
+	if _, err := (stream.Publisher{JS: o.JS}).Publish(ctx, msg, jetstream.WithMsgID(id)); err != nil {
+		return fmt.Errorf("outcome: %w: %w", stream.ErrTemporary, err)
+	}
+	return nil
+}
+
+func idOf(x *webhookv1.RecordedOutcome) string {
+	return fmt.Sprintf("%s.%s.%d.%d.%s.%d.%s.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason(), x.GetOutcome().GetDeploymentState())
 }
 
 // Run forwards outcomes until ctx is done.
@@ -72,14 +107,35 @@ func (o *Outbox) Run(ctx context.Context) error {
 func (o *Outbox) forward(ctx context.Context, ms []stream.Msg) error {
 	outcomes := make([]*webhookv1.RecordedOutcome, 0, len(ms))
 	for _, m := range ms {
-		x := &webhookv1.RecordedOutcome{}
-		if err := proto.Unmarshal(m.Data, x); err != nil {
+		some, err := decode(m)
+		if err != nil {
 			if len(ms) == 1 {
 				return stream.Parkf("cannot be decoded: %v", err)
 			}
 			return fmt.Errorf("outcome: decode: %w", err) // one by one, then this one is parked
 		}
-		outcomes = append(outcomes, x)
+		outcomes = append(outcomes, some...)
 	}
-	return o.Recorder.Record(ctx, outcomes)
+	return o.record(ctx, outcomes)
+}
+
+func decode(m stream.Msg) ([]*webhookv1.RecordedOutcome, error) {
+	if m.Header.Get(headerOutcomes) != "" {
+		several := &webhookv1.RecordOutcomesRequest{}
+		err := proto.Unmarshal(m.Data, several)
+		return several.GetOutcomes(), err
+	}
+	one := &webhookv1.RecordedOutcome{}
+	return []*webhookv1.RecordedOutcome{one}, proto.Unmarshal(m.Data, one)
+}
+
+func (o *Outbox) record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
+	for len(outcomes) > 0 {
+		n := min(len(outcomes), perCall)
+		if err := o.Recorder.Record(ctx, outcomes[:n]); err != nil {
+			return err
+		}
+		outcomes = outcomes[n:]
+	}
+	return nil
 }

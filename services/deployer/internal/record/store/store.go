@@ -15,6 +15,7 @@
 //	deployer-due            <kind>.<workspace>.<name>             Due
 //	deployer-statuses       of internal/control/status                    what was sent, a day
 //	deployer-reconcile      <workspace>.<repository>              Reconciliation
+//	deployer-positions      <consumer>                            StreamPosition of pkg/kv: how far a consumer has come
 //	deployer-inventory      of pkg/kv                             the keys of what cannot be filled again
 //
 // An app's key is all that lists it. (Versions before kept lists in a bucket deployer-workspaces. It is
@@ -36,6 +37,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
 )
 
 // Names of the buckets whose changes are published.
@@ -90,6 +92,7 @@ type Store struct {
 	Workers      *Workers
 	Due          *Dues
 	Reconcile    *Reconciles
+	Positions    *kv.Positions
 	Work         jetstream.Stream
 	Logs         jetstream.Stream
 
@@ -130,6 +133,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	s.Workers = open[storev1.Workers](ctx, js, cfg("deployer-workers"), &errs)
 	s.Due = open[storev1.Due](ctx, js, cfg("deployer-due"), &errs)
 	s.Reconcile = open[storev1.Reconciliation](ctx, js, cfg("deployer-reconcile"), &errs)
+	s.Positions = open[kvstorev1.StreamPosition](ctx, js, kept("deployer-positions"), &errs)
 	opts := stream.Options{Replicas: replicas, Logger: logger}
 	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.Outcomes, stream.Work, stream.Logs} {
 		st, err := stream.Ensure(ctx, js, def, opts)
@@ -147,8 +151,13 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s.guarded = []interface{ Intact() error }{s.Apps, s.Repositories, s.CodeConfigs, s.Lanes, s.Seen, s.Deployments, s.Servers}
+	s.guarded = []interface{ Intact() error }{s.Apps, s.Repositories, s.CodeConfigs, s.Lanes, s.Seen, s.Deployments, s.Servers, s.Positions}
 	return s, nil
+}
+
+// Position keeps how far a consumer of this service has come.
+func (s *Store) Position(name string) stream.Position {
+	return kv.ConsumerPosition{Bucket: s.Positions, Key: kv.EncodeKey(name)}
 }
 
 func open[T any, P kv.Message[T]](ctx context.Context, js jetstream.JetStream, cfg kv.Config, errs *[]error) *kv.Bucket[T, P] {

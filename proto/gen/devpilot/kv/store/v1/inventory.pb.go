@@ -136,6 +136,61 @@ func (x *InventoryEntry) GetDeleteTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// StreamPosition is how far a consumer of a stream has come.
+type StreamPosition struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the stream was made: one that was made again counts anew.
+	StreamCreateTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=stream_create_time,json=streamCreateTime,proto3" json:"stream_create_time,omitempty"`
+	// Every message up to this one is done with.
+	Sequence      uint64 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StreamPosition) Reset() {
+	*x = StreamPosition{}
+	mi := &file_devpilot_kv_store_v1_inventory_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StreamPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StreamPosition) ProtoMessage() {}
+
+func (x *StreamPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_kv_store_v1_inventory_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StreamPosition.ProtoReflect.Descriptor instead.
+func (*StreamPosition) Descriptor() ([]byte, []int) {
+	return file_devpilot_kv_store_v1_inventory_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *StreamPosition) GetStreamCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StreamCreateTime
+	}
+	return nil
+}
+
+func (x *StreamPosition) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
 var File_devpilot_kv_store_v1_inventory_proto protoreflect.FileDescriptor
 
 const file_devpilot_kv_store_v1_inventory_proto_rawDesc = "" +
@@ -147,7 +202,10 @@ const file_devpilot_kv_store_v1_inventory_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12;\n" +
 	"\vdelete_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"deleteTimeB\xdb\x01\n" +
+	"deleteTime\"v\n" +
+	"\x0eStreamPosition\x12H\n" +
+	"\x12stream_create_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x10streamCreateTime\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequenceB\xdb\x01\n" +
 	"\x18com.devpilot.kv.store.v1B\x0eInventoryProtoP\x01Z<devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1;storev1\xa2\x02\x03DKS\xaa\x02\x14Devpilot.Kv.Store.V1\xca\x02\x14Devpilot\\Kv\\Store\\V1\xe2\x02 Devpilot\\Kv\\Store\\V1\\GPBMetadata\xea\x02\x17Devpilot::Kv::Store::V1b\x06proto3"
 
 var (
@@ -162,20 +220,22 @@ func file_devpilot_kv_store_v1_inventory_proto_rawDescGZIP() []byte {
 	return file_devpilot_kv_store_v1_inventory_proto_rawDescData
 }
 
-var file_devpilot_kv_store_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_devpilot_kv_store_v1_inventory_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_devpilot_kv_store_v1_inventory_proto_goTypes = []any{
 	(*InventoryPart)(nil),         // 0: devpilot.kv.store.v1.InventoryPart
 	(*InventoryEntry)(nil),        // 1: devpilot.kv.store.v1.InventoryEntry
-	(*timestamppb.Timestamp)(nil), // 2: google.protobuf.Timestamp
+	(*StreamPosition)(nil),        // 2: devpilot.kv.store.v1.StreamPosition
+	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
 }
 var file_devpilot_kv_store_v1_inventory_proto_depIdxs = []int32{
 	1, // 0: devpilot.kv.store.v1.InventoryPart.entries:type_name -> devpilot.kv.store.v1.InventoryEntry
-	2, // 1: devpilot.kv.store.v1.InventoryEntry.delete_time:type_name -> google.protobuf.Timestamp
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	3, // 1: devpilot.kv.store.v1.InventoryEntry.delete_time:type_name -> google.protobuf.Timestamp
+	3, // 2: devpilot.kv.store.v1.StreamPosition.stream_create_time:type_name -> google.protobuf.Timestamp
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_kv_store_v1_inventory_proto_init() }
@@ -189,7 +249,7 @@ func file_devpilot_kv_store_v1_inventory_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_kv_store_v1_inventory_proto_rawDesc), len(file_devpilot_kv_store_v1_inventory_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -152,7 +152,13 @@ type InboxDelivery struct {
 	// Our id of the request.
 	RequestId string `protobuf:"bytes,15,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// W3C trace context.
-	Traceparent   string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	Traceparent string `protobuf:"bytes,16,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
+	// What the body says, read once when it came. Absent in deliveries that are no pushes, and in those
+	// stored by versions that read it later.
+	Push *ReadPush `protobuf:"bytes,17,opt,name=push,proto3" json:"push,omitempty"`
+	// Tells the delivery from others; the same for Bitbucket's repeats of it. Empty in deliveries stored
+	// by earlier versions.
+	Fingerprint   []byte `protobuf:"bytes,18,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -299,6 +305,284 @@ func (x *InboxDelivery) GetTraceparent() string {
 	return ""
 }
 
+func (x *InboxDelivery) GetPush() *ReadPush {
+	if x != nil {
+		return x.Push
+	}
+	return nil
+}
+
+func (x *InboxDelivery) GetFingerprint() []byte {
+	if x != nil {
+		return x.Fingerprint
+	}
+	return nil
+}
+
+// ReadPush is what of a push is used.
+type ReadPush struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's UUID, normalised; empty where the body has none.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The repository's name.
+	FullName string `protobuf:"bytes,2,opt,name=full_name,json=fullName,proto3" json:"full_name,omitempty"`
+	// How the one who pushed is shown.
+	ActorLabel string `protobuf:"bytes,3,opt,name=actor_label,json=actorLabel,proto3" json:"actor_label,omitempty"`
+	// The changes that can be read, in the order of the body.
+	Changes []*ReadChange `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
+	// How many changes cannot be read.
+	Unreadable    int32 `protobuf:"varint,5,opt,name=unreadable,proto3" json:"unreadable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadPush) Reset() {
+	*x = ReadPush{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadPush) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadPush) ProtoMessage() {}
+
+func (x *ReadPush) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadPush.ProtoReflect.Descriptor instead.
+func (*ReadPush) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReadPush) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ReadPush) GetFullName() string {
+	if x != nil {
+		return x.FullName
+	}
+	return ""
+}
+
+func (x *ReadPush) GetActorLabel() string {
+	if x != nil {
+		return x.ActorLabel
+	}
+	return ""
+}
+
+func (x *ReadPush) GetChanges() []*ReadChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ReadPush) GetUnreadable() int32 {
+	if x != nil {
+		return x.Unreadable
+	}
+	return 0
+}
+
+// ReadChange is one change of a push. At least one of old and new is set.
+type ReadChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the body, from 0.
+	Index int32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	// The ref before; absent when it was created.
+	Old *ReadRef `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"`
+	// The ref now; absent when it was deleted.
+	New *ReadRef `protobuf:"bytes,3,opt,name=new,proto3" json:"new,omitempty"`
+	// Whether the update was not a fast-forward.
+	Forced bool `protobuf:"varint,4,opt,name=forced,proto3" json:"forced,omitempty"`
+	// Whether Bitbucket listed only some of the commits.
+	Truncated     bool `protobuf:"varint,5,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadChange) Reset() {
+	*x = ReadChange{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadChange) ProtoMessage() {}
+
+func (x *ReadChange) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadChange.ProtoReflect.Descriptor instead.
+func (*ReadChange) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReadChange) GetIndex() int32 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ReadChange) GetOld() *ReadRef {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *ReadChange) GetNew() *ReadRef {
+	if x != nil {
+		return x.New
+	}
+	return nil
+}
+
+func (x *ReadChange) GetForced() bool {
+	if x != nil {
+		return x.Forced
+	}
+	return false
+}
+
+func (x *ReadChange) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// ReadRef is a branch or a tag at one moment.
+type ReadRef struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it is a tag.
+	Tag bool `protobuf:"varint,1,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// The commit; empty where the body has none that is one.
+	Hash string `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`
+	// The commit's whole message.
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// The author's name.
+	AuthorName string `protobuf:"bytes,5,opt,name=author_name,json=authorName,proto3" json:"author_name,omitempty"`
+	// The author's e-mail address.
+	AuthorEmail string `protobuf:"bytes,6,opt,name=author_email,json=authorEmail,proto3" json:"author_email,omitempty"`
+	// The commit's date; absent where the body has none.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRef) Reset() {
+	*x = ReadRef{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRef) ProtoMessage() {}
+
+func (x *ReadRef) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRef.ProtoReflect.Descriptor instead.
+func (*ReadRef) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReadRef) GetTag() bool {
+	if x != nil {
+		return x.Tag
+	}
+	return false
+}
+
+func (x *ReadRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ReadRef) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *ReadRef) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ReadRef) GetAuthorName() string {
+	if x != nil {
+		return x.AuthorName
+	}
+	return ""
+}
+
+func (x *ReadRef) GetAuthorEmail() string {
+	if x != nil {
+		return x.AuthorEmail
+	}
+	return ""
+}
+
+func (x *ReadRef) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 // LedgerRecord numbers a webhook's deliveries, key <workspace>.<webhook>.
 type LedgerRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -306,15 +590,22 @@ type LedgerRecord struct {
 	LastNumber int32 `protobuf:"varint,1,opt,name=last_number,json=lastNumber,proto3" json:"last_number,omitempty"`
 	// When the newest verified delivery came.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	// Recent deliveries, oldest first: for redelivered inbox messages and Bitbucket's repeats.
-	Seen          []*SeenDelivery `protobuf:"bytes,3,rep,name=seen,proto3" json:"seen,omitempty"`
+	// Recent deliveries as earlier versions kept them, oldest first.
+	Seen []*SeenDelivery `protobuf:"bytes,3,rep,name=seen,proto3" json:"seen,omitempty"`
+	// The fingerprints of the newest deliveries, 12 bytes each, the last one that of
+	// fingerprinted_number: for Bitbucket's repeats.
+	Fingerprints []byte `protobuf:"bytes,4,opt,name=fingerprints,proto3" json:"fingerprints,omitempty"`
+	// The number of the newest delivery in fingerprints.
+	FingerprintedNumber int32 `protobuf:"varint,5,opt,name=fingerprinted_number,json=fingerprintedNumber,proto3" json:"fingerprinted_number,omitempty"`
+	// Inbox messages whose deliveries have their numbers, as long as they may come again.
+	Routed        []*RoutedMessage `protobuf:"bytes,6,rep,name=routed,proto3" json:"routed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LedgerRecord) Reset() {
 	*x = LedgerRecord{}
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[2]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +617,7 @@ func (x *LedgerRecord) String() string {
 func (*LedgerRecord) ProtoMessage() {}
 
 func (x *LedgerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[2]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +630,7 @@ func (x *LedgerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LedgerRecord.ProtoReflect.Descriptor instead.
 func (*LedgerRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LedgerRecord) GetLastNumber() int32 {
@@ -363,6 +654,157 @@ func (x *LedgerRecord) GetSeen() []*SeenDelivery {
 	return nil
 }
 
+func (x *LedgerRecord) GetFingerprints() []byte {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
+func (x *LedgerRecord) GetFingerprintedNumber() int32 {
+	if x != nil {
+		return x.FingerprintedNumber
+	}
+	return 0
+}
+
+func (x *LedgerRecord) GetRouted() []*RoutedMessage {
+	if x != nil {
+		return x.Routed
+	}
+	return nil
+}
+
+// RoutedMessage says which numbers the webhook's deliveries in one inbox message got: from
+// first_number on, in the order of the message, except for the repeats.
+type RoutedMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sequence of the inbox message.
+	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// The number of the first delivery that was new.
+	FirstNumber int32 `protobuf:"varint,2,opt,name=first_number,json=firstNumber,proto3" json:"first_number,omitempty"`
+	// Deliveries that repeat others.
+	Repeats []*RoutedRepeat `protobuf:"bytes,3,rep,name=repeats,proto3" json:"repeats,omitempty"`
+	// The beginning of the first delivery's fingerprint: sequences of a stream that was made again
+	// name other messages.
+	Check         []byte `protobuf:"bytes,4,opt,name=check,proto3" json:"check,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutedMessage) Reset() {
+	*x = RoutedMessage{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutedMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutedMessage) ProtoMessage() {}
+
+func (x *RoutedMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutedMessage.ProtoReflect.Descriptor instead.
+func (*RoutedMessage) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *RoutedMessage) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *RoutedMessage) GetFirstNumber() int32 {
+	if x != nil {
+		return x.FirstNumber
+	}
+	return 0
+}
+
+func (x *RoutedMessage) GetRepeats() []*RoutedRepeat {
+	if x != nil {
+		return x.Repeats
+	}
+	return nil
+}
+
+func (x *RoutedMessage) GetCheck() []byte {
+	if x != nil {
+		return x.Check
+	}
+	return nil
+}
+
+// RoutedRepeat is a delivery that repeats another one.
+type RoutedRepeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its place in the inbox message.
+	Place int32 `protobuf:"varint,1,opt,name=place,proto3" json:"place,omitempty"`
+	// The number of the delivery that it repeats.
+	Number        int32 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoutedRepeat) Reset() {
+	*x = RoutedRepeat{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoutedRepeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoutedRepeat) ProtoMessage() {}
+
+func (x *RoutedRepeat) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoutedRepeat.ProtoReflect.Descriptor instead.
+func (*RoutedRepeat) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *RoutedRepeat) GetPlace() int32 {
+	if x != nil {
+		return x.Place
+	}
+	return 0
+}
+
+func (x *RoutedRepeat) GetNumber() int32 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
 // SeenDelivery remembers that a delivery has its number.
 type SeenDelivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -380,7 +822,7 @@ type SeenDelivery struct {
 
 func (x *SeenDelivery) Reset() {
 	*x = SeenDelivery{}
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[3]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +834,7 @@ func (x *SeenDelivery) String() string {
 func (*SeenDelivery) ProtoMessage() {}
 
 func (x *SeenDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[3]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +847,7 @@ func (x *SeenDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenDelivery.ProtoReflect.Descriptor instead.
 func (*SeenDelivery) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SeenDelivery) GetFingerprint() []byte {
@@ -436,8 +878,73 @@ func (x *SeenDelivery) GetInboxIndex() int32 {
 	return 0
 }
 
-// DeliveryRecord is a delivery as stored, key <workspace>.<webhook>.<slot>: the number modulo the
-// number of deliveries that are kept.
+// DeliveryPage holds a webhook's deliveries with neighbouring numbers, key
+// <workspace>.<webhook>.<slot>: the page's number modulo the number of pages that are kept.
+type DeliveryPage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The first number that belongs to the page.
+	First int32 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	// The deliveries, by number.
+	Deliveries []*DeliveryRecord `protobuf:"bytes,2,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// Numbers of deliveries that are too large for the page and have records of their own.
+	Apart         []int32 `protobuf:"varint,3,rep,packed,name=apart,proto3" json:"apart,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeliveryPage) Reset() {
+	*x = DeliveryPage{}
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeliveryPage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeliveryPage) ProtoMessage() {}
+
+func (x *DeliveryPage) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeliveryPage.ProtoReflect.Descriptor instead.
+func (*DeliveryPage) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DeliveryPage) GetFirst() int32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *DeliveryPage) GetDeliveries() []*DeliveryRecord {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+func (x *DeliveryPage) GetApart() []int32 {
+	if x != nil {
+		return x.Apart
+	}
+	return nil
+}
+
+// DeliveryRecord is a delivery as stored: in a page, or alone under <workspace>.<webhook>.<slot>, the
+// number modulo the number of deliveries that are kept.
 type DeliveryRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The delivery as people see it.
@@ -454,7 +961,7 @@ type DeliveryRecord struct {
 
 func (x *DeliveryRecord) Reset() {
 	*x = DeliveryRecord{}
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[4]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -466,7 +973,7 @@ func (x *DeliveryRecord) String() string {
 func (*DeliveryRecord) ProtoMessage() {}
 
 func (x *DeliveryRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[4]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -479,7 +986,7 @@ func (x *DeliveryRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryRecord.ProtoReflect.Descriptor instead.
 func (*DeliveryRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeliveryRecord) GetDelivery() *v1.Delivery {
@@ -525,7 +1032,7 @@ type Replay struct {
 
 func (x *Replay) Reset() {
 	*x = Replay{}
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[5]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -537,7 +1044,7 @@ func (x *Replay) String() string {
 func (*Replay) ProtoMessage() {}
 
 func (x *Replay) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[5]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -550,7 +1057,7 @@ func (x *Replay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replay.ProtoReflect.Descriptor instead.
 func (*Replay) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Replay) GetNumber() int32 {
@@ -587,7 +1094,7 @@ type RefusedRecord struct {
 
 func (x *RefusedRecord) Reset() {
 	*x = RefusedRecord{}
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[6]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -599,7 +1106,7 @@ func (x *RefusedRecord) String() string {
 func (*RefusedRecord) ProtoMessage() {}
 
 func (x *RefusedRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[6]
+	mi := &file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -612,7 +1119,7 @@ func (x *RefusedRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedRecord.ProtoReflect.Descriptor instead.
 func (*RefusedRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RefusedRecord) GetLastNumber() int32 {
@@ -637,7 +1144,7 @@ const file_devpilot_webhook_store_v1_delivery_record_proto_rawDesc = "" +
 	"\tInboxPack\x12H\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2(.devpilot.webhook.store.v1.InboxDeliveryR\n" +
-	"deliveries\"\xf3\x04\n" +
+	"deliveries\"\xce\x05\n" +
 	"\rInboxDelivery\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\awebhook\x18\x02 \x01(\tR\awebhook\x12\x1c\n" +
@@ -657,21 +1164,67 @@ const file_devpilot_webhook_store_v1_delivery_record_proto_rawDesc = "" +
 	"body_bytes\x18\x0e \x01(\x05R\tbodyBytes\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x0f \x01(\tR\trequestId\x12 \n" +
-	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\".\n" +
+	"\vtraceparent\x18\x10 \x01(\tR\vtraceparent\x127\n" +
+	"\x04push\x18\x11 \x01(\v2#.devpilot.webhook.store.v1.ReadPushR\x04push\x12 \n" +
+	"\vfingerprint\x18\x12 \x01(\fR\vfingerprint\".\n" +
 	"\bEncoding\x12\x18\n" +
 	"\x14ENCODING_UNSPECIFIED\x10\x00\x12\b\n" +
-	"\x04ZSTD\x10\x01\"\xb6\x01\n" +
+	"\x04ZSTD\x10\x01\"\xc9\x01\n" +
+	"\bReadPush\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x1b\n" +
+	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x1f\n" +
+	"\vactor_label\x18\x03 \x01(\tR\n" +
+	"actorLabel\x12?\n" +
+	"\achanges\x18\x04 \x03(\v2%.devpilot.webhook.store.v1.ReadChangeR\achanges\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x05 \x01(\x05R\n" +
+	"unreadable\"\xc4\x01\n" +
+	"\n" +
+	"ReadChange\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x05R\x05index\x124\n" +
+	"\x03old\x18\x02 \x01(\v2\".devpilot.webhook.store.v1.ReadRefR\x03old\x124\n" +
+	"\x03new\x18\x03 \x01(\v2\".devpilot.webhook.store.v1.ReadRefR\x03new\x12\x16\n" +
+	"\x06forced\x18\x04 \x01(\bR\x06forced\x12\x1c\n" +
+	"\ttruncated\x18\x05 \x01(\bR\ttruncated\"\xd1\x01\n" +
+	"\aReadRef\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\bR\x03tag\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\tR\x04hash\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x12\x1f\n" +
+	"\vauthor_name\x18\x05 \x01(\tR\n" +
+	"authorName\x12!\n" +
+	"\fauthor_email\x18\x06 \x01(\tR\vauthorEmail\x12.\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xcf\x02\n" +
 	"\fLedgerRecord\x12\x1f\n" +
 	"\vlast_number\x18\x01 \x01(\x05R\n" +
 	"lastNumber\x12H\n" +
 	"\x12last_verified_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12;\n" +
-	"\x04seen\x18\x03 \x03(\v2'.devpilot.webhook.store.v1.SeenDeliveryR\x04seen\"\x90\x01\n" +
+	"\x04seen\x18\x03 \x03(\v2'.devpilot.webhook.store.v1.SeenDeliveryR\x04seen\x12\"\n" +
+	"\ffingerprints\x18\x04 \x01(\fR\ffingerprints\x121\n" +
+	"\x14fingerprinted_number\x18\x05 \x01(\x05R\x13fingerprintedNumber\x12@\n" +
+	"\x06routed\x18\x06 \x03(\v2(.devpilot.webhook.store.v1.RoutedMessageR\x06routed\"\xa7\x01\n" +
+	"\rRoutedMessage\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12!\n" +
+	"\ffirst_number\x18\x02 \x01(\x05R\vfirstNumber\x12A\n" +
+	"\arepeats\x18\x03 \x03(\v2'.devpilot.webhook.store.v1.RoutedRepeatR\arepeats\x12\x14\n" +
+	"\x05check\x18\x04 \x01(\fR\x05check\"<\n" +
+	"\fRoutedRepeat\x12\x14\n" +
+	"\x05place\x18\x01 \x01(\x05R\x05place\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\"\x90\x01\n" +
 	"\fSeenDelivery\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\fR\vfingerprint\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12%\n" +
 	"\x0einbox_sequence\x18\x03 \x01(\x04R\rinboxSequence\x12\x1f\n" +
 	"\vinbox_index\x18\x04 \x01(\x05R\n" +
-	"inboxIndex\"\xd0\x01\n" +
+	"inboxIndex\"\x85\x01\n" +
+	"\fDeliveryPage\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x05R\x05first\x12I\n" +
+	"\n" +
+	"deliveries\x18\x02 \x03(\v2).devpilot.webhook.store.v1.DeliveryRecordR\n" +
+	"deliveries\x12\x14\n" +
+	"\x05apart\x18\x03 \x03(\x05R\x05apart\"\xd0\x01\n" +
 	"\x0eDeliveryRecord\x129\n" +
 	"\bdelivery\x18\x01 \x01(\v2\x1d.devpilot.webhook.v1.DeliveryR\bdelivery\x12%\n" +
 	"\x0einbox_sequence\x18\x02 \x01(\x04R\rinboxSequence\x12\x1f\n" +
@@ -702,34 +1255,48 @@ func file_devpilot_webhook_store_v1_delivery_record_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_webhook_store_v1_delivery_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_devpilot_webhook_store_v1_delivery_record_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_devpilot_webhook_store_v1_delivery_record_proto_goTypes = []any{
 	(InboxDelivery_Encoding)(0),   // 0: devpilot.webhook.store.v1.InboxDelivery.Encoding
 	(*InboxPack)(nil),             // 1: devpilot.webhook.store.v1.InboxPack
 	(*InboxDelivery)(nil),         // 2: devpilot.webhook.store.v1.InboxDelivery
-	(*LedgerRecord)(nil),          // 3: devpilot.webhook.store.v1.LedgerRecord
-	(*SeenDelivery)(nil),          // 4: devpilot.webhook.store.v1.SeenDelivery
-	(*DeliveryRecord)(nil),        // 5: devpilot.webhook.store.v1.DeliveryRecord
-	(*Replay)(nil),                // 6: devpilot.webhook.store.v1.Replay
-	(*RefusedRecord)(nil),         // 7: devpilot.webhook.store.v1.RefusedRecord
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),           // 9: devpilot.webhook.v1.Delivery
+	(*ReadPush)(nil),              // 3: devpilot.webhook.store.v1.ReadPush
+	(*ReadChange)(nil),            // 4: devpilot.webhook.store.v1.ReadChange
+	(*ReadRef)(nil),               // 5: devpilot.webhook.store.v1.ReadRef
+	(*LedgerRecord)(nil),          // 6: devpilot.webhook.store.v1.LedgerRecord
+	(*RoutedMessage)(nil),         // 7: devpilot.webhook.store.v1.RoutedMessage
+	(*RoutedRepeat)(nil),          // 8: devpilot.webhook.store.v1.RoutedRepeat
+	(*SeenDelivery)(nil),          // 9: devpilot.webhook.store.v1.SeenDelivery
+	(*DeliveryPage)(nil),          // 10: devpilot.webhook.store.v1.DeliveryPage
+	(*DeliveryRecord)(nil),        // 11: devpilot.webhook.store.v1.DeliveryRecord
+	(*Replay)(nil),                // 12: devpilot.webhook.store.v1.Replay
+	(*RefusedRecord)(nil),         // 13: devpilot.webhook.store.v1.RefusedRecord
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*v1.Delivery)(nil),           // 15: devpilot.webhook.v1.Delivery
 }
 var file_devpilot_webhook_store_v1_delivery_record_proto_depIdxs = []int32{
-	2, // 0: devpilot.webhook.store.v1.InboxPack.deliveries:type_name -> devpilot.webhook.store.v1.InboxDelivery
-	8, // 1: devpilot.webhook.store.v1.InboxDelivery.receive_time:type_name -> google.protobuf.Timestamp
-	0, // 2: devpilot.webhook.store.v1.InboxDelivery.encoding:type_name -> devpilot.webhook.store.v1.InboxDelivery.Encoding
-	8, // 3: devpilot.webhook.store.v1.LedgerRecord.last_verified_time:type_name -> google.protobuf.Timestamp
-	4, // 4: devpilot.webhook.store.v1.LedgerRecord.seen:type_name -> devpilot.webhook.store.v1.SeenDelivery
-	9, // 5: devpilot.webhook.store.v1.DeliveryRecord.delivery:type_name -> devpilot.webhook.v1.Delivery
-	6, // 6: devpilot.webhook.store.v1.DeliveryRecord.replays:type_name -> devpilot.webhook.store.v1.Replay
-	8, // 7: devpilot.webhook.store.v1.Replay.time:type_name -> google.protobuf.Timestamp
-	9, // 8: devpilot.webhook.store.v1.RefusedRecord.requests:type_name -> devpilot.webhook.v1.Delivery
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	2,  // 0: devpilot.webhook.store.v1.InboxPack.deliveries:type_name -> devpilot.webhook.store.v1.InboxDelivery
+	14, // 1: devpilot.webhook.store.v1.InboxDelivery.receive_time:type_name -> google.protobuf.Timestamp
+	0,  // 2: devpilot.webhook.store.v1.InboxDelivery.encoding:type_name -> devpilot.webhook.store.v1.InboxDelivery.Encoding
+	3,  // 3: devpilot.webhook.store.v1.InboxDelivery.push:type_name -> devpilot.webhook.store.v1.ReadPush
+	4,  // 4: devpilot.webhook.store.v1.ReadPush.changes:type_name -> devpilot.webhook.store.v1.ReadChange
+	5,  // 5: devpilot.webhook.store.v1.ReadChange.old:type_name -> devpilot.webhook.store.v1.ReadRef
+	5,  // 6: devpilot.webhook.store.v1.ReadChange.new:type_name -> devpilot.webhook.store.v1.ReadRef
+	14, // 7: devpilot.webhook.store.v1.ReadRef.time:type_name -> google.protobuf.Timestamp
+	14, // 8: devpilot.webhook.store.v1.LedgerRecord.last_verified_time:type_name -> google.protobuf.Timestamp
+	9,  // 9: devpilot.webhook.store.v1.LedgerRecord.seen:type_name -> devpilot.webhook.store.v1.SeenDelivery
+	7,  // 10: devpilot.webhook.store.v1.LedgerRecord.routed:type_name -> devpilot.webhook.store.v1.RoutedMessage
+	8,  // 11: devpilot.webhook.store.v1.RoutedMessage.repeats:type_name -> devpilot.webhook.store.v1.RoutedRepeat
+	11, // 12: devpilot.webhook.store.v1.DeliveryPage.deliveries:type_name -> devpilot.webhook.store.v1.DeliveryRecord
+	15, // 13: devpilot.webhook.store.v1.DeliveryRecord.delivery:type_name -> devpilot.webhook.v1.Delivery
+	12, // 14: devpilot.webhook.store.v1.DeliveryRecord.replays:type_name -> devpilot.webhook.store.v1.Replay
+	14, // 15: devpilot.webhook.store.v1.Replay.time:type_name -> google.protobuf.Timestamp
+	15, // 16: devpilot.webhook.store.v1.RefusedRecord.requests:type_name -> devpilot.webhook.v1.Delivery
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_store_v1_delivery_record_proto_init() }
@@ -743,7 +1310,7 @@ func file_devpilot_webhook_store_v1_delivery_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_store_v1_delivery_record_proto_rawDesc), len(file_devpilot_webhook_store_v1_delivery_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
