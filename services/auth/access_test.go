@@ -160,7 +160,7 @@ func TestRedisAway(t *testing.T) {
 		t.Error(err)
 	}
 	s.redis.Start()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		_, err := i.gateway.ConnectIntegration(s.admin("acme-inc"), &authv1.ConnectIntegrationRequest{Workspace: "acme-inc"})
 		return err
 	})
@@ -171,7 +171,7 @@ func TestNATSAway(t *testing.T) {
 	i := s.start("P1")
 	s.connect(i, "acme-inc", "jane-dev")
 	s.nats.Stop()
-	ctx, cancel := context.WithTimeout(s.as("acme-inc", identity.RoleMember, "m"), patience)
+	ctx, cancel := context.WithTimeout(s.as("acme-inc", identity.RoleMember, "m"), timeout)
 	defer cancel()
 	_, err := i.gateway.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: "acme-inc"})
 	wantReason(t, err, apierr.ReasonStorageUnavailable)
@@ -184,7 +184,7 @@ func TestNATSAway(t *testing.T) {
 	wantReason(t, err, apierr.ReasonStorageUnavailable)
 	s.nats.Start()
 	for _, p := range []*instance{i, late} {
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if err := p.Ready(t.Context()); err != nil {
 				return err
 			}

@@ -34,8 +34,8 @@ import (
 
 const publicURL = "http://devpilot.test:8080"
 
-// patience is how long anything may take that ends by itself: the machine may be busy.
-const patience = time.Minute
+// timeout is how long anything may take that ends by itself: the machine may be busy.
+const timeout = time.Minute
 
 // stack is everything around the auth processes: stores, keys, and Bitbucket behind a gate.
 type stack struct {
@@ -203,7 +203,7 @@ func (s *stack) start(name string, change ...func(*auth.Config)) *instance {
 	s.t.Helper()
 	nc, js := s.nats.Connect()
 	i := s.launch(name, nc, js, change...)
-	testkit.Eventually(s.t, patience, func() error { return i.Ready(s.t.Context()) })
+	testkit.Eventually(s.t, timeout, func() error { return i.Ready(s.t.Context()) })
 	return i
 }
 
@@ -250,7 +250,7 @@ func (s *stack) launch(name string, nc *nats.Conn, js jetstream.JetStream, chang
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			return fmt.Errorf("auth process %s did not stop", name)
 		}
 	})
@@ -369,10 +369,10 @@ func (s *stack) works(token string) error {
 	return err
 }
 
-// issue asks for a token as the repo service, with patience: on a busy machine a store that has
+// issue asks for a token as the repo service, with timeout: on a busy machine a store that has
 // seconds to answer may take longer.
 func issue(t *testing.T, c authv1.AuthServiceClient, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*timeout)
 	defer cancel()
 	for {
 		r, err := c.IssueToken(ctx, req)
@@ -384,7 +384,7 @@ func issue(t *testing.T, c authv1.AuthServiceClient, req *authv1.IssueTokenReque
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if !ok() {
 			return fmt.Errorf("not yet")
 		}

@@ -152,7 +152,7 @@ func (s *stack) spawn(name string) *child {
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
 	p := &child{cmd: cmd, repo: authv1.NewAuthServiceClient(conn)}
-	testkit.Eventually(s.t, patience, func() error {
+	testkit.Eventually(s.t, timeout, func() error {
 		_, err := p.repo.GetIntegration(s.t.Context(), &authv1.GetIntegrationRequest{Workspace: "acme-inc"}, grpc.WaitForReady(true))
 		return err
 	})
@@ -265,7 +265,7 @@ func TestProcess_terminationWaitsForTheRefresh(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Fatal("did not end")
 	}
 	if rec := s.stored("acme-inc"); rec.GetGeneration() != 1 || rec.GetLease() != nil {

@@ -134,7 +134,7 @@ func TestRemove_erasesTokensOnDisk(t *testing.T) {
 	if found := onDisk(t, s.natsDir, values); len(found) > 0 {
 		t.Errorf("back on disk after a restart: %v", found)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		_, err := issue(t, i.repo, &authv1.IssueTokenRequest{Workspace: "bystander"})
 		return err
 	})
@@ -199,7 +199,7 @@ func (s *stack) events(workspace string) func() *eventsv1.ChangeEvent {
 	}
 	return func() *eventsv1.ChangeEvent {
 		s.t.Helper()
-		m, err := c.Next(jetstream.FetchMaxWait(patience))
+		m, err := c.Next(jetstream.FetchMaxWait(timeout))
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -29,7 +29,7 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- svc.Run(ctx) }()
-		testkit.Eventually(t, patience, func() error { return svc.Ready(ctx) })
+		testkit.Eventually(t, timeout, func() error { return svc.Ready(ctx) })
 		if len(ours()) == 0 {
 			t.Fatal("the search finds nothing even while the service runs")
 		}
@@ -38,7 +38,7 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 			t.Errorf("stop %d: %v", n, err)
 		}
 		// The embedded server has goroutines of its own; only ours are looked for.
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if left := ours(); len(left) > 0 {
 				return fmt.Errorf("still running:\n%s", strings.Join(left, "\n\n"))
 			}

@@ -263,7 +263,7 @@ func TestRefresh_lostAnswer(t *testing.T) {
 			}
 			wantReason(t, ask(), apierr.ReasonTokenExpired)
 			s.forward(12 * time.Minute)
-			testkit.Eventually(t, patience, func() error {
+			testkit.Eventually(t, timeout, func() error {
 				if got := s.get(i, "acme-inc"); got.GetState() != authv1.Integration_RECONNECT_REQUIRED {
 					return fmt.Errorf("state %v", got.GetState())
 				}
@@ -302,7 +302,7 @@ func TestRefresh_unavailableAndRateLimited(t *testing.T) {
 			}
 			for range 5 { // whatever comes, it does not count
 				s.forward(20 * time.Minute)
-				testkit.Eventually(t, patience, func() error {
+				testkit.Eventually(t, timeout, func() error {
 					if got := s.get(i, "acme-inc").GetLastError().GetTime().AsTime(); time.Now().Add(time.Duration(s.ahead.Load())).Sub(got) > time.Minute {
 						return fmt.Errorf("not tried again since %v", got)
 					}
@@ -385,7 +385,7 @@ func TestRefresh_lockOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.expire()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for s.get(i, "dead").GetState() != authv1.Integration_RECONNECT_REQUIRED {
 		if time.Now().After(deadline) {
 			t.Fatalf("the dead one was not given up: %v", s.get(i, "dead"))
@@ -396,7 +396,7 @@ func TestRefresh_lockOut(t *testing.T) {
 		s.forward(time.Minute)
 	}
 	for _, ws := range all[1:] {
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			s.forward(time.Minute)
 			if got := s.get(i, ws); got.GetState() != authv1.Integration_CONNECTED {
 				return fmt.Errorf("%s: %v, %v", ws, got.GetState(), got.GetLastError())

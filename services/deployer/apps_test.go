@@ -209,7 +209,7 @@ func TestDeleteApp_leavesNothingAndItsNameCanBeUsedAgain(t *testing.T) {
 	}
 	_, err = b.client.GetApp(b.member, &deployerv1.GetAppRequest{Workspace: workspace, App: "web"})
 	b.wantReason(err, apierr.ReasonAppNotFound)
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		for _, name := range []string{"current", "releases"} {
 			if _, err := os.Lstat(filepath.Join(b.cfg.DataDir, "apps", workspace, "web", name)); !os.IsNotExist(err) {
 				return fmt.Errorf("%s is still there: %w", name, err)
@@ -295,7 +295,7 @@ func TestLists_pagesAndFilters(t *testing.T) {
 func TestServers_andDeliveries(t *testing.T) {
 	b := newBench(t)
 	b.create("web", web(true))
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		resp, err := b.client.ListServers(b.member, &deployerv1.ListServersRequest{})
 		if err != nil || len(resp.GetServers()) != 1 || len(resp.GetServers()[0].GetWorkers()) != 1 {
 			return fmt.Errorf("%v %w", resp, err)
@@ -360,7 +360,7 @@ func TestRetention_keepsTheNewestReleases(t *testing.T) {
 		b.push(fmt.Sprint("v", n))
 		b.await("web", n, deployerv1.Deployment_COMPLETED)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		left, err := os.ReadDir(filepath.Join(b.cfg.DataDir, "apps", workspace, "web", "releases"))
 		if err != nil || len(left) != 2 {
 			return fmt.Errorf("%v %w", left, err)

@@ -31,7 +31,7 @@ sleep %[1]s`, nap(seconds))
 // awaitHook waits until a hook of a deployment runs.
 func (b *bench) awaitHook(app string, number int32, hook string) {
 	b.t.Helper()
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		d, err := b.deployment(app, number)
 		if err != nil || hookOf(d, hook).GetState() != deployerv1.HookRecord_RUNNING {
 			return fmt.Errorf("hook %q of %d: %v, %v: %w", hook, number, hookOf(d, hook), d.GetError(), err)
@@ -152,7 +152,7 @@ func TestCancel_inEveryStage(t *testing.T) {
 	b.git.StallAfter(0)
 	b.repo.Commit("main", "two", map[string]string{"index.html": "two"})
 	n := b.deploy("web")
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if d, err := b.deployment("web", n); err != nil || d.GetStage() != deployerv1.Deployment_SOURCE_CONTROL {
 			return fmt.Errorf("%v, %w", d, err)
 		}

@@ -66,7 +66,7 @@ func TestRedeploy_takesTheSameCommitEvenOneThatWasThrownAway(t *testing.T) {
 	b.wantReason(err, apierr.ReasonDeploymentNotFound)
 	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_NOT_CONNECTED, "" })
 	b.changed()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if _, err := b.redeploy(1); !apierr.Has(err, apierr.ReasonNotConnected) {
 			return fmt.Errorf("a redeploy without Bitbucket: %w", err)
 		}
@@ -144,7 +144,7 @@ func TestRetention_countsReleasesAndNeverTakesTheLiveOne(t *testing.T) {
 	}
 	awaitReleases := func(want ...string) {
 		t.Helper()
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if got := b.releases("web"); !slices.Equal(got, want) {
 				return fmt.Errorf("releases %q, want %q", got, want)
 			}
@@ -216,7 +216,7 @@ func TestRollBack_isNotUndoneByLooking(t *testing.T) {
 	}
 	b.await("web", 3, deployerv1.Deployment_COMPLETED)
 	asked := len(b.git.Requests())
-	testkit.Eventually(t, patience, func() error { // it looks a few times more
+	testkit.Eventually(t, timeout, func() error { // it looks a few times more
 		if n := len(b.git.Requests()); n < asked+4 {
 			return fmt.Errorf("%d looks", n-asked)
 		}

@@ -81,7 +81,7 @@ func (b *bench) undecided(delivery int32, app string) bool {
 
 func (b *bench) awaitUndecided(delivery int32, app string) {
 	b.t.Helper()
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		if !b.undecided(delivery, app) {
 			return fmt.Errorf("delivery %d: %v", delivery, b.outcomes(delivery, app))
 		}
@@ -187,7 +187,7 @@ func TestDecide_silentGitsHoldUpNobodyElse(t *testing.T) {
 	for name, delivery := range silent {
 		b.awaitUndecided(delivery, name)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := strings.Count(strings.Join(b.git.Requests(), "\n"), "/silent-"); n < stalled {
 			return fmt.Errorf("git of %d is asked", n)
 		}

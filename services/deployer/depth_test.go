@@ -138,7 +138,7 @@ func text(m proto.Message) string {
 func (b *bench) awaitOutcome(delivery int32, app, reason string) string {
 	b.t.Helper()
 	message := ""
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		b.world.mu.Lock()
 		defer b.world.mu.Unlock()
 		var got []string

@@ -106,7 +106,7 @@ func TestForced_saysItOnceAfterATry(t *testing.T) {
 	old, anew := b.forcedTo("", "anew")
 	b.git.Fail(away)
 	b.pushed("main", old, anew, "anew", forced)
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		_, err := b.deployment("web", 2)
 		return err
 	})

@@ -33,7 +33,7 @@ const (
 	workspace    = "acme-inc"
 	repoID       = "85d08b4e-571d-44e9-a507-fa476535aa98"
 	plantedToken = "planted+access/token=0123456789-abcdefghijklmnop"
-	patience     = 30 * time.Second
+	timeout      = 30 * time.Second
 )
 
 // bench is a deployer with its neighbours, a NATS server and a git server.
@@ -108,7 +108,7 @@ func (b *bench) begin() {
 		})
 	}
 	b.t.Cleanup(b.stopOne)
-	b.ready = func() { testkit.Eventually(b.t, patience, func() error { return s.Ready(ctx) }) }
+	b.ready = func() { testkit.Eventually(b.t, timeout, func() error { return s.Ready(ctx) }) }
 	b.client = deployerv1.NewDeployerServiceClient(testkit.ServeGRPC(b.t, testkit.GRPCConfig{
 		Service: "deployer", Keys: b.keys, Policy: deployer.Policy, Register: s.Register,
 	}).Dial("gateway"))
@@ -156,7 +156,7 @@ func (b *bench) publish(e *eventsv1.PushEvent) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: patience}).Publish(b.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
+	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: timeout}).Publish(b.t.Context(), &nats.Msg{Subject: subject, Data: data}); err != nil {
 		b.t.Fatal(err)
 	}
 }
@@ -177,7 +177,7 @@ func (b *bench) deployment(app string, number int32) (*deployerv1.Deployment, er
 func (b *bench) await(app string, number int32, state deployerv1.Deployment_State) *deployerv1.Deployment {
 	b.t.Helper()
 	var d *deployerv1.Deployment
-	testkit.Eventually(b.t, patience, func() (err error) {
+	testkit.Eventually(b.t, timeout, func() (err error) {
 		if d, err = b.deployment(app, number); err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func (b *bench) get(app string) *deployerv1.App {
 
 func (b *bench) awaitSaid(delivery int32, words string) {
 	b.t.Helper()
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		if said := b.world.said(delivery); !contains(said, words) {
 			return fmt.Errorf("delivery %d: %q, want %q", delivery, said, words)
 		}
@@ -254,7 +254,7 @@ func (b *bench) log(app string, number int32, req *deployerv1.ReadLogRequest) (s
 func (b *bench) records(app string, number int32, req *deployerv1.ReadLogRequest) ([]*deployerv1.LogRecord, deployerv1.Deployment_State) {
 	b.t.Helper()
 	req.Workspace, req.App, req.Number = workspace, app, number
-	ctx, cancel := context.WithTimeout(b.member, patience)
+	ctx, cancel := context.WithTimeout(b.member, timeout)
 	defer cancel()
 	in, err := b.client.ReadLog(ctx, req)
 	if err != nil {

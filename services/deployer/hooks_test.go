@@ -293,7 +293,7 @@ func nap(seconds int) string { return fmt.Sprintf("%d.%d", seconds, os.Getpid())
 // awaitRunning waits until a process with these arguments runs.
 func awaitRunning(t testing.TB, arguments string) {
 	t.Helper()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if len(running(t, arguments)) == 0 {
 			return fmt.Errorf("no process has the arguments %q", arguments)
 		}

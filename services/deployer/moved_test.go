@@ -44,7 +44,7 @@ func TestRules_holdForTheCommitThatIsDeployed(t *testing.T) {
 	} {
 		for _, told := range []bool{true, false} {
 			t.Run(name+map[bool]string{true: ", told of", false: ", not told of"}[told], func(t *testing.T) {
-				b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = patience })
+				b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = timeout })
 				b.repo.Commit("main", "zero", map[string]string{"index.html": "zero"})
 				b.create("web", c.app)
 				b.git.Intercept(lies["500"])
@@ -77,7 +77,7 @@ func TestRules_holdForTheCommitThatIsDeployed(t *testing.T) {
 
 // TestRules_aPushThatWasForcedAwayIsNotDeployed, nor is what took its place where a rule turns that away.
 func TestRules_aPushThatWasForcedAwayIsNotDeployed(t *testing.T) {
-	b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = patience })
+	b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = timeout })
 	zero := b.repo.Commit("main", "zero", map[string]string{"index.html": "zero"})
 	b.create("web", web(true))
 	b.push("live")
@@ -95,7 +95,7 @@ func TestRules_aPushThatWasForcedAwayIsNotDeployed(t *testing.T) {
 
 // TestRules_holdForARetryToo: what failed is tried again, and its branch has moved on to a commit that does not deploy.
 func TestRules_holdForARetryToo(t *testing.T) {
-	b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = patience })
+	b := newBench(t, doubting, func(c *deployer.Config) { c.ReconcileGrace = timeout })
 	b.repo.Commit("main", "zero", map[string]string{"index.html": "zero"})
 	b.create("web", web(true))
 	b.git.Intercept(lies["404"])

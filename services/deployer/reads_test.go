@@ -32,7 +32,7 @@ func (b *bench) leaderReads(fn func()) (asked []string) {
 		b.t.Fatal(err)
 	}
 	for {
-		m, err := sub.NextMsg(patience)
+		m, err := sub.NextMsg(timeout)
 		if err != nil {
 			b.t.Fatal(err)
 		}
@@ -131,7 +131,7 @@ func TestReads_seeWhatAnotherProcessWrote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		got, err := second.GetDeployment(b.member, &deployerv1.GetDeploymentRequest{Workspace: workspace, App: "app-00", Number: d.GetDeployment().GetNumber()})
 		if err != nil || got.GetDeployment().GetState() != deployerv1.Deployment_COMPLETED {
 			return fmt.Errorf("%v, %w", got.GetDeployment().GetState(), err)

@@ -65,7 +65,7 @@ func (b *bench) stores() *store.Store {
 func (b *bench) noted(st *store.Store, app string) *storev1.SeenRefs {
 	b.t.Helper()
 	var seen *storev1.SeenRefs
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		a, _, err := st.Apps.Get(b.t.Context(), workspace+"."+app)
 		if err != nil {
 			return err
@@ -101,7 +101,7 @@ func (b *bench) looks() {
 		return n
 	}
 	before := count()
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		if n := count() - before; n < 4 {
 			return fmt.Errorf("%d questions", n)
 		}
@@ -170,7 +170,7 @@ func TestReconcile_missedTags(t *testing.T) {
 	// A delivered one is not looked for any more.
 	b.tag("v2.0", two)
 	delivered := tag("v2.0", two)
-	testkit.Eventually(t, patience, func() error { // whoever was faster
+	testkit.Eventually(t, timeout, func() error { // whoever was faster
 		if said := b.world.said(delivered); !contains(said, "Deployed as #4") {
 			return fmt.Errorf("%q", said)
 		}
@@ -184,7 +184,7 @@ func TestReconcile_missedTags(t *testing.T) {
 	b.tag("v2.9", one)
 	b.tag("v2.10", three)
 	b.git.Fail(nil)
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if app := b.get("web"); app.GetLatest().GetNumber() != 7 || app.GetLive().GetCommit().GetHash() != three {
 			return fmt.Errorf("latest %v, live %v", app.GetLatest(), app.GetLive())
 		}
@@ -246,7 +246,7 @@ func TestReconcile_whatIsWatchedChanges(t *testing.T) {
 	if _, err := b.client.DeleteApp(b.admin, &deployerv1.DeleteAppRequest{Workspace: workspace, App: "web"}); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		seen, _, err := st.Seen.Get(t.Context(), workspace+".web")
 		if err == nil {
 			return fmt.Errorf("what a deleted app saw is still there: %d bytes", len(seen.GetTags().GetRefs()))
@@ -290,7 +290,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	// The rules hold: skip phrases, and paths from the commit that the branch was seen at last.
 	turned := func(n int) {
 		t.Helper()
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if have := strings.Count(b.logs.Text(), "push found by looking, and turned away"); have != n {
 				return fmt.Errorf("%d turned away", have)
 			}
@@ -328,7 +328,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 		branch := fmt.Sprintf("feature/%03d", 300+i)
 		hashes[branch] = b.repo.Commit(branch, branch, map[string]string{"index.html": branch, "docs/a.md": "0"})
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := b.latest("web"); n != next-1+60 {
 			return fmt.Errorf("latest is %d", n)
 		}
@@ -336,7 +336,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	})
 	for branch, hash := range hashes {
 		delivery := b.pushed(branch, base, hash, branch)
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if said := b.world.said(delivery); !contains(said, "had found by itself") {
 				return fmt.Errorf("%s: %q", branch, said)
 			}
@@ -412,7 +412,7 @@ func TestReconcile_racesWithDeliveries(t *testing.T) {
 		}
 		return made
 	}
-	testkit.Eventually(t, 2*patience, func() error {
+	testkit.Eventually(t, 2*timeout, func() error {
 		if n := b.latest("web"); int(n) < len(pushes) {
 			return fmt.Errorf("%d of %d", n, len(pushes))
 		}

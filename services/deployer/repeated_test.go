@@ -82,7 +82,7 @@ func TestPush_aRollbackOutlivesRepeatedDeliveries(t *testing.T) {
 	b.goBack(3)
 	b.git.Fail(away)
 	again := b.pushed("main", two, four, "four")
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := b.latest("web"); n != 9 {
 			return fmt.Errorf("latest is %d", n)
 		}

@@ -234,7 +234,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 	b.repo.Commit("feature/old", "there before the app was looked at", map[string]string{"index.html": "old"})
 
 	b.repo.Commit("main", "docs", map[string]string{"index.html": "0", "docs/a.md": "1"})
-	testkit.Eventually(t, patience, func() error { // it is seen, and turned away
+	testkit.Eventually(t, timeout, func() error { // it is seen, and turned away
 		if !b.logs.Contains("push found by looking, and turned away") {
 			return fmt.Errorf("nothing was turned away")
 		}
@@ -246,7 +246,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 		t.Errorf("live %q, %v", b.live("web"), d)
 	}
 	b.repo.Commit("main", "not this one [skip ci]", map[string]string{"index.html": "2", "docs/a.md": "1"})
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := strings.Count(b.logs.Text(), "push found by looking, and turned away"); n < 2 {
 			return fmt.Errorf("turned away: %d", n)
 		}
@@ -256,7 +256,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 	hash = b.repo.Commit("feature/new", "new", map[string]string{"index.html": "new"})
 	awaitCommit := func(hash string) {
 		t.Helper()
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if app := b.get("features"); app.GetLive().GetCommit().GetHash() != hash {
 				return fmt.Errorf("live %v, latest %v", app.GetLive(), app.GetLatest())
 			}

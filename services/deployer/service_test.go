@@ -210,7 +210,7 @@ func TestDeploy_waitsForBitbucketAndGoesOn(t *testing.T) {
 	b.create("web", web(true))
 	b.world.do(func() { b.world.state = authv1.Integration_RECONNECT_REQUIRED })
 	b.push("waits")
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		d, err := b.deployment("web", 1)
 		if err != nil || d.GetState() != deployerv1.Deployment_PENDING || d.GetWaitingFor().GetReason() != "RECONNECT_REQUIRED" || d.GetRetryTime() == nil {
 			return fmt.Errorf("%v %w", d, err)
@@ -233,7 +233,7 @@ func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
 	b.create("web", web(true))
 	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_NOT_CONNECTED, "" })
 	b.changed()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if p := b.get("web").GetAutoDeployPaused(); p.GetReason() != "NOT_CONNECTED" || p.GetMessage() == "" {
 			return fmt.Errorf("%v", p)
 		}
@@ -247,7 +247,7 @@ func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
 	// Connected again: what was missed is found, and what the new account cannot reach is said.
 	b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_CONNECTED, "c2" })
 	b.changed()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if p := b.get("web").GetAutoDeployPaused(); p != nil {
 			return fmt.Errorf("%v", p)
 		}
@@ -257,7 +257,7 @@ func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
 		b.world.state, b.world.connection, b.world.unreachable[repoID] = authv1.Integration_CONNECTED, "c3", true
 	})
 	b.changed()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if app := b.get("web"); !hasWarning(app, "REPOSITORY_NOT_FOUND") {
 			return fmt.Errorf("%v", app.GetWarnings())
 		}
@@ -272,7 +272,7 @@ func (b *bench) changed() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: patience}).Publish(b.t.Context(), &nats.Msg{Subject: subject}); err != nil {
+	if _, err := (stream.Publisher{JS: b.keyset.JS, Timeout: timeout}).Publish(b.t.Context(), &nats.Msg{Subject: subject}); err != nil {
 		b.t.Fatal(err)
 	}
 }

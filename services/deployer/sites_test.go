@@ -65,7 +65,7 @@ func TestSites_areServedByAWorkerThatStartsWithoutNATS(t *testing.T) {
 	b.wantPage(visit, "web", 200, "one")
 	b.wantPage(visit, "unknown", 503, "")
 	b.nats.Start()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		return wantStatus(visit, "unknown", 404)
 	})
 	b.wantPage(visit, "web", 200, "one")
@@ -95,7 +95,7 @@ func TestSites_recordsAreMadeAgain(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		visit := b.serveLive()
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if err := wantStatus(visit, "web", 200); err != nil {
 				return err
 			}

@@ -56,7 +56,7 @@ func TestStranger_neverGoesLiveByLooking(t *testing.T) {
 			b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
 			b.await("web", 1, deployerv1.Deployment_COMPLETED)
 			stranger := b.taken()
-			testkit.Eventually(t, patience, func() error {
+			testkit.Eventually(t, timeout, func() error {
 				if app := b.get("web"); app.GetRepositoryFullName() != "acme/web-legacy" {
 					return fmt.Errorf("it is called %s", app.GetRepositoryFullName())
 				}
@@ -74,7 +74,7 @@ func TestStranger_neverGoesLiveByLooking(t *testing.T) {
 			}
 			b.noStranger(stranger)
 			// webhook hears of the name.
-			testkit.Eventually(t, patience, func() error {
+			testkit.Eventually(t, timeout, func() error {
 				name := ""
 				b.world.do(func() { name = b.world.watches[repoID].GetRepositoryFullName() })
 				if name != "acme/web-legacy" {
@@ -128,7 +128,7 @@ func TestStranger_takesTheNameWhileADeploymentWaits(t *testing.T) {
 			b.create("web", web(true))
 			b.git.Fail(away)
 			b.moved("one")
-			testkit.Eventually(t, patience, func() error {
+			testkit.Eventually(t, timeout, func() error {
 				d, err := b.deployment("web", 1)
 				if err == nil && d.GetWaitingFor() == nil {
 					err = fmt.Errorf("it does not wait: %v", d)
@@ -155,7 +155,7 @@ func TestStranger_aPushIsCheckedWithoutAQuestion(t *testing.T) {
 	b.repo.Commit("main", "start", map[string]string{"index.html": "start"})
 	b.create("web", web(true))
 	st := b.stores()
-	testkit.Eventually(t, patience, func() error { // a new connection's reach is looked at
+	testkit.Eventually(t, timeout, func() error { // a new connection's reach is looked at
 		c, _, err := st.Connections.Get(t.Context(), workspace)
 		if err == nil && c.GetCheckedConnectionId() == "" {
 			err = fmt.Errorf("not checked yet: %v", c)

@@ -94,7 +94,7 @@ func TestTrouble_aPassingUntruthIsNotTakenForGood(t *testing.T) {
 			b.awaitSaid(delivery, "Deployed as #2")
 			asked := len(b.git.Requests())
 			begin := time.Now()
-			testkit.Eventually(t, patience, func() error { // for longer than anything is doubted
+			testkit.Eventually(t, timeout, func() error { // for longer than anything is doubted
 				if n := len(b.git.Requests()) - asked; n < 12 || time.Since(begin) < 3*time.Second {
 					return fmt.Errorf("asked %d times", n)
 				}
@@ -119,7 +119,7 @@ func TestTrouble_aPassingUntruthIsNotTakenForGood(t *testing.T) {
 func (b *bench) requests(n int, d time.Duration) {
 	b.t.Helper()
 	before, begin := len(b.git.Requests()), time.Now()
-	testkit.Eventually(b.t, patience, func() error {
+	testkit.Eventually(b.t, timeout, func() error {
 		if have := len(b.git.Requests()) - before; have < n || time.Since(begin) < d {
 			return fmt.Errorf("asked %d times", have)
 		}
@@ -157,7 +157,7 @@ func TestTrouble_whatIsGoneFailsAndComesBack(t *testing.T) {
 	}
 
 	b.world.do(func() { b.world.restDown, b.world.unreachable[repoID] = false, true })
-	testkit.Eventually(t, 2*patience, func() error {
+	testkit.Eventually(t, 2*timeout, func() error {
 		if d, err := b.deployment("web", 2); err != nil || d.GetState() != deployerv1.Deployment_FAILED {
 			return fmt.Errorf("%w %v", err, d)
 		}

@@ -108,7 +108,7 @@ func TestCheck_findsAndRepairsDrift(t *testing.T) {
 	if err := s.control.RemoveHook(s.background(), w.GetBitbucketUuid()); err != nil {
 		t.Fatal(err)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := len(s.hooks(fullName)); n != 1 {
 			return fmt.Errorf("%d hooks", n)
 		}
@@ -164,7 +164,7 @@ func TestPublicURL_changedMovesTheHook(t *testing.T) {
 	r.stop()
 	s.publicURL = s.front.URL
 	s.start()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		hooks := s.hooks(fullName)
 		if len(hooks) != 1 || hooks[0].UUID != w.GetBitbucketUuid() || !strings.HasPrefix(hooks[0].URL, s.front.URL) {
 			return fmt.Errorf("hooks %+v", hooks)

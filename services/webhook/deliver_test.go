@@ -29,7 +29,7 @@ func ready(t *testing.T) (*replica, *webhookv1.Webhook, string) {
 func (s *stack) wantEvents(n int) []*eventsv1.PushEvent {
 	s.t.Helper()
 	var events []*eventsv1.PushEvent
-	testkit.Eventually(s.t, patience, func() error {
+	testkit.Eventually(s.t, timeout, func() error {
 		if events = s.pushEvents(); len(events) != n {
 			return fmt.Errorf("%d push events, want %d: %v", len(events), n, events)
 		}
@@ -158,7 +158,7 @@ func TestDelivery_refusedPublishesNothing(t *testing.T) {
 	}
 	// They are shown beside the real ones, with numbers of their own.
 	var refused []*webhookv1.Delivery
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		resp, err := r.people.ListDeliveries(r.admin(), &webhookv1.ListDeliveriesRequest{Workspace: workspace, Webhook: w.GetId(), Refused: true})
 		if err != nil {
 			return err
@@ -206,7 +206,7 @@ func TestDelivery_natsAwayForAMomentIsWaitedFor(t *testing.T) {
 			answers <- status
 		}()
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if n := int(s.turn.Load() - before); n < cap(answers) {
 			return fmt.Errorf("%d of %d deliveries have arrived", n, cap(answers))
 		}
@@ -257,7 +257,7 @@ func TestDelivery_natsAwayForLongIsRefusedAndNothingAppearsLater(t *testing.T) {
 	}
 	s.restartNATS()
 	// A delivery after the trouble is the first and only one.
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(99)), header: map[string]string{"X-Request-UUID": "after"}})
 		if err != nil || status != 202 {
 			return fmt.Errorf("answered %d: %w", status, err)
@@ -285,7 +285,7 @@ func TestDelivery_beforeTheFirstFullPassIs503(t *testing.T) {
 		t.Errorf("answered %d before anything is known", status)
 	}
 	r.restartNATS()
-	testkit.Eventually(t, patience, func() error { return fresh.service.Ready(r.background()) })
+	testkit.Eventually(t, timeout, func() error { return fresh.service.Ready(r.background()) })
 	if status, _ := r.post(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1))}); status != 202 {
 		t.Errorf("answered %d once ready", status)
 	}
@@ -306,7 +306,7 @@ func TestDelivery_bitbucketsRepeatIsOneDelivery(t *testing.T) {
 	send(1, "first", "3")
 	send(2, "second", "1")
 	send(2, "third", "1") // another request with the same content is another delivery
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if first := r.await(w.GetId(), 3)[2]; first.GetNumber() != 1 || first.GetAttempt() != 3 {
 			return fmt.Errorf("the repeated delivery: %v", first)
 		}

@@ -45,7 +45,7 @@ func TestDisconnect_leavesWebhooksAndConnectingAgainResumes(t *testing.T) {
 		t.Errorf("a webhook that never was at Bitbucket: %v", got)
 	}
 	s.wantHooks(fullName, w.GetUrl(), 1) // the product leaves them there
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		for range 2 { // both replicas
 			status, message, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(1)), header: map[string]string{"X-Request-UUID": "left"}})
 			if err != nil || status != 200 || !strings.Contains(message, "disconnected") {
@@ -85,7 +85,7 @@ func TestDisconnect_leavesWebhooksAndConnectingAgainResumes(t *testing.T) {
 		}
 		return nil
 	})
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		status, _, err := deliver(post{url: w.GetUrl(), secret: secret, body: pushBody("main", hash(2)), header: map[string]string{"X-Request-UUID": "back"}})
 		if err != nil || status != 202 {
 			return fmt.Errorf("delivery after connecting again: %d: %w", status, err)
@@ -244,7 +244,7 @@ func TestChangeEvents_tellOfWebhooksAndDeliveries(t *testing.T) {
 	w := r.watch(fullName, web, "main")
 	s.post(post{url: w.GetUrl(), secret: r.secret(w.GetId()), body: pushBody("main", hash(1))})
 	s.post(post{url: w.GetUrl(), secret: "wrong", body: pushBody("main", hash(1))})
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		got := map[string]bool{}
 		s.messages(stream.EventsStream, func(m *jetstream.RawStreamMsg) {
 			var e eventsv1.ChangeEvent

@@ -231,7 +231,7 @@ func TestSetWatches_emptySetRemovesTheHook(t *testing.T) {
 		t.Errorf("webhook %v, want LEFT_ON_BITBUCKET", left)
 	}
 	stored := len(r.deliveries(left.GetId()))
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		status, message, err := deliver(post{url: left.GetUrl(), secret: r.secret(left.GetId()), body: pushBody("main", hash(1))})
 		if err == nil && status < 300 {
 			stored++ // also while the watched copy has not caught up
@@ -246,7 +246,7 @@ func TestSetWatches_emptySetRemovesTheHook(t *testing.T) {
 	if again := r.watch(fullName, web, "main"); again.GetState() != webhookv1.Webhook_NOT_REGISTERED {
 		t.Errorf("webhook %v, want NOT_REGISTERED", again)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		status, message, err := deliver(post{url: left.GetUrl(), secret: r.secret(left.GetId()), body: pushBody("main", hash(3))})
 		if err != nil || status != 202 {
 			return fmt.Errorf("delivery to a webhook in use again: %d %q: %w", status, message, err)
@@ -264,7 +264,7 @@ func TestSetWatches_emptySetRemovesTheHook(t *testing.T) {
 	if err != nil || len(list.GetWebhooks()) != 0 {
 		t.Errorf("list after dismissing: %v, %v", list, err)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if status, _, err := deliver(post{url: left.GetUrl(), secret: "x", body: pushBody("main", hash(2))}); err != nil || status != 404 {
 			return fmt.Errorf("delivery to a dismissed webhook: %d: %w", status, err)
 		}

@@ -67,7 +67,7 @@ func TestRotate_losesNoDelivery(t *testing.T) {
 		t.Errorf("the old secret is accepted for %v more", left)
 	}
 	for _, rep := range []*replica{r, other} {
-		testkit.Eventually(t, patience, func() error {
+		testkit.Eventually(t, timeout, func() error {
 			if got := int(rep.get(w.GetId()).GetLastDelivery()); got != n {
 				return fmt.Errorf("%d of %d deliveries", got, n)
 			}

@@ -50,7 +50,7 @@ func TestRun_leavesNothingBehind(t *testing.T) {
 	}
 	r.await(w.GetId(), 1)
 	r.stop()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		stacks := make([]byte, 4<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		for one := range bytes.SplitSeq(stacks, []byte("\n\n")) {

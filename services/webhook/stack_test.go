@@ -34,8 +34,8 @@ const (
 // web is the id of the emulator's repository acme/web.
 var web = emulator.SeededUUID("repository", fullName)
 
-// patience is how long tests wait for what happens in the background.
-const patience = 30 * time.Second
+// timeout is how long tests wait for what happens in the background.
+const timeout = 30 * time.Second
 
 // stack is webhook with everything around it: NATS, a Bitbucket, an auth service, and a front under
 // which Bitbucket reaches the replicas.
@@ -111,7 +111,7 @@ func (s *stack) serve(w http.ResponseWriter, r *http.Request) {
 func (s *stack) start() *replica {
 	s.t.Helper()
 	r := s.startUnready()
-	testkit.Eventually(s.t, patience, func() error { return r.service.Ready(context.Background()) })
+	testkit.Eventually(s.t, timeout, func() error { return r.service.Ready(context.Background()) })
 	return r
 }
 
@@ -227,7 +227,7 @@ func (r *replica) get(id string) *webhookv1.Webhook {
 func (r *replica) eventually(id string, check func(*webhookv1.Webhook) error) *webhookv1.Webhook {
 	r.t.Helper()
 	var w *webhookv1.Webhook
-	testkit.Eventually(r.t, patience, func() error {
+	testkit.Eventually(r.t, timeout, func() error {
 		w = r.get(id)
 		return check(w)
 	})
@@ -265,7 +265,7 @@ func (r *replica) deliveries(id string) []*webhookv1.Delivery {
 func (r *replica) await(id string, n int) []*webhookv1.Delivery {
 	r.t.Helper()
 	var ds []*webhookv1.Delivery
-	testkit.Eventually(r.t, patience, func() error {
+	testkit.Eventually(r.t, timeout, func() error {
 		if ds = r.deliveries(id); len(ds) != n {
 			return fmt.Errorf("%d deliveries, want %d", len(ds), n)
 		}
@@ -304,7 +304,7 @@ func (s *stack) wantHooks(name, url string, n int) {
 func (s *stack) restartNATS() {
 	s.t.Helper()
 	s.nats.Start()
-	testkit.Eventually(s.t, patience, func() error {
+	testkit.Eventually(s.t, timeout, func() error {
 		if !s.js.Conn().IsConnected() {
 			return errors.New("not connected again")
 		}

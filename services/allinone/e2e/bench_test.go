@@ -41,7 +41,7 @@ func BenchmarkPushToLive(b *testing.B) {
 			if got, err := os.ReadFile(marker); err == nil && string(got) == text {
 				break
 			}
-			if time.Since(pushed) > patience {
+			if time.Since(pushed) > timeout {
 				b.Fatal("the push does not go live")
 			}
 		}

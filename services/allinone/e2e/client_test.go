@@ -46,7 +46,7 @@ func newBrowser(t testing.TB, base string) *api {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &api{t: t, base: base, http: &http.Client{Jar: jar, Timeout: patience}}
+	return &api{t: t, base: base, http: &http.Client{Jar: jar, Timeout: timeout}}
 }
 
 // with is the same caller in another test.
@@ -76,7 +76,7 @@ func (a *api) try(method, path string, body, out any) (*problem, error) {
 		}
 		r = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, r)
 	if err != nil {
@@ -168,7 +168,7 @@ func (a *api) begin(workspace string) string {
 	begun := object{}
 	// Redis has 400 ms to answer, which it may miss on a machine with dozens of products on it. The
 	// answer then asks to try again, as a person would.
-	testkit.Eventually(a.t, patience, func() error {
+	testkit.Eventually(a.t, timeout, func() error {
 		p := a.do(http.MethodPost, path, object{"returnPath": "/v1/info"}, &begun)
 		switch {
 		case p == nil:
@@ -265,7 +265,7 @@ func (a *api) page(req *http.Request) (string, *url.URL) {
 // log reads a deployment's whole log as records, following it to its end.
 func (a *api) log(workspace, app string, number int) (records []object, end object) {
 	a.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
 		fmt.Sprintf("%s/v1/workspaces/%s/apps/%s/deployments/%d/log?follow=true", a.base, workspace, app, number), nil)

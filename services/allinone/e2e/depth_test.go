@@ -191,7 +191,7 @@ func cancelled(t *testing.T, n *tenant) {
 		}
 		return count
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if hooks() < 2 {
 			return fmt.Errorf("the hook does not run: %v", n.api.get(n.path("/apps/web/deployments/%v", made["number"]))["stages"])
 		}

@@ -47,7 +47,7 @@ func pushOf(repo repository, branch, hash string) []byte {
 // send posts the delivery and returns status and message of the answer.
 func (h handmade) send(t *testing.T) (status int, message string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, h.url, bytes.NewReader(h.body))
 	if err != nil {

@@ -74,7 +74,7 @@ type oddAnswer struct {
 // odd sends one request and says what is wrong with its answer. Of a stream only the beginning is
 // read.
 func odd(s *shared, c apifuzz.Case) (a oddAnswer, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, c.Send, s.url()+c.URL, strings.NewReader(c.Body))
 	if err != nil {

@@ -38,7 +38,7 @@ func (s *site) remote(t testing.TB, repo repository) string {
 // git runs the program and returns what it printed.
 func (c *checkout) git(args ...string) string {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "git", args...)
 	if _, err := os.Stat(c.dir); err == nil {

@@ -19,8 +19,8 @@ import (
 	"devpilot.io/bitbucket/services/allinone"
 )
 
-// patience bounds every wait. What it waits for takes a second or two on a quiet machine.
-const patience = 90 * time.Second
+// timeout bounds every wait. What it waits for takes a second or two on a quiet machine.
+const timeout = 90 * time.Second
 
 // The reconciler looks often, and gives deliveries long enough not to overtake them on a busy
 // machine.
@@ -80,7 +80,7 @@ func startProcess(t testing.TB, level string) *oneProcess {
 			if err != nil {
 				t.Errorf("the product ended with %v", err)
 			}
-		case <-time.After(patience):
+		case <-time.After(timeout):
 			t.Error("the product does not stop")
 		}
 	})
@@ -94,7 +94,7 @@ func startProcess(t testing.TB, level string) *oneProcess {
 // awaitReady waits until a process says that it serves.
 func awaitReady(t testing.TB, ops string) {
 	t.Helper()
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, ops+"/readyz", http.NoBody)
 		if err != nil {
 			return err
@@ -146,7 +146,7 @@ func (s *oneProcess) startRedis() {
 func (s *oneProcess) stopNATS() { s.product.NATS().Stop() }
 
 func (s *oneProcess) startNATS() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := s.product.NATS().Start(ctx); err != nil {
 		s.t.Fatal(err)

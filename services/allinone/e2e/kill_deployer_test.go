@@ -149,7 +149,7 @@ func (x *shot) cut() (running int) {
 // begun waits until a deployment of the commit runs, and a random moment longer.
 func (x *shot) begun(hash string) {
 	x.t.Helper()
-	testkit.Eventually(x.t, patience, func() error {
+	testkit.Eventually(x.t, timeout, func() error {
 		for _, app := range x.apps {
 			if d := x.newest(app); dig(d, "commit", "hash") == hash && d["state"] != "PENDING" {
 				return nil
@@ -421,7 +421,7 @@ func (x *shot) busy(workers []*replica) *replica {
 func (x *shot) elsewhere(hash string) {
 	x.t.Helper()
 	for _, app := range x.apps {
-		testkit.Eventually(x.t, patience, func() error {
+		testkit.Eventually(x.t, timeout, func() error {
 			d := x.newest(app)
 			if d["state"] == "COMPLETED" && dig(d, "commit", "hash") == hash || dig(d, "waitingFor", "reason") == "RELEASE_LOCKED" {
 				return nil
@@ -435,7 +435,7 @@ func (x *shot) elsewhere(hash string) {
 // release must not be done twice.
 func (x *shot) noHook(worker *replica) {
 	x.t.Helper()
-	testkit.Eventually(x.t, patience, func() error {
+	testkit.Eventually(x.t, timeout, func() error {
 		for _, r := range family(x.t, []int{worker.Pid()}) {
 			if bytes.Contains(r.environment, []byte("DEVPILOT_HOOK=")) {
 				return fmt.Errorf("%s of the frozen worker still runs", r.name)
@@ -449,7 +449,7 @@ func (x *shot) noHook(worker *replica) {
 func (x *shot) idle(worker *replica) {
 	x.t.Helper()
 	quiet := 0
-	testkit.Eventually(x.t, patience, func() error {
+	testkit.Eventually(x.t, timeout, func() error {
 		programs := slices.DeleteFunc(family(x.t, []int{worker.Pid()}), func(r relative) bool { return r.pid == worker.Pid() })
 		if len(programs) > 0 {
 			quiet = 0

@@ -165,7 +165,7 @@ func consent(t *testing.T, s *shared) {
 	if page, at := n.api.open(forged); !strings.Contains(page+at.String(), "HANDSHAKE_") {
 		t.Errorf("a forged state ended at %s", at)
 	}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		if got := n.api.get(n.path("/integrations/bitbucket")); got["state"] != "CONNECTED" {
 			return fmt.Errorf("the integration is %v", got["state"])
 		}

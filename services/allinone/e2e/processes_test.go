@@ -180,7 +180,7 @@ func (s *processes) startEmulator(t *testing.T, dir string) {
 		return cmd
 	})
 	s.bucket.at(address)
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		_, err := s.bucket.State(t.Context())
 		if err != nil {
 			return fmt.Errorf("%w\n%s", err, log.String())

@@ -177,7 +177,7 @@ func plantedSecrets(t *testing.T, s *shared) {
 // streams lists all streams, those of buckets too.
 func streams(t *testing.T, js jetstream.JetStream) []*jetstream.StreamInfo {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	lister := js.ListStreams(ctx)
 	var list []*jetstream.StreamInfo
@@ -224,7 +224,7 @@ func (s *search) redis(at string) int {
 	}
 	c := redis.NewClient(options)
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), timeout)
 	defer cancel()
 	keys := c.Scan(ctx, 0, "*", 1000).Iterator()
 	count := 0
@@ -267,7 +267,7 @@ func secretsOfProcesses(t *testing.T, s *shared) {
 	}
 	n.api.must("POST", n.path("/apps/web/deployments"), object{})
 	gits := map[int]bool{}
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		for _, p := range family(t, s.pids()) {
 			look.in("the arguments of "+p.name, p.arguments)
 			look.in("the environment of "+p.name, p.environment)

@@ -38,7 +38,7 @@ func (p *timed) shown(apps []string, text string) time.Duration {
 			i++
 			continue
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > timeout {
 			p.b.Fatalf("%s does not show %q", apps[i], text)
 		}
 		time.Sleep(time.Millisecond) // how often the disk is read

@@ -188,7 +188,7 @@ func startPlain(b testing.TB) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	testkit.Eventually(b, patience, func() error {
+	testkit.Eventually(b, timeout, func() error {
 		resp, err := http.Post("http://"+address+"/webhook/x", "application/json", strings.NewReader("{}")) //nolint:noctx // until it listens
 		if err == nil {
 			_ = resp.Body.Close()

@@ -28,7 +28,7 @@ func (p *timed) calls(fn func()) map[string]float64 {
 	if err := cmd.Start(); err != nil {
 		p.b.Fatalf("strace: %v", err)
 	}
-	testkit.Eventually(p.b, patience, func() error { // until all threads are watched
+	testkit.Eventually(p.b, timeout, func() error { // until all threads are watched
 		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.daemon.cmd.Process.Pid))
 		if err == nil && strings.Contains(string(raw), "TracerPid:\t0\n") {
 			return fmt.Errorf("not watched: %s", said.String())
@@ -146,7 +146,7 @@ func ingestBesideWebhook(p *timed) []figure {
 			return d.request(p.b)
 		}
 	}
-	testkit.Eventually(p.b, patience, func() error {
+	testkit.Eventually(p.b, timeout, func() error {
 		resp, err := http.Get("http://" + address + "/hooks/first") //nolint:noctx // until it listens
 		if err == nil {
 			_ = resp.Body.Close()

@@ -175,7 +175,7 @@ func (n *tenant) app(id string, repo repository, branch string) object {
 		"repository": repo.id, "branch": branch, "autoDeploy": true,
 	}})
 	var app object
-	testkit.Eventually(n.t, patience, func() error {
+	testkit.Eventually(n.t, timeout, func() error {
 		app = n.api.get(n.path("/apps/%s", id))
 		if state := dig(app, "webhook", "state"); state != "ACTIVE" {
 			return fmt.Errorf("the webhook of %s is %v: %v", id, state, dig(app, "webhook", "message"))
@@ -195,7 +195,7 @@ func (n *tenant) deployments(app string) []object {
 func (n *tenant) live(app, hash string) object {
 	n.t.Helper()
 	var found object
-	testkit.Eventually(n.t, patience, func() error {
+	testkit.Eventually(n.t, timeout, func() error {
 		list := n.deployments(app)
 		for _, d := range list {
 			if d["live"] == true && dig(d, "commit", "hash") == hash && d["state"] == "COMPLETED" {
@@ -212,7 +212,7 @@ func (n *tenant) live(app, hash string) object {
 func (n *tenant) settled(app string) []object {
 	n.t.Helper()
 	var list []object
-	testkit.Eventually(n.t, patience, func() error {
+	testkit.Eventually(n.t, timeout, func() error {
 		list = n.deployments(app)
 		for _, d := range list {
 			if d["state"] == "PENDING" || d["state"] == "PROCESSING" {
@@ -228,7 +228,7 @@ func (n *tenant) settled(app string) []object {
 func (n *tenant) await(path string, check func(object) error) object {
 	n.t.Helper()
 	var got object
-	testkit.Eventually(n.t, patience, func() error {
+	testkit.Eventually(n.t, timeout, func() error {
 		got = n.api.get(path)
 		return check(got)
 	})
@@ -239,7 +239,7 @@ func (n *tenant) await(path string, check func(object) error) object {
 func (n *tenant) delivery(webhook string, number, want int) object {
 	n.t.Helper()
 	var d object
-	testkit.Eventually(n.t, patience, func() error {
+	testkit.Eventually(n.t, timeout, func() error {
 		out := object{}
 		if p := n.api.do("GET", n.path("/webhooks/%s/deliveries/%d", webhook, number), nil, &out); p != nil {
 			return fmt.Errorf("delivery %d: %s", number, p.Reason)

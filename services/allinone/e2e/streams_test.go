@@ -88,7 +88,7 @@ func (l *listener) scan(lines *bufio.Scanner) {
 func (l *listener) until(t *testing.T, wanted func(sse) bool) []sse {
 	t.Helper()
 	var found []sse
-	testkit.Eventually(t, patience, func() error {
+	testkit.Eventually(t, timeout, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for i := l.read; i < len(l.events); i++ {

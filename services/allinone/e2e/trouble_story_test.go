@@ -62,12 +62,12 @@ func (g *ground) prepare(t *testing.T, x trouble, slug string) *story {
 	s.clone = g.site().clone(t, s.repo)
 	s.webhook = dig(s.app(s.web(), s.repo, "main"), "webhook", "id")
 	s.push()
-	g.appears(s.tenant, s.web(), s.page, patience)
+	g.appears(s.tenant, s.web(), s.page, timeout)
 	s.app(s.held(), s.repo, "develop")
 	for i := range 2 {
 		page := fmt.Sprintf("develop %d", i)
 		g.site().commit(t, s.repo, "develop", page)
-		g.appears(s.tenant, s.held(), page, patience)
+		g.appears(s.tenant, s.held(), page, timeout)
 	}
 	attempts, err := g.site().Deliveries(t.Context(), onlyHook(t, g.site(), s.repo), 0)
 	if err != nil {

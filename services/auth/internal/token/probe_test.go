@@ -157,11 +157,11 @@ func TestIssue_aConnectionComesBackWhenItsTokensAreAcceptedAgain(t *testing.T) {
 				}
 				refreshes, probes := w.bitbucket.count(), w.probeCount()
 				pass(time.Until(end))
-				patience := time.Minute
+				timeout := time.Minute
 				if outage > time.Hour {
-					patience = rotation.RejectedRetry + time.Minute
+					timeout = rotation.RejectedRetry + time.Minute
 				}
-				pass(patience)
+				pass(timeout)
 				if rec := w.store.get("acme"); rotation.Standing(rec) != authstorev1.Schedule_CONNECTED || rec.GetAccess().GetRejected() {
 					t.Errorf("%v after the end", rec.GetFailure())
 				}

@@ -63,7 +63,7 @@ func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error)
 	}
 	// A worker's last word keeps its wake-up for two thirds of the lease at least (stream.Consume):
 	// by the time somebody else gets it, the hooks of a worker that stands still are gone.
-	cfg.Patience = w.cfg.Lease / 2
+	cfg.SilenceTimeout = w.cfg.Lease / 2
 	box, err := sandbox.NewSandbox(cfg)
 	if err == nil {
 		level := slog.LevelInfo
@@ -75,7 +75,7 @@ func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error)
 	}
 	if h.AllowUnsandboxed {
 		log.WarnContext(ctx, "deployment hooks run without a sandbox", logs.Err(err))
-		return alone{Runner: sandbox.NewUnsandboxed(cfg.Patience), apps: w.cfg.Records.Store.Apps}, "", nil
+		return alone{Runner: sandbox.NewUnsandboxed(cfg.SilenceTimeout), apps: w.cfg.Records.Store.Apps}, "", nil
 	}
 	log.WarnContext(ctx, "deployment hooks do not run here", logs.Err(err))
 	return nil, err.Error(), nil

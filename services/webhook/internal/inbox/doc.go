@@ -3,7 +3,7 @@
 // A [Writer], one per process, packs what is waiting (64 deliveries or 512 KiB at most) into one
 // message of the stream DEVPILOT_INBOX and tells every waiting request at once whether it is stored.
 // When the store has trouble it repeats the same message under the same id until each delivery's
-// patience ends; only the writer decides that a delivery was not stored, and never while a write of
+// timeout ends; only the writer decides that a delivery was not stored, and never while a write of
 // it is under way. The connection must not buffer (stream.Connect sees to that), so that nothing
 // appears later that was refused. One case cannot be told apart by anybody: a message that was
 // stored and whose acknowledgement was lost. A delivery refused for that may still be routed; the

@@ -97,12 +97,12 @@ func NewWriter(cfg Config) *Writer {
 }
 
 // Store waits until the delivery is stored (nil), or until it is certain that it will not be: the
-// patience is over (ErrNotStored) or the queue is full (ErrBusy). No attempt begins after the
-// patience is over; one that began before is waited for, which takes stream.PublishTimeout at most.
+// timeout is over (ErrNotStored) or the queue is full (ErrBusy). No attempt begins after the
+// timeout is over; one that began before is waited for, which takes stream.PublishTimeout at most.
 // The caller's going away changes nothing: a verified delivery is stored even when nobody waits for
 // the answer any more.
-func (w *Writer) Store(d *storev1.InboxDelivery, patience time.Duration) error {
-	it := &waiting{delivery: d, size: proto.Size(d), deadline: time.Now().Add(patience), answer: make(chan error, 1)}
+func (w *Writer) Store(d *storev1.InboxDelivery, timeout time.Duration) error {
+	it := &waiting{delivery: d, size: proto.Size(d), deadline: time.Now().Add(timeout), answer: make(chan error, 1)}
 	select {
 	case w.in <- it:
 	default:

@@ -221,7 +221,7 @@ func TestWriter_triesTheSameMessageAgain(t *testing.T) {
 	}
 }
 
-func TestWriter_refusesEachWhenItsPatienceEnds(t *testing.T) {
+func TestWriter_refusesEachAtItsTimeout(t *testing.T) {
 	f := &fakeStream{down: errors.New("away")}
 	w := startWriter(t, f.publish)
 	type result struct {
@@ -229,9 +229,9 @@ func TestWriter_refusesEachWhenItsPatienceEnds(t *testing.T) {
 		took time.Duration
 	}
 	short, long := make(chan result, 1), make(chan result, 1)
-	store := func(id string, patience time.Duration, to chan result) {
+	store := func(id string, timeout time.Duration, to chan result) {
 		start := time.Now()
-		err := w.Store(delivery(id, 10), patience)
+		err := w.Store(delivery(id, 10), timeout)
 		to <- result{err, time.Since(start)}
 	}
 	go store("long", 2*time.Minute, long)

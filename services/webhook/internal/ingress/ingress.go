@@ -60,7 +60,7 @@ type Secrets interface {
 
 // Inbox stores a delivery; see inbox.Writer.Store.
 type Inbox interface {
-	Store(d *storev1.InboxDelivery, patience time.Duration) error
+	Store(d *storev1.InboxDelivery, timeout time.Duration) error
 }
 
 // Refusals keeps refused requests for people; see refusals.Ring.
@@ -256,11 +256,11 @@ func (h *Handler) store(ctx context.Context, req *request, a *answer) *answer {
 	}
 	d := h.delivery(ctx, req, a)
 	a.Delivery = d.GetId()
-	patience := h.cfg.Hold
+	timeout := h.cfg.Hold
 	if a.status == http.StatusOK {
-		patience = min(patience, time.Second)
+		timeout = min(timeout, time.Second)
 	}
-	err := h.cfg.Inbox.Store(d, patience)
+	err := h.cfg.Inbox.Store(d, timeout)
 	switch {
 	case err == nil:
 		return a

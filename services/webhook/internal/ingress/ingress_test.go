@@ -43,7 +43,7 @@ type world struct {
 	storeErr error
 	stored   []*storev1.InboxDelivery
 	refused  []*webhookv1.Delivery
-	patience []time.Duration
+	timeout  []time.Duration
 }
 
 func newWorld() *world {
@@ -83,10 +83,10 @@ func (w *world) Open(rec *storev1.WebhookRecord, _ time.Time) ([]seal.Secret, []
 	return []seal.Secret{seal.NewSecret(w.stale[rec.GetId()])}, []int32{1}, nil
 }
 
-func (w *world) Store(d *storev1.InboxDelivery, patience time.Duration) error {
+func (w *world) Store(d *storev1.InboxDelivery, timeout time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.patience = append(w.patience, patience)
+	w.timeout = append(w.timeout, timeout)
 	if w.storeErr != nil {
 		return w.storeErr
 	}
@@ -263,7 +263,7 @@ func TestStored_isWhatCame(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.raw), &a); err != nil || a.Delivery != d.GetId() || strings.Join(a.Branches, " ") != "main" || strings.Join(a.Watched, " ") != "main" {
 		t.Errorf("answered %s, %v", got.raw, err)
 	}
-	if w.patience[0] != DefaultHold {
-		t.Errorf("held for %v", w.patience[0])
+	if w.timeout[0] != DefaultHold {
+		t.Errorf("held for %v", w.timeout[0])
 	}
 }

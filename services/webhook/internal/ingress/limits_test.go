@@ -153,9 +153,9 @@ func TestHold_outlivesTheReadTimeout(t *testing.T) {
 
 type slowInbox struct{ Inbox }
 
-func (s *slowInbox) Store(d *storev1.InboxDelivery, patience time.Duration) error {
+func (s *slowInbox) Store(d *storev1.InboxDelivery, timeout time.Duration) error {
 	<-time.After(400 * time.Millisecond)
-	return s.Inbox.Store(d, patience)
+	return s.Inbox.Store(d, timeout)
 }
 
 // FuzzServeHTTP sends anything: the answer is always one of the documented ones, with a JSON body a

@@ -239,7 +239,7 @@ func (r *Registry) plan(rec *storev1.WebhookRecord, a action, problem *apierr.Er
 		w.Attempts = 0 // a change of the integration, or of the settings, begins anew
 	default:
 		w.Attempts++
-		in = patience(t, w.GetAttempts())
+		in = refusedPause(t, w.GetAttempts())
 	}
 	w.DueTime = nil
 	if in >= 0 {
@@ -247,9 +247,9 @@ func (r *Registry) plan(rec *storev1.WebhookRecord, a action, problem *apierr.Er
 	}
 }
 
-// patience is the pause after the n-th refusal that somebody must cure: a person may be at it just now,
+// refusedPause is the pause after the n-th refusal that somebody must cure: a person may be at it just now,
 // and some days later nobody is.
-func patience(t Timing, n int32) time.Duration {
+func refusedPause(t Timing, n int32) time.Duration {
 	d := t.RetryGiven
 	if n < 16 {
 		d = min(12*t.RetryFirst<<(max(n, 1)-1), t.RetryGiven)

@@ -220,7 +220,7 @@ func TestRoute_redeliveryGivesTheSameNumbersAndEvents(t *testing.T) {
 func TestRoute_whatWasPackedTwiceIsOneDelivery(t *testing.T) {
 	w := newWorld(t)
 	// The first message was stored although its acknowledgement was lost; then one delivery of it
-	// ran out of patience and the rest was packed anew.
+	// ran out of timeout and the rest was packed anew.
 	a, b, c := w.delivery("a", "main"), w.delivery("", "main"), w.delivery("c", "main")
 	for _, m := range []stream.Msg{w.put(a, b, c), w.put(a, b)} {
 		if err := w.route(m); err != nil {

@@ -27,8 +27,8 @@ type Repositories interface {
 const (
 	// fresh is how long an answer is used again: the REST API's budget is small (BITBUCKET.md#budgets).
 	fresh = 20 * time.Second
-	// patience bounds a question.
-	patience = 10 * time.Second
+	// timeout bounds a question.
+	timeout = 10 * time.Second
 	// most bounds the answers that are kept.
 	most = 4096
 )
@@ -70,7 +70,7 @@ func (w *Witness) Well(ctx context.Context, workspace, repository, branch, reaso
 
 // Empty tells whether the REST API says that a repository has no branches at all.
 func (w *Witness) Empty(ctx context.Context, workspace, repository string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	r, err := w.Repositories.Repository(ctx, workspace, repository)
 	return r.GetMainBranch() == "", err
@@ -100,7 +100,7 @@ func (w *Witness) known(q question) (error, bool) {
 }
 
 func (w *Witness) live(ctx context.Context, q question) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var err error
 	if q.branch != "" {

@@ -73,7 +73,7 @@ const (
 
 	durable    = "deployer-statuses"
 	slots      = 4                // statuses that are sent at a time
-	patience   = 15 * time.Minute // for how long the end of a deployment is tried
+	timeout    = 15 * time.Minute // for how long the end of a deployment is tried
 	callLimit  = 15 * time.Second // for one call
 	markLife   = 24 * time.Hour   // how long it is remembered what was sent
 	remembered = 4096             // statuses that are remembered in memory

@@ -152,7 +152,7 @@ func TestSender_givesUpInTheEnd(t *testing.T) {
 	}
 	w.record(1, completed)
 	w.waiting(1)
-	w.offset.Store(int64(patience + time.Minute))
+	w.offset.Store(int64(timeout + time.Minute))
 	w.settled()
 	if n := strings.Count(w.logs.Text(), "commit status given up"); n != 1 {
 		t.Errorf("%d lines, want 1", n)

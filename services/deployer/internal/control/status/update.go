@@ -203,7 +203,7 @@ func (l update) later(ctx context.Context, w wanted, now time.Time, err error) e
 	case !w.end():
 		l.count("dropped")
 		return nil
-	case now.Sub(l.asked) > patience:
+	case now.Sub(l.asked) > timeout:
 		l.count("dropped")
 		l.cfg.Logger.WarnContext(ctx, "commit status given up", slog.String(logs.KeyState, string(w.state)), slog.String(logs.KeyCommit, w.hash), logs.Err(err))
 		return nil

@@ -35,7 +35,7 @@ func TestRecorder_movesTheDeadlineWhileTheVisitorReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slow{ResponseRecorder: httptest.NewRecorder()}
 		rec := newRecorder(w)
-		const size = 300 * part // five minutes, with a minute's patience
+		const size = 300 * part // five minutes, with a minute's timeout
 		n, err := io.Copy(rec, io.LimitReader(zeros{}, size))
 		if err != nil || n != size || rec.bytes != size || rec.status != http.StatusOK || rec.broken {
 			t.Errorf("sent %d, %v; recorded %d, status %d, broken %t", n, err, rec.bytes, rec.status, rec.broken)

@@ -103,13 +103,13 @@ type box struct {
 	gone func(wait time.Duration) error
 	// began reports whether the command was started, once all is over.
 	began func() bool
-	// patience is how long the guard bears silence, and pulse breaks it once the hook has begun.
+	// silence is how long the guard bears silence, and pulse breaks it once the hook has begun.
 	// guarded is closed when the guard is no more, and ends is what closes when we die.
-	patience time.Duration
-	pulse    *pulse
-	guarded  <-chan struct{}
-	ends     []*os.File
-	cleanup  []func()
+	silence time.Duration
+	pulse   *pulse
+	guarded <-chan struct{}
+	ends    []*os.File
+	cleanup []func()
 }
 
 func (b *box) close() {

@@ -13,11 +13,11 @@ import (
 	"time"
 )
 
-// DefaultPatience is how long a hook goes on without a sign of life from its worker.
-const DefaultPatience = 15 * time.Second
+// DefaultSilenceTimeout is how long a hook goes on without a sign of life from its worker.
+const DefaultSilenceTimeout = 15 * time.Second
 
-// beatsPerPatience is how many signs of life a worker gives in that time.
-const beatsPerPatience = 5
+// beatsPerTimeout is how many signs of life a worker gives in that time.
+const beatsPerTimeout = 5
 
 // ErrStalled is returned for a hook that was ended because its worker stood still (SIGSTOP, or a
 // machine that slept). Another worker may have taken the deployment over meanwhile; the hook can be
@@ -80,7 +80,7 @@ func (b *box) guard(target string, first int) error {
 	defer read.Close()
 	b.ends = append(b.ends, line)
 	b.later(func() { line.Close() })
-	cmd := exec.Command("/bin/sh", append([]string{"-c", watching, "guard", seconds(b.patience), target}, programs...)...) //nolint:noctx // it outlives this process
+	cmd := exec.Command("/bin/sh", append([]string{"-c", watching, "guard", seconds(b.silence), target}, programs...)...) //nolint:noctx // it outlives this process
 	cmd.Dir, cmd.Env, cmd.ExtraFiles = "/", []string{}, []*os.File{read, alive}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // what is sent to our group is not for it
 	g, err := keep(cmd)
@@ -89,7 +89,7 @@ func (b *box) guard(target string, first int) error {
 	}
 	b.guarded = g.done
 	b.later(g.stop)
-	b.pulse = beat(line, b.patience)
+	b.pulse = beat(line, b.silence)
 	b.later(b.pulse.stop)
 	return nil
 }
@@ -108,9 +108,9 @@ func lookUp(name string) (string, error) {
 
 // pulse gives a guard its signs of life until it is stopped.
 type pulse struct {
-	patience time.Duration
-	end      chan struct{}
-	ended    sync.WaitGroup
+	silence time.Duration
+	end     chan struct{}
+	ended   sync.WaitGroup
 
 	mu   sync.Mutex
 	last time.Time
@@ -118,10 +118,10 @@ type pulse struct {
 }
 
 // beat begins. The line must not block for long when nobody reads it: a pipe takes beats for days.
-func beat(line io.Writer, patience time.Duration) *pulse {
-	p := &pulse{patience: patience, end: make(chan struct{}), last: time.Now()}
+func beat(line io.Writer, silence time.Duration) *pulse {
+	p := &pulse{silence: silence, end: make(chan struct{}), last: time.Now()}
 	p.ended.Go(func() {
-		every := time.NewTicker(patience / beatsPerPatience)
+		every := time.NewTicker(silence / beatsPerTimeout)
 		defer every.Stop()
 		for {
 			select {
@@ -148,7 +148,7 @@ func (p *pulse) stalled() time.Duration {
 	p.mark()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gap < p.patience {
+	if p.gap < p.silence {
 		return 0
 	}
 	return p.gap
@@ -159,13 +159,13 @@ func (p *pulse) stop() {
 	p.ended.Wait()
 }
 
-// patience is what a runner was told, in whole seconds as the guard's timeout(1) wants it.
-func patience(d time.Duration) time.Duration {
+// silenceTimeout is what a runner was told, in whole seconds as the guard's timeout(1) wants it.
+func silenceTimeout(d time.Duration) time.Duration {
 	if d == 0 {
-		d = DefaultPatience
+		d = DefaultSilenceTimeout
 	}
 	return max(d.Truncate(time.Second), time.Second)
 }
 
-// seconds is a patience for the guard.
+// seconds is a timeout as the guard takes it.
 func seconds(d time.Duration) string { return strconv.Itoa(int(d / time.Second)) }

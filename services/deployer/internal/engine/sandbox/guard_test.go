@@ -26,7 +26,7 @@ func TestRun_endsWhileItsWorkerStandsStill(t *testing.T) {
 			t.Parallel()
 			mark := "STILL_MARK=" + filepath.Base(t.TempDir()) + runner
 			cmd := worker(t, order{
-				Runner: runner, Patience: 2 * time.Second,
+				Runner: runner, SilenceTimeout: 2 * time.Second,
 				Spec: Spec{Command: command, Release: t.TempDir(), Env: []string{mark, "PATH=/nowhere:/usr/bin:/bin"}, Limits: Limits{DiskReserve: 1}},
 			})
 			out := newLines()
@@ -36,7 +36,7 @@ func TestRun_endsWhileItsWorkerStandsStill(t *testing.T) {
 				t.Fatal(err)
 			}
 			out.await(t, "ready")
-			// Longer than its patience it goes on while its worker lives.
+			// Longer than the silence that is borne it goes on while its worker lives.
 			for began := time.Now(); time.Since(began) < 3*time.Second; <-time.After(200 * time.Millisecond) {
 				if n := len(carriers(t, mark)); n < 4 {
 					t.Fatalf("only %d processes are seen", n)
@@ -72,7 +72,7 @@ func TestRun_endsThoughItEndedWhatItReaches(t *testing.T) {
 			t.Parallel()
 			mark := "REACH_MARK=" + filepath.Base(t.TempDir()) + runner
 			cmd := worker(t, order{
-				Runner: runner, Patience: 2 * time.Second,
+				Runner: runner, SilenceTimeout: 2 * time.Second,
 				Spec: Spec{Command: "trap '' TERM\n" + reach + "\necho ready\nwhile :; do sleep 1; done", Release: t.TempDir(), Env: []string{mark}, Limits: Limits{DiskReserve: 1}},
 			})
 			out := newLines()
@@ -133,9 +133,9 @@ func TestPulse_tellsWhetherTheWorkerStoodStill(t *testing.T) {
 	})
 }
 
-func TestPatience_isInWholeSeconds(t *testing.T) {
+func TestSilenceTimeout_isInWholeSeconds(t *testing.T) {
 	for in, want := range map[time.Duration]string{0: "15", time.Millisecond: "1", 1900 * time.Millisecond: "1", time.Minute: "60"} {
-		if got := seconds(patience(in)); got != want {
+		if got := seconds(silenceTimeout(in)); got != want {
 			t.Errorf("%s: %s", in, got)
 		}
 	}

@@ -63,7 +63,7 @@ func TestAlone_forkBombEnds(t *testing.T) {
 func TestAlone_processesAreBoundedByTheKernel(t *testing.T) {
 	for name, prepare := range map[string]func(Spec) (*box, error){
 		"sandbox":     func(s Spec) (*box, error) { return sandbox(t).prepare(t.Context(), s) },
-		"unsandboxed": unsandboxed{DefaultPatience}.start,
+		"unsandboxed": unsandboxed{DefaultSilenceTimeout}.start,
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Spec{Command: bombs["waiting"], Release: t.TempDir(), Limits: Limits{Processes: 50}}.check()

@@ -173,7 +173,7 @@ type Runner interface {
 	// When ctx ends, or the time limit is reached, all processes of the hook get SIGTERM and,
 	// [Grace] later, SIGKILL; a limit on memory, processes or disk kills at once. When Run returns
 	// no process of the hook is left, nor when the worker's process dies, however it dies, or is
-	// stopped for longer than the runner's patience.
+	// stopped for longer than the runner's timeout.
 	Run(ctx context.Context, s Spec, out Sink) (Result, error)
 	// Describe says for people where hooks run and what they can reach.
 	Describe() string

@@ -94,9 +94,9 @@ func run(t *testing.T, r Runner, command string, change ...func(*Spec)) (Result,
 
 // order is what a test's worker process is told to do.
 type order struct {
-	Runner   string // sandbox, auto, internet or unsandboxed
-	Spec     Spec
-	Patience time.Duration
+	Runner         string // sandbox, auto, internet or unsandboxed
+	Spec           Spec
+	SilenceTimeout time.Duration
 }
 
 const orderVariable = "HOOK_TEST_ORDER"
@@ -126,9 +126,9 @@ func work(text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
 	}
-	r := NewUnsandboxed(o.Patience)
+	r := NewUnsandboxed(o.SilenceTimeout)
 	if o.Runner != "unsandboxed" {
-		cfg := SandboxConfig{Network: NetworkNone, Patience: o.Patience}
+		cfg := SandboxConfig{Network: NetworkNone, SilenceTimeout: o.SilenceTimeout}
 		switch o.Runner {
 		case "internet":
 			cfg.Network = NetworkInternet

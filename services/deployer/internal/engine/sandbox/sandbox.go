@@ -44,9 +44,9 @@ type SandboxConfig struct {
 	ReadOnly []string
 	// Path is where hooks look for programs; empty means the usual directories below /usr.
 	Path string
-	// Patience is how long a hook goes on while its worker stands still, in whole seconds; zero
-	// means DefaultPatience.
-	Patience time.Duration
+	// SilenceTimeout is how long a hook goes on while its worker stands still, in whole seconds; zero
+	// means DefaultSilenceTimeout.
+	SilenceTimeout time.Duration
 }
 
 func (c SandboxConfig) path() string {
@@ -226,7 +226,7 @@ func (x *Sandbox) prepare(ctx context.Context, s Spec) (*box, error) {
 
 // start starts bubblewrap, which sets up the sandbox and waits.
 func (x *Sandbox) start(s Spec) (_ *box, status *os.File, err error) {
-	b := &box{patience: patience(x.cfg.Patience)}
+	b := &box{silence: silenceTimeout(x.cfg.SilenceTimeout)}
 	h := &handover{}
 	defer h.close()
 	pipe := func(of func() (r, w *os.File, err error)) (r, w *os.File) {

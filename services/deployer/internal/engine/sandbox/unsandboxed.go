@@ -27,10 +27,10 @@ import (
 // process that starts a new session on purpose (setsid) is found by a mark in its environment and
 // killed when the hook ends, but outlives a worker that was killed.
 //
-// A zero patience means DefaultPatience.
-func NewUnsandboxed(limit time.Duration) Runner { return unsandboxed{patience(limit)} }
+// A zero timeout means DefaultSilenceTimeout.
+func NewUnsandboxed(limit time.Duration) Runner { return unsandboxed{silenceTimeout(limit)} }
 
-type unsandboxed struct{ patience time.Duration }
+type unsandboxed struct{ silence time.Duration }
 
 // Describe implements Runner.
 func (unsandboxed) Describe() string {
@@ -60,7 +60,7 @@ func (u unsandboxed) Run(ctx context.Context, s Spec, out Sink) (Result, error) 
 }
 
 func (u unsandboxed) start(s Spec) (*box, error) {
-	b := &box{patience: u.patience}
+	b := &box{silence: u.silence}
 	// The command goes into a file: an argument list can be read by everybody.
 	private, err := os.MkdirTemp("", "devpilot-hook-")
 	if err != nil {

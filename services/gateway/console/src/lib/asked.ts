@@ -1,6 +1,6 @@
 import { useRef, useState } from "react";
 
-const patience = 150;
+const delay = 150;
 
 /**
  * What is searched for as one types. The answer is asked for with the key itself, before anything is
@@ -16,7 +16,7 @@ export function useAsked(load: (query: string) => Promise<unknown>): { asked: st
     const show = () => {
       if (wanted.current === query) setAsked(query);
     };
-    const timer = setTimeout(show, patience);
+    const timer = setTimeout(show, delay);
     const done = () => {
       clearTimeout(timer);
       show();
