@@ -8,7 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -52,7 +52,7 @@ func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRe
 // the one named, or else the one that was deployed last.
 func (s *Service) branchToDeploy(ctx context.Context, k lane.Key, a *storev1.App, named string) (string, error) {
 	if named != "" {
-		if !mirror.ValidBranch(named) || !rules.MatchBranch(a.GetBranch(), named) {
+		if !address.ValidBranch(named) || !rules.MatchBranch(a.GetBranch(), named) {
 			return "", apierr.InvalidArgument("branch", fmt.Sprintf("app %s watches %s, which %q does not match", k.App, a.GetBranch(), named))
 		}
 		return named, nil

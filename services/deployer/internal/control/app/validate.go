@@ -7,7 +7,7 @@ import (
 	"regexp"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
 	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -81,7 +81,7 @@ func checkSubmodules(path string, sources []string, faults *apierr.Faults) {
 		return
 	}
 	for i, s := range sources {
-		if !mirror.ValidSubmoduleSource(s) {
+		if !address.ValidSubmoduleSource(s) {
 			faults.Add(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is no Bitbucket workspace (such as acme-libs), nor a repository's full name (acme-libs/theme), nor *", s))
 		}
 	}

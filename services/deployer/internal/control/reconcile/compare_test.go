@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -79,7 +79,7 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 	s := seen{app: a, lane: l, known: known}
 	r := New(Config{Now: func() time.Time { return now }})
 	poll := &polling{state: &storev1.Reconciliation{}, since: map[string]time.Time{}, missing: map[string]*storev1.Missing{}}
-	compare := func(found mirror.Heads) (due []change, missing int) {
+	compare := func(found remote.Heads) (due []change, missing int) {
 		poll.found = found
 		branches, tags := r.found(t.Context(), s, poll)
 		due, all := r.ripe(t.Context(), s, append(changes(s, false, branches), changes(s, true, tags)...), poll)
@@ -89,8 +89,8 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 		}
 		return due, len(all)
 	}
-	old := mirror.Heads{Branches: map[string]string{}, Tags: map[string]string{}}
-	current := mirror.Heads{Branches: map[string]string{"main": hash}, Tags: map[string]string{"v1": hash}}
+	old := remote.Heads{Branches: map[string]string{}, Tags: map[string]string{}}
+	current := remote.Heads{Branches: map[string]string{"main": hash}, Tags: map[string]string{"v1": hash}}
 	if due, missing := compare(old); len(due) != 0 || missing != 2 {
 		t.Fatalf("at once: %v, %d missing", due, missing)
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -54,7 +54,7 @@ func TestFailed_theIntervalBoundsThePause(t *testing.T) {
 		t.Errorf("%v", state)
 	}
 	for _, wait := range []time.Duration{2 * time.Second, time.Hour} {
-		if next := r.failed(state, &mirror.Error{RetryAfter: wait}); !next.Equal(now.Add(wait)) || !state.GetNotBefore().AsTime().Equal(next) {
+		if next := r.failed(state, &remote.Error{RetryAfter: wait}); !next.Equal(now.Add(wait)) || !state.GetNotBefore().AsTime().Equal(next) {
 			t.Errorf("asked to wait for %v: %v", wait, next)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -46,7 +46,7 @@ func (s seen) tags() []string { return s.app.GetRules().GetTags() }
 // polling is one poll of a repository.
 type polling struct {
 	state  *storev1.Reconciliation
-	found  mirror.Heads
+	found  remote.Heads
 	name   string               // that was asked
 	proven bool                 // the name is the repository's
 	atOnce bool                 // no delivery is on its way
@@ -175,8 +175,8 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev
 }
 
 // wanted are the branches and tags that any of the apps watches.
-func wanted(apps []seen) mirror.Wanted {
-	w := mirror.Wanted{Branch: func(name string) bool {
+func wanted(apps []seen) remote.Wanted {
+	w := remote.Wanted{Branch: func(name string) bool {
 		return slices.ContainsFunc(apps, func(s seen) bool { return rules.MatchBranch(s.app.GetBranch(), name) })
 	}}
 	if slices.ContainsFunc(apps, func(s seen) bool { return len(s.tags()) > 0 }) {
@@ -201,7 +201,7 @@ func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time
 		state.FailingSince = timestamp(now)
 	}
 	state.NotBefore = nil
-	if m := (*mirror.Error)(nil); errors.As(err, &m) && m.RetryAfter > 0 {
+	if m := (*remote.Error)(nil); errors.As(err, &m) && m.RetryAfter > 0 {
 		next = now.Add(m.RetryAfter)
 		state.NotBefore = timestamp(next)
 	}
@@ -228,15 +228,15 @@ func (r *Reconciler) answers(ctx context.Context, workspace, repository string, 
 func timestamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // heads asks Bitbucket, once more under the repository's new name if it was renamed.
-func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, apps []seen, state *storev1.Reconciliation) (heads mirror.Heads, name string, err error) {
+func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, apps []seen, state *storev1.Reconciliation) (heads remote.Heads, name string, err error) {
 	workspace, repository, want := idx.GetWorkspace(), idx.GetRepository(), wanted(apps)
 	if name = idx.GetFullName(); name == "" || idx.GetDoubtedBy() != "" {
 		if name, err = r.cfg.Apps.FullName(ctx, workspace, repository); err != nil {
-			return mirror.Heads{}, "", err
+			return remote.Heads{}, "", err
 		}
 	}
 	heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
-	if mirror.IsGone(err) {
+	if remote.IsGone(err) {
 		if renamed, rerr := r.cfg.Apps.Renamed(ctx, workspace, repository); rerr == nil && renamed != name {
 			name = renamed
 			heads, err = r.cfg.Heads.Heads(ctx, workspace, name, want)
@@ -245,11 +245,11 @@ func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, ap
 	if err == nil && heads.Empty {
 		err = r.empty(ctx, workspace, repository, name, apps, state)
 	}
-	var m *mirror.Error
+	var m *remote.Error
 	if errors.As(err, &m) && !m.Temporary && r.unreachable(ctx, workspace, repository, m, state) {
 		trouble := &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: timestamppb.New(r.cfg.Now())}
 		if err := r.cfg.Apps.Reached(ctx, workspace, repository, trouble); err != nil {
-			return mirror.Heads{}, "", err
+			return remote.Heads{}, "", err
 		}
 	}
 	return heads, name, err
@@ -257,7 +257,7 @@ func (r *Reconciler) heads(ctx context.Context, idx *storev1.RepositoryIndex, ap
 
 // unreachable tells whether the account has really lost a repository. Polls must have failed for a
 // while, and the REST API must say the same, because a single answer may be wrong.
-func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *mirror.Error, state *storev1.Reconciliation) bool {
+func (r *Reconciler) unreachable(ctx context.Context, workspace, repository string, m *remote.Error, state *storev1.Reconciliation) bool {
 	if m.Reason != string(apierr.ReasonRepositoryNotFound) {
 		return true // in Bitbucket's own words
 	}
@@ -281,7 +281,7 @@ func (r *Reconciler) empty(ctx context.Context, workspace, repository, name stri
 	if r.cfg.Witness == nil || !slices.ContainsFunc(apps, func(s seen) bool { return !settledEmpty(s) }) {
 		return nil
 	}
-	doubtful := &mirror.Error{
+	doubtful := &remote.Error{
 		Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: fmt.Sprintf("Bitbucket's git lists no branch and no tag of %s, and its API does not say the same.", name),
 	}
 	if !r.around(state) {

@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/control/timequeue"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -23,7 +23,7 @@ const gitBudget = 50_000
 
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.
 type Heads interface {
-	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+	Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error)
 }
 
 // Apps reads what people saved and notes what is found out about repositories.

@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
@@ -59,10 +59,10 @@ func (r *Router) headNow(ctx context.Context, workspace, repository string, ref 
 	defer cancel()
 	is := func(name string) bool { return name == ref.Name() }
 	if ref.IsTag() {
-		heads, err := r.Heads.Heads(ctx, workspace, idx.GetFullName(), mirror.Wanted{Tag: is})
+		heads, err := r.Heads.Heads(ctx, workspace, idx.GetFullName(), remote.Wanted{Tag: is})
 		return heads.Tags[ref.Name()], err
 	}
-	heads, err := r.Heads.Heads(ctx, workspace, idx.GetFullName(), mirror.Wanted{Branch: is})
+	heads, err := r.Heads.Heads(ctx, workspace, idx.GetFullName(), remote.Wanted{Branch: is})
 	return heads.Branches[ref.Name()], err
 }
 

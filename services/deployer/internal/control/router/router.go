@@ -22,7 +22,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -78,7 +78,7 @@ type Router struct {
 
 // Heads asks Bitbucket for branches and tags; those that do not exist are left out.
 type Heads interface {
-	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+	Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error)
 }
 
 // Servers knows the servers.

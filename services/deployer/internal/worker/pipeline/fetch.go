@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
 
@@ -60,7 +61,7 @@ func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
 // aboutRepository tells the failures that another repository of the same name may cause.
 func aboutRepository(err error) bool {
 	var m *mirror.Error
-	return mirror.IsGone(err) || errors.As(err, &m) && !m.Temporary
+	return remote.IsGone(err) || errors.As(err, &m) && !m.Temporary
 }
 
 // announced tells whether a commit is one that is known to be the repository's: that which the deployment

@@ -23,7 +23,7 @@ func refusedHere(err error) error {
 	if !ok {
 		return err
 	}
-	what := e.about
+	what := e.About
 	if what == "" {
 		what = "the repository"
 	}

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // fetchSource fetches, checks out and returns the directory and the commit.
@@ -200,7 +201,7 @@ func TestFetch_exactCommitAsksForAccessAllTheSame(t *testing.T) {
 			t.Fatal("nobody was asked")
 		}
 		f.git.Fail(func(*http.Request) (int, string) { return 403, "no" })
-		if _, _, err := f.fetchSource(commitSource("main", all[0], known)); !IsGone(err) {
+		if _, _, err := f.fetchSource(commitSource("main", all[0], known)); !remote.IsGone(err) {
 			t.Fatalf("known %v: lost access was not noticed: %v", known, err)
 		}
 		f.git.Fail(nil)

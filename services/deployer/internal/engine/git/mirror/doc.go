@@ -34,5 +34,5 @@
 // what that cannot read, an older version of git's protocol, is left to git ls-remote. A refusal means
 // the same either way.
 //
-// Depends on the git program, engine/git/lsrefs, pkg/seal and pkg/apierr's reasons.
+// Depends on the git program, engine/git/{address,lsrefs,remote}, pkg/seal and pkg/apierr's reasons.
 package mirror

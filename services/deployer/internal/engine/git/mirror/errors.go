@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // Reasons of a deployment's failure that no API answer has.
@@ -25,38 +25,10 @@ const (
 var ErrDamaged = errors.New("mirror: damaged")
 
 // Error is trouble with a repository, told in words for people.
-type Error struct {
-	Reason  string
-	Message string
-	// Temporary says that the same may work later without anybody doing anything about the
-	// repository itself.
-	Temporary bool
-	// Doubtful says that this is a refusal which may be a passing untruth, though its reason, or Temporary,
-	// says otherwise: it is to be believed when it stays.
-	Doubtful bool
-	// RetryAfter is the least pause before the next try; 0 when nobody asked for one.
-	RetryAfter time.Duration
-	Err        error
-
-	about string // the repository's name, where it is known
-}
-
-// Error implements error.
-func (e *Error) Error() string {
-	if e.Err != nil {
-		return fmt.Sprintf("mirror: %s: %v", e.Reason, e.Err)
-	}
-	return "mirror: " + e.Reason
-}
-
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
+type Error = remote.Error
 
 // errRejected marks an answer 401 to a token that git presented.
 var errRejected = errors.New("mirror: the token was rejected")
-
-// errGone marks an answer that the repository is not reachable under its name.
-var errGone = errors.New("mirror: repository not found")
 
 // classify says what git's failure means. The texts are those of BITBUCKET.md#git-errors and of git
 // itself under LC_ALL=C; what no text explains is told by the HTTP status that git prints.
@@ -93,7 +65,7 @@ func classify(fullName, stderr string, cause error) *Error {
 		return set(apierr.ReasonBitbucketRateLimited, true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us.")
 	case has("returned error: 403"), has("not found") && has("fatal: repository"), has("returned error: 404", "returned error: 410"),
 		has("either does not exist or you do not have access", "You may not have access to this repository"):
-		e.Err = errors.Join(errGone, cause)
+		e.Err = errors.Join(remote.ErrGone, cause)
 		return set(apierr.ReasonRepositoryNotFound, false, strings.TrimSpace(fmt.Sprintf("The connected account cannot reach %s: it was deleted, moved, or access was taken away. %s", fullName, said)))
 	case has("not our ref"):
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not send it: a force push may just have replaced it. The deployment is tried again.")

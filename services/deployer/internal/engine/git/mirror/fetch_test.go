@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 func TestFetch_checksOutTheHeadAndFollowsIt(t *testing.T) {
@@ -111,7 +112,7 @@ func TestFetch_reasons(t *testing.T) {
 			f.git.Fail(c.fail)
 			_, _, err := f.deploy(c.branch)
 			var e *Error
-			if !errors.As(err, &e) || e.Reason != string(c.reason) || e.Temporary != c.temporary || IsGone(err) != c.gone || e.Message == "" {
+			if !errors.As(err, &e) || e.Reason != string(c.reason) || e.Temporary != c.temporary || remote.IsGone(err) != c.gone || e.Message == "" {
 				t.Fatalf("got %#v (%v)", e, err)
 			}
 			if strings.Contains(err.Error()+e.Message, token) {

@@ -14,25 +14,20 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lsrefs"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // maxHeads bounds what git may say about a repository's branches and tags: some 400,000 of them.
 const maxHeads = 32 << 20
 
-// Wanted says which branches and tags are asked for: nil for none of the kind. The functions are
-// called with each name once, by one goroutine at a time; a name they are not called with is none
-// that we could deploy.
-type Wanted struct{ Branch, Tag func(name string) bool }
-
-// Heads are branches and tags with their commits, by name. An annotated tag has the commit that it
-// leads to, as in a delivery (BITBUCKET.md#delivery-size).
-type Heads struct {
-	Branches, Tags map[string]string
-	// Empty says that git listed nothing at all, wanted or not: a repository without commits, or an
-	// answer that is none.
-	Empty bool
-}
+type (
+	// Wanted says which branches and tags are asked for.
+	Wanted = remote.Wanted
+	// Heads are branches and tags with their commits.
+	Heads = remote.Heads
+)
 
 // listRefs asks for the refs under prefixes and gives them to list.
 type listRefs func(ctx context.Context, fullName, remote string, token seal.Secret, list *headList) error
@@ -40,7 +35,7 @@ type listRefs func(ctx context.Context, fullName, remote string, token seal.Secr
 // Heads asks Bitbucket for branches and tags, in one question however many they are; those that do
 // not exist are left out.
 func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, want Wanted) (Heads, error) {
-	remote, err := cloneURL(m.cfg.Site, fullName)
+	remote, err := address.CloneURL(m.cfg.Site, fullName)
 	if err != nil {
 		return Heads{}, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}
@@ -220,4 +215,4 @@ func (l *headList) ref(hash, ref string) {
 }
 
 // validName tells whether a branch or tag can be stored and shown, beside that git could have it.
-func validName(name string) bool { return ValidBranch(name) && utf8.ValidString(name) }
+func validName(name string) bool { return address.ValidBranch(name) && utf8.ValidString(name) }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // both runs a test with the two ways to ask for heads.
@@ -44,7 +45,7 @@ func meaningOf(err error) meaning {
 	if !ok {
 		return meaning{reason: "none"}
 	}
-	return meaning{e.Reason, e.Temporary, e.Doubtful, IsGone(err), e.RetryAfter}
+	return meaning{e.Reason, e.Temporary, e.Doubtful, remote.IsGone(err), e.RetryAfter}
 }
 
 func TestHeads_refusalsMeanTheSameHoweverItIsAsked(t *testing.T) {
@@ -157,11 +158,11 @@ func TestHeads_listsTheSameHoweverItIsAsked(t *testing.T) {
 			t.Errorf("tags that nobody wants: %v", heads)
 		}
 		_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/none", Wanted{Branch: every})
-		if !IsGone(err) {
+		if !remote.IsGone(err) {
 			t.Errorf("%v", err)
 		}
 		f.git.Rename("acme/web", "acme/shop")
-		if _, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every}); !IsGone(err) {
+		if _, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every}); !remote.IsGone(err) {
 			t.Errorf("renamed: %v", err)
 		}
 		if heads := ask("acme/shop", Wanted{Branch: every}); heads.Branches["feature/größe"] != one {

@@ -16,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 func withLFS(branch string) Source {
@@ -250,7 +251,7 @@ func TestLFS_failures(t *testing.T) {
 				err = snap.addLFS(t.Context(), &budget{bytes: 1 << 20}, nil)
 			}
 			e, ok := asError(err)
-			if !ok || e.Reason != c.reason || e.Temporary != c.temporary || e.Message == "" || IsGone(err) {
+			if !ok || e.Reason != c.reason || e.Temporary != c.temporary || e.Message == "" || remote.IsGone(err) {
 				t.Fatalf("%#v", err)
 			}
 			if c.reason == failed && !strings.Contains(e.Message, "LFS") {

@@ -19,6 +19,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 )
 
 // ReasonLFSFailed is the reason of an *Error about content that LFS should have and does not give.
@@ -179,7 +180,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 	if err != nil {
 		return nil, fmt.Errorf("mirror: lfs: %w", err)
 	}
-	remote, err := cloneURL(s.m.cfg.Site, s.target.fullName)
+	remote, err := address.CloneURL(s.m.cfg.Site, s.target.fullName)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +278,7 @@ func batchRefused(res *http.Response, body, fullName string) error {
 	switch status := res.StatusCode; {
 	case status == http.StatusUnauthorized:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."
-		e.Err, e.about = errors.Join(errRejected, e.Err), "the LFS of "+fullName
+		e.Err, e.About = errors.Join(errRejected, e.Err), "the LFS of "+fullName
 	case status == http.StatusTooManyRequests:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
 		e.RetryAfter = bitbucket.RetryAfter(res.Header, time.Now())

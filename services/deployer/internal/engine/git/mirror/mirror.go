@@ -202,7 +202,7 @@ func (m *Mirrors) explain(fullName string, err error) error {
 			// The server wanted a credential and git never asked us for one: not this site.
 			return &Error{Reason: ReasonGitFailed, Message: "The git server asked for a credential under another address than the configured site.", Err: err}
 		}
-		e.about = fullName
+		e.About = fullName
 		if e.Reason == string(apierr.ReasonBitbucketRateLimited) || e.Reason == string(apierr.ReasonBitbucketUnavailable) {
 			e.RetryAfter = f.wait
 		}
@@ -210,9 +210,6 @@ func (m *Mirrors) explain(fullName string, err error) error {
 	}
 	return err
 }
-
-// IsGone tells that the repository could not be reached under its name: it may have been renamed.
-func IsGone(err error) bool { return errors.Is(err, errGone) }
 
 func validHash(s string) bool {
 	b, err := hex.DecodeString(s)

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 )
 
 // Source names what to fetch: the head of a branch or of a tag, or an exact commit of one.
@@ -65,11 +66,11 @@ func remoteRef(branch, tag string) (string, error) {
 	switch {
 	case branch != "" && tag != "":
 		return "", fmt.Errorf("mirror: both the branch %q and the tag %q are asked for", branch, tag)
-	case tag != "" && !ValidBranch(tag):
+	case tag != "" && !address.ValidBranch(tag):
 		return "", &Error{Reason: ReasonTagNotFound, Message: fmt.Sprintf("%q cannot be the name of a tag.", tag)}
 	case tag != "":
 		return "refs/tags/" + tag, nil
-	case !ValidBranch(branch):
+	case !address.ValidBranch(branch):
 		return "", &Error{Reason: string(apierr.ReasonBranchNotFound), Message: fmt.Sprintf("%q cannot be the name of a branch.", branch)}
 	}
 	return "refs/heads/" + branch, nil
@@ -139,7 +140,7 @@ type budget struct{ bytes int64 }
 // bring fetches into one mirror. A failure that neither Bitbucket nor the network explains is laid
 // to the mirror: it is made anew, once.
 func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, error) {
-	remote, err := cloneURL(m.cfg.Site, t.fullName)
+	remote, err := address.CloneURL(m.cfg.Site, t.fullName)
 	if err != nil {
 		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}

@@ -8,6 +8,9 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // ReasonSubmoduleRefused is the reason of an *Error about a submodule that is not fetched.
@@ -65,11 +68,11 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 	}
 	for _, p := range places {
 		at := path.Join(above, p.path)
-		address := declared[p.path].url
-		if address == "" {
+		named := declared[p.path].url
+		if named == "" {
 			return refuseSubmodule(at, "the file .gitmodules does not say where it comes from.")
 		}
-		fullName, why := submoduleRepository(s.m.cfg.Site, s.target.fullName, address)
+		fullName, why := address.Submodule(s.m.cfg.Site, s.target.fullName, named)
 		if why == "" {
 			why = u.elsewhere(fullName)
 		}
@@ -110,7 +113,7 @@ func submoduleTrouble(at string, err error) error {
 	}
 	told := *e
 	told.Message = fmt.Sprintf("The submodule at %q could not be fetched: %s", at, e.Message)
-	if IsGone(err) {
+	if remote.IsGone(err) {
 		told.Reason, told.Doubtful, told.Err = ReasonSubmoduleRefused, true, nil
 	}
 	return &told

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 )
 
 // module is one entry of .gitmodules.
@@ -100,7 +103,7 @@ func TestSubmodules_lostAccessIsNoticed(t *testing.T) {
 	})
 	_, _, err := f.fetchSource(withSubmodules("main"))
 	e, ok := asError(err)
-	if !ok || e.Reason != ReasonSubmoduleRefused || !strings.Contains(e.Message, `"lib"`) || IsGone(err) {
+	if !ok || e.Reason != ReasonSubmoduleRefused || !strings.Contains(e.Message, `"lib"`) || remote.IsGone(err) {
 		t.Fatalf("%v", err)
 	}
 }
@@ -113,31 +116,31 @@ func TestSubmodules_trickery(t *testing.T) {
 	hash := commits(lib, "main", 1)[0]
 	top := f.git.Repo("acme/web")
 	other := &url.URL{Scheme: site.Scheme, Host: "localhost:" + site.Port(), Path: "/acme/lib"} // the same server under another name
-	for i, address := range []string{
+	for i, bad := range []string{
 		"--upload-pack=touch /tmp/pwned", "-u./evil", "ext::sh -c 'touch /tmp/pwned'", "file:///etc", "/etc", "ssh://git@evil.test/acme/lib", "ssh://jane@" + site.Host + "/acme/lib", "ssh://git@" + site.Host + "/acme/lib/../../x/y", "git@evil.test:acme/lib.git",
 		"git@" + site.Hostname() + ".evil.test:acme/lib", "git@" + site.Hostname() + ":../../etc", "git@" + site.Hostname() + "/x:acme/lib", "git@-oProxyCommand=x:acme/lib", "jane@" + site.Hostname() + ":acme/lib",
 		other.String(), "https://" + site.Host + "/acme/lib", "http://" + site.Host + ".evil.test/acme/lib", site.String() + "@evil.test/acme/lib", "http://x@evil.test\\@" + site.Host + "/a/b",
 		site.String() + "/acme/lib?x=1", site.String() + "/acme/lib#x", site.String() + "/acme/%2e%2e/lib", site.String() + "/acme/../lib", site.String() + "/acme", site.String() + "/a/b/c",
 		"../../../../etc/passwd", "../..", "./lib", "../a b", "../lib\\n", "", "//" + site.Host + "/acme/lib", "../../--upload-pack=x/y", "%0a" + site.String(), "data:,x",
 	} {
-		full, why := submoduleRepository(site, "acme/web", address)
+		full, why := address.Submodule(site, "acme/web", bad)
 		if why == "" {
-			t.Errorf("%q is taken for %q", address, full)
+			t.Errorf("%q is taken for %q", bad, full)
 		}
-		if !*deep && i%14 != 0 || strings.HasPrefix(address, "-") { // git itself refuses the latter, see below
+		if !*deep && i%14 != 0 || strings.HasPrefix(bad, "-") { // git itself refuses the latter, see below
 			continue
 		}
 		branch := fmt.Sprint("b", i)
-		superCommit(top, branch, module("lib", "lib", address), map[string]string{"lib": hash})
+		superCommit(top, branch, module("lib", "lib", bad), map[string]string{"lib": hash})
 		_, _, err := f.fetchSource(withSubmodules(branch))
 		if e, ok := asError(err); !ok || e.Reason != ReasonSubmoduleRefused && e.Reason != ReasonTreeRefused || !strings.Contains(e.Message, `"lib"`) && e.Reason == ReasonSubmoduleRefused {
-			t.Errorf("%q: %v", address, err)
+			t.Errorf("%q: %v", bad, err)
 		}
 	}
 	for _, good := range []string{"../lib", "../lib.git", "../lib/", "../../acme/lib.git", site.String() + "/acme/lib", site.String() + "/acme/lib.git", site.Scheme + "://jane:secret@" + site.Host + "/acme/lib",
 		"git@" + site.Hostname() + ":acme/lib.git", "git@" + site.Hostname() + ":/acme/lib", "git@" + site.Host + ":acme/lib.git", "ssh://git@" + site.Host + "/acme/lib", "ssh://git@" + site.Hostname() + "/acme/lib.git",
 		"SSH://git@" + site.Hostname() + ":22/acme/lib.git/", "git+ssh://git@" + site.Hostname() + "/acme/lib", "HTTP://" + site.Host + "/acme/lib"} {
-		if full, why := submoduleRepository(site, "acme/web", good); full != "acme/lib" {
+		if full, why := address.Submodule(site, "acme/web", good); full != "acme/lib" {
 			t.Errorf("%q: %q %s", good, full, why)
 		}
 	}
@@ -207,7 +210,7 @@ func TestSubmodules_addressesOfTheSite(t *testing.T) {
 		"https://BitBucket.org/acme/lib.git", "HTTPS://bitbucket.org:443/acme/lib", "http://bitbucket.org/acme/lib.git", "http://Bitbucket.ORG:80/acme/lib",
 		"git@bitbucket.org:acme/lib.git", "git@Bitbucket.Org:acme/lib", "ssh://git@BITBUCKET.org/acme/lib.git", "ssh://git@bitbucket.org:22/acme/lib.git", "https://jane@bitbucket.org/acme/lib.git",
 	} {
-		if full, why := submoduleRepository(site, "acme/web", good); full != "acme/lib" {
+		if full, why := address.Submodule(site, "acme/web", good); full != "acme/lib" {
 			t.Errorf("%q: %q %s", good, full, why)
 		}
 	}
@@ -215,11 +218,11 @@ func TestSubmodules_addressesOfTheSite(t *testing.T) {
 		"https://bitbucket.org:8443/acme/lib", "http://bitbucket.org:8080/acme/lib", "https://bitbucket.org.evil.test/acme/lib", "https://evil.test/acme/lib", "git@github.com:acme/lib.git", "git@bitbucket.organic:acme/lib",
 		"ssh://root@bitbucket.org/acme/lib", "ssh://git:x@bitbucket.org/acme/lib", "git://bitbucket.org/acme/lib", "ftp://bitbucket.org/acme/lib",
 	} {
-		if full, why := submoduleRepository(site, "acme/web", bad); why == "" {
+		if full, why := address.Submodule(site, "acme/web", bad); why == "" {
 			t.Errorf("%q is taken for %q", bad, full)
 		}
 	}
-	if full, why := submoduleRepository(&url.URL{Scheme: "http", Host: "bitbucket.org"}, "acme/web", "https://bitbucket.org/acme/lib"); why == "" {
+	if full, why := address.Submodule(&url.URL{Scheme: "http", Host: "bitbucket.org"}, "acme/web", "https://bitbucket.org/acme/lib"); why == "" {
 		t.Errorf("https is fetched over http as %q", full)
 	}
 }
@@ -234,8 +237,8 @@ func TestSubmodules_ofOtherWorkspaces(t *testing.T) {
 	secret := victim.Commit("main", "x", map[string]string{"secret": "s"})
 	nested := superCommit(lib, "main", module("v", "v", "../../other/victim"), map[string]string{"v": secret})
 	place := map[string]string{"lib": secret}
-	for name, address := range map[string]string{"relative": "../../other/victim", "absolute": site + "/other/victim.git", "ssh": "git@" + f.git.URL.Hostname() + ":other/victim", "another case": "../../OTHER/victim"} {
-		superCommit(top, name[:3], module("lib", "lib", address), place)
+	for name, url := range map[string]string{"relative": "../../other/victim", "absolute": site + "/other/victim.git", "ssh": "git@" + f.git.URL.Hostname() + ":other/victim", "another case": "../../OTHER/victim"} {
+		superCommit(top, name[:3], module("lib", "lib", url), place)
 	}
 	superCommit(top, "nested", module("lib", "lib", "../lib"), map[string]string{"lib": nested})
 	for _, branch := range []string{"rel", "abs", "ssh", "ano", "nested"} {
@@ -263,7 +266,7 @@ func TestSubmodules_ofOtherWorkspaces(t *testing.T) {
 		}
 	}
 	for s, ok := range map[string]bool{"*": true, "acme": true, "acme/web": true, "{5d3e}": true, "": false, "a b": false, "acme/*": false, "**": false, "acme/a/b": false, "https://bitbucket.org/acme": false} {
-		if ValidSubmoduleSource(s) != ok {
+		if address.ValidSubmoduleSource(s) != ok {
 			t.Errorf("%q: %v", s, !ok)
 		}
 	}

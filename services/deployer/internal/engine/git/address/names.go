@@ -1,4 +1,4 @@
-package mirror
+package address
 
 import (
 	"fmt"
@@ -9,12 +9,12 @@ import (
 
 var fullNamePattern = regexp.MustCompile(`^[A-Za-z0-9_{][A-Za-z0-9_.{}-]{0,127}/[A-Za-z0-9_.{}-]{1,127}$`)
 
-// cloneURL is where git finds a repository: the configured site and the full name, never the clone
+// CloneURL is where git finds a repository: the configured site and the full name, never the clone
 // link of the API, which carries a user name (BITBUCKET.md#one-repository).
-func cloneURL(site *url.URL, fullName string) (string, error) {
+func CloneURL(site *url.URL, fullName string) (string, error) {
 	workspace, slug, _ := strings.Cut(fullName, "/")
 	if !fullNamePattern.MatchString(fullName) || strings.Trim(workspace, ".") == "" || strings.Trim(slug, ".") == "" {
-		return "", fmt.Errorf("mirror: %q is not a repository's full name", fullName)
+		return "", fmt.Errorf("address: %q is not a repository's full name", fullName)
 	}
 	return strings.TrimRight(site.String(), "/") + "/" + (&url.URL{Path: fullName}).EscapedPath() + ".git", nil
 }

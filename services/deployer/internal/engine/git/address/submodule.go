@@ -1,4 +1,4 @@
-package mirror
+package address
 
 import (
 	"fmt"
@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// submoduleRepository is the full name of the repository that an address means, seen from the
+// Submodule is the full name of the repository that an address means, seen from the
 // repository that holds .gitmodules; or why it is none that is fetched. Whatever the address says,
 // the repository is asked for at the configured site, the one way that we ask for any: our credential
 // goes nowhere else, and so does no question.
-func submoduleRepository(site *url.URL, parent, address string) (fullName, why string) {
+func Submodule(site *url.URL, parent, address string) (fullName, why string) {
 	at := strings.TrimRight(site.String(), "/")
 	remedy := fmt.Sprintf("Write its address as ../<repository>, or as %s/<workspace>/<repository>, in .gitmodules.", at)
 	var ok bool
@@ -24,7 +24,7 @@ func submoduleRepository(site *url.URL, parent, address string) (fullName, why s
 		return "", fmt.Sprintf("only repositories of %s are fetched, over %s. %s", site.Host, site.Scheme, remedy)
 	}
 	fullName = strings.TrimSuffix(strings.TrimRight(fullName, "/"), ".git")
-	if _, err := cloneURL(site, fullName); err != nil {
+	if _, err := CloneURL(site, fullName); err != nil {
 		return "", "its address names no repository of Bitbucket. " + remedy
 	}
 	return fullName, ""
@@ -97,7 +97,7 @@ func port(u *url.URL) string {
 
 var workspacePattern = regexp.MustCompile(`^[A-Za-z0-9_{][A-Za-z0-9_.{}-]{0,127}$`)
 
-// ValidSubmoduleSource tells whether s can be one of Source.SubmoduleWorkspaces: a Bitbucket
+// ValidSubmoduleSource tells whether s can be one of the sources that submodules may come from: a Bitbucket
 // workspace, a repository's full name, or *.
 func ValidSubmoduleSource(s string) bool {
 	return s == "*" || workspacePattern.MatchString(s) || fullNamePattern.MatchString(s)
