@@ -99,7 +99,7 @@ func (c *canary) step(ctx context.Context) {
 		return
 	}
 	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.KeyErr, err, logs.KeyAttempt, c.n.Restarts()+1)
-	c.gap = min(2*c.gap, maxRestartGap)
+	c.gap = min(2*c.gap, maxRestartGap) // of its own: nobody waits for it, the next restart is only not before
 	c.notUntil = time.Now().Add(c.gap)
 	if err := c.n.mend(ctx); err != nil {
 		c.n.setHealth(err)

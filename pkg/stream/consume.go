@@ -147,7 +147,8 @@ func orDuration(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// DefaultBackoff is 1 s doubling to 1 min, less up to a quarter at random.
+// DefaultBackoff is 1 s doubling to 1 min, less up to a quarter at random. It follows from the attempt
+// alone: between two deliveries of a message nothing is kept, as Pauses would have to be.
 func DefaultBackoff(attempt int) time.Duration {
 	d := min(time.Second<<min(attempt-1, 6), time.Minute)
 	return d - rand.N(d/4)
@@ -242,22 +243,27 @@ type consuming struct {
 	consumer jetstream.Consumer
 }
 
+// How often fetching is tried again that failed.
+const (
+	fetchFirst = 50 * time.Millisecond
+	fetchMost  = 5 * time.Second
+)
+
 // slot pulls and handles, one pull at a time.
 func (c *consuming) slot(ctx, work context.Context) {
-	pause := 50 * time.Millisecond
+	pauses := Pauses(fetchFirst, fetchMost)
 	for ctx.Err() == nil {
 		ds, err := c.pull(ctx, c.most())
 		if len(ds) > 0 {
 			c.handle(ctx, work, ds)
 		}
 		if err == nil || ctx.Err() != nil {
-			pause = 50 * time.Millisecond
+			pauses.Reset()
 			continue
 		}
 		c.cfg.Logger.WarnContext(ctx, "cannot fetch messages", logs.Err(err))
 		c.forget()
-		waitFor(ctx, pause)
-		pause = min(2*pause, 5*time.Second)
+		waitFor(ctx, pauses.NextBackOff())
 	}
 }
 

@@ -61,10 +61,16 @@ func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
 	}
 }
 
+// How often a handler is called again that met temporary trouble.
+const (
+	holdFirst = 100 * time.Millisecond
+	holdMost  = 10 * time.Second
+)
+
 // attempt calls the handler, and again while it only meets temporary trouble and we are not
 // stopping.
 func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
-	pause := 100 * time.Millisecond
+	pauses := Pauses(holdFirst, holdMost)
 	start := time.Now()
 	for {
 		err := c.call(work, ds)
@@ -79,8 +85,7 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 		}
 		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again",
 			logs.KeyNATSSubject, ds[0].Subject, logs.KeySequence, ds[0].Sequence, logs.KeyErr, err)
-		waitFor(ctx, pause)
-		pause = min(2*pause, 10*time.Second)
+		waitFor(ctx, pauses.NextBackOff())
 	}
 }
 

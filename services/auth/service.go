@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -139,7 +138,10 @@ func (s *Service) Register(r grpc.ServiceRegistrar) { authv1.RegisterAuthService
 // Run opens the stores, keeps tokens fresh and tells the world of changes, until ctx is done; then it
 // waits for the refreshes under way, because an answer that is not stored is a lost connection.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.open(ctx); err != nil {
+	if err := stream.UntilOpen(ctx, s.logger, s.open); err != nil {
+		if ctx.Err() != nil {
+			err = nil // asked to end
+		}
 		return errors.Join(err, s.tokens.Close())
 	}
 	background, stop := context.WithCancel(ctx)
@@ -167,24 +169,8 @@ func (s *Service) Run(ctx context.Context) error {
 	return err
 }
 
-// open tries until it succeeds or ctx is done: JetStream may come up after us. Lost records and a store without room end it: waiting mends neither.
 func (s *Service) open(ctx context.Context) error {
-	pause := 100 * time.Millisecond
-	for {
-		err := errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx))
-		if err == nil || errors.Is(err, stream.ErrPermanent) {
-			return err
-		}
-		s.logger.WarnContext(ctx, "stores not open yet", logs.Err(err))
-		timer := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-timer.C:
-			pause = min(2*pause, 5*time.Second)
-		}
-	}
+	return errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx))
 }
 
 // Ready is nil once the stores are open and all schedules are known.

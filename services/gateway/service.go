@@ -174,7 +174,7 @@ func (s *Service) Ready(ctx context.Context) error {
 func (s *Service) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := s.open(ctx); err != nil {
+	if err := stream.UntilOpen(ctx, s.logger, s.open); err != nil {
 		return errors.Join(err, s.own.Close())
 	}
 	var wg sync.WaitGroup
@@ -208,31 +208,7 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(err, <-served, s.own.Close())
 }
 
-// open tries until the store is there, or ctx is done, which is its error: in a cluster the services
-// start together. Lost records and a store without room end it: waiting mends neither.
 func (s *Service) open(ctx context.Context) error {
-	wait := 200 * time.Millisecond
-	for {
-		err := s.openOnce(ctx)
-		if err == nil || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, stream.ErrPermanent) {
-			return err
-		}
-		s.logger.WarnContext(ctx, "opening the buckets again", logs.Err(err), slog.Int64(logs.KeyRetryIn, wait.Milliseconds()))
-		t := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
-		case <-t.C:
-		}
-		wait = min(2*wait, 5*time.Second)
-	}
-}
-
-func (s *Service) openOnce(ctx context.Context) error {
 	if err := errors.Join(s.tenants.Open(ctx), s.short.Open(ctx), s.activity.Open(ctx)); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -20,6 +21,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	"devpilot.io/bitbucket/services/auth/internal/handshake"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
@@ -225,11 +227,16 @@ func (f *Flow) record(h *authstorev1.Handshake, grant bitbucket.Grant, user bitb
 	return rec, nil
 }
 
+// How often the record is written again.
+const (
+	storeFirst = 50 * time.Millisecond
+	storeMost  = time.Second
+)
+
 // store writes the record, again while the store is away: the code is spent. A write that was
 // acknowledged too late is recognised by its connection id.
 func (f *Flow) store(ctx context.Context, rec *authstorev1.Integration) (uint64, error) {
-	pause := 50 * time.Millisecond
-	for {
+	return backoff.Retry(ctx, func() (uint64, error) {
 		_, rev, err := f.cfg.Integrations.Update(ctx, rec.GetWorkspace(), func(cur *authstorev1.Integration) (*authstorev1.Integration, error) {
 			if cur.GetConnectionId() == rec.GetConnectionId() {
 				return nil, kv.ErrSkip
@@ -241,17 +248,10 @@ func (f *Flow) store(ctx context.Context, rec *authstorev1.Integration) (uint64,
 		}
 		err = fmt.Errorf("store the integration of workspace %s: %w", rec.GetWorkspace(), err)
 		if !errors.Is(err, kv.ErrUnavailable) && !errors.Is(err, kv.ErrConflict) {
-			return 0, err
+			return 0, backoff.Permanent(err)
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-			pause = min(2*pause, time.Second)
-		case <-ctx.Done():
-			timer.Stop()
-			return 0, err
-		}
-	}
+		return 0, err
+	}, backoff.WithBackOff(stream.Pauses(storeFirst, storeMost)), backoff.WithMaxElapsedTime(0))
 }
 
 func newConnectionID() string {

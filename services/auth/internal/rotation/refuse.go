@@ -257,7 +257,8 @@ func retryIn(rec *authstorev1.Integration, pause time.Duration, jitter float64, 
 	rec.Failure.RetryTime = timestamppb.New(now.Add(pause + time.Duration(jitter*float64(pause)/10)))
 }
 
-// doubled is base, twice base, four times base … of the n-th attempt, counted from 1.
+// doubled is base, twice base, four times base … of the n-th attempt, counted from 1. It follows from
+// the record, which outlives every process; a library's backoff lives in one.
 func doubled(base, limit time.Duration, n int32) time.Duration {
 	d := base
 	for range n - 1 {

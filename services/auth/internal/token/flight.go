@@ -19,7 +19,8 @@ import (
 	"devpilot.io/bitbucket/services/auth/internal/status"
 )
 
-// flight is one refresh, or the wait for another process's. rec, the record at its end, and err are
+// flight is one refresh, or the wait for another process's. It is not golang.org/x/sync/singleflight, in
+// which a panic ends the process, and which takes new work while the process ends. rec, the record at its end, and err are
 // set before done is closed.
 type flight struct {
 	done chan struct{}

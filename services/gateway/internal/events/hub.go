@@ -130,18 +130,26 @@ func (h *Hub) Ready() error {
 	return nil
 }
 
+// How often changes are followed again, and after what time of following the pauses begin anew.
+const (
+	followFirst  = 100 * time.Millisecond
+	followMost   = 5 * time.Second
+	followedWell = 10 * time.Second
+)
+
 // Run follows the stream until ctx is done, and again after any trouble.
 func (h *Hub) Run(ctx context.Context) error {
-	wait := 100 * time.Millisecond
+	pauses := stream.Pauses(followFirst, followMost)
 	for {
 		start := time.Now()
 		err := h.follow(ctx)
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // asked to end
 		}
-		if time.Since(start) > 10*time.Second {
-			wait = 100 * time.Millisecond
+		if time.Since(start) > followedWell {
+			pauses.Reset()
 		}
+		wait := pauses.NextBackOff()
 		h.logger.WarnContext(ctx, "following change events again", logs.Err(err), slog.Int64(logs.KeyRetryIn, wait.Milliseconds()))
 		t := time.NewTimer(wait)
 		select {
@@ -150,7 +158,6 @@ func (h *Hub) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 		}
-		wait = min(2*wait, 5*time.Second)
 	}
 }
 

@@ -77,7 +77,8 @@ func (t *task[T]) wait(ctx context.Context) (T, error) {
 	}
 }
 
-// group runs at most one piece of work per key at a time.
+// group runs at most one piece of work per key at a time. It is not golang.org/x/sync/singleflight,
+// which does not tell whether a key runs, and in which a panic ends the process.
 type group[T any] struct {
 	tasks *tasks
 
