@@ -15,6 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
@@ -309,4 +310,39 @@ func TestDecide_aWorkerServesNoAPI(t *testing.T) {
 	b := newBench(t, func(c *deployer.Config) { c.API = false })
 	_, err := b.client.ListApps(b.member, &deployerv1.ListAppsRequest{Workspace: workspace})
 	b.wantReason(err, apierr.ReasonServiceUnavailable)
+}
+
+// More pushes of one app may wait for a worker than its lane has room for. The oldest are then decided
+// without the repository, in their order, as where git cannot be asked; none is lost, and another app
+// of the repository does not notice.
+func TestDecide_beyondWhatMayWaitTheOldestIsDecided(t *testing.T) {
+	const beyond = 3
+	b := newBench(t, apiAlone)
+	zero := b.repo.Commit("main", "zero", map[string]string{"index.html": "0"})
+	b.create("web", withPaths("site/**"))
+	old := zero
+	var deliveries []int32
+	var hashes []string
+	for i := range lane.MaxCandidates + beyond {
+		hash := fmt.Sprintf("%040x", i+1)
+		deliveries, hashes = append(deliveries, b.pushed("main", old, hash, "m")), append(hashes, hash)
+		old = hash
+	}
+	for i, delivery := range deliveries[:beyond] {
+		b.awaitSaid(delivery, fmt.Sprintf("Deployed as #%d", i+1))
+		d, err := b.client.GetDeployment(b.member, &deployerv1.GetDeploymentRequest{Workspace: workspace, App: "web", Number: int32(i + 1)})
+		if err != nil || d.GetDeployment().GetCommit().GetHash() != hashes[i] {
+			t.Errorf("push %d is decided as %v (%v), want %s", i, d.GetDeployment().GetCommit(), err, hashes[i])
+		}
+	}
+	for _, delivery := range deliveries[beyond:] {
+		b.awaitUndecided(delivery, "web")
+	}
+	b.create("plain", web(true))
+	b.awaitSaid(b.pushed("main", zero, b.repo.Commit("main", "one", map[string]string{"index.html": "1"}), "one"), "Deployed as #1")
+	for _, delivery := range deliveries[beyond+1:] { // the last push took the place of one more
+		if !b.undecided(delivery, "web") {
+			t.Errorf("delivery %d: %v", delivery, b.outcomes(delivery, "web"))
+		}
+	}
 }

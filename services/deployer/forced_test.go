@@ -28,7 +28,7 @@ func (b *bench) saysLost(number int32, hash, lost string) {
 		}
 		return
 	}
-	want := "The history of " + hash[:10] + " does not contain " + lost[:10] + ", which was live: the branch was forced to another history, or the repository was replaced."
+	want := "The history of " + hash[:7] + " does not contain " + lost[:7] + ", which was live: the branch was forced to another history, or the repository was replaced."
 	if !slices.Equal(d.GetNotes(), []string{want}) || strings.Count(text, want) != 1 {
 		b.t.Errorf("deployment %d: notes %q, log:\n%s", number, d.GetNotes(), text)
 	}

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // maxBody caps what is read of a request of the REST API.
@@ -212,7 +214,7 @@ func (c *call) decode(into any) (response, bool) {
 
 // internal logs an emulator's own failure and answers 500.
 func (e *Emulator) internal(what string, err error) response {
-	e.opts.Logger.Error("request failed", "what", what, "err", err)
+	e.opts.Logger.Error("request failed", "what", what, logs.Err(err))
 	return failure(http.StatusInternalServerError, "Something went wrong")
 }
 

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // Routes of git, for counters and faults.
@@ -51,7 +53,7 @@ func (e *Emulator) serveGit(w http.ResponseWriter, r *http.Request, p params) {
 		return
 	}
 	if err := e.runGit(w, r, &request); err != nil && !errors.Is(err, context.Canceled) {
-		e.opts.Logger.Error("git request failed", "repository", request.repo.Slug, "err", err)
+		e.opts.Logger.Error("git request failed", "repository", request.repo.Slug, logs.Err(err))
 	}
 }
 

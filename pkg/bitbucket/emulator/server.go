@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // exchange is what is known about the request being served.
@@ -44,7 +46,7 @@ func (e *Emulator) newHandler() http.Handler {
 	})
 	protection := http.NewCrossOriginProtection()
 	if err := protection.AddTrustedOrigin(e.opts.SiteURL); err != nil {
-		e.opts.Logger.Error("site URL is no origin", "err", err) // check() saw to it that it is
+		e.opts.Logger.Error("site URL is no origin", logs.Err(err)) // check() saw to it that it is
 	}
 	return protection.Handler(main)
 }
@@ -110,7 +112,7 @@ func (e *Emulator) serveUnknown(w http.ResponseWriter, isAPI bool, allowed []str
 
 func (e *Emulator) send(w http.ResponseWriter, answer response) {
 	if err := answer.send(w); err != nil {
-		e.opts.Logger.Debug("answer not sent", "err", err)
+		e.opts.Logger.Debug("answer not sent", logs.Err(err))
 	}
 }
 

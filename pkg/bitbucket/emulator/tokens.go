@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // hashToken is the key under which a token is stored; the token itself never is.
@@ -93,7 +95,7 @@ func (e *Emulator) exchangeCode(code, redirectURI string) (TokenPair, *oauthErro
 	}
 	pair, err := e.newGrant(pending.Account, e.consumer.Scopes)
 	if err != nil {
-		e.opts.Logger.Error("grant not stored", "err", err)
+		e.opts.Logger.Error("grant not stored", logs.Err(err))
 		return TokenPair{}, &oauthError{"server_error", "The grant could not be stored."}
 	}
 	e.journal.count(func(c *Counters) { c.CodeExchanges++ })
@@ -136,7 +138,7 @@ func (e *Emulator) refreshGrant(token string) (TokenPair, *oauthError) {
 	pair, issued := e.issue(grant, keep)
 	changes = append(append(changes, issued...), change{bucketRefresh, hash, known}, change{bucketGrants, grant.ID, grant})
 	if err := e.store.write(changes...); err != nil {
-		e.opts.Logger.Error("refresh not stored", "err", err)
+		e.opts.Logger.Error("refresh not stored", logs.Err(err))
 		return TokenPair{}, &oauthError{"server_error", "The tokens could not be stored."}
 	}
 	e.journal.count(func(c *Counters) { c.Refreshes++ })
@@ -176,7 +178,7 @@ func (e *Emulator) refuseRefresh(grant *Grant, count func(*Counters)) {
 	}
 	grant.RefreshesRefused++
 	if err := e.store.write(change{bucketGrants, grant.ID, grant}); err != nil {
-		e.opts.Logger.Error("refusal not stored", "err", err)
+		e.opts.Logger.Error("refusal not stored", logs.Err(err))
 	}
 }
 
@@ -201,7 +203,7 @@ func (e *Emulator) revokeGrant(id string) bool {
 	}
 	grant.RevokedAt = e.nowLocked()
 	if err := e.store.write(change{bucketGrants, id, grant}); err != nil {
-		e.opts.Logger.Error("revocation not stored", "err", err)
+		e.opts.Logger.Error("revocation not stored", logs.Err(err))
 	}
 	return true
 }

@@ -189,7 +189,7 @@ func startPlain(b testing.TB) string {
 		_ = cmd.Wait()
 	})
 	testkit.Eventually(b, timeout, func() error {
-		resp, err := http.Post("http://"+address+"/webhook/x", "application/json", strings.NewReader("{}")) //nolint:noctx // until it listens
+		resp, err := http.Post("http://"+address+"/webhook/x", "application/json", strings.NewReader("{}"))
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -196,7 +196,7 @@ func readsBesidePlainServer(p *timed) []figure {
 	p.watched("web", 0)
 	app := p.api.get(p.path("/apps/web"))
 	plain := startPlain(p.b)
-	cookies := p.api.http.Jar.Cookies(must(http.NewRequest(http.MethodGet, p.url()+"/v1/me", nil)).URL) //nolint:noctx // only for its URL
+	cookies := p.api.http.Jar.Cookies(must(http.NewRequest(http.MethodGet, p.url()+"/v1/me", nil)).URL)
 	get := func(url string) func(int, int) *http.Request {
 		return func(int, int) *http.Request {
 			r := must(http.NewRequestWithContext(p.b.Context(), http.MethodGet, url, nil))
@@ -295,7 +295,7 @@ func tailOfALongLog(p *timed) []figure {
 	var took []time.Duration
 	for range 20 {
 		began := time.Now()
-		resp := must(p.api.http.Get(p.url() + path + "/log?tail=10")) //nolint:noctx // a bounded client
+		resp := must(p.api.http.Get(p.url() + path + "/log?tail=10"))
 		raw := readAll(p.b, resp)
 		took = append(took, time.Since(began))
 		if !strings.Contains(raw, "\n") {

@@ -147,7 +147,7 @@ func ingestBesideWebhook(p *timed) []figure {
 		}
 	}
 	testkit.Eventually(p.b, timeout, func() error {
-		resp, err := http.Get("http://" + address + "/hooks/first") //nolint:noctx // until it listens
+		resp, err := http.Get("http://" + address + "/hooks/first")
 		if err == nil {
 			_ = resp.Body.Close()
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/identity"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -150,7 +151,7 @@ func (h *Handler) apps(ctx context.Context, workspace string) (apps []HomeApp, m
 	for _, a := range resp.GetApps() {
 		row := HomeApp{ID: a.GetId(), Repository: a.GetRepositoryFullName(), Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy()}
 		if live := a.GetLive(); live != nil {
-			row.LiveNumber, row.LiveCommit = live.GetNumber(), short(live.GetCommit().GetHash())
+			row.LiveNumber, row.LiveCommit = live.GetNumber(), bitbucket.ShortHash(live.GetCommit().GetHash())
 		}
 		if latest := a.GetLatest(); latest != nil {
 			row.LatestNumber, row.LatestState = latest.GetNumber(), strings.ToLower(latest.GetState().String())
@@ -159,5 +160,3 @@ func (h *Handler) apps(ctx context.Context, workspace string) (apps []HomeApp, m
 	}
 	return apps, resp.GetNextPageToken() != "", ""
 }
-
-func short(hash string) string { return hash[:min(len(hash), 12)] }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -178,6 +179,6 @@ func (s *Service) head(ctx context.Context, a *storev1.App) (hash string, known 
 	case apierr.Has(err, apierr.ReasonBranchNotFound):
 		return "", true
 	}
-	s.cfg.Logger.InfoContext(ctx, "baseline not known yet", "repository", a.GetRepository(), "branch", a.GetBranch(), logs.Err(err))
+	s.cfg.Logger.InfoContext(ctx, "baseline not known yet", slog.String(logs.KeyRepository, a.GetRepository()), slog.String(logs.KeyBranch, a.GetBranch()), logs.Err(err))
 	return "", false
 }

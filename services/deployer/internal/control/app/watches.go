@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -65,7 +66,7 @@ func (s *Service) tryHandOver(ctx context.Context, workspace, repository string)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if _, err := s.handOver(ctx, workspace, repository, true); err != nil {
-		s.cfg.Logger.InfoContext(ctx, "webhook not told yet of new watches", "repository", repository, logs.Err(err))
+		s.cfg.Logger.InfoContext(ctx, "webhook not told yet of new watches", slog.String(logs.KeyRepository, repository), logs.Err(err))
 	}
 }
 

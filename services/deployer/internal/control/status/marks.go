@@ -65,7 +65,7 @@ func (l update) close(ctx context.Context, rec *storev1.Deployment, w wanted, t 
 		return nil
 	}
 	if connection == t.connection {
-		former := wanted{state: bitbucket.BuildStopped, hash: hash, branch: w.branch, description: fmt.Sprintf("Deployment #%d went on with %.10s", l.number, w.hash)}
+		former := wanted{state: bitbucket.BuildStopped, hash: hash, branch: w.branch, description: fmt.Sprintf("Deployment #%d went on with %s", l.number, bitbucket.ShortHash(w.hash))}
 		if outdated, err := l.outdated(ctx, former); err != nil {
 			return err
 		} else if !outdated {

@@ -243,7 +243,7 @@ func TestSender_aCommitThatWasNotDeployedAfterAllIsNotLeftInProgress(t *testing.
 	for _, s := range list {
 		states[s.Commit] = s.State + ": " + s.Description
 	}
-	if want := "STOPPED: Deployment #1 went on with " + w.commit[:10]; states[former] != want || states[w.commit] != "SUCCESSFUL: Live in 12 s" {
+	if want := "STOPPED: Deployment #1 went on with " + w.commit[:7]; states[former] != want || states[w.commit] != "SUCCESSFUL: Live in 12 s" {
 		t.Errorf("got %v, want %s", states, want)
 	}
 	if n := w.calls(); n < 3 || n > 4 {

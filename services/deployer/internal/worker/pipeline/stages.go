@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
@@ -324,12 +325,7 @@ func (a *attempt) announce(ctx context.Context) error {
 	})
 }
 
-func short(hash string) string {
-	if len(hash) > 10 {
-		return hash[:10]
-	}
-	return hash
-}
+func short(hash string) string { return bitbucket.ShortHash(hash) }
 
 func firstLine(s string) string {
 	for i, r := range s {

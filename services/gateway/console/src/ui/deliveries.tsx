@@ -2,6 +2,7 @@ import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tansta
 import { Link } from "react-router";
 import { api, body, requestId, type App, type Delivery } from "../api/client";
 import { appDeliveriesQuery, keys, refusedQuery } from "../api/queries";
+import { shortHash } from "../lib/text";
 import { branchesText, outcomeTexts, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
@@ -30,7 +31,7 @@ export function Deliveries({ app }: { app: App }) {
       <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
       {app.turnedAway.map((p) => (
         <p key={`${p.branch}/${p.tag}/${p.commit}`} className="soft">
-          Devpilot found <code>{p.commit.slice(0, 10)}</code> on{" "}
+          Devpilot found <code>{shortHash(p.commit)}</code> on{" "}
           <Text>{p.tag !== undefined ? `tag ${p.tag}` : p.branch}</Text> by itself <Time at={p.time} /> and did not
           deploy it: <Text>{p.message}</Text>
         </p>

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // usedFile stands beside each mirror: its time is the last use, its content the mirror's size in
@@ -34,7 +36,7 @@ func (m *Mirrors) used(ctx context.Context, dir string) {
 		err = m.evict(ctx, dir)
 	}
 	if err != nil && ctx.Err() == nil {
-		m.cfg.Logger.WarnContext(ctx, "cache of mirrors could not be trimmed", "err", err)
+		m.cfg.Logger.WarnContext(ctx, "cache of mirrors could not be trimmed", logs.Err(err))
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
@@ -50,9 +51,9 @@ func (f *fetcher) member(ctx context.Context) error {
 	case place.ref == "" && f.wasHead(local, commit):
 		return f.gone("was taken off " + f.target.words() + " by a forced push")
 	case place.ref == "" && place.cut:
-		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", short(commit), f.m.depths[len(f.m.depths)-1], f.target.words())}
+		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", bitbucket.ShortHash(commit), f.m.depths[len(f.m.depths)-1], f.target.words())}
 	case place.ref == "":
-		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s does not belong to %s.", short(commit), f.target.words())}
+		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s does not belong to %s.", bitbucket.ShortHash(commit), f.target.words())}
 	case whole:
 		return nil
 	}
@@ -79,7 +80,7 @@ func (f *fetcher) obtain(ctx context.Context) error {
 }
 
 func (f *fetcher) gone(how string) error {
-	return &Error{Reason: ReasonCommitGone, Message: fmt.Sprintf("The commit %s %s. Deploy another commit.", short(f.target.commit), how)}
+	return &Error{Reason: ReasonCommitGone, Message: fmt.Sprintf("The commit %s %s. Deploy another commit.", bitbucket.ShortHash(f.target.commit), how)}
 }
 
 // errRefused says that the server does not have a commit, or does not give it by its hash.
@@ -214,5 +215,3 @@ func (m *Mirrors) lsRemote(ctx context.Context, fullName, remote string, token s
 	}
 	return heads, nil
 }
-
-func short(hash string) string { return hash[:min(len(hash), 12)] }

@@ -1,6 +1,10 @@
 package mirror
 
-import "testing"
+import (
+	"testing"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+)
 
 // TestLacks: what cannot be told is not said. The mirror has one commit of each head that was fetched.
 func TestLacks(t *testing.T) {
@@ -21,7 +25,7 @@ func TestLacks(t *testing.T) {
 	lacks := func(s *Snapshot, commit string, want bool) {
 		t.Helper()
 		if got := s.Lacks(t.Context(), commit); got != want {
-			t.Errorf("%s lacks %s: %v", s.Head().Message, short(commit), got)
+			t.Errorf("%s lacks %s: %v", s.Head().Message, bitbucket.ShortHash(commit), got)
 		}
 	}
 	commit("beyond")

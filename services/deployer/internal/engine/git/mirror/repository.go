@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // maxPacks is how many packs a mirror gathers before they are packed into one.
@@ -128,7 +131,7 @@ func (r *repository) tidy(ctx context.Context) error {
 	}
 	if err != nil && ctx.Err() == nil {
 		// Whatever keeps git from packing it, a fresh mirror has none of it.
-		r.m.cfg.Logger.WarnContext(ctx, "mirror could not be packed, it is made anew", "path", r.git, "err", err)
+		r.m.cfg.Logger.WarnContext(ctx, "mirror could not be packed, it is made anew", slog.String(logs.KeyPath, r.git), logs.Err(err))
 		return os.RemoveAll(filepath.Join(r.git, "HEAD"))
 	}
 	return err

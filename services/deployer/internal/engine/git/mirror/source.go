@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 )
@@ -158,7 +160,7 @@ func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, er
 	f := &fetcher{m: m, r: r, remote: remote, target: t, budget: b}
 	s, err := f.snapshot(ctx)
 	if mendable(err) && ctx.Err() == nil {
-		m.cfg.Logger.WarnContext(ctx, "fetch failed without a known cause, mirror is made anew", "repository", t.id, "err", err)
+		m.cfg.Logger.WarnContext(ctx, "fetch failed without a known cause, mirror is made anew", slog.String(logs.KeyRepository, t.id), logs.Err(err))
 		if s, err = f.anew(ctx); mendable(err) && ctx.Err() == nil {
 			err = gitFailed(err)
 		}

@@ -1,4 +1,5 @@
 import { asApiError, type App } from "../../api/client";
+import { shortHash } from "../../lib/text";
 import { statusNotSent } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Banner, Text } from "../basics";
@@ -166,7 +167,7 @@ function CodeState({ app }: { app: App }) {
   if (c === undefined) return <p className="soft">No deployment has read the file yet.</p>;
   return c.problems.length > 0 ? (
     <Banner tone="bad" title={`${c.path} does not count: it has mistakes.`}>
-      Read in <code>{c.commit.slice(0, 7)}</code>.
+      Read in <code>{shortHash(c.commit)}</code>.
       <ul className="links">
         {c.problems.map((p) => (
           <li key={`${p.line}:${p.column}:${p.message}`}>
@@ -178,7 +179,7 @@ function CodeState({ app }: { app: App }) {
     </Banner>
   ) : (
     <p className="soft">
-      Read in <code>{c.commit.slice(0, 7)}</code>: it decides {c.fields.length === 0 ? "nothing" : c.fields.join(", ")}.
+      Read in <code>{shortHash(c.commit)}</code>: it decides {c.fields.length === 0 ? "nothing" : c.fields.join(", ")}.
     </p>
   );
 }
