@@ -53,9 +53,9 @@ type witness struct {
 // keeperSlots bounds how many integrations a keeper looks after at a time.
 const keeperSlots = 8
 
-// maxHoldBack bounds for how long an integration is left alone that was due and could not be mended:
-// from the pause between two scans on, doubling.
-const maxHoldBack = time.Minute
+// maxBackoff bounds the backoff of an integration that was due and could not be mended: from the pause
+// between two scans on, doubling.
+const maxBackoff = time.Minute
 
 // NewKeeper makes the manager's keeper; Run starts it.
 func NewKeeper(m *Manager, w Walkers) *Keeper {
@@ -92,7 +92,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) scan(ctx context.Context) {
 	now := k.m.cfg.Now()
 	for _, ws := range k.m.cfg.Index.Due(now, k.stagger) {
-		k.spawn(ctx, ws, k.tend)
+		k.spawn(ctx, ws, k.reconcile)
 	}
 	for _, ws := range k.dueWitnesses(now) {
 		k.spawn(ctx, ws, k.testify)
@@ -100,7 +100,7 @@ func (k *Keeper) scan(ctx context.Context) {
 }
 
 // spawn runs one task once there is a slot for it, unless the integration is under care already or
-// held back.
+// in backoff.
 func (k *Keeper) spawn(ctx context.Context, ws string, task func(context.Context, string) error) {
 	if !k.take(ws) {
 		return
@@ -135,7 +135,7 @@ func (k *Keeper) take(ws string) bool {
 	return true
 }
 
-// give ends the care for an integration. After an error it is held back: longer and longer, as its
+// give ends the care for an integration. After an error it backs off: longer and longer, as its
 // schedule may say that it is due for as long as nobody mends what is wrong.
 func (k *Keeper) give(ws string, err error) {
 	k.mu.Lock()
@@ -145,7 +145,7 @@ func (k *Keeper) give(ws string, err error) {
 		return
 	}
 	c := charge{fails: k.charges[ws].fails + 1}
-	c.until = time.Now().Add(min(k.m.time.Scan<<min(c.fails, 16), maxHoldBack))
+	c.until = time.Now().Add(min(k.m.time.Scan<<min(c.fails, 16), maxBackoff))
 	k.charges[ws] = c
 }
 
@@ -159,8 +159,8 @@ func (k *Keeper) stagger(ws string, due time.Time) time.Duration {
 	return time.Duration(h.Sum64() % uint64(k.m.time.Stagger))
 }
 
-// tend does what one integration needs: a refresh, a tidying, or nothing but a corrected schedule.
-func (k *Keeper) tend(ctx context.Context, ws string) error {
+// reconcile does what one integration needs: a refresh, a tidying, or nothing but a corrected schedule.
+func (k *Keeper) reconcile(ctx context.Context, ws string) error {
 	scheduled := k.m.cfg.Index.Get(ws).GetRevision()
 	rec, rev, err := k.m.getRev(ctx, ws)
 	if err != nil {

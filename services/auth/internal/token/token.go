@@ -51,7 +51,7 @@ type Timing struct {
 	Refresh time.Duration
 	// TakeOver is how long a record must be seen unchanged before another's lease is taken: 30 s.
 	TakeOver time.Duration
-	// Poll and MaxPoll are the pauses between looks at a record that another process refreshes.
+	// Poll and MaxPoll are the pauses between polls of a record that another process refreshes.
 	Poll, MaxPoll time.Duration
 	// Drain is how long shutdown waits for flights: 20 s.
 	Drain time.Duration
