@@ -297,6 +297,25 @@ func TestReturn_waitsThenFailsAfterADay(t *testing.T) {
 	t.Fatal("never failed")
 }
 
+// A worker that was stopped while it switched has gone live, and nobody knows: who finds its release
+// current must learn which commit that is, also after an attempt between them that got nowhere.
+func TestReturn_keepsTheCommitThatMayBeLive(t *testing.T) {
+	b := newBench(t)
+	b.push("e1", "a")
+	b.claim(1)
+	if _, err := lane.FixCommit(b.l, b.l.GetEpoch(), repository, &deployerv1.DeploymentCommit{Hash: "a"}, "a", b.now); err != nil {
+		t.Fatal(err)
+	}
+	if v := b.claim(1); v != lane.TakeOver || b.l.GetRunning().GetHash() != "a" {
+		t.Fatalf("taken over: %v, commit %q", v, b.l.GetRunning().GetHash())
+	}
+	why := &deployerv1.DeploymentError{Reason: "VOLUME_BUSY", Message: "another worker holds the directory"}
+	b.must(lane.RetryLater(b.l, b.l.GetEpoch(), why, b.now, lane.Result{Now: b.now}))
+	if v := b.claim(2); v != lane.Start || b.l.GetRunning().GetHash() != "a" {
+		t.Fatalf("started again: %v, commit %q, want the one that may be live", v, b.l.GetRunning().GetHash())
+	}
+}
+
 func TestReturn_newerPushTakesItsPlace(t *testing.T) {
 	b := newBench(t)
 	why := &deployerv1.DeploymentError{Reason: "BITBUCKET_UNAVAILABLE"}

@@ -74,6 +74,7 @@ func Claim(l *storev1.Lane, c Claimant) Verdict {
 	}
 	l.Waiting = nil
 	begin(l, w, c)
+	l.Running.Hash = w.GetFixedCommit() // an attempt that went back to waiting may have gone live with it
 	if l.GetLive().GetNumber() == w.GetNumber() {
 		l.Running.Hash = l.GetLive().GetHash() // its worker was stopped after it had gone live
 	}
@@ -337,6 +338,9 @@ func goBack(l *storev1.Lane, r *storev1.Running, ret *storev1.Returned, res Resu
 	}
 	if res.Live {
 		goLive(l, r, res) // what is current is live, also while the rest of the deployment waits
+	}
+	if r.GetHash() != "" {
+		job.FixedCommit = r.GetHash()
 	}
 	l.Running = nil
 	l.Waiting = job

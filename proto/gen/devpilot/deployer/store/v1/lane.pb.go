@@ -1012,7 +1012,10 @@ type Job struct {
 	Retries int32 `protobuf:"varint,22,opt,name=retries,proto3" json:"retries,omitempty"`
 	// The commit that the push moved the branch or tag away from, where Bitbucket says that what was
 	// pushed does not contain it; empty otherwise.
-	ForcedFrom    string `protobuf:"bytes,23,opt,name=forced_from,json=forcedFrom,proto3" json:"forced_from,omitempty"`
+	ForcedFrom string `protobuf:"bytes,23,opt,name=forced_from,json=forcedFrom,proto3" json:"forced_from,omitempty"`
+	// The commit that an attempt before fixed, which may have gone live although the attempt went back to
+	// waiting; empty while none did.
+	FixedCommit   string `protobuf:"bytes,24,opt,name=fixed_commit,json=fixedCommit,proto3" json:"fixed_commit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1176,6 +1179,13 @@ func (x *Job) GetRetries() int32 {
 func (x *Job) GetForcedFrom() string {
 	if x != nil {
 		return x.ForcedFrom
+	}
+	return ""
+}
+
+func (x *Job) GetFixedCommit() string {
+	if x != nil {
+		return x.FixedCommit
 	}
 	return ""
 }
@@ -2708,7 +2718,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	" \x01(\fR\x06absent\x12;\n" +
 	"\vabsent_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"absentTime\x12\x12\n" +
-	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xb1\x05\n" +
+	"\x04refs\x18\x03 \x01(\fR\x04refs\"\xd4\x05\n" +
 	"\x03Job\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12B\n" +
 	"\atrigger\x18\x02 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
@@ -2730,7 +2740,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06deaths\x18\x15 \x01(\x05R\x06deaths\x12\x18\n" +
 	"\aretries\x18\x16 \x01(\x05R\aretries\x12\x1f\n" +
 	"\vforced_from\x18\x17 \x01(\tR\n" +
-	"forcedFrom\"U\n" +
+	"forcedFrom\x12!\n" +
+	"\ffixed_commit\x18\x18 \x01(\tR\vfixedCommit\"U\n" +
 	"\x05Asker\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x02 \x01(\x05R\bdelivery\x12\x16\n" +
