@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { failureText } from "../src/lib/words";
+import type { Delivery } from "../src/api/client";
+import { failureText, outcomeTexts } from "../src/lib/words";
 
 type Failed = Parameters<typeof failureText>[0];
 const failed = (over: object): Failed => ({ state: "FAILED", stage: "POST_SETUP", stages: [], ...over }) as Failed;
@@ -16,4 +17,16 @@ test("why a deployment failed fits in a line", () => {
   expect(failureText(failed({ error: { reason: "X", message: "see v1.2.3 of it" } }))).toBe("see v1.2.3 of it");
   expect(failureText(failed({}))).toBe("At: After setup");
   expect(failureText({ ...hook({ exitCode: 3 }), state: "COMPLETED" })).toBe("");
+});
+
+test("a push that is being decided about is under way, not turned away", () => {
+  const delivery = (kind: string) =>
+    ({
+      outcomes: [{ app: "web", kind, message: "said", reason: kind }],
+      changes: [{}],
+      eventKey: "repo:push",
+    }) as unknown as Delivery;
+  expect(outcomeTexts(delivery("DECIDING"), "web")).toEqual([{ text: "said", tone: "busy" }]);
+  expect(outcomeTexts(delivery("IGNORED"), "web")).toEqual([{ text: "said", tone: "idle" }]);
+  expect(outcomeTexts(delivery("FAILED"), "web")).toEqual([{ text: "said", tone: "bad" }]);
 });

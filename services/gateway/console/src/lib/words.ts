@@ -193,7 +193,7 @@ export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
       return { ...look, text: `${look.text} ${name}`, deployment: o.deployment };
     }
     const text = o.message ?? outcomeReasons[o.reason ?? ""] ?? sentence(o.reason ?? "");
-    return { text, tone: o.kind === "FAILED" ? "bad" : "idle" };
+    return { text, tone: o.kind === "FAILED" ? "bad" : o.kind === "DECIDING" ? "busy" : "idle" };
   });
 }
 

@@ -71,7 +71,8 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
             <Text>{why}</Text>
           </strong>
         )}
-        <span className="soft apart">
+        <span className="soft">
+          {why !== "" && " · "}
           <Time at={latest.time} />
           {d !== undefined && d.startTime !== undefined && (
             <>
