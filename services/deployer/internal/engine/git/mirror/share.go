@@ -81,7 +81,7 @@ func (f *flights) get(ctx context.Context, t target, b *budget, asked time.Time,
 	case <-fl.ended:
 	case <-ctx.Done():
 	}
-	defer f.leave(ctx, fl)
+	defer f.leave(ctx, s, fl)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -92,12 +92,16 @@ func (f *flights) get(ctx context.Context, t target, b *budget, asked time.Time,
 	return fl.snapshot.again(ctx)
 }
 
-// leave ends one caller's part in a fetch; with the last one it ends.
-func (f *flights) leave(ctx context.Context, fl *flight) {
+// leave ends one caller's part in a fetch; with the last one it ends. One whose turn had not come is taken
+// out of the line: whoever asks next would take part in a fetch that is cancelled already.
+func (f *flights) leave(ctx context.Context, s *flown, fl *flight) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if fl.served--; fl.served > 0 {
 		return
+	}
+	if s.waiting == fl {
+		s.waiting = nil
 	}
 	fl.cancel(context.Cause(ctx))
 	if fl.snapshot != nil {
@@ -118,8 +122,15 @@ func (f *flights) discard(workspace, id string) {
 
 // fly runs one fetch when its turn has come.
 func (f *flights) fly(t target, s *flown, fl *flight, b budget) {
-	<-fl.begin
+	select {
+	case <-fl.begin:
+	case <-fl.ctx.Done():
+	}
 	f.mu.Lock()
+	if s.running != fl { // nobody wants it any more, and its turn had not come
+		f.mu.Unlock()
+		return
+	}
 	fl.began = f.now()
 	f.mu.Unlock()
 	before := b.bytes

@@ -133,6 +133,29 @@ func TestFlights_goOnWithoutThoseWhoLeave(t *testing.T) {
 	wantAll(t, "who stays", stays(), nil)
 }
 
+// Whose turn had not come and who gave up takes nobody along who asks after that.
+func TestFlights_abandonedTurnIsNotInherited(t *testing.T) {
+	a := newAirfield(t)
+	runner := a.join(t.Context(), 1, 0)
+	<-a.begun
+	ctx, cancel := context.WithCancel(t.Context())
+	leaver := a.join(ctx, 1, 1)
+	cancel()
+	wantAll(t, "who gave up waiting", leaver(), context.Canceled)
+	comer := a.join(t.Context(), 1, 1)
+	a.land <- nil
+	wantAll(t, "who flies", runner(), nil)
+	if flying := <-a.begun; flying.Err() != nil {
+		t.Error("a fetch that somebody wants began with the context of who had left")
+	} else {
+		a.land <- nil
+	}
+	wantAll(t, "who asked after that", comer(), nil)
+	if n := a.starts.Load(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+}
+
 // What a fetch brought serves whose need arose before it, and who expects just that.
 func TestFlights_serveLaterWhoAskedBefore(t *testing.T) {
 	now := time.Now()
