@@ -88,6 +88,27 @@ func TestFetch_damagedMirrorIsMadeAnew(t *testing.T) {
 	}
 }
 
+// A pack that arrives is compared with what the mirror holds of its objects: that git cannot read its own
+// copy is no fault of Bitbucket's, though git then says that the pack could not be taken.
+func TestFetch_damagedCopyOfWhatArrivesIsMadeAnew(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int64{0, 20, 40} {
+		f := setUp(t, Limits{})
+		files := map[string]string{"f": "content", "g": noise(5000)}
+		f.git.Repo("acme/web").Commit("main", "x", files)
+		if _, _, err := f.deploy("main"); err != nil {
+			t.Fatal(err)
+		}
+		loseObject(t, f, f.gitDir(), "") // so that a pack arrives, with what is damaged
+		truncateObjects(t, f.gitDir(), size)
+		dir, _, err := f.deployMending("main")
+		if err != nil {
+			t.Fatalf("objects of %d bytes: %v", size, err)
+		}
+		same(t, tree(t, dir), files)
+	}
+}
+
 func TestChanges_damagedMirrorIsMadeAnew(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{})

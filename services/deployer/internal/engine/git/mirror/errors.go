@@ -111,19 +111,30 @@ func remoteWords(stderr string) string {
 	return s
 }
 
+// ownWords is what git said itself, without what it passed on from the server.
+func ownWords(stderr string) string {
+	var own strings.Builder
+	for line := range strings.Lines(stderr) {
+		if !strings.HasPrefix(line, "remote:") {
+			own.WriteString(line)
+		}
+	}
+	return own.String()
+}
+
+// unreadable is what git says of an object in the mirror that it cannot read. Where it compares what
+// arrives with that object, it goes on to say that the server's pack could not be taken, which is not
+// the server's fault.
+var unreadable = regexp.MustCompile(`(loose|packed) object [0-9a-f]{40} \(stored in .*\) is corrupt|cannot read existing object`)
+
 // shortage is what git says when this machine has no more to give.
 var shortage = []string{"Out of memory", "out of memory", "Cannot allocate memory", "Resource temporarily unavailable", "unable to create thread", "Too many open files", "died of signal 9"}
 
 // ownTrouble explains a run of git that failed for lack of something on this machine; nil when it
 // did not. The mirror is as good as before, and so is Bitbucket.
 func ownTrouble(f *failure) *Error {
-	var own strings.Builder
-	for line := range strings.Lines(f.stderr) {
-		if !strings.HasPrefix(line, "remote:") {
-			own.WriteString(line)
-		}
-	}
-	short := slices.ContainsFunc(shortage, func(s string) bool { return strings.Contains(own.String(), s) })
+	own := ownWords(f.stderr)
+	short := slices.ContainsFunc(shortage, func(s string) bool { return strings.Contains(own, s) })
 	var exit *exec.ExitError
 	if errors.As(f.err, &exit) {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {

@@ -197,6 +197,9 @@ func (m *Mirrors) explain(fullName string, err error) error {
 	if e := ownTrouble(f); e != nil {
 		return e
 	}
+	if unreadable.MatchString(ownWords(f.stderr)) {
+		return errors.Join(ErrDamaged, err)
+	}
 	if e := classify(fullName, f.stderr, f); e != nil {
 		if errors.Is(e, errRejected) && !f.asked {
 			// The server wanted a credential and git never asked us for one: not this site.
