@@ -286,7 +286,7 @@ func TestCopy_survivesARestartOfTheStore(t *testing.T) {
 		}
 		got, _, err := v.Get(t.Context(), "a")
 		if err != nil || got.GetValue() != "2" || !v.FromCopy() {
-			return fmt.Errorf("%q, %v, from the copy: %v", got.GetValue(), err, v.FromCopy())
+			return fmt.Errorf("%q, %v, from the copy: %v", got.GetValue(), err, v.FromCopy()) //nolint:errorlint // only its words are wanted
 		}
 		return nil
 	})

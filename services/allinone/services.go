@@ -38,7 +38,7 @@ func (p *Product) startGateway(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.gateway = built.(*gateway.Service) //nolint:errcheck // what its Spec builds
+	p.gateway = built.(*gateway.Service)
 	return nil
 }
 

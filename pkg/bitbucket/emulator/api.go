@@ -214,7 +214,7 @@ func (c *call) decode(into any) (response, bool) {
 
 // internal logs an emulator's own failure and answers 500.
 func (e *Emulator) internal(what string, err error) response {
-	e.opts.Logger.Error("request failed", "what", what, logs.Err(err))
+	e.opts.Logger.Error("request failed", "what", what, logs.Err(err)) //nolint:sloglint // one attribute of ours among the request's
 	return failure(http.StatusInternalServerError, "Something went wrong")
 }
 

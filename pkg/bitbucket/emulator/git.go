@@ -53,7 +53,7 @@ func (e *Emulator) serveGit(w http.ResponseWriter, r *http.Request, p params) {
 		return
 	}
 	if err := e.runGit(w, r, &request); err != nil && !errors.Is(err, context.Canceled) {
-		e.opts.Logger.Error("git request failed", "repository", request.repo.Slug, logs.Err(err))
+		e.opts.Logger.Error("git request failed", "repository", request.repo.Slug, logs.Err(err)) //nolint:sloglint // one attribute of ours among the request's
 	}
 }
 

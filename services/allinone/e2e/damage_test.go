@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"bytes"
+	"context"
+	"encoding/binary"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +47,9 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 			damage(t, dir, bucket)
 			logged := len(d.log.String())
 			ended := func() error {
-				cmd := exec.CommandContext(t.Context(), program(t, "devpilot")) //nolint:gosec // our own program
+				ctx, cancel := context.WithTimeout(t.Context(), timeout)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, program(t, "devpilot")) //nolint:gosec // our own program
 				cmd.Env, cmd.Stdout, cmd.Stderr = append(cleanEnviron(), d.env...), &d.log, &d.log
 				cmd.WaitDelay = 5 * time.Second
 				return cmd.Run()
@@ -63,22 +70,43 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 	}
 }
 
-// damage turns six bytes over in the middle of the last record of a bucket.
+// damage turns six bytes over in the last record that a bucket's stream holds a value in. What may stand
+// behind it in the file only says that older values are gone.
 func damage(t *testing.T, dir, bucket string) {
 	t.Helper()
 	blocks, err := filepath.Glob(filepath.Join(dir, "nats", "jetstream", "$G", "streams", "KV_"+bucket, "msgs", "*.blk"))
 	if err != nil || len(blocks) == 0 {
 		t.Fatalf("no files of bucket %s: %v", bucket, err)
 	}
-	path := blocks[len(blocks)-1]
-	data, err := os.ReadFile(path)
-	if err != nil || len(data) < 60 {
-		t.Fatalf("%s: %d bytes, %v", path, len(data), err)
+	// A record is its length, sequence, time and the length of the subject, then subject and value, and a
+	// checksum.
+	const head, sum = 22, 8
+	subject := []byte("$KV." + bucket + ".")
+	for _, path := range slices.Backward(blocks) {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := bytes.LastIndex(data, subject)
+		if at < head {
+			continue
+		}
+		length := int(binary.LittleEndian.Uint32(data[at-head:]) &^ (3 << 30)) // the upper bits are marks
+		end := at - head + length - sum
+		if end > len(data) || end < at+len(subject) {
+			t.Fatalf("%s: a record of %d bytes at %d of %d", path, length, at-head, len(data))
+		}
+		for i := range 6 {
+			data[end-6+i] ^= 0xff
+		}
+		if err := os.WriteFile(path, data, 0o600); err != nil { //nolint:gosec // found above
+			t.Fatal(err)
+		}
+		// The server believes its index of the file, where there is one, and does not read the records.
+		if err := os.Remove(filepath.Join(filepath.Dir(path), "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return
 	}
-	for i := range 6 {
-		data[len(data)-40+i] ^= 0xff
-	}
-	if err := os.WriteFile(path, data, 0o600); err != nil { //nolint:gosec // found above
-		t.Fatal(err)
-	}
+	t.Fatalf("no record of bucket %s", bucket)
 }

@@ -61,7 +61,7 @@ func (r *Router) record(ctx context.Context, rec *storev1.WebhookRecord, t *turn
 // noteAttempt notes on the delivery that Bitbucket sent it once more, after what is noted already.
 func noteAttempt(it *item, before func(*storev1.DeliveryRecord) error) func(*storev1.DeliveryRecord) error {
 	return func(cur *storev1.DeliveryRecord) error {
-		changed := error(kv.ErrSkip)
+		changed := error(kv.ErrSkip) //nolint:unconvert // as the record has it
 		if before != nil {
 			changed = before(cur)
 		}

@@ -110,7 +110,7 @@ func (r *Router) event(ctx context.Context, e *eventsv1.PushEvent, idx *storev1.
 			return nil, err
 		}
 	}
-	switch e.GetAction() {
+	switch e.GetAction() { //nolint:exhaustive // the others change a branch or a tag
 	case eventsv1.PushEvent_UNKNOWN:
 		return nil, r.Poller.RequestPoll(ctx, e.GetWorkspace(), e.GetRepository(), &storev1.Ask{
 			Event: e.GetId(), Webhook: e.GetWebhook(), Delivery: e.GetDelivery(), Change: e.GetChange(), ReceiveTime: e.GetReceiveTime(),

@@ -43,10 +43,10 @@ func TestLoop_doesEachThingWhenItIsDue(t *testing.T) {
 		l.Set("again", start.Add(time.Second))
 		l.Set("gone", start.Add(2*time.Second))
 		l.Set("moved", start.Add(time.Hour))
-		time.Sleep(1500 * time.Millisecond)
+		time.Sleep(1500 * time.Millisecond) //nolint:forbidigo // the clock is the test's own
 		l.Remove("gone")
 		l.Set("moved", start.Add(20*time.Second))
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // the clock is the test's own
 		stop()
 		want := []string{"again 1s", "again 8s", "again 15s", "moved 20s", "again 22s", "again 29s", "late 1m0s"}
 		if !slices.Equal(done, want) {
@@ -66,7 +66,7 @@ func TestLoop_whatIsSaidMeanwhileCounts(t *testing.T) {
 			runs[key]++
 			n := runs[key]
 			mu.Unlock()
-			time.Sleep(10 * time.Second) // two at once would show
+			time.Sleep(10 * time.Second) //nolint:forbidigo // the clock is the test's own
 			mu.Lock()
 			defer mu.Unlock()
 			if runs[key] != n {

@@ -84,7 +84,7 @@ func (s *Store) Site(workspace, app string) (*Site, error) {
 	}
 	var site Site
 	if json.Unmarshal(b, &site) != nil {
-		return nil, nil // cut short by a power failure
+		return nil, nil //nolint:nilerr // a damaged record is none
 	}
 	return &site, nil
 }

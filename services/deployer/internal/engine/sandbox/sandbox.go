@@ -32,7 +32,7 @@ const (
 )
 
 // SandboxConfig says what a sandbox is made of. Its zero value is the usual one.
-type SandboxConfig struct {
+type SandboxConfig struct { //nolint:revive // Config alone would be the package's
 	Network Network
 	// Deny are networks that hooks must not reach beside the private ones and this machine's own
 	// addresses, such as the public range of a data centre where databases listen.

@@ -159,8 +159,8 @@ func TestRead_findsItsLinesWhateverIsDamagedOrGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := 0
-		for i := int32(max(after, 299)); i < 2000; i++ { // index of the line after it
-			if !(i > 1900 && i < 1990 && i%2 == 0 || i > 500 && i < 700) {
+		for i := int32(max(after, 299)); i < 2000; i++ { //nolint:unconvert // of the same width as the message's
+			if !(i > 1900 && i < 1990 && i%2 == 0 || i > 500 && i < 700) { //nolint:staticcheck // reads as the rule is said
 				want++
 			}
 		}

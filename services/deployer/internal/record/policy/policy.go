@@ -131,7 +131,7 @@ func fromFile(ctx context.Context, git Git, a *storev1.App, r rules.Rules, p Pus
 	}
 	f, err := codeconfig.Parse(name, b)
 	if err != nil {
-		return r, fmt.Sprintf("%s is not valid; the app's own rules hold.", name), nil
+		return r, fmt.Sprintf("%s is not valid; the app's own rules hold.", name), nil //nolint:nilerr // what cannot be told now is told by a worker
 	}
 	return settings.Rules(a, settings.Effective(a, f)), "", nil
 }

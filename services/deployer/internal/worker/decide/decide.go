@@ -254,7 +254,7 @@ func (d *Decider) tell(ctx context.Context, x *policy.Decision) {
 	if x.Request.Found && x.Reason != "" {
 		message = "push found by looking, and turned away"
 	}
-	d.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...)
+	d.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...) //nolint:sloglint // the caller's constant
 }
 
 // plan decides about the candidates as they are in l, each on the lane as the one before leaves it.
@@ -279,7 +279,7 @@ func (d *Decider) plan(ctx context.Context, k lane.Key, l *storev1.Lane) ([]*pol
 			break
 		}
 	}
-	return plan, nil
+	return plan, nil //nolint:nilerr // what git cannot tell is noted, and deploys
 }
 
 // one decides about the lane's oldest candidate.

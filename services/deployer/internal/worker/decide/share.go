@@ -23,7 +23,7 @@ const (
 
 // shares runs decisions in turns of their workspaces. It is safe for concurrent use.
 type shares struct {
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // of the decision, which nobody who waits owns
 	wg  sync.WaitGroup
 
 	mu             sync.Mutex

@@ -73,7 +73,7 @@ type modelGit struct{ m *model }
 
 func (g modelGit) Changes(ctx context.Context, _ *storev1.App, _ policy.Push) (rules.Changes, error) {
 	g.m.fault()
-	modelSource{g.m}.stall(ctx, 200)
+	modelSource{g.m}.stall(ctx, 200) //nolint:staticcheck // the two types only look alike
 	if g.m.rnd.n(20) == 0 {
 		g.m.unlooked.Add(1)
 		return rules.Changes{}, errors.New("git does not answer")
