@@ -77,12 +77,12 @@ func TestLoop_whatIsSaidMeanwhileCounts(t *testing.T) {
 		for _, key := range []string{"set", "removed", "both"} {
 			l.Set(key, start)
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the clock is the test's own
 		l.Set("set", start)
 		l.Set("both", start)
 		l.Remove("both") // it comes again as do said
 		l.Remove("removed")
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // the clock is the test's own
 		stop()
 		if runs["set"] != 2 || runs["removed"] != 1 || runs["both"] != 1 {
 			t.Errorf("%v", runs)
