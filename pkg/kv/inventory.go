@@ -37,8 +37,10 @@ const (
 // nothing had been; the inventory is what such a loss is seen by.
 //
 // Every process notes what it wrote itself. A key that is new is noted right after it was written,
-// a new revision within inventoryDelay, and a deletion before it happens: so that a key which the
-// inventory has and the bucket has not was lost and nothing else.
+// a new revision within inventoryDelay or when the process stops (Flush), and a deletion before it
+// happens: so that a key which the inventory has and the bucket has not was lost and nothing else.
+// A file that is damaged may bring back an older revision; after a kill, one of the last
+// inventoryDelay's goes unnoticed.
 type inventory struct {
 	of    *store
 	parts *Bucket[kvstorev1.InventoryPart, *kvstorev1.InventoryPart]
@@ -47,7 +49,7 @@ type inventory struct {
 	mu      sync.Mutex
 	known   map[string]struct{} // keys that were there when last heard of
 	pending map[int]notes       // by part: what is not written yet
-	writing bool
+	writing chan struct{}       // closed when the writer ends; nil while nobody writes
 	timer   *time.Timer
 }
 
@@ -71,6 +73,7 @@ func openInventory(ctx context.Context, s *store) (*inventory, error) {
 	if err := i.compare(ctx); err != nil {
 		return nil, err
 	}
+	keep(s.js.Conn(), i)
 	return i, nil
 }
 
@@ -289,10 +292,10 @@ func (i *inventory) note(key string, rev uint64, deleted *timestamppb.Timestamp,
 	}
 	i.pending[part].add(&kvstorev1.InventoryEntry{Key: key, Revision: rev, DeleteTime: deleted})
 	switch {
-	case i.writing: // the writer looks again before it ends
+	case i.writing != nil: // the writer looks again before it ends
 	case now:
-		i.writing = true
-		go i.writePending()
+		i.writing = make(chan struct{})
+		go func() { _ = i.writePending(context.Background()) }() // bounded by each write's own timeout
 	case i.timer == nil:
 		i.later()
 	}
@@ -303,18 +306,40 @@ func (i *inventory) later() {
 	i.timer = time.AfterFunc(inventoryDelay, func() {
 		i.mu.Lock()
 		i.timer = nil
-		busy := i.writing
-		i.writing = true
+		busy := i.writing != nil
+		if !busy {
+			i.writing = make(chan struct{})
+		}
 		i.mu.Unlock()
 		if !busy {
-			i.writePending()
+			_ = i.writePending(context.Background()) // bounded by each write's own timeout
 		}
 	})
 }
 
-// writePending writes until nothing is pending. It has no caller whose context it could take: each
-// write is bounded. What cannot be written waits for the next time.
-func (i *inventory) writePending() {
+// flush writes what is pending, and returns when it is written or why it is not.
+func (i *inventory) flush(ctx context.Context) error {
+	for {
+		i.mu.Lock()
+		others := i.writing
+		if others == nil {
+			i.writing = make(chan struct{})
+		}
+		i.mu.Unlock()
+		if others == nil {
+			return i.writePending(ctx)
+		}
+		select {
+		case <-others:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// writePending writes until nothing is pending; its caller has set i.writing. What cannot be written
+// waits for the next time.
+func (i *inventory) writePending(ctx context.Context) error {
 	for {
 		i.mu.Lock()
 		part, todo := -1, notes(nil)
@@ -322,17 +347,17 @@ func (i *inventory) writePending() {
 			break
 		}
 		if todo == nil {
-			i.writing = false
+			i.wroteAll()
 			i.mu.Unlock()
-			return
+			return nil
 		}
 		delete(i.pending, part)
 		i.mu.Unlock()
-		err := i.write(context.Background(), part, todo)
+		err := i.write(ctx, part, todo)
 		if err == nil {
 			continue
 		}
-		i.of.cfg.Logger.Debug("inventory not written yet", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, err)
+		i.of.cfg.Logger.DebugContext(ctx, "inventory not written yet", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, err)
 		i.mu.Lock()
 		for _, e := range todo {
 			if i.pending[part] == nil {
@@ -340,13 +365,19 @@ func (i *inventory) writePending() {
 			}
 			i.pending[part].add(e)
 		}
-		i.writing = false
+		i.wroteAll()
 		if i.timer == nil && !i.of.js.Conn().IsClosed() {
 			i.later()
 		}
 		i.mu.Unlock()
-		return
+		return err
 	}
+}
+
+// wroteAll ends the writer's turn. i.mu is held.
+func (i *inventory) wroteAll() {
+	close(i.writing)
+	i.writing = nil
 }
 
 // write merges entries into one part.

@@ -1,6 +1,7 @@
 package kv_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -135,6 +136,52 @@ func TestInventory_damagedFilesAreMissedAtStart(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A damaged file gives an older value back where it still holds one. The newest revisions are in the
+// inventory when a process has stopped, however soon after they were written.
+func TestFlush_anOlderValueThatCameBackIsALoss(t *testing.T) {
+	t.Parallel()
+	for _, index := range []bool{true, false} {
+		t.Run(fmt.Sprintf("index %v", index), func(t *testing.T) {
+			t.Parallel()
+			s := testkit.NATS(t)
+			nc, js, err := stream.Connect(s.URL(), "writer")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := kv.Open[wrapperspb.StringValue](t.Context(), js, counted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var rev uint64
+			for _, value := range []string{"one", "two", "three"} {
+				if rev, err = b.CompareAndSet(t.Context(), "acme.web", str(strings.Repeat(value, 100)), rev); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := kv.Flush(t.Context(), nc); err != nil {
+				t.Fatal(err)
+			}
+			nc.Close()
+			s.Stop()
+			if !index {
+				dropIndex(t, s)
+			}
+			file := blocks(t, s, counted.Name)[0]
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flip(t, file, float64(bytes.LastIndex(data, []byte("three")))/float64(len(data)-6))
+			s.Start()
+			_, err = reopen(t, s)
+			var loss *kv.LossError
+			if !errors.As(err, &loss) || loss.Lost != 1 {
+				t.Fatalf("opened: %v", err)
+			}
+		})
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/ops"
@@ -247,12 +248,13 @@ func (p *Product) natsReady(ctx context.Context) error {
 	return nil
 }
 
-func (p *Product) stopNATS(context.Context) error {
+func (p *Product) stopNATS(ctx context.Context) error {
+	err := kv.Flush(ctx, p.nc)
 	p.nc.Close()
 	if p.nats == nil {
-		return nil
+		return err
 	}
-	return p.nats.Close()
+	return errors.Join(err, p.nats.Close())
 }
 
 func (p *Product) startRedis(context.Context) (err error) {

@@ -22,7 +22,12 @@ import (
 // stopped: it does not start as if the record had never been, says what to do, and does so when told.
 func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 	t.Parallel()
-	for _, bucket := range []string{"deployer-apps", "deployer-lanes", "deployer-deployments", "DEVPILOT_AUTH_INTEGRATIONS", "webhook-webhooks", "gateway_workspaces"} {
+	// A server that was stopped in peace believes its index of the file, and meets the damage when it
+	// reads the record; without the index it reads the whole file at once.
+	for bucket, index := range map[string]bool{
+		"deployer-apps": true, "deployer-lanes": true, "deployer-deployments": false,
+		"DEVPILOT_AUTH_INTEGRATIONS": true, "webhook-webhooks": false, "gateway_workspaces": false,
+	} {
 		t.Run(bucket, func(t *testing.T) {
 			t.Parallel()
 			dir := filepath.Join(testkit.FastDir(t), "data")
@@ -44,7 +49,7 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 			n.live("web", hash)
 			d.terminate()
 
-			damage(t, dir, bucket)
+			damage(t, dir, bucket, index)
 			logged := len(d.log.String())
 			ended := func() error {
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
@@ -70,9 +75,10 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 	}
 }
 
-// damage turns six bytes over in the last record that a bucket's stream holds a value in. What may stand
-// behind it in the file only says that older values are gone.
-func damage(t *testing.T, dir, bucket string) {
+// damage turns six bytes over in the last record that a bucket's stream holds a value in, and removes the
+// server's index of the file unless it is to stay. What may stand behind the record in the file only says
+// that older values are gone.
+func damage(t *testing.T, dir, bucket string, index bool) {
 	t.Helper()
 	blocks, err := filepath.Glob(filepath.Join(dir, "nats", "jetstream", "$G", "streams", "KV_"+bucket, "msgs", "*.blk"))
 	if err != nil || len(blocks) == 0 {
@@ -102,7 +108,9 @@ func damage(t *testing.T, dir, bucket string) {
 		if err := os.WriteFile(path, data, 0o600); err != nil { //nolint:gosec // found above
 			t.Fatal(err)
 		}
-		// The server believes its index of the file, where there is one, and does not read the records.
+		if index {
+			return
+		}
 		if err := os.Remove(filepath.Join(filepath.Dir(path), "index.db")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
