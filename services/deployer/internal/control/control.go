@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/client"
@@ -89,6 +87,11 @@ func New(cfg Config) (*Control, error) {
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: clients.Webhook, Connections: c.connections,
 		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
 	})
+	if cfg.Registerer != nil {
+		if err := cfg.Registerer.Register(app.NewStandings(c.apps)); err != nil {
+			return nil, fmt.Errorf("control: register metrics: %w", err)
+		}
+	}
 	c.reconciler = reconcile.New(reconcile.Config{
 		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
@@ -141,16 +144,9 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 	part("app changes", func(ctx context.Context) error { return c.relay(ctx, store.AppsBucket, "app") })
 	part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
-	return g.Wait()
-}
-
-// relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
-func (c *Control) relay(ctx context.Context, bucket, kind string) error {
-	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
-		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
-		Describe: func(key string, _ bool) (workspace, k, id string, ok bool) {
-			workspace, rest, found := strings.Cut(key, ".")
-			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
-		},
+	part("branch changes", func(ctx context.Context) error { return c.relayValues(ctx, store.LanesBucket, describeLane) })
+	part("repository changes", func(ctx context.Context) error {
+		return c.relayValues(ctx, store.RepositoriesBucket, describeRepository)
 	})
+	return g.Wait()
 }

@@ -23,6 +23,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How the branch stands.
+type Sync_State int32
+
+const (
+	// Never sent.
+	Sync_STATE_UNSPECIFIED Sync_State = 0
+	// The branch's newest commit is live, or something that was pushed and deployed after it.
+	Sync_IN_SYNC Sync_State = 1
+	// The branch's newest commit is not live; reason says why.
+	Sync_BEHIND Sync_State = 2
+	// A person made an older release live, and nothing was pushed since.
+	Sync_ROLLED_BACK Sync_State = 3
+	// Devpilot does not know where the branch is; reason says why.
+	Sync_UNKNOWN Sync_State = 4
+)
+
+// Enum value maps for Sync_State.
+var (
+	Sync_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "IN_SYNC",
+		2: "BEHIND",
+		3: "ROLLED_BACK",
+		4: "UNKNOWN",
+	}
+	Sync_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"IN_SYNC":           1,
+		"BEHIND":            2,
+		"ROLLED_BACK":       3,
+		"UNKNOWN":           4,
+	}
+)
+
+func (x Sync_State) Enum() *Sync_State {
+	p := new(Sync_State)
+	*p = x
+	return p
+}
+
+func (x Sync_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Sync_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_deployer_v1_app_proto_enumTypes[0].Descriptor()
+}
+
+func (Sync_State) Type() protoreflect.EnumType {
+	return &file_devpilot_deployer_v1_app_proto_enumTypes[0]
+}
+
+func (x Sync_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Sync_State.Descriptor instead.
+func (Sync_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // App is what the deployment form saves: which repository and branch are deployed where, and
 // whether a push does it.
 type App struct {
@@ -87,6 +148,10 @@ type App struct {
 	// The runner of deployment hooks of this app's server, for people; absent when it has none and
 	// hooks cannot run.
 	HookRunner string `protobuf:"bytes,28,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	// How the watched branch stands to what is live.
+	Sync *Sync `protobuf:"bytes,29,opt,name=sync,proto3" json:"sync,omitempty"`
+	// Who switched auto-deploy off; absent while it is on, and where that was not noted.
+	AutoDeployOff *AutoDeployOff `protobuf:"bytes,30,opt,name=auto_deploy_off,json=autoDeployOff,proto3" json:"auto_deploy_off,omitempty"`
 	// Pushes that no delivery spoke of, that Devpilot found by looking and a rule turned away: the last
 	// ten, newest first.
 	TurnedAway    []*TurnedAwayPush `protobuf:"bytes,40,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
@@ -320,11 +385,191 @@ func (x *App) GetHookRunner() string {
 	return ""
 }
 
+func (x *App) GetSync() *Sync {
+	if x != nil {
+		return x.Sync
+	}
+	return nil
+}
+
+func (x *App) GetAutoDeployOff() *AutoDeployOff {
+	if x != nil {
+		return x.AutoDeployOff
+	}
+	return nil
+}
+
 func (x *App) GetTurnedAway() []*TurnedAwayPush {
 	if x != nil {
 		return x.TurnedAway
 	}
 	return nil
+}
+
+// Sync says how the branch that an app watches stands to what is live, as far as Devpilot knows.
+// Of an app that watches a pattern it is the branch that was pushed to last.
+type Sync struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the branch stands.
+	State Sync_State `protobuf:"varint,1,opt,name=state,proto3,enum=devpilot.deployer.v1.Sync_State" json:"state,omitempty"`
+	// The branch.
+	Branch string `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The branch's newest commit as last seen; absent when the branch does not exist or was not seen.
+	Commit string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Since when it stands so: when the commit was first seen there, the older release went live, or
+	// Bitbucket stopped answering.
+	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
+	// Why, as a code such as AUTO_DEPLOY_OFF or DEPLOYMENT_FAILED; absent when the branch is in sync.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// A sentence for people, with what to do.
+	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	// The deployment that the reason is about; absent when it is about none.
+	Deployment    int32 `protobuf:"varint,7,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sync) Reset() {
+	*x = Sync{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sync) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sync) ProtoMessage() {}
+
+func (x *Sync) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sync.ProtoReflect.Descriptor instead.
+func (*Sync) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Sync) GetState() Sync_State {
+	if x != nil {
+		return x.State
+	}
+	return Sync_STATE_UNSPECIFIED
+}
+
+func (x *Sync) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *Sync) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *Sync) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Sync) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Sync) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Sync) GetDeployment() int32 {
+	if x != nil {
+		return x.Deployment
+	}
+	return 0
+}
+
+// AutoDeployOff says who switched auto-deploy off.
+type AutoDeployOff struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Who.
+	Actor *DeploymentActor `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	// Whether it was switched off with a rollback.
+	RolledBack    bool `protobuf:"varint,3,opt,name=rolled_back,json=rolledBack,proto3" json:"rolled_back,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AutoDeployOff) Reset() {
+	*x = AutoDeployOff{}
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AutoDeployOff) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AutoDeployOff) ProtoMessage() {}
+
+func (x *AutoDeployOff) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AutoDeployOff.ProtoReflect.Descriptor instead.
+func (*AutoDeployOff) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AutoDeployOff) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *AutoDeployOff) GetActor() *DeploymentActor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
+func (x *AutoDeployOff) GetRolledBack() bool {
+	if x != nil {
+		return x.RolledBack
+	}
+	return false
 }
 
 // TurnedAwayPush is a push that was found by looking and that a rule of the app turned away.
@@ -348,7 +593,7 @@ type TurnedAwayPush struct {
 
 func (x *TurnedAwayPush) Reset() {
 	*x = TurnedAwayPush{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -360,7 +605,7 @@ func (x *TurnedAwayPush) String() string {
 func (*TurnedAwayPush) ProtoMessage() {}
 
 func (x *TurnedAwayPush) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -373,7 +618,7 @@ func (x *TurnedAwayPush) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnedAwayPush.ProtoReflect.Descriptor instead.
 func (*TurnedAwayPush) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *TurnedAwayPush) GetBranch() string {
@@ -439,7 +684,7 @@ type DeploymentHook struct {
 
 func (x *DeploymentHook) Reset() {
 	*x = DeploymentHook{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +696,7 @@ func (x *DeploymentHook) String() string {
 func (*DeploymentHook) ProtoMessage() {}
 
 func (x *DeploymentHook) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +709,7 @@ func (x *DeploymentHook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeploymentHook.ProtoReflect.Descriptor instead.
 func (*DeploymentHook) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeploymentHook) GetName() string {
@@ -527,7 +772,7 @@ type Variable struct {
 
 func (x *Variable) Reset() {
 	*x = Variable{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +784,7 @@ func (x *Variable) String() string {
 func (*Variable) ProtoMessage() {}
 
 func (x *Variable) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +797,7 @@ func (x *Variable) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Variable.ProtoReflect.Descriptor instead.
 func (*Variable) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Variable) GetName() string {
@@ -604,7 +849,7 @@ type AppRules struct {
 
 func (x *AppRules) Reset() {
 	*x = AppRules{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +861,7 @@ func (x *AppRules) String() string {
 func (*AppRules) ProtoMessage() {}
 
 func (x *AppRules) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +874,7 @@ func (x *AppRules) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppRules.ProtoReflect.Descriptor instead.
 func (*AppRules) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AppRules) GetTags() []string {
@@ -671,7 +916,7 @@ type SkipPhrases struct {
 
 func (x *SkipPhrases) Reset() {
 	*x = SkipPhrases{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -683,7 +928,7 @@ func (x *SkipPhrases) String() string {
 func (*SkipPhrases) ProtoMessage() {}
 
 func (x *SkipPhrases) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -696,7 +941,7 @@ func (x *SkipPhrases) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SkipPhrases.ProtoReflect.Descriptor instead.
 func (*SkipPhrases) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SkipPhrases) GetPhrases() []string {
@@ -729,7 +974,7 @@ type SourceOptions struct {
 
 func (x *SourceOptions) Reset() {
 	*x = SourceOptions{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -741,7 +986,7 @@ func (x *SourceOptions) String() string {
 func (*SourceOptions) ProtoMessage() {}
 
 func (x *SourceOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -754,7 +999,7 @@ func (x *SourceOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceOptions.ProtoReflect.Descriptor instead.
 func (*SourceOptions) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SourceOptions) GetDirectory() string {
@@ -805,7 +1050,7 @@ type ServeOptions struct {
 
 func (x *ServeOptions) Reset() {
 	*x = ServeOptions{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -817,7 +1062,7 @@ func (x *ServeOptions) String() string {
 func (*ServeOptions) ProtoMessage() {}
 
 func (x *ServeOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -830,7 +1075,7 @@ func (x *ServeOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServeOptions.ProtoReflect.Descriptor instead.
 func (*ServeOptions) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ServeOptions) GetDirectory() string {
@@ -875,7 +1120,7 @@ type CodeConfig struct {
 
 func (x *CodeConfig) Reset() {
 	*x = CodeConfig{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1132,7 @@ func (x *CodeConfig) String() string {
 func (*CodeConfig) ProtoMessage() {}
 
 func (x *CodeConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1145,7 @@ func (x *CodeConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CodeConfig.ProtoReflect.Descriptor instead.
 func (*CodeConfig) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *CodeConfig) GetPath() string {
@@ -981,7 +1226,7 @@ type CodeConfigProblem struct {
 
 func (x *CodeConfigProblem) Reset() {
 	*x = CodeConfigProblem{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1238,7 @@ func (x *CodeConfigProblem) String() string {
 func (*CodeConfigProblem) ProtoMessage() {}
 
 func (x *CodeConfigProblem) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1251,7 @@ func (x *CodeConfigProblem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CodeConfigProblem.ProtoReflect.Descriptor instead.
 func (*CodeConfigProblem) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *CodeConfigProblem) GetLine() int32 {
@@ -1045,7 +1290,7 @@ type AutoDeployPause struct {
 
 func (x *AutoDeployPause) Reset() {
 	*x = AutoDeployPause{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1302,7 @@ func (x *AutoDeployPause) String() string {
 func (*AutoDeployPause) ProtoMessage() {}
 
 func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1315,7 @@ func (x *AutoDeployPause) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AutoDeployPause.ProtoReflect.Descriptor instead.
 func (*AutoDeployPause) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AutoDeployPause) GetReason() string {
@@ -1115,7 +1360,7 @@ type AppWebhook struct {
 
 func (x *AppWebhook) Reset() {
 	*x = AppWebhook{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1372,7 @@ func (x *AppWebhook) String() string {
 func (*AppWebhook) ProtoMessage() {}
 
 func (x *AppWebhook) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1385,7 @@ func (x *AppWebhook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppWebhook.ProtoReflect.Descriptor instead.
 func (*AppWebhook) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AppWebhook) GetId() string {
@@ -1198,7 +1443,7 @@ type Warning struct {
 
 func (x *Warning) Reset() {
 	*x = Warning{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1455,7 @@ func (x *Warning) String() string {
 func (*Warning) ProtoMessage() {}
 
 func (x *Warning) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1468,7 @@ func (x *Warning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Warning.ProtoReflect.Descriptor instead.
 func (*Warning) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Warning) GetReason() string {
@@ -1255,7 +1500,7 @@ type Server struct {
 
 func (x *Server) Reset() {
 	*x = Server{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1267,7 +1512,7 @@ func (x *Server) String() string {
 func (*Server) ProtoMessage() {}
 
 func (x *Server) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1280,7 +1525,7 @@ func (x *Server) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Server.ProtoReflect.Descriptor instead.
 func (*Server) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Server) GetId() string {
@@ -1327,7 +1572,7 @@ type Worker struct {
 
 func (x *Worker) Reset() {
 	*x = Worker{}
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1584,7 @@ func (x *Worker) String() string {
 func (*Worker) ProtoMessage() {}
 
 func (x *Worker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_v1_app_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1597,7 @@ func (x *Worker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Worker.ProtoReflect.Descriptor instead.
 func (*Worker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Worker) GetId() string {
@@ -1408,7 +1653,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbb\v\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\f\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1445,10 +1690,34 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\vcode_config\x18\x1b \x01(\v2 .devpilot.deployer.v1.CodeConfigB\x03\xe0A\x03R\n" +
 	"codeConfig\x12'\n" +
 	"\vhook_runner\x18\x1c \x01(\tB\x06\xe0A\x03\xe0A\x01R\n" +
-	"hookRunner\x12J\n" +
+	"hookRunner\x123\n" +
+	"\x04sync\x18\x1d \x01(\v2\x1a.devpilot.deployer.v1.SyncB\x03\xe0A\x03R\x04sync\x12P\n" +
+	"\x0fauto_deploy_off\x18\x1e \x01(\v2#.devpilot.deployer.v1.AutoDeployOffB\x03\xe0A\x03R\rautoDeployOff\x12J\n" +
 	"\vturned_away\x18( \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushB\x03\xe0A\x03R\n" +
 	"turnedAwayB\x10\n" +
-	"\x0e_commit_status\"\xbe\x01\n" +
+	"\x0e_commit_status\"\xdd\x02\n" +
+	"\x04Sync\x126\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +
+	"\x06branch\x18\x02 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x1b\n" +
+	"\x06commit\x18\x03 \x01(\tB\x03\xe0A\x01R\x06commit\x120\n" +
+	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1b\n" +
+	"\x06reason\x18\x05 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x18\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12#\n" +
+	"\n" +
+	"deployment\x18\a \x01(\x05B\x03\xe0A\x01R\n" +
+	"deployment\"U\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aIN_SYNC\x10\x01\x12\n" +
+	"\n" +
+	"\x06BEHIND\x10\x02\x12\x0f\n" +
+	"\vROLLED_BACK\x10\x03\x12\v\n" +
+	"\aUNKNOWN\x10\x04\"\x9d\x01\n" +
+	"\rAutoDeployOff\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12;\n" +
+	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12\x1f\n" +
+	"\vrolled_back\x18\x03 \x01(\bR\n" +
+	"rolledBack\"\xbe\x01\n" +
 	"\x0eTurnedAwayPush\x12\x1b\n" +
 	"\x06branch\x18\x01 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x15\n" +
 	"\x03tag\x18\x02 \x01(\tB\x03\xe0A\x01R\x03tag\x12\x16\n" +
@@ -1545,60 +1814,71 @@ func file_devpilot_deployer_v1_app_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_app_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_devpilot_deployer_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_devpilot_deployer_v1_app_proto_goTypes = []any{
-	(*App)(nil),                   // 0: devpilot.deployer.v1.App
-	(*TurnedAwayPush)(nil),        // 1: devpilot.deployer.v1.TurnedAwayPush
-	(*DeploymentHook)(nil),        // 2: devpilot.deployer.v1.DeploymentHook
-	(*Variable)(nil),              // 3: devpilot.deployer.v1.Variable
-	(*AppRules)(nil),              // 4: devpilot.deployer.v1.AppRules
-	(*SkipPhrases)(nil),           // 5: devpilot.deployer.v1.SkipPhrases
-	(*SourceOptions)(nil),         // 6: devpilot.deployer.v1.SourceOptions
-	(*ServeOptions)(nil),          // 7: devpilot.deployer.v1.ServeOptions
-	(*CodeConfig)(nil),            // 8: devpilot.deployer.v1.CodeConfig
-	(*CodeConfigProblem)(nil),     // 9: devpilot.deployer.v1.CodeConfigProblem
-	(*AutoDeployPause)(nil),       // 10: devpilot.deployer.v1.AutoDeployPause
-	(*AppWebhook)(nil),            // 11: devpilot.deployer.v1.AppWebhook
-	(*Warning)(nil),               // 12: devpilot.deployer.v1.Warning
-	(*Server)(nil),                // 13: devpilot.deployer.v1.Server
-	(*Worker)(nil),                // 14: devpilot.deployer.v1.Worker
-	(*DeploymentSummary)(nil),     // 15: devpilot.deployer.v1.DeploymentSummary
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
-	(Deployment_Stage)(0),         // 17: devpilot.deployer.v1.Deployment.Stage
+	(Sync_State)(0),               // 0: devpilot.deployer.v1.Sync.State
+	(*App)(nil),                   // 1: devpilot.deployer.v1.App
+	(*Sync)(nil),                  // 2: devpilot.deployer.v1.Sync
+	(*AutoDeployOff)(nil),         // 3: devpilot.deployer.v1.AutoDeployOff
+	(*TurnedAwayPush)(nil),        // 4: devpilot.deployer.v1.TurnedAwayPush
+	(*DeploymentHook)(nil),        // 5: devpilot.deployer.v1.DeploymentHook
+	(*Variable)(nil),              // 6: devpilot.deployer.v1.Variable
+	(*AppRules)(nil),              // 7: devpilot.deployer.v1.AppRules
+	(*SkipPhrases)(nil),           // 8: devpilot.deployer.v1.SkipPhrases
+	(*SourceOptions)(nil),         // 9: devpilot.deployer.v1.SourceOptions
+	(*ServeOptions)(nil),          // 10: devpilot.deployer.v1.ServeOptions
+	(*CodeConfig)(nil),            // 11: devpilot.deployer.v1.CodeConfig
+	(*CodeConfigProblem)(nil),     // 12: devpilot.deployer.v1.CodeConfigProblem
+	(*AutoDeployPause)(nil),       // 13: devpilot.deployer.v1.AutoDeployPause
+	(*AppWebhook)(nil),            // 14: devpilot.deployer.v1.AppWebhook
+	(*Warning)(nil),               // 15: devpilot.deployer.v1.Warning
+	(*Server)(nil),                // 16: devpilot.deployer.v1.Server
+	(*Worker)(nil),                // 17: devpilot.deployer.v1.Worker
+	(*DeploymentSummary)(nil),     // 18: devpilot.deployer.v1.DeploymentSummary
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*DeploymentActor)(nil),       // 20: devpilot.deployer.v1.DeploymentActor
+	(Deployment_Stage)(0),         // 21: devpilot.deployer.v1.Deployment.Stage
 }
 var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
-	10, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
-	11, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
-	15, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
-	15, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
-	12, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
-	16, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
-	16, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
-	2,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	3,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
-	4,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
-	6,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
-	7,  // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	8,  // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
-	1,  // 13: devpilot.deployer.v1.App.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	16, // 14: devpilot.deployer.v1.TurnedAwayPush.time:type_name -> google.protobuf.Timestamp
-	17, // 15: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
-	16, // 16: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 17: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
-	9,  // 18: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
-	2,  // 19: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	4,  // 20: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
-	7,  // 21: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	16, // 22: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
-	16, // 23: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	14, // 24: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	16, // 25: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	16, // 26: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	13, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
+	14, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
+	18, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
+	18, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
+	15, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
+	19, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
+	19, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
+	5,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	6,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
+	7,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
+	9,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
+	10, // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	11, // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
+	2,  // 13: devpilot.deployer.v1.App.sync:type_name -> devpilot.deployer.v1.Sync
+	3,  // 14: devpilot.deployer.v1.App.auto_deploy_off:type_name -> devpilot.deployer.v1.AutoDeployOff
+	4,  // 15: devpilot.deployer.v1.App.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	0,  // 16: devpilot.deployer.v1.Sync.state:type_name -> devpilot.deployer.v1.Sync.State
+	19, // 17: devpilot.deployer.v1.Sync.since:type_name -> google.protobuf.Timestamp
+	19, // 18: devpilot.deployer.v1.AutoDeployOff.time:type_name -> google.protobuf.Timestamp
+	20, // 19: devpilot.deployer.v1.AutoDeployOff.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	19, // 20: devpilot.deployer.v1.TurnedAwayPush.time:type_name -> google.protobuf.Timestamp
+	21, // 21: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	19, // 22: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	8,  // 23: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
+	12, // 24: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
+	5,  // 25: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	7,  // 26: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
+	10, // 27: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	19, // 28: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
+	19, // 29: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	17, // 30: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	19, // 31: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	19, // 32: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }
@@ -1608,19 +1888,20 @@ func file_devpilot_deployer_v1_app_proto_init() {
 	}
 	file_devpilot_deployer_v1_deployment_proto_init()
 	file_devpilot_deployer_v1_app_proto_msgTypes[0].OneofWrappers = []any{}
-	file_devpilot_deployer_v1_app_proto_msgTypes[2].OneofWrappers = []any{}
+	file_devpilot_deployer_v1_app_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_app_proto_rawDesc), len(file_devpilot_deployer_v1_app_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   15,
+			NumEnums:      1,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_devpilot_deployer_v1_app_proto_goTypes,
 		DependencyIndexes: file_devpilot_deployer_v1_app_proto_depIdxs,
+		EnumInfos:         file_devpilot_deployer_v1_app_proto_enumTypes,
 		MessageInfos:      file_devpilot_deployer_v1_app_proto_msgTypes,
 	}.Build()
 	File_devpilot_deployer_v1_app_proto = out.File

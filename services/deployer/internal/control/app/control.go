@@ -97,7 +97,7 @@ func (s *Service) RollBack(ctx context.Context, req *deployerv1.RollBackAppReque
 	if err != nil || !req.GetPauseAutoDeploy() {
 		return d, err
 	}
-	return d, s.switchOff(ctx, k)
+	return d, s.switchOff(ctx, k, &deployerv1.AutoDeployOff{Actor: actor, RolledBack: true})
 }
 
 // rollbackTarget finds the kept release of a deployment, 0 for the one that was live before.
@@ -124,10 +124,10 @@ func rollbackTarget(l *storev1.Lane, k lane.Key, number int32, server string) (*
 }
 
 // switchOff switches auto-deploy off; whoever saves the app meanwhile is not overwritten.
-func (s *Service) switchOff(ctx context.Context, k lane.Key) error {
-	_, err := s.Update(ctx, &deployerv1.UpdateAppRequest{
+func (s *Service) switchOff(ctx context.Context, k lane.Key, off *deployerv1.AutoDeployOff) error {
+	_, err := s.save(ctx, &deployerv1.UpdateAppRequest{
 		Workspace: k.Workspace, AppId: k.App, App: &deployerv1.App{}, UpdateMask: maskOf("auto_deploy"),
-	})
+	}, off)
 	return err
 }
 

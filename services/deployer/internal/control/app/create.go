@@ -61,7 +61,7 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 	if done, err := s.madeBefore(ctx, k, a.GetCreateRequest()); err != nil {
 		return nil, err
 	} else if !done {
-		if err := s.create(ctx, k, a); err != nil {
+		if err := s.create(ctx, k, a, actor); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +94,7 @@ func (s *Service) madeBefore(ctx context.Context, k lane.Key, request []byte) (b
 
 // create asks Bitbucket for the repository and saves the app. Index and lane come first, so that an app
 // that exists can always be found by its repository and can always take a push.
-func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error {
+func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor *deployerv1.DeploymentActor) error {
 	if err := s.room(ctx, a.GetWorkspace()); err != nil {
 		return err
 	}
@@ -142,6 +142,8 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App) error 
 	a.Generation = generation
 	if a.GetAutoDeploy() {
 		a.AutoDeployTime = a.GetCreateTime()
+	} else {
+		a.AutoDeployOff = &deployerv1.AutoDeployOff{Time: a.GetCreateTime(), Actor: actor}
 	}
 	if _, err := s.cfg.Store.Apps.Create(ctx, k.String(), a); errors.Is(err, kv.ErrExists) {
 		_, err := s.madeBefore(ctx, k, a.GetCreateRequest())

@@ -24,12 +24,17 @@ const updateTries = 20
 
 // Update changes an app. Neither switching auto-deploy on nor changing the branch deploys: the
 // branch's head becomes the baseline.
-func (s *Service) Update(ctx context.Context, req *deployerv1.UpdateAppRequest) (*deployerv1.App, error) {
+func (s *Service) Update(ctx context.Context, req *deployerv1.UpdateAppRequest, actor *deployerv1.DeploymentActor) (*deployerv1.App, error) {
+	return s.save(ctx, req, &deployerv1.AutoDeployOff{Actor: actor})
+}
+
+// save is Update; off is noted where the request switches auto-deploy off.
+func (s *Service) save(ctx context.Context, req *deployerv1.UpdateAppRequest, off *deployerv1.AutoDeployOff) (*deployerv1.App, error) {
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetAppId()}
 	req = proto.CloneOf(req)
 	asMeant(req.GetApp())
 	for range updateTries {
-		err := s.update(ctx, k, req)
+		err := s.update(ctx, k, req, off)
 		switch {
 		case err == nil:
 			return s.Get(ctx, k)
@@ -40,7 +45,7 @@ func (s *Service) Update(ctx context.Context, req *deployerv1.UpdateAppRequest) 
 	return nil, apierr.New(apierr.ReasonEtagMismatch, "The app keeps being changed by others. Load it again and repeat your change.")
 }
 
-func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.UpdateAppRequest) error {
+func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.UpdateAppRequest, off *deployerv1.AutoDeployOff) error {
 	old, rev, err := s.load(ctx, k)
 	if err != nil {
 		return err
@@ -66,7 +71,11 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 	a.Version, a.UpdateTime = max(old.GetVersion()+1, now.UnixNano()), timestamppb.New(now)
 	switchedOn := a.GetAutoDeploy() && !old.GetAutoDeploy()
 	if switchedOn {
-		a.AutoDeployTime = timestamppb.New(now)
+		a.AutoDeployTime, a.AutoDeployOff = timestamppb.New(now), nil
+	}
+	if !a.GetAutoDeploy() && old.GetAutoDeploy() {
+		a.AutoDeployOff = proto.CloneOf(off)
+		a.AutoDeployOff.Time = timestamppb.New(now)
 	}
 	if err := s.watch(ctx, a, ""); err != nil {
 		return err

@@ -193,6 +193,12 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 		}
 	}
 	a.Live, a.Latest = summary(live), summary(latest)
+	if !p.app.GetAutoDeploy() {
+		a.AutoDeployOff = p.app.GetAutoDeployOff()
+	}
+	if a.Sync, err = s.sync(ctx, r, p, connection, live); err != nil {
+		return nil, err
+	}
 	if p.app.GetAutoDeploy() {
 		if pause := connection.GetPaused(); pause != nil {
 			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: pause.GetReason(), Message: pause.GetMessage(), Time: pause.GetTime()}

@@ -54,6 +54,11 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
 			l.again(r.cfg.Now().Add(r.cfg.Interval))
 		}
 	}
+	if !s.app.GetAutoDeploy() { // nothing deploys: where the branch is, is noted
+		for i := range changes {
+			changes[i].baseline = changes[i].new != ""
+		}
+	}
 	due, missing := r.ripe(ctx, s, changes, l)
 	if len(due) > 0 || s.unnoted(branches, tags) {
 		if err := r.prove(ctx, s.key.Workspace, s.app.GetRepository(), l); err != nil {
@@ -65,6 +70,9 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
 		return err
 	}
 	maps.Copy(l.missing, missing)
+	if !s.app.GetAutoDeploy() {
+		return nil
+	}
 	if err := r.retry(ctx, s, now, l); err != nil {
 		return err
 	}
@@ -306,6 +314,7 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 	case lane.Undecided(now):
 		return lane.ErrUndecided
 	case !d.verdict.Deploys:
+		d.ask.Reason, d.ask.Message = d.verdict.Reason, d.verdict.Message
 		if err := lane.TurnAway(now, d.ask); err != nil {
 			return err
 		}

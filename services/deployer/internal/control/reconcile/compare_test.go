@@ -74,7 +74,7 @@ func TestChanges_anOldAnswerDeploysNothing(t *testing.T) {
 	for _, ref := range []lane.Ref{lane.Tag("v1"), lane.Branch("main")} {
 		lane.SetHead(l, ref, &storev1.Head{Hash: hash, Source: storev1.Head_EVENT, Time: timestamppb.New(now), Repository: repository})
 	}
-	a := &storev1.App{Id: "web", Repository: repository, Branch: "main", Rules: &deployerv1.AppRules{Tags: []string{"v*"}}}
+	a := &storev1.App{Id: "web", Repository: repository, Branch: "main", AutoDeploy: true, Rules: &deployerv1.AppRules{Tags: []string{"v*"}}}
 	known := lane.Known{Repository: repository, Lane: l, Seen: lane.Polled(nil, l, lane.Found{}, lane.Found{Patterns: []string{"v*"}})}
 	s := seen{app: a, lane: l, known: known}
 	r := New(Config{Now: func() time.Time { return now }})

@@ -113,9 +113,11 @@ func TestChanged_onlyWhatIsWatchedIsPolled(t *testing.T) {
 			t.Errorf("%s: polled %v", when, got)
 		}
 	}
-	unwatched := &storev1.RepositoryIndex{Watches: []*storev1.Watch{{App: "web", Branch: "main"}}}
+	unwatched := &storev1.RepositoryIndex{}
 	r.changed("k", unwatched)
-	polled(false, "no auto-deploy")
+	polled(false, "no app")
+	r.changed("k", &storev1.RepositoryIndex{Watches: []*storev1.Watch{{App: "web", Branch: "main"}}})
+	polled(true, "auto-deploy off: people are told how the branch stands")
 	r.changed("k", watchedBy("web"))
 	polled(true, "auto-deploy")
 	later := now.Add(time.Hour)
@@ -131,7 +133,7 @@ func TestChanged_onlyWhatIsWatchedIsPolled(t *testing.T) {
 		t.Errorf("patterns that were not watched before: at %v", at)
 	}
 	r.changed("k", unwatched)
-	polled(false, "switched off")
+	polled(false, "the app is gone")
 	r.asked["k"] = true
 	r.changed("k", unwatched)
 	polled(true, "a deployment waits")

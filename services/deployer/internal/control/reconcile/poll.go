@@ -40,8 +40,13 @@ func (s seen) glob() []string {
 	return nil
 }
 
-// tags are the app's patterns of tags.
-func (s seen) tags() []string { return s.app.GetRules().GetTags() }
+// tags are the app's patterns of tags; none while pushes do not deploy.
+func (s seen) tags() []string {
+	if !s.app.GetAutoDeploy() {
+		return nil
+	}
+	return s.app.GetRules().GetTags()
+}
 
 // polling is one poll of a repository.
 type polling struct {
@@ -104,7 +109,8 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
 	}
 	if l.found, l.name, err = r.heads(ctx, idx, apps, state); err != nil {
-		return r.failed(state, err), err
+		next := r.failed(state, err)
+		return next, errors.Join(err, r.unanswered(ctx, idx, state, err))
 	}
 	if err := r.answers(ctx, workspace, repository, idx, state); err != nil {
 		return time.Time{}, err
@@ -137,7 +143,8 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 // settling is how long a save may take from the index to the app's record.
 const settling = time.Minute
 
-// watchers reads the apps that watch the repository by auto-deploy, and their lanes.
+// watchers reads the apps that watch the repository, and their lanes. Of those whose auto-deploy is off
+// only what watches a single branch: the newest of several branches says nothing while none deploys.
 func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev1.RepositoryIndex, poll *polling) (apps []seen, err error) {
 	var done []string
 	for _, w := range idx.GetWatches() {
@@ -153,7 +160,7 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev
 			continue
 		}
 		done = append(done, w.GetApp())
-		if !a.GetAutoDeploy() || a.GetRepository() != idx.GetRepository() {
+		if a.GetRepository() != idx.GetRepository() || !a.GetAutoDeploy() && rules.IsGlob(a.GetBranch()) {
 			continue
 		}
 		l, rev, err := r.cfg.Keeper.Get(ctx, k)
@@ -208,6 +215,19 @@ func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time
 	return next
 }
 
+// believedFailures is how many polls in a row must fail until people are told that Bitbucket does not
+// answer.
+const believedFailures = 2
+
+// unanswered notes for people that polls fail.
+func (r *Reconciler) unanswered(ctx context.Context, idx *storev1.RepositoryIndex, state *storev1.Reconciliation, err error) error {
+	var m *remote.Error
+	if state.GetFailures() < believedFailures || idx.GetUnanswered() != nil || !errors.As(err, &m) {
+		return nil
+	}
+	return r.cfg.Apps.Answered(ctx, idx.GetWorkspace(), idx.GetRepository(), &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: state.GetFailingSince()})
+}
+
 // answers notes that Bitbucket answers about a repository. What waited for that goes on.
 func (r *Reconciler) answers(ctx context.Context, workspace, repository string, idx *storev1.RepositoryIndex, state *storev1.Reconciliation) error {
 	if state.GetFailures() > 0 || r.isAsked(workspace, repository) {
@@ -216,6 +236,11 @@ func (r *Reconciler) answers(ctx context.Context, workspace, repository string, 
 		}
 	}
 	state.Failures, state.FailingSince, state.NotBefore = 0, nil, nil
+	if idx.GetUnanswered() != nil {
+		if err := r.cfg.Apps.Answered(ctx, workspace, repository, nil); err != nil {
+			return err
+		}
+	}
 	r.mu.Lock()
 	delete(r.asked, workspace+"."+repository)
 	r.mu.Unlock()

@@ -33,6 +33,7 @@ type Apps interface {
 	FullName(ctx context.Context, workspace, repository string) (string, error)
 	Renamed(ctx context.Context, workspace, repository string) (string, error)
 	Reached(ctx context.Context, workspace, repository string, trouble *storev1.Trouble) error
+	Answered(ctx context.Context, workspace, repository string, trouble *storev1.Trouble) error
 }
 
 // Connections knows the workspaces' integrations.

@@ -28,11 +28,6 @@ func watchedPatterns(idx *storev1.RepositoryIndex) uint64 {
 	return h.Sum64()
 }
 
-func anyWatch(idx *storev1.RepositoryIndex) bool {
-	for _, w := range idx.GetWatches() {
-		if w.GetAutoDeploy() {
-			return true
-		}
-	}
-	return false
-}
+// anyWatch tells whether an app watches the repository: with auto-deploy off, to tell whether its branch
+// has moved on.
+func anyWatch(idx *storev1.RepositoryIndex) bool { return len(idx.GetWatches()) > 0 }

@@ -249,6 +249,7 @@ func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key
 		if lane.Undecided(l) {
 			return lane.ErrUndecided
 		}
+		ask.Reason, ask.Message = v.Reason, v.Message
 		return lane.TurnAway(l, ask)
 	}); err != nil {
 		if isRetired(err) {

@@ -17,7 +17,7 @@ func (s *Server) UpdateApp(ctx context.Context, req *deployerv1.UpdateAppRequest
 	if req.GetApp() == nil {
 		return nil, apierr.InvalidArgument("app", "give the new values")
 	}
-	a, err := u.Apps.Update(ctx, req)
+	a, err := u.Apps.Update(ctx, req, actor(ctx))
 	if err != nil {
 		return nil, fail(err)
 	}

@@ -134,6 +134,21 @@ func (r *Records) Reached(ctx context.Context, workspace, repository string, tro
 	return nil
 }
 
+// Answered notes whether Bitbucket answers polls of the repository; nil when it does.
+func (r *Records) Answered(ctx context.Context, workspace, repository string, trouble *storev1.Trouble) error {
+	_, _, err := r.Store.Repositories.Update(ctx, RepositoryKey(workspace, repository), func(idx *storev1.RepositoryIndex) (*storev1.RepositoryIndex, error) {
+		if idx == nil || idx.GetUnanswered().GetReason() == trouble.GetReason() {
+			return nil, kv.ErrSkip
+		}
+		idx.Unanswered = trouble
+		return idx, nil
+	})
+	if err != nil {
+		return fmt.Errorf("apps: note whether a repository's polls are answered: %w", err)
+	}
+	return nil
+}
+
 // HandOverGrace is how long the request that changed the watches has for handing them over itself.
 const HandOverGrace = 10 * time.Second
 

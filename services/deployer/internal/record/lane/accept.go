@@ -90,6 +90,8 @@ type Request struct {
 	MessageKnown bool
 	// Found says that it was found by looking: no delivery spoke of it.
 	Found bool
+	// Reason and Message say why a rule turned the push away; TurnAway keeps them with the head.
+	Reason, Message string
 	// Retries is how many deployments of the same push failed before; the wish says nothing about the
 	// branch then.
 	Retries int32
@@ -209,7 +211,9 @@ func TurnAway(l *storev1.Lane, a Request) error {
 		return nil
 	}
 	if a.tellsHead(l) {
-		SetHead(l, a.ref(), &storev1.Head{Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository})
+		SetHead(l, a.ref(), &storev1.Head{
+			Hash: a.Commit.GetHash(), Source: storev1.Head_EVENT, Time: timestamppb.New(a.Now), Repository: a.Repository, Reason: a.Reason, Message: a.Message,
+		})
 	}
 	noteStep(l, a, 0)
 	return nil

@@ -65,10 +65,13 @@ func HeadOf(l *storev1.Lane, repository string, r Ref) *storev1.Head {
 	return h
 }
 
-// SetHead remembers a head. Beyond a bound the oldest of those go that SeenRefs has, too.
+// SetHead remembers a head; one that has not moved keeps its time. Beyond a bound the oldest of those go that SeenRefs has, too.
 func SetHead(l *storev1.Lane, r Ref, h *storev1.Head) {
 	if was := HeadOf(l, h.GetRepository(), r); was != nil {
 		noteCommit(l, h.GetRepository(), r, was.GetHash(), was.GetNumber())
+		if was.GetHash() == h.GetHash() && was.GetTime() != nil {
+			h.Time = was.GetTime()
+		}
 	}
 	noteCommit(l, h.GetRepository(), r, h.GetHash(), h.GetNumber())
 	if l.Heads == nil {

@@ -58,6 +58,7 @@ func (d *Decision) Apply(l *storev1.Lane) error {
 	var made lane.Decision
 	switch {
 	case d.byRule:
+		d.Request.Reason, d.Request.Message = d.Reason, d.Message
 		if err = lane.TurnAway(l, d.Request); err == nil && c.GetFound() {
 			lane.NoteTurnedAway(l, &deployerv1.TurnedAwayPush{
 				Branch: d.Request.Branch, Tag: d.Request.Tag, Commit: d.Request.Commit.GetHash(), Reason: d.Reason, Message: d.Message, Time: told.GetTime(),
@@ -70,9 +71,10 @@ func (d *Decision) Apply(l *storev1.Lane) error {
 	case d.Past:
 		made, err = lane.Repeat(l, d.Request)
 	case c.GetOvertakenBy() != 0:
-		err = lane.TurnAway(l, d.Request)
 		told.Reason = lane.ReasonOvertaken
 		told.Message = fmt.Sprintf("Deployment #%d was asked for after this push, which does not undo it", c.GetOvertakenBy())
+		d.Request.Reason, d.Request.Message = told.GetReason(), told.GetMessage()
+		err = lane.TurnAway(l, d.Request)
 	default:
 		made, err = lane.Accept(l, d.Request)
 	}

@@ -42,8 +42,10 @@ import (
 
 // Names of the buckets whose changes are published.
 const (
-	AppsBucket        = "deployer-apps"
-	DeploymentsBucket = "deployer-deployments"
+	AppsBucket         = "deployer-apps"
+	DeploymentsBucket  = "deployer-deployments"
+	LanesBucket        = "deployer-lanes"
+	RepositoriesBucket = "deployer-repositories"
 )
 
 // RequestLife is how long a request id is remembered.
@@ -120,13 +122,13 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 		return c
 	}
 	s.Apps = open[storev1.App](ctx, js, kept(AppsBucket), &errs)
-	s.Repositories = open[storev1.RepositoryIndex](ctx, js, kept("deployer-repositories"), &errs)
+	s.Repositories = open[storev1.RepositoryIndex](ctx, js, kept(RepositoriesBucket), &errs)
 	s.Connections = open[storev1.Connection](ctx, js, cfg("deployer-connections"), &errs)
 	requests := cfg("deployer-requests")
 	requests.TTL = true
 	s.Requests = open[storev1.Request](ctx, js, requests, &errs)
 	s.CodeConfigs = open[storev1.CodeConfig](ctx, js, kept("deployer-codeconfigs"), &errs)
-	s.Lanes = open[storev1.Lane](ctx, js, kept("deployer-lanes"), &errs)
+	s.Lanes = open[storev1.Lane](ctx, js, kept(LanesBucket), &errs)
 	s.Seen = open[storev1.SeenRefs](ctx, js, kept("deployer-seen"), &errs)
 	s.Deployments = open[storev1.Deployment](ctx, js, kept(DeploymentsBucket), &errs)
 	s.Servers = open[storev1.Server](ctx, js, kept("deployer-servers"), &errs)

@@ -32,6 +32,7 @@ export function useConnected(): boolean {
 const concerns: Record<string, string[]> = {
   deployment: ["app"],
   webhook: ["app"],
+  repository: ["app"],
   integration: ["app", "repositories", "webhook"],
   app: ["activity"],
 };

@@ -76,6 +76,8 @@ type App struct {
 	// The revision at which the repository's index had this app's entry; 0 in records of before it was
 	// kept.
 	IndexRevision uint64 `protobuf:"varint,23,opt,name=index_revision,json=indexRevision,proto3" json:"index_revision,omitempty"`
+	// Who switched auto-deploy off; absent while it is on.
+	AutoDeployOff *v1.AutoDeployOff `protobuf:"bytes,24,opt,name=auto_deploy_off,json=autoDeployOff,proto3" json:"auto_deploy_off,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -269,6 +271,13 @@ func (x *App) GetIndexRevision() uint64 {
 		return x.IndexRevision
 	}
 	return 0
+}
+
+func (x *App) GetAutoDeployOff() *v1.AutoDeployOff {
+	if x != nil {
+		return x.AutoDeployOff
+	}
+	return nil
 }
 
 // Variable is the stored form of a variable: the value of a secret one is sealed, with
@@ -470,7 +479,9 @@ type RepositoryIndex struct {
 	Unreachable *Trouble `protobuf:"bytes,8,opt,name=unreachable,proto3" json:"unreachable,omitempty"`
 	// Another name that a delivery gave the repository, until Bitbucket was asked: a delivery that
 	// comes late has an old name.
-	DoubtedBy     string `protobuf:"bytes,9,opt,name=doubted_by,json=doubtedBy,proto3" json:"doubted_by,omitempty"`
+	DoubtedBy string `protobuf:"bytes,9,opt,name=doubted_by,json=doubtedBy,proto3" json:"doubted_by,omitempty"`
+	// Set while Bitbucket does not answer polls of the repository: where its branches are is not known.
+	Unanswered    *Trouble `protobuf:"bytes,10,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -566,6 +577,13 @@ func (x *RepositoryIndex) GetDoubtedBy() string {
 		return x.DoubtedBy
 	}
 	return ""
+}
+
+func (x *RepositoryIndex) GetUnanswered() *Trouble {
+	if x != nil {
+		return x.Unanswered
+	}
+	return nil
 }
 
 // Watch says that an app watches a branch. A save adds the new entry before the app's record is
@@ -949,7 +967,7 @@ var File_devpilot_deployer_store_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\a\n" +
+	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\b\n" +
 	"\x03App\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
@@ -981,7 +999,8 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\x0econfig_as_code\x18\x14 \x01(\bR\fconfigAsCode\x12%\n" +
 	"\x0ecancel_running\x18\x15 \x01(\bR\rcancelRunning\x12*\n" +
 	"\x11commit_status_off\x18\x16 \x01(\bR\x0fcommitStatusOff\x12%\n" +
-	"\x0eindex_revision\x18\x17 \x01(\x04R\rindexRevision\"\x89\x01\n" +
+	"\x0eindex_revision\x18\x17 \x01(\x04R\rindexRevision\x12K\n" +
+	"\x0fauto_deploy_off\x18\x18 \x01(\v2#.devpilot.deployer.v1.AutoDeployOffR\rautoDeployOff\"\x89\x01\n" +
 	"\bVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
@@ -995,7 +1014,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"generation\x128\n" +
 	"\x06config\x18\x02 \x01(\v2 .devpilot.deployer.v1.CodeConfigR\x06config\"$\n" +
 	"\x0eWorkspaceIndex\x12\x12\n" +
-	"\x04apps\x18\x01 \x03(\tR\x04apps\"\x93\x03\n" +
+	"\x04apps\x18\x01 \x03(\tR\x04apps\"\xd8\x03\n" +
 	"\x0fRepositoryIndex\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1e\n" +
 	"\n" +
@@ -1008,7 +1027,11 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\awebhook\x18\a \x01(\v2'.devpilot.deployer.store.v1.WebhookViewR\awebhook\x12E\n" +
 	"\vunreachable\x18\b \x01(\v2#.devpilot.deployer.store.v1.TroubleR\vunreachable\x12\x1d\n" +
 	"\n" +
-	"doubted_by\x18\t \x01(\tR\tdoubtedBy\"\x80\x01\n" +
+	"doubted_by\x18\t \x01(\tR\tdoubtedBy\x12C\n" +
+	"\n" +
+	"unanswered\x18\n" +
+	" \x01(\v2#.devpilot.deployer.store.v1.TroubleR\n" +
+	"unanswered\"\x80\x01\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x1f\n" +
@@ -1068,7 +1091,8 @@ var file_devpilot_deployer_store_v1_app_proto_goTypes = []any{
 	(*v1.AppRules)(nil),           // 12: devpilot.deployer.v1.AppRules
 	(*v1.SourceOptions)(nil),      // 13: devpilot.deployer.v1.SourceOptions
 	(*v1.ServeOptions)(nil),       // 14: devpilot.deployer.v1.ServeOptions
-	(*v1.CodeConfig)(nil),         // 15: devpilot.deployer.v1.CodeConfig
+	(*v1.AutoDeployOff)(nil),      // 15: devpilot.deployer.v1.AutoDeployOff
+	(*v1.CodeConfig)(nil),         // 16: devpilot.deployer.v1.CodeConfig
 }
 var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
 	10, // 0: devpilot.deployer.store.v1.App.create_time:type_name -> google.protobuf.Timestamp
@@ -1079,19 +1103,21 @@ var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
 	12, // 5: devpilot.deployer.store.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
 	13, // 6: devpilot.deployer.store.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
 	14, // 7: devpilot.deployer.store.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	10, // 8: devpilot.deployer.store.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
-	15, // 9: devpilot.deployer.store.v1.CodeConfig.config:type_name -> devpilot.deployer.v1.CodeConfig
-	5,  // 10: devpilot.deployer.store.v1.RepositoryIndex.watches:type_name -> devpilot.deployer.store.v1.Watch
-	6,  // 11: devpilot.deployer.store.v1.RepositoryIndex.webhook:type_name -> devpilot.deployer.store.v1.WebhookView
-	7,  // 12: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
-	10, // 13: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
-	10, // 14: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
-	7,  // 15: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	15, // 8: devpilot.deployer.store.v1.App.auto_deploy_off:type_name -> devpilot.deployer.v1.AutoDeployOff
+	10, // 9: devpilot.deployer.store.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	16, // 10: devpilot.deployer.store.v1.CodeConfig.config:type_name -> devpilot.deployer.v1.CodeConfig
+	5,  // 11: devpilot.deployer.store.v1.RepositoryIndex.watches:type_name -> devpilot.deployer.store.v1.Watch
+	6,  // 12: devpilot.deployer.store.v1.RepositoryIndex.webhook:type_name -> devpilot.deployer.store.v1.WebhookView
+	7,  // 13: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
+	7,  // 14: devpilot.deployer.store.v1.RepositoryIndex.unanswered:type_name -> devpilot.deployer.store.v1.Trouble
+	10, // 15: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
+	10, // 16: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
+	7,  // 17: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_app_proto_init() }

@@ -1428,12 +1428,16 @@ type Head struct {
 	Source Head_Source `protobuf:"varint,2,opt,name=source,proto3,enum=devpilot.deployer.store.v1.Head_Source" json:"source,omitempty"`
 	// The deployment that came of it; a late delivery is answered with it. 0 while none did.
 	Number int32 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
-	// When it was seen.
+	// When it was first seen there.
 	Time *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"`
 	// The repository: a head of another one says nothing.
 	Repository string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
 	// The lane's head_seq when it was noted.
-	Seq           int64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
+	Seq int64 `protobuf:"varint,6,opt,name=seq,proto3" json:"seq,omitempty"`
+	// Why its push was turned away, as a code; empty where it was not.
+	Reason string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The same for people.
+	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1508,6 +1512,20 @@ func (x *Head) GetSeq() int64 {
 		return x.Seq
 	}
 	return 0
+}
+
+func (x *Head) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Head) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
 }
 
 // Live is the current release.
@@ -2759,7 +2777,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\twake_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bwakeTime\x12\x1a\n" +
 	"\bfailures\x18\x03 \x01(\x05R\bfailures\x12\x16\n" +
 	"\x06remote\x18\n" +
-	" \x01(\bR\x06remote\"\xba\x02\n" +
+	" \x01(\bR\x06remote\"\xec\x02\n" +
 	"\x04Head\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12?\n" +
 	"\x06source\x18\x02 \x01(\x0e2'.devpilot.deployer.store.v1.Head.SourceR\x06source\x12\x16\n" +
@@ -2768,7 +2786,9 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x05 \x01(\tR\n" +
 	"repository\x12\x10\n" +
-	"\x03seq\x18\x06 \x01(\x03R\x03seq\"c\n" +
+	"\x03seq\x18\x06 \x01(\x03R\x03seq\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\"c\n" +
 	"\x06Source\x12\x16\n" +
 	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bBASELINE\x10\x01\x12\t\n" +

@@ -1,0 +1,215 @@
+package app
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+)
+
+// Why a branch is behind, or not known. Reasons of rules, of deployments' troubles and of the
+// connection's are passed on as they are.
+const (
+	syncDeploying  = "DEPLOYING"         // a deployment of it runs
+	syncWaiting    = "WAITING"           // a deployment of it waits for its turn
+	syncDeciding   = "DECIDING"          // a worker decides about its push
+	syncFailed     = "DEPLOYMENT_FAILED" // its deployment failed
+	syncCancelled  = "DEPLOYMENT_CANCELLED"
+	syncOff        = "AUTO_DEPLOY_OFF"
+	syncUndeployed = "NOT_DEPLOYED"  // it was there before pushes deployed, and nobody deployed it
+	syncUnseen     = "NOT_SEEN"      // nobody has looked yet
+	syncNoBranch   = "NO_BRANCH"     // there is no such branch
+	syncChosen     = "OLDER_RELEASE" // a person made an older release live
+)
+
+// standing is what Sync is made of.
+type standing struct {
+	app        *storev1.App
+	lane       *storev1.Lane
+	connection *storev1.Connection
+	index      *storev1.RepositoryIndex
+	live       *deployerv1.Deployment // nil when nothing is
+	ref        lane.Ref               // the branch; empty when none was seen of a pattern's
+	head       *storev1.Head          // nil when it was not seen
+	made       *deployerv1.Deployment // what came of the head; nil when nothing did
+}
+
+// sync says how the app's branch stands to what is live. It asks nobody: the lane knows the branches that
+// pushes and polls told of, and the repository's index whether polls are answered.
+func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live *deployerv1.Deployment) (*deployerv1.Sync, error) {
+	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live}
+	st.ref, st.head = watchedHead(p.app, p.lane)
+	number := st.head.GetNumber()
+	if job := p.lane.GetRunning().GetJob(); number == 0 && job != nil && p.lane.GetRunning().GetHash() == st.head.GetHash() {
+		number = job.GetNumber()
+	}
+	if number == 0 {
+		number = p.lane.GetLastNumber() // its record tells whether it was of this commit
+	}
+	made, err := s.deployment(ctx, r, p.key, p.app, p.lane, number)
+	if err != nil {
+		return nil, err
+	}
+	if st.head.GetNumber() != 0 || made.GetCommit().GetHash() == st.head.GetHash() {
+		st.made = made
+	}
+	return st.sync(), nil
+}
+
+// watchedHead is the branch that counts: the one that is watched, or of those that match a pattern the one
+// that moved last.
+func watchedHead(a *storev1.App, l *storev1.Lane) (lane.Ref, *storev1.Head) {
+	if !rules.IsGlob(a.GetBranch()) {
+		ref := lane.Branch(a.GetBranch())
+		return ref, lane.HeadOf(l, a.GetRepository(), ref)
+	}
+	var ref lane.Ref
+	var newest *storev1.Head
+	for name := range l.GetHeads() {
+		r := lane.Ref(name)
+		h := lane.HeadOf(l, a.GetRepository(), r)
+		if !r.IsTag() && h.GetHash() != "" && rules.MatchBranch(a.GetBranch(), r.Name()) && (newest == nil || h.GetSeq() > newest.GetSeq()) {
+			ref, newest = r, h
+		}
+	}
+	return ref, newest
+}
+
+func (st standing) sync() *deployerv1.Sync {
+	out := st.known()
+	out.Branch, out.Commit = st.ref.Branch(), st.head.GetHash()
+	if out.GetBranch() == "" && !rules.IsGlob(st.app.GetBranch()) {
+		out.Branch = st.app.GetBranch()
+	}
+	// A branch that was behind is so whatever Bitbucket says now; that it is in sync is no longer known.
+	trouble := st.connection.GetPaused()
+	if trouble == nil {
+		trouble = st.index.GetUnreachable()
+	}
+	if trouble == nil {
+		trouble = st.index.GetUnanswered()
+	}
+	if trouble != nil && out.GetState() != deployerv1.Sync_BEHIND {
+		out.State, out.Reason, out.Since = deployerv1.Sync_UNKNOWN, trouble.GetReason(), trouble.GetTime()
+		out.Message = "Where the branch is now is not known: " + trouble.GetMessage()
+	}
+	return out
+}
+
+// known is how the branch stands where polls are answered.
+func (st standing) known() *deployerv1.Sync {
+	unknown := func(reason, message string) *deployerv1.Sync {
+		return &deployerv1.Sync{State: deployerv1.Sync_UNKNOWN, Reason: reason, Message: message, Since: st.head.GetTime()}
+	}
+	switch lv := st.lane.GetLive(); {
+	case st.head == nil && st.ref == "":
+		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it.", st.app.GetBranch()))
+	case st.head == nil:
+		return unknown(syncUnseen, "Devpilot has not looked at the branch yet; it does so within a minute.")
+	case st.head.GetHash() == "":
+		return unknown(syncNoBranch, fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", st.ref.Name()))
+	case lv.GetHash() == st.head.GetHash():
+		return &deployerv1.Sync{State: deployerv1.Sync_IN_SYNC, Since: lv.GetTime(), Message: fmt.Sprintf("%s is live as it is on Bitbucket.", st.ref.Name())}
+	case st.overtaken():
+		return &deployerv1.Sync{
+			State: deployerv1.Sync_IN_SYNC, Since: lv.GetTime(), Deployment: lv.GetNumber(),
+			Message: fmt.Sprintf("Deployment #%d, which is live, came after the last push to %s.", lv.GetNumber(), st.ref.Name()),
+		}
+	case st.rolledBack():
+		return &deployerv1.Sync{
+			State: deployerv1.Sync_ROLLED_BACK, Since: lv.GetTime(), Reason: syncChosen, Deployment: lv.GetNumber(),
+			Message: fmt.Sprintf("%s made %s live again in deployment #%d; %s is at %s.",
+				who(st.live.GetActor()), bitbucket.ShortHash(lv.GetHash()), lv.GetNumber(), st.ref.Name(), bitbucket.ShortHash(st.head.GetHash())),
+		}
+	}
+	reason, message, number := st.why()
+	return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.head.GetTime(), Reason: reason, Message: message, Deployment: number}
+}
+
+// overtaken tells whether what is live was pushed and deployed after the branch's newest commit: a tag's
+// push, or another branch's.
+func (st standing) overtaken() bool {
+	lv := st.lane.GetLive()
+	return lv != nil && !lv.GetChosen() && st.head.GetNumber() > 0 && lv.GetNumber() > st.head.GetNumber() && lv.GetRef() != string(st.ref)
+}
+
+// rolledBack tells whether a person made an older release live after the branch's newest commit was seen.
+func (st standing) rolledBack() bool {
+	lv := st.lane.GetLive()
+	if !lv.GetChosen() {
+		return false
+	}
+	if st.head.GetNumber() > 0 {
+		return st.head.GetNumber() < lv.GetNumber()
+	}
+	return st.head.GetTime().AsTime().Before(lv.GetTime().AsTime())
+}
+
+// why says why the branch's newest commit is not live, and which deployment that is about.
+func (st standing) why() (reason, message string, number int32) {
+	commit := bitbucket.ShortHash(st.head.GetHash())
+	if job := st.lane.GetRunning().GetJob(); st.brings(job) {
+		return syncDeploying, fmt.Sprintf("Deployment #%d of it runs.", job.GetNumber()), job.GetNumber()
+	}
+	if job := st.lane.GetWaiting(); st.brings(job) {
+		if t := st.lane.GetHold().GetTrouble(); t != nil {
+			return t.GetReason(), fmt.Sprintf("Deployment #%d of it waits: %s", job.GetNumber(), t.GetMessage()), job.GetNumber()
+		}
+		return syncWaiting, fmt.Sprintf("Deployment #%d of it waits for its turn.", job.GetNumber()), job.GetNumber()
+	}
+	if lane.UndecidedOf(st.lane, st.ref) {
+		return syncDeciding, "Whether it deploys is being decided: the app's rules need the repository.", 0
+	}
+	switch d := st.made; d.GetState() {
+	case deployerv1.Deployment_FAILED:
+		return syncFailed, fmt.Sprintf("Deployment #%d of it failed: %s", d.GetNumber(), d.GetError().GetMessage()), d.GetNumber()
+	case deployerv1.Deployment_CANCELLED:
+		return syncCancelled, fmt.Sprintf("%s cancelled deployment #%d of it. Redeploy it to put it live.", who(d.GetCancelledBy()), d.GetNumber()), d.GetNumber()
+	}
+	if !st.app.GetAutoDeploy() {
+		return syncOff, st.off(), 0
+	}
+	if st.head.GetReason() != "" {
+		return st.head.GetReason(), st.head.GetMessage(), 0
+	}
+	return syncUndeployed, fmt.Sprintf("%s was pushed before auto-deploy was switched on or the branch was chosen, and nobody has deployed it. Deploy the latest commit to put it live.", commit), 0
+}
+
+// brings tells whether a job will put the branch's newest commit live.
+func (st standing) brings(job *storev1.Job) bool {
+	if job == nil || job.GetTag() != "" || job.GetBranch() != st.ref.Branch() || job.GetDirectory() != "" {
+		return false
+	}
+	return !job.GetPinned() || job.GetHash() == st.head.GetHash()
+}
+
+// off says who switched auto-deploy off.
+func (st standing) off() string {
+	off := st.app.GetAutoDeployOff()
+	switch {
+	case off == nil:
+		return "Auto-deploy is off. Deploy the latest commit, or switch auto-deploy on."
+	case off.GetRolledBack():
+		return fmt.Sprintf("Auto-deploy is off: %s switched it off with a rollback. Deploy the latest commit, or switch auto-deploy on.", who(off.GetActor()))
+	case sameTime(off.GetTime(), st.app.GetCreateTime()):
+		return "Auto-deploy was never switched on. Deploy the latest commit, or switch it on."
+	}
+	return fmt.Sprintf("Auto-deploy is off: %s switched it off. Deploy the latest commit, or switch auto-deploy on.", who(off.GetActor()))
+}
+
+func sameTime(a, b *timestamppb.Timestamp) bool { return a.AsTime().Equal(b.AsTime()) }
+
+// who names an actor at the beginning of a sentence.
+func who(a *deployerv1.DeploymentActor) string {
+	if a.GetLabel() == "" {
+		return "Somebody"
+	}
+	return a.GetLabel()
+}

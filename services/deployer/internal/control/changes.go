@@ -1,0 +1,57 @@
+package control
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/kv"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
+func (c *Control) relay(ctx context.Context, bucket, kind string) error {
+	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
+		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
+		Describe: func(key string, _ bool) (workspace, k, id string, ok bool) {
+			workspace, rest, found := strings.Cut(key, ".")
+			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
+		},
+	})
+}
+
+// tellValues is how often changes of lanes and repositories are told.
+const tellValues = time.Second
+
+// relayValues publishes those changes of a bucket that describe finds in its values.
+func (c *Control) relayValues(ctx context.Context, bucket string, describe func(key string, value []byte) (workspace, kind, id string, ok bool)) error {
+	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
+		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
+		Describe:      func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false },
+		DescribeValue: describe, Every: tellValues, Position: c.cfg.Records.Store.Position("changes-" + bucket),
+	})
+}
+
+// describeLane tells of an app whose branch was pushed to or polled. While a deployment runs or waits,
+// its record tells.
+func describeLane(key string, value []byte) (workspace, kind, id string, ok bool) {
+	var l storev1.Lane
+	if err := proto.Unmarshal(value, &l); err != nil || l.GetRunning() != nil || l.GetWaiting() != nil || l.GetRetired() {
+		return "", "", "", false
+	}
+	workspace, id, ok = strings.Cut(key, ".")
+	return workspace, "app", id, ok
+}
+
+// describeRepository tells that what is known of a repository has changed, such as whether it can be
+// reached.
+func describeRepository(_ string, value []byte) (workspace, kind, id string, ok bool) {
+	var idx storev1.RepositoryIndex
+	if err := proto.Unmarshal(value, &idx); err != nil || len(idx.GetWatches()) == 0 {
+		return "", "", "", false
+	}
+	return idx.GetWorkspace(), "repository", idx.GetRepository(), true
+}
