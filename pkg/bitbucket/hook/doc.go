@@ -5,5 +5,6 @@
 // gap. Parse reads every change of a push (several branches, tags, deletions, forced updates, none
 // at all) and tolerates missing fields: a signed delivery is never thrown away for one odd change.
 //
-// The package depends on the standard library and pkg/seal only.
+// Depends on pkg/seal, and on go-json-experiment for the reading of JSON: what the standard library's
+// encoding/json/jsontext will be, and as strict.
 package hook

@@ -2,7 +2,6 @@ package hook
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,199 +14,195 @@ import (
 // ErrNotJSON is returned for a body that is not one JSON object.
 var ErrNotJSON = errors.New("hook: the body is not a JSON object")
 
+var errType = errors.New("has an unexpected type")
+
 // NormalizeUUID returns an identifier without braces and in lower case: payloads and the API have
 // braces, the X-Hook-UUID header has none.
 func NormalizeUUID(s string) string { return uuid.Normalize(s) }
 
-// Parse reads the body of a repo:push delivery. It fails only where the body is not one JSON object,
-// or its push or repository is of the wrong type; an error is then ErrNotJSON or names the part.
-// Fields that are missing, null or of the wrong type are left empty; a change that cannot be read is
-// counted in Unreadable and costs none of the others.
+// Parse reads the body of a repo:push delivery, in one pass. It fails only where the body is not one
+// JSON object, or its push or repository is of the wrong type; an error is then ErrNotJSON or names the
+// part, and never quotes the body. Fields that are missing, null or of the wrong type are left empty; a
+// change that cannot be read is counted in Unreadable and costs none of the others.
+//
+// What is JSON, and which of several values counts, is decided as encoding/json does: the last of
+// equal names, whatever the case of their letters; U+FFFD for what is no UTF-8; 10,000 levels.
 func Parse(body []byte) (Push, error) {
-	var top struct {
-		Push       json.RawMessage `json:"push"`
-		Repository json.RawMessage `json:"repository"`
-		Actor      json.RawMessage `json:"actor"`
-	}
 	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
 		return Push{}, ErrNotJSON
 	}
-	if err := json.Unmarshal(body, &top); err != nil {
-		return Push{}, ErrNotJSON
-	}
-	var repo wireRepository
-	if err := optional(top.Repository, &repo); err != nil {
-		return Push{}, fmt.Errorf("hook: repository: %w", err)
-	}
-	var push struct {
-		Changes []json.RawMessage `json:"changes"`
-	}
-	if err := optional(top.Push, &push); err != nil {
-		return Push{}, fmt.Errorf("hook: push: %w", err)
-	}
-	p := Push{Repository: repo.repository(), Actor: parseActor(top.Actor)}
-	for i, raw := range push.Changes {
-		change, ok := parseChange(raw)
-		if !ok {
-			p.Unreadable++
-			continue
+	r := newReader(body)
+	defer r.free()
+	var p Push
+	var errPush, errRepository error
+	r.object([]string{"push", "repository", "actor"}, func(field int) {
+		switch field {
+		case 0:
+			errPush = r.push(&p)
+		case 1:
+			p.Repository, errRepository = r.repository()
+		case 2:
+			p.Actor = r.actor()
 		}
-		change.Index = i
-		p.Changes = append(p.Changes, change)
+	})
+	r.end()
+	switch {
+	case r.err != nil:
+		return Push{}, ErrNotJSON
+	case errRepository != nil:
+		return Push{}, fmt.Errorf("hook: repository: %w", errRepository)
+	case errPush != nil:
+		return Push{}, fmt.Errorf("hook: push: %w", errPush)
 	}
 	return p, nil
 }
 
-var errType = errors.New("has an unexpected type")
-
-// optional decodes a part that may be absent or null. Its error does not quote the payload.
-func optional(raw json.RawMessage, into any) error {
-	if len(raw) == 0 {
-		return nil
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
+func (r *reader) push(p *Push) error {
+	p.Changes, p.Unreadable = nil, 0
+	var err error
+	if !r.nullOrObject([]string{"changes"}, func(int) {
+		p.Changes, p.Unreadable = nil, 0
+		i := 0
+		if !r.nullOrArray(func() {
+			if c, ok := r.change(); ok {
+				c.Index = i
+				p.Changes = append(p.Changes, c)
+			} else {
+				p.Unreadable++
+			}
+			i++
+		}) {
+			err = errType
+		}
+	}) {
 		return errType
 	}
-	return nil
+	return err
 }
 
-// text is a string that forgives other types.
-type text string
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (t *text) UnmarshalJSON(b []byte) error {
-	var s string
-	if json.Unmarshal(b, &s) == nil {
-		*t = text(s)
+func (r *reader) repository() (Repository, error) {
+	var repo Repository
+	if !r.nullOrObject([]string{"uuid", "full_name", "name", "is_private", "workspace"}, func(field int) {
+		switch field {
+		case 0:
+			r.text(&repo.UUID)
+		case 1:
+			r.text(&repo.FullName)
+		case 2:
+			r.text(&repo.Name)
+		case 3:
+			r.flag(&repo.Private)
+		case 4:
+			repo.WorkspaceUUID, repo.WorkspaceSlug = "", ""
+			r.object([]string{"uuid", "slug"}, func(field int) { // an odd workspace is a missing one
+				r.text([]*string{&repo.WorkspaceUUID, &repo.WorkspaceSlug}[field])
+			})
+		}
+	}) {
+		return Repository{}, errType
 	}
-	return nil
+	repo.UUID, repo.WorkspaceUUID = uuid.Normalize(repo.UUID), uuid.Normalize(repo.WorkspaceUUID)
+	return repo, nil
 }
 
-// flag is a bool that forgives other types.
-type flag bool
-
-// UnmarshalJSON implements json.Unmarshaler.
-func (f *flag) UnmarshalJSON(b []byte) error {
-	*f = flag(string(b) == "true")
-	return nil
+// actor reads who pushed; an odd one is a missing one.
+func (r *reader) actor() Actor {
+	var a Actor
+	r.object([]string{"type", "uuid", "account_id", "display_name", "nickname"}, func(field int) {
+		r.text([]*string{&a.Kind, &a.UUID, &a.AccountID, &a.DisplayName, &a.Nickname}[field])
+	})
+	a.UUID = uuid.Normalize(a.UUID)
+	return a
 }
 
-type wireRepository struct {
-	UUID      text            `json:"uuid"`
-	FullName  text            `json:"full_name"`
-	Name      text            `json:"name"`
-	IsPrivate flag            `json:"is_private"`
-	Workspace json.RawMessage `json:"workspace"`
-}
-
-func (w wireRepository) repository() Repository {
-	var ws struct {
-		UUID text `json:"uuid"`
-		Slug text `json:"slug"`
-	}
-	_ = optional(w.Workspace, &ws) // an odd workspace is a missing one
-	return Repository{
-		UUID: uuid.Normalize(string(w.UUID)), FullName: string(w.FullName), Name: string(w.Name), Private: bool(w.IsPrivate),
-		WorkspaceUUID: uuid.Normalize(string(ws.UUID)), WorkspaceSlug: string(ws.Slug),
-	}
-}
-
-func parseActor(raw json.RawMessage) Actor {
-	var w struct {
-		Type        text `json:"type"`
-		UUID        text `json:"uuid"`
-		AccountID   text `json:"account_id"`
-		DisplayName text `json:"display_name"`
-		Nickname    text `json:"nickname"`
-	}
-	_ = optional(raw, &w) // an odd actor is a missing one
-	return Actor{
-		Kind: string(w.Type), UUID: uuid.Normalize(string(w.UUID)), AccountID: string(w.AccountID),
-		DisplayName: string(w.DisplayName), Nickname: string(w.Nickname),
-	}
-}
-
-// parseChange reads one change; false for one that names no ref at all.
-func parseChange(raw json.RawMessage) (Change, bool) {
-	var w struct {
-		Old       json.RawMessage `json:"old"`
-		New       json.RawMessage `json:"new"`
-		Created   flag            `json:"created"`
-		Closed    flag            `json:"closed"`
-		Forced    flag            `json:"forced"`
-		Truncated flag            `json:"truncated"`
-		Commits   json.RawMessage `json:"commits"`
-	}
-	if json.Unmarshal(raw, &w) != nil {
+// change reads one change; false for one that names no ref at all.
+func (r *reader) change() (Change, bool) {
+	var c Change
+	okOld, okNew := true, true
+	if !r.object([]string{"old", "new", "created", "closed", "forced", "truncated", "commits"}, func(field int) {
+		switch field {
+		case 0:
+			c.Old, okOld = r.ref()
+		case 1:
+			c.New, okNew = r.ref()
+		case 6:
+			c.Commits = nil
+			r.array(func() { c.Commits = append(c.Commits, r.commit()) }) // display only
+		default:
+			r.flag([]*bool{2: &c.Created, 3: &c.Closed, 4: &c.Forced, 5: &c.Truncated}[field])
+		}
+	}) || !okOld || !okNew || (c.Old == nil && c.New == nil) {
 		return Change{}, false
-	}
-	before, okOld := parseRef(w.Old)
-	after, okNew := parseRef(w.New)
-	if !okOld || !okNew || (before == nil && after == nil) {
-		return Change{}, false
-	}
-	c := Change{
-		Old: before, New: after, Created: bool(w.Created), Closed: bool(w.Closed),
-		Forced: bool(w.Forced), Truncated: bool(w.Truncated),
-	}
-	var commits []json.RawMessage
-	_ = optional(w.Commits, &commits) // display only
-	for _, one := range commits {
-		c.Commits = append(c.Commits, parseCommit(one))
 	}
 	return c, true
 }
 
-// parseRef reads a ref: nil for an absent or null one, not ok for one without a name, which must not
-// be taken for a deletion.
-func parseRef(raw json.RawMessage) (ref *Ref, ok bool) {
-	if len(raw) == 0 || string(raw) == "null" {
+// ref reads a ref: nil for null, not ok for one without a name, which must not be taken for a
+// deletion.
+func (r *reader) ref() (ref *Ref, ok bool) {
+	if r.null() {
 		return nil, true
 	}
-	var w struct {
-		Type   text            `json:"type"`
-		Name   text            `json:"name"`
-		Target json.RawMessage `json:"target"`
-	}
-	if json.Unmarshal(raw, &w) != nil || w.Name == "" {
+	var kind string
+	ref = &Ref{}
+	r.object([]string{"type", "name", "target"}, func(field int) {
+		switch field {
+		case 0:
+			r.text(&kind)
+		case 1:
+			r.text(&ref.Name)
+		case 2:
+			ref.Target = r.commit()
+		}
+	})
+	if ref.Name == "" {
 		return nil, false
 	}
-	r := &Ref{Kind: Branch, Name: string(w.Name), Target: parseCommit(w.Target)}
-	if w.Type == "tag" || w.Type == "annotated_tag" {
-		r.Kind = Tag
+	if kind == "tag" || kind == "annotated_tag" {
+		ref.Kind = Tag
 	}
-	return r, true
+	return ref, true
 }
 
-func parseCommit(raw json.RawMessage) Commit {
-	var w struct {
-		Hash    text            `json:"hash"`
-		Message text            `json:"message"`
-		Date    text            `json:"date"`
-		Author  json.RawMessage `json:"author"`
-	}
-	_ = optional(raw, &w) // an odd commit is an empty one: its Hash says so
-	c := Commit{Message: string(w.Message)}
-	if hash := strings.ToLower(string(w.Hash)); isHash(hash) {
+// commit reads a commit; an odd one is an empty one: its Hash says so.
+func (r *reader) commit() Commit {
+	var c Commit
+	var hash, date, raw, user string
+	r.object([]string{"hash", "message", "date", "author"}, func(field int) {
+		switch field {
+		case 0:
+			r.text(&hash)
+		case 1:
+			r.text(&c.Message)
+		case 2:
+			r.text(&date)
+		case 3:
+			raw, user = r.author()
+		}
+	})
+	if hash = strings.ToLower(hash); isHash(hash) {
 		c.Hash = hash
 	}
-	if t, err := time.Parse(time.RFC3339Nano, string(w.Date)); err == nil {
+	if t, err := time.Parse(time.RFC3339Nano, date); err == nil {
 		c.Time = t.UTC()
 	}
-	var who struct {
-		Raw  text            `json:"raw"`
-		User json.RawMessage `json:"user"`
-	}
-	_ = optional(w.Author, &who)
-	c.AuthorName, c.AuthorEmail = author.Split(string(who.Raw))
-	if c.AuthorName == "" {
-		var user struct {
-			DisplayName text `json:"display_name"`
-		}
-		_ = optional(who.User, &user)
-		c.AuthorName = string(user.DisplayName)
+	if c.AuthorName, c.AuthorEmail = author.Split(raw); c.AuthorName == "" {
+		c.AuthorName = user
 	}
 	return c
+}
+
+// author reads the line of the commit and the name of the account that it belongs to.
+func (r *reader) author() (raw, user string) {
+	r.object([]string{"raw", "user"}, func(field int) {
+		if field == 0 {
+			r.text(&raw)
+			return
+		}
+		user = ""
+		r.object([]string{"display_name"}, func(int) { r.text(&user) })
+	})
+	return raw, user
 }
 
 // isHash reports whether s is a full commit hash: it goes into git commands and URLs later on.

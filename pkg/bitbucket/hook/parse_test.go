@@ -1,6 +1,7 @@
 package hook
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -177,6 +178,96 @@ func TestParse_refusesWhatIsNoDelivery(t *testing.T) {
 	}
 }
 
+// oddBodies are bodies on which two readers of JSON may differ.
+func oddBodies(t testing.TB) []string {
+	deep := func(n int) string {
+		return `{"push":{"changes":[]},"x":` + strings.Repeat("[", n-1) + strings.Repeat("]", n-1) + `}`
+	}
+	deepChange := func(n int) string {
+		return `{"push":{"changes":[` + strings.Repeat(`{"old":`, n-3) + "7" + strings.Repeat("}", n-3) + `]}}`
+	}
+	ref := `{"type":"branch","name":"main","target":{"hash":"` + hashA + `"}}`
+	bodies := []string{
+		"", " ", "null", "[]", `"text"`, "7", "{", `{"push":`, `{}{}`, "{} \r\n\t", "{}\x00", "{}\v", "\xff", "\ufeff{}", "{}\ufeff", "\v{}", `{"a":1} trailing`, `{"a":1,}`, `{,}`, `{"a" 1}`, `{a:1}`, `{'a':1}`,
+		`{"a":01}`, `{"a":-}`, `{"a":1.}`, `{"a":.5}`, `{"a":1e}`, `{"a":1e999}`, `{"a":+1}`, `{"a":-0.0E+00}`, `{"a":NaN}`, `{"a":tru}`, `{"a":nul}`, `{"a":"\x01"}`, "{\"a\":\"\t\"}", `{"a":"\u12"}`, `{"a":"\q"}`, `{"a":"\/"}`, `{"a":"`,
+		`[{"push":{}}]`, `{"push":[]}`, `{"push":7}`, `{"push":"x"}`, `{"push":true}`, `{"push":{"changes":{}}}`, `{"push":{"changes":7}}`, `{"push":{"changes":"x"}}`, `{"push":{"changes":null}}`, `{"push":{"changes":[[],{},null,7,"x",true]}}`,
+		`{"repository":7}`, `{"repository":[]}`, `{"repository":null}`, `{"repository":"x","push":7}`, `{"repository":{"uuid":{},"full_name":7,"name":null,"is_private":"true","workspace":7}}`, `{"actor":7}`, `{"actor":[]}`, `{"actor":{"type":{},"nickname":[1]}}`,
+		// The last of equal names counts, and its value replaces the whole of the one before.
+		`{"push":7,"push":{}}`, `{"push":{},"push":7}`, `{"push":{"changes":[{"new":` + ref + `}]},"push":null}`, `{"push":{"changes":7},"push":{}}`, `{"push":{"changes":7,"changes":[]}}`,
+		`{"push":{"changes":[{"new":` + ref + `}],"changes":[7]}}`, `{"push":{"changes":[{"new":` + ref + `},7],"changes":null}}`, `{"push":{"changes":[1,2,3],"changes":[{"new":` + ref + `}]}}`, `{"repository":{"uuid":"a"},"repository":{"name":"b"}}`, `{"repository":7,"repository":{"uuid":"a","uuid":7}}`, `{"repository":{"uuid":"a","uuid":null}}`,
+		`{"actor":{"nickname":"a"},"actor":7}`, `{"repository":{"workspace":{"uuid":"a","slug":"b"},"workspace":{"slug":"c"}}}`, `{"repository":{"workspace":{"uuid":"a"},"workspace":7}}`, `{"repository":{"is_private":true,"is_private":7}}`,
+		`{"push":{"changes":[{"new":7,"new":` + ref + `,"old":null}]}}`, `{"push":{"changes":[{"new":` + ref + `,"new":7}]}}`, `{"push":{"changes":[{"new":` + ref + `,"new":null}]}}`, `{"push":{"changes":[{"new":` + ref + `,"commits":[{"hash":"` + hashA + `"},null,7],"commits":{}}]}}`,
+		`{"push":{"changes":[{"new":{"name":"a","name":7,"target":{"hash":"` + hashA + `"},"target":{"message":"m","author":{"raw":"x <y>","user":{"display_name":"z"},"user":7},"author":{"user":{"display_name":"w"}}}}}]}}`,
+		`{"push":{"changes":[{"new":{"name":"a","target":{"author":{"raw":7,"user":{"display_name":"n"}},"date":7,"hash":"ABC"}}}]}}`, `{"push":{"changes":[{"new":{"name":"a","target":7}}]}}`, `{"push":{"changes":[{"new":{"name":"a","target":null,"type":"annotated_tag"},"created":null,"forced":true,"truncated":{}}]}}`,
+		// The case of letters does not matter, in any alphabet.
+		`{"PUSH":{"Changes":[{"NEW":` + strings.ToUpper(ref) + `}]}}`, `{"pu\u017Fh":{"changes":[7]},"push":{}}`, `{"puſh":{"changes":[7]}}`, `{"\u0070ush":{"changes":[7]}}`, `{"push\u0000":{"changes":[7]}}`, `{"pusÿh":{"changes":[7]}}`,
+		// What is no UTF-8, and halves of surrogate pairs.
+		"{\"actor\":{\"nickname\":\"a\xff\xfeb\xc3\"}}", `{"actor":{"nickname":"\ud800x\udc00\ud83d\ude00\uD83D"}}`, `{"actor":{"nickname":"\u0000\n\\\""}}`, "{\"\xff\":1,\"push\":{}}", "{\"actor\":{\"nickname\":\"\xed\xa0\x80\"}}",
+		deep(9999), deep(10000), deep(10001), deepChange(9999), deepChange(10000), deepChange(10001),
+		`{"push":{"changes":[` + strings.Repeat(`{"new":`+ref+`},`, 2000) + `null]}}`, `{"push":{"changes":[` + strings.Repeat(`[],`, 50000) + `{}]}}`,
+	}
+	whole := string(payload(t, "7_several_refs"))
+	for cut := 1; cut < len(whole); cut += 97 {
+		bodies = append(bodies, whole[:cut], whole[cut:], whole[:cut]+"\x00"+whole[cut:], whole[:cut]+"\""+whole[cut:])
+	}
+	return bodies
+}
+
+// sameAsSlowly compares Parse with encoding/json.
+func sameAsSlowly(t *testing.T, body []byte) {
+	t.Helper()
+	before := bytes.Clone(body)
+	got, err := Parse(body)
+	want, wantErr := parseSlowly(before)
+	if !bytes.Equal(body, before) {
+		t.Fatal("the body was changed")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Parse(%.300q) (-want +got):\n%s", body, diff)
+	}
+	if (err == nil) != (wantErr == nil) || errors.Is(err, ErrNotJSON) != errors.Is(wantErr, ErrNotJSON) || (err != nil && err.Error() != wantErr.Error()) {
+		t.Errorf("Parse(%.300q): error %v, want %v", body, err, wantErr)
+	}
+}
+
+func TestParse_readsAsEncodingJSONDoes(t *testing.T) {
+	for _, body := range oddBodies(t) {
+		sameAsSlowly(t, []byte(body))
+	}
+}
+
+// TestParse_takesMemoryForWhatItKeeps: what is passed over costs nothing, however much it is.
+func TestParse_takesMemoryForWhatItKeeps(t *testing.T) {
+	small := []byte(`{"push":{"changes":[]},"x":[]}`)
+	large := []byte(`{"push":{"changes":[]},"x":[` + strings.Repeat(`{"a":["b",{"c":1}]},`, 20000) + `7]}`)
+	count := func(body []byte) float64 {
+		return testing.AllocsPerRun(20, func() {
+			if _, err := Parse(body); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	if one, other := count(small), count(large); other > one+5 {
+		t.Errorf("%v allocations for what is not read, %v without it", other, one)
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	body := payload(b, "7_several_refs")
+	for name, parse := range map[string]func([]byte) (Push, error){"one_pass": Parse, "encoding_json": parseSlowly} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(body)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := parse(body); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// FuzzParse reads anything as encoding/json does, and never makes a change that means nothing.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.json")
 	if err != nil || len(files) == 0 {
@@ -189,8 +280,13 @@ func FuzzParse(f *testing.F) {
 		}
 		f.Add(b)
 	}
-	f.Add([]byte(`{"push":{"changes":[{"old":null,"new":null}]}}`))
+	for _, body := range oddBodies(f) {
+		if len(body) < 4<<10 {
+			f.Add([]byte(body))
+		}
+	}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		sameAsSlowly(t, body)
 		p, err := Parse(body)
 		if err != nil {
 			return
