@@ -32,6 +32,9 @@ const (
 	queueLength = 8192
 	firstPause  = 20 * time.Millisecond  // before the second try of a write
 	longPause   = 250 * time.Millisecond // between two tries of a write at most
+	// shareWait is how long, from the end of a write, the next one waits at most for as many deliveries
+	// as are to be expected. A sender that sends again when it was answered is back within that time.
+	shareWait = 3 * time.Millisecond
 )
 
 // The reasons for which a delivery was not stored.
@@ -63,6 +66,7 @@ type Writer struct {
 	in      chan *waiting
 	waiting atomic.Int64  // not answered yet
 	done    chan struct{} // closed when Run has ended
+	next    expected      // of Run alone
 	batches *prometheus.HistogramVec
 	writes  *prometheus.CounterVec
 }
@@ -73,6 +77,13 @@ type waiting struct {
 	size     int
 	deadline time.Time
 	answer   chan error
+}
+
+// expected is what the last write lets expect of the next one: as many deliveries as were stored or
+// waited then, if they come soon. One that comes later, or alone, waits for nobody.
+type expected struct {
+	deliveries int
+	until      time.Time
 }
 
 // NewWriter makes a writer; it stores nothing before Run.
@@ -141,7 +152,35 @@ func (w *Writer) Run(ctx context.Context) error {
 				}
 			}
 		}
-		queue = w.write(ctx, queue)
+		queue = w.write(ctx, w.gather(queue))
+	}
+}
+
+// gather lets deliveries that are about to come share the next write: each write costs the disk and
+// us the same, whatever it holds.
+func (w *Writer) gather(queue []*waiting) []*waiting {
+	left := time.Until(w.next.until)
+	if left <= 0 || len(queue) >= w.next.deliveries {
+		return queue
+	}
+	timer := time.NewTimer(left)
+	defer timer.Stop()
+	for len(queue) < w.next.deliveries {
+		select {
+		case it := <-w.in:
+			queue = append(queue, it)
+		case <-timer.C:
+			return queue
+		}
+	}
+	return queue
+}
+
+// expect notes what a write lets expect of the next one. To wait for longer than two writes take
+// would cost more than it saves.
+func (w *Writer) expect(stored, waiting int, took time.Duration) {
+	w.next = expected{
+		deliveries: min(stored+waiting+len(w.in), w.cfg.MaxDeliveries), until: time.Now().Add(min(2*took, shareWait)),
 	}
 }
 
@@ -199,9 +238,11 @@ func (w *Writer) write(ctx context.Context, queue []*waiting) []*waiting {
 			}
 			msg, id = &nats.Msg{Subject: stream.InboxSubject(), Data: data}, nuid.Next()
 		}
+		began := time.Now()
 		err := w.attempt(ctx, msg, id)
 		switch {
 		case err == nil:
+			w.expect(len(pack), len(queue)-len(pack), time.Since(began))
 			w.batches.WithLabelValues().Observe(float64(len(pack)))
 			answer(pack, nil)
 			return queue[len(pack):]

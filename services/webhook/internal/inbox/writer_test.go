@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -146,6 +147,86 @@ func TestWriter_packsWhatWaits(t *testing.T) {
 	if largest > inbox.MaxDeliveries || len(packs) > n/8 {
 		t.Errorf("%d messages, the largest of %d deliveries", len(packs), largest)
 	}
+}
+
+// closedLoop has senders send one delivery after the other, each a moment after the answer to the one
+// before, and returns how many messages they took. In a bubble time passes only while all wait, so
+// that the count is the same on every machine.
+func closedLoop(t *testing.T, senders, each int, write, pause time.Duration) (messages int) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeStream{}
+		w := inbox.NewWriter(inbox.Config{Logger: logs.Discard(), Publish: func(ctx context.Context, msg *nats.Msg, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+			<-time.After(write)
+			return f.publish(ctx, msg, opts...)
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		var running, sending sync.WaitGroup
+		running.Go(func() { _ = w.Run(ctx) }) // ends without an error
+		for s := range senders {
+			sending.Go(func() {
+				<-time.After(time.Duration(s) * write / time.Duration(senders)) // not all at once
+				for i := range each {
+					if err := w.Store(delivery(fmt.Sprint(s, "/", i), 100), time.Minute); err != nil {
+						t.Errorf("Store: %v", err)
+					}
+					<-time.After(pause)
+				}
+			})
+		}
+		sending.Wait()
+		cancel()
+		running.Wait()
+		packs, stored := f.stored()
+		if stored != senders*each {
+			t.Errorf("%d of %d stored", stored, senders*each)
+		}
+		messages = len(packs)
+	})
+	return messages
+}
+
+// TestWriter_thoseWhoComeBackShareAWrite: half of the senders would else come while the other half is
+// being written, for ever.
+func TestWriter_thoseWhoComeBackShareAWrite(t *testing.T) {
+	const each = 100
+	for _, senders := range []int{2, 8, 16, 64} {
+		if n := closedLoop(t, senders, each, time.Millisecond, 100*time.Microsecond); n > each+5 {
+			t.Errorf("%d messages for %d deliveries of each of %d senders", n, each, senders)
+		}
+	}
+}
+
+// TestWriter_aLoneDeliveryWaitsForNobody: neither the only sender, nor one after others have gone.
+func TestWriter_aLoneDeliveryWaitsForNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const write = time.Millisecond
+		w := startWriter(t, func(context.Context, *nats.Msg, ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+			<-time.After(write)
+			return &jetstream.PubAck{}, nil
+		})
+		store := func(id string) time.Duration {
+			began := time.Now()
+			if err := w.Store(delivery(id, 100), time.Minute); err != nil {
+				t.Errorf("Store: %v", err)
+			}
+			return time.Since(began) // by the bubble's clock
+		}
+		for i := range 10 {
+			if took := store(fmt.Sprint("alone", i)); took != write {
+				t.Errorf("delivery %d took %v, one write takes %v", i, took, write)
+			}
+		}
+		var others sync.WaitGroup
+		for i := range 8 {
+			others.Go(func() { store(fmt.Sprint("together", i)) })
+		}
+		others.Wait()
+		<-time.After(5 * time.Millisecond)
+		if took := store("after the others"); took != write {
+			t.Errorf("after the others have gone it took %v, one write takes %v", took, write)
+		}
+	})
 }
 
 func TestWriter_keepsMessagesSmall(t *testing.T) {

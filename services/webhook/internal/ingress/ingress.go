@@ -133,7 +133,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, span := h.tracer.Start(rpc.WithRequestID(r.Context(), requestID), "deliver webhook", trace.WithSpanKind(trace.SpanKindServer))
 	defer span.End()
 	// Bitbucket follows no redirect: an address that was put together with a slash too many is served.
-	id, _ := strings.CutPrefix(slashes.ReplaceAllLiteralString(r.URL.Path, "/"), PathPrefix)
+	path := r.URL.Path
+	if strings.Contains(path, "//") {
+		path = slashes.ReplaceAllLiteralString(path, "/")
+	}
+	id, _ := strings.CutPrefix(path, PathPrefix)
 	req := &request{http: r.WithContext(ctx), id: id, start: start}
 	// A body that trickles in must not hold a connection; the server's own limits are for headers.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(h.cfg.ReadTimeout)) // not every writer has one
