@@ -108,7 +108,7 @@ func TestEnsure_putsRightWhatSomebodyElseTurned(t *testing.T) {
 func TestEnsure_streamsFitASmallDisk(t *testing.T) {
 	js := testkit.NATSWith(t, engine.NATSConfig{CanaryInterval: -1, MaxStore: 512 << 20}).JS()
 	var reserved int64
-	for _, def := range []stream.Definition{stream.Inbox, stream.Pushes, stream.Work, stream.Events, stream.Logs, stream.DeadLetters} {
+	for _, def := range []stream.Definition{stream.Pushes, stream.Work, stream.Events, stream.Logs, stream.DeadLetters} {
 		s, err := stream.Ensure(t.Context(), js, def, stream.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", def.Config.Name, err)
@@ -135,7 +135,6 @@ func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 		retention jetstream.RetentionPolicy
 		maxAge    time.Duration
 	}{
-		{stream.Inbox, "DEVPILOT_INBOX", jetstream.LimitsPolicy, 7 * day},
 		{stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7 * day},
 		{stream.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0},
 		{stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7 * day},
@@ -156,8 +155,8 @@ func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 			t.Errorf("%s has a per-subject limit", cfg.Name)
 		}
 	}
-	if stream.Inbox.Config.Discard != jetstream.DiscardNew || stream.Work.Config.Discard != jetstream.DiscardNew {
-		t.Error("a full inbox or work queue must refuse, not forget")
+	if stream.Work.Config.Discard != jetstream.DiscardNew {
+		t.Error("a full work queue must refuse, not forget")
 	}
 }
 
@@ -178,7 +177,7 @@ func TestEnsure_unreachableStreamIsAnError(t *testing.T) {
 func TestEnsure_noRoomIsPermanent(t *testing.T) {
 	s := testkit.NATSWith(t, engine.NATSConfig{MaxStore: 40 << 20, CanaryInterval: -1})
 	var err error
-	for _, def := range []stream.Definition{stream.Inbox, stream.Pushes, stream.Logs} {
+	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.Logs} {
 		if _, err = stream.Ensure(t.Context(), s.JS(), def, stream.Options{}); err != nil {
 			break
 		}
@@ -186,7 +185,7 @@ func TestEnsure_noRoomIsPermanent(t *testing.T) {
 	if !errors.Is(err, stream.ErrNoRoom) || !errors.Is(err, stream.ErrPermanent) || !strings.Contains(err.Error(), "give NATS a larger store") {
 		t.Fatalf("three streams in 40 MiB: %v", err)
 	}
-	if _, err := stream.Ensure(t.Context(), s.JS(), stream.Inbox, stream.Options{}); err != nil {
+	if _, err := stream.Ensure(t.Context(), s.JS(), stream.Pushes, stream.Options{}); err != nil {
 		t.Fatalf("a stream that is there needs no room: %v", err)
 	}
 }

@@ -31,11 +31,6 @@ func limits(name, description, subject string, maxAge time.Duration, maxBytes in
 
 // The streams. Owners pass them to Ensure; nobody modifies them.
 var (
-	// Inbox holds verified deliveries, raw and packed: the durable point of ingest. It refuses
-	// new ones when full, which the ingress answers with 503, rather than dropping old ones
-	// unread.
-	Inbox = refusing(limits(InboxStream, "verified deliveries of Bitbucket, as received", inboxSubject, 7*day, 2<<30))
-
 	// Pushes holds push events for the deployer and whoever else wants them.
 	Pushes = limits(PushesStream, "push events, one per changed ref", AllPushes, 7*day, 1<<30)
 

@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Names of the streams (DESIGN.md#state).
+// Names of the streams that several services use (DESIGN.md#state).
 const (
-	InboxStream       = "DEVPILOT_INBOX"
 	PushesStream      = "DEVPILOT_PUSHES"
 	WorkStream        = "DEVPILOT_WORK"
 	EventsStream      = "DEVPILOT_EVENTS"
@@ -19,7 +18,6 @@ const (
 )
 
 const (
-	inboxSubject = "devpilot.inbox.v1"
 	pushPrefix   = "devpilot.push.v1"
 	workPrefix   = "devpilot.work.v1"
 	decidePrefix = "devpilot.decide.v1"
@@ -90,9 +88,6 @@ func split(subject, prefix string, n int) ([]string, error) {
 	}
 	return tokens, nil
 }
-
-// InboxSubject is where webhook stores verified deliveries.
-func InboxSubject() string { return inboxSubject }
 
 // OutcomeSubject is where the deployer stores what came of pushes until webhook has recorded it.
 func OutcomeSubject() string { return outcomeSubject }

@@ -20,6 +20,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/authclient"
+	"devpilot.io/bitbucket/services/webhook/internal/cache"
 	"devpilot.io/bitbucket/services/webhook/internal/changes"
 	"devpilot.io/bitbucket/services/webhook/internal/delivery"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
@@ -27,7 +28,6 @@ import (
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
 	"devpilot.io/bitbucket/services/webhook/internal/refusals"
 	"devpilot.io/bitbucket/services/webhook/internal/registry"
-	"devpilot.io/bitbucket/services/webhook/internal/roster"
 	"devpilot.io/bitbucket/services/webhook/internal/router"
 	"devpilot.io/bitbucket/services/webhook/internal/server"
 )
@@ -36,7 +36,7 @@ import (
 type Service struct {
 	log      *slog.Logger
 	store    *natsstore.Store
-	roster   *roster.Roster
+	cache    *cache.Webhooks
 	registry *registry.Registry
 	writer   *inbox.Writer
 	ring     *refusals.Ring
@@ -80,14 +80,14 @@ func New(cfg Config, d Deps) (*Service, error) {
 		}
 	}
 	s := &Service{
-		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger), roster: roster.New(),
+		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger), cache: cache.New(),
 		changes: changes.Config{JS: d.JS, Replicas: cfg.Replicas, Logger: d.Logger, Metrics: metrics},
 	}
 	s.changes.Position = s.store.Position
 	auth := authclient.New(d.Auth, site, d.Logger, d.Now)
 	vault := registry.NewVault(d.Keyset)
 	s.registry = registry.New(registry.Config{
-		Store: s.store, Roster: s.roster, Vault: vault, View: registry.View{Site: site, Address: address},
+		Store: s.store, Cache: s.cache, Vault: vault, View: registry.View{Site: site, Address: address},
 		Account: accounts(cfg, site, auth, d), Connections: auth,
 		Logger: d.Logger, Registerer: d.Registerer, Now: d.Now, Timing: cfg.Timing,
 	})
@@ -98,7 +98,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		Logger: d.Logger, Metrics: metrics, Registerer: d.Registerer, Now: d.Now,
 	})
 	s.handler = ingress.New(ingress.Config{
-		Roster: s.roster, Leader: s.store, Secrets: vault, Inbox: s.writer, Codec: codec, Refusals: s.ring,
+		Cache: s.cache, Leader: s.store, Secrets: vault, Inbox: s.writer, Codec: codec, Refusals: s.ring,
 		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now, Hold: cfg.Hold,
 	})
 	s.server = server.New(server.Config{
@@ -136,7 +136,7 @@ func (s *Service) Handler() http.Handler { return s.handler }
 // Ready is nil once all webhooks are known: from then on a delivery gets its true answer. Records
 // that were found lost are its error too.
 func (s *Service) Ready(ctx context.Context) error {
-	return errors.Join(s.roster.Ready(ctx), s.store.Intact())
+	return errors.Join(s.cache.Ready(ctx), s.store.Intact())
 }
 
 // Run opens the store and works until ctx is done. The caller stops the HTTP server first: then no
@@ -157,7 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.roster.Run(ctx, bucket) })
+	g.Go(func() error { return s.cache.Run(ctx, bucket) })
 	g.Go(func() error { return s.registry.Run(ctx) })
 	g.Go(func() error { return s.ring.Run(ctx) })
 	g.Go(func() error { return s.router.Run(ctx) })

@@ -16,7 +16,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 )
 
@@ -236,7 +235,7 @@ func (w *Writer) write(ctx context.Context, queue []*waiting) []*waiting {
 				answer(pack, fmt.Errorf("inbox: encode: %w", err))
 				return queue[len(pack):]
 			}
-			msg, id = &nats.Msg{Subject: stream.InboxSubject(), Data: data}, nuid.Next()
+			msg, id = &nats.Msg{Subject: Subject, Data: data}, nuid.Next()
 		}
 		began := time.Now()
 		err := w.attempt(ctx, msg, id)

@@ -404,7 +404,7 @@ func BenchmarkStore(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			server := testkit.NATSWith(b, engine.NATSConfig{CanaryInterval: -1, StoreDir: b.TempDir()})
 			_, js := server.Connect()
-			if _, err := stream.Ensure(b.Context(), js, stream.Inbox, stream.Options{}); err != nil {
+			if _, err := stream.Ensure(b.Context(), js, inbox.Definition, stream.Options{}); err != nil {
 				b.Fatal(err)
 			}
 			w := inbox.NewWriter(inbox.Config{Publish: stream.Publisher{JS: js}.Publish, Logger: logs.Discard(), MaxDeliveries: most})

@@ -1,8 +1,8 @@
 // Package ingress answers Bitbucket's deliveries: POST /webhooks/bitbucket/{webhook}.
 //
 // The order is fixed (DESIGN.md#a-delivery): cap the body, find the webhook by its
-// unguessable path in the roster, verify the signature over the raw bytes, only then parse. Before
-// a 404 or a 401 there is one rate-limited read from the store's leader, because the roster may be
+// unguessable path in the cache, verify the signature over the raw bytes, only then parse. Before
+// a 404 or a 401 there is one rate-limited read from the store's leader, because the cache may be
 // a moment behind. No call to Bitbucket and no RPC is made; a delivery that counts costs one
 // durable write, shared with the others that wait.
 //

@@ -39,8 +39,8 @@ const MaxBody = 512 << 10
 // last attempt may take 2 s.
 const DefaultHold = 7 * time.Second
 
-// Roster is the copy of all webhooks in memory.
-type Roster interface {
+// Cache is the copy of all webhooks in memory.
+type Cache interface {
 	// Ready is nil once the copy is complete.
 	Ready(ctx context.Context) error
 	// Find returns the webhook of an id, or nil. It is shared and not to be modified.
@@ -70,7 +70,7 @@ type Refusals interface {
 
 // Config is what a Handler needs.
 type Config struct {
-	Roster         Roster
+	Cache          Cache
 	Leader         Leader
 	Secrets        Secrets
 	Inbox          Inbox
@@ -90,7 +90,7 @@ type Config struct {
 type Handler struct {
 	cfg     Config
 	memory  *memory
-	unknown *rate.Limiter // leader reads for paths that the roster does not know
+	unknown *rate.Limiter // leader reads for paths that the cache does not know
 	wrong   *limit.Keyed  // leader reads for signatures that do not match, per webhook
 	metrics *metrics
 	tracer  trace.Tracer
@@ -169,13 +169,13 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 		w.Header().Set("Allow", http.MethodPost)
 		return refuse(http.StatusMethodNotAllowed, "method", "This address takes deliveries of Bitbucket, by POST only.")
 	}
-	if err := h.cfg.Roster.Ready(ctx); err != nil {
+	if err := h.cfg.Cache.Ready(ctx); err != nil {
 		return trouble("starting", "Devpilot is starting and does not know its webhooks yet.", err)
 	}
 	// A request for an unknown webhook may use less memory than one for a known webhook. Its body
 	// is read up to the limit before 404 is answered, so that the answer does not depend on whether
 	// the webhook exists.
-	req.webhook = h.cfg.Roster.Find(req.id)
+	req.webhook = h.cfg.Cache.Find(req.id)
 	used.stranger = req.webhook == nil
 	var a *answer
 	if req.body, a = readBody(w, req.http, used); a != nil {
@@ -193,7 +193,7 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 	return h.store(ctx, req, a)
 }
 
-// find makes sure of the webhook: what the roster does not know may be a moment old.
+// find makes sure of the webhook: what the cache does not know may be a moment old.
 func (h *Handler) find(ctx context.Context, req *request) *answer {
 	if req.webhook == nil || gone(req.webhook) {
 		req.webhook = nil
@@ -217,7 +217,7 @@ func (h *Handler) find(ctx context.Context, req *request) *answer {
 // the list and no app uses it.
 func gone(rec *storev1.WebhookRecord) bool { return rec.GetDismissed() && len(rec.GetWatches()) == 0 }
 
-// verify checks the signature with the secrets that the roster has, and if they do not fit, with
+// verify checks the signature with the secrets that the cache has, and if they do not fit, with
 // those that the leader has.
 func (h *Handler) verify(ctx context.Context, req *request) *answer {
 	err := h.matches(req, req.webhook)

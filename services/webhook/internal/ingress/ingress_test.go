@@ -34,10 +34,10 @@ const (
 type world struct {
 	mu       sync.Mutex
 	ready    error
-	roster   map[string]*storev1.WebhookRecord
+	cache    map[string]*storev1.WebhookRecord
 	leader   map[string]*storev1.WebhookRecord
 	secrets  map[string]string // webhook → secret, as the leader knows it
-	stale    map[string]string // webhook → secret, as the roster knows it
+	stale    map[string]string // webhook → secret, as the cache knows it
 	readErr  error
 	reads    int
 	storeErr error
@@ -52,14 +52,14 @@ func newWorld() *world {
 		Watches: []*webhookv1.Watch{{App: "web", Branch: "main"}, {App: "web2", Branch: "main"}},
 	}
 	return &world{
-		roster: map[string]*storev1.WebhookRecord{id: rec}, leader: map[string]*storev1.WebhookRecord{id: rec},
+		cache: map[string]*storev1.WebhookRecord{id: rec}, leader: map[string]*storev1.WebhookRecord{id: rec},
 		secrets: map[string]string{id: secret}, stale: map[string]string{id: secret},
 	}
 }
 
 func (w *world) Ready(context.Context) error { return w.ready }
 
-func (w *world) Find(id string) *storev1.WebhookRecord { return w.roster[id] }
+func (w *world) Find(id string) *storev1.WebhookRecord { return w.cache[id] }
 
 func (w *world) GetByID(_ context.Context, id string) (*storev1.WebhookRecord, error) {
 	w.mu.Lock()
@@ -75,7 +75,7 @@ func (w *world) GetByID(_ context.Context, id string) (*storev1.WebhookRecord, e
 	return nil, fmt.Errorf("%w: %s", kv.ErrNotFound, id)
 }
 
-// Open tells the roster's record from the leader's by the epoch.
+// Open tells the cache's record from the leader's by the epoch.
 func (w *world) Open(rec *storev1.WebhookRecord, _ time.Time) ([]seal.Secret, []int32, error) {
 	if rec.GetEpoch() == 1 {
 		return []seal.Secret{seal.NewSecret(w.secrets[rec.GetId()])}, []int32{2}, nil
@@ -107,7 +107,7 @@ func (w *world) handler(t testing.TB, change ...func(*Config)) *Handler {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Roster: w, Leader: w, Secrets: w, Inbox: w, Codec: codec, Refusals: w,
+		Cache: w, Leader: w, Secrets: w, Inbox: w, Codec: codec, Refusals: w,
 		Logger: logs.Discard(), TracerProvider: noop.NewTracerProvider(), Now: time.Now,
 	}
 	for _, c := range change {
@@ -192,20 +192,20 @@ func TestAnswers(t *testing.T) {
 		"too large, unsaid":     {strings.Repeat("x", MaxBody+1), func(r *http.Request) { r.ContentLength = -1 }, nil, 413, "512 KiB", 0, 0},
 		"as large as it may be": {`{"x":"` + strings.Repeat("x", MaxBody-8) + `"}`, func(r *http.Request) { r.ContentLength = -1 }, nil, 202, "looks at", 1, 0},
 		"body cut short":        {body("main"), func(r *http.Request) { r.Body = io.NopCloser(io.MultiReader(strings.NewReader("{"), brokenReader{})) }, nil, 503, "completely", 0, 0},
-		"roster not ready":      {body("main"), nil, func(w *world) { w.ready = kv.ErrNotReady }, 503, "starting", 0, 0},
+		"cache not ready":       {body("main"), nil, func(w *world) { w.ready = kv.ErrNotReady }, 503, "starting", 0, 0},
 		"store trouble":         {body("main"), nil, func(w *world) { w.storeErr = inbox.ErrNotStored }, 503, "sends it again", 0, 0},
 		"store trouble, ping":   {`{}`, header(hook.HeaderEvent, hook.EventPing), func(w *world) { w.storeErr = inbox.ErrNotStored }, 200, "works", 0, 0},
 		"too many wait":         {body("main"), nil, func(w *world) { w.storeErr = inbox.ErrBusy }, 503, "sends it again", 0, 0},
 		"unknown, store away":   {body("main"), path(PathPrefix + strings.Repeat("z", 26)), func(w *world) { w.readErr = kv.ErrUnavailable }, 503, "look the webhook up", 0, 0},
 		"wrong, store away":     {body("main"), header(hook.HeaderSignature, hook.Sign([]byte("x"), seal.NewSecret(secret))), func(w *world) { w.readErr = kv.ErrUnavailable }, 503, "check the signature", 0, 0},
 		"disconnected": {body("main"), nil, func(w *world) {
-			w.roster[id].State = webhookv1.Webhook_LEFT_ON_BITBUCKET
+			w.cache[id].State = webhookv1.Webhook_LEFT_ON_BITBUCKET
 		}, 200, "disconnected", 1, 0},
 		"dismissed until a moment ago": {body("main"), nil, func(w *world) {
-			w.roster[id] = &storev1.WebhookRecord{Id: id, Workspace: "acme-inc", Repository: repo, Dismissed: true}
+			w.cache[id] = &storev1.WebhookRecord{Id: id, Workspace: "acme-inc", Repository: repo, Dismissed: true}
 		}, 202, "branch main", 1, 0},
 		"dismissed": {body("main"), nil, func(w *world) {
-			w.roster[id].Dismissed, w.roster[id].Watches = true, nil
+			w.cache[id].Dismissed, w.cache[id].Watches = true, nil
 			delete(w.leader, id)
 		}, 404, "no such webhook", 0, 0},
 	} {

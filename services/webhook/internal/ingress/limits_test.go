@@ -21,7 +21,7 @@ import (
 func TestLeader_isAskedBeforeA404(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
-		delete(w.roster, id) // made a moment ago, by another replica
+		delete(w.cache, id) // made a moment ago, by another replica
 		h := w.handler(t)
 		if got := send(h, body("main")); got.status != 202 || w.reads != 1 {
 			t.Errorf("answered %d after %d reads", got.status, w.reads)

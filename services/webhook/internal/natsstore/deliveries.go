@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 )
 
 // ErrBodyGone says that the inbox no longer holds a delivery's body.
@@ -98,7 +99,7 @@ func (s *Store) InboxDelivery(ctx context.Context, sequence uint64, place int32)
 
 // consumer asks for the state of a consumer of the inbox; nil when there is none.
 func (s *Store) consumer(ctx context.Context, durable string) (*jetstream.ConsumerInfo, error) {
-	c, err := s.js.Consumer(ctx, stream.InboxStream, durable)
+	c, err := s.js.Consumer(ctx, inbox.Stream, durable)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil, nil
 	}

@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 )
 
 // The buckets.
@@ -84,7 +85,7 @@ func (s *Store) Open(ctx context.Context) error {
 	var b buckets
 	var err error
 	opts := stream.Options{Replicas: s.replicas, Logger: s.log}
-	if b.inbox, err = stream.Ensure(ctx, s.js, stream.Inbox, opts); err != nil {
+	if b.inbox, err = stream.Ensure(ctx, s.js, inbox.Definition, opts); err != nil {
 		return err
 	}
 	// Consumers of change events and push events may start in any order with us.

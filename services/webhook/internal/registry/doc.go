@@ -14,5 +14,5 @@
 // are deleted, and only where there is none a new one is made; then it lists again, because
 // Bitbucket lets two be made at the same moment.
 //
-// Depends on pkg/bitbucket, pkg/seal, pkg/apierr and on the store and the roster.
+// Depends on pkg/bitbucket, pkg/seal, pkg/apierr and on the store and the cache.
 package registry

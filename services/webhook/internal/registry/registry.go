@@ -14,8 +14,8 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/cache"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
-	"devpilot.io/bitbucket/services/webhook/internal/roster"
 )
 
 // Account gives the calls at Bitbucket for a workspace's integration. background calls leave budget
@@ -60,7 +60,7 @@ func (t Timing) withDefaults() Timing {
 // Config is what a Registry needs.
 type Config struct {
 	Store       *natsstore.Store
-	Roster      *roster.Roster
+	Cache       *cache.Webhooks
 	Vault       *Vault
 	View        View
 	Account     Account
@@ -80,7 +80,7 @@ type Registry struct {
 	runs     *prometheus.CounterVec
 }
 
-// New makes a registry. It hangs itself into the roster, whose Run must not have begun.
+// New makes a registry. It hears of changes from the cache, whose Run must not have begun.
 func New(cfg Config) *Registry {
 	cfg.Timing = cfg.Timing.withDefaults()
 	r := &Registry{cfg: cfg, holder: nuid.Next(), schedule: newSchedule(),
@@ -92,7 +92,7 @@ func New(cfg Config) *Registry {
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(r.runs)
 	}
-	cfg.Roster.OnChange(r.look)
+	cfg.Cache.OnChange(r.reschedule)
 	return r
 }
 

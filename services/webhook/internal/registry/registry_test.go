@@ -13,8 +13,8 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/cache"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
-	"devpilot.io/bitbucket/services/webhook/internal/roster"
 )
 
 const (
@@ -152,10 +152,10 @@ func (w *world) start(timing Timing) *process {
 	if err := store.Open(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
-	list := roster.New()
+	list := cache.New()
 	timing.Poll = 20 * time.Millisecond
 	r := New(Config{
-		Store: store, Roster: list, Vault: w.vault, View: View{Site: site, Address: address},
+		Store: store, Cache: list, Vault: w.vault, View: View{Site: site, Address: address},
 		Account: func(string, bool) Hooks { return w.bitbucket }, Connections: fakeConnections{},
 		Logger: log, Now: time.Now, Timing: timing,
 	})
@@ -167,7 +167,7 @@ func (w *world) start(timing Timing) *process {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := list.Run(ctx, bucket); err != nil {
-			w.t.Errorf("roster: %v", err)
+			w.t.Errorf("cache: %v", err)
 		}
 	})
 	wg.Go(func() {

@@ -23,14 +23,14 @@ const acquireTimeout = 5 * time.Second
 // finishTimeout bounds storing what came of a run; after it others take the lease over.
 const finishTimeout = 20 * time.Second
 
-// look plans what a webhook needs, whenever it changed. The roster calls it.
-func (r *Registry) look(rec *storev1.WebhookRecord) {
+// reschedule notes when a webhook is to be worked on next, whenever it changed. The cache calls it.
+func (r *Registry) reschedule(rec *storev1.WebhookRecord) {
 	due, ok := r.dueIn(rec)
 	if !ok {
 		r.schedule.drop(rec.GetId())
 		return
 	}
-	// All replicas see the same change; the first one to look takes the lease.
+	// All replicas see the same change; the first one to begin takes the lease.
 	r.schedule.at(rec.GetWorkspace(), rec.GetId(), due+rand.N(300*time.Millisecond))
 }
 

@@ -23,12 +23,12 @@ func (r *Registry) sweepLoop(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if r.cfg.Roster.Ready(ctx) != nil {
+		if r.cfg.Cache.Ready(ctx) != nil {
 			wait = min(2*wait, time.Second)
 			continue
 		}
 		wait = r.cfg.Timing.Sweep
-		for _, rec := range r.cfg.Roster.All() {
+		for _, rec := range r.cfg.Cache.All() {
 			if ctx.Err() != nil {
 				return
 			}

@@ -105,7 +105,7 @@ func (r *Router) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		return stream.Consume(ctx, stream.ConsumeConfig{
-			JS: r.cfg.JS, Stream: stream.InboxStream, Durable: Durable, Position: r.cfg.Store.Position(Durable),
+			JS: r.cfg.JS, Stream: inbox.Stream, Durable: Durable, Position: r.cfg.Store.Position(Durable),
 			Take: r.taker(queue), Held: inHand, MaxAckPending: unacknowledged, AckWait: r.cfg.AckWait,
 			// Trouble of the store does not count. What fails so often for other reasons, an hour on
 			// end, is for an operator.

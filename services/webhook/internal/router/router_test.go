@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/fair"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -23,6 +24,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
+	"devpilot.io/bitbucket/services/webhook/internal/pushes"
 )
 
 const (
@@ -107,11 +109,11 @@ func (w *world) put(ds ...*storev1.InboxDelivery) stream.Msg {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ack, err := w.js.PublishMsg(w.t.Context(), &nats.Msg{Subject: stream.InboxSubject(), Data: data})
+	ack, err := w.js.PublishMsg(w.t.Context(), &nats.Msg{Subject: inbox.Subject, Data: data})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return stream.Msg{Subject: stream.InboxSubject(), Data: data, Stream: stream.InboxStream, Sequence: ack.Sequence}
+	return stream.Msg{Subject: inbox.Subject, Data: data, Stream: inbox.Stream, Sequence: ack.Sequence}
 }
 
 func (w *world) events() []*eventsv1.PushEvent {
@@ -312,7 +314,7 @@ func TestRun_routesEverythingOnceOverARestart(t *testing.T) {
 func TestTake_badMessageIsParkedAlone(t *testing.T) {
 	w := newWorld(t)
 	good := w.put(w.delivery("a", "main"))
-	bad := stream.Msg{Subject: stream.InboxSubject(), Data: []byte("\xff\xff\xff"), Stream: stream.InboxStream, Sequence: 99}
+	bad := stream.Msg{Subject: inbox.Subject, Data: []byte("\xff\xff\xff"), Stream: inbox.Stream, Sequence: 99}
 	queue := fair.New(fair.Config[*portion]{Workers: 1, Turn: turnMessages, Handle: w.router.turn})
 	take := w.router.taker(queue)
 	answers := make(chan error, 2)
@@ -329,6 +331,39 @@ func TestTake_badMessageIsParkedAlone(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// TestRoute_readsNoBodyAgain: what the ingress read of a body is stored with it. Here its body
+// cannot be read, which nobody may notice; without what was read, as earlier versions stored it, the
+// body counts.
+func TestRoute_readsNoBodyAgain(t *testing.T) {
+	w := newWorld(t)
+	read, unread := w.delivery("r1", "in-the-body"), w.delivery("r2", "only-in-the-body")
+	push, err := hook.Parse([]byte(`{"push":{"changes":[{"old":null,"new":{"type":"branch","name":"as-read"}}]},"actor":{"nickname":"jane"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read.Push, read.Fingerprint = pushes.Stored(push), inbox.Fingerprint(read, nil)
+	read.Encoding, read.Body = storev1.InboxDelivery_ZSTD, []byte("damaged")
+	if err := w.route(w.put(read, unread)); err != nil {
+		t.Fatal(err)
+	}
+	var refs []string
+	for _, e := range w.events() {
+		refs = append(refs, e.GetRef()+" "+e.GetActor().GetLabel())
+	}
+	if strings.Join(refs, ", ") != "as-read jane, only-in-the-body " {
+		t.Errorf("events of %q", refs)
+	}
+	for number, want := range map[int32]string{1: "as-read", 2: "only-in-the-body"} {
+		rec, err := w.store.Delivery(t.Context(), ws, hookID, number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := rec.GetDelivery().GetChanges(); len(got) != 1 || got[0].GetRef() != want {
+			t.Errorf("delivery %d shows %v", number, got)
+		}
+	}
 }
 
 func TestRoute_damagedBodyIsShownAndLooksAtTheRepository(t *testing.T) {
@@ -351,7 +386,7 @@ func TestRoute_damagedBodyIsShownAndLooksAtTheRepository(t *testing.T) {
 
 func TestTidy_keepsRoomInACrowdedInbox(t *testing.T) {
 	w := newWorld(t)
-	def := stream.Inbox
+	def := inbox.Definition
 	def.Config.MaxBytes, def.Version = 64<<10, 99
 	if _, err := w.js.UpdateStream(t.Context(), def.Config); err != nil {
 		t.Fatal(err)

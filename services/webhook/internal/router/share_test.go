@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/kv"
-	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -103,7 +102,7 @@ func (w *world) stored() (n uint64) {
 	w.t.Helper()
 	names := w.js.StreamNames(w.t.Context())
 	for name := range names.Name() {
-		if name == stream.InboxStream {
+		if name == inbox.Stream {
 			continue
 		}
 		s, err := w.js.Stream(w.t.Context(), name)
@@ -171,7 +170,7 @@ func TestRun_aServerThatForgetsTheConsumer(t *testing.T) {
 	stop = w.run(w.newRouter())
 	defer stop()
 	routed(15)
-	if err := w.js.DeleteConsumer(t.Context(), stream.InboxStream, Durable); err != nil { // since the last save 5 were routed
+	if err := w.js.DeleteConsumer(t.Context(), inbox.Stream, Durable); err != nil { // since the last save 5 were routed
 		t.Fatal(err)
 	}
 	put(5)
@@ -179,7 +178,7 @@ func TestRun_aServerThatForgetsTheConsumer(t *testing.T) {
 	if n := w.last(); n != 20 {
 		t.Errorf("last number %d", n)
 	}
-	c, err := w.js.Consumer(t.Context(), stream.InboxStream, Durable)
+	c, err := w.js.Consumer(t.Context(), inbox.Stream, Durable)
 	if err != nil || c.CachedInfo().Config.OptStartSeq != 11 {
 		t.Errorf("the consumer begins at %d, %v; all before was routed", c.CachedInfo().Config.OptStartSeq, err)
 	}

@@ -1,0 +1,96 @@
+// Package cache keeps all webhooks in memory, by watching their bucket: so that a delivery finds
+// its webhook without asking anybody, and so that whoever works on webhooks learns what is due.
+//
+// It may be behind the store by milliseconds, and by more while NATS is away. Before it says "there
+// is none" or "the signature is wrong" to Bitbucket, the ingress reads once from the leader.
+//
+// It is a kv.Mirror and no kv.Copy: the ingress asks by the id alone, for every delivery, and takes the
+// record as it is decoded; a Copy would decode it each time, and leave webhooks out when it is full.
+//
+// Depends on pkg/kv and natsstore.
+package cache
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
+)
+
+type mirror = kv.Mirror[storev1.WebhookRecord, *storev1.WebhookRecord]
+
+// Webhooks is safe for concurrent use. The records it hands out are shared: do not modify them.
+type Webhooks struct {
+	mirror   atomic.Pointer[mirror]
+	onChange []func(*storev1.WebhookRecord)
+
+	mu   sync.RWMutex
+	byID map[string]*storev1.WebhookRecord
+	keys map[string]string // key of the bucket → id
+}
+
+// New makes an empty cache; Run fills it.
+func New() *Webhooks {
+	return &Webhooks{byID: map[string]*storev1.WebhookRecord{}, keys: map[string]string{}}
+}
+
+// OnChange has fn called with every webhook that Run sees new or changed, one call at a time. fn
+// must not block. Call it before Run.
+func (c *Webhooks) OnChange(fn func(*storev1.WebhookRecord)) { c.onChange = append(c.onChange, fn) }
+
+// Run keeps the cache up to date until ctx is done.
+func (c *Webhooks) Run(ctx context.Context, bucket *natsstore.Webhooks) error {
+	m := kv.NewMirror(bucket)
+	m.OnChange(c.apply)
+	c.mirror.Store(m)
+	return m.Run(ctx)
+}
+
+func (c *Webhooks) apply(key string, rec *storev1.WebhookRecord) {
+	c.mu.Lock()
+	if rec == nil {
+		delete(c.byID, c.keys[key])
+		delete(c.keys, key)
+	} else {
+		c.byID[rec.GetId()] = rec
+		c.keys[key] = rec.GetId()
+	}
+	c.mu.Unlock()
+	if rec == nil {
+		return
+	}
+	for _, fn := range c.onChange {
+		fn(rec)
+	}
+}
+
+// Ready is nil once all webhooks have been seen. Until then Find's "none" means nothing.
+func (c *Webhooks) Ready(ctx context.Context) error {
+	m := c.mirror.Load()
+	if m == nil {
+		return fmt.Errorf("%w: not watching yet", kv.ErrNotReady)
+	}
+	return m.Ready(ctx)
+}
+
+// Find returns the webhook of an id, or nil.
+func (c *Webhooks) Find(id string) *storev1.WebhookRecord {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.byID[id]
+}
+
+// All is a snapshot of all webhooks, in no order.
+func (c *Webhooks) All() []*storev1.WebhookRecord {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	all := make([]*storev1.WebhookRecord, 0, len(c.byID))
+	for _, rec := range c.byID {
+		all = append(all, rec)
+	}
+	return all
+}
