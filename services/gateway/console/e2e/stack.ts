@@ -14,6 +14,8 @@ export interface Stack {
   url: string;
   site: string;
   adminToken: string;
+  /** Where the product keeps its data. */
+  data: string;
   /** A call of the emulator's control API. */
   control: (method: string, path: string, body?: unknown) => Promise<unknown>;
   /** A call of the product's API as the operator. */
@@ -192,6 +194,7 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     url,
     site,
     adminToken,
+    data: join(dir, "data"),
     stop,
     cut: way.cut,
     mend: way.mend,

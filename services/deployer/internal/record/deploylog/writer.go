@@ -2,7 +2,6 @@ package deploylog
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -10,17 +9,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/terminal"
-	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -82,7 +77,10 @@ type Writer struct {
 	lines    int
 	bytes    int64
 	system   int
-	lost     bool // lines were dropped because the stream was away too long
+	lost     bool       // lines were dropped because the stream was away too long
+	room     *sync.Cond // told of whatever ends the wait for room in buf
+	away     bool       // the last attempt to store failed: nobody waits for room, and lines are dropped
+	closing  bool
 	forms    []form
 	mask     *mask // of this deployment's own secrets
 	passages []passage
@@ -114,12 +112,14 @@ func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
 		streams: map[deployerv1.LogRecord_Stream]*before{},
 		kick:    make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	w.room = sync.NewCond(&w.mu)
 	go w.run(context.WithoutCancel(ctx))
 	return w, nil
 }
 
 // Line adds a line. Text may hold anything: line ends split it, what is not UTF-8 is replaced,
-// secrets are masked.
+// secrets are masked. It waits while lines come faster than the store takes them, so that what
+// prints them is slowed and none is lost, but not for a store that is away.
 func (w *Writer) Line(stage deployerv1.Deployment_Stage, from deployerv1.LogRecord_Stream, text string) {
 	w.HookLine(stage, "", from, text)
 }
@@ -133,6 +133,9 @@ func (w *Writer) HookLine(stage deployerv1.Deployment_Stage, hook string, from d
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	for w.bufBytes > maxBuffered && !w.away && !w.closing {
+		w.room.Wait()
+	}
 	for line := range strings.SplitSeq(strings.TrimRight(text, "\r\n"), "\n") {
 		w.add(&deployerv1.LogRecord{Time: now, Stage: stage, Stream: from, Hook: by, Text: w.clean(from, line)})
 	}
@@ -243,7 +246,12 @@ func (w *Writer) run(ctx context.Context) {
 		case <-t.C:
 		case <-w.kick:
 		}
-		if err := w.flush(ctx); err != nil {
+		err := w.flush(ctx)
+		w.mu.Lock()
+		w.away = err != nil
+		w.mu.Unlock()
+		w.room.Broadcast()
+		if err != nil {
 			w.sink.Logger.DebugContext(ctx, "log lines wait", slog.String(logs.KeyApp, w.name.App), logs.Err(err))
 		}
 	}
@@ -252,6 +260,10 @@ func (w *Writer) run(ctx context.Context) {
 // Close writes what is left, until ctx is done. What then is not written is lost, and logged.
 func (w *Writer) Close(ctx context.Context) {
 	w.once.Do(func() { close(w.stop) })
+	w.mu.Lock()
+	w.closing = true
+	w.mu.Unlock()
+	w.room.Broadcast()
 	<-w.stopped
 	pause := 20 * time.Millisecond
 	for {
@@ -302,6 +314,7 @@ func (w *Writer) flush(ctx context.Context) error {
 		w.buf = w.buf[n:]
 		w.bufBytes -= size
 		w.mu.Unlock()
+		w.room.Broadcast()
 	}
 }
 
@@ -326,68 +339,4 @@ func (w *Writer) open(ctx context.Context) error {
 	}
 	w.opened = true
 	return nil
-}
-
-// last is the last message of a subject; nil at sequence 0 when there is none.
-func (s *Sink) last(ctx context.Context, subject string) (*storev1.LogBatch, uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, stream.PublishTimeout)
-	defer cancel()
-	m, err := s.Logs.GetLastMsgForSubject(ctx, subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil, 0, nil
-	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("%w: deploylog: find the end of the log: %w", kv.ErrUnavailable, err)
-	}
-	b := &storev1.LogBatch{}
-	if err := proto.Unmarshal(m.Data, b); err != nil {
-		return nil, m.Sequence, nil // a damaged message ends nothing: the log goes on after it
-	}
-	return b, m.Sequence, nil
-}
-
-// publish stores one message after the last one. When another is there meanwhile, it is either our
-// own, whose acknowledgement was lost, or that of an attempt that replaced us.
-func (w *Writer) publish(ctx context.Context, records []*deployerv1.LogRecord) error {
-	b := &storev1.LogBatch{Generation: w.name.Generation, Epoch: w.name.Epoch, TotalBytes: w.total}
-	line := w.line
-	for _, r := range records {
-		line++
-		r.Line = line
-		b.TotalBytes += int64(len(r.GetText()))
-	}
-	w.mu.Lock()
-	b.Cut = w.cut
-	w.mu.Unlock()
-	b.Records, b.LastLine = records, line
-	data, err := proto.Marshal(b)
-	if err != nil {
-		return fmt.Errorf("deploylog: encode: %w", err)
-	}
-	ack, err := stream.Publisher{JS: w.sink.JS}.Publish(ctx, &nats.Msg{Subject: w.subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(w.seq))
-	if err == nil {
-		w.seq, w.line, w.total = ack.Sequence, line, b.GetTotalBytes()
-		return nil
-	}
-	var api *jetstream.APIError
-	if !errors.As(err, &api) || (api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence && api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant) {
-		return err
-	}
-	last, seq, lerr := w.sink.last(ctx, w.subject)
-	if lerr != nil {
-		return lerr
-	}
-	switch {
-	case last.GetGeneration() > w.name.Generation, last.GetGeneration() == w.name.Generation && last.GetEpoch() > w.name.Epoch:
-		w.stale = true
-		return nil
-	case last.GetGeneration() == w.name.Generation && last.GetEpoch() == w.name.Epoch && last.GetLastLine() >= line:
-		w.seq, w.line, w.total = seq, last.GetLastLine(), last.GetTotalBytes()
-		return nil
-	}
-	w.seq = seq
-	if last.GetGeneration() == w.name.Generation {
-		w.line, w.total = last.GetLastLine(), last.GetTotalBytes()
-	}
-	return fmt.Errorf("deploylog: the log grew meanwhile: %w", err)
 }

@@ -25,10 +25,7 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
-  const lastOf = log.records.filter(
-    (r) => r.stage === (failed?.stage ?? d.stage) && (failed === undefined || r.hook === failed.hook.name),
-  );
-  const tail = (lastOf.length > 0 ? lastOf : log.records).slice(-shown);
+  const tail = log.lines.tail(shown, failed?.stage ?? d.stage, failed?.hook.name);
   const lines = { from: tail[0]?.line ?? 0, to: tail.at(-1)?.line ?? 0 };
   return (
     <section className="failure" aria-labelledby="failure">

@@ -1,13 +1,16 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useLocation, useNavigate, useSearchParams } from "react-router";
-import { linesOf, search } from "../lib/log";
+import { holds, linesOf } from "../lib/log";
 import { ansi, plain } from "../lib/text";
 import { deploymentLook, ended, stageName } from "../lib/words";
 import { Banner, Button, Skeleton } from "./basics";
 import type { LogState } from "./use-log";
+import { useSearch } from "./use-search";
 
 const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
+// The list is told of rows in blocks of this many: it goes over all of its rows when their number changes.
+const block = 4096;
 
 export function LogView({
   ws,
@@ -24,7 +27,7 @@ export function LogView({
   ran: boolean;
   log: LogState;
 }) {
-  const { records, end, trouble, opened } = log;
+  const { lines, end, trouble, opened } = log;
   const [query] = useSearchParams();
   const { hash, pathname, search: searchText } = useLocation();
   const navigate = useNavigate();
@@ -33,24 +36,27 @@ export function LogView({
   const target = useMemo(() => linesOf(hash), [hash]);
   const [following, setFollowing] = useState(target === undefined);
   const scroller = useRef<HTMLDivElement>(null);
-  const hits = useMemo(() => search(records, text, plain), [records, text]);
+  const { hits, count, scanned, more } = useSearch(lines, text);
   const [hit, setHit] = useState(0);
+  const rows = Math.ceil(lines.length / block) * block;
   const virtual = useVirtualizer({
-    count: records.length,
+    count: rows,
     getScrollElement: () => scroller.current,
     estimateSize: () => lineHeight,
     overscan: 20,
     initialRect: { width: 800, height: 500 },
   });
-  const lastRow = records.length - 1;
+  const lastRow = lines.length - 1;
+  // Rows without a line are at the end and have no height of their own.
+  const height = virtual.getTotalSize() - (rows - lines.length) * lineHeight;
 
   // A reader at the end stays there; one who scrolled up is left alone.
   useEffect(() => {
     if (following && lastRow >= 0) virtual.scrollToIndex(lastRow, { align: "end" });
   }, [following, lastRow, virtual]);
-  const first = records[0]?.line ?? 1;
+  const { first } = lines;
   // The address names lines: once the first of them is here, it is shown.
-  const reached = target !== undefined && records.length > 0 && target.from - first < records.length;
+  const reached = target !== undefined && target.from - first < lines.length;
   useEffect(() => {
     if (!reached || target === undefined) return;
     setFollowing(false);
@@ -91,7 +97,6 @@ export function LogView({
     // Only typing starts the wait; the router's function is another one at each navigation.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [text]);
-  const found = new Set(hits);
   const download = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log?format=text`;
   return (
     <section className="log" aria-label="Log">
@@ -107,13 +112,14 @@ export function LogView({
             setText(e.target.value);
           }}
           onKeyDown={(e) => {
-            if (e.key !== "Enter" || hits.length === 0) return;
+            if (e.key !== "Enter" || count === 0) return;
             e.preventDefault();
-            show((hit + (e.shiftKey ? hits.length - 1 : 1)) % hits.length);
+            show((hit + (e.shiftKey ? count - 1 : 1)) % count);
           }}
         />
-        <span className="soft num" role="status">
-          {text !== "" && (hits.length === 0 ? "no line" : `${Math.min(hit + 1, hits.length)} of ${hits.length} lines`)}
+        <span className="soft num" role="status" data-scanned={scanned}>
+          {text !== "" &&
+            (count > 0 ? `${Math.min(hit + 1, count)} of ${count} lines` : more ? "searching…" : "no line")}
         </span>
         <label className="check">
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
@@ -132,9 +138,9 @@ export function LogView({
           {trouble}
         </Banner>
       )}
-      {!opened && records.length === 0 ? (
+      {!opened && lines.length === 0 ? (
         <Skeleton rows={8} />
-      ) : records.length === 0 ? (
+      ) : lines.length === 0 ? (
         <p className="log-empty soft">
           {!ran
             ? "It never ran, so there is no log."
@@ -152,18 +158,18 @@ export function LogView({
           role="group"
           aria-label="Lines of the log"
         >
-          <div style={{ height: virtual.getTotalSize(), position: "relative" }}>
+          <div style={{ height, position: "relative" }}>
             {virtual.getVirtualItems().map((row) => {
-              const r = records[row.index];
+              const r = lines.at(row.index);
               if (r === undefined) return null;
-              const before = records[row.index - 1];
+              const before = row.index > 0 ? lines.at(row.index - 1) : undefined;
               const stageBegins = r.stage !== before?.stage;
               const hookBegins = r.hook !== undefined && r.hook !== "" && (r.hook !== before?.hook || stageBegins);
               const classes = [
                 "line",
                 r.stream === "STDERR" ? "stderr" : "",
                 r.stream === "SYSTEM" ? "system" : "",
-                found.has(row.index) ? "found" : "",
+                holds(hits, row.index) ? "found" : "",
                 target !== undefined && r.line >= target.from && r.line <= target.to ? "target" : "",
               ];
               return (

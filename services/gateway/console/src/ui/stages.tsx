@@ -1,6 +1,6 @@
 import { Link } from "react-router";
 import type { Deployment, HookRecord } from "../api/client";
-import { fragment, hookLines } from "../lib/log";
+import { fragment, type Span } from "../lib/log";
 import { ended, hookLook, stageName, stages } from "../lib/words";
 import { Text, Took } from "./basics";
 import type { LogState } from "./use-log";
@@ -46,12 +46,7 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
             {record !== undefined && record.hooks.length > 0 && (
               <ul className="rail-hooks" aria-label={`Deployment hooks: ${stageName(id)}`}>
                 {record.hooks.map((h) => (
-                  <Hook
-                    key={h.name}
-                    hook={h}
-                    lines={hookLines(log.records, id, h.name)}
-                    end={over ? d.endTime : undefined}
-                  />
+                  <Hook key={h.name} hook={h} lines={log.lines.span(id, h.name)} end={over ? d.endTime : undefined} />
                 ))}
               </ul>
             )}
@@ -63,15 +58,7 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
 }
 
 /** A deployment hook: a click leads to its lines in the log. */
-function Hook({
-  hook: h,
-  lines,
-  end,
-}: {
-  hook: HookRecord;
-  lines: { from: number; to: number } | undefined;
-  end: string | undefined;
-}) {
+function Hook({ hook: h, lines, end }: { hook: HookRecord; lines: Span | undefined; end: string | undefined }) {
   const look = hookLook(h.state);
   return (
     <li className={`stage tone-${look.tone}`} aria-current={h.state === "RUNNING" ? "step" : undefined}>

@@ -1,17 +1,19 @@
 import { useEffect, useState } from "react";
 import { readLog } from "../api/log";
-import { LogBuffer, type LogRecord } from "../lib/log";
+import { LogBuffer, type LogLines } from "../lib/log";
 
 export interface LogState {
-  records: readonly LogRecord[];
+  lines: LogLines;
   end: string | undefined;
   trouble: string | undefined;
   opened: boolean;
 }
 
+const nothing = new LogBuffer().snapshot();
+
 /** Reads the log until its end; survives a broken connection without losing or repeating a line. */
 export function useLog(ws: string, app: string, number: number): LogState {
-  const [view, setLogState] = useState<LogState>({ records: [], end: undefined, trouble: undefined, opened: false });
+  const [view, setLogState] = useState<LogState>({ lines: nothing, end: undefined, trouble: undefined, opened: false });
   useEffect(() => {
     const buffer = new LogBuffer();
     let frame: number | undefined;
@@ -19,7 +21,7 @@ export function useLog(ws: string, app: string, number: number): LogState {
     const show = () => {
       frame ??= requestAnimationFrame(() => {
         frame = undefined;
-        setLogState((v) => ({ ...v, records: buffer.snapshot(), opened: true }));
+        setLogState((v) => ({ ...v, lines: buffer.snapshot(), opened: true }));
       });
     };
     const stop = readLog(ws, app, number, {
@@ -31,7 +33,7 @@ export function useLog(ws: string, app: string, number: number): LogState {
       },
       open: () => setLogState((v) => ({ ...v, opened: true, trouble: undefined })),
       end: (state) =>
-        setLogState((v) => ({ ...v, records: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
+        setLogState((v) => ({ ...v, lines: buffer.snapshot(), end: state, opened: true, trouble: undefined })),
       trouble: (text) => setLogState((v) => ({ ...v, trouble: text })),
     });
     return () => {
