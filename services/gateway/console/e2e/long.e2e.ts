@@ -139,6 +139,7 @@ test("while it is printed it is followed, searched and left alone where the read
   const { rows, tasks, keys } = await seen();
   expect(rows, "rows in the page").toBeGreaterThan(10);
   expect(rows, "rows in the page").toBeLessThan(mostRows);
+  expect(await lines().evaluate((e) => e.scrollHeight - e.scrollTop - e.clientHeight)).toBeLessThan(2);
   figures["Longest task while lines come"] = `${Math.max(0, ...tasks).toFixed(0)} ms`;
   figures["From a key to the next paint while lines come, worst"] = `${Math.max(16, ...keys).toFixed(0)} ms`;
   await check(page, "log-long");

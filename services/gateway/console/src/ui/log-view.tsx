@@ -52,7 +52,7 @@ export function LogView({
 
   // A reader at the end stays there; one who scrolled up is left alone.
   useEffect(() => {
-    if (following && lastRow >= 0) virtual.scrollToIndex(lastRow, { align: "end" });
+    if (following && lastRow >= 0) virtual.scrollToEnd();
   }, [following, lastRow, virtual]);
   const { first } = lines;
   // The address names lines: once the first of them is here, it is shown.
