@@ -2,7 +2,7 @@
 // (DESIGN.md#services and DESIGN.md#a-push-becomes-a-deployment).
 //
 // It has two roles, both on by default. The api serves devpilot.deployer.v1, routes push events to
-// lanes, reconciles and looks after what is due; it keeps nothing on disk but git's scratch, and is
+// lanes, reconciles and looks after what is due; it keeps nothing on disk, and is
 // scaled freely. Workers serve one server's data directory: they take wake-ups from a queue, fetch,
 // check out and switch releases.
 //

@@ -3,8 +3,6 @@ package deployer
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -13,7 +11,10 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/client"
 	"devpilot.io/bitbucket/services/deployer/internal/client/witness"
 	"devpilot.io/bitbucket/services/deployer/internal/control"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/heads"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/hosting"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record"
@@ -27,7 +28,6 @@ type roles struct {
 	records *record.Records
 	control *control.Control // nil without the role api
 	worker  *worker.Worker   // nil without the role worker
-	scratch string           // a directory that goes with the process; empty without the role api
 }
 
 // tokenLife is how long a token that was handed out is kept out of logs.
@@ -39,7 +39,7 @@ func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front
 	secrets := deploylog.NewSecrets()
 	repo := client.Repo{Client: d.Repo}
 	clients := client.Clients{
-		Auth: client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, mirror.Forms(t)...) }},
+		Auth: client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, remote.Forms(t)...) }},
 		Repo: repo, Webhook: client.Webhook{Client: d.Webhook}, Witness: &witness.Witness{Repositories: repo, Now: d.Now},
 	}
 	r := &roles{records: record.New(record.Config{
@@ -48,30 +48,26 @@ func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front
 	})}
 	if cfg.API {
 		if err := s.openControl(r, clients); err != nil {
-			return nil, errors.Join(err, r.close())
+			return nil, err
 		}
 	}
 	if cfg.Worker {
 		if err := s.openWorker(ctx, r, clients, front); err != nil {
-			return nil, errors.Join(err, r.close())
+			return nil, err
 		}
 	}
 	return r, nil
 }
 
-// openControl makes the role api. It runs no git but ls-remote, and fetches nothing: the scratch that this
-// takes goes with the process.
-func (s *Service) openControl(r *roles, clients client.Clients) (err error) {
+// openControl makes the role api. It runs no git but ls-remote, fetches nothing, and has no directory.
+func (s *Service) openControl(r *roles, clients client.Clients) error {
 	d, cfg := s.deps, s.cfg
-	if r.scratch, err = os.MkdirTemp("", "devpilot-deployer-"); err != nil {
-		return fmt.Errorf("a directory for git's scratch: %w", err)
-	}
-	heads, err := mirror.Open(mirror.Config{Dir: r.scratch, Site: s.gitSite, Tokens: clients.Auth, Limits: cfg.Limits, Logger: d.Logger, Observe: s.metrics.Git})
+	git, err := program.New(program.Config{Site: s.gitSite, StallTime: cfg.Limits.WithDefaults().StallTime, Observe: s.metrics.Git})
 	if err != nil {
 		return err
 	}
 	r.control, err = control.New(control.Config{
-		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: heads, Site: s.site, Live: s.liveURL,
+		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: heads.New(git, clients.Auth), Site: s.site, Live: s.liveURL,
 		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
 		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
 	})
@@ -105,13 +101,6 @@ func (s *Service) liveURL(workspace, app string, number int32) string {
 	}
 	u, _ := hosting.URL(s.liveBase, app, workspace, number)
 	return u
-}
-
-func (r *roles) close() error {
-	if r.scratch == "" {
-		return nil
-	}
-	return os.RemoveAll(r.scratch)
 }
 
 func (r *roles) ready(ctx context.Context) error {

@@ -197,7 +197,6 @@ func (s *Service) serve(ctx context.Context, front *worker.Front) error {
 		}
 		return fmt.Errorf("deployer: %w", err)
 	}
-	defer func() { _ = r.close() }()
 	s.roles.Store(r)
 	s.deps.Logger.InfoContext(ctx, "deployer runs", slog.Bool("api", s.cfg.API), slog.Bool("worker", s.cfg.Worker), slog.String(logs.KeyServer, s.cfg.Server))
 	if err := r.run(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -22,7 +23,7 @@ type Names interface {
 type Mirrors interface {
 	Changes(ctx context.Context, req mirror.ChangesRequest) (mirror.Changes, error)
 	File(ctx context.Context, src mirror.Source, name string, most int64) ([]byte, error)
-	Heads(ctx context.Context, workspace, fullName string, want mirror.Wanted) (mirror.Heads, error)
+	Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error)
 }
 
 // Git is policy.Git by the worker's mirrors. What it fetches, a deployment then finds there.
@@ -69,10 +70,10 @@ func (g Git) Head(ctx context.Context, workspace, repository string, ref lane.Re
 	}
 	is := func(name string) bool { return name == ref.Name() }
 	if ref.IsTag() {
-		heads, err := g.Mirrors.Heads(ctx, workspace, fullName, mirror.Wanted{Tag: is})
+		heads, err := g.Mirrors.Heads(ctx, workspace, fullName, remote.Wanted{Tag: is})
 		return heads.Tags[ref.Name()], err
 	}
-	heads, err := g.Mirrors.Heads(ctx, workspace, fullName, mirror.Wanted{Branch: is})
+	heads, err := g.Mirrors.Heads(ctx, workspace, fullName, remote.Wanted{Branch: is})
 	return heads.Branches[ref.Name()], err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -49,8 +50,8 @@ func (a *attempt) choose(ctx context.Context) (tree Tree, fullName, head string,
 	a.say("The branch has moved on to %s, which does not deploy. %s. Deploying %s.", short(found.Hash), message, short(asked))
 	a.exact = asked
 	tree, fullName, err = a.fetch(ctx)
-	var m *mirror.Error
-	if errors.As(err, &m) && (m.Reason == mirror.ReasonCommitGone || m.Reason == mirror.ReasonCommitNotInBranch) {
+	var m *remote.Error
+	if errors.As(err, &m) && (m.Reason == remote.ReasonCommitGone || m.Reason == remote.ReasonCommitNotInBranch) {
 		return nil, "", "", errCancelled{reason, fmt.Sprintf(
 			"The branch was forced from %s to %s, which does not deploy. %s.", short(asked), short(found.Hash), message)}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
@@ -60,7 +59,7 @@ func (a *attempt) fetch(ctx context.Context) (Tree, string, error) {
 
 // aboutRepository tells the failures that another repository of the same name may cause.
 func aboutRepository(err error) bool {
-	var m *mirror.Error
+	var m *remote.Error
 	return remote.IsGone(err) || errors.As(err, &m) && !m.Temporary
 }
 

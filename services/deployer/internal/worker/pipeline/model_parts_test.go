@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
@@ -189,11 +190,11 @@ func (s modelSource) Fetch(ctx context.Context, src mirror.Source) (pipeline.Tre
 	s.m.fault()
 	pause(time.Duration(s.m.rnd.n(4)) * time.Millisecond)
 	if !s.m.calm && s.m.rnd.n(40) == 0 {
-		return nil, &mirror.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "down"}
+		return nil, &remote.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "down"}
 	}
 	s.stall(ctx, 60)
 	if s.m.short != nil && s.m.short() {
-		return nil, &mirror.Error{Reason: mirror.ReasonDiskFull, Temporary: true, Message: "full"}
+		return nil, &remote.Error{Reason: remote.ReasonDiskFull, Temporary: true, Message: "full"}
 	}
 	s.m.mu.Lock()
 	defer s.m.mu.Unlock()

@@ -14,7 +14,8 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
@@ -62,19 +63,19 @@ var kinds = map[string]kind{
 	reasonCodeConfig:                 {inCommit, final},
 	reasonNoDirectory:                {inCommit, final},
 	reasonShared:                     {inCommit, final},
-	mirror.ReasonRepositoryTooLarge:  {inCommit, final},
-	mirror.ReasonTreeRefused:         {inCommit, final},
-	mirror.ReasonSubmoduleRefused:    {inCommit, final},
-	mirror.ReasonLFSFailed:           {inCommit, final},
-	mirror.ReasonFileTooLarge:        {inCommit, final},
-	mirror.ReasonCommitNotInBranch:   {inCommit, final},
+	remote.ReasonRepositoryTooLarge:  {inCommit, final},
+	remote.ReasonTreeRefused:         {inCommit, final},
+	remote.ReasonSubmoduleRefused:    {inCommit, final},
+	remote.ReasonLFSFailed:           {inCommit, final},
+	remote.ReasonFileTooLarge:        {inCommit, final},
+	remote.ReasonCommitNotInBranch:   {inCommit, final},
 	string(apierr.ReasonReleaseGone): {inCommit, final},
 
 	string(apierr.ReasonRepositoryNotFound): {atBitbucket, doubted},
 	string(apierr.ReasonBranchNotFound):     {atBitbucket, doubted},
-	mirror.ReasonTagNotFound:                {atBitbucket, doubted},
-	mirror.ReasonCommitGone:                 {atBitbucket, doubted},
-	mirror.ReasonGitFailed:                  {atBitbucket, doubted},
+	remote.ReasonTagNotFound:                {atBitbucket, doubted},
+	remote.ReasonCommitGone:                 {atBitbucket, doubted},
+	remote.ReasonGitFailed:                  {atBitbucket, doubted},
 	string(apierr.ReasonAccessRefused):      {atBitbucket, doubted},
 	string(apierr.ReasonAccessRestricted):   {atBitbucket, final}, // Bitbucket's own words say why
 	string(apierr.ReasonScopeMissing):       {atBitbucket, final},
@@ -86,7 +87,7 @@ var kinds = map[string]kind{
 	string(apierr.ReasonConsumerRefused):      {atBitbucket, passing},
 	string(apierr.ReasonNotConnected):         {atBitbucket, passing},
 
-	mirror.ReasonDiskFull:                   {onServer, passing},
+	remote.ReasonDiskFull:                   {onServer, passing},
 	reasonLocked:                            {onServer, passing},
 	string(apierr.ReasonStorageUnavailable): {onServer, passing},
 	string(apierr.ReasonServiceUnavailable): {onServer, passing},
@@ -128,7 +129,7 @@ func failureOf(reason, message string) failure {
 
 // classify decides where a failure lies, and whether it is for good, for now, or our own store's.
 func classify(err error) failure {
-	var m *mirror.Error
+	var m *remote.Error
 	var public *apierr.Error
 	var failed *failedHook
 	var shared *release.SharedError
@@ -158,9 +159,9 @@ func classify(err error) failure {
 	case errors.Is(err, errPoison):
 		return failureOf(reasonWorkerDied, "Every worker that ran this deployment stopped answering before it was done: it crashed or was killed. Look at the deployer's memory and log, then deploy again.")
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
-		return failureOf(mirror.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
-	case errors.Is(err, mirror.ErrDamaged):
-		return failureOf(mirror.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
+		return failureOf(remote.ReasonDiskFull, "The server's disk is full. Make room; the deployment then goes on by itself.")
+	case errors.Is(err, program.ErrDamaged):
+		return failureOf(remote.ReasonGitFailed, "The repository could not be read even after it was fetched anew. See the deployer's log.")
 	case errors.As(err, &shared):
 		t := failureOf(reasonShared, fmt.Sprintf("The shared path %q cannot be set up. %s", shared.Path, shared.Message))
 		t.reason = reasonReleaseFailed

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 )
 
@@ -47,14 +47,14 @@ func TestDiagnose_whereAFailureLies(t *testing.T) {
 	}{
 		"hook":                       {&failedHook{reason: reasonHookFailed}, "HOOK_FAILED", kind{inCommit, final}},
 		"hook that did not run":      {&failedHook{reason: reasonHookFailed, server: true}, "HOOK_FAILED", kind{onServer, final}},
-		"tree":                       {&mirror.Error{Reason: mirror.ReasonTreeRefused}, "TREE_REFUSED", kind{inCommit, final}},
-		"submodule against rules":    {&mirror.Error{Reason: mirror.ReasonSubmoduleRefused}, "SUBMODULE_REFUSED", kind{inCommit, final}},
-		"submodule not found":        {&mirror.Error{Reason: mirror.ReasonSubmoduleRefused, Doubtful: true}, "SUBMODULE_REFUSED", kind{atBitbucket, doubted}},
-		"LFS refuses":                {&mirror.Error{Reason: mirror.ReasonLFSFailed, Doubtful: true}, "LFS_FAILED", kind{atBitbucket, doubted}},
-		"not found":                  {&mirror.Error{Reason: "REPOSITORY_NOT_FOUND"}, "REPOSITORY_NOT_FOUND", kind{atBitbucket, doubted}},
-		"401 for one repository":     {&mirror.Error{Reason: "ACCESS_REFUSED", Temporary: true, Doubtful: true}, "ACCESS_REFUSED", kind{atBitbucket, doubted}},
-		"a mirror that is in use":    {&mirror.Error{Reason: mirror.ReasonGitFailed, Temporary: true}, "GIT_FAILED", kind{atBitbucket, passing}},
-		"away":                       {&mirror.Error{Reason: "BITBUCKET_UNAVAILABLE", Temporary: true}, "BITBUCKET_UNAVAILABLE", kind{atBitbucket, passing}},
+		"tree":                       {&remote.Error{Reason: remote.ReasonTreeRefused}, "TREE_REFUSED", kind{inCommit, final}},
+		"submodule against rules":    {&remote.Error{Reason: remote.ReasonSubmoduleRefused}, "SUBMODULE_REFUSED", kind{inCommit, final}},
+		"submodule not found":        {&remote.Error{Reason: remote.ReasonSubmoduleRefused, Doubtful: true}, "SUBMODULE_REFUSED", kind{atBitbucket, doubted}},
+		"LFS refuses":                {&remote.Error{Reason: remote.ReasonLFSFailed, Doubtful: true}, "LFS_FAILED", kind{atBitbucket, doubted}},
+		"not found":                  {&remote.Error{Reason: "REPOSITORY_NOT_FOUND"}, "REPOSITORY_NOT_FOUND", kind{atBitbucket, doubted}},
+		"401 for one repository":     {&remote.Error{Reason: "ACCESS_REFUSED", Temporary: true, Doubtful: true}, "ACCESS_REFUSED", kind{atBitbucket, doubted}},
+		"a mirror that is in use":    {&remote.Error{Reason: remote.ReasonGitFailed, Temporary: true}, "GIT_FAILED", kind{atBitbucket, passing}},
+		"away":                       {&remote.Error{Reason: "BITBUCKET_UNAVAILABLE", Temporary: true}, "BITBUCKET_UNAVAILABLE", kind{atBitbucket, passing}},
 		"a neighbour":                {apierr.New(apierr.ReasonServiceUnavailable, "x"), "SERVICE_UNAVAILABLE", kind{onServer, passing}},
 		"disk":                       {fmt.Errorf("write: %w", syscall.ENOSPC), "DISK_FULL", kind{onServer, passing}},
 		"the system":                 {fmt.Errorf("mkdir: %w", syscall.EIO), "RELEASE_FAILED", kind{onServer, doubted}},

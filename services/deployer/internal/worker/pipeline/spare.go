@@ -12,6 +12,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
@@ -192,6 +193,6 @@ func (a *attempt) place(ctx context.Context, tree Tree) (mirror.Stats, error) {
 
 // diskShort tells errors that go away with more room on the disk.
 func diskShort(err error) bool {
-	var m *mirror.Error
-	return errors.As(err, &m) && m.Reason == mirror.ReasonDiskFull || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
+	var m *remote.Error
+	return errors.As(err, &m) && m.Reason == remote.ReasonDiskFull || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

@@ -9,6 +9,8 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -134,7 +136,7 @@ func (a *attempt) rollBack(ctx context.Context) error {
 // sourceControl fetches the branch, fixes the commit and checks it out.
 func (a *attempt) sourceControl(ctx context.Context) error {
 	err := a.fetchAndCheckOut(ctx)
-	if errors.Is(err, mirror.ErrDamaged) {
+	if errors.Is(err, program.ErrDamaged) {
 		a.say("The mirror of the repository is damaged; it is fetched anew.")
 		if err := a.w.cfg.Source.Discard(ctx, a.key.Workspace, a.app.GetRepository()); err != nil {
 			return err
@@ -214,7 +216,7 @@ func (a *attempt) checkDirectory(head mirror.Commit) error {
 	defer func() { _ = dir.Close() }()
 	// A link that leads out of the release is refused by dir.
 	if info, err := dir.Stat(name); err != nil || !info.IsDir() {
-		return &mirror.Error{
+		return &remote.Error{
 			Reason: reasonNoDirectory, Err: err,
 			Message: fmt.Sprintf("Commit %s has no directory %s, which the app says is its own. Push one that has it, or change the app's directory.", short(head.Hash), name),
 		}

@@ -141,9 +141,20 @@ type abilities struct {
 	agent  bool
 }
 
+// What a server is asked first, and the type of its answer.
+const (
+	discovery     = "/info/refs?service=git-upload-pack"
+	discoveryType = "application/x-git-upload-pack-advertisement"
+)
+
+// SpeaksGit fails unless it is git that answers, in whatever version of its protocol.
+func (c *Client) SpeaksGit(ctx context.Context, q Question) error {
+	return c.ask(ctx, q, http.MethodGet, discovery, discoveryType, nil, func(*scanner) error { return nil })
+}
+
 // discover asks what the server can do.
 func (c *Client) discover(ctx context.Context, q Question) (able abilities, err error) {
-	err = c.ask(ctx, q, http.MethodGet, "/info/refs?service=git-upload-pack", "application/x-git-upload-pack-advertisement", nil, func(s *scanner) error {
+	err = c.ask(ctx, q, http.MethodGet, discovery, discoveryType, nil, func(s *scanner) error {
 		line, k, err := s.next()
 		if err == nil && k == data && string(line) == "# service=git-upload-pack" {
 			if _, k, err = s.next(); err == nil && k != flush {

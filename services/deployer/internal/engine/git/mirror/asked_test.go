@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // Bitbucket accepts the token elsewhere: the same is handed out again.
@@ -22,24 +23,24 @@ func TestFetch_401AboutOneRepository(t *testing.T) {
 		}
 		return 0, ""
 	})
-	if _, _, err := f.deploy("main"); err != nil || len(f.tokens.rejected) != 1 {
-		t.Fatalf("once: %v after %d reports", err, len(f.tokens.rejected))
+	if _, _, err := f.deploy("main"); err != nil || len(f.tokens.Rejected) != 1 {
+		t.Fatalf("once: %v after %d reports", err, len(f.tokens.Rejected))
 	}
 	f.git.Fail(func(*http.Request) (int, string) { return http.StatusUnauthorized, "always" })
 	for name, ask := range map[string]func() error{
 		"fetch": func() error { _, _, err := f.deploy("main"); return err },
 		"heads": func() error {
-			_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: named("main")})
+			_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: named("main")})
 			return err
 		},
 	} {
-		f.tokens.rejected = nil
-		e, ok := asError(ask())
+		f.tokens.Rejected = nil
+		e, ok := remote.AsError(ask())
 		if !ok || e.Reason != string(apierr.ReasonAccessRefused) || !e.Temporary || !strings.Contains(e.Message, "acme/web") || !strings.Contains(e.Message, "Check") {
 			t.Errorf("%s: %+v", name, e)
 		}
-		if len(f.tokens.rejected) != 1 {
-			t.Errorf("%s: reported %d times", name, len(f.tokens.rejected))
+		if len(f.tokens.Rejected) != 1 {
+			t.Errorf("%s: reported %d times", name, len(f.tokens.Rejected))
 		}
 	}
 }
@@ -70,30 +71,10 @@ func TestFetch_waitsAsLongAsItIsAskedTo(t *testing.T) {
 			return false
 		})
 		_, _, err := f.deploy("main")
-		e, ok := asError(err)
+		e, ok := remote.AsError(err)
 		if !ok || e.Reason != string(apierr.ReasonBitbucketRateLimited) || e.RetryAfter < c.least || e.RetryAfter > c.most {
 			t.Errorf("%s: %+v, %v", name, e, err)
 		}
 	}
-	f.logs.MustNotContain(t, Forms(seal.NewSecret(token))...)
-}
-
-func TestAsked(t *testing.T) {
-	now := time.Now()
-	a := asked{last: http.Header{}}
-	for _, part := range []string{
-		"12:00:00.000001 http.c:725              <= Recv header: HTTP/1.1 429 Too Many\n12:00:00.000002 http.c:725 <= Recv hea", "der: retry-after: 7\r\n",
-		strings.Repeat("x", 3*maxLine), "\n== Info: Retry-After: 9\n",
-	} {
-		if n, err := a.Write([]byte(part)); n != len(part) || err != nil {
-			t.Fatal(n, err)
-		}
-	}
-	if d := a.wait(now); d != 7*time.Second {
-		t.Errorf("%v", d)
-	}
-	_, _ = a.Write([]byte("<= Recv header: HTTP/2 200\n"))
-	if d := a.wait(now); d != 0 {
-		t.Errorf("another answer: %v", d)
-	}
+	f.logs.MustNotContain(t, remote.Forms(seal.NewSecret(token))...)
 }

@@ -198,7 +198,7 @@ type benchDeployer struct {
 }
 
 func (r *benchRepo) deployer(site *url.URL, dir string) *benchDeployer {
-	m, err := Open(Config{Dir: filepath.Join(dir, "cache"), Site: site, Tokens: &tokens{list: []string{token}}, Logger: logs.Discard(), FreeDisk: release.FreeBytes})
+	m, err := Open(Config{Dir: filepath.Join(dir, "cache"), Site: site, Tokens: &gittest.Tokens{List: []string{token}}, Logger: logs.Discard(), FreeDisk: release.FreeBytes})
 	if err != nil {
 		r.b.Fatal(err)
 	}

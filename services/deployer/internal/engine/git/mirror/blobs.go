@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 )
 
 // pipeSize is asked for between git and us: the two then take turns less often.
@@ -63,7 +65,7 @@ func (p *plan) contents(ctx context.Context, files []*entry, low bool, each func
 func replacedContent(e *entry, each func(e *entry, body io.Reader) error) error {
 	f, err := e.replace.open()
 	if err != nil {
-		return fmt.Errorf("%w: content of %q: %w", ErrDamaged, e.path, err)
+		return fmt.Errorf("%w: content of %q: %w", program.ErrDamaged, e.path, err)
 	}
 	defer func() { _ = f.Close() }()
 	// One byte more would show a content that is longer than it was said to be.
@@ -72,7 +74,7 @@ func replacedContent(e *entry, each func(e *entry, body io.Reader) error) error 
 		return err
 	}
 	if body.N != 1 {
-		return fmt.Errorf("%w: the content of %q has not the size it should have", ErrDamaged, e.path)
+		return fmt.Errorf("%w: the content of %q has not the size it should have", program.ErrDamaged, e.path)
 	}
 	return nil
 }
@@ -104,7 +106,7 @@ func (p *plan) catFile(ctx context.Context, entries []*entry, low bool, each fun
 	run := func() error {
 		defer func() { _ = outW.Close() }()
 		s := &Snapshot{m: p.m, git: entries[0].git}
-		return s.local(ctx, command{operation: "cat-file", stdin: &requests{entries: entries}, stdout: outW, args: []string{"cat-file", "--batch", "--buffer"}})
+		return s.local(ctx, program.Command{Operation: "cat-file", Stdin: &requests{entries: entries}, Stdout: outW, Args: []string{"cat-file", "--batch", "--buffer"}})
 	}
 	var runErr error
 	var wg sync.WaitGroup
@@ -129,7 +131,7 @@ func (p *plan) catFile(ctx context.Context, entries []*entry, low bool, each fun
 	case runErr != nil && !errors.Is(runErr, readErr):
 		return runErr // git's own words say more
 	}
-	return errors.Join(ErrDamaged, readErr)
+	return errors.Join(program.ErrDamaged, readErr)
 }
 
 // requests is what cat-file reads: an object's id a line.
@@ -160,10 +162,10 @@ func readBlobs(r io.Reader, entries []*entry, each func(e *entry, body *blob) er
 		}
 		f := strings.Fields(head)
 		if len(f) != 3 || f[0] != e.oid || f[1] != "blob" {
-			return fmt.Errorf("%w: %s is %q", ErrDamaged, e.oid, strings.TrimSpace(head))
+			return fmt.Errorf("%w: %s is %q", program.ErrDamaged, e.oid, strings.TrimSpace(head))
 		}
 		if f[2] != strconv.FormatInt(e.size, 10) {
-			return fmt.Errorf("%w: %s has %s bytes, not %d", ErrDamaged, e.oid, f[2], e.size)
+			return fmt.Errorf("%w: %s has %s bytes, not %d", program.ErrDamaged, e.oid, f[2], e.size)
 		}
 		body := &blob{br: br, left: e.size}
 		if err := each(e, body); err != nil {

@@ -9,6 +9,10 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // Bounds of one answer of Changes.
@@ -49,7 +53,7 @@ func (m *Mirrors) Changes(ctx context.Context, req ChangesRequest) (Changes, err
 		req.Old = ""
 	}
 	for _, hash := range []string{req.Old, req.New} {
-		if hash != "" && !validCommit(hash) || req.New == "" {
+		if hash != "" && !address.ValidCommit(hash) || req.New == "" {
 			return Changes{}, notACommit(hash)
 		}
 	}
@@ -61,7 +65,7 @@ func (m *Mirrors) Changes(ctx context.Context, req ChangesRequest) (Changes, err
 		defer s.Close()
 		if s.has(ctx, req.New) && (req.Old == "" || s.has(ctx, req.Old)) {
 			c, err := s.changes(ctx, req)
-			if err == nil || !errors.Is(err, ErrDamaged) {
+			if err == nil || !errors.Is(err, program.ErrDamaged) {
 				return c, err
 			}
 		}
@@ -103,7 +107,7 @@ func (m *Mirrors) reader(ctx context.Context, workspace, id string) (*Snapshot, 
 
 // has tells whether a commit is in the mirror, with its tree's root.
 func (s *Snapshot) has(ctx context.Context, commit string) bool {
-	return s.local(ctx, command{operation: "cat-file", args: []string{"cat-file", "-e", commit + "^{tree}"}}) == nil
+	return s.local(ctx, program.Command{Operation: "cat-file", Args: []string{"cat-file", "-e", commit + "^{tree}"}}) == nil
 }
 
 func (s *Snapshot) changes(ctx context.Context, req ChangesRequest) (Changes, error) {
@@ -121,13 +125,13 @@ func (s *Snapshot) changes(ctx context.Context, req ChangesRequest) (Changes, er
 		return c, ctx.Err()
 	}
 	bytes := 0
-	err = s.m.git.records(ctx, command{
-		operation: "diff-tree", gitDir: s.git,
-		args: []string{"diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "--end-of-options", req.Old, req.New, "--"},
+	err = s.m.git.Records(ctx, program.Command{
+		Operation: "diff-tree", GitDir: s.git,
+		Args: []string{"diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "--end-of-options", req.Old, req.New, "--"},
 	}, func(path string) error {
 		if bytes += len(path); len(c.Paths) == maxChangedPaths || bytes > maxChangedBytes {
 			c.Truncated = true
-			return errEnough
+			return program.ErrEnough
 		}
 		c.Paths = append(c.Paths, path)
 		return nil
@@ -144,7 +148,7 @@ func (f *fetcher) alsoObtain(ctx context.Context) error {
 		return nil
 	}
 	err := also.obtain(ctx)
-	if hasReason(err, ReasonCommitGone) || hasReason(err, ReasonRepositoryTooLarge) {
+	if remote.HasReason(err, remote.ReasonCommitGone) || remote.HasReason(err, remote.ReasonRepositoryTooLarge) {
 		return nil
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 func pushed(branch, from, to string) ChangesRequest {
@@ -71,7 +72,7 @@ func TestChanges_forcedPushAndUnknownBase(t *testing.T) {
 			if err != nil || !c.BaseUnknown || c.First || c.Message != "Now" {
 				t.Fatalf("base of nowhere: %+v %v", c, err)
 			}
-			if _, err = f.mirrors.Changes(t.Context(), pushed("main", base, strings.Repeat("ab", 20))); reason(err) != ReasonCommitGone {
+			if _, err = f.mirrors.Changes(t.Context(), pushed("main", base, strings.Repeat("ab", 20))); reason(err) != remote.ReasonCommitGone {
 				t.Fatalf("head of nowhere: %v", err)
 			}
 		})
@@ -89,12 +90,12 @@ func TestChanges_errors(t *testing.T) {
 		"short":      pushed("main", hash[:12], hash),
 		"upper case": pushed("main", strings.ToUpper(strings.Repeat("ab", 20)), hash),
 	} {
-		if _, err := f.mirrors.Changes(t.Context(), req); reason(err) != ReasonCommitGone {
+		if _, err := f.mirrors.Changes(t.Context(), req); reason(err) != remote.ReasonCommitGone {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	f.git.Fail(func(*http.Request) (int, string) { return 503, "" })
-	if e, ok := asError(errOf(f.mirrors.Changes(t.Context(), pushed("main", "", hash)))); !ok || !e.Temporary {
+	if e, ok := remote.AsError(errOf(f.mirrors.Changes(t.Context(), pushed("main", "", hash)))); !ok || !e.Temporary {
 		t.Errorf("down: %+v", e)
 	}
 }

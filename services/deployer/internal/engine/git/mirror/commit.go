@@ -11,7 +11,8 @@ import (
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // defaultDepths are how deep a branch is searched for a commit, step by step.
@@ -28,13 +29,13 @@ func (f *fetcher) complete(ctx context.Context, commit string) bool {
 // whole tells whether the mirror holds a commit with its whole tree. It looks whether objects are
 // there, not into them.
 func (f *fetcher) whole(ctx context.Context, commit string) bool {
-	return f.m.git.run(ctx, command{operation: "rev-list", gitDir: f.r.git, args: []string{"rev-list", "--quiet", "--objects", "--no-walk", "--end-of-options", commit}}) == nil
+	return f.m.git.Run(ctx, program.Command{Operation: "rev-list", GitDir: f.r.git, Args: []string{"rev-list", "--quiet", "--objects", "--no-walk", "--end-of-options", commit}}) == nil
 }
 
 // ancestor tells whether the mirror's own history leads from its copy of ref to the commit. No is
 // an answer only where the history is whole.
 func (f *fetcher) ancestor(ctx context.Context, commit, ref string) bool {
-	return f.m.git.run(ctx, command{operation: "merge-base", gitDir: f.r.git, args: []string{"merge-base", "--is-ancestor", "--end-of-options", commit, ref}}) == nil
+	return f.m.git.Run(ctx, program.Command{Operation: "merge-base", GitDir: f.r.git, Args: []string{"merge-base", "--is-ancestor", "--end-of-options", commit, ref}}) == nil
 }
 
 // member brings the target's commit, if it belongs to the target's ref. The ref was just fetched.
@@ -51,9 +52,9 @@ func (f *fetcher) member(ctx context.Context) error {
 	case place.ref == "" && f.wasHead(local, commit):
 		return f.gone("was taken off " + f.target.words() + " by a forced push")
 	case place.ref == "" && place.cut:
-		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", bitbucket.ShortHash(commit), f.m.depths[len(f.m.depths)-1], f.target.words())}
+		return &remote.Error{Reason: remote.ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s is not among the last %s commits of %s.", bitbucket.ShortHash(commit), f.m.depths[len(f.m.depths)-1], f.target.words())}
 	case place.ref == "":
-		return &Error{Reason: ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s does not belong to %s.", bitbucket.ShortHash(commit), f.target.words())}
+		return &remote.Error{Reason: remote.ReasonCommitNotInBranch, Message: fmt.Sprintf("The commit %s does not belong to %s.", bitbucket.ShortHash(commit), f.target.words())}
 	case whole:
 		return nil
 	}
@@ -80,7 +81,7 @@ func (f *fetcher) obtain(ctx context.Context) error {
 }
 
 func (f *fetcher) gone(how string) error {
-	return &Error{Reason: ReasonCommitGone, Message: fmt.Sprintf("The commit %s %s. Deploy another commit.", bitbucket.ShortHash(f.target.commit), how)}
+	return &remote.Error{Reason: remote.ReasonCommitGone, Message: fmt.Sprintf("The commit %s %s. Deploy another commit.", bitbucket.ShortHash(f.target.commit), how)}
 }
 
 // errRefused says that the server does not have a commit, or does not give it by its hash.
@@ -89,8 +90,8 @@ var errRefused = errors.New("mirror: the server does not give the commit by its 
 // fetchHash fetches a commit by its hash.
 func (f *fetcher) fetchHash(ctx context.Context, commit string) error {
 	err := f.fetch(ctx, f.r.git, append(f.depth(f.target.full), "--no-tags"), "+"+commit+":"+commitRefs+commit)
-	var said *failure
-	if errors.As(err, &said) && (strings.Contains(said.stderr, "not our ref") || strings.Contains(said.stderr, "unadvertised object") || strings.Contains(said.stderr, "couldn't find remote ref")) {
+	var said *program.Failure
+	if errors.As(err, &said) && (strings.Contains(said.Stderr, "not our ref") || strings.Contains(said.Stderr, "unadvertised object") || strings.Contains(said.Stderr, "couldn't find remote ref")) {
 		return fmt.Errorf("%w: %w", errRefused, err)
 	}
 	return err
@@ -125,7 +126,7 @@ func (f *fetcher) locate(ctx context.Context) (place, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	git := filepath.Join(dir, "git")
-	if err := f.m.git.initBare(ctx, git); err != nil {
+	if err := f.m.git.InitBare(ctx, git); err != nil {
 		return place{}, err
 	}
 	refspec := "+refs/heads/*:refs/heads/*"
@@ -167,7 +168,7 @@ func (f *fetcher) search(ctx context.Context, git string) (string, error) {
 		_ = pr.CloseWithError(errFound)
 		found <- ref
 	}()
-	err := f.m.git.run(ctx, command{operation: "log", gitDir: git, stdout: pw, args: []string{"log", "--all", "--source", "--no-show-signature", "--no-color", "--no-decorate", "--format=%H%x09%S"}})
+	err := f.m.git.Run(ctx, program.Command{Operation: "log", GitDir: git, Stdout: pw, Args: []string{"log", "--all", "--source", "--no-show-signature", "--no-color", "--no-decorate", "--format=%H%x09%S"}})
 	_ = pw.Close()
 	ref := <-found
 	if ref != "" {
@@ -190,28 +191,4 @@ func (f *fetcher) wasHead(ref, commit string) bool {
 		}
 	}
 	return false
-}
-
-// lsRemote asks the server for refs of exactly these names.
-func (m *Mirrors) lsRemote(ctx context.Context, fullName, remote string, token seal.Secret, refs ...string) (map[string]string, error) {
-	out, err := m.git.output(ctx, command{operation: "ls-remote", token: token, args: append([]string{"ls-remote", "--quiet", "--", remote}, refs...)})
-	if err != nil {
-		return nil, m.explain(fullName, err)
-	}
-	wanted := make(map[string]bool, len(refs))
-	for _, ref := range refs {
-		wanted[ref] = true
-	}
-	heads := map[string]string{}
-	for line := range strings.Lines(out) {
-		hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		// A pattern also matches refs/heads/x/refs/heads/<branch>.
-		if wanted[ref] && validHash(hash) {
-			heads[ref] = hash
-		}
-	}
-	if len(heads) == 0 {
-		return nil, m.speaksGit(ctx, remote, token)
-	}
-	return heads, nil
 }

@@ -83,13 +83,13 @@ func TestFetch_exactCommit(t *testing.T) {
 					t.Fatalf("want %s: %v %v", want, head, err)
 				}
 			}
-			if _, _, err := f.fetchSource(commitSource("main", other[1], false)); reason(err) != ReasonCommitNotInBranch {
+			if _, _, err := f.fetchSource(commitSource("main", other[1], false)); reason(err) != remote.ReasonCommitNotInBranch {
 				t.Fatalf("of another branch: %v", err)
 			}
-			if _, _, err := f.fetchSource(commitSource("main", strings.Repeat("ab", 20), false)); reason(err) != ReasonCommitNotInBranch {
+			if _, _, err := f.fetchSource(commitSource("main", strings.Repeat("ab", 20), false)); reason(err) != remote.ReasonCommitNotInBranch {
 				t.Fatalf("of nowhere: %v", err)
 			}
-			if _, _, err := f.fetchSource(commitSource("main", strings.Repeat("ab", 20), true)); reason(err) != ReasonCommitGone {
+			if _, _, err := f.fetchSource(commitSource("main", strings.Repeat("ab", 20), true)); reason(err) != remote.ReasonCommitGone {
 				t.Fatalf("gone: %v", err)
 			}
 			// The head comes as before.
@@ -126,7 +126,7 @@ func TestFetch_exactCommitDeepInTheBranch(t *testing.T) {
 	f.mirrors.depths = []string{"8", "16"}
 	must(t, f.mirrors.Discard(t.Context(), "acme-inc", source("").Repository))
 	_, _, err := f.fetchSource(commitSource("main", all[0], false))
-	if e, ok := asError(err); !ok || e.Reason != ReasonCommitNotInBranch || !strings.Contains(e.Message, "last 16 commits") {
+	if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonCommitNotInBranch || !strings.Contains(e.Message, "last 16 commits") {
 		t.Fatalf("beyond the bound: %v", err)
 	}
 	left, err := os.ReadDir(filepath.Join(f.dir, "temporary"))
@@ -149,7 +149,7 @@ func TestFetch_commitThatWasForcedAway(t *testing.T) {
 	repo.Git("gc", "--quiet", "--prune=now")
 
 	_, _, err := f.fetchSource(commitSource("main", all[1], false))
-	if e, ok := asError(err); !ok || e.Reason != ReasonCommitGone || !strings.Contains(e.Message, "forced push") {
+	if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonCommitGone || !strings.Contains(e.Message, "forced push") {
 		t.Fatalf("unknown: %v", err)
 	}
 	dir, head, err := f.fetchSource(commitSource("main", all[1], true))
@@ -165,7 +165,7 @@ func TestFetch_commitThatWasForcedAway(t *testing.T) {
 	// A new mirror cannot have it.
 	repo.Set("main", replaced)
 	must(t, f.mirrors.Discard(t.Context(), "acme-inc", source("").Repository))
-	if _, _, err = f.fetchSource(commitSource("main", all[1], true)); reason(err) != ReasonCommitGone {
+	if _, _, err = f.fetchSource(commitSource("main", all[1], true)); reason(err) != remote.ReasonCommitGone {
 		t.Fatalf("without the mirror: %v", err)
 	}
 }
@@ -231,11 +231,11 @@ func TestFetch_tags(t *testing.T) {
 	if _, head, err := f.fetchSource(tagged("v1/annotated", all[1])); err != nil || head.Hash != all[1] {
 		t.Fatalf("tag and commit: %v %v", head, err)
 	}
-	if _, _, err := f.fetchSource(tagged("v1/annotated", all[2])); reason(err) != ReasonCommitNotInBranch {
+	if _, _, err := f.fetchSource(tagged("v1/annotated", all[2])); reason(err) != remote.ReasonCommitNotInBranch {
 		t.Fatalf("a later commit: %v", err)
 	}
 	for _, tag := range []string{"nope", "file", "a..b", "-- x"} {
-		if _, _, err := f.fetchSource(tagged(tag, "")); reason(err) != ReasonTagNotFound {
+		if _, _, err := f.fetchSource(tagged(tag, "")); reason(err) != remote.ReasonTagNotFound {
 			t.Errorf("%q: %v", tag, err)
 		}
 	}
@@ -271,11 +271,11 @@ func TestSnapshot_readFile(t *testing.T) {
 			t.Errorf("%q: %q %v", path, b, err)
 		}
 	}
-	if _, err := s.ReadFile(t.Context(), "link", 100); reason(err) != ReasonTreeRefused {
+	if _, err := s.ReadFile(t.Context(), "link", 100); reason(err) != remote.ReasonTreeRefused {
 		t.Errorf("link: %v", err)
 	}
 	_, err = s.ReadFile(t.Context(), ".devpilot.yaml", 9)
-	if e, ok := asError(err); !ok || e.Reason != ReasonFileTooLarge || !strings.Contains(e.Message, "9 bytes") {
+	if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonFileTooLarge || !strings.Contains(e.Message, "9 bytes") {
 		t.Errorf("too large: %v", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 )
 
 // TestFetch_damagedMirrorIsMadeAnew damages a mirror in one way of each sort, with -mirror.deep in all
@@ -136,7 +138,7 @@ func TestChanges_damagedMirrorIsMadeAnew(t *testing.T) {
 // deployMending deploys, and once more without the mirror where that is found damaged.
 func (f *fixture) deployMending(branch string) (string, Commit, error) {
 	dir, head, err := f.deploy(branch)
-	if errors.Is(err, ErrDamaged) {
+	if errors.Is(err, program.ErrDamaged) {
 		must(f.t, f.mirrors.Discard(f.t.Context(), "acme-inc", source("").Repository))
 		dir, head, err = f.deploy(branch)
 	}
@@ -194,7 +196,7 @@ func loose(t *testing.T, f *fixture, git, file string) string {
 		must(t, err)
 		must(t, os.Remove(p))
 		must(t, os.Remove(strings.TrimSuffix(p, ".pack")+".idx"))
-		if err := f.mirrors.git.run(t.Context(), command{operation: "unpack", gitDir: git, stdin: bytes.NewReader(b), args: []string{"unpack-objects", "-q"}}); err != nil {
+		if err := f.mirrors.git.Run(t.Context(), program.Command{Operation: "unpack", GitDir: git, Stdin: bytes.NewReader(b), Args: []string{"unpack-objects", "-q"}}); err != nil {
 			t.Fatal(i, err)
 		}
 	}
@@ -205,7 +207,7 @@ func loose(t *testing.T, f *fixture, git, file string) string {
 	case file != "":
 		rev += ":" + file
 	}
-	out, err := f.mirrors.git.output(t.Context(), command{operation: "rev-parse", gitDir: git, args: []string{"rev-parse", rev}})
+	out, err := f.mirrors.git.Output(t.Context(), program.Command{Operation: "rev-parse", GitDir: git, Args: []string{"rev-parse", rev}})
 	must(t, err)
 	oid := strings.TrimSpace(out)
 	return filepath.Join(git, "objects", oid[:2], oid[2:])
@@ -255,7 +257,7 @@ func TestRepository_manyPacksAreTidied(t *testing.T) {
 	}
 	git := filepath.Join(f.mirrors.dirOf("acme-inc", source("").Repository), "git")
 	pack := filepath.Join(git, "objects", "pack")
-	must(t, f.mirrors.git.run(t.Context(), command{operation: "repack", gitDir: git, args: []string{"repack", "-a", "-d", "-q"}}))
+	must(t, f.mirrors.git.Run(t.Context(), program.Command{Operation: "repack", GitDir: git, Args: []string{"repack", "-a", "-d", "-q"}}))
 	names, err := filepath.Glob(filepath.Join(pack, "*.pack"))
 	if err != nil || len(names) != 1 {
 		t.Fatal(names, err)

@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // fetcher fills one mirror, which it holds for writing.
@@ -38,7 +39,7 @@ func (f *fetcher) resolve(ctx context.Context) (string, error) {
 	}
 	local := refOf(t.ref)
 	err := f.fetchRef(ctx)
-	if err != nil && (!exempt || !hasReason(err, string(apierr.ReasonBranchNotFound)) && !hasReason(err, ReasonTagNotFound)) {
+	if err != nil && (!exempt || !remote.HasReason(err, string(apierr.ReasonBranchNotFound)) && !remote.HasReason(err, remote.ReasonTagNotFound)) {
 		return "", err
 	}
 	head := ""
@@ -62,18 +63,18 @@ func (f *fetcher) resolve(ctx context.Context) (string, error) {
 
 // peel is the commit that a ref of the mirror points to.
 func (f *fetcher) peel(ctx context.Context, ref string) (string, error) {
-	out, err := f.m.git.output(ctx, command{operation: "rev-parse", gitDir: f.r.git, args: []string{"rev-parse", "--verify", "--quiet", "--end-of-options", ref + "^{commit}"}})
+	out, err := f.m.git.Output(ctx, program.Command{Operation: "rev-parse", GitDir: f.r.git, Args: []string{"rev-parse", "--verify", "--quiet", "--end-of-options", ref + "^{commit}"}})
 	hash := strings.TrimSpace(out)
-	if err == nil && validHash(hash) {
+	if err == nil && address.ValidHash(hash) {
 		return hash, nil
 	}
 	if f.target.isTag() && ctx.Err() == nil {
-		kind, kerr := f.m.git.output(ctx, command{operation: "cat-file", gitDir: f.r.git, args: []string{"cat-file", "-t", ref + "^{}"}})
+		kind, kerr := f.m.git.Output(ctx, program.Command{Operation: "cat-file", GitDir: f.r.git, Args: []string{"cat-file", "-t", ref + "^{}"}})
 		if k := strings.TrimSpace(kind); kerr == nil && k != "commit" {
-			return "", &Error{Reason: ReasonTagNotFound, Message: fmt.Sprintf("%s points to a %s, not to a commit.", f.target.words(), k)}
+			return "", &remote.Error{Reason: remote.ReasonTagNotFound, Message: fmt.Sprintf("%s points to a %s, not to a commit.", f.target.words(), k)}
 		}
 	}
-	return "", errors.Join(ErrDamaged, err)
+	return "", errors.Join(program.ErrDamaged, err)
 }
 
 // fetchRef fetches the target's ref, one commit deep unless all history is wanted or there already.
@@ -81,7 +82,7 @@ func (f *fetcher) fetchRef(ctx context.Context) error {
 	if f.target.full {
 		// git never moves a tag that it followed by itself: one that was moved on Bitbucket would
 		// stay where it was. Forgotten, it is followed again; the objects stay.
-		if err := f.m.git.deleteRefs(ctx, f.r.git, "refs/tags/"); err != nil {
+		if err := f.m.git.DeleteRefs(ctx, f.r.git, "refs/tags/"); err != nil {
 			return err
 		}
 		if err := os.WriteFile(f.r.marker(), nil, 0o600); err != nil {
@@ -93,13 +94,13 @@ func (f *fetcher) fetchRef(ctx context.Context) error {
 		options = append(options, "--no-tags")
 	}
 	err := f.fetch(ctx, f.r.git, options, "+"+f.target.ref+":"+refOf(f.target.ref))
-	if hasReason(err, string(apierr.ReasonBranchNotFound)) {
-		if serr := f.m.speaksGit(ctx, f.remote, f.token); serr != nil {
+	if remote.HasReason(err, string(apierr.ReasonBranchNotFound)) {
+		if serr := f.m.heads.SpeaksGit(ctx, f.remote, f.token); serr != nil {
 			return serr
 		}
 	}
-	if f.target.isTag() && hasReason(err, string(apierr.ReasonBranchNotFound)) {
-		return &Error{Reason: ReasonTagNotFound, Message: "The tag does not exist on Bitbucket.", Err: err}
+	if f.target.isTag() && remote.HasReason(err, string(apierr.ReasonBranchNotFound)) {
+		return &remote.Error{Reason: remote.ReasonTagNotFound, Message: "The tag does not exist on Bitbucket.", Err: err}
 	}
 	return err
 }
@@ -124,17 +125,17 @@ func (f *fetcher) fetch(ctx context.Context, dir string, options []string, refsp
 	}
 	base := sizeOf(dir)
 	args := append([]string{"fetch", "--quiet", "--no-write-fetch-head", "--no-auto-maintenance", "--no-recurse-submodules", "--no-show-forced-updates", "--refmap="}, options...)
-	err := m.git.run(ctx, command{
-		operation: "fetch", gitDir: dir, token: f.token, most: f.budget.bytes, every: 100 * time.Millisecond,
-		watch: func() error { return f.watch(dir, base) },
-		args:  append(args, "--", f.remote, refspec),
+	err := m.git.Run(ctx, program.Command{
+		Operation: "fetch", GitDir: dir, Token: f.token, MostBytes: f.budget.bytes, Every: 100 * time.Millisecond,
+		Watch: func() error { return f.watch(dir, base) },
+		Args:  append(args, "--", f.remote, refspec),
 	})
-	var said *failure
-	if errors.As(err, &said) && strings.Contains(said.stderr, fileTooLargeWords) {
+	var said *program.Failure
+	if errors.As(err, &said) && strings.Contains(said.Stderr, fileTooLargeWords) {
 		return fetchTooLarge(m.cfg.Limits.FetchBytes)
 	}
 	if err != nil {
-		return m.explain(f.target.fullName, err)
+		return program.Explain(f.target.fullName, err)
 	}
 	f.budget.bytes -= max(0, sizeOf(dir)-base)
 	return nil
@@ -152,18 +153,7 @@ func (f *fetcher) watch(dir string, base int64) error {
 }
 
 func fetchTooLarge(most int64) error {
-	return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The repository is larger than the %s that a fetch may bring.", bytesWords(most))}
-}
-
-// bytesWords is a number of bytes for people.
-func bytesWords(n int64) string {
-	switch {
-	case n >= 1<<20:
-		return strconv.FormatInt(n>>20, 10) + " MiB"
-	case n >= 1<<10:
-		return strconv.FormatInt(n>>10, 10) + " KiB"
-	}
-	return strconv.FormatInt(n, 10) + " bytes"
+	return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The repository is larger than the %s that a fetch may bring.", remote.Bytes(most))}
 }
 
 // ask asks Bitbucket for the repository, to see that the credential still reaches it.
@@ -172,32 +162,7 @@ func (f *fetcher) ask(ctx context.Context) error {
 	if ref == "" {
 		ref = "HEAD"
 	}
-	_, err := f.m.lsRemote(ctx, f.target.fullName, f.remote, f.token, ref)
-	return err
-}
-
-// speaksGit tells whether it was git that answered. git takes a page of any kind, such as one that
-// says that Bitbucket is down for maintenance, for an old server's list of no refs; so that a ref
-// that seems not to exist is worth a second look.
-func (m *Mirrors) speaksGit(ctx context.Context, remote string, token seal.Secret) error {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Limits.StallTime)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, remote+"/info/refs?service=git-upload-pack", http.NoBody)
-	if err != nil {
-		return fmt.Errorf("mirror: %w", err)
-	}
-	req.SetBasicAuth(userName, token.Reveal())
-	req.Header.Set("User-Agent", agent)
-	req.Header.Set("Git-Protocol", "version=2")
-	res, err := m.lfs.http.Do(req)
-	if err != nil {
-		return unreachable("Bitbucket", err)
-	}
-	_ = res.Body.Close()
-	if kind := res.Header.Get("Content-Type"); res.StatusCode != http.StatusOK || kind != "application/x-git-upload-pack-advertisement" {
-		return unreachable("Bitbucket", fmt.Errorf("status %d with content of the type %q is no answer of git", res.StatusCode, clean(kind)))
-	}
-	return nil
+	return f.m.heads.Reach(ctx, f.target.fullName, f.remote, f.token, ref)
 }
 
 // shallow tells whether some history is missing.

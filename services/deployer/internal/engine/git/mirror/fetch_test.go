@@ -111,7 +111,7 @@ func TestFetch_reasons(t *testing.T) {
 			f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 			f.git.Fail(c.fail)
 			_, _, err := f.deploy(c.branch)
-			var e *Error
+			var e *remote.Error
 			if !errors.As(err, &e) || e.Reason != string(c.reason) || e.Temporary != c.temporary || remote.IsGone(err) != c.gone || e.Message == "" {
 				t.Fatalf("got %#v (%v)", e, err)
 			}
@@ -133,28 +133,28 @@ func TestFetch_emptyRepositoryHasNoBranch(t *testing.T) {
 func TestFetch_rejectedTokenIsRenewedOnce(t *testing.T) {
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-	f.tokens.list = []string{"old-token-000000000000", token}
+	f.tokens.List = []string{"old-token-000000000000", token}
 	if _, _, err := f.deploy("main"); err != nil {
 		t.Fatal(err)
 	}
-	if len(f.tokens.rejected) != 1 || f.tokens.rejected[0] != "old-token-000000000000" {
-		t.Fatalf("rejected: %d", len(f.tokens.rejected))
+	if len(f.tokens.Rejected) != 1 || f.tokens.Rejected[0] != "old-token-000000000000" {
+		t.Fatalf("rejected: %d", len(f.tokens.Rejected))
 	}
 	f.git.Accept("another")
-	f.tokens.list, f.tokens.rejected = []string{"one", "two", "three", "four", "five"}, nil
+	f.tokens.List, f.tokens.Rejected = []string{"one", "two", "three", "four", "five"}, nil
 	if _, _, err := f.deploy("main"); reason(err) != string(apierr.ReasonTokenExpired) {
 		t.Fatalf("one 401 after the other: %v", err)
 	}
-	if len(f.tokens.rejected) != maxTokens-1 {
-		t.Fatalf("%d renewals", len(f.tokens.rejected))
+	if len(f.tokens.Rejected) != remote.MaxTokens-1 {
+		t.Fatalf("%d renewals", len(f.tokens.Rejected))
 	}
 }
 
 func TestFetch_tokenTroubleIsTemporary(t *testing.T) {
 	f := setUp(t, Limits{})
-	f.tokens.err = apierr.New(apierr.ReasonReconnectRequired, "Connect again.")
+	f.tokens.Err = apierr.New(apierr.ReasonReconnectRequired, "Connect again.")
 	_, _, err := f.deploy("main")
-	var e *Error
+	var e *remote.Error
 	if !errors.As(err, &e) || e.Reason != string(apierr.ReasonReconnectRequired) || !e.Temporary {
 		t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func TestFetch_hostileNamesAreNoOptions(t *testing.T) {
 		if dir, _, err := f.deploy(branch); err != nil || tree(t, dir)["f"] != branch {
 			t.Errorf("%q: %v", branch, err)
 		}
-		heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: named(branch, "*", "nope")})
+		heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: named(branch, "*", "nope")})
 		if err != nil || len(heads.Branches) != 1 || heads.Branches[branch] != hash {
 			t.Errorf("heads of %q: %v %v", branch, heads, err)
 		}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 )
 
 // ErrNoHistory says that a snapshot was fetched without Source.FullHistory.
@@ -21,7 +23,7 @@ const maxTags = 10_000
 // readTags lists the tags on the commit and its ancestors.
 func (s *Snapshot) readTags(ctx context.Context) (string, error) {
 	var out bytes.Buffer
-	err := s.local(ctx, command{operation: "for-each-ref", stdout: &out, args: []string{
+	err := s.local(ctx, program.Command{Operation: "for-each-ref", Stdout: &out, Args: []string{
 		"for-each-ref", fmt.Sprintf("--count=%d", maxTags), "--sort=-creatordate", "--merged=" + s.commit.Hash, "--format=%(objectname) %(refname) %(*objectname)", "refs/tags",
 	}})
 	return out.String(), err
@@ -66,13 +68,13 @@ func (s *Snapshot) packHistory(ctx context.Context, temporary string) error {
 		tag, _, _ := strings.Cut(line, " ")
 		in += tag + "\n"
 	}
-	err := s.local(ctx, command{operation: "pack-objects", stdin: strings.NewReader(in), stdout: io.Discard, args: []string{
+	err := s.local(ctx, program.Command{Operation: "pack-objects", Stdin: strings.NewReader(in), Stdout: io.Discard, Args: []string{
 		"pack-objects", "--revs", "-q", "--delta-base-offset", filepath.Join(temporary, "pack"),
 	}})
 	if err != nil {
 		return err
 	}
-	return s.local(ctx, command{operation: "read-tree", env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, args: []string{"read-tree", s.commit.Hash}})
+	return s.local(ctx, program.Command{Operation: "read-tree", Env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, Args: []string{"read-tree", s.commit.Hash}})
 }
 
 // boundary is where the history ends without having begun, which is only where Bitbucket itself has
@@ -87,7 +89,7 @@ func (s *Snapshot) boundary(ctx context.Context) (string, error) {
 	}
 	cut := strings.Fields(string(b))
 	var out bytes.Buffer
-	if err := s.local(ctx, command{operation: "rev-list", stdout: &out, args: []string{"rev-list", "--max-parents=0", "--end-of-options", s.commit.Hash}}); err != nil {
+	if err := s.local(ctx, program.Command{Operation: "rev-list", Stdout: &out, Args: []string{"rev-list", "--max-parents=0", "--end-of-options", s.commit.Hash}}); err != nil {
 		return "", err
 	}
 	var roots strings.Builder

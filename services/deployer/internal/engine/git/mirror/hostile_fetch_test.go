@@ -19,36 +19,10 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 func itoa(i int) string { return strconv.Itoa(i) }
-
-func pkt(line string) string { return fmt.Sprintf("%04x%s", len(line)+4, line) }
-
-// advertise has the server list refs of its own making, in version 0 of the protocol.
-func advertise(f *fixture, list func(ref func(hash, name string))) {
-	f.git.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.HasSuffix(r.URL.Path, "/info/refs") {
-			return false
-		}
-		if _, _, ok := r.BasicAuth(); !ok {
-			return false
-		}
-		w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
-		_, _ = w.Write([]byte(pkt("# service=git-upload-pack\n") + "0000"))
-		first := true
-		list(func(hash, name string) {
-			line := hash + " " + name
-			if first {
-				line += "\x00side-band-64k ofs-delta shallow allow-tip-sha1-in-want allow-reachable-sha1-in-want"
-				first = false
-			}
-			_, _ = w.Write([]byte(pkt(line + "\n")))
-		})
-		_, _ = w.Write([]byte("0000"))
-		return true
-	})
-}
 
 // answerPack has the server say, in version 2 of the protocol, that it has one branch, and send a
 // body as the pack with it.
@@ -59,7 +33,7 @@ func answerPack(f *fixture, hash string, body func() string) {
 		}
 		if strings.HasSuffix(r.URL.Path, "/info/refs") {
 			w.Header().Set("Content-Type", "application/x-git-upload-pack-advertisement")
-			_, _ = w.Write([]byte(pkt("# service=git-upload-pack\n") + "0000" + pkt("version 2\n") + pkt("ls-refs\n") + pkt("fetch=shallow\n") + pkt("object-format=sha1\n") + "0000"))
+			_, _ = w.Write([]byte(gittest.Pkt("# service=git-upload-pack\n") + "0000" + gittest.Pkt("version 2\n") + gittest.Pkt("ls-refs\n") + gittest.Pkt("fetch=shallow\n") + gittest.Pkt("object-format=sha1\n") + "0000"))
 			return true
 		}
 		asked, err := io.ReadAll(r.Body)
@@ -68,14 +42,14 @@ func answerPack(f *fixture, hash string, body func() string) {
 		}
 		w.Header().Set("Content-Type", "application/x-git-upload-pack-result")
 		if strings.Contains(string(asked), "command=ls-refs") {
-			_, _ = w.Write([]byte(pkt(hash+" refs/heads/main\n") + "0000"))
+			_, _ = w.Write([]byte(gittest.Pkt(hash+" refs/heads/main\n") + "0000"))
 			return true
 		}
 		f.packs.Add(1)
-		_, _ = w.Write([]byte(pkt("shallow-info\n") + pkt("shallow "+hash+"\n") + "0001" + pkt("packfile\n")))
+		_, _ = w.Write([]byte(gittest.Pkt("shallow-info\n") + gittest.Pkt("shallow "+hash+"\n") + "0001" + gittest.Pkt("packfile\n")))
 		for rest := body(); len(rest) > 0; {
 			n := min(len(rest), 60_000)
-			_, _ = w.Write([]byte(pkt("\x01" + rest[:n])))
+			_, _ = w.Write([]byte(gittest.Pkt("\x01" + rest[:n])))
 			rest = rest[n:]
 		}
 		_, _ = w.Write([]byte("0000"))
@@ -161,33 +135,33 @@ func TestHostile_fetch(t *testing.T) {
 		"branch: line":               {branch("main\nrefs/heads/x"), []string{refused}},
 		"branch: out":                {branch("../../../x"), []string{refused}},
 		"branch: reflog":             {branch("main@{1}"), []string{refused}},
-		"tag: option":                {tag("--exec=x"), []string{ReasonTagNotFound}},
-		"tag: out":                   {tag("../heads/main"), []string{ReasonTagNotFound}},
-		"commit: option":             {commit("--upload-pack=x"), []string{ReasonCommitGone}},
-		"commit: name":               {commit("refs/heads/main"), []string{ReasonCommitGone}},
-		"commit: short":              {commit("abcd"), []string{ReasonCommitGone}},
+		"tag: option":                {tag("--exec=x"), []string{remote.ReasonTagNotFound}},
+		"tag: out":                   {tag("../heads/main"), []string{remote.ReasonTagNotFound}},
+		"commit: option":             {commit("--upload-pack=x"), []string{remote.ReasonCommitGone}},
+		"commit: name":               {commit("refs/heads/main"), []string{remote.ReasonCommitGone}},
+		"commit: short":              {commit("abcd"), []string{remote.ReasonCommitGone}},
 		"repository: option":         {named("--upload-pack=x/y"), []string{gone}},
 		"repository: out":            {named("../../etc"), []string{gone}},
 		"repository: protocol":       {named("ext::sh/x"), []string{gone}},
 
-		"submodule: option as address":    {modules(module("lib", "lib", "--upload-pack=touch pwned")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}}, // CVE-2018-17456
-		"submodule: option as path":       {modules(module("lib", "--upload-pack=x", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: name leads out":       {modules(module("../../x", "lib", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}}, // CVE-2018-11235
-		"submodule: name leads out, \\\\": {modules(module(`..\..\x`, "lib", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: path leads out":       {modules(module("lib", "../../lib", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: path is .git":         {modules(module("lib", ".git/hooks", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: absolute path":        {modules(module("lib", "/tmp/lib", "../lib")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: path with return":     {modules("[submodule \"lib\"]\n\tpath = \"lib\\r\"\n\turl = ../lib\n"), []string{ReasonTreeRefused, ReasonSubmoduleRefused}}, // CVE-2025-48384
-		"submodule: ext":                  {modules(module("lib", "lib", "ext::sh -c touch% pwned")), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},
-		"submodule: file":                 {modules(module("lib", "lib", "file:///etc")), []string{ReasonSubmoduleRefused}},
-		"submodule: directory":            {modules(module("lib", "lib", "/etc")), []string{ReasonSubmoduleRefused}},
-		"submodule: ssh":                  {modules(module("lib", "lib", "ssh://-oProxyCommand=touch${IFS}pwned/x")), []string{ReasonSubmoduleRefused}},                                   // CVE-2017-1000117
-		"submodule: new line in address":  {modules("[submodule \"lib\"]\n\tpath = lib\n\turl = \"https://x/\\nhost=evil.test\"\n"), []string{ReasonTreeRefused, ReasonSubmoduleRefused}}, // CVE-2020-5260
-		"submodule: update command":       {modules(module("lib", "lib", "../../../../x") + "\tupdate = !touch pwned\n"), []string{ReasonTreeRefused, ReasonSubmoduleRefused}},            // CVE-2019-19604
-		"submodule: place is .git":        {gitlinkAt("160000", ".git"), []string{ReasonTreeRefused, ReasonGitFailed}},
-		"submodule: place is .GIT":        {gitlinkAt("160000", ".GIT"), []string{ReasonTreeRefused, ReasonGitFailed}},
-		"submodule: place is git~1":       {gitlinkAt("160000", "git~1"), []string{ReasonTreeRefused, ReasonGitFailed}},
-		"submodule: place is ..":          {gitlinkAt("160000", ".."), []string{ReasonTreeRefused, ReasonGitFailed}},
+		"submodule: option as address":    {modules(module("lib", "lib", "--upload-pack=touch pwned")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}}, // CVE-2018-17456
+		"submodule: option as path":       {modules(module("lib", "--upload-pack=x", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: name leads out":       {modules(module("../../x", "lib", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}}, // CVE-2018-11235
+		"submodule: name leads out, \\\\": {modules(module(`..\..\x`, "lib", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: path leads out":       {modules(module("lib", "../../lib", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: path is .git":         {modules(module("lib", ".git/hooks", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: absolute path":        {modules(module("lib", "/tmp/lib", "../lib")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: path with return":     {modules("[submodule \"lib\"]\n\tpath = \"lib\\r\"\n\turl = ../lib\n"), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}}, // CVE-2025-48384
+		"submodule: ext":                  {modules(module("lib", "lib", "ext::sh -c touch% pwned")), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},
+		"submodule: file":                 {modules(module("lib", "lib", "file:///etc")), []string{remote.ReasonSubmoduleRefused}},
+		"submodule: directory":            {modules(module("lib", "lib", "/etc")), []string{remote.ReasonSubmoduleRefused}},
+		"submodule: ssh":                  {modules(module("lib", "lib", "ssh://-oProxyCommand=touch${IFS}pwned/x")), []string{remote.ReasonSubmoduleRefused}},                                          // CVE-2017-1000117
+		"submodule: new line in address":  {modules("[submodule \"lib\"]\n\tpath = lib\n\turl = \"https://x/\\nhost=evil.test\"\n"), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}}, // CVE-2020-5260
+		"submodule: update command":       {modules(module("lib", "lib", "../../../../x") + "\tupdate = !touch pwned\n"), []string{remote.ReasonTreeRefused, remote.ReasonSubmoduleRefused}},            // CVE-2019-19604
+		"submodule: place is .git":        {gitlinkAt("160000", ".git"), []string{remote.ReasonTreeRefused, remote.ReasonGitFailed}},
+		"submodule: place is .GIT":        {gitlinkAt("160000", ".GIT"), []string{remote.ReasonTreeRefused, remote.ReasonGitFailed}},
+		"submodule: place is git~1":       {gitlinkAt("160000", "git~1"), []string{remote.ReasonTreeRefused, remote.ReasonGitFailed}},
+		"submodule: place is ..":          {gitlinkAt("160000", ".."), []string{remote.ReasonTreeRefused, remote.ReasonGitFailed}},
 
 		"pack: nothing":          {bogus(func() string { return "" }), nil},
 		"pack: text":             {bogus(func() string { return "<html>no pack</html>" }), nil},
@@ -228,16 +202,16 @@ func TestHostile_fetch(t *testing.T) {
 		}, nil},
 		"answer: hostile ref names": {func(f *fixture) Source {
 			hash := f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-			advertise(f, func(ref func(string, string)) {
+			f.git.Advertise(func(ref func(string, string)) {
 				for _, n := range []string{"refs/heads/../../config", "../../x", "refs/heads/--upload-pack=x", "HEAD", "refs/heads/a.lock", "/etc/passwd"} {
 					ref(hash, n)
 				}
 			})
 			return source("main")
-		}, []string{refused, unavailable, ReasonGitFailed}},
+		}, []string{refused, unavailable, remote.ReasonGitFailed}},
 		"answer: 100,000 refs without the one": {func(f *fixture) Source {
 			hash := strings.Repeat("1", 40)
-			advertise(f, func(ref func(string, string)) {
+			f.git.Advertise(func(ref func(string, string)) {
 				for i := range 100_000 {
 					ref(hash, "refs/heads/b"+itoa(i))
 				}
@@ -259,7 +233,7 @@ func TestHostile_fetch(t *testing.T) {
 			t.Chdir(beside)
 			begin := time.Now()
 			dir, _, err := f.fetchSource(src)
-			e, ok := asError(err)
+			e, ok := remote.AsError(err)
 			if !ok || e.Message == "" {
 				t.Fatalf("%q was fetched, or fails unclearly: %v", dir, err)
 			}
@@ -339,7 +313,7 @@ func TestHostile_redirects(t *testing.T) {
 					return true
 				})
 				_, _, err := f.fetchSource(withLFS("main"))
-				if !explained(err) {
+				if !remote.Explained(err) {
 					t.Fatalf("%v", err)
 				}
 				if visits.Load() != 0 || credentials.Load() != 0 {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // hostileTime is how long a hostile tree may keep a worker busy, fetch included.
@@ -140,9 +141,9 @@ func nest(r *gittest.Repo, n int, tree string) string {
 func TestHostileTree_isRefusedAndWritesNothing(t *testing.T) {
 	fetched := []string{"link out through two links", ".git", ".git deep in a directory", "..", "very deep", "1,000,000 files"}
 	const (
-		refused = ReasonTreeRefused
-		large   = ReasonRepositoryTooLarge
-		git     = ReasonGitFailed // git's own check at the fetch comes first
+		refused = remote.ReasonTreeRefused
+		large   = remote.ReasonRepositoryTooLarge
+		git     = remote.ReasonGitFailed // git's own check at the fetch comes first
 	)
 	link := func(r *gittest.Repo, target string) string { return r.Tree(gittest.E("120000", "l", target)) }
 	for name, c := range map[string]struct {
@@ -209,7 +210,7 @@ func TestHostileTree_isRefusedAndWritesNothing(t *testing.T) {
 				if !slices.Contains(want, reason(err)) {
 					t.Fatalf("%s: %v, want one of %v", how, err, want)
 				}
-				var e *Error
+				var e *remote.Error
 				if errors.As(err, &e); e.Message == "" || strings.ContainsAny(e.Message, "\n\x00") {
 					t.Fatalf("%s: said to people: %q", how, e.Message)
 				}
@@ -289,7 +290,7 @@ func TestHostileTree_lies(t *testing.T) {
 		if err == nil {
 			err = p.checkCollisions()
 		}
-		if r := reason(err); r != ReasonTreeRefused && r != ReasonRepositoryTooLarge {
+		if r := reason(err); r != remote.ReasonTreeRefused && r != remote.ReasonRepositoryTooLarge {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -330,7 +331,7 @@ func TestHostileTree_linksOfLinks(t *testing.T) {
 		entries = append(entries, entry{mode: modeLink, path: fmt.Sprintf("l%d", i), link: strings.Repeat("a/../", 300) + strings.Repeat(next, 100)})
 	}
 	begin := time.Now()
-	if err := checkLinks(entries); reason(err) != ReasonTreeRefused {
+	if err := checkLinks(entries); reason(err) != remote.ReasonTreeRefused {
 		t.Fatal(err)
 	}
 	if d := time.Since(begin); d > 2*time.Minute {

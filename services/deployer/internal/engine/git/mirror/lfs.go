@@ -14,6 +14,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // lfsOf is where the content that pointers of LFS name is kept, in the mirror's directory.
@@ -57,7 +60,7 @@ func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, 
 		}
 		missing[p.oid] = &wanted{pointer: p, path: at}
 		if all += p.size; p.size > b.bytes || all > b.bytes {
-			return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The files that LFS keeps are larger than the %s that a fetch may bring.", bytesWords(s.m.cfg.Limits.FetchBytes))}
+			return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The files that LFS keeps are larger than the %s that a fetch may bring.", remote.Bytes(s.m.cfg.Limits.FetchBytes))}
 		}
 	}
 	if len(missing) > 0 {
@@ -83,7 +86,7 @@ func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, 
 func openVerified(p pointer, dir string) (io.ReadCloser, error) {
 	f, err := os.Open(p.place(dir))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(ErrDamaged, err)
+		return nil, errors.Join(program.ErrDamaged, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
@@ -106,7 +109,7 @@ func (v *verified) Read(b []byte) (int, error) {
 	if over := v.read > v.pointer.size; over || errors.Is(err, io.EOF) || v.read == v.pointer.size && n > 0 {
 		if over || hex.EncodeToString(v.sum.Sum(nil)) != v.pointer.oid {
 			_ = os.Remove(v.f.Name())
-			return 0, fmt.Errorf("%w: the kept content of an LFS object is not what it was", ErrDamaged)
+			return 0, fmt.Errorf("%w: the kept content of an LFS object is not what it was", program.ErrDamaged)
 		}
 	}
 	return n, err

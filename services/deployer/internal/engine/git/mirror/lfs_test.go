@@ -16,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
@@ -127,10 +128,10 @@ func TestLFS_tokenIsRenewedOnceAndSeenNowhere(t *testing.T) {
 	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" {
 		t.Fatal(err)
 	}
-	if len(f.tokens.rejected) != 1 {
-		t.Fatalf("%d renewals", len(f.tokens.rejected))
+	if len(f.tokens.Rejected) != 1 {
+		t.Fatalf("%d renewals", len(f.tokens.Rejected))
 	}
-	f.logs.MustNotContain(t, Forms(seal.NewSecret(token))...)
+	f.logs.MustNotContain(t, remote.Forms(seal.NewSecret(token))...)
 	f.logs.MustNotContain(t, "signature-")
 }
 
@@ -189,7 +190,7 @@ func TestLFS_failures(t *testing.T) {
 	must(t, err)
 	defer snap.Close()
 	fetched := []string{"batch 401 twice", "batch 429", "other content", "stall"}
-	unavailable, failed := string(apierr.ReasonBitbucketUnavailable), ReasonLFSFailed
+	unavailable, failed := string(apierr.ReasonBitbucketUnavailable), remote.ReasonLFSFailed
 	for name, c := range map[string]struct {
 		spoil     func(*fixture, *gittest.LFS, string)
 		reason    string
@@ -250,7 +251,7 @@ func TestLFS_failures(t *testing.T) {
 			} else {
 				err = snap.addLFS(t.Context(), &budget{bytes: 1 << 20}, nil)
 			}
-			e, ok := asError(err)
+			e, ok := remote.AsError(err)
 			if !ok || e.Reason != c.reason || e.Temporary != c.temporary || e.Message == "" || remote.IsGone(err) {
 				t.Fatalf("%#v", err)
 			}
@@ -260,7 +261,7 @@ func TestLFS_failures(t *testing.T) {
 			if name == "batch 429" && e.RetryAfter != 17*time.Second {
 				t.Errorf("retry after %v", e.RetryAfter)
 			}
-			for _, secret := range append(Forms(seal.NewSecret(token)), "X-Signature", "secret-path") {
+			for _, secret := range append(remote.Forms(seal.NewSecret(token)), "X-Signature", "secret-path") {
 				if strings.Contains(err.Error()+e.Message, secret) {
 					t.Errorf("a secret is in the error: %v", err)
 				}
@@ -289,7 +290,7 @@ func TestLFS_httpsSiteIsNeverSentToHTTP(t *testing.T) {
 	site.Scheme = "https"
 	c := newLFSClient(&site, time.Second)
 	err := c.get(t.Context(), &wanted{path: "a"}, action{Href: "http://127.0.0.1:1/x"}, nil, nil)
-	if e, ok := asError(err); !ok || e.Reason != ReasonLFSFailed || !strings.Contains(e.Message, "https") {
+	if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonLFSFailed || !strings.Contains(e.Message, "https") {
 		t.Fatal(err)
 	}
 }
@@ -299,12 +300,12 @@ func TestLFS_limits(t *testing.T) {
 	f := setUp(t, Limits{FetchBytes: 100_000})
 	lfs := f.git.LFS()
 	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put(strings.Repeat("x", 60_000)), "b": lfs.Put(strings.Repeat("y", 60_000))})
-	if _, _, err := f.fetchSource(withLFS("main")); reason(err) != ReasonRepositoryTooLarge || len(lfs.Downloads()) != 0 {
+	if _, _, err := f.fetchSource(withLFS("main")); reason(err) != remote.ReasonRepositoryTooLarge || len(lfs.Downloads()) != 0 {
 		t.Fatalf("%v, %d downloads", err, len(lfs.Downloads()))
 	}
 	lie := strings.Replace(lfs.Put("lie"), "size 3", "size 9223372036854775807", 1)
 	lfsCommit(f.git.Repo("acme/web"), "lie", map[string]string{"a": lie, "b": lfs.Put("true")})
-	if _, _, err := f.fetchSource(withLFS("lie")); reason(err) != ReasonRepositoryTooLarge {
+	if _, _, err := f.fetchSource(withLFS("lie")); reason(err) != remote.ReasonRepositoryTooLarge {
 		t.Fatalf("%v", err)
 	}
 	f = setUp(t, Limits{FetchTime: 3 * time.Second})
@@ -312,7 +313,7 @@ func TestLFS_limits(t *testing.T) {
 	lfsCommit(f.git.Repo("acme/web"), "main", map[string]string{"a": lfs.Put("content")})
 	lfs.Serve(func(_ http.ResponseWriter, r *http.Request, _ string) bool { <-r.Context().Done(); return true })
 	_, _, err := f.fetchSource(withLFS("main"))
-	if e, ok := asError(err); !ok || !e.Temporary || !strings.Contains(e.Message, "longer than") {
+	if e, ok := remote.AsError(err); !ok || !e.Temporary || !strings.Contains(e.Message, "longer than") {
 		t.Fatalf("%v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -335,7 +336,7 @@ func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
 		t.Fatal(kept, err)
 	}
 	must(t, os.WriteFile(kept[0], []byte("CONTENT"), 0o600))
-	if _, _, err := f.fetchSource(withLFS("main")); !errors.Is(err, ErrDamaged) {
+	if _, _, err := f.fetchSource(withLFS("main")); !errors.Is(err, program.ErrDamaged) {
 		t.Fatalf("%v", err)
 	}
 	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" {

@@ -20,13 +20,8 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
-
-// ReasonLFSFailed is the reason of an *Error about content that LFS should have and does not give.
-const ReasonLFSFailed = "LFS_FAILED"
-
-// agent is how we introduce ourselves.
-const agent = "devpilot-deployer"
 
 const (
 	lfsMedia     = "application/vnd.git-lfs+json"
@@ -180,16 +175,16 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 	if err != nil {
 		return nil, fmt.Errorf("mirror: lfs: %w", err)
 	}
-	remote, err := address.CloneURL(s.m.cfg.Site, s.target.fullName)
+	cloneURL, err := address.CloneURL(s.m.cfg.Site, s.target.fullName)
 	if err != nil {
 		return nil, err
 	}
 	var answer struct {
 		Objects []lfsObject `json:"objects"`
 	}
-	err = s.m.withToken(ctx, s.target.workspace, func(token seal.Secret) error {
+	err = remote.WithToken(ctx, s.m.cfg.Tokens, s.target.workspace, func(token seal.Secret) error {
 		answer.Objects = nil
-		return s.m.lfs.post(ctx, remote+"/info/lfs/objects/batch", body, token, s.target.fullName, &answer)
+		return s.m.lfs.post(ctx, cloneURL+"/info/lfs/objects/batch", body, token, s.target.fullName, &answer)
 	})
 	if err != nil {
 		return nil, err
@@ -201,7 +196,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 		case w == nil:
 			continue
 		case o.Error != nil:
-			return nil, lfsFailed(w, "Bitbucket does not give its content (%d). %s", o.Error.Code, clean(o.Error.Message))
+			return nil, lfsFailed(w, "Bitbucket does not give its content (%d). %s", o.Error.Code, remote.OneLine(o.Error.Message))
 		case o.Actions.Download != nil:
 			actions[o.OID] = *o.Actions.Download
 		}
@@ -215,16 +210,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 }
 
 func lfsFailed(w *wanted, format string, args ...any) error {
-	return &Error{Reason: ReasonLFSFailed, Message: strings.TrimSpace(fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...)))}
-}
-
-// clean makes another's text fit for people: one line, not too long.
-func clean(text string) string {
-	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "\uFFFD")), " ")
-	if len(text) > 200 {
-		text = strings.ToValidUTF8(text[:200], "") + "…"
-	}
-	return text
+	return &remote.Error{Reason: remote.ReasonLFSFailed, Message: strings.TrimSpace(fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...)))}
 }
 
 // post asks the site, with our credential.
@@ -235,37 +221,28 @@ func (c *lfsClient) post(ctx context.Context, address string, body []byte, token
 	if err != nil {
 		return fmt.Errorf("mirror: lfs: %w", err)
 	}
-	req.SetBasicAuth(userName, token.Reveal())
+	req.SetBasicAuth(remote.UserName, token.Reveal())
 	req.Header.Set("Accept", lfsMedia)
 	req.Header.Set("Content-Type", lfsMedia)
-	req.Header.Set("User-Agent", agent)
+	req.Header.Set("User-Agent", remote.UserAgent)
 	res, err := c.http.Do(req)
 	if err != nil {
-		return unreachable("Bitbucket's LFS", err)
+		return remote.Unreachable("Bitbucket's LFS", err)
 	}
 	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(io.LimitReader(res.Body, lfsAnswer+1))
 	switch {
 	case err != nil:
-		return unreachable("Bitbucket's LFS", err)
+		return remote.Unreachable("Bitbucket's LFS", err)
 	case res.StatusCode != http.StatusOK:
-		return batchRefused(res, Mask(string(b), token), fullName)
+		return batchRefused(res, remote.Mask(string(b), token), fullName)
 	case len(b) > lfsAnswer:
-		return &Error{Reason: ReasonLFSFailed, Message: "Bitbucket's LFS answers with more than was asked for."}
+		return &remote.Error{Reason: remote.ReasonLFSFailed, Message: "Bitbucket's LFS answers with more than was asked for."}
 	}
 	if err := json.Unmarshal(b, answer); err != nil {
-		return unreachable("Bitbucket's LFS", err)
+		return remote.Unreachable("Bitbucket's LFS", err)
 	}
 	return nil
-}
-
-// unreachable is trouble with the network. The address may be a signed one: it stays out.
-func unreachable(whom string, err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	return &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: whom + " does not answer as it should; the deployment is tried again.", Err: err}
 }
 
 // batchRefused says what a status of the batch API means.
@@ -274,20 +251,20 @@ func batchRefused(res *http.Response, body, fullName string) error {
 		Message string `json:"message"`
 	}
 	_ = json.Unmarshal([]byte(body), &said) // anything else is no word for people
-	e := &Error{Reason: ReasonLFSFailed, Doubtful: true, Err: fmt.Errorf("status %d", res.StatusCode)}
+	e := &remote.Error{Reason: remote.ReasonLFSFailed, Doubtful: true, Err: fmt.Errorf("status %d", res.StatusCode)}
 	switch status := res.StatusCode; {
 	case status == http.StatusUnauthorized:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."
-		e.Err, e.About = errors.Join(errRejected, e.Err), "the LFS of "+fullName
+		e.Err, e.About = errors.Join(remote.ErrRejected, e.Err), "the LFS of "+fullName
 	case status == http.StatusTooManyRequests:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
 		e.RetryAfter = bitbucket.RetryAfter(res.Header, time.Now())
 	case status >= 500:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; the deployment is tried again."
 	case status == http.StatusForbidden || status == http.StatusNotFound:
-		e.Message = strings.TrimSpace(fmt.Sprintf("The connected account cannot reach the LFS of %s. %s", fullName, clean(said.Message)))
+		e.Message = strings.TrimSpace(fmt.Sprintf("The connected account cannot reach the LFS of %s. %s", fullName, remote.OneLine(said.Message)))
 	default:
-		e.Message = strings.TrimSpace(fmt.Sprintf("Bitbucket's LFS refuses the question (%d). %s", status, clean(said.Message)))
+		e.Message = strings.TrimSpace(fmt.Sprintf("Bitbucket's LFS refuses the question (%d). %s", status, remote.OneLine(said.Message)))
 	}
 	return e
 }

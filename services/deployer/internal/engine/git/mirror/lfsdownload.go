@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // errExpired says that a download was refused: what permitted it may have expired.
@@ -61,10 +63,10 @@ func (c *lfsClient) get(ctx context.Context, w *wanted, a action, out io.Writer,
 			req.Header.Set(k, v)
 		}
 	}
-	req.Header.Set("User-Agent", agent)
+	req.Header.Set("User-Agent", remote.UserAgent)
 	res, err := c.http.Do(req)
 	if err != nil {
-		return cause(ctx, unreachable("The server of the LFS content", err))
+		return cause(ctx, remote.Unreachable("The server of the LFS content", err))
 	}
 	defer func() { _ = res.Body.Close() }()
 	switch status := res.StatusCode; {
@@ -72,7 +74,7 @@ func (c *lfsClient) get(ctx context.Context, w *wanted, a action, out io.Writer,
 	case status == http.StatusUnauthorized, status == http.StatusForbidden, status == http.StatusGone:
 		return fmt.Errorf("%w: %w", errExpired, lfsFailed(w, "its download was refused (%d).", status))
 	case status == http.StatusTooManyRequests, status >= 500:
-		return unreachable("The server of the LFS content", fmt.Errorf("status %d", status))
+		return remote.Unreachable("The server of the LFS content", fmt.Errorf("status %d", status))
 	default:
 		return lfsFailed(w, "its download was answered with status %d.", status)
 	}
@@ -85,7 +87,7 @@ func (c *lfsClient) get(ctx context.Context, w *wanted, a action, out io.Writer,
 // receive copies the content, and holds it against size and hash.
 func (c *lfsClient) receive(ctx context.Context, cancel context.CancelCauseFunc, w *wanted, body io.Reader, out io.Writer, look func(int64) error) error {
 	stalled := time.AfterFunc(c.stall, func() {
-		cancel(unreachable("The server of the LFS content", errors.New("stalled")))
+		cancel(remote.Unreachable("The server of the LFS content", errors.New("stalled")))
 	})
 	defer stalled.Stop()
 	enough := int64(slowest * c.stall / time.Second)
@@ -116,7 +118,7 @@ func (c *lfsClient) receive(ctx context.Context, cancel context.CancelCauseFunc,
 			break
 		}
 		if err != nil {
-			return cause(ctx, unreachable("The server of the LFS content", err))
+			return cause(ctx, remote.Unreachable("The server of the LFS content", err))
 		}
 	}
 	if got != w.size || hex.EncodeToString(sum.Sum(nil)) != w.oid {

@@ -15,6 +15,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // maxPointer is what a pointer is smaller than (the LFS specification, "The Pointer").
@@ -109,8 +112,8 @@ func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
 		}
 		return nil
 	})
-	if explained(err) && ctx.Err() == nil {
-		return hasReason(err, ReasonLFSFailed), nil // the check-out will say the rest
+	if remote.Explained(err) && ctx.Err() == nil {
+		return remote.HasReason(err, remote.ReasonLFSFailed), nil // the check-out will say the rest
 	}
 	return len(pointers) > 0, err
 }
@@ -170,7 +173,7 @@ func (s *Snapshot) eachBlob(ctx context.Context, objects []object, each func(o o
 	for _, o := range objects {
 		ask.WriteString(o.oid + "\n")
 	}
-	return s.m.git.read(ctx, command{operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(ask.String()), args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
+	return s.m.git.Read(ctx, program.Command{Operation: "cat-file", GitDir: s.git, Stdin: strings.NewReader(ask.String()), Args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
 		br := bufio.NewReaderSize(r, 64<<10)
 		var buf []byte
 		for _, o := range objects {
@@ -179,7 +182,7 @@ func (s *Snapshot) eachBlob(ctx context.Context, objects []object, each func(o o
 				return err
 			}
 			if want := fmt.Sprintf("%s blob %d\n", o.oid, o.size); head != want {
-				return fmt.Errorf("%w: %q instead of %q", ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
+				return fmt.Errorf("%w: %q instead of %q", program.ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
 			}
 			n := min(o.size, maxAttributes)
 			buf = slices.Grow(buf[:0], int(n))[:n]
@@ -227,16 +230,16 @@ func (s *Snapshot) declaredLFS(ctx context.Context, attributes, files []object) 
 	for _, o := range files {
 		ask.WriteString(o.path + "\x00")
 	}
-	err = s.local(ctx, command{operation: "update-index", env: env, stdin: strings.NewReader(index.String()), args: []string{"update-index", "-z", "--add", "--index-info"}})
-	if errors.Is(err, ErrDamaged) { // no object is looked at: it can only be about the paths
+	err = s.local(ctx, program.Command{Operation: "update-index", Env: env, Stdin: strings.NewReader(index.String()), Args: []string{"update-index", "-z", "--add", "--index-info"}})
+	if errors.Is(err, program.ErrDamaged) { // no object is looked at: it can only be about the paths
 		return nil, refuse("git cannot tell its .gitattributes apart: two have one place.")
 	}
 	if err != nil {
 		return nil, err
 	}
 	at := 0
-	err = s.m.git.records(ctx, command{
-		operation: "check-attr", gitDir: s.git, env: env, stdin: strings.NewReader(ask.String()), args: []string{"check-attr", "--cached", "-z", "--stdin", "filter"},
+	err = s.m.git.Records(ctx, program.Command{
+		Operation: "check-attr", GitDir: s.git, Env: env, Stdin: strings.NewReader(ask.String()), Args: []string{"check-attr", "--cached", "-z", "--stdin", "filter"},
 	}, func(field string) error {
 		// Of each path three: the path, "filter", and its value.
 		if i := at / 3; at%3 == 2 && field == "lfs" && i < len(files) {

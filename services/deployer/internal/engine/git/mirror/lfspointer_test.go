@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // forms are spellings of a pointer that git-lfs's own reader takes.
@@ -143,7 +144,7 @@ func TestLFS_extensionsAreRefused(t *testing.T) {
 		branch := []string{"one", "two"}[i]
 		lfsCommit(f.git.Repo("acme/web"), branch, map[string]string{"a": strings.Replace(p, at, "\next-0-foo sha256:"+strings.Repeat("ab", 32)+at, 1)})
 		_, _, err := f.fetchSource(withLFS(branch))
-		if e, ok := asError(err); !ok || e.Reason != ReasonLFSFailed || e.Temporary || !strings.Contains(e.Message, "extension") {
+		if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonLFSFailed || e.Temporary || !strings.Contains(e.Message, "extension") {
 			t.Errorf("%v", err)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 )
 
 // withoutBoundary has git take a commit's parents for what the commit says, although a fetch cut the
@@ -25,7 +27,7 @@ func (s *Snapshot) Lacks(ctx context.Context, commit string) bool {
 		return true
 	}
 	l := &lineage{wanted: commit}
-	err := s.local(ctx, command{operation: "rev-list", stdout: l, env: []string{withoutBoundary}, args: []string{
+	err := s.local(ctx, program.Command{Operation: "rev-list", Stdout: l, Env: []string{withoutBoundary}, Args: []string{
 		"rev-list", fmt.Sprintf("--max-count=%d", maxLineage), "--end-of-options", s.commit.Hash,
 	}})
 	return err == nil && l.seen < maxLineage // else it was found, or the rest is not here

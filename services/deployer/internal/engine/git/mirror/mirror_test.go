@@ -1,49 +1,25 @@
 package mirror
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
+	"slices"
 	"sync/atomic"
 	"testing"
 
-	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 const token = "planted+Token/with=odd characters-0123456789abcdef"
 
-// tokens hands out the first, and each time one is rejected the next.
-type tokens struct {
-	mu       sync.Mutex
-	list     []string
-	rejected []string
-	err      error
-}
-
-func (k *tokens) Token(_ context.Context, _ string, rejected seal.Secret) (seal.Secret, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.err != nil {
-		return seal.Secret{}, k.err
-	}
-	if !rejected.IsZero() {
-		k.rejected = append(k.rejected, rejected.Reveal())
-		if len(k.list) > 1 {
-			k.list = k.list[1:]
-		}
-	}
-	return seal.NewSecret(k.list[0]), nil
-}
-
 type fixture struct {
 	t       *testing.T
 	git     *gittest.Server
-	tokens  *tokens
+	tokens  *gittest.Tokens
 	mirrors *Mirrors
 	dir     string
 	logs    *testkit.Logs
@@ -52,7 +28,7 @@ type fixture struct {
 
 func setUp(t *testing.T, limits Limits) *fixture {
 	t.Helper()
-	f := &fixture{t: t, git: gittest.New(t, token), tokens: &tokens{list: []string{token}}, dir: t.TempDir(), logs: testkit.Logger(t), packs: new(atomic.Int32)}
+	f := &fixture{t: t, git: gittest.New(t, token), tokens: &gittest.Tokens{List: []string{token}}, dir: t.TempDir(), logs: testkit.Logger(t), packs: new(atomic.Int32)}
 	m, err := Open(Config{Dir: f.dir, Site: f.git.URL, Tokens: f.tokens, Limits: limits, Logger: f.logs.Logger})
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +98,7 @@ func same(t *testing.T, got, want map[string]string) {
 }
 
 func reason(err error) string {
-	var e *Error
+	var e *remote.Error
 	if errors.As(err, &e) {
 		return e.Reason
 	}
@@ -135,3 +111,10 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// named wants exactly these.
+func named(names ...string) func(string) bool {
+	return func(name string) bool { return slices.Contains(names, name) }
+}
+
+func every(string) bool { return true }

@@ -1,13 +1,12 @@
 package mirror
 
 import (
-	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // TestOwnLimits_longDescriptions: a commit is deployed however long its message and names are.
@@ -59,7 +58,7 @@ func TestOwnLimits_costNoMirror(t *testing.T) {
 	good := repo.Head("main")
 	repo.Commit("main", "x", map[string]string{"f": noise(1_000_000)})
 	for range 2 {
-		if _, _, err := f.deploy("main"); reason(err) != ReasonRepositoryTooLarge {
+		if _, _, err := f.deploy("main"); reason(err) != remote.ReasonRepositoryTooLarge {
 			t.Fatal(err)
 		}
 	}
@@ -72,45 +71,5 @@ func TestOwnLimits_costNoMirror(t *testing.T) {
 	repo.Set("main", good)
 	if _, _, err := f.deploy("main"); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestErrors_sayWhy: no error ends where its cause should stand, and trouble of this machine is
-// neither git's failure nor the mirror's.
-func TestErrors_sayWhy(t *testing.T) {
-	t.Parallel()
-	ended := exec.Command("sh", "-c", "exit 128").Run()
-	killed := exec.Command("sh", "-c", "kill -9 $$").Run()
-	for _, f := range []*failure{{err: ended}, {err: ended, stderr: " \n\n"}, {err: ended, stderr: "fatal: odd\n"}, {err: killed}, {err: ended, stderr: "error: index-pack died of signal 9\nfatal: fetch-pack: invalid index-pack output\n"}} {
-		for _, err := range []error{f, damaged(f), gitFailed(f), gitFailed(damaged(f)), gitFailed(errors.New("other"))} {
-			text := err.Error()
-			if e, ok := asError(err); ok {
-				text += "\n" + e.Message
-			}
-			for line := range strings.Lines(text) {
-				if line = strings.TrimSpace(line); strings.HasSuffix(line, ":") || line == "" {
-					t.Errorf("%q", text)
-				}
-			}
-		}
-	}
-	for _, f := range []*failure{{err: killed}, {err: ended, stderr: "fatal: Out of memory, malloc failed (tried to allocate 1 bytes)"}, {err: ended, stderr: "error: cannot fork() for index-pack: Resource temporarily unavailable"}} {
-		e, ok := asError(damaged(f))
-		if !ok || !e.Temporary || mendable(damaged(f)) || !strings.Contains(e.Message, "short of memory") {
-			t.Errorf("%v", damaged(f))
-		}
-	}
-	for _, said := range []string{"fatal: Out of memory", "fatal: index-pack died of signal 9"} {
-		if e := ownTrouble(&failure{err: ended, stderr: "remote: " + said}); e != nil {
-			t.Errorf("Bitbucket's trouble is taken for ours: %v", e)
-		}
-	}
-	if err := fmt.Errorf("x: %w", errors.Join(errOutput, &failure{err: ended})); mendable(err) {
-		t.Error("a limit of ours costs a mirror")
-	}
-	g := &git{program: "/nonexistent/git", site: setUp(t, Limits{}).git.URL, scratch: t.TempDir()}
-	g.observe = setUp(t, Limits{}).mirrors.git.observe
-	if e, ok := asError(g.run(t.Context(), command{args: []string{"version"}})); !ok || !e.Temporary || !strings.Contains(e.Message, "no such file") {
-		t.Errorf("%v", e)
 	}
 }

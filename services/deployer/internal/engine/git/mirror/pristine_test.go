@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // spared is a pristine copy of a branch's head.
@@ -190,7 +192,7 @@ func TestUpdate_directoryBecomesALink(t *testing.T) {
 	sp = f.spare("main")
 	repo.CommitTree("main", plus(gittest.E("120000", "d", "../../x")), "a link out")
 	y := newYard(t)
-	if _, err = f.update("main", sp); reason(err) != ReasonTreeRefused {
+	if _, err = f.update("main", sp); reason(err) != remote.ReasonTreeRefused {
 		t.Fatal(err)
 	}
 	y.untouched()
@@ -288,7 +290,7 @@ func TestUpdate_replacedContentIsNotThePointer(t *testing.T) {
 	for _, wrong := range []string{"short", content + "more"} {
 		s.replace["big"] = replacement{size: int64(len(content)), open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(wrong)), nil }}
 		s.planned = nil
-		if _, err := s.Checkout(t.Context(), openDir(t, t.TempDir()), nil); !errors.Is(err, ErrDamaged) {
+		if _, err := s.Checkout(t.Context(), openDir(t, t.TempDir()), nil); !errors.Is(err, program.ErrDamaged) {
 			t.Fatalf("%q: %v", wrong, err)
 		}
 	}

@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,14 +9,13 @@ import (
 	"strconv"
 	"strings"
 
-	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // ErrNotInTree says that a commit has no file of a name.
 var ErrNotInTree = errors.New("mirror: no such file in the commit")
-
-// ReasonFileTooLarge is the reason of an *Error about a file that is larger than the caller reads.
-const ReasonFileTooLarge = "FILE_TOO_LARGE"
 
 // ReadFile returns a file of the commit. Path is relative to the tree's root, with slashes. It fails
 // with ErrNotInTree when there is no file of that name, and with an *Error for what is no regular
@@ -32,7 +30,7 @@ func (s *Snapshot) ReadFile(ctx context.Context, path string, most int64) ([]byt
 	}
 	switch {
 	case o.mode == modeLink:
-		return nil, &Error{Reason: ReasonTreeRefused, Message: fmt.Sprintf("%q is a symbolic link; a file is expected.", path)}
+		return nil, &remote.Error{Reason: remote.ReasonTreeRefused, Message: fmt.Sprintf("%q is a symbolic link; a file is expected.", path)}
 	case !strings.HasPrefix(o.mode, "100"):
 		return nil, fmt.Errorf("%w: %q is no file", ErrNotInTree, path)
 	}
@@ -51,15 +49,15 @@ func (s *Snapshot) find(ctx context.Context, path string) (object, error) {
 			return object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
 		}
 		found = object{}
-		err := s.m.git.records(ctx, command{
-			operation: "ls-tree", gitDir: s.git, args: []string{"ls-tree", "-z", "--full-tree", "--end-of-options", tree},
+		err := s.m.git.Records(ctx, program.Command{
+			Operation: "ls-tree", GitDir: s.git, Args: []string{"ls-tree", "-z", "--full-tree", "--end-of-options", tree},
 		}, func(line string) error {
 			o, err := parseObject(line)
 			if err != nil || o.path != name {
 				return err
 			}
 			found = o
-			return errEnough
+			return program.ErrEnough
 		})
 		if err != nil {
 			return object{}, err
@@ -73,7 +71,7 @@ func (s *Snapshot) find(ctx context.Context, path string) (object, error) {
 }
 
 func fileTooLarge(path string, most int64) error {
-	return &Error{Reason: ReasonFileTooLarge, Message: fmt.Sprintf("%q is larger than the %s that it may have.", path, bytesWords(most))}
+	return &remote.Error{Reason: remote.ReasonFileTooLarge, Message: fmt.Sprintf("%q is larger than the %s that it may have.", path, remote.Bytes(most))}
 }
 
 func readReplacement(r replacement, path string, most int64) ([]byte, error) {
@@ -90,8 +88,8 @@ func readReplacement(r replacement, path string, most int64) ([]byte, error) {
 
 // blob is the content of an object, which is a file's at path.
 func (s *Snapshot) blob(ctx context.Context, oid, path string, most int64) (body []byte, err error) {
-	err = s.m.git.read(ctx, command{
-		operation: "cat-file", gitDir: s.git, stdin: strings.NewReader(oid + "\n"), args: []string{"cat-file", "--batch"},
+	err = s.m.git.Read(ctx, program.Command{
+		Operation: "cat-file", GitDir: s.git, Stdin: strings.NewReader(oid + "\n"), Args: []string{"cat-file", "--batch"},
 	}, func(r io.Reader) error {
 		br := bufio.NewReader(r)
 		head, err := br.ReadString('\n')
@@ -100,11 +98,11 @@ func (s *Snapshot) blob(ctx context.Context, oid, path string, most int64) (body
 		}
 		f := strings.Fields(head)
 		if len(f) != 3 || f[0] != oid || f[1] != "blob" {
-			return fmt.Errorf("%w: %s is %q", ErrDamaged, oid, strings.TrimSpace(head))
+			return fmt.Errorf("%w: %s is %q", program.ErrDamaged, oid, strings.TrimSpace(head))
 		}
 		size, err := strconv.ParseInt(f[2], 10, 64)
 		if err != nil {
-			return fmt.Errorf("%w: %s has the size %q", ErrDamaged, oid, f[2])
+			return fmt.Errorf("%w: %s has the size %q", program.ErrDamaged, oid, f[2])
 		}
 		if size > most {
 			return fileTooLarge(path, most)
@@ -129,8 +127,8 @@ type object struct {
 func parseObject(line string) (object, error) {
 	head, path, ok := strings.Cut(line, "\t")
 	f := strings.Fields(head)
-	if !ok || len(f) < 3 || len(f) > 4 || !validHash(f[2]) {
-		return object{}, fmt.Errorf("%w: cannot read git's list of files", ErrDamaged)
+	if !ok || len(f) < 3 || len(f) > 4 || !address.ValidHash(f[2]) {
+		return object{}, fmt.Errorf("%w: cannot read git's list of files", program.ErrDamaged)
 	}
 	o := object{mode: f[0], oid: f[2], path: path}
 	if len(f) == 3 || f[3] == "-" {
@@ -138,7 +136,7 @@ func parseObject(line string) (object, error) {
 	}
 	size, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil || size < 0 {
-		return object{}, fmt.Errorf("%w: no size for a file", ErrDamaged)
+		return object{}, fmt.Errorf("%w: no size for a file", program.ErrDamaged)
 	}
 	o.size = size
 	return o, nil
@@ -148,11 +146,11 @@ func parseObject(line string) (object, error) {
 // size costs no more than the limit.
 func (s *Snapshot) eachObject(ctx context.Context, each func(object) error) error {
 	count := 0
-	return s.m.git.records(ctx, command{
-		operation: "ls-tree", gitDir: s.git, args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.commit.Hash},
+	return s.m.git.Records(ctx, program.Command{
+		Operation: "ls-tree", GitDir: s.git, Args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.commit.Hash},
 	}, func(line string) error {
 		if count++; count > s.m.cfg.Limits.TreeFiles {
-			return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", s.m.cfg.Limits.TreeFiles)}
+			return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", s.m.cfg.Limits.TreeFiles)}
 		}
 		o, err := parseObject(line)
 		if err != nil {
@@ -160,69 +158,4 @@ func (s *Snapshot) eachObject(ctx context.Context, each func(object) error) erro
 		}
 		return each(o)
 	})
-}
-
-// errEnough ends a run of git whose output need not be read to the end.
-var errEnough = errors.New("mirror: enough")
-
-// records runs git on local objects and hands over its NUL-terminated records, of 64 KiB at most, as
-// they come. each may end it early by errEnough, which is no failure.
-func (g *git) records(ctx context.Context, c command, each func(string) error) error {
-	return g.read(ctx, c, func(r io.Reader) error { return scanRecords(r, each) })
-}
-
-// read runs git on local objects and has fn read what it prints. An error of fn ends git and comes
-// first; git's own failure, or an output that ends too soon, means a damaged mirror.
-func (g *git) read(ctx context.Context, c command, fn func(io.Reader) error) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	pr, pw := io.Pipe()
-	read := make(chan error, 1)
-	go func() {
-		err := fn(pr)
-		if err != nil {
-			stop(err)
-		} else {
-			_, _ = io.Copy(io.Discard, pr) // git would fail if nobody took its last byte
-		}
-		_ = pr.CloseWithError(err)
-		read <- err
-	}()
-	c.stdout, c.token = pw, seal.Secret{}
-	err := g.run(ctx, c)
-	_ = pw.Close()
-	rerr := <-read
-	err = damaged(err)
-	switch {
-	case errors.Is(rerr, errEnough):
-		return nil
-	case rerr != nil && !errors.Is(rerr, io.ErrUnexpectedEOF) && !errors.Is(rerr, io.EOF):
-		return rerr
-	case err == nil && rerr != nil:
-		return errors.Join(ErrDamaged, rerr)
-	}
-	return err
-}
-
-func scanRecords(r io.Reader, each func(string) error) error {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 0, 64<<10), 64<<10)
-	sc.Split(func(data []byte, atEOF bool) (int, []byte, error) {
-		if i := bytes.IndexByte(data, 0); i >= 0 {
-			return i + 1, data[:i], nil
-		}
-		if atEOF && len(data) > 0 {
-			return 0, nil, io.ErrUnexpectedEOF
-		}
-		return 0, nil, nil
-	})
-	for sc.Scan() {
-		if err := each(sc.Text()); err != nil {
-			return err
-		}
-	}
-	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return &Error{Reason: ReasonTreeRefused, Message: "The commit was not deployed: it has a path, or a value in .gitmodules, longer than 64 KiB.", Err: sc.Err()}
-	}
-	return sc.Err()
 }

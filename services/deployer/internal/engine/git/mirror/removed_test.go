@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // The cache directory is a cache: whoever removes it, or a part of it, at any time costs a fetch, not
@@ -18,7 +20,7 @@ func TestFetch_afterTheCacheWasRemoved(t *testing.T) {
 			repo := f.git.Repo("acme/web")
 			for i := range 3 {
 				want := repo.Commit("main", "x", map[string]string{"f": fmt.Sprint(i)})
-				heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: named("main"), Tag: every})
+				heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: named("main"), Tag: every})
 				if err != nil || heads.Branches["main"] != want {
 					t.Fatalf("round %d: heads %v, %v", i, heads, err)
 				}

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // maxPacks is how many packs a mirror gathers before they are packed into one.
@@ -68,7 +70,7 @@ func (r *repository) prepare(ctx context.Context) error {
 	if err := os.RemoveAll(fresh); err != nil {
 		return fmt.Errorf("mirror: %w", err)
 	}
-	if err := r.m.git.initBare(ctx, fresh); err != nil {
+	if err := r.m.git.InitBare(ctx, fresh); err != nil {
 		return err
 	}
 	if err := os.Rename(fresh, r.git); err != nil {
@@ -125,7 +127,7 @@ func (r *repository) tidy(ctx context.Context) error {
 	if err != nil || len(packs) <= maxPacks {
 		return err
 	}
-	err = r.m.git.run(ctx, command{operation: "repack", gitDir: r.git, args: []string{"repack", "--geometric=2", "-d", "-q"}})
+	err = r.m.git.Run(ctx, program.Command{Operation: "repack", GitDir: r.git, Args: []string{"repack", "--geometric=2", "-d", "-q"}})
 	if size := sizeOf(filepath.Join(r.git, "objects")); err == nil && size > 2*max(r.packedSize(), leastRepack) {
 		err = r.repack(ctx)
 	}
@@ -145,7 +147,7 @@ func (r *repository) repack(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = alone.Close() }()
-	if err := r.m.git.deleteRefs(ctx, r.git, commitRefs); err != nil {
+	if err := r.m.git.DeleteRefs(ctx, r.git, commitRefs); err != nil {
 		return err
 	}
 	for _, args := range [][]string{
@@ -153,7 +155,7 @@ func (r *repository) repack(ctx context.Context) error {
 		{"repack", "-a", "-d", "-q"},
 		{"prune", "--expire=now"},
 	} {
-		if err := r.m.git.run(ctx, command{operation: args[0], gitDir: r.git, args: args}); err != nil {
+		if err := r.m.git.Run(ctx, program.Command{Operation: args[0], GitDir: r.git, Args: args}); err != nil {
 			return err
 		}
 	}
@@ -182,8 +184,8 @@ func (r *repository) packedSize() int64 {
 // discard throws the mirror away, once nobody reads it. It does not wait for readers for ever:
 // one of them may be the caller, by way of a submodule.
 func (r *repository) discard(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readersWait, &Error{
-		Reason: ReasonGitFailed, Temporary: true, Message: "The repository's mirror has to be made anew, and another deployment is still reading it.",
+	ctx, cancel := context.WithTimeoutCause(ctx, readersWait, &remote.Error{
+		Reason: remote.ReasonGitFailed, Temporary: true, Message: "The repository's mirror has to be made anew, and another deployment is still reading it.",
 	})
 	defer cancel()
 	alone, err := lockFile(ctx, filepath.Join(r.dir, "use.lock"), unix.LOCK_EX)

@@ -14,6 +14,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 func TestFetch_stopsWithItsContextAndLeavesNoProcess(t *testing.T) {
@@ -92,7 +93,7 @@ func processes(t *testing.T) []process {
 func TestFetch_tokenIsNowhereToBeSeen(t *testing.T) {
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-	forms := Forms(seal.NewSecret(token))
+	forms := remote.Forms(seal.NewSecret(token))
 	leaks := func(s string) bool {
 		for _, form := range forms {
 			if strings.Contains(s, form) {
@@ -141,21 +142,4 @@ func TestFetch_tokenIsNowhereToBeSeen(t *testing.T) {
 		}
 	}
 	f.logs.MustNotContain(t, forms...)
-}
-
-func TestCredential_answersOnlyForTheSite(t *testing.T) {
-	f := setUp(t, Limits{})
-	c := &credential{site: f.git.URL}
-	host := f.git.URL.Host
-	for _, q := range []map[string]string{
-		{"protocol": "https", "host": host}, {"protocol": "http", "host": "evil.test"}, {"protocol": "http", "host": host + ".evil.test"},
-		{"protocol": "http", "host": "localhost"}, {"protocol": "http", "host": host, "username": "someone"}, {},
-	} {
-		if c.matches(q) {
-			t.Errorf("answers %v", q)
-		}
-	}
-	if !c.matches(map[string]string{"protocol": "http", "host": host, "path": "acme/web.git"}) {
-		t.Error("does not answer for the site")
-	}
 }

@@ -211,7 +211,7 @@ func TestFetch_isShared(t *testing.T) {
 	hash := f.git.Repo("acme/web").Commit("main", "one", map[string]string{"f": "1"})
 	hold, arrived := make(chan struct{}), make(chan struct{}, 100)
 	var fetches atomic.Int32
-	f.mirrors.git.observe = func(operation string, _ time.Duration, _ error) {
+	f.mirrors.git.Observe = func(operation string, _ time.Duration, _ error) {
 		if operation == "fetch" {
 			fetches.Add(1)
 		}

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 )
 
 // Commit is a commit as people want to see it.
@@ -85,7 +87,7 @@ const (
 
 func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
 	out := &beginning{most: maxDescription}
-	err := s.local(ctx, command{operation: "log", stdout: out, env: []string{withoutBoundary}, args: []string{
+	err := s.local(ctx, program.Command{Operation: "log", Stdout: out, Env: []string{withoutBoundary}, Args: []string{
 		"log", "-1", "--no-walk", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%P%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
 	}})
 	if err != nil {
@@ -109,7 +111,7 @@ func (b *beginning) Write(p []byte) (int, error) {
 // and are deployed all the same.
 func parseCommit(out string) (Commit, error) {
 	f := strings.SplitN(strings.ToValidUTF8(out, "\uFFFD"), "\x00", 6)
-	if !validHash(f[0]) {
+	if !address.ValidHash(f[0]) {
 		return Commit{}, fmt.Errorf("mirror: cannot read git's description of a commit (%d fields)", len(f))
 	}
 	f = append(f, make([]string, 6-len(f))...)
@@ -152,7 +154,7 @@ type Stats struct {
 
 // local runs git on the mirror without a credential; its failure means a damaged mirror, unless git
 // says otherwise.
-func (s *Snapshot) local(ctx context.Context, c command) error {
-	c.gitDir, c.token = s.git, seal.Secret{}
-	return damaged(s.m.git.run(ctx, c))
+func (s *Snapshot) local(ctx context.Context, c program.Command) error {
+	c.GitDir, c.Token = s.git, seal.Secret{}
+	return program.LocalFailure(s.m.git.Run(ctx, c))
 }

@@ -14,6 +14,8 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // Source names what to fetch: the head of a branch or of a tag, or an exact commit of one.
@@ -56,24 +58,17 @@ type Source struct {
 	Notice func(text string)
 }
 
-// Reasons beside those of errors.go that concern commits and tags.
-const (
-	ReasonTagNotFound       = "TAG_NOT_FOUND"
-	ReasonCommitNotInBranch = "COMMIT_NOT_IN_BRANCH"
-	ReasonCommitGone        = "COMMIT_GONE"
-)
-
 // remoteRef is the ref's name on Bitbucket.
 func remoteRef(branch, tag string) (string, error) {
 	switch {
 	case branch != "" && tag != "":
 		return "", fmt.Errorf("mirror: both the branch %q and the tag %q are asked for", branch, tag)
 	case tag != "" && !address.ValidBranch(tag):
-		return "", &Error{Reason: ReasonTagNotFound, Message: fmt.Sprintf("%q cannot be the name of a tag.", tag)}
+		return "", &remote.Error{Reason: remote.ReasonTagNotFound, Message: fmt.Sprintf("%q cannot be the name of a tag.", tag)}
 	case tag != "":
 		return "refs/tags/" + tag, nil
 	case !address.ValidBranch(branch):
-		return "", &Error{Reason: string(apierr.ReasonBranchNotFound), Message: fmt.Sprintf("%q cannot be the name of a branch.", branch)}
+		return "", &remote.Error{Reason: string(apierr.ReasonBranchNotFound), Message: fmt.Sprintf("%q cannot be the name of a branch.", branch)}
 	}
 	return "refs/heads/" + branch, nil
 }
@@ -108,7 +103,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if src.Commit != "" && !validCommit(src.Commit) {
+	if src.Commit != "" && !address.ValidCommit(src.Commit) {
 		return nil, notACommit(src.Commit)
 	}
 	b := &budget{bytes: m.cfg.Limits.FetchBytes}
@@ -133,7 +128,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 }
 
 func notACommit(commit string) error {
-	return &Error{Reason: ReasonCommitGone, Message: fmt.Sprintf("%q is not the full hash of a commit.", commit)}
+	return &remote.Error{Reason: remote.ReasonCommitGone, Message: fmt.Sprintf("%q is not the full hash of a commit.", commit)}
 }
 
 // budget is what one Fetch may still bring, submodules and LFS included.
@@ -142,9 +137,9 @@ type budget struct{ bytes int64 }
 // bring fetches into one mirror. A failure that neither Bitbucket nor the network explains is laid
 // to the mirror: it is made anew, once.
 func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, error) {
-	remote, err := address.CloneURL(m.cfg.Site, t.fullName)
+	cloneURL, err := address.CloneURL(m.cfg.Site, t.fullName)
 	if err != nil {
-		return nil, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
+		return nil, &remote.Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}
 	if err := m.makeDirectories(); err != nil {
 		return nil, err
@@ -157,15 +152,15 @@ func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, er
 		return nil, err
 	}
 	defer r.close()
-	f := &fetcher{m: m, r: r, remote: remote, target: t, budget: b}
+	f := &fetcher{m: m, r: r, remote: cloneURL, target: t, budget: b}
 	s, err := f.snapshot(ctx)
-	if mendable(err) && ctx.Err() == nil {
+	if program.Mendable(err) && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "fetch failed without a known cause, mirror is made anew", slog.String(logs.KeyRepository, t.id), logs.Err(err))
-		if s, err = f.anew(ctx); mendable(err) && ctx.Err() == nil {
-			err = gitFailed(err)
+		if s, err = f.anew(ctx); program.Mendable(err) && ctx.Err() == nil {
+			err = program.Unexplained(err)
 		}
 	}
-	if hasReason(err, ReasonRepositoryTooLarge) {
+	if remote.HasReason(err, remote.ReasonRepositoryTooLarge) {
 		// What came of it is half a pack; nothing of the mirror's own went.
 		err = errors.Join(err, r.dropStaleLocks())
 	}
@@ -191,7 +186,7 @@ func (f *fetcher) snapshot(ctx context.Context) (*Snapshot, error) {
 	limit, cancel := f.m.timed(ctx)
 	defer cancel()
 	var rev string
-	err := f.m.withToken(limit, f.target.workspace, func(token seal.Secret) (err error) {
+	err := remote.WithToken(limit, f.m.cfg.Tokens, f.target.workspace, func(token seal.Secret) (err error) {
 		f.token = token
 		if rev, err = f.resolve(limit); err == nil {
 			err = f.alsoObtain(limit)
@@ -217,20 +212,10 @@ func (f *fetcher) snapshot(ctx context.Context) (*Snapshot, error) {
 
 // timed bounds a context by the time that a fetch may take.
 func (m *Mirrors) timed(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, m.cfg.Limits.FetchTime, &Error{
+	return context.WithTimeoutCause(ctx, m.cfg.Limits.FetchTime, &remote.Error{
 		Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true,
 		Message: fmt.Sprintf("Fetching took longer than %v.", m.cfg.Limits.FetchTime),
 	})
-}
-
-func explained(err error) bool {
-	var e *Error
-	return errors.As(err, &e)
-}
-
-func hasReason(err error, reason string) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Reason == reason
 }
 
 // refOf is where a mirror keeps what a ref of Bitbucket points to. It is named after the ref's hash:

@@ -10,11 +10,9 @@ import (
 	"strings"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
-
-// ReasonSubmoduleRefused is the reason of an *Error about a submodule that is not fetched.
-const ReasonSubmoduleRefused = "SUBMODULE_REFUSED"
 
 // Bounds of the submodules of one commit, nested ones included.
 const (
@@ -101,20 +99,20 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 }
 
 func refuseSubmodule(at, format string, args ...any) error {
-	return &Error{Reason: ReasonSubmoduleRefused, Message: fmt.Sprintf("The submodule at %q is not fetched: %s", at, fmt.Sprintf(format, args...))}
+	return &remote.Error{Reason: remote.ReasonSubmoduleRefused, Message: fmt.Sprintf("The submodule at %q is not fetched: %s", at, fmt.Sprintf(format, args...))}
 }
 
 // submoduleTrouble says of a failure that it concerns a submodule. That its repository cannot be
 // reached says nothing about the app's own: IsGone is not true of it.
 func submoduleTrouble(at string, err error) error {
-	e, ok := asError(err)
+	e, ok := remote.AsError(err)
 	if !ok {
 		return fmt.Errorf("mirror: submodule at %q: %w", at, err)
 	}
 	told := *e
 	told.Message = fmt.Sprintf("The submodule at %q could not be fetched: %s", at, e.Message)
 	if remote.IsGone(err) {
-		told.Reason, told.Doubtful, told.Err = ReasonSubmoduleRefused, true, nil
+		told.Reason, told.Doubtful, told.Err = remote.ReasonSubmoduleRefused, true, nil
 	}
 	return &told
 }
@@ -162,10 +160,10 @@ func (s *Snapshot) submodulesDeclared(ctx context.Context, modules object, above
 	case !strings.HasPrefix(modules.mode, "100"):
 		return nil, refuseSubmodule(at, "the file .gitmodules is no regular file.")
 	case modules.size > maxModulesFile:
-		return nil, refuseSubmodule(at, "the file .gitmodules is larger than %s.", bytesWords(maxModulesFile))
+		return nil, refuseSubmodule(at, "the file .gitmodules is larger than %s.", remote.Bytes(maxModulesFile))
 	}
 	places, all := map[string]string{}, map[string]declared{}
-	err := s.m.git.records(ctx, command{operation: "config", gitDir: s.git, args: []string{"config", "--blob=" + modules.oid, "--no-includes", "-z", "--list"}}, func(record string) error {
+	err := s.m.git.Records(ctx, program.Command{Operation: "config", GitDir: s.git, Args: []string{"config", "--blob=" + modules.oid, "--no-includes", "-z", "--list"}}, func(record string) error {
 		key, value, _ := strings.Cut(record, "\n")
 		rest, ok := strings.CutPrefix(key, "submodule.")
 		dot := strings.LastIndexByte(rest, '.')
@@ -189,7 +187,7 @@ func (s *Snapshot) submodulesDeclared(ctx context.Context, modules object, above
 		return nil
 	})
 	if err != nil {
-		if explained(err) || ctx.Err() != nil {
+		if remote.Explained(err) || ctx.Err() != nil {
 			return nil, err
 		}
 		return nil, refuseSubmodule(at, "the file .gitmodules cannot be read.")
@@ -200,7 +198,7 @@ func (s *Snapshot) submodulesDeclared(ctx context.Context, modules object, above
 			return nil, refuseSubmodule(path.Join(above, place), "the file .gitmodules names it twice.")
 		}
 		if !slices.Contains(updates, all[name].update) {
-			return nil, refuseSubmodule(path.Join(above, place), "the file .gitmodules wants it updated by %q, which git does not allow there.", clean(all[name].update))
+			return nil, refuseSubmodule(path.Join(above, place), "the file .gitmodules wants it updated by %q, which git does not allow there.", remote.OneLine(all[name].update))
 		}
 		byPlace[place] = all[name]
 	}

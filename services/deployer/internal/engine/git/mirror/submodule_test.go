@@ -102,8 +102,8 @@ func TestSubmodules_lostAccessIsNoticed(t *testing.T) {
 		return 0, ""
 	})
 	_, _, err := f.fetchSource(withSubmodules("main"))
-	e, ok := asError(err)
-	if !ok || e.Reason != ReasonSubmoduleRefused || !strings.Contains(e.Message, `"lib"`) || remote.IsGone(err) {
+	e, ok := remote.AsError(err)
+	if !ok || e.Reason != remote.ReasonSubmoduleRefused || !strings.Contains(e.Message, `"lib"`) || remote.IsGone(err) {
 		t.Fatalf("%v", err)
 	}
 }
@@ -133,7 +133,7 @@ func TestSubmodules_trickery(t *testing.T) {
 		branch := fmt.Sprint("b", i)
 		superCommit(top, branch, module("lib", "lib", bad), map[string]string{"lib": hash})
 		_, _, err := f.fetchSource(withSubmodules(branch))
-		if e, ok := asError(err); !ok || e.Reason != ReasonSubmoduleRefused && e.Reason != ReasonTreeRefused || !strings.Contains(e.Message, `"lib"`) && e.Reason == ReasonSubmoduleRefused {
+		if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonSubmoduleRefused && e.Reason != remote.ReasonTreeRefused || !strings.Contains(e.Message, `"lib"`) && e.Reason == remote.ReasonSubmoduleRefused {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -186,18 +186,18 @@ func TestSubmodules_refusals(t *testing.T) {
 			branch := strings.ReplaceAll(name, " ", "-")
 			superCommit(top, branch, c.modules, c.links)
 			_, _, err := f.fetchSource(withSubmodules(branch))
-			e, ok := asError(err)
+			e, ok := remote.AsError(err)
 			if !ok || !strings.Contains(e.Message, c.says) || e.Temporary {
 				t.Fatalf("%v", err)
 			}
-			if e.Reason != ReasonSubmoduleRefused && e.Reason != ReasonCommitGone && e.Reason != ReasonTreeRefused {
+			if e.Reason != remote.ReasonSubmoduleRefused && e.Reason != remote.ReasonCommitGone && e.Reason != remote.ReasonTreeRefused {
 				t.Fatalf("reason %s", e.Reason)
 			}
 		})
 	}
 	// .gitmodules as a link to a file of the system.
 	top.CommitTree("link", top.Tree(gittest.E("120000", ".gitmodules", "/etc/passwd"), gittest.E("160000", "lib", hash)), "link")
-	if _, _, err := f.fetchSource(withSubmodules("link")); reason(err) != ReasonSubmoduleRefused && reason(err) != ReasonTreeRefused {
+	if _, _, err := f.fetchSource(withSubmodules("link")); reason(err) != remote.ReasonSubmoduleRefused && reason(err) != remote.ReasonTreeRefused {
 		t.Errorf("link: %v", err)
 	}
 }
@@ -246,8 +246,8 @@ func TestSubmodules_ofOtherWorkspaces(t *testing.T) {
 			src := withSubmodules(branch)
 			src.SubmoduleWorkspaces = allowed
 			_, _, err := f.fetchSource(src)
-			e, ok := asError(err)
-			if !ok || e.Reason != ReasonSubmoduleRefused || e.Temporary || !strings.Contains(e.Message, "another Bitbucket workspace") || !strings.Contains(e.Message, "submoduleWorkspaces") {
+			e, ok := remote.AsError(err)
+			if !ok || e.Reason != remote.ReasonSubmoduleRefused || e.Temporary || !strings.Contains(e.Message, "another Bitbucket workspace") || !strings.Contains(e.Message, "submoduleWorkspaces") {
 				t.Errorf("%s with %q: %v", branch, allowed, err)
 			}
 		}
@@ -320,7 +320,7 @@ func TestSubmodules_gitsOwnSettings(t *testing.T) {
 	}
 	for _, bad := range []string{"update = !touch /tmp/pwned", "update = sometimes"} {
 		superCommit(top, "main", module("lib", "lib", "../lib")+"\t"+bad+"\n", old)
-		if _, _, err := f.fetchSource(withSubmodules("main")); reason(err) != ReasonSubmoduleRefused {
+		if _, _, err := f.fetchSource(withSubmodules("main")); reason(err) != remote.ReasonSubmoduleRefused {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

@@ -10,6 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // entry is one file of a tree as it is to be written.
@@ -44,11 +48,11 @@ const (
 
 // refuse is the error about a tree that is not written.
 func refuse(format string, args ...any) error {
-	return &Error{Reason: ReasonTreeRefused, Message: "The commit was not deployed: " + fmt.Sprintf(format, args...)}
+	return &remote.Error{Reason: remote.ReasonTreeRefused, Message: "The commit was not deployed: " + fmt.Sprintf(format, args...)}
 }
 
 func tooLarge(format string, args ...any) error {
-	return &Error{Reason: ReasonRepositoryTooLarge, Message: fmt.Sprintf(format, args...)}
+	return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf(format, args...)}
 }
 
 // plan is a whole tree, submodules and replaced content included, within the limits.
@@ -97,7 +101,7 @@ func (p *plan) gather(ctx context.Context, s *Snapshot, prefix string) error {
 	}()
 	// With -t directories are listed too: those without any file would else be walked, and cost,
 	// without a limit.
-	err := s.local(listing, command{operation: "ls-tree", stdout: pw, args: []string{"ls-tree", "-r", "-t", "-l", "-z", "--full-tree", s.commit.Hash}})
+	err := s.local(listing, program.Command{Operation: "ls-tree", Stdout: pw, Args: []string{"ls-tree", "-r", "-t", "-l", "-z", "--full-tree", s.commit.Hash}})
 	_ = pw.Close()
 	if rerr := <-read; rerr != nil && !errors.Is(rerr, io.ErrClosedPipe) {
 		return rerr
@@ -242,8 +246,8 @@ func splitNUL(data []byte, atEOF bool) (int, []byte, error) {
 func parseEntry(line string) (entry, error) {
 	head, name, ok := strings.Cut(line, "\t")
 	f := strings.Fields(head)
-	if !ok || len(f) != 4 || !validHash(f[2]) {
-		return entry{}, fmt.Errorf("%w: cannot read git's list of files", ErrDamaged)
+	if !ok || len(f) != 4 || !address.ValidHash(f[2]) {
+		return entry{}, fmt.Errorf("%w: cannot read git's list of files", program.ErrDamaged)
 	}
 	e := entry{mode: f[0], oid: f[2], path: name}
 	switch e.mode {
@@ -257,7 +261,7 @@ func parseEntry(line string) (entry, error) {
 	}
 	size, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil || size < 0 {
-		return entry{}, fmt.Errorf("%w: no size for a file", ErrDamaged)
+		return entry{}, fmt.Errorf("%w: no size for a file", program.ErrDamaged)
 	}
 	e.size = size
 	return e, nil

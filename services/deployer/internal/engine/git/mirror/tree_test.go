@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // nested is x/s -> .., x/y/t -> ../s/<target>: each looks harmless alone.
@@ -21,7 +22,7 @@ func TestCheckout_limits(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := setUp(t, l)
 			f.git.Repo("acme/web").Commit("main", "big", files)
-			if _, _, err := f.deploy("main"); reason(err) != ReasonRepositoryTooLarge {
+			if _, _, err := f.deploy("main"); reason(err) != remote.ReasonRepositoryTooLarge {
 				t.Fatal(err)
 			}
 		})
@@ -46,7 +47,7 @@ func TestCheckout_endlessTreeIsCut(t *testing.T) {
 	}
 	repo.CommitTree("main", level, "bomb")
 	begin := time.Now()
-	if _, _, err := f.deploy("main"); reason(err) != ReasonRepositoryTooLarge {
+	if _, _, err := f.deploy("main"); reason(err) != remote.ReasonRepositoryTooLarge {
 		t.Fatal(err)
 	}
 	if d := time.Since(begin); d > 2*time.Minute {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // rawTree stores a tree of files in exactly this order: name, content, name, content …
@@ -112,7 +113,7 @@ func TestUntidy_unreadableObjects(t *testing.T) {
 				}
 				for range 2 {
 					_, _, err := f.deploy("main")
-					if e, ok := asError(err); !ok || e.Reason != ReasonTreeRefused || e.Temporary || !strings.Contains(e.Message, c.says) {
+					if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonTreeRefused || e.Temporary || !strings.Contains(e.Message, c.says) {
 						t.Fatalf("%v", err)
 					}
 				}

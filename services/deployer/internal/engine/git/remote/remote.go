@@ -1,6 +1,3 @@
-// Package remote is what is asked of a repository at Bitbucket, and what is said about it, without a copy
-// of it: its branches and tags, and the error that tells people why it cannot be had. Who asks is
-// another package's matter (engine/git/mirror), so that the role api can hold the answers without it.
 package remote
 
 import (

@@ -1,4 +1,4 @@
-package mirror
+package program
 
 import (
 	"errors"
@@ -13,26 +13,41 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
-// Reasons of a deployment's failure that no API answer has.
-const (
-	ReasonRepositoryTooLarge = "REPOSITORY_TOO_LARGE"
-	ReasonTreeRefused        = "TREE_REFUSED"
-	ReasonDiskFull           = "DISK_FULL"
-	ReasonGitFailed          = "GIT_FAILED"
-)
-
 // ErrDamaged says that the mirror lacks objects, or holds broken ones: discard it and fetch again.
-var ErrDamaged = errors.New("mirror: damaged")
+var ErrDamaged = errors.New("program: damaged")
 
-// Error is trouble with a repository, told in words for people.
-type Error = remote.Error
-
-// errRejected marks an answer 401 to a token that git presented.
-var errRejected = errors.New("mirror: the token was rejected")
+// Explain turns a failed run into an *Error where its cause is known.
+func Explain(fullName string, err error) error {
+	if errors.Is(err, ErrOutput) {
+		return &remote.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "The git server answered with more than was asked for.", Err: err}
+	}
+	var f *Failure
+	if err == nil || !errors.As(err, &f) {
+		return err
+	}
+	if e := ownTrouble(f); e != nil {
+		return e
+	}
+	if unreadable.MatchString(ownWords(f.Stderr)) {
+		return errors.Join(ErrDamaged, err)
+	}
+	if e := classify(fullName, f.Stderr, f); e != nil {
+		if errors.Is(e, remote.ErrRejected) && !f.Asked {
+			// The server wanted a credential and git never asked us for one: not this site.
+			return &remote.Error{Reason: remote.ReasonGitFailed, Message: "The git server asked for a credential under another address than the configured site.", Err: err}
+		}
+		e.About = fullName
+		if e.Reason == string(apierr.ReasonBitbucketRateLimited) || e.Reason == string(apierr.ReasonBitbucketUnavailable) {
+			e.RetryAfter = f.Wait
+		}
+		return e
+	}
+	return err
+}
 
 // classify says what git's failure means. The texts are those of BITBUCKET.md#git-errors and of git
 // itself under LC_ALL=C; what no text explains is told by the HTTP status that git prints.
-func classify(fullName, stderr string, cause error) *Error {
+func classify(fullName, stderr string, cause error) *remote.Error {
 	has := func(parts ...string) bool {
 		for _, p := range parts {
 			if strings.Contains(stderr, p) {
@@ -41,25 +56,25 @@ func classify(fullName, stderr string, cause error) *Error {
 		}
 		return false
 	}
-	e := &Error{Err: cause}
+	e := &remote.Error{Err: cause}
 	said := remoteWords(stderr)
-	set := func(reason apierr.Reason, temporary bool, message string) *Error {
+	set := func(reason apierr.Reason, temporary bool, message string) *remote.Error {
 		e.Reason, e.Temporary, e.Message = string(reason), temporary, message
 		return e
 	}
 	switch {
 	case malformed.MatchString(stderr):
-		e.Reason = ReasonTreeRefused
-		e.Message = fmt.Sprintf("The commit was not deployed: the repository holds an object that git cannot read (%s).", clean(malformed.FindString(stderr)))
+		e.Reason = remote.ReasonTreeRefused
+		e.Message = fmt.Sprintf("The commit was not deployed: the repository holds an object that git cannot read (%s).", remote.OneLine(malformed.FindString(stderr)))
 		return e
 	case has("possible repository corruption on the remote side"):
-		return set(ReasonGitFailed, true, "Bitbucket could not put the commit together: something in the repository is missing or damaged there. The deployment is tried again.")
+		return set(remote.ReasonGitFailed, true, "Bitbucket could not put the commit together: something in the repository is missing or damaged there. The deployment is tried again.")
 	case has("whitelist your IP", "enable two-step"):
 		return set(apierr.ReasonAccessRestricted, false, fmt.Sprintf("Bitbucket refuses access to %s: %s Ask an admin of its Bitbucket workspace.", fullName, said))
 	case has("lack one or more required privilege scopes"):
 		return set(apierr.ReasonScopeMissing, false, "The connection lacks the scope \"repository\". Tick it on the OAuth consumer and connect again.")
 	case has("Authentication failed", "could not read Username", "could not read Password", "returned error: 401"):
-		e.Err = errors.Join(errRejected, cause)
+		e.Err = errors.Join(remote.ErrRejected, cause)
 		return set(apierr.ReasonTokenExpired, true, "Bitbucket did not accept the connection's token.")
 	case has("returned error: 429", "Rate limit"):
 		return set(apierr.ReasonBitbucketRateLimited, true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us.")
@@ -72,7 +87,7 @@ func classify(fullName, stderr string, cause error) *Error {
 	case has("couldn't find remote ref"):
 		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
 	case has("No space left on device", "disk quota"):
-		e.Reason, e.Temporary, e.Message = ReasonDiskFull, true, "The server's disk is full."
+		e.Reason, e.Temporary, e.Message = remote.ReasonDiskFull, true, "The server's disk is full."
 		return e
 	case has("returned error: 5", "Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "Connection timed out",
 		"Operation too slow", "early EOF", "the remote end hung up", "unexpected disconnect", "RPC failed", "Empty reply from server",
@@ -132,11 +147,11 @@ var shortage = []string{"Out of memory", "out of memory", "Cannot allocate memor
 
 // ownTrouble explains a run of git that failed for lack of something on this machine; nil when it
 // did not. The mirror is as good as before, and so is Bitbucket.
-func ownTrouble(f *failure) *Error {
-	own := ownWords(f.stderr)
+func ownTrouble(f *Failure) *remote.Error {
+	own := ownWords(f.Stderr)
 	short := slices.ContainsFunc(shortage, func(s string) bool { return strings.Contains(own, s) })
 	var exit *exec.ExitError
-	if errors.As(f.err, &exit) {
+	if errors.As(f.Err, &exit) {
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
 			short = true
 		}
@@ -144,16 +159,16 @@ func ownTrouble(f *failure) *Error {
 	if !short {
 		return nil
 	}
-	return ownShortage(f)
+	return OwnShortage(f)
 }
 
-func ownShortage(err error) *Error {
-	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: err}
+func OwnShortage(err error) *remote.Error {
+	return &remote.Error{Reason: remote.ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: err}
 }
 
 // notStarted says that git could not even be started.
 func notStarted(err error) error {
-	return &Error{Reason: ReasonGitFailed, Temporary: true, Message: fmt.Sprintf("The server could not start the git program (%v). The deployment is tried again.", rootCause(err)), Err: err}
+	return &remote.Error{Reason: remote.ReasonGitFailed, Temporary: true, Message: fmt.Sprintf("The server could not start the git program (%v). The deployment is tried again.", rootCause(err)), Err: err}
 }
 
 func rootCause(err error) error {
@@ -164,11 +179,11 @@ func rootCause(err error) error {
 	return err
 }
 
-// damaged is what the failure of a run of git on local objects means: the mirror's damage, unless git
+// LocalFailure is what the failure of a run of git on local objects means: the mirror's damage, unless git
 // says otherwise.
-func damaged(err error) error {
-	var f *failure
-	if !errors.As(err, &f) || explained(err) {
+func LocalFailure(err error) error {
+	var f *Failure
+	if !errors.As(err, &f) || remote.Explained(err) {
 		return err
 	}
 	if e := ownTrouble(f); e != nil {
@@ -177,35 +192,29 @@ func damaged(err error) error {
 	return errors.Join(ErrDamaged, err)
 }
 
-// mendable tells whether a mirror that is made anew may help: git failed at it, for no cause that
+// Mendable tells whether a mirror that is made anew may help: git failed at it, for no cause that
 // lies elsewhere. A limit of ours, or trouble of this machine, is no fault of the mirror's.
-func mendable(err error) bool {
-	var f *failure
-	return err != nil && !explained(err) && !errors.Is(err, errOutput) && (errors.Is(err, ErrDamaged) || errors.As(err, &f))
+func Mendable(err error) bool {
+	var f *Failure
+	return err != nil && !remote.Explained(err) && !errors.Is(err, ErrOutput) && (errors.Is(err, ErrDamaged) || errors.As(err, &f))
 }
 
-// gitFailed is the error about a failure of git that a fresh mirror did not help against.
-func gitFailed(err error) error {
+// Unexplained is the error about a failure of git that a fresh mirror did not help against.
+func Unexplained(err error) error {
 	message := "git could not fetch the repository, and did not say why. The deployer's log has more."
-	var f *failure
+	var f *Failure
 	if errors.As(err, &f) {
-		if said := lastLine(f.stderr); said != "" {
+		if said := lastLine(f.Stderr); said != "" {
 			message = "git could not fetch the repository: " + said
 		} else {
-			message = fmt.Sprintf("git could not fetch the repository: it ended with %v and printed nothing.", f.err)
+			message = fmt.Sprintf("git could not fetch the repository: it ended with %v and printed nothing.", f.Err)
 		}
 	}
-	return &Error{Reason: ReasonGitFailed, Message: message, Err: err}
+	return &remote.Error{Reason: remote.ReasonGitFailed, Message: message, Err: err}
 }
 
 // lastLine is the last word of a program, for people; empty when it said nothing.
 func lastLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return clean(lines[len(lines)-1])
-}
-
-func asError(err error) (*Error, bool) {
-	var e *Error
-	ok := errors.As(err, &e)
-	return e, ok
+	return remote.OneLine(lines[len(lines)-1])
 }

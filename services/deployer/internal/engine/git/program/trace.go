@@ -1,4 +1,4 @@
-package mirror
+package program
 
 import (
 	"bytes"
@@ -9,29 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 )
-
-// maxTokens bounds how many tokens are tried one after the other.
-const maxTokens = 3
-
-// refusedHere is a 401 to a token that Bitbucket accepts elsewhere: it is about the repository
-// (BITBUCKET.md#git).
-func refusedHere(err error) error {
-	e, ok := asError(err)
-	if !ok {
-		return err
-	}
-	what := e.About
-	if what == "" {
-		what = "the repository"
-	}
-	told := *e
-	told.Reason, told.Temporary, told.Doubtful = string(apierr.ReasonAccessRefused), true, true
-	told.Message = fmt.Sprintf("Bitbucket answers 401 for %s, although it accepts the connection's token elsewhere. Check at Bitbucket that the connected account may still read %s; the other repositories of the connection are not affected.", what, what)
-	return &told
-}
 
 // asked reads what git tells of the headers that it receives (GIT_TRACE_CURL), and keeps how long the
 // last answer asked to wait: git itself does not say. It keeps nothing else of it.
@@ -84,7 +63,7 @@ func (a *asked) wait(now time.Time) time.Duration { return bitbucket.RetryAfter(
 func listen() (theirs *os.File, wait func() time.Duration, err error) {
 	ours, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, nil, fmt.Errorf("mirror: %w", err)
+		return nil, nil, fmt.Errorf("program: %w", err)
 	}
 	a := &asked{last: http.Header{}}
 	done := make(chan struct{})

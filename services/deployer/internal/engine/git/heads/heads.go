@@ -1,4 +1,4 @@
-package mirror
+package heads
 
 import (
 	"bytes"
@@ -16,41 +16,51 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lsrefs"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
 // maxHeads bounds what git may say about a repository's branches and tags: some 400,000 of them.
 const maxHeads = 32 << 20
 
-type (
-	// Wanted says which branches and tags are asked for.
-	Wanted = remote.Wanted
-	// Heads are branches and tags with their commits.
-	Heads = remote.Heads
-)
-
 // listRefs asks for the refs under prefixes and gives them to list.
-type listRefs func(ctx context.Context, fullName, remote string, token seal.Secret, list *headList) error
+type listRefs func(ctx context.Context, fullName, cloneURL string, token seal.Secret, list *headList) error
+
+// Lister asks Bitbucket. It is safe for concurrent use.
+type Lister struct {
+	git      *program.Git
+	tokens   remote.Tokens
+	refs     *lsrefs.Client
+	list     listRefs // byConnection
+	maxBytes int      // of an answer
+}
+
+// New makes a lister that asks git's site, and leaves to git what only git speaks.
+func New(git *program.Git, tokens remote.Tokens) *Lister {
+	l := &Lister{git: git, tokens: tokens, refs: lsrefs.New(remote.UserAgent, git.StallTime), maxBytes: maxHeads}
+	l.list = l.byConnection
+	return l
+}
 
 // Heads asks Bitbucket for branches and tags, in one question however many they are; those that do
 // not exist are left out.
-func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, want Wanted) (Heads, error) {
-	remote, err := address.CloneURL(m.cfg.Site, fullName)
+func (l *Lister) Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error) {
+	cloneURL, err := address.CloneURL(l.git.Site, fullName)
 	if err != nil {
-		return Heads{}, &Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
+		return remote.Heads{}, &remote.Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
 	}
-	list := headList{want: want, most: m.headBytes}
+	list := headList{want: want, most: l.maxBytes}
 	if len(list.prefixes()) == 0 {
-		return Heads{}, nil
+		return remote.Heads{}, nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "Bitbucket took longer than a minute to list branches."})
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, &remote.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "Bitbucket took longer than a minute to list branches."})
 	defer cancel()
-	err = m.withToken(ctx, workspace, func(token seal.Secret) error {
+	err = remote.WithToken(ctx, l.tokens, workspace, func(token seal.Secret) error {
 		list.begin()
-		return m.listRefs(ctx, fullName, remote, token, &list)
+		return l.list(ctx, fullName, cloneURL, token, &list)
 	})
 	if err != nil {
-		return Heads{}, err
+		return remote.Heads{}, err
 	}
 	list.heads.Empty = !list.any
 	return list.heads, nil
@@ -58,9 +68,9 @@ func (m *Mirrors) Heads(ctx context.Context, workspace, fullName string, want Wa
 
 // byConnection asks over a connection that stays open. A server that does not speak version 2 of
 // git's protocol is left to the git program.
-func (m *Mirrors) byConnection(ctx context.Context, fullName, remote string, token seal.Secret, list *headList) error {
+func (l *Lister) byConnection(ctx context.Context, fullName, cloneURL string, token seal.Secret, list *headList) error {
 	begin := time.Now()
-	err := m.refs.List(ctx, lsrefs.Question{Remote: remote, User: userName, Password: token.Reveal(), Prefixes: list.prefixes(), MaxBytes: int64(list.most)}, func(r lsrefs.Ref) {
+	err := l.refs.List(ctx, lsrefs.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal(), Prefixes: list.prefixes(), MaxBytes: int64(list.most)}, func(r lsrefs.Ref) {
 		list.ref(r.Hash, r.Name)
 		if r.Peeled != "" {
 			list.ref(r.Peeled, r.Name+peeled)
@@ -68,32 +78,32 @@ func (m *Mirrors) byConnection(ctx context.Context, fullName, remote string, tok
 	})
 	if errors.Is(err, lsrefs.ErrVersion) {
 		list.begin()
-		return m.byProgram(ctx, fullName, remote, token, list)
+		return l.byProgram(ctx, fullName, cloneURL, token, list)
 	}
-	m.cfg.Observe("ls-refs", time.Since(begin), err)
+	l.git.Observe("ls-refs", time.Since(begin), err)
 	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return fmt.Errorf("mirror: list branches: %w", cause)
+		return fmt.Errorf("heads: list branches: %w", cause)
 	}
-	return m.explainList(fullName, token, err)
+	return l.explainList(fullName, token, err)
 }
 
 // explainList says what a failed list means: as git would have said it, so that one table tells the
 // meaning of both.
-func (m *Mirrors) explainList(fullName string, token seal.Secret, err error) error {
+func (l *Lister) explainList(fullName string, token seal.Secret, err error) error {
 	var status *lsrefs.StatusError
 	var refused *lsrefs.RemoteError
 	said := func(text string, wait time.Duration) error {
-		f := &failure{stderr: Mask(text, token), asked: true, wait: wait, err: errors.New("the list of refs was refused")}
-		if err := m.explain(fullName, f); explained(err) {
+		f := &program.Failure{Stderr: remote.Mask(text, token), Asked: true, Wait: wait, Err: errors.New("the list of refs was refused")}
+		if err := program.Explain(fullName, f); remote.Explained(err) {
 			return err
 		}
-		return unreachable("Bitbucket", f)
+		return remote.Unreachable("Bitbucket", f)
 	}
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, lsrefs.ErrTooLong):
-		return m.explain(fullName, errors.Join(errOutput, err))
+		return program.Explain(fullName, errors.Join(program.ErrOutput, err))
 	case errors.As(err, &status):
 		var text strings.Builder
 		for line := range strings.Lines(status.Said) {
@@ -111,13 +121,13 @@ func (m *Mirrors) explainList(fullName string, token seal.Secret, err error) err
 	case errors.As(err, &refused):
 		return said("fatal: remote error: "+refused.Said, 0)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
-		return ownShortage(err)
+		return program.OwnShortage(err)
 	}
-	return unreachable("Bitbucket", err)
+	return remote.Unreachable("Bitbucket", err)
 }
 
 // byProgram asks by git ls-remote.
-func (m *Mirrors) byProgram(ctx context.Context, fullName, remote string, token seal.Secret, list *headList) error {
+func (l *Lister) byProgram(ctx context.Context, fullName, cloneURL string, token seal.Secret, list *headList) error {
 	args := []string{"ls-remote", "--quiet"}
 	if list.want.Branch != nil {
 		args = append(args, "--heads") // with these two the server is asked for nothing else
@@ -125,15 +135,42 @@ func (m *Mirrors) byProgram(ctx context.Context, fullName, remote string, token 
 	if list.want.Tag != nil {
 		args = append(args, "--tags")
 	}
-	err := m.git.run(ctx, command{operation: "ls-remote", token: token, stdout: list, args: append(args, "--", remote)})
+	err := l.git.Run(ctx, program.Command{Operation: "ls-remote", Token: token, Stdout: list, Args: append(args, "--", cloneURL)})
 	if list.left < 0 {
-		err = errors.Join(errOutput, err)
+		err = errors.Join(program.ErrOutput, err)
 	}
 	if err != nil {
-		return m.explain(fullName, err)
+		return program.Explain(fullName, err)
 	}
 	if !list.any {
-		return m.speaksGit(ctx, remote, token)
+		return l.SpeaksGit(ctx, cloneURL, token)
+	}
+	return nil
+}
+
+// Reach asks for a ref, to see that the token still reaches the repository.
+func (l *Lister) Reach(ctx context.Context, fullName, cloneURL string, token seal.Secret, ref string) error {
+	out, err := l.git.Output(ctx, program.Command{Operation: "ls-remote", Token: token, Args: []string{"ls-remote", "--quiet", "--", cloneURL, ref}})
+	if err != nil {
+		return program.Explain(fullName, err)
+	}
+	for line := range strings.Lines(out) {
+		// A pattern also matches refs/heads/x/refs/heads/<branch>.
+		if hash, name, _ := strings.Cut(strings.TrimSpace(line), "\t"); name == ref && address.ValidHash(hash) {
+			return nil
+		}
+	}
+	return l.SpeaksGit(ctx, cloneURL, token)
+}
+
+// SpeaksGit fails unless it is git that answers. The git program takes a page of any kind, such as one that
+// says that Bitbucket is down for maintenance, for an old server's list of no refs: a ref that seems not to
+// exist calls for a second question.
+func (l *Lister) SpeaksGit(ctx context.Context, cloneURL string, token seal.Secret) error {
+	ctx, cancel := context.WithTimeout(ctx, l.git.StallTime)
+	defer cancel()
+	if err := l.refs.SpeaksGit(ctx, lsrefs.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal()}); err != nil {
+		return remote.Unreachable("Bitbucket", err)
 	}
 	return nil
 }
@@ -147,8 +184,8 @@ const (
 // headList takes refs, also as git ls-remote prints them, "<hash>\t<ref>" a line, and keeps what is
 // wanted.
 type headList struct {
-	want  Wanted
-	heads Heads
+	want  remote.Wanted
+	heads remote.Heads
 	rest  []byte // the beginning of a line
 	most  int    // bytes
 	left  int
@@ -166,13 +203,13 @@ func (l *headList) prefixes() (out []string) {
 }
 
 func (l *headList) begin() {
-	l.heads, l.rest, l.left, l.any = Heads{Branches: map[string]string{}, Tags: map[string]string{}}, nil, l.most, false
+	l.heads, l.rest, l.left, l.any = remote.Heads{Branches: map[string]string{}, Tags: map[string]string{}}, nil, l.most, false
 }
 
 // Write implements io.Writer.
 func (l *headList) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
-		return 0, errOutput
+		return 0, program.ErrOutput
 	}
 	l.rest = append(l.rest, p...)
 	for {
@@ -192,7 +229,7 @@ func (l *headList) line(line string) {
 }
 
 func (l *headList) ref(hash, ref string) {
-	if !validCommit(hash) {
+	if !address.ValidCommit(hash) {
 		return
 	}
 	l.any = true

@@ -1,4 +1,4 @@
-package mirror
+package heads
 
 import (
 	"errors"
@@ -24,9 +24,9 @@ func both(t *testing.T, fn func(t *testing.T, f *fixture, program bool)) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := setUp(t, Limits{StallTime: 2 * time.Second})
+			f := setUp(t, 2*time.Second)
 			if program {
-				f.mirrors.listRefs = f.mirrors.byProgram
+				f.lister.list = f.lister.byProgram
 			}
 			fn(t, f, program)
 		})
@@ -41,7 +41,7 @@ type meaning struct {
 }
 
 func meaningOf(err error) meaning {
-	e, ok := asError(err)
+	e, ok := remote.AsError(err)
 	if !ok {
 		return meaning{reason: "none"}
 	}
@@ -107,7 +107,7 @@ func TestHeads_refusalsMeanTheSameHoweverItIsAsked(t *testing.T) {
 				if step == "/git-upload-pack" && program && c.words != "" && strings.HasPrefix(c.name, "403") {
 					continue // git passes on what the server says to people at its first step only
 				}
-				f.tokens.rejected = nil
+				f.tokens.Rejected = nil
 				f.git.Intercept(func(w http.ResponseWriter, r *http.Request) bool {
 					if !strings.HasSuffix(r.URL.Path, step) {
 						return false
@@ -115,57 +115,57 @@ func TestHeads_refusalsMeanTheSameHoweverItIsAsked(t *testing.T) {
 					c.answer(w, r)
 					return true
 				})
-				_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every, Tag: every})
+				_, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every, Tag: every})
 				if got := meaningOf(err); got != c.want {
 					t.Errorf("%s at %s: %+v, want %+v: %v", c.name, step, got, c.want, err)
 				}
-				if e, ok := asError(err); ok && !strings.Contains(e.Message, c.words) {
+				if e, ok := remote.AsError(err); ok && !strings.Contains(e.Message, c.words) {
 					t.Errorf("%s at %s: %q", c.name, step, e.Message)
 				}
 			}
 		}
 		f.git.Intercept(nil)
-		if heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every}); err != nil || len(heads.Branches) != 1 {
+		if heads, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every}); err != nil || len(heads.Branches) != 1 {
 			t.Errorf("afterwards: %v, %v", heads, err)
 		}
-		f.logs.MustNotContain(t, Forms(seal.NewSecret(token))...)
+		f.logs.MustNotContain(t, remote.Forms(seal.NewSecret(token))...)
 	})
 }
 
 func TestHeads_listsTheSameHoweverItIsAsked(t *testing.T) {
 	t.Parallel()
 	both(t, func(t *testing.T, f *fixture, _ bool) {
-		ask := func(name string, want Wanted) Heads {
+		ask := func(name string, want remote.Wanted) remote.Heads {
 			t.Helper()
-			heads, err := f.mirrors.Heads(t.Context(), "acme-inc", name, want)
+			heads, err := f.lister.Heads(t.Context(), "acme-inc", name, want)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return heads
 		}
 		repo := f.git.Repo("acme/web")
-		if heads := ask("acme/web", Wanted{Branch: every, Tag: every}); !heads.Empty {
+		if heads := ask("acme/web", remote.Wanted{Branch: every, Tag: every}); !heads.Empty {
 			t.Errorf("a repository without commits: %v", heads)
 		}
 		one := repo.Commit("feature/größe", "one", map[string]string{"f": "1"})
 		repo.Git("-c", "user.name=Jane Developer", "-c", "user.email=jane@example.test", "tag", "-a", "-m", "annotated", "v1", one)
 		repo.Git("-c", "user.name=Jane Developer", "-c", "user.email=jane@example.test", "tag", "-a", "-m", "of a tag", "v2", "v1")
-		heads := ask("acme/web", Wanted{Branch: every, Tag: named("v2")})
+		heads := ask("acme/web", remote.Wanted{Branch: every, Tag: named("v2")})
 		if heads.Empty || len(heads.Branches) != 1 || heads.Branches["feature/größe"] != one || len(heads.Tags) != 1 || heads.Tags["v2"] != one {
 			t.Errorf("%v", heads)
 		}
-		if heads := ask("acme/web", Wanted{Tag: named("nope")}); heads.Empty || len(heads.Tags) != 0 {
+		if heads := ask("acme/web", remote.Wanted{Tag: named("nope")}); heads.Empty || len(heads.Tags) != 0 {
 			t.Errorf("tags that nobody wants: %v", heads)
 		}
-		_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/none", Wanted{Branch: every})
+		_, err := f.lister.Heads(t.Context(), "acme-inc", "acme/none", remote.Wanted{Branch: every})
 		if !remote.IsGone(err) {
 			t.Errorf("%v", err)
 		}
 		f.git.Rename("acme/web", "acme/shop")
-		if _, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every}); !remote.IsGone(err) {
+		if _, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every}); !remote.IsGone(err) {
 			t.Errorf("renamed: %v", err)
 		}
-		if heads := ask("acme/shop", Wanted{Branch: every}); heads.Branches["feature/größe"] != one {
+		if heads := ask("acme/shop", remote.Wanted{Branch: every}); heads.Branches["feature/größe"] != one {
 			t.Errorf("under its new name: %v", heads)
 		}
 	})
@@ -174,13 +174,13 @@ func TestHeads_listsTheSameHoweverItIsAsked(t *testing.T) {
 // TestHeads_anOlderServerIsLeftToTheProgram: it answers in a version that only git speaks.
 func TestHeads_anOlderServerIsLeftToTheProgram(t *testing.T) {
 	t.Parallel()
-	f := setUp(t, Limits{})
+	f := setUp(t, time.Minute)
 	hash := f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	f.git.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		r.Header.Del("Git-Protocol")
 		return false
 	})
-	heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every})
+	heads, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every})
 	if err != nil || len(heads.Branches) != 1 || heads.Branches["main"] != hash {
 		t.Fatalf("%v %v", heads, err)
 	}
@@ -189,10 +189,14 @@ func TestHeads_anOlderServerIsLeftToTheProgram(t *testing.T) {
 // TestHeads_startsNoProcessAndKeepsItsConnection: a question costs two requests on a connection that is there.
 func TestHeads_startsNoProcessAndKeepsItsConnection(t *testing.T) {
 	t.Parallel()
-	f := setUp(t, Limits{})
+	f := setUp(t, time.Minute)
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
 	var runs, connections atomic.Int32
-	f.mirrors.git.observe = func(string, time.Duration, error) { runs.Add(1) }
+	f.lister.git.Observe = func(operation string, _ time.Duration, _ error) {
+		if operation != "ls-refs" {
+			runs.Add(1)
+		}
+	}
 	var remotes []string
 	f.git.Intercept(func(_ http.ResponseWriter, r *http.Request) bool {
 		if !slices.Contains(remotes, r.RemoteAddr) {
@@ -203,7 +207,7 @@ func TestHeads_startsNoProcessAndKeepsItsConnection(t *testing.T) {
 	})
 	before := len(f.git.Requests())
 	for range 20 {
-		if _, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every, Tag: every}); err != nil {
+		if _, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every, Tag: every}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -223,7 +227,7 @@ func TestHeads_theTokenGoesNowhereElse(t *testing.T) {
 			http.Redirect(w, r, other.URL+r.URL.RequestURI()+"&"+token, http.StatusTemporaryRedirect)
 			return true
 		})
-		_, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every})
+		_, err := f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every})
 		if err == nil || elsewhere.Load() != 0 {
 			t.Errorf("%v, %d requests elsewhere", err, elsewhere.Load())
 		}
@@ -234,12 +238,12 @@ func TestHeads_theTokenGoesNowhereElse(t *testing.T) {
 			_, _ = w.Write([]byte(user + ":" + password + " " + r.Header.Get("Authorization")))
 			return true
 		})
-		_, err = f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", Wanted{Branch: every})
-		var e *Error
+		_, err = f.lister.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: every})
+		var e *remote.Error
 		if !errors.As(err, &e) {
 			t.Fatal(err)
 		}
-		for _, form := range Forms(seal.NewSecret(token)) {
+		for _, form := range remote.Forms(seal.NewSecret(token)) {
 			if strings.Contains(err.Error()+e.Message, form) {
 				t.Error("the token is in the error")
 			}

@@ -1,4 +1,4 @@
-package mirror
+package program
 
 import (
 	"bytes"
@@ -18,51 +18,71 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
-// git runs the git program the one way it is run here.
-type git struct {
+// Config is what git needs to run.
+type Config struct {
+	Site *url.URL // the only one that is spoken to, and that hears the token
+	// Home is an empty directory, the home and working directory of git; it is made where it is missing.
+	// Without one, git has no home, and works in the root directory: enough to ask a server.
+	Home      string
+	StallTime time.Duration                                      // a server may be silent for so long
+	Observe   func(operation string, d time.Duration, err error) // may be nil
+}
+
+// Git runs the git program the one way it is run here.
+type Git struct {
+	Config
 	program string
-	site    *url.URL
-	scratch string // an empty directory: home and working directory
-	stall   time.Duration
-	observe func(operation string, d time.Duration, err error)
 }
 
-// command is one run of git.
-type command struct {
-	operation string   // for metrics
-	gitDir    string   // empty for none
-	args      []string // after the options that every run has
-	stdin     io.Reader
-	stdout    io.Writer
-	token     seal.Secret   // handed out on request; zero for local work
-	most      int64         // bytes of the largest file that it may write; zero for no limit
-	watch     func() error  // called now and then while git runs; an error kills it
-	every     time.Duration // how often
-	env       []string      // more variables of git's, for local work
+// New finds the git program.
+func New(cfg Config) (*Git, error) {
+	program, err := exec.LookPath("git")
+	if err != nil {
+		return nil, fmt.Errorf("the git program is needed: %w", err)
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(string, time.Duration, error) {}
+	}
+	return &Git{Config: cfg, program: program}, nil
 }
 
-// failure is a run that failed, with what git said.
-type failure struct {
-	stderr string        // masked
-	asked  bool          // the token was handed out
-	wait   time.Duration // that the server asked for; 0 when it did not
-	err    error
+// Command is one run of git.
+type Command struct {
+	Operation string   // for metrics
+	GitDir    string   // empty for none
+	Args      []string // after the options that every run has
+	Stdin     io.Reader
+	Stdout    io.Writer
+	Token     seal.Secret   // handed out on request; zero for local work
+	MostBytes int64         // bytes of the largest file that it may write; zero for no limit
+	Watch     func() error  // called now and then while git runs; an error kills it
+	Every     time.Duration // how often
+	Env       []string      // more variables of git's, for local work
 }
 
-func (f *failure) Error() string {
-	text := strings.TrimSpace(f.stderr)
+// Failure is a run that failed, with what git said.
+type Failure struct {
+	Stderr string        // masked
+	Asked  bool          // the token was handed out
+	Wait   time.Duration // that the server asked for; 0 when it did not
+	Err    error
+}
+
+func (f *Failure) Error() string {
+	text := strings.TrimSpace(f.Stderr)
 	if len(text) > 500 {
 		text = strings.ToValidUTF8(text[len(text)-500:], "")
 	}
 	if text == "" {
-		return fmt.Sprintf("git: %v, and it printed nothing", f.err)
+		return fmt.Sprintf("git: %v, and it printed nothing", f.Err)
 	}
-	return fmt.Sprintf("git: %v: %s", f.err, text)
+	return fmt.Sprintf("git: %v: %s", f.Err, text)
 }
 
-func (f *failure) Unwrap() error { return f.err }
+func (f *Failure) Unwrap() error { return f.Err }
 
 // settings hold for every run. None comes from a file; hooks, filters, file system monitors and
 // prompts are off, redirects are not followed, and no protocol but the site's is spoken. What is
@@ -76,17 +96,17 @@ func (f *failure) Unwrap() error { return f.err }
 // untidy and harms nobody, such as a tree that is not sorted. What would harm us is refused by our own
 // code where it would (tree.go, links.go, submodule.go), in words of ours; what git cannot read at
 // all, it refuses without that check too.
-func (g *git) settings() [][2]string {
+func (g *Git) settings() [][2]string {
 	s := [][2]string{
 		{"core.hooksPath", "/dev/null"}, {"core.fsmonitor", "false"}, {"core.attributesFile", "/dev/null"}, {"core.excludesFile", "/dev/null"},
 		{"core.askPass", ""}, {"core.sshCommand", "false"}, {"core.alternateRefsCommand", ""},
 		{"protocol.allow", "never"}, {"protocol.https.allow", "always"}, {"protocol.version", "2"},
-		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.stall / time.Second))}, {"http.userAgent", agent},
+		{"http.followRedirects", "false"}, {"http.lowSpeedLimit", "1000"}, {"http.lowSpeedTime", strconv.Itoa(int(g.StallTime / time.Second))}, {"http.userAgent", remote.UserAgent},
 		{"core.fsync", "none"}, {"gc.auto", "0"}, {"maintenance.auto", "false"}, {"transfer.unpackLimit", "1"}, {"core.logAllRefUpdates", "always"}, {"fetch.fsckObjects", "false"}, {"transfer.fsckObjects", "false"}, {"fetch.recurseSubmodules", "false"},
 		{"credential.helper", ""}, {"credential.helper", helper}, {"credential.useHttpPath", "false"}, {"credential.interactive", "false"},
 		{"http.proactiveAuth", "basic"}, {"advice.detachedHead", "false"},
 	}
-	if g.site.Scheme == "http" {
+	if g.Site.Scheme == "http" {
 		s = append(s, [2]string{"protocol.http.allow", "always"})
 	}
 	return s
@@ -96,12 +116,16 @@ func (g *git) settings() [][2]string {
 // trusted certificates.
 var passed = []string{"PATH", "TMPDIR", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_EXEC_PATH"}
 
-func (g *git) environment() []string {
+func (g *Git) environment() []string {
+	home := g.Home
+	if home == "" {
+		home = os.DevNull
+	}
 	env := []string{
-		"HOME=" + g.scratch, "LC_ALL=C", "TZ=UTC", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=",
+		"HOME=" + home, "LC_ALL=C", "TZ=UTC", "GIT_TERMINAL_PROMPT=0", "GIT_ASKPASS=", "SSH_ASKPASS=",
 		"GIT_COMMITTER_NAME=devpilot", "GIT_COMMITTER_EMAIL=devpilot@localhost",
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1", "GIT_OPTIONAL_LOCKS=0", "GIT_NO_REPLACE_OBJECTS=1",
-		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(g.scratch),
+		"GIT_CEILING_DIRECTORIES=" + filepath.Dir(home),
 	}
 	for _, name := range passed {
 		if v, ok := os.LookupEnv(name); ok {
@@ -116,16 +140,18 @@ func (g *git) environment() []string {
 	return env
 }
 
-// run runs git and waits. When ctx ends, or watch fails, git and all it started are killed. A
+// Run runs git and waits. When ctx ends, or watch fails, git and all it started are killed. A
 // failed run is a *failure; the error of ctx or watch comes before it.
-func (g *git) run(ctx context.Context, c command) (err error) {
+func (g *Git) Run(ctx context.Context, c Command) (err error) {
 	begin := time.Now()
-	defer func() { g.observe(c.operation, time.Since(begin), err) }()
+	defer func() { g.Observe(c.Operation, time.Since(begin), err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
-	if err := os.MkdirAll(g.scratch, 0o700); err != nil {
-		return fmt.Errorf("git: its working directory: %w", err)
+	if g.Home != "" {
+		if err := os.MkdirAll(g.Home, 0o700); err != nil {
+			return fmt.Errorf("git: its working directory: %w", err)
+		}
 	}
 	stderr := &tail{most: 32 << 10}
 	cmd := g.prepare(ctx, c)
@@ -136,8 +162,8 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 
 	var cred *credential
 	wait := func() time.Duration { return 0 }
-	if !c.token.IsZero() {
-		if cred, err = newCredential(g.site, c.token); err != nil {
+	if !c.Token.IsZero() {
+		if cred, err = newCredential(g.Site, c.Token); err != nil {
 			return err
 		}
 		defer cred.close()
@@ -164,28 +190,35 @@ func (g *git) run(ctx context.Context, c command) (err error) {
 	stop()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it may have left behind
 	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("mirror: git %s: %w", c.operation, cause)
+		return fmt.Errorf("program: git %s: %w", c.Operation, cause)
 	}
 	if err != nil {
-		return &failure{stderr: Mask(stderr.String(), c.token), asked: cred != nil && cred.asked.Load(), wait: wait(), err: err}
+		return &Failure{Stderr: remote.Mask(stderr.String(), c.Token), Asked: cred != nil && cred.asked.Load(), Wait: wait(), Err: err}
 	}
 	return nil
 }
 
 // prepare makes the process of one run. It has a group of its own, so that all that git starts dies
 // with it; and it dies with us.
-func (g *git) prepare(ctx context.Context, c command) *exec.Cmd {
+func (g *Git) prepare(ctx context.Context, c Command) *exec.Cmd {
 	args := []string{"--no-pager", "--literal-pathspecs"}
-	if c.gitDir != "" {
-		args = append(args, "--git-dir="+c.gitDir)
+	directory := g.Home
+	if g.Home == "" {
+		directory = "/"
 	}
-	program, args := g.program, append(args, c.args...)
-	if c.most > 0 {
-		program, args = fileLimit(c.most, program, args)
+	switch {
+	case c.GitDir != "":
+		args = append(args, "--git-dir="+c.GitDir)
+	case g.Home == "":
+		args = append(args, "--git-dir="+os.DevNull) // else git would look for a repository
+	}
+	program, args := g.program, append(args, c.Args...)
+	if c.MostBytes > 0 {
+		program, args = fileLimit(c.MostBytes, program, args)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.Env = g.scratch, append(g.environment(), c.env...)
-	cmd.Stdin, cmd.Stdout = c.stdin, c.stdout
+	cmd.Dir, cmd.Env = directory, append(g.environment(), c.Env...)
+	cmd.Stdin, cmd.Stdout = c.Stdin, c.Stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
@@ -201,14 +234,14 @@ func fileLimit(most int64, program string, args []string) (string, []string) {
 }
 
 // supervise calls watch until stop is called.
-func (c command) supervise(ctx context.Context, kill context.CancelCauseFunc) (stop func()) {
-	if c.watch == nil {
+func (c Command) supervise(ctx context.Context, kill context.CancelCauseFunc) (stop func()) {
+	if c.Watch == nil {
 		return func() {}
 	}
 	ended := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		t := time.NewTicker(c.every)
+		t := time.NewTicker(c.Every)
 		defer t.Stop()
 		for {
 			select {
@@ -217,7 +250,7 @@ func (c command) supervise(ctx context.Context, kill context.CancelCauseFunc) (s
 			case <-ctx.Done():
 				return
 			case <-t.C:
-				if err := c.watch(); err != nil {
+				if err := c.Watch(); err != nil {
 					kill(err)
 					return
 				}
@@ -230,28 +263,28 @@ func (c command) supervise(ctx context.Context, kill context.CancelCauseFunc) (s
 	}
 }
 
-// deleteRefs forgets the refs below a prefix.
-func (g *git) deleteRefs(ctx context.Context, gitDir, prefix string) error {
+// DeleteRefs forgets the refs below a prefix.
+func (g *Git) DeleteRefs(ctx context.Context, gitDir, prefix string) error {
 	var list bytes.Buffer
-	if err := g.run(ctx, command{operation: "for-each-ref", gitDir: gitDir, stdout: &list, args: []string{"for-each-ref", "--format=delete %(refname)", prefix}}); err != nil || list.Len() == 0 {
+	if err := g.Run(ctx, Command{Operation: "for-each-ref", GitDir: gitDir, Stdout: &list, Args: []string{"for-each-ref", "--format=delete %(refname)", prefix}}); err != nil || list.Len() == 0 {
 		return err
 	}
-	return g.run(ctx, command{operation: "update-ref", gitDir: gitDir, stdin: &list, args: []string{"update-ref", "--stdin"}})
+	return g.Run(ctx, Command{Operation: "update-ref", GitDir: gitDir, Stdin: &list, Args: []string{"update-ref", "--stdin"}})
 }
 
-// initBare makes a bare repository.
-func (g *git) initBare(ctx context.Context, dir string) error {
-	return g.run(ctx, command{operation: "init", args: []string{"init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--", dir}})
+// InitBare makes a bare repository.
+func (g *Git) InitBare(ctx context.Context, dir string) error {
+	return g.Run(ctx, Command{Operation: "init", Args: []string{"init", "--quiet", "--bare", "--template=", "--initial-branch=none", "--", dir}})
 }
 
-// output runs git and returns what it printed, at most 1 MiB.
-func (g *git) output(ctx context.Context, c command) (string, error) {
+// Output runs git and returns what it printed, at most 1 MiB.
+func (g *Git) Output(ctx context.Context, c Command) (string, error) {
 	var out bytes.Buffer
 	l := &limited{w: &out, left: 1 << 20}
-	c.stdout = l
-	err := g.run(ctx, c)
+	c.Stdout = l
+	err := g.Run(ctx, c)
 	if l.left < 0 {
-		err = errors.Join(errOutput, err)
+		err = errors.Join(ErrOutput, err)
 	}
 	return out.String(), err
 }
@@ -272,7 +305,7 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) String() string { return strings.ToValidUTF8(string(t.b), "\uFFFD") }
 
-var errOutput = errors.New("mirror: git printed more than expected")
+var ErrOutput = errors.New("program: git printed more than expected")
 
 type limited struct {
 	w    io.Writer
@@ -281,7 +314,7 @@ type limited struct {
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.left -= len(p); l.left < 0 {
-		return 0, errOutput
+		return 0, ErrOutput
 	}
 	return l.w.Write(p)
 }

@@ -1,4 +1,4 @@
-package mirror
+package remote
 
 import (
 	"encoding/base64"
@@ -16,7 +16,7 @@ func Forms(token seal.Secret) []string {
 	}
 	t := token.Reveal()
 	forms := []string{t}
-	for _, f := range []string{url.QueryEscape(t), url.PathEscape(t), base64.StdEncoding.EncodeToString([]byte(userName + ":" + t)), base64.StdEncoding.EncodeToString([]byte(t))} {
+	for _, f := range []string{url.QueryEscape(t), url.PathEscape(t), base64.StdEncoding.EncodeToString([]byte(UserName + ":" + t)), base64.StdEncoding.EncodeToString([]byte(t))} {
 		if f != t {
 			forms = append(forms, f)
 		}

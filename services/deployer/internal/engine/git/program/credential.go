@@ -1,4 +1,4 @@
-package mirror
+package program
 
 import (
 	"bufio"
@@ -12,10 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
-
-// userName is what Bitbucket wants before an OAuth token (BITBUCKET.md#git).
-const userName = "x-token-auth"
 
 // helper is git's credential helper: a few lines of shell that pass git's question to us over file
 // descriptor 3, which is the first of exec.Cmd.ExtraFiles, and our answer back. It knows no secret, and runs no program that would show one
@@ -39,7 +37,7 @@ type credential struct {
 func newCredential(site *url.URL, token seal.Secret) (*credential, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("mirror: open the credential socket: %w", err)
+		return nil, fmt.Errorf("program: open the credential socket: %w", err)
 	}
 	c := &credential{
 		site: site, token: token, done: make(chan struct{}),
@@ -77,7 +75,7 @@ func (c *credential) serve() {
 		}
 		answer := "quit=1\n\n"
 		if c.matches(asked) {
-			answer = "username=" + userName + "\npassword=" + c.token.Reveal() + "\n\n"
+			answer = "username=" + remote.UserName + "\npassword=" + c.token.Reveal() + "\n\n"
 			c.asked.Store(true)
 		}
 		if _, err := io.WriteString(c.ours, answer); err != nil {
@@ -90,5 +88,5 @@ func (c *credential) serve() {
 // port, nothing like it.
 func (c *credential) matches(asked map[string]string) bool {
 	user, named := asked["username"]
-	return asked["protocol"] == c.site.Scheme && asked["host"] == c.site.Host && (!named || user == userName)
+	return asked["protocol"] == c.site.Scheme && asked["host"] == c.site.Host && (!named || user == remote.UserName)
 }
