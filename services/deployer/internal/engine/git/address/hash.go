@@ -5,6 +5,7 @@ import (
 	"strings"
 )
 
+// ValidHash tells whether s is the hash of an object, in full.
 func ValidHash(s string) bool {
 	b, err := hex.DecodeString(s)
 	return err == nil && len(b) == 20

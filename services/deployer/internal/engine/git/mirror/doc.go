@@ -7,8 +7,7 @@
 //
 // One process fetches into a mirror at a time (write.lock); readers share use.lock, which is taken
 // alone to throw a mirror away, because it is damaged or to make room. Every fetch asks Bitbucket
-// with the workspace's own credential. The token reaches git over a socket that only the process and
-// its children hold: not by URL, argument, environment, configuration or file.
+// with the workspace's own credential.
 //
 // A mirror holds one commit of each branch that was deployed, and all history once somebody wanted
 // it. Old heads stay for 30 days at least, held by the logs of its refs, so that a commit can be
@@ -30,9 +29,8 @@
 // credential goes to the configured site and nowhere else, that nothing unverified gets a name, and
 // that each limit holds. A file is LFS's where .gitattributes says so, and nowhere else.
 //
-// Branches and tags are listed without a mirror, over connections that stay open (engine/git/lsrefs);
-// what that cannot read, an older version of git's protocol, is left to git ls-remote. A refusal means
-// the same either way.
+// What running git means, and what its end means, is engine/git/program's matter; branches and tags are
+// listed without a mirror by engine/git/heads.
 //
-// Depends on the git program, engine/git/{address,lsrefs,remote}, pkg/seal and pkg/apierr's reasons.
+// Depends on engine/git/{address,heads,program,remote}, pkg/seal and pkg/apierr's reasons.
 package mirror

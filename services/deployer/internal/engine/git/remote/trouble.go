@@ -23,17 +23,20 @@ const (
 	ReasonLFSFailed          = "LFS_FAILED"        // of content that LFS should have and does not give
 )
 
+// AsError is the error for people in another; false where there is none.
 func AsError(err error) (*Error, bool) {
 	var e *Error
 	ok := errors.As(err, &e)
 	return e, ok
 }
 
+// Explained tells whether an error has words for people.
 func Explained(err error) bool {
 	var e *Error
 	return errors.As(err, &e)
 }
 
+// HasReason tells whether an error for people has the reason.
 func HasReason(err error, reason string) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Reason == reason
