@@ -162,6 +162,7 @@ func ownTrouble(f *Failure) *remote.Error {
 	return OwnShortage(f)
 }
 
+// OwnShortage says that this machine had no more to give.
 func OwnShortage(err error) *remote.Error {
 	return &remote.Error{Reason: remote.ReasonGitFailed, Temporary: true, Message: "The server was short of memory, processes or open files while git worked. The deployment is tried again.", Err: err}
 }

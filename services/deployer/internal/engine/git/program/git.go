@@ -305,6 +305,7 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) String() string { return strings.ToValidUTF8(string(t.b), "\uFFFD") }
 
+// ErrOutput says that git was cut off, since it printed more than was asked for.
 var ErrOutput = errors.New("program: git printed more than expected")
 
 type limited struct {
