@@ -39,7 +39,7 @@ func TestQueue_aNewcomerDoesNotWaitForABacklog(t *testing.T) {
 		var mu sync.Mutex
 		var turns []string
 		q, stop := run(t, Config[int]{Workers: 1, Turn: 10, Handle: func(_ context.Context, owner string, _ []int) error {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) //nolint:forbidigo // the clock of synctest
 			mu.Lock()
 			defer mu.Unlock()
 			turns = append(turns, owner)
@@ -143,9 +143,9 @@ func TestQueue_whatTricklesInIsHandledTogether(t *testing.T) {
 		}})
 		for range 20 {
 			q.Add("a", []int{1}, func(error) {})
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(50 * time.Millisecond) //nolint:forbidigo // the clock of synctest
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // the clock of synctest
 		stop()
 		if firstAfter != 0 {
 			t.Errorf("the first waited %v", firstAfter)

@@ -167,10 +167,9 @@ func (st standing) why() (reason, message string, number int32) {
 	if lane.UndecidedOf(st.lane, st.ref) {
 		return syncDeciding, "Whether it deploys is being decided: the app's rules need the repository.", 0
 	}
-	switch d := st.made; d.GetState() {
-	case deployerv1.Deployment_FAILED:
+	if d := st.made; d.GetState() == deployerv1.Deployment_FAILED {
 		return syncFailed, fmt.Sprintf("Deployment #%d of it failed: %s", d.GetNumber(), d.GetError().GetMessage()), d.GetNumber()
-	case deployerv1.Deployment_CANCELLED:
+	} else if d.GetState() == deployerv1.Deployment_CANCELLED {
 		return syncCancelled, fmt.Sprintf("%s cancelled deployment #%d of it. Redeploy it to put it live.", who(d.GetCancelledBy()), d.GetNumber()), d.GetNumber()
 	}
 	if !st.app.GetAutoDeploy() {
