@@ -52,6 +52,7 @@ type Copy[T any, P Message[T]] struct {
 	ages   *list.List               // oldest write first; those without a value are not in it
 	bytes  int64
 	full   bool
+	held   bool     // a pass was complete once
 	sorted []string // all keys in order; nil until somebody lists them
 }
 
@@ -218,6 +219,7 @@ func (c *Copy[T, P]) passed(ctx context.Context, seen map[string]struct{}) {
 			gone = append(gone, key)
 		}
 	}
+	c.held = true
 	c.mu.Unlock()
 	if c.cfg.OnChange != nil {
 		for _, key := range gone {
@@ -233,6 +235,30 @@ func (c *Copy[T, P]) passed(ctx context.Context, seen map[string]struct{}) {
 // nobody: while the store is away the copy stays what it was.
 func (c *Copy[T, P]) CaughtUp(ctx context.Context) bool {
 	return c.reach.await(ctx, c.reach.wrote.Load()) == ""
+}
+
+// Latest is what CopyConfig.Summarize made of the value of a key, as far as the copy has come; nil for a
+// key that holds no value. It asks nobody, also while the store is away: for callers whose number strangers
+// decide. It is not ok before the first full pass is complete, and where the copy was given up.
+func (c *Copy[T, P]) Latest(key string) (summary any, ok bool) {
+	c.mu.RLock()
+	known := c.held && !c.full
+	c.mu.RUnlock()
+	if !known {
+		return nil, false
+	}
+	return c.summary(key), true
+}
+
+func (c *Copy[T, P]) summary(key string) any {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	el := c.items[key]
+	if el == nil {
+		return nil
+	}
+	it, _ := el.Value.(*copied)
+	return it.summary
 }
 
 // Ready is nil once the first full pass is complete. Reads work before, from the leader.

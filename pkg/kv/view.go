@@ -105,14 +105,8 @@ func (v *View[T, P]) Summary(key string) (summary any, ok bool) {
 	if v.reason != "" {
 		return nil, false
 	}
-	v.copy.mu.RLock()
-	defer v.copy.mu.RUnlock()
-	el := v.copy.items[key]
-	if el == nil {
-		return nil, false
-	}
-	it, _ := el.Value.(*copied)
-	return it.summary, it.summary != nil
+	summary = v.copy.summary(key)
+	return summary, summary != nil
 }
 
 // Keys returns up to limit keys that begin with prefix and come after the given one, sorted; all when

@@ -226,8 +226,9 @@ type HookFlags struct {
 
 // LiveFlags say where releases are served.
 type LiveFlags struct {
-	LiveListen string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" empty:"none" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
-	LiveURL    string `name:"live-url" env:"DEVPILOT_LIVE_URL" help:"Address below which releases have their host names, e.g. https://live.example.com (default: http://localhost with the port of --live-listen)."`
+	LiveListen    string `name:"live-listen" env:"DEVPILOT_LIVE_LISTEN" default:"127.0.0.1:8083" empty:"none" help:"Address to serve releases on, each under a host name of its own; empty serves none."`
+	LiveAdvertise string `name:"live-advertise" env:"DEVPILOT_LIVE_ADVERTISE" help:"Address at which workers of other servers reach the releases served here, e.g. 10.0.0.7:8083 (default: that of --live-listen; where that is every address of the machine, its first one)."`
+	LiveURL       string `name:"live-url" env:"DEVPILOT_LIVE_URL" help:"Address below which releases have their host names, e.g. https://live.example.com (default: http://localhost with the port of --live-listen)."`
 }
 
 // ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with

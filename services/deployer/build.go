@@ -62,7 +62,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 			API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), Lease: f.Lease,
 			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Version: env.Version, Replicas: env.Replicas,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
-			PublicURL: public, LiveURL: f.Live.URL,
+			PublicURL: public, LiveURL: f.Live.URL, LiveAddress: f.LiveAdvertise,
 			Hooks: Hooks{
 				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny,
 				ReadOnly: f.HookReadOnly, Path: f.HookPath, AppDisk: f.AppDiskMiB << 20,

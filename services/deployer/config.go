@@ -35,6 +35,9 @@ type Config struct {
 	PublicURL string
 	// LiveURL is the address below which releases have their host names; empty where none are served.
 	LiveURL string
+	// LiveAddress is where workers of other servers reach Deps.Live, host:port; that of Deps.Live when
+	// empty.
+	LiveAddress string
 	// Hooks say how deployment hooks run.
 	Hooks Hooks
 	// Version of the program, for the list of workers.
@@ -91,6 +94,11 @@ func (c Config) check() (bitbucket.Site, *url.URL, error) {
 		return bitbucket.Site{}, nil, errors.New("deployer: Config.CacheDir is missing")
 	case c.Worker && (c.Server == "" || c.DataDir == "" || c.Slots < 1):
 		return bitbucket.Site{}, nil, errors.New("deployer: a worker needs Config.Server, Config.DataDir and Config.Slots")
+	}
+	if c.LiveAddress != "" {
+		if err := hosting.CheckAddress(c.LiveAddress); err != nil {
+			return bitbucket.Site{}, nil, fmt.Errorf("deployer: --live-advertise (DEVPILOT_LIVE_ADVERTISE) must be like 10.0.0.7:8083: %w", err)
+		}
 	}
 	site, err := bitbucket.NewSite(c.SiteURL, c.APIURL)
 	if err != nil {

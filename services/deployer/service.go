@@ -163,7 +163,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.serve(ctx, nil)
 	}
 	front, err := worker.OpenFront(ctx, worker.FrontConfig{
-		DataDir: s.cfg.DataDir, Server: s.cfg.Server, LiveBase: s.liveBase, Live: s.deps.Live, Logger: s.deps.Logger, Registerer: s.deps.Registerer,
+		DataDir: s.cfg.DataDir, Server: s.cfg.Server, LiveBase: s.liveBase, Live: s.deps.Live, LiveAddress: s.cfg.LiveAddress, Logger: s.deps.Logger, Registerer: s.deps.Registerer,
 	})
 	if err != nil {
 		if ctx.Err() != nil {

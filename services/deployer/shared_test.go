@@ -1,7 +1,6 @@
 package deployer_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -29,32 +28,38 @@ func (b *bench) serveLiveBy(start func()) func(host, path string, headers ...str
 	}
 	b.cfg.LiveURL, b.keyset.Live = "http://localhost:8083", listener
 	start()
-	client := &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, listener.Addr().String())
-		},
-	}}
+	return b.visits(listener.Addr().String())
+}
+
+// visits returns who visits what is served at an address.
+func (b *bench) visits(address string) func(host, path string, headers ...string) (int, string, http.Header) {
 	return func(host, path string, headers ...string) (int, string, http.Header) {
 		b.t.Helper()
-		req, err := http.NewRequestWithContext(b.t.Context(), http.MethodGet, "http://"+host+".acme-inc.localhost"+path, http.NoBody)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		for i := 0; i < len(headers); i += 2 {
-			req.Header.Set(headers[i], headers[i+1])
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		return resp.StatusCode, string(body), resp.Header
+		return b.visit(http.MethodGet, address, host+".acme-inc.localhost", path, headers...)
 	}
+}
+
+// visit sends one request to an address, whatever the host.
+func (b *bench) visit(method, address, host, path string, headers ...string) (int, string, http.Header) {
+	b.t.Helper()
+	req, err := http.NewRequestWithContext(b.t.Context(), method, "http://"+address+path, http.NoBody)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req.Host = host
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body), resp.Header
 }
 
 func TestLive_servesSharedDirectories(t *testing.T) {

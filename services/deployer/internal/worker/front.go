@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/url"
@@ -23,6 +24,8 @@ type FrontConfig struct {
 	// served; none are where one of them is nil.
 	LiveBase *url.URL
 	Live     net.Listener
+	// LiveAddress is where workers of other servers reach Live; that of Live itself when empty.
+	LiveAddress string
 
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -38,11 +41,25 @@ type Front struct {
 
 // OpenFront opens the data directory.
 func OpenFront(ctx context.Context, cfg FrontConfig) (*Front, error) {
+	if cfg.LiveAddress == "" && cfg.Live != nil {
+		var err error
+		if cfg.LiveAddress, err = hosting.AddressOf(cfg.Live.Addr()); err != nil {
+			return nil, fmt.Errorf("where other workers reach the releases that are served here: %w; set --live-advertise (DEVPILOT_LIVE_ADVERTISE)", err)
+		}
+	}
 	releases, err := release.Open(ctx, cfg.DataDir, cfg.Server)
 	if err != nil {
 		return nil, err
 	}
 	return &Front{cfg: cfg, releases: releases, sites: sites.New(releases, cfg.Server, cfg.Logger)}, nil
+}
+
+// address is what is announced to workers of other servers.
+func (f *Front) address() string {
+	if !f.serves() {
+		return ""
+	}
+	return f.cfg.LiveAddress
 }
 
 // Close lets the data directory go.
@@ -67,7 +84,7 @@ func (f *Front) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	server, err := hosting.New(hosting.Config{Sites: f.sites, Host: host, Logger: f.cfg.Logger, Registerer: f.cfg.Registerer})
+	server, err := hosting.New(hosting.Config{Sites: f.sites, Host: host, Server: f.cfg.Server, Addresses: f.sites.Addresses, Logger: f.cfg.Logger, Registerer: f.cfg.Registerer})
 	if err != nil {
 		return err
 	}

@@ -155,7 +155,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	cfg := w.cfg
 	if cfg.Front.serves() {
-		part("sites", func(ctx context.Context) error { return cfg.Front.sites.Run(ctx, cfg.Records.Copies) })
+		part("sites", func(ctx context.Context) error { return cfg.Front.sites.Run(ctx, cfg.Records.Copies, cfg.Records.Fleet) })
 	}
 	part("deployments", w.deployments)
 	part("spares", w.pipeline.Run)
@@ -164,7 +164,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS.Conn(), cfg.Server, w.decider.Check) })
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
-			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks),
+			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(),
 		})
 	})
 	return g.Wait()

@@ -3,12 +3,15 @@ package hosting
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"devpilot.io/bitbucket/pkg/logs"
 )
 
 // ErrHost says that a host name names no site below the live host.
@@ -31,6 +34,11 @@ type Name struct {
 	Workspace, App string
 	// Number is the release's; 0 is the live one.
 	Number int32
+}
+
+// attrs are for a line of the log.
+func (n Name) attrs() []any {
+	return []any{slog.String(logs.KeyWorkspace, n.Workspace), slog.String(logs.KeyApp, n.App), slog.Int(logs.KeyDeployment, int(n.Number))}
 }
 
 // ParseHost reads the Host header of a request (with or without port and trailing dot, any case). The

@@ -72,6 +72,32 @@ func unavailable(w http.ResponseWriter, r *http.Request) {
 	writePage(w, r, http.StatusServiceUnavailable, "Not available right now", "The page cannot be read at the moment. Try again in a few seconds.")
 }
 
+// The pages about releases of another server name neither it nor its address: who visits a site must not
+// learn how the installation is built.
+
+func serverAway(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "10")
+	writePage(w, r, http.StatusServiceUnavailable, "Not available right now",
+		"The server that holds this site does not answer. Try again in a minute; if it stays so, tell whoever runs this installation.")
+}
+
+func serverStrange(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "10")
+	writePage(w, r, http.StatusBadGateway, "Not available right now",
+		"Where the server that holds this site should answer, something else does. Tell whoever runs this installation.")
+}
+
+func siteMoving(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "2")
+	writePage(w, r, http.StatusServiceUnavailable, "Not available right now",
+		"This site is moving to another server at the moment. Try again in a few seconds.")
+}
+
+// misdirected is for another worker; visitors get siteMoving instead.
+func misdirected(w http.ResponseWriter, r *http.Request) {
+	writePage(w, r, http.StatusMisdirectedRequest, "Not served here", "Another server has this site, or none.")
+}
+
 func methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "GET, HEAD")
 	writePage(w, r, http.StatusMethodNotAllowed, "Method not allowed", "Releases are served read-only: GET and HEAD.")

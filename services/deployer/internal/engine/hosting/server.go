@@ -22,6 +22,10 @@ type Config struct {
 	Sites Sites
 	// Host is the live host as CheckHost returned it: lower case, no port.
 	Host string
+	// Server is this worker's server. Addresses are where workers of another one serve releases, the
+	// likeliest first, as they announced it; nil: releases of other servers are not served.
+	Server    string
+	Addresses func(server string) []string
 	// Logger gets one line per request at debug, and trouble at warn; nil: none.
 	Logger *slog.Logger
 	// Registerer may be nil.
@@ -36,6 +40,8 @@ type Config struct {
 type Server struct {
 	sites      Sites
 	host       string
+	server     string
+	peers      *peers
 	logger     *slog.Logger
 	metrics    *metrics
 	digests    *digester
@@ -67,13 +73,16 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Addresses == nil {
+		cfg.Addresses = func(string) []string { return nil }
+	}
 	// Half of the processors at most: the other half deploys.
 	c, err := newCompressor(cfg.CacheBytes, max(1, runtime.GOMAXPROCS(0)/2), cfg.Now)
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
-		sites: cfg.Sites, host: host, logger: cfg.Logger, metrics: m, digests: newDigester(), compressor: c,
+		sites: cfg.Sites, host: host, server: cfg.Server, peers: newPeers(cfg.Addresses, cfg.Logger, cfg.Now), logger: cfg.Logger, metrics: m, digests: newDigester(), compressor: c,
 		headers: newLRU[identity, []rule](headersCacheBytes),
 		now:     cfg.Now,
 	}, nil
@@ -104,7 +113,7 @@ func (s *Server) HTTPServer() *http.Server {
 // visit is one request.
 type visit struct {
 	name Name
-	site string // for the metrics: live, numbered or none
+	site string // for the metrics: live, numbered, elsewhere or none
 }
 
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
@@ -115,11 +124,10 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	coding := rec.Header().Get("Content-Encoding")
 	s.metrics.request(v.site, coding, rec.status, rec.bytes)
 	if s.logger.Enabled(r.Context(), slog.LevelDebug) {
-		s.logger.DebugContext(r.Context(), "release served",
+		s.logger.DebugContext(r.Context(), "release served", append(v.name.attrs(),
 			slog.String(logs.KeyHTTPMethod, r.Method), slog.Int(logs.KeyHTTPStatus, rec.status), slog.String(logs.KeyPath, r.URL.Path),
-			slog.String(logs.KeyWorkspace, v.name.Workspace), slog.String(logs.KeyApp, v.name.App), slog.Int(logs.KeyDeployment, int(v.name.Number)),
 			slog.Int64("bytes", rec.bytes), slog.String("coding", coding), slog.Bool("cut", rec.broken),
-			slog.Float64(logs.KeyDuration, float64(time.Since(start))/float64(time.Millisecond)))
+			slog.Float64(logs.KeyDuration, float64(time.Since(start))/float64(time.Millisecond)))...)
 	}
 	if rec.broken {
 		panic(http.ErrAbortHandler) // what was announced cannot be sent: the visitor must see the answer break off
@@ -128,6 +136,10 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serve finds the site and answers from it.
 func (s *Server) serve(w *recorder, r *http.Request, v *visit) {
+	hop, done := s.forwarded(w, r)
+	if done {
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		methodNotAllowed(w, r)
 		return
@@ -144,7 +156,15 @@ func (s *Server) serve(w *recorder, r *http.Request, v *visit) {
 		return
 	}
 	site, err := s.sites.Site(r.Context(), name.Workspace, name.App, name.Number)
+	var elsewhere *ElsewhereError
 	switch {
+	case errors.As(err, &elsewhere) && hop:
+		misdirected(w, r) // once is enough: two workers that disagree would send it to and fro
+		return
+	case errors.As(err, &elsewhere):
+		v.site = "elsewhere"
+		s.forward(w, r, name, elsewhere.Server)
+		return
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrNotServed):
 		notServed(w, r)
 		return
@@ -178,8 +198,7 @@ func (s *Server) serve(w *recorder, r *http.Request, v *visit) {
 // trouble answers for a volume or a store that fails.
 func (s *Server) trouble(w *recorder, r *http.Request, name Name, err error) {
 	if r.Context().Err() == nil && !errors.Is(err, errChanged) {
-		s.logger.WarnContext(r.Context(), "release cannot be served", slog.String(logs.KeyWorkspace, name.Workspace),
-			slog.String(logs.KeyApp, name.App), slog.Int(logs.KeyDeployment, int(name.Number)), logs.Err(err))
+		s.logger.WarnContext(r.Context(), "release cannot be served", append(name.attrs(), logs.Err(err))...)
 	}
 	unavailable(w, r)
 }

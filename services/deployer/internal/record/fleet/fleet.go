@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -39,11 +40,21 @@ type Registry struct {
 	alive   *kv.Mirror[storev1.Workers, *storev1.Workers]
 	log     *slog.Logger
 	now     func() time.Time
+	newest  atomic.Int64 // the newest sign of life of any worker, in nanoseconds
 }
 
 // New prepares a registry; Run fills it.
 func New(servers *kv.Bucket[storev1.Server, *storev1.Server], workers *kv.Bucket[storev1.Workers, *storev1.Workers], log *slog.Logger, now func() time.Time) *Registry {
-	return &Registry{servers: servers, workers: workers, known: kv.NewMirror(servers), alive: kv.NewMirror(workers), log: log, now: now}
+	r := &Registry{servers: servers, workers: workers, known: kv.NewMirror(servers), alive: kv.NewMirror(workers), log: log, now: now}
+	r.alive.OnChange(r.noteSigns)
+	return r
+}
+
+// noteSigns is called for one change at a time.
+func (r *Registry) noteSigns(_ string, workers *storev1.Workers) {
+	for _, w := range workers.GetWorkers() {
+		r.newest.Store(max(r.newest.Load(), w.GetSeenTime().AsTime().UnixNano()))
+	}
 }
 
 // Run keeps the list up to date until ctx is done.
@@ -88,6 +99,7 @@ func (e *MismatchError) Error() string {
 type Worker struct {
 	Server, ID, Host, Version string
 	HookRunner                string // how it runs deployment hooks, for people; empty: not at all
+	LiveAddress               string // where workers of other servers reach the releases that it serves; empty: it serves none
 	Slots                     int
 	Busy                      func() int32
 }
@@ -130,7 +142,7 @@ func (r *Registry) sign(ctx context.Context, w Worker) error {
 			cur.Workers = map[string]*storev1.Worker{}
 		}
 		maps.DeleteFunc(cur.Workers, func(_ string, x *storev1.Worker) bool { return now.Sub(x.GetSeenTime().AsTime()) > forget })
-		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner} //nolint:gosec // slots are few
+		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} //nolint:gosec // slots are few
 		return cur, nil
 	})
 	return err
@@ -164,6 +176,26 @@ func (r *Registry) Offline(server string) (since time.Time, offline bool) {
 		}
 	}
 	return since, r.now().Sub(since) > Alive
+}
+
+// LiveAddresses are where workers of a server serve its releases, those first that gave a sign of life
+// lately. Signs are compared with the newest of any worker and not with the clock: while the store is away
+// nobody gives one, and everybody may live.
+func (r *Registry) LiveAddresses(server string) []string {
+	rec, _, _ := r.alive.Get(server)
+	newest := time.Unix(0, r.newest.Load())
+	var alive, silent []string
+	for _, id := range slices.Sorted(maps.Keys(rec.GetWorkers())) {
+		w := rec.GetWorkers()[id]
+		switch age := newest.Sub(w.GetSeenTime().AsTime()); {
+		case w.GetLiveAddress() == "" || age > forget:
+		case age > Alive:
+			silent = append(silent, w.GetLiveAddress())
+		default:
+			alive = append(alive, w.GetLiveAddress())
+		}
+	}
+	return append(alive, silent...)
 }
 
 // HookRunner says how a server runs deployment hooks; empty when one of its live workers cannot.

@@ -58,8 +58,12 @@ func NewCopies(s *Store, metrics *kv.Metrics) *Copies {
 		CodeConfigs:  kv.NewCopy(s.CodeConfigs, kv.CopyConfig[*storev1.CodeConfig]{MaxBytes: otherCopyBytes, Metrics: metrics}),
 		Connections:  kv.NewCopy(s.Connections, kv.CopyConfig[*storev1.Connection]{MaxBytes: otherCopyBytes, Metrics: metrics}),
 	}
-	c.Apps = kv.NewCopy(s.Apps, kv.CopyConfig[*storev1.App]{MaxBytes: appsCopyBytes, Metrics: metrics, OnChange: c.changed})
-	c.Lanes = kv.NewCopy(s.Lanes, kv.CopyConfig[*storev1.Lane]{MaxBytes: lanesCopyBytes, Metrics: metrics, OnChange: c.changed})
+	c.Apps = kv.NewCopy(s.Apps, kv.CopyConfig[*storev1.App]{
+		MaxBytes: appsCopyBytes, Metrics: metrics, OnChange: c.changed, Summarize: func(_ string, a *storev1.App) any { return summarizeApp(a) },
+	})
+	c.Lanes = kv.NewCopy(s.Lanes, kv.CopyConfig[*storev1.Lane]{
+		MaxBytes: lanesCopyBytes, Metrics: metrics, OnChange: c.changed, Summarize: func(_ string, l *storev1.Lane) any { return summarizeLane(l) },
+	})
 	return c
 }
 

@@ -2,6 +2,9 @@
 // stands beside them (release.Site), and no store: visitors are answered while NATS and the control
 // plane are away, also by a worker that starts meanwhile.
 //
+// Releases of other servers are found in the watched copies, which ask nobody either, and forwarded to the
+// addresses that workers announced (hosting.ElsewhereError).
+//
 // The record is written at the switch of a release, and when the app or its lane changes: both are
 // watched. Several workers of one data directory see each other's records, because every request looks
 // at the file's stamp. A request also waits, a moment at most, for what its own process has just saved.
@@ -41,6 +44,11 @@ const (
 // errUnknown says that the records of this server are not all here yet.
 var errUnknown = errors.New("sites: what is served is not known yet")
 
+// Servers knows where workers serve the releases of their server.
+type Servers interface {
+	LiveAddresses(server string) []string
+}
+
 // Registry is safe for concurrent use.
 type Registry struct {
 	releases *release.Store
@@ -50,6 +58,7 @@ type Registry struct {
 
 	mu      sync.Mutex
 	copies  *store.Copies
+	servers Servers
 	pending map[string]struct{} // keys that changed, and are not written yet
 	changed chan struct{}       // closed and made anew when pending changes
 	all     bool                // every app was looked at once
@@ -69,9 +78,44 @@ func New(releases *release.Store, server string, logger *slog.Logger) *Registry 
 	return &Registry{releases: releases, server: server, logger: logger, cache: cache, pending: map[string]struct{}{}, changed: make(chan struct{})}
 }
 
-// Site implements hosting.Sites.
+// Site implements hosting.Sites. What this disk holds and its record says is served from here. Where that
+// is not the release that was asked for, the lane tells which server has it: of two that have a live
+// release of an app, the one that switched last.
 func (r *Registry) Site(ctx context.Context, workspace, app string, number int32) (hosting.Site, error) {
-	r.settle(ctx, workspace+"."+app)
+	key := workspace + "." + app
+	r.settle(ctx, key)
+	site, err := r.here(workspace, app, number)
+	if !errors.Is(err, hosting.ErrNotFound) && !errors.Is(err, hosting.ErrNotServed) && !errors.Is(err, hosting.ErrGone) {
+		return site, err
+	}
+	r.mu.Lock()
+	copies := r.copies
+	r.mu.Unlock()
+	if copies == nil {
+		return site, errUnknown
+	}
+	server, ok := copies.ServedOn(key, number)
+	switch {
+	case !ok:
+		return site, errUnknown
+	case server != "" && server != r.server:
+		return site, &hosting.ElsewhereError{Server: server}
+	}
+	return site, err
+}
+
+// Addresses are where workers of another server serve its releases.
+func (r *Registry) Addresses(server string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.servers == nil {
+		return nil
+	}
+	return r.servers.LiveAddresses(server)
+}
+
+// here finds a release on this server's disk.
+func (r *Registry) here(workspace, app string, number int32) (hosting.Site, error) {
 	site, err := r.read(workspace, app)
 	if err != nil {
 		return hosting.Site{}, err
@@ -88,7 +132,7 @@ func (r *Registry) Site(ctx context.Context, workspace, app string, number int32
 	}
 	live := byDirectory(site, current)
 	kept, err := find(site, live, number)
-	if errors.Is(err, hosting.ErrGone) && (live == nil || live.Serve == "") && site.Elsewhere == "" {
+	if errors.Is(err, hosting.ErrGone) && (live == nil || live.Serve == "") {
 		return hosting.Site{}, hosting.ErrNotServed // who asks must not learn that there is such an app
 	}
 	if err != nil {
@@ -214,11 +258,11 @@ func (r *Registry) wake() {
 	r.changed = make(chan struct{})
 }
 
-// Run writes the records of this server's apps as they change, until ctx is done. It returns what
-// copies are read from.
-func (r *Registry) Run(ctx context.Context, copies *store.Copies) error {
+// Run writes the records of this server's apps as they change, until ctx is done. From then on releases of
+// other servers are found too.
+func (r *Registry) Run(ctx context.Context, copies *store.Copies, servers Servers) error {
 	r.mu.Lock()
-	r.copies = copies
+	r.copies, r.servers = copies, servers
 	r.mu.Unlock()
 	defer copies.OnAppChange(r.touch)()
 	// Apps that were deleted while nobody watched have a record and no change to tell of it.

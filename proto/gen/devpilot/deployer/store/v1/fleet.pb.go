@@ -148,7 +148,9 @@ type Worker struct {
 	// The last sign of life.
 	SeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=seen_time,json=seenTime,proto3" json:"seen_time,omitempty"`
 	// How it runs deployment hooks, for people; empty when it runs none.
-	HookRunner    string `protobuf:"bytes,6,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	HookRunner string `protobuf:"bytes,6,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	// Where workers of other servers reach the releases that it serves, host:port; empty when it serves none.
+	LiveAddress   string `protobuf:"bytes,7,opt,name=live_address,json=liveAddress,proto3" json:"live_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,6 +223,13 @@ func (x *Worker) GetSeenTime() *timestamppb.Timestamp {
 func (x *Worker) GetHookRunner() string {
 	if x != nil {
 		return x.HookRunner
+	}
+	return ""
+}
+
+func (x *Worker) GetLiveAddress() string {
+	if x != nil {
+		return x.LiveAddress
 	}
 	return ""
 }
@@ -589,7 +598,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\aworkers\x18\x01 \x03(\v20.devpilot.deployer.store.v1.Workers.WorkersEntryR\aworkers\x1a^\n" +
 	"\fWorkersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x128\n" +
-	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xba\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xdd\x01\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12\x12\n" +
@@ -597,7 +606,8 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x127\n" +
 	"\tseen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x12\x1f\n" +
 	"\vhook_runner\x18\x06 \x01(\tR\n" +
-	"hookRunner\"K\n" +
+	"hookRunner\x12!\n" +
+	"\flive_address\x18\a \x01(\tR\vliveAddress\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xa6\x04\n" +

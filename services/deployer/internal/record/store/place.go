@@ -1,0 +1,78 @@
+package store
+
+import (
+	"unique"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// appSummary and laneSummary are kept of every app, whatever room there is for the records.
+type appSummary struct {
+	generation int64
+	serves     bool
+}
+
+type laneSummary struct {
+	generation int64
+	live       int32
+	kept       []keptSummary
+}
+
+func (l *laneSummary) find(number int32) *keptSummary {
+	for i := range l.kept {
+		if l.kept[i].number == number {
+			return &l.kept[i]
+		}
+	}
+	return nil
+}
+
+type keptSummary struct {
+	number int32
+	// decided tells that the release's own file says whether it is served; else the app does.
+	decided, serves bool
+	server          unique.Handle[string]
+}
+
+func summarizeApp(a *storev1.App) *appSummary {
+	return &appSummary{generation: a.GetGeneration(), serves: a.GetServe().GetDirectory() != ""}
+}
+
+func summarizeLane(l *storev1.Lane) *laneSummary {
+	s := &laneSummary{generation: l.GetGeneration()}
+	if l.GetRetired() {
+		return s
+	}
+	s.live = l.GetLive().GetNumber()
+	for _, k := range l.GetKept() {
+		s.kept = append(s.kept, keptSummary{
+			number: k.GetNumber(), decided: k.GetServe() != nil, serves: k.GetServe().GetDirectory() != "", server: unique.Make(k.GetServer()),
+		})
+	}
+	return s
+}
+
+// ServedOn is the server whose workers answer for a release of an app, 0 being the live one: the one that
+// has it, and for a release that is not kept the one that has the live one. It is empty where nothing is
+// served. It asks no store. It is not ok while that is not known: before the copies were filled once, and
+// where there are more apps than they may hold.
+func (c *Copies) ServedOn(key string, number int32) (server string, ok bool) {
+	a, known := c.Apps.Latest(key)
+	l, alsoKnown := c.Lanes.Latest(key)
+	if !known || !alsoKnown {
+		return "", false
+	}
+	app, isApp := a.(*appSummary)
+	lane, isLane := l.(*laneSummary)
+	if !isApp || !isLane || app.generation != lane.generation {
+		return "", true
+	}
+	k := lane.find(number)
+	if k == nil {
+		k = lane.find(lane.live)
+	}
+	if k == nil || k.decided && !k.serves || !k.decided && !app.serves {
+		return "", true
+	}
+	return k.server.Value(), true
+}
