@@ -319,6 +319,38 @@ func TestCopy_beforeItsFirstPassReadsFromTheLeader(t *testing.T) {
 	reads(t, v, "a", "1")
 }
 
+// Latest asks nobody: it answers while the store is away, and says when it does not know.
+func TestCopy_latestAsksNobody(t *testing.T) {
+	nats := testkit.NATS(t)
+	b := openStrings(t, nats, kv.Config{Name: "b"})
+	put(t, b, "a", "1")
+	cfg := stringConfig{MaxBytes: 2_000, Summarize: func(_ string, v *wrapperspb.StringValue) any { return v.GetValue() }}
+	c := kv.NewCopy(b, cfg)
+	wants := func(key string, want any, wantOK bool) {
+		t.Helper()
+		if got, ok := c.Latest(key); got != want || ok != wantOK {
+			t.Errorf("%s: %v, %v; want %v, %v", key, got, ok, want, wantOK)
+		}
+	}
+	wants("a", nil, false) // nothing was read yet
+	c = running(t, b, cfg)
+	wants("a", "1", true)
+	wants("b", nil, true)
+	nats.Stop()
+	wants("a", "1", true)
+	wants("b", nil, true)
+	nats.Start()
+	for i := range 20 {
+		put(t, b, fmt.Sprintf("k%02d", i), "1")
+	}
+	testkit.Eventually(t, wait, func() error {
+		if _, ok := c.Latest("a"); ok {
+			return errors.New("a copy without room answers still")
+		}
+		return nil
+	})
+}
+
 func TestCopy_leavesOutOldValuesAndThenEverything(t *testing.T) {
 	b := openStrings(t, testkit.NATS(t), kv.Config{Name: "b"})
 	long := strings.Repeat("x", 1000)

@@ -43,7 +43,7 @@ func AddressOf(l net.Addr) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("%s is no address of a network", l)
 	}
-	if ip := tcp.AddrPort().Addr().Unmap(); !ip.IsUnspecified() {
+	if ip := tcp.AddrPort().Addr().Unmap(); ip.IsValid() && !ip.IsUnspecified() {
 		return netip.AddrPortFrom(ip, tcp.AddrPort().Port()).String(), nil
 	}
 	all, err := net.InterfaceAddrs()

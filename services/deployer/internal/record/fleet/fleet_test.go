@@ -1,0 +1,65 @@
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+)
+
+// TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem: a store that is away silences all workers, and none
+// of them is taken for dead; one that is silent while others are not comes last, and is forgotten.
+func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
+	t.Parallel()
+	log := testkit.Logger(t).Logger
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), 1, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	r := fleet.New(st.Servers, st.Workers, log, func() time.Time { return now.Add(24 * time.Hour) })
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	put := func(server string, ages map[string]time.Duration) {
+		t.Helper()
+		rec := &storev1.Workers{Workers: map[string]*storev1.Worker{"silent-about-it": {SeenTime: timestamppb.New(now)}}}
+		for address, age := range ages {
+			rec.Workers[address] = &storev1.Worker{LiveAddress: address, SeenTime: timestamppb.New(now.Add(-age))}
+		}
+		if _, _, err := st.Workers.Update(t.Context(), server, func(*storev1.Workers) (*storev1.Workers, error) { return rec, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wants := func(server string, want ...string) {
+		t.Helper()
+		testkit.Eventually(t, 30*time.Second, func() error {
+			if got := r.LiveAddresses(server); !slices.Equal(got, want) {
+				return fmt.Errorf("%s: %q, want %q", server, got, want)
+			}
+			return nil
+		})
+	}
+	put("eu", map[string]time.Duration{"a:1": 2 * fleet.Alive, "b:1": 0, "c:1": fleet.Alive / 2, "d:1": 2 * time.Hour})
+	put("us", map[string]time.Duration{"x:1": 2 * fleet.Alive})
+	wants("eu", "b:1", "c:1", "a:1")
+	wants("us", "x:1")
+	wants("nowhere")
+	put("us", map[string]time.Duration{"x:1": -3 * fleet.Alive})
+	wants("eu", "a:1", "b:1", "c:1")
+}
