@@ -16,7 +16,9 @@ import (
 type ElsewhereError struct{ Server string }
 
 // Error implements error.
-func (e *ElsewhereError) Error() string { return fmt.Sprintf("live: server %s has the release", e.Server) }
+func (e *ElsewhereError) Error() string {
+	return fmt.Sprintf("live: server %s has the release", e.Server)
+}
 
 // errMisdirected says that the server that was asked does not have the release either: two workers
 // disagree, for as long as one of them has not heard of a switch.
@@ -68,7 +70,9 @@ func (s *Server) forward(w *recorder, r *http.Request, name Name, server string)
 			}
 			return nil
 		},
-		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) { result = s.unforwarded(w, r, name, server, err) },
+		ErrorHandler: func(_ http.ResponseWriter, r *http.Request, err error) {
+			result = s.unforwarded(w, r, name, server, err)
+		},
 	}
 	proxy.ServeHTTP(w, r)
 }
