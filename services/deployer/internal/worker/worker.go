@@ -155,7 +155,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	}
 	cfg := w.cfg
 	if cfg.Front.serves() {
-		part("sites", func(ctx context.Context) error { return cfg.Front.sites.Run(ctx, cfg.Records.Copies, cfg.Records.Fleet) })
+		part("sites", func(ctx context.Context) error {
+			return cfg.Front.sites.Run(ctx, cfg.Records.Copies, cfg.Records.Fleet)
+		})
 	}
 	part("deployments", w.deployments)
 	part("spares", w.pipeline.Run)

@@ -125,7 +125,7 @@ func TestServe_hostsAndMethods(t *testing.T) {
 		t.Error("the page shows the error")
 	}
 	want := `
-# HELP devpilot_deployer_live_requests_total Requests to served releases, by kind of site (live, numbered, none) and HTTP status.
+# HELP devpilot_deployer_live_requests_total Requests to served releases, by kind of site (live, numbered, elsewhere, none) and HTTP status.
 # TYPE devpilot_deployer_live_requests_total counter
 devpilot_deployer_live_requests_total{site="live",status="200"} 2
 devpilot_deployer_live_requests_total{site="none",status="404"} 8
