@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/sony/gobreaker/v2"
 )
 
 const (
@@ -49,46 +49,25 @@ func Connect(url string) (redis.UniversalClient, error) {
 	// go-redis writes to standard error by itself; what matters of it is in the errors we return.
 	logging.Disable()
 	c := redis.NewClient(opts)
-	c.AddHook(&circuit{now: time.Now})
+	c.AddHook(newCircuit())
 	return c, nil
 }
 
 // circuit bounds every command and stops asking a Redis that is down.
 type circuit struct {
-	now func() time.Time
-
-	mu       sync.Mutex
-	failures int
-	retryAt  time.Time
-	probing  bool
+	breaker *gobreaker.CircuitBreaker[struct{}]
 }
 
-// allow tells whether to ask Redis at all.
-func (c *circuit) allow() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.failures < tripAfter {
-		return true
-	}
-	if c.probing || c.now().Before(c.retryAt) {
-		return false
-	}
-	c.probing = true
-	return true
-}
+// errGaveUp marks what failed because its caller gave up first: that says nothing about Redis.
+var errGaveUp = errors.New("the caller gave up first")
 
-func (c *circuit) report(failed, known bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.probing = false
-	switch {
-	case !known:
-	case !failed:
-		c.failures = 0
-	default:
-		c.failures++
-		c.retryAt = c.now().Add(openFor)
-	}
+func newCircuit() *circuit {
+	return &circuit{gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+		Timeout:      openFor,
+		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
+		IsSuccessful: func(err error) bool { return !isOutage(err) },
+		IsExcluded:   func(err error) bool { return errors.Is(err, errGaveUp) },
+	})}
 }
 
 // insideKey marks the context of a call that is being judged. go-redis runs the handshake of a new
@@ -103,16 +82,19 @@ func (c *circuit) do(ctx context.Context, f func(context.Context) error) error {
 	if ctx.Value(insideKey{}) != nil {
 		return f(ctx)
 	}
-	if !c.allow() {
+	_, err := c.breaker.Execute(func() (struct{}, error) {
+		callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), CallTimeout)
+		defer cancel()
+		err := f(callCtx)
+		if isOutage(err) && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", errGaveUp, err)
+		}
+		return struct{}{}, err
+	})
+	switch {
+	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
 		return fmt.Errorf("%w: not asked, it failed a moment ago", ErrUnavailable)
-	}
-	callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), CallTimeout)
-	defer cancel()
-	err := f(callCtx)
-	failed := isOutage(err)
-	// When the caller gave up first, its context says nothing about Redis.
-	c.report(failed, !failed || ctx.Err() == nil)
-	if failed {
+	case isOutage(err):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err

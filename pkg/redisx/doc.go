@@ -6,5 +6,5 @@
 // request by itself: a caller takes ErrUnavailable for "not cached", "not locked" or "ask the local
 // share", and goes on.
 //
-// It depends on go-redis, redis_rate and, for the types of its budget, on pkg/bitbucket.
+// It depends on go-redis, redis_rate, gobreaker and, for the types of its budget, on pkg/bitbucket.
 package redisx
