@@ -5,14 +5,15 @@
 // trouble tries again after a pause, while the others go on. An owner that just had a turn may have
 // to wait a moment for the next one, so that what trickles in is handled together.
 //
-// It depends on nothing of ours.
+// It depends on cenkalti/backoff and on nothing of ours.
 package fair
 
 import (
 	"context"
-	"math/rand/v2"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // Config says how work is done.
@@ -56,7 +57,8 @@ type owner[T any] struct {
 	busy  bool
 	timer *time.Timer // of an owner that waits for its interval
 	begun time.Time   // start of the last turn
-	pause time.Duration
+	// pauses are those between tries after temporary trouble; nil without.
+	pauses *backoff.ExponentialBackOff
 	// alone is how many of the first items are handled one call of Add at a time: together they
 	// failed, and what is wrong with one must not be held against the others.
 	alone int
@@ -105,7 +107,7 @@ func (q *Queue[T]) Add(key string, items []T, done func(error)) {
 	switch {
 	case !o.busy:
 		q.schedule(o)
-	case o.timer != nil && o.pause == 0 && len(o.items) >= q.cfg.Turn && o.timer.Stop():
+	case o.timer != nil && o.pauses == nil && len(o.items) >= q.cfg.Turn && o.timer.Stop():
 		o.timer = nil
 		q.enter(o)
 	}
@@ -223,14 +225,16 @@ func (q *Queue[T]) finish(ctx context.Context, o *owner[T], items []entry[T], er
 			q.cfg.OnRetry(ctx, o.key, err)
 		}
 		q.mu.Lock()
-		o.pause = min(max(2*o.pause, firstPause), longPause)
-		q.after(o, o.pause/2+rand.N(o.pause/2))
+		if o.pauses == nil {
+			o.pauses = &backoff.ExponentialBackOff{InitialInterval: firstPause, MaxInterval: longPause, Multiplier: 2, RandomizationFactor: 0.25}
+		}
+		q.after(o, o.pauses.NextBackOff())
 		q.mu.Unlock()
 		return
 	}
 	var over []*ticket
 	q.mu.Lock()
-	o.pause = 0
+	o.pauses = nil
 	if err != nil && items[0].ticket != items[len(items)-1].ticket {
 		o.alone = len(items)
 		q.enter(o)

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
+
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // Config describes a bucket.
@@ -171,7 +172,7 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 	}
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	wait := updateFirstWait
+	pauses := stream.Pauses(updateFirstWait, updateMaxWait)
 	for range updateTries {
 		cur, rev, err := b.Get(ctx, key)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -196,10 +197,9 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrExists) {
 			return nil, 0, err
 		}
-		if err := sleep(ctx, jitter(wait)); err != nil {
+		if err := sleep(ctx, pauses.NextBackOff()); err != nil {
 			return nil, 0, storeError(ctx, "update", b.s.cfg.Name, key, err)
 		}
-		wait = min(2*wait, updateMaxWait)
 	}
 	return nil, 0, fmt.Errorf("%w: update %s/%s: lost %d times", ErrConflict, b.s.cfg.Name, key, updateTries)
 }
@@ -238,8 +238,6 @@ func (b *Bucket[T, P]) Delete(ctx context.Context, key string, rev uint64) error
 func (b *Bucket[T, P]) Erase(ctx context.Context, key string) error { return b.s.erase(ctx, key) }
 
 // jitter spreads d over [d/2, d).
-func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
-
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

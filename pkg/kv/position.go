@@ -3,7 +3,6 @@ package kv
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -23,17 +22,11 @@ type position struct {
 func (s *store) position(ctx context.Context) (p position, err error) {
 	ctx, cancel := bound(ctx)
 	defer cancel()
-	for wait := askTimeout; ; wait *= 2 {
-		err = untilSent(ctx, func() error {
-			askCtx, cancel := context.WithTimeout(ctx, wait)
-			defer cancel()
-			p, err = s.askPosition(askCtx)
-			return err
-		})
-		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return p, storeError(ctx, "ask for the position of", s.cfg.Name, "", err)
-		}
-	}
+	err = ask(ctx, func(ctx context.Context) error {
+		p, err = s.askPosition(ctx)
+		return err
+	})
+	return p, storeError(ctx, "ask for the position of", s.cfg.Name, "", err)
 }
 
 // askPosition reads of the stream's information only what is needed: the rest is long, and this is

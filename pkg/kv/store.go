@@ -22,7 +22,9 @@ const (
 	opTimeout = 4 * time.Second
 	// unsentTimeout is how long a request that could not be sent is tried again: a restart of
 	// the embedded server takes less.
-	unsentTimeout = 2 * time.Second
+	unsentTimeout   = 2 * time.Second
+	unsentFirstWait = 20 * time.Millisecond  // before a request that could not be sent is tried again
+	unsentMaxWait   = 250 * time.Millisecond // between two tries of such a request at most
 	// askTimeout is how long one question waits before it is asked again: one that was on its
 	// way when the connection broke is never answered. Each further one waits twice as long: a
 	// server that is only slow would else get ever more of them, and answer none in time.
@@ -135,33 +137,40 @@ func bound(ctx context.Context) (context.Context, context.CancelFunc) {
 // untilSent repeats f while its request could not be sent at all, for a short while.
 func untilSent(ctx context.Context, f func() error) error {
 	giveUp := time.Now().Add(unsentTimeout)
-	wait := 20 * time.Millisecond
+	pauses := stream.Pauses(unsentFirstWait, unsentMaxWait)
 	for {
 		err := f()
 		if err == nil || !neverSent(err) || time.Now().After(giveUp) {
 			return err
 		}
-		if sleep(ctx, jitter(wait)) != nil {
+		if sleep(ctx, pauses.NextBackOff()) != nil {
 			return err
 		}
-		wait = min(2*wait, 250*time.Millisecond)
+	}
+}
+
+// ask has f ask the leader, which gets twice the time whenever it has not answered in time.
+func ask(ctx context.Context, f func(context.Context) error) error {
+	for timeout := askTimeout; ; timeout *= 2 {
+		err := untilSent(ctx, func() error {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return f(ctx)
+		})
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
 // last returns the newest message of key, be it a value or a marker. A key that never was is
 // ErrMsgNotFound.
 func (s *store) last(ctx context.Context, key string) (m *jetstream.RawStreamMsg, err error) {
-	for wait := askTimeout; ; wait *= 2 {
-		err = untilSent(ctx, func() error {
-			askCtx, cancel := context.WithTimeout(ctx, wait)
-			defer cancel()
-			m, err = s.stream.GetLastMsgForSubject(askCtx, s.prefix+key)
-			return err
-		})
-		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-			return m, err
-		}
-	}
+	err = ask(ctx, func(ctx context.Context) error {
+		m, err = s.stream.GetLastMsgForSubject(ctx, s.prefix+key)
+		return err
+	})
+	return m, err
 }
 
 func isMarker(h nats.Header) bool {

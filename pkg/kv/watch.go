@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // entry is one message of a bucket: a value, or the marker of a key that is gone.
@@ -25,6 +26,11 @@ type entry struct {
 // startTimeout bounds the start of a watch: a request that was on its way when the connection broke
 // is never answered.
 const startTimeout = 2 * time.Second
+
+const (
+	rewatchFirst = 50 * time.Millisecond // before a watch that broke starts again
+	rewatchMost  = 2 * time.Second       // between two such starts at most; a watch that lasted as long is none that failed
+)
 
 // A pass is complete when nothing came for quietTimes times quietTime and nothing is pending.
 const (
@@ -183,8 +189,7 @@ func (s *store) entry(m jetstream.Msg) (entry, error) {
 // follow runs scans from scratch, one after the other, until ctx is done or onEntry fails. sc is
 // made afresh for each.
 func (s *store) follow(ctx context.Context, fresh func() scan) error {
-	const first, most = 50 * time.Millisecond, 2 * time.Second
-	wait := first
+	pauses := stream.Pauses(rewatchFirst, rewatchMost)
 	for {
 		start := time.Now()
 		err := s.run(ctx, fresh())
@@ -194,26 +199,26 @@ func (s *store) follow(ctx context.Context, fresh func() scan) error {
 		if !errors.Is(err, errRewatch) {
 			return err
 		}
-		if time.Since(start) > most {
-			wait = first
+		if time.Since(start) > rewatchMost {
+			pauses.Reset()
 		}
 		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", logs.KeyBucket, s.cfg.Name, logs.KeyErr, err)
-		if sleep(ctx, jitter(wait)) != nil {
+		if sleep(ctx, pauses.NextBackOff()) != nil {
 			return ctx.Err()
 		}
-		wait = min(2*wait, most)
 	}
 }
 
 // pass calls fn once for the newest message of every key that matches filter, from the start again
 // when the connection breaks: fn may see a key twice.
 func (s *store) pass(ctx context.Context, filter string, headers bool, fn func(entry) error) error {
+	pauses := stream.Pauses(rewatchFirst, rewatchMost)
 	for {
 		err := s.run(ctx, scan{filter: filter, headers: headers, onEntry: fn, onPassed: func() {}})
 		if !errors.Is(err, errRewatch) {
 			return storeError(ctx, "list", s.cfg.Name, filter, err)
 		}
-		if pause := sleep(ctx, jitter(250*time.Millisecond)); pause != nil {
+		if sleep(ctx, pauses.NextBackOff()) != nil {
 			return storeError(ctx, "list", s.cfg.Name, filter, err)
 		}
 	}

@@ -71,7 +71,7 @@ func (c *consuming) take(ctx, work context.Context) {
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go c.keepHeld(alive, h)
-	pause := 50 * time.Millisecond
+	pauses := Pauses(fetchFirst, fetchMost)
 	for ctx.Err() == nil {
 		room := h.room(c.cfg.Held)
 		if room <= 0 {
@@ -87,13 +87,12 @@ func (c *consuming) take(ctx, work context.Context) {
 			c.hand(ctx, work, h, d)
 		}
 		if err == nil || ctx.Err() != nil {
-			pause = 50 * time.Millisecond
+			pauses.Reset()
 			continue
 		}
 		c.cfg.Logger.WarnContext(ctx, "cannot fetch messages", logs.Err(err))
 		c.forget()
-		waitFor(ctx, pause)
-		pause = min(2*pause, 5*time.Second)
+		waitFor(ctx, pauses.NextBackOff())
 	}
 	for len(h.all()) > 0 {
 		select {

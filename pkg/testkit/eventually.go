@@ -3,6 +3,8 @@ package testkit
 import (
 	"testing"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // busy is how many times longer than on a quiet machine a condition may take to come true: tests run
@@ -15,7 +17,7 @@ const busy = 4
 func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(busy * timeout)
-	pause := time.Millisecond
+	pauses := backoff.ExponentialBackOff{InitialInterval: time.Millisecond, MaxInterval: 50 * time.Millisecond, Multiplier: 2}
 	for {
 		err := check()
 		if err == nil {
@@ -24,7 +26,6 @@ func Eventually(t testing.TB, timeout time.Duration, check func() error) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within %v: %v", busy*timeout, err)
 		}
-		<-time.After(pause)
-		pause = min(2*pause, 50*time.Millisecond)
+		<-time.After(pauses.NextBackOff())
 	}
 }

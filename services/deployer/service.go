@@ -186,9 +186,15 @@ func (s *Service) Run(ctx context.Context) error {
 
 // serve opens the stores and runs the roles.
 func (s *Service) serve(ctx context.Context, front *worker.Front) error {
-	st, err := s.openStore(ctx)
-	if err != nil || st == nil {
+	var st *store.Store
+	if err := stream.UntilOpen(ctx, s.deps.Logger, func(ctx context.Context) (err error) {
+		st, err = store.Open(ctx, s.deps.JS, s.cfg.Replicas, s.deps.Logger)
 		return err
+	}); err != nil {
+		if errors.Is(err, stream.ErrPermanent) {
+			return err
+		}
+		return nil // a stop is no failure
 	}
 	r, err := s.open(ctx, st, front)
 	if err != nil {
@@ -203,30 +209,4 @@ func (s *Service) serve(ctx context.Context, front *worker.Front) error {
 		return fmt.Errorf("deployer: %w", err)
 	}
 	return nil
-}
-
-// openStore tries until it works; nil without an error when ctx is done first.
-func (s *Service) openStore(ctx context.Context) (*store.Store, error) {
-	pause := 100 * time.Millisecond
-	for {
-		st, err := store.Open(ctx, s.deps.JS, s.cfg.Replicas, s.deps.Logger)
-		if err == nil {
-			return st, nil
-		}
-		if errors.Is(err, stream.ErrPermanent) {
-			return nil, err // waiting does not help
-		}
-		if ctx.Err() != nil {
-			return nil, nil //nolint:nilerr // a stop is no failure
-		}
-		s.deps.Logger.WarnContext(ctx, "stores not open yet", logs.Err(err))
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return nil, nil
-		case <-t.C:
-		}
-		pause = min(2*pause, 5*time.Second)
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
 	"devpilot.io/bitbucket/services/auth/internal/status"
@@ -62,7 +63,7 @@ func (m *Manager) join(ctx context.Context, workspace string, want rotation.Want
 // it has something to offer, and else why not.
 func (m *Manager) fly(ctx context.Context, workspace string, want rotation.Want) (*authstorev1.Integration, error) {
 	var seen staleness
-	pause, attempts := m.time.Poll, 0
+	pauses, attempts := stream.Pauses(m.time.Poll, m.time.MaxPoll), 0
 	for {
 		rec, rev, err := m.getRev(ctx, workspace)
 		if err != nil {
@@ -76,10 +77,9 @@ func (m *Manager) fly(ctx context.Context, workspace string, want rotation.Want)
 		case rotation.Deny:
 			return nil, status.Denied(denial, rec, c, m.cfg.Now())
 		case rotation.Wait:
-			if err := m.rest(pause, m.closing); err != nil {
+			if err := m.rest(pauses.NextBackOff(), m.closing); err != nil {
 				return nil, err
 			}
-			pause = min(pause*3/2, m.time.MaxPoll)
 		case rotation.Renew:
 			if attempts++; attempts > maxAttempts {
 				return nil, status.Denied(rotation.NotDenied, rec, c, m.cfg.Now())

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -110,9 +109,9 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// rest pauses for about d, unless quit is closed.
+// rest pauses for d, unless quit is closed.
 func (m *Manager) rest(d time.Duration, quit <-chan struct{}) error {
-	timer := time.NewTimer(d/2 + rand.N(d))
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:

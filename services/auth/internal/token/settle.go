@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
 )
@@ -22,13 +23,15 @@ type settled struct {
 	out rotation.Outcome
 }
 
-// settleTries bounds writes that may be given up.
-const settleTries = 8
+const (
+	settleTries = 8                     // tries of a write that may be given up
+	settleFirst = 10 * time.Millisecond // before the second try to store a result
+)
 
 // settle stores what decide makes of the record as it is, by compare-and-set, again from the start
 // while others win or the store is away: until abort is closed, or with nil a few times.
 func (m *Manager) settle(ctx context.Context, ws string, abort <-chan struct{}, decide func(*authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome)) (settled, error) {
-	pause := 10 * time.Millisecond
+	pauses := stream.Pauses(settleFirst, m.time.MaxPoll)
 	for try := 1; ; try++ {
 		cur, rev, err := m.getRev(ctx, ws)
 		if err == nil {
@@ -47,9 +50,8 @@ func (m *Manager) settle(ctx context.Context, ws string, abort <-chan struct{}, 
 		if !contended && try == 1 {
 			m.cfg.Logger.WarnContext(ctx, "the result of a token refresh waits for the store", slog.String(logs.KeyWorkspace, ws), logs.Err(err))
 		}
-		if m.rest(pause, abort) != nil {
+		if m.rest(pauses.NextBackOff(), abort) != nil {
 			return settled{}, fmt.Errorf("store the result of a token refresh of workspace %s before the process ended: %w", ws, err)
 		}
-		pause = min(2*pause, m.time.MaxPoll)
 	}
 }

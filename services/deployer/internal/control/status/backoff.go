@@ -3,6 +3,8 @@ package status
 import (
 	"sync"
 	"time"
+
+	retry "github.com/cenkalti/backoff/v5"
 )
 
 const (
@@ -20,10 +22,10 @@ type backoffs struct {
 }
 
 type backoff struct {
-	until    time.Time
-	failures int  // in a row
-	refused  bool // for good, as far as we can tell
-	cause    error
+	until   time.Time
+	pauses  *retry.ExponentialBackOff // the next ones, while trouble lasts
+	refused bool                      // for good, as far as we can tell
+	cause   error
 }
 
 // held returns the first backoff that is in force.
@@ -42,12 +44,15 @@ func (h *backoffs) held(now time.Time, names ...string) (backoff, bool) {
 func (h *backoffs) trouble(now time.Time, name string, asked time.Duration, cause error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	failures := h.by[name].failures + 1
-	pause := min(firstBackoff<<min(failures-1, 10), mostBackoff)
+	pauses := h.by[name].pauses
+	if pauses == nil {
+		pauses = &retry.ExponentialBackOff{InitialInterval: firstBackoff, MaxInterval: mostBackoff, Multiplier: 2}
+	}
+	pause := pauses.NextBackOff()
 	if asked > 0 {
 		pause = min(asked, refusedBackoff)
 	}
-	h.put(now, name, backoff{until: now.Add(pause), failures: failures, cause: cause})
+	h.put(now, name, backoff{until: now.Add(pause), pauses: pauses, cause: cause})
 }
 
 // refuse holds back for long; it tells whether that is news.

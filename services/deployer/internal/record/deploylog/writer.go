@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -38,6 +39,8 @@ func (l Limits) withDefaults() Limits {
 const (
 	flushEvery = 100 * time.Millisecond // for how long lines are collected before they are stored
 	flushBytes = 64 << 10               // bytes of lines that are stored at a time
+	closeFirst = 20 * time.Millisecond  // before the last lines are tried a second time
+	closeMost  = time.Second            // between two tries to store the last lines at most
 	// maxLine cuts a line; maxBuffered bounds what waits while the stream is away.
 	maxLine     = 8 << 10
 	maxBuffered = 2 << 20 // bytes of lines that wait while the store is away
@@ -265,24 +268,14 @@ func (w *Writer) Close(ctx context.Context) {
 	w.mu.Unlock()
 	w.room.Broadcast()
 	<-w.stopped
-	pause := 20 * time.Millisecond
-	for {
-		err := w.flush(ctx)
-		if err == nil {
-			return
-		}
-		if ctx.Err() != nil {
-			w.sink.Logger.WarnContext(ctx, "last log lines not written", slog.String(logs.KeyWorkspace, w.name.Workspace),
-				slog.String(logs.KeyApp, w.name.App), slog.Int(logs.KeyDeployment, int(w.name.Number)), logs.Err(err))
-			return
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-		case <-t.C:
-		}
-		t.Stop()
-		pause = min(2*pause, time.Second)
+	var last error
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		last = w.flush(ctx)
+		return struct{}{}, last
+	}, backoff.WithBackOff(stream.Pauses(closeFirst, closeMost)), backoff.WithMaxElapsedTime(0))
+	if err != nil {
+		w.sink.Logger.WarnContext(ctx, "last log lines not written", slog.String(logs.KeyWorkspace, w.name.Workspace),
+			slog.String(logs.KeyApp, w.name.App), slog.Int(logs.KeyDeployment, int(w.name.Number)), logs.Err(last))
 	}
 }
 

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
@@ -95,7 +95,7 @@ func (k *Keeper) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, error
 // one. ErrSkip from fn leaves the lane alone. It returns the lane as stored, or as found with
 // ErrSkip or any other error of fn.
 func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
-	pause := firstPause
+	pauses := stream.Pauses(firstPause, mostPause)
 	for range changeTries {
 		l, rev, err := k.Get(ctx, key)
 		if err != nil {
@@ -110,10 +110,9 @@ func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) err
 		if !errors.Is(err, kv.ErrConflict) && !errors.Is(err, kv.ErrExists) {
 			return l, err
 		}
-		if err := sleep(ctx, pause/2+rand.N(pause)); err != nil {
+		if err := sleep(ctx, pauses.NextBackOff()); err != nil {
 			return nil, err
 		}
-		pause = min(2*pause, mostPause)
 	}
 	return nil, fmt.Errorf("lane: change %s: %w: lost %d times", key, kv.ErrConflict, changeTries)
 }
