@@ -19,7 +19,7 @@ type house struct {
 	address string
 }
 
-// served has the bench's own process, of the server "default", serve releases.
+// house has the bench's own process, of the server "default", serve releases.
 func (b *bench) house() *house {
 	b.t.Helper()
 	b.serveLive()
@@ -203,4 +203,27 @@ func TestServers_theNewestSwitchWins(t *testing.T) {
 	b.published("web", "default", "three")
 	here.want("web", 200, "three")
 	here.want("1--web", 200, "one")
+}
+
+// What cannot be reached by anybody is refused at the start, and the setting is named.
+func TestServers_refuseWhatIsNoAddress(t *testing.T) {
+	b := newBench(t)
+	for _, address := range []string{"http://10.0.0.7:8083", "10.0.0.7", "0.0.0.0:8083", ":8083", "worker:0"} {
+		cfg := b.cfg
+		cfg.LiveAddress = address
+		if _, err := deployer.New(cfg, b.keyset); err == nil || !strings.Contains(err.Error(), "--live-advertise (DEVPILOT_LIVE_ADVERTISE)") {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// What is announced is what a worker was told to announce, and nothing else is asked.
+func TestServers_areAskedWhereTheyAnnounce(t *testing.T) {
+	b := newBench(t)
+	there := b.house().beside("eu", func(c *deployer.Config) { c.LiveAddress = "127.0.0.1:1" })
+	b.createServed("far", "eu")
+	b.published("far", "", "far away")
+	there.want("far", 200, "far away")
+	here := &house{b, b.keyset.Live.Addr().String()}
+	here.want("far", 503, "")
 }

@@ -41,7 +41,7 @@ type Front struct {
 
 // OpenFront opens the data directory.
 func OpenFront(ctx context.Context, cfg FrontConfig) (*Front, error) {
-	if cfg.LiveAddress == "" && cfg.Live != nil {
+	if cfg.LiveAddress == "" && cfg.Live != nil && cfg.LiveBase != nil {
 		var err error
 		if cfg.LiveAddress, err = hosting.AddressOf(cfg.Live.Addr()); err != nil {
 			return nil, fmt.Errorf("where other workers reach the releases that are served here: %w; set --live-advertise (DEVPILOT_LIVE_ADVERTISE)", err)

@@ -27,6 +27,10 @@ const (
 
 // compressor makes and keeps compressed forms of files, and checks those that lie beside them. At most
 // cap(slots) such works run at a time, each holding at most twice maxCompress.
+//
+// klauspost's gzhttp, the usual middleware, was tried in its place: it compresses anew for each visitor, answers a
+// revalidation of a compressed page with 200 because it changes the ETag of the answer alone, says other
+// headers to HEAD than to GET, and knows no file compressed beforehand. The encoders are klauspost's.
 type compressor struct {
 	forms    *lru[formKey, []byte] // empty: not worth it
 	sidecars *lru[sidecarKey, bool]

@@ -37,7 +37,8 @@ const (
 	sharedSettleTime = 10 * time.Second
 )
 
-// content reads a regular file as it was when it was opened: never more bytes than it had then, and an
+// content is an io.ReadSeeker for http.ServeContent, in place of the *os.File: that would send a mixture of two
+// states of a file that changes meanwhile. It reads a regular file as it was when it was opened: never more bytes than it had then, and an
 // error instead of bytes once it changed. Reads may go on in another goroutine after close
 // (http.ServeContent with several ranges); they fail then.
 type content struct {

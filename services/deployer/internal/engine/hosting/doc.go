@@ -42,6 +42,12 @@
 // times say nothing in a tree that was checked out a moment ago. A request with a Range is answered
 // from the plain file.
 //
-// The package depends on the standard library, klauspost/compress, andybalholm/brotli and on a source
-// of releases, [Sites].
+// # Releases of other servers
+//
+// Where [Sites] says that another server has the release ([ElsewhereError]), a worker of that server is asked
+// in the visitor's place, once, at an address that it announced: see forward.go and peers.go. Neither the
+// visitor's request nor another program at that address decides what is answered.
+//
+// The package depends on the standard library, klauspost/compress, andybalholm/brotli, hashicorp/golang-lru,
+// pkg/logs and on a source of releases, [Sites].
 package hosting

@@ -85,7 +85,7 @@ func TestLRU_isBoundedByCost(t *testing.T) {
 			t.Errorf("%d: %q, %t, want %q", key, got, ok, want)
 		}
 	}
-	if l.used != 9 || l.order.Len() != 2 {
-		t.Errorf("used %d in %d entries", l.used, l.order.Len())
+	if l.used != 9 || l.entries.Len() != 2 {
+		t.Errorf("used %d in %d entries", l.used, l.entries.Len())
 	}
 }

@@ -158,7 +158,9 @@ func redirectToSlash(w *recorder, r *http.Request) {
 	w.WriteHeader(http.StatusMovedPermanently)
 }
 
-// serveFile answers with a file that was found, plain or compressed.
+// serveFile answers with a file that was found, plain or compressed. Conditions, ranges and HEAD are
+// http.ServeContent's. http.ServeFileFS is not used: it lists directories, follows links to hidden files, and knows
+// neither an ETag nor what stands in for a missing page.
 func (s *Server) serveFile(w *recorder, r *http.Request, site *Site, at node) error {
 	file, err := at.open(at.base)
 	if err != nil {

@@ -26,7 +26,9 @@ var errAbsent = fmt.Errorf("live: %w", fs.ErrNotExist)
 
 // tree is a served directory, or a shared one that stands in it. No name is ever given to the kernel but
 // a single component, never "..", and always with O_NOFOLLOW: links are resolved by walk, so leaving the
-// tree is impossible by construction, also while somebody exchanges directories for links.
+// tree is impossible by construction, also while somebody exchanges directories for links. os.Root, from which
+// it starts, follows links inside itself even where O_NOFOLLOW is given: a link to .env or .git would be
+// served, and one to a shared directory, which leads out, could not be told from any other.
 type tree struct {
 	dir *os.File
 	// place is where the tree lies in the release.
