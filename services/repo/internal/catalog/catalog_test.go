@@ -108,8 +108,8 @@ func TestMemory(t *testing.T) {
 		t.Error("the one used least should have gone, and no other")
 	}
 	m.put("huge", snapshotOf("c1", at, 5000), false)
-	if m.get("huge", "c1").snapshot == nil || m.order.Len() != 1 || m.size != 5010 {
-		t.Errorf("%d lists of weight %d", m.order.Len(), m.size)
+	if m.get("huge", "c1").snapshot == nil || m.used.Len() != 1 || m.size != 5010 {
+		t.Errorf("%d lists of weight %d", m.used.Len(), m.size)
 	}
 	m.put("huge", snapshotOf("c1", at.Add(-time.Second), 1), false)
 	if len(m.get("huge", "c1").snapshot.Repositories) != 5000 {
@@ -129,8 +129,8 @@ func TestMemory(t *testing.T) {
 	}
 	m.drop("huge")
 	m.drop("huge")
-	if m.size != 0 || m.order.Len() != 0 || len(m.by) != 0 {
-		t.Errorf("left: %d lists of weight %d", m.order.Len(), m.size)
+	if m.size != 0 || m.used.Len() != 0 {
+		t.Errorf("left: %d lists of weight %d", m.used.Len(), m.size)
 	}
 }
 

@@ -1,29 +1,30 @@
 package catalog
 
 import (
-	"container/list"
+	"math"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // maxRemembered is how many repositories are kept in memory over all workspaces: some 40 MB.
 const maxRemembered = 100_000
 
-// memory keeps the snapshots that were used last.
+// memory keeps the snapshots that were used last. It counts their repositories, where the library counts
+// entries: a workspace may have one repository or 20,000.
 type memory struct {
 	limit int
 
-	mu    sync.Mutex
-	order *list.List // of *remembered, used last in front
-	by    map[string]*list.Element
-	size  int
+	mu   sync.Mutex
+	used *simplelru.LRU[string, *remembered] // by workspace
+	size int
 }
 
 // remembered is what is known about a workspace's list. Its fields are guarded by memory.mu; the
 // snapshot itself never changes.
 type remembered struct {
-	workspace string
-	snapshot  *Snapshot
+	snapshot *Snapshot
 	// failure says why the last renewal came to nothing, and retryAt when the next may be tried.
 	failure *Failure
 	retryAt time.Time
@@ -32,22 +33,20 @@ type remembered struct {
 }
 
 func newMemory(limit int) *memory {
-	return &memory{limit: limit, order: list.New(), by: map[string]*list.Element{}}
+	m := &memory{limit: limit}
+	m.used, _ = simplelru.NewLRU(math.MaxInt, func(_ string, r *remembered) { m.size -= weight(r.snapshot) }) // its error is for sizes below 1
+	return m
 }
 
 // get returns what is known about a connection's list; zero for nothing.
 func (m *memory) get(workspace, connection string) remembered {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	el, ok := m.by[workspace]
-	if !ok {
+	r, ok := m.used.Peek(workspace)
+	if !ok || r.snapshot.Connection != connection {
 		return remembered{}
 	}
-	r := el.Value.(*remembered)
-	if r.snapshot.Connection != connection {
-		return remembered{}
-	}
-	m.order.MoveToFront(el)
+	m.used.Get(workspace) // used last
 	return *r
 }
 
@@ -56,17 +55,14 @@ func (m *memory) get(workspace, connection string) remembered {
 func (m *memory) put(workspace string, s *Snapshot, unsaved bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if el, ok := m.by[workspace]; ok {
-		r := el.Value.(*remembered)
-		if r.snapshot.Connection == s.Connection && r.snapshot.FetchTime.After(s.FetchTime) {
-			return
-		}
-		m.removeLocked(el)
+	if r, ok := m.used.Peek(workspace); ok && r.snapshot.Connection == s.Connection && r.snapshot.FetchTime.After(s.FetchTime) {
+		return
 	}
-	m.by[workspace] = m.order.PushFront(&remembered{workspace: workspace, snapshot: s, unsaved: unsaved})
+	m.used.Remove(workspace)
+	m.used.Add(workspace, &remembered{snapshot: s, unsaved: unsaved})
 	m.size += weight(s)
-	for m.size > m.limit && m.order.Len() > 1 {
-		m.removeLocked(m.order.Back())
+	for m.size > m.limit && m.used.Len() > 1 {
+		m.used.RemoveOldest()
 	}
 }
 
@@ -74,10 +70,8 @@ func (m *memory) put(workspace string, s *Snapshot, unsaved bool) {
 func (m *memory) failed(workspace, connection string, f Failure, retryAt time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if el, ok := m.by[workspace]; ok {
-		if r := el.Value.(*remembered); r.snapshot.Connection == connection {
-			r.failure, r.retryAt = &f, retryAt
-		}
+	if r, ok := m.used.Peek(workspace); ok && r.snapshot.Connection == connection {
+		r.failure, r.retryAt = &f, retryAt
 	}
 }
 
@@ -85,26 +79,15 @@ func (m *memory) failed(workspace, connection string, f Failure, retryAt time.Ti
 func (m *memory) saved(workspace string, s *Snapshot) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if el, ok := m.by[workspace]; ok {
-		if r := el.Value.(*remembered); r.snapshot == s {
-			r.unsaved = false
-		}
+	if r, ok := m.used.Peek(workspace); ok && r.snapshot == s {
+		r.unsaved = false
 	}
 }
 
 func (m *memory) drop(workspace string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if el, ok := m.by[workspace]; ok {
-		m.removeLocked(el)
-	}
-}
-
-func (m *memory) removeLocked(el *list.Element) {
-	r := el.Value.(*remembered)
-	m.order.Remove(el)
-	delete(m.by, r.workspace)
-	m.size -= weight(r.snapshot)
+	m.used.Remove(workspace)
 }
 
 // weight counts an empty list too, or there could be any number of them.
