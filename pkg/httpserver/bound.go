@@ -29,7 +29,9 @@ func Share(share float64) int {
 	return int(min(max(share*float64(files.Cur), fewest), mostConnections))
 }
 
-// bound counts the connections of one server. It is safe for concurrent use.
+// bound counts the connections of one server. It is safe for concurrent use. Its lists are no cache that
+// golang-lru could be: a connection stands in two of them, its own address's and everybody's, and in none
+// while it is served, when it counts and must not be closed.
 type bound struct {
 	most, perAddress int
 

@@ -47,9 +47,11 @@ type Copy[T any, P Message[T]] struct {
 	cfg    CopyConfig[P]
 	reach  *reach
 
-	mu     sync.RWMutex
-	items  map[string]*list.Element // of *copied
-	ages   *list.List               // oldest write first; those without a value are not in it
+	mu    sync.RWMutex
+	items map[string]*list.Element // of *copied
+	// ages has the oldest write first; those without a value are not in it. golang-lru would forget the
+	// key with its value, and bounds how many there are, not their bytes.
+	ages   *list.List
 	bytes  int64
 	full   bool
 	held   bool     // a pass was complete once

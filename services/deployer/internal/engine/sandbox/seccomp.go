@@ -63,7 +63,10 @@ var denied = []deny{
 const sysFchmodat2 = 452
 
 // filter is the program for bubblewrap's --seccomp: struct sock_filter, one after the other
-// (seccomp(2)). Empty on an architecture whose calls are not listed here.
+// (seccomp(2)). Empty on an architecture whose calls are not listed here. It is not assembled by
+// elastic/go-seccomp-bpf: that allows all calls of another architecture, where its default is to allow,
+// and compares all 64 bits of an argument, of which the kernel reads 32 for a socket's family: what a
+// program leaves in the others would deny it a usual one.
 func filter() string {
 	if auditArch == 0 {
 		return ""

@@ -21,7 +21,9 @@ type usage struct {
 	memory    int64 // bytes
 }
 
-// stat is what /proc/PID/stat says (proc_pid_stat(5)).
+// stat is what /proc/PID/stat says (proc_pid_stat(5)). We read five of its fields ourselves: prometheus/procfs
+// reads all by fmt.Fscan and took 2 to 3 times as long for each process, with four times the allocations,
+// and a hook is watched while it may start thousands a second.
 type stat struct {
 	parent, session, threads int
 	resident                 int64 // bytes
