@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,9 @@ type RelayConfig struct {
 	// DescribeValue, when it is set, is asked instead of Describe about keys that hold a value:
 	// for buckets whose keys do not tell the id.
 	DescribeValue func(key string, value []byte) (workspace, kind, id string, ok bool)
+	// Group, when it is set, says which keys are told of together: of those with the same group only
+	// the newest change of a batch is told. Otherwise each key is told of for itself.
+	Group func(key string) string
 	// Every is the time from one batch of events to the next; what changes more often is told once
 	// in it. The first change after a while is told at once.
 	Every time.Duration
@@ -87,29 +91,41 @@ func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
 		return err
 	}
 	defer func() { r.told = time.Now() }()
-	newest := map[string]int{}
-	for i, m := range ms {
-		newest[m.Subject] = i
-	}
-	var acks []jetstream.PubAckFuture
-	for i, m := range ms {
-		if newest[m.Subject] != i {
+	events := map[int]*nats.Msg{} // by place in the batch
+	told := map[string]bool{}
+	for i, m := range slices.Backward(ms) {
+		if told[r.group(m)] {
 			continue
 		}
 		msg, err := r.event(m)
 		if err != nil {
 			return err
 		}
-		if msg == nil {
+		if msg != nil || r.cfg.Group == nil { // in a group an older change may be to be told
+			events[i], told[r.group(m)] = msg, true
+		}
+	}
+	var acks []jetstream.PubAckFuture
+	for i, m := range ms {
+		if events[i] == nil {
 			continue
 		}
-		ack, err := r.js.PublishMsgAsync(msg, jetstream.WithMsgID(fmt.Sprintf("%s.%d", r.cfg.Bucket, m.Sequence)))
+		ack, err := r.js.PublishMsgAsync(events[i], jetstream.WithMsgID(fmt.Sprintf("%s.%d", r.cfg.Bucket, m.Sequence)))
 		if err != nil {
 			return fmt.Errorf("%w: publish change events: %w", ErrUnavailable, err)
 		}
 		acks = append(acks, ack)
 	}
 	return awaitAcks(ctx, acks)
+}
+
+// group names what is told of together with a change.
+func (r *relay) group(m stream.Msg) string {
+	key := strings.TrimPrefix(m.Subject, r.prefix)
+	if r.cfg.Group == nil {
+		return key
+	}
+	return r.cfg.Group(key)
 }
 
 func awaitAcks(ctx context.Context, acks []jetstream.PubAckFuture) error {

@@ -186,6 +186,32 @@ func TestRelayChanges_mayReadTheValue(t *testing.T) {
 	})
 }
 
+// TestRelayChanges_tellsOfAGroupOnce: records that whoever follows reads together anyway.
+func TestRelayChanges_tellsOfAGroupOnce(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	b := openStrings(t, s, kv.Config{Name: "pages"})
+	const changes = 200
+	for i := range changes {
+		put(t, b, fmt.Sprintf("page.acme-inc.%d", i), "x")
+	}
+	put(t, b, "internal.acme-inc.lease", "x") // the newest of its group is nobody else's business
+	background(t, func(ctx context.Context) error {
+		return kv.RelayChanges(ctx, js, kv.RelayConfig{Bucket: "pages", Service: "webhook", Describe: describe, Logger: testkit.Logger(t).Logger,
+			Group: func(string) string { return "all" }})
+	})
+	e := collect(t, s.JS())
+	testkit.Eventually(t, wait, func() error {
+		_, err := e.last("page", fmt.Sprint(changes-1))
+		return err
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.all) > changes/10 {
+		t.Errorf("%d events for %d changes of one group", len(e.all), changes)
+	}
+}
+
 func TestRelayChanges_refusesAnIncompleteConfiguration(t *testing.T) {
 	if err := kv.RelayChanges(t.Context(), testkit.JS(t), kv.RelayConfig{Bucket: "apps"}); err == nil {
 		t.Fatal("accepted")

@@ -19,7 +19,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
@@ -139,6 +141,34 @@ func (p *timed) load(connections int, during time.Duration, request func(worker,
 		p.b.FailNow()
 	}
 	return measured{done: done.Load(), took: time.Since(began), p99: quantile(all, 0.99)}
+}
+
+// syncedPublishes stores messages one by one, each with a write of its own that the disk has kept.
+func (p *timed) syncedPublishes(connections int, during time.Duration, data []byte) measured {
+	p.b.Helper()
+	_, js := testkit.NATSWith(p.b, engine.NATSConfig{CanaryInterval: -1, StoreDir: p.b.TempDir()}).Connect()
+	if _, err := js.CreateStream(p.b.Context(), jetstream.StreamConfig{Name: "SYNCED", Subjects: []string{"synced"}, Storage: jetstream.FileStorage}); err != nil {
+		p.b.Fatal(err)
+	}
+	var done atomic.Int64
+	var workers sync.WaitGroup
+	began := time.Now()
+	for range connections {
+		workers.Go(func() {
+			for time.Since(began) < during {
+				if _, err := js.Publish(p.b.Context(), "synced", data); err != nil {
+					p.b.Error(err)
+					return
+				}
+				done.Add(1)
+			}
+		})
+	}
+	workers.Wait()
+	if p.b.Failed() {
+		p.b.FailNow()
+	}
+	return measured{done: done.Load(), took: time.Since(began)}
 }
 
 // plainServerEnv makes a process of this program the server that the product is compared with.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,7 +23,7 @@ import (
 // The kinds of change events that webhook publishes.
 const (
 	KindWebhook  = "webhook"  // id: the webhook
-	KindDelivery = "delivery" // id: <webhook>/<number>, the newest of those that changed in a while
+	KindDelivery = "delivery" // id: <webhook>/<number>, of the webhook's deliveries the one that changed last in a while
 )
 
 // service is webhook's name in the events' subjects.
@@ -48,7 +49,7 @@ func Publish(ctx context.Context, cfg Config) error {
 		value func(key string, value []byte) (workspace, kind, id string, ok bool), every time.Duration) {
 		relay := kv.RelayConfig{Bucket: bucket, Service: service, Describe: describe, DescribeValue: value, Every: every}
 		if every > 0 {
-			relay.Position = cfg.Position("changes-" + bucket)
+			relay.Position, relay.Group = cfg.Position("changes-"+bucket), webhookOf
 		}
 		g.Go(func() error {
 			relay.Replicas, relay.Logger, relay.Metrics = cfg.Replicas, cfg.Logger, cfg.Metrics
@@ -61,6 +62,15 @@ func Publish(ctx context.Context, cfg Config) error {
 	relay(natsstore.PagesBucket, nobody, describePage, tellDeliveries)
 	relay(natsstore.DeliveriesBucket, nobody, describeDelivery, tellDeliveries)
 	return g.Wait()
+}
+
+// webhookOf is the part of a key that names the webhook: <workspace>.<webhook>. A burst changes many
+// pages, and whoever follows reads the list again after one event as after twenty.
+func webhookOf(key string) string {
+	if at := strings.LastIndexByte(key, '.'); at >= 0 {
+		return key[:at]
+	}
+	return key
 }
 
 // describeWebhook reads the key <workspace>.<webhook>.

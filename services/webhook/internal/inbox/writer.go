@@ -33,7 +33,7 @@ const (
 	longPause   = 250 * time.Millisecond // between two tries of a write at most
 	// shareWait is how long, from the end of a write, the next one waits at most for as many deliveries
 	// as are to be expected. A sender that sends again when it was answered is back within that time.
-	shareWait = 3 * time.Millisecond
+	shareWait = 5 * time.Millisecond
 )
 
 // The reasons for which a delivery was not stored.

@@ -222,7 +222,7 @@ func TestWriter_aLoneDeliveryWaitsForNobody(t *testing.T) {
 			others.Go(func() { store(fmt.Sprint("together", i)) })
 		}
 		others.Wait()
-		<-time.After(5 * time.Millisecond)
+		<-time.After(10 * time.Millisecond)
 		if took := store("after the others"); took != write {
 			t.Errorf("after the others have gone it took %v, one write takes %v", took, write)
 		}
