@@ -199,7 +199,7 @@ func (s *Service) serve(ctx context.Context, front *worker.Front) error {
 	r, err := s.open(ctx, st, front)
 	if err != nil {
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // a stop is no failure
 		}
 		return fmt.Errorf("deployer: %w", err)
 	}
