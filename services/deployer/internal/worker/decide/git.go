@@ -7,6 +7,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -56,7 +57,7 @@ func (g Git) File(ctx context.Context, a *storev1.App, p policy.Push, name strin
 	b, err := g.Mirrors.File(ctx, mirror.Source{
 		Workspace: a.GetWorkspace(), Repository: a.GetRepository(), FullName: fullName, Branch: p.Branch, Tag: p.Tag, Commit: p.New,
 	}, name, most)
-	if errors.Is(err, mirror.ErrNotInTree) {
+	if errors.Is(err, tree.ErrNotInTree) {
 		return nil, policy.ErrNoFile
 	}
 	return b, err

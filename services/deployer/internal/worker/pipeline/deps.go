@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -42,11 +43,11 @@ type Tree interface {
 	Head() mirror.Commit
 	// Lacks tells whether it is known that the commit's history does not contain another commit.
 	Lacks(ctx context.Context, commit string) bool
-	Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (mirror.Stats, error)
-	// Update makes a spare of the app this tree; mirror.ErrPristine when it is of no use.
-	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (mirror.Stats, error)
+	Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (tree.Stats, error)
+	// Update makes a spare of the app this tree; tree.ErrPristine when it is of no use.
+	Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(done, all int)) (tree.Stats, error)
 	// Copier writes the tree once more, also after Close; nil when that is not worth it.
-	Copier() mirror.Copier
+	Copier() tree.Copier
 	// HasLFSPointers tells whether files stand for others that Git LFS keeps elsewhere.
 	HasLFSPointers(ctx context.Context) (bool, error)
 	// WriteGit gives the tree a .git directory of its own.

@@ -15,6 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
@@ -233,16 +234,16 @@ func (modelTree) HasLFSPointers(context.Context) (bool, error) { return false, n
 
 func (modelTree) WriteGit(context.Context, *os.Root) error { return nil }
 
-func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (mirror.Stats, error) {
+func (t modelTree) Checkout(ctx context.Context, dir *os.Root, _ func(int, int)) (tree.Stats, error) {
 	t.s.m.fault()
 	err := dir.WriteFile("commit", []byte(t.hash), 0o644)
 	t.s.stall(ctx, 60)
 	t.s.m.fault()
-	return mirror.Stats{Files: 1}, err
+	return tree.Stats{Files: 1}, err
 }
 
 // Update begins with a spare, which must be as its maker left it: no release's hook was in it.
-func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(int, int)) (mirror.Stats, error) {
+func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, progress func(int, int)) (tree.Stats, error) {
 	t.s.m.fault()
 	b, err := dir.ReadFile("commit")
 	if err != nil || string(b) != string(manifest) {
@@ -252,16 +253,16 @@ func (t modelTree) Update(ctx context.Context, dir *os.Root, manifest []byte, pr
 		t.s.m.t.Error("a spare holds what a release's hook wrote")
 	}
 	if !t.s.m.calm && t.s.m.rnd.n(10) == 0 {
-		return mirror.Stats{}, mirror.ErrPristine
+		return tree.Stats{}, tree.ErrPristine
 	}
 	t.s.m.spares.Add(1)
 	if err := dir.Remove("commit"); err != nil {
-		return mirror.Stats{}, err
+		return tree.Stats{}, err
 	}
 	return t.Checkout(ctx, dir, progress)
 }
 
-func (t modelTree) Copier() mirror.Copier {
+func (t modelTree) Copier() tree.Copier {
 	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
 		if err := pause(ctx); err != nil {
 			return nil, err

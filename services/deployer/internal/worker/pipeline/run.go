@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/sandbox"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
@@ -44,9 +45,9 @@ type attempt struct {
 	log        Log
 	progress   *progress
 	begin      time.Time
-	spare      mirror.Copier // what can prepare the app's next deployment
-	claimed    bool          // the app's directory is ours
-	switched   bool          // the release is current
+	spare      tree.Copier // what can prepare the app's next deployment
+	claimed    bool        // the app's directory is ours
+	switched   bool        // the release is current
 
 	settings  codeconfig.Settings // what the deployment does
 	variables []settings.Variable

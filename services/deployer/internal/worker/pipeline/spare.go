@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/release"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 )
@@ -38,13 +38,13 @@ type spares struct {
 
 type spare struct {
 	epoch int64
-	write mirror.Copier
+	write tree.Copier
 }
 
 func newSpares() *spares { return &spares{want: map[lane.Key]spare{}, kick: make(chan struct{}, 1)} }
 
 // add asks for a spare; nil is none.
-func (s *spares) add(k lane.Key, epoch int64, write mirror.Copier) {
+func (s *spares) add(k lane.Key, epoch int64, write tree.Copier) {
 	if write == nil {
 		return
 	}
@@ -166,29 +166,29 @@ func (a *attempt) makeRoom(ctx context.Context, err error) bool {
 
 // place brings the tree into the attempt's release directory: from the spare where there is one
 // that is of use, else in full.
-func (a *attempt) place(ctx context.Context, tree Tree) (mirror.Stats, error) {
+func (a *attempt) place(ctx context.Context, source Tree) (tree.Stats, error) {
 	progress := func(done, all int) { a.progress.within(20, 80, done, all) }
 	ws, app := a.key.Workspace, a.key.App
 	dir, list, err := a.w.cfg.Releases.TakeSpare(ctx, ws, app, a.run.GetEpoch(), a.directory)
 	if errors.Is(err, release.ErrStale) || ctx.Err() != nil {
-		return mirror.Stats{}, err
+		return tree.Stats{}, err
 	}
 	if err != nil {
 		a.w.cfg.Logger.WarnContext(ctx, "pristine copy not taken", logs.Err(err))
 	}
 	if dir != nil {
-		stats, err := tree.Update(ctx, dir, list, progress)
+		stats, err := source.Update(ctx, dir, list, progress)
 		_ = dir.Close()
-		if !errors.Is(err, mirror.ErrPristine) {
+		if !errors.Is(err, tree.ErrPristine) {
 			return stats, err
 		}
 		a.w.cfg.Logger.InfoContext(ctx, "pristine copy not used", logs.Err(err))
 	}
 	if dir, err = a.w.cfg.Releases.Prepare(ws, app, a.directory); err != nil {
-		return mirror.Stats{}, err
+		return tree.Stats{}, err
 	}
 	defer func() { _ = dir.Close() }()
-	return tree.Checkout(ctx, dir, progress)
+	return source.Checkout(ctx, dir, progress)
 }
 
 // diskShort tells errors that go away with more room on the disk.

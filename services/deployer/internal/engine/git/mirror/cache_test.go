@@ -108,7 +108,7 @@ func TestCache_leastRecentlyUsedGoFirst(t *testing.T) {
 	if got := f.kept(5); got != "2" {
 		t.Fatalf("only the latest: %s", got)
 	}
-	if dir, _, err := f.fetchSource(numbered(1)); err != nil || len(tree(t, dir)["f"]) != size {
+	if dir, _, err := f.fetchSource(numbered(1)); err != nil || len(filesIn(t, dir)["f"]) != size {
 		t.Fatalf("one that was removed comes back: %v", err)
 	}
 }
@@ -167,7 +167,7 @@ func TestCache_manyReadersAndRemovals(t *testing.T) {
 					return
 				}
 				dir, err := f.checkOut(s)
-				if err != nil || s.Head().Hash != heads[i] || len(tree(t, dir)["f"]) != size {
+				if err != nil || s.Head().Hash != heads[i] || len(filesIn(t, dir)["f"]) != size {
 					t.Errorf("%d: %v", i, err)
 				}
 				s.Close()

@@ -102,12 +102,12 @@ func (m *Mirrors) reader(ctx context.Context, workspace, id string) (*Snapshot, 
 		}
 		return nil, err
 	}
-	return &Snapshot{m: m, git: r.git, dir: dir, use: use}, nil
+	return m.open(r, use), nil
 }
 
 // has tells whether a commit is in the mirror, with its tree's root.
 func (s *Snapshot) has(ctx context.Context, commit string) bool {
-	return s.local(ctx, program.Command{Operation: "cat-file", Args: []string{"cat-file", "-e", commit + "^{tree}"}}) == nil
+	return s.Local(ctx, program.Command{Operation: "cat-file", Args: []string{"cat-file", "-e", commit + "^{tree}"}}) == nil
 }
 
 func (s *Snapshot) changes(ctx context.Context, req ChangesRequest) (Changes, error) {
@@ -125,8 +125,8 @@ func (s *Snapshot) changes(ctx context.Context, req ChangesRequest) (Changes, er
 		return c, ctx.Err()
 	}
 	bytes := 0
-	err = s.m.git.Records(ctx, program.Command{
-		Operation: "diff-tree", GitDir: s.git,
+	err = s.Git.Records(ctx, program.Command{
+		Operation: "diff-tree", GitDir: s.GitDir,
 		Args: []string{"diff-tree", "-r", "-z", "--name-only", "--no-renames", "--no-ext-diff", "--ignore-submodules=none", "--end-of-options", req.Old, req.New, "--"},
 	}, func(path string) error {
 		if bytes += len(path); len(c.Paths) == maxChangedPaths || bytes > maxChangedBytes {

@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // fetchSource fetches, checks out and returns the directory and the commit.
@@ -79,7 +80,7 @@ func TestFetch_exactCommit(t *testing.T) {
 			}
 			for _, want := range []string{all[3], all[1], all[0]} {
 				dir, head, err := f.fetchSource(commitSource("main", want, false))
-				if err != nil || head.Hash != want || tree(t, dir)["f"] != "main"+strings.TrimPrefix(head.Message, "Commit ") {
+				if err != nil || head.Hash != want || filesIn(t, dir)["f"] != "main"+strings.TrimPrefix(head.Message, "Commit ") {
 					t.Fatalf("want %s: %v %v", want, head, err)
 				}
 			}
@@ -153,7 +154,7 @@ func TestFetch_commitThatWasForcedAway(t *testing.T) {
 		t.Fatalf("unknown: %v", err)
 	}
 	dir, head, err := f.fetchSource(commitSource("main", all[1], true))
-	if err != nil || head.Hash != all[1] || tree(t, dir)["f"] != "main1" {
+	if err != nil || head.Hash != all[1] || filesIn(t, dir)["f"] != "main1" {
 		t.Fatalf("redeployed from the mirror: %v %v", head, err)
 	}
 	// Also after everything was packed anew, and when the branch is gone.
@@ -224,7 +225,7 @@ func TestFetch_tags(t *testing.T) {
 	}
 	for tag, want := range map[string]string{"light": all[0], "v1/annotated": all[1]} {
 		dir, head, err := f.fetchSource(tagged(tag, ""))
-		if err != nil || head.Hash != want || tree(t, dir)["f"] == "" {
+		if err != nil || head.Hash != want || filesIn(t, dir)["f"] == "" {
 			t.Fatalf("%s: %v %v", tag, head, err)
 		}
 	}
@@ -267,7 +268,7 @@ func TestSnapshot_readFile(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"nope", "dir", "dir/", "lib", "up/run", "../x", "/etc/passwd", "", ".", "dir/../.devpilot.yaml", ".git/config", "*"} {
-		if b, err := s.ReadFile(t.Context(), path, 100); !errors.Is(err, ErrNotInTree) {
+		if b, err := s.ReadFile(t.Context(), path, 100); !errors.Is(err, tree.ErrNotInTree) {
 			t.Errorf("%q: %q %v", path, b, err)
 		}
 	}

@@ -1,4 +1,4 @@
-// Package mirror fetches repositories with the git program and checks commits out of them
+// Package mirror fetches repositories with the git program and keeps what it fetched
 // (DESIGN.md#source-control; BITBUCKET.md#git).
 //
 // A bare mirror per workspace and repository lives under the cache directory:
@@ -13,16 +13,9 @@
 // it. Old heads stay for 30 days at least, held by the logs of its refs, so that a commit can be
 // deployed again after its branch was forced elsewhere.
 //
-// Repositories are expected to be hostile. Nothing of one is run: no hooks, no filters, no
-// configuration. Trees are written by our own code, file by file, below an [os.Root]; symbolic
-// links that leave the tree, odd names and sizes beyond the limits are refused before anything is
-// written. Untidy objects that git clone takes are taken. Of .gitmodules only paths, addresses and
-// "update" are read; only repositories of the configured site are fetched, and of the app's own
-// Bitbucket workspace unless its settings name others, each into a mirror of its own.
-//
-// A tree that was checked out can be written once more in the background, as a pristine copy with a
-// manifest; the next commit's tree then is that copy with what differs changed (pristine.go). Only
-// the manifest says what the copy holds, so that the mirror need not have the old commit any more.
+// Of .gitmodules only paths, addresses and "update" are read; only repositories of the configured site are
+// fetched, and of the app's own Bitbucket workspace unless its settings name others, each into a mirror of
+// its own. What of a commit is written into a directory, and how, is engine/git/tree's matter.
 //
 // LFS is spoken by a client of our own, not by the git-lfs program: LFS.md says why, and what was
 // measured. Fetching needs one question and plain downloads, so that it is plain to see here that our
@@ -32,5 +25,5 @@
 // What running git means, and what its end means, is engine/git/program's matter; branches and tags are
 // listed without a mirror by engine/git/heads.
 //
-// Depends on engine/git/{address,heads,program,remote}, pkg/seal and pkg/apierr's reasons.
+// Depends on engine/git/{address,heads,program,remote,tree}, pkg/seal and pkg/apierr's reasons.
 package mirror

@@ -149,7 +149,7 @@ func (f *fetcher) watch(dir string, base int64) error {
 	if sizeOf(dir)-base > f.budget.bytes {
 		return fetchTooLarge(f.m.cfg.Limits.FetchBytes)
 	}
-	return f.m.checkDisk(dir)
+	return f.m.disk().Check(dir)
 }
 
 func fetchTooLarge(most int64) error {

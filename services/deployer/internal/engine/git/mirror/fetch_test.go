@@ -26,7 +26,7 @@ func TestFetch_checksOutTheHeadAndFollowsIt(t *testing.T) {
 	if head.Hash != first || head.Message != "First\n\nwith a body" || head.AuthorName != "Jane Developer" || head.AuthorEmail != "jane@example.test" || head.Time.IsZero() {
 		t.Fatalf("head: %+v, want %s", head, first)
 	}
-	same(t, tree(t, dir), files)
+	same(t, filesIn(t, dir), files)
 
 	files["index.html"] = "two"
 	delete(files, "empty")
@@ -35,7 +35,7 @@ func TestFetch_checksOutTheHeadAndFollowsIt(t *testing.T) {
 	if err != nil || head.Hash != second {
 		t.Fatalf("second: %v %v", head.Hash, err)
 	}
-	same(t, tree(t, dir), files)
+	same(t, filesIn(t, dir), files)
 
 	repo.Set("main", first) // forced back
 	if _, head, err = f.deploy("main"); err != nil || head.Hash != first {
@@ -52,7 +52,7 @@ func TestFetch_branchesThatNestDoNotCollide(t *testing.T) {
 	}
 	repo.Delete("feature")
 	repo.Commit("feature/login", "b", map[string]string{"f": "2"})
-	if dir, _, err := f.deploy("feature/login"); err != nil || tree(t, dir)["f"] != "2" {
+	if dir, _, err := f.deploy("feature/login"); err != nil || filesIn(t, dir)["f"] != "2" {
 		t.Fatal(err)
 	}
 }
@@ -69,7 +69,7 @@ func TestFetch_modesLinksAndSubmodules(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, tree(t, dir), map[string]string{"run.sh": "#!/bin/sh\n", "dir/x": "x", "dir/up": "-> ../run.sh", "latest": "-> dir/x", "nowhere": "-> not/there"})
+	same(t, filesIn(t, dir), map[string]string{"run.sh": "#!/bin/sh\n", "dir/x": "x", "dir/up": "-> ../run.sh", "latest": "-> dir/x", "nowhere": "-> not/there"})
 	info, err := os.Stat(filepath.Join(dir, "run.sh"))
 	if err != nil || info.Mode().Perm()&0o100 == 0 {
 		t.Fatalf("run.sh: %v %v", info.Mode(), err)
@@ -172,7 +172,7 @@ func TestFetch_hostileNamesAreNoOptions(t *testing.T) {
 		}
 		hash := repo.Commit("tmp", "x", map[string]string{"f": branch})
 		repo.Set(branch, hash)
-		if dir, _, err := f.deploy(branch); err != nil || tree(t, dir)["f"] != branch {
+		if dir, _, err := f.deploy(branch); err != nil || filesIn(t, dir)["f"] != branch {
 			t.Errorf("%q: %v", branch, err)
 		}
 		heads, err := f.mirrors.Heads(t.Context(), "acme-inc", "acme/web", remote.Wanted{Branch: named(branch, "*", "nope")})
@@ -202,7 +202,7 @@ func TestFetch_manyAtOnceShareOneMirror(t *testing.T) {
 		branch := []string{"main", "dev"}[i%2]
 		wg.Go(func() {
 			dir, _, err := f.deploy(branch)
-			if err != nil || tree(t, dir)["f"] != branch {
+			if err != nil || filesIn(t, dir)["f"] != branch {
 				t.Errorf("%s: %v", branch, err)
 			}
 		})

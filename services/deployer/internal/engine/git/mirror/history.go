@@ -23,7 +23,7 @@ const maxTags = 10_000
 // readTags lists the tags on the commit and its ancestors.
 func (s *Snapshot) readTags(ctx context.Context) (string, error) {
 	var out bytes.Buffer
-	err := s.local(ctx, program.Command{Operation: "for-each-ref", Stdout: &out, Args: []string{
+	err := s.Local(ctx, program.Command{Operation: "for-each-ref", Stdout: &out, Args: []string{
 		"for-each-ref", fmt.Sprintf("--count=%d", maxTags), "--sort=-creatordate", "--merged=" + s.commit.Hash, "--format=%(objectname) %(refname) %(*objectname)", "refs/tags",
 	}})
 	return out.String(), err
@@ -40,7 +40,7 @@ func (s *Snapshot) WriteGit(ctx context.Context, dir *os.Root) error {
 	if !s.target.full {
 		return ErrNoHistory
 	}
-	if err := s.m.checkDisk(dir.Name()); err != nil {
+	if err := s.m.disk().Check(dir.Name()); err != nil {
 		return err
 	}
 	temporary, err := os.MkdirTemp(s.m.temporary(), "history-")
@@ -68,19 +68,19 @@ func (s *Snapshot) packHistory(ctx context.Context, temporary string) error {
 		tag, _, _ := strings.Cut(line, " ")
 		in += tag + "\n"
 	}
-	err := s.local(ctx, program.Command{Operation: "pack-objects", Stdin: strings.NewReader(in), Stdout: io.Discard, Args: []string{
+	err := s.Local(ctx, program.Command{Operation: "pack-objects", Stdin: strings.NewReader(in), Stdout: io.Discard, Args: []string{
 		"pack-objects", "--revs", "-q", "--delta-base-offset", filepath.Join(temporary, "pack"),
 	}})
 	if err != nil {
 		return err
 	}
-	return s.local(ctx, program.Command{Operation: "read-tree", Env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, Args: []string{"read-tree", s.commit.Hash}})
+	return s.Local(ctx, program.Command{Operation: "read-tree", Env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, Args: []string{"read-tree", s.commit.Hash}})
 }
 
 // boundary is where the history ends without having begun, which is only where Bitbucket itself has
 // no more: the lines of git's file "shallow" that matter.
 func (s *Snapshot) boundary(ctx context.Context) (string, error) {
-	b, err := os.ReadFile(filepath.Join(s.git, "shallow"))
+	b, err := os.ReadFile(filepath.Join(s.GitDir, "shallow"))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
@@ -89,7 +89,7 @@ func (s *Snapshot) boundary(ctx context.Context) (string, error) {
 	}
 	cut := strings.Fields(string(b))
 	var out bytes.Buffer
-	if err := s.local(ctx, program.Command{Operation: "rev-list", Stdout: &out, Args: []string{"rev-list", "--max-parents=0", "--end-of-options", s.commit.Hash}}); err != nil {
+	if err := s.Local(ctx, program.Command{Operation: "rev-list", Stdout: &out, Args: []string{"rev-list", "--max-parents=0", "--end-of-options", s.commit.Hash}}); err != nil {
 		return "", err
 	}
 	var roots strings.Builder

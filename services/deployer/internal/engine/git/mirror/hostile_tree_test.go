@@ -15,6 +15,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // hostileTime is how long a hostile tree may keep a worker busy, fetch included.
@@ -113,7 +114,7 @@ func (f *fixture) within(y *yard, fetch func() (*Snapshot, error)) error {
 func wide(r *gittest.Repo, n int, mode, oid string) string {
 	var in strings.Builder
 	kind := "blob"
-	if mode == modeTree {
+	if mode == tree.ModeTree {
 		kind = "tree"
 	}
 	names := make([]string, n)
@@ -158,12 +159,14 @@ func TestHostileTree_isRefusedAndWritesNothing(t *testing.T) {
 		"link out through two links": {func(r *gittest.Repo) string { return nested(r, "s/../secret") }, []string{refused}},
 		"link out through a link to a directory": {func(r *gittest.Repo) string {
 			deep := r.Tree(gittest.E("120000", "up", "../.."))
-			a := r.Tree(gittest.E(modeTree, "b", deep))
-			return r.Tree(gittest.E(modeTree, "a", a), gittest.E("120000", "l", "a/b/up/../secret"))
+			a := r.Tree(gittest.E(tree.ModeTree, "b", deep))
+			return r.Tree(gittest.E(tree.ModeTree, "a", a), gittest.E("120000", "l", "a/b/up/../secret"))
 		}, []string{refused}},
-		"empty link":                       {func(r *gittest.Repo) string { return link(r, "") }, []string{refused, git}},
-		"link too long":                    {func(r *gittest.Repo) string { return link(r, strings.Repeat("a/", 2100)) }, []string{refused, git}},
-		"many long links":                  {func(r *gittest.Repo) string { return wide(r, 10_000, modeLink, r.Blob(strings.Repeat("a/", 2000)+"a")) }, []string{refused}},
+		"empty link":    {func(r *gittest.Repo) string { return link(r, "") }, []string{refused, git}},
+		"link too long": {func(r *gittest.Repo) string { return link(r, strings.Repeat("a/", 2100)) }, []string{refused, git}},
+		"many long links": {func(r *gittest.Repo) string {
+			return wide(r, 10_000, tree.ModeLink, r.Blob(strings.Repeat("a/", 2000)+"a"))
+		}, []string{refused}},
 		".git":                             {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", ".git", "gitdir: /tmp")) }, []string{refused, git}},
 		".GIT":                             {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", ".GIT", "x")) }, []string{refused, git}},
 		".git with a zero-width character": {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", ".gi\u200ct", "x")) }, []string{refused, git}},
@@ -171,30 +174,30 @@ func TestHostileTree_isRefusedAndWritesNothing(t *testing.T) {
 		".git and a space":                 {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", ".git ", "x")) }, []string{refused, git}},
 		".git deep in a directory": {func(r *gittest.Repo) string {
 			hooks := r.Tree(gittest.E("100755", "post-checkout", "#!/bin/sh\n"))
-			return r.Tree(gittest.E(modeTree, "sub", r.Tree(gittest.E(modeTree, ".Git", hooks))))
+			return r.Tree(gittest.E(tree.ModeTree, "sub", r.Tree(gittest.E(tree.ModeTree, ".Git", hooks))))
 		}, []string{refused, git}},
 		".gitmodules is a link": {func(r *gittest.Repo) string { return r.Tree(gittest.E("120000", ".gitmodules", "../secret")) }, []string{refused, git}},
 		"..":                    {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", "..", "x")) }, []string{refused, git}},
 		"very long name":        {func(r *gittest.Repo) string { return r.Tree(gittest.E("100644", strings.Repeat("n", 256), "x")) }, []string{refused, git}},
 		"very long path": {func(r *gittest.Repo) string {
-			tree := r.Tree(gittest.E("100644", "f", "x"))
+			deep := r.Tree(gittest.E("100644", "f", "x"))
 			for range 16 {
-				tree = r.Tree(gittest.E(modeTree, strings.Repeat("n", 200), tree))
+				deep = r.Tree(gittest.E(tree.ModeTree, strings.Repeat("n", 200), deep))
 			}
-			return tree
+			return deep
 		}, []string{refused}},
 		"deep":      {func(r *gittest.Repo) string { return nest(r, 300, r.Tree(gittest.E("100644", "f", "x"))) }, []string{refused}},
 		"very deep": {func(r *gittest.Repo) string { return nest(r, 3000, r.Tree(gittest.E("100644", "f", "x"))) }, []string{refused, git}},
 		"1 GB of one blob": {func(r *gittest.Repo) string {
-			return wide(r, 10, modeTree, wide(r, 103, "100644", r.Blob(strings.Repeat("bomb", 1<<18))))
+			return wide(r, 10, tree.ModeTree, wide(r, 103, "100644", r.Blob(strings.Repeat("bomb", 1<<18))))
 		}, []string{large}},
 		"1,000,000 files": {func(r *gittest.Repo) string {
-			return wide(r, 100, modeTree, wide(r, 100, modeTree, wide(r, 100, "100644", r.Blob("x"))))
+			return wide(r, 100, tree.ModeTree, wide(r, 100, tree.ModeTree, wide(r, 100, "100644", r.Blob("x"))))
 		}, []string{large}},
 		"directories without a file": {func(r *gittest.Repo) string {
 			level := r.Tree()
 			for range 9 {
-				level = wide(r, 10, modeTree, level)
+				level = wide(r, 10, tree.ModeTree, level)
 			}
 			return level
 		}, []string{large}},
@@ -214,7 +217,7 @@ func TestHostileTree_isRefusedAndWritesNothing(t *testing.T) {
 				if errors.As(err, &e); e.Message == "" || strings.ContainsAny(e.Message, "\n\x00") {
 					t.Fatalf("%s: said to people: %q", how, e.Message)
 				}
-				if got := tree(t, filepath.Join(y.dir, "release")); len(got) != 0 {
+				if got := filesIn(t, filepath.Join(y.dir, "release")); len(got) != 0 {
 					t.Fatalf("%s: something was written: %d files", how, len(got))
 				}
 			}
@@ -238,7 +241,7 @@ func TestHostileTree_oddNamesAreFiles(t *testing.T) {
 	repo.Commit("main", "odd", files)
 	y := newYard(t)
 	must(t, f.deployIn(y))
-	same(t, tree(t, filepath.Join(y.dir, "release")), files)
+	same(t, filesIn(t, filepath.Join(y.dir, "release")), files)
 }
 
 // TestHostileTree_nothingIsFiltered: attributes and configuration in a repository change no byte.
@@ -254,121 +257,8 @@ func TestHostileTree_nothingIsFiltered(t *testing.T) {
 	repo.Commit("main", "filters", files)
 	y := newYard(t)
 	must(t, f.deployIn(y))
-	same(t, tree(t, filepath.Join(y.dir, "release")), files)
+	same(t, filesIn(t, filepath.Join(y.dir, "release")), files)
 	if _, err := os.Stat(pwned); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("something of the repository was run: %v", err)
-	}
-}
-
-// TestHostileTree_lies holds our own checks to lists that git would not let through.
-func TestHostileTree_lies(t *testing.T) {
-	oid := strings.Repeat("1", 40)
-	line := func(mode, kind, size, path string) string {
-		return fmt.Sprintf("%s %s %s %7s\t%s\x00", mode, kind, oid, size, path)
-	}
-	blob := func(path string) string { return line(modeFile, "blob", "1", path) }
-	f := setUp(t, Limits{})
-	for name, list := range map[string]string{
-		"dot dot":                blob("a/../../x"),
-		"absolute":               blob("/etc/passwd"),
-		"empty":                  blob(""),
-		"doubled slash":          blob("a//b"),
-		"dot":                    blob("./a"),
-		".git":                   blob("a/.git/config"),
-		".git as Windows has it": blob(".git::$INDEX_ALLOCATION/config"),
-		".git and dots":          blob(".git. ./config"),
-		"a file twice":           blob("a") + blob("a"),
-		"a file and directory":   blob("a") + blob("a/b"),
-		"a directory and file":   blob("a/b/c") + blob("a"),
-		"a link and below it":    line(modeLink, "blob", "1", "a") + blob("a/b/c"),
-		"below a submodule's":    line(modeSubmodule, "commit", "-", "a/b") + blob("a"),
-		"a device":               line("060000", "blob", "1", "a"),
-		"more than all":          line(modeFile, "blob", "9223372036854775807", "a") + line(modeFile, "blob", "9223372036854775807", "b"),
-	} {
-		p := &plan{m: f.mirrors}
-		err := p.read(strings.NewReader(list), &Snapshot{}, "")
-		if err == nil {
-			err = p.checkCollisions()
-		}
-		if r := reason(err); r != remote.ReasonTreeRefused && r != remote.ReasonRepositoryTooLarge {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for name, list := range map[string]string{"no size": line(modeFile, "blob", "-", "a"), "cut": "100644 blob " + oid, "negative": line(modeFile, "blob", "-1", "a")} {
-		p := &plan{m: f.mirrors}
-		if err := p.read(strings.NewReader(list), &Snapshot{}, ""); err == nil {
-			t.Errorf("%s was taken", name)
-		}
-	}
-}
-
-func TestHostileTree_namesThatAVolumeTakesForOne(t *testing.T) {
-	for _, c := range []struct {
-		paths []string
-		ok    bool
-	}{
-		{[]string{"a", "b/c", "b/d"}, true},
-		{[]string{"README", "readme"}, false},
-		{[]string{"Dir/a", "dir/b"}, false},
-		{[]string{"x/Y/a", "x/y"}, false},
-		{[]string{"É", "é"}, false},
-	} {
-		var entries []entry
-		for _, p := range c.paths {
-			entries = append(entries, entry{mode: modeFile, path: p})
-		}
-		if err := foldedApart(entries); (err == nil) != c.ok {
-			t.Errorf("%q: %v", c.paths, err)
-		}
-	}
-}
-
-// TestHostileTree_linksOfLinks: following them all would take for ever.
-func TestHostileTree_linksOfLinks(t *testing.T) {
-	var entries []entry
-	for i := range 2000 {
-		next := fmt.Sprintf("l%d/", (i+1)%2000)
-		entries = append(entries, entry{mode: modeLink, path: fmt.Sprintf("l%d", i), link: strings.Repeat("a/../", 300) + strings.Repeat(next, 100)})
-	}
-	begin := time.Now()
-	if err := checkLinks(entries); reason(err) != remote.ReasonTreeRefused {
-		t.Fatal(err)
-	}
-	if d := time.Since(begin); d > 2*time.Minute {
-		t.Fatalf("took %v", d)
-	}
-}
-
-// TestHostileTree_linksOutsideTheDirectory: which links count where an app has a directory of its own.
-func TestHostileTree_linksOutsideTheDirectory(t *testing.T) {
-	links := func(pairs ...string) (out []entry) {
-		for i := 0; i < len(pairs); i += 2 {
-			out = append(out, entry{mode: modeLink, path: pairs[i], link: pairs[i+1]})
-		}
-		return append(out, entry{mode: modeFile, path: "site/f"})
-	}
-	for name, c := range map[string]struct {
-		entries []entry
-		ok      bool
-	}{
-		"absolute, beside it":          {links("tools/python", "/usr/bin/python3"), true},
-		"out, beside it":               {links("out", "../../x"), true},
-		"out, of a like name":          {links("site2/l", "/etc", "sit", "/etc"), true},
-		"absolute, in it":              {links("site/l", "/etc"), false},
-		"deep in it":                   {links("site/a/b/l", "../../../../x"), false},
-		"in it, in another case":       {links("Site/l", "/etc"), false},
-		"in it, out of it":             {links("site/l", "../tools/x"), true},
-		"through one beside it":        {links("site/l", "../tools/python", "tools/python", "/usr/bin/python3"), false},
-		"it is a link out":             {links("site", "/srv"), false},
-		"it is a link":                 {links("site", "real", "real/l", "/etc"), false},
-		"it is a link in another case": {links("Site", "real", "real/l", "/etc"), false},
-		"empty, beside it":             {links("l", ""), false},
-	} {
-		if err := checkLinksOf(c.entries, "site"); (err == nil) != c.ok {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if err := checkLinksOf(links("a/site/l", "/etc", "a", "b"), "a/site"); err == nil {
-		t.Error("a link on the way to the directory")
 	}
 }

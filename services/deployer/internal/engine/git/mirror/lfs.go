@@ -17,6 +17,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // lfsOf is where the content that pointers of LFS name is kept, in the mirror's directory.
@@ -40,12 +41,12 @@ func (p pointer) stored(dir string) bool {
 
 // addLFS brings what the pointers of the commit and of its submodules point to.
 func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, int64, int64)) error {
-	for _, g := range s.grafts {
-		if err := g.snap.addLFS(ctx, b, progress); err != nil {
+	for _, sub := range s.subs {
+		if err := sub.addLFS(ctx, b, progress); err != nil {
 			return err
 		}
 	}
-	pointers, odd, err := s.pointers(ctx, s.eachObject)
+	pointers, odd, err := s.pointers(ctx, s.EachObject)
 	if len(odd) > 0 && s.notice != nil {
 		s.notice(oddWords(odd))
 	}
@@ -70,13 +71,13 @@ func (s *Snapshot) addLFS(ctx context.Context, b *budget, progress func(string, 
 		b.bytes -= all
 		s.m.used(ctx, s.dir)
 	}
-	s.replace = make(map[string]replacement, len(pointers))
+	s.Replace = make(map[string]tree.Replacement, len(pointers))
 	for at, p := range pointers {
 		if p.size == 0 { // git-lfs asks nobody for nothing
-			s.replace[at] = replacement{open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}
+			s.Replace[at] = tree.Replacement{Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}
 			continue
 		}
-		s.replace[at] = replacement{size: p.size, open: func() (io.ReadCloser, error) { return openVerified(p, s.dir) }}
+		s.Replace[at] = tree.Replacement{Size: p.size, Open: func() (io.ReadCloser, error) { return openVerified(p, s.dir) }}
 	}
 	return nil
 }

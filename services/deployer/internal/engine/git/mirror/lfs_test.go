@@ -71,7 +71,7 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		same(t, tree(t, dir), want)
+		same(t, filesIn(t, dir), want)
 		if info, err := os.Stat(filepath.Join(dir, "dir/tool")); err != nil || info.Mode().Perm()&0o100 == 0 {
 			t.Errorf("the mode is the tree's: %v %v", info, err)
 		}
@@ -96,7 +96,7 @@ func TestLFS_contentComesInThePointersPlaces(t *testing.T) {
 		t.Errorf("pointers: %v %v", has, err)
 	}
 	dir, err := f.checkOut(s)
-	if err != nil || tree(t, dir)["a.bin"] != lfs.Put(big) {
+	if err != nil || filesIn(t, dir)["a.bin"] != lfs.Put(big) {
 		t.Fatalf("%v", err)
 	}
 	libSrc := source("main")
@@ -125,7 +125,7 @@ func TestLFS_tokenIsRenewedOnceAndSeenNowhere(t *testing.T) {
 		}
 		return false
 	})
-	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" {
+	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || filesIn(t, dir)["a"] != "content" {
 		t.Fatal(err)
 	}
 	if len(f.tokens.Rejected) != 1 {
@@ -148,7 +148,7 @@ func TestLFS_expiredDownloadIsAskedForOnceMore(t *testing.T) {
 		}
 		return false
 	})
-	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" || lfs.Batches() != 2 {
+	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || filesIn(t, dir)["a"] != "content" || lfs.Batches() != 2 {
 		t.Fatalf("%v, %d batches", err, lfs.Batches())
 	}
 }
@@ -339,11 +339,11 @@ func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
 	if _, _, err := f.fetchSource(withLFS("main")); !errors.Is(err, program.ErrDamaged) {
 		t.Fatalf("%v", err)
 	}
-	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" {
+	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || filesIn(t, dir)["a"] != "content" {
 		t.Fatalf("%v", err)
 	}
 	must(t, os.Truncate(kept[0], 3))
-	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || tree(t, dir)["a"] != "content" {
+	if dir, _, err := f.fetchSource(withLFS("main")); err != nil || filesIn(t, dir)["a"] != "content" {
 		t.Fatalf("%v", err)
 	}
 	// Kept objects that nobody used lately make room; others stay.
@@ -379,5 +379,5 @@ func TestLFS_manyObjectsComeInBatches(t *testing.T) {
 	if err != nil || lfs.Batches() != 3 {
 		t.Fatal(err, lfs.Batches())
 	}
-	same(t, tree(t, dir), want)
+	same(t, filesIn(t, dir), want)
 }

@@ -22,7 +22,7 @@ var errExpired = errors.New("mirror: the download was refused")
 
 // keepObject downloads one object, verifies it, and only then gives it its name.
 func (m *Mirrors) keepObject(ctx context.Context, w *wanted, a action, dir, temporary string, count func(int64)) error {
-	if err := m.checkDisk(dir); err != nil {
+	if err := m.disk().Check(dir); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(temporary, "lfs-")
@@ -30,7 +30,7 @@ func (m *Mirrors) keepObject(ctx context.Context, w *wanted, a action, dir, temp
 		return fmt.Errorf("mirror: %w", err)
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone already when all went well
-	err = m.lfs.get(ctx, w, a, f, func(n int64) error { return m.checkDisk(dir) })
+	err = m.lfs.get(ctx, w, a, f, func(n int64) error { return m.disk().Check(dir) })
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,6 +19,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // maxPointer is what a pointer is smaller than (the LFS specification, "The Pointer").
@@ -95,17 +97,17 @@ func decodePointer(b []byte) (p pointer, err error) {
 // Source.LFS is off. Where no .gitattributes hands files to LFS, it costs next to nothing: the list of
 // files is the one that the check-out needs.
 func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
-	if len(s.replace) > 0 {
+	if len(s.Replace) > 0 {
 		return true, nil
 	}
-	pointers, _, err := s.pointers(ctx, func(ctx context.Context, each func(object) error) error {
-		p, err := s.list(ctx)
+	pointers, _, err := s.pointers(ctx, func(ctx context.Context, each func(tree.Object) error) error {
+		p, err := s.List(ctx)
 		if err != nil {
 			return err
 		}
-		for i := range p.entries {
-			if e := &p.entries[i]; e.git == s.git {
-				if err := each(object{mode: e.mode, oid: e.oid, size: e.size, path: e.path}); err != nil {
+		for i := range p.Entries {
+			if e := &p.Entries[i]; e.Git == s.GitDir {
+				if err := each(tree.Object{Mode: e.Mode, OID: e.OID, Size: e.Size, Path: e.Path}); err != nil {
 					return err
 				}
 			}
@@ -121,15 +123,15 @@ func (s *Snapshot) HasLFSPointers(ctx context.Context) (bool, error) {
 // pointers finds the commit's pointers: path to what it points to. A file is LFS's where
 // .gitattributes says so (filter=lfs), as git itself reads them, and nowhere else. odd are files that
 // are declared and speak of LFS, but are no pointers that anybody can read. list lists the commit.
-func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func(object) error) error) (found map[string]pointer, odd []string, err error) {
-	var small, attributes []object
-	err = list(ctx, func(o object) error {
-		if !plainPath(o.path) || !strings.HasPrefix(o.mode, "100") {
+func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func(tree.Object) error) error) (found map[string]pointer, odd []string, err error) {
+	var small, attributes []tree.Object
+	err = list(ctx, func(o tree.Object) error {
+		if !tree.PlainPath(o.Path) || !strings.HasPrefix(o.Mode, "100") {
 			return nil // what the check-out refuses, it says itself
 		}
-		if base(o.path) == ".gitattributes" {
+		if path.Base(o.Path) == ".gitattributes" {
 			attributes = append(attributes, o)
-		} else if o.size > 0 && o.size < maxPointer {
+		} else if o.Size > 0 && o.Size < maxPointer {
 			small = append(small, o)
 		}
 		return nil
@@ -144,15 +146,15 @@ func (s *Snapshot) pointers(ctx context.Context, list func(context.Context, func
 		return nil, nil, err
 	}
 	found = map[string]pointer{}
-	err = s.eachBlob(ctx, small, func(o object, body []byte) error {
+	err = s.eachBlob(ctx, small, func(o tree.Object, body []byte) error {
 		p, bad := decodePointer(body)
 		switch {
 		case bad == nil:
-			found[o.path] = p
+			found[o.Path] = p
 		case errors.Is(bad, errExtension):
-			return lfsFailed(&wanted{path: o.path}, "its pointer names an extension of Git LFS, a program of its author's, which is not run here.")
+			return lfsFailed(&wanted{path: o.Path}, "its pointer names an extension of Git LFS, a program of its author's, which is not run here.")
 		case likePointer.Match(body):
-			odd = append(odd, o.path)
+			odd = append(odd, o.Path)
 		}
 		return nil
 	})
@@ -168,12 +170,12 @@ func oddWords(odd []string) string {
 }
 
 // eachBlob reads small objects, in order. What is larger than maxAttributes is cut.
-func (s *Snapshot) eachBlob(ctx context.Context, objects []object, each func(o object, body []byte) error) error {
+func (s *Snapshot) eachBlob(ctx context.Context, objects []tree.Object, each func(o tree.Object, body []byte) error) error {
 	var ask strings.Builder
 	for _, o := range objects {
-		ask.WriteString(o.oid + "\n")
+		ask.WriteString(o.OID + "\n")
 	}
-	return s.m.git.Read(ctx, program.Command{Operation: "cat-file", GitDir: s.git, Stdin: strings.NewReader(ask.String()), Args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
+	return s.Git.Read(ctx, program.Command{Operation: "cat-file", GitDir: s.GitDir, Stdin: strings.NewReader(ask.String()), Args: []string{"cat-file", "--batch", "--buffer"}}, func(r io.Reader) error {
 		br := bufio.NewReaderSize(r, 64<<10)
 		var buf []byte
 		for _, o := range objects {
@@ -181,15 +183,15 @@ func (s *Snapshot) eachBlob(ctx context.Context, objects []object, each func(o o
 			if err != nil {
 				return err
 			}
-			if want := fmt.Sprintf("%s blob %d\n", o.oid, o.size); head != want {
+			if want := fmt.Sprintf("%s blob %d\n", o.OID, o.Size); head != want {
 				return fmt.Errorf("%w: %q instead of %q", program.ErrDamaged, strings.TrimSpace(head), strings.TrimSpace(want))
 			}
-			n := min(o.size, maxAttributes)
+			n := min(o.Size, maxAttributes)
 			buf = slices.Grow(buf[:0], int(n))[:n]
 			if _, err := io.ReadFull(br, buf); err != nil {
 				return err
 			}
-			if _, err := io.CopyN(io.Discard, br, o.size-n+1); err != nil {
+			if _, err := io.CopyN(io.Discard, br, o.Size-n+1); err != nil {
 				return err
 			}
 			if err := each(o, buf); err != nil {
@@ -205,10 +207,10 @@ const maxAttributes = 1 << 20
 
 // handToLFS tells whether any .gitattributes mentions LFS at all: most do not, and what follows costs
 // two runs of git.
-func (s *Snapshot) handToLFS(ctx context.Context, attributes []object) (bool, error) {
+func (s *Snapshot) handToLFS(ctx context.Context, attributes []tree.Object) (bool, error) {
 	some := false
-	err := s.eachBlob(ctx, attributes, func(o object, body []byte) error {
-		some = some || o.size > maxAttributes || bytes.Contains(body, []byte("filter=lfs"))
+	err := s.eachBlob(ctx, attributes, func(o tree.Object, body []byte) error {
+		some = some || o.Size > maxAttributes || bytes.Contains(body, []byte("filter=lfs"))
 		return nil
 	})
 	return some, err
@@ -216,7 +218,7 @@ func (s *Snapshot) handToLFS(ctx context.Context, attributes []object) (bool, er
 
 // declaredLFS are those of the files whose attribute "filter" is "lfs". git works it out, from an index
 // that holds nothing but the commit's .gitattributes.
-func (s *Snapshot) declaredLFS(ctx context.Context, attributes, files []object) (declared []object, err error) {
+func (s *Snapshot) declaredLFS(ctx context.Context, attributes, files []tree.Object) (declared []tree.Object, err error) {
 	dir, err := os.MkdirTemp(filepath.Join(s.m.cfg.Dir, "temporary"), "attributes-")
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
@@ -225,21 +227,21 @@ func (s *Snapshot) declaredLFS(ctx context.Context, attributes, files []object) 
 	env := []string{"GIT_INDEX_FILE=" + filepath.Join(dir, "index")}
 	var index, ask strings.Builder
 	for _, o := range attributes {
-		index.WriteString(modeFile + " " + o.oid + "\t" + o.path + "\x00")
+		index.WriteString(tree.ModeFile + " " + o.OID + "\t" + o.Path + "\x00")
 	}
 	for _, o := range files {
-		ask.WriteString(o.path + "\x00")
+		ask.WriteString(o.Path + "\x00")
 	}
-	err = s.local(ctx, program.Command{Operation: "update-index", Env: env, Stdin: strings.NewReader(index.String()), Args: []string{"update-index", "-z", "--add", "--index-info"}})
+	err = s.Local(ctx, program.Command{Operation: "update-index", Env: env, Stdin: strings.NewReader(index.String()), Args: []string{"update-index", "-z", "--add", "--index-info"}})
 	if errors.Is(err, program.ErrDamaged) { // no object is looked at: it can only be about the paths
-		return nil, refuse("git cannot tell its .gitattributes apart: two have one place.")
+		return nil, tree.Refuse("git cannot tell its .gitattributes apart: two have one place.")
 	}
 	if err != nil {
 		return nil, err
 	}
 	at := 0
-	err = s.m.git.Records(ctx, program.Command{
-		Operation: "check-attr", GitDir: s.git, Env: env, Stdin: strings.NewReader(ask.String()), Args: []string{"check-attr", "--cached", "-z", "--stdin", "filter"},
+	err = s.Git.Records(ctx, program.Command{
+		Operation: "check-attr", GitDir: s.GitDir, Env: env, Stdin: strings.NewReader(ask.String()), Args: []string{"check-attr", "--cached", "-z", "--stdin", "filter"},
 	}, func(field string) error {
 		// Of each path three: the path, "filter", and its value.
 		if i := at / 3; at%3 == 2 && field == "lfs" && i < len(files) {

@@ -66,7 +66,7 @@ func TestLFS_spellings(t *testing.T) {
 	src.Notice = func(text string) { told = append(told, text) }
 	dir, _, err := f.fetchSource(src)
 	must(t, err)
-	same(t, tree(t, dir), want)
+	same(t, filesIn(t, dir), want)
 	if len(told) != 1 || !strings.Contains(told[0], `"bad/`) || !strings.Contains(told[0], "6 more") {
 		t.Errorf("told: %q", told)
 	}
@@ -99,7 +99,7 @@ func TestLFS_onlyWhatIsDeclared(t *testing.T) {
 	repo.Commit("main", "x", files)
 	dir, _, err := f.fetchSource(withLFS("main"))
 	must(t, err)
-	same(t, tree(t, dir), want)
+	same(t, filesIn(t, dir), want)
 
 	has := func(branch string) bool {
 		s, err := f.mirrors.Fetch(t.Context(), source(branch))
@@ -118,7 +118,7 @@ func TestLFS_onlyWhatIsDeclared(t *testing.T) {
 	n := lfs.Batches()
 	for _, branch := range []string{"none", "other"} {
 		dir, _, err := f.fetchSource(withLFS(branch))
-		if err != nil || tree(t, dir)["site/a.png"] != p || lfs.Batches() != n {
+		if err != nil || filesIn(t, dir)["site/a.png"] != p || lfs.Batches() != n {
 			t.Errorf("%s: %v, %d questions", branch, err, lfs.Batches()-n)
 		}
 	}
@@ -128,7 +128,7 @@ func TestLFS_onlyWhatIsDeclared(t *testing.T) {
 	repo.Set("unsorted", repo.Object("commit", "tree "+rawTree(repo, "f", p, ".gitattributes", declareAll)+"\nauthor "+janeThen+"\ncommitter "+janeThen+"\n\nx"))
 	for branch, content := range map[string]string{"link": p, "dir": p, "unsorted": "content"} {
 		dir, _, err := f.fetchSource(withLFS(branch))
-		if err != nil || tree(t, dir)["f"] != content {
+		if err != nil || filesIn(t, dir)["f"] != content {
 			t.Errorf("%s: %v", branch, err)
 		}
 	}

@@ -27,7 +27,7 @@ func (s *Snapshot) Lacks(ctx context.Context, commit string) bool {
 		return true
 	}
 	l := &lineage{wanted: commit}
-	err := s.local(ctx, program.Command{Operation: "rev-list", Stdout: l, Env: []string{withoutBoundary}, Args: []string{
+	err := s.Local(ctx, program.Command{Operation: "rev-list", Stdout: l, Env: []string{withoutBoundary}, Args: []string{
 		"rev-list", fmt.Sprintf("--max-count=%d", maxLineage), "--end-of-options", s.commit.Hash,
 	}})
 	return err == nil && l.seen < maxLineage // else it was found, or the rest is not here

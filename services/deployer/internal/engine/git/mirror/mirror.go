@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/heads"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // Limits bound what a repository may cost.
@@ -126,18 +127,9 @@ func (m *Mirrors) makeDirectories() error {
 // temporary is the directory of what is needed for one run only.
 func (m *Mirrors) temporary() string { return filepath.Join(m.cfg.Dir, "temporary") }
 
-func (m *Mirrors) checkDisk(dir string) error {
-	if m.cfg.FreeDisk == nil {
-		return nil
-	}
-	free, err := m.cfg.FreeDisk(dir)
-	if err != nil {
-		return err
-	}
-	if free < m.cfg.Limits.FreeBytes {
-		return &remote.Error{Reason: remote.ReasonDiskFull, Temporary: true, Message: fmt.Sprintf("The server's disk has %d MiB left, less than its reserve. Make room; the deployment then goes on by itself.", free>>20)}
-	}
-	return nil
+// disk is the room that fetches and check-outs may take.
+func (m *Mirrors) disk() tree.Disk {
+	return tree.Disk{Free: m.cfg.FreeDisk, Reserve: m.cfg.Limits.FreeBytes}
 }
 
 // sizeOf adds up the files under dir; what vanishes meanwhile counts nothing.

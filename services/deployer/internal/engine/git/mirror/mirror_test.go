@@ -60,7 +60,7 @@ func (f *fixture) deploy(branch string) (string, Commit, error) {
 }
 
 // tree lists a directory: path to content, or "-> target" for links.
-func tree(t *testing.T, dir string) map[string]string {
+func filesIn(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {

@@ -27,7 +27,7 @@ func TestOwnLimits_longDescriptions(t *testing.T) {
 			repo.Set(name[:4], hash)
 			dir, head, err := f.deploy(name[:4])
 			must(t, err)
-			same(t, tree(t, dir), map[string]string{"f": "1"})
+			same(t, filesIn(t, dir), map[string]string{"f": "1"})
 			if head.Hash != hash || len(head.Message) > maxDescription || len(head.AuthorName)+len(head.AuthorEmail) > 2*maxPerson+10 {
 				t.Errorf("%d bytes of message, %d of a name", len(head.Message), len(head.AuthorName))
 			}

@@ -12,11 +12,10 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // spared is a pristine copy of a branch's head.
@@ -46,13 +45,13 @@ func (f *fixture) spare(branch string) spared {
 	must(f.t, err)
 	dir := f.t.TempDir()
 	sp := spared{dir: dir, root: openDir(f.t, dir)}
-	sp.list, err = s.planned.copy(f.t.Context(), sp.root, going)
+	sp.list, err = s.Copy(f.t.Context(), sp.root, going)
 	must(f.t, err)
 	return sp
 }
 
 // update makes a copy the tree of a branch.
-func (f *fixture) update(branch string, sp spared) (Stats, error) {
+func (f *fixture) update(branch string, sp spared) (tree.Stats, error) {
 	f.t.Helper()
 	s, err := f.mirrors.Fetch(f.t.Context(), source(branch))
 	must(f.t, err)
@@ -62,13 +61,16 @@ func (f *fixture) update(branch string, sp spared) (Stats, error) {
 
 // on is the head of a branch, read where the server has it.
 func (f *fixture) on(repo *gittest.Repo, branch string) *Snapshot {
-	return &Snapshot{m: f.mirrors, git: repo.Dir, commit: Commit{Hash: repo.Head(branch)}}
+	s := f.mirrors.open(&repository{git: repo.Dir}, nil)
+	s.Commit = repo.Head(branch)
+	s.commit = Commit{Hash: s.Commit}
+	return s
 }
 
 // modes is a tree with its directories and with what may be run.
 func modes(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	out := tree(t, dir)
+	out := filesIn(t, dir)
 	must(t, filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || p == dir {
 			return err
@@ -100,10 +102,10 @@ func TestUpdate_isTheSameAsACheckout(t *testing.T) {
 		must(t, err)
 		sp := spared{dir: t.TempDir()}
 		sp.root = openDir(t, sp.dir)
-		sp.list, err = old.planned.copy(t.Context(), sp.root, going)
+		sp.list, err = old.Copy(t.Context(), sp.root, going)
 		must(t, err)
 		st, err := next.Update(t.Context(), sp.root, sp.list, nil)
-		if errors.Is(err, ErrPristine) {
+		if errors.Is(err, tree.ErrPristine) {
 			continue // too different
 		}
 		must(t, err)
@@ -161,13 +163,13 @@ func TestUpdate_directoryBecomesALink(t *testing.T) {
 	still := map[string]string{"target/a": "mine", "target/b": "mine", "1": "1", "2": "2", "3": "3", "4": "4"}
 	plus := func(more ...gittest.Entry) string {
 		inner := repo.Tree(gittest.E("100644", "a", "mine"), gittest.E("100644", "b", "mine"))
-		all := []gittest.Entry{gittest.E(modeTree, "target", inner)}
+		all := []gittest.Entry{gittest.E(tree.ModeTree, "target", inner)}
 		for _, n := range []string{"1", "2", "3", "4"} {
 			all = append(all, gittest.E("100644", n, n))
 		}
 		return repo.Tree(append(all, more...)...)
 	}
-	directory := plus(gittest.E(modeTree, "d", repo.Tree(gittest.E("100644", "a", "theirs"))))
+	directory := plus(gittest.E(tree.ModeTree, "d", repo.Tree(gittest.E("100644", "a", "theirs"))))
 	link := plus(gittest.E("120000", "d", "target"))
 
 	repo.CommitTree("main", directory, "a directory")
@@ -179,7 +181,7 @@ func TestUpdate_directoryBecomesALink(t *testing.T) {
 	for p, c := range still {
 		want[p] = c
 	}
-	same(t, tree(t, sp.dir), want)
+	same(t, filesIn(t, sp.dir), want)
 
 	sp = f.spare("main")
 	repo.CommitTree("main", directory, "a directory again")
@@ -187,7 +189,7 @@ func TestUpdate_directoryBecomesALink(t *testing.T) {
 	must(t, err)
 	want["d/a"] = "theirs"
 	delete(want, "d")
-	same(t, tree(t, sp.dir), want) // target/a among them, as it was
+	same(t, filesIn(t, sp.dir), want) // target/a among them, as it was
 
 	sp = f.spare("main")
 	repo.CommitTree("main", plus(gittest.E("120000", "d", "../../x")), "a link out")
@@ -196,13 +198,15 @@ func TestUpdate_directoryBecomesALink(t *testing.T) {
 		t.Fatal(err)
 	}
 	y.untouched()
-	same(t, tree(t, sp.dir), want)
+	same(t, filesIn(t, sp.dir), want)
 }
 
 // TestUpdate_touchedCopiesAreNotUsed: whatever was done to a copy shows.
 func TestUpdate_touchedCopiesAreNotUsed(t *testing.T) {
 	f := setUp(t, Limits{})
 	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"a": "1", "b": "2", "c": "3", "d/a": "4", "d/b": "5"})
+	f.git.Repo("acme/web").Commit("another", "x", map[string]string{"z": "1"})
+	another := f.spare("another").list
 	snap, err := f.mirrors.Fetch(t.Context(), source("main"))
 	must(t, err)
 	defer snap.Close()
@@ -231,16 +235,16 @@ func TestUpdate_touchedCopiesAreNotUsed(t *testing.T) {
 		"manifest cut":     func(_ *testing.T, sp *spared) { sp.list = sp.list[:len(sp.list)-10] },
 		"manifest changed": func(_ *testing.T, sp *spared) { sp.list[len(sp.list)/2] ^= 1 },
 		"no manifest":      func(_ *testing.T, sp *spared) { sp.list = nil },
-		"another one's":    func(_ *testing.T, sp *spared) { sp.list = manifest{"a": {mode: modeFile}}.encode() },
+		"another one's":    func(_ *testing.T, sp *spared) { sp.list = another },
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			sp := spared{dir: dir, root: openDir(t, dir)}
 			var err error
-			sp.list, err = snap.planned.copy(t.Context(), sp.root, going)
+			sp.list, err = snap.Copy(t.Context(), sp.root, going)
 			must(t, err)
 			touch(t, &sp)
-			if _, err := snap.Update(t.Context(), sp.root, sp.list, nil); !errors.Is(err, ErrPristine) {
+			if _, err := snap.Update(t.Context(), sp.root, sp.list, nil); !errors.Is(err, tree.ErrPristine) {
 				t.Fatalf("%v", err)
 			}
 		})
@@ -263,7 +267,7 @@ func TestUpdate_needsNoObjectOfTheOldCommit(t *testing.T) {
 	if st.Kept != 2 || st.Files != 3 {
 		t.Fatalf("%+v", st)
 	}
-	same(t, tree(t, sp.dir), files)
+	same(t, filesIn(t, sp.dir), files)
 }
 
 // TestUpdate_replacedContentIsNotThePointer: with LFS on or off the same object is another file.
@@ -276,7 +280,7 @@ func TestUpdate_replacedContentIsNotThePointer(t *testing.T) {
 	must(t, err)
 	defer s.Close()
 	content := "the content that the pointer points to"
-	s.replace = map[string]replacement{"big": {size: int64(len(content)), open: func() (io.ReadCloser, error) {
+	s.Replace = map[string]tree.Replacement{"big": {Size: int64(len(content)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(content)), nil
 	}}}
 	st, err := s.Update(t.Context(), sp.root, sp.list, nil)
@@ -284,12 +288,12 @@ func TestUpdate_replacedContentIsNotThePointer(t *testing.T) {
 	if st.Kept != 3 || st.Bytes != int64(3+len(content)) {
 		t.Fatalf("%+v", st)
 	}
-	same(t, tree(t, sp.dir), map[string]string{"a": "1", "b": "2", "c": "3", "big": content})
+	same(t, filesIn(t, sp.dir), map[string]string{"a": "1", "b": "2", "c": "3", "big": content})
 
-	s.planned = nil // shorter, and longer, than it was said to be
+	// shorter, and longer, than it was said to be
 	for _, wrong := range []string{"short", content + "more"} {
-		s.replace["big"] = replacement{size: int64(len(content)), open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(wrong)), nil }}
-		s.planned = nil
+		s.Replace["big"] = tree.Replacement{Size: int64(len(content)), Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(wrong)), nil }}
+		s.Tree = tree.Tree{Git: s.Git, GitDir: s.GitDir, Commit: s.Commit, Limits: s.Limits, Replace: s.Replace} // not listed yet
 		if _, err := s.Checkout(t.Context(), openDir(t, t.TempDir()), nil); !errors.Is(err, program.ErrDamaged) {
 			t.Fatalf("%q: %v", wrong, err)
 		}
@@ -302,7 +306,7 @@ func TestCopier_isALuxury(t *testing.T) {
 	free := uint64(10 << 30)
 	f.mirrors.cfg.FreeDisk = func(string) (uint64, error) { return free, nil }
 	repo := f.git.Repo("acme/web")
-	copier := func(files map[string]string) Copier {
+	copier := func(files map[string]string) tree.Copier {
 		repo.Commit("main", "x", files)
 		s, err := f.mirrors.Fetch(t.Context(), source("main"))
 		must(t, err)
@@ -333,29 +337,13 @@ func TestCopier_isALuxury(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	free = 2<<30 + 1<<20 // beyond twice the reserve, but not with the copy
-	if _, err := write(t.Context(), openDir(t, t.TempDir()), going); !errors.Is(err, errNoRoom) {
+	if _, err := write(t.Context(), openDir(t, t.TempDir()), going); !errors.Is(err, tree.ErrNoRoom) {
 		t.Fatalf("%v", err)
 	}
 	free = 10 << 30
 	must(t, f.mirrors.Discard(t.Context(), "acme-inc", source("").Repository))
 	if _, err := write(t.Context(), openDir(t, t.TempDir()), going); err == nil {
 		t.Fatal("a copy from a mirror that is gone")
-	}
-}
-
-func TestLowered_givesWayToOthers(t *testing.T) {
-	before, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
-	must(t, err)
-	var nice int
-	must(t, lowered(func() (err error) {
-		nice, err = unix.Getpriority(unix.PRIO_PROCESS, 0)
-		return err
-	}))
-	if nice != 1 { // the system call says 20 less the niceness
-		t.Errorf("priority %d", nice)
-	}
-	if now, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err != nil || now != before {
-		t.Errorf("the others' is %d (%v), and was %d", now, err, before)
 	}
 }
 
@@ -366,7 +354,7 @@ func TestCheckout_severalWriters(t *testing.T) {
 	var in strings.Builder
 	fmt.Fprintf(&in, "commit refs/heads/main\ncommitter Jane Developer <jane@example.test> 1700000000 +0000\ndata 0\n")
 	want := map[string]string{}
-	for i := range 3 * shardFiles {
+	for i := range 3 * 1000 {
 		p, content := fmt.Sprintf("d%d/e%d/f%d", i%7, i%3, i), strings.Repeat(fmt.Sprint(i), i%50)
 		fmt.Fprintf(&in, "M 100644 inline %s\ndata %d\n%s\n", p, len(content), content)
 		want[p] = content
@@ -386,5 +374,5 @@ func TestCheckout_severalWriters(t *testing.T) {
 	if st.Files != len(want) || last == 0 {
 		t.Fatalf("%+v, last heard of %d", st, last)
 	}
-	same(t, tree(t, dir), want)
+	same(t, filesIn(t, dir), want)
 }

@@ -28,7 +28,7 @@ func TestFetch_afterTheCacheWasRemoved(t *testing.T) {
 				if err != nil || head.Hash != want {
 					t.Fatalf("round %d: %v, %v", i, head, err)
 				}
-				if got := tree(t, dir)["f"]; got != fmt.Sprint(i) {
+				if got := filesIn(t, dir)["f"]; got != fmt.Sprint(i) {
 					t.Fatalf("round %d: deployed %q", i, got)
 				}
 				gone, err := filepath.Glob(filepath.Join(f.dir, what))

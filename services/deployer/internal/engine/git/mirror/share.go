@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // shareFor is how long what a fetch brought is at hand for those who asked before it began.
@@ -169,5 +171,8 @@ func (s *Snapshot) again(ctx context.Context) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Snapshot{commit: s.commit, m: s.m, git: s.git, dir: s.dir, target: s.target, tags: s.tags, use: use}, nil
+	return &Snapshot{
+		commit: s.commit, m: s.m, dir: s.dir, target: s.target, tags: s.tags, use: use,
+		Tree: tree.Tree{Git: s.Git, GitDir: s.GitDir, Commit: s.Commit, Limits: s.Limits, Disk: s.Disk},
+	}, nil
 }

@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // Commit is a commit as people want to see it.
@@ -29,38 +28,17 @@ type Commit struct {
 
 // Snapshot is a commit in a mirror, safe from being thrown away until Close.
 type Snapshot struct {
+	tree.Tree
 	commit Commit
 
 	m      *Mirrors
-	git    string
-	dir    string // the mirror's, which git is in
+	dir    string // the mirror's, which GitDir is in
 	target target // what was asked for; its commit may be empty
 	tags   string // with history: the tags on it, as "<object> <ref> <commit>" lines
 	use    *os.File
 
-	// replace holds what stands in the place of a file of the tree, by its path; grafts are
-	// other snapshots' trees in the places of submodules. Both are complete before the snapshot
-	// is handed out, and never change afterwards.
-	replace map[string]replacement
-	grafts  []graft
-
-	notice    func(text string) // may be nil
-	directory string            // the app's own, which links must stay within the tree from
-	planned   *plan             // once it was listed
-}
-
-// replacement is content that stands in a file's place: what a pointer of LFS points to. The file's
-// mode stays the tree's.
-type replacement struct {
-	size int64
-	open func() (io.ReadCloser, error)
-}
-
-// graft is another snapshot's tree in the place of a submodule. Its own replacements and grafts
-// count below path.
-type graft struct {
-	path string
-	snap *Snapshot
+	subs   []*Snapshot       // of submodules, whose trees are the grafts
+	notice func(text string) // may be nil
 }
 
 // snapshot reads what rev names. It is called while the mirror is held for writing, so that the
@@ -70,12 +48,22 @@ func (m *Mirrors) snapshot(ctx context.Context, r *repository, rev string) (*Sna
 	if err != nil {
 		return nil, err
 	}
-	s := &Snapshot{m: m, git: r.git, dir: r.dir, use: use}
+	s := m.open(r, use)
 	if s.commit, err = s.describe(ctx, rev); err != nil {
 		s.Close()
 		return nil, err
 	}
+	s.Commit = s.commit.Hash
 	return s, nil
+}
+
+// open is a repository for reading, which use keeps from being thrown away.
+func (m *Mirrors) open(r *repository, use *os.File) *Snapshot {
+	limits := m.cfg.Limits
+	return &Snapshot{m: m, dir: r.dir, use: use, Tree: tree.Tree{
+		Git: m.git, GitDir: r.git, Disk: m.disk(),
+		Limits: tree.Limits{Bytes: limits.TreeBytes, Files: limits.TreeFiles, SpareBytes: limits.SpareBytes},
+	}}
 }
 
 // Bounds of what is kept of a commit's description. What is longer is cut: it is for people, and
@@ -87,7 +75,7 @@ const (
 
 func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
 	out := &beginning{most: maxDescription}
-	err := s.local(ctx, program.Command{Operation: "log", Stdout: out, Env: []string{withoutBoundary}, Args: []string{
+	err := s.Local(ctx, program.Command{Operation: "log", Stdout: out, Env: []string{withoutBoundary}, Args: []string{
 		"log", "-1", "--no-walk", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%P%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
 	}})
 	if err != nil {
@@ -139,22 +127,8 @@ func (s *Snapshot) Head() Commit { return s.commit }
 
 // Close lets the mirror be thrown away again, and those of its submodules.
 func (s *Snapshot) Close() {
-	for _, g := range s.grafts {
-		g.snap.Close()
+	for _, sub := range s.subs {
+		sub.Close()
 	}
 	_ = s.use.Close()
-}
-
-// Stats says what a checkout wrote.
-type Stats struct {
-	Files int
-	Bytes int64
-	Kept  int // of the files, those that a pristine copy held already
-}
-
-// local runs git on the mirror without a credential; its failure means a damaged mirror, unless git
-// says otherwise.
-func (s *Snapshot) local(ctx context.Context, c program.Command) error {
-	c.GitDir, c.Token = s.git, seal.Secret{}
-	return program.LocalFailure(s.m.git.Run(ctx, c))
 }

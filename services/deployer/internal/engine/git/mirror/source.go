@@ -113,7 +113,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.directory, s.notice = src.Directory, src.Notice
+	s.Directory, s.notice = src.Directory, src.Notice
 	if src.Submodules {
 		err = s.addSubmodules(ctx, b, src.SubmoduleWorkspaces, src.Progress)
 	}
@@ -144,7 +144,7 @@ func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, er
 	if err := m.makeDirectories(); err != nil {
 		return nil, err
 	}
-	if err := m.checkDisk(m.cfg.Dir); err != nil {
+	if err := m.disk().Check(m.cfg.Dir); err != nil {
 		return nil, err
 	}
 	r, err := m.openRepository(ctx, t.workspace, t.id)

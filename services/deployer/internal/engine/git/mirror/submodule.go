@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
 // Bounds of the submodules of one commit, nested ones included.
@@ -54,19 +55,19 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 		return err
 	}
 	// As git does: its place stays empty, and nobody asks where it comes from.
-	places = slices.DeleteFunc(places, func(p object) bool { return declared[p.path].update == "none" })
+	places = slices.DeleteFunc(places, func(p tree.Object) bool { return declared[p.Path].update == "none" })
 	if len(places) == 0 {
 		return nil
 	}
 	if len(chain) > maxSubmoduleDepth {
-		return refuseSubmodule(path.Join(above, places[0].path), "it is nested deeper than %d levels.", maxSubmoduleDepth)
+		return refuseSubmodule(path.Join(above, places[0].Path), "it is nested deeper than %d levels.", maxSubmoduleDepth)
 	}
 	if u.found += len(places); u.found > maxSubmodules {
-		return refuseSubmodule(path.Join(above, places[0].path), "the commit has more than %d submodules.", maxSubmodules)
+		return refuseSubmodule(path.Join(above, places[0].Path), "the commit has more than %d submodules.", maxSubmodules)
 	}
 	for _, p := range places {
-		at := path.Join(above, p.path)
-		named := declared[p.path].url
+		at := path.Join(above, p.Path)
+		named := declared[p.Path].url
 		if named == "" {
 			return refuseSubmodule(at, "the file .gitmodules does not say where it comes from.")
 		}
@@ -77,16 +78,16 @@ func (u *submodules) add(ctx context.Context, s *Snapshot, above string, chain [
 		if why != "" {
 			return refuseSubmodule(at, "%s", why)
 		}
-		link := fullName + "@" + p.oid
+		link := fullName + "@" + p.OID
 		if slices.Contains(chain, link) {
 			return refuseSubmodule(at, "it contains itself.")
 		}
-		sub, err := u.m.bring(ctx, target{workspace: s.target.workspace, id: submoduleID(fullName), fullName: fullName, commit: p.oid, known: true}, u.budget)
+		sub, err := u.m.bring(ctx, target{workspace: s.target.workspace, id: submoduleID(fullName), fullName: fullName, commit: p.OID, known: true}, u.budget)
 		if err != nil {
 			return submoduleTrouble(at, err)
 		}
 		sub.notice = s.notice
-		s.grafts = append(s.grafts, graft{path: p.path, snap: sub})
+		s.subs, s.Grafts = append(s.subs, sub), append(s.Grafts, tree.Graft{Path: p.Path, Tree: &sub.Tree})
 		u.done++
 		if u.progress != nil {
 			u.progress("submodules", int64(u.done), int64(u.found))
@@ -125,15 +126,15 @@ func submoduleID(fullName string) string {
 }
 
 // submodulePlaces lists where the tree names other repositories' commits, and its .gitmodules.
-func (s *Snapshot) submodulePlaces(ctx context.Context) (places []object, modules object, err error) {
-	err = s.eachObject(ctx, func(o object) error {
+func (s *Snapshot) submodulePlaces(ctx context.Context) (places []tree.Object, modules tree.Object, err error) {
+	err = s.EachObject(ctx, func(o tree.Object) error {
 		switch {
-		case o.mode == modeSubmodule:
-			if err := checkPath(o.path); err != nil {
+		case o.Mode == tree.ModeSubmodule:
+			if err := tree.CheckPath(o.Path); err != nil {
 				return err
 			}
 			places = append(places, o)
-		case o.path == ".gitmodules":
+		case o.Path == ".gitmodules":
 			modules = o
 		}
 		return nil
@@ -152,18 +153,18 @@ var updates = []string{"", "checkout", "rebase", "merge", "none"}
 
 // submodulesDeclared reads .gitmodules with git's own parser: path to what is declared. Names are used
 // for nothing, and refused where git refuses them (git's CVE-2018-11235).
-func (s *Snapshot) submodulesDeclared(ctx context.Context, modules object, above string) (map[string]declared, error) {
+func (s *Snapshot) submodulesDeclared(ctx context.Context, modules tree.Object, above string) (map[string]declared, error) {
 	at := path.Join(above, ".gitmodules")
 	switch {
-	case modules.oid == "":
+	case modules.OID == "":
 		return nil, nil
-	case !strings.HasPrefix(modules.mode, "100"):
+	case !strings.HasPrefix(modules.Mode, "100"):
 		return nil, refuseSubmodule(at, "the file .gitmodules is no regular file.")
-	case modules.size > maxModulesFile:
+	case modules.Size > maxModulesFile:
 		return nil, refuseSubmodule(at, "the file .gitmodules is larger than %s.", remote.Bytes(maxModulesFile))
 	}
 	places, all := map[string]string{}, map[string]declared{}
-	err := s.m.git.Records(ctx, program.Command{Operation: "config", GitDir: s.git, Args: []string{"config", "--blob=" + modules.oid, "--no-includes", "-z", "--list"}}, func(record string) error {
+	err := s.Git.Records(ctx, program.Command{Operation: "config", GitDir: s.GitDir, Args: []string{"config", "--blob=" + modules.OID, "--no-includes", "-z", "--list"}}, func(record string) error {
 		key, value, _ := strings.Cut(record, "\n")
 		rest, ok := strings.CutPrefix(key, "submodule.")
 		dot := strings.LastIndexByte(rest, '.')

@@ -69,7 +69,7 @@ func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				got := tree(t, dir)
+				got := filesIn(t, dir)
 				want[".gitmodules"] = got[".gitmodules"]
 				same(t, got, want)
 			}
@@ -81,7 +81,7 @@ func TestSubmodules_areFetchedAtTheirCommits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			same(t, tree(t, dir), map[string]string{"index.html": "top", ".gitmodules": want[".gitmodules"]})
+			same(t, filesIn(t, dir), map[string]string{"index.html": "top", ".gitmodules": want[".gitmodules"]})
 		})
 	}
 }
@@ -261,7 +261,7 @@ func TestSubmodules_ofOtherWorkspaces(t *testing.T) {
 		src := withSubmodules("nested")
 		src.SubmoduleWorkspaces = []string{allowed}
 		dir, _, err := f.fetchSource(src)
-		if err != nil || tree(t, dir)["lib/v/secret"] != "s" {
+		if err != nil || filesIn(t, dir)["lib/v/secret"] != "s" {
 			t.Errorf("%s: %v", allowed, err)
 		}
 	}
@@ -301,7 +301,7 @@ func TestSubmodules_gitsOwnSettings(t *testing.T) {
 			t.Errorf("%s: %v", more, err)
 			continue
 		}
-		got := tree(t, dir)
+		got := filesIn(t, dir)
 		delete(got, ".gitmodules")
 		same(t, got, want)
 		if info, err := os.Stat(filepath.Join(dir, "lib")); err != nil || !info.IsDir() {

@@ -69,7 +69,7 @@ func TestUntidy_whatGitCloneTakesIsDeployed(t *testing.T) {
 				defer s.Close()
 				dir, err := f.checkOut(s)
 				must(t, err)
-				same(t, tree(t, dir), c.want)
+				same(t, filesIn(t, dir), c.want)
 				if got := s.Head(); got.Hash != c.hash || c.says != anything && got.Message != c.says {
 					t.Errorf("%+v", got)
 				}

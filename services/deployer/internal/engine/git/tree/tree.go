@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"bufio"
@@ -18,25 +18,26 @@ import (
 
 // entry is one file of a tree as it is to be written.
 type entry struct {
-	mode string // git's: 100644, 100755, 120000 (symbolic link), 160000 (a submodule's place)
-	oid  string
-	size int64
-	path string
+	Mode string // git's: 100644, 100755, 120000 (symbolic link), 160000 (a submodule's place)
+	OID  string
+	Size int64
+	Path string
 	link string // where a symbolic link points, once it was read
 
-	git     string       // the bare repository that holds the object
-	replace *replacement // content that stands in the object's place
+	Git     string       // the bare repository that holds the object
+	replace *Replacement // content that stands in the object's place
 }
 
+// Modes of git.
 const (
-	modeFile       = "100644"
+	ModeFile       = "100644"
 	modeExecutable = "100755"
-	modeLink       = "120000"
-	modeSubmodule  = "160000"
-	modeTree       = "040000"
+	ModeLink       = "120000"
+	ModeSubmodule  = "160000"
+	ModeTree       = "040000"
 )
 
-func (e *entry) regular() bool { return e.mode == modeFile || e.mode == modeExecutable }
+func (e *entry) regular() bool { return e.Mode == ModeFile || e.Mode == modeExecutable }
 
 // Bounds that no setting moves. They keep what a tree costs in memory and in the system's own
 // limits small, whatever a repository claims.
@@ -46,8 +47,8 @@ const (
 	maxPathBytes = 64 << 20 // all paths together
 )
 
-// refuse is the error about a tree that is not written.
-func refuse(format string, args ...any) error {
+// Refuse is the error about a tree that is not written.
+func Refuse(format string, args ...any) error {
 	return &remote.Error{Reason: remote.ReasonTreeRefused, Message: "The commit was not deployed: " + fmt.Sprintf(format, args...)}
 }
 
@@ -55,10 +56,10 @@ func tooLarge(format string, args ...any) error {
 	return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf(format, args...)}
 }
 
-// plan is a whole tree, submodules and replaced content included, within the limits.
-type plan struct {
-	m       *Mirrors
-	entries []entry
+// Plan is a whole tree, submodules and replaced content included, within the limits.
+type Plan struct {
+	root    *Tree
+	Entries []entry
 	bytes   int64
 	dirs    int
 	paths   int64 // bytes of all paths
@@ -66,33 +67,33 @@ type plan struct {
 	directory string // the app's own; empty for all
 }
 
-// list lists the snapshot's tree and refuses what must not be written, but for where symbolic
+// List lists the snapshot's tree and refuses what must not be written, but for where symbolic
 // links point: see resolve.
-func (s *Snapshot) list(ctx context.Context) (*plan, error) {
-	if s.planned != nil {
-		return s.planned, nil
+func (t *Tree) List(ctx context.Context) (*Plan, error) {
+	if t.planned != nil {
+		return t.planned, nil
 	}
-	p := &plan{m: s.m, directory: s.directory}
-	if err := p.gather(ctx, s, ""); err != nil {
+	p := &Plan{root: t, directory: t.Directory}
+	if err := p.gather(ctx, t, ""); err != nil {
 		return nil, err
 	}
 	if err := p.checkCollisions(); err != nil {
 		return nil, err
 	}
-	s.planned = p
+	t.planned = p
 	return p, nil
 }
 
 // gather adds a snapshot's tree at prefix, which is empty or ends in a slash. The list is read as
 // git prints it, so that a tree of endless size costs no more than the limit.
-func (p *plan) gather(ctx context.Context, s *Snapshot, prefix string) error {
-	from := len(p.entries)
+func (p *Plan) gather(ctx context.Context, t *Tree, prefix string) error {
+	from := len(p.Entries)
 	listing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	pr, pw := io.Pipe()
 	read := make(chan error, 1)
 	go func() {
-		err := p.read(pr, s, prefix)
+		err := p.read(pr, t, prefix)
 		if err != nil {
 			stop(err)
 		}
@@ -101,7 +102,7 @@ func (p *plan) gather(ctx context.Context, s *Snapshot, prefix string) error {
 	}()
 	// With -t directories are listed too: those without any file would else be walked, and cost,
 	// without a limit.
-	err := s.local(listing, program.Command{Operation: "ls-tree", Stdout: pw, Args: []string{"ls-tree", "-r", "-t", "-l", "-z", "--full-tree", s.commit.Hash}})
+	err := t.Local(listing, program.Command{Operation: "ls-tree", Stdout: pw, Args: []string{"ls-tree", "-r", "-t", "-l", "-z", "--full-tree", t.Commit}})
 	_ = pw.Close()
 	if rerr := <-read; rerr != nil && !errors.Is(rerr, io.ErrClosedPipe) {
 		return rerr
@@ -109,25 +110,25 @@ func (p *plan) gather(ctx context.Context, s *Snapshot, prefix string) error {
 	if err != nil {
 		return err
 	}
-	return p.graft(ctx, s, prefix, from)
+	return p.graft(ctx, t, prefix, from)
 }
 
 // graft puts the trees of submodules in their places.
-func (p *plan) graft(ctx context.Context, s *Snapshot, prefix string, from int) error {
-	for _, g := range s.grafts {
-		at := slices.IndexFunc(p.entries[from:], func(e entry) bool { return e.mode == modeSubmodule && e.path == prefix+g.path })
+func (p *Plan) graft(ctx context.Context, t *Tree, prefix string, from int) error {
+	for _, g := range t.Grafts {
+		at := slices.IndexFunc(p.Entries[from:], func(e entry) bool { return e.Mode == ModeSubmodule && e.Path == prefix+g.Path })
 		if at < 0 {
-			return refuse("it has no submodule at %q.", prefix+g.path)
+			return Refuse("it has no submodule at %q.", prefix+g.Path)
 		}
-		if err := p.gather(ctx, g.snap, prefix+g.path+"/"); err != nil {
+		if err := p.gather(ctx, g.Tree, prefix+g.Path+"/"); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (p *plan) read(r io.Reader, s *Snapshot, prefix string) error {
-	limits := p.m.cfg.Limits
+func (p *Plan) read(r io.Reader, t *Tree, prefix string) error {
+	limits := p.root.Limits
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 0, 64<<10), 64<<10)
 	sc.Split(splitNUL)
@@ -136,61 +137,61 @@ func (p *plan) read(r io.Reader, s *Snapshot, prefix string) error {
 		if err != nil {
 			return err
 		}
-		name := e.path
-		e.path, e.git = prefix+e.path, s.git
-		if err := checkPath(e.path); err != nil {
+		name := e.Path
+		e.Path, e.Git = prefix+e.Path, t.GitDir
+		if err := CheckPath(e.Path); err != nil {
 			return err
 		}
-		if e.mode == modeTree {
-			if p.dirs++; p.dirs > limits.TreeFiles {
-				return tooLarge("The commit has more than %d directories.", limits.TreeFiles)
+		if e.Mode == ModeTree {
+			if p.dirs++; p.dirs > limits.Files {
+				return tooLarge("The commit has more than %d directories.", limits.Files)
 			}
 			continue
 		}
-		if r, ok := s.replace[name]; ok && e.regular() {
-			e.size, e.replace = r.size, &r
+		if r, ok := t.Replace[name]; ok && e.regular() {
+			e.Size, e.replace = r.Size, &r
 		}
-		if e.mode == modeLink && e.size > maxLink {
-			return refuse("the symbolic link %q is longer than a path may be.", e.path)
+		if e.Mode == ModeLink && e.Size > maxLink {
+			return Refuse("the symbolic link %q is longer than a path may be.", e.Path)
 		}
-		p.entries = append(p.entries, e)
-		p.bytes += e.size
-		p.paths += int64(len(e.path))
+		p.Entries = append(p.Entries, e)
+		p.bytes += e.Size
+		p.paths += int64(len(e.Path))
 		switch {
-		case len(p.entries) > limits.TreeFiles:
-			return tooLarge("The commit has more than %d files.", limits.TreeFiles)
-		case p.bytes > limits.TreeBytes || p.bytes < 0:
-			return tooLarge("The commit's files are larger than %d MiB together.", limits.TreeBytes>>20)
+		case len(p.Entries) > limits.Files:
+			return tooLarge("The commit has more than %d files.", limits.Files)
+		case p.bytes > limits.Bytes || p.bytes < 0:
+			return tooLarge("The commit's files are larger than %d MiB together.", limits.Bytes>>20)
 		case p.paths > maxPathBytes:
 			return tooLarge("The names of the commit's files are longer than %d MiB together.", maxPathBytes>>20)
 		}
 	}
 	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return refuse("it has a path longer than %d bytes.", maxPath)
+		return Refuse("it has a path longer than %d bytes.", maxPath)
 	}
 	return sc.Err()
 }
 
 // checkCollisions refuses a tree with two entries in one place, or with a file where another entry
 // needs a directory. git's own check at the fetch refuses them too; nothing here depends on it.
-func (p *plan) checkCollisions() error {
-	files := make(map[string]bool, len(p.entries))
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.mode == modeSubmodule {
+func (p *Plan) checkCollisions() error {
+	files := make(map[string]bool, len(p.Entries))
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if e.Mode == ModeSubmodule {
 			continue // an empty directory, or the tree that was grafted there
 		}
-		if files[e.path] {
-			return refuse("it has two files called %q.", e.path)
+		if files[e.Path] {
+			return Refuse("it has two files called %q.", e.Path)
 		}
-		files[e.path] = true
+		files[e.Path] = true
 	}
 	last := ""
-	for i := range p.entries {
-		e := &p.entries[i]
-		dir := parent(e.path)
-		if e.mode == modeSubmodule {
-			dir = e.path
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		dir := parent(e.Path)
+		if e.Mode == ModeSubmodule {
+			dir = e.Path
 		}
 		if dir == last {
 			continue
@@ -198,7 +199,7 @@ func (p *plan) checkCollisions() error {
 		last = dir
 		for ; dir != ""; dir = parent(dir) {
 			if files[dir] {
-				return refuse("%q is a file and a directory in it.", dir)
+				return Refuse("%q is a file and a directory in it.", dir)
 			}
 		}
 	}
@@ -212,14 +213,14 @@ func parent(p string) string {
 }
 
 // directories are the directories of a tree, the places of submodules included.
-func (p *plan) directories() map[string]bool {
+func (p *Plan) directories() map[string]bool {
 	dirs := map[string]bool{}
 	last := ""
-	for i := range p.entries {
-		e := &p.entries[i]
-		dir := parent(e.path)
-		if e.mode == modeSubmodule {
-			dir = e.path
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		dir := parent(e.Path)
+		if e.Mode == ModeSubmodule {
+			dir = e.Path
 		}
 		if dir == last {
 			continue
@@ -249,46 +250,47 @@ func parseEntry(line string) (entry, error) {
 	if !ok || len(f) != 4 || !address.ValidHash(f[2]) {
 		return entry{}, fmt.Errorf("%w: cannot read git's list of files", program.ErrDamaged)
 	}
-	e := entry{mode: f[0], oid: f[2], path: name}
-	switch e.mode {
-	case modeSubmodule, modeTree:
+	e := entry{Mode: f[0], OID: f[2], Path: name}
+	switch e.Mode {
+	case ModeSubmodule, ModeTree:
 		return e, nil
-	case modeFile, modeExecutable, modeLink:
+	case ModeFile, modeExecutable, ModeLink:
 	case "100664": // of old versions of git
-		e.mode = modeFile
+		e.Mode = ModeFile
 	default:
-		return entry{}, refuse("%q has the unknown mode %s.", name, e.mode)
+		return entry{}, Refuse("%q has the unknown mode %s.", name, e.Mode)
 	}
 	size, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil || size < 0 {
 		return entry{}, fmt.Errorf("%w: no size for a file", program.ErrDamaged)
 	}
-	e.size = size
+	e.Size = size
 	return e, nil
 }
 
-func plainPath(p string) bool { return checkPath(p) == nil }
+// PlainPath tells whether a path is one that CheckPath takes.
+func PlainPath(p string) bool { return CheckPath(p) == nil }
 
-// checkPath refuses names that are no plain path below the tree, and every spelling of .git that
+// CheckPath refuses names that are no plain path below the tree, and every spelling of .git that
 // some file system takes for it.
-func checkPath(p string) error {
+func CheckPath(p string) error {
 	if p == "" || strings.HasPrefix(p, "/") {
-		return refuse("it has a path that is empty or absolute.")
+		return Refuse("it has a path that is empty or absolute.")
 	}
 	if len(p) > maxPath {
-		return refuse("it has a path longer than %d bytes.", maxPath)
+		return Refuse("it has a path longer than %d bytes.", maxPath)
 	}
 	if strings.Count(p, "/") >= maxDepth {
-		return refuse("it has directories more than %d deep.", maxDepth)
+		return Refuse("it has directories more than %d deep.", maxDepth)
 	}
 	for part := range strings.SplitSeq(p, "/") {
 		switch {
 		case part == "" || part == "." || part == "..":
-			return refuse("the path %q does not stay where it is.", p)
+			return Refuse("the path %q does not stay where it is.", p)
 		case len(part) > 255:
-			return refuse("the path %q has a name longer than 255 bytes.", p)
+			return Refuse("the path %q has a name longer than 255 bytes.", p)
 		case isDotGit(part):
-			return refuse("the path %q holds a name that git keeps for itself.", p)
+			return Refuse("the path %q holds a name that git keeps for itself.", p)
 		}
 	}
 	return nil

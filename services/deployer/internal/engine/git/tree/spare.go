@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"context"
@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// errNoRoom ends the making of a pristine copy: it is a luxury.
-var errNoRoom = errors.New("mirror: too little room for a pristine copy")
+// ErrNoRoom ends the making of a pristine copy: it is a luxury.
+var ErrNoRoom = errors.New("tree: too little room for a pristine copy")
 
 const (
 	// Trees smaller than both are checked out in full as fast as a copy is brought up to date.
@@ -26,10 +26,10 @@ type Copier func(ctx context.Context, dir *os.Root, pause func(ctx context.Conte
 // Copier returns what writes the tree of the snapshot again, also after Close; nil when a pristine
 // copy would not help: before Checkout or Update, for a tree that is small, or larger than
 // Limits.SpareBytes.
-func (s *Snapshot) Copier() Copier {
-	p := s.planned
-	most := s.m.cfg.Limits.SpareBytes
-	if p == nil || p.bytes > most || len(p.entries) < copyFiles && p.bytes < copyBytes {
+func (t *Tree) Copier() Copier {
+	p := t.planned
+	most := t.Limits.SpareBytes
+	if p == nil || p.bytes > most || len(p.Entries) < copyFiles && p.bytes < copyBytes {
 		return nil
 	}
 	return func(ctx context.Context, dir *os.Root, pause func(context.Context) error) (list []byte, err error) {
@@ -41,14 +41,19 @@ func (s *Snapshot) Copier() Copier {
 	}
 }
 
-func (p *plan) copy(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
+// Copy is what a Copier does, in the foreground, whatever the tree's size. The tree was listed before.
+func (t *Tree) Copy(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
+	return t.planned.copy(ctx, dir, pause)
+}
+
+func (p *Plan) copy(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
 	// A reserve beyond the reserve stays free, and the copy must fit above it.
-	reserve := p.m.cfg.Limits.FreeBytes
-	if err := p.m.checkRoom(dir.Name(), reserve+uint64(p.bytes)+blockSize*uint64(len(p.entries))); err != nil { //nolint:gosec // sizes are positive
+	reserve := p.root.Disk.Reserve
+	if err := p.root.Disk.checkMore(dir.Name(), reserve+uint64(p.bytes)+blockSize*uint64(len(p.Entries))); err != nil { //nolint:gosec // sizes are positive
 		return nil, err
 	}
 	var files []*entry
-	entries := slices.Clone(p.entries)
+	entries := slices.Clone(p.Entries)
 	for i := range entries {
 		if entries[i].regular() {
 			files = append(files, &entries[i])

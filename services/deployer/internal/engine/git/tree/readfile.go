@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"bufio"
@@ -15,57 +15,57 @@ import (
 )
 
 // ErrNotInTree says that a commit has no file of a name.
-var ErrNotInTree = errors.New("mirror: no such file in the commit")
+var ErrNotInTree = errors.New("tree: no such file in the commit")
 
 // ReadFile returns a file of the commit. Path is relative to the tree's root, with slashes. It fails
 // with ErrNotInTree when there is no file of that name, and with an *Error for what is no regular
 // file, such as a symbolic link, or larger than most bytes.
-func (s *Snapshot) ReadFile(ctx context.Context, path string, most int64) ([]byte, error) {
-	if err := checkPath(path); err != nil {
+func (t *Tree) ReadFile(ctx context.Context, path string, most int64) ([]byte, error) {
+	if err := CheckPath(path); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNotInTree, err)
 	}
-	o, err := s.find(ctx, path)
+	o, err := t.find(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	switch {
-	case o.mode == modeLink:
+	case o.Mode == ModeLink:
 		return nil, &remote.Error{Reason: remote.ReasonTreeRefused, Message: fmt.Sprintf("%q is a symbolic link; a file is expected.", path)}
-	case !strings.HasPrefix(o.mode, "100"):
+	case !strings.HasPrefix(o.Mode, "100"):
 		return nil, fmt.Errorf("%w: %q is no file", ErrNotInTree, path)
 	}
-	if r, ok := s.replace[path]; ok {
+	if r, ok := t.Replace[path]; ok {
 		return readReplacement(r, path, most)
 	}
-	return s.blob(ctx, o.oid, path, most)
+	return t.blob(ctx, o.OID, path, most)
 }
 
 // find looks a path up, directory by directory. git's own look-up trusts that trees are sorted, and
 // misses names in those that are not.
-func (s *Snapshot) find(ctx context.Context, path string) (object, error) {
-	tree, found := s.commit.Hash, object{mode: modeTree}
+func (t *Tree) find(ctx context.Context, path string) (Object, error) {
+	tree, found := t.Commit, Object{Mode: ModeTree}
 	for name := range strings.SplitSeq(path, "/") {
-		if found.mode != modeTree {
-			return object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
+		if found.Mode != ModeTree {
+			return Object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
 		}
-		found = object{}
-		err := s.m.git.Records(ctx, program.Command{
-			Operation: "ls-tree", GitDir: s.git, Args: []string{"ls-tree", "-z", "--full-tree", "--end-of-options", tree},
+		found = Object{}
+		err := t.Git.Records(ctx, program.Command{
+			Operation: "ls-tree", GitDir: t.GitDir, Args: []string{"ls-tree", "-z", "--full-tree", "--end-of-options", tree},
 		}, func(line string) error {
 			o, err := parseObject(line)
-			if err != nil || o.path != name {
+			if err != nil || o.Path != name {
 				return err
 			}
 			found = o
 			return program.ErrEnough
 		})
 		if err != nil {
-			return object{}, err
+			return Object{}, err
 		}
-		if found.oid == "" {
-			return object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
+		if found.OID == "" {
+			return Object{}, fmt.Errorf("%w: %q", ErrNotInTree, path)
 		}
-		tree = found.oid
+		tree = found.OID
 	}
 	return found, nil
 }
@@ -74,11 +74,11 @@ func fileTooLarge(path string, most int64) error {
 	return &remote.Error{Reason: remote.ReasonFileTooLarge, Message: fmt.Sprintf("%q is larger than the %s that it may have.", path, remote.Bytes(most))}
 }
 
-func readReplacement(r replacement, path string, most int64) ([]byte, error) {
-	if r.size > most {
+func readReplacement(r Replacement, path string, most int64) ([]byte, error) {
+	if r.Size > most {
 		return nil, fileTooLarge(path, most)
 	}
-	body, err := r.open()
+	body, err := r.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +87,9 @@ func readReplacement(r replacement, path string, most int64) ([]byte, error) {
 }
 
 // blob is the content of an object, which is a file's at path.
-func (s *Snapshot) blob(ctx context.Context, oid, path string, most int64) (body []byte, err error) {
-	err = s.m.git.Read(ctx, program.Command{
-		Operation: "cat-file", GitDir: s.git, Stdin: strings.NewReader(oid + "\n"), Args: []string{"cat-file", "--batch"},
+func (t *Tree) blob(ctx context.Context, oid, path string, most int64) (body []byte, err error) {
+	err = t.Git.Read(ctx, program.Command{
+		Operation: "cat-file", GitDir: t.GitDir, Stdin: strings.NewReader(oid + "\n"), Args: []string{"cat-file", "--batch"},
 	}, func(r io.Reader) error {
 		br := bufio.NewReader(r)
 		head, err := br.ReadString('\n')
@@ -114,43 +114,43 @@ func (s *Snapshot) blob(ctx context.Context, oid, path string, most int64) (body
 	return body, err
 }
 
-// object is one line of git's list of a tree.
-type object struct {
-	mode string
-	oid  string
-	size int64 // 0 for what has none
-	path string
+// Object is one line of git's list of a tree.
+type Object struct {
+	Mode string
+	OID  string
+	Size int64 // 0 for what has none
+	Path string
 }
 
 // parseObject reads "<mode> <type> <oid> <size>\t<path>"; trees and submodules have the size "-", and
 // there is none where it was not asked for.
-func parseObject(line string) (object, error) {
+func parseObject(line string) (Object, error) {
 	head, path, ok := strings.Cut(line, "\t")
 	f := strings.Fields(head)
 	if !ok || len(f) < 3 || len(f) > 4 || !address.ValidHash(f[2]) {
-		return object{}, fmt.Errorf("%w: cannot read git's list of files", program.ErrDamaged)
+		return Object{}, fmt.Errorf("%w: cannot read git's list of files", program.ErrDamaged)
 	}
-	o := object{mode: f[0], oid: f[2], path: path}
+	o := Object{Mode: f[0], OID: f[2], Path: path}
 	if len(f) == 3 || f[3] == "-" {
 		return o, nil
 	}
 	size, err := strconv.ParseInt(f[3], 10, 64)
 	if err != nil || size < 0 {
-		return object{}, fmt.Errorf("%w: no size for a file", program.ErrDamaged)
+		return Object{}, fmt.Errorf("%w: no size for a file", program.ErrDamaged)
 	}
-	o.size = size
+	o.Size = size
 	return o, nil
 }
 
-// eachObject lists the commit's tree, trees within it opened, as git prints it: a tree of endless
+// EachObject lists the commit's tree, trees within it opened, as git prints it: a tree of endless
 // size costs no more than the limit.
-func (s *Snapshot) eachObject(ctx context.Context, each func(object) error) error {
+func (t *Tree) EachObject(ctx context.Context, each func(Object) error) error {
 	count := 0
-	return s.m.git.Records(ctx, program.Command{
-		Operation: "ls-tree", GitDir: s.git, Args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", s.commit.Hash},
+	return t.Git.Records(ctx, program.Command{
+		Operation: "ls-tree", GitDir: t.GitDir, Args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", t.Commit},
 	}, func(line string) error {
-		if count++; count > s.m.cfg.Limits.TreeFiles {
-			return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", s.m.cfg.Limits.TreeFiles)}
+		if count++; count > t.Limits.Files {
+			return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", t.Limits.Files)}
 		}
 		o, err := parseObject(line)
 		if err != nil {

@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"path"
@@ -15,8 +15,8 @@ func checkLinks(entries []entry) error { return checkLinksOf(entries, "") }
 func checkLinksOf(entries []entry, directory string) error {
 	w := walk{links: map[string]string{}, left: maxLinkSteps}
 	for i := range entries {
-		if e := &entries[i]; e.mode == modeLink {
-			w.links[e.path] = e.link
+		if e := &entries[i]; e.Mode == ModeLink {
+			w.links[e.Path] = e.link
 		}
 	}
 	for link := range w.links {
@@ -26,14 +26,14 @@ func checkLinksOf(entries []entry, directory string) error {
 		}
 	}
 	for i := range entries {
-		if e := &entries[i]; e.mode == modeLink {
+		if e := &entries[i]; e.Mode == ModeLink {
 			if !nameable(e.link) {
-				return refuse("the symbolic link %q points to nothing that can be named.", e.path)
+				return Refuse("the symbolic link %q points to nothing that can be named.", e.Path)
 			}
-			if !below(e.path, directory) {
+			if !below(e.Path, directory) {
 				continue
 			}
-			if err := w.staysInside(e.path, e.link); err != nil {
+			if err := w.staysInside(e.Path, e.link); err != nil {
 				return err
 			}
 		}
@@ -67,12 +67,12 @@ func (w *walk) staysInside(p, target string) error {
 	rest := []string{target}
 	for followed := 0; len(rest) > 0; {
 		if w.left -= 1 + len(at); w.left < 0 {
-			return refuse("its symbolic links lead through one another too often.")
+			return Refuse("its symbolic links lead through one another too often.")
 		}
 		next := rest[0]
 		rest = rest[1:]
 		if strings.HasPrefix(next, "/") {
-			return refuse("the symbolic link %q points to %q, outside the repository.", p, target)
+			return Refuse("the symbolic link %q points to %q, outside the repository.", p, target)
 		}
 		first, more, deeper := strings.Cut(next, "/")
 		if deeper {
@@ -89,7 +89,7 @@ func (w *walk) staysInside(p, target string) error {
 			continue
 		case "..":
 			if len(at) == 0 {
-				return refuse("the symbolic link %q points to %q, outside the repository.", p, target)
+				return Refuse("the symbolic link %q points to %q, outside the repository.", p, target)
 			}
 			at = at[:len(at)-1]
 			continue

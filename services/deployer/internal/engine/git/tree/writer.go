@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"crypto/rand"
@@ -26,7 +26,7 @@ type writer struct {
 func newWriter(root *os.Root) (*writer, error) {
 	top, err := root.Open(".")
 	if err != nil {
-		return nil, fmt.Errorf("mirror: open the directory: %w", err)
+		return nil, fmt.Errorf("tree: open the directory: %w", err)
 	}
 	return &writer{top: top}, nil
 }
@@ -104,34 +104,34 @@ func base(p string) string { return p[strings.LastIndexByte(p, '/')+1:] }
 // one that the file system takes for another.
 func failed(what string, p string, err error) error {
 	if errors.Is(err, unix.EEXIST) {
-		return refuse("the server's volume takes the name %q for another one in the same directory.", p)
+		return Refuse("the server's volume takes the name %q for another one in the same directory.", p)
 	}
-	return fmt.Errorf("mirror: %s %q: %w", what, p, err)
+	return fmt.Errorf("tree: %s %q: %w", what, p, err)
 }
 
 func (w *writer) file(e *entry, body io.Reader) error {
-	at, err := w.enter(parent(e.path), true)
+	at, err := w.enter(parent(e.Path), true)
 	if err != nil {
-		return failed("write", e.path, err)
+		return failed("write", e.Path, err)
 	}
 	mode := uint32(0o644)
-	if e.mode == modeExecutable {
+	if e.Mode == modeExecutable {
 		mode = 0o755
 	}
 	fd := -1
 	err = retried(func() (err error) {
-		fd, err = unix.Openat(at, base(e.path), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		fd, err = unix.Openat(at, base(e.Path), unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 		return err
 	})
 	if err != nil {
-		return failed("write", e.path, err)
+		return failed("write", e.Path, err)
 	}
 	if w.buf == nil {
 		w.buf = make([]byte, 256<<10)
 	}
 	_, err = io.CopyBuffer(descriptor(fd), struct{ io.Reader }{body}, w.buf)
 	if err := errors.Join(err, unix.Close(fd)); err != nil {
-		return failed("write", e.path, err)
+		return failed("write", e.Path, err)
 	}
 	return nil
 }
@@ -158,12 +158,12 @@ func (d descriptor) Write(p []byte) (int, error) {
 }
 
 func (w *writer) link(e *entry) error {
-	at, err := w.enter(parent(e.path), true)
+	at, err := w.enter(parent(e.Path), true)
 	if err == nil {
-		err = retried(func() error { return unix.Symlinkat(e.link, at, base(e.path)) })
+		err = retried(func() error { return unix.Symlinkat(e.link, at, base(e.Path)) })
 	}
 	if err != nil {
-		return failed("link", e.path, err)
+		return failed("link", e.Path, err)
 	}
 	return nil
 }
@@ -186,7 +186,7 @@ func (w *writer) remove(p string, dir bool) error {
 		err = retried(func() error { return unix.Unlinkat(at, base(p), flags) })
 	}
 	if err != nil {
-		return fmt.Errorf("mirror: remove %q: %w", p, err)
+		return fmt.Errorf("tree: remove %q: %w", p, err)
 	}
 	return nil
 }
@@ -199,7 +199,7 @@ func (w *writer) stat(p string) (unix.Stat_t, error) {
 		err = retried(func() error { return unix.Fstatat(at, base(p), &st, unix.AT_SYMLINK_NOFOLLOW) })
 	}
 	if err != nil {
-		return st, fmt.Errorf("mirror: look at %q: %w", p, err)
+		return st, fmt.Errorf("tree: look at %q: %w", p, err)
 	}
 	return st, nil
 }
@@ -210,12 +210,12 @@ func checkCase(dir *os.Root, entries []entry) error {
 	probe := ".case-" + rand.Text()
 	f, err := dir.OpenFile(probe, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("mirror: look how the volume takes names: %w", err)
+		return fmt.Errorf("tree: look how the volume takes names: %w", err)
 	}
 	_ = f.Close()
 	_, seen := dir.Lstat(strings.ToLower(probe))
 	if err := dir.Remove(probe); err != nil {
-		return fmt.Errorf("mirror: look how the volume takes names: %w", err)
+		return fmt.Errorf("tree: look how the volume takes names: %w", err)
 	}
 	if seen == nil {
 		return foldedApart(entries)
@@ -227,11 +227,11 @@ func checkCase(dir *os.Root, entries []entry) error {
 func foldedApart(entries []entry) error {
 	spelled := map[string]string{}
 	for i := range entries {
-		for p := entries[i].path; p != ""; p = parent(p) {
+		for p := entries[i].Path; p != ""; p = parent(p) {
 			folded := strings.ToLower(p)
 			was, ok := spelled[folded]
 			if ok && was != p {
-				return refuse("%q and %q differ only in case, and the server's volume cannot hold both.", was, p)
+				return Refuse("%q and %q differ only in case, and the server's volume cannot hold both.", was, p)
 			}
 			if ok {
 				break

@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"context"
@@ -12,27 +12,27 @@ import (
 // if not nil, hears how many of the files are written, from one goroutine at a time. Files have
 // exactly the bytes of the commit: no filter runs, no line end is changed. ErrDamaged means that
 // the mirror lacks objects.
-func (s *Snapshot) Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (Stats, error) {
-	p, err := s.list(ctx)
+func (t *Tree) Checkout(ctx context.Context, dir *os.Root, progress func(done, all int)) (Stats, error) {
+	p, err := t.List(ctx)
 	if err != nil {
 		return Stats{}, err
 	}
 	if err := p.resolve(ctx, nil); err != nil {
 		return Stats{}, err
 	}
-	if err := s.m.checkDisk(dir.Name()); err != nil {
+	if err := t.Disk.Check(dir.Name()); err != nil {
 		return Stats{}, err
 	}
-	if err := p.write(ctx, dir, p.entries, progress); err != nil {
+	if err := p.write(ctx, dir, p.Entries, progress); err != nil {
 		return Stats{}, err
 	}
 	return p.stats(0), nil
 }
 
-func (p *plan) stats(kept int) Stats {
+func (p *Plan) stats(kept int) Stats {
 	st := Stats{Bytes: p.bytes, Kept: kept}
-	for i := range p.entries {
-		if p.entries[i].mode != modeSubmodule {
+	for i := range p.Entries {
+		if p.Entries[i].Mode != ModeSubmodule {
 			st.Files++
 		}
 	}
@@ -41,18 +41,18 @@ func (p *plan) stats(kept int) Stats {
 
 // resolve reads where symbolic links point, and refuses those that leave the tree. known are
 // targets that need not be read, by object id.
-func (p *plan) resolve(ctx context.Context, known map[string]string) error {
+func (p *Plan) resolve(ctx context.Context, known map[string]string) error {
 	var unread []*entry
 	var total int64
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.mode != modeLink {
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if e.Mode != ModeLink {
 			continue
 		}
-		if total += e.size; total > maxLinkBytes {
-			return refuse("its symbolic links are larger than %d MiB together.", maxLinkBytes>>20)
+		if total += e.Size; total > maxLinkBytes {
+			return Refuse("its symbolic links are larger than %d MiB together.", maxLinkBytes>>20)
 		}
-		if target, ok := known[e.oid]; ok {
+		if target, ok := known[e.OID]; ok {
 			e.link = target
 		} else if e.link == "" {
 			unread = append(unread, e)
@@ -66,7 +66,7 @@ func (p *plan) resolve(ctx context.Context, known map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return checkLinksOf(p.entries, p.directory)
+	return checkLinksOf(p.Entries, p.directory)
 }
 
 const (
@@ -86,7 +86,7 @@ const (
 func shards(files []*entry) [][]*entry {
 	var cost int64
 	for _, e := range files {
-		cost += e.size + blockSize
+		cost += e.Size + blockSize
 	}
 	n := min(maxShards, runtime.GOMAXPROCS(0))
 	if len(files) < shardFiles && cost < shardBytes {
@@ -96,7 +96,7 @@ func shards(files []*entry) [][]*entry {
 	var sum int64
 	from := 0
 	for i, e := range files {
-		sum += e.size + blockSize
+		sum += e.Size + blockSize
 		if sum >= cost/int64(n)+1 || i == len(files)-1 {
 			out = append(out, files[from:i+1])
 			from, sum = i+1, 0
@@ -106,8 +106,8 @@ func shards(files []*entry) [][]*entry {
 }
 
 // write writes those entries, which are not there yet, below dir.
-func (p *plan) write(ctx context.Context, dir *os.Root, entries []entry, progress func(done, all int)) error {
-	if err := checkCase(dir, p.entries); err != nil {
+func (p *Plan) write(ctx context.Context, dir *os.Root, entries []entry, progress func(done, all int)) error {
+	if err := checkCase(dir, p.Entries); err != nil {
 		return err
 	}
 	var files []*entry
@@ -136,7 +136,7 @@ func (p *plan) write(ctx context.Context, dir *os.Root, entries []entry, progres
 
 // job is the writing of entries into one directory.
 type job struct {
-	plan     *plan
+	plan     *Plan
 	dir      *os.Root
 	all      int
 	progress func(done, all int)
@@ -156,7 +156,7 @@ func (j *job) files(ctx context.Context, files []*entry, low bool) error {
 	}
 	defer w.close()
 	return j.plan.contents(ctx, files, low, func(e *entry, body io.Reader) error {
-		if e.size >= diskEvery {
+		if e.Size >= diskEvery {
 			body = j.metered(ctx, body)
 		}
 		if err := w.file(e, body); err != nil {
@@ -167,7 +167,7 @@ func (j *job) files(ctx context.Context, files []*entry, low bool) error {
 }
 
 func (j *job) wrote(ctx context.Context, e *entry) error {
-	if err := j.spend(min(e.size, diskEvery-1) + blockSize); err != nil {
+	if err := j.spend(min(e.Size, diskEvery-1) + blockSize); err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -195,7 +195,7 @@ func (j *job) spend(n int64) error {
 	if !look {
 		return nil
 	}
-	return j.plan.m.checkRoom(j.dir.Name(), j.reserve)
+	return j.plan.root.Disk.checkMore(j.dir.Name(), j.reserve)
 }
 
 // rest makes the links and the places of submodules. Links come last: while files are written, no
@@ -207,11 +207,11 @@ func (j *job) rest(entries []entry) error {
 	}
 	defer w.close()
 	for i := range entries {
-		switch e := &entries[i]; e.mode {
-		case modeLink:
+		switch e := &entries[i]; e.Mode {
+		case ModeLink:
 			err = w.link(e)
-		case modeSubmodule:
-			err = w.directory(e.path)
+		case ModeSubmodule:
+			err = w.directory(e.Path)
 		}
 		if err != nil {
 			return err
@@ -236,19 +236,4 @@ func (j *job) metered(ctx context.Context, r io.Reader) io.Reader {
 		}
 		return n, err
 	})
-}
-
-// checkRoom is checkDisk with more to leave free.
-func (m *Mirrors) checkRoom(dir string, more uint64) error {
-	if m.cfg.FreeDisk == nil || more == 0 {
-		return m.checkDisk(dir)
-	}
-	free, err := m.cfg.FreeDisk(dir)
-	if err != nil {
-		return err
-	}
-	if free < m.cfg.Limits.FreeBytes+more {
-		return errNoRoom
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"bufio"
@@ -39,7 +39,7 @@ func (b *blob) Read(p []byte) (int, error) {
 }
 
 // contents hands out the contents of files: objects in order, then what stands in their places.
-func (p *plan) contents(ctx context.Context, files []*entry, low bool, each func(e *entry, body io.Reader) error) error {
+func (p *Plan) contents(ctx context.Context, files []*entry, low bool, each func(e *entry, body io.Reader) error) error {
 	var objects, replaced []*entry
 	for _, e := range files {
 		if e.replace != nil {
@@ -63,28 +63,28 @@ func (p *plan) contents(ctx context.Context, files []*entry, low bool, each func
 }
 
 func replacedContent(e *entry, each func(e *entry, body io.Reader) error) error {
-	f, err := e.replace.open()
+	f, err := e.replace.Open()
 	if err != nil {
-		return fmt.Errorf("%w: content of %q: %w", program.ErrDamaged, e.path, err)
+		return fmt.Errorf("%w: content of %q: %w", program.ErrDamaged, e.Path, err)
 	}
 	defer func() { _ = f.Close() }()
 	// One byte more would show a content that is longer than it was said to be.
-	body := &io.LimitedReader{R: f, N: e.size + 1}
+	body := &io.LimitedReader{R: f, N: e.Size + 1}
 	if err := each(e, body); err != nil {
 		return err
 	}
 	if body.N != 1 {
-		return fmt.Errorf("%w: the content of %q has not the size it should have", program.ErrDamaged, e.path)
+		return fmt.Errorf("%w: the content of %q has not the size it should have", program.ErrDamaged, e.Path)
 	}
 	return nil
 }
 
 // blobs reads the entries' objects, from one git cat-file per repository, in order. With low it
 // and git leave the processor and the disk to others.
-func (p *plan) blobs(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
+func (p *Plan) blobs(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
 	for len(entries) > 0 {
 		n := 1
-		for n < len(entries) && entries[n].git == entries[0].git {
+		for n < len(entries) && entries[n].Git == entries[0].Git {
 			n++
 		}
 		if err := p.catFile(ctx, entries[:n], low, each); err != nil {
@@ -95,18 +95,18 @@ func (p *plan) blobs(ctx context.Context, entries []*entry, low bool, each func(
 	return nil
 }
 
-func (p *plan) catFile(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
+func (p *Plan) catFile(ctx context.Context, entries []*entry, low bool, each func(e *entry, body *blob) error) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	outR, outW, err := os.Pipe()
 	if err != nil {
-		return fmt.Errorf("mirror: %w", err)
+		return fmt.Errorf("tree: %w", err)
 	}
 	_, _ = unix.FcntlInt(outW.Fd(), unix.F_SETPIPE_SZ, pipeSize) // a wish
 	run := func() error {
 		defer func() { _ = outW.Close() }()
-		s := &Snapshot{m: p.m, git: entries[0].git}
-		return s.local(ctx, program.Command{Operation: "cat-file", Stdin: &requests{entries: entries}, Stdout: outW, Args: []string{"cat-file", "--batch", "--buffer"}})
+		t := &Tree{Git: p.root.Git, GitDir: entries[0].Git}
+		return t.Local(ctx, program.Command{Operation: "cat-file", Stdin: &requests{entries: entries}, Stdout: outW, Args: []string{"cat-file", "--batch", "--buffer"}})
 	}
 	var runErr error
 	var wg sync.WaitGroup
@@ -142,7 +142,7 @@ type requests struct {
 
 func (r *requests) Read(p []byte) (int, error) {
 	for len(r.rest) < 16<<10 && len(r.entries) > 0 {
-		r.rest = append(append(r.rest, r.entries[0].oid...), '\n')
+		r.rest = append(append(r.rest, r.entries[0].OID...), '\n')
 		r.entries = r.entries[1:]
 	}
 	if len(r.rest) == 0 {
@@ -161,13 +161,13 @@ func readBlobs(r io.Reader, entries []*entry, each func(e *entry, body *blob) er
 			return err
 		}
 		f := strings.Fields(head)
-		if len(f) != 3 || f[0] != e.oid || f[1] != "blob" {
-			return fmt.Errorf("%w: %s is %q", program.ErrDamaged, e.oid, strings.TrimSpace(head))
+		if len(f) != 3 || f[0] != e.OID || f[1] != "blob" {
+			return fmt.Errorf("%w: %s is %q", program.ErrDamaged, e.OID, strings.TrimSpace(head))
 		}
-		if f[2] != strconv.FormatInt(e.size, 10) {
-			return fmt.Errorf("%w: %s has %s bytes, not %d", program.ErrDamaged, e.oid, f[2], e.size)
+		if f[2] != strconv.FormatInt(e.Size, 10) {
+			return fmt.Errorf("%w: %s has %s bytes, not %d", program.ErrDamaged, e.OID, f[2], e.Size)
 		}
-		body := &blob{br: br, left: e.size}
+		body := &blob{br: br, left: e.Size}
 		if err := each(e, body); err != nil {
 			return err
 		}

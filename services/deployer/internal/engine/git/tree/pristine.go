@@ -1,4 +1,4 @@
-package mirror
+package tree
 
 import (
 	"bytes"
@@ -23,7 +23,7 @@ import (
 
 // ErrPristine says that a pristine copy is of no use for a commit: damaged, touched, or too
 // different from it. The directory may be changed in part: throw it away and check out in full.
-var ErrPristine = errors.New("mirror: the pristine copy cannot be used")
+var ErrPristine = errors.New("tree: the pristine copy cannot be used")
 
 // kept is one entry of a manifest.
 type kept struct {
@@ -57,30 +57,30 @@ type manifest map[string]kept
 const manifestHead = "devpilot pristine copy 1\n"
 
 // describe looks at a tree that was just written.
-func (p *plan) describe(dir *os.Root) (manifest, error) {
+func (p *Plan) describe(dir *os.Root) (manifest, error) {
 	w, err := newWriter(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer w.close()
-	m := make(manifest, len(p.entries))
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.mode == modeSubmodule {
+	m := make(manifest, len(p.Entries))
+	for i := range p.Entries {
+		e := &p.Entries[i]
+		if e.Mode == ModeSubmodule {
 			continue
 		}
-		st, err := w.stat(e.path)
+		st, err := w.stat(e.Path)
 		if err != nil {
 			return nil, err
 		}
-		m[e.path] = kept{mode: e.mode, oid: e.oid, size: e.size, link: e.link, replaced: e.replace != nil, mark: markOf(&st)}
+		m[e.Path] = kept{mode: e.Mode, oid: e.OID, size: e.Size, link: e.link, replaced: e.replace != nil, mark: markOf(&st)}
 	}
 	for d := range p.directories() {
 		st, err := w.stat(d)
 		if err != nil {
 			return nil, err
 		}
-		m[d] = kept{mode: modeTree, mark: markOf(&st)}
+		m[d] = kept{mode: ModeTree, mark: markOf(&st)}
 	}
 	return m, nil
 }
@@ -203,7 +203,7 @@ const minKept = 50
 // differs; the new tree is held to the same rules as one that is checked out in full. dir is the
 // copy's directory, which is the caller's alone, and list its manifest as Copier returned it.
 // ErrPristine means that the copy is of no use.
-func (s *Snapshot) Update(ctx context.Context, dir *os.Root, list []byte, progress func(done, all int)) (Stats, error) {
+func (t *Tree) Update(ctx context.Context, dir *os.Root, list []byte, progress func(done, all int)) (Stats, error) {
 	old, err := parseManifest(list)
 	if err != nil {
 		return Stats{}, err
@@ -211,14 +211,14 @@ func (s *Snapshot) Update(ctx context.Context, dir *os.Root, list []byte, progre
 	// The copy is looked at while git lists the tree.
 	touched := make(chan error, 1)
 	go func() { touched <- old.verify(dir) }()
-	p, changed, same, err := s.compare(ctx, old)
+	p, changed, same, err := t.compare(ctx, old)
 	if verr := <-touched; err == nil {
 		err = verr
 	}
 	if err != nil {
 		return Stats{}, err
 	}
-	if err := s.m.checkDisk(dir.Name()); err != nil {
+	if err := t.Disk.Check(dir.Name()); err != nil {
 		return Stats{}, err
 	}
 	if err := p.clear(dir, old); err != nil {
@@ -231,37 +231,37 @@ func (s *Snapshot) Update(ctx context.Context, dir *os.Root, list []byte, progre
 }
 
 // compare lists the tree, holds it to all rules, and tells what a copy lacks of it.
-func (s *Snapshot) compare(ctx context.Context, old manifest) (p *plan, changed []entry, same int, err error) {
-	if p, err = s.list(ctx); err != nil {
+func (t *Tree) compare(ctx context.Context, old manifest) (p *Plan, changed []entry, same int, err error) {
+	if p, err = t.List(ctx); err != nil {
 		return nil, nil, 0, err
 	}
 	links := map[string]string{}
 	for _, k := range old {
-		if k.mode == modeLink {
+		if k.mode == ModeLink {
 			links[k.oid] = k.link
 		}
 	}
 	if err := p.resolve(ctx, links); err != nil {
 		return nil, nil, 0, err
 	}
-	if changed, same = p.differ(old); same*100 < len(p.entries)*minKept {
-		return nil, nil, 0, fmt.Errorf("%w: only %d of %d files are the same", ErrPristine, same, len(p.entries))
+	if changed, same = p.differ(old); same*100 < len(p.Entries)*minKept {
+		return nil, nil, 0, fmt.Errorf("%w: only %d of %d files are the same", ErrPristine, same, len(p.Entries))
 	}
 	return p, changed, same, nil
 }
 
 // holds tells whether the copy has the entry as it is to be.
 func (m manifest) holds(e *entry) bool {
-	k, ok := m[e.path]
-	return ok && k.mode == e.mode && k.oid == e.oid && k.size == e.size && k.replaced == (e.replace != nil)
+	k, ok := m[e.Path]
+	return ok && k.mode == e.Mode && k.oid == e.OID && k.size == e.Size && k.replaced == (e.replace != nil)
 }
 
 // differ tells which entries a copy lacks, and how many files it has. The places of submodules are
 // made anew each time: it costs nothing where they are.
-func (p *plan) differ(old manifest) (changed []entry, same int) {
-	for i := range p.entries {
-		switch e := &p.entries[i]; {
-		case e.mode == modeSubmodule:
+func (p *Plan) differ(old manifest) (changed []entry, same int) {
+	for i := range p.Entries {
+		switch e := &p.Entries[i]; {
+		case e.Mode == ModeSubmodule:
 			changed = append(changed, *e)
 		case old.holds(e):
 			same++
@@ -274,25 +274,25 @@ func (p *plan) differ(old manifest) (changed []entry, same int) {
 
 // clear removes from a copy what the tree has not, or has otherwise: first files and links, then
 // the directories that nothing is left of, innermost first.
-func (p *plan) clear(dir *os.Root, old manifest) error {
+func (p *Plan) clear(dir *os.Root, old manifest) error {
 	w, err := newWriter(dir)
 	if err != nil {
 		return err
 	}
 	defer w.close()
-	stays := make(map[string]bool, len(p.entries))
-	for i := range p.entries {
-		if e := &p.entries[i]; old.holds(e) {
-			stays[e.path] = true
+	stays := make(map[string]bool, len(p.Entries))
+	for i := range p.Entries {
+		if e := &p.Entries[i]; old.holds(e) {
+			stays[e.Path] = true
 		}
 	}
 	dirs := p.directories()
 	var files, gone []string
 	for path, k := range old {
 		switch {
-		case k.mode == modeTree && !dirs[path]:
+		case k.mode == ModeTree && !dirs[path]:
 			gone = append(gone, path)
-		case k.mode != modeTree && !stays[path]:
+		case k.mode != ModeTree && !stays[path]:
 			files = append(files, path)
 		}
 	}
