@@ -3,7 +3,8 @@
 // Work is queued under a key, its owner. Each owner's items are handled in their order and by one
 // worker at a time, a limited number in one turn; owners take turns. An owner that meets temporary
 // trouble tries again after a pause, while the others go on. An owner that just had a turn may have
-// to wait a moment for the next one, so that what trickles in is handled together.
+// to wait a moment for the next one, so that what trickles in is handled together. Owners may belong
+// to groups, which take turns too and of which none has all workers.
 //
 // It depends on cenkalti/backoff and on nothing of ours.
 package fair
@@ -24,6 +25,10 @@ type Config[T any] struct {
 	Turn int
 	// Interval is the time between the starts of an owner's turns, unless a whole turn's items wait.
 	Interval time.Duration
+	// Group is the group of an owner; nil: all are of one.
+	Group func(owner string) string
+	// Share is how many workers serve one group at once; all of them when zero.
+	Share int
 	// Handle handles the items of a turn. After an error, the items of each call of Add are handled
 	// once more for themselves.
 	Handle func(ctx context.Context, owner string, items []T) error
@@ -45,9 +50,17 @@ type Queue[T any] struct {
 
 	mu     sync.Mutex
 	owners map[string]*owner[T]
-	ready  []*owner[T] // whose turn it is, the one that waits longest first
+	groups map[string]*group[T] // those with owners in ready or in a worker's hands
+	turns  []*group[T]          // that may have a worker, the one that waits longest first
 	ended  error
 	wake   chan struct{}
+}
+
+type group[T any] struct {
+	key    string
+	ready  []*owner[T] // whose turn it is, the one that waits longest first
+	served int         // owners in workers' hands
+	queued bool        // in turns
 }
 
 type owner[T any] struct {
@@ -78,7 +91,10 @@ type ticket struct {
 
 // New makes a queue.
 func New[T any](cfg Config[T]) *Queue[T] {
-	return &Queue[T]{cfg: cfg, owners: map[string]*owner[T]{}, wake: make(chan struct{}, 1)}
+	if cfg.Share == 0 {
+		cfg.Share = cfg.Workers
+	}
+	return &Queue[T]{cfg: cfg, owners: map[string]*owner[T]{}, groups: map[string]*group[T]{}, wake: make(chan struct{}, 1)}
 }
 
 // Add queues items behind those that the owner has. done is called once, when all of them are
@@ -138,10 +154,54 @@ func (q *Queue[T]) after(o *owner[T], wait time.Duration) {
 	o.timer = t
 }
 
-// enter puts an owner at the end of those whose turn it is.
+// enter puts an owner at the end of those of its group whose turn it is.
 func (q *Queue[T]) enter(o *owner[T]) {
-	q.ready = append(q.ready, o)
-	q.signal()
+	g := q.group(o)
+	g.ready = append(g.ready, o)
+	q.line(g)
+}
+
+func (q *Queue[T]) group(o *owner[T]) *group[T] {
+	key := ""
+	if q.cfg.Group != nil {
+		key = q.cfg.Group(o.key)
+	}
+	g := q.groups[key]
+	if g == nil {
+		g = &group[T]{key: key}
+		q.groups[key] = g
+	}
+	return g
+}
+
+// line puts a group at the end of those that may have a worker, if it may, and forgets one without work.
+func (q *Queue[T]) line(g *group[T]) {
+	switch {
+	case g.queued:
+	case len(g.ready) > 0 && g.served < q.cfg.Share:
+		g.queued = true
+		q.turns = append(q.turns, g)
+		q.signal()
+	case len(g.ready) == 0 && g.served == 0:
+		delete(q.groups, g.key)
+	}
+}
+
+// pop takes the owner whose turn it is.
+func (q *Queue[T]) pop() *owner[T] {
+	g := q.turns[0]
+	q.turns = q.turns[1:]
+	o := g.ready[0]
+	g.ready, g.served, g.queued = g.ready[1:], g.served+1, false
+	q.line(g)
+	return o
+}
+
+// left gives a worker back that served an owner.
+func (q *Queue[T]) left(o *owner[T]) {
+	g := q.group(o)
+	g.served--
+	q.line(g)
 }
 
 func (q *Queue[T]) signal() {
@@ -178,10 +238,9 @@ func (q *Queue[T]) next(ctx context.Context) (*owner[T], []entry[T]) {
 			return nil, nil
 		}
 		q.mu.Lock()
-		if len(q.ready) > 0 {
-			o := q.ready[0]
-			q.ready = q.ready[1:]
-			if len(q.ready) > 0 {
+		if len(q.turns) > 0 {
+			o := q.pop()
+			if len(q.turns) > 0 {
 				q.signal()
 			}
 			items := o.turn(q.cfg.Turn)
@@ -225,6 +284,7 @@ func (q *Queue[T]) finish(ctx context.Context, o *owner[T], items []entry[T], er
 			q.cfg.OnRetry(ctx, o.key, err)
 		}
 		q.mu.Lock()
+		q.left(o)
 		if o.pauses == nil {
 			o.pauses = &backoff.ExponentialBackOff{InitialInterval: firstPause, MaxInterval: longPause, Multiplier: 2, RandomizationFactor: 0.25}
 		}
@@ -234,6 +294,7 @@ func (q *Queue[T]) finish(ctx context.Context, o *owner[T], items []entry[T], er
 	}
 	var over []*ticket
 	q.mu.Lock()
+	q.left(o)
 	o.pauses = nil
 	if err != nil && items[0].ticket != items[len(items)-1].ticket {
 		o.alone = len(items)
@@ -296,7 +357,8 @@ func (q *Queue[T]) end(err error) {
 		}
 	}
 	clear(q.owners)
-	q.ready = nil
+	clear(q.groups)
+	q.turns = nil
 	q.mu.Unlock()
 	for _, t := range over {
 		t.done(t.err)

@@ -183,3 +183,80 @@ func TestQueue_anEndAnswersWhatWaits(t *testing.T) {
 		}
 	})
 }
+
+// A group whose work stands still has its share of the workers, and no more: others are served.
+func TestQueue_aGroupThatStandsStillHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stall := make(chan struct{})
+		var mu sync.Mutex
+		served := map[string]int{}
+		q, stop := run(t, Config[int]{
+			Workers: 4, Share: 3, Turn: 1, Group: func(owner string) string { return owner[:1] },
+			Handle: func(_ context.Context, owner string, _ []int) error {
+				mu.Lock()
+				served[owner[:1]]++
+				mu.Unlock()
+				if owner[0] == 'a' {
+					<-stall
+				}
+				return nil
+			},
+		})
+		defer stop()
+		answered := make(chan error, 20)
+		for i := range 10 {
+			q.Add("a"+string(rune('0'+i)), []int{1}, func(err error) { answered <- err })
+		}
+		synctest.Wait()
+		q.Add("b0", []int{1}, func(err error) { answered <- err })
+		q.Add("b1", []int{1}, func(err error) { answered <- err })
+		synctest.Wait()
+		mu.Lock()
+		if served["a"] != 3 || served["b"] != 2 {
+			t.Errorf("served %v; the share of a is 3 and b has all it wants", served)
+		}
+		mu.Unlock()
+		close(stall)
+		for range 12 {
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		}
+		if len(q.groups) != 0 || len(q.owners) != 0 {
+			t.Errorf("%d groups and %d owners are left", len(q.groups), len(q.owners))
+		}
+	})
+}
+
+// Groups take turns: one with many owners delays one with a single owner by a turn.
+func TestQueue_groupsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var turns []string
+		q, stop := run(t, Config[int]{
+			Workers: 1, Turn: 1, Group: func(owner string) string { return owner[:1] },
+			Handle: func(_ context.Context, owner string, _ []int) error {
+				time.Sleep(time.Second) //nolint:forbidigo // the clock is the test's own
+				mu.Lock()
+				defer mu.Unlock()
+				turns = append(turns, owner[:1])
+				return nil
+			},
+		})
+		defer stop()
+		for i := range 10 {
+			q.Add("a"+string(rune('0'+i)), []int{1}, func(error) {})
+		}
+		synctest.Wait()
+		answered := make(chan error, 1)
+		q.Add("b", []int{1}, func(err error) { answered <- err })
+		if err := <-answered; err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(turns) > 3 {
+			t.Errorf("turns before the other group was served: %v", turns)
+		}
+	})
+}

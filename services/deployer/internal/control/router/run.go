@@ -21,7 +21,10 @@ const (
 	Durable = "deployer"
 	// repositories is how many repositories' pushes one process decides about at once. Most take no
 	// time; one that asks Bitbucket where a branch is may take seconds.
-	repositories = 32
+	repositories = 64
+	// perWorkspace is how many of them may be of one workspace: where its git server answers slowly, the
+	// others' pushes do not wait for it.
+	perWorkspace = 24
 	// turnMessages is how many messages, of up to 256 events each, of a repository are decided before
 	// it is the next repository's turn.
 	turnMessages = 16
@@ -41,7 +44,7 @@ type portion struct {
 // repository's burst, or a question about it that takes long, holds up no other.
 func (r *Router) Run(ctx context.Context, js jetstream.JetStream, position stream.Position) error {
 	queue := fair.New(fair.Config[*portion]{
-		Workers: repositories, Turn: turnMessages, Handle: r.turn, Temporary: stream.Temporary,
+		Workers: repositories, Turn: turnMessages, Group: workspaceOf, Share: perWorkspace, Handle: r.turn, Temporary: stream.Temporary,
 		OnRetry: func(ctx context.Context, subject string, err error) {
 			r.Logger.WarnContext(ctx, "pushes cannot be decided for now, trying again", slog.String(logs.KeyNATSSubject, subject), logs.Err(err))
 		},
@@ -66,6 +69,12 @@ func (r *Router) Run(ctx context.Context, js jetstream.JetStream, position strea
 		})
 	})
 	return g.Wait()
+}
+
+// workspaceOf is the workspace of a subject's pushes.
+func workspaceOf(subject string) string {
+	workspace, _, _ := stream.ParsePushSubject(subject)
+	return workspace
 }
 
 // turn decides about the events of some messages of one repository, and tells what came of them
