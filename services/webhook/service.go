@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -74,13 +75,17 @@ func New(cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("webhook: %w", err)
 	}
 	var metrics *stream.Metrics
+	var copies *kv.Metrics
 	if d.Registerer != nil {
 		if metrics, err = stream.NewMetrics(d.Registerer); err != nil {
 			return nil, fmt.Errorf("webhook: %w", err)
 		}
+		if copies, err = kv.NewMetrics(d.Registerer); err != nil {
+			return nil, fmt.Errorf("webhook: %w", err)
+		}
 	}
 	s := &Service{
-		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger), cache: cache.New(),
+		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger, copies), cache: cache.New(),
 		changes: changes.Config{JS: d.JS, Replicas: cfg.Replicas, Logger: d.Logger, Metrics: metrics},
 	}
 	s.changes.Position = s.store.Position
@@ -158,6 +163,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.cache.Run(ctx, bucket) })
+	g.Go(func() error { return s.store.RunCopies(ctx) })
 	g.Go(func() error { return s.registry.Run(ctx) })
 	g.Go(func() error { return s.ring.Run(ctx) })
 	g.Go(func() error { return s.router.Run(ctx) })

@@ -15,11 +15,7 @@ type Stand struct {
 
 // Stand tells what last came to a webhook.
 func (l *Log) Stand(ctx context.Context, workspace, webhook string) (Stand, error) {
-	ledger, err := l.cfg.Store.Ledger(ctx, workspace, webhook)
-	if err != nil {
-		return Stand{}, err
-	}
-	ring, err := l.cfg.Store.Refused(ctx, workspace, webhook)
+	ledger, ring, err := l.cfg.Store.Stand(ctx, workspace, webhook)
 	if err != nil {
 		return Stand{}, err
 	}

@@ -8,5 +8,7 @@
 // for good, so that a repository that is watched again gets the URL that Bitbucket may still have.
 // Deliveries lie in a ring of slots per webhook, so that old ones make room without being deleted.
 //
+// What people are shown is read from copies in memory; what is decided, from the leader.
+//
 // Depends on pkg/kv, pkg/stream and the stored protos. It knows no rule of the domain.
 package natsstore

@@ -61,6 +61,7 @@ type buckets struct {
 	positions  *kv.Positions
 	refused    *refused
 	inbox      jetstream.Stream
+	copies     *copies
 }
 
 // Store is safe for concurrent use. Before Open has succeeded every method fails with
@@ -69,12 +70,14 @@ type Store struct {
 	js       jetstream.JetStream
 	replicas int
 	log      *slog.Logger
+	metrics  *kv.Metrics
 	open     atomic.Pointer[buckets]
 }
 
-// New makes a store; it does no I/O. replicas is 1 when zero; a cluster wants 3.
-func New(js jetstream.JetStream, replicas int, log *slog.Logger) *Store {
-	return &Store{js: js, replicas: replicas, log: log}
+// New makes a store; it does no I/O. replicas is 1 when zero; a cluster wants 3. metrics, of its copies, may
+// be nil.
+func New(js jetstream.JetStream, replicas int, log *slog.Logger, metrics *kv.Metrics) *Store {
+	return &Store{js: js, replicas: replicas, log: log, metrics: metrics}
 }
 
 // Open makes or finds the streams and buckets. It may be repeated until it succeeds.
@@ -116,6 +119,7 @@ func (s *Store) Open(ctx context.Context) error {
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("natsstore: open: %w", err)
 	}
+	b.copies = newCopies(&b, s.metrics)
 	s.open.Store(&b)
 	return nil
 }

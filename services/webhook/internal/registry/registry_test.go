@@ -148,7 +148,7 @@ func (w *world) start(timing Timing) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	store := natsstore.New(w.js, 1, log)
+	store := natsstore.New(w.js, 1, log, nil)
 	if err := store.Open(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}

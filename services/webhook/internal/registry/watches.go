@@ -127,16 +127,5 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 
 // Batch returns the webhooks of repositories; those that have none are left out.
 func (r *Registry) Batch(ctx context.Context, workspace string, repositories []string) ([]*storev1.WebhookRecord, error) {
-	var recs []*storev1.WebhookRecord
-	for _, repository := range repositories {
-		rec, err := r.cfg.Store.GetByRepository(ctx, workspace, repository)
-		if errors.Is(err, kv.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		recs = append(recs, rec)
-	}
-	return recs, nil
+	return r.cfg.Store.Shown(ctx, workspace, repositories)
 }
