@@ -58,11 +58,23 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 		return nil, err
 	}
 	k := lane.Key{Workspace: a.GetWorkspace(), App: a.GetId()}
-	if done, err := s.madeBefore(ctx, k, a.GetCreateRequest()); err != nil {
+	have, err := s.cfg.Copies.Apps.Fresh(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("app: read: %w", err)
+	}
+	show := s.Get
+	if done, err := madeBefore(ctx, have, k, a.GetCreateRequest()); err != nil {
 		return nil, err
 	} else if !done {
-		if err := s.create(ctx, k, a, actor); err != nil {
+		if err := room(ctx, have, a.GetWorkspace()); err != nil {
 			return nil, err
+		}
+		own, err := s.create(ctx, k, a, actor)
+		if err != nil {
+			return nil, err
+		}
+		if own {
+			show = s.changed
 		}
 	}
 	if req.GetDeployNow() {
@@ -74,17 +86,17 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 			return nil, err
 		}
 	}
-	return s.Get(ctx, k)
+	return show(ctx, k)
 }
 
 // madeBefore tells whether the app is there because of this very request, or else APP_EXISTS.
-func (s *Service) madeBefore(ctx context.Context, k lane.Key, request []byte) (bool, error) {
-	have, _, err := s.load(ctx, k)
-	if apierr.Has(err, apierr.ReasonAppNotFound) {
+func madeBefore(ctx context.Context, view appsView, k lane.Key, request []byte) (bool, error) {
+	have, _, err := view.Get(ctx, k.String())
+	if isAbsent(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("app: read %s: %w", k, err)
 	}
 	if len(request) > 0 && bytes.Equal(have.GetCreateRequest(), request) {
 		return true, nil
@@ -93,11 +105,9 @@ func (s *Service) madeBefore(ctx context.Context, k lane.Key, request []byte) (b
 }
 
 // create asks Bitbucket for the repository and saves the app. Index and lane come first, so that an app
-// that exists can always be found by its repository and can always take a push.
-func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor *deployerv1.DeploymentActor) error {
-	if err := s.room(ctx, a.GetWorkspace()); err != nil {
-		return err
-	}
+// that exists can always be found by its repository and can always take a push. own is false where another
+// caller did the same request meanwhile.
+func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor *deployerv1.DeploymentActor) (own bool, err error) {
 	var repository *repov1.Repository
 	var head string
 	var known bool
@@ -106,12 +116,6 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		repository, err = s.cfg.Repositories.Repository(actx, a.GetWorkspace(), a.GetRepository())
 		return err
 	})
-	ask.Go(func() error {
-		if _, err := s.cfg.Connections.Refresh(actx, a.GetWorkspace()); err != nil && actx.Err() == nil {
-			s.cfg.Logger.InfoContext(ctx, "integration not read", logs.Err(err))
-		}
-		return nil
-	})
 	if !rules.IsGlob(a.GetBranch()) {
 		ask.Go(func() error {
 			head, known = s.head(actx, a)
@@ -119,7 +123,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		})
 	}
 	if err := ask.Wait(); err != nil {
-		return err
+		return false, err
 	}
 	var generation int64
 	write, wctx := errgroup.WithContext(ctx)
@@ -137,7 +141,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		return err
 	})
 	if err := write.Wait(); err != nil {
-		return err
+		return false, err
 	}
 	a.Generation = generation
 	if a.GetAutoDeploy() {
@@ -146,22 +150,21 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 		a.AutoDeployOff = &deployerv1.AutoDeployOff{Time: a.GetCreateTime(), Actor: actor}
 	}
 	if _, err := s.cfg.Store.Apps.Create(ctx, k.String(), a); errors.Is(err, kv.ErrExists) {
-		_, err := s.madeBefore(ctx, k, a.GetCreateRequest())
-		return err
+		have, err := s.cfg.Copies.Apps.Fresh(ctx) // with the one that came first
+		if err == nil {
+			_, err = madeBefore(ctx, have, k, a.GetCreateRequest())
+		}
+		return false, err
 	} else if err != nil {
-		return fmt.Errorf("app: save %s: %w", k, err)
+		return false, fmt.Errorf("app: save %s: %w", k, err)
 	}
 	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
-	return nil
+	return true, nil
 }
 
 // room refuses one app more than a workspace may have.
-func (s *Service) room(ctx context.Context, workspace string) error {
-	view, err := s.cfg.Copies.Apps.Fresh(ctx)
-	n := 0
-	if err == nil {
-		n, err = view.Count(ctx, workspace+".")
-	}
+func room(ctx context.Context, view appsView, workspace string) error {
+	n, err := view.Count(ctx, workspace+".")
 	if err != nil {
 		return fmt.Errorf("app: count the apps of %s: %w", workspace, err)
 	}

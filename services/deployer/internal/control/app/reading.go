@@ -18,10 +18,12 @@ import (
 // the revision that its record or its lane tells, so that nobody is asked for it.
 type reading struct {
 	s           *Service
-	apps        *kv.View[storev1.App, *storev1.App]
+	apps        appsView
 	lanes       *kv.View[storev1.Lane, *storev1.Lane]
 	deployments *kv.View[storev1.Deployment, *storev1.Deployment] // set by history or recordsOf
 }
+
+type appsView = *kv.View[storev1.App, *storev1.App]
 
 type codeConfigView = kv.View[storev1.CodeConfig, *storev1.CodeConfig]
 
@@ -41,6 +43,20 @@ func (s *Service) read(ctx context.Context) (*reading, error) {
 		return nil, fmt.Errorf("app: read: %w", err)
 	}
 	return r, nil
+}
+
+// readOwn begins a reading that has everything this process wrote before: it shows a caller what the
+// caller's own request changed. The leaders are not asked.
+func (s *Service) readOwn(ctx context.Context) (*reading, error) {
+	apps, err := s.cfg.Copies.Apps.AtLeast(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("app: read: %w", err)
+	}
+	lanes, err := s.cfg.Copies.Lanes.AtLeast(ctx, 0)
+	if err != nil {
+		return nil, fmt.Errorf("app: read: %w", err)
+	}
+	return &reading{s: s, apps: apps, lanes: lanes}, nil
 }
 
 // history is read with all deployments, as they are now: their progress and their etags too.

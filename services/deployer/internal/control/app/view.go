@@ -28,6 +28,19 @@ func (s *Service) Get(ctx context.Context, k lane.Key) (*deployerv1.App, error) 
 	if err != nil {
 		return nil, err
 	}
+	return s.one(ctx, r, k)
+}
+
+// changed returns an app that the request at hand has just saved.
+func (s *Service) changed(ctx context.Context, k lane.Key) (*deployerv1.App, error) {
+	r, err := s.readOwn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.one(ctx, r, k)
+}
+
+func (s *Service) one(ctx context.Context, r *reading, k lane.Key) (*deployerv1.App, error) {
 	apps, err := s.views(ctx, r, k.Workspace, []string{k.String()})
 	if err != nil {
 		return nil, err
