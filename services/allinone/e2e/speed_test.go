@@ -46,6 +46,7 @@ var speedTable = []speedRow{
 	{"stall", stalledGits},
 	{"read", readsBesidePlainServer},
 	{"many", manyApps},
+	{"filter", emptyFilter},
 	{"idle", idleCost},
 	{"repeat", repeatBesideClone},
 	{"steps", stepsOfADeployment},
