@@ -10,51 +10,50 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
+	"github.com/alicebob/miniredis/v2/server"
 )
 
-// redisTick is how often the embedded Redis' clock moves. miniredis expires nothing by itself.
+// redisTick is the step in which the embedded Redis' clock moves.
 const redisTick = 100 * time.Millisecond
 
-// Redis is an embedded Redis in memory. Its keys expire in real time.
+// Redis is an embedded Redis in memory. Its keys expire in real time: miniredis expires nothing by
+// itself, so its clock is set right before a command, and costs nothing while there is none.
 type Redis struct {
 	srv      *miniredis.Miniredis
 	password string
 	stopped  atomic.Bool
-	stop     context.CancelFunc
-	done     chan struct{}
 	once     sync.Once
+
+	mu  sync.Mutex
+	now time.Time // what the server's clock says
 }
 
-// StartRedis starts an embedded Redis on a free loopback port and ticks its clock until Close. It
-// asks for a random password, so that other users of the machine cannot look into it.
+// StartRedis starts an embedded Redis on a free loopback port. It asks for a random password, so that
+// other users of the machine cannot look into it.
 func StartRedis() (*Redis, error) {
-	srv := miniredis.NewMiniRedis()
-	password := rand.Text()
-	srv.RequireAuth(password)
-	if err := srv.StartAddr("127.0.0.1:0"); err != nil {
+	r := &Redis{srv: miniredis.NewMiniRedis(), password: rand.Text(), now: time.Now()}
+	r.srv.RequireAuth(r.password)
+	if err := r.srv.StartAddr("127.0.0.1:0"); err != nil {
 		return nil, fmt.Errorf("engine: start the embedded Redis: %w", err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	r := &Redis{srv: srv, password: password, stop: cancel, done: make(chan struct{})}
-	go r.tick(ctx)
+	r.srv.Server().SetPreHook(r.beforeCommand)
 	return r, nil
 }
 
-func (r *Redis) tick(ctx context.Context) {
-	defer close(r.done)
-	t := time.NewTicker(redisTick)
-	defer t.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			now := time.Now()
-			r.srv.FastForward(now.Sub(last))
-			last = now
-		}
+// beforeCommand sets the clock. A script's own commands run while the script has the server locked, and
+// the clock stands still for them; it also does for whoever comes while another command runs.
+func (r *Redis) beforeCommand(*server.Peer, string, ...string) (done bool) {
+	if !r.srv.TryLock() {
+		return false
 	}
+	r.srv.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if passed := time.Since(r.now); passed >= redisTick {
+		r.srv.FastForward(passed)
+		r.now = r.now.Add(passed)
+	}
+	return false
 }
 
 // URL is the redis:// URL of the server, with its password: never log it.
@@ -74,6 +73,7 @@ func (r *Redis) Start() error {
 	if err := r.srv.Restart(); err != nil {
 		return fmt.Errorf("engine: restart the embedded Redis: %w", err)
 	}
+	r.srv.Server().SetPreHook(r.beforeCommand)
 	r.stopped.Store(false)
 	return nil
 }
@@ -89,11 +89,5 @@ func (r *Redis) Ready(context.Context) error {
 	return nil
 }
 
-// Close stops the clock and the server. A second Close does nothing.
-func (r *Redis) Close() {
-	r.once.Do(func() {
-		r.stop()
-		<-r.done
-		r.Stop()
-	})
-}
+// Close stops the server. A second Close does nothing.
+func (r *Redis) Close() { r.once.Do(r.Stop) }

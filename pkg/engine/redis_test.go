@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
+	"runtime"
 	"testing"
 	"time"
 
@@ -86,4 +88,38 @@ func TestRedis_stopAndStart(t *testing.T) {
 	}
 	r.Close()
 	r.Close()
+}
+
+// A clock that ticks would wake the whole process ten times a second.
+func TestRedis_nothingRunsWhileNobodyAsks(t *testing.T) {
+	r, err := StartRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	if bytes.Contains(stacks, []byte("engine.(*Redis)")) {
+		t.Errorf("something of the embedded Redis runs:\n%s", stacks)
+	}
+}
+
+// The clock is set before commands; those of a script run while the server is locked.
+func TestRedis_scriptsSeeKeysExpire(t *testing.T) {
+	r, err := StartRedis()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	c := redisClient(t, r)
+	if err := c.Set(t.Context(), "k", "v", 2*redisTick).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, func() error {
+		there, err := c.Eval(t.Context(), `redis.call("SET", "other", "v"); return redis.call("EXISTS", "k")`, nil).Int()
+		if err == nil && there != 0 {
+			return errors.New("not expired")
+		}
+		return err
+	})
 }
