@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
@@ -94,6 +95,22 @@ func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 		if len(asked) > read.most {
 			t.Errorf("%s: %d questions, want at most %d: %v", what, len(asked), read.most, asked)
 		}
+	}
+}
+
+// A poll that finds nothing asks the leaders nothing about apps.
+func TestReads_pollsThatFindNothingAskTheLeadersNothingForEachApp(t *testing.T) {
+	b := newBench(t, func(c *deployer.Config) {
+		c.ReconcileInterval, c.ReconcileGrace = 300*time.Millisecond, 10*time.Millisecond
+	})
+	b.repo.Commit("main", "first", map[string]string{"index.html": "1"})
+	const apps = 20
+	for i := range apps {
+		b.create(fmt.Sprintf("app-%02d", i), web(true))
+	}
+	b.looks() // which note where the branch is
+	if asked := b.leaderReads(b.looks); len(asked) >= apps {
+		t.Errorf("%d questions: %v", len(asked), asked)
 	}
 }
 

@@ -93,7 +93,7 @@ func New(cfg Config) (*Control, error) {
 		}
 	}
 	c.reconciler = reconcile.New(reconcile.Config{
-		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
+		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{

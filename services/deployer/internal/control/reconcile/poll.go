@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
@@ -82,11 +83,12 @@ const maxMissing = 500
 // poll compares a repository's branches and tags with what the lanes saw. It changes state, which
 // the caller stores. It returns a time when the next poll should not be at the usual one.
 func (r *Reconciler) poll(ctx context.Context, workspace, repository string, state *storev1.Reconciliation) (time.Time, error) {
-	idx, err := r.cfg.Apps.Index(ctx, workspace, repository)
+	v, err := r.view(ctx, workspace, repository)
 	if err != nil {
 		return time.Time{}, err
 	}
-	connection, err := r.cfg.Connections.Get(ctx, workspace)
+	idx := v.index
+	connection, err := r.cfg.Connections.Shown(ctx, workspace)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -100,7 +102,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}
-	apps, err := r.watchers(ctx, workspace, idx, l)
+	apps, err := r.watchers(ctx, workspace, v, l)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -145,13 +147,13 @@ const settling = time.Minute
 
 // watchers reads the apps that watch the repository, and their lanes. Of those whose auto-deploy is off
 // only what watches a single branch: the newest of several branches says nothing while none deploys.
-func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev1.RepositoryIndex, poll *polling) (apps []seen, err error) {
+func (r *Reconciler) watchers(ctx context.Context, workspace string, v view, poll *polling) (apps []seen, err error) {
 	var done []string
-	for _, w := range idx.GetWatches() {
+	for _, w := range v.index.GetWatches() {
 		k := lane.Key{Workspace: workspace, App: w.GetApp()}
-		a, err := r.cfg.Apps.App(ctx, k)
-		if err != nil && !apierr.Has(err, apierr.ReasonAppNotFound) {
-			return nil, err
+		a, _, err := v.apps.Get(ctx, k.String())
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return nil, fmt.Errorf("reconcile: read app %s: %w", k, err)
 		}
 		if age := r.cfg.Now().Sub(time.Unix(0, w.GetVersion())); w.GetVersion() > a.GetVersion() && age < settling {
 			poll.again(r.cfg.Now().Add(time.Second)) // it is being saved
@@ -160,12 +162,15 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, idx *storev
 			continue
 		}
 		done = append(done, w.GetApp())
-		if a.GetRepository() != idx.GetRepository() || !a.GetAutoDeploy() && rules.IsGlob(a.GetBranch()) {
+		if a.GetRepository() != v.index.GetRepository() || !a.GetAutoDeploy() && rules.IsGlob(a.GetBranch()) {
 			continue
 		}
-		l, rev, err := r.cfg.Keeper.Get(ctx, k)
-		if err != nil {
-			return nil, err
+		l, rev, err := v.lanes.Get(ctx, k.String())
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return nil, fmt.Errorf("reconcile: read lane %s: %w", k, err)
+		}
+		if l == nil {
+			l = &storev1.Lane{}
 		}
 		if l.GetRetired() || l.GetGeneration() != a.GetGeneration() {
 			continue

@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/control/timequeue"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -26,10 +27,9 @@ type Heads interface {
 	Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error)
 }
 
-// Apps reads what people saved and notes what is found out about repositories.
+// Apps notes what is found out about repositories.
 type Apps interface {
 	App(ctx context.Context, k lane.Key) (*storev1.App, error)
-	Index(ctx context.Context, workspace, repository string) (*storev1.RepositoryIndex, error)
 	FullName(ctx context.Context, workspace, repository string) (string, error)
 	Renamed(ctx context.Context, workspace, repository string) (string, error)
 	Reached(ctx context.Context, workspace, repository string, trouble *storev1.Trouble) error
@@ -38,7 +38,7 @@ type Apps interface {
 
 // Connections knows the workspaces' integrations.
 type Connections interface {
-	Get(ctx context.Context, workspace string) (*storev1.Connection, error)
+	Shown(ctx context.Context, workspace string) (*storev1.Connection, error)
 }
 
 // Witness asks Bitbucket's REST API about what git did not list.
@@ -68,6 +68,7 @@ type Servers interface {
 type Config struct {
 	Repositories *kv.Bucket[storev1.RepositoryIndex, *storev1.RepositoryIndex]
 	States       *kv.Bucket[storev1.Reconciliation, *storev1.Reconciliation]
+	Copies       *store.Copies // what a poll compares with; see view
 	Apps         Apps
 	Connections  Connections
 	Heads        Heads
