@@ -186,10 +186,10 @@ func failing(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *
 	switch f.GetKind() {
 	case authstorev1.Failure_UNAVAILABLE:
 		t.Reason = apierr.ReasonBitbucketUnavailable
-		t.Message = fmt.Sprintf("Bitbucket has not answered our token refresh since %s (%s). %s We keep trying; you need do nothing.", since, answer, goOn(rec, now))
+		t.Message = fmt.Sprintf("Bitbucket has not answered our token refresh since %s (%s). %s We keep trying%s.", since, answer, goOn(rec, now), calm(rec, now))
 	case authstorev1.Failure_RATE_LIMITED:
 		t.Reason = apierr.ReasonBitbucketRateLimited
-		t.Message = fmt.Sprintf("Bitbucket has not taken our token refresh since %s: too many requests (%s). %s We try again at %s; you need do nothing.", since, answer, goOn(rec, now), clock(t.Retry, now))
+		t.Message = fmt.Sprintf("Bitbucket has not taken our token refresh since %s: too many requests (%s). %s We try again at %s%s.", since, answer, goOn(rec, now), clock(t.Retry, now), calm(rec, now))
 	case authstorev1.Failure_REJECTED:
 		t.Reason = apierr.ReasonTokenExpired
 		t.Message = fmt.Sprintf("Bitbucket has answered 401 to a token that it had only just issued, whatever was asked for, since %s. We ask again at %s. If this stays, check at Bitbucket that the account is active.", since, clock(t.Retry, now))
@@ -226,6 +226,14 @@ func goOn(rec *authstorev1.Integration, now time.Time) string {
 	default:
 		return fmt.Sprintf("Deployments have waited since %s.", clock(expire.AsTime(), now))
 	}
+}
+
+// calm says that nobody need do anything, as long as deployments go on.
+func calm(rec *authstorev1.Integration, now time.Time) string {
+	if a := rec.GetAccess(); a.GetRejected() || !a.GetExpireTime().AsTime().After(now) {
+		return ""
+	}
+	return "; you need do nothing"
 }
 
 // clock is a time of day, with the date unless it is today's. Times are UTC, and say so: the server

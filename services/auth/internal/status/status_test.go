@@ -67,11 +67,15 @@ func TestOf(t *testing.T) {
 		},
 		{
 			name: "the network is down, the token over", rec: with(failure(authstorev1.Failure_UNAVAILABLE, 0), func(r *authstorev1.Integration) { r.Access.ExpireTime = at(13, 15) }),
-			state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonBitbucketUnavailable, says: []string{"(no answer)", "Deployments have waited since 13:15 UTC."},
+			state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonBitbucketUnavailable, says: []string{"(no answer)", "Deployments have waited since 13:15 UTC. We keep trying."},
 		},
 		{
 			name: "too many requests", rec: with(failure(authstorev1.Failure_RATE_LIMITED, 429)), state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonBitbucketRateLimited,
-			says: []string{"too many requests (429)", "We try again at 13:29 UTC"},
+			says: []string{"too many requests (429)", "We try again at 13:29 UTC; you need do nothing."},
+		},
+		{
+			name: "too many requests, the token over", rec: with(failure(authstorev1.Failure_RATE_LIMITED, 429), func(r *authstorev1.Integration) { r.Access.ExpireTime = at(13, 15) }),
+			state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonBitbucketRateLimited, says: []string{"Deployments have waited since 13:15 UTC. We try again at 13:29 UTC."},
 		},
 		{
 			name: "refused once", rec: with(failure(authstorev1.Failure_REFUSED, 400)), state: authv1.Integration_REFRESH_FAILING, reason: apierr.ReasonTokenExpired,

@@ -202,6 +202,37 @@ test("what a newer push overtook says by what", async () => {
   s.calm();
 });
 
+test("a push that came while auto-deploy was off is named until it is live", async () => {
+  const push = (message: string) =>
+    s.stack.control("POST", "repositories/acme/web/pushes", {
+      account: "jane-dev",
+      changes: [{ branch: "main", commits: [{ message, files: { "page.html": message } }] }],
+    });
+  await s.stack.api("POST", "/v1/workspaces/default/apps/web:rollback", { pauseAutoDeploy: true });
+  await s.visit("apps/web");
+  const stands = page.getByLabel("How the branch stands");
+  await stands.getByText("Rolled back").waitFor({ timeout: 60_000 });
+  await check(page, "app-rolled-back");
+  await push("while it is off");
+  await stands.getByText("Admin token switched it off with a rollback").waitFor({ timeout: 90_000 });
+  await page.getByRole("switch", { name: "Deploy on every push to main" }).click();
+  await stands.getByText("nobody has deployed it").waitFor({ timeout: 30_000 });
+  await check(page, "app-behind");
+  await narrow(page, "app-behind");
+  await s.visit("apps");
+  const row = page.getByRole("row", { name: /web/ });
+  await row.getByText("Behind").waitFor();
+  await row.getByText("nobody has deployed it").waitFor();
+  await check(page, "apps-behind");
+  await narrow(page, "apps-behind");
+  await s.visit("apps?state=in-sync");
+  await page.getByText("No app stands so.").waitFor();
+  await s.visit("apps/web");
+  await page.getByRole("button", { name: "Deploy latest" }).click();
+  await stands.getByText("In sync").waitFor({ timeout: 90_000 });
+  s.calm();
+});
+
 test("the webhook is repaired, its secret rotated, and a delivery considered again", async () => {
   await s.visit("apps/web");
   await page.getByText(/last verified delivery/).waitFor();

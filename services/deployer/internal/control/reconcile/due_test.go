@@ -14,7 +14,7 @@ func TestDue_whenARepositoryIsPolled(t *testing.T) {
 	t.Parallel()
 	start := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) time.Time { return start.Add(d) }
-	idx := &storev1.RepositoryIndex{}
+	idx := watchedBy("web")
 	for name, c := range map[string]struct {
 		state    *storev1.Reconciliation
 		asked    bool

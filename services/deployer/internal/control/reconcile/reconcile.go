@@ -178,6 +178,11 @@ func (r *Reconciler) changed(key string, idx *storev1.RepositoryIndex) {
 		return
 	}
 	w.idx = idx
+	if w.works && !anyAuto(idx) { // its webhook goes: from now on polls alone tell of pushes
+		w.works = false
+		r.relied--
+		r.loop.Set(key, r.cfg.Now().Add(rand.N(r.cfg.Interval)+1))
+	}
 	if w.patterns != digest { // what is there now is the baseline: it is noted before more comes
 		w.patterns = digest
 		r.loop.Set(key, r.cfg.Now())

@@ -42,12 +42,17 @@ func (w *repository) relies() bool { return w != nil && w.works }
 func (r *Reconciler) interval(key string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	often := len(r.watched) - r.relied + r.relied/reliedFactor
-	d := max(r.cfg.Interval, time.Duration(often)*time.Hour/gitBudget)
+	d := r.often()
 	if r.watched[key].relies() {
 		d = max(d, reliedFactor*r.cfg.Interval)
 	}
 	return d - d/10 + rand.N(d/5+1)
+}
+
+// often is the pause between polls where no webhook is relied on. r.mu is held.
+func (r *Reconciler) often() time.Duration {
+	n := len(r.watched) - r.relied + r.relied/reliedFactor
+	return max(r.cfg.Interval, time.Duration(n)*time.Hour/gitBudget)
 }
 
 // rely finds out whether the repository's webhook can be relied on after a poll that found nothing new.
@@ -59,7 +64,7 @@ func (r *Reconciler) rely(ctx context.Context, key, workspace, repository string
 	now := r.cfg.Now()
 	r.mu.Lock()
 	w := r.watched[key]
-	if w == nil || !w.works && !w.asked.IsZero() && now.Sub(w.asked) < askHookFactor*r.cfg.Interval {
+	if w == nil || !anyAuto(w.idx) || !w.works && !w.asked.IsZero() && now.Sub(w.asked) < askHookFactor*r.cfg.Interval {
 		r.mu.Unlock()
 		return false
 	}

@@ -130,6 +130,37 @@ func TestRely_ceasesAtTheNextPoll(t *testing.T) {
 }
 
 // TestDeliveryMissed_noWebhookIsReliedOnForAWhile, and what was relied on is looked at at once.
+// Once nothing deploys by a push the webhook goes: what was put off for it is polled as usual.
+func TestRely_ceasesWhenAutoDeployIsSwitchedOff(t *testing.T) {
+	t.Parallel()
+	b := newBench(2)
+	b.hooks.hook = b.verified()
+	state := &storev1.Reconciliation{LastTime: timestamp(b.now), NextTime: timestamp(b.now.Add(10 * time.Minute))}
+	for _, key := range []string{"0", "1"} {
+		if !b.rely(t.Context(), key, "acme", key, state) {
+			t.Fatal("a webhook that works is not relied on")
+		}
+	}
+	asked := b.hooks.asked
+	off := &storev1.RepositoryIndex{Watches: []*storev1.Watch{{App: "web", Branch: "main"}}}
+	b.changed("0", off)
+	if at, _ := b.loop.At("0"); at.After(b.now.Add(b.cfg.Interval + 1)) {
+		t.Errorf("polled next at %v, it is %v", at, b.now)
+	}
+	if next := b.due("0", state, off); next.After(b.now.Add(b.cfg.Interval)) {
+		t.Errorf("due at %v", next)
+	}
+	if next := b.due("1", state, watchedBy("web")); !next.Equal(state.GetNextTime().AsTime()) {
+		t.Errorf("the other one: due at %v", next)
+	}
+	if d := b.interval("0"); !around(d, 30*time.Second) || b.relied != 1 {
+		t.Errorf("interval %v, %d relied on", d, b.relied)
+	}
+	if b.rely(t.Context(), "0", "acme", "0", state) || b.hooks.asked != asked {
+		t.Error("a webhook was asked for that is not there")
+	}
+}
+
 func TestDeliveryMissed_noWebhookIsReliedOnForAWhile(t *testing.T) {
 	t.Parallel()
 	const n = 50

@@ -76,7 +76,7 @@ const mostPause = 30 * time.Second
 // for it; but never before the time that Bitbucket asked us to wait for.
 func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
 	r.mu.Lock()
-	asked, answered, missed := r.asked[key], r.answered, r.missed
+	asked, answered, missed, often := r.asked[key], r.answered, r.missed, r.often()
 	r.mu.Unlock()
 	last, next := state.GetLastTime().AsTime(), state.GetNextTime().AsTime()
 	hurry := func(at time.Time) {
@@ -92,6 +92,9 @@ func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1
 	}
 	if last.Before(missed) {
 		hurry(last.Add(r.cfg.Interval))
+	}
+	if !anyAuto(idx) && state.GetFailures() == 0 { // it may have been put off for long while its webhook was relied on
+		hurry(last.Add(often))
 	}
 	if asked {
 		hurry(last.Add(min(r.cfg.Interval, mostPause) / 2))

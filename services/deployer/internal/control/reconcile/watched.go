@@ -28,6 +28,11 @@ func watchedPatterns(idx *storev1.RepositoryIndex) uint64 {
 	return h.Sum64()
 }
 
+// anyAuto tells whether pushes to the repository deploy anything: where none do, it has no webhook.
+func anyAuto(idx *storev1.RepositoryIndex) bool {
+	return slices.ContainsFunc(idx.GetWatches(), func(w *storev1.Watch) bool { return w.GetAutoDeploy() })
+}
+
 // anyWatch tells whether an app watches the repository: with auto-deploy off, to tell whether its branch
 // has moved on.
 func anyWatch(idx *storev1.RepositoryIndex) bool { return len(idx.GetWatches()) > 0 }

@@ -1,5 +1,5 @@
 // The API's words as sentences. Enums are open: unknown words are shown as they are, in lower case.
-import type { Delivery, Deployment, HookRecord, Integration, Webhook } from "../api/client";
+import type { App, Delivery, Deployment, HookRecord, Integration, Webhook } from "../api/client";
 import { isPattern } from "./text";
 
 export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
@@ -58,6 +58,66 @@ export function deploymentLook(state: string | undefined): Look {
 
 export function ended(state: string | undefined): boolean {
   return state !== undefined && state !== "PENDING" && state !== "PROCESSING";
+}
+
+const underWay: Record<string, Look> = {
+  DEPLOYING: { word: "Deploying", mark: "running", tone: "busy" },
+  WAITING: { word: "Waiting", mark: "waiting", tone: "idle" },
+  DECIDING: { word: "Being decided", mark: "running", tone: "busy" },
+};
+
+/** How an app's branch stands to what is live: one word for the list, the sentence is the service's. */
+export function syncLook(sync: App["sync"]): Look {
+  switch (sync?.state) {
+    case "IN_SYNC":
+      return { word: "In sync", mark: "done", tone: "good" };
+    case "BEHIND": {
+      if (sync.reason === "DEPLOYMENT_FAILED") return { word: "Failed", mark: "failed", tone: "bad" };
+      return underWay[sync.reason ?? ""] ?? { word: "Behind", mark: "alert", tone: "warn" };
+    }
+    case "ROLLED_BACK":
+      return { word: "Rolled back", mark: "replaced", tone: "warn" };
+    case "UNKNOWN":
+      return { word: "Not known", mark: "none", tone: "idle" };
+    default:
+      return unknown(sync?.state);
+  }
+}
+
+/** What an app needs of people, most urgent first: the order of the list, and what it is filtered by. */
+export const needs = [
+  ["failing", "Failing"],
+  ["waiting", "Waiting"],
+  ["behind", "Behind"],
+  ["deploying", "Deploying"],
+  ["rolled-back", "Rolled back"],
+  ["unknown", "Not known"],
+  ["in-sync", "In sync"],
+] as const;
+
+export type Need = (typeof needs)[number][0];
+
+/** Which of the needs an app has. */
+export function needOf(a: Pick<App, "sync" | "latest">): Need {
+  if (a.latest?.state === "FAILED") return "failing";
+  if (a.latest?.state === "PROCESSING") return "deploying";
+  if (a.latest?.state === "PENDING") return a.sync?.reason === "WAITING" ? "deploying" : "waiting";
+  switch (a.sync?.state) {
+    case "IN_SYNC":
+      return "in-sync";
+    case "BEHIND":
+      return a.sync.reason !== undefined && a.sync.reason in underWay ? "deploying" : "behind";
+    case "ROLLED_BACK":
+      return "rolled-back";
+    default:
+      return "unknown";
+  }
+}
+
+/** The apps that need somebody first; those that need the same by name. */
+export function byNeed(apps: App[]): App[] {
+  const rank = new Map<string, number>(needs.map(([need], i) => [need, i]));
+  return [...apps].sort((a, b) => (rank.get(needOf(a)) ?? 0) - (rank.get(needOf(b)) ?? 0) || a.id.localeCompare(b.id));
 }
 
 const integrations: Record<string, Look> = {

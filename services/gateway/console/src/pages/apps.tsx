@@ -1,23 +1,39 @@
-import { useState } from "react";
+import { useEffect, useState } from "react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
-import { Link } from "react-router";
+import { Link, useSearchParams } from "react-router";
+import type { App } from "../api/client";
 import { appsQuery, integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
-import { deploymentLook } from "../lib/words";
+import { byNeed, deploymentLook, needOf, needs, syncLook, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Failed, More, onListKeys, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Failed, More, onListKeys, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { WorkspaceTrouble } from "../ui/trouble";
+
+/** How many pages of 100 apps are loaded to be sorted by what they need. */
+const sortedPages = 10;
 
 export default function Apps() {
   const { ws, adminOnly } = usePlace();
   const apps = useInfiniteQuery(appsQuery(ws));
   const integration = useQuery(integrationQuery(ws));
   const [query, setQuery] = useState("");
+  const [address] = useSearchParams();
   useTitle("Apps");
 
   const all = apps.data?.pages.flatMap((p) => p.apps) ?? [];
   const q = query.trim().toLowerCase();
-  const shown =
-    q === "" ? all : all.filter((a) => `${a.id} ${a.repositoryFullName} ${a.branch}`.toLowerCase().includes(q));
+  const need = needs.find(([id]) => id === address.get("state"))?.[0];
+  const shown = byNeed(all).filter(
+    (a) =>
+      (need === undefined || needOf(a) === need) &&
+      (q === "" || `${a.id} ${a.repositoryFullName} ${a.branch}`.toLowerCase().includes(q)),
+  );
+  // What needs somebody comes first, wherever it stands in the list.
+  const { hasNextPage, isFetching, fetchNextPage } = apps;
+  const more = hasNextPage && !isFetching && (apps.data?.pages.length ?? 0) < sortedPages;
+  useEffect(() => {
+    if (more) void fetchNextPage();
+  }, [more, fetchNextPage]);
   const state = integration.data?.state;
   return (
     <>
@@ -38,25 +54,7 @@ export default function Apps() {
       >
         Apps
       </PageTitle>
-      {(state === "RECONNECT_REQUIRED" || state === "REFRESH_FAILING") && (
-        <Banner
-          tone={state === "RECONNECT_REQUIRED" ? "bad" : "warn"}
-          title={
-            state === "RECONNECT_REQUIRED"
-              ? "Bitbucket must be connected again."
-              : "Bitbucket does not renew the token for now."
-          }
-          actions={
-            <Link className="button plain" to={`/w/${ws}/settings/integrations`}>
-              Open Integrations
-            </Link>
-          }
-        >
-          {state === "RECONNECT_REQUIRED"
-            ? "Pushes do not deploy until then. Apps and history stay."
-            : "Deployments go on; you need do nothing."}
-        </Banner>
-      )}
+      <WorkspaceTrouble integration={integration.data} apps={all} />
       {apps.isPending ? (
         <Skeleton rows={6} />
       ) : apps.isError && all.length === 0 ? (
@@ -76,16 +74,19 @@ export default function Apps() {
               retry={() => void apps.refetch()}
             />
           )}
-          {all.length > 7 && (
+          {all.length > 3 && (
             <div className="filters">
-              <input
-                type="search"
-                data-search
-                aria-label="Search apps"
-                placeholder="Search apps  /"
-                value={query}
-                onChange={(e) => setQuery(e.target.value)}
-              />
+              {all.length > 7 && (
+                <input
+                  type="search"
+                  data-search
+                  aria-label="Search apps"
+                  placeholder="Search apps  /"
+                  value={query}
+                  onChange={(e) => setQuery(e.target.value)}
+                />
+              )}
+              <Needs all={all} need={need} />
             </div>
           )}
           <div className="table-scroll">
@@ -94,6 +95,7 @@ export default function Apps() {
                 <tr>
                   <th scope="col">App</th>
                   <th scope="col">Repository and branch</th>
+                  <th scope="col">Stands</th>
                   <th scope="col">Live</th>
                   <th scope="col">Newest deployment</th>
                   <th scope="col">When</th>
@@ -116,6 +118,15 @@ export default function Apps() {
                       {!a.autoDeploy && <span className="soft"> · auto-deploy off</span>}
                       {a.autoDeploy && a.autoDeployPaused !== undefined && (
                         <span className="tone-warn"> · auto-deploy paused</span>
+                      )}
+                    </td>
+                    <td data-label="Stands">
+                      <Status look={syncLook(a.sync)} />
+                      {a.sync !== undefined && a.sync.state !== "IN_SYNC" && (
+                        <span className="soft reason">
+                          {" "}
+                          <Text>{a.sync.message}</Text>
+                        </span>
                       )}
                     </td>
                     <td data-label="Live">
@@ -144,11 +155,37 @@ export default function Apps() {
               </tbody>
             </table>
           </div>
-          {shown.length === 0 && <p className="soft">No app's name, repository or branch contains “{query}”.</p>}
+          {shown.length === 0 && (
+            <p className="soft">
+              {q === ""
+                ? "No app stands so."
+                : `No app's name, repository or branch contains “${query}”${need === undefined ? "" : ", of those that stand so"}.`}
+            </p>
+          )}
           <More query={apps} />
         </>
       )}
     </>
+  );
+}
+
+/** Filters by what apps need, with how many do; the choice stands in the address. */
+function Needs({ all, need }: { all: App[]; need: Need | undefined }) {
+  const { ws } = usePlace();
+  const count = (id: Need) => all.filter((a) => needOf(a) === id).length;
+  return (
+    <nav className="needs" aria-label="Apps by how they stand">
+      <Link to={`/w/${ws}/apps`} aria-current={need === undefined ? "true" : undefined}>
+        All {all.length}
+      </Link>
+      {needs
+        .filter(([id]) => id === need || count(id) > 0)
+        .map(([id, word]) => (
+          <Link key={id} to={`/w/${ws}/apps?state=${id}`} aria-current={id === need ? "true" : undefined}>
+            {word} {count(id)}
+          </Link>
+        ))}
+    </nav>
   );
 }
 

@@ -7,6 +7,7 @@ import { useNow } from "../lib/clock";
 import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
 import { glyph, integrationLook, scopeReasons } from "../lib/words";
+import { refused } from "../lib/trouble";
 import { usePlace } from "../lib/workspace";
 import {
   Avatar,
@@ -98,7 +99,12 @@ function Trouble({ integration: i }: { integration: Integration }) {
   const e = i.lastError;
   if (i.state === "REFRESH_FAILING") {
     return (
-      <Banner tone="warn" title="Bitbucket does not renew the token for now." role="status">
+      <Banner
+        tone="warn"
+        title="Bitbucket does not renew the token for now."
+        role="status"
+        actions={refused(i) && <ConnectButton label="Reconnect" />}
+      >
         <Text>{e?.message}</Text>
         {e?.retryTime !== undefined && (
           <span className="soft">

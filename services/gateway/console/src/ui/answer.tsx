@@ -3,7 +3,7 @@ import { Link } from "react-router";
 import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
 import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { failureText, deploymentLook, ended, triggerText, watched } from "../lib/words";
+import { deploymentLook, ended, failureText, syncLook, triggerText, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Status, Text, Time, Took } from "./basics";
 import { RollbackPrevious } from "./rollback";
@@ -35,7 +35,37 @@ export function Answer({ app }: { app: App }) {
           </a>
         )}
       </div>
+      <Branch app={app} />
     </section>
+  );
+}
+
+/** How the branch stands to what is live: said where the newest deployment does not say it already. */
+function Branch({ app }: { app: App }) {
+  const { sync, latest, live } = app;
+  if (sync === undefined) return null;
+  const said = sync.deployment !== undefined && sync.deployment === latest?.number && latest.number !== live?.number;
+  return (
+    <p className="sync" aria-label="How the branch stands">
+      <Status look={syncLook(sync)} />{" "}
+      {sync.branch !== undefined && sync.commit !== undefined && (
+        <>
+          <Text>{sync.branch}</Text> is at <code>{shortHash(sync.commit)}</code>
+        </>
+      )}
+      {!said && sync.state !== "IN_SYNC" && (
+        <>
+          {sync.commit !== undefined && ": "}
+          <Text>{sync.message}</Text>
+        </>
+      )}
+      {sync.state !== "IN_SYNC" && (
+        <span className="soft">
+          {" "}
+          Since <Time at={sync.since} />.
+        </span>
+      )}
+    </p>
   );
 }
 

@@ -1,0 +1,63 @@
+// What is wrong for a whole workspace, not for one app.
+import type { App, Integration } from "../api/client";
+
+export interface Trouble {
+  tone: "warn" | "bad";
+  title: string;
+  text: string;
+  action: string;
+  to: (workspace: string) => string;
+}
+
+/** Whether Bitbucket refused the last refresh, as against not answering it: connecting again may help. */
+export function refused(i: Integration): boolean {
+  const passing = ["BITBUCKET_UNAVAILABLE", "BITBUCKET_RATE_LIMITED"];
+  return i.state === "REFRESH_FAILING" && i.lastError !== undefined && !passing.includes(i.lastError.reason ?? "");
+}
+
+const missingWebhooks = ["NOT_REGISTERED", "DRIFTED"];
+
+/** The most urgent trouble of a workspace; undefined where there is none. */
+export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | undefined {
+  const integrations = (ws: string) => `/w/${ws}/settings/integrations`;
+  const stay = "Apps and history stay, and what is live stays live.";
+  if (i?.state === "RECONNECT_REQUIRED") {
+    return {
+      tone: "bad",
+      title: "Bitbucket must be connected again.",
+      text: `Pushes do not deploy until then. ${stay}`,
+      action: "Reconnect",
+      to: integrations,
+    };
+  }
+  if (i?.state === "NOT_CONNECTED" && apps.length > 0) {
+    return {
+      tone: "bad",
+      title: "Bitbucket is not connected.",
+      text: `Nothing deploys until it is. ${stay}`,
+      action: "Connect",
+      to: integrations,
+    };
+  }
+  if (i?.state === "REFRESH_FAILING") {
+    return {
+      tone: "warn",
+      title: "Bitbucket does not renew the token for now.",
+      text: i.lastError?.message ?? "",
+      action: refused(i) ? "Reconnect" : "Open Integrations",
+      to: integrations,
+    };
+  }
+  const without = apps.filter((a) => a.autoDeploy && missingWebhooks.includes(a.webhook?.state ?? ""));
+  const first = without[0];
+  if (first === undefined) return undefined;
+  const found = "Their pushes are found by polling, about a minute later.";
+  return {
+    tone: "warn",
+    title:
+      without.length === 1 ? `${first.id} has no working webhook.` : `${without.length} apps have no working webhook.`,
+    text: first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`,
+    action: `Open ${first.id}`,
+    to: (ws) => `/w/${ws}/apps/${first.id}`,
+  };
+}
