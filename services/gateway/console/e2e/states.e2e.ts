@@ -215,7 +215,7 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await check(page, "app-rolled-back");
   await push("while it is off");
   await stands.getByText("Admin token switched it off with a rollback").waitFor({ timeout: 90_000 });
-  await page.getByRole("switch", { name: "Deploy on every push to main" }).click();
+  await page.locator(".switch").click();
   await stands.getByText("nobody has deployed it").waitFor({ timeout: 30_000 });
   await check(page, "app-behind");
   await narrow(page, "app-behind");
@@ -229,7 +229,9 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await page.getByText("No app stands so.").waitFor();
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
-  await stands.getByText("In sync").waitFor({ timeout: 90_000 });
+  await page.getByText("End of the log: completed.").waitFor({ timeout: 90_000 });
+  await s.visit("apps/web");
+  await stands.getByText("In sync").waitFor();
   s.calm();
 });
 

@@ -154,7 +154,6 @@ func (st standing) rolledBack() bool {
 
 // why says why the branch's newest commit is not live, and which deployment that is about.
 func (st standing) why() (reason, message string, number int32) {
-	commit := bitbucket.ShortHash(st.head.GetHash())
 	if job := st.lane.GetRunning().GetJob(); st.brings(job) {
 		return syncDeploying, fmt.Sprintf("Deployment #%d of it runs.", job.GetNumber()), job.GetNumber()
 	}
@@ -178,7 +177,7 @@ func (st standing) why() (reason, message string, number int32) {
 	if st.head.GetReason() != "" {
 		return st.head.GetReason(), st.head.GetMessage(), 0
 	}
-	return syncUndeployed, fmt.Sprintf("%s was pushed before auto-deploy was switched on or the branch was chosen, and nobody has deployed it. Deploy the latest commit to put it live.", commit), 0
+	return syncUndeployed, "The newest commit was there before auto-deploy was switched on or the branch was chosen, and nobody has deployed it. Deploy the latest commit to put it live.", 0
 }
 
 // brings tells whether a job will put the branch's newest commit live.
