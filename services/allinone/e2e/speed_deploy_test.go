@@ -41,7 +41,7 @@ func (p *timed) shown(apps []string, text string) time.Duration {
 		if time.Since(began) > timeout {
 			p.b.Fatalf("%s does not show %q", apps[i], text)
 		}
-		time.Sleep(time.Millisecond) // how often the disk is read
+		p.pause(time.Millisecond) // how often the disk is read
 	}
 	return time.Since(began)
 }

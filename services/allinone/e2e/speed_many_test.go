@@ -142,10 +142,22 @@ func idleCost(p *timed) []figure {
 		p.quiet()
 		const during = 45 * time.Second
 		used := p.cpu()
-		time.Sleep(during) // what it uses meanwhile is the question
+		p.pause(during) // what it uses meanwhile is the question
 		figures = append(figures, figure{fmt.Sprintf("idle, %d apps", step.apps), 100 * (p.cpu() - used).Seconds() / during.Seconds(), "% of a core", step.goal})
 	}
 	return figures
+}
+
+// pause lets the product alone for so long, or until the benchmark ends.
+func (p *timed) pause(d time.Duration) {
+	p.b.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.b.Context().Done():
+		p.b.Fatal(p.b.Context().Err())
+	}
 }
 
 // quiet waits until the product has done what it had to do: it uses little for some seconds.
@@ -154,7 +166,7 @@ func (p *timed) quiet() {
 	for began := time.Now(); time.Since(began) < 5*time.Minute; {
 		p.newHour()
 		used := p.cpu()
-		time.Sleep(5 * time.Second) // a measurement
+		p.pause(5 * time.Second)
 		if p.cpu()-used < 5*time.Second/4 {
 			return
 		}
