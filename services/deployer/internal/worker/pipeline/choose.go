@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -39,21 +40,21 @@ func (a *attempt) choose(ctx context.Context) (tree Tree, fullName, head string,
 			return nil, "", "", err
 		}
 		if asked != "" {
-			a.say("The branch has moved on from %s to %s: deploying that.", short(asked), short(found.Hash))
+			a.say("The branch has moved on from %s to %s: deploying that.", bitbucket.ShortHash(asked), bitbucket.ShortHash(found.Hash))
 		}
 		return tree, fullName, found.Hash, nil
 	}
 	tree.Close()
 	if asked == "" {
-		return nil, "", "", errCancelled{reason, fmt.Sprintf("The branch is at %s by now, which does not deploy. %s.", short(found.Hash), message)}
+		return nil, "", "", errCancelled{reason, fmt.Sprintf("The branch is at %s by now, which does not deploy. %s.", bitbucket.ShortHash(found.Hash), message)}
 	}
-	a.say("The branch has moved on to %s, which does not deploy. %s. Deploying %s.", short(found.Hash), message, short(asked))
+	a.say("The branch has moved on to %s, which does not deploy. %s. Deploying %s.", bitbucket.ShortHash(found.Hash), message, bitbucket.ShortHash(asked))
 	a.exact = asked
 	tree, fullName, err = a.fetch(ctx)
 	var m *remote.Error
 	if errors.As(err, &m) && (m.Reason == remote.ReasonCommitGone || m.Reason == remote.ReasonCommitNotInBranch) {
 		return nil, "", "", errCancelled{reason, fmt.Sprintf(
-			"The branch was forced from %s to %s, which does not deploy. %s.", short(asked), short(found.Hash), message)}
+			"The branch was forced from %s to %s, which does not deploy. %s.", bitbucket.ShortHash(asked), bitbucket.ShortHash(found.Hash), message)}
 	}
 	return tree, fullName, found.Hash, err
 }
@@ -67,7 +68,7 @@ func (a *attempt) lost(ctx context.Context, tree Tree) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf(
-		"The history of %s does not contain %s, which was live: the branch was forced to another history, or the repository was replaced.", short(hash), short(live))}
+		"The history of %s does not contain %s, which was live: the branch was forced to another history, or the repository was replaced.", bitbucket.ShortHash(hash), bitbucket.ShortHash(live))}
 }
 
 // letsThrough tells whether a head to which the branch has moved on may be deployed instead of the commit

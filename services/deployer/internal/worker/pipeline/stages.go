@@ -166,7 +166,7 @@ func (a *attempt) fetchOnce(ctx context.Context) error {
 	}
 	defer tree.Close()
 	head := tree.Head()
-	a.say("Commit %s by %s: %s", short(head.Hash), head.AuthorName, firstLine(head.Message))
+	a.say("Commit %s by %s: %s", bitbucket.ShortHash(head.Hash), head.AuthorName, firstLine(head.Message))
 	notes := a.lost(ctx, tree)
 	if err := a.fixCommit(ctx, head, branchHead, fullName, notes); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (a *attempt) checkDirectory(head mirror.Commit) error {
 	if info, err := dir.Stat(name); err != nil || !info.IsDir() {
 		return &remote.Error{
 			Reason: reasonNoDirectory, Err: err,
-			Message: fmt.Sprintf("Commit %s has no directory %s, which the app says is its own. Push one that has it, or change the app's directory.", short(head.Hash), name),
+			Message: fmt.Sprintf("Commit %s has no directory %s, which the app says is its own. Push one that has it, or change the app's directory.", bitbucket.ShortHash(head.Hash), name),
 		}
 	}
 	return nil
@@ -265,9 +265,9 @@ func (a *attempt) source(fullName string) mirror.Source {
 func (a *attempt) what() string {
 	switch {
 	case a.job.GetPinned():
-		return "commit " + short(a.job.GetHash())
+		return "commit " + bitbucket.ShortHash(a.job.GetHash())
 	case a.exact != "":
-		return "commit " + short(a.exact)
+		return "commit " + bitbucket.ShortHash(a.exact)
 	case a.job.GetTag() != "":
 		return "tag " + a.job.GetTag()
 	}
@@ -326,8 +326,6 @@ func (a *attempt) announce(ctx context.Context) error {
 		Number: a.job.GetNumber(), Directory: a.directory, Hash: a.commit, Serve: serve.GetDirectory(), Fallback: serve.GetFallback(), Shared: apps.Shared(a.app, k),
 	})
 }
-
-func short(hash string) string { return bitbucket.ShortHash(hash) }
 
 func firstLine(s string) string {
 	for i, r := range s {
