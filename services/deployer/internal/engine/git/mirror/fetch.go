@@ -32,7 +32,7 @@ func (f *fetcher) resolve(ctx context.Context) (string, error) {
 	t := f.target
 	exempt := t.commit != "" && t.known
 	if exempt && f.complete(ctx, t.commit) {
-		return t.commit, f.ask(ctx)
+		return t.commit, f.request(ctx)
 	}
 	if t.ref == "" {
 		return t.commit, f.obtain(ctx)
@@ -156,8 +156,8 @@ func fetchTooLarge(most int64) error {
 	return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The repository is larger than the %s that a fetch may bring.", remote.Bytes(most))}
 }
 
-// ask asks Bitbucket for the repository, to see that the credential still reaches it.
-func (f *fetcher) ask(ctx context.Context) error {
+// request asks Bitbucket for the repository, to see that the credential still reaches it.
+func (f *fetcher) request(ctx context.Context) error {
 	ref := f.target.ref
 	if ref == "" {
 		ref = "HEAD"

@@ -71,12 +71,12 @@ type Config struct {
 // Mirrors are the mirrors under one cache directory. It is safe for concurrent use, also by several
 // processes.
 type Mirrors struct {
-	cfg     Config
-	git     *program.Git
-	lfs     *lfsClient
-	depths  []string
-	flights *flights
-	heads   *heads.Lister
+	cfg    Config
+	git    *program.Git
+	lfs    *lfsClient
+	depths []string
+	shared *sharedFetches
+	heads  *heads.Lister
 }
 
 // Open finds the git program and prepares the cache directory.
@@ -101,7 +101,7 @@ func Open(cfg Config) (*Mirrors, error) {
 		git: git,
 		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime), heads: heads.New(git, cfg.Tokens),
 	}
-	m.flights = newFlights(m.bring)
+	m.shared = newSharedFetches(m.bring)
 	if err := m.makeDirectories(); err != nil {
 		return nil, err
 	}

@@ -203,7 +203,7 @@ const readersWait = 2 * time.Minute // for readers to leave a mirror that is rem
 
 // Discard throws a mirror away that was found damaged. The next fetch makes it anew.
 func (m *Mirrors) Discard(ctx context.Context, workspace, id string) error {
-	m.flights.discard(workspace, id)
+	m.shared.discard(workspace, id)
 	dir := m.dirOf(workspace, id)
 	write, err := lockFile(ctx, filepath.Join(dir, "write.lock"), unix.LOCK_EX)
 	if err != nil {

@@ -11,35 +11,35 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
-// shareFor is how long what a fetch brought is at hand for those who asked before it began.
+// shareFor is how long what a fetch brought is at hand for requests that came before it began.
 const shareFor = 30 * time.Second
 
-// flights shares fetches: one serves all who asked for the same before it began, and nobody else, so
-// that everybody learns whether Bitbucket still lets the workspace in. golang.org/x/sync/singleflight
-// would also serve those who ask while it is under way.
-type flights struct {
+// sharedFetches has one fetch serve every request for the same target that came before it began, and no
+// later one, so that each caller learns whether Bitbucket still lets the workspace in.
+// golang.org/x/sync/singleflight would also serve requests that come while it is under way.
+type sharedFetches struct {
 	fetch func(ctx context.Context, t target, b *budget) (*Snapshot, error)
 	now   func() time.Time
 
 	mu    sync.Mutex
-	state map[target]*flown
+	state map[target]*targetFetches
 }
 
-// flown is what is known of the fetches of one target.
-type flown struct {
-	running *flight // nil when none is
-	waiting *flight // begins when running ends; nil when nobody waits
-	last    *flight // the last that succeeded
+// targetFetches is what is known of the fetches of one target.
+type targetFetches struct {
+	running *sharedFetch // nil when none is
+	waiting *sharedFetch // begins when running ends; nil when nobody waits
+	last    *sharedFetch // the last that succeeded
 }
 
-// flight is one fetch and those whom it serves.
-type flight struct {
-	ctx    context.Context //nolint:containedctx // of the fetch, which none of those whom it serves owns
-	cancel context.CancelCauseFunc
-	begin  chan struct{} // closed when it may begin
-	ended  chan struct{} // closed when it ended
-	began  time.Time
-	served int // who still waits for it
+// sharedFetch is one fetch and the requests that it serves.
+type sharedFetch struct {
+	ctx      context.Context //nolint:containedctx // of the fetch, which none of those whom it serves owns
+	cancel   context.CancelCauseFunc
+	begin    chan struct{} // closed when it may begin
+	ended    chan struct{} // closed when it ended
+	began    time.Time
+	requests int // that still wait for it
 
 	snapshot *Snapshot // held until everybody has a copy
 	brought  Snapshot  // what it brought, for those who come later
@@ -47,72 +47,72 @@ type flight struct {
 	err      error
 }
 
-func newFlights(fetch func(ctx context.Context, t target, b *budget) (*Snapshot, error)) *flights {
-	return &flights{fetch: fetch, now: time.Now, state: map[target]*flown{}}
+func newSharedFetches(fetch func(ctx context.Context, t target, b *budget) (*Snapshot, error)) *sharedFetches {
+	return &sharedFetches{fetch: fetch, now: time.Now, state: map[target]*targetFetches{}}
 }
 
-// get fetches a target, or takes part in a fetch of it that has not begun. asked is when the caller's need
+// get fetches a target, or takes part in a fetch of it that has not begun. needed is when the caller's need
 // arose, zero for now: what a fetch after that brought serves as well, if it is the commit expected.
-func (f *flights) get(ctx context.Context, t target, b *budget, asked time.Time, expected string) (*Snapshot, error) {
+func (f *sharedFetches) get(ctx context.Context, t target, b *budget, needed time.Time, expected string) (*Snapshot, error) {
 	f.mu.Lock()
 	s := f.state[t]
 	if s == nil {
-		s = &flown{}
+		s = &targetFetches{}
 		f.state[t] = s
 	}
-	if l := s.last; l != nil && expected != "" && !asked.IsZero() && l.began.After(asked) && f.now().Sub(l.began) < shareFor && l.brought.commit.Hash == expected {
+	if l := s.last; l != nil && expected != "" && !needed.IsZero() && l.began.After(needed) && f.now().Sub(l.began) < shareFor && l.brought.commit.Hash == expected {
 		f.mu.Unlock()
 		return l.brought.again(ctx)
 	}
-	fl := s.waiting
-	if fl == nil {
-		fl = &flight{begin: make(chan struct{}), ended: make(chan struct{})}
-		fl.ctx, fl.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	one := s.waiting
+	if one == nil {
+		one = &sharedFetch{begin: make(chan struct{}), ended: make(chan struct{})}
+		one.ctx, one.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 		if s.running == nil {
-			s.running = fl
-			close(fl.begin)
+			s.running = one
+			close(one.begin)
 		} else {
-			s.waiting = fl
+			s.waiting = one
 		}
-		go f.fly(t, s, fl, *b)
+		go f.run(t, s, one, *b)
 	}
-	fl.served++
+	one.requests++
 	f.mu.Unlock()
 
 	select {
-	case <-fl.ended:
+	case <-one.ended:
 	case <-ctx.Done():
 	}
-	defer f.leave(ctx, s, fl)
+	defer f.leave(ctx, s, one)
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if fl.err != nil {
-		return nil, fl.err
+	if one.err != nil {
+		return nil, one.err
 	}
-	b.bytes -= fl.spent
-	return fl.snapshot.again(ctx)
+	b.bytes -= one.spent
+	return one.snapshot.again(ctx)
 }
 
 // leave ends one caller's part in a fetch; with the last one it ends. One whose turn had not come is taken
-// out of the line: whoever asks next would take part in a fetch that is cancelled already.
-func (f *flights) leave(ctx context.Context, s *flown, fl *flight) {
+// out of the line: the next request would take part in a fetch that is cancelled already.
+func (f *sharedFetches) leave(ctx context.Context, s *targetFetches, one *sharedFetch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fl.served--; fl.served > 0 {
+	if one.requests--; one.requests > 0 {
 		return
 	}
-	if s.waiting == fl {
+	if s.waiting == one {
 		s.waiting = nil
 	}
-	fl.cancel(context.Cause(ctx))
-	if fl.snapshot != nil {
-		fl.snapshot.Close()
+	one.cancel(context.Cause(ctx))
+	if one.snapshot != nil {
+		one.snapshot.Close()
 	}
 }
 
 // discard has a repository's fetches serve nobody who comes later.
-func (f *flights) discard(workspace, id string) {
+func (f *sharedFetches) discard(workspace, id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for t, s := range f.state {
@@ -122,28 +122,28 @@ func (f *flights) discard(workspace, id string) {
 	}
 }
 
-// fly runs one fetch when its turn has come.
-func (f *flights) fly(t target, s *flown, fl *flight, b budget) {
+// run runs one fetch when its turn has come.
+func (f *sharedFetches) run(t target, s *targetFetches, one *sharedFetch, b budget) {
 	select {
-	case <-fl.begin:
-	case <-fl.ctx.Done():
+	case <-one.begin:
+	case <-one.ctx.Done():
 	}
 	f.mu.Lock()
-	if s.running != fl { // nobody wants it any more, and its turn had not come
+	if s.running != one { // nobody wants it any more, and its turn had not come
 		f.mu.Unlock()
 		return
 	}
-	fl.began = f.now()
+	one.began = f.now()
 	f.mu.Unlock()
 	before := b.bytes
-	snapshot, err := f.fetch(fl.ctx, t, &b)
+	snapshot, err := f.fetch(one.ctx, t, &b)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fl.snapshot, fl.err, fl.spent = snapshot, err, before-b.bytes
+	one.snapshot, one.err, one.spent = snapshot, err, before-b.bytes
 	if err == nil {
-		fl.brought = *snapshot
-		s.last = fl
-		if fl.served == 0 { // everybody left just now
+		one.brought = *snapshot
+		s.last = one
+		if one.requests == 0 { // everybody left just now
 			snapshot.Close()
 		}
 	}
@@ -151,12 +151,12 @@ func (f *flights) fly(t target, s *flown, fl *flight, b budget) {
 	if s.running != nil {
 		close(s.running.begin)
 	}
-	close(fl.ended)
+	close(one.ended)
 	f.forget()
 }
 
-// forget drops what nobody flies and nobody may use any more. f.mu is held.
-func (f *flights) forget() {
+// forget drops targets that are not fetched now and whose last fetch is too old to be used. f.mu is held.
+func (f *sharedFetches) forget() {
 	for t, s := range f.state {
 		if s.running == nil && (s.last == nil || f.now().Sub(s.last.began) >= shareFor) {
 			delete(f.state, t)

@@ -14,24 +14,24 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-// airfield flies fetches that end when they are told to.
-type airfield struct {
-	*flights
+// manualFetches are fetches that end when they are told to.
+type manualFetches struct {
+	*sharedFetches
 	t      *testing.T
 	dir    string
 	begun  chan context.Context
-	land   chan error
+	end    chan error
 	starts atomic.Int32
 }
 
-func newAirfield(t *testing.T) *airfield {
+func newManualFetches(t *testing.T) *manualFetches {
 	t.Helper()
-	a := &airfield{t: t, dir: t.TempDir(), begun: make(chan context.Context, 10), land: make(chan error)}
-	a.flights = newFlights(func(ctx context.Context, _ target, b *budget) (*Snapshot, error) {
+	a := &manualFetches{t: t, dir: t.TempDir(), begun: make(chan context.Context, 10), end: make(chan error)}
+	a.sharedFetches = newSharedFetches(func(ctx context.Context, _ target, b *budget) (*Snapshot, error) {
 		a.starts.Add(1)
 		a.begun <- ctx
 		select {
-		case err := <-a.land:
+		case err := <-a.end:
 			if err != nil {
 				return nil, err
 			}
@@ -45,9 +45,9 @@ func newAirfield(t *testing.T) *airfield {
 	return a
 }
 
-// join has n callers ask, and returns once as many as given wait for the next fetch, or one flies; wait
+// join has n callers request, and returns once as many as given wait for the next fetch, or one runs; wait
 // returns what each got.
-func (a *airfield) join(ctx context.Context, n, waiting int) (wait func() []error) {
+func (a *manualFetches) join(ctx context.Context, n, waiting int) (wait func() []error) {
 	a.t.Helper()
 	var wg sync.WaitGroup
 	errs := make([]error, n)
@@ -67,7 +67,7 @@ func (a *airfield) join(ctx context.Context, n, waiting int) (wait func() []erro
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		s := a.state[target{id: "r"}]
-		if s == nil || waiting == 0 && s.running == nil || waiting > 0 && (s.waiting == nil || s.waiting.served < waiting) {
+		if s == nil || waiting == 0 && s.running == nil || waiting > 0 && (s.waiting == nil || s.waiting.requests < waiting) {
 			return errors.New("they do not take part yet")
 		}
 		return nil
@@ -84,31 +84,31 @@ func wantAll(t *testing.T, what string, errs []error, want error) {
 	}
 }
 
-// Nobody is served by a fetch that began before he asked: what it found may be over.
+// No request is served by a fetch that began before it came: what it found may be over.
 func TestFlights_serveThoseWhoAskedBeforeTheyBegan(t *testing.T) {
-	a := newAirfield(t)
+	a := newManualFetches(t)
 	first := a.join(t.Context(), 1, 0)
 	<-a.begun
 	others := a.join(t.Context(), 9, 9)
-	a.land <- nil
+	a.end <- nil
 	wantAll(t, "the first", first(), nil)
 	<-a.begun
 	gone := errors.New("access was taken away meanwhile")
-	a.land <- gone
-	wantAll(t, "those who asked while it was under way", others(), gone)
+	a.end <- gone
+	wantAll(t, "requests while it was under way", others(), gone)
 	if n := a.starts.Load(); n != 2 {
-		t.Errorf("%d fetches for ten who asked, want 2", n)
+		t.Errorf("%d fetches for ten requests, want 2", n)
 	}
 }
 
 func TestFlights_goOnWithoutThoseWhoLeave(t *testing.T) {
-	a := newAirfield(t)
+	a := newManualFetches(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	leaver := a.join(ctx, 1, 0)
-	flying := <-a.begun
+	running := <-a.begun
 	cancel()
 	wantAll(t, "who left", leaver(), context.Canceled)
-	<-flying.Done() // nobody is left who wants it
+	<-running.Done() // nobody is left who wants it
 	testkit.Eventually(t, 10*time.Second, func() error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -124,18 +124,18 @@ func TestFlights_goOnWithoutThoseWhoLeave(t *testing.T) {
 	stays := a.join(t.Context(), 1, 2)
 	cancel()
 	wantAll(t, "who left the next one", other(), context.Canceled)
-	a.land <- nil
+	a.end <- nil
 	wantAll(t, "who flies", runner(), nil)
-	if flying := <-a.begun; flying.Err() != nil {
+	if running := <-a.begun; running.Err() != nil {
 		t.Error("who left took the fetch along")
 	}
-	a.land <- nil
+	a.end <- nil
 	wantAll(t, "who stays", stays(), nil)
 }
 
-// Whose turn had not come and who gave up takes nobody along who asks after that.
+// A request that gives up before its turn has come ends no later request.
 func TestFlights_abandonedTurnIsNotInherited(t *testing.T) {
-	a := newAirfield(t)
+	a := newManualFetches(t)
 	runner := a.join(t.Context(), 1, 0)
 	<-a.begun
 	ctx, cancel := context.WithCancel(t.Context())
@@ -143,14 +143,14 @@ func TestFlights_abandonedTurnIsNotInherited(t *testing.T) {
 	cancel()
 	wantAll(t, "who gave up waiting", leaver(), context.Canceled)
 	comer := a.join(t.Context(), 1, 1)
-	a.land <- nil
+	a.end <- nil
 	wantAll(t, "who flies", runner(), nil)
-	if flying := <-a.begun; flying.Err() != nil {
+	if running := <-a.begun; running.Err() != nil {
 		t.Error("a fetch that somebody wants began with the context of who had left")
 	} else {
-		a.land <- nil
+		a.end <- nil
 	}
-	wantAll(t, "who asked after that", comer(), nil)
+	wantAll(t, "a request after that", comer(), nil)
 	if n := a.starts.Load(); n != 2 {
 		t.Errorf("%d fetches, want 2", n)
 	}
@@ -160,25 +160,25 @@ func TestFlights_abandonedTurnIsNotInherited(t *testing.T) {
 func TestFlights_serveLaterWhoAskedBefore(t *testing.T) {
 	now := time.Now()
 	for name, one := range map[string]struct {
-		asked    time.Duration
+		needed   time.Duration
 		expected string
 		later    time.Duration
 		discard  bool
 		again    bool
 	}{
-		"asked before":             {-time.Second, "abc", 0, false, false},
-		"asked after":              {time.Second, "abc", 0, false, true},
+		"needed before":            {-time.Second, "abc", 0, false, false},
+		"needed after":             {time.Second, "abc", 0, false, true},
 		"another commit":           {-time.Second, "def", 0, false, true},
 		"any commit":               {-time.Second, "", 0, false, true},
 		"too long ago":             {-time.Second, "abc", shareFor, false, true},
 		"the mirror was discarded": {-time.Second, "abc", 0, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := newAirfield(t)
+			a := newManualFetches(t)
 			a.now = func() time.Time { return now }
 			first := a.join(t.Context(), 1, 0)
 			<-a.begun
-			a.land <- nil
+			a.end <- nil
 			wantAll(t, "the first", first(), nil)
 			if one.discard {
 				a.discard("", "r")
@@ -188,7 +188,7 @@ func TestFlights_serveLaterWhoAskedBefore(t *testing.T) {
 			a.mu.Unlock()
 			done := make(chan error, 1)
 			go func() {
-				s, err := a.get(t.Context(), target{id: "r"}, &budget{bytes: 100}, now.Add(one.asked), one.expected)
+				s, err := a.get(t.Context(), target{id: "r"}, &budget{bytes: 100}, now.Add(one.needed), one.expected)
 				if err == nil {
 					s.Close()
 				}
@@ -196,7 +196,7 @@ func TestFlights_serveLaterWhoAskedBefore(t *testing.T) {
 			}()
 			if one.again {
 				<-a.begun
-				a.land <- nil
+				a.end <- nil
 			}
 			if err := <-done; err != nil {
 				t.Fatal(err)
@@ -241,14 +241,14 @@ func TestFetch_isShared(t *testing.T) {
 		wg.Go(fetch)
 	}
 	testkit.Eventually(t, 10*time.Second, func() error {
-		f.mirrors.flights.mu.Lock()
-		defer f.mirrors.flights.mu.Unlock()
-		for _, s := range f.mirrors.flights.state {
-			if s.waiting != nil && s.waiting.served == 9 {
+		f.mirrors.shared.mu.Lock()
+		defer f.mirrors.shared.mu.Unlock()
+		for _, s := range f.mirrors.shared.state {
+			if s.waiting != nil && s.waiting.requests == 9 {
 				return nil
 			}
 		}
-		return errors.New("not all of them ask yet")
+		return errors.New("not all of them have requested yet")
 	})
 	close(hold)
 	wg.Wait()
@@ -258,6 +258,6 @@ func TestFetch_isShared(t *testing.T) {
 		}
 	}
 	if n := fetches.Load(); n != 2 {
-		t.Errorf("%d fetches for ten who asked, want 2", n)
+		t.Errorf("%d fetches for ten requests, want 2", n)
 	}
 }

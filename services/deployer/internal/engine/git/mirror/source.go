@@ -107,7 +107,7 @@ func (m *Mirrors) Fetch(ctx context.Context, src Source) (*Snapshot, error) {
 		return nil, notACommit(src.Commit)
 	}
 	b := &budget{bytes: m.cfg.Limits.FetchBytes}
-	s, err := m.flights.get(ctx, target{
+	s, err := m.shared.get(ctx, target{
 		workspace: src.Workspace, id: src.Repository, fullName: src.FullName, ref: ref, commit: src.Commit, known: src.Known, full: src.FullHistory,
 	}, b, src.Asked, src.Expected)
 	if err != nil {
