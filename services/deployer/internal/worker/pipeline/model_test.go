@@ -252,11 +252,13 @@ func (p *process) handle(ctx context.Context, msg *message) error {
 	return p.worker.Handle(context.WithValue(ctx, messageKey{}, msg), k, msg.seq)
 }
 
-// decide takes the wake-up as the worker does: it is gone at once, whatever becomes of the decision.
+// decide takes the wake-up as the worker does: it is gone at once, whatever becomes of the decision. As in
+// the decider itself, what a process leaves undone at its own end is no failure: its delivery may have come
+// to another meanwhile, which decided.
 func (p *process) decide(ctx context.Context, msg *message) error {
 	k := lane.Key{Workspace: modelWorkspace, App: msg.subject}
 	err, _ := p.m.survive(func() error { return p.decider.Decide(context.WithValue(ctx, messageKey{}, msg), k) })
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		p.m.t.Errorf("decide about %s: %v", k, err)
 	}
 	return nil
