@@ -65,19 +65,25 @@ func RelayChanges(ctx context.Context, js jetstream.JetStream, cfg RelayConfig) 
 	r := relay{cfg: cfg, js: js, prefix: subjectPrefix(cfg.Bucket)}
 	return stream.Consume(ctx, stream.ConsumeConfig{
 		JS: js, Stream: StreamName(cfg.Bucket), Durable: cfg.Durable,
-		HandleBatch: r.publish, Batch: relayBatch, Position: cfg.Position,
+		HandleBatch: func(work context.Context, ms []stream.Msg) error {
+			if err := r.publish(work, ms); err != nil {
+				return err
+			}
+			// Before the next batch is fetched, not with it in hand: then it is all that changed meanwhile.
+			_ = sleep(ctx, cfg.Every) // cut short when we stop; this batch is told
+			return nil
+		},
+		Batch: relayBatch, Position: cfg.Position,
 		DeadLettersWithoutData: true, // the record has it, and may have to erase it
 		Logger:                 cfg.Logger, Metrics: cfg.Metrics,
 	})
 }
 
 type relay struct {
-	cfg    RelayConfig
-	js     jetstream.JetStream
-	prefix string
-	// Only the one goroutine of Consume looks at these.
-	ensured bool
-	told    time.Time // when the last batch was
+	cfg     RelayConfig
+	js      jetstream.JetStream
+	prefix  string
+	ensured bool // only the one goroutine of Consume looks at it
 }
 
 func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
@@ -87,10 +93,6 @@ func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
 		}
 		r.ensured = true
 	}
-	if err := sleep(ctx, time.Until(r.told.Add(r.cfg.Every))); err != nil {
-		return err
-	}
-	defer func() { r.told = time.Now() }()
 	events := map[int]*nats.Msg{} // by place in the batch
 	told := map[string]bool{}
 	for i, m := range slices.Backward(ms) {

@@ -212,6 +212,37 @@ func TestRelayChanges_tellsOfAGroupOnce(t *testing.T) {
 	}
 }
 
+// TestRelayChanges_tellsOfABurstTwice: the first change at once, and what followed together.
+func TestRelayChanges_tellsOfABurstTwice(t *testing.T) {
+	s := testkit.NATS(t)
+	js := s.JS()
+	b := openStrings(t, s, kv.Config{Name: "apps"})
+	background(t, func(ctx context.Context) error {
+		return kv.RelayChanges(ctx, js, kv.RelayConfig{Bucket: "apps", Service: "deployer", Describe: describe, Logger: testkit.Logger(t).Logger, Every: 5 * time.Second})
+	})
+	e := collect(t, s.JS())
+	put(t, b, "app.acme-inc.web", "0")
+	testkit.Eventually(t, wait, func() error {
+		_, err := e.last("app", "web")
+		return err
+	})
+	for i := range 20 { // one after the other, as the states of a deployment come
+		put(t, b, "app.acme-inc.web", fmt.Sprint(i+1))
+	}
+	testkit.Eventually(t, wait, func() error {
+		ev, err := e.last("app", "web")
+		if err == nil && ev.GetRevision() < 21 {
+			err = fmt.Errorf("the last event is %v", ev)
+		}
+		return err
+	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.all) != 2 {
+		t.Errorf("%d events for a first change and 20 that followed it, want 2", len(e.all))
+	}
+}
+
 func TestRelayChanges_refusesAnIncompleteConfiguration(t *testing.T) {
 	if err := kv.RelayChanges(t.Context(), testkit.JS(t), kv.RelayConfig{Bucket: "apps"}); err == nil {
 		t.Fatal("accepted")

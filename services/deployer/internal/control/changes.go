@@ -12,6 +12,10 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
+// tellRecords is how often changes of apps and deployments are told: the states that a deployment hurries
+// through between are nothing anybody could read, and each event costs a write here and a reading there.
+const tellRecords = 250 * time.Millisecond
+
 // relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
 func (c *Control) relay(ctx context.Context, bucket, kind string) error {
 	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
@@ -20,6 +24,7 @@ func (c *Control) relay(ctx context.Context, bucket, kind string) error {
 			workspace, rest, found := strings.Cut(key, ".")
 			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
 		},
+		Every: tellRecords, Position: c.cfg.Records.Store.Position("changes-" + bucket),
 	})
 }
 
