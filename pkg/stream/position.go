@@ -57,13 +57,17 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		if err == nil && at > last { // a stream that was restored from before
 			at, err = last, c.cfg.Position.Save(ctx, made, last, true)
 		}
+		if err == nil && at == 0 && c.cfg.DeliverNew {
+			// The end is saved as it is now, or a consumer that is lost early would begin at a later one.
+			at, err = last, c.cfg.Position.Save(ctx, made, last, false)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("stream: position of consumer %s of %s: %w", c.cfg.Durable, c.cfg.Stream, err)
 		}
 		cfg := c.cfg.ConsumerConfig()
 		cfg.MemoryStorage = true
 		cfg.Metadata = versioned(cfg.Metadata, c.cfg.Version)
-		if at > 0 {
+		if at > 0 || c.cfg.DeliverNew {
 			cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, at+1
 		}
 		cons, err := c.cfg.JS.CreateConsumer(ctx, c.cfg.Stream, cfg)

@@ -213,3 +213,40 @@ func TestConsume_aLostConsumerInMemoryGoesOnAtItsPosition(t *testing.T) {
 		t.Errorf("came %v", have)
 	}
 }
+
+// A consumer that began at the stream's end and is lost before anything was handled goes on from there.
+func TestConsume_aConsumerOfNewMessagesKeepsItsBeginning(t *testing.T) {
+	js := testkit.JS(t)
+	made := kept(t, js, 3)
+	p := &place{}
+	handling := make(chan struct{}, 1)
+	cfg := stream.ConsumeConfig{JS: js, Position: p, DeliverNew: true}
+	cfg.Handle = func(context.Context, stream.Msg) error {
+		handling <- struct{}{}
+		return stream.ErrLeave
+	}
+	first := consume(t, cfg)
+	testkit.Eventually(t, wait, func() error {
+		_, err := js.Consumer(t.Context(), "Q", "c")
+		return err
+	})
+	publish(t, js, 4)
+	<-handling
+	left := &place{made: made, at: p.sequence()} // as a kill leaves it
+	first.stop(t)
+	if err := js.DeleteConsumer(t.Context(), "Q", "c"); err != nil {
+		t.Fatal(err)
+	}
+	var got seen
+	cfg.Position = left
+	cfg.Handle = func(_ context.Context, m stream.Msg) error {
+		got.add(m)
+		return nil
+	}
+	consume(t, cfg)
+	publish(t, js, 5)
+	untilSeen(t, &got, 2)
+	if have := got.data(); !slices.Equal(have, numbered(4, 5)) {
+		t.Errorf("came %v", have)
+	}
+}

@@ -57,6 +57,9 @@ type Config struct {
 	PublicURL string
 	// Mask takes secrets out of what is sent; nil: nothing is known to take out.
 	Mask func(string) string
+	// Position keeps how far the events were looked at, so that no look costs a write; nil: the consumer
+	// keeps it. Events that come again after a restart are known by what was sent.
+	Position stream.Position
 	// Replicas of the bucket; 1 when zero.
 	Replicas int
 	// Retry is the pause before a status that met trouble is looked at again; 30 s when zero.
@@ -171,7 +174,7 @@ func (s *Sender) Run(ctx context.Context, js jetstream.JetStream) error {
 		return fmt.Errorf("status: %w", err)
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: js, Stream: stream.EventsStream, Durable: durable, Filters: []string{filter}, DeliverNew: true,
+		JS: js, Stream: stream.EventsStream, Durable: durable, Filters: []string{filter}, DeliverNew: true, Position: s.cfg.Position,
 		Slots: slots, MaxAttempts: -1, AckWait: s.cfg.Retry, Handle: s.handle, Logger: s.cfg.Logger, Metrics: s.cfg.Metrics,
 	})
 }
