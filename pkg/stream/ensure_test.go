@@ -108,7 +108,7 @@ func TestEnsure_putsRightWhatSomebodyElseTurned(t *testing.T) {
 func TestEnsure_streamsFitASmallDisk(t *testing.T) {
 	js := testkit.NATSWith(t, engine.NATSConfig{CanaryInterval: -1, MaxStore: 512 << 20}).JS()
 	var reserved int64
-	for _, def := range []stream.Definition{stream.Pushes, stream.Work, stream.Events, stream.Logs, stream.DeadLetters} {
+	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.DeadLetters} {
 		s, err := stream.Ensure(t.Context(), js, def, stream.Options{})
 		if err != nil {
 			t.Fatalf("%s: %v", def.Config.Name, err)
@@ -136,10 +136,7 @@ func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 		maxAge    time.Duration
 	}{
 		{stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7 * day},
-		{stream.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0},
 		{stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7 * day},
-		{stream.Logs, "DEVPILOT_LOGS", jetstream.LimitsPolicy, 30 * day},
-		{stream.Outcomes, "DEVPILOT_OUTCOMES", jetstream.WorkQueuePolicy, 7 * day},
 		{stream.DeadLetters, "DEVPILOT_DEAD_LETTERS", jetstream.LimitsPolicy, 90 * day},
 	} {
 		cfg := c.def.Config
@@ -154,9 +151,6 @@ func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 		if cfg.MaxMsgsPerSubject != 0 {
 			t.Errorf("%s has a per-subject limit", cfg.Name)
 		}
-	}
-	if stream.Work.Config.Discard != jetstream.DiscardNew {
-		t.Error("a full work queue must refuse, not forget")
 	}
 }
 
@@ -177,7 +171,7 @@ func TestEnsure_unreachableStreamIsAnError(t *testing.T) {
 func TestEnsure_noRoomIsPermanent(t *testing.T) {
 	s := testkit.NATSWith(t, engine.NATSConfig{MaxStore: 40 << 20, CanaryInterval: -1})
 	var err error
-	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.Logs} {
+	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.DeadLetters} {
 		if _, err = stream.Ensure(t.Context(), s.JS(), def, stream.Options{}); err != nil {
 			break
 		}

@@ -96,43 +96,6 @@ func TestFact_delayedNaksFillMaxAckPending(t *testing.T) {
 	}
 }
 
-// Per-subject limits with discard-old delete the message a worker is busy with; the work queue has
-// none, so that a newer wake-up leaves the one in hand alone.
-func TestFact_aNewerWakeUpLeavesTheOneInHandAlone(t *testing.T) {
-	js := testkit.JS(t)
-	if _, err := stream.Ensure(t.Context(), js, stream.Work, stream.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	subject, err := stream.WorkSubject("default", "acme-inc", "web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.Publish(t.Context(), subject, []byte("1")); err != nil {
-		t.Fatal(err)
-	}
-	c, err := stream.EnsureConsumer(t.Context(), js, stream.WorkStream, jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy}, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m, err := c.Next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.Publish(t.Context(), subject, []byte("2")); err != nil {
-		t.Fatal(err)
-	}
-	s, err := js.Stream(t.Context(), stream.WorkStream)
-	if err != nil || s.CachedInfo().State.Msgs != 2 {
-		t.Fatalf("%d messages, %v", s.CachedInfo().State.Msgs, err)
-	}
-	if err := m.DoubleAck(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if m, err = c.Next(); err != nil || string(m.Data()) != "2" {
-		t.Fatalf("next: %v, %v", m, err)
-	}
-}
-
 // Message-id windows are minutes: an optimisation, which this test shows and nothing relies on.
 func TestFact_messageIDsAreAWindow(t *testing.T) {
 	js := testkit.JS(t)

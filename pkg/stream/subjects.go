@@ -7,35 +7,23 @@ import (
 	"strings"
 )
 
-// Names of the streams that several services use (DESIGN.md#state).
+// Names of the streams that several services use (DESIGN.md#state), and of the one for what they give up on.
 const (
 	PushesStream      = "DEVPILOT_PUSHES"
-	WorkStream        = "DEVPILOT_WORK"
 	EventsStream      = "DEVPILOT_EVENTS"
-	LogsStream        = "DEVPILOT_LOGS"
 	DeadLettersStream = "DEVPILOT_DEAD_LETTERS"
-	OutcomesStream    = "DEVPILOT_OUTCOMES"
 )
 
 const (
-	pushPrefix   = "devpilot.push.v1"
-	workPrefix   = "devpilot.work.v1"
-	decidePrefix = "devpilot.decide.v1"
-	checkPrefix  = "devpilot.check.v1"
-	eventPrefix  = "devpilot.event.v1"
-	logPrefix    = "devpilot.log.v1"
-	deadPrefix   = "devpilot.dead.v1"
-
-	outcomeSubject = "devpilot.outcome.v1"
+	pushPrefix  = "devpilot.push.v1"
+	eventPrefix = "devpilot.event.v1"
+	deadPrefix  = "devpilot.dead.v1"
 )
 
 // Filters that match every subject of their kind.
 const (
 	AllPushes      = pushPrefix + ".>"
-	AllWork        = workPrefix + ".>"
-	AllDecisions   = decidePrefix + ".>"
 	AllEvents      = eventPrefix + ".>"
-	AllLogs        = logPrefix + ".>"
 	AllDeadLetters = deadPrefix + ".>"
 )
 
@@ -63,7 +51,8 @@ func CheckToken(s string) error {
 	return nil
 }
 
-func join(prefix string, tokens ...string) (string, error) {
+// Subject is prefix and the tokens after it, or ErrBadToken.
+func Subject(prefix string, tokens ...string) (string, error) {
 	for _, t := range tokens {
 		if err := CheckToken(t); err != nil {
 			return "", err
@@ -72,7 +61,8 @@ func join(prefix string, tokens ...string) (string, error) {
 	return prefix + "." + strings.Join(tokens, "."), nil
 }
 
-func split(subject, prefix string, n int) ([]string, error) {
+// Tokens are the n tokens after the prefix of a subject, or ErrBadSubject.
+func Tokens(subject, prefix string, n int) ([]string, error) {
 	rest, ok := strings.CutPrefix(subject, prefix+".")
 	if !ok {
 		return nil, fmt.Errorf("%w: %q is not under %s", ErrBadSubject, subject, prefix)
@@ -89,78 +79,30 @@ func split(subject, prefix string, n int) ([]string, error) {
 	return tokens, nil
 }
 
-// OutcomeSubject is where the deployer stores what came of pushes until webhook has recorded it.
-func OutcomeSubject() string { return outcomeSubject }
-
 // PushSubject is devpilot.push.v1.<workspace>.<repository>.
 func PushSubject(workspace, repository string) (string, error) {
-	return join(pushPrefix, workspace, repository)
+	return Subject(pushPrefix, workspace, repository)
 }
 
 // ParsePushSubject is the inverse of PushSubject.
 func ParsePushSubject(subject string) (workspace, repository string, err error) {
-	t, err := split(subject, pushPrefix, 2)
+	t, err := Tokens(subject, pushPrefix, 2)
 	if err != nil {
 		return "", "", err
 	}
 	return t[0], t[1], nil
 }
 
-// WorkSubject is devpilot.work.v1.<server>.<workspace>.<app>.
-func WorkSubject(server, workspace, app string) (string, error) {
-	return join(workPrefix, server, workspace, app)
-}
-
-// WorkFilter matches the wake-ups of one server.
-func WorkFilter(server string) (string, error) {
-	s, err := join(workPrefix, server)
-	return s + ".>", err
-}
-
-// ParseWorkSubject is the inverse of WorkSubject.
-func ParseWorkSubject(subject string) (server, workspace, app string, err error) {
-	t, err := split(subject, workPrefix, 3)
-	if err != nil {
-		return "", "", "", err
-	}
-	return t[0], t[1], t[2], nil
-}
-
-// DecideSubject is devpilot.decide.v1.<server>.<workspace>.<app>: an app's pushes wait for a worker
-// of the server to decide about them.
-func DecideSubject(server, workspace, app string) (string, error) {
-	return join(decidePrefix, server, workspace, app)
-}
-
-// DecideFilter matches the wake-ups of one server for decisions.
-func DecideFilter(server string) (string, error) {
-	s, err := join(decidePrefix, server)
-	return s + ".>", err
-}
-
-// ParseDecideSubject is the inverse of DecideSubject.
-func ParseDecideSubject(subject string) (server, workspace, app string, err error) {
-	t, err := split(subject, decidePrefix, 3)
-	if err != nil {
-		return "", "", "", err
-	}
-	return t[0], t[1], t[2], nil
-}
-
-// CheckSubject is devpilot.check.v1.<server>: a worker of the server is asked, outside all streams, what
-// would come of a push.
-func CheckSubject(server string) (string, error) { return join(checkPrefix, server) }
-
 // EventSubject is devpilot.event.v1.<service>.<workspace>.<kind>.
 func EventSubject(service, workspace, kind string) (string, error) {
-	return join(eventPrefix, service, workspace, kind)
+	return Subject(eventPrefix, service, workspace, kind)
 }
 
 // EventsOfService matches all change events of one service, or one kind of them when kind is not
 // empty.
 func EventsOfService(service, kind string) (string, error) {
 	if kind == "" {
-		s, err := join(eventPrefix, service)
+		s, err := Subject(eventPrefix, service)
 		return s + ".>", err
 	}
 	for _, t := range []string{service, kind} {
@@ -181,49 +123,22 @@ func EventsOfWorkspace(workspace string) (string, error) {
 
 // ParseEventSubject is the inverse of EventSubject.
 func ParseEventSubject(subject string) (service, workspace, kind string, err error) {
-	t, err := split(subject, eventPrefix, 3)
+	t, err := Tokens(subject, eventPrefix, 3)
 	if err != nil {
 		return "", "", "", err
 	}
 	return t[0], t[1], t[2], nil
 }
 
-// LogSubject is devpilot.log.v1.<workspace>.<app>.<number>; deployments count from 1.
-func LogSubject(workspace, app string, number int32) (string, error) {
-	if number < 1 {
-		return "", fmt.Errorf("%w: deployment number %d", ErrBadToken, number)
-	}
-	return join(logPrefix, workspace, app, strconv.FormatInt(int64(number), 10))
-}
-
-// LogsOfApp matches the logs of all deployments of one app.
-func LogsOfApp(workspace, app string) (string, error) {
-	s, err := join(logPrefix, workspace, app)
-	return s + ".*", err
-}
-
-// ParseLogSubject is the inverse of LogSubject.
-func ParseLogSubject(subject string) (workspace, app string, number int32, err error) {
-	t, err := split(subject, logPrefix, 3)
-	if err != nil {
-		return "", "", 0, err
-	}
-	n, err := strconv.ParseInt(t[2], 10, 32)
-	if err != nil || n < 1 {
-		return "", "", 0, fmt.Errorf("%w: deployment number %q", ErrBadSubject, t[2])
-	}
-	return t[0], t[1], int32(n), nil
-}
-
 // DeadLetterSubject is devpilot.dead.v1.<stream>.<consumer>.<sequence>: one subject per parked
 // message, so that parking it twice stores it once.
 func DeadLetterSubject(stream, consumer string, sequence uint64) (string, error) {
-	return join(deadPrefix, stream, consumer, strconv.FormatUint(sequence, 10))
+	return Subject(deadPrefix, stream, consumer, strconv.FormatUint(sequence, 10))
 }
 
 // ParseDeadLetterSubject is the inverse of DeadLetterSubject.
 func ParseDeadLetterSubject(subject string) (stream, consumer string, sequence uint64, err error) {
-	t, err := split(subject, deadPrefix, 3)
+	t, err := Tokens(subject, deadPrefix, 3)
 	if err != nil {
 		return "", "", 0, err
 	}

@@ -18,15 +18,6 @@ func TestSubjects_roundTrip(t *testing.T) {
 		t.Fatalf("%q %q %v", ws, repo, err)
 	}
 
-	s, err = stream.WorkSubject("default", "acme-inc", "web")
-	if err != nil || s != "devpilot.work.v1.default.acme-inc.web" {
-		t.Fatalf("%q, %v", s, err)
-	}
-	server, ws, app, err := stream.ParseWorkSubject(s)
-	if err != nil || server != "default" || ws != "acme-inc" || app != "web" {
-		t.Fatalf("%q %q %q %v", server, ws, app, err)
-	}
-
 	s, err = stream.EventSubject("deployer", "acme-inc", "app")
 	if err != nil || s != "devpilot.event.v1.deployer.acme-inc.app" {
 		t.Fatalf("%q, %v", s, err)
@@ -36,21 +27,12 @@ func TestSubjects_roundTrip(t *testing.T) {
 		t.Fatalf("%q %q %q %v", service, ws, kind, err)
 	}
 
-	s, err = stream.LogSubject("acme-inc", "web", 12)
-	if err != nil || s != "devpilot.log.v1.acme-inc.web.12" {
-		t.Fatalf("%q, %v", s, err)
-	}
-	ws, app, n, err := stream.ParseLogSubject(s)
-	if err != nil || ws != "acme-inc" || app != "web" || n != 12 {
-		t.Fatalf("%q %q %d %v", ws, app, n, err)
-	}
-
-	s, err = stream.DeadLetterSubject(stream.WorkStream, "default", 7)
-	if err != nil || s != "devpilot.dead.v1.DEVPILOT_WORK.default.7" {
+	s, err = stream.DeadLetterSubject(stream.PushesStream, "default", 7)
+	if err != nil || s != "devpilot.dead.v1.DEVPILOT_PUSHES.default.7" {
 		t.Fatalf("%q, %v", s, err)
 	}
 	st, consumer, seq, err := stream.ParseDeadLetterSubject(s)
-	if err != nil || st != stream.WorkStream || consumer != "default" || seq != 7 {
+	if err != nil || st != stream.PushesStream || consumer != "default" || seq != 7 {
 		t.Fatalf("%q %q %d %v", st, consumer, seq, err)
 	}
 }
@@ -60,24 +42,15 @@ func TestSubjects_refuseTokensWithAMeaning(t *testing.T) {
 		for name, build := range map[string]func() (string, error){
 			"push":  func() (string, error) { return stream.PushSubject("ws", bad) },
 			"push2": func() (string, error) { return stream.PushSubject(bad, "repo") },
-			"work":  func() (string, error) { return stream.WorkSubject("default", "ws", bad) },
 			"event": func() (string, error) { return stream.EventSubject("auth", bad, "kind") },
-			"log":   func() (string, error) { return stream.LogSubject(bad, "web", 1) },
 			"dead":  func() (string, error) { return stream.DeadLetterSubject("S", bad, 1) },
-			"f1":    func() (string, error) { return stream.WorkFilter(bad) },
 			"f2":    func() (string, error) { return stream.EventsOfWorkspace(bad) },
 			"f3":    func() (string, error) { return stream.EventsOfService(bad, "") },
 			"f4":    func() (string, error) { return stream.EventsOfService(bad, "app") },
-			"f5":    func() (string, error) { return stream.LogsOfApp("ws", bad) },
 		} {
 			if s, err := build(); !errors.Is(err, stream.ErrBadToken) {
 				t.Errorf("%s with %q: %q, %v", name, bad, s, err)
 			}
-		}
-	}
-	for _, n := range []int32{0, -1} {
-		if _, err := stream.LogSubject("ws", "web", n); !errors.Is(err, stream.ErrBadToken) {
-			t.Errorf("deployment number %d: %v", n, err)
 		}
 	}
 }
@@ -85,11 +58,6 @@ func TestSubjects_refuseTokensWithAMeaning(t *testing.T) {
 func TestSubjects_parseRefusesOthers(t *testing.T) {
 	for _, s := range []string{"", "devpilot.push.v1", "devpilot.push.v1.ws", "devpilot.push.v1.ws.repo.more", "devpilot.push.v1.ws.", "devpilot.work.v1.a.b", "other.push.v1.a.b"} {
 		if _, _, err := stream.ParsePushSubject(s); !errors.Is(err, stream.ErrBadSubject) {
-			t.Errorf("%q: %v", s, err)
-		}
-	}
-	for _, s := range []string{"devpilot.log.v1.ws.web.0", "devpilot.log.v1.ws.web.x", "devpilot.log.v1.ws.web.99999999999"} {
-		if _, _, _, err := stream.ParseLogSubject(s); !errors.Is(err, stream.ErrBadSubject) {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
@@ -104,11 +72,9 @@ func TestSubjects_filtersMatchTheirSubjects(t *testing.T) {
 		return s
 	}
 	for _, c := range []struct{ got, want string }{
-		{filter(stream.WorkFilter("default")), "devpilot.work.v1.default.>"},
 		{filter(stream.EventsOfService("auth", "")), "devpilot.event.v1.auth.>"},
 		{filter(stream.EventsOfService("auth", "integration")), "devpilot.event.v1.auth.*.integration"},
 		{filter(stream.EventsOfWorkspace("acme-inc")), "devpilot.event.v1.*.acme-inc.*"},
-		{filter(stream.LogsOfApp("acme-inc", "web")), "devpilot.log.v1.acme-inc.web.*"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)

@@ -31,6 +31,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/dryrun"
 	"devpilot.io/bitbucket/services/deployer/internal/record/fleet"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/decide"
 	"devpilot.io/bitbucket/services/deployer/internal/worker/pipeline"
 
@@ -176,15 +177,15 @@ func (w *Worker) Run(ctx context.Context) error {
 // could run (DESIGN.md#jetstream).
 func (w *Worker) deployments(ctx context.Context) error {
 	cfg := w.cfg
-	filter, err := stream.WorkFilter(cfg.Server)
+	filter, err := streams.WorkFilter(cfg.Server)
 	if err != nil {
 		return err
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: cfg.JS, Stream: stream.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots,
+		JS: cfg.JS, Stream: streams.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots,
 		AckWait: cfg.Lease, MaxAttempts: 100, DrainTimeout: cfg.DrainTimeout, DoubleAck: true, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		Handle: func(ctx context.Context, m stream.Msg) error {
-			_, workspace, name, err := stream.ParseWorkSubject(m.Subject)
+			_, workspace, name, err := streams.ParseWorkSubject(m.Subject)
 			if err != nil {
 				return stream.Park(err.Error())
 			}
@@ -197,15 +198,15 @@ func (w *Worker) deployments(ctx context.Context) error {
 // as they are remembered: what is to be decided stands in the lanes.
 func (w *Worker) decisions(ctx context.Context) error {
 	cfg := w.cfg
-	filter, err := stream.DecideFilter(cfg.Server)
+	filter, err := streams.DecideFilter(cfg.Server)
 	if err != nil {
 		return err
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: cfg.JS, Stream: stream.WorkStream, Durable: "decide-" + cfg.Server, Filters: []string{filter}, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		JS: cfg.JS, Stream: streams.WorkStream, Durable: "decide-" + cfg.Server, Filters: []string{filter}, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		HandleBatch: func(_ context.Context, ms []stream.Msg) error {
 			for _, m := range ms {
-				_, workspace, name, err := stream.ParseDecideSubject(m.Subject)
+				_, workspace, name, err := streams.ParseDecideSubject(m.Subject)
 				if err == nil {
 					w.decider.Wake(lane.Key{Workspace: workspace, App: name})
 				} else if len(ms) == 1 {

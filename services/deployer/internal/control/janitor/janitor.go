@@ -16,8 +16,8 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -184,7 +184,7 @@ func (j *Janitor) lost(ctx context.Context, sequence uint64) (bool, error) {
 
 // wake publishes a wake-up unless one is there: a server without workers must not gather them.
 func (j *Janitor) wake(ctx context.Context, server string, k lane.Key) error {
-	subject, err := stream.WorkSubject(server, k.Workspace, k.App)
+	subject, err := streams.WorkSubject(server, k.Workspace, k.App)
 	if err != nil {
 		return fmt.Errorf("janitor: %w", err)
 	}
@@ -209,7 +209,7 @@ func (j *Janitor) tellUndecided(ctx context.Context, k lane.Key, l *storev1.Lane
 
 // wakeDecider does the same for a decision.
 func (j *Janitor) wakeDecider(ctx context.Context, server string, k lane.Key) error {
-	subject, err := stream.DecideSubject(server, k.Workspace, k.App)
+	subject, err := streams.DecideSubject(server, k.Workspace, k.App)
 	if err != nil {
 		return fmt.Errorf("janitor: %w", err)
 	}
@@ -254,7 +254,7 @@ func (j *Janitor) removeRemains(ctx context.Context, k lane.Key, l *storev1.Lane
 				return nil, err
 			}
 		}
-		subject, err := stream.LogsOfApp(k.Workspace, k.App)
+		subject, err := streams.LogsOfApp(k.Workspace, k.App)
 		if err != nil {
 			return nil, fmt.Errorf("janitor: %w", err)
 		}

@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
@@ -25,7 +26,7 @@ const (
 func newSink(t *testing.T, limits deploylog.Limits) (*deploylog.Sink, *testkit.NATSServer) {
 	t.Helper()
 	nats := testkit.NATS(t)
-	logs, err := stream.Ensure(t.Context(), nats.JS(), stream.Logs, stream.Options{})
+	logs, err := stream.Ensure(t.Context(), nats.JS(), streams.Logs, stream.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

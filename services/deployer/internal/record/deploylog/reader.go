@@ -9,9 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/kv"
-	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 // Heartbeat is how often a quiet follower hears that the log is still there.
@@ -41,7 +41,7 @@ type message struct {
 // Read sends the log's lines in order, and a nil slice as a heartbeat while a follower waits. It
 // returns nil at the end: of what is there now, or, following, of the log.
 func (s *Sink) Read(ctx context.Context, req Request, send func([]*deployerv1.LogRecord) error) error {
-	subject, err := stream.LogSubject(req.Workspace, req.App, req.Number)
+	subject, err := streams.LogSubject(req.Workspace, req.App, req.Number)
 	if err != nil {
 		return fmt.Errorf("deploylog: %w", err)
 	}

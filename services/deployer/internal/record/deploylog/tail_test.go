@@ -11,6 +11,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/record/deploylog"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -42,11 +43,11 @@ func (c *counting) OrderedConsumer(ctx context.Context, cfg jetstream.OrderedCon
 // others' messages. damaged messages cannot be read.
 func longLog(t testing.TB, s *deploylog.Sink, messages, lines int, damaged func(i int) bool) *counting {
 	t.Helper()
-	subject, err := stream.LogSubject("acme-inc", "web", 7)
+	subject, err := streams.LogSubject("acme-inc", "web", 7)
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := stream.LogSubject("acme-inc", "other", 1)
+	other, err := streams.LogSubject("acme-inc", "other", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +174,7 @@ func TestRead_findsItsLinesWhateverIsDamagedOrGone(t *testing.T) {
 // BenchmarkTail reads the last ten of 20,000 lines that came a few at a time.
 func BenchmarkTail(b *testing.B) {
 	nats := testkit.NATS(b)
-	logs, err := stream.Ensure(b.Context(), nats.JS(), stream.Logs, stream.Options{})
+	logs, err := stream.Ensure(b.Context(), nats.JS(), streams.Logs, stream.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

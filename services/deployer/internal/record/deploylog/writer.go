@@ -18,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/terminal"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 // Limits bound a deployment's log.
@@ -105,7 +106,7 @@ type Writer struct {
 // Open begins to write. Lines go out in the background until Close. It does no I/O itself: a log
 // that cannot be written never keeps a deployment from running.
 func (s *Sink) Open(ctx context.Context, n Name) (*Writer, error) {
-	subject, err := stream.LogSubject(n.Workspace, n.App, n.Number)
+	subject, err := streams.LogSubject(n.Workspace, n.App, n.Number)
 	if err != nil {
 		return nil, fmt.Errorf("deploylog: %w", err)
 	}

@@ -1,7 +1,7 @@
 // Package dryrun asks a server's workers what would come of a push, by a request on NATS that no stream
 // keeps: the role api has no repository to look at.
 //
-// Depends on pkg/stream and the stored records.
+// Depends on internal/record/streams, for the subject, and the stored records.
 package dryrun
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
-	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -27,7 +27,7 @@ type Client struct{ Conn *nats.Conn }
 
 // Check asks a worker of a server; an error says that none answered.
 func (c Client) Check(ctx context.Context, server string, q *storev1.PushQuestion) (*deployerv1.CheckPushResponse, error) {
-	subject, err := stream.CheckSubject(server)
+	subject, err := streams.CheckSubject(server)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (c Client) Check(ctx context.Context, server string, q *storev1.PushQuestio
 // Serve answers the questions to a server until ctx is done. answer must not block: it calls reply, with
 // nil where it has no answer, when it knows.
 func Serve(ctx context.Context, conn *nats.Conn, server string, answer func(q *storev1.PushQuestion, reply func(*deployerv1.CheckPushResponse))) error {
-	subject, err := stream.CheckSubject(server)
+	subject, err := streams.CheckSubject(server)
 	if err != nil {
 		return err
 	}

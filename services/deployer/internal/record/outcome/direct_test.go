@@ -12,6 +12,7 @@ import (
 	"devpilot.io/bitbucket/pkg/testkit"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 // recorder is webhook; it can be away, and can take what it then does not answer.
@@ -54,12 +55,12 @@ func (r *recorder) seen() (calls int, got map[int32]int) {
 func newDirect(t *testing.T) (*outcome.Direct, *recorder, func() uint64) {
 	t.Helper()
 	js := testkit.JS(t)
-	if _, err := stream.Ensure(t.Context(), js, stream.Outcomes, stream.Options{}); err != nil {
+	if _, err := stream.Ensure(t.Context(), js, streams.Outcomes, stream.Options{}); err != nil {
 		t.Fatal(err)
 	}
 	r := &recorder{got: map[int32]int{}}
 	stored := func() uint64 {
-		s, err := js.Stream(t.Context(), stream.OutcomesStream)
+		s, err := js.Stream(t.Context(), streams.OutcomesStream)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 // Recorder takes outcomes: the webhook service.
@@ -70,7 +71,7 @@ func (o *Outbox) Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome
 }
 
 func (o *Outbox) put(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
-	msg := &nats.Msg{Subject: stream.OutcomeSubject(), Header: nats.Header{}}
+	msg := &nats.Msg{Subject: streams.OutcomeSubject, Header: nats.Header{}}
 	var m proto.Message = outcomes[0]
 	id := idOf(outcomes[0])
 	if len(outcomes) > 1 {
@@ -99,7 +100,7 @@ func idOf(x *webhookv1.RecordedOutcome) string {
 // Run forwards outcomes until ctx is done.
 func (o *Outbox) Run(ctx context.Context) error {
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: o.JS, Stream: stream.OutcomesStream, Durable: "webhook", HandleBatch: o.forward, Batch: batch,
+		JS: o.JS, Stream: streams.OutcomesStream, Durable: "webhook", HandleBatch: o.forward, Batch: batch,
 		MaxAttempts: -1, Logger: o.Logger, Metrics: o.Metrics,
 	})
 }

@@ -38,6 +38,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	kvstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/kv/store/v1"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 // Names of the buckets whose changes are published.
@@ -137,16 +138,16 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	s.Reconcile = open[storev1.Reconciliation](ctx, js, cfg("deployer-reconcile"), &errs)
 	s.Positions = open[kvstorev1.StreamPosition](ctx, js, kept("deployer-positions"), &errs)
 	opts := stream.Options{Replicas: replicas, Logger: logger}
-	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.Outcomes, stream.Work, stream.Logs} {
+	for _, def := range []stream.Definition{stream.Pushes, stream.Events, streams.Outcomes, streams.Work, streams.Logs} {
 		st, err := stream.Ensure(ctx, js, def, opts)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		switch def.Config.Name {
-		case stream.WorkStream:
+		case streams.WorkStream:
 			s.Work = st
-		case stream.LogsStream:
+		case streams.LogsStream:
 			s.Logs = st
 		}
 	}
