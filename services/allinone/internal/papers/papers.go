@@ -2,7 +2,8 @@
 // that one of them names must exist. It reads what git tracks and depends on nothing of ours.
 //
 // Flow: [Faults] lists the tracked files, takes from each the text that people read (comments of
-// code, all of a Markdown file), finds the citations in it (cite.go) and looks each of them up.
+// code, all of a Markdown file), finds the citations in it (cite.go) and looks each of them up. Then it asks each Go package for a
+// comment (packages.go).
 package papers
 
 import (
@@ -23,7 +24,8 @@ import (
 	"strings"
 )
 
-// Faults returns one line per citation in the tree at root that leads nowhere, in order.
+// Faults returns one line per citation in the tree at root that leads nowhere, and per Go package that
+// does not say what it is for.
 func Faults(ctx context.Context, root string) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
@@ -35,10 +37,15 @@ func Faults(ctx context.Context, root string) ([]string, error) {
 			names = append(names, name)
 		}
 	}
-	return Check(os.DirFS(root), names)
+	cited, err := Check(os.DirFS(root), names)
+	if err != nil {
+		return nil, err
+	}
+	silent, err := Packages(os.DirFS(root), names)
+	return append(cited, silent...), err
 }
 
-// Check is [Faults] for the given files of a tree.
+// Check returns the citations that lead nowhere in the given files of a tree, in order.
 func Check(tree fs.FS, names []string) ([]string, error) {
 	h := &house{files: map[string]bool{}, dirs: map[string]bool{".": true}, headings: map[string]map[string]bool{}, tests: map[string]bool{}}
 	texts := map[string][]byte{}

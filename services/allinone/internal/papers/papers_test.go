@@ -73,6 +73,27 @@ func TestCheck_noticesWhatIsGone(t *testing.T) {
 	}
 }
 
+// A comment counts on any file of the package but a test, and only right above the package clause.
+func TestPackages_eachSaysWhatItIsFor(t *testing.T) {
+	fsys, names := fstest.MapFS{}, []string{}
+	for name, text := range map[string]string{
+		"a/a.go":           "package a\n",
+		"a/doc.go":         "// Package a is one.\npackage a\n",
+		"b/b.go":           "// Apart from it.\n\npackage b\n",
+		"b/b_test.go":      "// Package b is tested.\npackage b\n",
+		"c/c.go":           "//go:build linux\n\npackage c\n",
+		"d/d_test.go":      "package d\n",
+		"proto/gen/e/e.go": "package e\n",
+	} {
+		fsys[name] = &fstest.MapFile{Data: []byte(text)}
+		names = append(names, name)
+	}
+	faults, err := Packages(fsys, names)
+	if err != nil || len(faults) != 2 || !strings.HasPrefix(faults[0], "b:") || !strings.HasPrefix(faults[1], "c:") {
+		t.Errorf("%q, %v: want b and c", faults, err)
+	}
+}
+
 func TestFaults_thisRepositoryHasNone(t *testing.T) {
 	faults, err := Faults(t.Context(), "../../../..")
 	if err != nil {
