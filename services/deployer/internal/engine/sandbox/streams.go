@@ -25,9 +25,11 @@ import (
 //
 // What is as near as can be, and only while several writes wait unread: of a pipe that is opened anew
 // (>/dev/stderr, /proc/self/fd/1), writes run together, and are taken to be a line each. Of writes of just
-// a multiple of a page, their number decides. When hundreds of writes of a stream wait, it is full, and
-// the signals of writers that wait for room can be taken for those of writes. Where the kernel gives no
-// signals (before Linux 5.14; to splice), each stream is in order.
+// a multiple of a page, their number decides. When hundreds of writes of a stream wait, or one of more
+// than pipeSize, it is full, and the signals of writers that wait for room can be taken for those of
+// writes: then what the stream got later can come before what the other one got first. Where the kernel
+// gives no signals (before Linux 5.14; to splice), the two have no order. Each stream by itself is always
+// whole and in order.
 
 const (
 	// atWrite is the number of the signal at each write: one of those that wait in line. Only the thread
