@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"devpilot.io/bitbucket/pkg/testkit"
+
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -150,9 +152,12 @@ func TestLive_sharedPathsOfAReleasesOwnFile(t *testing.T) {
 		t.Errorf("%d %q", status, body)
 	}
 	b.update("web", &deployerv1.App{}, "config_as_code")
-	if status, _, _ := visit("web", "/uploads/a.txt"); status != 404 {
-		t.Errorf("the file shares what an admin does not let it: %d", status)
-	}
+	testkit.Eventually(t, timeout, func() error { // the worker hears of it a moment later
+		if status, _, _ := visit("web", "/uploads/a.txt"); status != 404 {
+			return fmt.Errorf("the file shares what an admin does not let it: %d", status)
+		}
+		return nil
+	})
 }
 
 // wantStatus says what is wrong with the status of a page.
