@@ -48,6 +48,24 @@ func (b *bench) leaderReads(fn func()) (asked []string) {
 	}
 }
 
+// idle waits until what follows a save or a deployment is done: nobody asks for a while.
+func (b *bench) idle() {
+	b.t.Helper()
+	const while = 400 * time.Millisecond
+	testkit.Eventually(b.t, timeout, func() error {
+		asked := b.leaderReads(func() {
+			select {
+			case <-time.After(while):
+			case <-b.t.Context().Done():
+			}
+		})
+		if len(asked) > 0 {
+			return fmt.Errorf("still asked: %q", asked)
+		}
+		return nil
+	})
+}
+
 // Showing costs the leaders a question for each bucket that decides, however many apps there are.
 func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 	b := newBench(t)
@@ -60,6 +78,7 @@ func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await("app-07", d.GetDeployment().GetNumber(), deployerv1.Deployment_COMPLETED)
+	b.idle()
 	// What a reading asks once more after the watches skipped a revision is over by the second one.
 	for what, read := range map[string]struct {
 		most int

@@ -35,6 +35,7 @@ func TestSites_costNoReads(t *testing.T) {
 	b := newBench(t)
 	visit := b.served()
 	b.wantPage(visit, "web", 200, "one")
+	b.idle()
 	if asked := b.leaderReads(func() {
 		for range 50 {
 			b.wantPage(visit, "web", 200, "one")
