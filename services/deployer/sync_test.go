@@ -225,6 +225,19 @@ func TestSync_ofAPatternTheBranchThatMovedLast(t *testing.T) {
 			t.Errorf("%v", s)
 		}
 	}
+	// Branches that are gone were pushed all the same: that nothing was would be untrue.
+	for _, name := range []string{"release/2", "release/1"} {
+		b.deliver(func(e *eventsv1.PushEvent) {
+			e.Ref, e.Action, e.New = name, eventsv1.PushEvent_DELETED, nil
+		})
+	}
+	testkit.Eventually(t, timeout, func() error {
+		s := b.get("web").GetSync()
+		if s.GetState() != deployerv1.Sync_UNKNOWN || s.GetReason() != "NO_BRANCH" || !strings.Contains(s.GetMessage(), "release/*") {
+			return fmt.Errorf("%v", s)
+		}
+		return nil
+	})
 }
 
 func (b *bench) unseen(app string) {

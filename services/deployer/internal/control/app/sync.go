@@ -109,6 +109,8 @@ func (st standing) known() *deployerv1.Sync {
 		return &deployerv1.Sync{State: deployerv1.Sync_UNKNOWN, Reason: reason, Message: message, Since: st.head.GetTime()}
 	}
 	switch lv := st.lane.GetLive(); {
+	case st.ref == "" && st.deployedOfPattern():
+		return unknown(syncNoBranch, fmt.Sprintf("No branch on Bitbucket that Devpilot knows of matches %s any more. Push one, or watch another.", st.app.GetBranch()))
 	case st.head == nil && st.ref == "":
 		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it.", st.app.GetBranch()))
 	case st.head == nil:
@@ -131,6 +133,12 @@ func (st standing) known() *deployerv1.Sync {
 	}
 	reason, message, number := st.why()
 	return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.head.GetTime(), Reason: reason, Message: message, Deployment: number}
+}
+
+// deployedOfPattern tells whether what is live came from a branch that matches what is watched.
+func (st standing) deployedOfPattern() bool {
+	ref := lane.Ref(st.lane.GetLive().GetRef())
+	return ref != "" && !ref.IsTag() && rules.MatchBranch(st.app.GetBranch(), ref.Name())
 }
 
 // overtaken tells whether what is live was pushed and deployed after the branch's newest commit: a tag's
