@@ -112,7 +112,7 @@ func TestSync_whyABranchIsBehind(t *testing.T) {
 	skipped := b.repo.Commit("main", "words [skip ci]", map[string]string{"index.html": "skipped"})
 	said := b.deliver(func(e *eventsv1.PushEvent) { e.New.Message = "words [skip ci]" })
 	b.awaitSaid(said, "skip ci")
-	if s := b.stands("web", deployerv1.Sync_BEHIND, "SKIP_PHRASE", skipped); !strings.Contains(s.GetMessage(), "[skip ci]") {
+	if s := b.stands("web", deployerv1.Sync_BEHIND, "SKIP_PHRASE", skipped); !strings.HasSuffix(s.GetMessage(), "[skip ci].") {
 		t.Errorf("%v", s)
 	}
 	held := b.repo.Commit("main", "held", map[string]string{"index.html": "held", "hold": ""})

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -183,9 +184,9 @@ func (st standing) why() (reason, message string, number int32) {
 		return syncOff, st.off(), 0
 	}
 	if st.head.GetReason() != "" {
-		return st.head.GetReason(), st.head.GetMessage(), 0
+		return st.head.GetReason(), strings.TrimSuffix(st.head.GetMessage(), ".") + ".", 0
 	}
-	return syncUndeployed, "The newest commit was there before auto-deploy was switched on or the branch was chosen, and nobody has deployed it. Deploy the latest commit to put it live.", 0
+	return syncUndeployed, "The newest commit was there before pushes began to deploy, and nobody has deployed it. Deploy the latest commit to put it live.", 0
 }
 
 // brings tells whether a job will put the branch's newest commit live.
