@@ -223,7 +223,8 @@ func readsBesidePlainServer(p *timed) []figure {
 	}
 }
 
-// repeatBesideClone compares deploying a changed repository with cloning it.
+// repeatBesideClone compares deploying a changed repository with cloning it. The pushes come a second
+// apart: those that follow each other within a webhook's turn are routed together, and wait for it.
 func repeatBesideClone(p *timed) []figure {
 	repo, clone := p.watched("web", 200)
 	remote := p.site().remote(p.b, repo)
@@ -231,6 +232,7 @@ func repeatBesideClone(p *timed) []figure {
 	for i := range 12 {
 		text := fmt.Sprintf("push %d\n", i)
 		hash := clone.commit("index.html", text)
+		p.pause(time.Second)
 		clone.git("push", "--quiet", "origin", "HEAD:main")
 		deploys = append(deploys, p.shown([]string{"web"}, text))
 		p.live("web", hash)
