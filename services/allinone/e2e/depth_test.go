@@ -200,13 +200,9 @@ func cancelled(t *testing.T, n *tenant) {
 	began := time.Now()
 	n.api.must("POST", n.path("/apps/web/deployments/%v:cancel", made["number"]), object{})
 	d := n.ended("web", made["number"], "CANCELLED")
-	// Killed they are; the kernel may list them for a moment. By themselves they would last much longer.
-	testkit.Eventually(t, 20*time.Second, func() error {
-		if left := hooks(); left > 0 {
-			return fmt.Errorf("%d processes of the cancelled hook are left", left)
-		}
-		return nil
-	})
+	if left := hooks(); left > 0 {
+		t.Errorf("%d processes of the cancelled hook are left", left)
+	}
 	look.nothing()
 	if d["state"] != "CANCELLED" || d["error"] != nil || dig(d, "cancelledBy", "label") == nil || d["live"] == true {
 		t.Errorf("the cancelled deployment: %v", d)
