@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -176,7 +177,9 @@ func notOnTheConsole(t *testing.T, s *shared, live string) {
 // cancelled cancels a deployment while its hook runs, and looks at the hook's processes before.
 func cancelled(t *testing.T, n *tenant) {
 	t.Helper()
-	const sleep = "sleep 97.3105"
+	// The processes of a product in its own processes are descendants of this one too: each product's
+	// hook sleeps for a time of its own.
+	sleep := fmt.Sprintf("sleep 97.%09d", rand.IntN(1e9))
 	n.api.must("PATCH", n.path("/apps/web"), object{"hooks": []any{
 		object{"name": "slow", "stage": "POST_SETUP", "command": "trap '' TERM; " + sleep + " & " + sleep + "; " + sleep},
 	}})
