@@ -161,7 +161,7 @@ func (b *box) run(ctx context.Context, s Spec, sink Sink) (Result, error) {
 	r.ExitCode = b.code()
 	r.Signal = signalName(r.ExitCode)
 	if leftErr != nil {
-		return r, fmt.Errorf("hook: not all of it ended: %w", leftErr)
+		return r, fmt.Errorf("%w: %w", ErrLeft, leftErr)
 	}
 	if stalled > 0 && why == nil && r.ExitCode == 128+int(syscall.SIGKILL) {
 		return r, fmt.Errorf("%w for %s", ErrStalled, stalled.Round(time.Second))

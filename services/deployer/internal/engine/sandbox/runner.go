@@ -189,6 +189,8 @@ var (
 	ErrSpec = errors.New("hook: cannot be run as described")
 	// ErrStart is a hook that could not be started.
 	ErrStart = errors.New("hook: not started")
+	// ErrLeft is a hook of which a process was still there seconds after it was killed.
+	ErrLeft = errors.New("hook: not all of it ended")
 )
 
 const (

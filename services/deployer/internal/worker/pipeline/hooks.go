@@ -111,6 +111,10 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 	a.hookSay(h.Name, "Running hook %q.", h.Name)
 	result, err := a.w.cfg.Hooks.Run(ctx, spec, hookLines{a, id, h.Name})
 	if err != nil && ctx.Err() != nil {
+		a.w.cfg.Logger.WarnContext(ctx, "hook could not be stopped in good order", slog.String(logs.KeyHook, h.Name), logs.Err(err))
+		if errors.Is(err, sandbox.ErrLeft) {
+			a.hookSay(h.Name, "Hook %q was killed, but a process of it has not ended. It is on the server still.", h.Name)
+		}
 		result, err = sandbox.Result{Cancelled: true}, nil
 	}
 	a.progress.hook(i, func(r *deployerv1.HookRecord) { a.ended(r, result, err) })

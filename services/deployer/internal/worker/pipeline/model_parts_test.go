@@ -350,15 +350,20 @@ func (f faultyRecords) Update(ctx context.Context, key string, fn func(*storev1.
 	return d, rev, err
 }
 
-type modelLogs struct{}
+// modelLogs keeps the product's own lines about hooks, if it has where to.
+type modelLogs struct{ lines *[]string }
 
-func (modelLogs) Open(context.Context, lane.Key, int32, int64, int64) (pipeline.Log, error) {
-	return modelLogs{}, nil
+func (l modelLogs) Open(context.Context, lane.Key, int32, int64, int64) (pipeline.Log, error) {
+	return l, nil
 }
 
 func (modelLogs) Hide(map[string]seal.Secret) []string { return nil }
 
-func (modelLogs) HookLine(deployerv1.Deployment_Stage, string, deployerv1.LogRecord_Stream, string) {}
+func (l modelLogs) HookLine(_ deployerv1.Deployment_Stage, _ string, _ deployerv1.LogRecord_Stream, text string) {
+	if l.lines != nil {
+		*l.lines = append(*l.lines, text)
+	}
+}
 
 func (modelLogs) Line(deployerv1.Deployment_Stage, deployerv1.LogRecord_Stream, string) {}
 

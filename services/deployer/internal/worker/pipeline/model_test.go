@@ -72,6 +72,8 @@ type model struct {
 	t     *testing.T
 	calm  bool           // nobody dies, nobody sleeps
 	hooks sandbox.Runner // of its workers
+	// hookLines are what the product itself says of hooks; nil keeps none.
+	hookLines *[]string
 	// candidates says that the rules of half of the apps need the repository.
 	candidates bool
 	rnd        *lockedRand
@@ -230,7 +232,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
-		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
+		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{m.hookLines}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
 		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
 		Policy: decide.Rules{Git: modelGit{m}, Now: time.Now},
 	})
