@@ -85,6 +85,9 @@ func (a fakeAuth) GetIntegration(context.Context, *authv1.GetIntegrationRequest)
 func (a fakeAuth) IssueToken(_ context.Context, req *authv1.IssueTokenRequest) (*authv1.IssueTokenResponse, error) {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
+	if a.w.state == authv1.Integration_REFRESH_FAILING {
+		return nil, apierr.New(apierr.ReasonBitbucketUnavailable, "The refresh was refused.", apierr.WithRetryAfter(10*time.Minute))
+	}
 	if a.w.state != authv1.Integration_CONNECTED {
 		return nil, apierr.New(apierr.ReasonReconnectRequired, "Connect again.")
 	}

@@ -265,6 +265,50 @@ func TestDisconnect_stopsAutoDeployAndReconnectResumes(t *testing.T) {
 	})
 }
 
+// Refusals of tokens put polls and deployments off for as long as auth says. When tokens come again, by
+// a person who connects or by a refresh that succeeds, nothing waits for that time.
+func TestConnection_whatItPutOffGoesOnWhenItIsWell(t *testing.T) {
+	for name, connection := range map[string]string{"connected again": "c2", "refreshed": ""} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(c *deployer.Config) {
+				c.ReconcileInterval, c.ReconcileGrace = 100*time.Millisecond, 100*time.Millisecond
+			})
+			st := b.stores()
+			b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
+			b.create("web", web(true))
+			b.push("one")
+			b.await("web", 1, deployerv1.Deployment_COMPLETED)
+			b.world.do(func() { b.world.state = authv1.Integration_REFRESH_FAILING })
+			b.changed()
+			b.push("two")
+			testkit.Eventually(t, timeout, func() error { // deployments and polls wait
+				d, err := b.deployment("web", 2)
+				if err != nil || d.GetWaitingFor() == nil || time.Until(d.GetRetryTime().AsTime()) < time.Minute {
+					return fmt.Errorf("%v %w", d, err)
+				}
+				state, _, err := st.Reconcile.Get(t.Context(), workspace+"."+repoID)
+				if err != nil || time.Until(state.GetNotBefore().AsTime()) < time.Minute {
+					return fmt.Errorf("the next poll: %v, %w", state, err)
+				}
+				return nil
+			})
+			b.world.do(func() {
+				b.world.state = authv1.Integration_CONNECTED
+				if connection != "" {
+					b.world.connection = connection
+				}
+			})
+			b.changed()
+			b.await("web", 2, deployerv1.Deployment_COMPLETED)
+			b.repo.Commit("main", "three", map[string]string{"index.html": "three"}) // its delivery is lost
+			b.await("web", 3, deployerv1.Deployment_COMPLETED)
+			if b.live("web") != "three" {
+				t.Fatal(b.live("web"))
+			}
+		})
+	}
+}
+
 // changed says that the integration changed, as auth does.
 func (b *bench) changed() {
 	b.t.Helper()

@@ -117,7 +117,7 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		return nil, err
 	}
 	fresh := c.read(in)
-	resumed := false
+	resumed, refreshed := false, false
 	rec, _, err := c.cfg.Bucket.UpdateAfter(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 		next := proto.CloneOf(fresh)
 		next.CheckedConnectionId = cur.GetCheckedConnectionId()
@@ -128,15 +128,21 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		if resumed {
 			next.CheckedConnectionId = ""
 		}
+		refreshed = next.GetPaused() == nil && cur.GetFailing() && !next.GetFailing()
 		if proto.Equal(cur, next) {
 			return nil, kv.ErrSkip
 		}
 		return next, nil
 	}, func(ctx context.Context) error {
-		if !resumed {
+		what := reachAll
+		switch {
+		case resumed:
+		case refreshed:
+			what = waiting
+		default:
 			return nil
 		}
-		_, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, "all", c.cfg.Now())
+		_, err := c.cfg.Due.Touch(ctx, reminder.Reach, workspace, what, c.cfg.Now())
 		return err
 	})
 	if err != nil {
@@ -148,7 +154,9 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 // read says what an integration's state means for auto-deploy. Temporary trouble with refreshing
 // stops nothing: the token at hand may last.
 func (c *Connections) read(in *authv1.Integration) *storev1.Connection {
-	rec := &storev1.Connection{ConnectionId: in.GetConnectionId(), AccountLabel: in.GetAccount().GetLabel()}
+	rec := &storev1.Connection{
+		ConnectionId: in.GetConnectionId(), AccountLabel: in.GetAccount().GetLabel(), Failing: in.GetState() == authv1.Integration_REFRESH_FAILING,
+	}
 	pause := func(reason apierr.Reason, message string) {
 		rec.Paused = &storev1.Trouble{Reason: string(reason), Message: message, Time: timestamppb.New(c.cfg.Now())}
 	}
@@ -183,11 +191,19 @@ func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *
 	})
 }
 
-// Resume returns the schedule's handler that carries on what a new connection makes possible:
-// waiting deployments are tried at once, every watched repository is reconciled, and those that the
-// account cannot reach are marked.
+// What a connection that is well again carries on, as the schedule's entries name it.
+const (
+	// reachAll is for a new connection, whose account may reach other repositories.
+	reachAll = "all"
+	// waiting is for one whose tokens are refreshed again: its account is the same.
+	waiting = "waiting"
+)
+
+// Resume returns the schedule's handler that carries on what a connection makes possible that is well
+// again: waiting deployments are tried at once, every watched repository is reconciled, and, of a new
+// connection, those that the account cannot reach are marked.
 func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
-	return func(ctx context.Context, workspace, _ string, _ int) (time.Time, error) {
+	return func(ctx context.Context, workspace, what string, _ int) (time.Time, error) {
 		rec, _, err := c.cfg.Bucket.Get(ctx, workspace)
 		if errors.Is(err, kv.ErrNotFound) || err == nil && rec.GetPaused() != nil {
 			return time.Time{}, nil
@@ -195,38 +211,22 @@ func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 		if err != nil {
 			return time.Time{}, err
 		}
-		ids, err := apps.Apps(ctx, workspace)
+		repositories, err := c.release(ctx, workspace, apps)
 		if err != nil {
 			return time.Time{}, err
 		}
-		var repositories []string
-		for _, id := range ids {
-			k := lane.Key{Workspace: workspace, App: id}
-			a, err := apps.App(ctx, k)
-			if apierr.Has(err, apierr.ReasonAppNotFound) {
-				continue
-			}
-			if err != nil {
-				return time.Time{}, err
-			}
-			if !slices.Contains(repositories, a.GetRepository()) {
-				repositories = append(repositories, a.GetRepository())
-			}
-			l, err := c.cfg.Keeper.Change(ctx, k, lane.Release)
-			if err != nil {
-				return time.Time{}, err
-			}
-			if err := c.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
-				return time.Time{}, err
-			}
-		}
 		for _, id := range repositories {
-			if err := c.reach(ctx, workspace, id, rec, apps); err != nil {
-				return time.Time{}, err
+			if what != waiting {
+				if err := c.reach(ctx, workspace, id, rec, apps); err != nil {
+					return time.Time{}, err
+				}
 			}
 			if err := poller.PollNow(ctx, workspace, id); err != nil {
 				return time.Time{}, err
 			}
+		}
+		if what == waiting {
+			return time.Time{}, nil
 		}
 		_, _, err = c.cfg.Bucket.Update(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 			if cur.GetConnectionId() != rec.GetConnectionId() {
@@ -237,6 +237,35 @@ func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 		})
 		return time.Time{}, err
 	}
+}
+
+// release has what waits in the workspace tried at once. It returns the repositories of its apps.
+func (c *Connections) release(ctx context.Context, workspace string, apps Apps) (repositories []string, err error) {
+	ids, err := apps.Apps(ctx, workspace)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		k := lane.Key{Workspace: workspace, App: id}
+		a, err := apps.App(ctx, k)
+		if apierr.Has(err, apierr.ReasonAppNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(repositories, a.GetRepository()) {
+			repositories = append(repositories, a.GetRepository())
+		}
+		l, err := c.cfg.Keeper.Change(ctx, k, lane.Release)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+			return nil, err
+		}
+	}
+	return repositories, nil
 }
 
 // reach marks a repository that the connected account cannot reach.

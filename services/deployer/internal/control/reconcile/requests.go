@@ -25,9 +25,10 @@ func (r *Reconciler) RequestPoll(ctx context.Context, workspace, repository stri
 	})
 }
 
-// PollNow has a repository polled at once: the workspace was connected again.
+// PollNow has a repository polled at once, because there is a token again: whatever refused the polls
+// before, and named a time for the next, refused those of another token.
 func (r *Reconciler) PollNow(ctx context.Context, workspace, repository string) error {
-	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) { state.Failures = 0 })
+	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) { state.Failures, state.NotBefore = 0, nil })
 }
 
 func (r *Reconciler) request(ctx context.Context, workspace, repository string, fn func(*storev1.Reconciliation)) error {

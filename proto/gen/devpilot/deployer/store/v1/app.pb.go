@@ -838,8 +838,10 @@ type Connection struct {
 	AccountLabel string `protobuf:"bytes,4,opt,name=account_label,json=accountLabel,proto3" json:"account_label,omitempty"`
 	// The connection whose reach was checked: differs from connection_id while that is still to do.
 	CheckedConnectionId string `protobuf:"bytes,5,opt,name=checked_connection_id,json=checkedConnectionId,proto3" json:"checked_connection_id,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Whether its tokens cannot be refreshed for now.
+	Failing       bool `protobuf:"varint,6,opt,name=failing,proto3" json:"failing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Connection) Reset() {
@@ -905,6 +907,13 @@ func (x *Connection) GetCheckedConnectionId() string {
 		return x.CheckedConnectionId
 	}
 	return ""
+}
+
+func (x *Connection) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
 }
 
 // Request remembers a request id for 24 hours. Bucket deployer-requests, key
@@ -1049,14 +1058,15 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\aTrouble\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xeb\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x85\x02\n" +
 	"\n" +
 	"Connection\x12;\n" +
 	"\x06paused\x18\x01 \x01(\v2#.devpilot.deployer.store.v1.TroubleR\x06paused\x12\"\n" +
 	"\fdisconnected\x18\x02 \x01(\bR\fdisconnected\x12#\n" +
 	"\rconnection_id\x18\x03 \x01(\tR\fconnectionId\x12#\n" +
 	"\raccount_label\x18\x04 \x01(\tR\faccountLabel\x122\n" +
-	"\x15checked_connection_id\x18\x05 \x01(\tR\x13checkedConnectionId\"C\n" +
+	"\x15checked_connection_id\x18\x05 \x01(\tR\x13checkedConnectionId\x12\x18\n" +
+	"\afailing\x18\x06 \x01(\bR\afailing\"C\n" +
 	"\aRequest\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\fR\vfingerprint\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06numberB\xf9\x01\n" +
