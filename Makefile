@@ -165,6 +165,13 @@ trouble: ## Run every fault on every plane of Bitbucket against the built produc
 	@.ci/needs
 	go test -count 1 -timeout 30m -run '^TestTrouble$$' -v ./services/allinone/e2e -trouble.all
 
+FOR := 1h
+
+.PHONY: chaos
+chaos: ## Have people push through trouble of every kind, in an order that the printed seed gives, for FOR=1h
+	@.ci/needs
+	go test -count 1 -timeout 0 -run '^TestChaos$$' -v ./services/allinone/e2e -chaos.for $(FOR)
+
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables
 	@.ci/needs
