@@ -28,6 +28,8 @@ func bodyOf(r routes.Route) string {
 		return `{"workspaceId":"another"}`
 	case strings.HasSuffix(r.RPC, "/CreateApiKey"):
 		return `{"label":"ci"}`
+	case strings.HasSuffix(r.RPC, "/ReplayDeliveries"):
+		return `{"first":1,"last":2}`
 	case strings.HasSuffix(r.RPC, "/CreateSession"):
 		return `{"token":"` + adminToken + `"}`
 	}

@@ -24,6 +24,8 @@ var Policy = rpc.Policy{
 	webhookv1.WebhookService_ListDeliveries_FullMethodName:      {Callers: []string{gateway, deployer}, MinRole: identity.RoleMember},
 	webhookv1.WebhookService_GetDelivery_FullMethodName:         {Callers: []string{gateway, deployer}, MinRole: identity.RoleMember},
 	webhookv1.WebhookService_ReplayDelivery_FullMethodName:      {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
+	webhookv1.WebhookService_ReplayDeliveries_FullMethodName:    {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
+	webhookv1.WebhookService_RevealDeliveryBody_FullMethodName:  {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
 	webhookv1.WebhookService_SetWatches_FullMethodName:          {Callers: []string{deployer}},
 	webhookv1.WebhookService_BatchGetWebhooks_FullMethodName:    {Callers: []string{deployer}},
 	webhookv1.WebhookService_RecordOutcomes_FullMethodName:      {Callers: []string{deployer}},

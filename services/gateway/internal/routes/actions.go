@@ -123,6 +123,20 @@ var actions = map[string]Action{
 		}
 		return fmt.Sprintf("delivery %d of webhook %s", r.GetDelivery(), r.GetWebhook())
 	}},
+	webhookv1.WebhookService_ReplayDeliveries_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(in, _ proto.Message) string {
+		r, ok := in.(*webhookv1.ReplayDeliveriesRequest)
+		if !ok {
+			return ""
+		}
+		return fmt.Sprintf("deliveries %d to %d of webhook %s", r.GetFirst(), r.GetLast(), r.GetWebhook())
+	}},
+	webhookv1.WebhookService_RevealDeliveryBody_FullMethodName: {Name: "delivery.revealBody", Did: "Read the body of", Target: func(in, _ proto.Message) string {
+		r, ok := in.(*webhookv1.RevealDeliveryBodyRequest)
+		if !ok {
+			return ""
+		}
+		return fmt.Sprintf("delivery %d of webhook %s", r.GetDelivery(), r.GetWebhook())
+	}},
 }
 
 func connected(_, out proto.Message) string {

@@ -26,13 +26,15 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:          identity.RoleAdmin,
 
 	// Create, change, delete an app; register or repair a webhook; replay: owner and admin.
-	deployerv1.DeployerService_CreateApp_FullMethodName:     identity.RoleAdmin,
-	deployerv1.DeployerService_UpdateApp_FullMethodName:     identity.RoleAdmin,
-	deployerv1.DeployerService_DeleteApp_FullMethodName:     identity.RoleAdmin,
-	webhookv1.WebhookService_RegisterWebhook_FullMethodName: identity.RoleAdmin,
-	webhookv1.WebhookService_RepairWebhook_FullMethodName:   identity.RoleAdmin,
-	webhookv1.WebhookService_DismissWebhook_FullMethodName:  identity.RoleAdmin,
-	webhookv1.WebhookService_ReplayDelivery_FullMethodName:  identity.RoleAdmin,
+	deployerv1.DeployerService_CreateApp_FullMethodName:        identity.RoleAdmin,
+	deployerv1.DeployerService_UpdateApp_FullMethodName:        identity.RoleAdmin,
+	deployerv1.DeployerService_DeleteApp_FullMethodName:        identity.RoleAdmin,
+	webhookv1.WebhookService_RegisterWebhook_FullMethodName:    identity.RoleAdmin,
+	webhookv1.WebhookService_RepairWebhook_FullMethodName:      identity.RoleAdmin,
+	webhookv1.WebhookService_DismissWebhook_FullMethodName:     identity.RoleAdmin,
+	webhookv1.WebhookService_ReplayDelivery_FullMethodName:     identity.RoleAdmin,
+	webhookv1.WebhookService_ReplayDeliveries_FullMethodName:   identity.RoleAdmin,
+	webhookv1.WebhookService_RevealDeliveryBody_FullMethodName: identity.RoleAdmin,
 
 	// Deploy, cancel, redeploy, roll back: every member.
 	deployerv1.DeployerService_CreateDeployment_FullMethodName:   identity.RoleMember,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"slices"
 	"strconv"
 	"time"
 
@@ -42,15 +41,15 @@ const (
 // Query asks for a page of a webhook's deliveries.
 type Query struct {
 	Workspace, Webhook string
-	Branch             string // only deliveries that say something about it; "" for all
-	Refused            bool   // refused requests instead
+	Refused            bool // refused requests instead
+	Filter             Filter
 	PageSize           int32
 	PageToken          string
 }
 
 // List returns a page, newest first, and the token of the next one, "" after the last.
 func (l *Log) List(ctx context.Context, q Query) (page []*webhookv1.Delivery, next string, err error) {
-	scope := pagetoken.Scope("ListDeliveries", q.Workspace, q.Webhook, q.Branch, strconv.FormatBool(q.Refused))
+	scope := pagetoken.Scope(append([]string{"ListDeliveries", q.Workspace, q.Webhook, strconv.FormatBool(q.Refused)}, q.Filter.scope()...)...)
 	cursor, err := l.cfg.Tokens.Decode(scope, q.PageToken)
 	if err != nil {
 		return nil, "", err
@@ -114,7 +113,7 @@ func (l *Log) collect(ctx context.Context, q Query, size int, from, oldest int32
 	last = from + 1
 	for seen := 0; len(page) < size && seen < examined && last > oldest; {
 		n := min(int32(size-len(page)), last-oldest, int32(examined-seen))
-		if q.Branch != "" {
+		if q.Filter.some() {
 			n = min(max(n, 2*parallel), last-oldest, int32(examined-seen))
 		}
 		found, err := readMany(ctx, last-1, n, read)
@@ -124,7 +123,10 @@ func (l *Log) collect(ctx context.Context, q Query, size int, from, oldest int32
 		for _, d := range found {
 			last--
 			seen++
-			if d != nil && about(d, q.Branch) {
+			if d != nil && q.Filter.older(d) {
+				return page, oldest, nil // and so are all before it
+			}
+			if d != nil && q.Filter.match(d) {
 				if page = append(page, d); len(page) == size {
 					break
 				}
@@ -145,14 +147,6 @@ func readMany(ctx context.Context, from, n int32, read reader) ([]*webhookv1.Del
 		})
 	}
 	return found, g.Wait()
-}
-
-// about reports whether a delivery says something about a branch. One that lists no changes may be
-// about any.
-func about(d *webhookv1.Delivery, branch string) bool {
-	return branch == "" || slices.ContainsFunc(d.GetChanges(), func(c *webhookv1.DeliveryChange) bool {
-		return c.GetRefType() == webhookv1.DeliveryChange_BRANCH && c.GetRef() == branch
-	})
 }
 
 // Get returns one delivery.

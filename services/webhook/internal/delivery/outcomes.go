@@ -21,8 +21,13 @@ const maxOutcomes = 500
 type owner struct{ workspace, webhook string }
 
 // Record adds what came of deliveries, those of a webhook together. The same outcome twice is kept
-// once. Deliveries that are no longer kept are passed over: nobody can look at them any more.
+// once. Deliveries that are no longer kept are passed over: nobody can look at them any more. A push
+// that was found without a delivery is listed with its first outcome.
 func (l *Log) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
+	outcomes, err := l.placed(ctx, outcomes)
+	if err != nil {
+		return err
+	}
 	by := map[owner]map[int32][]*webhookv1.DeliveryOutcome{}
 	for _, o := range outcomes {
 		if o.GetOutcome() == nil {

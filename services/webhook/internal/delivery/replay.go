@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -12,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/inbox"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
 	"devpilot.io/bitbucket/services/webhook/internal/pushes"
 )
@@ -27,10 +29,7 @@ func (l *Log) Replay(ctx context.Context, webhook *storev1.WebhookRecord, number
 	if err != nil {
 		return nil, notFound(err)
 	}
-	raw, err := l.cfg.Store.InboxDelivery(ctx, rec.GetInboxSequence(), rec.GetInboxIndex())
-	if errors.Is(err, natsstore.ErrBodyGone) {
-		return nil, apierr.New(apierr.ReasonDeliveryNotFound, "The delivery's body is no longer kept: bodies are kept for 7 days. Deploy the branch from the app instead.", apierr.WithCause(err))
-	}
+	raw, err := l.raw(ctx, rec)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +62,59 @@ func (l *Log) Replay(ctx context.Context, webhook *storev1.WebhookRecord, number
 		return nil, err
 	}
 	return rec.GetDelivery(), nil
+}
+
+// raw reads a delivery as it came.
+func (l *Log) raw(ctx context.Context, rec *storev1.DeliveryRecord) (*storev1.InboxDelivery, error) {
+	d := rec.GetDelivery()
+	if d.GetFound() != webhookv1.Delivery_FOUND_UNSPECIFIED {
+		return nil, apierr.InvalidArgument("delivery", "Devpilot found this push by polling: there is no delivery of Bitbucket. Deploy the branch from the app instead")
+	}
+	raw, err := l.cfg.Store.InboxDelivery(ctx, rec.GetInboxSequence(), rec.GetInboxIndex())
+	if err == nil && (raw.GetWorkspace() != d.GetWorkspace() || raw.GetWebhook() != d.GetWebhook() || !raw.GetReceiveTime().AsTime().Equal(d.GetReceiveTime().AsTime())) {
+		err = natsstore.ErrBodyGone // the inbox was made again: its sequences name other deliveries
+	}
+	if errors.Is(err, natsstore.ErrBodyGone) {
+		return nil, apierr.New(apierr.ReasonDeliveryNotFound, "The delivery's body is no longer kept: bodies are kept for 7 days. Deploy the branch from the app instead.", apierr.WithCause(err))
+	}
+	return raw, err
+}
+
+// MaxReplays is how many deliveries one request may have considered again.
+const MaxReplays = 50
+
+// ReplayRange has deliveries considered again, the oldest first, so that the newest of a branch is the
+// one that is deployed in the end. Those that cannot be are skipped. After an error a repeat of the
+// request goes on: what was replayed under its id is not replayed again.
+func (l *Log) ReplayRange(ctx context.Context, webhook *storev1.WebhookRecord, first, last int32, requestID string) (done []*webhookv1.Delivery, skipped []*webhookv1.SkippedDelivery, err error) {
+	for number := first; number <= last; number++ {
+		d, err := l.Replay(ctx, webhook, number, requestID)
+		switch e := apierr.From(err); {
+		case err == nil:
+			done = append(done, d)
+		case e.Reason() == apierr.ReasonDeliveryNotFound:
+			skipped = append(skipped, &webhookv1.SkippedDelivery{Delivery: number, Message: e.Message()})
+		case e.Reason() == apierr.ReasonInvalidArgument && len(e.Fields()) > 0:
+			skipped = append(skipped, &webhookv1.SkippedDelivery{Delivery: number, Message: e.Fields()[0].Message})
+		default:
+			return nil, nil, err
+		}
+	}
+	return done, skipped, nil
+}
+
+// Body is a delivery's body as it came, and until when it is kept.
+func (l *Log) Body(ctx context.Context, workspace, webhook string, number int32) (body []byte, until time.Time, err error) {
+	rec, err := l.cfg.Store.Delivery(ctx, workspace, webhook, number)
+	if err != nil {
+		return nil, time.Time{}, notFound(err)
+	}
+	raw, err := l.raw(ctx, rec)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	body, err = l.cfg.Codec.Body(raw)
+	return body, raw.GetReceiveTime().AsTime().Add(inbox.KeptFor), err
 }
 
 // read parses the push of a delivery that can be replayed.

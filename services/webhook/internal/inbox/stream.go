@@ -14,8 +14,8 @@ const (
 	Subject = "devpilot.inbox.v1"
 )
 
-// keptFor is how long a body is kept, for replays.
-const keptFor = 7 * 24 * time.Hour
+// KeptFor is how long a body is kept, for replays and for admins to read.
+const KeptFor = 7 * 24 * time.Hour
 
 // maxStored bounds the stream, in bytes.
 const maxStored = 2 << 30
@@ -29,7 +29,7 @@ var Definition = stream.Definition{Version: 1, Config: jetstream.StreamConfig{
 	Retention:   jetstream.LimitsPolicy,
 	Storage:     jetstream.FileStorage,
 	Discard:     jetstream.DiscardNew,
-	MaxAge:      keptFor,
+	MaxAge:      KeptFor,
 	MaxBytes:    maxStored,
 	Duplicates:  2 * time.Minute,
 }}

@@ -180,17 +180,18 @@ func Changes(p *storev1.ReadPush) []*webhookv1.DeliveryChange {
 		if c.New == nil {
 			d.Action = webhookv1.DeliveryChange_DELETED
 		} else {
-			d.NewHash, d.Message = c.GetNew().GetHash(), firstLine(c.GetNew().GetMessage())
+			d.NewHash, d.Message, d.AuthorName = c.GetNew().GetHash(), FirstLine(c.GetNew().GetMessage()), FirstLine(c.GetNew().GetAuthorName())
 		}
 		out = append(out, d)
 	}
 	return out
 }
 
-// maxLine is how much of a commit message's first line is kept, in characters.
+// maxLine is how much of a text's first line is kept, in characters.
 const maxLine = 200
 
-func firstLine(message string) string {
+// FirstLine is the first line of a text, cut to what a list shows.
+func FirstLine(message string) string {
 	line, _, _ := strings.Cut(strings.TrimLeft(message, "\r\n"), "\n")
 	line = strings.TrimRight(line, "\r ")
 	if r := []rune(line); len(r) > maxLine {

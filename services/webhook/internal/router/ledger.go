@@ -10,6 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/inbox"
+	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
 )
 
 const (
@@ -57,12 +58,12 @@ func assign(l *storev1.LedgerRecord, items []*item) bool {
 			it.number, it.again, earlier = s.GetNumber(), true, true
 			continue
 		}
-		if number, known := lookup(l, it.print); known {
+		if number, known := natsstore.NumberOf(l, it.print); known {
 			it.number, it.duplicate = number, true
 			m.Repeats = append(m.Repeats, &storev1.RoutedRepeat{Place: it.place, Number: number})
 			continue
 		}
-		appendFingerprint(l, it.print)
+		natsstore.NextNumber(l, it.print)
 		it.number = l.GetLastNumber()
 		if at := it.delivery.GetReceiveTime().AsTime(); at.After(l.GetLastVerifiedTime().AsTime()) {
 			l.LastVerifiedTime = timestamppb.New(at)
@@ -98,36 +99,6 @@ func seenAt(l *storev1.LedgerRecord, it *item) *storev1.SeenDelivery {
 		}
 	}
 	return nil
-}
-
-// lookup finds the number of the delivery with a fingerprint, if it is remembered.
-func lookup(l *storev1.LedgerRecord, print []byte) (int32, bool) {
-	prints := l.GetFingerprints()
-	for rest := prints; ; {
-		at := bytes.Index(rest, print)
-		if at < 0 {
-			break
-		}
-		if at += len(prints) - len(rest); at%inbox.FingerprintSize == 0 {
-			return l.GetFingerprintedNumber() - int32((len(prints)-at)/inbox.FingerprintSize) + 1, true
-		}
-		rest = prints[at+1:]
-	}
-	for _, s := range l.GetSeen() {
-		if bytes.Equal(s.GetFingerprint(), print) {
-			return s.GetNumber(), true
-		}
-	}
-	return 0, false
-}
-
-// appendFingerprint gives the next number to the delivery with a fingerprint.
-func appendFingerprint(l *storev1.LedgerRecord, print []byte) {
-	if l.GetFingerprintedNumber() != l.GetLastNumber() { // an earlier version gave numbers meanwhile
-		l.Fingerprints = nil
-	}
-	l.LastNumber++
-	l.Fingerprints, l.FingerprintedNumber = append(l.Fingerprints, print...), l.GetLastNumber()
 }
 
 // forget drops what need not be remembered any more: inbox messages up to floor do not come again.

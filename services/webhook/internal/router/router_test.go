@@ -440,7 +440,7 @@ func TestForget_keepsWhatMayComeAgain(t *testing.T) {
 		t.Errorf("%d inbox messages are remembered; those above 2000 may come again", n)
 	}
 	for i, known := range map[int]bool{2999: true, 3000 - remembered: true, 3000 - remembered - 1: false} {
-		number, ok := lookup(l, fmt.Appendf(nil, "%0*d", inbox.FingerprintSize, i))
+		number, ok := natsstore.NumberOf(l, fmt.Appendf(nil, "%0*d", inbox.FingerprintSize, i))
 		if ok != known || ok && number != int32(i+1) {
 			t.Errorf("delivery %d: number %d, known %v", i+1, number, ok)
 		}

@@ -14,8 +14,18 @@ func (s *Server) ListDeliveries(ctx context.Context, req *webhookv1.ListDeliveri
 	if err != nil {
 		return nil, err
 	}
+	filter := delivery.Filter{Branch: req.GetBranch(), Commit: req.GetCommit(), Outcome: req.GetOutcome()}
+	if req.GetOutcome() != webhookv1.Delivery_RESULT_UNSPECIFIED {
+		filter.App = req.GetApp()
+	}
+	if req.GetAfter() != nil {
+		filter.After = req.GetAfter().AsTime()
+	}
+	if req.GetBefore() != nil {
+		filter.Before = req.GetBefore().AsTime()
+	}
 	page, next, err := s.cfg.Log.List(ctx, delivery.Query{
-		Workspace: rec.GetWorkspace(), Webhook: rec.GetId(), Branch: req.GetBranch(), Refused: req.GetRefused(),
+		Workspace: rec.GetWorkspace(), Webhook: rec.GetId(), Refused: req.GetRefused(), Filter: filter,
 		PageSize: req.GetPageSize(), PageToken: req.GetPageToken(),
 	})
 	if err != nil {

@@ -1692,7 +1692,17 @@ type ListAppDeliveriesRequest struct {
 	// At most so many; 50 when absent, 200 at most.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next page's token from the page before.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those that say something about this branch.
+	Branch string `protobuf:"bytes,5,opt,name=branch,proto3" json:"branch,omitempty"`
+	// Only those with a change whose commit begins so.
+	Commit string `protobuf:"bytes,6,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Only those that came at or after.
+	After *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=after,proto3" json:"after,omitempty"`
+	// Only those that came before.
+	Before *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=before,proto3" json:"before,omitempty"`
+	// Only those of which this came in this app.
+	Outcome       v1.Delivery_Result `protobuf:"varint,9,opt,name=outcome,proto3,enum=devpilot.webhook.v1.Delivery_Result" json:"outcome,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1755,12 +1765,47 @@ func (x *ListAppDeliveriesRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAppDeliveriesRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ListAppDeliveriesRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ListAppDeliveriesRequest) GetAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListAppDeliveriesRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ListAppDeliveriesRequest) GetOutcome() v1.Delivery_Result {
+	if x != nil {
+		return x.Outcome
+	}
+	return v1.Delivery_Result(0)
+}
+
 // ListAppDeliveriesResponse is a page.
 type ListAppDeliveriesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The deliveries; outcomes of other apps are left out.
 	Deliveries []*v1.Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
-	// The next page's token; empty on the last one.
+	// The next page's token; empty on the last one. A filtered page may come back short with one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2248,13 +2293,18 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	" \x01(\tR\tpageToken\"\x85\x01\n" +
 	"\x17ListDeploymentsResponse\x12B\n" +
 	"\vdeployments\x18\x01 \x03(\v2 .devpilot.deployer.v1.DeploymentR\vdeployments\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x90\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe6\x02\n" +
 	"\x18ListAppDeliveriesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"\x82\x01\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06branch\x18\x05 \x01(\tR\x06branch\x12\x16\n" +
+	"\x06commit\x18\x06 \x01(\tR\x06commit\x120\n" +
+	"\x05after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05after\x122\n" +
+	"\x06before\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12>\n" +
+	"\aoutcome\x18\t \x01(\x0e2$.devpilot.webhook.v1.Delivery.ResultR\aoutcome\"\x82\x01\n" +
 	"\x19ListAppDeliveriesResponse\x12=\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x1d.devpilot.webhook.v1.DeliveryR\n" +
@@ -2355,9 +2405,10 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(Deployment_State)(0),              // 36: devpilot.deployer.v1.Deployment.State
 	(Deployment_Trigger)(0),            // 37: devpilot.deployer.v1.Deployment.Trigger
 	(*timestamppb.Timestamp)(nil),      // 38: google.protobuf.Timestamp
-	(*v1.Delivery)(nil),                // 39: devpilot.webhook.v1.Delivery
-	(*LogRecord)(nil),                  // 40: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 41: devpilot.deployer.v1.Server
+	(v1.Delivery_Result)(0),            // 39: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                // 40: devpilot.webhook.v1.Delivery
+	(*LogRecord)(nil),                  // 41: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 42: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	32, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
@@ -2379,46 +2430,49 @@ var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	38, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
 	38, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
 	34, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	39, // 19: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	40, // 20: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	29, // 21: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	36, // 22: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	41, // 23: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 24: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	2,  // 25: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	4,  // 26: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	6,  // 27: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	8,  // 28: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	10, // 29: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	12, // 30: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	14, // 31: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	16, // 32: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	18, // 33: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	21, // 34: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	23, // 35: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	25, // 36: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	27, // 37: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	30, // 38: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	1,  // 39: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	3,  // 40: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	5,  // 41: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	7,  // 42: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	9,  // 43: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	11, // 44: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	13, // 45: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	15, // 46: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	17, // 47: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	19, // 48: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	22, // 49: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	24, // 50: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	26, // 51: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	28, // 52: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	31, // 53: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	39, // [39:54] is the sub-list for method output_type
-	24, // [24:39] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	38, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	38, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	39, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	40, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	41, // 23: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	29, // 24: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	36, // 25: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	42, // 26: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	0,  // 27: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	2,  // 28: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	4,  // 29: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	6,  // 30: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	8,  // 31: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	10, // 32: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	12, // 33: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	14, // 34: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	16, // 35: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	18, // 36: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	21, // 37: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	23, // 38: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	25, // 39: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	27, // 40: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	30, // 41: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	1,  // 42: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	3,  // 43: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	5,  // 44: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	7,  // 45: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	9,  // 46: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	11, // 47: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	13, // 48: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	15, // 49: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	17, // 50: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	19, // 51: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	22, // 52: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	24, // 53: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	26, // 54: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	28, // 55: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	31, // 56: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	42, // [42:57] is the sub-list for method output_type
+	27, // [27:42] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }

@@ -96,6 +96,124 @@ func (Webhook_State) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// Why a push was found by polling, not told of by a delivery.
+type Delivery_Found int32
+
+const (
+	// A delivery told of it.
+	Delivery_FOUND_UNSPECIFIED Delivery_Found = 0
+	// Bitbucket has no webhook that tells Devpilot of pushes.
+	Delivery_NO_WEBHOOK Delivery_Found = 1
+	// There is a webhook, and its delivery did not come in time.
+	Delivery_DELIVERY_MISSING Delivery_Found = 2
+)
+
+// Enum value maps for Delivery_Found.
+var (
+	Delivery_Found_name = map[int32]string{
+		0: "FOUND_UNSPECIFIED",
+		1: "NO_WEBHOOK",
+		2: "DELIVERY_MISSING",
+	}
+	Delivery_Found_value = map[string]int32{
+		"FOUND_UNSPECIFIED": 0,
+		"NO_WEBHOOK":        1,
+		"DELIVERY_MISSING":  2,
+	}
+)
+
+func (x Delivery_Found) Enum() *Delivery_Found {
+	p := new(Delivery_Found)
+	*p = x
+	return p
+}
+
+func (x Delivery_Found) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Delivery_Found) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[1].Descriptor()
+}
+
+func (Delivery_Found) Type() protoreflect.EnumType {
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[1]
+}
+
+func (x Delivery_Found) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Delivery_Found.Descriptor instead.
+func (Delivery_Found) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{1, 0}
+}
+
+// What came of a delivery in the end, for filters.
+type Delivery_Result int32
+
+const (
+	// Not set.
+	Delivery_RESULT_UNSPECIFIED Delivery_Result = 0
+	// A deployment that completed.
+	Delivery_DEPLOYED Delivery_Result = 1
+	// A deployment that failed, or nothing could be decided.
+	Delivery_FAILED Delivery_Result = 2
+	// Turned away, for the reason that its outcome names.
+	Delivery_TURNED_AWAY Delivery_Result = 3
+	// Not decided or not ended yet.
+	Delivery_PENDING Delivery_Result = 4
+	// A deployment that was cancelled or superseded.
+	Delivery_STOPPED Delivery_Result = 5
+)
+
+// Enum value maps for Delivery_Result.
+var (
+	Delivery_Result_name = map[int32]string{
+		0: "RESULT_UNSPECIFIED",
+		1: "DEPLOYED",
+		2: "FAILED",
+		3: "TURNED_AWAY",
+		4: "PENDING",
+		5: "STOPPED",
+	}
+	Delivery_Result_value = map[string]int32{
+		"RESULT_UNSPECIFIED": 0,
+		"DEPLOYED":           1,
+		"FAILED":             2,
+		"TURNED_AWAY":        3,
+		"PENDING":            4,
+		"STOPPED":            5,
+	}
+)
+
+func (x Delivery_Result) Enum() *Delivery_Result {
+	p := new(Delivery_Result)
+	*p = x
+	return p
+}
+
+func (x Delivery_Result) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Delivery_Result) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[2].Descriptor()
+}
+
+func (Delivery_Result) Type() protoreflect.EnumType {
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[2]
+}
+
+func (x Delivery_Result) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Delivery_Result.Descriptor instead.
+func (Delivery_Result) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{1, 1}
+}
+
 // What happened to the ref.
 type DeliveryChange_Action int32
 
@@ -137,11 +255,11 @@ func (x DeliveryChange_Action) String() string {
 }
 
 func (DeliveryChange_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[1].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[3].Descriptor()
 }
 
 func (DeliveryChange_Action) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[1]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[3]
 }
 
 func (x DeliveryChange_Action) Number() protoreflect.EnumNumber {
@@ -150,7 +268,7 @@ func (x DeliveryChange_Action) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryChange_Action.Descriptor instead.
 func (DeliveryChange_Action) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{2, 0}
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // What kind of ref it is.
@@ -190,11 +308,11 @@ func (x DeliveryChange_RefType) String() string {
 }
 
 func (DeliveryChange_RefType) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[2].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[4].Descriptor()
 }
 
 func (DeliveryChange_RefType) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[2]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[4]
 }
 
 func (x DeliveryChange_RefType) Number() protoreflect.EnumNumber {
@@ -203,7 +321,7 @@ func (x DeliveryChange_RefType) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryChange_RefType.Descriptor instead.
 func (DeliveryChange_RefType) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{2, 1}
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{3, 1}
 }
 
 // What came of it.
@@ -252,11 +370,11 @@ func (x DeliveryOutcome_Kind) String() string {
 }
 
 func (DeliveryOutcome_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[3].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[5].Descriptor()
 }
 
 func (DeliveryOutcome_Kind) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[3]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[5]
 }
 
 func (x DeliveryOutcome_Kind) Number() protoreflect.EnumNumber {
@@ -265,7 +383,7 @@ func (x DeliveryOutcome_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeliveryOutcome_Kind.Descriptor instead.
 func (DeliveryOutcome_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{3, 0}
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{4, 0}
 }
 
 // Webhook is Devpilot's subscription on a Bitbucket repository: one per workspace and repository.
@@ -503,7 +621,8 @@ func (x *Webhook) GetRetryTime() *timestamppb.Timestamp {
 	return nil
 }
 
-// Delivery is one HTTP request of Bitbucket to a webhook.
+// Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
+// without one: its found says so, and it has no event, request, answer or body.
 type Delivery struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The webhook.
@@ -539,7 +658,11 @@ type Delivery struct {
 	// The repository's id.
 	Repository string `protobuf:"bytes,16,opt,name=repository,proto3" json:"repository,omitempty"`
 	// The workspace.
-	Workspace     string `protobuf:"bytes,17,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	Workspace string `protobuf:"bytes,17,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Why it was found by polling; absent where a delivery came.
+	Found Delivery_Found `protobuf:"varint,18,opt,name=found,proto3,enum=devpilot.webhook.v1.Delivery_Found" json:"found,omitempty"`
+	// The same for people.
+	FoundMessage  string `protobuf:"bytes,19,opt,name=found_message,json=foundMessage,proto3" json:"found_message,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -693,6 +816,120 @@ func (x *Delivery) GetWorkspace() string {
 	return ""
 }
 
+func (x *Delivery) GetFound() Delivery_Found {
+	if x != nil {
+		return x.Found
+	}
+	return Delivery_FOUND_UNSPECIFIED
+}
+
+func (x *Delivery) GetFoundMessage() string {
+	if x != nil {
+		return x.FoundMessage
+	}
+	return ""
+}
+
+// FoundPush is a push that the deployer found by polling, without a delivery that told of it.
+type FoundPush struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Tells it from the repository's others, whoever tells of it and however often.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// What was pushed. Its message and author come with the end of its deployment, which has read them.
+	Change *DeliveryChange `protobuf:"bytes,3,opt,name=change,proto3" json:"change,omitempty"`
+	// Why it was found.
+	Found Delivery_Found `protobuf:"varint,4,opt,name=found,proto3,enum=devpilot.webhook.v1.Delivery_Found" json:"found,omitempty"`
+	// The same for people.
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// When it was found.
+	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// It was told of before: where it is no longer kept, it is not listed again.
+	Told          bool `protobuf:"varint,7,opt,name=told,proto3" json:"told,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FoundPush) Reset() {
+	*x = FoundPush{}
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FoundPush) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FoundPush) ProtoMessage() {}
+
+func (x *FoundPush) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FoundPush.ProtoReflect.Descriptor instead.
+func (*FoundPush) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *FoundPush) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *FoundPush) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *FoundPush) GetChange() *DeliveryChange {
+	if x != nil {
+		return x.Change
+	}
+	return nil
+}
+
+func (x *FoundPush) GetFound() Delivery_Found {
+	if x != nil {
+		return x.Found
+	}
+	return Delivery_FOUND_UNSPECIFIED
+}
+
+func (x *FoundPush) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *FoundPush) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *FoundPush) GetTold() bool {
+	if x != nil {
+		return x.Told
+	}
+	return false
+}
+
 // DeliveryChange is what a delivery says about one ref.
 type DeliveryChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -709,14 +946,16 @@ type DeliveryChange struct {
 	// Whether the update was not a fast-forward.
 	Forced bool `protobuf:"varint,6,opt,name=forced,proto3" json:"forced,omitempty"`
 	// The first line of the new commit's message.
-	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	// Who wrote the new commit; absent in deliveries of before it was kept.
+	AuthorName    string `protobuf:"bytes,8,opt,name=author_name,json=authorName,proto3" json:"author_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeliveryChange) Reset() {
 	*x = DeliveryChange{}
-	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[2]
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -728,7 +967,7 @@ func (x *DeliveryChange) String() string {
 func (*DeliveryChange) ProtoMessage() {}
 
 func (x *DeliveryChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[2]
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -741,7 +980,7 @@ func (x *DeliveryChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryChange.ProtoReflect.Descriptor instead.
 func (*DeliveryChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DeliveryChange) GetRefType() DeliveryChange_RefType {
@@ -793,6 +1032,13 @@ func (x *DeliveryChange) GetMessage() string {
 	return ""
 }
 
+func (x *DeliveryChange) GetAuthorName() string {
+	if x != nil {
+		return x.AuthorName
+	}
+	return ""
+}
+
 // DeliveryOutcome is what came of one change of a delivery for one app, or for none.
 type DeliveryOutcome struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -819,7 +1065,7 @@ type DeliveryOutcome struct {
 
 func (x *DeliveryOutcome) Reset() {
 	*x = DeliveryOutcome{}
-	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[3]
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -831,7 +1077,7 @@ func (x *DeliveryOutcome) String() string {
 func (*DeliveryOutcome) ProtoMessage() {}
 
 func (x *DeliveryOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[3]
+	mi := &file_devpilot_webhook_v1_webhook_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -844,7 +1090,7 @@ func (x *DeliveryOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliveryOutcome.ProtoReflect.Descriptor instead.
 func (*DeliveryOutcome) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeliveryOutcome) GetChange() int32 {
@@ -947,7 +1193,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x0eNOT_REGISTERED\x10\x04\x12\v\n" +
 	"\aDRIFTED\x10\x05\x12\x15\n" +
 	"\x11LEFT_ON_BITBUCKET\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\x9f\x05\n" +
+	"\aREMOVED\x10\a\"\xb6\a\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
@@ -970,7 +1216,32 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
 	"repository\x18\x10 \x01(\tR\n" +
 	"repository\x12\x1c\n" +
-	"\tworkspace\x18\x11 \x01(\tR\tworkspace\"\xb2\x03\n" +
+	"\tworkspace\x18\x11 \x01(\tR\tworkspace\x12>\n" +
+	"\x05found\x18\x12 \x01(\x0e2#.devpilot.webhook.v1.Delivery.FoundB\x03\xe0A\x01R\x05found\x12(\n" +
+	"\rfound_message\x18\x13 \x01(\tB\x03\xe0A\x01R\ffoundMessage\"D\n" +
+	"\x05Found\x12\x15\n" +
+	"\x11FOUND_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"NO_WEBHOOK\x10\x01\x12\x14\n" +
+	"\x10DELIVERY_MISSING\x10\x02\"e\n" +
+	"\x06Result\x12\x16\n" +
+	"\x12RESULT_UNSPECIFIED\x10\x00\x12\f\n" +
+	"\bDEPLOYED\x10\x01\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x02\x12\x0f\n" +
+	"\vTURNED_AWAY\x10\x03\x12\v\n" +
+	"\aPENDING\x10\x04\x12\v\n" +
+	"\aSTOPPED\x10\x05\"\x93\x02\n" +
+	"\tFoundPush\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tR\n" +
+	"repository\x12;\n" +
+	"\x06change\x18\x03 \x01(\v2#.devpilot.webhook.v1.DeliveryChangeR\x06change\x129\n" +
+	"\x05found\x18\x04 \x01(\x0e2#.devpilot.webhook.v1.Delivery.FoundR\x05found\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04told\x18\a \x01(\bR\x04told\"\xd8\x03\n" +
 	"\x0eDeliveryChange\x12K\n" +
 	"\bref_type\x18\x01 \x01(\x0e2+.devpilot.webhook.v1.DeliveryChange.RefTypeB\x03\xe0A\x01R\arefType\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12G\n" +
@@ -978,7 +1249,9 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\bold_hash\x18\x04 \x01(\tB\x03\xe0A\x01R\aoldHash\x12\x1e\n" +
 	"\bnew_hash\x18\x05 \x01(\tB\x03\xe0A\x01R\anewHash\x12\x16\n" +
 	"\x06forced\x18\x06 \x01(\bR\x06forced\x12\x1d\n" +
-	"\amessage\x18\a \x01(\tB\x03\xe0A\x01R\amessage\"G\n" +
+	"\amessage\x18\a \x01(\tB\x03\xe0A\x01R\amessage\x12$\n" +
+	"\vauthor_name\x18\b \x01(\tB\x03\xe0A\x01R\n" +
+	"authorName\"G\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCREATED\x10\x01\x12\v\n" +
@@ -1022,40 +1295,47 @@ func file_devpilot_webhook_v1_webhook_proto_rawDescGZIP() []byte {
 	return file_devpilot_webhook_v1_webhook_proto_rawDescData
 }
 
-var file_devpilot_webhook_v1_webhook_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_devpilot_webhook_v1_webhook_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_devpilot_webhook_v1_webhook_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_devpilot_webhook_v1_webhook_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_devpilot_webhook_v1_webhook_proto_goTypes = []any{
 	(Webhook_State)(0),            // 0: devpilot.webhook.v1.Webhook.State
-	(DeliveryChange_Action)(0),    // 1: devpilot.webhook.v1.DeliveryChange.Action
-	(DeliveryChange_RefType)(0),   // 2: devpilot.webhook.v1.DeliveryChange.RefType
-	(DeliveryOutcome_Kind)(0),     // 3: devpilot.webhook.v1.DeliveryOutcome.Kind
-	(*Webhook)(nil),               // 4: devpilot.webhook.v1.Webhook
-	(*Delivery)(nil),              // 5: devpilot.webhook.v1.Delivery
-	(*DeliveryChange)(nil),        // 6: devpilot.webhook.v1.DeliveryChange
-	(*DeliveryOutcome)(nil),       // 7: devpilot.webhook.v1.DeliveryOutcome
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(Delivery_Found)(0),           // 1: devpilot.webhook.v1.Delivery.Found
+	(Delivery_Result)(0),          // 2: devpilot.webhook.v1.Delivery.Result
+	(DeliveryChange_Action)(0),    // 3: devpilot.webhook.v1.DeliveryChange.Action
+	(DeliveryChange_RefType)(0),   // 4: devpilot.webhook.v1.DeliveryChange.RefType
+	(DeliveryOutcome_Kind)(0),     // 5: devpilot.webhook.v1.DeliveryOutcome.Kind
+	(*Webhook)(nil),               // 6: devpilot.webhook.v1.Webhook
+	(*Delivery)(nil),              // 7: devpilot.webhook.v1.Delivery
+	(*FoundPush)(nil),             // 8: devpilot.webhook.v1.FoundPush
+	(*DeliveryChange)(nil),        // 9: devpilot.webhook.v1.DeliveryChange
+	(*DeliveryOutcome)(nil),       // 10: devpilot.webhook.v1.DeliveryOutcome
+	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
 }
 var file_devpilot_webhook_v1_webhook_proto_depIdxs = []int32{
 	0,  // 0: devpilot.webhook.v1.Webhook.state:type_name -> devpilot.webhook.v1.Webhook.State
-	8,  // 1: devpilot.webhook.v1.Webhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	8,  // 2: devpilot.webhook.v1.Webhook.last_check_time:type_name -> google.protobuf.Timestamp
-	8,  // 3: devpilot.webhook.v1.Webhook.old_secret_expire_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: devpilot.webhook.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
-	8,  // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
-	8,  // 8: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
-	6,  // 9: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
-	7,  // 10: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	2,  // 11: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
-	1,  // 12: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
-	3,  // 13: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
-	8,  // 14: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 1: devpilot.webhook.v1.Webhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	11, // 2: devpilot.webhook.v1.Webhook.last_check_time:type_name -> google.protobuf.Timestamp
+	11, // 3: devpilot.webhook.v1.Webhook.old_secret_expire_time:type_name -> google.protobuf.Timestamp
+	11, // 4: devpilot.webhook.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
+	11, // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
+	11, // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
+	11, // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
+	11, // 8: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
+	9,  // 9: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
+	10, // 10: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	1,  // 11: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	9,  // 12: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
+	1,  // 13: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	11, // 14: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
+	4,  // 15: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
+	3,  // 16: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
+	5,  // 17: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
+	11, // 18: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_proto_init() }
@@ -1068,8 +1348,8 @@ func file_devpilot_webhook_v1_webhook_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_v1_webhook_proto_rawDesc), len(file_devpilot_webhook_v1_webhook_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   4,
+			NumEnums:      6,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

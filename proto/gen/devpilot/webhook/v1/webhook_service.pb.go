@@ -843,7 +843,17 @@ type ListDeliveriesRequest struct {
 	// At most so many; 50 when absent, 200 at most.
 	PageSize int32 `protobuf:"varint,5,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next page's token from the page before.
-	PageToken     string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,6,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those with a change whose commit begins so.
+	Commit string `protobuf:"bytes,7,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Only those that came at or after.
+	After *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=after,proto3" json:"after,omitempty"`
+	// Only those that came before.
+	Before *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`
+	// Only those of which this came, in any app.
+	Outcome Delivery_Result `protobuf:"varint,10,opt,name=outcome,proto3,enum=devpilot.webhook.v1.Delivery_Result" json:"outcome,omitempty"`
+	// With outcome: only what came of them in this app.
+	App           string `protobuf:"bytes,11,opt,name=app,proto3" json:"app,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -916,6 +926,41 @@ func (x *ListDeliveriesRequest) GetPageSize() int32 {
 func (x *ListDeliveriesRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListDeliveriesRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ListDeliveriesRequest) GetOutcome() Delivery_Result {
+	if x != nil {
+		return x.Outcome
+	}
+	return Delivery_RESULT_UNSPECIFIED
+}
+
+func (x *ListDeliveriesRequest) GetApp() string {
+	if x != nil {
+		return x.App
 	}
 	return ""
 }
@@ -1204,6 +1249,326 @@ func (x *ReplayDeliveryResponse) GetDelivery() *Delivery {
 	return nil
 }
 
+// ReplayDeliveriesRequest names a range of deliveries.
+type ReplayDeliveriesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The webhook.
+	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// The first delivery's number.
+	First int32 `protobuf:"varint,3,opt,name=first,proto3" json:"first,omitempty"`
+	// The last one's; at most 50 in all.
+	Last int32 `protobuf:"varint,4,opt,name=last,proto3" json:"last,omitempty"`
+	// Makes a repeat of this request harmless for 24 h.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayDeliveriesRequest) Reset() {
+	*x = ReplayDeliveriesRequest{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayDeliveriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayDeliveriesRequest) ProtoMessage() {}
+
+func (x *ReplayDeliveriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayDeliveriesRequest.ProtoReflect.Descriptor instead.
+func (*ReplayDeliveriesRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ReplayDeliveriesRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ReplayDeliveriesRequest) GetWebhook() string {
+	if x != nil {
+		return x.Webhook
+	}
+	return ""
+}
+
+func (x *ReplayDeliveriesRequest) GetFirst() int32 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *ReplayDeliveriesRequest) GetLast() int32 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+func (x *ReplayDeliveriesRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ReplayDeliveriesResponse says what was done.
+type ReplayDeliveriesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deliveries that are considered again.
+	Deliveries []*Delivery `protobuf:"bytes,1,rep,name=deliveries,proto3" json:"deliveries,omitempty"`
+	// Those that are not.
+	Skipped       []*SkippedDelivery `protobuf:"bytes,2,rep,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplayDeliveriesResponse) Reset() {
+	*x = ReplayDeliveriesResponse{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplayDeliveriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplayDeliveriesResponse) ProtoMessage() {}
+
+func (x *ReplayDeliveriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplayDeliveriesResponse.ProtoReflect.Descriptor instead.
+func (*ReplayDeliveriesResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ReplayDeliveriesResponse) GetDeliveries() []*Delivery {
+	if x != nil {
+		return x.Deliveries
+	}
+	return nil
+}
+
+func (x *ReplayDeliveriesResponse) GetSkipped() []*SkippedDelivery {
+	if x != nil {
+		return x.Skipped
+	}
+	return nil
+}
+
+// SkippedDelivery is a delivery that cannot be considered again.
+type SkippedDelivery struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its number.
+	Delivery int32 `protobuf:"varint,1,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// Why, for people.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SkippedDelivery) Reset() {
+	*x = SkippedDelivery{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SkippedDelivery) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SkippedDelivery) ProtoMessage() {}
+
+func (x *SkippedDelivery) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SkippedDelivery.ProtoReflect.Descriptor instead.
+func (*SkippedDelivery) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *SkippedDelivery) GetDelivery() int32 {
+	if x != nil {
+		return x.Delivery
+	}
+	return 0
+}
+
+func (x *SkippedDelivery) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// RevealDeliveryBodyRequest names a delivery.
+type RevealDeliveryBodyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The webhook.
+	Webhook string `protobuf:"bytes,2,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// The delivery's number.
+	Delivery int32 `protobuf:"varint,3,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevealDeliveryBodyRequest) Reset() {
+	*x = RevealDeliveryBodyRequest{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevealDeliveryBodyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevealDeliveryBodyRequest) ProtoMessage() {}
+
+func (x *RevealDeliveryBodyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevealDeliveryBodyRequest.ProtoReflect.Descriptor instead.
+func (*RevealDeliveryBodyRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *RevealDeliveryBodyRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RevealDeliveryBodyRequest) GetWebhook() string {
+	if x != nil {
+		return x.Webhook
+	}
+	return ""
+}
+
+func (x *RevealDeliveryBodyRequest) GetDelivery() int32 {
+	if x != nil {
+		return x.Delivery
+	}
+	return 0
+}
+
+func (x *RevealDeliveryBodyRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RevealDeliveryBodyResponse is the body.
+type RevealDeliveryBodyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The body as Bitbucket sent it; bytes that are no text are replaced.
+	Body string `protobuf:"bytes,1,opt,name=body,proto3" json:"body,omitempty"`
+	// Until when it is kept, as a rule.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevealDeliveryBodyResponse) Reset() {
+	*x = RevealDeliveryBodyResponse{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevealDeliveryBodyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevealDeliveryBodyResponse) ProtoMessage() {}
+
+func (x *RevealDeliveryBodyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevealDeliveryBodyResponse.ProtoReflect.Descriptor instead.
+func (*RevealDeliveryBodyResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *RevealDeliveryBodyResponse) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *RevealDeliveryBodyResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // Watch is one app's interest in a repository.
 type Watch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1217,7 +1582,7 @@ type Watch struct {
 
 func (x *Watch) Reset() {
 	*x = Watch{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[20]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1594,7 @@ func (x *Watch) String() string {
 func (*Watch) ProtoMessage() {}
 
 func (x *Watch) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[20]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1607,7 @@ func (x *Watch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Watch.ProtoReflect.Descriptor instead.
 func (*Watch) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Watch) GetApp() string {
@@ -1280,7 +1645,7 @@ type SetWatchesRequest struct {
 
 func (x *SetWatchesRequest) Reset() {
 	*x = SetWatchesRequest{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[21]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1657,7 @@ func (x *SetWatchesRequest) String() string {
 func (*SetWatchesRequest) ProtoMessage() {}
 
 func (x *SetWatchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[21]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1670,7 @@ func (x *SetWatchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWatchesRequest.ProtoReflect.Descriptor instead.
 func (*SetWatchesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SetWatchesRequest) GetWorkspace() string {
@@ -1361,7 +1726,7 @@ type SetWatchesResponse struct {
 
 func (x *SetWatchesResponse) Reset() {
 	*x = SetWatchesResponse{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[22]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1373,7 +1738,7 @@ func (x *SetWatchesResponse) String() string {
 func (*SetWatchesResponse) ProtoMessage() {}
 
 func (x *SetWatchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[22]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1386,7 +1751,7 @@ func (x *SetWatchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetWatchesResponse.ProtoReflect.Descriptor instead.
 func (*SetWatchesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SetWatchesResponse) GetWebhook() *Webhook {
@@ -1409,7 +1774,7 @@ type BatchGetWebhooksRequest struct {
 
 func (x *BatchGetWebhooksRequest) Reset() {
 	*x = BatchGetWebhooksRequest{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[23]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1786,7 @@ func (x *BatchGetWebhooksRequest) String() string {
 func (*BatchGetWebhooksRequest) ProtoMessage() {}
 
 func (x *BatchGetWebhooksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[23]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1799,7 @@ func (x *BatchGetWebhooksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetWebhooksRequest.ProtoReflect.Descriptor instead.
 func (*BatchGetWebhooksRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BatchGetWebhooksRequest) GetWorkspace() string {
@@ -1462,7 +1827,7 @@ type BatchGetWebhooksResponse struct {
 
 func (x *BatchGetWebhooksResponse) Reset() {
 	*x = BatchGetWebhooksResponse{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[24]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1839,7 @@ func (x *BatchGetWebhooksResponse) String() string {
 func (*BatchGetWebhooksResponse) ProtoMessage() {}
 
 func (x *BatchGetWebhooksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[24]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1852,7 @@ func (x *BatchGetWebhooksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BatchGetWebhooksResponse.ProtoReflect.Descriptor instead.
 func (*BatchGetWebhooksResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{24}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BatchGetWebhooksResponse) GetWebhooks() []*Webhook {
@@ -1507,14 +1872,16 @@ type RecordedOutcome struct {
 	// The delivery's number.
 	Delivery int32 `protobuf:"varint,3,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	// The outcome.
-	Outcome       *DeliveryOutcome `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	Outcome *DeliveryOutcome `protobuf:"bytes,4,opt,name=outcome,proto3" json:"outcome,omitempty"`
+	// The push, where no delivery told of it: webhook and delivery are then empty.
+	Found         *FoundPush `protobuf:"bytes,5,opt,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RecordedOutcome) Reset() {
 	*x = RecordedOutcome{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[25]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1893,7 @@ func (x *RecordedOutcome) String() string {
 func (*RecordedOutcome) ProtoMessage() {}
 
 func (x *RecordedOutcome) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[25]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1906,7 @@ func (x *RecordedOutcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordedOutcome.ProtoReflect.Descriptor instead.
 func (*RecordedOutcome) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RecordedOutcome) GetWorkspace() string {
@@ -1570,6 +1937,13 @@ func (x *RecordedOutcome) GetOutcome() *DeliveryOutcome {
 	return nil
 }
 
+func (x *RecordedOutcome) GetFound() *FoundPush {
+	if x != nil {
+		return x.Found
+	}
+	return nil
+}
+
 // RecordOutcomesRequest is a batch of outcomes of any workspaces.
 type RecordOutcomesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1581,7 +1955,7 @@ type RecordOutcomesRequest struct {
 
 func (x *RecordOutcomesRequest) Reset() {
 	*x = RecordOutcomesRequest{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[26]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1593,7 +1967,7 @@ func (x *RecordOutcomesRequest) String() string {
 func (*RecordOutcomesRequest) ProtoMessage() {}
 
 func (x *RecordOutcomesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[26]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1606,7 +1980,7 @@ func (x *RecordOutcomesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOutcomesRequest.ProtoReflect.Descriptor instead.
 func (*RecordOutcomesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{26}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RecordOutcomesRequest) GetOutcomes() []*RecordedOutcome {
@@ -1625,7 +1999,7 @@ type RecordOutcomesResponse struct {
 
 func (x *RecordOutcomesResponse) Reset() {
 	*x = RecordOutcomesResponse{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[27]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +2011,7 @@ func (x *RecordOutcomesResponse) String() string {
 func (*RecordOutcomesResponse) ProtoMessage() {}
 
 func (x *RecordOutcomesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[27]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +2024,7 @@ func (x *RecordOutcomesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordOutcomesResponse.ProtoReflect.Descriptor instead.
 func (*RecordOutcomesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{27}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{32}
 }
 
 // LeaveWebhooksRequest names the workspace.
@@ -1666,7 +2040,7 @@ type LeaveWebhooksRequest struct {
 
 func (x *LeaveWebhooksRequest) Reset() {
 	*x = LeaveWebhooksRequest{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[28]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +2052,7 @@ func (x *LeaveWebhooksRequest) String() string {
 func (*LeaveWebhooksRequest) ProtoMessage() {}
 
 func (x *LeaveWebhooksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[28]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +2065,7 @@ func (x *LeaveWebhooksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveWebhooksRequest.ProtoReflect.Descriptor instead.
 func (*LeaveWebhooksRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{28}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaveWebhooksRequest) GetWorkspace() string {
@@ -1719,7 +2093,7 @@ type LeaveWebhooksResponse struct {
 
 func (x *LeaveWebhooksResponse) Reset() {
 	*x = LeaveWebhooksResponse{}
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[29]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2105,7 @@ func (x *LeaveWebhooksResponse) String() string {
 func (*LeaveWebhooksResponse) ProtoMessage() {}
 
 func (x *LeaveWebhooksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[29]
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2118,7 @@ func (x *LeaveWebhooksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaveWebhooksResponse.ProtoReflect.Descriptor instead.
 func (*LeaveWebhooksResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{29}
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaveWebhooksResponse) GetWebhooks() []*Webhook {
@@ -1809,7 +2183,7 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x18\n" +
-	"\x16DismissWebhookResponse\"\xc7\x01\n" +
+	"\x16DismissWebhookResponse\"\x97\x03\n" +
 	"\x15ListDeliveriesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x18\n" +
@@ -1817,7 +2191,13 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\x06branch\x18\x04 \x01(\tR\x06branch\x12\x1b\n" +
 	"\tpage_size\x18\x05 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x06 \x01(\tR\tpageToken\"\x7f\n" +
+	"page_token\x18\x06 \x01(\tR\tpageToken\x12\x16\n" +
+	"\x06commit\x18\a \x01(\tR\x06commit\x120\n" +
+	"\x05after\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05after\x122\n" +
+	"\x06before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12>\n" +
+	"\aoutcome\x18\n" +
+	" \x01(\x0e2$.devpilot.webhook.v1.Delivery.ResultR\aoutcome\x12\x10\n" +
+	"\x03app\x18\v \x01(\tR\x03app\"\x7f\n" +
 	"\x16ListDeliveriesResponse\x12=\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x1d.devpilot.webhook.v1.DeliveryR\n" +
@@ -1836,7 +2216,32 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"S\n" +
 	"\x16ReplayDeliveryResponse\x129\n" +
-	"\bdelivery\x18\x01 \x01(\v2\x1d.devpilot.webhook.v1.DeliveryR\bdelivery\"1\n" +
+	"\bdelivery\x18\x01 \x01(\v2\x1d.devpilot.webhook.v1.DeliveryR\bdelivery\"\xae\x01\n" +
+	"\x17ReplayDeliveriesRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
+	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x19\n" +
+	"\x05first\x18\x03 \x01(\x05B\x03\xe0A\x02R\x05first\x12\x17\n" +
+	"\x04last\x18\x04 \x01(\x05B\x03\xe0A\x02R\x04last\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x99\x01\n" +
+	"\x18ReplayDeliveriesResponse\x12=\n" +
+	"\n" +
+	"deliveries\x18\x01 \x03(\v2\x1d.devpilot.webhook.v1.DeliveryR\n" +
+	"deliveries\x12>\n" +
+	"\askipped\x18\x02 \x03(\v2$.devpilot.webhook.v1.SkippedDeliveryR\askipped\"G\n" +
+	"\x0fSkippedDelivery\x12\x1a\n" +
+	"\bdelivery\x18\x01 \x01(\x05R\bdelivery\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x9d\x01\n" +
+	"\x19RevealDeliveryBodyRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
+	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x1f\n" +
+	"\bdelivery\x18\x03 \x01(\x05B\x03\xe0A\x02R\bdelivery\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"m\n" +
+	"\x1aRevealDeliveryBodyResponse\x12\x12\n" +
+	"\x04body\x18\x01 \x01(\tR\x04body\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"1\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\"\xf1\x01\n" +
@@ -1855,12 +2260,13 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\"\n" +
 	"\frepositories\x18\x02 \x03(\tR\frepositories\"T\n" +
 	"\x18BatchGetWebhooksResponse\x128\n" +
-	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks\"\xa5\x01\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks\"\xdb\x01\n" +
 	"\x0fRecordedOutcome\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x18\n" +
 	"\awebhook\x18\x02 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x03 \x01(\x05R\bdelivery\x12>\n" +
-	"\aoutcome\x18\x04 \x01(\v2$.devpilot.webhook.v1.DeliveryOutcomeR\aoutcome\"Y\n" +
+	"\aoutcome\x18\x04 \x01(\v2$.devpilot.webhook.v1.DeliveryOutcomeR\aoutcome\x124\n" +
+	"\x05found\x18\x05 \x01(\v2\x1e.devpilot.webhook.v1.FoundPushR\x05found\"Y\n" +
 	"\x15RecordOutcomesRequest\x12@\n" +
 	"\boutcomes\x18\x01 \x03(\v2$.devpilot.webhook.v1.RecordedOutcomeR\boutcomes\"\x18\n" +
 	"\x16RecordOutcomesResponse\"i\n" +
@@ -1868,7 +2274,7 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"Q\n" +
 	"\x15LeaveWebhooksResponse\x128\n" +
-	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks2\xe2\x11\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks2\xf6\x14\n" +
 	"\x0eWebhookService\x12\x93\x01\n" +
 	"\fListWebhooks\x12(.devpilot.webhook.v1.ListWebhooksRequest\x1a).devpilot.webhook.v1.ListWebhooksResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/webhooks\x90\x02\x01\x12\xa0\x01\n" +
 	"\n" +
@@ -1880,7 +2286,9 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\x0eDismissWebhook\x12*.devpilot.webhook.v1.DismissWebhookRequest\x1a+.devpilot.webhook.v1.DismissWebhookResponse\"8\x82\xd3\xe4\x93\x02/*-/v1/workspaces/{workspace}/webhooks/{webhook}\x90\x02\x02\x12\xae\x01\n" +
 	"\x0eListDeliveries\x12*.devpilot.webhook.v1.ListDeliveriesRequest\x1a+.devpilot.webhook.v1.ListDeliveriesResponse\"C\x82\xd3\xe4\x93\x02:\x128/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries\x90\x02\x01\x12\xba\x01\n" +
 	"\vGetDelivery\x12'.devpilot.webhook.v1.GetDeliveryRequest\x1a(.devpilot.webhook.v1.GetDeliveryResponse\"X\x82\xd3\xe4\x93\x02Ob\bdelivery\x12C/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}\x90\x02\x01\x12\xca\x01\n" +
-	"\x0eReplayDelivery\x12*.devpilot.webhook.v1.ReplayDeliveryRequest\x1a+.devpilot.webhook.v1.ReplayDeliveryResponse\"_\x82\xd3\xe4\x93\x02Y:\x01*b\bdelivery\"J/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:replay\x12b\n" +
+	"\x0eReplayDelivery\x12*.devpilot.webhook.v1.ReplayDeliveryRequest\x1a+.devpilot.webhook.v1.ReplayDeliveryResponse\"_\x82\xd3\xe4\x93\x02Y:\x01*b\bdelivery\"J/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:replay\x12\xbb\x01\n" +
+	"\x10ReplayDeliveries\x12,.devpilot.webhook.v1.ReplayDeliveriesRequest\x1a-.devpilot.webhook.v1.ReplayDeliveriesResponse\"J\x82\xd3\xe4\x93\x02D:\x01*\"?/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries:replay\x12\xd3\x01\n" +
+	"\x12RevealDeliveryBody\x12..devpilot.webhook.v1.RevealDeliveryBodyRequest\x1a/.devpilot.webhook.v1.RevealDeliveryBodyResponse\"\\\x82\xd3\xe4\x93\x02S:\x01*\"N/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:revealBody\x90\x02\x02\x12b\n" +
 	"\n" +
 	"SetWatches\x12&.devpilot.webhook.v1.SetWatchesRequest\x1a'.devpilot.webhook.v1.SetWatchesResponse\"\x03\x90\x02\x02\x12t\n" +
 	"\x10BatchGetWebhooks\x12,.devpilot.webhook.v1.BatchGetWebhooksRequest\x1a-.devpilot.webhook.v1.BatchGetWebhooksResponse\"\x03\x90\x02\x01\x12n\n" +
@@ -1900,7 +2308,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_webhook_v1_webhook_service_proto_rawDescData
 }
 
-var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*ListWebhooksRequest)(nil),         // 0: devpilot.webhook.v1.ListWebhooksRequest
 	(*ListWebhooksResponse)(nil),        // 1: devpilot.webhook.v1.ListWebhooksResponse
@@ -1922,72 +2330,90 @@ var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*GetDeliveryResponse)(nil),         // 17: devpilot.webhook.v1.GetDeliveryResponse
 	(*ReplayDeliveryRequest)(nil),       // 18: devpilot.webhook.v1.ReplayDeliveryRequest
 	(*ReplayDeliveryResponse)(nil),      // 19: devpilot.webhook.v1.ReplayDeliveryResponse
-	(*Watch)(nil),                       // 20: devpilot.webhook.v1.Watch
-	(*SetWatchesRequest)(nil),           // 21: devpilot.webhook.v1.SetWatchesRequest
-	(*SetWatchesResponse)(nil),          // 22: devpilot.webhook.v1.SetWatchesResponse
-	(*BatchGetWebhooksRequest)(nil),     // 23: devpilot.webhook.v1.BatchGetWebhooksRequest
-	(*BatchGetWebhooksResponse)(nil),    // 24: devpilot.webhook.v1.BatchGetWebhooksResponse
-	(*RecordedOutcome)(nil),             // 25: devpilot.webhook.v1.RecordedOutcome
-	(*RecordOutcomesRequest)(nil),       // 26: devpilot.webhook.v1.RecordOutcomesRequest
-	(*RecordOutcomesResponse)(nil),      // 27: devpilot.webhook.v1.RecordOutcomesResponse
-	(*LeaveWebhooksRequest)(nil),        // 28: devpilot.webhook.v1.LeaveWebhooksRequest
-	(*LeaveWebhooksResponse)(nil),       // 29: devpilot.webhook.v1.LeaveWebhooksResponse
-	(Webhook_State)(0),                  // 30: devpilot.webhook.v1.Webhook.State
-	(*Webhook)(nil),                     // 31: devpilot.webhook.v1.Webhook
-	(*Delivery)(nil),                    // 32: devpilot.webhook.v1.Delivery
-	(*DeliveryOutcome)(nil),             // 33: devpilot.webhook.v1.DeliveryOutcome
-	(*timestamppb.Timestamp)(nil),       // 34: google.protobuf.Timestamp
+	(*ReplayDeliveriesRequest)(nil),     // 20: devpilot.webhook.v1.ReplayDeliveriesRequest
+	(*ReplayDeliveriesResponse)(nil),    // 21: devpilot.webhook.v1.ReplayDeliveriesResponse
+	(*SkippedDelivery)(nil),             // 22: devpilot.webhook.v1.SkippedDelivery
+	(*RevealDeliveryBodyRequest)(nil),   // 23: devpilot.webhook.v1.RevealDeliveryBodyRequest
+	(*RevealDeliveryBodyResponse)(nil),  // 24: devpilot.webhook.v1.RevealDeliveryBodyResponse
+	(*Watch)(nil),                       // 25: devpilot.webhook.v1.Watch
+	(*SetWatchesRequest)(nil),           // 26: devpilot.webhook.v1.SetWatchesRequest
+	(*SetWatchesResponse)(nil),          // 27: devpilot.webhook.v1.SetWatchesResponse
+	(*BatchGetWebhooksRequest)(nil),     // 28: devpilot.webhook.v1.BatchGetWebhooksRequest
+	(*BatchGetWebhooksResponse)(nil),    // 29: devpilot.webhook.v1.BatchGetWebhooksResponse
+	(*RecordedOutcome)(nil),             // 30: devpilot.webhook.v1.RecordedOutcome
+	(*RecordOutcomesRequest)(nil),       // 31: devpilot.webhook.v1.RecordOutcomesRequest
+	(*RecordOutcomesResponse)(nil),      // 32: devpilot.webhook.v1.RecordOutcomesResponse
+	(*LeaveWebhooksRequest)(nil),        // 33: devpilot.webhook.v1.LeaveWebhooksRequest
+	(*LeaveWebhooksResponse)(nil),       // 34: devpilot.webhook.v1.LeaveWebhooksResponse
+	(Webhook_State)(0),                  // 35: devpilot.webhook.v1.Webhook.State
+	(*Webhook)(nil),                     // 36: devpilot.webhook.v1.Webhook
+	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
+	(Delivery_Result)(0),                // 38: devpilot.webhook.v1.Delivery.Result
+	(*Delivery)(nil),                    // 39: devpilot.webhook.v1.Delivery
+	(*DeliveryOutcome)(nil),             // 40: devpilot.webhook.v1.DeliveryOutcome
+	(*FoundPush)(nil),                   // 41: devpilot.webhook.v1.FoundPush
 }
 var file_devpilot_webhook_v1_webhook_service_proto_depIdxs = []int32{
-	30, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
-	31, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	31, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	31, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	31, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	31, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	32, // 6: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	32, // 7: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	32, // 8: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	20, // 9: devpilot.webhook.v1.SetWatchesRequest.watches:type_name -> devpilot.webhook.v1.Watch
-	31, // 10: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	31, // 11: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	33, // 12: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	25, // 13: devpilot.webhook.v1.RecordOutcomesRequest.outcomes:type_name -> devpilot.webhook.v1.RecordedOutcome
-	34, // 14: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
-	31, // 15: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	0,  // 16: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
-	2,  // 17: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
-	4,  // 18: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
-	6,  // 19: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
-	8,  // 20: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
-	10, // 21: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
-	12, // 22: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
-	14, // 23: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
-	16, // 24: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
-	18, // 25: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
-	21, // 26: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
-	23, // 27: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
-	26, // 28: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
-	28, // 29: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
-	1,  // 30: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
-	3,  // 31: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
-	5,  // 32: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
-	7,  // 33: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
-	9,  // 34: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
-	11, // 35: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
-	13, // 36: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
-	15, // 37: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
-	17, // 38: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
-	19, // 39: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
-	22, // 40: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
-	24, // 41: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
-	27, // 42: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
-	29, // 43: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
-	30, // [30:44] is the sub-list for method output_type
-	16, // [16:30] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	35, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
+	36, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	36, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	36, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	36, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	36, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	37, // 6: devpilot.webhook.v1.ListDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	37, // 7: devpilot.webhook.v1.ListDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	38, // 8: devpilot.webhook.v1.ListDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	39, // 9: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	39, // 10: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	39, // 11: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	39, // 12: devpilot.webhook.v1.ReplayDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	22, // 13: devpilot.webhook.v1.ReplayDeliveriesResponse.skipped:type_name -> devpilot.webhook.v1.SkippedDelivery
+	37, // 14: devpilot.webhook.v1.RevealDeliveryBodyResponse.expire_time:type_name -> google.protobuf.Timestamp
+	25, // 15: devpilot.webhook.v1.SetWatchesRequest.watches:type_name -> devpilot.webhook.v1.Watch
+	36, // 16: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	36, // 17: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	40, // 18: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	41, // 19: devpilot.webhook.v1.RecordedOutcome.found:type_name -> devpilot.webhook.v1.FoundPush
+	30, // 20: devpilot.webhook.v1.RecordOutcomesRequest.outcomes:type_name -> devpilot.webhook.v1.RecordedOutcome
+	37, // 21: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
+	36, // 22: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	0,  // 23: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
+	2,  // 24: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
+	4,  // 25: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
+	6,  // 26: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
+	8,  // 27: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
+	10, // 28: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
+	12, // 29: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
+	14, // 30: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
+	16, // 31: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
+	18, // 32: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
+	20, // 33: devpilot.webhook.v1.WebhookService.ReplayDeliveries:input_type -> devpilot.webhook.v1.ReplayDeliveriesRequest
+	23, // 34: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:input_type -> devpilot.webhook.v1.RevealDeliveryBodyRequest
+	26, // 35: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
+	28, // 36: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
+	31, // 37: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
+	33, // 38: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
+	1,  // 39: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
+	3,  // 40: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
+	5,  // 41: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
+	7,  // 42: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
+	9,  // 43: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
+	11, // 44: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
+	13, // 45: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
+	15, // 46: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
+	17, // 47: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
+	19, // 48: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
+	21, // 49: devpilot.webhook.v1.WebhookService.ReplayDeliveries:output_type -> devpilot.webhook.v1.ReplayDeliveriesResponse
+	24, // 50: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:output_type -> devpilot.webhook.v1.RevealDeliveryBodyResponse
+	27, // 51: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
+	29, // 52: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
+	32, // 53: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
+	34, // 54: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
+	39, // [39:55] is the sub-list for method output_type
+	23, // [23:39] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_service_proto_init() }
@@ -2002,7 +2428,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_v1_webhook_service_proto_rawDesc), len(file_devpilot_webhook_v1_webhook_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   30,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

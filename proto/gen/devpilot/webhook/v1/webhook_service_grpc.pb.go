@@ -29,6 +29,8 @@ const (
 	WebhookService_ListDeliveries_FullMethodName      = "/devpilot.webhook.v1.WebhookService/ListDeliveries"
 	WebhookService_GetDelivery_FullMethodName         = "/devpilot.webhook.v1.WebhookService/GetDelivery"
 	WebhookService_ReplayDelivery_FullMethodName      = "/devpilot.webhook.v1.WebhookService/ReplayDelivery"
+	WebhookService_ReplayDeliveries_FullMethodName    = "/devpilot.webhook.v1.WebhookService/ReplayDeliveries"
+	WebhookService_RevealDeliveryBody_FullMethodName  = "/devpilot.webhook.v1.WebhookService/RevealDeliveryBody"
 	WebhookService_SetWatches_FullMethodName          = "/devpilot.webhook.v1.WebhookService/SetWatches"
 	WebhookService_BatchGetWebhooks_FullMethodName    = "/devpilot.webhook.v1.WebhookService/BatchGetWebhooks"
 	WebhookService_RecordOutcomes_FullMethodName      = "/devpilot.webhook.v1.WebhookService/RecordOutcomes"
@@ -73,6 +75,13 @@ type WebhookServiceClient interface {
 	// Has a delivery considered again, with today's rules. Not idempotent unless request_id is
 	// given. Reasons: DELIVERY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	ReplayDelivery(ctx context.Context, in *ReplayDeliveryRequest, opts ...grpc.CallOption) (*ReplayDeliveryResponse, error)
+	// Has several deliveries considered again, the oldest first. What cannot be considered again is
+	// skipped and says why. Not idempotent unless request_id is given: then a repeat does what the first
+	// did not come to. Reasons: WEBHOOK_NOT_FOUND, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	ReplayDeliveries(ctx context.Context, in *ReplayDeliveriesRequest, opts ...grpc.CallOption) (*ReplayDeliveriesResponse, error)
+	// Shows a delivery's body as it came, while it is kept: 7 days. Audited. Idempotent.
+	// Reasons: PERMISSION_DENIED, WEBHOOK_NOT_FOUND, DELIVERY_NOT_FOUND.
+	RevealDeliveryBody(ctx context.Context, in *RevealDeliveryBodyRequest, opts ...grpc.CallOption) (*RevealDeliveryBodyResponse, error)
 	// Hands over the set of branches that apps watch in a repository. Bitbucket's hook exists while
 	// the set is not empty. The answer does not wait for Bitbucket unless wait is set. Internal to
 	// the deployer. Idempotent. Reasons: INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
@@ -197,6 +206,26 @@ func (c *webhookServiceClient) ReplayDelivery(ctx context.Context, in *ReplayDel
 	return out, nil
 }
 
+func (c *webhookServiceClient) ReplayDeliveries(ctx context.Context, in *ReplayDeliveriesRequest, opts ...grpc.CallOption) (*ReplayDeliveriesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReplayDeliveriesResponse)
+	err := c.cc.Invoke(ctx, WebhookService_ReplayDeliveries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *webhookServiceClient) RevealDeliveryBody(ctx context.Context, in *RevealDeliveryBodyRequest, opts ...grpc.CallOption) (*RevealDeliveryBodyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RevealDeliveryBodyResponse)
+	err := c.cc.Invoke(ctx, WebhookService_RevealDeliveryBody_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *webhookServiceClient) SetWatches(ctx context.Context, in *SetWatchesRequest, opts ...grpc.CallOption) (*SetWatchesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetWatchesResponse)
@@ -275,6 +304,13 @@ type WebhookServiceServer interface {
 	// Has a delivery considered again, with today's rules. Not idempotent unless request_id is
 	// given. Reasons: DELIVERY_NOT_FOUND, STORAGE_UNAVAILABLE.
 	ReplayDelivery(context.Context, *ReplayDeliveryRequest) (*ReplayDeliveryResponse, error)
+	// Has several deliveries considered again, the oldest first. What cannot be considered again is
+	// skipped and says why. Not idempotent unless request_id is given: then a repeat does what the first
+	// did not come to. Reasons: WEBHOOK_NOT_FOUND, INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
+	ReplayDeliveries(context.Context, *ReplayDeliveriesRequest) (*ReplayDeliveriesResponse, error)
+	// Shows a delivery's body as it came, while it is kept: 7 days. Audited. Idempotent.
+	// Reasons: PERMISSION_DENIED, WEBHOOK_NOT_FOUND, DELIVERY_NOT_FOUND.
+	RevealDeliveryBody(context.Context, *RevealDeliveryBodyRequest) (*RevealDeliveryBodyResponse, error)
 	// Hands over the set of branches that apps watch in a repository. Bitbucket's hook exists while
 	// the set is not empty. The answer does not wait for Bitbucket unless wait is set. Internal to
 	// the deployer. Idempotent. Reasons: INVALID_ARGUMENT, STORAGE_UNAVAILABLE.
@@ -328,6 +364,12 @@ func (UnimplementedWebhookServiceServer) GetDelivery(context.Context, *GetDelive
 }
 func (UnimplementedWebhookServiceServer) ReplayDelivery(context.Context, *ReplayDeliveryRequest) (*ReplayDeliveryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReplayDelivery not implemented")
+}
+func (UnimplementedWebhookServiceServer) ReplayDeliveries(context.Context, *ReplayDeliveriesRequest) (*ReplayDeliveriesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReplayDeliveries not implemented")
+}
+func (UnimplementedWebhookServiceServer) RevealDeliveryBody(context.Context, *RevealDeliveryBodyRequest) (*RevealDeliveryBodyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RevealDeliveryBody not implemented")
 }
 func (UnimplementedWebhookServiceServer) SetWatches(context.Context, *SetWatchesRequest) (*SetWatchesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetWatches not implemented")
@@ -542,6 +584,42 @@ func _WebhookService_ReplayDelivery_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WebhookService_ReplayDeliveries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReplayDeliveriesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).ReplayDeliveries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_ReplayDeliveries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).ReplayDeliveries(ctx, req.(*ReplayDeliveriesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _WebhookService_RevealDeliveryBody_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RevealDeliveryBodyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).RevealDeliveryBody(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_RevealDeliveryBody_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).RevealDeliveryBody(ctx, req.(*RevealDeliveryBodyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WebhookService_SetWatches_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetWatchesRequest)
 	if err := dec(in); err != nil {
@@ -660,6 +738,14 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReplayDelivery",
 			Handler:    _WebhookService_ReplayDelivery_Handler,
+		},
+		{
+			MethodName: "ReplayDeliveries",
+			Handler:    _WebhookService_ReplayDeliveries_Handler,
+		},
+		{
+			MethodName: "RevealDeliveryBody",
+			Handler:    _WebhookService_RevealDeliveryBody_Handler,
 		},
 		{
 			MethodName: "SetWatches",

@@ -41,6 +41,7 @@ func (s *Server) ListAppDeliveries(ctx context.Context, req *deployerv1.ListAppD
 	}
 	page, err := u.Deliveries.Deliveries(ctx, &webhookv1.ListDeliveriesRequest{
 		Workspace: k.Workspace, Webhook: hook.GetId(), PageSize: int32(size), PageToken: req.GetPageToken(), //nolint:gosec // at most 200
+		Branch: req.GetBranch(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore(), Outcome: req.GetOutcome(), App: a.GetId(),
 	})
 	if err != nil {
 		return nil, err

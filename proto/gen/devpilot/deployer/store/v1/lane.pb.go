@@ -8,6 +8,7 @@ package storev1
 
 import (
 	v1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	v11 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -1198,7 +1199,9 @@ type Asker struct {
 	// The delivery's number.
 	Delivery int32 `protobuf:"varint,2,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	// The change's place in the delivery.
-	Change        int32 `protobuf:"varint,3,opt,name=change,proto3" json:"change,omitempty"`
+	Change int32 `protobuf:"varint,3,opt,name=change,proto3" json:"change,omitempty"`
+	// The push, where no delivery told of it: webhook and delivery are then empty.
+	Found         *v11.FoundPush `protobuf:"bytes,4,opt,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1252,6 +1255,13 @@ func (x *Asker) GetChange() int32 {
 		return x.Change
 	}
 	return 0
+}
+
+func (x *Asker) GetFound() *v11.FoundPush {
+	if x != nil {
+		return x.Found
+	}
+	return nil
 }
 
 // Running is the job that runs now, and by whom.
@@ -2642,7 +2652,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\n" +
 	"\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
@@ -2759,11 +2769,12 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\aretries\x18\x16 \x01(\x05R\aretries\x12\x1f\n" +
 	"\vforced_from\x18\x17 \x01(\tR\n" +
 	"forcedFrom\x12!\n" +
-	"\ffixed_commit\x18\x18 \x01(\tR\vfixedCommit\"U\n" +
+	"\ffixed_commit\x18\x18 \x01(\tR\vfixedCommit\"\x8b\x01\n" +
 	"\x05Asker\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x1a\n" +
 	"\bdelivery\x18\x02 \x01(\x05R\bdelivery\x12\x16\n" +
-	"\x06change\x18\x03 \x01(\x05R\x06change\"\xcd\x01\n" +
+	"\x06change\x18\x03 \x01(\x05R\x06change\x124\n" +
+	"\x05found\x18\x04 \x01(\v2\x1e.devpilot.webhook.v1.FoundPushR\x05found\"\xcd\x01\n" +
 	"\aRunning\x121\n" +
 	"\x03job\x18\x01 \x01(\v2\x1f.devpilot.deployer.store.v1.JobR\x03job\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x12\n" +
@@ -2931,12 +2942,13 @@ var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(*v1.DeploymentActor)(nil),    // 31: devpilot.deployer.v1.DeploymentActor
 	(*v1.DeliveryReference)(nil),  // 32: devpilot.deployer.v1.DeliveryReference
 	(*App)(nil),                   // 33: devpilot.deployer.store.v1.App
-	(*Trouble)(nil),               // 34: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 35: devpilot.deployer.v1.ServeOptions
-	(*Deployment)(nil),            // 36: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 37: devpilot.deployer.v1.DeploymentError
-	(v1.Deployment_State)(0),      // 38: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 39: devpilot.deployer.v1.StageRecord
+	(*v11.FoundPush)(nil),         // 34: devpilot.webhook.v1.FoundPush
+	(*Trouble)(nil),               // 35: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 36: devpilot.deployer.v1.ServeOptions
+	(*Deployment)(nil),            // 37: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 38: devpilot.deployer.v1.DeploymentError
+	(v1.Deployment_State)(0),      // 39: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 40: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	10, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
@@ -2971,44 +2983,45 @@ var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
 	27, // 29: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
 	9,  // 30: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
 	5,  // 31: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	8,  // 32: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	27, // 33: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	34, // 34: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	27, // 35: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 36: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	27, // 37: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	27, // 38: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	35, // 39: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	15, // 40: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	31, // 41: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	27, // 42: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	18, // 43: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
-	9,  // 44: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
-	36, // 45: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	22, // 46: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	23, // 47: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	24, // 48: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	25, // 49: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	16, // 50: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	21, // 51: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
-	20, // 52: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
-	27, // 53: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
-	9,  // 54: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
-	27, // 55: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	37, // 56: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	27, // 57: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	30, // 58: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	38, // 59: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	27, // 60: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	37, // 61: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	39, // 62: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	9,  // 63: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
-	12, // 64: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	34, // 32: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
+	8,  // 33: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	27, // 34: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	35, // 35: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	27, // 36: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 37: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	27, // 38: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	27, // 39: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	36, // 40: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	15, // 41: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	31, // 42: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	27, // 43: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	18, // 44: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	9,  // 45: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	37, // 46: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	22, // 47: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	23, // 48: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	24, // 49: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	25, // 50: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	16, // 51: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	21, // 52: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	20, // 53: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
+	27, // 54: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
+	9,  // 55: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
+	27, // 56: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	38, // 57: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	27, // 58: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	30, // 59: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	39, // 60: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	27, // 61: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	38, // 62: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	40, // 63: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	9,  // 64: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	12, // 65: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	66, // [66:66] is the sub-list for method output_type
+	66, // [66:66] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
