@@ -6,9 +6,12 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer"
+	"devpilot.io/bitbucket/services/deployer/internal/record/store"
+	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
@@ -17,7 +20,7 @@ import (
 // several times.
 var followed = map[string]string{
 	"KV_deployer-apps": "changes", "KV_deployer-deployments": "changes", "KV_deployer-lanes": "changes", "KV_deployer-repositories": "changes",
-	stream.EventsStream: "deployer-statuses",
+	stream.EventsStream: "deployer-statuses", streams.OutcomesStream: "webhook",
 }
 
 // Whoever follows what a deployment writes keeps no state of its own on disk: it would be written, and
@@ -40,5 +43,45 @@ func TestDeployment_isFollowedWithoutWrites(t *testing.T) {
 		if !info.Config.MemoryStorage {
 			t.Errorf("%s of %s keeps its state on disk", durable, in)
 		}
+	}
+}
+
+// written is how many messages a stream has taken.
+func (b *bench) written(name string) uint64 {
+	b.t.Helper()
+	s, err := b.keyset.JS.Stream(b.t.Context(), name)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s.CachedInfo().State.LastSeq
+}
+
+// A lane is written for its decisions: that a push is to be deployed, that its deployment begins, with
+// which commit, and how it ended, and once more when all of that is told. What is told webhook at once is
+// stored nowhere else.
+func TestDeployment_writesItsLaneForDecisionsOnly(t *testing.T) {
+	b := newBench(t)
+	b.repo.Commit("main", "first", map[string]string{"index.html": "1"})
+	b.create("web", web(true))
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	lanes := kv.StreamName(store.LanesBucket)
+	cleared := func() error {
+		l, _, err := b.stores().Lanes.Get(t.Context(), "acme-inc.web")
+		if err == nil && (len(l.GetOutbox()) > 0 || l.GetRunning() != nil || l.GetWaiting() != nil) {
+			err = fmt.Errorf("the lane is not done: %v", l)
+		}
+		return err
+	}
+	testkit.Eventually(t, timeout, cleared)
+	before := b.written(lanes)
+	_, delivery := b.push("2")
+	b.await("web", 2, deployerv1.Deployment_COMPLETED)
+	b.awaitSaid(delivery, "Deployed as #2")
+	testkit.Eventually(t, timeout, cleared)
+	if n := b.written(lanes) - before; n > 5 {
+		t.Errorf("the lane was written %d times", n)
+	}
+	if n := b.written(streams.OutcomesStream); n > 0 {
+		t.Errorf("%d messages of outcomes were stored while webhook answers", n)
 	}
 }

@@ -94,10 +94,10 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.reconciler = reconcile.New(reconcile.Config{
 		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
-		Outcomes: r.Outcomes, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
+		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 	})
 	c.router = &router.Router{
-		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: &outcome.Direct{Outbox: r.Outcomes}, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{

@@ -59,7 +59,7 @@ func New(cfg Config) *Records {
 	r := &Records{
 		Store: st, Copies: store.NewCopies(st, cfg.CopyMetrics), Reminders: &reminder.Book{Bucket: st.Due}, Fleet: fleet.New(st.Servers, st.Workers, cfg.Logger, cfg.Now),
 		Logs:     &deploylog.Sink{JS: cfg.JS, Logs: st.Logs, Secrets: cfg.Secrets, Limits: cfg.LogLimits, Logger: cfg.Logger, Now: cfg.Now},
-		Outcomes: &outcome.Outbox{JS: cfg.JS, Recorder: cfg.Recorder, Deployments: st.Deployments, Logger: cfg.Logger, Metrics: cfg.Metrics, Now: cfg.Now},
+		Outcomes: &outcome.Outbox{JS: cfg.JS, Recorder: cfg.Recorder, Deployments: st.Deployments, Position: st.Position("outcomes"), Logger: cfg.Logger, Metrics: cfg.Metrics, Now: cfg.Now},
 	}
 	r.Alarm = reminder.Lanes{Book: r.Reminders, Now: cfg.Now}
 	r.Apps = &apps.Records{Store: st, Repositories: cfg.Repositories, Reminders: r.Reminders, Keyset: cfg.Keyset, Now: cfg.Now}

@@ -71,6 +71,8 @@ type Keeper struct {
 	Seen SeenRefs
 	// Teller may be nil where nobody is to hear of ends.
 	Teller Teller
+
+	written written
 }
 
 const (
@@ -187,6 +189,7 @@ func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uin
 		}
 		l.Armed = true
 	}
+	k.written.drop(key, l)
 	var err error
 	if rev == 0 {
 		_, err = k.Lanes.Create(ctx, key.String(), l)
@@ -196,6 +199,7 @@ func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uin
 	if err != nil {
 		return nil, fmt.Errorf("lane: write %s: %w", key, err)
 	}
+	k.written.forget(key)
 	return l, nil
 }
 
@@ -220,14 +224,18 @@ func (k *Keeper) Start(ctx context.Context, key Key, l *storev1.Lane) error {
 	return k.Flush(ctx, key, l)
 }
 
-// Flush writes the changes in the lane's outbox to the deployment records and then clears them. A
-// change that is written twice changes nothing the second time.
+// Flush writes the changes in the lane's outbox to the deployment records and then clears them, or
+// leaves that to the lane's next decision. A change that is written twice changes nothing the second time.
 func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 	out := l.GetOutbox()
 	if len(out) == 0 {
 		return nil
 	}
-	var written uint64
+	stays := mayStay(l)
+	if n, _ := k.written.find(key, l); stays && n == len(out) {
+		return nil
+	}
+	var revision uint64
 	for i := 0; i < len(out); {
 		n := i + 1
 		if d := out[i].GetDecided(); d != nil {
@@ -244,7 +252,10 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 		if err != nil {
 			return err
 		}
-		written, i = max(written, rev), n
+		revision, i = max(revision, rev), n
+	}
+	if stays && k.written.note(key, l, revision) {
+		return nil
 	}
 	last := out[len(out)-1].GetSeq()
 	_, err := k.Change(ctx, key, func(l *storev1.Lane) error {
@@ -255,7 +266,7 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 		if i == 0 {
 			return ErrSkip
 		}
-		l.Outbox, l.RecordsRevision = l.Outbox[i:], max(l.GetRecordsRevision(), written)
+		l.Outbox, l.RecordsRevision = l.Outbox[i:], max(l.GetRecordsRevision(), revision)
 		return nil
 	})
 	return err

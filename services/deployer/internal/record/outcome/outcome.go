@@ -1,5 +1,5 @@
 // Package outcome brings what came of pushes to the webhook service, which shows it beside the
-// delivery. Outcomes that cannot be brought at once wait in a stream of their own, so that a webhook
+// delivery. Outcomes that it does not take at once wait in a stream of their own, so that a webhook
 // service that is away delays them and nothing else.
 //
 // A deployment's delivery hears of it twice: when it is made, and how it ended.
@@ -14,12 +14,14 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -36,18 +38,28 @@ type Deployments interface {
 	Get(ctx context.Context, key string) (*storev1.Deployment, uint64, error)
 }
 
-// Outbox stores and forwards outcomes.
+// Outbox brings outcomes to webhook, and stores what it does not take. It is safe for concurrent use.
 type Outbox struct {
 	JS       jetstream.JetStream
 	Recorder Recorder
 	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
 	Deployments Deployments
-	Logger      *slog.Logger
-	Metrics     *stream.Metrics
-	Now         func() time.Time
+	// Position keeps how far webhook has taken what was stored, so that taking it costs no write; nil: the
+	// consumer keeps it. What comes again after a restart, webhook keeps once.
+	Position stream.Position
+	Logger   *slog.Logger
+	Metrics  *stream.Metrics
+	Now      func() time.Time
+
+	// again is when webhook is called again after it did not answer, in Unix nanoseconds.
+	again atomic.Int64
 }
 
 const (
+	// callTimeout bounds a call of webhook before its outcomes are stored.
+	callTimeout = 2 * time.Second
+	// callPause is how long all are stored after webhook did not answer.
+	callPause = 5 * time.Second
 	// batch is how many messages are forwarded together.
 	batch = 500
 	// perCall is how many outcomes one call carries; webhook takes 1,000.
@@ -58,8 +70,36 @@ const (
 	headerOutcomes = "Devpilot-Outcomes"
 )
 
-// Put stores outcomes; each is brought to webhook at least once.
+// Put brings outcomes to webhook, or stores those that it does not take; each is brought at least once.
 func (o *Outbox) Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error {
+	if len(outcomes) == 0 {
+		return nil
+	}
+	if time.Now().UnixNano() < o.again.Load() {
+		return o.store(ctx, outcomes)
+	}
+	call, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	err := o.record(call, outcomes)
+	if err == nil {
+		return nil
+	}
+	o.again.Store(time.Now().Add(callPause).UnixNano())
+	o.Logger.InfoContext(ctx, "webhook takes no outcomes now; they are kept for it", logs.Err(err))
+	return o.store(ctx, outcomes)
+}
+
+// Stored is an outbox that stores all and forwards it later: for whoever may say something else of the
+// same push, should it die, or be overtaken, after webhook has heard and before it has noted that.
+type Stored struct{ Outbox *Outbox }
+
+// Put stores outcomes.
+func (s Stored) Put(ctx context.Context, outcomes ...*webhookv1.RecordedOutcome) error {
+	return s.Outbox.store(ctx, outcomes)
+}
+
+// store keeps outcomes until Run forwards them.
+func (o *Outbox) store(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
 	for len(outcomes) > 0 {
 		n := min(len(outcomes), packed)
 		if err := o.put(ctx, outcomes[:n]); err != nil {
@@ -101,7 +141,7 @@ func idOf(x *webhookv1.RecordedOutcome) string {
 func (o *Outbox) Run(ctx context.Context) error {
 	return stream.Consume(ctx, stream.ConsumeConfig{
 		JS: o.JS, Stream: streams.OutcomesStream, Durable: "webhook", HandleBatch: o.forward, Batch: batch,
-		MaxAttempts: -1, Logger: o.Logger, Metrics: o.Metrics,
+		MaxAttempts: -1, Position: o.Position, Logger: o.Logger, Metrics: o.Metrics,
 	})
 }
 

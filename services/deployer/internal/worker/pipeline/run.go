@@ -321,6 +321,9 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName
 		return errSuperseded{live}
 	}
 	a.commit = commit.GetHash()
+	if a.commit == a.job.GetHash() && a.job.GetAttempt() <= 1 && len(notes) == 0 {
+		return nil // the record says so already; what else is known of the commit is written with what comes next
+	}
 	return a.w.cfg.Keeper.Flush(ctx, a.key, l)
 }
 

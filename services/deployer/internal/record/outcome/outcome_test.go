@@ -52,7 +52,7 @@ func (r *recorder) seen() (calls int, got map[int32]int) {
 	return r.calls, got
 }
 
-func newDirect(t *testing.T) (*outcome.Direct, *recorder, func() uint64) {
+func newOutbox(t *testing.T) (*outcome.Outbox, *recorder, func() uint64) {
 	t.Helper()
 	js := testkit.JS(t)
 	if _, err := stream.Ensure(t.Context(), js, streams.Outcomes, stream.Options{}); err != nil {
@@ -66,15 +66,15 @@ func newDirect(t *testing.T) (*outcome.Direct, *recorder, func() uint64) {
 		}
 		return s.CachedInfo().State.LastSeq
 	}
-	return &outcome.Direct{Outbox: &outcome.Outbox{JS: js, Recorder: r, Logger: testkit.Logger(t).Logger, Now: time.Now}}, r, stored
+	return &outcome.Outbox{JS: js, Recorder: r, Logger: testkit.Logger(t).Logger, Now: time.Now}, r, stored
 }
 
 func about(delivery int32) *webhookv1.RecordedOutcome {
 	return &webhookv1.RecordedOutcome{Workspace: "acme-inc", Webhook: "hook", Delivery: delivery, Outcome: &webhookv1.DeliveryOutcome{App: "web"}}
 }
 
-func TestDirect_storesNothingWhileWebhookAnswers(t *testing.T) {
-	d, r, stored := newDirect(t)
+func TestPut_storesNothingWhileWebhookAnswers(t *testing.T) {
+	d, r, stored := newOutbox(t)
 	if err := d.Put(t.Context(), about(1), about(2)); err != nil {
 		t.Fatal(err)
 	}
@@ -87,8 +87,8 @@ func TestDirect_storesNothingWhileWebhookAnswers(t *testing.T) {
 }
 
 // What webhook does not take is kept for it, and brought once it answers: Put does not fail for its sake.
-func TestDirect_keepsWhatWebhookDoesNotTake(t *testing.T) {
-	d, r, stored := newDirect(t)
+func TestPut_keepsWhatWebhookDoesNotTake(t *testing.T) {
+	d, r, stored := newOutbox(t)
 	r.set(true)
 	for n := range int32(3) {
 		if err := d.Put(t.Context(), about(n+1)); err != nil {
@@ -107,7 +107,7 @@ func TestDirect_keepsWhatWebhookDoesNotTake(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	wg.Go(func() {
-		if err := d.Outbox.Run(ctx); err != nil {
+		if err := d.Run(ctx); err != nil {
 			t.Errorf("forward: %v", err)
 		}
 	})
