@@ -172,6 +172,11 @@ chaos: ## Have people push through trouble of every kind, in an order that the p
 	@.ci/needs
 	go test -count 1 -timeout 0 -run '^TestChaos$$' -v ./services/allinone/e2e -chaos.for $(FOR)
 
+.PHONY: day
+day: ## Simulate a day of 1,000 apps on 200 repositories with one in twenty deliveries lost, and print what it cost (some minutes)
+	@.ci/needs
+	go test -count 1 -timeout 60m -run '^TestDay$$' -v ./services/deployer -day.hours 24 -day.apps 1000
+
 .PHONY: bench
 bench: ## Run the benchmarks and print their tables
 	@.ci/needs
