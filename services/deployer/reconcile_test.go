@@ -291,7 +291,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	turned := func(n int) {
 		t.Helper()
 		testkit.Eventually(t, timeout, func() error {
-			if have := strings.Count(b.logs.Text(), "push found by looking, and turned away"); have != n {
+			if have := strings.Count(b.logs.Text(), "push found by polling, and turned away"); have != n {
 				return fmt.Errorf("%d turned away", have)
 			}
 			return nil

@@ -235,7 +235,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 
 	b.repo.Commit("main", "docs", map[string]string{"index.html": "0", "docs/a.md": "1"})
 	testkit.Eventually(t, timeout, func() error { // it is seen, and turned away
-		if !b.logs.Contains("push found by looking, and turned away") {
+		if !b.logs.Contains("push found by polling, and turned away") {
 			return fmt.Errorf("nothing was turned away")
 		}
 		return nil
@@ -247,7 +247,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 	}
 	b.repo.Commit("main", "not this one [skip ci]", map[string]string{"index.html": "2", "docs/a.md": "1"})
 	testkit.Eventually(t, timeout, func() error {
-		if n := strings.Count(b.logs.Text(), "push found by looking, and turned away"); n < 2 {
+		if n := strings.Count(b.logs.Text(), "push found by polling, and turned away"); n < 2 {
 			return fmt.Errorf("turned away: %d", n)
 		}
 		return nil

@@ -201,7 +201,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 			l.again(r.cfg.Now().Add(time.Second)) // the rest follows
 			break
 		}
-		d := decision{change: c, ask: r.ask(s, c, l.state)}
+		d := decision{change: c, ask: r.ask(s, c, l)}
 		if c.new != "" && !c.baseline {
 			var decided bool
 			var err error
@@ -234,7 +234,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 		delete(missing, missingKey(&storev1.Missing{Branch: d.ref.Branch(), Tag: d.ref.Tag(), Hash: d.new}))
 	}
 	r.tell(ctx, s, done, l)
-	if len(done.made)+len(done.proposed) > 0 || done.again {
+	if len(done.made)+len(done.proposed)+len(done.turned) > 0 || done.again {
 		if err := r.cfg.Keeper.Dispatch(ctx, s.key, now); err != nil {
 			return nil, err
 		}
@@ -321,6 +321,7 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 		lane.NoteTurnedAway(now, &deployerv1.TurnedAwayPush{
 			Branch: d.ref.Branch(), Tag: d.ref.Tag(), Commit: d.new, Reason: d.verdict.Reason, Message: d.verdict.Message, Time: timestamppb.New(d.ask.Now),
 		})
+		d.tellFound(now, &storev1.Decided{Reason: d.verdict.Reason, Message: strings.TrimSuffix(d.verdict.Message, ".")})
 		t.turned = append(t.turned, d)
 		return nil
 	}
@@ -328,6 +329,7 @@ func (t *tally) one(s seen, now *storev1.Lane, d decision) error {
 	if err != nil {
 		return err
 	}
+	d.tellFound(now, &storev1.Decided{Number: accepted.Number})
 	t.made = append(t.made, made{d, accepted.Number})
 	return nil
 }
@@ -342,22 +344,22 @@ func (r *Reconciler) tell(ctx context.Context, s seen, t *tally, l *polling) {
 	}
 	for _, m := range t.made {
 		l.made[s.key.App] = append(l.made[s.key.App], m.number)
-		r.cfg.Logger.InfoContext(ctx, "push found by looking", slog.String(logs.KeyApp, s.key.App), name(m.decision),
+		r.cfg.Logger.InfoContext(ctx, "push found by polling", slog.String(logs.KeyApp, s.key.App), name(m.decision),
 			slog.String(logs.KeyCommit, m.new), slog.Int(logs.KeyDeployment, int(m.number)))
 	}
 	for _, d := range t.proposed {
 		l.proposed = append(l.proposed, s)
-		r.cfg.Logger.InfoContext(ctx, "push found by looking, a worker decides", slog.String(logs.KeyApp, s.key.App), name(d), slog.String(logs.KeyCommit, d.new))
+		r.cfg.Logger.InfoContext(ctx, "push found by polling, a worker decides", slog.String(logs.KeyApp, s.key.App), name(d), slog.String(logs.KeyCommit, d.new))
 	}
 	for _, d := range t.turned {
 		l.turned[s.key.App] = d
-		r.cfg.Logger.InfoContext(ctx, "push found by looking, and turned away", slog.String(logs.KeyApp, s.key.App), name(d),
+		r.cfg.Logger.InfoContext(ctx, "push found by polling, and turned away", slog.String(logs.KeyApp, s.key.App), name(d),
 			slog.String(logs.KeyReason, d.verdict.Reason))
 	}
 }
 
 // ask is the wish for a deployment of a head that no delivery spoke of.
-func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.Request {
+func (r *Reconciler) ask(s seen, c change, l *polling) lane.Request {
 	now := r.cfg.Now()
 	ask := lane.Request{
 		Event: fmt.Sprintf("reconciled:%s:%s:%s:%d", s.app.GetRepository(), c.ref, c.new, s.rev), ReceiveTime: now,
@@ -366,13 +368,17 @@ func (r *Reconciler) ask(s seen, c change, state *storev1.Reconciliation) lane.R
 		Commit: &deployerv1.DeploymentCommit{Hash: c.new},
 		Actor:  &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"},
 	}
-	if asks := state.GetAsks(); len(asks) > 0 { // a delivery did come; it only did not say what changed
+	asks := l.state.GetAsks()
+	switch {
+	case len(asks) > 0: // a delivery did come; it only did not say what changed
 		a := asks[len(asks)-1]
 		ask.Trigger, ask.ReceiveTime = deployerv1.Deployment_PUSH, a.GetReceiveTime().AsTime()
 		ask.Delivery = &deployerv1.DeliveryReference{Webhook: a.GetWebhook(), Number: a.GetDelivery()}
 		for _, a := range asks {
 			ask.Askers = append(ask.Askers, &storev1.Asker{Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Change: a.GetChange()})
 		}
+	case c.new != "" && !c.baseline:
+		ask.Askers = []*storev1.Asker{r.finder(s, c, l)}
 	}
 	return ask
 }

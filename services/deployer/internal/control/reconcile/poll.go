@@ -56,6 +56,8 @@ type polling struct {
 	name   string               // that was asked
 	proven bool                 // the name is the repository's
 	atOnce bool                 // no delivery is on its way
+	time   time.Time            // of the poll
+	hook   *storev1.WebhookView // as far as is known; nil for none
 	since  map[string]time.Time // of what was missing before, by key
 	made   map[string][]int32   // deployments, by app
 	turned map[string]decision  // what a rule turned away last, by app
@@ -98,7 +100,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		r.mu.Unlock()
 		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
 	}
-	l := &polling{state: state, since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
+	l := &polling{state: state, time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}

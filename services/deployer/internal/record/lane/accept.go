@@ -144,6 +144,11 @@ func Accept(l *storev1.Lane, a Request) (Decision, error) {
 	if place == Past {
 		return Repeat(l, a)
 	}
+	if number := again(l, a); number > 0 {
+		remember(l, id, number, a.ReceiveTime)
+		tellLater(l, number, a.Askers)
+		return Decision{Number: number, Past: true}, nil
+	}
 	hash := a.Commit.GetHash()
 	head := HeadOf(l, a.Repository, a.ref())
 	if a.Trigger == deployerv1.Deployment_PUSH && !a.Replay && hash != "" && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == hash {

@@ -118,6 +118,25 @@ func Repeat(l *storev1.Lane, a Request) (Decision, error) {
 	return d, nil
 }
 
+// again is the deployment that a replay would only repeat: what waits, or else what runs, or else what is
+// live, where that is of the same commit of the same branch or tag; 0 for none.
+func again(l *storev1.Lane, a Request) int32 {
+	if !a.Replay || a.Commit.GetHash() == "" {
+		return 0
+	}
+	job := l.GetWaiting()
+	if job == nil {
+		job = l.GetRunning().GetJob()
+	}
+	switch live := l.GetLive(); {
+	case job != nil && job.GetHash() == a.Commit.GetHash() && job.GetBranch() == a.Branch && job.GetTag() == a.Tag:
+		return job.GetNumber()
+	case job == nil && live.GetHash() == a.Commit.GetHash() && live.GetRef() == string(a.ref()):
+		return live.GetNumber()
+	}
+	return 0
+}
+
 // An entry of Lane.history.
 const (
 	historyBytes = idBytes + 4

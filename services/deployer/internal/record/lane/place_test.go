@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
 
@@ -195,6 +196,40 @@ func TestPlace_whatNobodyDecidedIsNew(t *testing.T) {
 	}
 	b.work()
 	b.wantLive("f")
+}
+
+// TestAccept_aReplayDeploysNothingTwice: what waits, runs or is live already is the answer to a replay of
+// its commit; of another commit, or where another one is to go live, the replay counts.
+func TestAccept_aReplayDeploysNothingTwice(t *testing.T) {
+	b := newBranch(t, "start")
+	replay := func(id, hash, branch string) lane.Decision {
+		t.Helper()
+		a := b.ask(id, hash, deployerv1.Deployment_PUSH)
+		a.Branch, a.Replay, a.Askers = branch, true, []*storev1.Asker{{Webhook: "w", Delivery: 7}}
+		d, err := lane.Accept(b.l, a)
+		if !errors.Is(err, lane.ErrSkip) {
+			b.must(err)
+		}
+		return d
+	}
+	b.pushed("a")
+	n := b.l.GetLastNumber()
+	if d := replay("r1", "a", "main"); d.New || !d.Past || d.Number != n {
+		t.Errorf("of what is live: %+v, want #%d", d, n)
+	}
+	if d := replay("r1", "a", "main"); d.New || d.Number != n {
+		t.Errorf("the same event again: %+v", d)
+	}
+	if d := replay("r2", "a", "other"); !d.New {
+		t.Errorf("of another branch at the same commit: %+v", d)
+	}
+	n = b.l.GetLastNumber()
+	if d := replay("r3", "a", "other"); d.New || d.Number != n || len(b.l.GetWaiting().GetAskers()) != 2 {
+		t.Errorf("of what waits: %+v, want #%d, %v", d, n, b.l.GetWaiting())
+	}
+	if d := replay("r4", "a", "main"); !d.New {
+		t.Errorf("of what is live and will not be: %+v", d)
+	}
 }
 
 // TestPlace_tags: each tag has a history of its own.

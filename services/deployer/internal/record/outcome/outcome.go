@@ -42,7 +42,8 @@ type Deployments interface {
 type Outbox struct {
 	JS       jetstream.JetStream
 	Recorder Recorder
-	// Deployments tells how a deployment stands that a repeat is answered with; nil: not at all.
+	// Deployments tells how a deployment stands that a repeat is answered with, and what it read of its
+	// commit; nil: not at all.
 	Deployments Deployments
 	// Position keeps how far webhook has taken what was stored, so that taking it costs no write; nil: the
 	// consumer keeps it. What comes again after a restart, webhook keeps once.
@@ -134,7 +135,14 @@ func (o *Outbox) put(ctx context.Context, outcomes []*webhookv1.RecordedOutcome)
 }
 
 func idOf(x *webhookv1.RecordedOutcome) string {
-	return fmt.Sprintf("%s.%s.%d.%d.%s.%d.%s.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason(), x.GetOutcome().GetDeploymentState())
+	return fmt.Sprintf("%s.%s.%d.%s.%d.%s.%d.%s.%s", x.GetWorkspace(), x.GetWebhook(), x.GetDelivery(), foundID(x.GetFound()), x.GetOutcome().GetChange(), x.GetOutcome().GetApp(), x.GetOutcome().GetDeployment(), x.GetOutcome().GetReason(), x.GetOutcome().GetDeploymentState())
+}
+
+func foundID(f *webhookv1.FoundPush) string {
+	if f == nil {
+		return ""
+	}
+	return f.GetRepository() + "/" + f.GetKey()
 }
 
 // Run forwards outcomes until ctx is done.

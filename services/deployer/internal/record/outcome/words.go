@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -131,7 +132,11 @@ func (o *Outbox) Decided(ctx context.Context, k lane.Key, d *storev1.Decided) er
 // Ended tells deliveries how the deployment ended that came of them.
 func (o *Outbox) Ended(ctx context.Context, k lane.Key, number int32, e *storev1.Ended) error {
 	d := &deployerv1.Deployment{Number: number, State: e.GetState(), Error: e.GetError(), SupersededBy: e.GetSupersededBy()}
-	return o.Put(ctx, told(k, e.GetAskers(), func() *webhookv1.DeliveryOutcome {
+	askers, err := o.known(ctx, k, number, e.GetAskers())
+	if err != nil {
+		return err
+	}
+	return o.Put(ctx, told(k, askers, func() *webhookv1.DeliveryOutcome {
 		x := Deployment(k.App, d)
 		x.Time = e.GetTime()
 		return x
@@ -155,12 +160,37 @@ func (o *Outbox) CutShort(ctx context.Context, k lane.Key, c *storev1.CutShort) 
 	})...)
 }
 
+// known completes the pushes that were found without a delivery with what their deployment read of the
+// commit.
+func (o *Outbox) known(ctx context.Context, k lane.Key, number int32, askers []*storev1.Asker) ([]*storev1.Asker, error) {
+	out := make([]*storev1.Asker, 0, len(askers))
+	for _, a := range askers {
+		if a.GetFound() == nil {
+			out = append(out, a)
+			continue
+		}
+		a = proto.CloneOf(a)
+		a.Found.Told = true
+		if o.Deployments != nil {
+			rec, _, err := o.Deployments.Get(ctx, k.Record(number))
+			if err != nil && !errors.Is(err, kv.ErrNotFound) {
+				return nil, fmt.Errorf("outcome: read deployment %s/%d: %w", k, number, err)
+			}
+			if c := rec.GetDeployment().GetCommit(); c.GetHash() == a.GetFound().GetChange().GetNewHash() {
+				a.Found.Change.Message, a.Found.Change.AuthorName = c.GetMessage(), c.GetAuthorName()
+			}
+		}
+		out = append(out, a)
+	}
+	return out, nil
+}
+
 func told(k lane.Key, askers []*storev1.Asker, outcome func() *webhookv1.DeliveryOutcome) []*webhookv1.RecordedOutcome {
 	var out []*webhookv1.RecordedOutcome
 	for _, a := range askers {
 		x := outcome()
 		x.Change = a.GetChange()
-		out = append(out, &webhookv1.RecordedOutcome{Workspace: k.Workspace, Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Outcome: x})
+		out = append(out, &webhookv1.RecordedOutcome{Workspace: k.Workspace, Webhook: a.GetWebhook(), Delivery: a.GetDelivery(), Outcome: x, Found: a.GetFound()})
 	}
 	return out
 }

@@ -252,7 +252,7 @@ func (d *Decider) tell(ctx context.Context, x *policy.Decision) {
 	}
 	message := "push decided about"
 	if x.Request.Found && x.Reason != "" {
-		message = "push found by looking, and turned away"
+		message = "push found by polling, and turned away"
 	}
 	d.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, message, attrs...) //nolint:sloglint // the caller's constant
 }
