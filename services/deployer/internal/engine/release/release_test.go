@@ -113,6 +113,7 @@ func TestSwitch_crashBetweenAnyTwoWrites(t *testing.T) {
 		s := open(t, dir)
 		must(t, s.Claim(t.Context(), ws, app, 1, 1))
 		build(t, s, "1", "one")
+		must(t, s.Announce(t.Context(), ws, app, 1, 1, SiteRelease{Number: 1, Directory: "1"}))
 		must(t, s.Switch(t.Context(), ws, app, 1, "1"))
 
 		n, died := 0, ""
@@ -135,20 +136,24 @@ func TestSwitch_crashBetweenAnyTwoWrites(t *testing.T) {
 			}()
 			must(t, s.Claim(t.Context(), ws, app, 2, 1))
 			build(t, s, "2", "two")
+			must(t, s.Announce(t.Context(), ws, app, 2, 1, SiteRelease{Number: 2, Directory: "2"}))
 			must(t, s.Switch(t.Context(), ws, app, 2, "2"))
 			must(t, s.Sweep(t.Context(), ws, app, 2, nil))
 		}()
+		wantDescribed(t, died, dir)
 		if got := live(t, dir); got != "one" && got != "two" {
 			t.Fatalf("died at %q: live is %q", died, got)
 		}
 		next := open(t, dir)
 		must(t, next.Claim(t.Context(), ws, app, 3, 1))
 		build(t, next, "2.2", "two again")
+		must(t, next.Announce(t.Context(), ws, app, 3, 1, SiteRelease{Number: 2, Directory: "2.2"}))
 		must(t, next.Switch(t.Context(), ws, app, 3, "2.2"))
 		must(t, next.Sweep(t.Context(), ws, app, 3, nil))
 		if got := live(t, dir); got != "two again" {
 			t.Fatalf("died at %q: live is %q in the end", died, got)
 		}
+		wantDescribed(t, died, dir)
 		if left, err := os.ReadDir(filepath.Join(dir, "apps", ws, app, "releases")); err != nil || len(left) != 1 {
 			t.Fatalf("died at %q: left %v %v", died, left, err)
 		}
@@ -156,10 +161,23 @@ func TestSwitch_crashBetweenAnyTwoWrites(t *testing.T) {
 			break
 		}
 	}
-	for _, want := range []string{"claim", "prepare", "link", "rename", "switched", "trash", "sweep"} {
+	for _, want := range []string{"claim", "prepare", "site", "site renamed", "link", "rename", "switched", "trash", "sweep"} {
 		if !steps[want] {
 			t.Errorf("never died at %q", want)
 		}
+	}
+}
+
+// wantDescribed wants what is current to be described to who serves it.
+func wantDescribed(t *testing.T, died, dir string) {
+	t.Helper()
+	s := open(t, dir)
+	current, err := s.Current(ws, app)
+	must(t, err)
+	site, err := s.Site(ws, app)
+	must(t, err)
+	if site == nil || !slices.ContainsFunc(site.Releases, func(r SiteRelease) bool { return r.Directory == current }) {
+		t.Fatalf("died at %q: %s is current and not in what is served: %+v", died, current, site)
 	}
 }
 

@@ -206,5 +206,6 @@ func (s *Store) writeSite(workspace, app string, site *Site) error {
 	if err := s.root.WriteFile(next, append(b, '\n'), 0o640); err != nil {
 		return err
 	}
+	s.step("site renamed")
 	return s.root.Rename(next, name)
 }

@@ -37,7 +37,7 @@ func (r modelAppsReader) App(_ context.Context, k lane.Key) (*storev1.App, error
 		return nil, apierr.New(apierr.ReasonAppNotFound, "gone")
 	}
 	a := &storev1.App{Workspace: k.Workspace, Id: k.App, Repository: modelRepository, Branch: k.App, AutoDeploy: true, Server: "default", Retention: 2, Generation: 1}
-	a.Rules = &deployerv1.AppRules{Skip: &deployerv1.SkipPhrases{}}
+	a.Rules, a.Serve = &deployerv1.AppRules{Skip: &deployerv1.SkipPhrases{}}, &deployerv1.ServeOptions{Directory: "."}
 	if last := k.App[len(k.App)-1]; r.m.candidates && last%2 == 0 {
 		a.Rules.Paths = []string{"site/**"}
 	}
@@ -73,9 +73,12 @@ func (modelAppsReader) Forget(context.Context, lane.Key, int64) error { return n
 // modelGit knows what pushes changed: what the apps want. It fails, dies and sleeps.
 type modelGit struct{ m *model }
 
-func (g modelGit) Changes(ctx context.Context, _ *storev1.App, _ policy.Push) (rules.Changes, error) {
+func (g modelGit) Changes(ctx context.Context, _ *storev1.App, p policy.Push) (rules.Changes, error) {
 	g.m.fault()
 	modelSource{g.m}.stall(ctx, 200) //nolint:staticcheck // the two types only look alike
+	if path, known := g.m.changes.Load(p.New); known {
+		return rules.Changes{Paths: []string{path.(string)}}, nil //nolint:forcetypeassert // nothing else is stored
+	}
 	if g.m.rnd.n(20) == 0 {
 		g.m.unlooked.Add(1)
 		return rules.Changes{}, errors.New("git does not answer")
@@ -310,6 +313,11 @@ func (r faultyReleases) MakeSpare(ctx context.Context, workspace, app string, ep
 		return errors.New("died")
 	}
 	return err
+}
+
+func (r faultyReleases) Announce(ctx context.Context, workspace, app string, epoch, generation int64, s release.SiteRelease) error {
+	r.m.fault()
+	return r.Store.Announce(ctx, workspace, app, epoch, generation, s)
 }
 
 func (r faultyReleases) Switch(ctx context.Context, workspace, app string, epoch int64, directory string) error {

@@ -71,6 +71,8 @@ type crash struct{}
 type model struct {
 	t     *testing.T
 	calm  bool           // nobody dies, nobody sleeps
+	dieAt int64          // of a calm model: the write before which somebody dies once; 0: nobody
+	steps atomic.Int64   // so many times somebody could have died
 	hooks sandbox.Runner // of its workers
 	// hookLines are what the product itself says of hooks; nil keeps none.
 	hookLines *[]string
@@ -100,6 +102,7 @@ type model struct {
 	spares   atomic.Int64  // that were begun with
 	short    func() bool   // if set: whether the disk is short
 	copying  chan struct{} // if set: copies are begun by a receive, and end only with their context
+	changes  sync.Map      // commit -> the path that it changes; site/index.html where there is none
 }
 
 type lockedRand struct {
@@ -147,7 +150,7 @@ func (m *model) key(i int) lane.Key {
 
 // fault lets the process die here, now and then.
 func (m *model) fault() {
-	if !m.calm && m.rnd.n(150) == 0 {
+	if step := m.steps.Add(1); m.calm && step == m.dieAt || !m.calm && m.rnd.n(150) == 0 {
 		m.crashes.Add(1)
 		panic(crash{})
 	}
@@ -232,7 +235,7 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
 	p.worker = pipeline.New(pipeline.Config{
 		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
-		Releases: faultyReleases{m, releases, gate}, Logs: modelLogs{m.hookLines}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
+		Releases: faultyReleases{m, releases, gate}, Announce: faultyReleases{m, releases, nil}.Announce, Logs: modelLogs{m.hookLines}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
 		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
 		Policy: decide.Rules{Git: modelGit{m}, Now: time.Now},
 	})
@@ -307,18 +310,23 @@ func (m *model) survive(fn func() error) (err error, died bool) {
 	return fn(), false
 }
 
+// idle tells whether there is nothing left to do.
+func (m *model) idle() bool {
+	idle := m.pushes.len() == 0 && m.work.len() == 0 && m.decide.len() == 0
+	for i := range modelApps {
+		l, _, err := m.lanes.Get(m.t.Context(), m.key(i).String())
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		idle = idle && !lane.HasWork(l) && !l.GetArmed()
+	}
+	return idle
+}
+
 func (m *model) awaitIdle() {
 	deadline := time.Now().Add(5 * time.Minute)
 	for {
-		idle := m.pushes.len() == 0 && m.work.len() == 0 && m.decide.len() == 0
-		for i := range modelApps {
-			l, _, err := m.lanes.Get(m.t.Context(), m.key(i).String())
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			idle = idle && !lane.HasWork(l) && !l.GetArmed()
-		}
-		if idle {
+		if m.idle() {
 			return
 		}
 		if time.Now().After(deadline) {
