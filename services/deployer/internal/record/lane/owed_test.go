@@ -165,6 +165,30 @@ func TestRetry_saysNothingAboutTheBranch(t *testing.T) {
 	}
 }
 
+// TestRetry_ofWhatAPersonAskedFor: a person asks for the branch's latest commit without naming it. Once it
+// is known which that is, a retry is for that one, also where it was found by an attempt before the one
+// that failed, and whatever was pushed and turned away since.
+func TestRetry_ofWhatAPersonAskedFor(t *testing.T) {
+	for name, again := range map[string]func(b *bench){
+		"failed at once":    func(*bench) {},
+		"after a take-over": func(b *bench) { b.claim(1) },
+		"after a wait": func(b *bench) {
+			b.must(lane.RetryLater(b.l, b.l.GetEpoch(), &deployerv1.DeploymentError{Reason: "DISK_FULL"}, b.now, lane.Result{Now: b.now}))
+			b.claim(2)
+		},
+	} {
+		b := newBench(t)
+		b.run(b.ask("m", "", deployerv1.Deployment_MANUAL))
+		b.fix("a")
+		again(b)
+		b.must(lane.TurnAway(b.l, b.ask("e2", "b", deployerv1.Deployment_PUSH)))
+		b.fail(true, true)
+		if job := b.l.GetOwed().GetJob(); job.GetNumber() != 1 || job.GetHash() != "a" {
+			t.Errorf("%s: owes %d at %q, want 1 at a", name, job.GetNumber(), job.GetHash())
+		}
+	}
+}
+
 func TestDoubt_isBelievedAfterMinutesInWhichTheRestWasWell(t *testing.T) {
 	const enough = 3 * time.Minute
 	now := start
