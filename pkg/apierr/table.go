@@ -65,6 +65,7 @@ const (
 	ReasonAccessRefused        Reason = "ACCESS_REFUSED"    // 401 about one thing; the connection is fine
 	ReasonWebhookRefused       Reason = "WEBHOOK_REFUSED"   // for another reason than its address or rights
 	ReasonWebhookLimit         Reason = "WEBHOOK_LIMIT_REACHED"
+	ReasonWebhookDeactivated   Reason = "WEBHOOK_DEACTIVATED" // somebody switched it off at Bitbucket
 	ReasonNoPublicURL          Reason = "NO_PUBLIC_URL"
 	ReasonBitbucketRateLimited Reason = "BITBUCKET_RATE_LIMITED"
 	ReasonBitbucketUnavailable Reason = "BITBUCKET_UNAVAILABLE"
@@ -140,6 +141,7 @@ var reasons = []reasonRow{
 	{ReasonAccessRestricted, FailedPrecondition, "", "At Bitbucket, allow this server's address in the IP allow-list, or switch on two-step verification for the connected account."},
 	{ReasonAccessRefused, FailedPrecondition, RetryBackoff, "Try again in a few minutes: the connection itself is fine. If it stays, check at Bitbucket that the connected account may still read the repository."},
 	{ReasonWebhookRefused, FailedPrecondition, "", "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it."},
+	{ReasonWebhookDeactivated, FailedPrecondition, "", "If it was not meant, press Repair: Devpilot switches the webhook on again. Until then pushes are found by polling."},
 	{ReasonWebhookLimit, FailedPrecondition, "", "Delete a webhook that is no longer needed from the repository at Bitbucket, then register again."},
 	{ReasonNoPublicURL, FailedPrecondition, "", "Set DEVPILOT_PUBLIC_URL to an https address that Bitbucket can reach; until then Devpilot asks Bitbucket for new commits at intervals."},
 	{ReasonBitbucketRateLimited, ResourceExhausted, "", "Wait for the time in retryAfterSeconds: Bitbucket limits the calls per hour."},

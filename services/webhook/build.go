@@ -2,16 +2,20 @@ package webhook
 
 import (
 	"context"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/registry"
 )
 
 // Flags are the settings of this service.
 type Flags struct {
 	servicemain.PublicFlags    `embed:""`
 	servicemain.BitbucketFlags `embed:""`
+
+	WebhookSecretAge time.Duration `name:"webhook-secret-age" env:"DEVPILOT_WEBHOOK_SECRET_AGE" default:"2160h" help:"How old the secret of a webhook becomes before Devpilot replaces it on Bitbucket; 0 means never. The one before is accepted for a day more."`
 }
 
 // Spec describes the service to whoever runs it.
@@ -33,11 +37,19 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 	}
 	return New(
 		Config{
-			PublicURL: public, ClientID: f.BitbucketClientID, Replicas: env.Replicas,
+			PublicURL: public, ClientID: f.BitbucketClientID, Replicas: env.Replicas, Timing: registry.Timing{SecretAge: secretAge(f.WebhookSecretAge)},
 			Site: bitbucket.Site{SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL},
 		},
 		Deps{
 			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset, Auth: authv1.NewAuthServiceClient(auth),
 			Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
 		})
+}
+
+// secretAge is the setting as registry.Timing has it, where zero is the default.
+func secretAge(set time.Duration) time.Duration {
+	if set <= 0 {
+		return -1
+	}
+	return set
 }

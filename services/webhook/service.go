@@ -97,7 +97,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		Logger: d.Logger, Registerer: d.Registerer, Now: d.Now, Timing: cfg.Timing,
 	})
 	s.writer = inbox.NewWriter(inbox.Config{Publish: stream.Publisher{JS: d.JS}.Publish, Logger: d.Logger, Registerer: d.Registerer})
-	s.ring = refusals.New(s.store, d.Logger, d.Registerer, d.Now)
+	s.ring = refusals.New(refusals.Config{Store: s.store, Refused: s.registry.Refused, Logger: d.Logger, Registerer: d.Registerer, Now: d.Now})
 	s.router = router.New(router.Config{
 		JS: d.JS, Store: s.store, Registry: s.registry, Codec: codec,
 		Logger: d.Logger, Metrics: metrics, Registerer: d.Registerer, Now: d.Now,
@@ -108,7 +108,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	})
 	s.server = server.New(server.Config{
 		Registry: s.registry, Tokens: tokens, Logger: d.Logger, Now: d.Now,
-		Log: delivery.New(delivery.Config{JS: d.JS, Store: s.store, Codec: codec, Tokens: tokens, Now: d.Now}),
+		Log: delivery.New(delivery.Config{JS: d.JS, Store: s.store, Codec: codec, Tokens: tokens, Missed: s.registry.Missed, Now: d.Now}),
 	})
 	return s, nil
 }

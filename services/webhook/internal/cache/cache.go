@@ -84,6 +84,13 @@ func (c *Webhooks) Find(id string) *storev1.WebhookRecord {
 	return c.byID[id]
 }
 
+// Len is how many webhooks there are.
+func (c *Webhooks) Len() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.byID)
+}
+
 // All is a snapshot of all webhooks, in no order.
 func (c *Webhooks) All() []*storev1.WebhookRecord {
 	c.mu.RLock()

@@ -27,9 +27,10 @@ func (l *Log) place(ctx context.Context, workspace string, f *webhookv1.FoundPus
 	if err != nil {
 		return "", 0, err
 	}
-	print := foundPrint(f)
+	print, fresh := foundPrint(f), false
 	err = l.cfg.Store.UpdateLedger(ctx, workspace, w.GetId(), func(ledger *storev1.LedgerRecord) error {
 		var known bool
+		fresh = false
 		if number, known = natsstore.NumberOf(ledger, print); known {
 			return kv.ErrSkip
 		}
@@ -37,11 +38,16 @@ func (l *Log) place(ctx context.Context, workspace string, f *webhookv1.FoundPus
 			return kv.ErrNotFound
 		}
 		natsstore.NextNumber(ledger, print)
-		number = ledger.GetLastNumber()
+		number, fresh = ledger.GetLastNumber(), true
 		return nil
 	})
 	if err != nil {
 		return "", 0, err
+	}
+	if fresh && f.GetFound() == webhookv1.Delivery_DELIVERY_MISSING {
+		if err := l.cfg.Missed(ctx, workspace, w.GetId(), f.GetTime().AsTime()); err != nil {
+			return "", 0, err
+		}
 	}
 	return w.GetId(), number, l.list(ctx, w, number, f)
 }

@@ -24,6 +24,8 @@ type Config struct {
 	Store  *natsstore.Store
 	Codec  *inbox.Codec
 	Tokens *pagetoken.Codec
+	// Missed is told of each push that was found although a delivery should have told of it.
+	Missed func(ctx context.Context, workspace, webhook string, at time.Time) error
 	Now    func() time.Time
 }
 

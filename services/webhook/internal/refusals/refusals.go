@@ -35,18 +35,27 @@ type Store interface {
 // Ring writes refused requests in the background. Add is safe for concurrent use; Run is called
 // once.
 type Ring struct {
-	store   Store
-	log     *slog.Logger
-	now     func() time.Time
+	cfg     Config
 	limits  *limit.Keyed
 	in      chan *webhookv1.Delivery
 	counted *prometheus.CounterVec
 }
 
-// New makes a ring. registerer may be nil.
-func New(store Store, log *slog.Logger, registerer prometheus.Registerer, now func() time.Time) *Ring {
+// Config is what a Ring needs. Registerer may be nil.
+type Config struct {
+	Store Store
+	// Refused is told of webhooks whose requests are refused, as often as they are written: somebody may have
+	// changed the secret at Bitbucket.
+	Refused    func(ctx context.Context, workspace, webhook string) error
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// New makes a ring.
+func New(cfg Config) *Ring {
 	r := &Ring{
-		store: store, log: log, now: now,
+		cfg: cfg,
 		// Per webhook five at once, then one in ten seconds; in all 20 a second.
 		limits: limit.NewKeyed(0.1, 5, 20, 40),
 		in:     make(chan *webhookv1.Delivery, queue),
@@ -54,15 +63,15 @@ func New(store Store, log *slog.Logger, registerer prometheus.Registerer, now fu
 			Name: "devpilot_webhook_refused_requests_total", Help: "Requests with a missing or wrong signature: kept for people, or only counted.",
 		}, []string{"kept"}),
 	}
-	if registerer != nil {
-		registerer.MustRegister(r.counted)
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(r.counted)
 	}
 	return r
 }
 
 // Add keeps a refused request, when the limits allow. It does not block.
 func (r *Ring) Add(d *webhookv1.Delivery) {
-	if !r.limits.Allow(d.GetWebhook(), r.now()) {
+	if !r.limits.Allow(d.GetWebhook(), r.cfg.Now()) {
 		r.counted.WithLabelValues("no").Inc()
 		return
 	}
@@ -82,7 +91,7 @@ func (r *Ring) Run(ctx context.Context) error {
 			return nil
 		case d := <-r.in:
 			if err := r.write(ctx, d); err != nil && ctx.Err() == nil {
-				r.log.WarnContext(ctx, "refused request not kept", slog.String(logs.KeyWebhook, d.GetWebhook()), logs.Err(err))
+				r.cfg.Logger.WarnContext(ctx, "refused request not kept", slog.String(logs.KeyWebhook, d.GetWebhook()), logs.Err(err))
 			}
 		}
 	}
@@ -91,7 +100,7 @@ func (r *Ring) Run(ctx context.Context) error {
 func (r *Ring) write(ctx context.Context, d *webhookv1.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	return r.store.UpdateRefused(ctx, d.GetWorkspace(), d.GetWebhook(), func(rec *storev1.RefusedRecord) error {
+	err := r.cfg.Store.UpdateRefused(ctx, d.GetWorkspace(), d.GetWebhook(), func(rec *storev1.RefusedRecord) error {
 		rec.LastNumber++
 		d.Number = rec.GetLastNumber()
 		rec.Requests = append(rec.Requests, d)
@@ -100,4 +109,8 @@ func (r *Ring) write(ctx context.Context, d *webhookv1.Delivery) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return r.cfg.Refused(ctx, d.GetWorkspace(), d.GetWebhook())
 }

@@ -26,24 +26,30 @@ type wanted struct {
 	fullName   string
 	url        string
 	known      string // UUID of the hook that we registered; "" for none
+	registered string // the URL that it has, as far as we know: another one than url after ours changed
 	title      string
 	secret     seal.Secret
 	// checkOnly leaves a hook alone that looks right. Otherwise it is always written, because
 	// whether the secret is right cannot be seen (BITBUCKET.md#whose-webhooks).
 	checkOnly bool
+	// activate switches a hook on that is switched off. Without it such a hook stays off: somebody meant
+	// it, since Bitbucket itself never does so (BITBUCKET.md#whose-webhooks).
+	activate bool
 }
 
-func (w wanted) input() bitbucket.HookInput {
-	return bitbucket.HookInput{Description: w.title, URL: w.url, Active: true, Events: events, Secret: w.secret}
+func (w wanted) input(active bool) bitbucket.HookInput {
+	return bitbucket.HookInput{Description: w.title, URL: w.url, Active: active, Events: events, Secret: w.secret}
 }
 
 // found is what a run found and did; it counts also beside an error.
 type found struct {
-	uuid    string // of our hook; "" when it is not there
-	listed  bool   // the list was read to its end
-	drifted bool   // ours was missing or changed
-	written bool   // the secret was put on Bitbucket
-	deleted int    // extras
+	uuid    string   // of our hook; "" when it is not there
+	listed  bool     // the list was read to its end
+	drifted bool     // ours was missing or changed
+	written bool     // the secret was put on Bitbucket
+	off     bool     // ours is switched off, and stays so
+	changed []string // what was wrong with ours, in words, where we knew it
+	deleted int      // extras
 }
 
 // refs are the ways to name the repository: by its UUID below the Bitbucket workspace's name, which
@@ -93,7 +99,25 @@ func (w wanted) ours(hooks []bitbucket.Hook) []bitbucket.Hook {
 }
 
 func (w wanted) isRight(h bitbucket.Hook) bool {
-	return h.URL == w.url && h.Active && h.SecretSet && slices.Equal(h.Events, events)
+	return h.URL == w.url && len(w.wrong(h)) == 0
+}
+
+// wrong says in words what somebody changed about a hook of ours; that it is off is not among it, unless it
+// is to be switched on.
+func (w wanted) wrong(h bitbucket.Hook) (list []string) {
+	if h.URL != w.url && h.URL != w.registered {
+		list = append(list, "its URL was changed")
+	}
+	if !slices.Equal(h.Events, events) {
+		list = append(list, "its triggers were changed")
+	}
+	if !h.SecretSet {
+		list = append(list, "its secret was removed")
+	}
+	if !h.Active && w.activate {
+		list = append(list, "it was switched off")
+	}
+	return list
 }
 
 // ensure makes Bitbucket have exactly one hook of ours, as it should be.
@@ -104,6 +128,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	}
 	f.listed = true
 	mine := w.ours(hooks)
+	f.changed = w.compare(mine)
 	f.drifted = w.known != "" && (len(mine) == 0 || mine[0].UUID != w.known || !w.isRight(mine[0]))
 	if len(mine) > 0 {
 		f.uuid = mine[0].UUID
@@ -111,9 +136,9 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 		if err != nil || !gone {
 			return f, err
 		}
-		f.uuid, f.drifted = "", true // deleted between the list and the update
+		f.uuid, f.drifted, f.off = "", true, false // deleted between the list and the update
 	}
-	made, err := h.CreateHook(ctx, ref, w.input())
+	made, err := h.CreateHook(ctx, ref, w.input(true))
 	if err != nil {
 		return f, err
 	}
@@ -132,11 +157,24 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	return f, err
 }
 
+// compare says what is not as we left it; nothing where we never had a hook.
+func (w wanted) compare(mine []bitbucket.Hook) []string {
+	switch {
+	case w.known == "":
+		return nil
+	case len(mine) == 0 || mine[0].UUID != w.known:
+		return []string{"it was deleted"}
+	}
+	return w.wrong(mine[0])
+}
+
 // settle writes the first of our hooks as it should be and deletes the others. It reports whether
 // the first one was gone.
 func (w wanted) settle(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []bitbucket.Hook, f *found) (gone bool, err error) {
+	active := mine[0].Active || w.activate
+	f.off = !active
 	if !w.checkOnly || !w.isRight(mine[0]) {
-		_, err := h.UpdateHook(ctx, ref, mine[0].UUID, w.input())
+		_, err := h.UpdateHook(ctx, ref, mine[0].UUID, w.input(active))
 		if bitbucket.IsKind(err, bitbucket.KindNotFound) {
 			return true, nil
 		}

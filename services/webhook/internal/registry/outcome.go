@@ -49,6 +49,7 @@ func (r *Registry) atBitbucket(ctx context.Context, rec *storev1.WebhookRecord, 
 	w := wanted{
 		repository: rec.GetRepository(), fullName: rec.GetRepositoryFullName(), url: r.cfg.View.Address.URL(rec.GetId()),
 		known: rec.GetBitbucketUuid(), title: hookTitle(rec), secret: secret, checkOnly: a == actionCheck,
+		registered: rec.GetRegisteredUrl(), activate: rec.GetWork().GetActivate(),
 	}
 	hooks := r.cfg.Account(rec.GetWorkspace(), !hurry)
 	var f found
@@ -104,6 +105,9 @@ func (r *Registry) conclude(rec *storev1.WebhookRecord, serving int64, a action,
 	before := Etag(rec)
 	w := rec.GetWork()
 	w.Done, w.CheckOnly = max(w.GetDone(), serving), false
+	if w.GetDone() == w.GetWanted() && (problem == nil || !temporary(problem) && !unbelieved(rec, problem)) {
+		w.Activate = false
+	}
 	w.ErrorReason, w.ErrorMessage, w.ErrorRetrySeconds = "", "", 0
 	if unbelieved(rec, problem) {
 		problem = apierr.New(problem.Reason(), problem.Message()+" Devpilot asks again before it believes that.", apierr.WithCause(problem))
@@ -135,7 +139,11 @@ func (r *Registry) concludeRegistration(rec *storev1.WebhookRecord, f found, pro
 	if f.written {
 		ConfirmSecret(rec, now)
 	}
+	r.noteRepair(rec, f, now)
 	switch {
+	case problem == nil && f.off:
+		rec.State, rec.Reason, rec.Message = webhookv1.Webhook_DRIFTED, string(apierr.ReasonWebhookDeactivated), deactivatedMessage
+		return
 	case problem == nil:
 		rec.State, rec.Reason, rec.Message = webhookv1.Webhook_ACTIVE, "", ""
 		return
@@ -227,7 +235,7 @@ func (r *Registry) plan(rec *storev1.WebhookRecord, a action, problem *apierr.Er
 		w.Attempts = 0
 	case problem == nil:
 		// Spread, so that what was registered together is not checked together for ever.
-		in, w.Attempts = t.CheckEvery-rand.N(t.CheckEvery/4+1), 0
+		in, w.Attempts = r.checkIn(rec), 0
 		w.CheckOnly = true
 	case a == actionRemove && removalWaits(problem), a != actionRemove && temporary(problem), unbelieved(rec, problem):
 		w.Attempts++

@@ -32,7 +32,10 @@ type Connections interface {
 type Timing struct {
 	Takeover   time.Duration // a lease seen unchanged for so long may be taken over; 30 s
 	Run        time.Duration // bounds what a run does at Bitbucket, less than Takeover; 25 s
-	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list; 7 days
+	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list at most; 6 h, see checkedInTime
+	SecretAge  time.Duration // how old a secret of a webhook that we registered becomes before it is rotated; 90 days, negative: it is not
+	Suspect    time.Duration // the least pause between two checks of a webhook for evidence that something is wrong with it; 1 min
+	Mistrust   time.Duration // the least pause between two times that refused signatures have the secret written; 1 h
 	RetryFirst time.Duration // the first pause after temporary trouble, doubling; 5 s
 	RetryMost  time.Duration // the longest such pause; 1 h
 	RetryGiven time.Duration // the longest pause after a refusal that somebody must cure, doubling from 12 times RetryFirst; 24 h
@@ -48,7 +51,10 @@ func (t Timing) withDefaults() Timing {
 	}
 	def(&t.Takeover, 30*time.Second)
 	def(&t.Run, 25*time.Second)
-	def(&t.CheckEvery, 7*24*time.Hour)
+	def(&t.CheckEvery, 6*time.Hour)
+	def(&t.SecretAge, 90*24*time.Hour)
+	def(&t.Suspect, time.Minute)
+	def(&t.Mistrust, time.Hour)
 	def(&t.RetryFirst, 5*time.Second)
 	def(&t.RetryMost, time.Hour)
 	def(&t.RetryGiven, 24*time.Hour)
@@ -90,7 +96,7 @@ func New(cfg Config) *Registry {
 		}, []string{"action", "result"}),
 	}
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(r.runs)
+		cfg.Registerer.MustRegister(r.runs, census{cfg.Cache})
 	}
 	cfg.Cache.OnChange(r.reschedule)
 	return r
@@ -118,7 +124,16 @@ func (r *Registry) touch(rec *storev1.WebhookRecord) { rec.UpdateTime = timestam
 // error is what Bitbucket, or the way to it, had against it. When ctx ends first the webhook is
 // returned as it stands; the work goes on.
 func (r *Registry) Register(ctx context.Context, workspace, id, etag string) (*storev1.WebhookRecord, error) {
-	return r.ask(ctx, workspace, id, etag, nil)
+	return r.ask(ctx, workspace, id, etag, activate)
+}
+
+// activate has a hook switched on that somebody switched off at Bitbucket: a person asks for it.
+func activate(rec *storev1.WebhookRecord) error {
+	if rec.Work == nil {
+		rec.Work = &storev1.Work{}
+	}
+	rec.Work.Activate = true
+	return nil
 }
 
 // ask requests a run, after change, and waits for it.

@@ -28,9 +28,15 @@ func (r *Registry) sweepLoop(ctx context.Context) {
 			continue
 		}
 		wait = r.cfg.Timing.Sweep
+		rotated := 0
 		for _, rec := range r.cfg.Cache.All() {
 			if ctx.Err() != nil {
 				return
+			}
+			if r.aged(rec) {
+				if rotated++; rotated > agedPerSweep {
+					continue
+				}
 			}
 			if err := r.sweep(ctx, rec); err != nil && ctx.Err() == nil && !errors.Is(err, kv.ErrNotFound) {
 				r.cfg.Logger.WarnContext(ctx, "webhook not swept", slog.String(logs.KeyWebhook, rec.GetId()), logs.Err(err))
@@ -40,13 +46,20 @@ func (r *Registry) sweepLoop(ctx context.Context) {
 }
 
 func (r *Registry) sweep(ctx context.Context, rec *storev1.WebhookRecord) error {
-	if !r.neglected(rec) && (rec.GetOldSecret() == nil || !oldExpired(rec, r.cfg.Now())) {
+	if !r.neglected(rec) && !r.aged(rec) && (rec.GetOldSecret() == nil || !oldExpired(rec, r.cfg.Now())) {
 		return nil
 	}
 	_, err := r.cfg.Store.Update(ctx, rec.GetWorkspace(), rec.GetId(), func(cur *storev1.WebhookRecord) error {
 		changed := dropExpired(cur, r.cfg.Now())
 		if r.neglected(cur) {
 			changed = true
+			r.want(cur, false)
+		}
+		if r.aged(cur) {
+			changed = true
+			if err := r.rotate(cur); err != nil {
+				return err
+			}
 			r.want(cur, false)
 		}
 		if !changed {

@@ -19,9 +19,9 @@ func (r *Registry) Get(ctx context.Context, workspace, id string) (*storev1.Webh
 }
 
 // Repair compares the webhook with Bitbucket's list and puts it right. It is a registration anew:
-// the hook is always written, because whether its secret is right cannot be seen.
+// the hook is always written, because whether its secret is right cannot be seen, and switched on.
 func (r *Registry) Repair(ctx context.Context, workspace, id, etag string) (*storev1.WebhookRecord, error) {
-	return r.ask(ctx, workspace, id, etag, nil)
+	return r.ask(ctx, workspace, id, etag, activate)
 }
 
 // settleTime is how long after a rotation the next one may begin: deliveries on their way are signed

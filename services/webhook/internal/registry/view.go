@@ -41,6 +41,11 @@ func (v View) Webhook(rec *storev1.WebhookRecord, now time.Time) *webhookv1.Webh
 	if rec.GetWork().GetErrorReason() != "" {
 		w.RetryTime = rec.GetWork().GetDueTime()
 	}
+	w.LastRepairTime, w.LastRepair = rec.GetLastRepairTime(), rec.GetLastRepair()
+	w.FoundPushes, w.LastFoundTime = rec.GetFoundPushes(), rec.GetLastFoundTime()
+	if rec.GetState() == webhookv1.Webhook_ACTIVE {
+		w.CheckReason = rec.GetWork().GetErrorReason()
+	}
 	w.Etag = Etag(rec)
 	return w
 }
@@ -50,6 +55,7 @@ func Etag(rec *storev1.WebhookRecord) string {
 	seen := proto.CloneOf(rec)
 	seen.Lease, seen.Epoch, seen.Work, seen.UpdateTime, seen.LastCheckTime = nil, 0, nil, nil, nil
 	seen.OldSecretExpireTime = nil
+	seen.FoundPushes, seen.LastFoundTime, seen.SuspectTime, seen.SecretRepairTime = 0, nil, nil, nil
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
 	if err != nil { // a record that was just decoded
 		return ""

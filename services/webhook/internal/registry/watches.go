@@ -113,6 +113,7 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 	switch {
 	case has && !had:
 		rec.Dismissed = false
+		_ = activate(rec) // it has no error: somebody wants the webhook now
 		// What was left at Bitbucket counts again, unless nobody is connected.
 		left := rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET && rec.GetReason() != string(apierr.ReasonNotConnected)
 		if s := rec.GetState(); left || s == webhookv1.Webhook_REMOVED || s == webhookv1.Webhook_NOT_REGISTERED {

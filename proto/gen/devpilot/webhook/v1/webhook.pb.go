@@ -432,7 +432,19 @@ type Webhook struct {
 	// When the last refused request came (wrong or missing signature); absent when none did.
 	LastRefusedTime *timestamppb.Timestamp `protobuf:"bytes,21,opt,name=last_refused_time,json=lastRefusedTime,proto3" json:"last_refused_time,omitempty"`
 	// When Devpilot asks Bitbucket again by itself; absent when nothing is due.
-	RetryTime     *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	RetryTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=retry_time,json=retryTime,proto3" json:"retry_time,omitempty"`
+	// When Devpilot last put right what somebody had changed on Bitbucket; absent when nobody did.
+	LastRepairTime *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=last_repair_time,json=lastRepairTime,proto3" json:"last_repair_time,omitempty"`
+	// What that was, as a sentence.
+	LastRepair string `protobuf:"bytes,24,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
+	// How many pushes Devpilot found by polling that no delivery told of, each within a day of the one
+	// before; absent when there was none.
+	FoundPushes int32 `protobuf:"varint,25,opt,name=found_pushes,json=foundPushes,proto3" json:"found_pushes,omitempty"`
+	// When it found the last of them.
+	LastFoundTime *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=last_found_time,json=lastFoundTime,proto3" json:"last_found_time,omitempty"`
+	// Why Devpilot cannot compare or mend a webhook that is active, such as NOT_REPOSITORY_ADMIN or
+	// WEBHOOK_LIMIT_REACHED; absent when it can.
+	CheckReason   string `protobuf:"bytes,27,opt,name=check_reason,json=checkReason,proto3" json:"check_reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -619,6 +631,41 @@ func (x *Webhook) GetRetryTime() *timestamppb.Timestamp {
 		return x.RetryTime
 	}
 	return nil
+}
+
+func (x *Webhook) GetLastRepairTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastRepairTime
+	}
+	return nil
+}
+
+func (x *Webhook) GetLastRepair() string {
+	if x != nil {
+		return x.LastRepair
+	}
+	return ""
+}
+
+func (x *Webhook) GetFoundPushes() int32 {
+	if x != nil {
+		return x.FoundPushes
+	}
+	return 0
+}
+
+func (x *Webhook) GetLastFoundTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastFoundTime
+	}
+	return nil
+}
+
+func (x *Webhook) GetCheckReason() string {
+	if x != nil {
+		return x.CheckReason
+	}
+	return ""
 }
 
 // Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
@@ -1153,7 +1200,8 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\b\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\n" +
+	"\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -1182,7 +1230,13 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12F\n" +
 	"\x11last_refused_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusedTime\x129\n" +
 	"\n" +
-	"retry_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\"\x88\x01\n" +
+	"retry_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12D\n" +
+	"\x10last_repair_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0elastRepairTime\x12$\n" +
+	"\vlast_repair\x18\x18 \x01(\tB\x03\xe0A\x01R\n" +
+	"lastRepair\x12&\n" +
+	"\ffound_pushes\x18\x19 \x01(\x05B\x03\xe0A\x01R\vfoundPushes\x12B\n" +
+	"\x0flast_found_time\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\rlastFoundTime\x12&\n" +
+	"\fcheck_reason\x18\x1b \x01(\tB\x03\xe0A\x01R\vcheckReason\"\x88\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\n" +
@@ -1320,22 +1374,24 @@ var file_devpilot_webhook_v1_webhook_proto_depIdxs = []int32{
 	11, // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
 	11, // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
 	11, // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
-	11, // 8: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
-	10, // 10: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	1,  // 11: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	9,  // 12: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
-	1,  // 13: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	11, // 14: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
-	4,  // 15: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
-	3,  // 16: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
-	5,  // 17: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
-	11, // 18: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	11, // 8: devpilot.webhook.v1.Webhook.last_repair_time:type_name -> google.protobuf.Timestamp
+	11, // 9: devpilot.webhook.v1.Webhook.last_found_time:type_name -> google.protobuf.Timestamp
+	11, // 10: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
+	10, // 12: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	1,  // 13: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	9,  // 14: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
+	1,  // 15: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	11, // 16: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
+	4,  // 17: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
+	3,  // 18: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
+	5,  // 19: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
+	11, // 20: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_proto_init() }

@@ -76,7 +76,19 @@ type WebhookRecord struct {
 	// The request ids of the last rotations of the secret, for repeats of them.
 	RotateRequestIds []string `protobuf:"bytes,24,rep,name=rotate_request_ids,json=rotateRequestIds,proto3" json:"rotate_request_ids,omitempty"`
 	// Names that the repository had before: a delivery that comes late does not set one of them back.
-	FormerNames   []string `protobuf:"bytes,30,rep,name=former_names,json=formerNames,proto3" json:"former_names,omitempty"`
+	FormerNames []string `protobuf:"bytes,30,rep,name=former_names,json=formerNames,proto3" json:"former_names,omitempty"`
+	// How many pushes were found without a delivery, each within a day of the one before.
+	FoundPushes int32 `protobuf:"varint,31,opt,name=found_pushes,json=foundPushes,proto3" json:"found_pushes,omitempty"`
+	// When the last of them was found.
+	LastFoundTime *timestamppb.Timestamp `protobuf:"bytes,32,opt,name=last_found_time,json=lastFoundTime,proto3" json:"last_found_time,omitempty"`
+	// When evidence that something is wrong with the hook last had it checked.
+	SuspectTime *timestamppb.Timestamp `protobuf:"bytes,33,opt,name=suspect_time,json=suspectTime,proto3" json:"suspect_time,omitempty"`
+	// When refused signatures last had the hook's secret written anew.
+	SecretRepairTime *timestamppb.Timestamp `protobuf:"bytes,34,opt,name=secret_repair_time,json=secretRepairTime,proto3" json:"secret_repair_time,omitempty"`
+	// When Devpilot last put right what somebody had changed; absent when nobody did.
+	LastRepairTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=last_repair_time,json=lastRepairTime,proto3" json:"last_repair_time,omitempty"`
+	// What that was, as a sentence for people.
+	LastRepair    string `protobuf:"bytes,36,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -286,6 +298,48 @@ func (x *WebhookRecord) GetFormerNames() []string {
 	return nil
 }
 
+func (x *WebhookRecord) GetFoundPushes() int32 {
+	if x != nil {
+		return x.FoundPushes
+	}
+	return 0
+}
+
+func (x *WebhookRecord) GetLastFoundTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastFoundTime
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetSuspectTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SuspectTime
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetSecretRepairTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SecretRepairTime
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetLastRepairTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastRepairTime
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetLastRepair() string {
+	if x != nil {
+		return x.LastRepair
+	}
+	return ""
+}
+
 // SealedSecret is a webhook secret, encrypted with the record's key as associated data.
 type SealedSecret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -436,8 +490,10 @@ type Work struct {
 	ErrorMessage string `protobuf:"bytes,7,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	// Seconds after which Bitbucket may be asked again, as it said; 0 when it did not.
 	ErrorRetrySeconds int32 `protobuf:"varint,8,opt,name=error_retry_seconds,json=errorRetrySeconds,proto3" json:"error_retry_seconds,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Whether a hook that is switched off at Bitbucket is to be switched on: a person asked for it.
+	Activate      bool `protobuf:"varint,9,opt,name=activate,proto3" json:"activate,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Work) Reset() {
@@ -524,6 +580,13 @@ func (x *Work) GetErrorRetrySeconds() int32 {
 		return x.ErrorRetrySeconds
 	}
 	return 0
+}
+
+func (x *Work) GetActivate() bool {
+	if x != nil {
+		return x.Activate
+	}
+	return false
 }
 
 // IndexRecord finds a webhook. Keys: i.<webhook>, r.<workspace>.<repository>,
@@ -668,7 +731,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\b\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\v\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -700,7 +763,14 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\tdismissed\x18\x16 \x01(\bR\tdismissed\x12%\n" +
 	"\x0eregistered_url\x18\x17 \x01(\tR\rregisteredUrl\x12,\n" +
 	"\x12rotate_request_ids\x18\x18 \x03(\tR\x10rotateRequestIds\x12!\n" +
-	"\fformer_names\x18\x1e \x03(\tR\vformerNames\"\xbc\x01\n" +
+	"\fformer_names\x18\x1e \x03(\tR\vformerNames\x12!\n" +
+	"\ffound_pushes\x18\x1f \x01(\x05R\vfoundPushes\x12B\n" +
+	"\x0flast_found_time\x18  \x01(\v2\x1a.google.protobuf.TimestampR\rlastFoundTime\x12=\n" +
+	"\fsuspect_time\x18! \x01(\v2\x1a.google.protobuf.TimestampR\vsuspectTime\x12H\n" +
+	"\x12secret_repair_time\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x10secretRepairTime\x12D\n" +
+	"\x10last_repair_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0elastRepairTime\x12\x1f\n" +
+	"\vlast_repair\x18$ \x01(\tR\n" +
+	"lastRepair\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
@@ -709,7 +779,7 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\fconfirm_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vconfirmTime\"5\n" +
 	"\x05Lease\x12\x16\n" +
 	"\x06holder\x18\x01 \x01(\tR\x06holder\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"\x9c\x02\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"\xb8\x02\n" +
 	"\x04Work\x12\x16\n" +
 	"\x06wanted\x18\x01 \x01(\x03R\x06wanted\x12\x12\n" +
 	"\x04done\x18\x02 \x01(\x03R\x04done\x12\x1a\n" +
@@ -719,7 +789,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"check_only\x18\x05 \x01(\bR\tcheckOnly\x12!\n" +
 	"\ferror_reason\x18\x06 \x01(\tR\verrorReason\x12#\n" +
 	"\rerror_message\x18\a \x01(\tR\ferrorMessage\x12.\n" +
-	"\x13error_retry_seconds\x18\b \x01(\x05R\x11errorRetrySeconds\"}\n" +
+	"\x13error_retry_seconds\x18\b \x01(\x05R\x11errorRetrySeconds\x12\x1a\n" +
+	"\bactivate\x18\t \x01(\bR\bactivate\"}\n" +
 	"\vIndexRecord\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1e\n" +
 	"\n" +
@@ -769,15 +840,19 @@ var file_devpilot_webhook_store_v1_webhook_record_proto_depIdxs = []int32{
 	8,  // 7: devpilot.webhook.store.v1.WebhookRecord.last_check_time:type_name -> google.protobuf.Timestamp
 	8,  // 8: devpilot.webhook.store.v1.WebhookRecord.create_time:type_name -> google.protobuf.Timestamp
 	8,  // 9: devpilot.webhook.store.v1.WebhookRecord.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 10: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 11: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
-	8,  // 13: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 10: devpilot.webhook.store.v1.WebhookRecord.last_found_time:type_name -> google.protobuf.Timestamp
+	8,  // 11: devpilot.webhook.store.v1.WebhookRecord.suspect_time:type_name -> google.protobuf.Timestamp
+	8,  // 12: devpilot.webhook.store.v1.WebhookRecord.secret_repair_time:type_name -> google.protobuf.Timestamp
+	8,  // 13: devpilot.webhook.store.v1.WebhookRecord.last_repair_time:type_name -> google.protobuf.Timestamp
+	8,  // 14: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 15: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
+	8,  // 16: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
+	8,  // 17: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_store_v1_webhook_record_proto_init() }

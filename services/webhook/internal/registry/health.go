@@ -1,0 +1,147 @@
+package registry
+
+import (
+	"context"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/kv"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/cache"
+)
+
+// What Bitbucket does to a webhook, nobody tells us. Besides the check at intervals there is evidence: a
+// push whose delivery did not come, a signature that is refused, a delivery of a webhook that is said to be
+// off. Evidence has the webhook checked at once. It is bounded, since anybody may send wrong signatures,
+// and deliveries also get lost on the way: one check a minute, and one secret written an hour, of a webhook.
+
+// checkedInTime is how many webhooks are each checked once in Timing.CheckEvery; of more the pause grows with
+// their number. It makes one call a minute of the 1,000 that Bitbucket takes in an hour (BITBUCKET.md#budgets).
+const checkedInTime = 360
+
+// foundTogether is how long after a found push another one counts with it.
+const foundTogether = 24 * time.Hour
+
+// offCheck is how often a webhook is looked at that somebody switched off.
+const offCheck = time.Hour
+
+// agedPerSweep is how many secrets one sweep rotates for their age.
+const agedPerSweep = 20
+
+const deactivatedMessage = "Somebody switched the webhook off on Bitbucket, so that pushes are found by polling. If that was not meant, press Repair: Devpilot switches it on again."
+
+// checkIn is the pause until a webhook that is as it should be is compared with Bitbucket's list again.
+func (r *Registry) checkIn(rec *storev1.WebhookRecord) time.Duration {
+	every := max(r.cfg.Timing.CheckEvery, r.cfg.Timing.CheckEvery/checkedInTime*time.Duration(r.cfg.Cache.Len()))
+	if rec.GetState() == webhookv1.Webhook_DRIFTED {
+		every = min(every, offCheck)
+	}
+	// Spread, so that what was registered together is not checked together for ever.
+	return every - rand.N(every/4+1)
+}
+
+// noteRepair notes what a run found changed and put right.
+func (*Registry) noteRepair(rec *storev1.WebhookRecord, f found, now time.Time) {
+	if !f.written || len(f.changed) == 0 {
+		return
+	}
+	what := strings.Join(f.changed, ", ")
+	if n := len(f.changed); n > 1 {
+		what = strings.Join(f.changed[:n-1], ", ") + " and " + f.changed[n-1]
+	}
+	rec.LastRepairTime, rec.LastRepair = timestamppb.New(now), "Something was changed about the webhook on Bitbucket: "+what+". Devpilot put it right."
+}
+
+// ours reports whether we have a hook at Bitbucket that evidence may be about.
+func ours(rec *storev1.WebhookRecord) bool {
+	s := rec.GetState()
+	return len(rec.GetWatches()) > 0 && rec.GetBitbucketUuid() != "" && (s == webhookv1.Webhook_ACTIVE || s == webhookv1.Webhook_DRIFTED)
+}
+
+// maySuspect reports whether evidence may have the webhook checked now, and notes nothing.
+func (r *Registry) maySuspect(rec *storev1.WebhookRecord) bool {
+	now := r.cfg.Now()
+	return ours(rec) && now.Sub(rec.GetSuspectTime().AsTime()) >= r.cfg.Timing.Suspect && now.Sub(rec.GetLastCheckTime().AsTime()) >= r.cfg.Timing.Suspect
+}
+
+// switchedOn reports whether a verified delivery tells that a hook is on again.
+func switchedOn(rec *storev1.WebhookRecord) bool {
+	return rec.GetState() == webhookv1.Webhook_DRIFTED && rec.GetReason() == string(apierr.ReasonWebhookDeactivated)
+}
+
+// Missed notes that a push was found whose delivery did not come, and has the webhook checked.
+func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Time) error {
+	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
+		if len(cur.GetWatches()) == 0 {
+			return kv.ErrSkip
+		}
+		if at.Sub(cur.GetLastFoundTime().AsTime()) > foundTogether {
+			cur.FoundPushes = 0
+		}
+		cur.FoundPushes++
+		cur.LastFoundTime = timestamppb.New(at)
+		if r.maySuspect(cur) {
+			cur.SuspectTime = timestamppb.New(r.cfg.Now())
+			r.want(cur, true)
+		}
+		return nil
+	})
+	return notFound(err)
+}
+
+// Refused notes that a delivery's signature was wrong or missing. Where it may be that somebody changed the
+// secret of a hook of ours, it is written anew: whether it is right cannot be seen.
+func (r *Registry) Refused(ctx context.Context, workspace, id string) error {
+	if known := r.cfg.Cache.Find(id); known != nil && !r.mistrusts(known) {
+		return nil // the usual case when somebody only tries
+	}
+	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
+		if !r.mistrusts(cur) {
+			return kv.ErrSkip
+		}
+		cur.SecretRepairTime = timestamppb.New(r.cfg.Now())
+		r.want(cur, false)
+		return nil
+	})
+	return notFound(err)
+}
+
+// mistrusts reports whether a refused signature has the secret written.
+func (r *Registry) mistrusts(rec *storev1.WebhookRecord) bool {
+	return ours(rec) && rec.GetState() == webhookv1.Webhook_ACTIVE && rec.GetWork().GetWanted() == rec.GetWork().GetDone() &&
+		r.cfg.Now().Sub(rec.GetSecretRepairTime().AsTime()) >= r.cfg.Timing.Mistrust
+}
+
+// aged reports whether a secret of a hook of ours is so old that it is rotated.
+func (r *Registry) aged(rec *storev1.WebhookRecord) bool {
+	return r.cfg.Timing.SecretAge > 0 && ours(rec) && rec.GetState() == webhookv1.Webhook_ACTIVE && rec.GetOldSecret() == nil &&
+		rec.GetWork().GetErrorReason() == "" && r.cfg.Now().Sub(rec.GetSecret().GetCreateTime().AsTime()) >= r.cfg.Timing.SecretAge
+}
+
+// census counts webhooks by how they stand, at each scrape.
+type census struct{ cache *cache.Webhooks }
+
+var webhooksByState = prometheus.NewDesc("devpilot_webhook_webhooks", "Webhooks by how they stand and the reason why not better; all replicas tell the same.", []string{"state", "reason"}, nil)
+
+// Describe implements prometheus.Collector.
+func (census) Describe(ch chan<- *prometheus.Desc) { ch <- webhooksByState }
+
+// Collect implements prometheus.Collector.
+func (c census) Collect(ch chan<- prometheus.Metric) {
+	type standing struct{ state, reason string }
+	counts := map[standing]int{}
+	for _, rec := range c.cache.All() {
+		if len(rec.GetWatches()) > 0 || rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET && !rec.GetDismissed() {
+			counts[standing{rec.GetState().String(), rec.GetReason()}]++
+		}
+	}
+	for s, n := range counts {
+		ch <- prometheus.MustNewConstMetric(webhooksByState, prometheus.GaugeValue, float64(n), s.state, s.reason)
+	}
+}
