@@ -61,9 +61,10 @@ const (
 	ReasonScopeMissing         Reason = "SCOPE_MISSING"
 	ReasonConsumerRefused      Reason = "CONSUMER_REFUSED"
 	ReasonNotRepositoryAdmin   Reason = "NOT_REPOSITORY_ADMIN"
-	ReasonAccessRestricted     Reason = "ACCESS_RESTRICTED" // IP allow-list, two-step verification
-	ReasonAccessRefused        Reason = "ACCESS_REFUSED"    // 401 about one thing; the connection is fine
-	ReasonWebhookRefused       Reason = "WEBHOOK_REFUSED"   // for another reason than its address or rights
+	ReasonAccessRestricted     Reason = "ACCESS_RESTRICTED"            // IP allow-list, two-step verification
+	ReasonWorkspaceExcluded    Reason = "BITBUCKET_WORKSPACE_EXCLUDED" // an admin narrowed the workspace away from it
+	ReasonAccessRefused        Reason = "ACCESS_REFUSED"               // 401 about one thing; the connection is fine
+	ReasonWebhookRefused       Reason = "WEBHOOK_REFUSED"              // for another reason than its address or rights
 	ReasonWebhookLimit         Reason = "WEBHOOK_LIMIT_REACHED"
 	ReasonWebhookDeactivated   Reason = "WEBHOOK_DEACTIVATED" // somebody switched it off at Bitbucket
 	ReasonNoPublicURL          Reason = "NO_PUBLIC_URL"
@@ -139,6 +140,7 @@ var reasons = []reasonRow{
 	{ReasonConsumerRefused, FailedPrecondition, RetryAfter, "The operator checks the OAuth consumer's key and secret at Bitbucket against DEVPILOT_BITBUCKET_CLIENT_ID and _SECRET."},
 	{ReasonNotRepositoryAdmin, FailedPrecondition, "", "Give the connected account admin permission on the repository, or add the webhook by hand with the URL and secret shown."},
 	{ReasonAccessRestricted, FailedPrecondition, "", "At Bitbucket, allow this server's address in the IP allow-list, or switch on two-step verification for the connected account."},
+	{ReasonWorkspaceExcluded, FailedPrecondition, "", "An owner or admin can add the Bitbucket workspace to those that this workspace is narrowed to, under Integrations."},
 	{ReasonAccessRefused, FailedPrecondition, RetryBackoff, "Try again in a few minutes: the connection itself is fine. If it stays, check at Bitbucket that the connected account may still read the repository."},
 	{ReasonWebhookRefused, FailedPrecondition, "", "Add the webhook by hand with the URL and secret shown; the message says what Bitbucket had against it."},
 	{ReasonWebhookDeactivated, FailedPrecondition, "", "If it was not meant, press Repair: Devpilot switches the webhook on again. Until then pushes are found by polling."},

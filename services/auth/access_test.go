@@ -45,6 +45,10 @@ func calls(ws string) map[string]func(context.Context, authv1.AuthServiceClient)
 			_, err := c.RefreshIntegration(ctx, &authv1.RefreshIntegrationRequest{Workspace: ws})
 			return err
 		},
+		"NarrowIntegration": func(ctx context.Context, c authv1.AuthServiceClient) error {
+			_, err := c.NarrowIntegration(ctx, &authv1.NarrowIntegrationRequest{Workspace: ws})
+			return err
+		},
 		"RemoveIntegration": func(ctx context.Context, c authv1.AuthServiceClient) error {
 			_, err := c.RemoveIntegration(ctx, &authv1.RemoveIntegrationRequest{Workspace: ws})
 			return err
@@ -73,6 +77,7 @@ func TestPolicy(t *testing.T) {
 		"BeginAuthorization":    {refused, unknown, unknown, refused, refused},
 		"CompleteAuthorization": {refused, unknown, unknown, refused, refused},
 		"RefreshIntegration":    {refused, none, none, refused, refused},
+		"NarrowIntegration":     {refused, ok, ok, refused, refused},
 		"RemoveIntegration":     {refused, ok, ok, refused, refused},
 		"IssueToken":            {refused, refused, refused, refused, none},
 	}

@@ -35,6 +35,7 @@ type Service struct {
 	logger       *slog.Logger
 	integrations *store.Integrations
 	schedules    *store.Schedules
+	narrowings   *store.Narrowings
 	index        *token.Index
 	tokens       *token.Manager
 	keeper       *token.Keeper
@@ -63,6 +64,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		logger:       d.Logger,
 		integrations: store.NewIntegrations(d.JS, cfg.Replicas, d.Logger),
 		schedules:    store.NewSchedules(d.JS, cfg.Replicas, d.Logger),
+		narrowings:   store.NewNarrowings(d.JS, cfg.Replicas, d.Logger),
 	}
 	s.index = token.NewIndex(func() bool { return s.schedules.Ready(context.Background()) == nil })
 	callback := public.JoinPath(connect.CallbackPath).String()
@@ -87,7 +89,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		Site: cfg.Site, Consumer: cfg.consumer(), PublicURL: public, Logger: d.Logger, Metrics: connects, Now: d.Now,
 	})
 	s.server = server.New(server.Config{
-		Flow: flow, Handshakes: handshakes, Tokens: s.tokens, Integrations: s.integrations,
+		Flow: flow, Handshakes: handshakes, Tokens: s.tokens, Integrations: s.integrations, Narrowings: s.narrowings,
 		Site: cfg.Site, CallbackURL: callback, Logger: d.Logger, Now: d.Now,
 	})
 	return s, nil
@@ -147,10 +149,11 @@ func (s *Service) Run(ctx context.Context) error {
 	background, stop := context.WithCancel(ctx)
 	defer stop()
 	var wg sync.WaitGroup
-	errs := make(chan error, 3)
+	errs := make(chan error, 4)
 	for _, part := range []func(context.Context) error{
 		func(ctx context.Context) error { return s.schedules.Watch(ctx, s.index.Set) },
 		func(ctx context.Context) error { return s.integrations.RelayChanges(ctx, s.logger) },
+		func(ctx context.Context) error { return s.narrowings.RelayChanges(ctx, s.logger) },
 		s.keeper.Run,
 	} {
 		wg.Go(func() {
@@ -170,7 +173,7 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) open(ctx context.Context) error {
-	return errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx))
+	return errors.Join(s.integrations.Open(ctx), s.schedules.Open(ctx), s.narrowings.Open(ctx))
 }
 
 // Ready is nil once the stores are open and all schedules are known.

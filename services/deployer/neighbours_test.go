@@ -41,8 +41,13 @@ type world struct {
 	hookReason   string
 	webhookDown  bool
 	outcomes     []*webhookv1.RecordedOutcome
-	lookups      int // of repositories
+	lookups      int      // of repositories
+	narrowedTo   []string // what auth says of the integration
+	lent         []string // what auth says beside a token
 }
+
+// home is the Bitbucket workspace of all repositories.
+const home = "8e7b5c1e-0000-4000-8000-000000000001"
 
 func (w *world) do(fn func()) {
 	w.mu.Lock()
@@ -77,8 +82,13 @@ type fakeAuth struct {
 func (a fakeAuth) GetIntegration(context.Context, *authv1.GetIntegrationRequest) (*authv1.GetIntegrationResponse, error) {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
+	var narrowed []*authv1.NarrowedTo
+	for _, id := range a.w.narrowedTo {
+		narrowed = append(narrowed, &authv1.NarrowedTo{Id: id})
+	}
 	return &authv1.GetIntegrationResponse{Integration: &authv1.Integration{
-		Workspace: "acme-inc", State: a.w.state, ConnectionId: a.w.connection, Account: &authv1.Account{Label: "jane-dev"},
+		NarrowedTo: narrowed,
+		Workspace:  "acme-inc", State: a.w.state, ConnectionId: a.w.connection, Account: &authv1.Account{Label: "jane-dev"},
 	}}, nil
 }
 
@@ -95,7 +105,7 @@ func (a fakeAuth) IssueToken(_ context.Context, req *authv1.IssueTokenRequest) (
 	if slices.Equal(req.GetRejectedTokenSha256(), sum[:]) {
 		a.w.token += "-renewed"
 	}
-	return &authv1.IssueTokenResponse{AccessToken: a.w.token, SiteUrl: a.w.git.URL.String(), ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
+	return &authv1.IssueTokenResponse{NarrowedTo: a.w.lent, AccessToken: a.w.token, SiteUrl: a.w.git.URL.String(), ExpireTime: timestamppb.New(time.Now().Add(time.Hour))}, nil
 }
 
 type fakeRepo struct {
@@ -114,7 +124,7 @@ func (r fakeRepo) GetRepository(_ context.Context, req *repov1.GetRepositoryRequ
 	if !ok || r.w.unreachable[req.GetRepository()] {
 		return nil, apierr.New(apierr.ReasonRepositoryNotFound, "No such repository.")
 	}
-	return &repov1.GetRepositoryResponse{Repository: &repov1.Repository{Id: req.GetRepository(), FullName: name, MainBranch: r.w.git.Repo(name).MainBranch()}}, nil
+	return &repov1.GetRepositoryResponse{Repository: &repov1.Repository{Id: req.GetRepository(), FullName: name, BitbucketWorkspaceId: home, MainBranch: r.w.git.Repo(name).MainBranch()}}, nil
 }
 
 func (r fakeRepo) GetBranch(_ context.Context, req *repov1.GetBranchRequest) (*repov1.GetBranchResponse, error) {

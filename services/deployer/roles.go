@@ -37,14 +37,15 @@ const tokenLife = 3 * time.Hour
 func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front) (*roles, error) {
 	d, cfg := s.deps, s.cfg
 	secrets := deploylog.NewSecrets()
-	repo := client.Repo{Client: d.Repo}
+	places := &client.Places{Client: d.Repo, Now: d.Now}
+	repo := client.Repo{Client: d.Repo, Places: places}
 	clients := client.Clients{
-		Auth: client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, remote.Forms(t)...) }},
+		Auth: client.Auth{Client: d.Auth, SiteURL: s.site.SiteURL, Places: places, Hide: func(t seal.Secret) { secrets.Hide(tokenLife, remote.Forms(t)...) }},
 		Repo: repo, Webhook: client.Webhook{Client: d.Webhook}, Witness: &witness.Witness{Repositories: repo, Now: d.Now},
 	}
 	r := &roles{records: record.New(record.Config{
 		Store: st, JS: d.JS, Keyset: d.Keyset, Repositories: repo, Recorder: clients.Webhook, Secrets: secrets, LogLimits: cfg.LogLimits,
-		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now,
+		Logger: d.Logger, Metrics: s.stream, CopyMetrics: s.copies, Now: d.Now, Learn: places.Learn,
 	})}
 	if cfg.API {
 		if err := s.openControl(r, clients); err != nil {

@@ -302,7 +302,7 @@ func TestOpenAPI_answersConform(t *testing.T) {
 			path, body := pathOf(r, "default"), bodyOf(r)
 			if r.List {
 				path += "?pageSize=1"
-				if strings.HasSuffix(r.RPC, "/ListIntegrations") {
+				if strings.HasSuffix(r.RPC, "/ListIntegrations") || strings.HasSuffix(r.RPC, "/ListBitbucketWorkspaces") {
 					path = pathOf(r, "default")
 				}
 			}

@@ -250,6 +250,14 @@ type fakeAuth struct {
 	issued      int
 	renewed     int
 	err         error // instead of a token
+	narrowedTo  []string
+}
+
+// narrow narrows the workspaces to Bitbucket workspaces.
+func (a *fakeAuth) narrow(ids ...string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.narrowedTo = ids
 }
 
 type connection struct{ id, account, token string }
@@ -322,5 +330,6 @@ func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest
 func (a *fakeAuth) response(c *connection) *authv1.IssueTokenResponse {
 	return &authv1.IssueTokenResponse{
 		AccessToken: c.token, ConnectionId: c.id, SiteUrl: a.site, ApiUrl: a.api, ExpireTime: timestamppb.New(time.Now().Add(2 * time.Hour)),
+		NarrowedTo: a.narrowedTo,
 	}
 }

@@ -121,8 +121,8 @@ func accounts(cfg Config, site bitbucket.Site, auth *authclient.Client, d Deps) 
 		opts.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Logger: d.Logger})
 	}
 	client := bitbucket.NewClient(site, opts)
-	return func(workspace string, background bool) registry.Hooks {
-		account := client.As(auth.Tokens(workspace))
+	return func(workspace, place string, background bool) registry.Hooks {
+		account := client.As(auth.Tokens(workspace, place))
 		if background {
 			return account.Background()
 		}

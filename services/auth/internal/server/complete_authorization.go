@@ -23,11 +23,15 @@ func (s *Server) CompleteAuthorization(ctx context.Context, req *authv1.Complete
 	if who == "" {
 		who = id.Subject
 	}
+	n, err := s.narrowing(ctx, req.GetWorkspace())
+	if err != nil {
+		return nil, err
+	}
 	rec, returnPath, err := s.cfg.Flow.Complete(ctx, connect.Callback{
 		State: req.GetState(), Code: req.GetCode(), Error: req.GetError(), Bindings: req.GetBindings(),
 	}, v, who)
 	if err != nil {
 		return nil, fmt.Errorf("complete the authorization: %w", kv.ToAPI(err))
 	}
-	return &authv1.CompleteAuthorizationResponse{Integration: s.view(ctx, req.GetWorkspace(), rec), ReturnPath: returnPath}, nil
+	return &authv1.CompleteAuthorizationResponse{Integration: s.view(ctx, req.GetWorkspace(), rec, n), ReturnPath: returnPath}, nil
 }

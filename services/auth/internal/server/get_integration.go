@@ -18,7 +18,11 @@ func (s *Server) GetIntegration(ctx context.Context, req *authv1.GetIntegrationR
 	if err != nil {
 		return nil, err
 	}
-	return &authv1.GetIntegrationResponse{Integration: s.view(ctx, req.GetWorkspace(), rec)}, nil
+	n, err := s.narrowing(ctx, req.GetWorkspace())
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.GetIntegrationResponse{Integration: s.view(ctx, req.GetWorkspace(), rec, n)}, nil
 }
 
 // read returns the record and its revision; nil when there is none.

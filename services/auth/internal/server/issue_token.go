@@ -26,12 +26,16 @@ func (s *Server) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest) 
 	if n := len(req.GetRejectedTokenSha256()); n != 0 && n != sha256.Size {
 		return nil, apierr.InvalidArgument("rejectedTokenSha256", "give the 32 bytes of a SHA-256")
 	}
+	allowed, err := s.within(ctx, req.GetWorkspace(), req.GetBitbucketWorkspaceId())
+	if err != nil {
+		return nil, err
+	}
 	tok, err := s.cfg.Tokens.Issue(ctx, req.GetWorkspace(), life, req.GetRejectedTokenSha256())
 	if err != nil {
 		return nil, fmt.Errorf("issue a token: %w", kv.ToAPI(err))
 	}
 	return &authv1.IssueTokenResponse{
 		AccessToken: tok.Access.Reveal(), ExpireTime: stampOrNil(tok.ExpireTime), ConnectionId: tok.ConnectionID,
-		SiteUrl: tok.SiteURL, ApiUrl: tok.APIURL, AccountUuid: tok.AccountUUID,
+		SiteUrl: tok.SiteURL, ApiUrl: tok.APIURL, AccountUuid: tok.AccountUUID, NarrowedTo: allowed,
 	}, nil
 }

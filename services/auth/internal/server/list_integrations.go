@@ -15,5 +15,9 @@ func (s *Server) ListIntegrations(ctx context.Context, req *authv1.ListIntegrati
 	if err != nil {
 		return nil, err
 	}
-	return &authv1.ListIntegrationsResponse{Integrations: []*authv1.Integration{s.view(ctx, req.GetWorkspace(), rec)}}, nil
+	n, err := s.narrowing(ctx, req.GetWorkspace())
+	if err != nil {
+		return nil, err
+	}
+	return &authv1.ListIntegrationsResponse{Integrations: []*authv1.Integration{s.view(ctx, req.GetWorkspace(), rec, n)}}, nil
 }

@@ -18,33 +18,33 @@ const removeTries = 20
 // again, in case that something was left.
 func (s *Server) RemoveIntegration(ctx context.Context, req *authv1.RemoveIntegrationRequest) (*authv1.RemoveIntegrationResponse, error) {
 	ws := req.GetWorkspace()
-	err := kv.ErrConflict
+	n, err := s.narrowing(ctx, ws)
+	if err != nil {
+		return nil, err
+	}
+	err = kv.ErrConflict
 	for try := 0; try < removeTries && errors.Is(err, kv.ErrConflict); try++ {
 		var rec *authstorev1.Integration
 		var rev uint64
 		if rec, rev, err = s.read(ctx, ws); err != nil {
 			return nil, err
 		}
-		if req.GetEtag() != "" && req.GetEtag() != s.resourceEtag(ws, rec) {
+		if req.GetEtag() != "" && req.GetEtag() != etag(s.resource(ws, rec, n)) {
 			return nil, apierr.New(apierr.ReasonEtagMismatch, "The integration was changed since you loaded it. Load it again and decide anew.")
 		}
 		if rec == nil {
 			if err := s.cfg.Integrations.Erase(ctx, ws); err != nil {
 				return nil, fmt.Errorf("erase the integration: %w", kv.ToAPI(err))
 			}
-			return &authv1.RemoveIntegrationResponse{Integration: s.view(ctx, ws, nil)}, nil
+			return &authv1.RemoveIntegrationResponse{Integration: s.view(ctx, ws, nil, n)}, nil
 		}
 		if err = s.cfg.Integrations.Remove(ctx, ws, rev); err == nil {
 			s.cfg.Tokens.Changed(ctx, ws, nil, rev)
-			return &authv1.RemoveIntegrationResponse{Integration: s.view(ctx, ws, nil), Removed: true}, nil
+			return &authv1.RemoveIntegrationResponse{Integration: s.view(ctx, ws, nil, n), Removed: true}, nil
 		}
 		if errors.Is(err, kv.ErrNotFound) {
 			err = kv.ErrConflict // removed by another one at this moment
 		}
 	}
 	return nil, fmt.Errorf("remove the integration: %w", kv.ToAPI(err))
-}
-
-func (s *Server) resourceEtag(workspace string, rec *authstorev1.Integration) string {
-	return etag(s.resource(workspace, rec))
 }

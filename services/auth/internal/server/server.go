@@ -28,6 +28,7 @@ var Policy = rpc.Policy{
 	authv1.AuthService_CompleteAuthorization_FullMethodName: {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_RefreshIntegration_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_RemoveIntegration_FullMethodName:     {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
+	authv1.AuthService_NarrowIntegration_FullMethodName:     {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_IssueToken_FullMethodName:            {Callers: []string{"repo", "webhook", "deployer"}},
 }
 
@@ -40,12 +41,19 @@ type Integrations interface {
 	Erase(ctx context.Context, workspace string) error
 }
 
+// Narrowings is the store of what workspaces were narrowed to; see package store.
+type Narrowings interface {
+	Get(ctx context.Context, workspace string) (*authstorev1.Narrowing, error)
+	Update(ctx context.Context, workspace string, fn func(cur *authstorev1.Narrowing) (*authstorev1.Narrowing, error)) error
+}
+
 // Config is what a Server needs; all of it is required.
 type Config struct {
 	Flow         *connect.Flow
 	Handshakes   *handshake.Store
 	Tokens       *token.Manager
 	Integrations Integrations
+	Narrowings   Narrowings
 	Site         bitbucket.Site
 	CallbackURL  string
 	Logger       *slog.Logger

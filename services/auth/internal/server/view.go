@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -24,19 +25,30 @@ import (
 const unansweredAfter = 2 * time.Minute
 
 // view is the integration as the API shows it; rec is nil while nobody is connected.
-func (s *Server) view(ctx context.Context, workspace string, rec *authstorev1.Integration) *authv1.Integration {
-	v := s.resource(workspace, rec)
+func (s *Server) view(ctx context.Context, workspace string, rec *authstorev1.Integration, n *authstorev1.Narrowing) *authv1.Integration {
+	v := s.resource(workspace, rec, n)
 	v.Etag = etag(v)
 	// Not part of the resource: it comes and goes with Redis and with time.
 	v.PendingHandshake = s.pending(ctx, workspace)
 	return v
 }
 
-func (s *Server) resource(workspace string, rec *authstorev1.Integration) *authv1.Integration {
+// narrowing is nil where the workspace is not narrowed. It is read before anything is changed: what has
+// been done is never answered with an error.
+func (s *Server) narrowing(ctx context.Context, workspace string) (*authstorev1.Narrowing, error) {
+	n, err := s.cfg.Narrowings.Get(ctx, workspace)
+	if err != nil {
+		return nil, fmt.Errorf("read what workspace %s is narrowed to: %w", workspace, kv.ToAPI(err))
+	}
+	return n, nil
+}
+
+func (s *Server) resource(workspace string, rec *authstorev1.Integration, n *authstorev1.Narrowing) *authv1.Integration {
 	c, now := s.consumer(), s.cfg.Now()
 	v := &authv1.Integration{
 		Workspace: workspace, Provider: store.Provider, State: status.State(rec, c, now), SiteUrl: s.cfg.Site.SiteURL,
-		Setup: &authv1.Setup{CallbackUrl: s.cfg.CallbackURL, RequiredScopes: scope.Required(), ConsumerConfigured: c.Key != ""},
+		Setup:      &authv1.Setup{CallbackUrl: s.cfg.CallbackURL, RequiredScopes: scope.Required(), ConsumerConfigured: c.Key != ""},
+		NarrowedTo: narrowedTo(n),
 	}
 	if rec == nil {
 		return v

@@ -6,6 +6,7 @@ package client
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -33,6 +34,8 @@ type Auth struct {
 	Client authv1.AuthServiceClient
 	// SiteURL is the only site that a token may be sent to from here.
 	SiteURL string
+	// Places knows which Bitbucket workspace a repository is in.
+	Places *Places
 	// Hide is told every token before it is used, so that no log shows it.
 	Hide func(token seal.Secret)
 }
@@ -40,20 +43,29 @@ type Auth struct {
 // minLife is the life that a token has at least: a large fetch takes minutes, and asks again.
 const minLife = 20 * time.Minute
 
-// Token hands out a workspace's access token for git.
-func (a Auth) Token(ctx context.Context, workspace string, rejected seal.Secret) (seal.Secret, error) {
-	req := &authv1.IssueTokenRequest{Workspace: workspace, MinLife: durationpb.New(minLife)}
+// Token hands out a workspace's access token for git, to be used for one repository. Where an admin narrowed
+// the workspace, auth hands out none for a repository outside, and one that it did hand out is not used.
+func (a Auth) Token(ctx context.Context, workspace, fullName string, rejected seal.Secret) (seal.Secret, error) {
+	req := &authv1.IssueTokenRequest{Workspace: workspace, MinLife: durationpb.New(minLife), BitbucketWorkspaceId: a.Places.known(workspace, fullName)}
 	if !rejected.IsZero() {
 		sum := sha256.Sum256([]byte(rejected.Reveal()))
 		req.RejectedTokenSha256 = sum[:]
 	}
 	resp, err := a.Client.IssueToken(ctx, req)
+	if apierr.Has(err, apierr.ReasonWorkspaceExcluded) && req.GetBitbucketWorkspaceId() == "" {
+		if req.BitbucketWorkspaceId, err = a.Places.ask(ctx, workspace, fullName); err == nil {
+			resp, err = a.Client.IssueToken(ctx, req)
+		}
+	}
 	if err != nil {
 		return seal.Secret{}, err
 	}
 	if resp.GetSiteUrl() != a.SiteURL {
 		return seal.Secret{}, apierr.Newf(apierr.ReasonReconnectRequired,
 			"The workspace was connected to %s, but this installation works with %s. Connect again.", resp.GetSiteUrl(), a.SiteURL)
+	}
+	if n := resp.GetNarrowedTo(); len(n) > 0 && !slices.Contains(n, req.GetBitbucketWorkspaceId()) {
+		return seal.Secret{}, excluded()
 	}
 	token := seal.NewSecret(resp.GetAccessToken())
 	a.Hide(token)
@@ -67,11 +79,16 @@ func (a Auth) Integration(ctx context.Context, workspace string) (*authv1.Integr
 }
 
 // Repo is the repo service.
-type Repo struct{ Client repov1.RepoServiceClient }
+type Repo struct {
+	Client repov1.RepoServiceClient
+	// Places learns from the answers.
+	Places *Places
+}
 
 // Repository looks a repository up, live.
 func (r Repo) Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error) {
 	resp, err := r.Client.GetRepository(ctx, &repov1.GetRepositoryRequest{Workspace: workspace, Repository: repository})
+	r.Places.Learn(workspace, resp.GetRepository().GetFullName(), resp.GetRepository().GetBitbucketWorkspaceId())
 	return resp.GetRepository(), err
 }
 

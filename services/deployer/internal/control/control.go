@@ -95,6 +95,7 @@ func New(cfg Config) (*Control, error) {
 	c.reconciler = reconcile.New(reconcile.Config{
 		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
+		Learn: r.Apps.Learn,
 	})
 	c.router = &router.Router{
 		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,

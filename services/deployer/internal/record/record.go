@@ -37,6 +37,7 @@ type Config struct {
 	Logger       *slog.Logger
 	Metrics      *stream.Metrics
 	CopyMetrics  *kv.Metrics // may be nil
+	Learn        func(workspace, fullName, bitbucketWorkspace string)
 	Now          func() time.Time
 }
 
@@ -62,7 +63,7 @@ func New(cfg Config) *Records {
 		Outcomes: &outcome.Outbox{JS: cfg.JS, Recorder: cfg.Recorder, Deployments: st.Deployments, Position: st.Position("outcomes"), Logger: cfg.Logger, Metrics: cfg.Metrics, Now: cfg.Now},
 	}
 	r.Alarm = reminder.Lanes{Book: r.Reminders, Now: cfg.Now}
-	r.Apps = &apps.Records{Store: st, Repositories: cfg.Repositories, Reminders: r.Reminders, Keyset: cfg.Keyset, Now: cfg.Now}
+	r.Apps = &apps.Records{Store: st, Repositories: cfg.Repositories, Reminders: r.Reminders, Keyset: cfg.Keyset, Now: cfg.Now, Learn: cfg.Learn}
 	r.Keeper = &lane.Keeper{
 		Lanes: st.Lanes, Records: st.Deployments, Alarm: r.Alarm, Waker: wakeup.Publisher{Stream: stream.Publisher{JS: cfg.JS}}, Seen: st.Seen, Teller: r.Outcomes,
 	}

@@ -4,7 +4,14 @@ import { refused, troubleOf } from "../src/lib/trouble";
 import { byNeed, needOf, syncLook } from "../src/lib/words";
 
 const app = (id: string, over: object = {}): App =>
-  ({ id, autoDeploy: true, sync: { state: "IN_SYNC" }, latest: { state: "COMPLETED" }, ...over }) as unknown as App;
+  ({
+    id,
+    autoDeploy: true,
+    warnings: [],
+    sync: { state: "IN_SYNC" },
+    latest: { state: "COMPLETED" },
+    ...over,
+  }) as unknown as App;
 const behind = (reason: string) => ({ sync: { state: "BEHIND", reason, message: "said" } });
 
 test("what needs somebody comes first", () => {
@@ -71,4 +78,18 @@ test("a workspace has one trouble at most, the most urgent, with the button that
   ).toBeUndefined();
   expect(refused(i("REFRESH_FAILING", "BITBUCKET_RATE_LIMITED"))).toBe(false);
   expect(refused(i("CONNECTED", "TOKEN_EXPIRED"))).toBe(false);
+});
+
+test("several apps that lost access are told of in one sentence", () => {
+  const lost = (reason: string) => ({ warnings: [{ reason, message: "said" }] });
+  const connected = { state: "CONNECTED", account: { label: "jane-dev" } } as unknown as Integration;
+  const many = ["a", "b", "c", "d", "e", "f", "g"].map((id) => app(id, lost("REPOSITORY_NOT_FOUND")));
+  expect(troubleOf(connected, many)?.title).toBe(
+    "The connected account jane-dev cannot reach the repositories of 7 apps: a, b, c, d, e and 2 more.",
+  );
+  expect(troubleOf(connected, many.slice(0, 1))).toBeUndefined();
+  const narrowed = many.slice(0, 2).map((a) => app(a.id, lost("BITBUCKET_WORKSPACE_EXCLUDED")));
+  expect(troubleOf(connected, narrowed)?.title).toBe(
+    "2 apps do not deploy, because an admin narrowed this workspace: a, b.",
+  );
 });

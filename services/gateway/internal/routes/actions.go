@@ -1,7 +1,9 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -68,6 +70,8 @@ var actions = map[string]Action{
 	authv1.AuthService_ConnectIntegration_FullMethodName:    {Name: "integration.beginConnect", Did: "Began to connect", Target: integration},
 	authv1.AuthService_CompleteAuthorization_FullMethodName: {Name: "integration.connect", Did: "Connected", Target: connected},
 	authv1.AuthService_RefreshIntegration_FullMethodName:    {Name: "integration.refresh", Did: "Refreshed the token of", Target: integration},
+
+	authv1.AuthService_NarrowIntegration_FullMethodName: {Name: "integration.narrow", Did: "Narrowed", Target: narrowed},
 
 	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: {Name: "integration.remove", Did: "Removed", Target: integration},
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName: {
@@ -160,4 +164,30 @@ func deployed(in, out proto.Message) string {
 func ActionOf(fullMethod string) (Action, bool) {
 	a, ok := actions[fullMethod]
 	return a, ok
+}
+
+// narrowed says what a workspace may see from now on, and what it might before.
+func narrowed(in, out proto.Message) string {
+	req, _ := in.(*authv1.NarrowIntegrationRequest)
+	resp, _ := out.(*authv1.NarrowIntegrationResponse)
+	after := req.GetBitbucketWorkspaces()
+	if resp.GetIntegration() != nil {
+		after = resp.GetIntegration().GetNarrowedTo()
+	}
+	to := bitbucketIntegration + " to " + places(after)
+	if resp == nil {
+		return to
+	}
+	return to + ", from " + places(resp.GetBefore())
+}
+
+func places(list []*authv1.NarrowedTo) string {
+	if len(list) == 0 {
+		return "all Bitbucket workspaces"
+	}
+	names := make([]string, 0, len(list))
+	for _, w := range list {
+		names = append(names, cmp.Or(w.GetName(), w.GetId()))
+	}
+	return strings.Join(names, ", ")
 }

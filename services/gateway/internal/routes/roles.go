@@ -18,6 +18,8 @@ var roles = map[string]identity.Role{
 	// Connect, refresh, remove; reveal or rotate a secret; API keys: owner and admin.
 	authv1.AuthService_ConnectIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_RefreshIntegration_FullMethodName:          identity.RoleAdmin,
+	authv1.AuthService_NarrowIntegration_FullMethodName:           identity.RoleAdmin,
+	repov1.RepoService_ListBitbucketWorkspaces_FullMethodName:     identity.RoleAdmin,
 	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: identity.RoleAdmin,
 	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName:   identity.RoleAdmin,
 	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName:   identity.RoleAdmin,

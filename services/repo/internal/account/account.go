@@ -5,7 +5,10 @@ package account
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,9 +40,17 @@ func NewSource(auth authv1.AuthServiceClient, client *bitbucket.Client) *Source 
 // the tokens it holds are not kept longer.
 type Connection struct {
 	Workspace string
-	// ID changes with every connect; what is cached belongs to it.
+	// ID changes with every connect and with what the workspace is narrowed to; what is cached belongs to it.
 	ID      string
 	Account *bitbucket.Account
+	// NarrowedTo are the UUIDs of the Bitbucket workspaces that count; empty: all.
+	NarrowedTo []string
+}
+
+// Allows tells whether a Bitbucket workspace is one that the workspace may see. One whose UUID is not known
+// is not, while it is narrowed.
+func (c *Connection) Allows(bitbucketWorkspace string) bool {
+	return len(c.NarrowedTo) == 0 || slices.Contains(c.NarrowedTo, bitbucketWorkspace)
 }
 
 // Open asks for a token. Its errors are those of auth's IssueToken (NOT_CONNECTED,
@@ -51,7 +62,18 @@ func (s *Source) Open(ctx context.Context, workspace string) (*Connection, error
 		return nil, err
 	}
 	t.connection, t.current = issued.connection, issued.token
-	return &Connection{Workspace: workspace, ID: issued.connection, Account: s.client.As(t)}, nil
+	return &Connection{
+		Workspace: workspace, ID: cacheID(issued.connection, issued.narrowedTo), Account: s.client.As(t), NarrowedTo: issued.narrowedTo,
+	}, nil
+}
+
+// cacheID names what is cached of a connection: of another narrowing it is another list.
+func cacheID(connection string, narrowedTo []string) string {
+	if len(narrowedTo) == 0 {
+		return connection
+	}
+	sum := sha256.Sum256([]byte(strings.Join(narrowedTo, ",")))
+	return connection + "-" + hex.EncodeToString(sum[:8])
 }
 
 // tokens is the token of one operation.
@@ -84,6 +106,7 @@ func (t *tokens) Token(ctx context.Context, rejected seal.Secret) (seal.Secret, 
 type issued struct {
 	token      seal.Secret
 	connection string
+	narrowedTo []string
 }
 
 // issue asks auth. Its errors keep their reasons.
@@ -103,5 +126,5 @@ func (t *tokens) issue(ctx context.Context, rejected seal.Secret) (issued, error
 			"This connection was made with another Bitbucket site than the one Devpilot is configured for. Connect Bitbucket again.",
 			apierr.WithCause(err))
 	}
-	return issued{token: seal.NewSecret(resp.GetAccessToken()), connection: resp.GetConnectionId()}, nil
+	return issued{token: seal.NewSecret(resp.GetAccessToken()), connection: resp.GetConnectionId(), narrowedTo: resp.GetNarrowedTo()}, nil
 }

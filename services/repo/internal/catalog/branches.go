@@ -143,12 +143,15 @@ func (c *Catalog) fetchBranches(ctx context.Context, conn *account.Connection, i
 		g.Go(func() (err error) { r, err = calls.Repository(gctx, hint.ref()); return err })
 		g.Go(func() (err error) { l, err = calls.Branches(gctx, hint.ref(), options); return err })
 		if err := g.Wait(); err == nil {
+			if err := excluded(conn, r); err != nil { // transferred since it was listed
+				return branchList{}, err
+			}
 			return c.branchList(ctx, calls, r, l, query, at)
 		} else if !unreachable(err) {
 			return branchList{}, err
 		}
 	}
-	r, err := c.live(ctx, conn, id)
+	r, err := c.within(ctx, conn, id)
 	if err != nil {
 		return branchList{}, err
 	}
@@ -204,7 +207,7 @@ func (c *Catalog) Branch(ctx context.Context, workspace, id, name string) (Branc
 		}
 	}
 	// Unknown, moved, or the branch is missing: only a look at the repository tells.
-	r, err := c.live(ctx, conn, id)
+	r, err := c.within(ctx, conn, id)
 	if err != nil {
 		return Branch{}, "", err
 	}

@@ -243,7 +243,7 @@ func (c *Catalog) fetch(ctx context.Context, conn *account.Connection, previous 
 		calls = calls.Background()
 	}
 	return c.fetches.start(ctx, fetchKey(conn), func(ctx context.Context) (*Snapshot, error) {
-		w := &walk{account: calls, connection: conn.ID, previous: previous}
+		w := &walk{account: calls, connection: conn.ID, allows: conn.Allows, previous: previous}
 		c.walks.Store(fetchKey(conn), w)
 		defer c.walks.Delete(fetchKey(conn))
 		return c.runFetch(ctx, conn, w, plan)

@@ -19,11 +19,34 @@ func (c *Catalog) Repository(ctx context.Context, workspace, id string) (Reposit
 	if err != nil {
 		return Repository{}, err
 	}
-	r, err := c.live(ctx, conn, id)
+	r, err := c.within(ctx, conn, id)
 	if err != nil {
 		return Repository{}, err
 	}
 	return repositoryOf(r, c.permission(ctx, conn, r)), nil
+}
+
+// within is live, of a repository in a Bitbucket workspace that counts. It says so only once Bitbucket told
+// where the repository is: it may have been transferred.
+func (c *Catalog) within(ctx context.Context, conn *account.Connection, id string) (bitbucket.Repository, error) {
+	r, err := c.live(ctx, conn, id)
+	if err == nil {
+		err = excluded(conn, r)
+	}
+	if err != nil {
+		return bitbucket.Repository{}, err
+	}
+	return r, nil
+}
+
+// excluded is the answer about a repository that an admin narrowed the workspace away from. It does not tell
+// the repository's name.
+func excluded(conn *account.Connection, r bitbucket.Repository) error {
+	if conn.Allows(r.Workspace.UUID) {
+		return nil
+	}
+	return apierr.New(apierr.ReasonWorkspaceExcluded,
+		"An admin narrowed this workspace to some Bitbucket workspaces, and this repository's is not among them: it is neither listed nor deployed. An owner or admin can add it under Integrations.")
 }
 
 // live reads a repository by its UUID, wherever it is now: where the list has it, else by the UUID
@@ -98,6 +121,9 @@ func (c *Catalog) lookup(ctx context.Context, conn *account.Connection, workspac
 		if err != nil {
 			return Repository{}, err
 		}
+		if err := excluded(conn, r); err != nil {
+			return Repository{}, err
+		}
 		return repositoryOf(r, c.permission(ctx, conn, r)), nil
 	})
 }
@@ -108,7 +134,7 @@ func (c *Catalog) lookupAnswer(ctx context.Context, conn *account.Connection, wo
 	a := Answer{FetchTime: c.now()}
 	r, err := c.lookup(ctx, conn, workspace, slug)
 	switch {
-	case unreachable(err):
+	case unreachable(err), apierr.Has(err, apierr.ReasonWorkspaceExcluded):
 		a.Failures = []Failure{failureOf(workspace, err)}
 	case err != nil:
 		return Answer{}, err

@@ -24,6 +24,7 @@ const retryPause = 300 * time.Millisecond
 type walk struct {
 	account    *bitbucket.Account
 	connection string
+	allows     func(bitbucketWorkspace string) bool // nil: all
 	began      time.Time
 	// previous lends its repositories where a workspace fails for the moment; nil for none.
 	previous *Snapshot
@@ -49,6 +50,10 @@ func (w *walk) run(ctx context.Context) (*Snapshot, error) {
 		return nil, fmt.Errorf("list Bitbucket workspaces: %w", err)
 	}
 	unique := uniqueWorkspaces(workspaces.Values)
+	all := len(unique)
+	if w.allows != nil {
+		unique = slices.DeleteFunc(unique, func(ws bitbucket.WorkspaceAccess) bool { return !w.allows(ws.UUID) })
+	}
 	w.mu.Lock()
 	w.listed, w.workspaces, w.parts = true, unique, make([]*part, len(unique))
 	w.mu.Unlock()
@@ -79,9 +84,9 @@ func (w *walk) run(ctx context.Context) (*Snapshot, error) {
 	switch {
 	case workspaces.Skipped > 0:
 		s.Failures = append(s.Failures, skipped("", workspaces.Skipped, "Bitbucket workspaces", "your account"))
-	case workspaces.Size > len(unique):
+	case workspaces.Size > all:
 		s.Failures = append(s.Failures, Failure{Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
-			"Bitbucket says that there are %d Bitbucket workspaces but listed %d. Repositories may be missing; refresh the list in a minute.", workspaces.Size, len(unique))})
+			"Bitbucket says that there are %d Bitbucket workspaces but listed %d. Repositories may be missing; refresh the list in a minute.", workspaces.Size, all)})
 	}
 	return s, nil
 }

@@ -50,14 +50,15 @@ func (c *Client) Current(ctx context.Context, workspace string) (string, error) 
 }
 
 // Tokens is the source of a workspace's tokens, for one piece of work: it asks auth once, and again
-// when Bitbucket refused what it got.
-func (c *Client) Tokens(workspace string) bitbucket.TokenSource {
-	return &tokens{client: c, workspace: workspace}
+// when Bitbucket refused what it got. place is the UUID of the Bitbucket workspace that they are used in.
+func (c *Client) Tokens(workspace, place string) bitbucket.TokenSource {
+	return &tokens{client: c, workspace: workspace, place: place}
 }
 
 type tokens struct {
 	client    *Client
 	workspace string
+	place     string
 
 	mu    sync.Mutex
 	token seal.Secret
@@ -72,7 +73,7 @@ func (t *tokens) Token(ctx context.Context, rejected seal.Secret) (seal.Secret, 
 	if usable && (rejected.IsZero() || !rejected.Equal(t.token)) {
 		return t.token, nil
 	}
-	req := &authv1.IssueTokenRequest{Workspace: t.workspace, MinLife: durationpb.New(minLife)}
+	req := &authv1.IssueTokenRequest{Workspace: t.workspace, MinLife: durationpb.New(minLife), BitbucketWorkspaceId: t.place}
 	if !rejected.IsZero() {
 		sum := sha256.Sum256([]byte(rejected.Reveal()))
 		req.RejectedTokenSha256 = sum[:]

@@ -51,7 +51,7 @@ func (r *Registry) atBitbucket(ctx context.Context, rec *storev1.WebhookRecord, 
 		known: rec.GetBitbucketUuid(), title: hookTitle(rec), secret: secret, checkOnly: a == actionCheck,
 		registered: rec.GetRegisteredUrl(), activate: rec.GetWork().GetActivate(),
 	}
-	hooks := r.cfg.Account(rec.GetWorkspace(), !hurry)
+	hooks := r.cfg.Account(rec.GetWorkspace(), rec.GetBitbucketWorkspace(), !hurry)
 	var f found
 	if a == actionRemove {
 		f, err = remove(ctx, hooks, w)

@@ -20,7 +20,7 @@ import (
 
 // Account gives the calls at Bitbucket for a workspace's integration. background calls leave budget
 // to people.
-type Account func(workspace string, background bool) Hooks
+type Account func(workspace, place string, background bool) Hooks
 
 // Connections tells how a workspace's integration stands now.
 type Connections interface {

@@ -156,7 +156,7 @@ func (w *world) start(timing Timing) *process {
 	timing.Poll = 20 * time.Millisecond
 	r := New(Config{
 		Store: store, Cache: list, Vault: w.vault, View: View{Site: site, Address: address},
-		Account: func(string, bool) Hooks { return w.bitbucket }, Connections: fakeConnections{},
+		Account: func(string, string, bool) Hooks { return w.bitbucket }, Connections: fakeConnections{},
 		Logger: log, Now: time.Now, Timing: timing,
 	})
 	bucket, err := store.WebhooksBucket()

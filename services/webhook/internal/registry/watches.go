@@ -23,6 +23,7 @@ type WatchSet struct {
 	Workspace  string
 	Repository string // UUID, normalised
 	FullName   string // may be empty
+	Place      string // UUID of the Bitbucket workspace that it is in; may be empty
 	Watches    []*webhookv1.Watch
 	Version    int64 // an older set never replaces a newer one
 	Wait       bool  // for Bitbucket's answer, as long as the context lasts
@@ -99,14 +100,18 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 	same := slices.EqualFunc(rec.GetWatches(), set.Watches, func(a, b *webhookv1.Watch) bool {
 		return a.GetApp() == b.GetApp() && a.GetBranch() == b.GetBranch()
 	})
+	moved := set.Place != "" && set.Place != rec.GetBitbucketWorkspace()
 	renamed := set.FullName != "" && set.FullName != rec.GetRepositoryFullName()
-	if same && !renamed && set.Version == rec.GetWatchesVersion() {
+	if same && !renamed && !moved && set.Version == rec.GetWatchesVersion() {
 		return false, false
 	}
 	if !same || renamed {
 		r.touch(rec)
 	}
 	rec.Watches, rec.WatchesVersion = set.Watches, set.Version
+	if moved {
+		rec.BitbucketWorkspace = set.Place
+	}
 	if renamed {
 		rename(rec, set.FullName)
 	}
@@ -122,6 +127,8 @@ func (r *Registry) take(rec *storev1.WebhookRecord, set WatchSet) (changed, work
 		return true, true
 	case had && !has:
 		return true, true
+	case moved && rec.GetReason() == string(apierr.ReasonWorkspaceExcluded):
+		return true, true // it may be within now
 	}
 	return true, false
 }

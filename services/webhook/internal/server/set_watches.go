@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/registry"
@@ -24,7 +25,7 @@ func (s *Server) SetWatches(ctx context.Context, req *webhookv1.SetWatchesReques
 	}
 	rec, err := s.cfg.Registry.SetWatches(ctx, registry.WatchSet{
 		Workspace: req.GetWorkspace(), Repository: repository, FullName: req.GetRepositoryFullName(),
-		Watches: req.GetWatches(), Version: req.GetVersion(), Wait: req.GetWait(),
+		Place: bitbucket.NormalizeUUID(req.GetBitbucketWorkspaceId()), Watches: req.GetWatches(), Version: req.GetVersion(), Wait: req.GetWait(),
 	})
 	if err != nil {
 		return nil, kv.ToAPI(err)

@@ -830,6 +830,134 @@ func (x *RefreshIntegrationResponse) GetIntegration() *Integration {
 	return nil
 }
 
+// NarrowIntegrationRequest is the whole list.
+type NarrowIntegrationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The Bitbucket workspaces to narrow it to, 100 at most; empty: all that the account reaches.
+	BitbucketWorkspaces []*NarrowedTo `protobuf:"bytes,2,rep,name=bitbucket_workspaces,json=bitbucketWorkspaces,proto3" json:"bitbucket_workspaces,omitempty"`
+	// When given, it is done only if the integration is unchanged.
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Accepted as by every POST; a repeat is harmless with and without it.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NarrowIntegrationRequest) Reset() {
+	*x = NarrowIntegrationRequest{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NarrowIntegrationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NarrowIntegrationRequest) ProtoMessage() {}
+
+func (x *NarrowIntegrationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NarrowIntegrationRequest.ProtoReflect.Descriptor instead.
+func (*NarrowIntegrationRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *NarrowIntegrationRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *NarrowIntegrationRequest) GetBitbucketWorkspaces() []*NarrowedTo {
+	if x != nil {
+		return x.BitbucketWorkspaces
+	}
+	return nil
+}
+
+func (x *NarrowIntegrationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *NarrowIntegrationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// NarrowIntegrationResponse is the integration afterwards.
+type NarrowIntegrationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The integration.
+	Integration *Integration `protobuf:"bytes,1,opt,name=integration,proto3" json:"integration,omitempty"`
+	// What it was narrowed to before.
+	Before        []*NarrowedTo `protobuf:"bytes,2,rep,name=before,proto3" json:"before,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NarrowIntegrationResponse) Reset() {
+	*x = NarrowIntegrationResponse{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NarrowIntegrationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NarrowIntegrationResponse) ProtoMessage() {}
+
+func (x *NarrowIntegrationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NarrowIntegrationResponse.ProtoReflect.Descriptor instead.
+func (*NarrowIntegrationResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *NarrowIntegrationResponse) GetIntegration() *Integration {
+	if x != nil {
+		return x.Integration
+	}
+	return nil
+}
+
+func (x *NarrowIntegrationResponse) GetBefore() []*NarrowedTo {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
 // RemoveIntegrationRequest names the workspace.
 type RemoveIntegrationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -843,7 +971,7 @@ type RemoveIntegrationRequest struct {
 
 func (x *RemoveIntegrationRequest) Reset() {
 	*x = RemoveIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -855,7 +983,7 @@ func (x *RemoveIntegrationRequest) String() string {
 func (*RemoveIntegrationRequest) ProtoMessage() {}
 
 func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -868,7 +996,7 @@ func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveIntegrationRequest) GetWorkspace() string {
@@ -898,7 +1026,7 @@ type RemoveIntegrationResponse struct {
 
 func (x *RemoveIntegrationResponse) Reset() {
 	*x = RemoveIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1038,7 @@ func (x *RemoveIntegrationResponse) String() string {
 func (*RemoveIntegrationResponse) ProtoMessage() {}
 
 func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1051,7 @@ func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RemoveIntegrationResponse) GetIntegration() *Integration {
@@ -951,13 +1079,16 @@ type IssueTokenRequest struct {
 	// asked whether it accepts that elsewhere: the same is handed out again if so, for the 401 was about
 	// what was asked for; else it is renewed first.
 	RejectedTokenSha256 []byte `protobuf:"bytes,3,opt,name=rejected_token_sha256,json=rejectedTokenSha256,proto3" json:"rejected_token_sha256,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// The UUID of the Bitbucket workspace that the token is used in. Where an admin narrowed the workspace,
+	// it is needed, and has to be within; only repo, which lists what there is, may leave it out.
+	BitbucketWorkspaceId string `protobuf:"bytes,10,opt,name=bitbucket_workspace_id,json=bitbucketWorkspaceId,proto3" json:"bitbucket_workspace_id,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -969,7 +1100,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -982,7 +1113,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IssueTokenRequest) GetWorkspace() string {
@@ -1006,6 +1137,13 @@ func (x *IssueTokenRequest) GetRejectedTokenSha256() []byte {
 	return nil
 }
 
+func (x *IssueTokenRequest) GetBitbucketWorkspaceId() string {
+	if x != nil {
+		return x.BitbucketWorkspaceId
+	}
+	return ""
+}
+
 // IssueTokenResponse is the token.
 type IssueTokenResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1020,14 +1158,16 @@ type IssueTokenResponse struct {
 	// The API it may be sent to.
 	ApiUrl string `protobuf:"bytes,5,opt,name=api_url,json=apiUrl,proto3" json:"api_url,omitempty"`
 	// The account's UUID.
-	AccountUuid   string `protobuf:"bytes,6,opt,name=account_uuid,json=accountUuid,proto3" json:"account_uuid,omitempty"`
+	AccountUuid string `protobuf:"bytes,6,opt,name=account_uuid,json=accountUuid,proto3" json:"account_uuid,omitempty"`
+	// The UUIDs of the Bitbucket workspaces that the workspace is narrowed to; empty: all.
+	NarrowedTo    []string `protobuf:"bytes,10,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1179,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1192,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1095,6 +1235,13 @@ func (x *IssueTokenResponse) GetAccountUuid() string {
 		return x.AccountUuid
 	}
 	return ""
+}
+
+func (x *IssueTokenResponse) GetNarrowedTo() []string {
+	if x != nil {
+		return x.NarrowedTo
+	}
+	return nil
 }
 
 var File_devpilot_auth_v1_auth_service_proto protoreflect.FileDescriptor
@@ -1156,17 +1303,28 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"]\n" +
 	"\x1aRefreshIntegrationResponse\x12?\n" +
-	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"Q\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"\xc1\x01\n" +
+	"\x18NarrowIntegrationRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12O\n" +
+	"\x14bitbucket_workspaces\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\x13bitbucketWorkspaces\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"\x92\x01\n" +
+	"\x19NarrowIntegrationResponse\x12?\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x124\n" +
+	"\x06before\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\x06before\"Q\n" +
 	"\x18RemoveIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x12\n" +
 	"\x04etag\x18\x02 \x01(\tR\x04etag\"v\n" +
 	"\x19RemoveIntegrationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12\x18\n" +
-	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xa0\x01\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xd6\x01\n" +
 	"\x11IssueTokenRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x124\n" +
 	"\bmin_life\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\aminLife\x122\n" +
-	"\x15rejected_token_sha256\x18\x03 \x01(\fR\x13rejectedTokenSha256\"\xf0\x01\n" +
+	"\x15rejected_token_sha256\x18\x03 \x01(\fR\x13rejectedTokenSha256\x124\n" +
+	"\x16bitbucket_workspace_id\x18\n" +
+	" \x01(\tR\x14bitbucketWorkspaceId\"\x91\x02\n" +
 	"\x12IssueTokenResponse\x12!\n" +
 	"\faccess_token\x18\x01 \x01(\tR\vaccessToken\x12;\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -1174,8 +1332,10 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\rconnection_id\x18\x03 \x01(\tR\fconnectionId\x12\x19\n" +
 	"\bsite_url\x18\x04 \x01(\tR\asiteUrl\x12\x17\n" +
 	"\aapi_url\x18\x05 \x01(\tR\x06apiUrl\x12!\n" +
-	"\faccount_uuid\x18\x06 \x01(\tR\vaccountUuid2\x87\n" +
-	"\n" +
+	"\faccount_uuid\x18\x06 \x01(\tR\vaccountUuid\x12\x1f\n" +
+	"\vnarrowed_to\x18\n" +
+	" \x03(\tR\n" +
+	"narrowedTo2\xcb\v\n" +
 	"\vAuthService\x12\x9d\x01\n" +
 	"\x10ListIntegrations\x12).devpilot.auth.v1.ListIntegrationsRequest\x1a*.devpilot.auth.v1.ListIntegrationsResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/integrations\x90\x02\x01\x12\xae\x01\n" +
 	"\x0eGetIntegration\x12'.devpilot.auth.v1.GetIntegrationRequest\x1a(.devpilot.auth.v1.GetIntegrationResponse\"I\x82\xd3\xe4\x93\x02@b\vintegration\x121/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x01\x12\xb5\x01\n" +
@@ -1183,7 +1343,8 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x0fLookUpHandshake\x12(.devpilot.auth.v1.LookUpHandshakeRequest\x1a).devpilot.auth.v1.LookUpHandshakeResponse\"\x03\x90\x02\x01\x12o\n" +
 	"\x12BeginAuthorization\x12+.devpilot.auth.v1.BeginAuthorizationRequest\x1a,.devpilot.auth.v1.BeginAuthorizationResponse\x12x\n" +
 	"\x15CompleteAuthorization\x12..devpilot.auth.v1.CompleteAuthorizationRequest\x1a/.devpilot.auth.v1.CompleteAuthorizationResponse\x12\xc5\x01\n" +
-	"\x12RefreshIntegration\x12+.devpilot.auth.v1.RefreshIntegrationRequest\x1a,.devpilot.auth.v1.RefreshIntegrationResponse\"T\x82\xd3\xe4\x93\x02K:\x01*b\vintegration\"9/v1/workspaces/{workspace}/integrations/bitbucket:refresh\x90\x02\x02\x12q\n" +
+	"\x12RefreshIntegration\x12+.devpilot.auth.v1.RefreshIntegrationRequest\x1a,.devpilot.auth.v1.RefreshIntegrationResponse\"T\x82\xd3\xe4\x93\x02K:\x01*b\vintegration\"9/v1/workspaces/{workspace}/integrations/bitbucket:refresh\x90\x02\x02\x12\xc1\x01\n" +
+	"\x11NarrowIntegration\x12*.devpilot.auth.v1.NarrowIntegrationRequest\x1a+.devpilot.auth.v1.NarrowIntegrationResponse\"S\x82\xd3\xe4\x93\x02J:\x01*b\vintegration\"8/v1/workspaces/{workspace}/integrations/bitbucket:narrow\x90\x02\x02\x12q\n" +
 	"\x11RemoveIntegration\x12*.devpilot.auth.v1.RemoveIntegrationRequest\x1a+.devpilot.auth.v1.RemoveIntegrationResponse\"\x03\x90\x02\x02\x12\\\n" +
 	"\n" +
 	"IssueToken\x12#.devpilot.auth.v1.IssueTokenRequest\x1a$.devpilot.auth.v1.IssueTokenResponse\"\x03\x90\x02\x02B\xc3\x01\n" +
@@ -1201,7 +1362,7 @@ func file_devpilot_auth_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_auth_v1_auth_service_proto_rawDescData
 }
 
-var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_devpilot_auth_v1_auth_service_proto_goTypes = []any{
 	(*ListIntegrationsRequest)(nil),       // 0: devpilot.auth.v1.ListIntegrationsRequest
 	(*ListIntegrationsResponse)(nil),      // 1: devpilot.auth.v1.ListIntegrationsResponse
@@ -1217,49 +1378,57 @@ var file_devpilot_auth_v1_auth_service_proto_goTypes = []any{
 	(*CompleteAuthorizationResponse)(nil), // 11: devpilot.auth.v1.CompleteAuthorizationResponse
 	(*RefreshIntegrationRequest)(nil),     // 12: devpilot.auth.v1.RefreshIntegrationRequest
 	(*RefreshIntegrationResponse)(nil),    // 13: devpilot.auth.v1.RefreshIntegrationResponse
-	(*RemoveIntegrationRequest)(nil),      // 14: devpilot.auth.v1.RemoveIntegrationRequest
-	(*RemoveIntegrationResponse)(nil),     // 15: devpilot.auth.v1.RemoveIntegrationResponse
-	(*IssueTokenRequest)(nil),             // 16: devpilot.auth.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),            // 17: devpilot.auth.v1.IssueTokenResponse
-	nil,                                   // 18: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	(*Integration)(nil),                   // 19: devpilot.auth.v1.Integration
-	(*timestamppb.Timestamp)(nil),         // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 21: google.protobuf.Duration
+	(*NarrowIntegrationRequest)(nil),      // 14: devpilot.auth.v1.NarrowIntegrationRequest
+	(*NarrowIntegrationResponse)(nil),     // 15: devpilot.auth.v1.NarrowIntegrationResponse
+	(*RemoveIntegrationRequest)(nil),      // 16: devpilot.auth.v1.RemoveIntegrationRequest
+	(*RemoveIntegrationResponse)(nil),     // 17: devpilot.auth.v1.RemoveIntegrationResponse
+	(*IssueTokenRequest)(nil),             // 18: devpilot.auth.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),            // 19: devpilot.auth.v1.IssueTokenResponse
+	nil,                                   // 20: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	(*Integration)(nil),                   // 21: devpilot.auth.v1.Integration
+	(*timestamppb.Timestamp)(nil),         // 22: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 23: google.protobuf.Duration
+	(*NarrowedTo)(nil),                    // 24: devpilot.auth.v1.NarrowedTo
 }
 var file_devpilot_auth_v1_auth_service_proto_depIdxs = []int32{
-	19, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
-	19, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	20, // 2: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
-	21, // 3: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
-	18, // 4: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	19, // 5: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	19, // 6: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	19, // 7: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	21, // 8: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
-	20, // 9: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 10: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
-	2,  // 11: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
-	4,  // 12: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
-	6,  // 13: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
-	8,  // 14: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
-	10, // 15: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
-	12, // 16: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
-	14, // 17: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
-	16, // 18: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
-	1,  // 19: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
-	3,  // 20: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
-	5,  // 21: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
-	7,  // 22: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
-	9,  // 23: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
-	11, // 24: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
-	13, // 25: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
-	15, // 26: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
-	17, // 27: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
-	19, // [19:28] is the sub-list for method output_type
-	10, // [10:19] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	21, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
+	21, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	22, // 2: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 3: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
+	20, // 4: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	21, // 5: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	21, // 6: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	24, // 7: devpilot.auth.v1.NarrowIntegrationRequest.bitbucket_workspaces:type_name -> devpilot.auth.v1.NarrowedTo
+	21, // 8: devpilot.auth.v1.NarrowIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	24, // 9: devpilot.auth.v1.NarrowIntegrationResponse.before:type_name -> devpilot.auth.v1.NarrowedTo
+	21, // 10: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	23, // 11: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
+	22, // 12: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 13: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
+	2,  // 14: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
+	4,  // 15: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
+	6,  // 16: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
+	8,  // 17: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
+	10, // 18: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
+	12, // 19: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
+	14, // 20: devpilot.auth.v1.AuthService.NarrowIntegration:input_type -> devpilot.auth.v1.NarrowIntegrationRequest
+	16, // 21: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
+	18, // 22: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
+	1,  // 23: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
+	3,  // 24: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
+	5,  // 25: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
+	7,  // 26: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
+	9,  // 27: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
+	11, // 28: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
+	13, // 29: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
+	15, // 30: devpilot.auth.v1.AuthService.NarrowIntegration:output_type -> devpilot.auth.v1.NarrowIntegrationResponse
+	17, // 31: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
+	19, // 32: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
+	23, // [23:33] is the sub-list for method output_type
+	13, // [13:23] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_auth_v1_auth_service_proto_init() }
@@ -1274,7 +1443,7 @@ func file_devpilot_auth_v1_auth_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_auth_v1_auth_service_proto_rawDesc), len(file_devpilot_auth_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

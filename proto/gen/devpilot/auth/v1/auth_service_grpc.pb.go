@@ -26,6 +26,7 @@ const (
 	AuthService_BeginAuthorization_FullMethodName    = "/devpilot.auth.v1.AuthService/BeginAuthorization"
 	AuthService_CompleteAuthorization_FullMethodName = "/devpilot.auth.v1.AuthService/CompleteAuthorization"
 	AuthService_RefreshIntegration_FullMethodName    = "/devpilot.auth.v1.AuthService/RefreshIntegration"
+	AuthService_NarrowIntegration_FullMethodName     = "/devpilot.auth.v1.AuthService/NarrowIntegration"
 	AuthService_RemoveIntegration_FullMethodName     = "/devpilot.auth.v1.AuthService/RemoveIntegration"
 	AuthService_IssueToken_FullMethodName            = "/devpilot.auth.v1.AuthService/IssueToken"
 )
@@ -64,13 +65,18 @@ type AuthServiceClient interface {
 	// CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	RefreshIntegration(ctx context.Context, in *RefreshIntegrationRequest, opts ...grpc.CallOption) (*RefreshIntegrationResponse, error)
+	// Narrows the workspace to some of the Bitbucket workspaces that the account reaches, by their UUIDs, or
+	// to all of them again. What is outside is neither listed nor deployed, and no token is handed out for it.
+	// The whole list is replaced. Idempotent. Reasons: INVALID_ARGUMENT, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	NarrowIntegration(ctx context.Context, in *NarrowIntegrationRequest, opts ...grpc.CallOption) (*NarrowIntegrationResponse, error)
 	// Removes the integration: tokens are deleted and erased. Internal to the gateway, which serves
 	// DELETE and adds the webhooks left on Bitbucket. Idempotent. Reasons: ETAG_MISMATCH,
 	// STORAGE_UNAVAILABLE.
 	RemoveIntegration(ctx context.Context, in *RemoveIntegrationRequest, opts ...grpc.CallOption) (*RemoveIntegrationResponse, error)
 	// Hands out an access token with at least the asked life. Only repo, webhook and deployer may
 	// call it. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED,
-	// CONSUMER_REFUSED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
+	// CONSUMER_REFUSED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE,
+	// BITBUCKET_WORKSPACE_EXCLUDED.
 	IssueToken(ctx context.Context, in *IssueTokenRequest, opts ...grpc.CallOption) (*IssueTokenResponse, error)
 }
 
@@ -152,6 +158,16 @@ func (c *authServiceClient) RefreshIntegration(ctx context.Context, in *RefreshI
 	return out, nil
 }
 
+func (c *authServiceClient) NarrowIntegration(ctx context.Context, in *NarrowIntegrationRequest, opts ...grpc.CallOption) (*NarrowIntegrationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(NarrowIntegrationResponse)
+	err := c.cc.Invoke(ctx, AuthService_NarrowIntegration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *authServiceClient) RemoveIntegration(ctx context.Context, in *RemoveIntegrationRequest, opts ...grpc.CallOption) (*RemoveIntegrationResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RemoveIntegrationResponse)
@@ -206,13 +222,18 @@ type AuthServiceServer interface {
 	// CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	RefreshIntegration(context.Context, *RefreshIntegrationRequest) (*RefreshIntegrationResponse, error)
+	// Narrows the workspace to some of the Bitbucket workspaces that the account reaches, by their UUIDs, or
+	// to all of them again. What is outside is neither listed nor deployed, and no token is handed out for it.
+	// The whole list is replaced. Idempotent. Reasons: INVALID_ARGUMENT, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	NarrowIntegration(context.Context, *NarrowIntegrationRequest) (*NarrowIntegrationResponse, error)
 	// Removes the integration: tokens are deleted and erased. Internal to the gateway, which serves
 	// DELETE and adds the webhooks left on Bitbucket. Idempotent. Reasons: ETAG_MISMATCH,
 	// STORAGE_UNAVAILABLE.
 	RemoveIntegration(context.Context, *RemoveIntegrationRequest) (*RemoveIntegrationResponse, error)
 	// Hands out an access token with at least the asked life. Only repo, webhook and deployer may
 	// call it. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED,
-	// CONSUMER_REFUSED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
+	// CONSUMER_REFUSED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE,
+	// BITBUCKET_WORKSPACE_EXCLUDED.
 	IssueToken(context.Context, *IssueTokenRequest) (*IssueTokenResponse, error)
 	mustEmbedUnimplementedAuthServiceServer()
 }
@@ -244,6 +265,9 @@ func (UnimplementedAuthServiceServer) CompleteAuthorization(context.Context, *Co
 }
 func (UnimplementedAuthServiceServer) RefreshIntegration(context.Context, *RefreshIntegrationRequest) (*RefreshIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RefreshIntegration not implemented")
+}
+func (UnimplementedAuthServiceServer) NarrowIntegration(context.Context, *NarrowIntegrationRequest) (*NarrowIntegrationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method NarrowIntegration not implemented")
 }
 func (UnimplementedAuthServiceServer) RemoveIntegration(context.Context, *RemoveIntegrationRequest) (*RemoveIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemoveIntegration not implemented")
@@ -398,6 +422,24 @@ func _AuthService_RefreshIntegration_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AuthService_NarrowIntegration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(NarrowIntegrationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthServiceServer).NarrowIntegration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthService_NarrowIntegration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthServiceServer).NarrowIntegration(ctx, req.(*NarrowIntegrationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AuthService_RemoveIntegration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RemoveIntegrationRequest)
 	if err := dec(in); err != nil {
@@ -468,6 +510,10 @@ var AuthService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RefreshIntegration",
 			Handler:    _AuthService_RefreshIntegration_Handler,
+		},
+		{
+			MethodName: "NarrowIntegration",
+			Handler:    _AuthService_NarrowIntegration_Handler,
 		},
 		{
 			MethodName: "RemoveIntegration",

@@ -123,8 +123,11 @@ type Integration struct {
 	Etag string `protobuf:"bytes,17,opt,name=etag,proto3" json:"etag,omitempty"`
 	// What one can do on Bitbucket's side: the account's page of app authorizations.
 	AuthorizationsUrl string `protobuf:"bytes,18,opt,name=authorizations_url,json=authorizationsUrl,proto3" json:"authorizations_url,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The Bitbucket workspaces that an admin narrowed this workspace to; empty: all that the account reaches.
+	// It outlives the connection.
+	NarrowedTo    []*NarrowedTo `protobuf:"bytes,30,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Integration) Reset() {
@@ -283,6 +286,68 @@ func (x *Integration) GetAuthorizationsUrl() string {
 	return ""
 }
 
+func (x *Integration) GetNarrowedTo() []*NarrowedTo {
+	if x != nil {
+		return x.NarrowedTo
+	}
+	return nil
+}
+
+// NarrowedTo is a Bitbucket workspace that a workspace is narrowed to.
+type NarrowedTo struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bitbucket's UUID of it, without braces, lower case: what counts, also after it was renamed.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Its name when it was chosen, for people.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NarrowedTo) Reset() {
+	*x = NarrowedTo{}
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NarrowedTo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NarrowedTo) ProtoMessage() {}
+
+func (x *NarrowedTo) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NarrowedTo.ProtoReflect.Descriptor instead.
+func (*NarrowedTo) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NarrowedTo) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NarrowedTo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // Account is the connected Bitbucket account.
 type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,7 +369,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[1]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +381,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[1]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +394,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Account) GetUuid() string {
@@ -393,7 +458,7 @@ type IntegrationError struct {
 
 func (x *IntegrationError) Reset() {
 	*x = IntegrationError{}
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[2]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +470,7 @@ func (x *IntegrationError) String() string {
 func (*IntegrationError) ProtoMessage() {}
 
 func (x *IntegrationError) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[2]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +483,7 @@ func (x *IntegrationError) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IntegrationError.ProtoReflect.Descriptor instead.
 func (*IntegrationError) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *IntegrationError) GetReason() string {
@@ -471,7 +536,7 @@ type Setup struct {
 
 func (x *Setup) Reset() {
 	*x = Setup{}
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[3]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +548,7 @@ func (x *Setup) String() string {
 func (*Setup) ProtoMessage() {}
 
 func (x *Setup) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[3]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +561,7 @@ func (x *Setup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setup.ProtoReflect.Descriptor instead.
 func (*Setup) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Setup) GetCallbackUrl() string {
@@ -535,7 +600,7 @@ type PendingHandshake struct {
 
 func (x *PendingHandshake) Reset() {
 	*x = PendingHandshake{}
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[4]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +612,7 @@ func (x *PendingHandshake) String() string {
 func (*PendingHandshake) ProtoMessage() {}
 
 func (x *PendingHandshake) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[4]
+	mi := &file_devpilot_auth_v1_integration_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +625,7 @@ func (x *PendingHandshake) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PendingHandshake.ProtoReflect.Descriptor instead.
 func (*PendingHandshake) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_auth_v1_integration_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PendingHandshake) GetStartTime() *timestamppb.Timestamp {
@@ -588,7 +653,7 @@ var File_devpilot_auth_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\n" +
-	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\a\n" +
+	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\b\n" +
 	"\vIntegration\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x129\n" +
@@ -609,13 +674,19 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\rconnection_id\x18\x0f \x01(\tB\x03\xe0A\x01R\fconnectionId\x12\x1e\n" +
 	"\bsite_url\x18\x10 \x01(\tB\x03\xe0A\x01R\asiteUrl\x12\x17\n" +
 	"\x04etag\x18\x11 \x01(\tB\x03\xe0A\x01R\x04etag\x122\n" +
-	"\x12authorizations_url\x18\x12 \x01(\tB\x03\xe0A\x01R\x11authorizationsUrl\"m\n" +
+	"\x12authorizations_url\x18\x12 \x01(\tB\x03\xe0A\x01R\x11authorizationsUrl\x12=\n" +
+	"\vnarrowed_to\x18\x1e \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\n" +
+	"narrowedTo\"m\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rNOT_CONNECTED\x10\x01\x12\r\n" +
 	"\tCONNECTED\x10\x02\x12\x13\n" +
 	"\x0fREFRESH_FAILING\x10\x03\x12\x16\n" +
-	"\x12RECONNECT_REQUIRED\x10\x04\"\xc1\x01\n" +
+	"\x12RECONNECT_REQUIRED\x10\x04\"5\n" +
+	"\n" +
+	"NarrowedTo\x12\x13\n" +
+	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x02R\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xc1\x01\n" +
 	"\aAccount\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12&\n" +
@@ -657,35 +728,37 @@ func file_devpilot_auth_v1_integration_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_auth_v1_integration_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_auth_v1_integration_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_devpilot_auth_v1_integration_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_devpilot_auth_v1_integration_proto_goTypes = []any{
 	(Integration_State)(0),        // 0: devpilot.auth.v1.Integration.State
 	(*Integration)(nil),           // 1: devpilot.auth.v1.Integration
-	(*Account)(nil),               // 2: devpilot.auth.v1.Account
-	(*IntegrationError)(nil),      // 3: devpilot.auth.v1.IntegrationError
-	(*Setup)(nil),                 // 4: devpilot.auth.v1.Setup
-	(*PendingHandshake)(nil),      // 5: devpilot.auth.v1.PendingHandshake
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*NarrowedTo)(nil),            // 2: devpilot.auth.v1.NarrowedTo
+	(*Account)(nil),               // 3: devpilot.auth.v1.Account
+	(*IntegrationError)(nil),      // 4: devpilot.auth.v1.IntegrationError
+	(*Setup)(nil),                 // 5: devpilot.auth.v1.Setup
+	(*PendingHandshake)(nil),      // 6: devpilot.auth.v1.PendingHandshake
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_devpilot_auth_v1_integration_proto_depIdxs = []int32{
 	0,  // 0: devpilot.auth.v1.Integration.state:type_name -> devpilot.auth.v1.Integration.State
-	2,  // 1: devpilot.auth.v1.Integration.account:type_name -> devpilot.auth.v1.Account
-	6,  // 2: devpilot.auth.v1.Integration.connect_time:type_name -> google.protobuf.Timestamp
-	6,  // 3: devpilot.auth.v1.Integration.token_expire_time:type_name -> google.protobuf.Timestamp
-	6,  // 4: devpilot.auth.v1.Integration.last_refresh_time:type_name -> google.protobuf.Timestamp
-	3,  // 5: devpilot.auth.v1.Integration.last_error:type_name -> devpilot.auth.v1.IntegrationError
-	4,  // 6: devpilot.auth.v1.Integration.setup:type_name -> devpilot.auth.v1.Setup
-	5,  // 7: devpilot.auth.v1.Integration.pending_handshake:type_name -> devpilot.auth.v1.PendingHandshake
-	6,  // 8: devpilot.auth.v1.IntegrationError.time:type_name -> google.protobuf.Timestamp
-	6,  // 9: devpilot.auth.v1.IntegrationError.since_time:type_name -> google.protobuf.Timestamp
-	6,  // 10: devpilot.auth.v1.IntegrationError.retry_time:type_name -> google.protobuf.Timestamp
-	6,  // 11: devpilot.auth.v1.PendingHandshake.start_time:type_name -> google.protobuf.Timestamp
-	6,  // 12: devpilot.auth.v1.PendingHandshake.expire_time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	3,  // 1: devpilot.auth.v1.Integration.account:type_name -> devpilot.auth.v1.Account
+	7,  // 2: devpilot.auth.v1.Integration.connect_time:type_name -> google.protobuf.Timestamp
+	7,  // 3: devpilot.auth.v1.Integration.token_expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: devpilot.auth.v1.Integration.last_refresh_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: devpilot.auth.v1.Integration.last_error:type_name -> devpilot.auth.v1.IntegrationError
+	5,  // 6: devpilot.auth.v1.Integration.setup:type_name -> devpilot.auth.v1.Setup
+	6,  // 7: devpilot.auth.v1.Integration.pending_handshake:type_name -> devpilot.auth.v1.PendingHandshake
+	2,  // 8: devpilot.auth.v1.Integration.narrowed_to:type_name -> devpilot.auth.v1.NarrowedTo
+	7,  // 9: devpilot.auth.v1.IntegrationError.time:type_name -> google.protobuf.Timestamp
+	7,  // 10: devpilot.auth.v1.IntegrationError.since_time:type_name -> google.protobuf.Timestamp
+	7,  // 11: devpilot.auth.v1.IntegrationError.retry_time:type_name -> google.protobuf.Timestamp
+	7,  // 12: devpilot.auth.v1.PendingHandshake.start_time:type_name -> google.protobuf.Timestamp
+	7,  // 13: devpilot.auth.v1.PendingHandshake.expire_time:type_name -> google.protobuf.Timestamp
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_auth_v1_integration_proto_init() }
@@ -699,7 +772,7 @@ func file_devpilot_auth_v1_integration_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_auth_v1_integration_proto_rawDesc), len(file_devpilot_auth_v1_integration_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

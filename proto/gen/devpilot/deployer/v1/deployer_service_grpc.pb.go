@@ -47,7 +47,7 @@ type DeployerServiceClient interface {
 	// the answer and does not fail the call. Repeats with the same request_id answer the same app.
 	// Reasons: INVALID_ARGUMENT, APP_EXISTS, REPOSITORY_NOT_FOUND, SERVER_UNKNOWN,
 	// NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING,
-	// ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
+	// BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateApp(ctx context.Context, in *CreateAppRequest, opts ...grpc.CallOption) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
@@ -282,7 +282,7 @@ type DeployerServiceServer interface {
 	// the answer and does not fail the call. Repeats with the same request_id answer the same app.
 	// Reasons: INVALID_ARGUMENT, APP_EXISTS, REPOSITORY_NOT_FOUND, SERVER_UNKNOWN,
 	// NOT_CONNECTED, TOKEN_EXPIRED, RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING,
-	// ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
+	// BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE,
 	// REQUEST_ID_REUSED, STORAGE_UNAVAILABLE.
 	CreateApp(context.Context, *CreateAppRequest) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.

@@ -206,6 +206,98 @@ func (x *ListRepositoriesResponse) GetNextRefreshTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// ListBitbucketWorkspacesRequest names the workspace.
+type ListBitbucketWorkspacesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListBitbucketWorkspacesRequest) Reset() {
+	*x = ListBitbucketWorkspacesRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBitbucketWorkspacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBitbucketWorkspacesRequest) ProtoMessage() {}
+
+func (x *ListBitbucketWorkspacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBitbucketWorkspacesRequest.ProtoReflect.Descriptor instead.
+func (*ListBitbucketWorkspacesRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListBitbucketWorkspacesRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// ListBitbucketWorkspacesResponse is the list, sorted by name.
+type ListBitbucketWorkspacesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The Bitbucket workspaces.
+	BitbucketWorkspaces []*BitbucketWorkspace `protobuf:"bytes,1,rep,name=bitbucket_workspaces,json=bitbucketWorkspaces,proto3" json:"bitbucket_workspaces,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ListBitbucketWorkspacesResponse) Reset() {
+	*x = ListBitbucketWorkspacesResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListBitbucketWorkspacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListBitbucketWorkspacesResponse) ProtoMessage() {}
+
+func (x *ListBitbucketWorkspacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListBitbucketWorkspacesResponse.ProtoReflect.Descriptor instead.
+func (*ListBitbucketWorkspacesResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListBitbucketWorkspacesResponse) GetBitbucketWorkspaces() []*BitbucketWorkspace {
+	if x != nil {
+		return x.BitbucketWorkspaces
+	}
+	return nil
+}
+
 // GetRepositoryRequest names a repository.
 type GetRepositoryRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -219,7 +311,7 @@ type GetRepositoryRequest struct {
 
 func (x *GetRepositoryRequest) Reset() {
 	*x = GetRepositoryRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[2]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +323,7 @@ func (x *GetRepositoryRequest) String() string {
 func (*GetRepositoryRequest) ProtoMessage() {}
 
 func (x *GetRepositoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[2]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +336,7 @@ func (x *GetRepositoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRepositoryRequest.ProtoReflect.Descriptor instead.
 func (*GetRepositoryRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetRepositoryRequest) GetWorkspace() string {
@@ -272,7 +364,7 @@ type GetRepositoryResponse struct {
 
 func (x *GetRepositoryResponse) Reset() {
 	*x = GetRepositoryResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[3]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -284,7 +376,7 @@ func (x *GetRepositoryResponse) String() string {
 func (*GetRepositoryResponse) ProtoMessage() {}
 
 func (x *GetRepositoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[3]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -297,7 +389,7 @@ func (x *GetRepositoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRepositoryResponse.ProtoReflect.Descriptor instead.
 func (*GetRepositoryResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetRepositoryResponse) GetRepository() *Repository {
@@ -326,7 +418,7 @@ type ListBranchesRequest struct {
 
 func (x *ListBranchesRequest) Reset() {
 	*x = ListBranchesRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[4]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +430,7 @@ func (x *ListBranchesRequest) String() string {
 func (*ListBranchesRequest) ProtoMessage() {}
 
 func (x *ListBranchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[4]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +443,7 @@ func (x *ListBranchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBranchesRequest.ProtoReflect.Descriptor instead.
 func (*ListBranchesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListBranchesRequest) GetWorkspace() string {
@@ -408,7 +500,7 @@ type ListBranchesResponse struct {
 
 func (x *ListBranchesResponse) Reset() {
 	*x = ListBranchesResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[5]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +512,7 @@ func (x *ListBranchesResponse) String() string {
 func (*ListBranchesResponse) ProtoMessage() {}
 
 func (x *ListBranchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[5]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +525,7 @@ func (x *ListBranchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBranchesResponse.ProtoReflect.Descriptor instead.
 func (*ListBranchesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListBranchesResponse) GetBranches() []*Branch {
@@ -486,7 +578,7 @@ type GetBranchRequest struct {
 
 func (x *GetBranchRequest) Reset() {
 	*x = GetBranchRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -498,7 +590,7 @@ func (x *GetBranchRequest) String() string {
 func (*GetBranchRequest) ProtoMessage() {}
 
 func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -511,7 +603,7 @@ func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchRequest.ProtoReflect.Descriptor instead.
 func (*GetBranchRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *GetBranchRequest) GetWorkspace() string {
@@ -546,7 +638,7 @@ type GetBranchResponse struct {
 
 func (x *GetBranchResponse) Reset() {
 	*x = GetBranchResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -558,7 +650,7 @@ func (x *GetBranchResponse) String() string {
 func (*GetBranchResponse) ProtoMessage() {}
 
 func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -571,7 +663,7 @@ func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchResponse.ProtoReflect.Descriptor instead.
 func (*GetBranchResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetBranchResponse) GetBranch() *Branch {
@@ -602,7 +694,11 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
 	"total_size\x18\x06 \x01(\x05R\ttotalSize\x12F\n" +
-	"\x11next_refresh_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextRefreshTime\"^\n" +
+	"\x11next_refresh_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x0fnextRefreshTime\"C\n" +
+	"\x1eListBitbucketWorkspacesRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"z\n" +
+	"\x1fListBitbucketWorkspacesResponse\x12W\n" +
+	"\x14bitbucket_workspaces\x18\x01 \x03(\v2$.devpilot.repo.v1.BitbucketWorkspaceR\x13bitbucketWorkspaces\"^\n" +
 	"\x14GetRepositoryRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -636,12 +732,13 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"repository\x12\x1b\n" +
 	"\x06branch\x18\x03 \x01(\tB\x03\xe0A\x02R\x06branch\"E\n" +
 	"\x11GetBranchResponse\x120\n" +
-	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch2\xe2\x04\n" +
+	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch2\x9e\x06\n" +
 	"\vRepoService\x12\x9d\x01\n" +
 	"\x10ListRepositories\x12).devpilot.repo.v1.ListRepositoriesRequest\x1a*.devpilot.repo.v1.ListRepositoriesResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/repositories\x90\x02\x01\x12\xad\x01\n" +
 	"\rGetRepository\x12&.devpilot.repo.v1.GetRepositoryRequest\x1a'.devpilot.repo.v1.GetRepositoryResponse\"K\x82\xd3\xe4\x93\x02Bb\n" +
 	"repository\x124/v1/workspaces/{workspace}/repositories/{repository}\x90\x02\x01\x12\xa7\x01\n" +
-	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12Y\n" +
+	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12\xb9\x01\n" +
+	"\x17ListBitbucketWorkspaces\x120.devpilot.repo.v1.ListBitbucketWorkspacesRequest\x1a1.devpilot.repo.v1.ListBitbucketWorkspacesResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/bitbucketWorkspaces\x90\x02\x01\x12Y\n" +
 	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01B\xc3\x01\n" +
 	"\x14com.devpilot.repo.v1B\x10RepoServiceProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
 
@@ -657,44 +754,50 @@ func file_devpilot_repo_v1_repo_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_repo_v1_repo_service_proto_rawDescData
 }
 
-var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
-	(*ListRepositoriesRequest)(nil),  // 0: devpilot.repo.v1.ListRepositoriesRequest
-	(*ListRepositoriesResponse)(nil), // 1: devpilot.repo.v1.ListRepositoriesResponse
-	(*GetRepositoryRequest)(nil),     // 2: devpilot.repo.v1.GetRepositoryRequest
-	(*GetRepositoryResponse)(nil),    // 3: devpilot.repo.v1.GetRepositoryResponse
-	(*ListBranchesRequest)(nil),      // 4: devpilot.repo.v1.ListBranchesRequest
-	(*ListBranchesResponse)(nil),     // 5: devpilot.repo.v1.ListBranchesResponse
-	(*GetBranchRequest)(nil),         // 6: devpilot.repo.v1.GetBranchRequest
-	(*GetBranchResponse)(nil),        // 7: devpilot.repo.v1.GetBranchResponse
-	(*Repository)(nil),               // 8: devpilot.repo.v1.Repository
-	(*PartialFailure)(nil),           // 9: devpilot.repo.v1.PartialFailure
-	(*timestamppb.Timestamp)(nil),    // 10: google.protobuf.Timestamp
-	(*Branch)(nil),                   // 11: devpilot.repo.v1.Branch
+	(*ListRepositoriesRequest)(nil),         // 0: devpilot.repo.v1.ListRepositoriesRequest
+	(*ListRepositoriesResponse)(nil),        // 1: devpilot.repo.v1.ListRepositoriesResponse
+	(*ListBitbucketWorkspacesRequest)(nil),  // 2: devpilot.repo.v1.ListBitbucketWorkspacesRequest
+	(*ListBitbucketWorkspacesResponse)(nil), // 3: devpilot.repo.v1.ListBitbucketWorkspacesResponse
+	(*GetRepositoryRequest)(nil),            // 4: devpilot.repo.v1.GetRepositoryRequest
+	(*GetRepositoryResponse)(nil),           // 5: devpilot.repo.v1.GetRepositoryResponse
+	(*ListBranchesRequest)(nil),             // 6: devpilot.repo.v1.ListBranchesRequest
+	(*ListBranchesResponse)(nil),            // 7: devpilot.repo.v1.ListBranchesResponse
+	(*GetBranchRequest)(nil),                // 8: devpilot.repo.v1.GetBranchRequest
+	(*GetBranchResponse)(nil),               // 9: devpilot.repo.v1.GetBranchResponse
+	(*Repository)(nil),                      // 10: devpilot.repo.v1.Repository
+	(*PartialFailure)(nil),                  // 11: devpilot.repo.v1.PartialFailure
+	(*timestamppb.Timestamp)(nil),           // 12: google.protobuf.Timestamp
+	(*BitbucketWorkspace)(nil),              // 13: devpilot.repo.v1.BitbucketWorkspace
+	(*Branch)(nil),                          // 14: devpilot.repo.v1.Branch
 }
 var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
-	8,  // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
-	9,  // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	10, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	10, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
-	8,  // 4: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
-	11, // 5: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
-	10, // 6: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	11, // 8: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	0,  // 9: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	2,  // 10: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	4,  // 11: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	6,  // 12: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	1,  // 13: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	3,  // 14: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	5,  // 15: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	7,  // 16: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	10, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
+	11, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	12, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	12, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
+	13, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
+	10, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
+	14, // 6: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
+	12, // 7: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	11, // 8: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	14, // 9: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	0,  // 10: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	4,  // 11: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	6,  // 12: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	2,  // 13: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
+	8,  // 14: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	1,  // 15: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	5,  // 16: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	7,  // 17: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	3,  // 18: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
+	9,  // 19: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }
@@ -709,7 +812,7 @@ func file_devpilot_repo_v1_repo_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repo_service_proto_rawDesc), len(file_devpilot_repo_v1_repo_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

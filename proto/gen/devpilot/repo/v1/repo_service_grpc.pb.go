@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	RepoService_ListRepositories_FullMethodName = "/devpilot.repo.v1.RepoService/ListRepositories"
-	RepoService_GetRepository_FullMethodName    = "/devpilot.repo.v1.RepoService/GetRepository"
-	RepoService_ListBranches_FullMethodName     = "/devpilot.repo.v1.RepoService/ListBranches"
-	RepoService_GetBranch_FullMethodName        = "/devpilot.repo.v1.RepoService/GetBranch"
+	RepoService_ListRepositories_FullMethodName        = "/devpilot.repo.v1.RepoService/ListRepositories"
+	RepoService_GetRepository_FullMethodName           = "/devpilot.repo.v1.RepoService/GetRepository"
+	RepoService_ListBranches_FullMethodName            = "/devpilot.repo.v1.RepoService/ListBranches"
+	RepoService_ListBitbucketWorkspaces_FullMethodName = "/devpilot.repo.v1.RepoService/ListBitbucketWorkspaces"
+	RepoService_GetBranch_FullMethodName               = "/devpilot.repo.v1.RepoService/GetBranch"
 )
 
 // RepoServiceClient is the client API for RepoService service.
@@ -39,12 +40,15 @@ type RepoServiceClient interface {
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(ctx context.Context, in *ListRepositoriesRequest, opts ...grpc.CallOption) (*ListRepositoriesResponse, error)
 	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED,
-	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(ctx context.Context, in *GetRepositoryRequest, opts ...grpc.CallOption) (*GetRepositoryResponse, error)
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(ctx context.Context, in *ListBranchesRequest, opts ...grpc.CallOption) (*ListBranchesResponse, error)
+	// Lists the Bitbucket workspaces that the account belongs to, live: also those that the workspace was
+	// narrowed away from, so that an admin can choose. Idempotent. Reasons: as ListRepositories.
+	ListBitbucketWorkspaces(ctx context.Context, in *ListBitbucketWorkspacesRequest, opts ...grpc.CallOption) (*ListBitbucketWorkspacesResponse, error)
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(ctx context.Context, in *GetBranchRequest, opts ...grpc.CallOption) (*GetBranchResponse, error)
@@ -88,6 +92,16 @@ func (c *repoServiceClient) ListBranches(ctx context.Context, in *ListBranchesRe
 	return out, nil
 }
 
+func (c *repoServiceClient) ListBitbucketWorkspaces(ctx context.Context, in *ListBitbucketWorkspacesRequest, opts ...grpc.CallOption) (*ListBitbucketWorkspacesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListBitbucketWorkspacesResponse)
+	err := c.cc.Invoke(ctx, RepoService_ListBitbucketWorkspaces_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *repoServiceClient) GetBranch(ctx context.Context, in *GetBranchRequest, opts ...grpc.CallOption) (*GetBranchResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetBranchResponse)
@@ -112,12 +126,15 @@ type RepoServiceServer interface {
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, TIMEOUT, INVALID_ARGUMENT, PAGE_TOKEN_INVALID.
 	ListRepositories(context.Context, *ListRepositoriesRequest) (*ListRepositoriesResponse, error)
 	// Gets one repository, live. Idempotent. Reasons: NOT_CONNECTED, TOKEN_EXPIRED,
-	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, ACCESS_RESTRICTED,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, REPOSITORY_NOT_FOUND, BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	GetRepository(context.Context, *GetRepositoryRequest) (*GetRepositoryResponse, error)
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error)
+	// Lists the Bitbucket workspaces that the account belongs to, live: also those that the workspace was
+	// narrowed away from, so that an admin can choose. Idempotent. Reasons: as ListRepositories.
+	ListBitbucketWorkspaces(context.Context, *ListBitbucketWorkspacesRequest) (*ListBitbucketWorkspacesResponse, error)
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error)
@@ -139,6 +156,9 @@ func (UnimplementedRepoServiceServer) GetRepository(context.Context, *GetReposit
 }
 func (UnimplementedRepoServiceServer) ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBranches not implemented")
+}
+func (UnimplementedRepoServiceServer) ListBitbucketWorkspaces(context.Context, *ListBitbucketWorkspacesRequest) (*ListBitbucketWorkspacesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListBitbucketWorkspaces not implemented")
 }
 func (UnimplementedRepoServiceServer) GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBranch not implemented")
@@ -218,6 +238,24 @@ func _RepoService_ListBranches_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepoService_ListBitbucketWorkspaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListBitbucketWorkspacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).ListBitbucketWorkspaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_ListBitbucketWorkspaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).ListBitbucketWorkspaces(ctx, req.(*ListBitbucketWorkspacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RepoService_GetBranch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetBranchRequest)
 	if err := dec(in); err != nil {
@@ -254,6 +292,10 @@ var RepoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListBranches",
 			Handler:    _RepoService_ListBranches_Handler,
+		},
+		{
+			MethodName: "ListBitbucketWorkspaces",
+			Handler:    _RepoService_ListBitbucketWorkspaces_Handler,
 		},
 		{
 			MethodName: "GetBranch",

@@ -426,6 +426,79 @@ func (x *BranchCommit) GetUrl() string {
 	return ""
 }
 
+// BitbucketWorkspace is a Bitbucket workspace that the connected account belongs to.
+type BitbucketWorkspace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bitbucket's UUID of it, without braces, lower case.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The slug; may change.
+	Slug string `protobuf:"bytes,2,opt,name=slug,proto3" json:"slug,omitempty"`
+	// The name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Whether the workspace was narrowed away from it: its repositories are neither listed nor deployed.
+	Excluded      bool `protobuf:"varint,4,opt,name=excluded,proto3" json:"excluded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BitbucketWorkspace) Reset() {
+	*x = BitbucketWorkspace{}
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BitbucketWorkspace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BitbucketWorkspace) ProtoMessage() {}
+
+func (x *BitbucketWorkspace) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BitbucketWorkspace.ProtoReflect.Descriptor instead.
+func (*BitbucketWorkspace) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *BitbucketWorkspace) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BitbucketWorkspace) GetSlug() string {
+	if x != nil {
+		return x.Slug
+	}
+	return ""
+}
+
+func (x *BitbucketWorkspace) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *BitbucketWorkspace) GetExcluded() bool {
+	if x != nil {
+		return x.Excluded
+	}
+	return false
+}
+
 var File_devpilot_repo_v1_repository_proto protoreflect.FileDescriptor
 
 const file_devpilot_repo_v1_repository_proto_rawDesc = "" +
@@ -469,7 +542,12 @@ const file_devpilot_repo_v1_repository_proto_rawDesc = "" +
 	"authorName\x12&\n" +
 	"\fauthor_email\x18\x04 \x01(\tB\x03\xe0A\x01R\vauthorEmail\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x15\n" +
-	"\x03url\x18\x06 \x01(\tB\x03\xe0A\x01R\x03urlB\xc2\x01\n" +
+	"\x03url\x18\x06 \x01(\tB\x03\xe0A\x01R\x03url\"h\n" +
+	"\x12BitbucketWorkspace\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04slug\x18\x02 \x01(\tR\x04slug\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1a\n" +
+	"\bexcluded\x18\x04 \x01(\bR\bexcludedB\xc2\x01\n" +
 	"\x14com.devpilot.repo.v1B\x0fRepositoryProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
 
 var (
@@ -485,20 +563,21 @@ func file_devpilot_repo_v1_repository_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_repo_v1_repository_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_repo_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_devpilot_repo_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_devpilot_repo_v1_repository_proto_goTypes = []any{
 	(Repository_Permission)(0),    // 0: devpilot.repo.v1.Repository.Permission
 	(*Repository)(nil),            // 1: devpilot.repo.v1.Repository
 	(*PartialFailure)(nil),        // 2: devpilot.repo.v1.PartialFailure
 	(*Branch)(nil),                // 3: devpilot.repo.v1.Branch
 	(*BranchCommit)(nil),          // 4: devpilot.repo.v1.BranchCommit
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*BitbucketWorkspace)(nil),    // 5: devpilot.repo.v1.BitbucketWorkspace
+	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
 }
 var file_devpilot_repo_v1_repository_proto_depIdxs = []int32{
-	5, // 0: devpilot.repo.v1.Repository.update_time:type_name -> google.protobuf.Timestamp
+	6, // 0: devpilot.repo.v1.Repository.update_time:type_name -> google.protobuf.Timestamp
 	0, // 1: devpilot.repo.v1.Repository.permission:type_name -> devpilot.repo.v1.Repository.Permission
 	4, // 2: devpilot.repo.v1.Branch.commit:type_name -> devpilot.repo.v1.BranchCommit
-	5, // 3: devpilot.repo.v1.BranchCommit.time:type_name -> google.protobuf.Timestamp
+	6, // 3: devpilot.repo.v1.BranchCommit.time:type_name -> google.protobuf.Timestamp
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
@@ -517,7 +596,7 @@ func file_devpilot_repo_v1_repository_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repository_proto_rawDesc), len(file_devpilot_repo_v1_repository_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

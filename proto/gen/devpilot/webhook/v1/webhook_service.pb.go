@@ -1638,9 +1638,11 @@ type SetWatchesRequest struct {
 	// Grows with every change at the caller: an older set never replaces a newer one.
 	Version int64 `protobuf:"varint,5,opt,name=version,proto3" json:"version,omitempty"`
 	// Wait for Bitbucket's answer, up to the call's deadline.
-	Wait          bool `protobuf:"varint,6,opt,name=wait,proto3" json:"wait,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Wait bool `protobuf:"varint,6,opt,name=wait,proto3" json:"wait,omitempty"`
+	// The UUID of the Bitbucket workspace that the repository is in; empty where it is not known.
+	BitbucketWorkspaceId string `protobuf:"bytes,10,opt,name=bitbucket_workspace_id,json=bitbucketWorkspaceId,proto3" json:"bitbucket_workspace_id,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *SetWatchesRequest) Reset() {
@@ -1713,6 +1715,13 @@ func (x *SetWatchesRequest) GetWait() bool {
 		return x.Wait
 	}
 	return false
+}
+
+func (x *SetWatchesRequest) GetBitbucketWorkspaceId() string {
+	if x != nil {
+		return x.BitbucketWorkspaceId
+	}
+	return ""
 }
 
 // SetWatchesResponse is the webhook.
@@ -2244,7 +2253,7 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"expireTime\"1\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
-	"\x06branch\x18\x02 \x01(\tR\x06branch\"\xf1\x01\n" +
+	"\x06branch\x18\x02 \x01(\tR\x06branch\"\xa7\x02\n" +
 	"\x11SetWatchesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -2253,7 +2262,9 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\x14repository_full_name\x18\x03 \x01(\tR\x12repositoryFullName\x124\n" +
 	"\awatches\x18\x04 \x03(\v2\x1a.devpilot.webhook.v1.WatchR\awatches\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\x03R\aversion\x12\x12\n" +
-	"\x04wait\x18\x06 \x01(\bR\x04wait\"L\n" +
+	"\x04wait\x18\x06 \x01(\bR\x04wait\x124\n" +
+	"\x16bitbucket_workspace_id\x18\n" +
+	" \x01(\tR\x14bitbucketWorkspaceId\"L\n" +
 	"\x12SetWatchesResponse\x126\n" +
 	"\awebhook\x18\x01 \x01(\v2\x1c.devpilot.webhook.v1.WebhookR\awebhook\"`\n" +
 	"\x17BatchGetWebhooksRequest\x12!\n" +

@@ -51,7 +51,7 @@ type WebhookServiceClient interface {
 	// Tries again to register the webhook on Bitbucket, as after admin rights were granted.
 	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, WEBHOOK_NOT_NEEDED when no app deploys its repository on
 	// push, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL, NOT_CONNECTED, TOKEN_EXPIRED,
-	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	RegisterWebhook(ctx context.Context, in *RegisterWebhookRequest, opts ...grpc.CallOption) (*RegisterWebhookResponse, error)
 	// Compares the webhook with Bitbucket's list and puts it right: URL, event, active, secret;
@@ -280,7 +280,7 @@ type WebhookServiceServer interface {
 	// Tries again to register the webhook on Bitbucket, as after admin rights were granted.
 	// Idempotent. Reasons: WEBHOOK_NOT_FOUND, WEBHOOK_NOT_NEEDED when no app deploys its repository on
 	// push, ETAG_MISMATCH, NOT_REPOSITORY_ADMIN, NO_PUBLIC_URL, NOT_CONNECTED, TOKEN_EXPIRED,
-	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
+	// RECONNECT_REQUIRED, CONSUMER_REFUSED, SCOPE_MISSING, BITBUCKET_WORKSPACE_EXCLUDED, ACCESS_RESTRICTED, REPOSITORY_NOT_FOUND,
 	// BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE.
 	RegisterWebhook(context.Context, *RegisterWebhookRequest) (*RegisterWebhookResponse, error)
 	// Compares the webhook with Bitbucket's list and puts it right: URL, event, active, secret;

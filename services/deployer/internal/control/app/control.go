@@ -62,6 +62,9 @@ func (s *Service) Redeploy(ctx context.Context, req *deployerv1.RedeployDeployme
 			return lane.Request{}, err
 		}
 		ask, err := s.ask(ctx, k, event, deployerv1.Deployment_REDEPLOY, actor)
+		if err == nil {
+			err = s.notOutside(ctx, &storev1.App{Workspace: k.Workspace, Repository: ask.Repository})
+		}
 		ask.Branch, ask.Tag, ask.Commit, ask.Pinned, ask.SourceNumber = d.GetBranch(), d.GetTag(), d.GetCommit(), true, req.GetNumber()
 		return ask, err
 	})

@@ -125,9 +125,12 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 	if err := ask.Wait(); err != nil {
 		return false, err
 	}
+	if err := s.within(ctx, a.GetWorkspace(), repository.GetBitbucketWorkspaceId()); err != nil {
+		return false, err
+	}
 	var generation int64
 	write, wctx := errgroup.WithContext(ctx)
-	write.Go(func() error { return s.watch(wctx, a, repository.GetFullName()) })
+	write.Go(func() error { return s.watch(wctx, a, repository) })
 	write.Go(func() error {
 		_, err := s.cfg.Keeper.Change(wctx, k, func(l *storev1.Lane) error {
 			generation = lane.Begin(l)

@@ -9,6 +9,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -89,6 +90,9 @@ func (s *Service) deploy(ctx context.Context, k lane.Key, branch, event string, 
 	if err != nil {
 		return 0, err
 	}
+	if err := s.notOutside(ctx, &storev1.App{Workspace: k.Workspace, Repository: ask.Repository}); err != nil {
+		return 0, err
+	}
 	ask.Branch = branch
 	return s.Accept(ctx, k, ask)
 }
@@ -143,4 +147,29 @@ func (s *Service) connected(ctx context.Context, workspace string) error {
 		return nil
 	}
 	return apierr.New(apierr.Reason(p.GetReason()), p.GetMessage())
+}
+
+// notOutside refuses an app whose repository an admin narrowed the workspace away from.
+func (s *Service) notOutside(ctx context.Context, a *storev1.App) error {
+	c, err := s.cfg.Connections.Get(ctx, a.GetWorkspace())
+	if err != nil {
+		return err
+	}
+	idx, err := s.Index(ctx, a.GetWorkspace(), a.GetRepository())
+	if err != nil {
+		return err
+	}
+	if t := apps.Outside(c, idx); t != nil {
+		return apierr.New(apierr.Reason(t.GetReason()), t.GetMessage())
+	}
+	return nil
+}
+
+// within refuses a repository in a Bitbucket workspace that an admin narrowed the workspace away from.
+func (s *Service) within(ctx context.Context, workspace, bitbucketWorkspace string) error {
+	c, err := s.cfg.Connections.Get(ctx, workspace)
+	if err == nil && !apps.Allows(c, bitbucketWorkspace) {
+		err = apps.Excluded()
+	}
+	return err
 }

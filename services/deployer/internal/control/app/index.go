@@ -5,14 +5,15 @@ import (
 	"slices"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
-// watch adds the entry of an app that is about to be saved, and notes the index's revision in it.
-func (s *Service) watch(ctx context.Context, a *storev1.App, fullName string) (err error) {
+// watch adds the entry of an app that is about to be saved, with what Bitbucket says of its repository where it was asked, and notes the index's revision in it.
+func (s *Service) watch(ctx context.Context, a *storev1.App, found *repov1.Repository) (err error) {
 	a.IndexRevision, err = s.ChangeIndex(ctx, a.GetWorkspace(), a.GetRepository(), func(idx *storev1.RepositoryIndex) {
 		idx.Watches = append(idx.Watches, &storev1.Watch{App: a.GetId(), Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy(), Version: a.GetVersion(), Tags: a.GetRules().GetTags()})
-		if fullName != "" {
-			idx.FullName, idx.DoubtedBy = fullName, ""
+		if found.GetFullName() != "" {
+			idx.FullName, idx.DoubtedBy, idx.BitbucketWorkspace = found.GetFullName(), "", found.GetBitbucketWorkspaceId()
 			idx.Unreachable = nil
 		}
 	})

@@ -72,7 +72,7 @@ func (s *Service) sweepApp(ctx context.Context, key string) error {
 		return err
 	}
 	s.cfg.Logger.WarnContext(ctx, "app was missing in its repository's index", logs.KeyApp, id)
-	return s.watch(ctx, a, "")
+	return s.watch(ctx, a, nil)
 }
 
 func entryOf(w *storev1.Watch, a *storev1.App) bool {

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -91,6 +92,13 @@ func (st standing) sync() *deployerv1.Sync {
 	}
 	// A branch that was behind is so whatever Bitbucket says now; that it is in sync is no longer known.
 	trouble := st.connection.GetPaused()
+	outside := apps.Outside(st.connection, st.index)
+	if trouble == nil && outside != nil {
+		trouble = outside
+		if out.GetState() == deployerv1.Sync_BEHIND && out.GetReason() != syncDeploying {
+			out.Reason, out.Message = outside.GetReason(), outside.GetMessage()
+		}
+	}
 	if trouble == nil {
 		trouble = st.index.GetUnreachable()
 	}

@@ -77,7 +77,13 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 		a.AutoDeployOff = proto.CloneOf(off)
 		a.AutoDeployOff.Time = timestamppb.New(now)
 	}
-	if err := s.watch(ctx, a, ""); err != nil {
+	// An excluded app can be changed, also switched off, but nothing of it begins to deploy.
+	if switchedOn || a.GetAutoDeploy() && a.GetBranch() != old.GetBranch() {
+		if err := s.notOutside(ctx, a); err != nil {
+			return err
+		}
+	}
+	if err := s.watch(ctx, a, nil); err != nil {
 		return err
 	}
 	baseline := baselines{

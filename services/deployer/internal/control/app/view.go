@@ -215,6 +215,8 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 	if p.app.GetAutoDeploy() {
 		if pause := connection.GetPaused(); pause != nil {
 			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: pause.GetReason(), Message: pause.GetMessage(), Time: pause.GetTime()}
+		} else if out := apps.Outside(connection, p.index); out != nil {
+			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: out.GetReason(), Message: out.GetMessage(), Time: out.GetTime()}
 		}
 		if h := hooks[p.app.GetRepository()]; h != nil {
 			a.Webhook = &deployerv1.AppWebhook{Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime()}
@@ -223,7 +225,7 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 	for _, t := range slices.Backward(p.lane.GetTurnedAway()) {
 		a.TurnedAway = append(a.TurnedAway, t)
 	}
-	a.Warnings = s.warnings(p, a)
+	a.Warnings = s.warnings(p, a, connection)
 	return a, nil
 }
 
@@ -253,7 +255,7 @@ func served(a *storev1.App, l *storev1.Lane, number int32) bool {
 const noHookRunner = "The app has deployment hooks, but its server runs none: install bubblewrap there, or start the deployer with --allow-unsandboxed-hooks if a single workspace uses it. Deployments fail at the first hook until then."
 
 // warnings says what a person should know.
-func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
+func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Connection) []*deployerv1.Warning {
 	hook := a.GetWebhook()
 	var out []*deployerv1.Warning
 	if h := lane.HeadOf(p.lane, p.app.GetRepository(), lane.Branch(p.app.GetBranch())); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
@@ -261,7 +263,9 @@ func (s *Service) warnings(p *parts, a *deployerv1.App) []*deployerv1.Warning {
 			Reason: "BRANCH_NOT_FOUND", Message: fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", p.app.GetBranch()),
 		})
 	}
-	if u := p.index.GetUnreachable(); u != nil {
+	if t := apps.Outside(connection, p.index); t != nil {
+		out = append(out, &deployerv1.Warning{Reason: t.GetReason(), Message: t.GetMessage()})
+	} else if u := p.index.GetUnreachable(); u != nil {
 		out = append(out, &deployerv1.Warning{Reason: u.GetReason(), Message: u.GetMessage()})
 	}
 	if hook.GetReason() != "" && hook.GetState() != webhookv1.Webhook_ACTIVE.String() && hook.GetState() != webhookv1.Webhook_MANUAL.String() {

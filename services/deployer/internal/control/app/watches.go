@@ -33,6 +33,7 @@ func (s *Service) handOver(ctx context.Context, workspace, repository string, wa
 	}
 	req := &webhookv1.SetWatchesRequest{
 		Workspace: workspace, Repository: repository, RepositoryFullName: idx.GetFullName(), Version: idx.GetVersion(), Wait: wait,
+		BitbucketWorkspaceId: idx.GetBitbucketWorkspace(),
 	}
 	for _, w := range idx.GetWatches() {
 		if w.GetAutoDeploy() {

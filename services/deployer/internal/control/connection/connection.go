@@ -41,7 +41,7 @@ type Apps interface {
 	Apps(ctx context.Context, workspace string) ([]string, error)
 	App(ctx context.Context, k lane.Key) (*storev1.App, error)
 	Reached(ctx context.Context, workspace, repository string, trouble *storev1.Trouble) error
-	Named(ctx context.Context, workspace, repository, fullName string) error
+	Named(ctx context.Context, workspace string, found *repov1.Repository) error
 }
 
 // Repositories is the repo service.
@@ -124,7 +124,12 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		if cur.GetPaused().GetReason() == next.GetPaused().GetReason() && cur.GetPaused() != nil {
 			next.Paused.Time = cur.GetPaused().GetTime() // since then
 		}
-		resumed = next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId())
+		narrowed := !slices.Equal(cur.GetNarrowedTo(), next.GetNarrowedTo())
+		if next.NarrowedTime = cur.GetNarrowedTime(); narrowed {
+			next.NarrowedTime = timestamppb.New(c.cfg.Now())
+		}
+		// What the workspace was widened to goes on, too, and what it was narrowed away from is marked.
+		resumed = next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId() || narrowed)
 		if resumed {
 			next.CheckedConnectionId = ""
 		}
@@ -156,6 +161,9 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 func (c *Connections) read(in *authv1.Integration) *storev1.Connection {
 	rec := &storev1.Connection{
 		ConnectionId: in.GetConnectionId(), AccountLabel: in.GetAccount().GetLabel(), Failing: in.GetState() == authv1.Integration_REFRESH_FAILING,
+	}
+	for _, w := range in.GetNarrowedTo() {
+		rec.NarrowedTo = append(rec.NarrowedTo, w.GetId())
 	}
 	pause := func(reason apierr.Reason, message string) {
 		rec.Paused = &storev1.Trouble{Reason: string(reason), Message: message, Time: timestamppb.New(c.cfg.Now())}
@@ -273,10 +281,13 @@ func (c *Connections) reach(ctx context.Context, workspace, repository string, r
 	r, err := c.cfg.Repositories.Repository(ctx, workspace, repository)
 	switch {
 	case err == nil:
-		if err := apps.Named(ctx, workspace, repository, r.GetFullName()); err != nil {
+		if err := apps.Named(ctx, workspace, r); err != nil {
 			return err
 		}
 		return apps.Reached(ctx, workspace, repository, nil)
+	case apierr.Has(err, apierr.ReasonWorkspaceExcluded):
+		e := apierr.From(err)
+		return apps.Reached(ctx, workspace, repository, &storev1.Trouble{Reason: string(e.Reason()), Message: e.Message(), Time: timestamppb.New(c.cfg.Now())})
 	case apierr.Has(err, apierr.ReasonRepositoryNotFound), apierr.Has(err, apierr.ReasonAccessRestricted):
 		e := apierr.From(err)
 		return apps.Reached(ctx, workspace, repository, &storev1.Trouble{

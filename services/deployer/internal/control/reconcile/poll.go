@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	records "devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -99,6 +100,15 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		delete(r.asked, workspace+"."+repository)
 		r.mu.Unlock()
 		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
+	}
+	if outside := records.Outside(connection, idx); outside != nil {
+		r.mu.Lock()
+		delete(r.asked, workspace+"."+repository)
+		r.mu.Unlock()
+		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, strings.TrimSuffix(outside.GetMessage(), "."))
+	}
+	if r.cfg.Learn != nil {
+		r.cfg.Learn(workspace, idx.GetFullName(), idx.GetBitbucketWorkspace())
 	}
 	l := &polling{state: state, time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
 	for _, m := range state.GetMissing() {

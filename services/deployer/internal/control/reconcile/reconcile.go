@@ -78,8 +78,10 @@ type Config struct {
 	Servers      Servers
 	Keeper       *lane.Keeper
 	SiteURL      string
-	Logger       *slog.Logger
-	Now          func() time.Time
+	// Learn is told which Bitbucket workspace a repository is in; may be nil.
+	Learn  func(workspace, fullName, bitbucketWorkspace string)
+	Logger *slog.Logger
+	Now    func() time.Time
 	// Interval is the least pause between two polls of a repository; 30 s when zero. It is relied times
 	// as long where a webhook is known to work. Grace is how long a delivery may be on its way; 60 s when zero. Doubt is for how long something must be missing
 	// to be gone; 3 min when zero.

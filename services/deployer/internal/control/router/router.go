@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
@@ -196,6 +197,15 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 	}
 	if connection.GetDisconnected() {
 		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
+	}
+	if len(connection.GetNarrowedTo()) > 0 {
+		idx, err := r.Apps.Index(ctx, k.Workspace, a.GetRepository())
+		if err != nil {
+			return nil, err
+		}
+		if t := apps.Outside(connection, idx); t != nil {
+			return r.ignored(e, k.App, t.GetReason(), strings.TrimSuffix(t.GetMessage(), ".")), nil
+		}
 	}
 	o, err := r.decide(ctx, e, k, a, l, ask)
 	if errors.Is(err, lane.ErrUndecided) {

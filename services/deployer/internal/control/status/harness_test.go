@@ -101,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) Token(context.Context, string, seal.Secret) (seal.Secret, error) {
+func (w *world) Token(context.Context, string, string, seal.Secret) (seal.Secret, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.issued++

@@ -51,7 +51,7 @@ func TestSender_aRefusalOfOneKeySaysNothingOfOthers(t *testing.T) {
 // renewing gives another token for one that was rejected.
 type renewing struct{ *world }
 
-func (r renewing) Token(ctx context.Context, _ string, rejected seal.Secret) (seal.Secret, error) {
+func (r renewing) Token(ctx context.Context, _, _ string, rejected seal.Secret) (seal.Secret, error) {
 	if rejected.IsZero() {
 		return r.token, nil
 	}

@@ -27,7 +27,7 @@ import (
 
 // Tokens hands out a workspace's access token; its errors are those of pkg/apierr.
 type Tokens interface {
-	Token(ctx context.Context, workspace string, rejected seal.Secret) (seal.Secret, error)
+	Token(ctx context.Context, workspace, fullName string, rejected seal.Secret) (seal.Secret, error)
 }
 
 // Records stores deployment records; its errors are those of pkg/kv.

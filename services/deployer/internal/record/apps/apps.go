@@ -41,6 +41,8 @@ type Records struct {
 	Reminders    Reminders
 	Keyset       *seal.Keyset // opens secret variables
 	Now          func() time.Time
+	// Learn is told which Bitbucket workspace a repository is in; may be nil.
+	Learn func(workspace, fullName, bitbucketWorkspace string)
 }
 
 // NotFound is the answer about an app that is not there.

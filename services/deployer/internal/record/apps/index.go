@@ -11,6 +11,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
 // RepositoryKey is the key of a repository's index.
@@ -24,6 +25,9 @@ func (r *Records) Index(ctx context.Context, workspace, repository string) (*sto
 	}
 	if err != nil {
 		return nil, fmt.Errorf("apps: read the index of repository %s: %w", repository, err)
+	}
+	if r.Learn != nil {
+		r.Learn(workspace, idx.GetFullName(), idx.GetBitbucketWorkspace())
 	}
 	return idx, nil
 }
@@ -65,7 +69,7 @@ func handed(idx *storev1.RepositoryIndex) []string {
 		}
 	}
 	if len(out) > 0 {
-		out = append(out, "named "+idx.GetFullName())
+		out = append(out, "named "+idx.GetFullName(), "in "+idx.GetBitbucketWorkspace())
 	}
 	sort.Strings(out)
 	return slices.Compact(out)
@@ -90,16 +94,20 @@ func (r *Records) Renamed(ctx context.Context, workspace, repository string) (st
 	if err != nil {
 		return "", err
 	}
-	return found.GetFullName(), r.Named(ctx, workspace, repository, found.GetFullName())
+	return found.GetFullName(), r.Named(ctx, workspace, found)
 }
 
-// Named remembers the repository's name, as Bitbucket tells it now, and has webhook told.
-func (r *Records) Named(ctx context.Context, workspace, repository, fullName string) error {
+// Named remembers the repository's name and the Bitbucket workspace that it is in, as Bitbucket tells them
+// now, and has webhook told.
+func (r *Records) Named(ctx context.Context, workspace string, found *repov1.Repository) error {
+	repository, fullName, place := found.GetId(), found.GetFullName(), found.GetBitbucketWorkspaceId()
 	idx, err := r.Index(ctx, workspace, repository)
-	if err != nil || fullName == "" || len(idx.GetWatches()) == 0 || idx.GetFullName() == fullName && idx.GetDoubtedBy() == "" {
+	if err != nil || fullName == "" || len(idx.GetWatches()) == 0 || idx.GetFullName() == fullName && idx.GetDoubtedBy() == "" && idx.GetBitbucketWorkspace() == place {
 		return err
 	}
-	_, err = r.ChangeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) { idx.FullName, idx.DoubtedBy = fullName, "" })
+	_, err = r.ChangeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) {
+		idx.FullName, idx.DoubtedBy, idx.BitbucketWorkspace = fullName, "", place
+	})
 	return err
 }
 

@@ -48,6 +48,8 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
       to: integrations,
     };
   }
+  const lost = lostAccess(i, apps);
+  if (lost !== undefined) return { ...lost, to: integrations };
   const without = apps.filter((a) => a.autoDeploy && missingWebhooks.includes(a.webhook?.state ?? ""));
   const first = without[0];
   if (first === undefined) return undefined;
@@ -60,4 +62,35 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
     action: `Open ${first.id}`,
     to: (ws) => `/w/${ws}/apps/${first.id}`,
   };
+}
+
+/** Several apps whose repositories cannot be had, in one sentence; a single app says it itself. */
+function lostAccess(i: Integration | undefined, apps: App[]): Omit<Trouble, "to"> | undefined {
+  const withAny = (reasons: string[]) => apps.filter((a) => a.warnings.some((w) => reasons.includes(w.reason)));
+  const excluded = withAny(["BITBUCKET_WORKSPACE_EXCLUDED"]);
+  const unreached = withAny(["REPOSITORY_NOT_FOUND", "ACCESS_RESTRICTED"]);
+  if (unreached.length > 1) {
+    return {
+      tone: "bad",
+      title: `The connected account ${i?.account?.label ?? ""} cannot reach the repositories of ${unreached.length} apps: ${few(unreached)}.`,
+      text: "Nothing is deployed from them until the account has access again, or another one is connected.",
+      action: "Open Integrations",
+    };
+  }
+  if (excluded.length > 1) {
+    return {
+      tone: "warn",
+      title: `${excluded.length} apps do not deploy, because an admin narrowed this workspace: ${few(excluded)}.`,
+      text: "Tick their Bitbucket workspaces again to have them deploy; what is live stays live.",
+      action: "Open Integrations",
+    };
+  }
+  return undefined;
+}
+
+/** The first apps by name, and how many more there are. */
+function few(apps: App[]): string {
+  const names = apps.slice(0, 5).map((a) => a.id);
+  const more = apps.length - names.length;
+  return more > 0 ? `${names.join(", ")} and ${more} more` : names.join(", ");
 }

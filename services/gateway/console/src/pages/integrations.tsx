@@ -26,6 +26,7 @@ import {
 import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
 import { Icon } from "../ui/icons";
+import { Narrowing } from "../ui/narrowing";
 
 export default function Integrations() {
   const { ws } = usePlace();
@@ -200,6 +201,7 @@ function Connected({ integration: i }: { integration: Integration }) {
         .
       </p>
       <Scopes integration={i} />
+      <Narrowing integration={i} />
       {refresh.isError && i.lastError === undefined && (
         <Failed error={refresh.error} title="The token was not refreshed." />
       )}

@@ -481,9 +481,11 @@ type RepositoryIndex struct {
 	// comes late has an old name.
 	DoubtedBy string `protobuf:"bytes,9,opt,name=doubted_by,json=doubtedBy,proto3" json:"doubted_by,omitempty"`
 	// Set while Bitbucket does not answer polls of the repository: where its branches are is not known.
-	Unanswered    *Trouble `protobuf:"bytes,10,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Unanswered *Trouble `protobuf:"bytes,10,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
+	// The UUID of the Bitbucket workspace that it was last seen in; empty where that is not known yet.
+	BitbucketWorkspace string `protobuf:"bytes,20,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *RepositoryIndex) Reset() {
@@ -584,6 +586,13 @@ func (x *RepositoryIndex) GetUnanswered() *Trouble {
 		return x.Unanswered
 	}
 	return nil
+}
+
+func (x *RepositoryIndex) GetBitbucketWorkspace() string {
+	if x != nil {
+		return x.BitbucketWorkspace
+	}
+	return ""
 }
 
 // Watch says that an app watches a branch. A save adds the new entry before the app's record is
@@ -839,7 +848,11 @@ type Connection struct {
 	// The connection whose reach was checked: differs from connection_id while that is still to do.
 	CheckedConnectionId string `protobuf:"bytes,5,opt,name=checked_connection_id,json=checkedConnectionId,proto3" json:"checked_connection_id,omitempty"`
 	// Whether its tokens cannot be refreshed for now.
-	Failing       bool `protobuf:"varint,6,opt,name=failing,proto3" json:"failing,omitempty"`
+	Failing bool `protobuf:"varint,6,opt,name=failing,proto3" json:"failing,omitempty"`
+	// The UUIDs of the Bitbucket workspaces that an admin narrowed the workspace to; empty: all.
+	NarrowedTo []string `protobuf:"bytes,10,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
+	// Since when.
+	NarrowedTime  *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=narrowed_time,json=narrowedTime,proto3" json:"narrowed_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +927,20 @@ func (x *Connection) GetFailing() bool {
 		return x.Failing
 	}
 	return false
+}
+
+func (x *Connection) GetNarrowedTo() []string {
+	if x != nil {
+		return x.NarrowedTo
+	}
+	return nil
+}
+
+func (x *Connection) GetNarrowedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NarrowedTime
+	}
+	return nil
 }
 
 // Request remembers a request id for 24 hours. Bucket deployer-requests, key
@@ -1023,7 +1050,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"generation\x128\n" +
 	"\x06config\x18\x02 \x01(\v2 .devpilot.deployer.v1.CodeConfigR\x06config\"$\n" +
 	"\x0eWorkspaceIndex\x12\x12\n" +
-	"\x04apps\x18\x01 \x03(\tR\x04apps\"\xd8\x03\n" +
+	"\x04apps\x18\x01 \x03(\tR\x04apps\"\x89\x04\n" +
 	"\x0fRepositoryIndex\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1e\n" +
 	"\n" +
@@ -1040,7 +1067,8 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"unanswered\x18\n" +
 	" \x01(\v2#.devpilot.deployer.store.v1.TroubleR\n" +
-	"unanswered\"\x80\x01\n" +
+	"unanswered\x12/\n" +
+	"\x13bitbucket_workspace\x18\x14 \x01(\tR\x12bitbucketWorkspace\"\x80\x01\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x1f\n" +
@@ -1058,7 +1086,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\aTrouble\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x85\x02\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xe7\x02\n" +
 	"\n" +
 	"Connection\x12;\n" +
 	"\x06paused\x18\x01 \x01(\v2#.devpilot.deployer.store.v1.TroubleR\x06paused\x12\"\n" +
@@ -1066,7 +1094,11 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\rconnection_id\x18\x03 \x01(\tR\fconnectionId\x12#\n" +
 	"\raccount_label\x18\x04 \x01(\tR\faccountLabel\x122\n" +
 	"\x15checked_connection_id\x18\x05 \x01(\tR\x13checkedConnectionId\x12\x18\n" +
-	"\afailing\x18\x06 \x01(\bR\afailing\"C\n" +
+	"\afailing\x18\x06 \x01(\bR\afailing\x12\x1f\n" +
+	"\vnarrowed_to\x18\n" +
+	" \x03(\tR\n" +
+	"narrowedTo\x12?\n" +
+	"\rnarrowed_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\fnarrowedTime\"C\n" +
 	"\aRequest\x12 \n" +
 	"\vfingerprint\x18\x01 \x01(\fR\vfingerprint\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06numberB\xf9\x01\n" +
@@ -1123,11 +1155,12 @@ var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
 	10, // 15: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
 	10, // 16: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
 	7,  // 17: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 18: devpilot.deployer.store.v1.Connection.narrowed_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_app_proto_init() }

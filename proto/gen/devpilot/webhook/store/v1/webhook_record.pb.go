@@ -88,9 +88,11 @@ type WebhookRecord struct {
 	// When Devpilot last put right what somebody had changed; absent when nobody did.
 	LastRepairTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=last_repair_time,json=lastRepairTime,proto3" json:"last_repair_time,omitempty"`
 	// What that was, as a sentence for people.
-	LastRepair    string `protobuf:"bytes,36,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LastRepair string `protobuf:"bytes,36,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
+	// The UUID of the Bitbucket workspace that the repository is in; empty where it is not known.
+	BitbucketWorkspace string `protobuf:"bytes,40,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *WebhookRecord) Reset() {
@@ -336,6 +338,13 @@ func (x *WebhookRecord) GetLastRepairTime() *timestamppb.Timestamp {
 func (x *WebhookRecord) GetLastRepair() string {
 	if x != nil {
 		return x.LastRepair
+	}
+	return ""
+}
+
+func (x *WebhookRecord) GetBitbucketWorkspace() string {
+	if x != nil {
+		return x.BitbucketWorkspace
 	}
 	return ""
 }
@@ -731,7 +740,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\v\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\v\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -770,7 +779,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\x12secret_repair_time\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x10secretRepairTime\x12D\n" +
 	"\x10last_repair_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0elastRepairTime\x12\x1f\n" +
 	"\vlast_repair\x18$ \x01(\tR\n" +
-	"lastRepair\"\xbc\x01\n" +
+	"lastRepair\x12/\n" +
+	"\x13bitbucket_workspace\x18( \x01(\tR\x12bitbucketWorkspace\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +

@@ -16,7 +16,7 @@ type Tokens struct {
 }
 
 // Token hands out a token.
-func (k *Tokens) Token(_ context.Context, _ string, rejected seal.Secret) (seal.Secret, error) {
+func (k *Tokens) Token(_ context.Context, _, _ string, rejected seal.Secret) (seal.Secret, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.Err != nil {

@@ -55,7 +55,7 @@ func (l *Lister) Heads(ctx context.Context, workspace, fullName string, want rem
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, &remote.Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: "Bitbucket took longer than a minute to list branches."})
 	defer cancel()
-	err = remote.WithToken(ctx, l.tokens, workspace, func(token seal.Secret) error {
+	err = remote.WithToken(ctx, l.tokens, workspace, fullName, func(token seal.Secret) error {
 		list.begin()
 		return l.list(ctx, fullName, cloneURL, token, &list)
 	})

@@ -182,7 +182,7 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 	var answer struct {
 		Objects []lfsObject `json:"objects"`
 	}
-	err = remote.WithToken(ctx, s.m.cfg.Tokens, s.target.workspace, func(token seal.Secret) error {
+	err = remote.WithToken(ctx, s.m.cfg.Tokens, s.target.workspace, s.target.fullName, func(token seal.Secret) error {
 		answer.Objects = nil
 		return s.m.lfs.post(ctx, cloneURL+"/info/lfs/objects/batch", body, token, s.target.fullName, &answer)
 	})

@@ -186,7 +186,7 @@ func (f *fetcher) snapshot(ctx context.Context) (*Snapshot, error) {
 	limit, cancel := f.m.timed(ctx)
 	defer cancel()
 	var rev string
-	err := remote.WithToken(limit, f.m.cfg.Tokens, f.target.workspace, func(token seal.Secret) (err error) {
+	err := remote.WithToken(limit, f.m.cfg.Tokens, f.target.workspace, f.target.fullName, func(token seal.Secret) (err error) {
 		f.token = token
 		if rev, err = f.resolve(limit); err == nil {
 			err = f.alsoObtain(limit)

@@ -18,19 +18,19 @@ const UserName = "x-token-auth"
 // ErrRejected marks an answer 401 to a token that git presented.
 var ErrRejected = errors.New("remote: the token was rejected")
 
-// Tokens hands out a workspace's access token for the configured site. rejected is zero, or a token
-// that Bitbucket answered 401 for, to be renewed first.
+// Tokens hands out a workspace's access token for the configured site, to be used for the repository
+// of that full name. rejected is zero, or a token that Bitbucket answered 401 for, to be renewed first.
 type Tokens interface {
-	Token(ctx context.Context, workspace string, rejected seal.Secret) (seal.Secret, error)
+	Token(ctx context.Context, workspace, fullName string, rejected seal.Secret) (seal.Secret, error)
 }
 
 // MaxTokens bounds how many tokens are tried one after the other.
 const MaxTokens = 3
 
-// WithToken runs fn with the workspace's token. A 401 is reported: fn is run again with what comes of
+// WithToken runs fn with the token for a repository. A 401 is reported: fn is run again with what comes of
 // it, another token or, because Bitbucket answers 401 now and then for nothing, once with the same.
-func WithToken(ctx context.Context, tokens Tokens, workspace string, fn func(seal.Secret) error) error {
-	token, err := askToken(ctx, tokens, workspace, seal.Secret{})
+func WithToken(ctx context.Context, tokens Tokens, workspace, fullName string, fn func(seal.Secret) error) error {
+	token, err := askToken(ctx, tokens, workspace, fullName, seal.Secret{})
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func WithToken(ctx context.Context, tokens Tokens, workspace string, fn func(sea
 		if n == MaxTokens {
 			return err
 		}
-		next, err := askToken(ctx, tokens, workspace, token)
+		next, err := askToken(ctx, tokens, workspace, fullName, token)
 		if err != nil {
 			return err
 		}
@@ -52,8 +52,8 @@ func WithToken(ctx context.Context, tokens Tokens, workspace string, fn func(sea
 	}
 }
 
-func askToken(ctx context.Context, tokens Tokens, workspace string, rejected seal.Secret) (seal.Secret, error) {
-	token, err := tokens.Token(ctx, workspace, rejected)
+func askToken(ctx context.Context, tokens Tokens, workspace, fullName string, rejected seal.Secret) (seal.Secret, error) {
+	token, err := tokens.Token(ctx, workspace, fullName, rejected)
 	if err == nil {
 		return token, nil
 	}
@@ -61,7 +61,8 @@ func askToken(ctx context.Context, tokens Tokens, workspace string, rejected sea
 		return seal.Secret{}, err
 	}
 	e := apierr.From(err)
-	return seal.Secret{}, &Error{Reason: string(e.Reason()), Message: e.Message(), Temporary: true, RetryAfter: e.RetryAfter(), Err: err}
+	// What an admin excluded does not come by waiting.
+	return seal.Secret{}, &Error{Reason: string(e.Reason()), Message: e.Message(), Temporary: e.Reason() != apierr.ReasonWorkspaceExcluded, RetryAfter: e.RetryAfter(), Err: err}
 }
 
 // refusedHere is a 401 to a token that Bitbucket accepts elsewhere: it is about the repository

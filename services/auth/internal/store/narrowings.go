@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
+)
+
+// BucketNarrowings holds authstorev1.Narrowing under <workspace>.bitbucket. It is apart from the
+// integrations, because disconnecting erases those and must not widen what the next account may see.
+const BucketNarrowings = "DEVPILOT_AUTH_NARROWINGS"
+
+type narrowingBucket = kv.Bucket[authstorev1.Narrowing, *authstorev1.Narrowing]
+
+// Narrowings is the bucket of narrowings. It is safe for concurrent use. Until Open has succeeded every
+// call answers kv.ErrUnavailable.
+type Narrowings struct {
+	js     jetstream.JetStream
+	cfg    kv.Config
+	bucket atomic.Pointer[narrowingBucket]
+}
+
+// NewNarrowings does no I/O; replicas is 1 when zero.
+func NewNarrowings(js jetstream.JetStream, replicas int, logger *slog.Logger) *Narrowings {
+	return &Narrowings{js: js, cfg: kv.Config{Name: BucketNarrowings, Version: 1, Replicas: replicas, Logger: logger}}
+}
+
+// Open makes the bucket or brings it up to date. It may be called again after an error.
+func (s *Narrowings) Open(ctx context.Context) error {
+	b, err := kv.Open[authstorev1.Narrowing](ctx, s.js, s.cfg)
+	if err != nil {
+		return fmt.Errorf("open the narrowings: %w", err)
+	}
+	s.bucket.Store(b)
+	return nil
+}
+
+func (s *Narrowings) opened() (*narrowingBucket, error) {
+	if b := s.bucket.Load(); b != nil {
+		return b, nil
+	}
+	return nil, fmt.Errorf("%w: bucket %s is not open yet", kv.ErrUnavailable, s.cfg.Name)
+}
+
+// Get reads the workspace's narrowing from the leader; nil when it is not narrowed.
+func (s *Narrowings) Get(ctx context.Context, workspace string) (*authstorev1.Narrowing, error) {
+	b, err := s.opened()
+	if err != nil {
+		return nil, err
+	}
+	n, _, err := b.Get(ctx, Key(workspace))
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, nil
+	}
+	return n, err
+}
+
+// Update changes the narrowing by compare-and-set (kv.Bucket.Update); fn gets nil when there is none.
+func (s *Narrowings) Update(ctx context.Context, workspace string, fn func(cur *authstorev1.Narrowing) (*authstorev1.Narrowing, error)) error {
+	b, err := s.opened()
+	if err != nil {
+		return err
+	}
+	_, _, err = b.Update(ctx, Key(workspace), fn)
+	return err
+}
+
+// RelayChanges tells of a changed narrowing as of a change of the integration, which shows it, until ctx is
+// done.
+func (s *Narrowings) RelayChanges(ctx context.Context, logger *slog.Logger) error {
+	return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
+		Bucket: BucketNarrowings, Service: "auth", Durable: "auth-narrowings", Replicas: s.cfg.Replicas, Logger: logger,
+		Describe: func(key string, _ bool) (workspace, kind, id string, ok bool) {
+			workspace, ok = WorkspaceOf(key)
+			return workspace, "integration", Provider, ok
+		},
+	})
+}
