@@ -238,6 +238,11 @@ type ReconcileFlags struct {
 	ReconcileGrace    time.Duration `name:"reconcile-grace" env:"DEVPILOT_RECONCILE_GRACE" default:"60s" min:"0s" max:"24h" help:"How long a delivery may be on its way before it counts as missing."`
 }
 
+// WebhookFlags say how webhooks at Bitbucket are looked after.
+type WebhookFlags struct {
+	WebhookSecretAge time.Duration `name:"webhook-secret-age" env:"DEVPILOT_WEBHOOK_SECRET_AGE" default:"2160h" min:"0s" max:"87600h" help:"How old the secret of a webhook becomes before Devpilot replaces it on Bitbucket; 0 means never. The one before is accepted for a day more."`
+}
+
 // EmulatorFlags start the Bitbucket emulator beside the all-in-one process. Nothing else does.
 type EmulatorFlags struct {
 	Emulator         bool   `name:"emulator" env:"DEVPILOT_EMULATOR" help:"Start a Bitbucket emulator with sample repositories and use it in place of Bitbucket."`
@@ -253,6 +258,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, EmulatorFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{},
 	}
 }

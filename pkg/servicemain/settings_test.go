@@ -62,6 +62,7 @@ type whole struct {
 	servicemain.HookFlags      `embed:""`
 	servicemain.LiveFlags      `embed:""`
 	servicemain.ReconcileFlags `embed:""`
+	servicemain.WebhookFlags   `embed:""`
 }
 
 func TestParse_defaults(t *testing.T) {

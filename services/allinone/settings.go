@@ -34,6 +34,7 @@ type Settings struct {
 	servicemain.LiveFlags       `embed:""`
 	servicemain.EmulatorFlags   `embed:""`
 	servicemain.ReconcileFlags  `embed:""`
+	servicemain.WebhookFlags    `embed:""`
 }
 
 // useEmulator points the settings at the emulator. Credentials of a real consumer beside it are an

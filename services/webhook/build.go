@@ -14,8 +14,7 @@ import (
 type Flags struct {
 	servicemain.PublicFlags    `embed:""`
 	servicemain.BitbucketFlags `embed:""`
-
-	WebhookSecretAge time.Duration `name:"webhook-secret-age" env:"DEVPILOT_WEBHOOK_SECRET_AGE" default:"2160h" help:"How old the secret of a webhook becomes before Devpilot replaces it on Bitbucket; 0 means never. The one before is accepted for a day more."`
+	servicemain.WebhookFlags   `embed:""`
 }
 
 // Spec describes the service to whoever runs it.
