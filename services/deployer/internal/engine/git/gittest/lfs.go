@@ -138,3 +138,26 @@ func (l *LFS) content(w http.ResponseWriter, r *http.Request) {
 	}
 	_, _ = w.Write(content)
 }
+
+// PointerForms are spellings of a pointer that git-lfs's own reader takes.
+func PointerForms(p string) map[string]string {
+	return map[string]string{
+		"as it is":       p,
+		"CRLF":           strings.ReplaceAll(p, "\n", "\r\n"),
+		"a leading line": "\n" + p,
+		"leading blanks": "  \t\r\n" + p,
+		"no last line":   strings.TrimSuffix(p, "\n"),
+		"lines between":  strings.ReplaceAll(p, "\n", "\n\n"),
+		"lines after":    p + "\n\n \n",
+		"pre-release":    strings.Replace(p, "git-lfs.github.com", "hawser.github.com", 1),
+		"first release":  strings.Replace(p, "https://git-lfs.github.com/spec/v1", "http://git-media.io/v/2", 1),
+	}
+}
+
+// NotPointerForms are spellings that it does not take.
+func NotPointerForms(p string) map[string]string {
+	return map[string]string{
+		"a byte order mark": "\ufeff" + p, "a word before": "see " + p, "a line after": p + "x y\n", "another order": "oid" + strings.SplitN(p, "oid", 2)[1] + strings.SplitN(p, "oid", 2)[0],
+		"blanks in a line": strings.Replace(p, "\noid", "\n oid", 1), "a tab": strings.Replace(p, "oid ", "oid\t", 1), "version 2": strings.Replace(p, "spec/v1", "spec/v2", 1),
+	}
+}

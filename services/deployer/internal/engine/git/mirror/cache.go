@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lfs"
 )
 
 // usedFile stands beside each mirror: its time is the last use, its content the mirror's size in
@@ -26,7 +27,7 @@ func (m *Mirrors) used(ctx context.Context, dir string) {
 	var err error
 	if size > m.cfg.CacheBytes {
 		var freed int64
-		freed, err = pruneLFS(lfsOf(dir), size-m.cfg.CacheBytes)
+		freed, err = lfs.Prune(lfsOf(dir), size-m.cfg.CacheBytes)
 		size -= freed
 	}
 	if err == nil {

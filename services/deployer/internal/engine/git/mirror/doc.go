@@ -13,17 +13,12 @@
 // it. Old heads stay for 30 days at least, held by the logs of its refs, so that a commit can be
 // deployed again after its branch was forced elsewhere.
 //
-// Of .gitmodules only paths, addresses and "update" are read; only repositories of the configured site are
-// fetched, and of the app's own Bitbucket workspace unless its settings name others, each into a mirror of
-// its own. What of a commit is written into a directory, and how, is engine/git/tree's matter.
-//
-// LFS is spoken by a client of our own, not by the git-lfs program: LFS.md says why, and what was
-// measured. Fetching needs one question and plain downloads, so that it is plain to see here that our
-// credential goes to the configured site and nowhere else, that nothing unverified gets a name, and
-// that each limit holds. A file is LFS's where .gitattributes says so, and nowhere else.
+// What stands in a commit's place of submodules is engine/git/submodule's matter, each in a mirror of its
+// own; what stands in that of LFS's pointers engine/git/lfs's; history in a release engine/git/history's.
+// What of a commit is written into a directory, and how, is engine/git/tree's.
 //
 // What running git means, and what its end means, is engine/git/program's matter; branches and tags are
 // listed without a mirror by engine/git/heads.
 //
-// Depends on engine/git/{address,heads,program,remote,tree}, pkg/seal and pkg/apierr's reasons.
+// Depends on engine/git/{address,heads,history,lfs,program,remote,submodule,tree}, pkg/seal and pkg/apierr's reasons.
 package mirror

@@ -16,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
+	objects "devpilot.io/bitbucket/services/deployer/internal/engine/git/lfs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
@@ -284,17 +285,6 @@ func TestLFS_failures(t *testing.T) {
 	}
 }
 
-func TestLFS_httpsSiteIsNeverSentToHTTP(t *testing.T) {
-	t.Parallel()
-	site := *setUp(t, Limits{}).git.URL
-	site.Scheme = "https"
-	c := newLFSClient(&site, time.Second)
-	err := c.get(t.Context(), &wanted{path: "a"}, action{Href: "http://127.0.0.1:1/x"}, nil, nil)
-	if e, ok := remote.AsError(err); !ok || e.Reason != remote.ReasonLFSFailed || !strings.Contains(e.Message, "https") {
-		t.Fatal(err)
-	}
-}
-
 func TestLFS_limits(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 100_000})
@@ -347,15 +337,15 @@ func TestLFS_damagedObjectIsFetchedAnew(t *testing.T) {
 		t.Fatalf("%v", err)
 	}
 	// Kept objects that nobody used lately make room; others stay.
-	old := time.Now().Add(-2 * inUse)
+	old := time.Now().Add(-2 * objects.InUse)
 	must(t, os.Chtimes(kept[0], old, old))
-	if freed, err := pruneLFS(filepath.Join(filepath.Dir(f.gitDir()), "lfs"), 1); err != nil || freed != 7 {
+	if freed, err := objects.Prune(filepath.Join(filepath.Dir(f.gitDir()), "lfs"), 1); err != nil || freed != 7 {
 		t.Fatal(freed, err)
 	}
 	if _, _, err := f.fetchSource(withLFS("main")); err != nil {
 		t.Fatal(err)
 	}
-	if freed, err := pruneLFS(filepath.Join(filepath.Dir(f.gitDir()), "lfs"), 1); err != nil || freed != 0 {
+	if freed, err := objects.Prune(filepath.Join(filepath.Dir(f.gitDir()), "lfs"), 1); err != nil || freed != 0 {
 		t.Fatal(freed, err)
 	}
 }
@@ -368,7 +358,7 @@ func TestLFS_manyObjectsComeInBatches(t *testing.T) {
 	fmt.Fprint(in, "commit refs/heads/main\ncommitter Jane Developer <jane@example.test> 1800000000 +0000\ndata 1\nx\n")
 	fmt.Fprintf(in, "M 100644 inline .gitattributes\ndata %d\n%s\n", len(declareAll), declareAll)
 	want[".gitattributes"] = declareAll
-	for i := range 2*lfsBatch + 1 {
+	for i := range 2*objects.BatchSize + 1 {
 		name := fmt.Sprintf("f%03d", i)
 		want[name] = "content of " + name
 		p := lfs.Put(want[name])

@@ -9,49 +9,12 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
-// forms are spellings of a pointer that git-lfs's own reader takes.
-func forms(p string) map[string]string {
-	return map[string]string{
-		"as it is":       p,
-		"CRLF":           strings.ReplaceAll(p, "\n", "\r\n"),
-		"a leading line": "\n" + p,
-		"leading blanks": "  \t\r\n" + p,
-		"no last line":   strings.TrimSuffix(p, "\n"),
-		"lines between":  strings.ReplaceAll(p, "\n", "\n\n"),
-		"lines after":    p + "\n\n \n",
-		"pre-release":    strings.Replace(p, "git-lfs.github.com", "hawser.github.com", 1),
-		"first release":  strings.Replace(p, "https://git-lfs.github.com/spec/v1", "http://git-media.io/v/2", 1),
-	}
-}
-
-// notForms are spellings that it does not take.
-func notForms(p string) map[string]string {
-	return map[string]string{
-		"a byte order mark": "\ufeff" + p, "a word before": "see " + p, "a line after": p + "x y\n", "another order": "oid" + strings.SplitN(p, "oid", 2)[1] + strings.SplitN(p, "oid", 2)[0],
-		"blanks in a line": strings.Replace(p, "\noid", "\n oid", 1), "a tab": strings.Replace(p, "oid ", "oid\t", 1), "version 2": strings.Replace(p, "spec/v1", "spec/v2", 1),
-	}
-}
-
-func TestParsePointer_asGitLFSReadsThem(t *testing.T) {
-	p := "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("ab", 32) + "\nsize 12345\n"
-	for name, text := range forms(p) {
-		if got, ok := parsePointer([]byte(text)); !ok || got.oid != strings.Repeat("ab", 32) || got.size != 12345 {
-			t.Errorf("%s: %q is %+v", name, text, got)
-		}
-	}
-	for name, text := range notForms(p) {
-		if got, ok := parsePointer([]byte(text)); ok {
-			t.Errorf("%s: %q is taken for %+v", name, text, got)
-		}
-	}
-}
-
 // TestLFS_spellings: a pointer is fetched however it is spelt, and what cannot be read is told of.
 func TestLFS_spellings(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{})
 	lfs := f.git.LFS()
-	good, bad := forms(lfs.Put("content")), notForms(lfs.Put("content"))
+	good, bad := gittest.PointerForms(lfs.Put("content")), gittest.NotPointerForms(lfs.Put("content"))
 	want := map[string]string{".gitattributes": declareAll, "plain": "declared and no pointer", "nothing": "", "zero": ""}
 	files := map[string]string{"plain": want["plain"], "nothing": "", "zero": strings.Replace(lfs.Put("x"), "size 1", "size 0", 1)}
 	for name, text := range good {
@@ -156,31 +119,4 @@ func TestLFS_extensionsAreRefused(t *testing.T) {
 	if got := slices.Sorted(slices.Values(f.git.Requests())); slices.ContainsFunc(got, func(r string) bool { return strings.Contains(r, "lfs") }) {
 		t.Errorf("LFS was asked: %q", got)
 	}
-}
-
-func TestParsePointer(t *testing.T) {
-	oid := strings.Repeat("ab", 32)
-	good := "version https://git-lfs.github.com/spec/v1\noid sha256:" + oid + "\nsize 12345\n"
-	if p, ok := parsePointer([]byte(good)); !ok || p.oid != oid || p.size != 12345 {
-		t.Fatalf("%+v %v", p, ok)
-	}
-	for _, bad := range []string{
-		"", "version https://git-lfs.github.com/spec/v1\n", strings.Replace(good, "v1", "v2", 1), strings.Replace(good, oid, oid[:62], 1), strings.Replace(good, oid, strings.ToUpper(oid), 1),
-		strings.Replace(good, oid, "../../../../../../etc/passwd", 1), strings.Replace(good, "12345", "-1", 1), strings.Replace(good, "12345", "+1", 1), strings.Replace(good, "12345", "99999999999999999999", 1),
-		strings.Replace(good, "sha256:", "", 1), "x" + good, good + "more\n", strings.Replace(good, "oid", "ext-0-foo sha256:"+oid+"\noid", 1), good + strings.Repeat("\n", maxPointer),
-		"oid sha256:" + oid + "\nversion https://git-lfs.github.com/spec/v1\nsize 1\n",
-	} {
-		if p, ok := parsePointer([]byte(bad)); ok {
-			t.Errorf("%q is taken for %+v", bad, p)
-		}
-	}
-}
-
-func FuzzParsePointer(f *testing.F) {
-	f.Add("version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("ab", 32) + "\nsize 12345\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		if p, ok := parsePointer([]byte(text)); ok && (len(p.oid) != 64 || p.size < 0 || strings.ContainsAny(p.oid, "./")) {
-			t.Fatalf("%+v", p)
-		}
-	})
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	objects "devpilot.io/bitbucket/services/deployer/internal/engine/git/lfs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
 
@@ -156,7 +157,7 @@ func TestLimits_reserveOfTheDisk(t *testing.T) {
 	full("history", s.WriteGit(t.Context(), root))
 	free.Store(1 << 30)
 	lfs := f.git.LFS()
-	lfsCommit(repo, "lfs", map[string]string{"f": lfs.Put(noise(lfsDiskCheck + 1))})
+	lfsCommit(repo, "lfs", map[string]string{"f": lfs.Put(noise(objects.DiskCheck + 1))})
 	lfs.Serve(func(http.ResponseWriter, *http.Request, string) bool {
 		free.Store(10)
 		return false

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/heads"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lfs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
@@ -73,7 +74,7 @@ type Config struct {
 type Mirrors struct {
 	cfg    Config
 	git    *program.Git
-	lfs    *lfsClient
+	lfs    *lfs.Client
 	depths []string
 	shared *sharedFetches
 	heads  *heads.Lister
@@ -98,9 +99,10 @@ func Open(cfg Config) (*Mirrors, error) {
 	}
 	m := &Mirrors{
 		cfg: cfg, depths: defaultDepths,
-		git: git,
-		lfs: newLFSClient(cfg.Site, cfg.Limits.StallTime), heads: heads.New(git, cfg.Tokens),
+		git:   git,
+		heads: heads.New(git, cfg.Tokens),
 	}
+	m.lfs = lfs.New(lfs.Config{Site: cfg.Site, Tokens: cfg.Tokens, Stall: cfg.Limits.StallTime, Temporary: m.temporary(), MostBytes: cfg.Limits.FetchBytes})
 	m.shared = newSharedFetches(m.bring)
 	if err := m.makeDirectories(); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/history"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
@@ -32,12 +33,12 @@ type Snapshot struct {
 	commit Commit
 
 	m      *Mirrors
-	dir    string // the mirror's, which GitDir is in
-	target target // what was asked for; its commit may be empty
-	tags   string // with history: the tags on it, as "<object> <ref> <commit>" lines
+	dir    string       // the mirror's, which GitDir is in
+	target target       // what was asked for; its commit may be empty
+	tags   history.Tags // with history
 	use    *os.File
 
-	subs   []*Snapshot       // of submodules, whose trees are the grafts
+	subs   []*Snapshot       // of submodules, theirs included, whose trees are the grafts
 	notice func(text string) // may be nil
 }
 
@@ -75,7 +76,7 @@ const (
 
 func (s *Snapshot) describe(ctx context.Context, rev string) (Commit, error) {
 	out := &beginning{most: maxDescription}
-	err := s.Local(ctx, program.Command{Operation: "log", Stdout: out, Env: []string{withoutBoundary}, Args: []string{
+	err := s.Local(ctx, program.Command{Operation: "log", Stdout: out, Env: []string{history.WithoutBoundary}, Args: []string{
 		"log", "-1", "--no-walk", "--no-show-signature", "--no-color", "--encoding=UTF-8", "--format=%H%x00%P%x00%an%x00%ae%x00%ct%x00%B", "--end-of-options", rev, "--",
 	}})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/history"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 )
@@ -202,7 +203,7 @@ func (f *fetcher) snapshot(ctx context.Context) (*Snapshot, error) {
 	}
 	s.target = f.target
 	if f.target.full {
-		if s.tags, err = s.readTags(ctx); err != nil {
+		if s.tags, err = history.ReadTags(ctx, &s.Tree); err != nil {
 			s.Close()
 			return nil, err
 		}

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/submodule"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 )
@@ -153,7 +154,7 @@ func TestSubmodules_refusals(t *testing.T) {
 	hash := commits(lib, "main", 1)[0]
 	loop := f.git.Repo("acme/loop")
 	deep := hash
-	for i := range maxSubmoduleDepth + 1 {
+	for i := range submodule.MaxDepth + 1 {
 		address := "../loop"
 		if i == 0 {
 			address = "../lib"
@@ -161,7 +162,7 @@ func TestSubmodules_refusals(t *testing.T) {
 		deep = superCommit(loop, "main", module("m", "m", address), map[string]string{"m": deep})
 	}
 	many, links := "", map[string]string{}
-	for i := range maxSubmodules + 1 {
+	for i := range submodule.MaxCount + 1 {
 		p := fmt.Sprintf("m%03d", i)
 		many += module(p, p, "../lib")
 		links[p] = hash
@@ -309,7 +310,7 @@ func TestSubmodules_gitsOwnSettings(t *testing.T) {
 		}
 	}
 	many, links := "", map[string]string{}
-	for i := range maxSubmodules + 1 {
+	for i := range submodule.MaxCount + 1 {
 		p := fmt.Sprintf("m%03d", i)
 		many += module(p, p, "../lib") + "\tupdate = none\n"
 		links[p] = hashes[0]

@@ -94,7 +94,7 @@ func (f *Failure) Unwrap() error { return f.Err }
 //
 // git's own check of objects (fsck) is off, as it is for git clone: most of what it refuses is
 // untidy and harms nobody, such as a tree that is not sorted. What would harm us is refused by our own
-// code where it would (tree/tree.go, tree/links.go and mirror/submodule.go, beside this package), in words
+// code where it would (tree/tree.go, tree/links.go and submodule/submodule.go, beside this package), in words
 // of ours; what git cannot read at all, it refuses without that check too.
 func (g *Git) settings() [][2]string {
 	s := [][2]string{

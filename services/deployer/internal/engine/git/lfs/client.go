@@ -1,4 +1,4 @@
-package mirror
+package lfs
 
 import (
 	"bytes"
@@ -21,38 +21,52 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
 
+// Bounds of how LFS is spoken.
 const (
-	lfsMedia     = "application/vnd.git-lfs+json"
-	lfsBatch     = 100      // objects of one question
-	lfsParallel  = 4        // downloads at a time
-	lfsAnswer    = 4 << 20  // bytes of one answer
-	lfsDiskCheck = 16 << 20 // bytes between two looks at the disk
-	slowest      = 1000     // bytes per second; slower for Limits.StallTime is a stall, as for git itself
+	media     = "application/vnd.git-lfs+json"
+	BatchSize = 100      // objects of one question
+	parallel  = 4        // downloads at a time
+	maxAnswer = 4 << 20  // bytes of one answer
+	DiskCheck = 16 << 20 // bytes between two looks at the disk
+	slowest   = 1000     // bytes per second; slower for Config.Stall is a stall, as for git itself
 )
 
-// lfsClient speaks the part of LFS that fetching needs: the batch API of the configured site, with
-// our credential, and plain downloads from wherever that sends us, without it.
-type lfsClient struct {
-	site  *url.URL
-	http  *http.Client
-	stall time.Duration
+// Config is what a Client needs.
+type Config struct {
+	Site   *url.URL // scheme, host and port of Bitbucket
+	Tokens remote.Tokens
+	// Stall is for how long nothing may move.
+	Stall time.Duration
+	// Temporary is a directory for what is not whole yet, on the disk of the objects.
+	Temporary string
+	// MostBytes is what a fetch may bring at most, for the words that say so.
+	MostBytes int64
 }
 
-func newLFSClient(site *url.URL, stall time.Duration) *lfsClient {
+// Client speaks the part of LFS that fetching needs: the batch API of the configured site, with
+// our credential, and plain downloads from wherever that sends us, without it.
+type Client struct {
+	cfg  Config
+	http *http.Client
+}
+
+// New makes a client.
+func New(cfg Config) *Client {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 30 * time.Second}).DialContext, TLSHandshakeTimeout: 30 * time.Second,
-		ResponseHeaderTimeout: stall, MaxIdleConnsPerHost: lfsParallel, IdleConnTimeout: 90 * time.Second, DisableCompression: true, ForceAttemptHTTP2: true,
+		ResponseHeaderTimeout: cfg.Stall, MaxIdleConnsPerHost: parallel, IdleConnTimeout: 90 * time.Second, DisableCompression: true, ForceAttemptHTTP2: true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 	// A redirect would carry headers to where they were not meant for.
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &lfsClient{site: site, stall: stall, http: &http.Client{Transport: transport, CheckRedirect: stay}}
+	return &Client{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: stay}}
 }
 
-// wanted is an object to be downloaded, and a path that needs it.
-type wanted struct {
+// object is an object to be downloaded, and a path that needs it.
+type object struct {
 	pointer
 	path string
 }
@@ -63,7 +77,7 @@ type action struct {
 	Header map[string]string `json:"header"`
 }
 
-type lfsObject struct {
+type answered struct {
 	OID     string `json:"oid"`
 	Size    int64  `json:"size"`
 	Actions struct {
@@ -75,33 +89,30 @@ type lfsObject struct {
 	} `json:"error"`
 }
 
-// download brings objects into the mirror's directory, verified. What a first answer could not be
+// download brings objects into the directory, verified. What a first answer could not be
 // used for any more, because it had expired, is asked for once more.
-func (s *Snapshot) download(ctx context.Context, missing map[string]*wanted, all int64, progress func(string, int64, int64)) error {
-	ctx, cancel := s.m.timed(ctx)
-	defer cancel()
-	temporary := s.m.temporary()
+func (c *Client) download(ctx context.Context, r Repository, disk tree.Disk, missing map[string]*object, all int64, progress func(done, all int64)) error {
 	var mu sync.Mutex
 	var done int64
 	count := func(n int64) {
 		mu.Lock()
 		defer mu.Unlock()
 		if done += n; progress != nil {
-			progress("lfs", done, all)
+			progress(done, all)
 		}
 	}
 	for try := range 2 {
 		var late sync.Map
 		for batch := range batches(missing) {
-			actions, err := s.batch(ctx, batch)
+			actions, err := c.batch(ctx, r, batch)
 			if err != nil {
 				return cause(ctx, err)
 			}
 			g, gctx := errgroup.WithContext(ctx)
-			g.SetLimit(lfsParallel)
+			g.SetLimit(parallel)
 			for _, w := range batch {
 				g.Go(func() error {
-					err := s.m.keepObject(gctx, w, actions[w.oid], s.dir, temporary, count)
+					err := c.keep(gctx, w, actions[w.oid], r.Dir, disk, count)
 					if errors.Is(err, errExpired) && try == 0 {
 						late.Store(w.oid, w)
 						return nil
@@ -115,7 +126,7 @@ func (s *Snapshot) download(ctx context.Context, missing map[string]*wanted, all
 		}
 		clear(missing)
 		late.Range(func(oid, w any) bool {
-			missing[oid.(string)] = w.(*wanted)
+			missing[oid.(string)] = w.(*object)
 			return true
 		})
 		if len(missing) == 0 {
@@ -128,16 +139,16 @@ func (s *Snapshot) download(ctx context.Context, missing map[string]*wanted, all
 // cause prefers why a context ended over that it ended.
 func cause(ctx context.Context, err error) error {
 	if c := context.Cause(ctx); c != nil {
-		return fmt.Errorf("mirror: lfs: %w", c)
+		return fmt.Errorf("lfs: %w", c)
 	}
 	return err
 }
 
-func batches(missing map[string]*wanted) func(yield func([]*wanted) bool) {
-	return func(yield func([]*wanted) bool) {
-		var batch []*wanted
+func batches(missing map[string]*object) func(yield func([]*object) bool) {
+	return func(yield func([]*object) bool) {
+		var batch []*object
 		for _, w := range missing {
-			if batch = append(batch, w); len(batch) == lfsBatch {
+			if batch = append(batch, w); len(batch) == BatchSize {
 				if !yield(batch) {
 					return
 				}
@@ -151,7 +162,7 @@ func batches(missing map[string]*wanted) func(yield func([]*wanted) bool) {
 }
 
 // batch asks where objects are to be had.
-func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]action, error) {
+func (c *Client) batch(ctx context.Context, r Repository, batch []*object) (map[string]action, error) {
 	type item struct {
 		OID  string `json:"oid"`
 		Size int64  `json:"size"`
@@ -163,28 +174,28 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 		Objects   []item            `json:"objects"`
 		HashAlgo  string            `json:"hash_algo"`
 	}{Operation: "download", Transfers: []string{"basic"}, HashAlgo: "sha256"}
-	if s.target.ref != "" {
-		ask.Ref = map[string]string{"name": s.target.ref}
+	if r.Ref != "" {
+		ask.Ref = map[string]string{"name": r.Ref}
 	}
-	wants := map[string]*wanted{}
+	wants := map[string]*object{}
 	for _, w := range batch {
 		ask.Objects = append(ask.Objects, item{w.oid, w.size})
 		wants[w.oid] = w
 	}
 	body, err := json.Marshal(ask)
 	if err != nil {
-		return nil, fmt.Errorf("mirror: lfs: %w", err)
+		return nil, fmt.Errorf("lfs: %w", err)
 	}
-	cloneURL, err := address.CloneURL(s.m.cfg.Site, s.target.fullName)
+	cloneURL, err := address.CloneURL(c.cfg.Site, r.FullName)
 	if err != nil {
 		return nil, err
 	}
 	var answer struct {
-		Objects []lfsObject `json:"objects"`
+		Objects []answered `json:"objects"`
 	}
-	err = remote.WithToken(ctx, s.m.cfg.Tokens, s.target.workspace, s.target.fullName, func(token seal.Secret) error {
+	err = remote.WithToken(ctx, c.cfg.Tokens, r.Workspace, r.FullName, func(token seal.Secret) error {
 		answer.Objects = nil
-		return s.m.lfs.post(ctx, cloneURL+"/info/lfs/objects/batch", body, token, s.target.fullName, &answer)
+		return c.post(ctx, cloneURL+"/info/lfs/objects/batch", body, token, r.FullName, &answer)
 	})
 	if err != nil {
 		return nil, err
@@ -196,47 +207,47 @@ func (s *Snapshot) batch(ctx context.Context, batch []*wanted) (map[string]actio
 		case w == nil:
 			continue
 		case o.Error != nil:
-			return nil, lfsFailed(w, "Bitbucket does not give its content (%d). %s", o.Error.Code, remote.OneLine(o.Error.Message))
+			return nil, failed(w, "Bitbucket does not give its content (%d). %s", o.Error.Code, remote.OneLine(o.Error.Message))
 		case o.Actions.Download != nil:
 			actions[o.OID] = *o.Actions.Download
 		}
 	}
 	for _, w := range batch {
 		if _, ok := actions[w.oid]; !ok {
-			return nil, lfsFailed(w, "Bitbucket does not say where its content is.")
+			return nil, failed(w, "Bitbucket does not say where its content is.")
 		}
 	}
 	return actions, nil
 }
 
-func lfsFailed(w *wanted, format string, args ...any) error {
+func failed(w *object, format string, args ...any) error {
 	return &remote.Error{Reason: remote.ReasonLFSFailed, Message: strings.TrimSpace(fmt.Sprintf("%q is kept by LFS, and could not be fetched: %s", w.path, fmt.Sprintf(format, args...)))}
 }
 
 // post asks the site, with our credential.
-func (c *lfsClient) post(ctx context.Context, address string, body []byte, token seal.Secret, fullName string, answer any) error {
-	ctx, cancel := context.WithTimeout(ctx, c.stall+30*time.Second)
+func (c *Client) post(ctx context.Context, address string, body []byte, token seal.Secret, fullName string, answer any) error {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Stall+30*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("mirror: lfs: %w", err)
+		return fmt.Errorf("lfs: %w", err)
 	}
 	req.SetBasicAuth(remote.UserName, token.Reveal())
-	req.Header.Set("Accept", lfsMedia)
-	req.Header.Set("Content-Type", lfsMedia)
+	req.Header.Set("Accept", media)
+	req.Header.Set("Content-Type", media)
 	req.Header.Set("User-Agent", remote.UserAgent)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return remote.Unreachable("Bitbucket's LFS", err)
 	}
 	defer func() { _ = res.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(res.Body, lfsAnswer+1))
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
 	switch {
 	case err != nil:
 		return remote.Unreachable("Bitbucket's LFS", err)
 	case res.StatusCode != http.StatusOK:
 		return batchRefused(res, remote.Mask(string(b), token), fullName)
-	case len(b) > lfsAnswer:
+	case len(b) > maxAnswer:
 		return &remote.Error{Reason: remote.ReasonLFSFailed, Message: "Bitbucket's LFS answers with more than was asked for."}
 	}
 	if err := json.Unmarshal(b, answer); err != nil {

@@ -1,4 +1,4 @@
-package mirror
+package history
 
 import (
 	"bytes"
@@ -12,84 +12,89 @@ import (
 	"strings"
 
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/tree"
 )
-
-// ErrNoHistory says that a snapshot was fetched without Source.FullHistory.
-var ErrNoHistory = errors.New("mirror: the commit was fetched without history")
 
 // maxTags bounds how many tags a release's .git has: the newest.
 const maxTags = 10_000
 
-// readTags lists the tags on the commit and its ancestors.
-func (s *Snapshot) readTags(ctx context.Context) (string, error) {
+// Tags are the tags on a commit and its ancestors, as "<object> <ref> <commit>" lines.
+type Tags string
+
+// ReadTags lists them.
+func ReadTags(ctx context.Context, t *tree.Tree) (Tags, error) {
 	var out bytes.Buffer
-	err := s.Local(ctx, program.Command{Operation: "for-each-ref", Stdout: &out, Args: []string{
-		"for-each-ref", fmt.Sprintf("--count=%d", maxTags), "--sort=-creatordate", "--merged=" + s.commit.Hash, "--format=%(objectname) %(refname) %(*objectname)", "refs/tags",
+	err := t.Local(ctx, program.Command{Operation: "for-each-ref", Stdout: &out, Args: []string{
+		"for-each-ref", fmt.Sprintf("--count=%d", maxTags), "--sort=-creatordate", "--merged=" + t.Commit, "--format=%(objectname) %(refname) %(*objectname)", "refs/tags",
 	}})
-	return out.String(), err
+	return Tags(out.String()), err
 }
 
 // gitConfig is all the configuration that a release's .git has: no remote, so no address and no
 // credential to take, and nothing that runs a program.
 const gitConfig = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n\tlogallrefupdates = false\n"
 
+// History is a commit whose history is in its repository.
+type History struct {
+	*tree.Tree
+	Ref  string // that the commit was found by, refs/heads/… or refs/tags/…
+	Tags Tags
+}
+
 // WriteGit writes a .git directory of its own into dir, which holds the checked-out commit: all
 // history of the commit and the tags on it, so that `git describe` and `git log` work there. It
-// shares no file with the mirror. Without Source.FullHistory it fails with ErrNoHistory.
-func (s *Snapshot) WriteGit(ctx context.Context, dir *os.Root) error {
-	if !s.target.full {
-		return ErrNoHistory
-	}
-	if err := s.m.disk().Check(dir.Name()); err != nil {
+// shares no file with the repository. Packs are made in the directory temporary first.
+func (h History) WriteGit(ctx context.Context, dir *os.Root, temporary string) error {
+	if err := h.Disk.Check(dir.Name()); err != nil {
 		return err
 	}
-	temporary, err := os.MkdirTemp(s.m.temporary(), "history-")
+	temporary, err := os.MkdirTemp(temporary, "history-")
 	if err != nil {
-		return fmt.Errorf("mirror: %w", err)
+		return fmt.Errorf("history: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(temporary) }()
-	if err := s.packHistory(ctx, temporary); err != nil {
+	if err := h.pack(ctx, temporary); err != nil {
 		return err
 	}
-	boundary, err := s.boundary(ctx)
+	boundary, err := h.boundary(ctx)
 	if err != nil {
 		return err
 	}
-	if err := writeGit(ctx, dir, temporary, s.refFiles(boundary)); err != nil {
-		return fmt.Errorf("mirror: write .git: %w", err)
+	if err := writeGit(ctx, dir, temporary, h.refFiles(boundary)); err != nil {
+		return fmt.Errorf("history: write .git: %w", err)
 	}
 	return nil
 }
 
-// packHistory packs commit and tags into a directory, with an index of the tree beside.
-func (s *Snapshot) packHistory(ctx context.Context, temporary string) error {
-	in := s.commit.Hash + "\n"
-	for line := range strings.Lines(s.tags) {
+// pack packs commit and tags into a directory, with an index of the tree beside.
+func (h History) pack(ctx context.Context, temporary string) error {
+	in := h.Commit + "\n"
+	for line := range strings.Lines(string(h.Tags)) {
 		tag, _, _ := strings.Cut(line, " ")
 		in += tag + "\n"
 	}
-	err := s.Local(ctx, program.Command{Operation: "pack-objects", Stdin: strings.NewReader(in), Stdout: io.Discard, Args: []string{
+	err := h.Local(ctx, program.Command{Operation: "pack-objects", Stdin: strings.NewReader(in), Stdout: io.Discard, Args: []string{
 		"pack-objects", "--revs", "-q", "--delta-base-offset", filepath.Join(temporary, "pack"),
 	}})
 	if err != nil {
 		return err
 	}
-	return s.Local(ctx, program.Command{Operation: "read-tree", Env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, Args: []string{"read-tree", s.commit.Hash}})
+	return h.Local(ctx, program.Command{Operation: "read-tree", Env: []string{"GIT_INDEX_FILE=" + filepath.Join(temporary, "index")}, Args: []string{"read-tree", h.Commit}})
 }
 
 // boundary is where the history ends without having begun, which is only where Bitbucket itself has
 // no more: the lines of git's file "shallow" that matter.
-func (s *Snapshot) boundary(ctx context.Context) (string, error) {
-	b, err := os.ReadFile(filepath.Join(s.GitDir, "shallow"))
+func (h History) boundary(ctx context.Context) (string, error) {
+	b, err := os.ReadFile(filepath.Join(h.GitDir, "shallow"))
 	if errors.Is(err, os.ErrNotExist) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fmt.Errorf("mirror: %w", err)
+		return "", fmt.Errorf("history: %w", err)
 	}
 	cut := strings.Fields(string(b))
 	var out bytes.Buffer
-	if err := s.Local(ctx, program.Command{Operation: "rev-list", Stdout: &out, Args: []string{"rev-list", "--max-parents=0", "--end-of-options", s.commit.Hash}}); err != nil {
+	if err := h.Local(ctx, program.Command{Operation: "rev-list", Stdout: &out, Args: []string{"rev-list", "--max-parents=0", "--end-of-options", h.Commit}}); err != nil {
 		return "", err
 	}
 	var roots strings.Builder
@@ -102,15 +107,15 @@ func (s *Snapshot) boundary(ctx context.Context) (string, error) {
 }
 
 // refFiles are the small files of .git.
-func (s *Snapshot) refFiles(boundary string) map[string]string {
-	files := map[string]string{"HEAD": s.commit.Hash + "\n", "config": gitConfig}
+func (h History) refFiles(boundary string) map[string]string {
+	files := map[string]string{"HEAD": h.Commit + "\n", "config": gitConfig}
 	type ref struct{ name, object, commit string }
 	var refs []ref
-	if branch := s.target.ref; strings.HasPrefix(branch, "refs/heads/") {
-		refs = append(refs, ref{name: branch, object: s.commit.Hash})
+	if branch := h.Ref; strings.HasPrefix(branch, "refs/heads/") {
+		refs = append(refs, ref{name: branch, object: h.Commit})
 		files["HEAD"] = "ref: " + branch + "\n"
 	}
-	for line := range strings.Lines(s.tags) {
+	for line := range strings.Lines(string(h.Tags)) {
 		if f := strings.Fields(line); len(f) == 3 {
 			refs = append(refs, ref{name: f[1], object: f[0], commit: f[2]})
 		} else if len(f) == 2 {
