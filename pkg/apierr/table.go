@@ -33,23 +33,24 @@ const (
 
 // The reasons of our own resources.
 const (
-	ReasonWorkspaceNotFound  Reason = "WORKSPACE_NOT_FOUND"
-	ReasonWorkspaceExists    Reason = "WORKSPACE_EXISTS"
-	ReasonMemberNotFound     Reason = "MEMBER_NOT_FOUND"
-	ReasonAPIKeyNotFound     Reason = "API_KEY_NOT_FOUND"
-	ReasonAppNotFound        Reason = "APP_NOT_FOUND"
-	ReasonAppExists          Reason = "APP_EXISTS"
-	ReasonDeploymentNotFound Reason = "DEPLOYMENT_NOT_FOUND"
-	ReasonWebhookNotFound    Reason = "WEBHOOK_NOT_FOUND"
-	ReasonWebhookInUse       Reason = "WEBHOOK_IN_USE"
-	ReasonWebhookNotNeeded   Reason = "WEBHOOK_NOT_NEEDED"
-	ReasonDeliveryNotFound   Reason = "DELIVERY_NOT_FOUND"
-	ReasonRepositoryNotFound Reason = "REPOSITORY_NOT_FOUND"
-	ReasonBranchNotFound     Reason = "BRANCH_NOT_FOUND"
-	ReasonReleaseGone        Reason = "RELEASE_GONE"
-	ReasonNotCancellable     Reason = "NOT_CANCELLABLE"
-	ReasonNotRedeployable    Reason = "NOT_REDEPLOYABLE"
-	ReasonServerUnknown      Reason = "SERVER_UNKNOWN"
+	ReasonWorkspaceNotFound          Reason = "WORKSPACE_NOT_FOUND"
+	ReasonWorkspaceExists            Reason = "WORKSPACE_EXISTS"
+	ReasonMemberNotFound             Reason = "MEMBER_NOT_FOUND"
+	ReasonAPIKeyNotFound             Reason = "API_KEY_NOT_FOUND"
+	ReasonNotificationTargetNotFound Reason = "NOTIFICATION_TARGET_NOT_FOUND"
+	ReasonAppNotFound                Reason = "APP_NOT_FOUND"
+	ReasonAppExists                  Reason = "APP_EXISTS"
+	ReasonDeploymentNotFound         Reason = "DEPLOYMENT_NOT_FOUND"
+	ReasonWebhookNotFound            Reason = "WEBHOOK_NOT_FOUND"
+	ReasonWebhookInUse               Reason = "WEBHOOK_IN_USE"
+	ReasonWebhookNotNeeded           Reason = "WEBHOOK_NOT_NEEDED"
+	ReasonDeliveryNotFound           Reason = "DELIVERY_NOT_FOUND"
+	ReasonRepositoryNotFound         Reason = "REPOSITORY_NOT_FOUND"
+	ReasonBranchNotFound             Reason = "BRANCH_NOT_FOUND"
+	ReasonReleaseGone                Reason = "RELEASE_GONE"
+	ReasonNotCancellable             Reason = "NOT_CANCELLABLE"
+	ReasonNotRedeployable            Reason = "NOT_REDEPLOYABLE"
+	ReasonServerUnknown              Reason = "SERVER_UNKNOWN"
 )
 
 // The reasons of Bitbucket and of the connection to it. None of them is ever 401 or 403: the
@@ -119,6 +120,7 @@ var reasons = []reasonRow{
 	{ReasonWorkspaceExists, AlreadyExists, "", "Choose another workspace id."},
 	{ReasonMemberNotFound, NotFound, "", "Check who is a member of the workspace."},
 	{ReasonAPIKeyNotFound, NotFound, "", "Check the list of API keys; it may have been removed."},
+	{ReasonNotificationTargetNotFound, NotFound, "", "Check the list of notification targets; it may have been removed."},
 	{ReasonAppNotFound, NotFound, "", "Check the app id; the app may have been deleted."},
 	{ReasonAppExists, AlreadyExists, "", "Choose another app id, or change the app that is there."},
 	{ReasonDeploymentNotFound, NotFound, "", "Check the deployment's number in the app's history."},

@@ -250,6 +250,17 @@ type EmulatorFlags struct {
 	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" default:"sample" help:"What the emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited."`
 }
 
+// NotifyFlags say how notifications leave the installation.
+type NotifyFlags struct {
+	SMTPHost     string      `name:"smtp-host" env:"DEVPILOT_SMTP_HOST" help:"Mail server that sends notifications; without one there is no e-mail."`
+	SMTPPort     int         `name:"smtp-port" env:"DEVPILOT_SMTP_PORT" default:"587" min:"1" max:"65535" help:"Port of the mail server."`
+	SMTPUser     string      `name:"smtp-user" env:"DEVPILOT_SMTP_USER" help:"Name to sign in at the mail server with; none when empty."`
+	SMTPPassword seal.Secret `name:"smtp-password" env:"DEVPILOT_SMTP_PASSWORD" help:"Password to sign in at the mail server with."`
+	SMTPFrom     string      `name:"smtp-from" env:"DEVPILOT_SMTP_FROM" help:"Sender of the mails, e.g. Devpilot <devpilot@example.com>."`
+	SMTPTLS      string      `name:"smtp-tls" env:"DEVPILOT_SMTP_TLS" default:"starttls" enum:"starttls,tls,none" help:"How the connection to the mail server is protected: starttls, tls from the first byte, or none (for a server on this machine, without a password)."`
+	NotifyAllow  []string    `name:"notify-allow" env:"DEVPILOT_NOTIFY_ALLOW" help:"Private networks and addresses that notifications may be sent to, e.g. 10.20.0.0/24."`
+}
+
 // Groups lists every group of settings: their variables are known to every program.
 func Groups() []any { return productFlags() }
 
@@ -258,6 +269,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{},
 	}
 }

@@ -35,6 +35,7 @@ type Settings struct {
 	servicemain.EmulatorFlags   `embed:""`
 	servicemain.ReconcileFlags  `embed:""`
 	servicemain.WebhookFlags    `embed:""`
+	servicemain.NotifyFlags     `embed:""`
 }
 
 // useEmulator points the settings at the emulator. Credentials of a real consumer beside it are an

@@ -10,6 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
+	"devpilot.io/bitbucket/services/gateway/internal/notify"
 )
 
 // Defaults of what an operator need not set.
@@ -37,6 +38,11 @@ type Config struct {
 	Emulator         bool
 	BitbucketSiteURL string
 
+	// Mail is the mail server for notifications; without a host there is none.
+	Mail notify.SMTP
+	// NotifyAllow are private networks and addresses that receivers of notifications may be in.
+	NotifyAllow []string
+
 	// Replicas of the gateway's buckets; 0: one.
 	Replicas int
 	// SessionIdle and SessionLife bound a browser session; 0: 14 and 90 days.
@@ -53,6 +59,8 @@ type web struct {
 	hosts   edge.Hosts
 	origins edge.Origins
 	proxies edge.Proxies
+	// receivers may have these addresses.
+	receivers notify.Addresses
 }
 
 func (c *Config) check() (web, error) {
@@ -75,6 +83,12 @@ func (c *Config) check() (web, error) {
 		return web{}, fmt.Errorf("gateway: %w", err)
 	}
 	if w.proxies, err = edge.ParseProxies(c.TrustedProxies); err != nil {
+		return web{}, fmt.Errorf("gateway: %w", err)
+	}
+	if w.receivers, err = notify.ParseAddresses(c.NotifyAllow); err != nil {
+		return web{}, fmt.Errorf("gateway: what notifications may reach: %w", err)
+	}
+	if err := c.Mail.Check(); err != nil {
 		return web{}, fmt.Errorf("gateway: %w", err)
 	}
 	return w, nil

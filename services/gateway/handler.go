@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/logstream"
+	"devpilot.io/bitbucket/services/gateway/internal/notify"
 	"devpilot.io/bitbucket/services/gateway/internal/oauthpages"
 	"devpilot.io/bitbucket/services/gateway/internal/openapi"
 	"devpilot.io/bitbucket/services/gateway/internal/pages"
@@ -42,6 +43,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
+	s.assembleNotifications(w, d, signer)
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
 		AdminToken: s.cfg.AdminToken, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
@@ -53,6 +55,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	s.streams.Callers = callers
 	s.server = server.New(server.Config{
 		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec,
+		Notifications: s.notes, Sender: s.sender, Checks: s.checks(w),
 		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
 		Info: &gatewayv1.Info{
 			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
@@ -105,6 +108,22 @@ func (s *Service) assemble(w web, d Deps) error {
 		Hosts: w.hosts, Origins: w.origins, Proxies: w.proxies, Now: d.Now, Secure: secure,
 	}, site)
 	return err
+}
+
+// checks says what a notification target may be here.
+func (s *Service) checks(w web) notify.Checks {
+	return notify.Checks{Addresses: w.receivers, Mail: s.cfg.Mail.Host != ""}
+}
+
+func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) {
+	s.notes = notify.NewStore(notify.StoreConfig{JS: d.JS, Replicas: s.cfg.Replicas, Keyset: d.Keyset, Logger: d.Logger, Now: d.Now})
+	s.sender = notify.NewSender(notify.SenderConfig{
+		Store: s.notes, Addresses: w.receivers, SMTP: s.cfg.Mail, PublicURL: strings.TrimSuffix(s.cfg.PublicURL, "/"), Logger: d.Logger, Now: d.Now,
+	})
+	s.watcher = notify.NewWatcher(notify.WatcherConfig{
+		Store: s.notes, JS: d.JS, Replicas: s.cfg.Replicas, Signer: signer, Keys: s.tenants, Logger: d.Logger, Now: d.Now,
+		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
+	})
 }
 
 // serveOwn makes our own gRPC server and a connection to it: the same interceptors, deadlines and

@@ -99,7 +99,7 @@ func (d *description) check(raw []byte, place ...string) error {
 
 // inDocument is how the document writes a template.
 func inDocument(template string) string {
-	return strings.NewReplacer("{app_id}", "{app}", "{api_key}", "{apiKey}").Replace(template)
+	return strings.NewReplacer("{app_id}", "{app}", "{api_key}", "{apiKey}", "{target_id}", "{target}").Replace(template)
 }
 
 // conform holds an answer, and where it was good the request's body too, against the document.
@@ -287,9 +287,10 @@ func TestOpenAPI_hasEveryRoute(t *testing.T) {
 // TestOpenAPI_answersConform asks every route for an answer with everything in it, one with nothing
 // in it, and a failure, and holds them against the strict document.
 func TestOpenAPI_answersConform(t *testing.T) {
-	g := start(t)
+	g := start(t, allowLoopback)
 	d := describe(t)
 	owner := g.key("default", "OWNER")
+	receiver := newReceiver(t)
 	for _, full := range []bool{true, false} {
 		for _, r := range routes.All() {
 			if r.Stream {
@@ -305,6 +306,11 @@ func TestOpenAPI_answersConform(t *testing.T) {
 				if strings.HasSuffix(r.RPC, "/ListIntegrations") || strings.HasSuffix(r.RPC, "/ListBitbucketWorkspaces") {
 					path = pathOf(r, "default")
 				}
+			}
+			if strings.Contains(r.Template, "{target") {
+				var made target
+				owner.post("/v1/workspaces/default/notificationTargets", fmt.Sprintf(`{"target":{"kind":"WEBHOOK","label":"x","url":%q,"events":["CONNECTION"]}}`, receiver.url)).want(http.StatusOK).into(&made)
+				path = strings.ReplaceAll(path, "0123456789abcdef", made.Target.ID)
 			}
 			a := c.send(r.Method, path, body)
 			noSuchKey, madeBefore := strings.HasSuffix(r.RPC, "/DeleteApiKey"), strings.HasSuffix(r.RPC, "/CreateWorkspace") && !full

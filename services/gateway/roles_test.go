@@ -13,7 +13,7 @@ import (
 func pathOf(r routes.Route, workspace string) string {
 	return strings.NewReplacer(
 		"{workspace}", workspace, "{app}", "web", "{app_id}", "web", "{number}", "1", "{repository}", "0a1b2c3d-0000-4000-8000-000000000001",
-		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef",
+		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef", "{target}", "0123456789abcdef", "{target_id}", "0123456789abcdef",
 	).Replace(r.Template)
 }
 
@@ -30,6 +30,8 @@ func bodyOf(r routes.Route) string {
 		return `{"label":"ci"}`
 	case strings.HasSuffix(r.RPC, "/ReplayDeliveries"):
 		return `{"first":1,"last":2}`
+	case strings.HasSuffix(r.RPC, "/CreateNotificationTarget"):
+		return `{"target":{"kind":"SLACK","label":"team","url":"https://hooks.example.com/x","events":["CONNECTION"]}}`
 	case strings.HasSuffix(r.RPC, "/CreateSession"):
 		return `{"token":"` + adminToken + `"}`
 	}
@@ -68,6 +70,8 @@ func TestRoutes_roleTable(t *testing.T) {
 					a.problem(http.StatusForbidden, "PERMISSION_DENIED")
 				case strings.HasSuffix(r.RPC, "/DeleteApiKey"):
 					a.problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+				case strings.Contains(r.Template, "{target"):
+					a.problem(http.StatusNotFound, "NOTIFICATION_TARGET_NOT_FOUND")
 				default:
 					a.want(http.StatusOK)
 				}

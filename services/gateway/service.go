@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -27,6 +28,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
+	"devpilot.io/bitbucket/services/gateway/internal/notify"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/server"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
@@ -80,6 +82,9 @@ type Service struct {
 	short    *session.ShortLived
 	activity *activity.Store
 	recorder *activity.Recorder
+	notes    *notify.Store
+	sender   *notify.Sender
+	watcher  *notify.Watcher
 	hub      *events.Hub
 	streams  *live.Streams
 	touched  chan string // API keys whose use is to be noted
@@ -178,7 +183,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.own.Close())
 	}
 	var wg sync.WaitGroup
-	failed := make(chan error, 6)
+	failed := make(chan error, 7)
 	background := func(what string, f func(context.Context) error) {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -192,6 +197,7 @@ func (s *Service) Run(ctx context.Context) error {
 	background("watch sessions that end", s.short.Watch)
 	background("follow change events", s.hub.Run)
 	background("note uses of keys", s.noteUses)
+	background("notify", func(ctx context.Context) error { return s.notes.Run(ctx, s.notify) })
 	background("record activity", func(ctx context.Context) error { s.recorder.Run(ctx, s.activity); return nil })
 	background("publish changes of workspaces", s.relay)
 	s.ready.Store(true)
@@ -209,10 +215,18 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 func (s *Service) open(ctx context.Context) error {
-	if err := errors.Join(s.tenants.Open(ctx), s.short.Open(ctx), s.activity.Open(ctx)); err != nil {
+	if err := errors.Join(s.tenants.Open(ctx), s.short.Open(ctx), s.activity.Open(ctx), s.notes.Open(ctx)); err != nil {
 		return err
 	}
 	return s.tenants.Ensure(ctx, caller.DefaultWorkspace, "Default", tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel})
+}
+
+// notify watches and sends while anybody wants to hear of anything.
+func (s *Service) notify(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.watcher.Run(ctx) })
+	group.Go(func() error { return s.sender.Run(ctx) })
+	return group.Wait()
 }
 
 // keyUsed notes a use later; it never blocks a request.

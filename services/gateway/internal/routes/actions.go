@@ -41,21 +41,20 @@ func webhook[T interface{ GetWebhook() string }](in, _ proto.Message) string {
 	return "webhook " + get(in, T.GetWebhook)
 }
 
-// get reads a field of a message whose type the table promises; "" for any other.
-func get[T any](m proto.Message, field func(T) string) string {
+// get reads a field of a message whose type the table promises; the zero value for any other.
+func get[T, V any](m proto.Message, field func(T) V) (v V) {
 	if t, ok := m.(T); ok {
 		return field(t)
 	}
-	return ""
+	return v
+}
+
+func notificationTarget[T interface{ GetTarget() string }](in, _ proto.Message) string {
+	return "notification target " + get(in, T.GetTarget)
 }
 
 // number reads a number of a message whose type the table promises; 0 for any other.
-func number[T any](m proto.Message, field func(T) int32) int32 {
-	if t, ok := m.(T); ok {
-		return field(t)
-	}
-	return 0
-}
+func number[T any](m proto.Message, field func(T) int32) int32 { return get(m, field) }
 
 func rolledBack(in, _ proto.Message) string {
 	name := appNamed(get(in, (*deployerv1.RollBackAppRequest).GetApp))
@@ -87,9 +86,28 @@ var actions = map[string]Action{
 	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: {Name: "apiKey.delete", Did: "Deleted", Target: func(in, _ proto.Message) string {
 		return "API key " + get(in, (*gatewayv1.DeleteApiKeyRequest).GetApiKey)
 	}},
-	gatewayv1.GatewayService_CreateSession_FullMethodName:    {},
-	gatewayv1.GatewayService_DeleteSession_FullMethodName:    {},
-	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: {},
+	gatewayv1.GatewayService_CreateNotificationTarget_FullMethodName: {Name: "notificationTarget.create", Did: "Added", Target: func(in, _ proto.Message) string {
+		return fmt.Sprintf("notification target %q", get(in, (*gatewayv1.CreateNotificationTargetRequest).GetTarget).GetLabel())
+	}},
+	gatewayv1.GatewayService_UpdateNotificationTarget_FullMethodName: {Name: "notificationTarget.update", Did: "Changed", Target: func(in, _ proto.Message) string {
+		return "notification target " + get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId)
+	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
+		workspace, target := get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetWorkspace), get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId)
+		return gatewayv1.GatewayService_GetNotificationTarget_FullMethodName, &gatewayv1.GetNotificationTargetRequest{Workspace: workspace, Target: target}, &gatewayv1.GetNotificationTargetResponse{}
+	}, Resource: func(out proto.Message) proto.Message {
+		if r, ok := out.(interface {
+			GetTarget() *gatewayv1.NotificationTarget
+		}); ok && r.GetTarget() != nil {
+			return r.GetTarget()
+		}
+		return nil
+	}},
+	gatewayv1.GatewayService_DeleteNotificationTarget_FullMethodName: {Name: "notificationTarget.delete", Did: "Deleted", Target: notificationTarget[*gatewayv1.DeleteNotificationTargetRequest]},
+	gatewayv1.GatewayService_SendTestNotification_FullMethodName:     {Name: "notificationTarget.test", Did: "Tested", Target: notificationTarget[*gatewayv1.SendTestNotificationRequest]},
+	gatewayv1.GatewayService_RotateNotificationSecret_FullMethodName: {Name: "notificationTarget.rotateSecret", Did: "Rotated the secret of", Target: notificationTarget[*gatewayv1.RotateNotificationSecretRequest]},
+	gatewayv1.GatewayService_CreateSession_FullMethodName:            {},
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:            {},
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:         {},
 
 	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(in, _ proto.Message) string {
 		return appNamed(get(in, (*deployerv1.CreateAppRequest).GetAppId))

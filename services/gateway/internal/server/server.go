@@ -3,7 +3,7 @@
 //
 // One file per group of RPCs: validate, call one use case, map.
 //
-// It depends on internal/tenant, internal/session, internal/activity and the clients of auth and
+// It depends on internal/tenant, internal/session, internal/activity, internal/notify and the clients of auth and
 // webhook.
 package server
 
@@ -21,6 +21,7 @@ import (
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/notify"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
@@ -44,11 +45,15 @@ type Config struct {
 	Sessions *session.Manager
 	Limiter  *session.Limiter
 	Activity *activity.Store
-	Recorder Recorder
-	Pages    *pagetoken.Codec
-	SignIn   SignIn
-	Auth     authv1.AuthServiceClient
-	Webhook  webhookv1.WebhookServiceClient
+	// Notifications are where they go, Sender sends tests, and Checks say what a target may be.
+	Notifications *notify.Store
+	Sender        *notify.Sender
+	Checks        notify.Checks
+	Recorder      Recorder
+	Pages         *pagetoken.Codec
+	SignIn        SignIn
+	Auth          authv1.AuthServiceClient
+	Webhook       webhookv1.WebhookServiceClient
 	// Info is what never changes while the process runs; the time is filled in.
 	Info *gatewayv1.Info
 	// PublicURL without a final slash.

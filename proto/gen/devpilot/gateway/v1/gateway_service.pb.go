@@ -12,6 +12,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	fieldmaskpb "google.golang.org/protobuf/types/known/fieldmaskpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1364,6 +1365,959 @@ func (x *ListActivityResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ListNotificationTargetsRequest asks for a page.
+type ListNotificationTargetsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// At most so many; 50 when absent, 200 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNotificationTargetsRequest) Reset() {
+	*x = ListNotificationTargetsRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationTargetsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationTargetsRequest) ProtoMessage() {}
+
+func (x *ListNotificationTargetsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationTargetsRequest.ProtoReflect.Descriptor instead.
+func (*ListNotificationTargetsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListNotificationTargetsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListNotificationTargetsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListNotificationTargetsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListNotificationTargetsResponse is a page.
+type ListNotificationTargetsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The targets, oldest first.
+	Targets []*NotificationTarget `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	// The next page's token; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Whether this installation can send e-mail; when not, an operator sets DEVPILOT_SMTP_HOST.
+	EmailAvailable bool `protobuf:"varint,3,opt,name=email_available,json=emailAvailable,proto3" json:"email_available,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ListNotificationTargetsResponse) Reset() {
+	*x = ListNotificationTargetsResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationTargetsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationTargetsResponse) ProtoMessage() {}
+
+func (x *ListNotificationTargetsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationTargetsResponse.ProtoReflect.Descriptor instead.
+func (*ListNotificationTargetsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListNotificationTargetsResponse) GetTargets() []*NotificationTarget {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+func (x *ListNotificationTargetsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListNotificationTargetsResponse) GetEmailAvailable() bool {
+	if x != nil {
+		return x.EmailAvailable
+	}
+	return false
+}
+
+// GetNotificationTargetRequest names a target.
+type GetNotificationTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	Target        string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNotificationTargetRequest) Reset() {
+	*x = GetNotificationTargetRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNotificationTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNotificationTargetRequest) ProtoMessage() {}
+
+func (x *GetNotificationTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNotificationTargetRequest.ProtoReflect.Descriptor instead.
+func (*GetNotificationTargetRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *GetNotificationTargetRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *GetNotificationTargetRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// GetNotificationTargetResponse is the target.
+type GetNotificationTargetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target.
+	Target        *NotificationTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetNotificationTargetResponse) Reset() {
+	*x = GetNotificationTargetResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetNotificationTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetNotificationTargetResponse) ProtoMessage() {}
+
+func (x *GetNotificationTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetNotificationTargetResponse.ProtoReflect.Descriptor instead.
+func (*GetNotificationTargetResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *GetNotificationTargetResponse) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// CreateNotificationTargetRequest is a new target.
+type CreateNotificationTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target.
+	Target *NotificationTarget `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// Makes a repeat of this request harmless for 24 h: it answers the same target, with its secret.
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, only tell what is wrong with the request.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNotificationTargetRequest) Reset() {
+	*x = CreateNotificationTargetRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNotificationTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNotificationTargetRequest) ProtoMessage() {}
+
+func (x *CreateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNotificationTargetRequest.ProtoReflect.Descriptor instead.
+func (*CreateNotificationTargetRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *CreateNotificationTargetRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *CreateNotificationTargetRequest) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CreateNotificationTargetRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateNotificationTargetRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// CreateNotificationTargetResponse is the target with its secret.
+type CreateNotificationTargetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target.
+	Target *NotificationTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// By which a WEBHOOK checks the header Devpilot-Signature; shown only here. Absent for other kinds.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateNotificationTargetResponse) Reset() {
+	*x = CreateNotificationTargetResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateNotificationTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateNotificationTargetResponse) ProtoMessage() {}
+
+func (x *CreateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateNotificationTargetResponse.ProtoReflect.Descriptor instead.
+func (*CreateNotificationTargetResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateNotificationTargetResponse) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CreateNotificationTargetResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// UpdateNotificationTargetRequest changes a target.
+type UpdateNotificationTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	TargetId string `protobuf:"bytes,2,opt,name=target_id,json=targetId,proto3" json:"target_id,omitempty"`
+	// The new values; its etag, when given, must be the target's.
+	Target *NotificationTarget `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// Which fields to change. Absent or empty, those that the body names. A field that is named here and
+	// not in the body is emptied.
+	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,4,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
+	// Change nothing, only tell what is wrong with the request.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateNotificationTargetRequest) Reset() {
+	*x = UpdateNotificationTargetRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateNotificationTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateNotificationTargetRequest) ProtoMessage() {}
+
+func (x *UpdateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateNotificationTargetRequest.ProtoReflect.Descriptor instead.
+func (*UpdateNotificationTargetRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *UpdateNotificationTargetRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *UpdateNotificationTargetRequest) GetTargetId() string {
+	if x != nil {
+		return x.TargetId
+	}
+	return ""
+}
+
+func (x *UpdateNotificationTargetRequest) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *UpdateNotificationTargetRequest) GetUpdateMask() *fieldmaskpb.FieldMask {
+	if x != nil {
+		return x.UpdateMask
+	}
+	return nil
+}
+
+func (x *UpdateNotificationTargetRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// UpdateNotificationTargetResponse is the target.
+type UpdateNotificationTargetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target.
+	Target        *NotificationTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateNotificationTargetResponse) Reset() {
+	*x = UpdateNotificationTargetResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateNotificationTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateNotificationTargetResponse) ProtoMessage() {}
+
+func (x *UpdateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateNotificationTargetResponse.ProtoReflect.Descriptor instead.
+func (*UpdateNotificationTargetResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *UpdateNotificationTargetResponse) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+// DeleteNotificationTargetRequest names a target.
+type DeleteNotificationTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// When given, deleted only if the target is unchanged.
+	Etag          string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteNotificationTargetRequest) Reset() {
+	*x = DeleteNotificationTargetRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNotificationTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNotificationTargetRequest) ProtoMessage() {}
+
+func (x *DeleteNotificationTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNotificationTargetRequest.ProtoReflect.Descriptor instead.
+func (*DeleteNotificationTargetRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DeleteNotificationTargetRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *DeleteNotificationTargetRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *DeleteNotificationTargetRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// DeleteNotificationTargetResponse is empty.
+type DeleteNotificationTargetResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteNotificationTargetResponse) Reset() {
+	*x = DeleteNotificationTargetResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteNotificationTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteNotificationTargetResponse) ProtoMessage() {}
+
+func (x *DeleteNotificationTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteNotificationTargetResponse.ProtoReflect.Descriptor instead.
+func (*DeleteNotificationTargetResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{34}
+}
+
+// SendTestNotificationRequest names a target.
+type SendTestNotificationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// A repeat sends a test with the same id, by which the receiver can tell.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendTestNotificationRequest) Reset() {
+	*x = SendTestNotificationRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestNotificationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestNotificationRequest) ProtoMessage() {}
+
+func (x *SendTestNotificationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestNotificationRequest.ProtoReflect.Descriptor instead.
+func (*SendTestNotificationRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *SendTestNotificationRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *SendTestNotificationRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *SendTestNotificationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SendTestNotificationResponse is what came of it.
+type SendTestNotificationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempt.
+	Attempt       *NotificationAttempt `protobuf:"bytes,1,opt,name=attempt,proto3" json:"attempt,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendTestNotificationResponse) Reset() {
+	*x = SendTestNotificationResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendTestNotificationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendTestNotificationResponse) ProtoMessage() {}
+
+func (x *SendTestNotificationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendTestNotificationResponse.ProtoReflect.Descriptor instead.
+func (*SendTestNotificationResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *SendTestNotificationResponse) GetAttempt() *NotificationAttempt {
+	if x != nil {
+		return x.Attempt
+	}
+	return nil
+}
+
+// RotateNotificationSecretRequest names a target.
+type RotateNotificationSecretRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// Makes a repeat of this request harmless for 24 h: it answers the same secret.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateNotificationSecretRequest) Reset() {
+	*x = RotateNotificationSecretRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateNotificationSecretRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateNotificationSecretRequest) ProtoMessage() {}
+
+func (x *RotateNotificationSecretRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateNotificationSecretRequest.ProtoReflect.Descriptor instead.
+func (*RotateNotificationSecretRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RotateNotificationSecretRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RotateNotificationSecretRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *RotateNotificationSecretRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RotateNotificationSecretResponse is the target with its new secret.
+type RotateNotificationSecretResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target.
+	Target *NotificationTarget `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// The new secret; shown only here.
+	Secret        string `protobuf:"bytes,2,opt,name=secret,proto3" json:"secret,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateNotificationSecretResponse) Reset() {
+	*x = RotateNotificationSecretResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateNotificationSecretResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateNotificationSecretResponse) ProtoMessage() {}
+
+func (x *RotateNotificationSecretResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateNotificationSecretResponse.ProtoReflect.Descriptor instead.
+func (*RotateNotificationSecretResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RotateNotificationSecretResponse) GetTarget() *NotificationTarget {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *RotateNotificationSecretResponse) GetSecret() string {
+	if x != nil {
+		return x.Secret
+	}
+	return ""
+}
+
+// ListNotificationAttemptsRequest asks for a page.
+type ListNotificationAttemptsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The target's id.
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// At most so many; 50 when absent, 200 at most.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNotificationAttemptsRequest) Reset() {
+	*x = ListNotificationAttemptsRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationAttemptsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationAttemptsRequest) ProtoMessage() {}
+
+func (x *ListNotificationAttemptsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationAttemptsRequest.ProtoReflect.Descriptor instead.
+func (*ListNotificationAttemptsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListNotificationAttemptsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListNotificationAttemptsRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *ListNotificationAttemptsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListNotificationAttemptsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListNotificationAttemptsResponse is a page.
+type ListNotificationAttemptsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attempts, newest first.
+	Attempts []*NotificationAttempt `protobuf:"bytes,1,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	// The next page's token; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many notifications wait for the target.
+	Waiting       int32 `protobuf:"varint,3,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNotificationAttemptsResponse) Reset() {
+	*x = ListNotificationAttemptsResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNotificationAttemptsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNotificationAttemptsResponse) ProtoMessage() {}
+
+func (x *ListNotificationAttemptsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNotificationAttemptsResponse.ProtoReflect.Descriptor instead.
+func (*ListNotificationAttemptsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListNotificationAttemptsResponse) GetAttempts() []*NotificationAttempt {
+	if x != nil {
+		return x.Attempts
+	}
+	return nil
+}
+
+func (x *ListNotificationAttemptsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListNotificationAttemptsResponse) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
 // GetInfoRequest is empty.
 type GetInfoRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1373,7 +2327,7 @@ type GetInfoRequest struct {
 
 func (x *GetInfoRequest) Reset() {
 	*x = GetInfoRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +2339,7 @@ func (x *GetInfoRequest) String() string {
 func (*GetInfoRequest) ProtoMessage() {}
 
 func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +2352,7 @@ func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetInfoRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{41}
 }
 
 // GetInfoResponse is the installation.
@@ -1412,7 +2366,7 @@ type GetInfoResponse struct {
 
 func (x *GetInfoResponse) Reset() {
 	*x = GetInfoResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +2378,7 @@ func (x *GetInfoResponse) String() string {
 func (*GetInfoResponse) ProtoMessage() {}
 
 func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +2391,7 @@ func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetInfoResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{26}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetInfoResponse) GetInfo() *Info {
@@ -1451,7 +2405,7 @@ var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
-	")devpilot/gateway/v1/gateway_service.proto\x12\x13devpilot.gateway.v1\x1a\"devpilot/auth/v1/integration.proto\x1a!devpilot/gateway/v1/account.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
+	")devpilot/gateway/v1/gateway_service.proto\x12\x13devpilot.gateway.v1\x1a\"devpilot/auth/v1/integration.proto\x1a!devpilot/gateway/v1/account.proto\x1a&devpilot/gateway/v1/notification.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x0e\n" +
 	"\fGetMeRequest\"8\n" +
 	"\rGetMeResponse\x12'\n" +
 	"\x02me\x18\x01 \x01(\v2\x17.devpilot.gateway.v1.MeR\x02me\"1\n" +
@@ -1534,10 +2488,72 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"\x7f\n" +
 	"\x14ListActivityResponse\x12?\n" +
 	"\bactivity\x18\x01 \x03(\v2#.devpilot.gateway.v1.ActivityRecordR\bactivity\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x10\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x7f\n" +
+	"\x1eListNotificationTargetsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xb5\x01\n" +
+	"\x1fListNotificationTargetsResponse\x12A\n" +
+	"\atargets\x18\x01 \x03(\v2'.devpilot.gateway.v1.NotificationTargetR\atargets\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12'\n" +
+	"\x0femail_available\x18\x03 \x01(\bR\x0eemailAvailable\"^\n" +
+	"\x1cGetNotificationTargetRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\"`\n" +
+	"\x1dGetNotificationTargetResponse\x12?\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\"\xce\x01\n" +
+	"\x1fCreateNotificationTargetRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12D\n" +
+	"\x06target\x18\x02 \x01(\v2'.devpilot.gateway.v1.NotificationTargetB\x03\xe0A\x02R\x06target\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x80\x01\n" +
+	" CreateNotificationTargetResponse\x12?\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\x12\x1b\n" +
+	"\x06secret\x18\x02 \x01(\tB\x03\xe0A\x01R\x06secret\"\x8e\x02\n" +
+	"\x1fUpdateNotificationTargetRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12 \n" +
+	"\ttarget_id\x18\x02 \x01(\tB\x03\xe0A\x02R\btargetId\x12D\n" +
+	"\x06target\x18\x03 \x01(\v2'.devpilot.gateway.v1.NotificationTargetB\x03\xe0A\x02R\x06target\x12;\n" +
+	"\vupdate_mask\x18\x04 \x01(\v2\x1a.google.protobuf.FieldMaskR\n" +
+	"updateMask\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"c\n" +
+	" UpdateNotificationTargetResponse\x12?\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\"u\n" +
+	"\x1fDeleteNotificationTargetRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\"\"\n" +
+	" DeleteNotificationTargetResponse\"|\n" +
+	"\x1bSendTestNotificationRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"b\n" +
+	"\x1cSendTestNotificationResponse\x12B\n" +
+	"\aattempt\x18\x01 \x01(\v2(.devpilot.gateway.v1.NotificationAttemptR\aattempt\"\x80\x01\n" +
+	"\x1fRotateNotificationSecretRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"{\n" +
+	" RotateNotificationSecretResponse\x12?\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\x12\x16\n" +
+	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x9d\x01\n" +
+	"\x1fListNotificationAttemptsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"\xaa\x01\n" +
+	" ListNotificationAttemptsResponse\x12D\n" +
+	"\battempts\x18\x01 \x03(\v2(.devpilot.gateway.v1.NotificationAttemptR\battempts\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x18\n" +
+	"\awaiting\x18\x03 \x01(\x05R\awaiting\"\x10\n" +
 	"\x0eGetInfoRequest\"@\n" +
 	"\x0fGetInfoResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info2\xcc\x0e\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info2\xd1\x1b\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -1550,7 +2566,15 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\vListApiKeys\x12'.devpilot.gateway.v1.ListApiKeysRequest\x1a(.devpilot.gateway.v1.ListApiKeysResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/apiKeys\x90\x02\x01\x12\x92\x01\n" +
 	"\fCreateApiKey\x12(.devpilot.gateway.v1.CreateApiKeyRequest\x1a).devpilot.gateway.v1.CreateApiKeyResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/workspaces/{workspace}/apiKeys\x12\x9c\x01\n" +
 	"\fDeleteApiKey\x12(.devpilot.gateway.v1.DeleteApiKeyRequest\x1a).devpilot.gateway.v1.DeleteApiKeyResponse\"7\x82\xd3\xe4\x93\x02.*,/v1/workspaces/{workspace}/apiKeys/{api_key}\x90\x02\x02\x12\x93\x01\n" +
-	"\fListActivity\x12(.devpilot.gateway.v1.ListActivityRequest\x1a).devpilot.gateway.v1.ListActivityResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/activity\x90\x02\x01\x12o\n" +
+	"\fListActivity\x12(.devpilot.gateway.v1.ListActivityRequest\x1a).devpilot.gateway.v1.ListActivityResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/activity\x90\x02\x01\x12\xbf\x01\n" +
+	"\x17ListNotificationTargets\x123.devpilot.gateway.v1.ListNotificationTargetsRequest\x1a4.devpilot.gateway.v1.ListNotificationTargetsResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/notificationTargets\x90\x02\x01\x12\xca\x01\n" +
+	"\x15GetNotificationTarget\x121.devpilot.gateway.v1.GetNotificationTargetRequest\x1a2.devpilot.gateway.v1.GetNotificationTargetResponse\"J\x82\xd3\xe4\x93\x02Ab\x06target\x127/v1/workspaces/{workspace}/notificationTargets/{target}\x90\x02\x01\x12\xc2\x01\n" +
+	"\x18CreateNotificationTarget\x124.devpilot.gateway.v1.CreateNotificationTargetRequest\x1a5.devpilot.gateway.v1.CreateNotificationTargetResponse\"9\x82\xd3\xe4\x93\x023:\x01*\"./v1/workspaces/{workspace}/notificationTargets\x12\xde\x01\n" +
+	"\x18UpdateNotificationTarget\x124.devpilot.gateway.v1.UpdateNotificationTargetRequest\x1a5.devpilot.gateway.v1.UpdateNotificationTargetResponse\"U\x82\xd3\xe4\x93\x02L:\x06targetb\x06target2:/v1/workspaces/{workspace}/notificationTargets/{target_id}\x90\x02\x02\x12\xcb\x01\n" +
+	"\x18DeleteNotificationTarget\x124.devpilot.gateway.v1.DeleteNotificationTargetRequest\x1a5.devpilot.gateway.v1.DeleteNotificationTargetResponse\"B\x82\xd3\xe4\x93\x029*7/v1/workspaces/{workspace}/notificationTargets/{target}\x90\x02\x02\x12\xcd\x01\n" +
+	"\x14SendTestNotification\x120.devpilot.gateway.v1.SendTestNotificationRequest\x1a1.devpilot.gateway.v1.SendTestNotificationResponse\"P\x82\xd3\xe4\x93\x02J:\x01*b\aattempt\"</v1/workspaces/{workspace}/notificationTargets/{target}:test\x12\xd8\x01\n" +
+	"\x18RotateNotificationSecret\x124.devpilot.gateway.v1.RotateNotificationSecretRequest\x1a5.devpilot.gateway.v1.RotateNotificationSecretResponse\"O\x82\xd3\xe4\x93\x02I:\x01*\"D/v1/workspaces/{workspace}/notificationTargets/{target}:rotateSecret\x12\xd4\x01\n" +
+	"\x18ListNotificationAttempts\x124.devpilot.gateway.v1.ListNotificationAttemptsRequest\x1a5.devpilot.gateway.v1.ListNotificationAttemptsResponse\"K\x82\xd3\xe4\x93\x02B\x12@/v1/workspaces/{workspace}/notificationTargets/{target}/attempts\x90\x02\x01\x12o\n" +
 	"\aGetInfo\x12#.devpilot.gateway.v1.GetInfoRequest\x1a$.devpilot.gateway.v1.GetInfoResponse\"\x19\x82\xd3\xe4\x93\x02\x10b\x04info\x12\b/v1/info\x90\x02\x01B\xdb\x01\n" +
 	"\x17com.devpilot.gateway.v1B\x13GatewayServiceProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1;gatewayv1\xa2\x02\x03DGX\xaa\x02\x13Devpilot.Gateway.V1\xca\x02\x13Devpilot\\Gateway\\V1\xe2\x02\x1fDevpilot\\Gateway\\V1\\GPBMetadata\xea\x02\x15Devpilot::Gateway::V1b\x06proto3"
 
@@ -1566,92 +2590,137 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
-	(*GetMeRequest)(nil),                  // 0: devpilot.gateway.v1.GetMeRequest
-	(*GetMeResponse)(nil),                 // 1: devpilot.gateway.v1.GetMeResponse
-	(*CreateSessionRequest)(nil),          // 2: devpilot.gateway.v1.CreateSessionRequest
-	(*CreateSessionResponse)(nil),         // 3: devpilot.gateway.v1.CreateSessionResponse
-	(*DeleteSessionRequest)(nil),          // 4: devpilot.gateway.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),         // 5: devpilot.gateway.v1.DeleteSessionResponse
-	(*CreateSignInCodeRequest)(nil),       // 6: devpilot.gateway.v1.CreateSignInCodeRequest
-	(*CreateSignInCodeResponse)(nil),      // 7: devpilot.gateway.v1.CreateSignInCodeResponse
-	(*ListWorkspacesRequest)(nil),         // 8: devpilot.gateway.v1.ListWorkspacesRequest
-	(*ListWorkspacesResponse)(nil),        // 9: devpilot.gateway.v1.ListWorkspacesResponse
-	(*CreateWorkspaceRequest)(nil),        // 10: devpilot.gateway.v1.CreateWorkspaceRequest
-	(*CreateWorkspaceResponse)(nil),       // 11: devpilot.gateway.v1.CreateWorkspaceResponse
-	(*GetWorkspaceRequest)(nil),           // 12: devpilot.gateway.v1.GetWorkspaceRequest
-	(*GetWorkspaceResponse)(nil),          // 13: devpilot.gateway.v1.GetWorkspaceResponse
-	(*DisconnectIntegrationRequest)(nil),  // 14: devpilot.gateway.v1.DisconnectIntegrationRequest
-	(*DisconnectIntegrationResponse)(nil), // 15: devpilot.gateway.v1.DisconnectIntegrationResponse
-	(*DisconnectWarning)(nil),             // 16: devpilot.gateway.v1.DisconnectWarning
-	(*ListApiKeysRequest)(nil),            // 17: devpilot.gateway.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),           // 18: devpilot.gateway.v1.ListApiKeysResponse
-	(*CreateApiKeyRequest)(nil),           // 19: devpilot.gateway.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),          // 20: devpilot.gateway.v1.CreateApiKeyResponse
-	(*DeleteApiKeyRequest)(nil),           // 21: devpilot.gateway.v1.DeleteApiKeyRequest
-	(*DeleteApiKeyResponse)(nil),          // 22: devpilot.gateway.v1.DeleteApiKeyResponse
-	(*ListActivityRequest)(nil),           // 23: devpilot.gateway.v1.ListActivityRequest
-	(*ListActivityResponse)(nil),          // 24: devpilot.gateway.v1.ListActivityResponse
-	(*GetInfoRequest)(nil),                // 25: devpilot.gateway.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),               // 26: devpilot.gateway.v1.GetInfoResponse
-	(*Me)(nil),                            // 27: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),         // 28: google.protobuf.Timestamp
-	(*Workspace)(nil),                     // 29: devpilot.gateway.v1.Workspace
-	(*v1.Integration)(nil),                // 30: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                   // 31: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                        // 32: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                        // 33: devpilot.gateway.v1.Role.Name
-	(*ActivityRecord)(nil),                // 34: devpilot.gateway.v1.ActivityRecord
-	(*Info)(nil),                          // 35: devpilot.gateway.v1.Info
+	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
+	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
+	(*CreateSessionRequest)(nil),             // 2: devpilot.gateway.v1.CreateSessionRequest
+	(*CreateSessionResponse)(nil),            // 3: devpilot.gateway.v1.CreateSessionResponse
+	(*DeleteSessionRequest)(nil),             // 4: devpilot.gateway.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),            // 5: devpilot.gateway.v1.DeleteSessionResponse
+	(*CreateSignInCodeRequest)(nil),          // 6: devpilot.gateway.v1.CreateSignInCodeRequest
+	(*CreateSignInCodeResponse)(nil),         // 7: devpilot.gateway.v1.CreateSignInCodeResponse
+	(*ListWorkspacesRequest)(nil),            // 8: devpilot.gateway.v1.ListWorkspacesRequest
+	(*ListWorkspacesResponse)(nil),           // 9: devpilot.gateway.v1.ListWorkspacesResponse
+	(*CreateWorkspaceRequest)(nil),           // 10: devpilot.gateway.v1.CreateWorkspaceRequest
+	(*CreateWorkspaceResponse)(nil),          // 11: devpilot.gateway.v1.CreateWorkspaceResponse
+	(*GetWorkspaceRequest)(nil),              // 12: devpilot.gateway.v1.GetWorkspaceRequest
+	(*GetWorkspaceResponse)(nil),             // 13: devpilot.gateway.v1.GetWorkspaceResponse
+	(*DisconnectIntegrationRequest)(nil),     // 14: devpilot.gateway.v1.DisconnectIntegrationRequest
+	(*DisconnectIntegrationResponse)(nil),    // 15: devpilot.gateway.v1.DisconnectIntegrationResponse
+	(*DisconnectWarning)(nil),                // 16: devpilot.gateway.v1.DisconnectWarning
+	(*ListApiKeysRequest)(nil),               // 17: devpilot.gateway.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),              // 18: devpilot.gateway.v1.ListApiKeysResponse
+	(*CreateApiKeyRequest)(nil),              // 19: devpilot.gateway.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),             // 20: devpilot.gateway.v1.CreateApiKeyResponse
+	(*DeleteApiKeyRequest)(nil),              // 21: devpilot.gateway.v1.DeleteApiKeyRequest
+	(*DeleteApiKeyResponse)(nil),             // 22: devpilot.gateway.v1.DeleteApiKeyResponse
+	(*ListActivityRequest)(nil),              // 23: devpilot.gateway.v1.ListActivityRequest
+	(*ListActivityResponse)(nil),             // 24: devpilot.gateway.v1.ListActivityResponse
+	(*ListNotificationTargetsRequest)(nil),   // 25: devpilot.gateway.v1.ListNotificationTargetsRequest
+	(*ListNotificationTargetsResponse)(nil),  // 26: devpilot.gateway.v1.ListNotificationTargetsResponse
+	(*GetNotificationTargetRequest)(nil),     // 27: devpilot.gateway.v1.GetNotificationTargetRequest
+	(*GetNotificationTargetResponse)(nil),    // 28: devpilot.gateway.v1.GetNotificationTargetResponse
+	(*CreateNotificationTargetRequest)(nil),  // 29: devpilot.gateway.v1.CreateNotificationTargetRequest
+	(*CreateNotificationTargetResponse)(nil), // 30: devpilot.gateway.v1.CreateNotificationTargetResponse
+	(*UpdateNotificationTargetRequest)(nil),  // 31: devpilot.gateway.v1.UpdateNotificationTargetRequest
+	(*UpdateNotificationTargetResponse)(nil), // 32: devpilot.gateway.v1.UpdateNotificationTargetResponse
+	(*DeleteNotificationTargetRequest)(nil),  // 33: devpilot.gateway.v1.DeleteNotificationTargetRequest
+	(*DeleteNotificationTargetResponse)(nil), // 34: devpilot.gateway.v1.DeleteNotificationTargetResponse
+	(*SendTestNotificationRequest)(nil),      // 35: devpilot.gateway.v1.SendTestNotificationRequest
+	(*SendTestNotificationResponse)(nil),     // 36: devpilot.gateway.v1.SendTestNotificationResponse
+	(*RotateNotificationSecretRequest)(nil),  // 37: devpilot.gateway.v1.RotateNotificationSecretRequest
+	(*RotateNotificationSecretResponse)(nil), // 38: devpilot.gateway.v1.RotateNotificationSecretResponse
+	(*ListNotificationAttemptsRequest)(nil),  // 39: devpilot.gateway.v1.ListNotificationAttemptsRequest
+	(*ListNotificationAttemptsResponse)(nil), // 40: devpilot.gateway.v1.ListNotificationAttemptsResponse
+	(*GetInfoRequest)(nil),                   // 41: devpilot.gateway.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),                  // 42: devpilot.gateway.v1.GetInfoResponse
+	(*Me)(nil),                               // 43: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 44: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 45: devpilot.gateway.v1.Workspace
+	(*v1.Integration)(nil),                   // 46: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 47: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 48: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 49: devpilot.gateway.v1.Role.Name
+	(*ActivityRecord)(nil),                   // 50: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 51: devpilot.gateway.v1.NotificationTarget
+	(*fieldmaskpb.FieldMask)(nil),            // 52: google.protobuf.FieldMask
+	(*NotificationAttempt)(nil),              // 53: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 54: devpilot.gateway.v1.Info
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	27, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	27, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	28, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	29, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	29, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	30, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	31, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	43, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	43, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	44, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	45, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	45, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	45, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	46, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	47, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
 	16, // 8: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	32, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	33, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	28, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	34, // 13: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	35, // 14: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	0,  // 15: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 16: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 17: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 18: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 19: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 20: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	12, // 21: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	14, // 22: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	17, // 23: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	19, // 24: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	21, // 25: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	23, // 26: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	25, // 27: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 28: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 29: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 30: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 31: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 32: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 33: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	13, // 34: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	15, // 35: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	18, // 36: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	20, // 37: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	22, // 38: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	24, // 39: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	26, // 40: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	28, // [28:41] is the sub-list for method output_type
-	15, // [15:28] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	48, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	49, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	44, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	48, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	50, // 13: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	51, // 14: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	51, // 15: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	51, // 16: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	51, // 17: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	51, // 18: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	52, // 19: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	51, // 20: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 21: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	51, // 22: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 23: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	54, // 24: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	0,  // 25: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 26: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 27: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 28: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 29: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 30: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 31: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 32: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	17, // 33: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 34: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 35: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 36: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 37: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	27, // 38: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	29, // 39: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	31, // 40: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	33, // 41: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	35, // 42: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	37, // 43: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	39, // 44: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	41, // 45: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 46: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 47: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 48: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 49: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 50: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 51: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 52: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 53: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	18, // 54: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 55: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 56: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 57: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 58: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	28, // 59: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	30, // 60: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	32, // 61: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	34, // 62: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	36, // 63: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	38, // 64: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	40, // 65: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	42, // 66: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	46, // [46:67] is the sub-list for method output_type
+	25, // [25:46] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -1660,13 +2729,14 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 		return
 	}
 	file_devpilot_gateway_v1_account_proto_init()
+	file_devpilot_gateway_v1_notification_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   43,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

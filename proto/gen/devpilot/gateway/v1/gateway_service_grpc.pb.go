@@ -19,19 +19,27 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	GatewayService_GetMe_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/GetMe"
-	GatewayService_CreateSession_FullMethodName         = "/devpilot.gateway.v1.GatewayService/CreateSession"
-	GatewayService_DeleteSession_FullMethodName         = "/devpilot.gateway.v1.GatewayService/DeleteSession"
-	GatewayService_CreateSignInCode_FullMethodName      = "/devpilot.gateway.v1.GatewayService/CreateSignInCode"
-	GatewayService_ListWorkspaces_FullMethodName        = "/devpilot.gateway.v1.GatewayService/ListWorkspaces"
-	GatewayService_CreateWorkspace_FullMethodName       = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
-	GatewayService_GetWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
-	GatewayService_DisconnectIntegration_FullMethodName = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
-	GatewayService_ListApiKeys_FullMethodName           = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
-	GatewayService_CreateApiKey_FullMethodName          = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
-	GatewayService_DeleteApiKey_FullMethodName          = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
-	GatewayService_ListActivity_FullMethodName          = "/devpilot.gateway.v1.GatewayService/ListActivity"
-	GatewayService_GetInfo_FullMethodName               = "/devpilot.gateway.v1.GatewayService/GetInfo"
+	GatewayService_GetMe_FullMethodName                    = "/devpilot.gateway.v1.GatewayService/GetMe"
+	GatewayService_CreateSession_FullMethodName            = "/devpilot.gateway.v1.GatewayService/CreateSession"
+	GatewayService_DeleteSession_FullMethodName            = "/devpilot.gateway.v1.GatewayService/DeleteSession"
+	GatewayService_CreateSignInCode_FullMethodName         = "/devpilot.gateway.v1.GatewayService/CreateSignInCode"
+	GatewayService_ListWorkspaces_FullMethodName           = "/devpilot.gateway.v1.GatewayService/ListWorkspaces"
+	GatewayService_CreateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
+	GatewayService_GetWorkspace_FullMethodName             = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
+	GatewayService_DisconnectIntegration_FullMethodName    = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
+	GatewayService_ListApiKeys_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
+	GatewayService_CreateApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
+	GatewayService_DeleteApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
+	GatewayService_ListActivity_FullMethodName             = "/devpilot.gateway.v1.GatewayService/ListActivity"
+	GatewayService_ListNotificationTargets_FullMethodName  = "/devpilot.gateway.v1.GatewayService/ListNotificationTargets"
+	GatewayService_GetNotificationTarget_FullMethodName    = "/devpilot.gateway.v1.GatewayService/GetNotificationTarget"
+	GatewayService_CreateNotificationTarget_FullMethodName = "/devpilot.gateway.v1.GatewayService/CreateNotificationTarget"
+	GatewayService_UpdateNotificationTarget_FullMethodName = "/devpilot.gateway.v1.GatewayService/UpdateNotificationTarget"
+	GatewayService_DeleteNotificationTarget_FullMethodName = "/devpilot.gateway.v1.GatewayService/DeleteNotificationTarget"
+	GatewayService_SendTestNotification_FullMethodName     = "/devpilot.gateway.v1.GatewayService/SendTestNotification"
+	GatewayService_RotateNotificationSecret_FullMethodName = "/devpilot.gateway.v1.GatewayService/RotateNotificationSecret"
+	GatewayService_ListNotificationAttempts_FullMethodName = "/devpilot.gateway.v1.GatewayService/ListNotificationAttempts"
+	GatewayService_GetInfo_FullMethodName                  = "/devpilot.gateway.v1.GatewayService/GetInfo"
 )
 
 // GatewayServiceClient is the client API for GatewayService service.
@@ -77,6 +85,32 @@ type GatewayServiceClient interface {
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListActivity(ctx context.Context, in *ListActivityRequest, opts ...grpc.CallOption) (*ListActivityResponse, error)
+	// Lists where the workspace's notifications go, without secrets. Idempotent. Reasons:
+	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListNotificationTargets(ctx context.Context, in *ListNotificationTargetsRequest, opts ...grpc.CallOption) (*ListNotificationTargetsResponse, error)
+	// Gets a target, without secrets. Idempotent. Reasons: NOTIFICATION_TARGET_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	GetNotificationTarget(ctx context.Context, in *GetNotificationTargetRequest, opts ...grpc.CallOption) (*GetNotificationTargetResponse, error)
+	// Adds a target. The secret that signs what a WEBHOOK gets is in the answer and not shown again,
+	// except to a repeat with the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// REQUEST_ID_REUSED, NOTIFICATION_TARGET_NOT_FOUND when a repeat comes after it was deleted,
+	// STORAGE_UNAVAILABLE.
+	CreateNotificationTarget(ctx context.Context, in *CreateNotificationTargetRequest, opts ...grpc.CallOption) (*CreateNotificationTargetResponse, error)
+	// Changes a target. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, ETAG_MISMATCH,
+	// NOTIFICATION_TARGET_NOT_FOUND, STORAGE_UNAVAILABLE.
+	UpdateNotificationTarget(ctx context.Context, in *UpdateNotificationTargetRequest, opts ...grpc.CallOption) (*UpdateNotificationTargetResponse, error)
+	// Deletes a target with what waits for it. Idempotent. Reasons: PERMISSION_DENIED,
+	// NOTIFICATION_TARGET_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	DeleteNotificationTarget(ctx context.Context, in *DeleteNotificationTargetRequest, opts ...grpc.CallOption) (*DeleteNotificationTargetResponse, error)
+	// Sends a test to a target, now, and answers what came of it; it is in the log too. Reasons:
+	// PERMISSION_DENIED, NOTIFICATION_TARGET_NOT_FOUND, RATE_LIMITED, STORAGE_UNAVAILABLE.
+	SendTestNotification(ctx context.Context, in *SendTestNotificationRequest, opts ...grpc.CallOption) (*SendTestNotificationResponse, error)
+	// Gives a WEBHOOK a new secret, which is shown only here. For 24 hours the old one signs too. Reasons:
+	// PERMISSION_DENIED, INVALID_ARGUMENT, NOTIFICATION_TARGET_NOT_FOUND, STORAGE_UNAVAILABLE.
+	RotateNotificationSecret(ctx context.Context, in *RotateNotificationSecretRequest, opts ...grpc.CallOption) (*RotateNotificationSecretResponse, error)
+	// Lists the last attempts to send something to a target, newest first. Idempotent. Reasons:
+	// NOTIFICATION_TARGET_NOT_FOUND, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListNotificationAttempts(ctx context.Context, in *ListNotificationAttemptsRequest, opts ...grpc.CallOption) (*ListNotificationAttemptsResponse, error)
 	// Says what this installation is. Needs no sign-in. Idempotent.
 	GetInfo(ctx context.Context, in *GetInfoRequest, opts ...grpc.CallOption) (*GetInfoResponse, error)
 }
@@ -209,6 +243,86 @@ func (c *gatewayServiceClient) ListActivity(ctx context.Context, in *ListActivit
 	return out, nil
 }
 
+func (c *gatewayServiceClient) ListNotificationTargets(ctx context.Context, in *ListNotificationTargetsRequest, opts ...grpc.CallOption) (*ListNotificationTargetsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNotificationTargetsResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListNotificationTargets_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) GetNotificationTarget(ctx context.Context, in *GetNotificationTargetRequest, opts ...grpc.CallOption) (*GetNotificationTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetNotificationTargetResponse)
+	err := c.cc.Invoke(ctx, GatewayService_GetNotificationTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) CreateNotificationTarget(ctx context.Context, in *CreateNotificationTargetRequest, opts ...grpc.CallOption) (*CreateNotificationTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateNotificationTargetResponse)
+	err := c.cc.Invoke(ctx, GatewayService_CreateNotificationTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) UpdateNotificationTarget(ctx context.Context, in *UpdateNotificationTargetRequest, opts ...grpc.CallOption) (*UpdateNotificationTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateNotificationTargetResponse)
+	err := c.cc.Invoke(ctx, GatewayService_UpdateNotificationTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) DeleteNotificationTarget(ctx context.Context, in *DeleteNotificationTargetRequest, opts ...grpc.CallOption) (*DeleteNotificationTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteNotificationTargetResponse)
+	err := c.cc.Invoke(ctx, GatewayService_DeleteNotificationTarget_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) SendTestNotification(ctx context.Context, in *SendTestNotificationRequest, opts ...grpc.CallOption) (*SendTestNotificationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendTestNotificationResponse)
+	err := c.cc.Invoke(ctx, GatewayService_SendTestNotification_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) RotateNotificationSecret(ctx context.Context, in *RotateNotificationSecretRequest, opts ...grpc.CallOption) (*RotateNotificationSecretResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateNotificationSecretResponse)
+	err := c.cc.Invoke(ctx, GatewayService_RotateNotificationSecret_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ListNotificationAttempts(ctx context.Context, in *ListNotificationAttemptsRequest, opts ...grpc.CallOption) (*ListNotificationAttemptsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNotificationAttemptsResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListNotificationAttempts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *gatewayServiceClient) GetInfo(ctx context.Context, in *GetInfoRequest, opts ...grpc.CallOption) (*GetInfoResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetInfoResponse)
@@ -262,6 +376,32 @@ type GatewayServiceServer interface {
 	// Lists what was done in the workspace, newest first. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListActivity(context.Context, *ListActivityRequest) (*ListActivityResponse, error)
+	// Lists where the workspace's notifications go, without secrets. Idempotent. Reasons:
+	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListNotificationTargets(context.Context, *ListNotificationTargetsRequest) (*ListNotificationTargetsResponse, error)
+	// Gets a target, without secrets. Idempotent. Reasons: NOTIFICATION_TARGET_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	GetNotificationTarget(context.Context, *GetNotificationTargetRequest) (*GetNotificationTargetResponse, error)
+	// Adds a target. The secret that signs what a WEBHOOK gets is in the answer and not shown again,
+	// except to a repeat with the same request_id. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// REQUEST_ID_REUSED, NOTIFICATION_TARGET_NOT_FOUND when a repeat comes after it was deleted,
+	// STORAGE_UNAVAILABLE.
+	CreateNotificationTarget(context.Context, *CreateNotificationTargetRequest) (*CreateNotificationTargetResponse, error)
+	// Changes a target. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, ETAG_MISMATCH,
+	// NOTIFICATION_TARGET_NOT_FOUND, STORAGE_UNAVAILABLE.
+	UpdateNotificationTarget(context.Context, *UpdateNotificationTargetRequest) (*UpdateNotificationTargetResponse, error)
+	// Deletes a target with what waits for it. Idempotent. Reasons: PERMISSION_DENIED,
+	// NOTIFICATION_TARGET_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
+	DeleteNotificationTarget(context.Context, *DeleteNotificationTargetRequest) (*DeleteNotificationTargetResponse, error)
+	// Sends a test to a target, now, and answers what came of it; it is in the log too. Reasons:
+	// PERMISSION_DENIED, NOTIFICATION_TARGET_NOT_FOUND, RATE_LIMITED, STORAGE_UNAVAILABLE.
+	SendTestNotification(context.Context, *SendTestNotificationRequest) (*SendTestNotificationResponse, error)
+	// Gives a WEBHOOK a new secret, which is shown only here. For 24 hours the old one signs too. Reasons:
+	// PERMISSION_DENIED, INVALID_ARGUMENT, NOTIFICATION_TARGET_NOT_FOUND, STORAGE_UNAVAILABLE.
+	RotateNotificationSecret(context.Context, *RotateNotificationSecretRequest) (*RotateNotificationSecretResponse, error)
+	// Lists the last attempts to send something to a target, newest first. Idempotent. Reasons:
+	// NOTIFICATION_TARGET_NOT_FOUND, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListNotificationAttempts(context.Context, *ListNotificationAttemptsRequest) (*ListNotificationAttemptsResponse, error)
 	// Says what this installation is. Needs no sign-in. Idempotent.
 	GetInfo(context.Context, *GetInfoRequest) (*GetInfoResponse, error)
 	mustEmbedUnimplementedGatewayServiceServer()
@@ -309,6 +449,30 @@ func (UnimplementedGatewayServiceServer) DeleteApiKey(context.Context, *DeleteAp
 }
 func (UnimplementedGatewayServiceServer) ListActivity(context.Context, *ListActivityRequest) (*ListActivityResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListActivity not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListNotificationTargets(context.Context, *ListNotificationTargetsRequest) (*ListNotificationTargetsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNotificationTargets not implemented")
+}
+func (UnimplementedGatewayServiceServer) GetNotificationTarget(context.Context, *GetNotificationTargetRequest) (*GetNotificationTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetNotificationTarget not implemented")
+}
+func (UnimplementedGatewayServiceServer) CreateNotificationTarget(context.Context, *CreateNotificationTargetRequest) (*CreateNotificationTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateNotificationTarget not implemented")
+}
+func (UnimplementedGatewayServiceServer) UpdateNotificationTarget(context.Context, *UpdateNotificationTargetRequest) (*UpdateNotificationTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateNotificationTarget not implemented")
+}
+func (UnimplementedGatewayServiceServer) DeleteNotificationTarget(context.Context, *DeleteNotificationTargetRequest) (*DeleteNotificationTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteNotificationTarget not implemented")
+}
+func (UnimplementedGatewayServiceServer) SendTestNotification(context.Context, *SendTestNotificationRequest) (*SendTestNotificationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendTestNotification not implemented")
+}
+func (UnimplementedGatewayServiceServer) RotateNotificationSecret(context.Context, *RotateNotificationSecretRequest) (*RotateNotificationSecretResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateNotificationSecret not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListNotificationAttempts(context.Context, *ListNotificationAttemptsRequest) (*ListNotificationAttemptsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNotificationAttempts not implemented")
 }
 func (UnimplementedGatewayServiceServer) GetInfo(context.Context, *GetInfoRequest) (*GetInfoResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetInfo not implemented")
@@ -550,6 +714,150 @@ func _GatewayService_ListActivity_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _GatewayService_ListNotificationTargets_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNotificationTargetsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListNotificationTargets(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListNotificationTargets_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListNotificationTargets(ctx, req.(*ListNotificationTargetsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_GetNotificationTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetNotificationTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).GetNotificationTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_GetNotificationTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).GetNotificationTarget(ctx, req.(*GetNotificationTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_CreateNotificationTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateNotificationTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).CreateNotificationTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_CreateNotificationTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).CreateNotificationTarget(ctx, req.(*CreateNotificationTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_UpdateNotificationTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateNotificationTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).UpdateNotificationTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_UpdateNotificationTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).UpdateNotificationTarget(ctx, req.(*UpdateNotificationTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_DeleteNotificationTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteNotificationTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).DeleteNotificationTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_DeleteNotificationTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).DeleteNotificationTarget(ctx, req.(*DeleteNotificationTargetRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_SendTestNotification_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendTestNotificationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).SendTestNotification(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_SendTestNotification_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).SendTestNotification(ctx, req.(*SendTestNotificationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_RotateNotificationSecret_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateNotificationSecretRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).RotateNotificationSecret(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_RotateNotificationSecret_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).RotateNotificationSecret(ctx, req.(*RotateNotificationSecretRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ListNotificationAttempts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNotificationAttemptsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListNotificationAttempts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListNotificationAttempts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListNotificationAttempts(ctx, req.(*ListNotificationAttemptsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _GatewayService_GetInfo_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetInfoRequest)
 	if err := dec(in); err != nil {
@@ -622,6 +930,38 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListActivity",
 			Handler:    _GatewayService_ListActivity_Handler,
+		},
+		{
+			MethodName: "ListNotificationTargets",
+			Handler:    _GatewayService_ListNotificationTargets_Handler,
+		},
+		{
+			MethodName: "GetNotificationTarget",
+			Handler:    _GatewayService_GetNotificationTarget_Handler,
+		},
+		{
+			MethodName: "CreateNotificationTarget",
+			Handler:    _GatewayService_CreateNotificationTarget_Handler,
+		},
+		{
+			MethodName: "UpdateNotificationTarget",
+			Handler:    _GatewayService_UpdateNotificationTarget_Handler,
+		},
+		{
+			MethodName: "DeleteNotificationTarget",
+			Handler:    _GatewayService_DeleteNotificationTarget_Handler,
+		},
+		{
+			MethodName: "SendTestNotification",
+			Handler:    _GatewayService_SendTestNotification_Handler,
+		},
+		{
+			MethodName: "RotateNotificationSecret",
+			Handler:    _GatewayService_RotateNotificationSecret_Handler,
+		},
+		{
+			MethodName: "ListNotificationAttempts",
+			Handler:    _GatewayService_ListNotificationAttempts_Handler,
 		},
 		{
 			MethodName: "GetInfo",

@@ -100,6 +100,7 @@ var ofVariable = map[string]apierr.Reason{
 	"app": apierr.ReasonAppNotFound, "app_id": apierr.ReasonAppNotFound, "number": apierr.ReasonDeploymentNotFound,
 	"webhook": apierr.ReasonWebhookNotFound, "delivery": apierr.ReasonDeliveryNotFound,
 	"repository": apierr.ReasonRepositoryNotFound, "api_key": apierr.ReasonAPIKeyNotFound,
+	"target": apierr.ReasonNotificationTargetNotFound, "target_id": apierr.ReasonNotificationTargetNotFound,
 }
 
 // reasonsOf lists the reasons of an RPC beside those of every request: those that its comment names,

@@ -1,0 +1,252 @@
+package notify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+// escapes are the control sequences of ECMA-48 that colour a log.
+var escapes = regexp.MustCompile(`\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-Z\\-_])`)
+
+const (
+	// refusedFor is how long refreshing fails for any reason before it is told; one that was refused is
+	// told at once.
+	refusedFor = 10 * time.Minute
+	// clockEvery is how often one of the replicas looks at what only time brings.
+	clockEvery = time.Minute
+	// expiresWithin is how long before its end a key's expiry is told.
+	expiresWithin = 7 * 24 * time.Hour
+	listPage      = 200 // of what is listed
+)
+
+// integration looks at the connection to Bitbucket.
+func (w *Watcher) integration(ctx context.Context, workspace string) error {
+	if !w.wanted(workspace, "", gatewayv1.NotificationTarget_CONNECTION) {
+		return nil
+	}
+	ctx, err := w.as(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	return w.trouble(ctx, workspace, streakKey(workspace, kindIntegration), func() (look, error) {
+		resp, err := w.cfg.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: workspace})
+		if err != nil {
+			return look{}, err
+		}
+		e := resp.GetIntegration().GetLastError()
+		name, title := w.broken(resp.GetIntegration())
+		notification := func(title, text string) *gatewaystorev1.Notification {
+			return &gatewaystorev1.Notification{
+				Event: gatewayv1.NotificationTarget_CONNECTION, Reason: e.GetReason(), Title: title, Text: text,
+				Path: pathOf(workspace, "settings", "integrations"), Time: timestamppb.New(w.cfg.Now()),
+			}
+		}
+		return look{name, notification(title, e.GetMessage()), notification("The connection to Bitbucket works again", "Nothing is left to do.")}, nil
+	})
+}
+
+// broken names the trouble of a connection, empty for none, and says what it is. Failing and broken are
+// told apart: the one becomes the other.
+func (w *Watcher) broken(i *authv1.Integration) (instance, title string) {
+	e := i.GetLastError()
+	switch i.GetState() {
+	case authv1.Integration_RECONNECT_REQUIRED:
+		return "broken " + i.GetConnectionId(), "The connection to Bitbucket is broken: connect again"
+	case authv1.Integration_REFRESH_FAILING:
+		refused := e.GetReason() == "RECONNECT_REQUIRED" || e.GetReason() == "CONSUMER_REFUSED"
+		if refused || w.cfg.Now().Sub(e.GetSinceTime().AsTime()) >= refusedFor {
+			return "failing " + i.GetConnectionId(), "The connection to Bitbucket is about to break"
+		}
+	case authv1.Integration_STATE_UNSPECIFIED, authv1.Integration_NOT_CONNECTED, authv1.Integration_CONNECTED:
+	}
+	return "", ""
+}
+
+// webhook looks at a webhook.
+func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
+	if !w.wanted(workspace, "", gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON) {
+		return nil
+	}
+	ctx, err := w.as(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	return w.trouble(ctx, workspace, streakKey(workspace, kindWebhook, id), func() (look, error) {
+		resp, err := w.cfg.Webhook.GetWebhook(ctx, &webhookv1.GetWebhookRequest{Workspace: workspace, Webhook: id})
+		if err != nil {
+			return look{}, err
+		}
+		h, name := resp.GetWebhook(), ""
+		// One that Devpilot tries again by itself needs nobody yet.
+		if s := h.GetState(); (s == webhookv1.Webhook_NOT_REGISTERED || s == webhookv1.Webhook_DRIFTED) && h.GetRetryTime() == nil {
+			name = s.String() + " " + h.GetReason()
+		}
+		notification := func(title, text string) *gatewaystorev1.Notification {
+			return &gatewaystorev1.Notification{
+				Event: gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON, Reason: h.GetReason(), Title: title, Text: text,
+				Path: pathOf(workspace, "apps"), Time: timestamppb.New(w.cfg.Now()),
+			}
+		}
+		repository := h.GetRepositoryFullName()
+		return look{
+			name, notification("The webhook of "+repository+" needs you", h.GetMessage()),
+			notification("The webhook of "+repository+" needs nobody any more", "Pushes are told to Devpilot again, or nobody waits for them."),
+		}, nil
+	})
+}
+
+// clock has one of the replicas look at what only time brings, every minute.
+func (w *Watcher) clock(ctx context.Context) error {
+	var last time.Time // that any replica looked
+	t := time.NewTicker(lookAgain)
+	defer t.Stop()
+	for {
+		if w.cfg.Now().Sub(last) >= clockEvery {
+			at, err := w.round(ctx)
+			if err != nil && ctx.Err() == nil {
+				w.cfg.Logger.WarnContext(ctx, "not all that time brings was looked at", logs.Err(err))
+			}
+			last = at
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// round looks, when it is time and no other replica does. It returns when that was last done.
+func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
+	st, now, mine := w.cfg.Store, w.cfg.Now(), false
+	behind, expiring, connection := st.workspaces(gatewayv1.NotificationTarget_APP_BEHIND), st.workspaces(gatewayv1.NotificationTarget_KEY_EXPIRING), st.workspaces(gatewayv1.NotificationTarget_CONNECTION)
+	if len(behind)+len(expiring)+len(connection) == 0 {
+		return time.Time{}, nil
+	}
+	s, _, err := st.streaks.Update(ctx, "clock", func(s *gatewaystorev1.NotificationStreak) (*gatewaystorev1.NotificationStreak, error) {
+		mine = s.GetTime() == nil || now.Sub(s.GetTime().AsTime()) >= clockEvery
+		if !mine {
+			return nil, kv.ErrSkip
+		}
+		return &gatewaystorev1.NotificationStreak{Time: timestamppb.New(now)}, nil
+	})
+	if err != nil || !mine {
+		return s.GetTime().AsTime(), err
+	}
+	var errs []error
+	for _, workspace := range behind {
+		errs = append(errs, w.behind(ctx, workspace))
+	}
+	for _, workspace := range expiring {
+		errs = append(errs, w.expiring(ctx, workspace))
+	}
+	for _, workspace := range connection {
+		errs = append(errs, w.integration(ctx, workspace))
+	}
+	return now, errors.Join(errs...)
+}
+
+// behind tells of apps whose branch's newest commit has not been live for long.
+func (w *Watcher) behind(ctx context.Context, workspace string) error {
+	ctx, err := w.as(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	list, err := w.cfg.Store.read(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	for page := ""; ; {
+		resp, err := w.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: workspace, PageSize: listPage, PageToken: page})
+		if err != nil {
+			return err
+		}
+		for _, a := range resp.GetApps() {
+			if err := w.behindOne(ctx, workspace, list, a); err != nil {
+				return err
+			}
+		}
+		if page = resp.GetNextPageToken(); page == "" {
+			return nil
+		}
+	}
+}
+
+// behindOne puts it into the queues at once: each target has its own time, and a queue takes each
+// commit once.
+func (w *Watcher) behindOne(ctx context.Context, workspace string, list *gatewaystorev1.NotificationTargets, a *deployerv1.App) error {
+	s := a.GetSync()
+	if s.GetState() != deployerv1.Sync_BEHIND || s.GetCommit() == "" || s.GetSince() == nil {
+		return nil
+	}
+	for _, t := range active(list) {
+		p := t.GetPublic()
+		wait := time.Duration(p.GetBehindMinutes()) * time.Minute
+		if !wantsOne(p, a.GetId(), gatewayv1.NotificationTarget_APP_BEHIND) || w.cfg.Now().Sub(s.GetSince().AsTime()) < wait {
+			continue
+		}
+		err := w.streak(ctx, workspace, streakKey(workspace, "behind", a.GetId(), p.GetId()), func(streak *gatewaystorev1.NotificationStreak) error {
+			if streak.GetTrouble() == s.GetCommit() {
+				return kv.ErrSkip
+			}
+			streak.Trouble = s.GetCommit()
+			streak.Outbox = append(streak.GetOutbox(), &gatewaystorev1.Notification{
+				Id: idOf(workspace, a.GetId(), p.GetId(), s.GetCommit(), "behind"), Event: gatewayv1.NotificationTarget_APP_BEHIND, Target: p.GetId(),
+				App: a.GetId(), Deployment: s.GetDeployment(), Branch: s.GetBranch(), Commit: s.GetCommit(), Reason: s.GetReason(),
+				Title: fmt.Sprintf("%s: %s at %s has not been live for %d minutes", a.GetId(), s.GetBranch(), bitbucket.ShortHash(s.GetCommit()), p.GetBehindMinutes()),
+				Text:  s.GetMessage(), Path: pathOf(workspace, "apps", a.GetId()), Time: timestamppb.New(w.cfg.Now()),
+			})
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// expiring tells of API keys that expire soon, once for each.
+func (w *Watcher) expiring(ctx context.Context, workspace string) error {
+	now := w.cfg.Now()
+	for after := ""; ; {
+		keys, more, err := w.cfg.Keys.ListKeys(ctx, workspace, after, listPage)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			after = tenant.KeyCursor(k)
+			end := k.GetExpireTime().AsTime()
+			if k.GetExpireTime() == nil || !now.Before(end) || end.Sub(now) > expiresWithin {
+				continue
+			}
+			err := w.trouble(ctx, workspace, streakKey(workspace, "key", k.GetId()), func() (look, error) {
+				return look{trouble: "expires", begins: &gatewaystorev1.Notification{
+					Event: gatewayv1.NotificationTarget_KEY_EXPIRING, Title: fmt.Sprintf("API key %q expires soon", k.GetLabel()),
+					Text: fmt.Sprintf("It works until %s UTC. Make another and give it to the program that uses this one.", end.UTC().Format("2 January 2006 15:04")),
+					Path: pathOf(workspace, "settings", "integrations"), Time: timestamppb.New(now),
+				}}, nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		if !more {
+			return nil
+		}
+	}
+}
