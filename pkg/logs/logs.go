@@ -34,7 +34,7 @@ func New(w io.Writer, format Format, level string) (*slog.Logger, error) {
 		return slog.New(Handler(slog.NewJSONHandler(w, opts))), nil
 	case FormatText:
 		opts.ReplaceAttr = clockOnly
-		return slog.New(Handler(slog.NewTextHandler(w, opts))), nil
+		return slog.New(Handler(quietRequests{slog.NewTextHandler(w, opts)})), nil
 	default:
 		return nil, fmt.Errorf("logs: format %q is not json or text", format)
 	}

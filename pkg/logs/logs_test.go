@@ -140,3 +140,25 @@ func TestKeys_areUniqueAndSnakeCase(t *testing.T) {
 		}
 	}
 }
+
+func TestNew_aTerminalShowsRequestsOnlyWhenTheyFailedOrAreAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		format logs.Format
+		level  string
+		want   []string
+	}{
+		{logs.FormatText, "info", []string{"http served status=500", "ready"}},
+		{logs.FormatText, "debug", []string{"rpc served", "http served status=200", "http served status=500", "ready"}},
+		{logs.FormatJSON, "info", []string{"rpc served", "http served status=200", "http served status=500", "ready"}},
+	} {
+		l, b := newLogger(t, c.format, c.level)
+		l = l.With(slog.String(logs.KeyService, "gateway"))
+		l.Info(logs.MsgRPCServed)
+		l.Info(logs.MsgHTTPServed, slog.Int("status", 200))
+		l.Error(logs.MsgHTTPServed, slog.Int("status", 500))
+		l.Info("ready")
+		if got := strings.Count(b.String(), "\n"); got != len(c.want) {
+			t.Errorf("%s at %s: %d lines, want %q:\n%s", c.format, c.level, got, c.want, b)
+		}
+	}
+}

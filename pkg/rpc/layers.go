@@ -49,7 +49,7 @@ func accessLog(logger *slog.Logger, m *serverMetrics) layer {
 			attrs = append(attrs, slog.String(logs.KeyWorkspace, c.workspace))
 		}
 		attrs = append(attrs, errorAttrs(err)...)
-		logger.LogAttrs(ctx, accessLevel(c, err), "rpc served", attrs...)
+		logger.LogAttrs(ctx, accessLevel(c, err), logs.MsgRPCServed, attrs...)
 		return err
 	}
 }

@@ -27,7 +27,7 @@ import (
 
 // LogFlags say how to log.
 type LogFlags struct {
-	LogLevel  string `name:"log-level" env:"DEVPILOT_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error."`
+	LogLevel  string `name:"log-level" env:"DEVPILOT_LOG_LEVEL" default:"info" enum:"debug,info,warn,error" help:"Least level that is logged: debug, info, warn or error. As text, the line of a request that went well is debug."`
 	LogFormat string `name:"log-format" env:"DEVPILOT_LOG_FORMAT" default:"auto" enum:"auto,text,json" help:"text, json, or auto: text on a terminal and JSON elsewhere."`
 }
 
@@ -247,7 +247,7 @@ type WebhookFlags struct {
 type EmulatorFlags struct {
 	Emulator         bool   `name:"emulator" env:"DEVPILOT_EMULATOR" help:"Start a Bitbucket emulator with sample repositories and use it in place of Bitbucket."`
 	EmulatorListen   string `name:"emulator-listen" env:"DEVPILOT_EMULATOR_LISTEN" default:"localhost:8081" help:"Address of the emulator."`
-	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" default:"sample" help:"What the emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited."`
+	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" help:"What the emulator of --emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited (default: sample)."`
 }
 
 // NotifyFlags say how notifications leave the installation.

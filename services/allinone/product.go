@@ -74,6 +74,9 @@ type Product struct {
 // New takes the addresses and loads the keys, so that what is wrong with the settings is known
 // before anything runs. Close it if it is not run.
 func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product, error) {
+	if err := settings.checkEmulator(); err != nil {
+		return nil, err
+	}
 	dir, err := openDirectory(settings.DataDir)
 	if err != nil {
 		return nil, err
@@ -356,7 +359,8 @@ func (p *Product) loggerOf(service string) *slog.Logger {
 }
 
 // Greeting tells the person who started the product where it is and how to get in.
-func (p *Product) Greeting(ctx context.Context, w io.Writer, terminal bool) {
+// program is how this program was called, for a line that runs as it stands.
+func (p *Product) Greeting(ctx context.Context, w io.Writer, program string, terminal bool) {
 	fmt.Fprintf(w, "\nDevpilot is at %s\n", p.URL())
 	if p.settings.Emulator {
 		fmt.Fprintf(w, "A Bitbucket emulator stands in for Bitbucket at %s\n", p.EmulatorURL())
@@ -370,7 +374,7 @@ func (p *Product) Greeting(ctx context.Context, w io.Writer, terminal bool) {
 		fmt.Fprintf(w, "No sign-in link could be made (%v); sign in with the admin token instead.\n", err)
 		return
 	}
-	fmt.Fprintf(w, "Sign in (once, within 5 minutes): %s\nFor another link: devpilot sign-in\n\n", link)
+	fmt.Fprintf(w, "Sign in (once, within 5 minutes): %s\nFor another link: %s\n\n", link, p.signInCommand(program))
 }
 
 // shortPath is path relative to the working directory where that is shorter.

@@ -1,6 +1,7 @@
 package allinone
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 const (
 	DefaultListen    = "127.0.0.1:8080"
 	DefaultOpsListen = "127.0.0.1:8090"
+	DefaultDataDir   = ".devpilot"
 )
 
 // Settings are the flags and variables of the all-in-one process, to embed in a kong struct. Stores
@@ -37,6 +39,17 @@ type Settings struct {
 	servicemain.WebhookFlags    `embed:""`
 	servicemain.NotifyFlags     `embed:""`
 }
+
+// checkEmulator refuses settings of an emulator that is not started: they would do nothing.
+func (s *Settings) checkEmulator() error {
+	if !s.Emulator && s.EmulatorScenario != "" {
+		return errors.New("--emulator-scenario (DEVPILOT_EMULATOR_SCENARIO) says what the Bitbucket emulator starts with, and none is started: add --emulator, or leave the scenario out")
+	}
+	return nil
+}
+
+// DefaultScenario is what an emulator starts with where nothing else is said.
+const DefaultScenario = "sample"
 
 // useEmulator points the settings at the emulator. Credentials of a real consumer beside it are an
 // error: one of the two is a mistake, and real credentials have no business with an emulator.

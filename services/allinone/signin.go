@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // signInTimeout bounds asking a running Devpilot for a sign-in code.
@@ -53,4 +56,38 @@ func PrintSignInURL(ctx context.Context, w io.Writer, address, dataDir string) e
 	}
 	_, err = fmt.Fprintln(w, answer.URL)
 	return err
+}
+
+// signInCommand is the command that prints another link, from the directory this program was started
+// in: with the address that is listened on, and the data directory where it is not the usual one.
+func (p *Product) signInCommand(program string) string {
+	words := []string{program, "sign-in", "--url", "http://" + reachable(p.httpListener.Addr().String())}
+	if dir := shortPath(p.dir.path); dir != DefaultDataDir {
+		words = append(words, "--data-dir", dir)
+	}
+	for i, word := range words {
+		if strings.ContainsFunc(word, unsafeInShell) {
+			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// reachable is an address to call for one that is listened on: every address includes this machine's own.
+func reachable(listened string) string {
+	host, port, err := net.SplitHostPort(listened)
+	if err != nil {
+		return listened
+	}
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+		if ip.To4() == nil {
+			host = "localhost" // by either family
+		}
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func unsafeInShell(r rune) bool {
+	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-_./:,@%+=", r)
 }

@@ -81,13 +81,16 @@ func serve(ctx context.Context, process servicemain.Process, settings allinone.S
 	if err != nil {
 		return err
 	}
+	if settings.Emulator && settings.EmulatorScenario == "" {
+		settings.EmulatorScenario = allinone.DefaultScenario
+	}
 	product, err := allinone.New(ctx, settings, logger)
 	if err != nil {
 		return err
 	}
 	out, isFile := process.Stdout.(*os.File)
 	product.Started = func(ctx context.Context, p *allinone.Product) {
-		p.Greeting(ctx, process.Stdout, isFile && isatty.IsTerminal(out.Fd()))
+		p.Greeting(ctx, process.Stdout, os.Args[0], isFile && isatty.IsTerminal(out.Fd()))
 	}
 	return product.Run(ctx)
 }

@@ -1,0 +1,50 @@
+package allinone
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/servicemain"
+)
+
+type listening struct {
+	net.Listener
+	at string
+}
+
+func (l listening) Addr() net.Addr { return address(l.at) }
+
+type address string
+
+func (address) Network() string  { return "tcp" }
+func (a address) String() string { return string(a) }
+
+func TestSignInCommand_runsAsItStands(t *testing.T) {
+	wd := t.TempDir()
+	t.Chdir(wd)
+	for _, c := range []struct{ program, listen, dir, want string }{
+		{"bin/devpilot", "127.0.0.1:8080", ".devpilot", "bin/devpilot sign-in --url http://127.0.0.1:8080"},
+		{"devpilot", "127.0.0.1:9099", "other", "devpilot sign-in --url http://127.0.0.1:9099 --data-dir other"},
+		{"/opt/my tools/devpilot", "0.0.0.0:80", "it's here", `'/opt/my tools/devpilot' sign-in --url http://127.0.0.1:80 --data-dir 'it'\''s here'`},
+		{"bin/devpilot", "[::]:8080", ".devpilot", "bin/devpilot sign-in --url http://localhost:8080"},
+		{"bin/devpilot", "10.0.0.7:8080", ".devpilot", "bin/devpilot sign-in --url http://10.0.0.7:8080"},
+	} {
+		p := &Product{dir: directory{filepath.Join(wd, c.dir)}, httpListener: listening{at: c.listen}}
+		if got := p.signInCommand(c.program); got != c.want {
+			t.Errorf("%s on %s with %s: %s, want %s", c.program, c.listen, c.dir, got, c.want)
+		}
+	}
+}
+
+func TestNew_aScenarioWithoutEmulatorIsRefused(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	_, err := New(t.Context(), Settings{
+		DataFlags: servicemain.DataFlags{DataDir: dir}, EmulatorFlags: servicemain.EmulatorFlags{EmulatorScenario: "not-admin"},
+	}, logs.Discard())
+	if err == nil || !strings.Contains(err.Error(), "add --emulator") {
+		t.Fatalf("%v, want one that says what to do", err)
+	}
+}
