@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,52 +9,50 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"testing"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
-// calls counts system calls of the product and the programs that it starts while fn runs. What is
-// measured is slower meanwhile; the counts are right.
-func (p *timed) calls(fn func()) map[string]float64 {
+// traced makes of a program one whose system calls of some kinds are written to a file. The kernel stops
+// the program for those calls only, so that it is hardly slower than it is.
+func traced(b *testing.B, path string) (wrapper, calls string) {
+	b.Helper()
+	wrapper, calls = filepath.Join(b.TempDir(), "devpilot"), filepath.Join(b.TempDir(), "calls")
+	script := fmt.Sprintf("#!/bin/sh\nexec strace -D -f -qq --seccomp-bpf -e trace=fsync,fdatasync,rename,renameat,renameat2,execve -e signal=none -o '%s' '%s' \"$@\"\n", calls, path)
+	if err := os.WriteFile(wrapper, []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+		b.Fatal(err)
+	}
+	return wrapper, calls
+}
+
+// counted counts system calls of the product and the programs that it starts while fn runs.
+func (p *timed) counted(fn func()) map[string]float64 {
 	p.b.Helper()
-	out := filepath.Join(p.b.TempDir(), "calls")
-	cmd := exec.CommandContext(p.b.Context(), "strace", "-f", "-c", "-o", out, "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,execve", //nolint:gosec // of our own program
-		"-p", strconv.Itoa(p.daemon.cmd.Process.Pid))
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		p.b.Fatalf("strace: %v", err)
-	}
-	testkit.Eventually(p.b, timeout, func() error { // until all threads are watched
-		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.daemon.cmd.Process.Pid))
-		if err == nil && strings.Contains(string(raw), "TracerPid:\t0\n") {
-			return fmt.Errorf("not watched: %s", said.String())
+	read := func() []byte {
+		raw, err := os.ReadFile(p.calls)
+		if err != nil {
+			p.b.Fatal(err)
 		}
-		return err
-	})
+		return raw
+	}
+	before := len(read())
+	if before == 0 {
+		p.b.Fatal("no system calls are written down")
+	}
 	fn()
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		p.b.Fatal(err)
-	}
-	_ = cmd.Wait() // ended by the signal
-	raw, err := os.ReadFile(out)
-	if err != nil {
-		p.b.Fatal(err)
-	}
 	counts := map[string]float64{}
-	for scan := bufio.NewScanner(bytes.NewReader(raw)); scan.Scan(); {
-		f := strings.Fields(scan.Text())
-		if len(f) < 5 {
-			continue
+	for line := range strings.Lines(string(read()[before:])) {
+		_, call, _ := strings.Cut(strings.TrimSpace(line), " ") // after the process
+		name, _, begins := strings.Cut(strings.TrimSpace(call), "(")
+		if !begins || strings.HasPrefix(name, "<") {
+			continue // the end of a call that began on an earlier line
 		}
-		if n, err := strconv.ParseFloat(f[3], 64); err == nil {
-			name := strings.TrimRight(f[len(f)-1], "at2")
-			if name == "fdatasync" {
-				name = "fsync"
-			}
-			counts[name] += n
+		if name = strings.TrimRight(name, "at2"); name == "fdatasync" {
+			name = "fsync"
 		}
+		counts[name]++
 	}
 	return counts
 }
@@ -66,7 +62,7 @@ func writesOfADelivery(p *timed) []figure {
 	repo, _ := p.watched("web", 0)
 	webhook, h := p.hook("web")
 	const slow = 100
-	seldom := p.calls(func() {
+	seldom := p.counted(func() {
 		for i, tick := 0, time.Tick(time.Second/20); i < slow; i++ {
 			<-tick
 			d := h
@@ -76,7 +72,7 @@ func writesOfADelivery(p *timed) []figure {
 		p.decided(webhook, hashOf(slow-1))
 	})
 	var sent int64
-	loaded := p.calls(func() {
+	loaded := p.counted(func() {
 		sent = p.load(16, 5*time.Second, func(worker, i int) *http.Request {
 			d := h
 			d.body = padded(pushOf(repo, "unwatched", hashOf(worker<<20+i+1000)))
@@ -102,7 +98,7 @@ func stepsOfADeployment(p *timed) []figure {
 		p.live("web", hash)
 	}
 	push(0)
-	counts := p.calls(func() {
+	counts := p.counted(func() {
 		for i := range rounds {
 			push(i + 1)
 		}
