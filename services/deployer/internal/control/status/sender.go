@@ -74,12 +74,14 @@ const (
 	// Bucket remembers for a day what was sent, over processes.
 	Bucket = "deployer-statuses"
 
-	durable    = "deployer-statuses"
-	slots      = 4                // statuses that are sent at a time
-	timeout    = 15 * time.Minute // for how long the end of a deployment is tried
-	callLimit  = 15 * time.Second // for one call
-	markLife   = 24 * time.Hour   // how long it is remembered what was sent
-	remembered = 4096             // statuses that are remembered in memory
+	durable = "deployer-statuses"
+	slots   = 4                // statuses that are sent at a time
+	timeout = 15 * time.Minute // for how long the end of a deployment is tried
+	// shortTimeout is for how long any status is tried while the budget of calls is short.
+	shortTimeout = 12 * time.Hour
+	callLimit    = 15 * time.Second // for one call
+	markLife     = 24 * time.Hour   // how long it is remembered what was sent
+	remembered   = 4096             // statuses that are remembered in memory
 	// maxNewer is how many newer deployments are looked at for one of the same commit.
 	maxNewer = 20
 )

@@ -197,13 +197,19 @@ func (l update) refused(ctx context.Context, now time.Time, name string, err err
 	}
 }
 
-// later leaves the event to come again, as long as that makes sense.
+// later leaves the event to come again, as long as that makes sense. Where calls are short it makes sense
+// for long: the status is not wrong, it is only its turn after others. When its turn comes, what is sent is
+// how the deployment stands by then.
 func (l update) later(ctx context.Context, w wanted, now time.Time, err error) error {
+	most, short := timeout, limited(err)
+	if short {
+		most = shortTimeout
+	}
 	switch {
-	case !w.end():
+	case !w.end() && !short:
 		l.count("dropped")
 		return nil
-	case now.Sub(l.asked) > timeout:
+	case now.Sub(l.asked) > most:
 		l.count("dropped")
 		l.cfg.Logger.WarnContext(ctx, "commit status given up", slog.String(logs.KeyState, string(w.state)), slog.String(logs.KeyCommit, w.hash), logs.Err(err))
 		return nil
@@ -212,6 +218,11 @@ func (l update) later(ctx context.Context, w wanted, now time.Time, err error) e
 	// Unanswered, the event comes again after Retry: no delayed refusal, which would be a line in
 	// the log for each try.
 	return stream.ErrLeave
+}
+
+// limited tells that a call was held back for want of budget: by our own count, or by Bitbucket's.
+func limited(err error) bool {
+	return bitbucket.IsKind(err, bitbucket.KindRateLimited) || apierr.Has(err, apierr.ReasonBitbucketRateLimited)
 }
 
 // What a failed call means for others.
