@@ -14,7 +14,7 @@ type Resource string
 const (
 	ResourceRepositories Resource = "repositories" // /2.0/repositories/*: 1,000 per rolling hour
 	ResourceHooks        Resource = "hooks"        // webhook data: 1,000 per rolling hour
-	ResourceOther        Resource = "other"        // user, workspaces, permissions: no figure is published
+	ResourceOther        Resource = "other"        // user, workspaces, permissions: out of the same 1,000 as repositories
 )
 
 // Priority says who waits for the answer.
@@ -58,6 +58,12 @@ type Budget interface {
 	// back as well, and more calls where 429s to different ones say so ([Held]). wait is 0 when
 	// Bitbucket did not say for how long; the latest answer to a call counts.
 	Exhausted(ctx context.Context, c Call, wait time.Duration)
+}
+
+// A Meter is a Budget that counts whose calls were made. It must answer quickly, as a Budget must.
+type Meter interface {
+	// Made counts a call that is made now, for the connection of a workspace; "" for none.
+	Made(ctx context.Context, c Call, p Priority, workspace string)
 }
 
 // Held tells until when a call is held back by 429s to calls of its resource: refused holds until

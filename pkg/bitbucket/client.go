@@ -128,7 +128,15 @@ type Account struct {
 	client   *Client
 	tokens   TokenSource
 	priority Priority
+	owner    string // the workspace whose connection it is, for the count of calls
 	slots    chan struct{}
+}
+
+// Of returns the account with calls that are counted as those of a workspace's connection.
+func (a *Account) Of(workspace string) *Account {
+	b := *a
+	b.owner = workspace
+	return &b
 }
 
 // Background returns the account with calls that leave budget to people: for sweeps and

@@ -106,6 +106,9 @@ func (a *Account) attempt(ctx context.Context, k call, token seal.Secret) error 
 		return &Error{Kind: KindRateLimited, Route: k.route, Subject: k.subject, RetryAfter: wait,
 			Message: "held back by Devpilot's own budget of calls"}
 	}
+	if m, ok := c.budget.(Meter); ok {
+		m.Made(ctx, k.budgeted(), a.priority, a.owner)
+	}
 	ctx, span := c.tracer.Start(ctx, "bitbucket "+string(k.route), trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("http.request.method", k.method)))
 	defer span.End()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-redis/redis_rate/v10"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/time/rate"
 
@@ -21,7 +22,7 @@ import (
 )
 
 const (
-	// hourlyLimit is what Bitbucket allows an OAuth consumer per resource and rolling hour, all
+	// hourlyLimit is what Bitbucket allows an OAuth consumer per pool and rolling hour, all
 	// tenants together (BITBUCKET.md#budgets).
 	hourlyLimit = 1000
 	// backgroundShare is how much of the burst background calls may use up; the rest is for
@@ -38,11 +39,15 @@ type BudgetConfig struct {
 	Client redis.UniversalClient
 	// Consumer is the OAuth consumer's client id: the calls of all who use it are counted together.
 	Consumer string
-	// Limit is the calls per rolling hour and resource; 1,000 when zero.
+	// Limit is the calls per rolling hour and pool; 1,000 when zero.
 	Limit int
 	// LocalShare is the part of the limit that this process takes while Redis is away; a tenth
 	// when zero.
 	LocalShare float64
+	// Service is the name under which calls are counted.
+	Service string
+	// Registerer is for the metrics; nil: none.
+	Registerer prometheus.Registerer
 	// Logger is told when the budget changes over to its local share; nil discards.
 	Logger *slog.Logger
 }
@@ -56,9 +61,10 @@ type Budget struct {
 	cfg     BudgetConfig
 	limiter *redis_rate.Limiter
 	now     func() time.Time
+	metrics budgetMetrics
 
 	mu    sync.Mutex
-	local map[bitbucket.Resource]*rate.Limiter
+	local map[string]*rate.Limiter     // by pool
 	held  map[bitbucket.Call]time.Time // what Redis was not told of
 	away  bool
 }
@@ -78,7 +84,7 @@ func NewBudget(cfg BudgetConfig) *Budget {
 	}
 	return &Budget{
 		cfg: cfg, limiter: redis_rate.NewLimiter(cfg.Client), now: time.Now,
-		local: map[bitbucket.Resource]*rate.Limiter{}, held: map[bitbucket.Call]time.Time{},
+		metrics: newBudgetMetrics(cfg.Registerer), local: map[string]*rate.Limiter{}, held: map[bitbucket.Call]time.Time{},
 	}
 }
 
@@ -167,10 +173,11 @@ func hashed(c bitbucket.Call) bitbucket.Call {
 }
 
 func (b *Budget) shared(ctx context.Context, r bitbucket.Resource, p bitbucket.Priority) (time.Duration, error) {
-	res, err := b.limiter.AllowN(ctx, budgetKey(b.cfg.Consumer, string(r)), b.limit(p), 1)
+	res, err := b.limiter.AllowN(ctx, budgetKey(b.cfg.Consumer, pool(r)), b.limit(p), 1)
 	if err != nil {
 		return 0, err
 	}
+	b.metrics.left.WithLabelValues(pool(r), p.String()).Set(float64(res.Remaining))
 	if res.Allowed > 0 {
 		return 0, nil
 	}
@@ -179,11 +186,11 @@ func (b *Budget) shared(ctx context.Context, r bitbucket.Resource, p bitbucket.P
 
 func (b *Budget) takeLocal(r bitbucket.Resource, p bitbucket.Priority) time.Duration {
 	b.mu.Lock()
-	l, ok := b.local[r]
+	l, ok := b.local[pool(r)]
 	if !ok {
 		share := float64(b.cfg.Limit) * b.cfg.LocalShare / 2
 		l = rate.NewLimiter(rate.Limit(share/time.Hour.Seconds()), max(int(math.Round(share)), 1))
-		b.local[r] = l
+		b.local[pool(r)] = l
 	}
 	b.mu.Unlock()
 	now := b.now()

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -23,9 +24,9 @@ func Key(service, entity string, id ...string) string {
 
 // budgetKey: string (redis_rate's arrival time, under its own prefix "rate:"), lives as long as the
 // budget is in debt, two hours at most. The OAuth consumer is hashed: it names a customer.
-func budgetKey(consumer, resource string) string {
+func budgetKey(consumer, pool string) string {
 	sum := sha256.Sum256([]byte(consumer))
-	return Key("bitbucket", "budget", hex.EncodeToString(sum[:8]), resource)
+	return Key("bitbucket", "budget", hex.EncodeToString(sum[:8]), pool)
 }
 
 // holdKey: sorted set of the calls that Bitbucket's own 429 holds back, by when they may be made
@@ -33,4 +34,11 @@ func budgetKey(consumer, resource string) string {
 func holdKey(consumer, resource string) string {
 	sum := sha256.Sum256([]byte(consumer))
 	return Key("bitbucket", "hold", hex.EncodeToString(sum[:8]), resource)
+}
+
+// useKey: hash of who made calls in a while, "<service> <call> <priority> <workspace, hashed>" to how many;
+// there an hour longer than the while. slot numbers the whiles.
+func useKey(consumer, pool string, slot int64) string {
+	sum := sha256.Sum256([]byte(consumer))
+	return Key("bitbucket", "use", hex.EncodeToString(sum[:8]), pool, strconv.FormatInt(slot, 10))
 }

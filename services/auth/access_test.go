@@ -25,6 +25,10 @@ func calls(ws string) map[string]func(context.Context, authv1.AuthServiceClient)
 			_, err := c.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: ws})
 			return err
 		},
+		"GetBudget": func(ctx context.Context, c authv1.AuthServiceClient) error {
+			_, err := c.GetBudget(ctx, &authv1.GetBudgetRequest{Workspace: ws})
+			return err
+		},
 		"ConnectIntegration": func(ctx context.Context, c authv1.AuthServiceClient) error {
 			_, err := c.ConnectIntegration(ctx, &authv1.ConnectIntegrationRequest{Workspace: ws})
 			return err
@@ -72,6 +76,7 @@ func TestPolicy(t *testing.T) {
 	want := map[string][5]apierr.Reason{
 		"ListIntegrations":      {ok, ok, ok, refused, ok},
 		"GetIntegration":        {ok, ok, ok, refused, ok},
+		"GetBudget":             {ok, ok, ok, refused, refused},
 		"ConnectIntegration":    {refused, ok, ok, refused, refused},
 		"LookUpHandshake":       {unknown, unknown, unknown, unknown, refused},
 		"BeginAuthorization":    {refused, unknown, unknown, refused, refused},

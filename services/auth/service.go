@@ -70,7 +70,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 	callback := public.JoinPath(connect.CallbackPath).String()
 	oauth := bitbucket.NewOAuth(cfg.Site, cfg.ClientID, cfg.ClientSecret, callback,
 		bitbucket.WithHTTPClient(d.HTTPClient), bitbucket.WithNow(d.Now), bitbucket.WithRegisterer(d.Registerer))
-	if err := s.buildTokens(cfg, d, oauth); err != nil {
+	budget := newBudget(cfg, d)
+	if err := s.buildTokens(cfg, d, oauth, budget); err != nil {
 		return nil, err
 	}
 	handshakes, err := handshake.NewStore(d.Redis, d.Keyset, d.Now)
@@ -84,39 +85,55 @@ func New(cfg Config, d Deps) (*Service, error) {
 	flow := connect.NewFlow(connect.Config{
 		Handshakes: handshakes, OAuth: oauth, Integrations: s.integrations, Tokens: store.NewTokens(d.Keyset), Changed: s.tokens.Changed,
 		Accounts: connect.NewRESTAccounts(cfg.Site, bitbucket.ClientOptions{
-			HTTPClient: d.HTTPClient, Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now,
+			HTTPClient: d.HTTPClient, Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now, Budget: unheld(budget),
 		}),
 		Site: cfg.Site, Consumer: cfg.consumer(), PublicURL: public, Logger: d.Logger, Metrics: connects, Now: d.Now,
 	})
 	s.server = server.New(server.Config{
 		Flow: flow, Handshakes: handshakes, Tokens: s.tokens, Integrations: s.integrations, Narrowings: s.narrowings,
-		Site: cfg.Site, CallbackURL: callback, Logger: d.Logger, Now: d.Now,
+		Site: cfg.Site, CallbackURL: callback, Budget: budget, Logger: d.Logger, Now: d.Now,
 	})
 	return s, nil
 }
 
-func (s *Service) buildTokens(cfg Config, d Deps, oauth *bitbucket.OAuth) error {
+func (s *Service) buildTokens(cfg Config, d Deps, oauth *bitbucket.OAuth, budget *redisx.Budget) error {
 	metrics, err := token.NewMetrics(d.Registerer, s.index)
 	if err != nil {
 		return fmt.Errorf("auth: %w", err)
 	}
 	s.tokens = token.NewManager(token.Config{
 		Self: newProcessName(), Integrations: s.integrations, Schedules: s.schedules, Index: s.index,
-		Bitbucket: oauth, Prober: newProber(cfg, d), Tokens: store.NewTokens(d.Keyset), Consumer: cfg.consumer(),
+		Bitbucket: oauth, Prober: newProber(cfg, d, budget), Tokens: store.NewTokens(d.Keyset), Consumer: cfg.consumer(),
 		Logger: d.Logger, Metrics: metrics, Timing: cfg.Timing.internal(), Now: d.Now,
 	})
 	s.keeper = token.NewKeeper(s.tokens, token.Walkers{Integrations: s.integrations.Workspaces, Schedules: s.schedules.Workspaces})
 	return nil
 }
 
+// newBudget shares the consumer's calls with the other services.
+func newBudget(cfg Config, d Deps) *redisx.Budget {
+	return redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Service: "auth", Registerer: d.Registerer, Logger: d.Logger})
+}
+
+// unheld is a budget that counts calls and holds none back: a connect has spent its code by then.
+func unheld(b *redisx.Budget) bitbucket.Budget { return counted{b} }
+
+type counted struct{ *redisx.Budget }
+
+// Take spends a call where there is one.
+func (c counted) Take(ctx context.Context, call bitbucket.Call, p bitbucket.Priority) time.Duration {
+	c.Budget.Take(ctx, call, p)
+	return 0
+}
+
 // prober asks for the owner of a token, out of the share of the budget that is not kept for people: a
 // storm of 401s must not spend it.
 type prober struct{ client *bitbucket.Client }
 
-func newProber(cfg Config, d Deps) prober {
+func newProber(cfg Config, d Deps, budget *redisx.Budget) prober {
 	opts := bitbucket.ClientOptions{HTTPClient: d.HTTPClient, Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now}
 	if cfg.ClientID != "" {
-		opts.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Logger: d.Logger})
+		opts.Budget = budget
 	}
 	return prober{client: bitbucket.NewClient(cfg.Site, opts)}
 }

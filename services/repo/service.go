@@ -85,7 +85,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	client := bitbucket.NewClient(site, bitbucket.ClientOptions{
 		HTTPClient: d.HTTPClient, Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now,
-		Budget: redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, LocalShare: localShare, Logger: d.Logger}),
+		Budget: redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, LocalShare: localShare, Service: "repo", Registerer: d.Registerer, Logger: d.Logger}),
 	})
 	c := catalog.New(catalog.Config{
 		Accounts: account.NewSource(d.Auth, client), Store: rediscache.New(cache, d.Redis), Site: site,

@@ -118,11 +118,11 @@ func New(cfg Config, d Deps) (*Service, error) {
 func accounts(cfg Config, site bitbucket.Site, auth *authclient.Client, d Deps) registry.Account {
 	opts := bitbucket.ClientOptions{Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Timeout: 10 * time.Second, Now: d.Now}
 	if d.Redis != nil {
-		opts.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Logger: d.Logger})
+		opts.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: d.Redis, Consumer: cfg.ClientID, Service: "webhook", Registerer: d.Registerer, Logger: d.Logger})
 	}
 	client := bitbucket.NewClient(site, opts)
 	return func(workspace, place string, background bool) registry.Hooks {
-		account := client.As(auth.Tokens(workspace, place))
+		account := client.As(auth.Tokens(workspace, place)).Of(workspace)
 		if background {
 			return account.Background()
 		}

@@ -8,6 +8,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/rpc"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -22,6 +23,7 @@ import (
 var Policy = rpc.Policy{
 	authv1.AuthService_ListIntegrations_FullMethodName:      {Callers: readers(), MinRole: identity.RoleMember},
 	authv1.AuthService_GetIntegration_FullMethodName:        {Callers: readers(), MinRole: identity.RoleMember},
+	authv1.AuthService_GetBudget_FullMethodName:             {Callers: []string{identity.Gateway}, MinRole: identity.RoleMember},
 	authv1.AuthService_ConnectIntegration_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_LookUpHandshake_FullMethodName:       {Callers: []string{identity.Gateway}, MinRole: identity.RoleNone},
 	authv1.AuthService_BeginAuthorization_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
@@ -47,6 +49,13 @@ type Narrowings interface {
 	Update(ctx context.Context, workspace string, fn func(cur *authstorev1.Narrowing) (*authstorev1.Narrowing, error)) error
 }
 
+// Budget knows how many calls Bitbucket allows, and who made those of the last hour. Usage's error says that
+// the services do not know of each other's calls now.
+type Budget interface {
+	Usage(ctx context.Context, workspace string) ([]redisx.Usage, error)
+	Limit() int
+}
+
 // Config is what a Server needs; all of it is required.
 type Config struct {
 	Flow         *connect.Flow
@@ -56,6 +65,7 @@ type Config struct {
 	Narrowings   Narrowings
 	Site         bitbucket.Site
 	CallbackURL  string
+	Budget       Budget
 	Logger       *slog.Logger
 	Now          func() time.Time
 }

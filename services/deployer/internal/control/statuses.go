@@ -14,7 +14,7 @@ func (c *Control) newStatuses() (*status.Sender, error) {
 	}
 	options := bitbucket.ClientOptions{Logger: cfg.Logger, Registerer: cfg.Registerer, Now: cfg.Now}
 	if cfg.Redis != nil {
-		options.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: cfg.Redis, Consumer: cfg.ClientID, Logger: cfg.Logger})
+		options.Budget = redisx.NewBudget(redisx.BudgetConfig{Client: cfg.Redis, Consumer: cfg.ClientID, Service: "deployer", Registerer: cfg.Registerer, Logger: cfg.Logger})
 	}
 	return status.New(status.Config{
 		Client: bitbucket.NewClient(cfg.Site, options), Tokens: cfg.Clients.Auth, Records: cfg.Records.Store.Deployments, Apps: cfg.Records.Apps, Connections: c.connections,

@@ -54,6 +54,7 @@ var roles = map[string]identity.Role{
 	// Read anything but secrets: every member.
 	authv1.AuthService_ListIntegrations_FullMethodName:               identity.RoleMember,
 	authv1.AuthService_GetIntegration_FullMethodName:                 identity.RoleMember,
+	authv1.AuthService_GetBudget_FullMethodName:                      identity.RoleMember,
 	repov1.RepoService_ListRepositories_FullMethodName:               identity.RoleMember,
 	repov1.RepoService_GetRepository_FullMethodName:                  identity.RoleMember,
 	repov1.RepoService_ListBranches_FullMethodName:                   identity.RoleMember,

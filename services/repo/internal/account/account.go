@@ -63,7 +63,7 @@ func (s *Source) Open(ctx context.Context, workspace string) (*Connection, error
 	}
 	t.connection, t.current = issued.connection, issued.token
 	return &Connection{
-		Workspace: workspace, ID: cacheID(issued.connection, issued.narrowedTo), Account: s.client.As(t), NarrowedTo: issued.narrowedTo,
+		Workspace: workspace, ID: cacheID(issued.connection, issued.narrowedTo), Account: s.client.As(t).Of(workspace), NarrowedTo: issued.narrowedTo,
 	}, nil
 }
 

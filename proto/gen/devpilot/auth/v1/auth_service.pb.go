@@ -208,6 +208,290 @@ func (x *GetIntegrationResponse) GetIntegration() *Integration {
 	return nil
 }
 
+// GetBudgetRequest names the workspace.
+type GetBudgetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetRequest) Reset() {
+	*x = GetBudgetRequest{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetRequest) ProtoMessage() {}
+
+func (x *GetBudgetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetRequest.ProtoReflect.Descriptor instead.
+func (*GetBudgetRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *GetBudgetRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// GetBudgetResponse is the budget of calls.
+type GetBudgetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The budgets that Bitbucket counts apart.
+	Budgets []*CallBudget `protobuf:"bytes,1,rep,name=budgets,proto3" json:"budgets,omitempty"`
+	// Whether Devpilot's services know of each other's calls now. While they do not, each keeps to a
+	// share of its own, and only the limits are told.
+	Shared        bool `protobuf:"varint,2,opt,name=shared,proto3" json:"shared,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetBudgetResponse) Reset() {
+	*x = GetBudgetResponse{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetBudgetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetBudgetResponse) ProtoMessage() {}
+
+func (x *GetBudgetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetBudgetResponse.ProtoReflect.Descriptor instead.
+func (*GetBudgetResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GetBudgetResponse) GetBudgets() []*CallBudget {
+	if x != nil {
+		return x.Budgets
+	}
+	return nil
+}
+
+func (x *GetBudgetResponse) GetShared() bool {
+	if x != nil {
+		return x.Shared
+	}
+	return false
+}
+
+// CallBudget is one budget of calls.
+type CallBudget struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which: API for all of the REST API, WEBHOOKS for what is asked about webhooks.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// How many calls Bitbucket allows the OAuth consumer in an hour.
+	Limit int32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
+	// How many were made in the last hour, of all connections of the consumer.
+	Used int32 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	// How many may be made at once, for people.
+	Left int32 `protobuf:"varint,4,opt,name=left,proto3" json:"left,omitempty"`
+	// The same for what runs in the background, which gives way to people.
+	LeftBackground int32 `protobuf:"varint,5,opt,name=left_background,json=leftBackground,proto3" json:"left_background,omitempty"`
+	// When a background call may be made again; absent when it may now.
+	BackgroundTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=background_time,json=backgroundTime,proto3" json:"background_time,omitempty"`
+	// What this workspace's connection made in the last hour, most first.
+	Uses []*CallUse `protobuf:"bytes,7,rep,name=uses,proto3" json:"uses,omitempty"`
+	// What other workspaces' connections made in the last hour, and what belongs to none.
+	UsedElsewhere int32 `protobuf:"varint,8,opt,name=used_elsewhere,json=usedElsewhere,proto3" json:"used_elsewhere,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallBudget) Reset() {
+	*x = CallBudget{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallBudget) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallBudget) ProtoMessage() {}
+
+func (x *CallBudget) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallBudget.ProtoReflect.Descriptor instead.
+func (*CallBudget) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CallBudget) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CallBudget) GetLimit() int32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *CallBudget) GetUsed() int32 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *CallBudget) GetLeft() int32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *CallBudget) GetLeftBackground() int32 {
+	if x != nil {
+		return x.LeftBackground
+	}
+	return 0
+}
+
+func (x *CallBudget) GetBackgroundTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BackgroundTime
+	}
+	return nil
+}
+
+func (x *CallBudget) GetUses() []*CallUse {
+	if x != nil {
+		return x.Uses
+	}
+	return nil
+}
+
+func (x *CallBudget) GetUsedElsewhere() int32 {
+	if x != nil {
+		return x.UsedElsewhere
+	}
+	return 0
+}
+
+// CallUse is who made calls, and how many.
+type CallUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// The kind of call, such as branches or statuses.
+	Call string `protobuf:"bytes,2,opt,name=call,proto3" json:"call,omitempty"`
+	// Whether somebody waited for the answer.
+	Interactive bool `protobuf:"varint,3,opt,name=interactive,proto3" json:"interactive,omitempty"`
+	// How many.
+	Calls         int32 `protobuf:"varint,4,opt,name=calls,proto3" json:"calls,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CallUse) Reset() {
+	*x = CallUse{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CallUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CallUse) ProtoMessage() {}
+
+func (x *CallUse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CallUse.ProtoReflect.Descriptor instead.
+func (*CallUse) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CallUse) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *CallUse) GetCall() string {
+	if x != nil {
+		return x.Call
+	}
+	return ""
+}
+
+func (x *CallUse) GetInteractive() bool {
+	if x != nil {
+		return x.Interactive
+	}
+	return false
+}
+
+func (x *CallUse) GetCalls() int32 {
+	if x != nil {
+		return x.Calls
+	}
+	return 0
+}
+
 // ConnectIntegrationRequest begins a connect.
 type ConnectIntegrationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -223,7 +507,7 @@ type ConnectIntegrationRequest struct {
 
 func (x *ConnectIntegrationRequest) Reset() {
 	*x = ConnectIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[4]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +519,7 @@ func (x *ConnectIntegrationRequest) String() string {
 func (*ConnectIntegrationRequest) ProtoMessage() {}
 
 func (x *ConnectIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[4]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +532,7 @@ func (x *ConnectIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*ConnectIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ConnectIntegrationRequest) GetWorkspace() string {
@@ -285,7 +569,7 @@ type ConnectIntegrationResponse struct {
 
 func (x *ConnectIntegrationResponse) Reset() {
 	*x = ConnectIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[5]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +581,7 @@ func (x *ConnectIntegrationResponse) String() string {
 func (*ConnectIntegrationResponse) ProtoMessage() {}
 
 func (x *ConnectIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[5]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +594,7 @@ func (x *ConnectIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*ConnectIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConnectIntegrationResponse) GetAuthorizeUrl() string {
@@ -340,7 +624,7 @@ type LookUpHandshakeRequest struct {
 
 func (x *LookUpHandshakeRequest) Reset() {
 	*x = LookUpHandshakeRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[6]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +636,7 @@ func (x *LookUpHandshakeRequest) String() string {
 func (*LookUpHandshakeRequest) ProtoMessage() {}
 
 func (x *LookUpHandshakeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[6]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +649,7 @@ func (x *LookUpHandshakeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookUpHandshakeRequest.ProtoReflect.Descriptor instead.
 func (*LookUpHandshakeRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LookUpHandshakeRequest) GetHandshake() string {
@@ -399,7 +683,7 @@ type LookUpHandshakeResponse struct {
 
 func (x *LookUpHandshakeResponse) Reset() {
 	*x = LookUpHandshakeResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[7]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +695,7 @@ func (x *LookUpHandshakeResponse) String() string {
 func (*LookUpHandshakeResponse) ProtoMessage() {}
 
 func (x *LookUpHandshakeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[7]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +708,7 @@ func (x *LookUpHandshakeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookUpHandshakeResponse.ProtoReflect.Descriptor instead.
 func (*LookUpHandshakeResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookUpHandshakeResponse) GetWorkspace() string {
@@ -468,7 +752,7 @@ type BeginAuthorizationRequest struct {
 
 func (x *BeginAuthorizationRequest) Reset() {
 	*x = BeginAuthorizationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[8]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +764,7 @@ func (x *BeginAuthorizationRequest) String() string {
 func (*BeginAuthorizationRequest) ProtoMessage() {}
 
 func (x *BeginAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[8]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +777,7 @@ func (x *BeginAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*BeginAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BeginAuthorizationRequest) GetWorkspace() string {
@@ -527,7 +811,7 @@ type BeginAuthorizationResponse struct {
 
 func (x *BeginAuthorizationResponse) Reset() {
 	*x = BeginAuthorizationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[9]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -539,7 +823,7 @@ func (x *BeginAuthorizationResponse) String() string {
 func (*BeginAuthorizationResponse) ProtoMessage() {}
 
 func (x *BeginAuthorizationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[9]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -552,7 +836,7 @@ func (x *BeginAuthorizationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BeginAuthorizationResponse.ProtoReflect.Descriptor instead.
 func (*BeginAuthorizationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *BeginAuthorizationResponse) GetAuthorizeUrl() string {
@@ -604,7 +888,7 @@ type CompleteAuthorizationRequest struct {
 
 func (x *CompleteAuthorizationRequest) Reset() {
 	*x = CompleteAuthorizationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[10]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -616,7 +900,7 @@ func (x *CompleteAuthorizationRequest) String() string {
 func (*CompleteAuthorizationRequest) ProtoMessage() {}
 
 func (x *CompleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[10]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -629,7 +913,7 @@ func (x *CompleteAuthorizationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAuthorizationRequest.ProtoReflect.Descriptor instead.
 func (*CompleteAuthorizationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CompleteAuthorizationRequest) GetWorkspace() string {
@@ -687,7 +971,7 @@ type CompleteAuthorizationResponse struct {
 
 func (x *CompleteAuthorizationResponse) Reset() {
 	*x = CompleteAuthorizationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[11]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +983,7 @@ func (x *CompleteAuthorizationResponse) String() string {
 func (*CompleteAuthorizationResponse) ProtoMessage() {}
 
 func (x *CompleteAuthorizationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[11]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +996,7 @@ func (x *CompleteAuthorizationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAuthorizationResponse.ProtoReflect.Descriptor instead.
 func (*CompleteAuthorizationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CompleteAuthorizationResponse) GetIntegration() *Integration {
@@ -742,7 +1026,7 @@ type RefreshIntegrationRequest struct {
 
 func (x *RefreshIntegrationRequest) Reset() {
 	*x = RefreshIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[12]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -754,7 +1038,7 @@ func (x *RefreshIntegrationRequest) String() string {
 func (*RefreshIntegrationRequest) ProtoMessage() {}
 
 func (x *RefreshIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[12]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -767,7 +1051,7 @@ func (x *RefreshIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*RefreshIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RefreshIntegrationRequest) GetWorkspace() string {
@@ -795,7 +1079,7 @@ type RefreshIntegrationResponse struct {
 
 func (x *RefreshIntegrationResponse) Reset() {
 	*x = RefreshIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[13]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -807,7 +1091,7 @@ func (x *RefreshIntegrationResponse) String() string {
 func (*RefreshIntegrationResponse) ProtoMessage() {}
 
 func (x *RefreshIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[13]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -820,7 +1104,7 @@ func (x *RefreshIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*RefreshIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RefreshIntegrationResponse) GetIntegration() *Integration {
@@ -847,7 +1131,7 @@ type NarrowIntegrationRequest struct {
 
 func (x *NarrowIntegrationRequest) Reset() {
 	*x = NarrowIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -859,7 +1143,7 @@ func (x *NarrowIntegrationRequest) String() string {
 func (*NarrowIntegrationRequest) ProtoMessage() {}
 
 func (x *NarrowIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[14]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -872,7 +1156,7 @@ func (x *NarrowIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*NarrowIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NarrowIntegrationRequest) GetWorkspace() string {
@@ -916,7 +1200,7 @@ type NarrowIntegrationResponse struct {
 
 func (x *NarrowIntegrationResponse) Reset() {
 	*x = NarrowIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1212,7 @@ func (x *NarrowIntegrationResponse) String() string {
 func (*NarrowIntegrationResponse) ProtoMessage() {}
 
 func (x *NarrowIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1225,7 @@ func (x *NarrowIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*NarrowIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NarrowIntegrationResponse) GetIntegration() *Integration {
@@ -971,7 +1255,7 @@ type RemoveIntegrationRequest struct {
 
 func (x *RemoveIntegrationRequest) Reset() {
 	*x = RemoveIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1267,7 @@ func (x *RemoveIntegrationRequest) String() string {
 func (*RemoveIntegrationRequest) ProtoMessage() {}
 
 func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1280,7 @@ func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RemoveIntegrationRequest) GetWorkspace() string {
@@ -1026,7 +1310,7 @@ type RemoveIntegrationResponse struct {
 
 func (x *RemoveIntegrationResponse) Reset() {
 	*x = RemoveIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1322,7 @@ func (x *RemoveIntegrationResponse) String() string {
 func (*RemoveIntegrationResponse) ProtoMessage() {}
 
 func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1335,7 @@ func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveIntegrationResponse) GetIntegration() *Integration {
@@ -1088,7 +1372,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1100,7 +1384,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1113,7 +1397,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IssueTokenRequest) GetWorkspace() string {
@@ -1167,7 +1451,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1463,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1476,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1256,7 +1540,27 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\x15GetIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"Y\n" +
 	"\x16GetIntegrationResponse\x12?\n" +
-	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"~\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"5\n" +
+	"\x10GetBudgetRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"c\n" +
+	"\x11GetBudgetResponse\x126\n" +
+	"\abudgets\x18\x01 \x03(\v2\x1c.devpilot.auth.v1.CallBudgetR\abudgets\x12\x16\n" +
+	"\x06shared\x18\x02 \x01(\bR\x06shared\"\xa2\x02\n" +
+	"\n" +
+	"CallBudget\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x05R\x04used\x12\x12\n" +
+	"\x04left\x18\x04 \x01(\x05R\x04left\x12'\n" +
+	"\x0fleft_background\x18\x05 \x01(\x05R\x0eleftBackground\x12C\n" +
+	"\x0fbackground_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0ebackgroundTime\x12-\n" +
+	"\x04uses\x18\a \x03(\v2\x19.devpilot.auth.v1.CallUseR\x04uses\x12%\n" +
+	"\x0eused_elsewhere\x18\b \x01(\x05R\rusedElsewhere\"o\n" +
+	"\aCallUse\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
+	"\x04call\x18\x02 \x01(\tR\x04call\x12 \n" +
+	"\vinteractive\x18\x03 \x01(\bR\vinteractive\x12\x14\n" +
+	"\x05calls\x18\x04 \x01(\x05R\x05calls\"~\n" +
 	"\x19ConnectIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1f\n" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
@@ -1335,10 +1639,11 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\faccount_uuid\x18\x06 \x01(\tR\vaccountUuid\x12\x1f\n" +
 	"\vnarrowed_to\x18\n" +
 	" \x03(\tR\n" +
-	"narrowedTo2\xcb\v\n" +
+	"narrowedTo2\xe7\f\n" +
 	"\vAuthService\x12\x9d\x01\n" +
 	"\x10ListIntegrations\x12).devpilot.auth.v1.ListIntegrationsRequest\x1a*.devpilot.auth.v1.ListIntegrationsResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/integrations\x90\x02\x01\x12\xae\x01\n" +
-	"\x0eGetIntegration\x12'.devpilot.auth.v1.GetIntegrationRequest\x1a(.devpilot.auth.v1.GetIntegrationResponse\"I\x82\xd3\xe4\x93\x02@b\vintegration\x121/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x01\x12\xb5\x01\n" +
+	"\x0eGetIntegration\x12'.devpilot.auth.v1.GetIntegrationRequest\x1a(.devpilot.auth.v1.GetIntegrationResponse\"I\x82\xd3\xe4\x93\x02@b\vintegration\x121/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x01\x12\x99\x01\n" +
+	"\tGetBudget\x12\".devpilot.auth.v1.GetBudgetRequest\x1a#.devpilot.auth.v1.GetBudgetResponse\"C\x82\xd3\xe4\x93\x02:\x128/v1/workspaces/{workspace}/integrations/bitbucket/budget\x90\x02\x01\x12\xb5\x01\n" +
 	"\x12ConnectIntegration\x12+.devpilot.auth.v1.ConnectIntegrationRequest\x1a,.devpilot.auth.v1.ConnectIntegrationResponse\"D\x82\xd3\xe4\x93\x02>:\x01*\"9/v1/workspaces/{workspace}/integrations/bitbucket:connect\x12k\n" +
 	"\x0fLookUpHandshake\x12(.devpilot.auth.v1.LookUpHandshakeRequest\x1a).devpilot.auth.v1.LookUpHandshakeResponse\"\x03\x90\x02\x01\x12o\n" +
 	"\x12BeginAuthorization\x12+.devpilot.auth.v1.BeginAuthorizationRequest\x1a,.devpilot.auth.v1.BeginAuthorizationResponse\x12x\n" +
@@ -1362,73 +1667,82 @@ func file_devpilot_auth_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_auth_v1_auth_service_proto_rawDescData
 }
 
-var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_devpilot_auth_v1_auth_service_proto_goTypes = []any{
 	(*ListIntegrationsRequest)(nil),       // 0: devpilot.auth.v1.ListIntegrationsRequest
 	(*ListIntegrationsResponse)(nil),      // 1: devpilot.auth.v1.ListIntegrationsResponse
 	(*GetIntegrationRequest)(nil),         // 2: devpilot.auth.v1.GetIntegrationRequest
 	(*GetIntegrationResponse)(nil),        // 3: devpilot.auth.v1.GetIntegrationResponse
-	(*ConnectIntegrationRequest)(nil),     // 4: devpilot.auth.v1.ConnectIntegrationRequest
-	(*ConnectIntegrationResponse)(nil),    // 5: devpilot.auth.v1.ConnectIntegrationResponse
-	(*LookUpHandshakeRequest)(nil),        // 6: devpilot.auth.v1.LookUpHandshakeRequest
-	(*LookUpHandshakeResponse)(nil),       // 7: devpilot.auth.v1.LookUpHandshakeResponse
-	(*BeginAuthorizationRequest)(nil),     // 8: devpilot.auth.v1.BeginAuthorizationRequest
-	(*BeginAuthorizationResponse)(nil),    // 9: devpilot.auth.v1.BeginAuthorizationResponse
-	(*CompleteAuthorizationRequest)(nil),  // 10: devpilot.auth.v1.CompleteAuthorizationRequest
-	(*CompleteAuthorizationResponse)(nil), // 11: devpilot.auth.v1.CompleteAuthorizationResponse
-	(*RefreshIntegrationRequest)(nil),     // 12: devpilot.auth.v1.RefreshIntegrationRequest
-	(*RefreshIntegrationResponse)(nil),    // 13: devpilot.auth.v1.RefreshIntegrationResponse
-	(*NarrowIntegrationRequest)(nil),      // 14: devpilot.auth.v1.NarrowIntegrationRequest
-	(*NarrowIntegrationResponse)(nil),     // 15: devpilot.auth.v1.NarrowIntegrationResponse
-	(*RemoveIntegrationRequest)(nil),      // 16: devpilot.auth.v1.RemoveIntegrationRequest
-	(*RemoveIntegrationResponse)(nil),     // 17: devpilot.auth.v1.RemoveIntegrationResponse
-	(*IssueTokenRequest)(nil),             // 18: devpilot.auth.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),            // 19: devpilot.auth.v1.IssueTokenResponse
-	nil,                                   // 20: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	(*Integration)(nil),                   // 21: devpilot.auth.v1.Integration
-	(*timestamppb.Timestamp)(nil),         // 22: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 23: google.protobuf.Duration
-	(*NarrowedTo)(nil),                    // 24: devpilot.auth.v1.NarrowedTo
+	(*GetBudgetRequest)(nil),              // 4: devpilot.auth.v1.GetBudgetRequest
+	(*GetBudgetResponse)(nil),             // 5: devpilot.auth.v1.GetBudgetResponse
+	(*CallBudget)(nil),                    // 6: devpilot.auth.v1.CallBudget
+	(*CallUse)(nil),                       // 7: devpilot.auth.v1.CallUse
+	(*ConnectIntegrationRequest)(nil),     // 8: devpilot.auth.v1.ConnectIntegrationRequest
+	(*ConnectIntegrationResponse)(nil),    // 9: devpilot.auth.v1.ConnectIntegrationResponse
+	(*LookUpHandshakeRequest)(nil),        // 10: devpilot.auth.v1.LookUpHandshakeRequest
+	(*LookUpHandshakeResponse)(nil),       // 11: devpilot.auth.v1.LookUpHandshakeResponse
+	(*BeginAuthorizationRequest)(nil),     // 12: devpilot.auth.v1.BeginAuthorizationRequest
+	(*BeginAuthorizationResponse)(nil),    // 13: devpilot.auth.v1.BeginAuthorizationResponse
+	(*CompleteAuthorizationRequest)(nil),  // 14: devpilot.auth.v1.CompleteAuthorizationRequest
+	(*CompleteAuthorizationResponse)(nil), // 15: devpilot.auth.v1.CompleteAuthorizationResponse
+	(*RefreshIntegrationRequest)(nil),     // 16: devpilot.auth.v1.RefreshIntegrationRequest
+	(*RefreshIntegrationResponse)(nil),    // 17: devpilot.auth.v1.RefreshIntegrationResponse
+	(*NarrowIntegrationRequest)(nil),      // 18: devpilot.auth.v1.NarrowIntegrationRequest
+	(*NarrowIntegrationResponse)(nil),     // 19: devpilot.auth.v1.NarrowIntegrationResponse
+	(*RemoveIntegrationRequest)(nil),      // 20: devpilot.auth.v1.RemoveIntegrationRequest
+	(*RemoveIntegrationResponse)(nil),     // 21: devpilot.auth.v1.RemoveIntegrationResponse
+	(*IssueTokenRequest)(nil),             // 22: devpilot.auth.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),            // 23: devpilot.auth.v1.IssueTokenResponse
+	nil,                                   // 24: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	(*Integration)(nil),                   // 25: devpilot.auth.v1.Integration
+	(*timestamppb.Timestamp)(nil),         // 26: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 27: google.protobuf.Duration
+	(*NarrowedTo)(nil),                    // 28: devpilot.auth.v1.NarrowedTo
 }
 var file_devpilot_auth_v1_auth_service_proto_depIdxs = []int32{
-	21, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
-	21, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	22, // 2: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
-	23, // 3: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
-	20, // 4: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	21, // 5: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	21, // 6: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	24, // 7: devpilot.auth.v1.NarrowIntegrationRequest.bitbucket_workspaces:type_name -> devpilot.auth.v1.NarrowedTo
-	21, // 8: devpilot.auth.v1.NarrowIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	24, // 9: devpilot.auth.v1.NarrowIntegrationResponse.before:type_name -> devpilot.auth.v1.NarrowedTo
-	21, // 10: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	23, // 11: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
-	22, // 12: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 13: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
-	2,  // 14: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
-	4,  // 15: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
-	6,  // 16: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
-	8,  // 17: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
-	10, // 18: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
-	12, // 19: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
-	14, // 20: devpilot.auth.v1.AuthService.NarrowIntegration:input_type -> devpilot.auth.v1.NarrowIntegrationRequest
-	16, // 21: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
-	18, // 22: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
-	1,  // 23: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
-	3,  // 24: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
-	5,  // 25: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
-	7,  // 26: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
-	9,  // 27: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
-	11, // 28: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
-	13, // 29: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
-	15, // 30: devpilot.auth.v1.AuthService.NarrowIntegration:output_type -> devpilot.auth.v1.NarrowIntegrationResponse
-	17, // 31: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
-	19, // 32: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
-	23, // [23:33] is the sub-list for method output_type
-	13, // [13:23] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	25, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
+	25, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	6,  // 2: devpilot.auth.v1.GetBudgetResponse.budgets:type_name -> devpilot.auth.v1.CallBudget
+	26, // 3: devpilot.auth.v1.CallBudget.background_time:type_name -> google.protobuf.Timestamp
+	7,  // 4: devpilot.auth.v1.CallBudget.uses:type_name -> devpilot.auth.v1.CallUse
+	26, // 5: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
+	27, // 6: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
+	24, // 7: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	25, // 8: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	25, // 9: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	28, // 10: devpilot.auth.v1.NarrowIntegrationRequest.bitbucket_workspaces:type_name -> devpilot.auth.v1.NarrowedTo
+	25, // 11: devpilot.auth.v1.NarrowIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	28, // 12: devpilot.auth.v1.NarrowIntegrationResponse.before:type_name -> devpilot.auth.v1.NarrowedTo
+	25, // 13: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	27, // 14: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
+	26, // 15: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 16: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
+	2,  // 17: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
+	4,  // 18: devpilot.auth.v1.AuthService.GetBudget:input_type -> devpilot.auth.v1.GetBudgetRequest
+	8,  // 19: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
+	10, // 20: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
+	12, // 21: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
+	14, // 22: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
+	16, // 23: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
+	18, // 24: devpilot.auth.v1.AuthService.NarrowIntegration:input_type -> devpilot.auth.v1.NarrowIntegrationRequest
+	20, // 25: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
+	22, // 26: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
+	1,  // 27: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
+	3,  // 28: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
+	5,  // 29: devpilot.auth.v1.AuthService.GetBudget:output_type -> devpilot.auth.v1.GetBudgetResponse
+	9,  // 30: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
+	11, // 31: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
+	13, // 32: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
+	15, // 33: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
+	17, // 34: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
+	19, // 35: devpilot.auth.v1.AuthService.NarrowIntegration:output_type -> devpilot.auth.v1.NarrowIntegrationResponse
+	21, // 36: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
+	23, // 37: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
+	27, // [27:38] is the sub-list for method output_type
+	16, // [16:27] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_auth_v1_auth_service_proto_init() }
@@ -1443,7 +1757,7 @@ func file_devpilot_auth_v1_auth_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_auth_v1_auth_service_proto_rawDesc), len(file_devpilot_auth_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AuthService_ListIntegrations_FullMethodName      = "/devpilot.auth.v1.AuthService/ListIntegrations"
 	AuthService_GetIntegration_FullMethodName        = "/devpilot.auth.v1.AuthService/GetIntegration"
+	AuthService_GetBudget_FullMethodName             = "/devpilot.auth.v1.AuthService/GetBudget"
 	AuthService_ConnectIntegration_FullMethodName    = "/devpilot.auth.v1.AuthService/ConnectIntegration"
 	AuthService_LookUpHandshake_FullMethodName       = "/devpilot.auth.v1.AuthService/LookUpHandshake"
 	AuthService_BeginAuthorization_FullMethodName    = "/devpilot.auth.v1.AuthService/BeginAuthorization"
@@ -43,6 +44,10 @@ type AuthServiceClient interface {
 	// Gets the Bitbucket integration; always answers, with state NOT_CONNECTED and the setup when
 	// there is none. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	GetIntegration(ctx context.Context, in *GetIntegrationRequest, opts ...grpc.CallOption) (*GetIntegrationResponse, error)
+	// Tells how many of the calls that Bitbucket allows an hour are used and left, and by whom: of the
+	// workspace's own connection in detail, of all others of the same OAuth consumer together.
+	// Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error)
 	// Begins a connect and answers the page to open in the same browser. Not idempotent: each call
 	// begins a handshake of its own. Reasons: PERMISSION_DENIED, BROWSER_REQUIRED (an API key asks: nobody
 	// could open the page), INVALID_ARGUMENT,
@@ -102,6 +107,16 @@ func (c *authServiceClient) GetIntegration(ctx context.Context, in *GetIntegrati
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetIntegrationResponse)
 	err := c.cc.Invoke(ctx, AuthService_GetIntegration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *authServiceClient) GetBudget(ctx context.Context, in *GetBudgetRequest, opts ...grpc.CallOption) (*GetBudgetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetBudgetResponse)
+	err := c.cc.Invoke(ctx, AuthService_GetBudget_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -200,6 +215,10 @@ type AuthServiceServer interface {
 	// Gets the Bitbucket integration; always answers, with state NOT_CONNECTED and the setup when
 	// there is none. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	GetIntegration(context.Context, *GetIntegrationRequest) (*GetIntegrationResponse, error)
+	// Tells how many of the calls that Bitbucket allows an hour are used and left, and by whom: of the
+	// workspace's own connection in detail, of all others of the same OAuth consumer together.
+	// Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error)
 	// Begins a connect and answers the page to open in the same browser. Not idempotent: each call
 	// begins a handshake of its own. Reasons: PERMISSION_DENIED, BROWSER_REQUIRED (an API key asks: nobody
 	// could open the page), INVALID_ARGUMENT,
@@ -250,6 +269,9 @@ func (UnimplementedAuthServiceServer) ListIntegrations(context.Context, *ListInt
 }
 func (UnimplementedAuthServiceServer) GetIntegration(context.Context, *GetIntegrationRequest) (*GetIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetIntegration not implemented")
+}
+func (UnimplementedAuthServiceServer) GetBudget(context.Context, *GetBudgetRequest) (*GetBudgetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetBudget not implemented")
 }
 func (UnimplementedAuthServiceServer) ConnectIntegration(context.Context, *ConnectIntegrationRequest) (*ConnectIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ConnectIntegration not implemented")
@@ -328,6 +350,24 @@ func _AuthService_GetIntegration_Handler(srv interface{}, ctx context.Context, d
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(AuthServiceServer).GetIntegration(ctx, req.(*GetIntegrationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AuthService_GetBudget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetBudgetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AuthServiceServer).GetBudget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AuthService_GetBudget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AuthServiceServer).GetBudget(ctx, req.(*GetBudgetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -490,6 +530,10 @@ var AuthService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetIntegration",
 			Handler:    _AuthService_GetIntegration_Handler,
+		},
+		{
+			MethodName: "GetBudget",
+			Handler:    _AuthService_GetBudget_Handler,
 		},
 		{
 			MethodName: "ConnectIntegration",

@@ -150,7 +150,7 @@ func (l update) send(ctx context.Context, w wanted, t target) (sent bool, err er
 	slug, _, _ := strings.Cut(t.fullName, "/")
 	account := l.cfg.Client.As(bitbucket.TokenSourceFunc(func(ctx context.Context, rejected seal.Secret) (seal.Secret, error) {
 		return l.cfg.Tokens.Token(ctx, l.key.Workspace, t.fullName, rejected)
-	})).Background()
+	})).Of(l.key.Workspace).Background()
 	callCtx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = account.SetBuildStatus(callCtx, bitbucket.RefByID(slug, t.repository, t.fullName), w.hash, bitbucket.BuildStatus{
