@@ -13,6 +13,7 @@ const AppPage = lazy(() => import("./pages/app"));
 const DeploymentPage = lazy(() => import("./pages/deployment"));
 const Activity = lazy(() => import("./pages/activity"));
 const Integrations = lazy(() => import("./pages/integrations"));
+const Notifications = lazy(() => import("./pages/notifications"));
 
 export function Routes() {
   return (
@@ -27,6 +28,7 @@ export function Routes() {
         <Route path="activity" element={<Activity />} />
         <Route path="settings" element={<Navigate to="integrations" replace />} />
         <Route path="settings/integrations" element={<Integrations />} />
+        <Route path="settings/notifications" element={<Notifications />} />
         <Route path="*" element={<NotFound framed />} />
       </Route>
       <Route path="*" element={<NotFound />} />

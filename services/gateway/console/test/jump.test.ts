@@ -18,6 +18,7 @@ test("an empty query names pages, apps and the other workspaces", () => {
     "/w/default/apps/new",
     "/w/default/activity",
     "/w/default/settings/integrations",
+    "/w/default/settings/notifications",
     "/w/default/apps/web",
     "/w/default/apps/web2",
     "/w/default/apps/docs",

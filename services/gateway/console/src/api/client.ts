@@ -14,6 +14,7 @@ export type HookRecord = Schemas["HookRecord"];
 export type Info = Schemas["Info"];
 export type Integration = Schemas["Integration"];
 export type Me = Schemas["Me"];
+export type NotificationTarget = Schemas["NotificationTarget"];
 export type Repository = Schemas["Repository"];
 export type Variable = Schemas["Variable"];
 export type Webhook = Schemas["Webhook"];

@@ -36,6 +36,31 @@ export const integrationQuery = (workspace: string) =>
       ),
   });
 
+export const targetsQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "notifications"), "list"],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/notificationTargets", {
+          params: { path: { workspace }, query: { pageSize: 200 } },
+          signal,
+        }),
+      ),
+  });
+
+export const attemptsQuery = (workspace: string, target: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "notifications"), "attempts", target],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/notificationTargets/{target}/attempts", {
+          params: { path: { workspace, target } },
+          signal,
+        }),
+      ),
+    refetchInterval: 10_000, // while the log is open
+  });
+
 export const appsQuery = (workspace: string) =>
   infiniteQueryOptions({
     queryKey: [...keys.kind(workspace, "app"), "list"],

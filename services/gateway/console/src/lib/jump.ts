@@ -21,6 +21,7 @@ const pages = [
   ["New app", "apps/new"],
   ["Activity", "activity"],
   ["Integrations", "settings/integrations"],
+  ["Notifications", "settings/notifications"],
 ] as const;
 
 /** "web 12", "web #12": a deployment of an app. */

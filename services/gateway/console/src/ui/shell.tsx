@@ -114,6 +114,7 @@ export function Shell() {
         <NavLink to={`/w/${ws}/settings/integrations`} title="g then i">
           Integrations
         </NavLink>
+        <NavLink to={`/w/${ws}/settings/notifications`}>Notifications</NavLink>
         <div className="sidebar-end">
           <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
             Keys <kbd>?</kbd>

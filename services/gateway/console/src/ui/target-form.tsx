@@ -1,0 +1,198 @@
+import { useState, type ReactNode } from "react";
+import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
+import { api, asApiError, body, type NotificationTarget } from "../api/client";
+import { appsQuery, keys } from "../api/queries";
+import { choosable, eventWords, kindWords } from "../lib/notifications";
+import { usePlace } from "../lib/workspace";
+import { Banner, Button, Failed } from "./basics";
+import { Check, TextField } from "./settings/parts";
+
+interface Props {
+  target?: NotificationTarget;
+  emailAvailable: boolean;
+  onDone: (secret: string | undefined) => void;
+  onCancel: () => void;
+}
+
+const words = (text: string) => text.split(/[\s,;]+/).filter((w) => w !== "");
+
+/** Adds a target, or changes one. */
+export function TargetForm({ target: t, emailAvailable, onDone, onCancel }: Props) {
+  const { ws } = usePlace();
+  const client = useQueryClient();
+  const apps = useInfiniteQuery(appsQuery(ws));
+  const [kind, setKind] = useState<NotificationTarget["kind"]>(t?.kind ?? "WEBHOOK");
+  const [label, setLabel] = useState(t?.label ?? "");
+  const [active, setActive] = useState(t?.active ?? true);
+  const [url, setUrl] = useState("");
+  const [recipients, setRecipients] = useState(t?.recipients.join("\n") ?? "");
+  const [events, setEvents] = useState(
+    () => new Set(t?.events ?? ["DEPLOYMENT_FAILED", "DEPLOYMENT_RECOVERED", "CONNECTION"]),
+  );
+  const [only, setOnly] = useState(() => new Set(t?.apps));
+  const [behind, setBehind] = useState(String(t?.behindMinutes ?? 30));
+  const [start, setStart] = useState(t?.quietHours?.start ?? "");
+  const [end, setEnd] = useState(t?.quietHours?.end ?? "");
+  const [zone, setZone] = useState(t?.quietHours?.timeZone ?? Intl.DateTimeFormat().resolvedOptions().timeZone);
+  const save = useMutation({
+    mutationFn: async () => {
+      const quiet = start !== "" || end !== "";
+      const shared = {
+        label,
+        active,
+        events: choosable.filter((e) => events.has(e)),
+        apps: [...only].sort(),
+        behindMinutes: Number(behind),
+        quietHours: quiet ? { start, end, timeZone: zone } : { start: "", end: "", timeZone: "" },
+        ...(kind === "EMAIL" ? { recipients: words(recipients) } : url === "" ? {} : { url }),
+      };
+      if (t === undefined)
+        return body(
+          await api.POST("/v1/workspaces/{workspace}/notificationTargets", {
+            params: { path: { workspace: ws } },
+            body: { target: { ...shared, kind } },
+          }),
+        ).secret;
+      body(
+        await api.PATCH("/v1/workspaces/{workspace}/notificationTargets/{target}", {
+          params: { path: { workspace: ws, target: t.id } },
+          body: { ...shared, etag: t.etag },
+        }),
+      );
+      return undefined;
+    },
+    onSuccess: (secret) => {
+      void client.invalidateQueries({ queryKey: keys.kind(ws, "notifications") });
+      onDone(secret);
+    },
+  });
+  const problem = save.isError ? asApiError(save.error) : undefined;
+  const wrong = (name: string) => problem?.field(name);
+  const all = apps.data?.pages.flatMap((p) => p.apps.map((a) => a.id)) ?? [];
+  return (
+    <form
+      onSubmit={(e) => {
+        e.preventDefault();
+        save.mutate();
+      }}
+    >
+      {t === undefined && (
+        <fieldset className="plain">
+          <legend>How</legend>
+          {(["WEBHOOK", "SLACK", "EMAIL"] as const).map((k) => (
+            <label key={k} className="check">
+              <input
+                type="radio"
+                name="kind"
+                checked={kind === k}
+                disabled={k === "EMAIL" && !emailAvailable}
+                onChange={() => setKind(k)}
+              />{" "}
+              {kindWords[k]}
+            </label>
+          ))}
+          {!emailAvailable && <p className="soft">E-mail needs a mail server, which an operator names.</p>}
+        </fieldset>
+      )}
+      <TextField label="Name" value={label} onChange={setLabel} error={wrong("label")} hint="Who or what gets them." />
+      {kind === "EMAIL" ? (
+        <TextField
+          label="Addresses"
+          rows={3}
+          value={recipients}
+          onChange={setRecipients}
+          error={wrong("recipients")}
+          hint="One on each line."
+        />
+      ) : (
+        <TextField
+          label="URL"
+          type="password"
+          value={url}
+          onChange={setUrl}
+          error={wrong("url")}
+          hint={
+            t === undefined
+              ? "https://… It is kept as a secret and not shown again."
+              : "Leave it empty to keep the one there is."
+          }
+        />
+      )}
+      <Choice legend="What" error={wrong("events")}>
+        {choosable.map((e) => (
+          <Check
+            key={e}
+            label={eventWords[e]}
+            checked={events.has(e)}
+            onChange={(on) => setEvents(toggled(events, e, on))}
+          />
+        ))}
+      </Choice>
+      {events.has("APP_BEHIND") && (
+        <TextField
+          label="Minutes until a push counts as not live for long"
+          short
+          numeric
+          value={behind}
+          onChange={setBehind}
+          error={wrong("behindMinutes")}
+        />
+      )}
+      {all.length > 0 && (
+        <Choice legend="Only of these apps; none ticked: all" error={wrong("apps")}>
+          {[...new Set([...all, ...only])].map((a) => (
+            <Check key={a} label={a} checked={only.has(a)} onChange={(on) => setOnly(toggled(only, a, on))} />
+          ))}
+        </Choice>
+      )}
+      <Choice legend="Quiet hours" error={wrong("quietHours")}>
+        <TextField label="From" short placeholder="22:00" value={start} onChange={setStart} error={wrong("start")} />
+        <TextField label="To" short placeholder="07:00" value={end} onChange={setEnd} error={wrong("end")} />
+        <TextField
+          label="Time zone"
+          value={zone}
+          onChange={setZone}
+          error={wrong("timeZone")}
+          hint="What happens in them is sent together afterwards. Leave the times empty for none."
+        />
+      </Choice>
+      {t !== undefined && (
+        <Check
+          label="Send"
+          checked={active}
+          onChange={setActive}
+          hint="Off: nothing is sent, and what waits is dropped."
+        />
+      )}
+      {problem !== undefined &&
+        (problem.fields.length > 0 ? (
+          <Banner role="alert" tone="bad" title="Nothing was saved: correct the fields that are marked." />
+        ) : (
+          <Failed error={problem} title="Nothing was saved." />
+        ))}
+      <div className="actions end">
+        <Button onClick={onCancel}>Cancel</Button>
+        <Button look="primary" type="submit" busy={save.isPending}>
+          Save
+        </Button>
+      </div>
+    </form>
+  );
+}
+
+function Choice({ legend, error, children }: { legend: string; error: string | undefined; children: ReactNode }) {
+  return (
+    <fieldset className="plain">
+      <legend>{legend}</legend>
+      {children}
+      {error !== undefined && <p className="field-error">{error}</p>}
+    </fieldset>
+  );
+}
+
+function toggled<T>(set: ReadonlySet<T>, one: T, on: boolean): Set<T> {
+  const next = new Set(set);
+  if (on) next.add(one);
+  else next.delete(one);
+  return next;
+}
