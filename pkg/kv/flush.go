@@ -5,36 +5,38 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 )
 
-// inventories are the open ones by connection: whoever closes a connection knows no bucket.
-var inventories = struct {
-	mu sync.Mutex
-	of map[*nats.Conn][]*inventory
-}{of: map[*nats.Conn][]*inventory{}}
+// Session is a JetStream that knows the inventories of the buckets that were opened over it. Who opens a
+// connection makes one of it, hands it on in the place of its JetStream, and flushes it before the
+// connection is closed: they know no bucket. Over a bare JetStream, buckets work as well, and what their
+// inventories have in memory when the process ends is not written.
+type Session struct {
+	jetstream.JetStream
+
+	mu          sync.Mutex
+	inventories []*inventory
+}
+
+// NewSession makes a session of a connection's JetStream.
+func NewSession(js jetstream.JetStream) *Session { return &Session{JetStream: js} }
 
 // flushTimeout bounds Flush: a process that stops does not wait for a NATS that does not answer.
 const flushTimeout = 5 * time.Second
 
-func keep(nc *nats.Conn, i *inventory) {
-	inventories.mu.Lock()
-	defer inventories.mu.Unlock()
-	inventories.of[nc] = append(inventories.of[nc], i)
-}
-
-// Flush writes what the inventories of a connection's buckets still have in memory. Call it before the
-// connection is closed: a loss of what was written in the last seconds would else go unnoticed. It gives
-// up after five seconds or when ctx ends, with an error; nothing that was stored depends on it.
-func Flush(ctx context.Context, nc *nats.Conn) error {
+// Flush writes what the inventories of the session's buckets still have in memory: a loss of what was
+// written in the last seconds would else go unnoticed. It gives up after five seconds or when ctx ends,
+// with an error; nothing that was stored depends on it.
+func (s *Session) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	inventories.mu.Lock()
-	list := inventories.of[nc]
-	delete(inventories.of, nc)
-	inventories.mu.Unlock()
-	if !nc.IsConnected() {
+	s.mu.Lock()
+	list := s.inventories
+	s.inventories = nil
+	s.mu.Unlock()
+	if !s.Conn().IsConnected() {
 		return nil
 	}
 	var flushing errgroup.Group
@@ -42,4 +44,15 @@ func Flush(ctx context.Context, nc *nats.Conn) error {
 		flushing.Go(func() error { return i.flush(ctx) })
 	}
 	return flushing.Wait()
+}
+
+// keep has the session of a bucket, if it was opened over one, know its inventory.
+func (i *inventory) keep() {
+	s, ok := i.of.js.(*Session)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inventories = append(s.inventories, i)
 }

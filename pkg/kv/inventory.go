@@ -73,7 +73,7 @@ func openInventory(ctx context.Context, s *store) (*inventory, error) {
 	if err := i.compare(ctx); err != nil {
 		return nil, err
 	}
-	keep(s.js.Conn(), i)
+	i.keep()
 	return i, nil
 }
 

@@ -151,7 +151,8 @@ func TestFlush_anOlderValueThatCameBackIsALoss(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := kv.Open[wrapperspb.StringValue](t.Context(), js, counted)
+			session := kv.NewSession(js)
+			b, err := kv.Open[wrapperspb.StringValue](t.Context(), session, counted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +162,7 @@ func TestFlush_anOlderValueThatCameBackIsALoss(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if err := kv.Flush(t.Context(), nc); err != nil {
+			if err := session.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			nc.Close()

@@ -18,7 +18,6 @@ import (
 
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
-	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/ops"
@@ -176,7 +175,7 @@ func (m *program) stopNATS(ctx context.Context) error {
 	if !m.env.NC.IsConnected() {
 		return nil
 	}
-	return errors.Join(kv.Flush(ctx, m.env.NC), m.env.NC.FlushWithContext(ctx))
+	return errors.Join(m.env.JS.Flush(ctx), m.env.NC.FlushWithContext(ctx))
 }
 
 func (m *program) startRedis(ctx context.Context) (err error) {

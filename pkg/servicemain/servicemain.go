@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
@@ -70,7 +70,7 @@ type Env struct {
 	Version        string
 	Logger         *slog.Logger
 	NC             *nats.Conn
-	JS             jetstream.JetStream
+	JS             *kv.Session
 	Replicas       int // of streams and buckets that the service makes
 	Redis          redis.UniversalClient
 	Keyset         *seal.Keyset

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
@@ -56,7 +55,7 @@ type Product struct {
 	nats     *engine.NATS
 	redis    *engine.Redis
 	nc       *nats.Conn
-	js       jetstream.JetStream
+	js       *kv.Session
 	redisc   redis.UniversalClient
 	emulated *emulator.Emulator
 	conns    []*grpc.ClientConn
@@ -237,8 +236,12 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		}
 		url, connect = p.nats.ClientURL(), []nats.Option{p.nats.ConnectOption()}
 	}
-	p.nc, p.js, err = stream.Connect(url, "devpilot", connect...)
-	return err
+	nc, js, err := stream.Connect(url, "devpilot", connect...)
+	if err != nil {
+		return err
+	}
+	p.nc, p.js = nc, kv.NewSession(js)
+	return nil
 }
 
 func (p *Product) natsReady(ctx context.Context) error {
@@ -252,7 +255,7 @@ func (p *Product) natsReady(ctx context.Context) error {
 }
 
 func (p *Product) stopNATS(ctx context.Context) error {
-	err := kv.Flush(ctx, p.nc)
+	err := p.js.Flush(ctx)
 	p.nc.Close()
 	if p.nats == nil {
 		return err
