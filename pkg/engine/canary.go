@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -98,7 +99,7 @@ func (c *canary) step(ctx context.Context) {
 	if outOfLimits(err) || time.Now().Before(c.notUntil) {
 		return
 	}
-	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.KeyErr, err, logs.KeyAttempt, c.n.Restarts()+1)
+	c.n.cfg.Logger.Error("nats canary failed, restarting the embedded server", logs.Err(err), slog.Any(logs.KeyAttempt, c.n.Restarts()+1))
 	c.gap = min(2*c.gap, maxRestartGap) // of its own: nobody waits for it, the next restart is only not before
 	c.notUntil = time.Now().Add(c.gap)
 	if err := c.n.mend(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -221,7 +222,7 @@ func (i *inventory) report(ctx context.Context, key string) *LossError {
 	loss := &LossError{Bucket: i.of.cfg.Name, Lost: 1}
 	loss.name(key)
 	if i.lost.CompareAndSwap(nil, loss) {
-		i.of.cfg.Logger.ErrorContext(ctx, "records were lost", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, loss)
+		i.of.cfg.Logger.ErrorContext(ctx, "records were lost", slog.String(logs.KeyBucket, i.of.cfg.Name), logs.Err(loss))
 	}
 	return loss
 }
@@ -357,7 +358,7 @@ func (i *inventory) writePending(ctx context.Context) error {
 		if err == nil {
 			continue
 		}
-		i.of.cfg.Logger.DebugContext(ctx, "inventory not written yet", logs.KeyBucket, i.of.cfg.Name, logs.KeyErr, err)
+		i.of.cfg.Logger.DebugContext(ctx, "inventory not written yet", slog.String(logs.KeyBucket, i.of.cfg.Name), logs.Err(err))
 		i.mu.Lock()
 		for _, e := range todo {
 			if i.pending[part] == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 
@@ -74,7 +75,7 @@ func (m *Mirror[T, P]) apply(ctx context.Context, e entry) {
 	if !e.deleted {
 		var err error
 		if v, _, err = m.bucket.decode(e.key, e.data, e.rev); err != nil {
-			m.bucket.s.cfg.Logger.ErrorContext(ctx, "record left out of a mirror", logs.KeyBucket, m.bucket.Name(), logs.KeyKey, e.key, logs.KeyErr, err)
+			m.bucket.s.cfg.Logger.ErrorContext(ctx, "record left out of a mirror", slog.String(logs.KeyBucket, m.bucket.Name()), slog.String(logs.KeyKey, e.key), logs.Err(err))
 			v = nil
 		}
 	}

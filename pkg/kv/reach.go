@@ -154,7 +154,7 @@ func (r *reach) fresh(ctx context.Context) (reason string, err error) {
 func (r *reach) differs(p position, at uint64, held int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !p.created.Equal(r.created) || p.last < at || p.messages < uint64(held) //nolint:gosec // a count
+	return !p.created.Equal(r.created) || p.last < at || p.messages < uint64(held) // a count
 }
 
 // confirmed tells whether nothing was skipped since there were so many gaps: everything up to rev has

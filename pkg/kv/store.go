@@ -304,7 +304,7 @@ func (s *store) compareAndSet(ctx context.Context, key string, data []byte, rev 
 	}
 	if s.cfg.SecureErase && rev != 0 {
 		if err := s.eraseBefore(ctx, key, stored); err != nil {
-			s.cfg.Logger.WarnContext(ctx, "replaced value not erased yet", logs.KeyBucket, s.cfg.Name, logs.KeyKey, key, logs.KeyErr, err)
+			s.cfg.Logger.WarnContext(ctx, "replaced value not erased yet", slog.String(logs.KeyBucket, s.cfg.Name), slog.String(logs.KeyKey, key), logs.Err(err))
 		}
 	}
 	return stored, nil

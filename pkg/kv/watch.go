@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -202,7 +203,7 @@ func (s *store) follow(ctx context.Context, fresh func() scan) error {
 		if time.Since(start) > rewatchMost {
 			pauses.Reset()
 		}
-		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", logs.KeyBucket, s.cfg.Name, logs.KeyErr, err)
+		s.cfg.Logger.DebugContext(ctx, "watching a bucket again", slog.String(logs.KeyBucket, s.cfg.Name), logs.Err(err))
 		if sleep(ctx, pauses.NextBackOff()) != nil {
 			return ctx.Err()
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -54,7 +55,7 @@ func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
 		c.settleAll(work, ds, err)
 		return
 	}
-	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", logs.KeyCount, len(ds), logs.KeyErr, err)
+	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", slog.Int(logs.KeyCount, len(ds)), logs.Err(err))
 	for _, d := range ds {
 		one := []*delivery{d}
 		c.settle(work, d, c.attempt(ctx, work, one))
@@ -84,7 +85,7 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 			return err
 		}
 		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again",
-			logs.KeyNATSSubject, ds[0].Subject, logs.KeySequence, ds[0].Sequence, logs.KeyErr, err)
+			slog.String(logs.KeyNATSSubject, ds[0].Subject), slog.Uint64(logs.KeySequence, ds[0].Sequence), logs.Err(err))
 		waitFor(ctx, pauses.NextBackOff())
 	}
 }
@@ -138,12 +139,12 @@ func (c *consuming) settle(work context.Context, d *delivery, err error) {
 	default:
 		delay := c.cfg.Backoff(d.Attempt)
 		outcome, answer = "retried", d.current().NakWithDelay(delay)
-		log.WarnContext(ctx, "handling failed, trying again", logs.KeyErr, err, logs.KeyRetryIn, delay.Milliseconds())
+		log.WarnContext(ctx, "handling failed, trying again", logs.Err(err), slog.Int64(logs.KeyRetryIn, delay.Milliseconds()))
 	}
 	c.answered.Add(1)
 	c.cfg.Metrics.count(c.cfg.Stream, c.cfg.Durable, outcome)
 	if answer != nil {
-		log.WarnContext(ctx, "message not answered, it will come again", logs.KeyState, outcome, logs.KeyErr, answer)
+		log.WarnContext(ctx, "message not answered, it will come again", slog.String(logs.KeyState, outcome), logs.Err(answer))
 	}
 }
 

@@ -258,7 +258,7 @@ var burst = flag.Int("burst", 300, "how many pushes TestBurst makes; 1000 is the
 // However many pushes come while one deployment runs, there is one more run: `-burst 1000` for the
 // number that was promised.
 func TestBurst_ofPushesMakesTwoRuns(t *testing.T) {
-	pushes := int32(*burst) //nolint:gosec // a flag of a test
+	pushes := int32(*burst) // a flag of a test
 	b := newBench(t)
 	b.repo.Commit("main", "before", map[string]string{"index.html": "before"})
 	a := withHooks(hookAt(postSetup, "wait", "[ $DEVPILOT_DEPLOYMENT != 1 ] || sleep "+nap(3260)))

@@ -266,7 +266,7 @@ func (d *day) deliver(n, repo int, branch, hash string) {
 		d.verified[repositoryOf(repo)] = time.Now()
 		d.mu.Unlock()
 		e := &eventsv1.PushEvent{
-			Id: fmt.Sprintf("hook-%d.%d.0", repo, n), Workspace: workspace, Repository: repositoryOf(repo), RepositoryFullName: nameOf(repo), Webhook: fmt.Sprintf("hook-%d", repo), Delivery: int32(n), //nolint:gosec // few
+			Id: fmt.Sprintf("hook-%d.%d.0", repo, n), Workspace: workspace, Repository: repositoryOf(repo), RepositoryFullName: nameOf(repo), Webhook: fmt.Sprintf("hook-%d", repo), Delivery: int32(n), // few
 			RefType: eventsv1.PushEvent_BRANCH, Ref: branch, Action: eventsv1.PushEvent_UPDATED, ReceiveTime: timestamppb.Now(), New: &eventsv1.Commit{Hash: hash, Message: "pushed"},
 			Actor: &eventsv1.Actor{Kind: eventsv1.Actor_BITBUCKET_ACCOUNT, Label: "Jane Developer"},
 		}

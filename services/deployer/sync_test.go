@@ -220,7 +220,7 @@ func TestSync_ofAPatternTheBranchThatMovedLast(t *testing.T) {
 		b.deliver(func(e *eventsv1.PushEvent) {
 			e.Ref, e.Action, e.New = name, eventsv1.PushEvent_CREATED, &eventsv1.Commit{Hash: hash, Message: name}
 		})
-		b.await("web", int32(i+1), deployerv1.Deployment_COMPLETED) //nolint:gosec // two
+		b.await("web", int32(i+1), deployerv1.Deployment_COMPLETED) // two
 		if s := b.stands("web", deployerv1.Sync_IN_SYNC, "", hash); s.GetBranch() != name {
 			t.Errorf("%v", s)
 		}

@@ -105,7 +105,7 @@ func (e *Emulator) addWorldCommands(add adder) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		e.advanced += in.By
-		return nil, nil //nolint:nilnil // 204
+		return nil, nil // 204
 	})
 	add("PUT", "accounts/{account}", func(c *controlCall) (any, error) {
 		var in Account
@@ -319,13 +319,13 @@ func (e *Emulator) addTrafficCommands(add adder) {
 	add("GET", "requests", func(c *controlCall) (any, error) {
 		return e.journal.since(c.number("after"), c.r.URL.Query().Get("route")), nil
 	})
-	add("DELETE", "requests", func(*controlCall) (any, error) { e.journal.clear(); return nil, nil }) //nolint:nilnil // 204
+	add("DELETE", "requests", func(*controlCall) (any, error) { e.journal.clear(); return nil, nil }) // 204
 	add("GET", "counters", func(*controlCall) (any, error) { return e.journal.snapshot(), nil })
-	add("DELETE", "counters", func(*controlCall) (any, error) { e.journal.resetCounters(); return nil, nil }) //nolint:nilnil // 204
+	add("DELETE", "counters", func(*controlCall) (any, error) { e.journal.resetCounters(); return nil, nil }) // 204
 	add("GET", "deliveries", func(c *controlCall) (any, error) {
 		return e.deliveries.list(c.r.URL.Query().Get("hook"), c.number("after")), nil
 	})
-	add("DELETE", "deliveries", func(*controlCall) (any, error) { e.deliveries.clear(); return nil, nil }) //nolint:nilnil // 204
+	add("DELETE", "deliveries", func(*controlCall) (any, error) { e.deliveries.clear(); return nil, nil }) // 204
 	add("POST", "deliveries/{attempt}/resend", func(c *controlCall) (any, error) {
 		var id int64
 		if _, err := fmt.Sscan(c.p["attempt"], &id); err != nil {
@@ -342,12 +342,12 @@ func (e *Emulator) addTrafficCommands(add adder) {
 		id, err := e.inject(c.r.Context(), in)
 		return faultBody{id}, err
 	})
-	add("DELETE", "faults", func(*controlCall) (any, error) { e.faults.remove(""); return nil, nil }) //nolint:nilnil // 204
+	add("DELETE", "faults", func(*controlCall) (any, error) { e.faults.remove(""); return nil, nil }) // 204
 	add("DELETE", "faults/{fault}", func(c *controlCall) (any, error) {
 		if !e.faults.remove(c.p["fault"]) {
 			return nil, fmt.Errorf("%w: fault %q", errNotFound, c.p["fault"])
 		}
-		return nil, nil //nolint:nilnil // 204
+		return nil, nil // 204
 	})
 }
 
@@ -373,7 +373,7 @@ func (e *Emulator) addTokenCommands(add adder) {
 		if !e.revokeGrant(c.p["grant"]) {
 			return nil, fmt.Errorf("%w: grant %q", errNotFound, c.p["grant"])
 		}
-		return nil, nil //nolint:nilnil // 204
+		return nil, nil // 204
 	})
 	add("POST", "tokens/expire", func(c *controlCall) (any, error) {
 		var in expireBody

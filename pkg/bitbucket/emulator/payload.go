@@ -106,7 +106,7 @@ func (g *gitStore) completeChange(ctx context.Context, dir string, c *changeData
 // tagObject reads an annotated tag; nil for lightweight ones.
 func (g *gitStore) tagObject(ctx context.Context, dir string, at ref) (*tagObject, error) {
 	if !at.annotated {
-		return nil, nil //nolint:nilnil // there is none
+		return nil, nil // there is none
 	}
 	out, err := g.run(ctx, dir, nil, "cat-file", "tag", at.object)
 	if err != nil {
@@ -164,7 +164,7 @@ func (e *Emulator) pushPayload(repo *Repository, actor *Account, changes []*chan
 		body["actor"] = who
 	}
 	if faults.has(FaultMissingAuthorUser) {
-		return dropAuthorUsers(body).(obj) //nolint:forcetypeassert // an obj stays one
+		return dropAuthorUsers(body).(obj) // an obj stays one
 	}
 	return body
 }

@@ -54,7 +54,7 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 			ended := func() error {
 				ctx, cancel := context.WithTimeout(t.Context(), timeout)
 				defer cancel()
-				cmd := exec.CommandContext(ctx, program(t, "devpilot")) //nolint:gosec // our own program
+				cmd := exec.CommandContext(ctx, program(t, "devpilot")) // our own program
 				cmd.Env, cmd.Stdout, cmd.Stderr = append(cleanEnviron(), d.env...), &d.log, &d.log
 				cmd.WaitDelay = 5 * time.Second
 				return cmd.Run()
@@ -65,7 +65,7 @@ func TestDevpilot_damagedStoreIsRefused(t *testing.T) {
 				t.Fatalf("a damaged store: %v\n%s", ended, tail(said, 3000))
 			}
 
-			out, err := exec.CommandContext(t.Context(), program(t, "devpilot"), "accept-loss", "--data-dir", dir, bucket).CombinedOutput() //nolint:gosec // our own program
+			out, err := exec.CommandContext(t.Context(), program(t, "devpilot"), "accept-loss", "--data-dir", dir, bucket).CombinedOutput() // our own program
 			if err != nil || !strings.Contains(string(out), "Bucket "+bucket+" is taken as it is") {
 				t.Fatalf("accept-loss: %v: %s", err, out)
 			}
@@ -105,7 +105,7 @@ func damage(t *testing.T, dir, bucket string, index bool) {
 		for i := range 6 {
 			data[end-6+i] ^= 0xff
 		}
-		if err := os.WriteFile(path, data, 0o600); err != nil { //nolint:gosec // found above
+		if err := os.WriteFile(path, data, 0o600); err != nil { // found above
 			t.Fatal(err)
 		}
 		if index {

@@ -89,9 +89,9 @@ func (d *daemon) start() {
 	if d.program == "" {
 		d.program = program(d.t, "devpilot")
 	}
-	d.cmd = exec.Command(d.program, d.args...) //nolint:gosec // our own program
+	d.cmd = exec.Command(d.program, d.args...) // our own program
 	if d.files > 0 {
-		d.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", d.files, d.files), d.program}, d.args...)...) //nolint:gosec // our own program
+		d.cmd = exec.Command("prlimit", append([]string{fmt.Sprintf("--nofile=%d:%d", d.files, d.files), d.program}, d.args...)...) // our own program
 	}
 	d.cmd.Env = append(cleanEnviron(), d.env...)
 	d.cmd.Stdout, d.cmd.Stderr = &d.log, &d.log
@@ -282,7 +282,7 @@ func TestDevpilot_withItsOwnEmulator(t *testing.T) {
 	if info["emulator"] != true || info["bitbucketSiteUrl"] != "http://localhost:"+port {
 		t.Errorf("the installation says it is %v", info)
 	}
-	raw, err := exec.Command(program(t, "devpilot"), "sign-in", "--url", address, "--data-dir", dir).CombinedOutput() //nolint:gosec // our own program
+	raw, err := exec.Command(program(t, "devpilot"), "sign-in", "--url", address, "--data-dir", dir).CombinedOutput() // our own program
 	link, perr := url.Parse(strings.TrimSpace(string(raw)))
 	if err != nil || perr != nil || link.Scheme+"://"+link.Host != address || link.Fragment == "" || link.RawQuery != "" {
 		t.Fatalf("devpilot sign-in prints %q: %v, %v", raw, err, perr)

@@ -208,7 +208,7 @@ func servePlain(address string) {
 func startPlain(b testing.TB) string {
 	b.Helper()
 	address := loopback(b)
-	cmd := exec.CommandContext(b.Context(), must(os.Executable())) //nolint:gosec // this program
+	cmd := exec.CommandContext(b.Context(), must(os.Executable())) // this program
 	cmd.Env = append(cleanEnviron(), plainServerEnv+"="+address)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {

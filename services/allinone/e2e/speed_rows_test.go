@@ -248,7 +248,7 @@ func repeatBesideClone(p *timed) []figure {
 func (p *timed) cloned(remote string) time.Duration {
 	dir := filepath.Join(p.b.TempDir(), uuid.NewString())
 	began := time.Now()
-	cmd := exec.CommandContext(p.b.Context(), "git", "clone", "--quiet", "--depth", "1", remote, dir) //nolint:gosec // of a repository of this test
+	cmd := exec.CommandContext(p.b.Context(), "git", "clone", "--quiet", "--depth", "1", remote, dir) // of a repository of this test
 	cmd.Env = append(cleanEnviron(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_TERMINAL_PROMPT=0")
 	if raw, err := cmd.CombinedOutput(); err != nil {
 		p.b.Fatalf("git clone: %v\n%s", err, raw)

@@ -21,7 +21,7 @@ func traced(b *testing.B, path string) (wrapper, calls string) {
 	b.Helper()
 	wrapper, calls = filepath.Join(b.TempDir(), "devpilot"), filepath.Join(b.TempDir(), "calls")
 	script := fmt.Sprintf("#!/bin/sh\nexec strace -D -f -qq --seccomp-bpf -e trace=fsync,fdatasync,rename,renameat,renameat2,execve -e signal=none -o '%s' '%s' \"$@\"\n", calls, path)
-	if err := os.WriteFile(wrapper, []byte(script), 0o700); err != nil { //nolint:gosec // it is to be run
+	if err := os.WriteFile(wrapper, []byte(script), 0o700); err != nil { // it is to be run
 		b.Fatal(err)
 	}
 	return wrapper, calls
@@ -126,7 +126,7 @@ func ingestBesideWebhook(p *timed) []figure {
 	}
 	address := loopback(p.b)
 	host, port, _ := strings.Cut(address, ":")
-	cmd := exec.CommandContext(p.b.Context(), path, "-hooks", config, "-ip", host, "-port", port) //nolint:gosec // a package of the system
+	cmd := exec.CommandContext(p.b.Context(), path, "-hooks", config, "-ip", host, "-port", port) // a package of the system
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		p.b.Fatal(err)

@@ -57,7 +57,7 @@ func parse(r *http.Request, params map[string]string) (request, error) {
 		return request{}, err
 	}
 	req := request{
-		ReadLogRequest: &deployerv1.ReadLogRequest{Workspace: params["workspace"], App: params["app"], Number: int32(number)}, //nolint:gosec // it was read as 32 bits
+		ReadLogRequest: &deployerv1.ReadLogRequest{Workspace: params["workspace"], App: params["app"], Number: int32(number)}, // it was read as 32 bits
 		format:         accepted(r.Header.Get("Accept")),
 	}
 	for name, values := range query {
@@ -94,7 +94,7 @@ func count(name, v string, faults *apierr.Faults) int32 {
 	if err != nil || n < 0 {
 		faults.Add(name, "must be a whole number, 0 or more")
 	}
-	return int32(n) //nolint:gosec // it was read as 32 bits
+	return int32(n) // it was read as 32 bits
 }
 
 // flag takes ?follow too, as people type it.

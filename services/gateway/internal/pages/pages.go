@@ -37,8 +37,8 @@ func New() (*Pages, error) {
 		return nil, fmt.Errorf("pages: %w", err)
 	}
 	t, err := template.New("").Funcs(template.FuncMap{
-		"style":  func() template.CSS { return template.CSS(style) }, //nolint:gosec // our own file
-		"script": func() template.JS { return template.JS(script) },  //nolint:gosec // our own file
+		"style":  func() template.CSS { return template.CSS(style) }, // our own file
+		"script": func() template.JS { return template.JS(script) },  // our own file
 		"when":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
 		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	}).ParseFS(files, "templates/*.html")

@@ -79,7 +79,7 @@ var shownFields sync.Map // protoreflect.MessageDescriptor → []shownField: wha
 
 func fieldsOf(d protoreflect.MessageDescriptor) []shownField {
 	if have, ok := shownFields.Load(d); ok {
-		return have.([]shownField) //nolint:forcetypeassert // nothing else is stored
+		return have.([]shownField) // nothing else is stored
 	}
 	fields := make([]shownField, d.Fields().Len())
 	for i := range fields {

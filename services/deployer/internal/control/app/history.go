@@ -222,7 +222,7 @@ func (h *pastOf) fromLeader(ctx context.Context, n int32, size int) (page []*dep
 	for examined := 0; n >= 1 && examined < scan; {
 		ds := make([]*deployerv1.Deployment, min(int(n), size, scan-examined))
 		err := each(len(ds), false, func(i int) (err error) {
-			ds[i], err = h.at(ctx, n-int32(i)) //nolint:gosec // a page is small
+			ds[i], err = h.at(ctx, n-int32(i)) // a page is small
 			return err
 		})
 		if err != nil {

@@ -40,7 +40,7 @@ func (s *Server) ListAppDeliveries(ctx context.Context, req *deployerv1.ListAppD
 		return &deployerv1.ListAppDeliveriesResponse{}, nil
 	}
 	page, err := u.Deliveries.Deliveries(ctx, &webhookv1.ListDeliveriesRequest{
-		Workspace: k.Workspace, Webhook: hook.GetId(), PageSize: int32(size), PageToken: req.GetPageToken(), //nolint:gosec // at most 200
+		Workspace: k.Workspace, Webhook: hook.GetId(), PageSize: int32(size), PageToken: req.GetPageToken(), // at most 200
 		Branch: req.GetBranch(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore(), Outcome: req.GetOutcome(), App: a.GetId(),
 	})
 	if err != nil {
@@ -70,11 +70,11 @@ func outcomesFor(a *storev1.App, d *webhookv1.Delivery, now time.Time) []*webhoo
 		}
 	}
 	for i, c := range d.GetChanges() {
-		at, decided := others[int32(i)] //nolint:gosec // there are 1,000 at most
-		if told[int32(i)] || !decided { //nolint:gosec // there are 1,000 at most
+		at, decided := others[int32(i)] // there are 1,000 at most
+		if told[int32(i)] || !decided { // there are 1,000 at most
 			continue
 		}
-		o := &webhookv1.DeliveryOutcome{Change: int32(i), App: a.GetId(), Kind: webhookv1.DeliveryOutcome_IGNORED, Time: timestamppb.New(at)} //nolint:gosec // there are 1,000 at most
+		o := &webhookv1.DeliveryOutcome{Change: int32(i), App: a.GetId(), Kind: webhookv1.DeliveryOutcome_IGNORED, Time: timestamppb.New(at)} // there are 1,000 at most
 		kind, watched := "Branch", rules.MatchBranch(a.GetBranch(), c.GetRef())
 		o.Reason = rules.ReasonBranchNotWatched
 		if c.GetRefType() == webhookv1.DeliveryChange_TAG {

@@ -86,7 +86,7 @@ func (h entries) Swap(i, j int) {
 
 // Push implements heap.Interface.
 func (h *entries) Push(x any) {
-	e := x.(*entry) //nolint:forcetypeassert // heap.Push is called here only
+	e := x.(*entry) // heap.Push is called here only
 	e.pos = len(*h)
 	*h = append(*h, e)
 }

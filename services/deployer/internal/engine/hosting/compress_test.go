@@ -75,7 +75,7 @@ func TestCompression_negotiated(t *testing.T) {
 	h := newHouse(t)
 	noise := make([]byte, 4000)
 	for i := range noise {
-		noise[i] = byte(rand.Uint32()) //nolint:gosec // no secret
+		noise[i] = byte(rand.Uint32()) // no secret
 	}
 	for name, text := range map[string]string{
 		"app.js": script(50_000), "small.js": script(1023), "large.js": script(4<<20 + 1), "photo.jpg": script(5000), "noise.txt": string(noise), "app.css": script(2000),

@@ -23,7 +23,7 @@ type identity struct {
 
 func identify(st *unix.Stat_t) identity {
 	return identity{
-		dev: uint64(st.Dev), ino: st.Ino, size: st.Size, //nolint:gosec,unconvert // the types differ between systems
+		dev: uint64(st.Dev), ino: st.Ino, size: st.Size, //nolint:unconvert // the types differ between systems
 		mtime: st.Mtim.Nano(), ctim: st.Ctim.Nano(),
 	}
 }

@@ -74,7 +74,7 @@ func FreeBytes(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &st); err != nil {
 		return 0, fmt.Errorf("release: free space of %s: %w", dir, err)
 	}
-	return st.Bavail * uint64(st.Bsize), nil //nolint:gosec // block sizes are positive
+	return st.Bavail * uint64(st.Bsize), nil // block sizes are positive
 }
 
 // selfTest tries what the switch relies on: an exclusive lock shuts a second opener out, a rename

@@ -69,11 +69,11 @@ func (o *output) read(stdout, stderr *os.File) error {
 
 // follow reads until both streams have ended.
 func (o *output) follow(e *ear, over *os.File) {
-	poll := []unix.PollFd{{Fd: int32(e.fd), Events: unix.POLLIN}, {Fd: int32(over.Fd())}, {}, {}} //nolint:gosec // descriptors are small
+	poll := []unix.PollFd{{Fd: int32(e.fd), Events: unix.POLLIN}, {Fd: int32(over.Fd())}, {}, {}} // descriptors are small
 	for o.open() {
 		wait := -1
 		for i, s := range o.sources {
-			poll[2+i] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN} //nolint:gosec // as above
+			poll[2+i] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN} // as above
 			if s.ended {
 				poll[2+i].Fd = -1
 			}

@@ -139,7 +139,7 @@ func messagesFrom(t *testing.T, c *counting, from uint64) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return int(info.State.LastSeq-from) + 1 //nolint:gosec // few; at most, since others' are among them
+	return int(info.State.LastSeq-from) + 1 // few; at most, since others' are among them
 }
 
 func TestRead_findsItsLinesWhateverIsDamagedOrGone(t *testing.T) {

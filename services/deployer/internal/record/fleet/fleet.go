@@ -142,7 +142,7 @@ func (r *Registry) sign(ctx context.Context, w Worker) error {
 			cur.Workers = map[string]*storev1.Worker{}
 		}
 		maps.DeleteFunc(cur.Workers, func(_ string, x *storev1.Worker) bool { return now.Sub(x.GetSeenTime().AsTime()) > forget })
-		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} //nolint:gosec // slots are few
+		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} // slots are few
 		return cur, nil
 	})
 	return err

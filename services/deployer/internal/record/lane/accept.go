@@ -283,7 +283,7 @@ func eventID(event string) []byte {
 func find(l *storev1.Lane, id []byte) (number int32, seen bool) {
 	for b := l.GetRecent(); len(b) >= entryBytes; b = b[entryBytes:] {
 		if bytes.Equal(b[:idBytes], id) {
-			return int32(binary.BigEndian.Uint32(b[idBytes:])), true //nolint:gosec // written from an int32
+			return int32(binary.BigEndian.Uint32(b[idBytes:])), true // written from an int32
 		}
 	}
 	return 0, false
@@ -300,10 +300,10 @@ func tooOld(l *storev1.Lane, a Request) bool {
 func remember(l *storev1.Lane, id []byte, number int32, received time.Time) {
 	recent := append([]byte(nil), l.GetRecent()...)
 	recent = append(recent, id...)
-	recent = binary.BigEndian.AppendUint32(recent, uint32(number))              //nolint:gosec // read back as an int32
-	recent = binary.BigEndian.AppendUint64(recent, uint64(received.UnixNano())) //nolint:gosec // read back as an int64
+	recent = binary.BigEndian.AppendUint32(recent, uint32(number))              // read back as an int32
+	recent = binary.BigEndian.AppendUint64(recent, uint64(received.UnixNano())) // read back as an int64
 	for ; len(recent) > maxRecent*entryBytes; recent = recent[entryBytes:] {
-		t := time.Unix(0, int64(binary.BigEndian.Uint64(recent[idBytes+4:]))) //nolint:gosec // written from an int64
+		t := time.Unix(0, int64(binary.BigEndian.Uint64(recent[idBytes+4:]))) // written from an int64
 		if l.GetForgottenTime() == nil || t.After(l.GetForgottenTime().AsTime()) {
 			l.ForgottenTime = timestamppb.New(t)
 		}

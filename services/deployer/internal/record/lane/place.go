@@ -165,7 +165,7 @@ func historyID(kind, repository string, r Ref, hashes ...string) []byte {
 func recall(l *storev1.Lane, id []byte) (number int32, known bool) {
 	for b := l.GetHistory(); len(b) >= historyBytes; b = b[historyBytes:] {
 		if bytes.Equal(b[:idBytes], id) {
-			return int32(binary.BigEndian.Uint32(b[idBytes:])), true //nolint:gosec // written from an int32
+			return int32(binary.BigEndian.Uint32(b[idBytes:])), true // written from an int32
 		}
 	}
 	return 0, false
@@ -178,10 +178,10 @@ func note(l *storev1.Lane, id []byte, number int32) {
 		if !bytes.Equal(b[:idBytes], id) {
 			out = append(out, b[:historyBytes]...)
 		} else if number == 0 {
-			number = int32(binary.BigEndian.Uint32(b[idBytes:])) //nolint:gosec // written from an int32
+			number = int32(binary.BigEndian.Uint32(b[idBytes:])) // written from an int32
 		}
 	}
-	out = binary.BigEndian.AppendUint32(append(out, id...), uint32(number)) //nolint:gosec // read back as an int32
+	out = binary.BigEndian.AppendUint32(append(out, id...), uint32(number)) // read back as an int32
 	l.History = out[max(0, len(out)-maxHistory*historyBytes):]
 }
 

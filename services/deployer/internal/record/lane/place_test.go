@@ -264,7 +264,7 @@ func TestPlace_tags(t *testing.T) {
 func TestPlace_model(t *testing.T) {
 	for range 300 {
 		seed := rand.Uint64()
-		r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // no secret
+		r := rand.New(rand.NewPCG(seed, 0)) // no secret
 		b := newBranch(t, "c0")
 		b.pushed("c1")
 		var delivered, waiting []lane.Step

@@ -49,7 +49,7 @@ func Hook(h *deployerv1.DeploymentHook) codeconfig.Hook {
 func Proto(h codeconfig.Hook) *deployerv1.DeploymentHook {
 	return &deployerv1.DeploymentHook{
 		Name: h.Name, Stage: deployerv1.Deployment_Stage(deployerv1.Deployment_Stage_value[h.Stage]), Command: h.Command, Priority: h.Priority,
-		Active: proto.Bool(h.Active), TimeoutSeconds: int32(h.Timeout / time.Second), //nolint:gosec // an hour at most
+		Active: proto.Bool(h.Active), TimeoutSeconds: int32(h.Timeout / time.Second), // an hour at most
 	}
 }
 
@@ -113,7 +113,7 @@ func Describe(name, commit string, f *codeconfig.File, err error) *deployerv1.Co
 	switch {
 	case errors.As(err, &problems):
 		for _, p := range problems {
-			out.Problems = append(out.Problems, &deployerv1.CodeConfigProblem{Line: int32(p.Line), Column: int32(p.Column), Message: p.Message}) //nolint:gosec // of a file of 64 KiB
+			out.Problems = append(out.Problems, &deployerv1.CodeConfigProblem{Line: int32(p.Line), Column: int32(p.Column), Message: p.Message}) // of a file of 64 KiB
 		}
 		return out
 	case err != nil:

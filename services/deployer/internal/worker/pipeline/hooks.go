@@ -157,7 +157,7 @@ func (a *attempt) ended(r *deployerv1.HookRecord, result sandbox.Result, err err
 		r.State = deployerv1.HookRecord_FAILED
 	}
 	if err == nil && !result.Cancelled {
-		r.ExitCode = proto.Int32(int32(result.ExitCode)) //nolint:gosec // 0 to 255
+		r.ExitCode = proto.Int32(int32(result.ExitCode)) // 0 to 255
 	}
 	if p := result.Problem(); p != "" && err == nil {
 		r.Message = p

@@ -77,7 +77,7 @@ func (g modelGit) Changes(ctx context.Context, _ *storev1.App, p policy.Push) (r
 	g.m.fault()
 	modelSource{g.m}.stall(ctx, 200) //nolint:staticcheck // the two types only look alike
 	if path, known := g.m.changes.Load(p.New); known {
-		return rules.Changes{Paths: []string{path.(string)}}, nil //nolint:forcetypeassert // nothing else is stored
+		return rules.Changes{Paths: []string{path.(string)}}, nil // nothing else is stored
 	}
 	if g.m.rnd.n(20) == 0 {
 		g.m.unlooked.Add(1)

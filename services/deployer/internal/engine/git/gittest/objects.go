@@ -3,7 +3,7 @@ package gittest
 import (
 	"bytes"
 	"compress/zlib"
-	"crypto/sha1" //nolint:gosec // git's name of an object
+	"crypto/sha1" // git's name of an object
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -22,7 +22,7 @@ import (
 func (r *Repo) object(kind string, body []byte) string {
 	r.t.Helper()
 	all := append(fmt.Appendf(nil, "%s %d\x00", kind, len(body)), body...)
-	sum := sha1.Sum(all) //nolint:gosec // git's name of an object
+	sum := sha1.Sum(all) // git's name of an object
 	name := hex.EncodeToString(sum[:])
 	path := filepath.Join(r.Dir, "objects", name[:2], name[2:])
 	if _, err := os.Stat(path); err == nil {

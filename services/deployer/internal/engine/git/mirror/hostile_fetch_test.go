@@ -1,7 +1,7 @@
 package mirror
 
 import (
-	"crypto/sha1" //nolint:gosec // what git's packs end with
+	"crypto/sha1" // what git's packs end with
 	"errors"
 	"fmt"
 	"io"
@@ -59,7 +59,7 @@ func answerPack(f *fixture, hash string, body func() string) {
 
 func packOf(objects int, body string) string {
 	p := "PACK\x00\x00\x00\x02" + string([]byte{byte(objects >> 24), byte(objects >> 16), byte(objects >> 8), byte(objects)}) + body
-	sum := sha1.Sum([]byte(p)) //nolint:gosec // what git's packs end with
+	sum := sha1.Sum([]byte(p)) // what git's packs end with
 	return p + string(sum[:])
 }
 
@@ -334,7 +334,7 @@ func TestHostile_environment(t *testing.T) {
 	template := filepath.Join(beside, "template", "hooks")
 	must(t, os.MkdirAll(template, 0o700))
 	for _, hook := range []string{"reference-transaction", "post-checkout", "post-index-change"} {
-		must(t, os.WriteFile(filepath.Join(template, hook), []byte("#!/bin/sh\ntouch "+pwned+"\n"), 0o700)) //nolint:gosec // a hook has to be executable
+		must(t, os.WriteFile(filepath.Join(template, hook), []byte("#!/bin/sh\ntouch "+pwned+"\n"), 0o700)) // a hook has to be executable
 	}
 	config := filepath.Join(beside, "config")
 	must(t, os.WriteFile(config, []byte("[core]\n\tfsmonitor = touch "+pwned+"\n\thooksPath = "+template+"\n[init]\n\ttemplateDir = "+filepath.Dir(template)+"\n[url \"http://127.0.0.1:1/\"]\n\tinsteadOf = http\n"), 0o600))

@@ -121,7 +121,7 @@ func parseManifest(b []byte) (manifest, error) {
 	for len(r.b) > 0 && !r.bad {
 		p := r.str()
 		k := kept{mode: r.str(), oid: r.str(), link: r.str(), size: r.varint()}
-		k.mark = mark{size: r.varint(), changed: r.varint(), inode: r.uvarint(), bits: uint32(r.uvarint())} //nolint:gosec // written from one
+		k.mark = mark{size: r.varint(), changed: r.varint(), inode: r.uvarint(), bits: uint32(r.uvarint())} // written from one
 		k.replaced = r.take(1) == "\x01"
 		m[p] = k
 	}

@@ -49,7 +49,7 @@ func (t *Tree) Copy(ctx context.Context, dir *os.Root, pause func(context.Contex
 func (p *Plan) copy(ctx context.Context, dir *os.Root, pause func(context.Context) error) ([]byte, error) {
 	// A reserve beyond the reserve stays free, and the copy must fit above it.
 	reserve := p.root.Disk.Reserve
-	if err := p.root.Disk.checkMore(dir.Name(), reserve+uint64(p.bytes)+blockSize*uint64(len(p.Entries))); err != nil { //nolint:gosec // sizes are positive
+	if err := p.root.Disk.checkMore(dir.Name(), reserve+uint64(p.bytes)+blockSize*uint64(len(p.Entries))); err != nil { // sizes are positive
 		return nil, err
 	}
 	var files []*entry
