@@ -24,6 +24,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_ListDeployments_FullMethodName:    gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:  gateway(identity.RoleMember),
 	deployerv1.DeployerService_ReadLog_FullMethodName:            gateway(identity.RoleMember),
+	deployerv1.DeployerService_ProveGit_FullMethodName:           gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_ListServers_FullMethodName:        gateway(identity.RoleNone),
 }
 

@@ -17,6 +17,7 @@ import (
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
@@ -57,6 +58,7 @@ func (s *Service) assemble(w web, d Deps) error {
 		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec,
 		Notifications: s.notes, Sender: s.sender, Checks: s.checks(w),
 		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
+		Repo: repov1.NewRepoServiceClient(d.Repo), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
 		Info: &gatewayv1.Info{
 			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
 			BitbucketSiteUrl: s.cfg.BitbucketSiteURL, WebhooksReachable: webhooksReachable(w.public, s.cfg.BitbucketSiteURL),

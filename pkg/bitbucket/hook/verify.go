@@ -22,7 +22,9 @@ const (
 // Event keys that a receiver tells apart.
 const (
 	EventPush = "repo:push"
-	EventPing = "diagnostics:ping" // of Data Center; Bitbucket Cloud sends none on creation
+	// EventProof is our own: a request that we send to ourselves to prove that deliveries arrive.
+	EventProof = "devpilot:proof"
+	EventPing  = "diagnostics:ping" // of Data Center; Bitbucket Cloud sends none on creation
 )
 
 // The reasons for which a signature is not accepted.

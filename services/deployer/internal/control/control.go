@@ -107,7 +107,7 @@ func New(cfg Config) (*Control, error) {
 	c.schedule.Handle(reminder.Lane, lanes.Handle)
 	c.schedule.Handle(reminder.Watches, c.apps.HandOver)
 	c.schedule.Handle(reminder.Reach, c.connections.Resume(c.apps, c.reconciler))
-	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments}
+	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments, Heads: cfg.Heads}
 	return c, nil
 }
 

@@ -19,6 +19,7 @@ var roles = map[string]identity.Role{
 	authv1.AuthService_ConnectIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_RefreshIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_NarrowIntegration_FullMethodName:           identity.RoleAdmin,
+	gatewayv1.GatewayService_ProveIntegration_FullMethodName:      identity.RoleAdmin,
 	repov1.RepoService_ListBitbucketWorkspaces_FullMethodName:     identity.RoleAdmin,
 	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: identity.RoleAdmin,
 	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName:   identity.RoleAdmin,

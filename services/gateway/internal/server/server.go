@@ -18,7 +18,9 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/notify"
@@ -54,6 +56,8 @@ type Config struct {
 	SignIn        SignIn
 	Auth          authv1.AuthServiceClient
 	Webhook       webhookv1.WebhookServiceClient
+	Repo          repov1.RepoServiceClient
+	Deployer      deployerv1.DeployerServiceClient
 	// Info is what never changes while the process runs; the time is filled in.
 	Info *gatewayv1.Info
 	// PublicURL without a final slash.
@@ -64,7 +68,8 @@ type Config struct {
 // Server implements the service. It is safe for concurrent use.
 type Server struct {
 	gatewayv1.UnimplementedGatewayServiceServer
-	cfg Config
+	cfg    Config
+	proofs proofLimit
 }
 
 // New makes the server.

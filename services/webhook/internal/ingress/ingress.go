@@ -123,6 +123,7 @@ type request struct {
 	body    []byte
 	start   time.Time
 	version int32 // of the secret that matched
+	proof   string
 }
 
 // ServeHTTP answers one request.
@@ -189,6 +190,9 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 		h.keepRefused(req, a)
 		return a
 	}
+	if req.http.Header.Get(hook.HeaderEvent) == hook.EventProof {
+		return proof(req)
+	}
 	a = decide(req.http.Header.Get(hook.HeaderEvent), req.body, req.webhook)
 	return h.store(ctx, req, a)
 }
@@ -249,6 +253,9 @@ func (h *Handler) matches(req *request, rec *storev1.WebhookRecord) error {
 		return err
 	}
 	req.version = versions[i]
+	if req.http.Header.Get(hook.HeaderEvent) == hook.EventProof {
+		req.proof = hook.Sign(ProofAnswer(req.body), secrets[i])
+	}
 	return nil
 }
 

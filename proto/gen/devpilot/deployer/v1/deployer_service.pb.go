@@ -2157,6 +2157,116 @@ func (x *ListServersResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ProveGitRequest names an app.
+type ProveGitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App           string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveGitRequest) Reset() {
+	*x = ProveGitRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveGitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveGitRequest) ProtoMessage() {}
+
+func (x *ProveGitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveGitRequest.ProtoReflect.Descriptor instead.
+func (*ProveGitRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ProveGitRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ProveGitRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+// ProveGitResponse is what git listed.
+type ProveGitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's full name.
+	RepositoryFullName string `protobuf:"bytes,1,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// How many branches there are.
+	Branches      int32 `protobuf:"varint,2,opt,name=branches,proto3" json:"branches,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveGitResponse) Reset() {
+	*x = ProveGitResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveGitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveGitResponse) ProtoMessage() {}
+
+func (x *ProveGitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveGitResponse.ProtoReflect.Descriptor instead.
+func (*ProveGitResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ProveGitResponse) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *ProveGitResponse) GetBranches() int32 {
+	if x != nil {
+		return x.Branches
+	}
+	return 0
+}
+
 var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
@@ -2328,7 +2438,13 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"u\n" +
 	"\x13ListServersResponse\x126\n" +
 	"\aservers\x18\x01 \x03(\v2\x1c.devpilot.deployer.v1.ServerR\aservers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x90\x13\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"K\n" +
+	"\x0fProveGitRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"`\n" +
+	"\x10ProveGitResponse\x120\n" +
+	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x1a\n" +
+	"\bbranches\x18\x02 \x01(\x05R\bbranches2\xf0\x13\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -2348,7 +2464,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"deployment\x12:/v1/workspaces/{workspace}/apps/{app}/deployments/{number}\x90\x02\x01\x12\xac\x01\n" +
 	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\xb1\x01\n" +
 	"\x11ListAppDeliveries\x12..devpilot.deployer.v1.ListAppDeliveriesRequest\x1a/.devpilot.deployer.v1.ListAppDeliveriesResponse\";\x82\xd3\xe4\x93\x022\x120/v1/workspaces/{workspace}/apps/{app}/deliveries\x90\x02\x01\x12]\n" +
-	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12z\n" +
+	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12^\n" +
+	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12z\n" +
 	"\vListServers\x12(.devpilot.deployer.v1.ListServersRequest\x1a).devpilot.deployer.v1.ListServersResponse\"\x16\x82\xd3\xe4\x93\x02\r\x12\v/v1/servers\x90\x02\x01B\xe3\x01\n" +
 	"\x18com.devpilot.deployer.v1B\x14DeployerServiceProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
@@ -2364,7 +2481,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*CreateAppRequest)(nil),           // 0: devpilot.deployer.v1.CreateAppRequest
 	(*CreateAppResponse)(nil),          // 1: devpilot.deployer.v1.CreateAppResponse
@@ -2398,46 +2515,48 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*LogEnd)(nil),                     // 29: devpilot.deployer.v1.LogEnd
 	(*ListServersRequest)(nil),         // 30: devpilot.deployer.v1.ListServersRequest
 	(*ListServersResponse)(nil),        // 31: devpilot.deployer.v1.ListServersResponse
-	(*App)(nil),                        // 32: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),      // 33: google.protobuf.FieldMask
-	(*Deployment)(nil),                 // 34: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                   // 35: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),              // 36: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),            // 37: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),      // 38: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),            // 39: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                // 40: devpilot.webhook.v1.Delivery
-	(*LogRecord)(nil),                  // 41: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 42: devpilot.deployer.v1.Server
+	(*ProveGitRequest)(nil),            // 32: devpilot.deployer.v1.ProveGitRequest
+	(*ProveGitResponse)(nil),           // 33: devpilot.deployer.v1.ProveGitResponse
+	(*App)(nil),                        // 34: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),      // 35: google.protobuf.FieldMask
+	(*Deployment)(nil),                 // 36: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                   // 37: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),              // 38: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),            // 39: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),            // 41: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                // 42: devpilot.webhook.v1.Delivery
+	(*LogRecord)(nil),                  // 43: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 44: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	32, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	32, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	32, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	32, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	32, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	33, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	32, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	34, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	34, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	34, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	34, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	35, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	34, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	34, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	34, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	34, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	34, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	35, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	36, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	36, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	36, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	36, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	37, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
 	20, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	34, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	36, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	37, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	38, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	38, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	34, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	38, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	38, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	39, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	40, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	41, // 23: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	36, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	38, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	39, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	40, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	40, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	36, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	40, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	40, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	41, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	42, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	43, // 23: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
 	29, // 24: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	36, // 25: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	42, // 26: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	38, // 25: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	44, // 26: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
 	0,  // 27: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
 	2,  // 28: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
 	4,  // 29: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
@@ -2452,24 +2571,26 @@ var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	23, // 38: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
 	25, // 39: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
 	27, // 40: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	30, // 41: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	1,  // 42: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	3,  // 43: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	5,  // 44: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	7,  // 45: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	9,  // 46: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	11, // 47: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	13, // 48: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	15, // 49: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	17, // 50: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	19, // 51: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	22, // 52: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	24, // 53: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	26, // 54: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	28, // 55: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	31, // 56: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	42, // [42:57] is the sub-list for method output_type
-	27, // [27:42] is the sub-list for method input_type
+	32, // 41: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	30, // 42: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	1,  // 43: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	3,  // 44: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	5,  // 45: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	7,  // 46: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	9,  // 47: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	11, // 48: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	13, // 49: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	15, // 50: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	17, // 51: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	19, // 52: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	22, // 53: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	24, // 54: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	26, // 55: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	28, // 56: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	33, // 57: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	31, // 58: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	43, // [43:59] is the sub-list for method output_type
+	27, // [27:43] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
 	27, // [27:27] is the sub-list for extension extendee
 	0,  // [0:27] is the sub-list for field type_name
@@ -2488,7 +2609,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   32,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

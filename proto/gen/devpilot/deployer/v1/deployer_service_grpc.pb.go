@@ -33,6 +33,7 @@ const (
 	DeployerService_ListDeployments_FullMethodName    = "/devpilot.deployer.v1.DeployerService/ListDeployments"
 	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
 	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
+	DeployerService_ProveGit_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ProveGit"
 	DeployerService_ListServers_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListServers"
 )
 
@@ -99,6 +100,10 @@ type DeployerServiceClient interface {
 	// The last message carries the end. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	ReadLog(ctx context.Context, in *ReadLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadLogResponse], error)
+	// Lists the branches of an app's repository with git and the token of today, as a deployment would ask,
+	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
+	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
+	ProveGit(ctx context.Context, in *ProveGitRequest, opts ...grpc.CallOption) (*ProveGitResponse, error)
 	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
@@ -261,6 +266,16 @@ func (c *deployerServiceClient) ReadLog(ctx context.Context, in *ReadLogRequest,
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DeployerService_ReadLogClient = grpc.ServerStreamingClient[ReadLogResponse]
 
+func (c *deployerServiceClient) ProveGit(ctx context.Context, in *ProveGitRequest, opts ...grpc.CallOption) (*ProveGitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveGitResponse)
+	err := c.cc.Invoke(ctx, DeployerService_ProveGit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListServersResponse)
@@ -334,6 +349,10 @@ type DeployerServiceServer interface {
 	// The last message carries the end. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
 	// STORAGE_UNAVAILABLE.
 	ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error
+	// Lists the branches of an app's repository with git and the token of today, as a deployment would ask,
+	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
+	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
+	ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error)
 	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
@@ -388,6 +407,9 @@ func (UnimplementedDeployerServiceServer) ListAppDeliveries(context.Context, *Li
 }
 func (UnimplementedDeployerServiceServer) ReadLog(*ReadLogRequest, grpc.ServerStreamingServer[ReadLogResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadLog not implemented")
+}
+func (UnimplementedDeployerServiceServer) ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveGit not implemented")
 }
 func (UnimplementedDeployerServiceServer) ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServers not implemented")
@@ -658,6 +680,24 @@ func _DeployerService_ReadLog_Handler(srv interface{}, stream grpc.ServerStream)
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type DeployerService_ReadLogServer = grpc.ServerStreamingServer[ReadLogResponse]
 
+func _DeployerService_ProveGit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveGitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).ProveGit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_ProveGit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).ProveGit(ctx, req.(*ProveGitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_ListServers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListServersRequest)
 	if err := dec(in); err != nil {
@@ -734,6 +774,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListAppDeliveries",
 			Handler:    _DeployerService_ListAppDeliveries_Handler,
+		},
+		{
+			MethodName: "ProveGit",
+			Handler:    _DeployerService_ProveGit_Handler,
 		},
 		{
 			MethodName: "ListServers",

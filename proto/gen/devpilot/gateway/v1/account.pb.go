@@ -137,6 +137,63 @@ func (Me_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{2, 0}
 }
 
+// What came of it.
+type ProofCheck_State int32
+
+const (
+	// Never sent.
+	ProofCheck_STATE_UNSPECIFIED ProofCheck_State = 0
+	// It is as it should be.
+	ProofCheck_PASSED ProofCheck_State = 1
+	// It is not; remedy says what to do.
+	ProofCheck_FAILED ProofCheck_State = 2
+	// It was not checked; message says why.
+	ProofCheck_SKIPPED ProofCheck_State = 3
+)
+
+// Enum value maps for ProofCheck_State.
+var (
+	ProofCheck_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "PASSED",
+		2: "FAILED",
+		3: "SKIPPED",
+	}
+	ProofCheck_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"PASSED":            1,
+		"FAILED":            2,
+		"SKIPPED":           3,
+	}
+)
+
+func (x ProofCheck_State) Enum() *ProofCheck_State {
+	p := new(ProofCheck_State)
+	*p = x
+	return p
+}
+
+func (x ProofCheck_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProofCheck_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_gateway_v1_account_proto_enumTypes[2].Descriptor()
+}
+
+func (ProofCheck_State) Type() protoreflect.EnumType {
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[2]
+}
+
+func (x ProofCheck_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProofCheck_State.Descriptor instead.
+func (ProofCheck_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8, 0}
+}
+
 // Role is a holder of the roles' names.
 type Role struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -747,6 +804,179 @@ func (x *Info) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// ProofReport is what was proved of an integration. It has no secrets.
+type ProofReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// When it was begun.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// The program's version.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Whether no check failed.
+	Passed bool `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
+	// The checks, in the order in which they are read.
+	Checks []*ProofCheck `protobuf:"bytes,5,rep,name=checks,proto3" json:"checks,omitempty"`
+	// The same as plain text, to copy.
+	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProofReport) Reset() {
+	*x = ProofReport{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProofReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProofReport) ProtoMessage() {}
+
+func (x *ProofReport) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProofReport.ProtoReflect.Descriptor instead.
+func (*ProofReport) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ProofReport) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ProofReport) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *ProofReport) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ProofReport) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+func (x *ProofReport) GetChecks() []*ProofCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *ProofReport) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// ProofCheck is one thing that was checked.
+type ProofCheck struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was checked, such as scopes, or git of an app: git web.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// What came of it.
+	State ProofCheck_State `protobuf:"varint,2,opt,name=state,proto3,enum=devpilot.gateway.v1.ProofCheck_State" json:"state,omitempty"`
+	// A sentence for people.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// What to do; absent where nothing is.
+	Remedy string `protobuf:"bytes,4,opt,name=remedy,proto3" json:"remedy,omitempty"`
+	// How long it took, in milliseconds.
+	DurationMillis int32 `protobuf:"varint,5,opt,name=duration_millis,json=durationMillis,proto3" json:"duration_millis,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ProofCheck) Reset() {
+	*x = ProofCheck{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProofCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProofCheck) ProtoMessage() {}
+
+func (x *ProofCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProofCheck.ProtoReflect.Descriptor instead.
+func (*ProofCheck) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ProofCheck) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ProofCheck) GetState() ProofCheck_State {
+	if x != nil {
+		return x.State
+	}
+	return ProofCheck_STATE_UNSPECIFIED
+}
+
+func (x *ProofCheck) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ProofCheck) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
+	}
+	return ""
+}
+
+func (x *ProofCheck) GetDurationMillis() int32 {
+	if x != nil {
+		return x.DurationMillis
+	}
+	return 0
+}
+
 var File_devpilot_gateway_v1_account_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
@@ -819,7 +1049,28 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\bemulator\x18\x03 \x01(\bR\bemulator\x12,\n" +
 	"\x12bitbucket_site_url\x18\x04 \x01(\tR\x10bitbucketSiteUrl\x12-\n" +
 	"\x12webhooks_reachable\x18\x05 \x01(\bR\x11webhooksReachable\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04timeB\xd4\x01\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xda\x01\n" +
+	"\vProofReport\x12\x1c\n" +
+	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\bR\x06passed\x127\n" +
+	"\x06checks\x18\x05 \x03(\v2\x1f.devpilot.gateway.v1.ProofCheckR\x06checks\x12\x12\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\"\x82\x02\n" +
+	"\n" +
+	"ProofCheck\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\x05state\x18\x02 \x01(\x0e2%.devpilot.gateway.v1.ProofCheck.StateR\x05state\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1b\n" +
+	"\x06remedy\x18\x04 \x01(\tB\x03\xe0A\x01R\x06remedy\x12'\n" +
+	"\x0fduration_millis\x18\x05 \x01(\x05R\x0edurationMillis\"C\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06PASSED\x10\x01\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x02\x12\v\n" +
+	"\aSKIPPED\x10\x03B\xd4\x01\n" +
 	"\x17com.devpilot.gateway.v1B\fAccountProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1;gatewayv1\xa2\x02\x03DGX\xaa\x02\x13Devpilot.Gateway.V1\xca\x02\x13Devpilot\\Gateway\\V1\xe2\x02\x1fDevpilot\\Gateway\\V1\\GPBMetadata\xea\x02\x15Devpilot::Gateway::V1b\x06proto3"
 
 var (
@@ -834,38 +1085,44 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_account_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
 	(Me_Kind)(0),                  // 1: devpilot.gateway.v1.Me.Kind
-	(*Role)(nil),                  // 2: devpilot.gateway.v1.Role
-	(*Workspace)(nil),             // 3: devpilot.gateway.v1.Workspace
-	(*Me)(nil),                    // 4: devpilot.gateway.v1.Me
-	(*ApiKey)(nil),                // 5: devpilot.gateway.v1.ApiKey
-	(*ActivityRecord)(nil),        // 6: devpilot.gateway.v1.ActivityRecord
-	(*ActivityChange)(nil),        // 7: devpilot.gateway.v1.ActivityChange
-	(*Info)(nil),                  // 8: devpilot.gateway.v1.Info
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
+	(ProofCheck_State)(0),         // 2: devpilot.gateway.v1.ProofCheck.State
+	(*Role)(nil),                  // 3: devpilot.gateway.v1.Role
+	(*Workspace)(nil),             // 4: devpilot.gateway.v1.Workspace
+	(*Me)(nil),                    // 5: devpilot.gateway.v1.Me
+	(*ApiKey)(nil),                // 6: devpilot.gateway.v1.ApiKey
+	(*ActivityRecord)(nil),        // 7: devpilot.gateway.v1.ActivityRecord
+	(*ActivityChange)(nil),        // 8: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 9: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),           // 10: devpilot.gateway.v1.ProofReport
+	(*ProofCheck)(nil),            // 11: devpilot.gateway.v1.ProofCheck
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	9,  // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	12, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
-	3,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	9,  // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	4,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	12, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
 	0,  // 5: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	9,  // 6: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	9,  // 7: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	9,  // 8: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 9: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	7,  // 10: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
-	9,  // 11: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	12, // 6: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	12, // 7: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	12, // 8: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 9: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	8,  // 10: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	12, // 11: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	12, // 12: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
+	11, // 13: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
+	2,  // 14: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -878,8 +1135,8 @@ func file_devpilot_gateway_v1_account_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   7,
+			NumEnums:      3,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

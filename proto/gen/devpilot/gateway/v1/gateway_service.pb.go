@@ -2401,6 +2401,98 @@ func (x *GetInfoResponse) GetInfo() *Info {
 	return nil
 }
 
+// ProveIntegrationRequest names the workspace.
+type ProveIntegrationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveIntegrationRequest) Reset() {
+	*x = ProveIntegrationRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveIntegrationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveIntegrationRequest) ProtoMessage() {}
+
+func (x *ProveIntegrationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveIntegrationRequest.ProtoReflect.Descriptor instead.
+func (*ProveIntegrationRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ProveIntegrationRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// ProveIntegrationResponse is the report.
+type ProveIntegrationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report.
+	Report        *ProofReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveIntegrationResponse) Reset() {
+	*x = ProveIntegrationResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveIntegrationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveIntegrationResponse) ProtoMessage() {}
+
+func (x *ProveIntegrationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveIntegrationResponse.ProtoReflect.Descriptor instead.
+func (*ProveIntegrationResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ProveIntegrationResponse) GetReport() *ProofReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
@@ -2553,7 +2645,11 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\awaiting\x18\x03 \x01(\x05R\awaiting\"\x10\n" +
 	"\x0eGetInfoRequest\"@\n" +
 	"\x0fGetInfoResponse\x12-\n" +
-	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info2\xd1\x1b\n" +
+	"\x04info\x18\x01 \x01(\v2\x19.devpilot.gateway.v1.InfoR\x04info\"<\n" +
+	"\x17ProveIntegrationRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"T\n" +
+	"\x18ProveIntegrationResponse\x128\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report2\x8f\x1d\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -2562,7 +2658,8 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0eListWorkspaces\x12*.devpilot.gateway.v1.ListWorkspacesRequest\x1a+.devpilot.gateway.v1.ListWorkspacesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/workspaces\x90\x02\x01\x12\x92\x01\n" +
 	"\x0fCreateWorkspace\x12+.devpilot.gateway.v1.CreateWorkspaceRequest\x1a,.devpilot.gateway.v1.CreateWorkspaceResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*b\tworkspace\"\x0e/v1/workspaces\x12\x95\x01\n" +
 	"\fGetWorkspace\x12(.devpilot.gateway.v1.GetWorkspaceRequest\x1a).devpilot.gateway.v1.GetWorkspaceResponse\"0\x82\xd3\xe4\x93\x02'b\tworkspace\x12\x1a/v1/workspaces/{workspace}\x90\x02\x01\x12\xbc\x01\n" +
-	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\x8f\x01\n" +
+	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\xbb\x01\n" +
+	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\x8f\x01\n" +
 	"\vListApiKeys\x12'.devpilot.gateway.v1.ListApiKeysRequest\x1a(.devpilot.gateway.v1.ListApiKeysResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/apiKeys\x90\x02\x01\x12\x92\x01\n" +
 	"\fCreateApiKey\x12(.devpilot.gateway.v1.CreateApiKeyRequest\x1a).devpilot.gateway.v1.CreateApiKeyResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/workspaces/{workspace}/apiKeys\x12\x9c\x01\n" +
 	"\fDeleteApiKey\x12(.devpilot.gateway.v1.DeleteApiKeyRequest\x1a).devpilot.gateway.v1.DeleteApiKeyResponse\"7\x82\xd3\xe4\x93\x02.*,/v1/workspaces/{workspace}/apiKeys/{api_key}\x90\x02\x02\x12\x93\x01\n" +
@@ -2590,7 +2687,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -2635,92 +2732,98 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*ListNotificationAttemptsResponse)(nil), // 40: devpilot.gateway.v1.ListNotificationAttemptsResponse
 	(*GetInfoRequest)(nil),                   // 41: devpilot.gateway.v1.GetInfoRequest
 	(*GetInfoResponse)(nil),                  // 42: devpilot.gateway.v1.GetInfoResponse
-	(*Me)(nil),                               // 43: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 44: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 45: devpilot.gateway.v1.Workspace
-	(*v1.Integration)(nil),                   // 46: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 47: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 48: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 49: devpilot.gateway.v1.Role.Name
-	(*ActivityRecord)(nil),                   // 50: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 51: devpilot.gateway.v1.NotificationTarget
-	(*fieldmaskpb.FieldMask)(nil),            // 52: google.protobuf.FieldMask
-	(*NotificationAttempt)(nil),              // 53: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 54: devpilot.gateway.v1.Info
+	(*ProveIntegrationRequest)(nil),          // 43: devpilot.gateway.v1.ProveIntegrationRequest
+	(*ProveIntegrationResponse)(nil),         // 44: devpilot.gateway.v1.ProveIntegrationResponse
+	(*Me)(nil),                               // 45: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 46: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 47: devpilot.gateway.v1.Workspace
+	(*v1.Integration)(nil),                   // 48: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 49: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 50: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 51: devpilot.gateway.v1.Role.Name
+	(*ActivityRecord)(nil),                   // 52: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 53: devpilot.gateway.v1.NotificationTarget
+	(*fieldmaskpb.FieldMask)(nil),            // 54: google.protobuf.FieldMask
+	(*NotificationAttempt)(nil),              // 55: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 56: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 57: devpilot.gateway.v1.ProofReport
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	43, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	43, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	44, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	45, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	45, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	45, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	46, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	47, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	45, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	45, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	46, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	47, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	47, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	47, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	48, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	49, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
 	16, // 8: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	48, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	49, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	44, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	48, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	50, // 13: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	51, // 14: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	51, // 15: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	51, // 16: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	51, // 17: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	51, // 18: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	52, // 19: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	51, // 20: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 21: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	51, // 22: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 23: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	54, // 24: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	0,  // 25: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 26: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 27: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 28: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 29: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 30: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	12, // 31: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	14, // 32: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	17, // 33: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	19, // 34: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	21, // 35: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	23, // 36: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	25, // 37: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	27, // 38: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	29, // 39: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	31, // 40: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	33, // 41: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	35, // 42: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	37, // 43: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	39, // 44: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	41, // 45: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 46: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 47: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 48: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 49: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 50: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 51: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	13, // 52: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	15, // 53: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	18, // 54: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	20, // 55: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	22, // 56: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	24, // 57: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	26, // 58: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	28, // 59: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	30, // 60: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	32, // 61: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	34, // 62: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	36, // 63: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	38, // 64: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	40, // 65: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	42, // 66: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	46, // [46:67] is the sub-list for method output_type
-	25, // [25:46] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	50, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	51, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	46, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	50, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	52, // 13: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	53, // 14: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 15: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 16: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 17: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	53, // 18: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	54, // 19: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	53, // 20: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	55, // 21: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	53, // 22: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	55, // 23: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	56, // 24: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	57, // 25: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	0,  // 26: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 27: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 28: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 29: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 30: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 31: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 32: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 33: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	43, // 34: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	17, // 35: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 36: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 37: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 38: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 39: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	27, // 40: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	29, // 41: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	31, // 42: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	33, // 43: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	35, // 44: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	37, // 45: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	39, // 46: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	41, // 47: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 48: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 49: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 50: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 51: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 52: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 53: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 54: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 55: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	44, // 56: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	18, // 57: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 58: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 59: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 60: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 61: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	28, // 62: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	30, // 63: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	32, // 64: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	34, // 65: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	36, // 66: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	38, // 67: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	40, // 68: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	42, // 69: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	48, // [48:70] is the sub-list for method output_type
+	26, // [26:48] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -2736,7 +2839,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

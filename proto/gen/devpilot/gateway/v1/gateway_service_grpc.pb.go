@@ -27,6 +27,7 @@ const (
 	GatewayService_CreateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
 	GatewayService_GetWorkspace_FullMethodName             = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
 	GatewayService_DisconnectIntegration_FullMethodName    = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
+	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
 	GatewayService_ListApiKeys_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
 	GatewayService_CreateApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
 	GatewayService_DeleteApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
@@ -73,6 +74,11 @@ type GatewayServiceClient interface {
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(ctx context.Context, in *DisconnectIntegrationRequest, opts ...grpc.CallOption) (*DisconnectIntegrationResponse, error)
+	// Proves the connection to Bitbucket from end to end, and answers a report to share: it has no secrets.
+	// Takes up to 25 s. Nothing is changed at Bitbucket; a signed delivery is sent to ourselves. At most some
+	// thirty calls of the REST API. Idempotent. Reasons: RATE_LIMITED (twice within half a minute),
+	// STORAGE_UNAVAILABLE.
+	ProveIntegration(ctx context.Context, in *ProveIntegrationRequest, opts ...grpc.CallOption) (*ProveIntegrationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -197,6 +203,16 @@ func (c *gatewayServiceClient) DisconnectIntegration(ctx context.Context, in *Di
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DisconnectIntegrationResponse)
 	err := c.cc.Invoke(ctx, GatewayService_DisconnectIntegration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ProveIntegration(ctx context.Context, in *ProveIntegrationRequest, opts ...grpc.CallOption) (*ProveIntegrationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveIntegrationResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ProveIntegration_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -364,6 +380,11 @@ type GatewayServiceServer interface {
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error)
+	// Proves the connection to Bitbucket from end to end, and answers a report to share: it has no secrets.
+	// Takes up to 25 s. Nothing is changed at Bitbucket; a signed delivery is sent to ourselves. At most some
+	// thirty calls of the REST API. Idempotent. Reasons: RATE_LIMITED (twice within half a minute),
+	// STORAGE_UNAVAILABLE.
+	ProveIntegration(context.Context, *ProveIntegrationRequest) (*ProveIntegrationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -437,6 +458,9 @@ func (UnimplementedGatewayServiceServer) GetWorkspace(context.Context, *GetWorks
 }
 func (UnimplementedGatewayServiceServer) DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DisconnectIntegration not implemented")
+}
+func (UnimplementedGatewayServiceServer) ProveIntegration(context.Context, *ProveIntegrationRequest) (*ProveIntegrationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveIntegration not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApiKeys not implemented")
@@ -638,6 +662,24 @@ func _GatewayService_DisconnectIntegration_Handler(srv interface{}, ctx context.
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).DisconnectIntegration(ctx, req.(*DisconnectIntegrationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ProveIntegration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveIntegrationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ProveIntegration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ProveIntegration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ProveIntegration(ctx, req.(*ProveIntegrationRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -914,6 +956,10 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DisconnectIntegration",
 			Handler:    _GatewayService_DisconnectIntegration_Handler,
+		},
+		{
+			MethodName: "ProveIntegration",
+			Handler:    _GatewayService_ProveIntegration_Handler,
 		},
 		{
 			MethodName: "ListApiKeys",

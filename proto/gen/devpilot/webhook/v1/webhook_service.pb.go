@@ -2137,6 +2137,170 @@ func (x *LeaveWebhooksResponse) GetWebhooks() []*Webhook {
 	return nil
 }
 
+// ProveDeliveryRequest names the workspace.
+type ProveDeliveryRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveDeliveryRequest) Reset() {
+	*x = ProveDeliveryRequest{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveDeliveryRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveDeliveryRequest) ProtoMessage() {}
+
+func (x *ProveDeliveryRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveDeliveryRequest.ProtoReflect.Descriptor instead.
+func (*ProveDeliveryRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ProveDeliveryRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// ProveDeliveryResponse is what came of both.
+type ProveDeliveryResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The webhook that was tried; empty where the workspace has none.
+	Webhook string `protobuf:"bytes,1,opt,name=webhook,proto3" json:"webhook,omitempty"`
+	// The status of the answer; 0 where there was none.
+	Status int32 `protobuf:"varint,2,opt,name=status,proto3" json:"status,omitempty"`
+	// Whether the answer shows that it was verified with the webhook's own secret.
+	Verified bool `protobuf:"varint,3,opt,name=verified,proto3" json:"verified,omitempty"`
+	// Why there was no good answer, for people; empty where there was one.
+	Trouble string `protobuf:"bytes,4,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// The public URL that it was sent through.
+	PublicUrl string `protobuf:"bytes,5,opt,name=public_url,json=publicUrl,proto3" json:"public_url,omitempty"`
+	// Why nothing was sent, such as NO_PUBLIC_URL; empty where something was.
+	Skipped string `protobuf:"bytes,6,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	// The time that Bitbucket's site answered with; absent where it did not answer.
+	BitbucketTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=bitbucket_time,json=bitbucketTime,proto3" json:"bitbucket_time,omitempty"`
+	// The time here when it did.
+	OwnTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=own_time,json=ownTime,proto3" json:"own_time,omitempty"`
+	// Why Bitbucket's site gave no time, for people.
+	ClockTrouble  string `protobuf:"bytes,9,opt,name=clock_trouble,json=clockTrouble,proto3" json:"clock_trouble,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveDeliveryResponse) Reset() {
+	*x = ProveDeliveryResponse{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveDeliveryResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveDeliveryResponse) ProtoMessage() {}
+
+func (x *ProveDeliveryResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveDeliveryResponse.ProtoReflect.Descriptor instead.
+func (*ProveDeliveryResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ProveDeliveryResponse) GetWebhook() string {
+	if x != nil {
+		return x.Webhook
+	}
+	return ""
+}
+
+func (x *ProveDeliveryResponse) GetStatus() int32 {
+	if x != nil {
+		return x.Status
+	}
+	return 0
+}
+
+func (x *ProveDeliveryResponse) GetVerified() bool {
+	if x != nil {
+		return x.Verified
+	}
+	return false
+}
+
+func (x *ProveDeliveryResponse) GetTrouble() string {
+	if x != nil {
+		return x.Trouble
+	}
+	return ""
+}
+
+func (x *ProveDeliveryResponse) GetPublicUrl() string {
+	if x != nil {
+		return x.PublicUrl
+	}
+	return ""
+}
+
+func (x *ProveDeliveryResponse) GetSkipped() string {
+	if x != nil {
+		return x.Skipped
+	}
+	return ""
+}
+
+func (x *ProveDeliveryResponse) GetBitbucketTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BitbucketTime
+	}
+	return nil
+}
+
+func (x *ProveDeliveryResponse) GetOwnTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OwnTime
+	}
+	return nil
+}
+
+func (x *ProveDeliveryResponse) GetClockTrouble() string {
+	if x != nil {
+		return x.ClockTrouble
+	}
+	return ""
+}
+
 var File_devpilot_webhook_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
@@ -2285,7 +2449,20 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"Q\n" +
 	"\x15LeaveWebhooksResponse\x128\n" +
-	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks2\xf6\x14\n" +
+	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks\"9\n" +
+	"\x14ProveDeliveryRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"\xd7\x02\n" +
+	"\x15ProveDeliveryResponse\x12\x18\n" +
+	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
+	"\x06status\x18\x02 \x01(\x05R\x06status\x12\x1a\n" +
+	"\bverified\x18\x03 \x01(\bR\bverified\x12\x18\n" +
+	"\atrouble\x18\x04 \x01(\tR\atrouble\x12\x1d\n" +
+	"\n" +
+	"public_url\x18\x05 \x01(\tR\tpublicUrl\x12\x18\n" +
+	"\askipped\x18\x06 \x01(\tR\askipped\x12A\n" +
+	"\x0ebitbucket_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rbitbucketTime\x125\n" +
+	"\bown_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aownTime\x12#\n" +
+	"\rclock_trouble\x18\t \x01(\tR\fclockTrouble2\xe3\x15\n" +
 	"\x0eWebhookService\x12\x93\x01\n" +
 	"\fListWebhooks\x12(.devpilot.webhook.v1.ListWebhooksRequest\x1a).devpilot.webhook.v1.ListWebhooksResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/webhooks\x90\x02\x01\x12\xa0\x01\n" +
 	"\n" +
@@ -2304,7 +2481,8 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"SetWatches\x12&.devpilot.webhook.v1.SetWatchesRequest\x1a'.devpilot.webhook.v1.SetWatchesResponse\"\x03\x90\x02\x02\x12t\n" +
 	"\x10BatchGetWebhooks\x12,.devpilot.webhook.v1.BatchGetWebhooksRequest\x1a-.devpilot.webhook.v1.BatchGetWebhooksResponse\"\x03\x90\x02\x01\x12n\n" +
 	"\x0eRecordOutcomes\x12*.devpilot.webhook.v1.RecordOutcomesRequest\x1a+.devpilot.webhook.v1.RecordOutcomesResponse\"\x03\x90\x02\x02\x12k\n" +
-	"\rLeaveWebhooks\x12).devpilot.webhook.v1.LeaveWebhooksRequest\x1a*.devpilot.webhook.v1.LeaveWebhooksResponse\"\x03\x90\x02\x02B\xdb\x01\n" +
+	"\rLeaveWebhooks\x12).devpilot.webhook.v1.LeaveWebhooksRequest\x1a*.devpilot.webhook.v1.LeaveWebhooksResponse\"\x03\x90\x02\x02\x12k\n" +
+	"\rProveDelivery\x12).devpilot.webhook.v1.ProveDeliveryRequest\x1a*.devpilot.webhook.v1.ProveDeliveryResponse\"\x03\x90\x02\x02B\xdb\x01\n" +
 	"\x17com.devpilot.webhook.v1B\x13WebhookServiceProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1;webhookv1\xa2\x02\x03DWX\xaa\x02\x13Devpilot.Webhook.V1\xca\x02\x13Devpilot\\Webhook\\V1\xe2\x02\x1fDevpilot\\Webhook\\V1\\GPBMetadata\xea\x02\x15Devpilot::Webhook::V1b\x06proto3"
 
 var (
@@ -2319,7 +2497,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_webhook_v1_webhook_service_proto_rawDescData
 }
 
-var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*ListWebhooksRequest)(nil),         // 0: devpilot.webhook.v1.ListWebhooksRequest
 	(*ListWebhooksResponse)(nil),        // 1: devpilot.webhook.v1.ListWebhooksResponse
@@ -2356,75 +2534,81 @@ var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*RecordOutcomesResponse)(nil),      // 32: devpilot.webhook.v1.RecordOutcomesResponse
 	(*LeaveWebhooksRequest)(nil),        // 33: devpilot.webhook.v1.LeaveWebhooksRequest
 	(*LeaveWebhooksResponse)(nil),       // 34: devpilot.webhook.v1.LeaveWebhooksResponse
-	(Webhook_State)(0),                  // 35: devpilot.webhook.v1.Webhook.State
-	(*Webhook)(nil),                     // 36: devpilot.webhook.v1.Webhook
-	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
-	(Delivery_Result)(0),                // 38: devpilot.webhook.v1.Delivery.Result
-	(*Delivery)(nil),                    // 39: devpilot.webhook.v1.Delivery
-	(*DeliveryOutcome)(nil),             // 40: devpilot.webhook.v1.DeliveryOutcome
-	(*FoundPush)(nil),                   // 41: devpilot.webhook.v1.FoundPush
+	(*ProveDeliveryRequest)(nil),        // 35: devpilot.webhook.v1.ProveDeliveryRequest
+	(*ProveDeliveryResponse)(nil),       // 36: devpilot.webhook.v1.ProveDeliveryResponse
+	(Webhook_State)(0),                  // 37: devpilot.webhook.v1.Webhook.State
+	(*Webhook)(nil),                     // 38: devpilot.webhook.v1.Webhook
+	(*timestamppb.Timestamp)(nil),       // 39: google.protobuf.Timestamp
+	(Delivery_Result)(0),                // 40: devpilot.webhook.v1.Delivery.Result
+	(*Delivery)(nil),                    // 41: devpilot.webhook.v1.Delivery
+	(*DeliveryOutcome)(nil),             // 42: devpilot.webhook.v1.DeliveryOutcome
+	(*FoundPush)(nil),                   // 43: devpilot.webhook.v1.FoundPush
 }
 var file_devpilot_webhook_v1_webhook_service_proto_depIdxs = []int32{
-	35, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
-	36, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	36, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	36, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	36, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	36, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	37, // 6: devpilot.webhook.v1.ListDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	37, // 7: devpilot.webhook.v1.ListDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	38, // 8: devpilot.webhook.v1.ListDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	39, // 9: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	39, // 10: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	39, // 11: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	39, // 12: devpilot.webhook.v1.ReplayDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	37, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
+	38, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	38, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	38, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	38, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	38, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	39, // 6: devpilot.webhook.v1.ListDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	39, // 7: devpilot.webhook.v1.ListDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	40, // 8: devpilot.webhook.v1.ListDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	41, // 9: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	41, // 10: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	41, // 11: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	41, // 12: devpilot.webhook.v1.ReplayDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
 	22, // 13: devpilot.webhook.v1.ReplayDeliveriesResponse.skipped:type_name -> devpilot.webhook.v1.SkippedDelivery
-	37, // 14: devpilot.webhook.v1.RevealDeliveryBodyResponse.expire_time:type_name -> google.protobuf.Timestamp
+	39, // 14: devpilot.webhook.v1.RevealDeliveryBodyResponse.expire_time:type_name -> google.protobuf.Timestamp
 	25, // 15: devpilot.webhook.v1.SetWatchesRequest.watches:type_name -> devpilot.webhook.v1.Watch
-	36, // 16: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	36, // 17: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	40, // 18: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	41, // 19: devpilot.webhook.v1.RecordedOutcome.found:type_name -> devpilot.webhook.v1.FoundPush
+	38, // 16: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	38, // 17: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	42, // 18: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	43, // 19: devpilot.webhook.v1.RecordedOutcome.found:type_name -> devpilot.webhook.v1.FoundPush
 	30, // 20: devpilot.webhook.v1.RecordOutcomesRequest.outcomes:type_name -> devpilot.webhook.v1.RecordedOutcome
-	37, // 21: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
-	36, // 22: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	0,  // 23: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
-	2,  // 24: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
-	4,  // 25: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
-	6,  // 26: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
-	8,  // 27: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
-	10, // 28: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
-	12, // 29: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
-	14, // 30: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
-	16, // 31: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
-	18, // 32: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
-	20, // 33: devpilot.webhook.v1.WebhookService.ReplayDeliveries:input_type -> devpilot.webhook.v1.ReplayDeliveriesRequest
-	23, // 34: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:input_type -> devpilot.webhook.v1.RevealDeliveryBodyRequest
-	26, // 35: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
-	28, // 36: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
-	31, // 37: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
-	33, // 38: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
-	1,  // 39: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
-	3,  // 40: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
-	5,  // 41: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
-	7,  // 42: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
-	9,  // 43: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
-	11, // 44: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
-	13, // 45: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
-	15, // 46: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
-	17, // 47: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
-	19, // 48: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
-	21, // 49: devpilot.webhook.v1.WebhookService.ReplayDeliveries:output_type -> devpilot.webhook.v1.ReplayDeliveriesResponse
-	24, // 50: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:output_type -> devpilot.webhook.v1.RevealDeliveryBodyResponse
-	27, // 51: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
-	29, // 52: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
-	32, // 53: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
-	34, // 54: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
-	39, // [39:55] is the sub-list for method output_type
-	23, // [23:39] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	39, // 21: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
+	38, // 22: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	39, // 23: devpilot.webhook.v1.ProveDeliveryResponse.bitbucket_time:type_name -> google.protobuf.Timestamp
+	39, // 24: devpilot.webhook.v1.ProveDeliveryResponse.own_time:type_name -> google.protobuf.Timestamp
+	0,  // 25: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
+	2,  // 26: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
+	4,  // 27: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
+	6,  // 28: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
+	8,  // 29: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
+	10, // 30: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
+	12, // 31: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
+	14, // 32: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
+	16, // 33: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
+	18, // 34: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
+	20, // 35: devpilot.webhook.v1.WebhookService.ReplayDeliveries:input_type -> devpilot.webhook.v1.ReplayDeliveriesRequest
+	23, // 36: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:input_type -> devpilot.webhook.v1.RevealDeliveryBodyRequest
+	26, // 37: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
+	28, // 38: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
+	31, // 39: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
+	33, // 40: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
+	35, // 41: devpilot.webhook.v1.WebhookService.ProveDelivery:input_type -> devpilot.webhook.v1.ProveDeliveryRequest
+	1,  // 42: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
+	3,  // 43: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
+	5,  // 44: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
+	7,  // 45: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
+	9,  // 46: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
+	11, // 47: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
+	13, // 48: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
+	15, // 49: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
+	17, // 50: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
+	19, // 51: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
+	21, // 52: devpilot.webhook.v1.WebhookService.ReplayDeliveries:output_type -> devpilot.webhook.v1.ReplayDeliveriesResponse
+	24, // 53: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:output_type -> devpilot.webhook.v1.RevealDeliveryBodyResponse
+	27, // 54: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
+	29, // 55: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
+	32, // 56: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
+	34, // 57: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
+	36, // 58: devpilot.webhook.v1.WebhookService.ProveDelivery:output_type -> devpilot.webhook.v1.ProveDeliveryResponse
+	42, // [42:59] is the sub-list for method output_type
+	25, // [25:42] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_service_proto_init() }
@@ -2439,7 +2623,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_v1_webhook_service_proto_rawDesc), len(file_devpilot_webhook_v1_webhook_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

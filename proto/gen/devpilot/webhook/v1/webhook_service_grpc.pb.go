@@ -35,6 +35,7 @@ const (
 	WebhookService_BatchGetWebhooks_FullMethodName    = "/devpilot.webhook.v1.WebhookService/BatchGetWebhooks"
 	WebhookService_RecordOutcomes_FullMethodName      = "/devpilot.webhook.v1.WebhookService/RecordOutcomes"
 	WebhookService_LeaveWebhooks_FullMethodName       = "/devpilot.webhook.v1.WebhookService/LeaveWebhooks"
+	WebhookService_ProveDelivery_FullMethodName       = "/devpilot.webhook.v1.WebhookService/ProveDelivery"
 )
 
 // WebhookServiceClient is the client API for WebhookService service.
@@ -96,6 +97,10 @@ type WebhookServiceClient interface {
 	// answers those that Bitbucket still has. Internal to the gateway; webhook does the same by
 	// itself when it sees the integration's change event. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	LeaveWebhooks(ctx context.Context, in *LeaveWebhooksRequest, opts ...grpc.CallOption) (*LeaveWebhooksResponse, error)
+	// Sends a signed request to one of the workspace's webhooks through the public URL, and asks Bitbucket's
+	// site for the time. The request is verified as every delivery is, and then neither stored nor routed.
+	// Internal to the gateway. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	ProveDelivery(ctx context.Context, in *ProveDeliveryRequest, opts ...grpc.CallOption) (*ProveDeliveryResponse, error)
 }
 
 type webhookServiceClient struct {
@@ -266,6 +271,16 @@ func (c *webhookServiceClient) LeaveWebhooks(ctx context.Context, in *LeaveWebho
 	return out, nil
 }
 
+func (c *webhookServiceClient) ProveDelivery(ctx context.Context, in *ProveDeliveryRequest, opts ...grpc.CallOption) (*ProveDeliveryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveDeliveryResponse)
+	err := c.cc.Invoke(ctx, WebhookService_ProveDelivery_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // WebhookServiceServer is the server API for WebhookService service.
 // All implementations must embed UnimplementedWebhookServiceServer
 // for forward compatibility.
@@ -325,6 +340,10 @@ type WebhookServiceServer interface {
 	// answers those that Bitbucket still has. Internal to the gateway; webhook does the same by
 	// itself when it sees the integration's change event. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	LeaveWebhooks(context.Context, *LeaveWebhooksRequest) (*LeaveWebhooksResponse, error)
+	// Sends a signed request to one of the workspace's webhooks through the public URL, and asks Bitbucket's
+	// site for the time. The request is verified as every delivery is, and then neither stored nor routed.
+	// Internal to the gateway. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	ProveDelivery(context.Context, *ProveDeliveryRequest) (*ProveDeliveryResponse, error)
 	mustEmbedUnimplementedWebhookServiceServer()
 }
 
@@ -382,6 +401,9 @@ func (UnimplementedWebhookServiceServer) RecordOutcomes(context.Context, *Record
 }
 func (UnimplementedWebhookServiceServer) LeaveWebhooks(context.Context, *LeaveWebhooksRequest) (*LeaveWebhooksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LeaveWebhooks not implemented")
+}
+func (UnimplementedWebhookServiceServer) ProveDelivery(context.Context, *ProveDeliveryRequest) (*ProveDeliveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveDelivery not implemented")
 }
 func (UnimplementedWebhookServiceServer) mustEmbedUnimplementedWebhookServiceServer() {}
 func (UnimplementedWebhookServiceServer) testEmbeddedByValue()                        {}
@@ -692,6 +714,24 @@ func _WebhookService_LeaveWebhooks_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WebhookService_ProveDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveDeliveryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).ProveDelivery(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_ProveDelivery_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).ProveDelivery(ctx, req.(*ProveDeliveryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // WebhookService_ServiceDesc is the grpc.ServiceDesc for WebhookService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -762,6 +802,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LeaveWebhooks",
 			Handler:    _WebhookService_LeaveWebhooks_Handler,
+		},
+		{
+			MethodName: "ProveDelivery",
+			Handler:    _WebhookService_ProveDelivery_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

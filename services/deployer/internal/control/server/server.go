@@ -42,6 +42,7 @@ type Uses struct {
 	Deliveries  Deliveries
 	Logs        *deploylog.Sink
 	Deployments Watcher
+	Heads       Heads
 }
 
 // Server implements the RPCs.

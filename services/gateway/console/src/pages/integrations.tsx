@@ -27,6 +27,7 @@ import { ConnectButton, Setup } from "../ui/connect";
 import { Dialog } from "../ui/dialog";
 import { Icon } from "../ui/icons";
 import { Narrowing } from "../ui/narrowing";
+import { Prove } from "../ui/prove";
 
 export default function Integrations() {
   const { ws } = usePlace();
@@ -202,6 +203,7 @@ function Connected({ integration: i }: { integration: Integration }) {
       </p>
       <Scopes integration={i} />
       <Narrowing integration={i} />
+      <Prove />
       {refresh.isError && i.lastError === undefined && (
         <Failed error={refresh.error} title="The token was not refreshed." />
       )}

@@ -1,0 +1,282 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+const (
+	// proveEvery is the least time between two proofs of a workspace: each costs calls of Bitbucket's REST API.
+	proveEvery = 30 * time.Second
+	// proveTime bounds a proof; what has not answered by then has failed.
+	proveTime = 25 * time.Second
+	// provedRepositories bounds how many repositories are asked about: three calls of the REST API each.
+	provedRepositories = 10
+	// proveParallel bounds how many are asked about at a time.
+	proveParallel = 4
+	// maxSkew is how far our clock and Bitbucket's may differ: tokens and sign-ins live by the clock.
+	maxSkew = 30 * time.Second
+)
+
+// proofLimit lets one proof of a workspace through at a time.
+type proofLimit struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// take returns how long to wait; 0 lets the caller through.
+func (l *proofLimit) take(workspace string, now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w, at := range l.last {
+		if now.Sub(at) >= proveEvery {
+			delete(l.last, w)
+		}
+	}
+	if at, found := l.last[workspace]; found {
+		return proveEvery - now.Sub(at)
+	}
+	if l.last == nil {
+		l.last = map[string]time.Time{}
+	}
+	l.last[workspace] = now
+	return 0
+}
+
+// ProveIntegration implements the RPC.
+func (s *Server) ProveIntegration(ctx context.Context, req *gatewayv1.ProveIntegrationRequest) (*gatewayv1.ProveIntegrationResponse, error) {
+	now := s.cfg.Now()
+	if wait := s.proofs.take(req.GetWorkspace(), now); wait > 0 {
+		return nil, apierr.New(apierr.ReasonRateLimited, "The connection was proved a moment ago. Prove it again in half a minute.", apierr.WithRetryAfter(wait))
+	}
+	ctx, cancel := context.WithTimeout(ctx, proveTime)
+	defer cancel()
+	p := &proof{cfg: s.cfg, workspace: req.GetWorkspace()}
+	report := &gatewayv1.ProofReport{Workspace: req.GetWorkspace(), Time: timestamppb.New(now), Version: s.cfg.Info.GetVersion(), Passed: true}
+	report.Checks = p.run(ctx)
+	for _, c := range report.GetChecks() {
+		report.Passed = report.GetPassed() && c.GetState() != gatewayv1.ProofCheck_FAILED
+	}
+	report.Text = proofText(report)
+	return &gatewayv1.ProveIntegrationResponse{Report: report}, nil
+}
+
+// proof is one run.
+type proof struct {
+	cfg       Config
+	workspace string
+}
+
+type checks = []*gatewayv1.ProofCheck
+
+// run makes all checks, those that do not depend on each other at the same time.
+func (p *proof) run(ctx context.Context) checks {
+	parts := make([]checks, 4)
+	g := errgroup.Group{}
+	for i, part := range []func(context.Context) checks{p.connection, p.delivery, p.repositories, p.unasked} {
+		g.Go(func() error { parts[i] = part(ctx); return nil })
+	}
+	_ = g.Wait() // checks do not fail: they say what does
+	return slices.Concat(parts...)
+}
+
+func took(began time.Time, c *gatewayv1.ProofCheck) *gatewayv1.ProofCheck {
+	c.DurationMillis = int32(time.Since(began).Milliseconds())
+	return c
+}
+
+func passed(name, message string) *gatewayv1.ProofCheck {
+	return &gatewayv1.ProofCheck{Name: name, State: gatewayv1.ProofCheck_PASSED, Message: message}
+}
+
+func failed(name, message, remedy string) *gatewayv1.ProofCheck {
+	return &gatewayv1.ProofCheck{Name: name, State: gatewayv1.ProofCheck_FAILED, Message: message, Remedy: remedy}
+}
+
+func skipped(name, why string) *gatewayv1.ProofCheck {
+	return &gatewayv1.ProofCheck{Name: name, State: gatewayv1.ProofCheck_SKIPPED, Message: why}
+}
+
+// failedWith is a check that an error answered: in its own words, with its reason's remedy.
+func failedWith(name string, err error) *gatewayv1.ProofCheck {
+	e := apierr.From(err)
+	row, _ := apierr.Lookup(e.Reason())
+	return failed(name, e.Message(), row.Remedy)
+}
+
+// connection checks the account, the callback URL, the scopes, and that Bitbucket takes the token.
+func (p *proof) connection(ctx context.Context) checks {
+	began := time.Now()
+	resp, err := p.cfg.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: p.workspace})
+	if err != nil {
+		return checks{took(began, failedWith("connection", err))}
+	}
+	i := resp.GetIntegration()
+	callback := i.GetSetup().GetCallbackUrl()
+	switch i.GetState() {
+	case authv1.Integration_NOT_CONNECTED, authv1.Integration_STATE_UNSPECIFIED:
+		return checks{
+			took(began, failed("connection", "Bitbucket is not connected.", "An owner or admin connects Bitbucket under Integrations.")),
+			skipped("callback", "Nobody has come back from Bitbucket yet. The OAuth consumer needs this callback URL: "+callback),
+			skipped("scopes", "Bitbucket is not connected."), skipped("token", "Bitbucket is not connected."),
+		}
+	case authv1.Integration_RECONNECT_REQUIRED, authv1.Integration_REFRESH_FAILING:
+		return checks{took(began, failed("connection", i.GetLastError().GetMessage(), "Press Refresh Token, or connect Bitbucket again under Integrations.")), p.callback(i), scopes(i), p.token(ctx)}
+	case authv1.Integration_CONNECTED:
+	}
+	return checks{took(began, passed("connection", fmt.Sprintf("Connected as %s.", i.GetAccount().GetLabel()))), p.callback(i), scopes(i), p.token(ctx)}
+}
+
+// callback holds the callback URL against the public URL: that Bitbucket sends browsers back to it, the connect
+// itself showed.
+func (p *proof) callback(i *authv1.Integration) *gatewayv1.ProofCheck {
+	url := i.GetSetup().GetCallbackUrl()
+	if !strings.HasPrefix(url, p.cfg.PublicURL+"/") {
+		return failed("callback", fmt.Sprintf("The callback URL %s is not below the public URL %s.", url, p.cfg.PublicURL), "The operator sets the same DEVPILOT_PUBLIC_URL for auth and gateway.")
+	}
+	return passed("callback", fmt.Sprintf("Bitbucket last sent a browser back on %s; a new connect uses %s.", i.GetConnectTime().AsTime().UTC().Format("2006-01-02 15:04 UTC"), url))
+}
+
+func scopes(i *authv1.Integration) *gatewayv1.ProofCheck {
+	if missing := i.GetMissingScopes(); len(missing) > 0 {
+		return failed("scopes", "The account did not grant: "+strings.Join(missing, ", ")+".", "Tick them in the OAuth consumer at Bitbucket and connect again.")
+	}
+	return passed("scopes", "Granted: "+strings.Join(i.GetSetup().GetRequiredScopes(), ", ")+".")
+}
+
+// token asks Bitbucket's REST API with the token of today.
+func (p *proof) token(ctx context.Context) *gatewayv1.ProofCheck {
+	began := time.Now()
+	resp, err := p.cfg.Repo.ListBitbucketWorkspaces(ctx, &repov1.ListBitbucketWorkspacesRequest{Workspace: p.workspace})
+	if err != nil {
+		return took(began, failedWith("token", err))
+	}
+	return took(began, passed("token", fmt.Sprintf("Bitbucket's REST API takes the token; the account belongs to %d Bitbucket workspaces.", len(resp.GetBitbucketWorkspaces()))))
+}
+
+// delivery checks the way from outside to our webhooks, and the clock.
+func (p *proof) delivery(ctx context.Context) checks {
+	began := time.Now()
+	resp, err := p.cfg.Webhook.ProveDelivery(ctx, &webhookv1.ProveDeliveryRequest{Workspace: p.workspace})
+	if err != nil {
+		return checks{took(began, failedWith("delivery", err)), skipped("clock", "Not asked: the webhook service does not answer.")}
+	}
+	var d *gatewayv1.ProofCheck
+	switch {
+	case resp.GetSkipped() != "":
+		d = skipped("delivery", resp.GetSkipped())
+	case resp.GetVerified():
+		d = passed("delivery", fmt.Sprintf("A signed delivery to ourselves through %s arrived and was verified; it was not routed.", resp.GetPublicUrl()))
+	default:
+		d = failed("delivery", resp.GetTrouble(), "Check DEVPILOT_PUBLIC_URL and that the proxy before Devpilot passes POST /webhooks/bitbucket/… on unchanged.")
+	}
+	return checks{took(began, d), clockCheck(resp)}
+}
+
+func clockCheck(resp *webhookv1.ProveDeliveryResponse) *gatewayv1.ProofCheck {
+	if resp.GetBitbucketTime() == nil {
+		return failed("clock", resp.GetClockTrouble(), "Check that this machine reaches Bitbucket.")
+	}
+	skew := resp.GetOwnTime().AsTime().Sub(resp.GetBitbucketTime().AsTime()).Round(time.Second)
+	if skew.Abs() > maxSkew {
+		return failed("clock", fmt.Sprintf("This machine's clock and Bitbucket's differ by %s.", skew.Abs()), "Set this machine's clock, best by NTP.")
+	}
+	return passed("clock", fmt.Sprintf("This machine's clock and Bitbucket's differ by no more than %s.", max(skew.Abs(), time.Second)))
+}
+
+// repositories checks, for each repository in use, the account's right and git.
+func (p *proof) repositories(ctx context.Context) checks {
+	began := time.Now()
+	list, err := p.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: p.workspace, PageSize: 200})
+	if err != nil {
+		return checks{took(began, failedWith("repositories", err))}
+	}
+	var apps []*deployerv1.App
+	used := map[string]bool{}
+	for _, a := range list.GetApps() {
+		if !used[a.GetRepository()] {
+			used[a.GetRepository()] = true
+			apps = append(apps, a)
+		}
+	}
+	if len(apps) == 0 {
+		return checks{skipped("repositories", "There is no app yet, so there is no repository to check.")}
+	}
+	out := make([]checks, min(len(apps), provedRepositories))
+	g := errgroup.Group{}
+	g.SetLimit(proveParallel)
+	for i := range out {
+		g.Go(func() error { out[i] = checks{p.right(ctx, apps[i]), p.git(ctx, apps[i])}; return nil })
+	}
+	_ = g.Wait()
+	all := slices.Concat(out...)
+	if rest := len(apps) - len(out); rest > 0 || list.GetNextPageToken() != "" {
+		all = append(all, skipped("other repositories", fmt.Sprintf("The first %d repositories were checked; the others are not asked about, to spare Bitbucket's limit.", len(out))))
+	}
+	return all
+}
+
+func (p *proof) right(ctx context.Context, a *deployerv1.App) *gatewayv1.ProofCheck {
+	began, name := time.Now(), "admin "+a.GetRepositoryFullName()
+	resp, err := p.cfg.Repo.GetRepository(ctx, &repov1.GetRepositoryRequest{Workspace: p.workspace, Repository: a.GetRepository()})
+	switch {
+	case err != nil:
+		return took(began, failedWith(name, err))
+	case resp.GetRepository().GetPermission() == repov1.Repository_ADMIN:
+		return took(began, passed(name, "The account is an admin of it: Devpilot can register its webhook."))
+	case a.GetAutoDeploy() && a.GetWebhook().GetState() == webhookv1.Webhook_MANUAL.String():
+		return took(began, passed(name, "The account is no admin of it; the webhook was added by hand."))
+	case !a.GetAutoDeploy():
+		return took(began, skipped(name, "The account is no admin of it, which auto-deploy would need; it is off."))
+	}
+	row, _ := apierr.Lookup(apierr.ReasonNotRepositoryAdmin)
+	return took(began, failed(name, "The account is no admin of it: Devpilot cannot register its webhook.", row.Remedy))
+}
+
+func (p *proof) git(ctx context.Context, a *deployerv1.App) *gatewayv1.ProofCheck {
+	began, name := time.Now(), "git "+a.GetRepositoryFullName()
+	resp, err := p.cfg.Deployer.ProveGit(ctx, &deployerv1.ProveGitRequest{Workspace: p.workspace, App: a.GetId()})
+	if err != nil {
+		return took(began, failedWith(name, err))
+	}
+	return took(began, passed(name, fmt.Sprintf("git lists %d branches with today's token.", resp.GetBranches())))
+}
+
+// unasked are the checks that a proof does not make, with why.
+func (p *proof) unasked(context.Context) checks {
+	return checks{
+		skipped("commit status", "Not written: it would show on a commit at Bitbucket. Each deployment writes its own, and the app says when that fails."),
+		skipped("disk", "Not asked: a server that is short of disk says so at its own deployments and in its metrics."),
+	}
+}
+
+// proofText is the report as text.
+func proofText(r *gatewayv1.ProofReport) string {
+	var b strings.Builder
+	verdict := "all passed"
+	if !r.GetPassed() {
+		verdict = "something failed"
+	}
+	fmt.Fprintf(&b, "Devpilot %s, workspace %s, %s: %s\n", r.GetVersion(), r.GetWorkspace(), r.GetTime().AsTime().UTC().Format(time.RFC3339), verdict)
+	for _, c := range r.GetChecks() {
+		fmt.Fprintf(&b, "%-8s%s: %s (%d ms)\n", c.GetState(), c.GetName(), c.GetMessage(), c.GetDurationMillis())
+		if c.GetRemedy() != "" {
+			fmt.Fprintf(&b, "        -> %s\n", c.GetRemedy())
+		}
+	}
+	return b.String()
+}
