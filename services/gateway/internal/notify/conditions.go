@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -92,9 +93,8 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 			return look{}, err
 		}
 		h, name := resp.GetWebhook(), ""
-		// One that Devpilot tries again by itself needs nobody yet.
-		if s := h.GetState(); (s == webhookv1.Webhook_NOT_REGISTERED || s == webhookv1.Webhook_DRIFTED) && h.GetRetryTime() == nil {
-			name = s.String() + " " + h.GetReason()
+		if needsPerson(h) {
+			name = h.GetState().String() + " " + h.GetReason()
 		}
 		notification := func(title, text string) *gatewaystorev1.Notification {
 			return &gatewaystorev1.Notification{
@@ -108,6 +108,24 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 			notification("The webhook of "+repository+" needs nobody any more", "Pushes are told to Devpilot again, or nobody waits for them."),
 		}, nil
 	})
+}
+
+// needsPerson is whether a webhook stays as it is until somebody does something. One that has steps to do by
+// hand does, also while Devpilot goes on asking whether it may; any other that it tries again by itself does
+// not. Without a public URL or a connection it is not the webhook that needs somebody.
+func needsPerson(h *webhookv1.Webhook) bool {
+	reason := apierr.Reason(h.GetReason())
+	switch h.GetState() {
+	case webhookv1.Webhook_MANUAL:
+		return len(h.GetManualSteps()) > 0
+	case webhookv1.Webhook_NOT_REGISTERED, webhookv1.Webhook_DRIFTED:
+		if reason == apierr.ReasonNoPublicURL || reason == apierr.ReasonNotConnected {
+			return false
+		}
+		return len(h.GetManualSteps()) > 0 || reason == apierr.ReasonWebhookDeactivated || h.GetRetryTime() == nil
+	case webhookv1.Webhook_STATE_UNSPECIFIED, webhookv1.Webhook_PENDING, webhookv1.Webhook_ACTIVE, webhookv1.Webhook_LEFT_ON_BITBUCKET, webhookv1.Webhook_REMOVED:
+	}
+	return false
 }
 
 // clock has one of the replicas look at what only time brings, every minute.

@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 func TestAddresses_private(t *testing.T) {
@@ -144,6 +145,28 @@ func TestRetryPause_growsToAnHour(t *testing.T) {
 		d := retryPause(attempt)
 		if d < retryFirst*3/4 || d > retryMost {
 			t.Errorf("attempt %d: %s", attempt, d)
+		}
+	}
+}
+
+func TestNeedsPerson(t *testing.T) {
+	steps, again := []string{"Open the settings."}, timestamppb.Now()
+	for name, c := range map[string]struct {
+		hook *webhookv1.Webhook
+		want bool
+	}{
+		"active":                        {&webhookv1.Webhook{State: webhookv1.Webhook_ACTIVE}, false},
+		"switched off on purpose":       {&webhookv1.Webhook{State: webhookv1.Webhook_DRIFTED, Reason: "WEBHOOK_DEACTIVATED", RetryTime: again}, true},
+		"to be added by hand, asked on": {&webhookv1.Webhook{State: webhookv1.Webhook_NOT_REGISTERED, Reason: "NOT_REPOSITORY_ADMIN", ManualSteps: steps, RetryTime: again}, true},
+		"tried again":                   {&webhookv1.Webhook{State: webhookv1.Webhook_NOT_REGISTERED, Reason: "BITBUCKET_UNAVAILABLE", RetryTime: again}, false},
+		"without a public URL":          {&webhookv1.Webhook{State: webhookv1.Webhook_NOT_REGISTERED, Reason: "NO_PUBLIC_URL"}, false},
+		"without a connection":          {&webhookv1.Webhook{State: webhookv1.Webhook_NOT_REGISTERED, Reason: "NOT_CONNECTED"}, false},
+		"its new secret is not there":   {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL, ManualSteps: steps}, true},
+		"by hand and well":              {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL}, false},
+		"left":                          {&webhookv1.Webhook{State: webhookv1.Webhook_LEFT_ON_BITBUCKET, ManualSteps: steps}, false},
+	} {
+		if got := needsPerson(c.hook); got != c.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

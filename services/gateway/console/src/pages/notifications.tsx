@@ -189,25 +189,27 @@ function Log({ target: t }: { target: NotificationTarget }) {
         <ul className="rows" aria-label={`What was sent to ${t.label}`}>
           {log.data.attempts.map((a) => (
             <li key={`${a.notification}-${a.attempt}-${a.time ?? ""}`}>
-              <Status
-                look={
-                  a.delivered
-                    ? { word: "Arrived", tone: "good", mark: "done" }
-                    : { word: "Failed", tone: "bad", mark: "failed" }
-                }
-              />{" "}
-              <Text>{a.title}</Text>{" "}
-              <span className="soft">
-                <Time at={a.time} />
-                {a.attempt > 1 && `, attempt ${a.attempt}`}
-                {a.message !== undefined && `. ${a.message}`}
-                {a.retryTime !== undefined && (
-                  <>
-                    {" "}
-                    Next attempt <Upcoming at={a.retryTime} />.
-                  </>
-                )}
-              </span>
+              <div>
+                <Status
+                  look={
+                    a.delivered
+                      ? { word: "Arrived", tone: "good", mark: "done" }
+                      : { word: "Failed", tone: "bad", mark: "failed" }
+                  }
+                />{" "}
+                <Text>{a.title}</Text>{" "}
+                <span className="soft">
+                  <Time at={a.time} />
+                  {a.attempt > 1 && `, attempt ${a.attempt}`}
+                  {a.message !== undefined && `. ${a.message}`}
+                  {a.retryTime !== undefined && (
+                    <>
+                      {" "}
+                      Next attempt <Upcoming at={a.retryTime} />.
+                    </>
+                  )}
+                </span>
+              </div>
             </li>
           ))}
         </ul>
