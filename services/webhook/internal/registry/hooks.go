@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 // Hooks are the calls at Bitbucket that a run makes; *bitbucket.Account has them.
@@ -43,13 +44,14 @@ func (w wanted) input(active bool) bitbucket.HookInput {
 
 // found is what a run found and did; it counts also beside an error.
 type found struct {
-	uuid    string   // of our hook; "" when it is not there
-	listed  bool     // the list was read to its end
-	drifted bool     // ours was missing or changed
-	written bool     // the secret was put on Bitbucket
-	off     bool     // ours is switched off, and stays so
-	changed []string // what was wrong with ours, in words, where we knew it
-	deleted int      // extras
+	uuid    string                   // of our hook; "" when it is not there
+	listed  bool                     // the list was read to its end
+	drifted bool                     // ours was missing or changed
+	written bool                     // the secret was put on Bitbucket
+	off     bool                     // ours is switched off, and stays so
+	changed []string                 // what was wrong with ours, in words, where we knew it
+	finding webhookv1.Webhook_Health // the same, the first of it
+	deleted int                      // extras
 }
 
 // refs are the ways to name the repository: by its UUID below the Bitbucket workspace's name, which
@@ -79,7 +81,7 @@ func (w wanted) list(ctx context.Context, h Hooks) (hooks []bitbucket.Hook, ref 
 func (w wanted) ours(hooks []bitbucket.Hook) []bitbucket.Hook {
 	var mine []bitbucket.Hook
 	for _, h := range hooks {
-		if !h.ReadOnly && (h.URL == w.url || w.known != "" && h.UUID == w.known) {
+		if !h.ReadOnly && (h.URL == w.url || w.registered != "" && h.URL == w.registered || w.known != "" && h.UUID == w.known) {
 			mine = append(mine, h)
 		}
 	}
@@ -128,7 +130,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	}
 	f.listed = true
 	mine := w.ours(hooks)
-	f.changed = w.compare(mine)
+	f.changed, f.finding = w.compare(mine), w.finding(mine)
 	f.drifted = w.known != "" && (len(mine) == 0 || mine[0].UUID != w.known || !w.isRight(mine[0]))
 	if len(mine) > 0 {
 		f.uuid = mine[0].UUID
@@ -137,6 +139,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 			return f, err
 		}
 		f.uuid, f.drifted, f.off = "", true, false // deleted between the list and the update
+		f.finding = webhookv1.Webhook_DELETED
 	}
 	made, err := h.CreateHook(ctx, ref, w.input(true))
 	if err != nil {

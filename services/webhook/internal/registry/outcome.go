@@ -134,8 +134,12 @@ func (r *Registry) conclude(rec *storev1.WebhookRecord, serving int64, a action,
 func (r *Registry) concludeRegistration(rec *storev1.WebhookRecord, f found, problem *apierr.Error) {
 	now := r.cfg.Now()
 	if f.uuid != "" && f.listed {
-		rec.BitbucketUuid, rec.RegisteredUrl, rec.Events = f.uuid, r.cfg.View.Address.URL(rec.GetId()), events
+		rec.BitbucketUuid = f.uuid
 	}
+	if f.uuid != "" && f.listed && (f.written || problem == nil) { // else it has the URL that it had
+		rec.RegisteredUrl, rec.Events = r.cfg.View.Address.URL(rec.GetId()), events
+	}
+	r.noteFinding(rec, f, problem)
 	if f.written {
 		ConfirmSecret(rec, now)
 	}
@@ -168,6 +172,11 @@ func (r *Registry) concludeRegistration(rec *storev1.WebhookRecord, f found, pro
 		// A hook stays on the repository whatever becomes of our access (BITBUCKET.md#whose-webhooks).
 		rec.Reason, rec.Message = "", "The webhook could not be compared with Bitbucket's: "+message
 	case webhookv1.Webhook_MANUAL:
+		if r.moved(rec) {
+			rec.State, rec.Reason, rec.RegisteredUrl = webhookv1.Webhook_NOT_REGISTERED, reason, ""
+			rec.Message = "Devpilot has another address now, and the webhook that was added by hand has the old one: " + message
+			return
+		}
 		rec.Reason, rec.Message = "", manualMessage(rec)
 	case webhookv1.Webhook_LEFT_ON_BITBUCKET, webhookv1.Webhook_DRIFTED:
 		rec.Reason, rec.Message = reason, message

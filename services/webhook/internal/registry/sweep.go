@@ -72,8 +72,8 @@ func (r *Registry) sweep(ctx context.Context, rec *storev1.WebhookRecord) error 
 
 // neglected reports whether a webhook needs work at Bitbucket that is not planned.
 func (r *Registry) neglected(rec *storev1.WebhookRecord) bool {
-	if rec.GetLease() != nil {
-		return false
+	if rec.GetLease() != nil || rec.GetWork().GetWanted() > rec.GetWork().GetDone() && rec.GetWork().GetDueTime() != nil {
+		return false // somebody is at it, or will be
 	}
 	switch rec.GetState() {
 	case webhookv1.Webhook_ACTIVE, webhookv1.Webhook_DRIFTED:
@@ -81,6 +81,8 @@ func (r *Registry) neglected(rec *storev1.WebhookRecord) bool {
 		if rec.GetRegisteredUrl() != r.cfg.View.Address.URL(rec.GetId()) {
 			return true
 		}
+	case webhookv1.Webhook_MANUAL:
+		return r.moved(rec)
 	case webhookv1.Webhook_NOT_REGISTERED:
 		// The public URL changed, and Bitbucket can reach us now.
 		if rec.GetReason() == string(apierr.ReasonNoPublicURL) && r.cfg.View.Address.Unreachable() == nil {

@@ -176,7 +176,7 @@ func (r *Registry) Verified(ctx context.Context, rec *storev1.WebhookRecord, ful
 			cur.State, cur.Reason = webhookv1.Webhook_MANUAL, ""
 		}
 		if cur.GetState() == webhookv1.Webhook_MANUAL {
-			cur.Message = manualMessage(cur)
+			cur.Message, cur.RegisteredUrl = manualMessage(cur), r.cfg.View.Address.URL(cur.GetId())
 		}
 		if switchedOn(cur) && r.maySuspect(cur) {
 			r.want(cur, true)

@@ -45,6 +45,7 @@ func (s *Server) show(ctx context.Context, rec *storev1.WebhookRecord) (*webhook
 		return nil, kv.ToAPI(err)
 	}
 	w.LastDelivery, w.LastVerifiedTime, w.LastRefusedTime = stand.LastDelivery, stand.LastVerified, stand.LastRefused
+	s.cfg.Registry.View().Health(w, rec)
 	return w, nil
 }
 

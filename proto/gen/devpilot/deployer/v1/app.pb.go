@@ -1354,8 +1354,14 @@ type AppWebhook struct {
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// The last delivery whose signature was right.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What is wrong with it, as in the webhook itself.
+	Health string `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
+	// The same for people; absent when nothing is wrong.
+	HealthMessage string `protobuf:"bytes,8,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
+	// When Devpilot found that.
+	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AppWebhook) Reset() {
@@ -1426,6 +1432,27 @@ func (x *AppWebhook) GetMessage() string {
 func (x *AppWebhook) GetLastVerifiedTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastVerifiedTime
+	}
+	return nil
+}
+
+func (x *AppWebhook) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *AppWebhook) GetHealthMessage() string {
+	if x != nil {
+		return x.HealthMessage
+	}
+	return ""
+}
+
+func (x *AppWebhook) GetHealthTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthTime
 	}
 	return nil
 }
@@ -1775,7 +1802,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x0fAutoDeployPause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xcf\x01\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xd5\x02\n" +
 	"\n" +
 	"AppWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -1783,7 +1810,11 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x15\n" +
 	"\x03url\x18\x04 \x01(\tB\x03\xe0A\x01R\x03url\x12\x1d\n" +
 	"\amessage\x18\x05 \x01(\tB\x03\xe0A\x01R\amessage\x12H\n" +
-	"\x12last_verified_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\";\n" +
+	"\x12last_verified_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12\x1b\n" +
+	"\x06health\x18\a \x01(\tB\x03\xe0A\x01R\x06health\x12*\n" +
+	"\x0ehealth_message\x18\b \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
+	"\vhealth_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"healthTime\";\n" +
 	"\aWarning\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +
@@ -1871,14 +1902,15 @@ var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
 	10, // 27: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
 	19, // 28: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
 	19, // 29: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	17, // 30: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	19, // 31: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	19, // 32: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	33, // [33:33] is the sub-list for method output_type
-	33, // [33:33] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	19, // 30: devpilot.deployer.v1.AppWebhook.health_time:type_name -> google.protobuf.Timestamp
+	17, // 31: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	19, // 32: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	19, // 33: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	34, // [34:34] is the sub-list for method output_type
+	34, // [34:34] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }

@@ -96,6 +96,91 @@ func (Webhook_State) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// What is wrong with the webhook, as far as Devpilot knows.
+type Webhook_Health int32
+
+const (
+	// Not said: no app needs the webhook.
+	Webhook_HEALTH_UNSPECIFIED Webhook_Health = 0
+	// Bitbucket has it as it should be, or its signed deliveries come.
+	Webhook_REGISTERED Webhook_Health = 1
+	// Somebody switched it off on Bitbucket. Devpilot leaves it so until a person has it repaired.
+	Webhook_INACTIVE Webhook_Health = 2
+	// It has another URL on Bitbucket.
+	Webhook_URL_CHANGED Webhook_Health = 3
+	// It has other events on Bitbucket.
+	Webhook_EVENTS_CHANGED Webhook_Health = 4
+	// It has no secret or another one on Bitbucket: its deliveries are refused.
+	Webhook_SECRET_CHANGED Webhook_Health = 5
+	// It was deleted on Bitbucket.
+	Webhook_DELETED Webhook_Health = 6
+	// The connected account is not an admin of the repository, or no longer.
+	Webhook_NOT_ADMIN Webhook_Health = 7
+	// The repository has as many webhooks as Bitbucket allows.
+	Webhook_LIMIT_REACHED Webhook_Health = 8
+	// Nothing is known to be wrong with it on Bitbucket, but a push was found whose delivery did not come.
+	Webhook_DELIVERIES_MISSING Webhook_Health = 9
+	// Bitbucket was not asked yet, or could not be; message says why.
+	Webhook_NOT_CHECKED Webhook_Health = 10
+)
+
+// Enum value maps for Webhook_Health.
+var (
+	Webhook_Health_name = map[int32]string{
+		0:  "HEALTH_UNSPECIFIED",
+		1:  "REGISTERED",
+		2:  "INACTIVE",
+		3:  "URL_CHANGED",
+		4:  "EVENTS_CHANGED",
+		5:  "SECRET_CHANGED",
+		6:  "DELETED",
+		7:  "NOT_ADMIN",
+		8:  "LIMIT_REACHED",
+		9:  "DELIVERIES_MISSING",
+		10: "NOT_CHECKED",
+	}
+	Webhook_Health_value = map[string]int32{
+		"HEALTH_UNSPECIFIED": 0,
+		"REGISTERED":         1,
+		"INACTIVE":           2,
+		"URL_CHANGED":        3,
+		"EVENTS_CHANGED":     4,
+		"SECRET_CHANGED":     5,
+		"DELETED":            6,
+		"NOT_ADMIN":          7,
+		"LIMIT_REACHED":      8,
+		"DELIVERIES_MISSING": 9,
+		"NOT_CHECKED":        10,
+	}
+)
+
+func (x Webhook_Health) Enum() *Webhook_Health {
+	p := new(Webhook_Health)
+	*p = x
+	return p
+}
+
+func (x Webhook_Health) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Webhook_Health) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[1].Descriptor()
+}
+
+func (Webhook_Health) Type() protoreflect.EnumType {
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[1]
+}
+
+func (x Webhook_Health) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Webhook_Health.Descriptor instead.
+func (Webhook_Health) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_proto_rawDescGZIP(), []int{0, 1}
+}
+
 // Why a push was found by polling, not told of by a delivery.
 type Delivery_Found int32
 
@@ -133,11 +218,11 @@ func (x Delivery_Found) String() string {
 }
 
 func (Delivery_Found) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[1].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[2].Descriptor()
 }
 
 func (Delivery_Found) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[1]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[2]
 }
 
 func (x Delivery_Found) Number() protoreflect.EnumNumber {
@@ -198,11 +283,11 @@ func (x Delivery_Result) String() string {
 }
 
 func (Delivery_Result) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[2].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[3].Descriptor()
 }
 
 func (Delivery_Result) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[2]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[3]
 }
 
 func (x Delivery_Result) Number() protoreflect.EnumNumber {
@@ -255,11 +340,11 @@ func (x DeliveryChange_Action) String() string {
 }
 
 func (DeliveryChange_Action) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[3].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[4].Descriptor()
 }
 
 func (DeliveryChange_Action) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[3]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[4]
 }
 
 func (x DeliveryChange_Action) Number() protoreflect.EnumNumber {
@@ -308,11 +393,11 @@ func (x DeliveryChange_RefType) String() string {
 }
 
 func (DeliveryChange_RefType) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[4].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[5].Descriptor()
 }
 
 func (DeliveryChange_RefType) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[4]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[5]
 }
 
 func (x DeliveryChange_RefType) Number() protoreflect.EnumNumber {
@@ -370,11 +455,11 @@ func (x DeliveryOutcome_Kind) String() string {
 }
 
 func (DeliveryOutcome_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_webhook_v1_webhook_proto_enumTypes[5].Descriptor()
+	return file_devpilot_webhook_v1_webhook_proto_enumTypes[6].Descriptor()
 }
 
 func (DeliveryOutcome_Kind) Type() protoreflect.EnumType {
-	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[5]
+	return &file_devpilot_webhook_v1_webhook_proto_enumTypes[6]
 }
 
 func (x DeliveryOutcome_Kind) Number() protoreflect.EnumNumber {
@@ -444,7 +529,13 @@ type Webhook struct {
 	LastFoundTime *timestamppb.Timestamp `protobuf:"bytes,26,opt,name=last_found_time,json=lastFoundTime,proto3" json:"last_found_time,omitempty"`
 	// Why Devpilot cannot compare or mend a webhook that is active, such as NOT_REPOSITORY_ADMIN or
 	// WEBHOOK_LIMIT_REACHED; absent when it can.
-	CheckReason   string `protobuf:"bytes,27,opt,name=check_reason,json=checkReason,proto3" json:"check_reason,omitempty"`
+	CheckReason string `protobuf:"bytes,27,opt,name=check_reason,json=checkReason,proto3" json:"check_reason,omitempty"`
+	// What is wrong with it now. What keeps Devpilot from looking or repairing comes before what it found.
+	Health Webhook_Health `protobuf:"varint,28,opt,name=health,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"health,omitempty"`
+	// The same for people, with what to do; absent when nothing is wrong.
+	HealthMessage string `protobuf:"bytes,29,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
+	// When Devpilot found that; absent when nothing is wrong.
+	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -666,6 +757,27 @@ func (x *Webhook) GetCheckReason() string {
 		return x.CheckReason
 	}
 	return ""
+}
+
+func (x *Webhook) GetHealth() Webhook_Health {
+	if x != nil {
+		return x.Health
+	}
+	return Webhook_HEALTH_UNSPECIFIED
+}
+
+func (x *Webhook) GetHealthMessage() string {
+	if x != nil {
+		return x.HealthMessage
+	}
+	return ""
+}
+
+func (x *Webhook) GetHealthTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthTime
+	}
+	return nil
 }
 
 // Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
@@ -1200,8 +1312,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe1\n" +
-	"\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\r\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -1236,7 +1347,11 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"lastRepair\x12&\n" +
 	"\ffound_pushes\x18\x19 \x01(\x05B\x03\xe0A\x01R\vfoundPushes\x12B\n" +
 	"\x0flast_found_time\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\rlastFoundTime\x12&\n" +
-	"\fcheck_reason\x18\x1b \x01(\tB\x03\xe0A\x01R\vcheckReason\"\x88\x01\n" +
+	"\fcheck_reason\x18\x1b \x01(\tB\x03\xe0A\x01R\vcheckReason\x12;\n" +
+	"\x06health\x18\x1c \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\x06health\x12*\n" +
+	"\x0ehealth_message\x18\x1d \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
+	"\vhealth_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"healthTime\"\x88\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\n" +
@@ -1247,7 +1362,21 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x0eNOT_REGISTERED\x10\x04\x12\v\n" +
 	"\aDRIFTED\x10\x05\x12\x15\n" +
 	"\x11LEFT_ON_BITBUCKET\x10\x06\x12\v\n" +
-	"\aREMOVED\x10\a\"\xb6\a\n" +
+	"\aREMOVED\x10\a\"\xcf\x01\n" +
+	"\x06Health\x12\x16\n" +
+	"\x12HEALTH_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"REGISTERED\x10\x01\x12\f\n" +
+	"\bINACTIVE\x10\x02\x12\x0f\n" +
+	"\vURL_CHANGED\x10\x03\x12\x12\n" +
+	"\x0eEVENTS_CHANGED\x10\x04\x12\x12\n" +
+	"\x0eSECRET_CHANGED\x10\x05\x12\v\n" +
+	"\aDELETED\x10\x06\x12\r\n" +
+	"\tNOT_ADMIN\x10\a\x12\x11\n" +
+	"\rLIMIT_REACHED\x10\b\x12\x16\n" +
+	"\x12DELIVERIES_MISSING\x10\t\x12\x0f\n" +
+	"\vNOT_CHECKED\x10\n" +
+	"\"\xb6\a\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
@@ -1349,49 +1478,52 @@ func file_devpilot_webhook_v1_webhook_proto_rawDescGZIP() []byte {
 	return file_devpilot_webhook_v1_webhook_proto_rawDescData
 }
 
-var file_devpilot_webhook_v1_webhook_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_devpilot_webhook_v1_webhook_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
 var file_devpilot_webhook_v1_webhook_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_devpilot_webhook_v1_webhook_proto_goTypes = []any{
 	(Webhook_State)(0),            // 0: devpilot.webhook.v1.Webhook.State
-	(Delivery_Found)(0),           // 1: devpilot.webhook.v1.Delivery.Found
-	(Delivery_Result)(0),          // 2: devpilot.webhook.v1.Delivery.Result
-	(DeliveryChange_Action)(0),    // 3: devpilot.webhook.v1.DeliveryChange.Action
-	(DeliveryChange_RefType)(0),   // 4: devpilot.webhook.v1.DeliveryChange.RefType
-	(DeliveryOutcome_Kind)(0),     // 5: devpilot.webhook.v1.DeliveryOutcome.Kind
-	(*Webhook)(nil),               // 6: devpilot.webhook.v1.Webhook
-	(*Delivery)(nil),              // 7: devpilot.webhook.v1.Delivery
-	(*FoundPush)(nil),             // 8: devpilot.webhook.v1.FoundPush
-	(*DeliveryChange)(nil),        // 9: devpilot.webhook.v1.DeliveryChange
-	(*DeliveryOutcome)(nil),       // 10: devpilot.webhook.v1.DeliveryOutcome
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(Webhook_Health)(0),           // 1: devpilot.webhook.v1.Webhook.Health
+	(Delivery_Found)(0),           // 2: devpilot.webhook.v1.Delivery.Found
+	(Delivery_Result)(0),          // 3: devpilot.webhook.v1.Delivery.Result
+	(DeliveryChange_Action)(0),    // 4: devpilot.webhook.v1.DeliveryChange.Action
+	(DeliveryChange_RefType)(0),   // 5: devpilot.webhook.v1.DeliveryChange.RefType
+	(DeliveryOutcome_Kind)(0),     // 6: devpilot.webhook.v1.DeliveryOutcome.Kind
+	(*Webhook)(nil),               // 7: devpilot.webhook.v1.Webhook
+	(*Delivery)(nil),              // 8: devpilot.webhook.v1.Delivery
+	(*FoundPush)(nil),             // 9: devpilot.webhook.v1.FoundPush
+	(*DeliveryChange)(nil),        // 10: devpilot.webhook.v1.DeliveryChange
+	(*DeliveryOutcome)(nil),       // 11: devpilot.webhook.v1.DeliveryOutcome
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_devpilot_webhook_v1_webhook_proto_depIdxs = []int32{
 	0,  // 0: devpilot.webhook.v1.Webhook.state:type_name -> devpilot.webhook.v1.Webhook.State
-	11, // 1: devpilot.webhook.v1.Webhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	11, // 2: devpilot.webhook.v1.Webhook.last_check_time:type_name -> google.protobuf.Timestamp
-	11, // 3: devpilot.webhook.v1.Webhook.old_secret_expire_time:type_name -> google.protobuf.Timestamp
-	11, // 4: devpilot.webhook.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
-	11, // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
-	11, // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
-	11, // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
-	11, // 8: devpilot.webhook.v1.Webhook.last_repair_time:type_name -> google.protobuf.Timestamp
-	11, // 9: devpilot.webhook.v1.Webhook.last_found_time:type_name -> google.protobuf.Timestamp
-	11, // 10: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
-	10, // 12: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	1,  // 13: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	9,  // 14: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
-	1,  // 15: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	11, // 16: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
-	4,  // 17: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
-	3,  // 18: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
-	5,  // 19: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
-	11, // 20: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 1: devpilot.webhook.v1.Webhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	12, // 2: devpilot.webhook.v1.Webhook.last_check_time:type_name -> google.protobuf.Timestamp
+	12, // 3: devpilot.webhook.v1.Webhook.old_secret_expire_time:type_name -> google.protobuf.Timestamp
+	12, // 4: devpilot.webhook.v1.Webhook.create_time:type_name -> google.protobuf.Timestamp
+	12, // 5: devpilot.webhook.v1.Webhook.update_time:type_name -> google.protobuf.Timestamp
+	12, // 6: devpilot.webhook.v1.Webhook.last_refused_time:type_name -> google.protobuf.Timestamp
+	12, // 7: devpilot.webhook.v1.Webhook.retry_time:type_name -> google.protobuf.Timestamp
+	12, // 8: devpilot.webhook.v1.Webhook.last_repair_time:type_name -> google.protobuf.Timestamp
+	12, // 9: devpilot.webhook.v1.Webhook.last_found_time:type_name -> google.protobuf.Timestamp
+	1,  // 10: devpilot.webhook.v1.Webhook.health:type_name -> devpilot.webhook.v1.Webhook.Health
+	12, // 11: devpilot.webhook.v1.Webhook.health_time:type_name -> google.protobuf.Timestamp
+	12, // 12: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
+	10, // 13: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
+	11, // 14: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	2,  // 15: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	10, // 16: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
+	2,  // 17: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	12, // 18: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
+	5,  // 19: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
+	4,  // 20: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
+	6,  // 21: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
+	12, // 22: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_proto_init() }
@@ -1404,7 +1536,7 @@ func file_devpilot_webhook_v1_webhook_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_v1_webhook_proto_rawDesc), len(file_devpilot_webhook_v1_webhook_proto_rawDesc)),
-			NumEnums:      6,
+			NumEnums:      7,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

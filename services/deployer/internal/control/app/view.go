@@ -219,7 +219,10 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: out.GetReason(), Message: out.GetMessage(), Time: out.GetTime()}
 		}
 		if h := hooks[p.app.GetRepository()]; h != nil {
-			a.Webhook = &deployerv1.AppWebhook{Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime()}
+			a.Webhook = &deployerv1.AppWebhook{
+				Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
+				Health: h.GetHealth(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
+			}
 		}
 	}
 	for _, t := range slices.Backward(p.lane.GetTurnedAway()) {
@@ -254,6 +257,17 @@ func served(a *storev1.App, l *storev1.Lane, number int32) bool {
 
 const noHookRunner = "The app has deployment hooks, but its server runs none: install bubblewrap there, or start the deployer with --allow-unsandboxed-hooks if a single workspace uses it. Deployments fail at the first hook until then."
 
+// unwell reports whether something is wrong with a webhook that stands as registered. That Bitbucket does
+// not answer for a while is said of the connection.
+func unwell(health string) bool {
+	switch health {
+	case "", webhookv1.Webhook_HEALTH_UNSPECIFIED.String(), webhookv1.Webhook_REGISTERED.String(), webhookv1.Webhook_NOT_CHECKED.String():
+		return false
+	default:
+		return true
+	}
+}
+
 // warnings says what a person should know.
 func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Connection) []*deployerv1.Warning {
 	hook := a.GetWebhook()
@@ -270,6 +284,8 @@ func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Conn
 	}
 	if hook.GetReason() != "" && hook.GetState() != webhookv1.Webhook_ACTIVE.String() && hook.GetState() != webhookv1.Webhook_MANUAL.String() {
 		out = append(out, &deployerv1.Warning{Reason: hook.GetReason(), Message: hook.GetMessage()})
+	} else if unwell(hook.GetHealth()) {
+		out = append(out, &deployerv1.Warning{Reason: "WEBHOOK_" + hook.GetHealth(), Message: hook.GetHealthMessage()})
 	}
 	if e := s.offline(p.app.GetServer()); e != nil {
 		out = append(out, &deployerv1.Warning{Reason: e.GetReason(), Message: e.GetMessage()})

@@ -693,8 +693,14 @@ type WebhookView struct {
 	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
 	// The last delivery whose signature was right.
 	LastVerifiedTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=last_verified_time,json=lastVerifiedTime,proto3" json:"last_verified_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// What is wrong with it, as in the webhook itself.
+	Health string `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
+	// The same for people; absent when nothing is wrong.
+	HealthMessage string `protobuf:"bytes,8,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
+	// When Devpilot found that.
+	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WebhookView) Reset() {
@@ -765,6 +771,27 @@ func (x *WebhookView) GetMessage() string {
 func (x *WebhookView) GetLastVerifiedTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.LastVerifiedTime
+	}
+	return nil
+}
+
+func (x *WebhookView) GetHealth() string {
+	if x != nil {
+		return x.Health
+	}
+	return ""
+}
+
+func (x *WebhookView) GetHealthMessage() string {
+	if x != nil {
+		return x.HealthMessage
+	}
+	return ""
+}
+
+func (x *WebhookView) GetHealthTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HealthTime
 	}
 	return nil
 }
@@ -1075,14 +1102,18 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\vauto_deploy\x18\x03 \x01(\bR\n" +
 	"autoDeploy\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x12\n" +
-	"\x04tags\x18\x05 \x03(\tR\x04tags\"\xc1\x01\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\"\xbd\x02\n" +
 	"\vWebhookView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x10\n" +
 	"\x03url\x18\x04 \x01(\tR\x03url\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12H\n" +
-	"\x12last_verified_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\"k\n" +
+	"\x12last_verified_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12\x16\n" +
+	"\x06health\x18\a \x01(\tR\x06health\x12%\n" +
+	"\x0ehealth_message\x18\b \x01(\tR\rhealthMessage\x12;\n" +
+	"\vhealth_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"healthTime\"k\n" +
 	"\aTrouble\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
@@ -1153,14 +1184,15 @@ var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
 	7,  // 13: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
 	7,  // 14: devpilot.deployer.store.v1.RepositoryIndex.unanswered:type_name -> devpilot.deployer.store.v1.Trouble
 	10, // 15: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
-	10, // 16: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
-	7,  // 17: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
-	10, // 18: devpilot.deployer.store.v1.Connection.narrowed_time:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	10, // 16: devpilot.deployer.store.v1.WebhookView.health_time:type_name -> google.protobuf.Timestamp
+	10, // 17: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
+	7,  // 18: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
+	10, // 19: devpilot.deployer.store.v1.Connection.narrowed_time:type_name -> google.protobuf.Timestamp
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_app_proto_init() }
