@@ -32,10 +32,11 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	}
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
-	made, last, err := c.source(ctx)
+	info, err := c.source(ctx)
 	if err != nil {
 		return nil, err
 	}
+	made, last, queue := info.Created, info.State.LastSeq, info.Config.Retention == jetstream.WorkQueuePolicy
 	for range ensureTries {
 		have, err := c.cfg.JS.Consumer(ctx, c.cfg.Stream, c.cfg.Durable)
 		switch {
@@ -67,7 +68,8 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		cfg := c.cfg.ConsumerConfig()
 		cfg.MemoryStorage = true
 		cfg.Metadata = versioned(cfg.Metadata, c.cfg.Version)
-		if at > 0 || c.cfg.DeliverNew {
+		// A work queue holds what is not acknowledged and nothing else, and is consumed from its start only.
+		if !queue && (at > 0 || c.cfg.DeliverNew) {
 			cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, at+1
 		}
 		cons, err := c.cfg.JS.CreateConsumer(ctx, c.cfg.Stream, cfg)
@@ -83,13 +85,12 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 }
 
 // source tells when the stream was made and how far it reaches.
-func (c *consuming) source(ctx context.Context) (made time.Time, last uint64, err error) {
+func (c *consuming) source(ctx context.Context) (*jetstream.StreamInfo, error) {
 	s, err := c.cfg.JS.Stream(ctx, c.cfg.Stream)
 	if err != nil {
-		return made, 0, fmt.Errorf("stream: ask for %s: %w", c.cfg.Stream, err)
+		return nil, fmt.Errorf("stream: ask for %s: %w", c.cfg.Stream, err)
 	}
-	info := s.CachedInfo()
-	return info.Created, info.State.LastSeq, nil
+	return s.CachedInfo(), nil
 }
 
 // keepPosition saves the position now and then; the function it returns saves it a last time. While
@@ -129,12 +130,12 @@ func (c *consuming) savePosition(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, PublishTimeout)
 	defer cancel()
-	made, _, err := c.source(ctx)
+	source, err := c.source(ctx)
 	if err == nil {
 		// Asked after the stream: a stream made anew meanwhile has a consumer made anew.
 		var info *jetstream.ConsumerInfo
 		if info, err = cons.Info(ctx); err == nil {
-			err = c.cfg.Position.Save(ctx, made, info.AckFloor.Stream, false)
+			err = c.cfg.Position.Save(ctx, source.Created, info.AckFloor.Stream, false)
 		}
 	}
 	if err != nil {

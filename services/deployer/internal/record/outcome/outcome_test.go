@@ -118,3 +118,56 @@ func TestPut_keepsWhatWebhookDoesNotTake(t *testing.T) {
 		return nil
 	})
 }
+
+// position is one that a restart of this process does not lose.
+type position struct {
+	mu sync.Mutex
+	at uint64
+}
+
+func (p *position) Load(context.Context, time.Time) (uint64, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.at, nil
+}
+
+func (p *position) Save(_ context.Context, _ time.Time, sequence uint64, cutBack bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if sequence > p.at || cutBack {
+		p.at = sequence
+	}
+	return nil
+}
+
+// What was stored is brought also after NATS has lost the consumer, which lives in its memory.
+func TestRun_goesOnAfterItsConsumerIsLost(t *testing.T) {
+	d, r, _ := newOutbox(t)
+	d.Position = &position{}
+	r.set(true)
+	for n := range int32(2) {
+		if err := d.Put(t.Context(), about(n+1)); err != nil {
+			t.Fatal(err)
+		}
+		r.set(false)
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := d.Run(ctx); err != nil {
+				t.Errorf("forward: %v", err)
+			}
+		})
+		testkit.Eventually(t, time.Minute, func() error {
+			if _, got := r.seen(); got[n+1] == 0 {
+				return fmt.Errorf("brought are %v", got)
+			}
+			return nil
+		})
+		cancel()
+		wg.Wait()
+		if err := d.JS.DeleteConsumer(t.Context(), streams.OutcomesStream, "webhook"); err != nil {
+			t.Fatal(err)
+		}
+		r.set(true)
+	}
+}
