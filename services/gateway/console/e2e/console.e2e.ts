@@ -219,6 +219,15 @@ test("the app's page tells what is live and why each delivery did what it did", 
   await page.getByRole("link", { name: "Deliveries" }).click();
   await page.getByRole("link", { name: "Deployed as #3" }).waitFor();
   await check(page, "app-deliveries");
+  await page.getByRole("combobox", { name: "Outcome" }).selectOption("FAILED");
+  await page.getByText("No delivery is like that.").waitFor();
+  expect(new URL(page.url()).searchParams.get("outcome")).toBe("FAILED");
+  await page.reload(); // the filter is in the address
+  await page.getByText("No delivery is like that.").waitFor();
+  await page.getByRole("combobox", { name: "Outcome" }).selectOption("DEPLOYED");
+  await page.getByRole("link", { name: "Deployed as #3" }).waitFor();
+  await page.getByText("A third one").first().waitFor();
+  await narrow(page, "app-deliveries");
   await page.getByRole("link", { name: "Deployments" }).click();
   await page.getByRole("combobox", { name: "Trigger" }).selectOption("MANUAL");
   await expect.poll(() => page.locator("tbody tr").count()).toBe(1);

@@ -142,18 +142,38 @@ export const logEndQuery = (workspace: string, app: string, number: number) =>
     },
   });
 
-export const appDeliveriesQuery = (workspace: string, app: string) =>
+export interface DeliveryFilter {
+  branch?: string;
+  commit?: string;
+  outcome?: "DEPLOYED" | "FAILED" | "TURNED_AWAY" | "PENDING" | "STOPPED";
+}
+
+export const appDeliveriesQuery = (workspace: string, app: string, filter: DeliveryFilter = {}) =>
   infiniteQueryOptions({
-    queryKey: [...keys.kind(workspace, "delivery"), app],
+    queryKey: [...keys.kind(workspace, "delivery"), app, filter],
     initialPageParam: "",
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/apps/{app}/deliveries", {
-          params: { path: { workspace, app }, query: page(pageParam, 50) },
+          params: { path: { workspace, app }, query: { ...page(pageParam, 50), ...filter } },
           signal,
         }),
       ),
     getNextPageParam: next,
+  });
+
+/** How many of Bitbucket's calls are used and left, and by whom. */
+export const budgetQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "budget")],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/integrations/bitbucket/budget", {
+          params: { path: { workspace } },
+          signal,
+        }),
+      ),
+    refetchInterval: 60_000,
   });
 
 export const refusedQuery = (workspace: string, webhook: string) =>

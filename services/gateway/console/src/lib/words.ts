@@ -175,7 +175,7 @@ export function triggerText(d: Pick<Deployment, "trigger" | "actor"> & { sourceN
     case "ROLLBACK":
       return `Rollback${d.sourceNumber === undefined ? "" : ` to #${d.sourceNumber}`}${by}`;
     case "RECONCILED":
-      return "Found by reconciliation: Bitbucket's delivery never came";
+      return "Found by polling: no delivery told of it";
     default:
       return sentence(d.trigger ?? "unknown") + by;
   }
@@ -186,7 +186,7 @@ export const triggerWords: Record<string, string> = {
   MANUAL: "Deploy latest",
   REDEPLOY: "Redeploy",
   ROLLBACK: "Rollback",
-  RECONCILED: "Reconciled",
+  RECONCILED: "Found by polling",
 };
 
 const hookLooks: Record<string, Look> = {
@@ -240,7 +240,7 @@ export interface OutcomeText {
 export function outcomeTexts(d: Delivery, app: string): OutcomeText[] {
   if (d.refused) return [{ text: d.answerMessage || "Signature did not match: is the secret right?", tone: "bad" }];
   if (d.outcomes.length === 0) {
-    if (d.eventKey !== "repo:push")
+    if (d.eventKey !== "repo:push" && d.found === undefined)
       return [{ text: d.answerMessage || "Understood; there is nothing to do", tone: "idle" }];
     if (d.changes.length === 0)
       return [{ text: "The delivery named no branch; Devpilot compares the heads itself", tone: "idle" }];

@@ -2,7 +2,7 @@ import { useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useSearchParams } from "react-router";
 import { api, asApiError, body, type Integration, type Webhook } from "../api/client";
-import { integrationQuery, keys, webhooksQuery } from "../api/queries";
+import { budgetQuery, integrationQuery, keys, webhooksQuery } from "../api/queries";
 import { useNow } from "../lib/clock";
 import { connectResult } from "../lib/remedy";
 import { httpUrl } from "../lib/text";
@@ -225,9 +225,57 @@ function Connected({ integration: i }: { integration: Integration }) {
           Remove…
         </Button>
       </div>
+      <Budget />
       <Setup setup={i.setup} open={false} />
       <RemoveDialog open={removing} onClose={() => setRemoving(false)} integration={i} />
     </>
+  );
+}
+
+const budgetNames: Record<string, string> = {
+  API: "All calls but those about webhooks",
+  WEBHOOKS: "Calls about webhooks",
+};
+
+/** How many calls Bitbucket allows in an hour, and who makes them. */
+function Budget() {
+  const { ws } = usePlace();
+  const budget = useQuery(budgetQuery(ws));
+  if (budget.data === undefined) return null;
+  return (
+    <details>
+      <summary>Calls to Bitbucket</summary>
+      {!budget.data.shared && (
+        <p className="tone-warn">
+          Devpilot's services do not know of each other's calls now; each keeps to a share of its own.
+        </p>
+      )}
+      {budget.data.budgets.map((b) => (
+        <section key={b.name}>
+          <p>
+            {budgetNames[b.name] ?? b.name}:{" "}
+            {budget.data.shared
+              ? `${b.used} of ${b.limit} in the last hour; ${b.left} may be made at once.`
+              : `${b.limit} an hour.`}{" "}
+            {b.usedElsewhere > 0 && `${b.usedElsewhere} of them for other workspaces or none. `}
+            {b.backgroundTime !== undefined && (
+              <>
+                What runs in the background waits for people, until <Time at={b.backgroundTime} style="clock" />.
+              </>
+            )}
+          </p>
+          {b.uses.length > 0 && (
+            <ul className="soft">
+              {b.uses.map((u) => (
+                <li key={`${u.service} ${u.call} ${u.interactive}`}>
+                  {u.service}, {u.call}, {u.interactive ? "for people" : "in the background"}: {u.calls}
+                </li>
+              ))}
+            </ul>
+          )}
+        </section>
+      ))}
+    </details>
   );
 }
 

@@ -92,7 +92,8 @@ function Form() {
     onSuccess: (app) => {
       void client.invalidateQueries({ queryKey: keys.kind(ws, "app") });
       void navigate(
-        app.latest === undefined
+        // What is to be done by hand stands on the app's page: it is not passed by.
+        app.latest === undefined || app.webhook?.reason === "NOT_REPOSITORY_ADMIN"
           ? `/w/${ws}/apps/${app.id}`
           : `/w/${ws}/apps/${app.id}/deployments/${app.latest.number}`,
       );

@@ -1,12 +1,20 @@
 import { useInfiniteQuery, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link } from "react-router";
+import { Link, useSearchParams } from "react-router";
 import { api, body, requestId, type App, type Delivery } from "../api/client";
-import { appDeliveriesQuery, keys, refusedQuery } from "../api/queries";
+import { appDeliveriesQuery, keys, refusedQuery, type DeliveryFilter } from "../api/queries";
 import { shortHash } from "../lib/text";
 import { branchesText, outcomeTexts, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
 import { Icon } from "./icons";
+
+const results = [
+  ["DEPLOYED", "Deployed"],
+  ["FAILED", "Failed"],
+  ["TURNED_AWAY", "Turned away"],
+  ["PENDING", "Not ended yet"],
+  ["STOPPED", "Cancelled or superseded"],
+] as const;
 
 /** What Bitbucket delivered, what Devpilot answered, and what came of it, in words. */
 export function Deliveries({ app }: { app: App }) {
@@ -22,20 +30,53 @@ export function Deliveries({ app }: { app: App }) {
       ),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "delivery") }),
   });
-  const list = useInfiniteQuery(appDeliveriesQuery(ws, app.id));
+  const [params, setParams] = useSearchParams();
+  const filter: DeliveryFilter = {};
+  const branch = params.get("branch") ?? "";
+  const commit = params.get("commit") ?? "";
+  const outcome = results.find(([value]) => value === params.get("outcome"))?.[0];
+  if (branch !== "") filter.branch = branch;
+  if (commit !== "") filter.commit = commit;
+  if (outcome !== undefined) filter.outcome = outcome;
+  const filtered = Object.keys(filter).length > 0;
+  const set = (name: string, value: string) =>
+    setParams(
+      (old) => {
+        if (value === "") old.delete(name);
+        else old.set(name, value);
+        return old;
+      },
+      { replace: true },
+    );
+  const list = useInfiniteQuery(appDeliveriesQuery(ws, app.id, filter));
   const hook = app.webhook?.id ?? "";
   const refused = useQuery({ ...refusedQuery(ws, hook), enabled: hook !== "" });
   const all = list.data?.pages.flatMap((p) => p.deliveries) ?? [];
   return (
     <>
-      <p className="soft">Every push that Bitbucket told us about, newest first, and what came of it.</p>
-      {app.turnedAway.map((p) => (
-        <p key={`${p.branch}/${p.tag}/${p.commit}`} className="soft">
-          Devpilot found <code>{shortHash(p.commit)}</code> on{" "}
-          <Text>{p.tag !== undefined ? `tag ${p.tag}` : p.branch}</Text> by itself <Time at={p.time} /> and did not
-          deploy it: <Text>{p.message}</Text>
-        </p>
-      ))}
+      <p className="soft">Every push that Bitbucket told us about or that polling found, newest first.</p>
+      {app.autoDeploy && app.webhook !== undefined && !["ACTIVE", "MANUAL"].includes(app.webhook.state ?? "") && (
+        <p className="soft">Webhook missing: pushes are found by polling, one to two minutes after they are made.</p>
+      )}
+      <div className="filters" role="search" aria-label="Deliveries">
+        <label>
+          Branch <input value={branch} onChange={(e) => set("branch", e.target.value.trim())} />
+        </label>
+        <label>
+          Commit <input value={commit} onChange={(e) => set("commit", e.target.value.trim())} />
+        </label>
+        <label>
+          Outcome{" "}
+          <select value={outcome ?? ""} onChange={(e) => set("outcome", e.target.value)}>
+            <option value="">All</option>
+            {results.map(([value, word]) => (
+              <option key={value} value={value}>
+                {word}
+              </option>
+            ))}
+          </select>
+        </label>
+      </div>
       {replay.isError && (
         <Failed
           error={replay.error}
@@ -57,9 +98,13 @@ export function Deliveries({ app }: { app: App }) {
         <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
       ) : all.length === 0 ? (
         <p className="empty-inline">
-          {app.autoDeploy
-            ? `Nothing came yet. Push to ${watched(app.branch)}, and it will be listed here.`
-            : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}
+          {filtered
+            ? list.hasNextPage
+              ? "None of the newest is like that; look further back with More."
+              : "No delivery is like that."
+            : app.autoDeploy
+              ? `Nothing came yet. Push to ${watched(app.branch)}, and it will be listed here.`
+              : "Auto-deploy is off, so Bitbucket has no webhook to deliver to."}
         </p>
       ) : (
         <div className="table-scroll">
@@ -83,7 +128,13 @@ export function Deliveries({ app }: { app: App }) {
                     <Time at={d.receiveTime} />
                   </td>
                   <td data-label="Event">
-                    {d.eventKey === "repo:push" ? "Push" : <code>{d.eventKey}</code>}{" "}
+                    {d.found !== undefined ? (
+                      <Text>{d.foundMessage}</Text>
+                    ) : d.eventKey === "repo:push" ? (
+                      "Push"
+                    ) : (
+                      <code>{d.eventKey}</code>
+                    )}{" "}
                     {d.actorLabel !== "" && (
                       <span className="soft">
                         by <Text>{d.actorLabel}</Text>
@@ -92,9 +143,23 @@ export function Deliveries({ app }: { app: App }) {
                   </td>
                   <td data-label="Branches">
                     <Text>{branchesText(d)}</Text>
+                    {d.changes
+                      .filter((c) => c.newHash !== undefined)
+                      .slice(0, 3)
+                      .map((c, i) => (
+                        <div key={i} className="soft">
+                          <code>{shortHash(c.newHash ?? "")}</code> <Text>{c.message}</Text>
+                          {c.authorName !== undefined && (
+                            <>
+                              {" "}
+                              by <Text>{c.authorName}</Text>
+                            </>
+                          )}
+                        </div>
+                      ))}
                   </td>
                   <td className="nowrap num" data-label="Answer">
-                    {d.answerStatus}
+                    {d.found === undefined && d.answerStatus}
                   </td>
                   <td data-label="Outcome">
                     {outcomeTexts(d, app.id).map((o, i) => (
@@ -113,15 +178,17 @@ export function Deliveries({ app }: { app: App }) {
                     )}
                   </td>
                   <td>
-                    <Button
-                      className="small"
-                      forbidden={adminOnly}
-                      busy={replay.isPending && replay.variables?.number === d.number}
-                      title="Considers it again, as if it came now"
-                      onClick={() => replay.mutate(d)}
-                    >
-                      Replay<span className="hidden"> delivery {d.number}</span>
-                    </Button>
+                    {d.found === undefined && (
+                      <Button
+                        className="small"
+                        forbidden={adminOnly}
+                        busy={replay.isPending && replay.variables?.number === d.number}
+                        title="Considers it again, as if it came now"
+                        onClick={() => replay.mutate(d)}
+                      >
+                        Replay<span className="hidden"> delivery {d.number}</span>
+                      </Button>
+                    )}
                   </td>
                 </tr>
               ))}
