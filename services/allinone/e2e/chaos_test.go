@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
@@ -34,10 +37,11 @@ const (
 
 // TestChaos has people push to two workspaces of one installation while each has trouble of every kind,
 // one after the other, in an order that the seed gives: Bitbucket is down, slow, wrong or says 429;
-// deliveries are dropped, doubled, late or out of order; access is revoked; and in the end the public URL
-// changes. While it lasts no light is green that should not be: what is not live is not called in sync,
-// and a webhook that is not right is not called active. After it, within a minute, all that was pushed
-// last is live, the lights are green, and a push is delivered again.
+// deliveries are dropped, doubled, late or out of order; webhooks are deleted, changed and deactivated;
+// access is revoked; and in the end the public URL changes. While it lasts no light is green that should
+// not be: what is not live is not called in sync, and a webhook that is not right is not called active.
+// After it, within a minute, all that was pushed last is live, the lights are green, and a push is
+// delivered again.
 //
 // make chaos runs it for an hour.
 func TestChaos(t *testing.T) {
@@ -308,6 +312,52 @@ func (g *ground) move(t *testing.T, list []*half, told *tally) {
 	told.add("public URL changed", time.Since(began))
 }
 
+// asAdmin calls Bitbucket's API as the half's account, as a person's script would.
+func (h *half) asAdmin(method, path string, body object) (status int, answer []byte) {
+	h.t.Helper()
+	pair, err := h.g.site().IssueTokens(h.t.Context(), h.account)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	var payload io.Reader = http.NoBody
+	if body != nil {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		payload = bytes.NewReader(raw)
+	}
+	req, err := http.NewRequestWithContext(h.t.Context(), method, h.g.site().address+"/2.0"+path, payload)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+pair.AccessToken)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if answer, err = io.ReadAll(io.LimitReader(resp.Body, 1<<20)); err != nil {
+		h.t.Fatal(err)
+	}
+	return resp.StatusCode, answer
+}
+
+// changeHook changes the webhook of a repository on Bitbucket.
+func (h *half) changeHook(repo repository, change object) {
+	h.t.Helper()
+	hooks, err := h.g.site().Hooks(h.t.Context(), repo.name)
+	if err != nil || len(hooks) != 1 {
+		h.t.Fatalf("the webhooks of %s: %d, %v", repo.name, len(hooks), err)
+	}
+	body := object{"description": hooks[0].Description, "url": hooks[0].URL, "active": hooks[0].Active, "events": hooks[0].Events}
+	maps.Copy(body, change)
+	if status, answer := h.asAdmin(http.MethodPut, "/repositories/"+repo.name+"/hooks/"+url.PathEscape("{"+strings.Trim(hooks[0].UUID, "{}")+"}"), body); status != http.StatusOK {
+		h.t.Fatalf("changing the webhook of %s: %d %s", repo.name, status, answer)
+	}
+}
+
 // revoke takes the access back that the half's account has granted.
 func (h *half) revoke() {
 	h.t.Helper()
@@ -350,6 +400,14 @@ func astray(name string, kind emulator.FaultKind) chaosKind {
 	}}
 }
 
+// edited is a webhook that somebody changed on Bitbucket; it is put right without anybody.
+func edited(name string, change object) chaosKind {
+	return chaosKind{name: name, begin: func(h *half, repo repository) func() {
+		h.changeHook(repo, change)
+		return func() {}
+	}}
+}
+
 var chaosKinds = []chaosKind{
 	faulty("Bitbucket down", emulator.Fault{Status: http.StatusServiceUnavailable}),
 	faulty("Bitbucket slow", emulator.Fault{Kind: emulator.FaultSlow, Delay: 2 * time.Second}),
@@ -360,6 +418,32 @@ var chaosKinds = []chaosKind{
 	astray("deliveries doubled", emulator.FaultDuplicateDelivery),
 	astray("deliveries out of order", emulator.FaultOutOfOrderDelivery),
 	astray("deliveries late", emulator.FaultLateDelivery),
+	{name: "webhook deleted", begin: func(h *half, repo repository) func() {
+		if err := h.g.site().RemoveHook(h.t.Context(), onlyHook(h.t, h.g.site(), repo)); err != nil {
+			h.t.Fatal(err)
+		}
+		return func() {}
+	}},
+	edited("webhook's URL changed", object{"url": "http://127.0.0.1:9/elsewhere"}),
+	edited("webhook's events changed", object{"events": []string{"repo:fork"}}),
+	edited("webhook's secret changed", object{"secret": "another secret of somebody else"}),
+	{
+		name: "webhook deactivated",
+		begin: func(h *half, repo repository) func() {
+			h.changeHook(repo, object{"active": false})
+			return func() { // on purpose, perhaps: a person puts it right
+				id := dig(h.api.get(h.path("/apps/%s", h.app(repo, "main"))), "webhook", "id")
+				h.api.must("POST", h.path("/webhooks/%v:repair", id), object{})
+			}
+		},
+		shows: func(h *half, repo repository) error {
+			app := h.api.get(h.path("/apps/%s", h.app(repo, "main")))
+			if state := dig(app, "webhook", "state"); state == "ACTIVE" || dig(app, "webhook", "message") == nil {
+				return fmt.Errorf("the webhook that was switched off is called %v: %v", state, app["webhook"])
+			}
+			return nil
+		},
+	},
 	{
 		name: "access revoked",
 		begin: func(h *half, _ repository) func() {

@@ -18,8 +18,8 @@ import (
 
 // What Bitbucket does to a webhook, nobody tells us. Besides the check at intervals there is evidence: a
 // push whose delivery did not come, a signature that is refused, a delivery of a webhook that is said to be
-// off. Evidence has the webhook checked at once. It is bounded, since anybody may send wrong signatures,
-// and deliveries also get lost on the way: one check a minute, and one secret written an hour, of a webhook.
+// off. Evidence has the webhook checked at once, or once a pause since the last time is over: it is bounded,
+// since anybody may send wrong signatures, and deliveries also get lost on the way (see Timing).
 
 // checkedInTime is how many webhooks are each checked once in Timing.CheckEvery; of more the pause grows with
 // their number. It makes one call a minute of the 1,000 that Bitbucket takes in an hour (BITBUCKET.md#budgets).
@@ -64,14 +64,35 @@ func ours(rec *storev1.WebhookRecord) bool {
 	return len(rec.GetWatches()) > 0 && rec.GetBitbucketUuid() != "" && (s == webhookv1.Webhook_ACTIVE || s == webhookv1.Webhook_DRIFTED)
 }
 
-// maySuspect reports whether evidence may have the webhook checked now, and notes nothing.
-func (r *Registry) maySuspect(rec *storev1.WebhookRecord) bool {
-	now := r.cfg.Now()
-	return ours(rec) && now.Sub(rec.GetSuspectTime().AsTime()) >= r.cfg.Timing.Suspect && now.Sub(rec.GetLastCheckTime().AsTime()) >= r.cfg.Timing.Suspect
+// planned reports whether a run at Bitbucket is asked for that has not begun.
+func planned(rec *storev1.WebhookRecord) bool {
+	return rec.GetLease() == nil && rec.GetWork().GetWanted() > rec.GetWork().GetDone()
 }
 
-// switchedOn reports whether a verified delivery tells that a hook is on again.
-func switchedOn(rec *storev1.WebhookRecord) bool {
+// after asks for a run, once the pause since the last one of its kind is over.
+func (r *Registry) after(rec *storev1.WebhookRecord, checkOnly bool, pause time.Duration, last ...time.Time) {
+	at := r.cfg.Now()
+	for _, t := range last {
+		if end := t.Add(pause); end.After(at) {
+			at = end
+		}
+	}
+	r.want(rec, checkOnly)
+	rec.Work.DueTime = timestamppb.New(at)
+}
+
+// suspect has the webhook checked for evidence that something is wrong with it.
+func (r *Registry) suspect(rec *storev1.WebhookRecord) {
+	if planned(rec) {
+		return
+	}
+	r.after(rec, true, r.cfg.Timing.Suspect, rec.GetSuspectTime().AsTime(), rec.GetLastCheckTime().AsTime())
+	rec.SuspectTime = rec.GetWork().GetDueTime()
+}
+
+// switchedOff reports whether a hook of ours was last seen switched off: a verified delivery then tells that
+// it is on again, and a push without one tells nothing new.
+func switchedOff(rec *storev1.WebhookRecord) bool {
 	return rec.GetState() == webhookv1.Webhook_DRIFTED && rec.GetReason() == string(apierr.ReasonWebhookDeactivated)
 }
 
@@ -86,9 +107,8 @@ func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Tim
 		}
 		cur.FoundPushes++
 		cur.LastFoundTime = timestamppb.New(at)
-		if r.maySuspect(cur) {
-			cur.SuspectTime = timestamppb.New(r.cfg.Now())
-			r.want(cur, true)
+		if ours(cur) && !switchedOff(cur) {
+			r.suspect(cur)
 		}
 		return nil
 	})
@@ -98,24 +118,15 @@ func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Tim
 // Refused notes that a delivery's signature was wrong or missing. Where it may be that somebody changed the
 // secret of a hook of ours, it is written anew: whether it is right cannot be seen.
 func (r *Registry) Refused(ctx context.Context, workspace, id string) error {
-	if known := r.cfg.Cache.Find(id); known != nil && !r.mistrusts(known) {
-		return nil // the usual case when somebody only tries
-	}
 	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
-		if !r.mistrusts(cur) {
+		if !ours(cur) || cur.GetState() != webhookv1.Webhook_ACTIVE || planned(cur) {
 			return kv.ErrSkip
 		}
-		cur.SecretRepairTime = timestamppb.New(r.cfg.Now())
-		r.want(cur, false)
+		r.after(cur, false, r.cfg.Timing.Mistrust, cur.GetSecretRepairTime().AsTime())
+		cur.SecretRepairTime = cur.GetWork().GetDueTime()
 		return nil
 	})
 	return notFound(err)
-}
-
-// mistrusts reports whether a refused signature has the secret written.
-func (r *Registry) mistrusts(rec *storev1.WebhookRecord) bool {
-	return ours(rec) && rec.GetState() == webhookv1.Webhook_ACTIVE && rec.GetWork().GetWanted() == rec.GetWork().GetDone() &&
-		r.cfg.Now().Sub(rec.GetSecretRepairTime().AsTime()) >= r.cfg.Timing.Mistrust
 }
 
 // aged reports whether a secret of a hook of ours is so old that it is rotated.

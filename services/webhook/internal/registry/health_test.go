@@ -169,25 +169,30 @@ func TestMissed_leavesOffWhatSomebodySwitchedOff(t *testing.T) {
 	}
 }
 
-// Evidence costs Bitbucket one check in a while, however much of it there is.
-func TestMissed_manyCostOneCheck(t *testing.T) {
+// Evidence costs Bitbucket one check in a while, however much of it there is; what comes within the pause
+// counts when that is over.
+func TestMissed_manyCostOneCheckAfterThePause(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	p, rec := registered(t, w, Timing{Suspect: time.Nanosecond})
-	if err := p.Missed(t.Context(), ws, rec.GetId(), time.Now()); err != nil { // the pause begins
-		t.Fatal(err)
-	}
-	p.eventually(t, rec.GetId(), served)
-	p.cfg.Timing.Suspect = time.Hour
+	const pause = time.Hour
+	p, rec := registered(t, w, Timing{Suspect: pause})
 	before := w.calls()
 	for range 50 {
 		if err := p.Missed(t.Context(), ws, rec.GetId(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := p.eventually(t, rec.GetId(), served)
-	if n := w.calls() - before; n != 0 || got.GetFoundPushes() != 51 {
-		t.Errorf("%d calls, %d found pushes", n, got.GetFoundPushes())
+	got, err := p.Get(t.Context(), ws, rec.GetId())
+	if err != nil || got.GetFoundPushes() != 50 || w.calls() != before {
+		t.Errorf("%v, %v, %d calls", got, err, w.calls()-before)
+	}
+	w2 := got.GetWork()
+	if due := w2.GetDueTime().AsTime(); w2.GetWanted() != w2.GetDone()+1 || !w2.GetCheckOnly() || !due.Equal(rec.GetLastCheckTime().AsTime().Add(pause)) {
+		t.Errorf("the next check: %v, the last was at %v", w2, rec.GetLastCheckTime().AsTime())
+	}
+	// A person does not wait for it.
+	if got, err := p.Repair(t.Context(), ws, rec.GetId(), ""); err != nil || served(got) != nil {
+		t.Errorf("a repair meanwhile: %v, %v", got, err)
 	}
 }
 
@@ -240,22 +245,21 @@ func TestRefused_writesTheSecretOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := p.eventually(t, rec.GetId(), served); right(got) == nil || w.calls() != before {
-		t.Errorf("%d calls within the hour", w.calls()-before)
+	got, err := p.Get(t.Context(), ws, rec.GetId())
+	if err != nil || w.calls() != before {
+		t.Errorf("%d calls within the pause, %v", w.calls()-before, err)
 	}
-	// After the pause the next one counts.
+	if w := got.GetWork(); w.GetWanted() != w.GetDone()+1 || w.GetCheckOnly() || time.Until(w.GetDueTime().AsTime()) < time.Minute {
+		t.Errorf("the next time: %v", w)
+	}
+	// When the pause is over the secret is written again.
 	if _, err := p.cfg.Store.Update(t.Context(), ws, rec.GetId(), func(cur *storev1.WebhookRecord) error {
-		cur.SecretRepairTime = timestamppb.New(time.Now().Add(-2 * time.Hour))
+		cur.Work.DueTime = timestamppb.Now()
 		return nil
 	}); err != nil {
 		t.Fatal(err)
 	}
-	p.eventually(t, rec.GetId(), func(rec *storev1.WebhookRecord) error {
-		if err := p.Refused(t.Context(), ws, rec.GetId()); err != nil { // once the cache has heard of it
-			return err
-		}
-		return right(rec)
-	})
+	p.eventually(t, rec.GetId(), right)
 }
 
 // A secret is replaced when it is old, and the one before is accepted for a while.

@@ -178,8 +178,8 @@ func (r *Registry) Verified(ctx context.Context, rec *storev1.WebhookRecord, ful
 		if cur.GetState() == webhookv1.Webhook_MANUAL {
 			cur.Message, cur.RegisteredUrl = manualMessage(cur), r.cfg.View.Address.URL(cur.GetId())
 		}
-		if switchedOn(cur) && r.maySuspect(cur) {
-			r.want(cur, true)
+		if switchedOff(cur) {
+			r.suspect(cur)
 		}
 		r.touch(cur)
 		return nil
@@ -189,7 +189,7 @@ func (r *Registry) Verified(ctx context.Context, rec *storev1.WebhookRecord, ful
 // learns reports whether a verified delivery tells something new.
 func (r *Registry) learns(rec *storev1.WebhookRecord, fullName string, secretVersion int32) bool {
 	return byOthers(rec) ||
-		switchedOn(rec) && r.maySuspect(rec) ||
+		switchedOff(rec) && !planned(rec) ||
 		newName(rec, fullName) ||
 		secretVersion == rec.GetSecret().GetVersion() &&
 			(rec.GetSecret().GetConfirmTime() == nil || rec.GetOldSecret() != nil && rec.GetOldSecretExpireTime() == nil)
