@@ -25,7 +25,7 @@ const (
 	ResourceExhausted              // 429: too many requests, here or at Bitbucket
 	Canceled                       // 499: the caller went away
 	Unimplemented                  // 501
-	Unavailable                    // 503: a store, a neighbour or Bitbucket cannot answer now
+	Unavailable                    // 503: a store, another service or Bitbucket cannot answer now
 	DeadlineExceeded               // 504: the time allowed ran out
 )
 

@@ -127,7 +127,7 @@ func fromStatus(st *status.Status, cause error) *Error {
 	return e
 }
 
-// fromCode reads a status that carries no reason of ours: from grpc itself (a neighbour that does
+// fromCode reads a status that carries no reason of ours: from grpc itself (a service that does
 // not answer, a message over the limit), from grpc-gateway (a body that is not JSON), or from a
 // foreign library. Only the text of INVALID_ARGUMENT is passed on, since it tells the caller which
 // part of the body could not be read; the others speak of our insides.

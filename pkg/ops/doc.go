@@ -3,7 +3,7 @@
 //
 // /livez asks nothing: it answers while the process can answer at all. /readyz asks the checks
 // registered with [Readiness], each for at most a second; a check asks the process's own stores
-// and never a neighbour, or one sick service takes all others out of the balancer.
+// and never another service, or one sick service takes all others out of the balancer.
 //
 // The listener belongs on a private address: it has no authentication.
 //

@@ -50,7 +50,7 @@ type Deps struct {
 	Keyset *seal.Keyset   // seals session cookies and page tokens; the same in all replicas
 	Keys   *identity.Keys // holds the gateway's private key
 
-	// The connections to the neighbours, made by rpc.Dial as "gateway".
+	// The connections to the other services, made by rpc.Dial as "gateway".
 	Auth, Repo, Webhook, Deployer grpc.ClientConnInterface
 
 	Console fs.FS // the built console; nil: the one that was built into the program, if any

@@ -104,6 +104,6 @@ func (s *Service) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready is always nil: without Redis the service is slower, not unable, and neighbours are not
+// Ready is always nil: without Redis the service is slower, not unable, and other services are not
 // asked.
 func (s *Service) Ready(context.Context) error { return nil }

@@ -15,7 +15,6 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
-	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -175,16 +174,9 @@ func (s *Service) Run(ctx context.Context) error {
 // open opens the store, as often as it takes: NATS may come after us. It is nil when ctx ended
 // first; what waiting does not mend is its error.
 func (s *Service) open(ctx context.Context) error {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		err := s.store.Open(ctx)
-		if err == nil || errors.Is(err, stream.ErrPermanent) {
-			return err
-		}
-		s.log.WarnContext(ctx, "store not open yet, trying again", logs.Err(err))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(pause):
-		}
+	err := stream.UntilOpen(ctx, s.log, s.store.Open)
+	if ctx.Err() != nil && !errors.Is(err, stream.ErrPermanent) {
+		return nil
 	}
+	return err
 }

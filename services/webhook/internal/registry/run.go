@@ -86,7 +86,7 @@ func (r *Registry) work(ctx context.Context, t task) {
 	rec, ok, err := r.acquire(context.WithoutCancel(ctx), t)
 	if err != nil {
 		if ctx.Err() == nil && !errors.Is(err, kv.ErrNotFound) {
-			r.cfg.Logger.WarnContext(ctx, "webhook not looked at, trying again", slog.String(logs.KeyWebhook, t.id), logs.Err(err))
+			r.cfg.Logger.WarnContext(ctx, "webhook not checked, trying again", slog.String(logs.KeyWebhook, t.id), logs.Err(err))
 			r.schedule.at(t.workspace, t.id, time.Second+rand.N(time.Second))
 		}
 		return

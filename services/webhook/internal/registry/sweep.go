@@ -9,6 +9,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
@@ -16,7 +17,8 @@ import (
 // sweepLoop looks through all webhooks at the start and now and then, for what no event tells: the
 // settings changed, a secret expired, a check was never planned.
 func (r *Registry) sweepLoop(ctx context.Context) {
-	wait := 50 * time.Millisecond
+	pauses := stream.Pauses(50*time.Millisecond, time.Second) // until the webhooks are known
+	wait := pauses.NextBackOff()
 	for {
 		select {
 		case <-ctx.Done():
@@ -24,7 +26,7 @@ func (r *Registry) sweepLoop(ctx context.Context) {
 		case <-time.After(wait):
 		}
 		if r.cfg.Cache.Ready(ctx) != nil {
-			wait = min(2*wait, time.Second)
+			wait = pauses.NextBackOff()
 			continue
 		}
 		wait = r.cfg.Timing.Sweep

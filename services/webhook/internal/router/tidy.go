@@ -21,7 +21,7 @@ func (r *Router) tidyLoop(ctx context.Context) error {
 	defer t.Stop()
 	for {
 		if err := r.tidy(ctx); err != nil && ctx.Err() == nil {
-			r.cfg.Logger.WarnContext(ctx, "inbox not looked at", logs.Err(err))
+			r.cfg.Logger.WarnContext(ctx, "inbox not tidied", logs.Err(err))
 		}
 		select {
 		case <-ctx.Done():

@@ -104,6 +104,6 @@ func (s *Service) askWorker(ctx context.Context, a *storev1.App, ask lane.Reques
 		return nil, err
 	}
 	out = policy.Response(v)
-	out.Notes = append(out.Notes, fmt.Sprintf("No worker of server %s answered. A push waits for one, which decides when it has looked at the repository.", a.GetServer()))
+	out.Notes = append(out.Notes, fmt.Sprintf("No worker of server %s answered. A push waits for one, which decides when it has fetched the repository.", a.GetServer()))
 	return out, nil
 }

@@ -9,6 +9,6 @@
 // What is shown is read from watched copies (reading.go); what is decided is read from the store and
 // stored by compare-and-set.
 //
-// Depends on internal/record/store, internal/record/lane and internal/control/schedule, and on the neighbours by the
+// Depends on internal/record/store, internal/record/lane and internal/control/schedule, and on the other services by the
 // interfaces in service.go.
 package app

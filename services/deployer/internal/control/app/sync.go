@@ -123,7 +123,7 @@ func (st standing) known() *deployerv1.Sync {
 	case st.head == nil && st.ref == "":
 		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it.", st.app.GetBranch()))
 	case st.head == nil:
-		return unknown(syncUnseen, "Devpilot has not looked at the branch yet; it does so within a minute.")
+		return unknown(syncUnseen, "Devpilot has not asked Bitbucket about the branch yet; it does so within a minute.")
 	case st.head.GetHash() == "":
 		return unknown(syncNoBranch, fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", st.ref.Name()))
 	case lv.GetHash() == st.head.GetHash():

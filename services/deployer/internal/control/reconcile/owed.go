@@ -81,7 +81,7 @@ func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Request {
 	return ask
 }
 
-// Waits has the app's repository looked at soon, because its deployment waits for Bitbucket. When
+// Waits has the app's repository polled soon, because its deployment waits for Bitbucket. When
 // that poll succeeds, all deployments that wait for the repository go on.
 func (r *Reconciler) Waits(ctx context.Context, k lane.Key) error {
 	a, err := r.cfg.Apps.App(ctx, k)

@@ -69,7 +69,7 @@ type polling struct {
 	next    time.Time // when to poll again; zero as usual
 }
 
-// again has the repository looked at again at a time.
+// again has the repository polled again at a time.
 func (l *polling) again(at time.Time) {
 	if l.next.IsZero() || at.Before(l.next) {
 		l.next = at

@@ -191,7 +191,7 @@ func (r *Reconciler) changed(key string, idx *storev1.RepositoryIndex) {
 	}
 }
 
-// hurry has a repository looked at now.
+// hurry has a repository polled now.
 func (r *Reconciler) hurry(key string) {
 	if r.watched[key] == nil {
 		idx, _, known := r.mirror.Get(key)
@@ -204,7 +204,7 @@ func (r *Reconciler) hurry(key string) {
 }
 
 // turned notes how a poll went, and returns when the next is due. A repository that answers again after
-// it did not tells that the trouble is over: all others that do not answer are looked at at once.
+// it did not tells that the trouble is over: all others that do not answer are polled at once.
 func (r *Reconciler) turned(key string, next time.Time, failing bool) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()

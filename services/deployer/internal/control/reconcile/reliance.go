@@ -105,7 +105,7 @@ func (r *Reconciler) setWorks(key string, works bool) (changed bool) {
 	return true
 }
 
-// deliveryMissed notes that a push was found whose delivery never came: all repositories are looked at
+// deliveryMissed notes that a push was found whose delivery never came: all repositories are polled
 // as if no webhook were known to work.
 func (r *Reconciler) deliveryMissed(state *storev1.Reconciliation) {
 	now := r.cfg.Now()

@@ -47,7 +47,7 @@ func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.Reposito
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyRepository, repository))
 	next, err = r.poll(ctx, workspace, repository, state)
 	if err != nil && ctx.Err() == nil {
-		r.cfg.Logger.InfoContext(ctx, "repository not looked at", logs.Err(err))
+		r.cfg.Logger.InfoContext(ctx, "repository not polled", logs.Err(err))
 	}
 	if missed := state.GetMissedTime(); !proto.Equal(missed, taken.GetMissedTime()) {
 		r.deliveryMissed(state)
@@ -71,8 +71,8 @@ func (r *Reconciler) turn(ctx context.Context, key string, idx *storev1.Reposito
 // mostPause is the longest pause between polls of a repository that a deployment waits for.
 const mostPause = 30 * time.Second
 
-// due returns when the repository is to be looked at. At once after this process has started,
-// unless another process has looked since; at once when others answer again or a deployment waits
+// due returns when the repository is to be polled. At once after this process has started,
+// unless another process has polled it since; at once when others answer again or a deployment waits
 // for it; but never before the time that Bitbucket asked us to wait for.
 func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
 	r.mu.Lock()

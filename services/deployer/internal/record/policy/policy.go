@@ -68,7 +68,7 @@ func Quick(ctx context.Context, a *storev1.App, p Push) (v rules.Verdict, decide
 }
 
 // errUnread is why a push deploys whose repository nobody could look at.
-var errUnread = errors.New("policy: the repository was not looked at")
+var errUnread = errors.New("policy: the repository was not read")
 
 // Unread decides about a push without the repository: rules that need it let it through, with a note.
 func Unread(ctx context.Context, a *storev1.App, p Push) (rules.Verdict, error) {

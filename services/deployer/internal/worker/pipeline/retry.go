@@ -200,8 +200,9 @@ func (a *attempt) retryLater(ctx context.Context, cause error, t failure, doubt 
 	return w.cfg.Alarm.At(ctx, a.key, wake)
 }
 
-// DefaultBackoff is 5 s doubling up to the interval at which repositories are looked at; that at once
-// where Bitbucket limits us.
+// DefaultBackoff is 5 s doubling up to the interval at which repositories are polled; that at once
+// where Bitbucket limits us. The count of failures is in the lane, where it outlives processes, so that
+// the pause is worked out from it and not kept by a backoff in memory.
 func DefaultBackoff(most time.Duration) func(failures int32, reason string) time.Duration {
 	return func(failures int32, reason string) time.Duration {
 		d := min(5*time.Second<<min(failures, 10), most)
