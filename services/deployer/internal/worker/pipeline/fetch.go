@@ -89,7 +89,8 @@ func (a *attempt) fetchFrom(ctx context.Context, fullName string) (Tree, error) 
 	if err != nil {
 		return nil, err
 	}
-	a.progress.within(10, 20, 1, 1)
+	fetched, _ := a.fetched()
+	a.progress.within(0, fetched, 1, 1)
 	a.say("Fetched in %v.", time.Since(begin).Round(time.Millisecond))
 	return tree, nil
 }

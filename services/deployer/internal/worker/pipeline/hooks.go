@@ -37,14 +37,21 @@ const (
 	reasonNoHookRunner = "NO_HOOK_RUNNER"
 )
 
-// runHooks runs the hooks of a stage, one after the other, between two percentages. The first that
+// runHooks runs the hooks of a stage, one after the other. The first that
 // fails ends the deployment; those after it are skipped.
-func (a *attempt) runHooks(ctx context.Context, s stage, from int32) error {
+func (a *attempt) runHooks(ctx context.Context, s stage) error {
 	hooks := settings.At(a.settings.Hooks, s.id)
 	if len(hooks) == 0 {
 		return nil
 	}
 	a.progress.hooks(waiting(hooks))
+	_, from, till := a.span(s.id)
+	active, done := 0, 0
+	for _, h := range hooks {
+		if h.Active {
+			active++
+		}
+	}
 	for i, h := range hooks {
 		if !h.Active {
 			continue
@@ -53,7 +60,8 @@ func (a *attempt) runHooks(ctx context.Context, s stage, from int32) error {
 			a.skipAfter(hooks, i)
 			return err
 		}
-		a.progress.within(from, s.till, i+1, len(hooks))
+		done++
+		a.progress.within(from, till, done, active)
 	}
 	return nil
 }

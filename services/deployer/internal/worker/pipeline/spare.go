@@ -167,7 +167,8 @@ func (a *attempt) makeRoom(ctx context.Context, err error) bool {
 // place brings the tree into the attempt's release directory: from the spare where there is one
 // that is of use, else in full.
 func (a *attempt) place(ctx context.Context, source Tree) (tree.Stats, error) {
-	progress := func(done, all int) { a.progress.within(20, 80, done, all) }
+	fetched, checkedOut := a.fetched()
+	progress := func(done, all int) { a.progress.within(fetched, checkedOut, done, all) }
 	ws, app := a.key.Workspace, a.key.App
 	dir, list, err := a.w.cfg.Releases.TakeSpare(ctx, ws, app, a.run.GetEpoch(), a.directory)
 	if errors.Is(err, release.ErrStale) || ctx.Err() != nil {

@@ -22,44 +22,43 @@ import (
 // stage is one of the stages of DESIGN.md#words, in their order. A stage without work of its
 // own passes at once.
 type stage struct {
-	id   deployerv1.Deployment_Stage
-	till int32 // progress when it is done, in percent
-	work func(a *attempt, ctx context.Context) error
+	id    deployerv1.Deployment_Stage
+	share int32 // what its own work counts for in the progress
+	work  func(a *attempt, ctx context.Context) error
 }
 
 func plan() []stage {
 	return []stage{
 		{deployerv1.Deployment_PRE_EXECUTION, 5, (*attempt).prepare},
-		{deployerv1.Deployment_PRE_SOURCE_CONTROL, 10, nil},
-		{deployerv1.Deployment_SOURCE_CONTROL, 80, (*attempt).sourceControl},
-		{deployerv1.Deployment_POST_SOURCE_CONTROL, 85, nil},
-		{deployerv1.Deployment_POST_SETUP, 90, nil},
-		{deployerv1.Deployment_RELEASE, 95, (*attempt).release},
-		{deployerv1.Deployment_POST_RELEASE, 100, nil},
+		{deployerv1.Deployment_PRE_SOURCE_CONTROL, 5, nil},
+		{deployerv1.Deployment_SOURCE_CONTROL, 70, (*attempt).sourceControl},
+		{deployerv1.Deployment_POST_SOURCE_CONTROL, 5, nil},
+		{deployerv1.Deployment_POST_SETUP, 5, nil},
+		{deployerv1.Deployment_RELEASE, 5, (*attempt).release},
+		{deployerv1.Deployment_POST_RELEASE, 5, nil},
 	}
 }
 
 // stages takes the deployment through all stages; a rollback has no source to fetch and prepare.
 func (a *attempt) stages(ctx context.Context) error {
-	from := int32(0)
 	for _, s := range plan() {
 		if a.isRollback() && s.id > deployerv1.Deployment_PRE_EXECUTION && s.id < deployerv1.Deployment_RELEASE {
 			continue
 		}
 		a.progress.enter(s.id)
-		if err := a.stage(ctx, s, from); err != nil {
+		if err := a.stage(ctx, s); err != nil {
 			a.skipRest(s.id)
 			return err
 		}
-		a.progress.leave(s.till)
-		from = s.till
+		_, _, till := a.span(s.id)
+		a.progress.leave(till)
 	}
 	return nil
 }
 
 // stage does a stage's own work, then its hooks. Of a release that an earlier attempt put live only
 // what comes after is left.
-func (a *attempt) stage(ctx context.Context, s stage, from int32) error {
+func (a *attempt) stage(ctx context.Context, s stage) error {
 	if s.work != nil && !a.switched {
 		if err := s.work(a, ctx); err != nil {
 			return err
@@ -73,7 +72,7 @@ func (a *attempt) stage(ctx context.Context, s stage, from int32) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return a.runHooks(ctx, s, from)
+	return a.runHooks(ctx, s)
 }
 
 func (a *attempt) isRollback() bool { return a.job.GetDirectory() != "" }
