@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Delivery } from "../src/api/client";
-import { failureText, outcomeTexts } from "../src/lib/words";
+import { failureText, notNeeded, outcomeTexts, workStart } from "../src/lib/words";
 
 type Failed = Parameters<typeof failureText>[0];
 const failed = (over: object): Failed => ({ state: "FAILED", stage: "POST_SETUP", stages: [], ...over }) as Failed;
@@ -29,4 +29,19 @@ test("a push that is being decided about is under way, not turned away", () => {
   expect(outcomeTexts(delivery("DECIDING"), "web")).toEqual([{ text: "said", tone: "busy" }]);
   expect(outcomeTexts(delivery("IGNORED"), "web")).toEqual([{ text: "said", tone: "idle" }]);
   expect(outcomeTexts(delivery("FAILED"), "web")).toEqual([{ text: "said", tone: "bad" }]);
+});
+
+test("of a rollback the stages that bring a source are not needed", () => {
+  const d = (trigger: string, stages: string[] = ["PRE_EXECUTION", "RELEASE"]) =>
+    ({ trigger, stages: stages.map((stage) => ({ stage, hooks: [] })) }) as unknown as Parameters<typeof notNeeded>[0];
+  expect(notNeeded(d("ROLLBACK"), "SOURCE_CONTROL")).toBe(true);
+  expect(notNeeded(d("ROLLBACK"), "POST_SETUP")).toBe(true);
+  expect(notNeeded(d("ROLLBACK"), "POST_RELEASE")).toBe(false);
+  expect(notNeeded(d("PUSH"), "SOURCE_CONTROL")).toBe(false);
+});
+
+test("what a deployment waited between two attempts is no part of how long it took", () => {
+  const d = (over: object) => ({ startTime: "2026-11-28T10:00:00Z", stages: [], ...over }) as never;
+  expect(workStart(d({}))).toBe("2026-11-28T10:00:00Z");
+  expect(workStart(d({ stages: [{ hooks: [] }, { startTime: "2026-11-28T10:30:00Z" }] }))).toBe("2026-11-28T10:30:00Z");
 });

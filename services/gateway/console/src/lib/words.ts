@@ -159,6 +159,21 @@ export function stageName(stage: string | undefined): string {
   return stages.find(([id]) => id === stage)?.[1] ?? sentence(stage ?? "");
 }
 
+/** Whether a deployment does without a stage: a rollback's release is there already, with all before it. */
+export function notNeeded(d: Pick<Deployment, "trigger" | "stages">, stage: string): boolean {
+  const at = stages.findIndex(([id]) => id === stage);
+  const release = stages.findIndex(([id]) => id === "RELEASE");
+  return d.trigger === "ROLLBACK" && at > 0 && at < release && !d.stages.some((s) => s.stage === stage);
+}
+
+/**
+ * When the work of a deployment began: of its last attempt, for between two it waited. Before its first
+ * stage it is when the deployment was taken up.
+ */
+export function workStart(d: Pick<Deployment, "stages" | "startTime">): string | undefined {
+  return d.stages.find((s) => s.startTime !== undefined)?.startTime ?? d.startTime;
+}
+
 const of = (number: number | undefined) => (number === undefined || number === 0 ? "" : ` of #${number}`);
 
 /** Who or what asked for a deployment: "Push by Jane Developer". */

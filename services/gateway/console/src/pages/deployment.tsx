@@ -3,7 +3,7 @@ import { Link, useParams } from "react-router";
 import type { App, Deployment } from "../api/client";
 import { appQuery, deploymentQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, glyph, triggerText } from "../lib/words";
+import { deploymentLook, ended, glyph, triggerText, workStart } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { DeploymentActions } from "../ui/deployment-actions";
@@ -171,7 +171,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
           <>
             {" · "}
             {ended(d.state) ? "took " : d.state === "PENDING" ? "first tried " : "running for "}
-            {d.state === "PENDING" ? <Time at={d.startTime} /> : <Took start={d.startTime} end={d.endTime} />}
+            {d.state === "PENDING" ? <Time at={d.startTime} /> : <Took start={workStart(d)} end={d.endTime} />}
           </>
         )}
         {d.attempt > 1 && ` · attempt ${d.attempt}`}

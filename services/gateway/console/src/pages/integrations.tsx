@@ -1,6 +1,6 @@
 import { useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { useSearchParams } from "react-router";
+import { Link, useSearchParams } from "react-router";
 import { api, asApiError, body, type Integration, type Webhook } from "../api/client";
 import { budgetQuery, integrationQuery, keys, webhooksQuery } from "../api/queries";
 import { useNow } from "../lib/clock";
@@ -49,7 +49,16 @@ export default function Integrations() {
           role={result.tone === "good" ? "status" : "alert"}
           tone={result.tone}
           title={result.title}
-          actions={<Button onClick={() => setQuery({}, { replace: true })}>Dismiss</Button>}
+          actions={
+            <>
+              {result.tone === "good" && (
+                <Link className="button primary" to={`/w/${ws}/apps/new`}>
+                  New app
+                </Link>
+              )}
+              <Button onClick={() => setQuery({}, { replace: true })}>Dismiss</Button>
+            </>
+          }
         >
           {result.text}
         </Banner>
@@ -310,6 +319,8 @@ function Scopes({ integration: i }: { integration: Integration }) {
   );
 }
 
+const noConsumer = "There is no OAuth consumer yet: see Setup below.";
+
 function NotConnected({ integration: i }: { integration: Integration }) {
   const configured = i.setup?.consumerConfigured === true;
   return (
@@ -321,10 +332,8 @@ function NotConnected({ integration: i }: { integration: Integration }) {
       <Scopes integration={{ ...i, missingScopes: [], extraScopes: [] }} />
       <Pending integration={i} />
       <div className="actions end">
-        <ConnectButton
-          label="Connect"
-          forbidden={configured ? undefined : "There is no OAuth consumer yet: see Setup below."}
-        />
+        {!configured && <span className="soft">{noConsumer}</span>}
+        <ConnectButton label="Connect" forbidden={configured ? undefined : noConsumer} />
       </div>
       <Setup setup={i.setup} open={!configured || i.pendingHandshake !== undefined} />
     </>

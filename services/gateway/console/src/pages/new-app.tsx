@@ -64,6 +64,7 @@ function Form() {
   const [named, setNamed] = useState(false);
   const [server, setServer] = useState("default");
   const [retention, setRetention] = useState("5");
+  const [directory, setDirectory] = useState("");
   const [tried, setTried] = useState(false);
   const [request] = useState(requestId);
   const [attempt, setAttempt] = useState(0);
@@ -83,6 +84,7 @@ function Form() {
               autoDeploy,
               server,
               retention: Number(retention),
+              ...(directory.trim() === "" ? {} : { serve: { directory: directory.trim() } }),
             },
             deployNow,
             requestId: `${request}-${appId}-${deployNow ? "d" : "s"}-${attempt}`,
@@ -127,7 +129,9 @@ function Form() {
   const unplaced =
     refused !== undefined &&
     refused.reason !== "APP_EXISTS" &&
-    refused.fields.every((f) => !["repository", "branch", "appId", "retention"].some((n) => f.name.endsWith(n)));
+    refused.fields.every(
+      (f) => !["repository", "branch", "appId", "retention", "directory"].some((n) => f.name.endsWith(n)),
+    );
   return (
     <form
       className="form"
@@ -228,6 +232,20 @@ function Form() {
             reachable={info?.webhooksReachable !== false}
           />
         </p>
+        <TextField
+          label="Directory to serve"
+          code
+          value={directory}
+          onChange={setDirectory}
+          disabled={repository === undefined || branch === ""}
+          error={refused?.field("serve.directory") ?? refused?.field("directory")}
+          hint={
+            <>
+              Such as <code>public</code> or <code>dist</code>; <code>.</code> is all of the repository. Each release
+              then has a link of its own. Empty: nothing is served.
+            </>
+          }
+        />
         <details>
           <summary>More settings</summary>
           {(servers.data?.servers.length ?? 0) > 1 && (

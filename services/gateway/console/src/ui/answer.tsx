@@ -3,7 +3,7 @@ import { Link } from "react-router";
 import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
 import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, failureText, syncLook, triggerText, watched } from "../lib/words";
+import { deploymentLook, ended, failureText, syncLook, triggerText, watched, workStart } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Status, Text, Time, Took } from "./basics";
 import { RollbackPrevious } from "./rollback";
@@ -11,6 +11,7 @@ import { useStarted } from "./started";
 
 /** What is, why, and what to do: the newest deployment where it is another, then what is live. */
 export function Answer({ app }: { app: App }) {
+  const { ws } = usePlace();
   const { live, latest } = app;
   const site = httpUrl(app.liveUrl);
   return (
@@ -35,6 +36,13 @@ export function Answer({ app }: { app: App }) {
           </a>
         )}
       </div>
+      {live !== undefined && site === undefined && (app.serve?.directory ?? "") === "" && (
+        <p className="soft">
+          To look at it in a browser,{" "}
+          <Link to={`/w/${ws}/apps/${app.id}?tab=settings&section=options`}>say which directory is served</Link>: the
+          next deployment then has a link here.
+        </p>
+      )}
       <Branch app={app} />
     </section>
   );
@@ -107,7 +115,7 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
           {d !== undefined && d.startTime !== undefined && (
             <>
               {" · "}
-              <Took start={d.startTime} end={d.endTime} />
+              <Took start={workStart(d)} end={d.endTime} />
             </>
           )}
         </span>

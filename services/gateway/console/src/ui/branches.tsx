@@ -6,7 +6,7 @@ import { branchesQuery } from "../api/queries";
 import { useAsked } from "../lib/asked";
 import { shortHash, subject } from "../lib/text";
 import { usePlace } from "../lib/workspace";
-import { Text, Time } from "./basics";
+import { Text, Time, Upcoming } from "./basics";
 import { Combobox } from "./combobox";
 
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
@@ -31,7 +31,18 @@ export function BranchSelect({
   const branches = useInfiniteQuery({ ...branchesQuery(ws, repository, asked), enabled: repository !== "" });
   const items = useMemo(() => branches.data?.pages.flatMap((p) => p.branches) ?? [], [branches.data]);
   const first = branches.data?.pages[0];
-  const trouble = branches.isError ? asApiError(branches.error).message : undefined;
+  const refused = branches.isError ? asApiError(branches.error) : undefined;
+  const trouble = refused && (
+    <>
+      <Text>{refused.message}</Text>
+      {refused.retryAfterSeconds !== undefined && (
+        <>
+          {" "}
+          Again <Upcoming at={new Date(branches.errorUpdatedAt + refused.retryAfterSeconds * 1000).toISOString()} />.
+        </>
+      )}
+    </>
+  );
   return (
     <Combobox<Branch>
       label="Branch"
@@ -52,7 +63,11 @@ export function BranchSelect({
       }}
       loading={branches.isFetching}
       empty={
-        asked === "" ? "The repository has no branch yet: push one, then come back." : `No branch contains “${asked}”.`
+        trouble !== undefined
+          ? trouble
+          : asked === ""
+            ? "The repository has no branch yet: push one, then come back."
+            : `No branch contains “${asked}”.`
       }
       row={(b) => (
         <>

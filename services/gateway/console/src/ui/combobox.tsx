@@ -17,7 +17,7 @@ interface Props<T> {
   /** What stands above tells eyes the label already; readers still get it. */
   labelled?: boolean;
   description?: ReactNode;
-  error?: string | undefined;
+  error?: ReactNode;
   placeholder?: string;
   /** What is chosen; its text stands in the field. */
   value: T | undefined;

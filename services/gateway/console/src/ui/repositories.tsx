@@ -4,9 +4,12 @@ import { api, asApiError, body, type Repository } from "../api/client";
 import { keys, repositoriesQuery } from "../api/queries";
 import { useAsked } from "../lib/asked";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text, Time } from "./basics";
+import { Button, Failed, Text, Time, Upcoming } from "./basics";
 import { Combobox } from "./combobox";
 import { Icon } from "./icons";
+
+/** How often a list that Devpilot is fetching anew is asked for. */
+const staleInterval = 1500;
 
 /** Chooses one of all repositories that the connected account can reach. */
 export function RepositorySelect({
@@ -22,20 +25,27 @@ export function RepositorySelect({
   const client = useQueryClient();
   const [refreshing, setRefreshing] = useState(false);
   const [refusal, setRefusal] = useState<unknown>();
+  const [tooSoon, setTooSoon] = useState<string>();
   const { asked, ask } = useAsked((query) => client.fetchInfiniteQuery(repositoriesQuery(ws, query)));
-  const list = useInfiniteQuery(repositoriesQuery(ws, asked));
+  const list = useInfiniteQuery({
+    ...repositoriesQuery(ws, asked),
+    // A list that is being fetched anew is asked for until it is here.
+    refetchInterval: (q) => (q.state.data?.pages[0]?.stale === true ? staleInterval : false),
+  });
   const items = useMemo(() => list.data?.pages.flatMap((p) => p.repositories) ?? [], [list.data]);
   const first = list.data?.pages[0];
 
   const refresh = async () => {
     setRefreshing(true);
     setRefusal(undefined);
+    setTooSoon(undefined);
     try {
-      body(
+      const answer = body(
         await api.GET("/v1/workspaces/{workspace}/repositories", {
           params: { path: { workspace: ws }, query: { refresh: true, pageSize: 1 } },
         }),
       );
+      setTooSoon(answer.nextRefreshTime);
       await client.invalidateQueries({ queryKey: keys.kind(ws, "repositories") });
     } catch (e) {
       setRefusal(e);
@@ -114,6 +124,13 @@ export function RepositorySelect({
             {refreshing ? "Refreshing…" : "Refresh"}
           </Button>
         </div>
+      )}
+      {tooSoon !== undefined && (
+        <p className="soft list-state" role="status">
+          <span>
+            The list was fetched less than a minute ago. Refresh fetches it again <Upcoming at={tooSoon} />.
+          </span>
+        </p>
       )}
       {first?.partialFailures.map((f) => (
         <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">

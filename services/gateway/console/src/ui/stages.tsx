@@ -1,7 +1,7 @@
 import { Link } from "react-router";
 import type { Deployment, HookRecord } from "../api/client";
 import { fragment, type Span } from "../lib/log";
-import { ended, hookLook, stageName, stages } from "../lib/words";
+import { ended, hookLook, notNeeded, stageName, stages } from "../lib/words";
 import { Text, Took } from "./basics";
 import type { LogState } from "./use-log";
 import { Icon } from "./icons";
@@ -13,22 +13,31 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
     <ol className="rail" aria-label="Stages">
       {stages.map(([id]) => {
         const record = d.stages.find((s) => s.stage === id);
-        const failed = d.stage === id && d.state === "FAILED";
-        const state = failed
-          ? "failed"
-          : record?.endTime !== undefined
-            ? "done"
-            : record === undefined || d.state === "PENDING"
-              ? "none"
-              : over
-                ? "stopped"
-                : "running";
+        const here = d.stage === id;
+        const state =
+          here && d.state === "FAILED"
+            ? "failed"
+            : here && d.state === "CANCELLED" && record !== undefined
+              ? "stopped"
+              : record?.endTime !== undefined
+                ? "done"
+                : record === undefined || d.state === "PENDING"
+                  ? "none"
+                  : over
+                    ? "stopped"
+                    : "running";
         const word = {
           failed: "failed",
           done: "done",
           running: "running",
           stopped: "stopped",
-          none: over ? "not reached" : "not begun",
+          none: notNeeded(d, id)
+            ? "not needed"
+            : !over
+              ? "not begun"
+              : d.state === "CANCELLED"
+                ? "stopped"
+                : "not reached",
         }[state];
         const tone = { failed: "bad", done: "good", running: "busy", stopped: "idle", none: "idle" }[state];
         return (
@@ -37,7 +46,7 @@ export function Rail({ d, log }: { d: Deployment; log: LogState }) {
               <Icon name={state} />
               <span className="stage-name">{stageName(id)}</span>
               <span className="soft stage-time">
-                <span className="hidden">{word} </span>
+                <span className={word === "stopped" || word === "not needed" ? undefined : "hidden"}>{word} </span>
                 {record !== undefined && state !== "none" && (
                   <Took start={record.startTime} end={record.endTime ?? (over ? d.endTime : undefined)} />
                 )}
