@@ -76,6 +76,13 @@ test("a workspace has one trouble at most, the most urgent, with the button that
   expect(
     troubleOf(i("CONNECTED"), [app("web", { autoDeploy: false, webhook: { state: "NOT_REGISTERED" } })]),
   ).toBeUndefined();
+  const lossy = app("web", {
+    webhook: { id: "w1", state: "ACTIVE", health: "DELIVERIES_MISSING", healthMessage: "No delivery." },
+  });
+  expect(troubleOf(i("CONNECTED"), [lossy])).toMatchObject({ text: "No delivery.", webhooks: ["w1"] });
+  expect(
+    troubleOf(i("CONNECTED"), [app("web", { webhook: { id: "w1", state: "ACTIVE", health: "REGISTERED" } })]),
+  ).toBeUndefined();
   expect(refused(i("REFRESH_FAILING", "BITBUCKET_RATE_LIMITED"))).toBe(false);
   expect(refused(i("CONNECTED", "TOKEN_EXPIRED"))).toBe(false);
 });

@@ -7,6 +7,8 @@ export interface Trouble {
   text: string;
   action: string;
   to: (workspace: string) => string;
+  /** The webhooks that Repair may put right. */
+  webhooks?: string[];
 }
 
 /** Whether Bitbucket refused the last refresh, as against not answering it: connecting again may help. */
@@ -16,6 +18,14 @@ export function refused(i: Integration): boolean {
 }
 
 const missingWebhooks = ["NOT_REGISTERED", "DRIFTED"];
+const fine = ["HEALTH_UNSPECIFIED", "REGISTERED", "NOT_CHECKED"];
+
+/** Whether pushes come without deliveries, as far as Devpilot knows. */
+function withoutWebhook(a: App): boolean {
+  if (!a.autoDeploy || a.webhook === undefined) return false;
+  const { state, health } = a.webhook;
+  return missingWebhooks.includes(state ?? "") || (health !== undefined && health !== "" && !fine.includes(health));
+}
 
 /** The most urgent trouble of a workspace; undefined where there is none. */
 export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | undefined {
@@ -50,7 +60,7 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
   }
   const lost = lostAccess(i, apps);
   if (lost !== undefined) return { ...lost, to: integrations };
-  const without = apps.filter((a) => a.autoDeploy && missingWebhooks.includes(a.webhook?.state ?? ""));
+  const without = apps.filter(withoutWebhook);
   const first = without[0];
   if (first === undefined) return undefined;
   const found = "Their pushes are found by polling, about a minute later.";
@@ -58,7 +68,10 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
     tone: "warn",
     title:
       without.length === 1 ? `${first.id} has no working webhook.` : `${without.length} apps have no working webhook.`,
-    text: first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`,
+    text:
+      first.webhook?.healthMessage ??
+      (first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`),
+    webhooks: [...new Set(without.map((a) => a.webhook?.id ?? "").filter((id) => id !== ""))],
     action: `Open ${first.id}`,
     to: (ws) => `/w/${ws}/apps/${first.id}`,
   };

@@ -48,6 +48,16 @@ export function WebhookHealth({ app }: { app: App }) {
         </Banner>
       )}
       {w !== undefined && broken(w) && <Trouble webhook={w} />}
+      {w?.healthMessage !== undefined && w.health !== "SECRET_CHANGED" && w.health !== "NOT_CHECKED" && !broken(w) && (
+        <Banner tone="warn" title="The webhook needs a look.">
+          <Text>{w.healthMessage}</Text>
+        </Banner>
+      )}
+      {w?.lastRepair !== undefined && (
+        <p className="soft">
+          <Text>{w.lastRepair}</Text> <Time at={w.lastRepairTime} />
+        </p>
+      )}
       {w !== undefined && <Actions webhook={w} />}
     </>
   );
