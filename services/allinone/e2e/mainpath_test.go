@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
@@ -38,9 +39,11 @@ func mainPath(t *testing.T, s *shared) {
 	}
 	clone := site.clone(t, repo)
 	hash := clone.commit("index.html", "<h1>Pushed</h1>\n")
+	asked := restCalls(t, site, 0)
 	clone.git("push", "--quiet", "origin", "HEAD:main")
 	pushed := time.Now()
 	d := n.live("web", hash)
+	onlyStatuses(t, site, asked)
 	t.Logf("from the end of git push to live, as the API shows it: %v", time.Since(pushed).Round(time.Millisecond))
 
 	if d["trigger"] != "PUSH" || d["number"] != 1.0 || dig(d, "commit", "message") != "Change index.html\n" && dig(d, "commit", "message") != "Change index.html" {
@@ -58,6 +61,35 @@ func mainPath(t *testing.T, s *shared) {
 	}
 	wholeLog(t, n, "web", 1)
 	requestLog(t, n, hook, fmt.Sprint(dig(app, "webhook", "id")))
+}
+
+// restCalls are the calls of Bitbucket's REST API after one of its requests.
+func restCalls(t *testing.T, s *site, after int64) (calls []emulator.RequestRecord) {
+	t.Helper()
+	list, err := s.Requests(t.Context(), after, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range list {
+		if strings.HasPrefix(r.Path, "/2.0/") {
+			calls = append(calls, r)
+		}
+	}
+	return calls
+}
+
+// onlyStatuses makes sure that a push costs no call of the REST API but its deployment's commit status, since
+// the calls that are asked were made.
+func onlyStatuses(t *testing.T, s *site, asked []emulator.RequestRecord) {
+	t.Helper()
+	if len(asked) == 0 {
+		t.Fatal("the emulator remembers no call of its REST API")
+	}
+	for _, r := range restCalls(t, s, asked[len(asked)-1].ID) {
+		if !strings.HasSuffix(r.Route, "/commit/{commit}/statuses/build") {
+			t.Errorf("between the push and live Bitbucket was asked %s %s", r.Method, r.Path)
+		}
+	}
 }
 
 // choose finds the repository and its branches as the deployment form does.
