@@ -1,24 +1,19 @@
 import { useState } from "react";
-import { asApiError, type App, type AppPatch, type Variable } from "../../api/client";
+import { asApiError, type App, type Variable } from "../../api/client";
+import { kept, nameProblem, type VariableInput } from "../../lib/variables";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text, Time } from "../basics";
 import { Dialog } from "../dialog";
 import { Check, FromCode, SaveRow, TextField } from "./parts";
+import { PasteDialog } from "./paste-variables";
 import { lines, useDraft, useSave } from "./save";
-
-type Input = NonNullable<AppPatch["variables"]>[number];
-
-const namePattern = /^[A-Za-z_][A-Za-z0-9_]*$/;
-
-// A secret value that is not sent stays as it is.
-const kept = (v: Variable): Input =>
-  v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" };
 
 /** The variables that deployment hooks see; secret values go in and never come out. */
 export function Variables({ app }: { app: App }) {
   const { ws, adminOnly } = usePlace();
   const save = useSave(app);
   const [editing, setEditing] = useState<{ variable: Variable; before: string | undefined }>();
+  const [pasting, setPasting] = useState(false);
   const [removing, setRemoving] = useState<string>();
   const rest = (without: string | undefined) => app.variables.filter((v) => v.name !== without).map(kept);
   return (
@@ -28,7 +23,7 @@ export function Variables({ app }: { app: App }) {
         Deployment hooks see them beside Devpilot's own. Secret ones are stored encrypted, masked in logs and never
         shown again.
       </p>
-      {save.isError && editing === undefined && (
+      {save.isError && editing === undefined && !pasting && (
         <Failed error={save.error} workspace={ws} title="The variables are as they were." />
       )}
       {app.variables.length === 0 ? (
@@ -82,6 +77,15 @@ export function Variables({ app }: { app: App }) {
         >
           Add a variable…
         </Button>
+        <Button
+          forbidden={adminOnly}
+          onClick={() => {
+            save.reset();
+            setPasting(true);
+          }}
+        >
+          Paste a .env…
+        </Button>
       </div>
       {editing !== undefined && (
         <VariableDialog
@@ -99,6 +103,15 @@ export function Variables({ app }: { app: App }) {
               : [...rest(undefined), v];
             save.mutate({ variables }, { onSuccess: () => setEditing(undefined) });
           }}
+        />
+      )}
+      {pasting && (
+        <PasteDialog
+          app={app}
+          busy={save.isPending}
+          refused={save.isError ? save.error : undefined}
+          onClose={() => setPasting(false)}
+          onSave={(variables) => save.mutate({ variables }, { onSuccess: () => setPasting(false) })}
         />
       )}
       <Dialog
@@ -132,7 +145,7 @@ interface VariableDialogProps {
   busy: boolean;
   refused: unknown;
   onClose: () => void;
-  onSave: (v: Input) => void;
+  onSave: (v: VariableInput) => void;
 }
 
 function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }: VariableDialogProps) {
@@ -141,13 +154,7 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
   const [value, setValue] = useState(start.value ?? "");
   const [secret, setSecret] = useState(start.secret);
   const [tried, setTried] = useState(false);
-  const problem = !namePattern.test(name)
-    ? "Letters, digits and underscores; not a digit first."
-    : name.startsWith("DEVPILOT_")
-      ? "Names that begin with DEVPILOT_ are Devpilot's own."
-      : others.includes(name)
-        ? "Another variable has this name."
-        : undefined;
+  const problem = nameProblem(name) ?? (others.includes(name) ? "Another variable has this name." : undefined);
   const answer = refused === undefined ? undefined : asApiError(refused);
   const missing = secret && value === "" && (isNew || !start.secret) ? "Give it a value." : undefined;
   return (

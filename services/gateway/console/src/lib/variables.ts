@@ -1,0 +1,74 @@
+// An app's variables: what the server takes, and what a pasted `.env` makes of them.
+import type { AppPatch, Variable } from "../api/client";
+import { parseDotenv, type Entry, type Problem } from "./dotenv";
+
+export type VariableInput = NonNullable<AppPatch["variables"]>[number];
+
+const namePattern = /^[A-Za-z_][A-Za-z0-9_]{0,127}$/;
+const longestValue = 120 << 10; // bytes, as the server takes it
+
+/** What is wrong with a name. */
+export function nameProblem(name: string): string | undefined {
+  if (!namePattern.test(name)) return "Letters, digits and underscores, 128 at most; not a digit first.";
+  if (name.startsWith("DEVPILOT_")) return "Names that begin with DEVPILOT_ are Devpilot's own.";
+  return undefined;
+}
+
+function entryProblem({ name, value }: Entry): string | undefined {
+  if (value.includes("\0")) return "Has a NUL character, which no variable can hold.";
+  if (new TextEncoder().encode(value).length > longestValue) return `Is longer than ${longestValue >> 10} KiB.`;
+  return nameProblem(name);
+}
+
+/** A variable as it is. The value of a secret that is not sent stays. */
+export const kept = (v: Variable): VariableInput =>
+  v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" };
+
+export interface Pasted extends Entry {
+  /** What becomes of the app's variables. A stored secret stays where no value is pasted. */
+  change: "new" | "replaces" | "stays";
+  /** Whether it can be a secret or plain; otherwise why not, and what it is. */
+  choice: "free" | "stored secret" | "empty";
+}
+
+/** What a pasted text would do to an app's variables. */
+export function readPasted(text: string, there: readonly Variable[]): { rows: Pasted[]; problems: Problem[] } {
+  const { entries, problems } = parseDotenv(text);
+  const rows: Pasted[] = [];
+  for (const entry of entries) {
+    const wrong = entryProblem(entry);
+    if (wrong !== undefined) {
+      problems.push({ line: entry.line, name: entry.name, text: wrong });
+      continue;
+    }
+    const before = there.find((v) => v.name === entry.name);
+    const secret = before?.secret === true;
+    rows.push({
+      ...entry,
+      change: before === undefined ? "new" : secret && entry.value === "" ? "stays" : "replaces",
+      choice: secret ? "stored secret" : entry.value === "" ? "empty" : "free",
+    });
+  }
+  return { rows, problems: problems.toSorted((a, b) => a.line - b.line) };
+}
+
+/** Whether a row becomes a secret: yes, unless a person said otherwise or there is no value to hide. */
+export const becomesSecret = (row: Pasted, plain: ReadonlySet<string>): boolean =>
+  row.choice === "stored secret" || (row.choice === "free" && !plain.has(row.name));
+
+/** All variables of the app once the rows are taken over: those that are there keep their places. */
+export function withPasted(
+  there: readonly Variable[],
+  rows: readonly Pasted[],
+  plain: ReadonlySet<string>,
+): VariableInput[] {
+  const made = new Map(
+    rows
+      .filter((r) => r.change !== "stays")
+      .map((r) => [r.name, { name: r.name, secret: becomesSecret(r, plain), value: r.value }]),
+  );
+  return [
+    ...there.map((v) => made.get(v.name) ?? kept(v)),
+    ...[...made.values()].filter((m) => !there.some((v) => v.name === m.name)),
+  ];
+}
