@@ -11,10 +11,15 @@ import { Answer } from "../ui/answer";
 import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
+import { WhenSeen } from "../ui/seen";
 import { Switch } from "../ui/switch";
 import { WebhookHealth } from "../ui/webhook";
 
 const AppSettings = lazy(() => import("../ui/app-settings"));
+const Charts = lazy(() => import("../ui/charts"));
+
+/** About what the pictures take, so that what follows stays where it is. */
+const chartsHeight = 190;
 
 const tabs = ["overview", "deployments", "deliveries", "settings"] as const;
 
@@ -97,6 +102,11 @@ function Overview({ app }: { app: App }) {
           </Banner>
         ))}
       <Answer app={app} />
+      <WhenSeen height={chartsHeight}>
+        <Suspense fallback={<div style={{ minHeight: chartsHeight }} />}>
+          <Charts app={app} />
+        </Suspense>
+      </WhenSeen>
       <section className="card" aria-labelledby="auto">
         <h2 id="auto">Auto-deploy</h2>
         <AutoDeploy app={app} />
