@@ -235,6 +235,11 @@ func TestReplayDeliveries_aRangeOnceAndBounded(t *testing.T) {
 	if !events[2].GetReplay() || events[2].GetDelivery() != 1 || events[3].GetDelivery() != 3 {
 		t.Errorf("replayed %v", events[2:])
 	}
+	// The numbers end; a range up to the last one does too.
+	resp, err := replay(r.admin(), 1<<31-2, 1<<31-1)
+	if err != nil || len(resp.GetDeliveries()) != 0 || len(resp.GetSkipped()) != 2 {
+		t.Errorf("the last numbers that there are: %v, %v", resp, err)
+	}
 	for _, bad := range [][2]int32{{0, 3}, {3, 2}, {1, 51}, {1, 1<<31 - 1}} {
 		if _, err := replay(r.admin(), bad[0], bad[1]); !apierr.Has(err, apierr.ReasonInvalidArgument) {
 			t.Errorf("range %v: %v", bad, err)

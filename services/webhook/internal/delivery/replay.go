@@ -87,7 +87,8 @@ const MaxReplays = 50
 // one that is deployed in the end. Those that cannot be are skipped. After an error a repeat of the
 // request goes on: what was replayed under its id is not replayed again.
 func (l *Log) ReplayRange(ctx context.Context, webhook *storev1.WebhookRecord, first, last int32, requestID string) (done []*webhookv1.Delivery, skipped []*webhookv1.SkippedDelivery, err error) {
-	for number := first; number <= last; number++ {
+	for i := range last - first + 1 { // counted from the first: the last may be the highest number that there is
+		number := first + i
 		d, err := l.Replay(ctx, webhook, number, requestID)
 		switch e := apierr.From(err); {
 		case err == nil:
