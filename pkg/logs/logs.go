@@ -20,6 +20,11 @@ const (
 	FormatText Format = "text" // a terminal
 )
 
+// LevelRequest is the level of the one line of a request that was answered. It is INFO to who reads JSON.
+// On a terminal hundreds of them would push what a person looks for, such as the link to sign in with, out
+// of sight: there they come with debug.
+const LevelRequest = slog.LevelInfo - 1
+
 // New makes a logger that writes to w. format is "json" or "text"; level is debug, info, warn or
 // error. Each line is one Write.
 func New(w io.Writer, format Format, level string) (*slog.Logger, error) {
@@ -31,10 +36,13 @@ func New(w io.Writer, format Format, level string) (*slog.Logger, error) {
 	switch format {
 	case FormatJSON:
 		opts.ReplaceAttr = utc
+		if l == slog.LevelInfo {
+			opts.Level = LevelRequest
+		}
 		return slog.New(Handler(slog.NewJSONHandler(w, opts))), nil
 	case FormatText:
 		opts.ReplaceAttr = clockOnly
-		return slog.New(Handler(quietRequests{slog.NewTextHandler(w, opts)})), nil
+		return slog.New(Handler(slog.NewTextHandler(w, opts))), nil
 	default:
 		return nil, fmt.Errorf("logs: format %q is not json or text", format)
 	}
@@ -59,6 +67,14 @@ func utc(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		a.Value = slog.TimeValue(a.Value.Time().UTC())
 	}
+	return asInfo(groups, a)
+}
+
+// asInfo names the level of requests.
+func asInfo(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.LevelKey && a.Value.Any() == LevelRequest {
+		return slog.String(slog.LevelKey, slog.LevelInfo.String())
+	}
 	return a
 }
 
@@ -66,7 +82,7 @@ func clockOnly(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) == 0 && a.Key == slog.TimeKey {
 		return slog.String(slog.TimeKey, a.Value.Time().Format("15:04:05.000"))
 	}
-	return a
+	return asInfo(groups, a)
 }
 
 // Discard is a logger that keeps nothing.

@@ -49,7 +49,7 @@ func accessLog(logger *slog.Logger, m *serverMetrics) layer {
 			attrs = append(attrs, slog.String(logs.KeyWorkspace, c.workspace))
 		}
 		attrs = append(attrs, errorAttrs(err)...)
-		logger.LogAttrs(ctx, accessLevel(c, err), logs.MsgRPCServed, attrs...)
+		logger.LogAttrs(ctx, accessLevel(c, err), "rpc served", attrs...)
 		return err
 	}
 }
@@ -81,7 +81,7 @@ func accessLevel(c *call, err error) slog.Level {
 		if len(c.method) > len(healthPrefix) && c.method[:len(healthPrefix)] == healthPrefix {
 			return slog.LevelDebug
 		}
-		return slog.LevelInfo
+		return logs.LevelRequest
 	}
 	switch apierr.KindOf(err) {
 	case apierr.Internal:
@@ -90,7 +90,7 @@ func accessLevel(c *call, err error) slog.Level {
 		return slog.LevelWarn
 	case apierr.Invalid, apierr.PermissionDenied, apierr.NotFound, apierr.MethodNotAllowed, apierr.AlreadyExists,
 		apierr.FailedPrecondition, apierr.Aborted, apierr.TooLarge, apierr.Canceled:
-		return slog.LevelInfo
+		return logs.LevelRequest
 	}
 	return slog.LevelError
 }

@@ -63,6 +63,7 @@ type whole struct {
 	servicemain.LiveFlags      `embed:""`
 	servicemain.ReconcileFlags `embed:""`
 	servicemain.WebhookFlags   `embed:""`
+	servicemain.NotifyFlags    `embed:""`
 }
 
 func TestParse_defaults(t *testing.T) {

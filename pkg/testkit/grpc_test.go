@@ -30,10 +30,11 @@ func TestServeGRPC_runsTheRealInterceptors(t *testing.T) {
 	s := testkit.ServeGRPC(t, testkit.GRPCConfig{
 		Service: "repo", Keys: keys, Register: func(r grpc.ServiceRegistrar) { repov1.RegisterRepoServiceServer(r, repos{}) },
 		Policy: rpc.Policy{
-			repov1.RepoService_ListRepositories_FullMethodName: member,
-			repov1.RepoService_GetRepository_FullMethodName:    member,
-			repov1.RepoService_ListBranches_FullMethodName:     member,
-			repov1.RepoService_GetBranch_FullMethodName:        member,
+			repov1.RepoService_ListBitbucketWorkspaces_FullMethodName: member,
+			repov1.RepoService_ListRepositories_FullMethodName:        member,
+			repov1.RepoService_GetRepository_FullMethodName:           member,
+			repov1.RepoService_ListBranches_FullMethodName:            member,
+			repov1.RepoService_GetBranch_FullMethodName:               member,
 		},
 	})
 	ask := func(ctx context.Context, caller string) (string, error) {

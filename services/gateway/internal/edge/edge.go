@@ -129,7 +129,7 @@ func accessLog(logger *slog.Logger, m *metrics, now func() time.Time, next http.
 			if note.Workspace != "" {
 				attrs = append(attrs, slog.String(logs.KeyWorkspace, note.Workspace))
 			}
-			logger.LogAttrs(r.Context(), level(sw.code()), logs.MsgHTTPServed, append(attrs, errorAttrs(note.Err)...)...)
+			logger.LogAttrs(r.Context(), level(sw.code()), "http served", append(attrs, errorAttrs(note.Err)...)...)
 		}()
 		next.ServeHTTP(sw, r)
 	})
@@ -142,7 +142,7 @@ func level(status int) slog.Level {
 	case status > http.StatusInternalServerError, status == http.StatusTooManyRequests:
 		return slog.LevelWarn
 	}
-	return slog.LevelInfo
+	return logs.LevelRequest
 }
 
 // panicked is what a recovered panic becomes.

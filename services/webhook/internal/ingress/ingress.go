@@ -154,7 +154,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if req.webhook != nil {
 		attrs = append(attrs, slog.String(logs.KeyWebhook, req.webhook.GetId()), slog.String(logs.KeyWorkspace, req.webhook.GetWorkspace()))
 	}
-	level := slog.LevelInfo
+	level := logs.LevelRequest
 	if a.err != nil {
 		level, attrs = slog.LevelWarn, append(attrs, logs.Err(a.err))
 	}
