@@ -18,6 +18,10 @@ beforeAll(async () => {
   await deploy("FAILED");
   await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { hooks: [] });
   await deploy("COMPLETED");
+  for (const number of [4, 5]) {
+    await s.stack.push("acme/web", "main", `Push ${number}`);
+    await ends(number, "COMPLETED");
+  }
 });
 
 afterAll(() => s?.end());
@@ -30,6 +34,10 @@ interface Deployment {
 
 async function deploy(state: string): Promise<void> {
   const { number } = await s.stack.api<Deployment>("POST", "/v1/workspaces/default/apps/web/deployments", {});
+  await ends(number, state);
+}
+
+async function ends(number: number, state: string): Promise<void> {
   await eventually(
     `#${number} to end as ${state}`,
     async () =>
@@ -37,6 +45,7 @@ async function deploy(state: string): Promise<void> {
   );
 }
 
+const dots = () => page.getByRole("list", { name: "From push to live, oldest first" });
 const bars = () => page.getByRole("list", { name: "Duration and outcome by deployment, oldest first" });
 
 test("the pictures are loaded when they come into sight, by one request", async () => {
@@ -65,7 +74,7 @@ test("each bar names its deployment's number, outcome, duration and commit", asy
   const words: Record<string, string> = { COMPLETED: "Completed", FAILED: "Failed" };
   const links = bars().getByRole("link");
   const names = await links.evaluateAll((all) => all.map((a) => a.getAttribute("aria-label")));
-  expect(names).toHaveLength(3);
+  expect(names).toHaveLength(5);
   for (const [i, d] of deployments.toReversed().entries()) {
     const commit = (d.commit?.hash ?? "").slice(0, 7);
     expect(names[i]).toMatch(new RegExp(`^#${d.number}: ${words[d.state]}, [\\d.]+ (s|min).*, commit ${commit}`));
@@ -77,12 +86,27 @@ test("each bar names its deployment's number, outcome, duration and commit", asy
   await page.getByText("As a table").first().click();
   const table = page.getByRole("table", { name: "Duration and outcome by deployment, newest first" });
   const rows = table.getByRole("row").filter({ has: page.getByRole("rowheader") });
-  await expect.poll(() => rows.count()).toBe(3);
+  await expect.poll(() => rows.count()).toBe(5);
   for (const [i, d] of deployments.entries()) {
     const row = (await rows.nth(i).innerText()).replace(/\s+/g, " ");
     for (const said of [`#${d.number}`, words[d.state], " s ", (d.commit?.hash ?? "").slice(0, 7)])
       expect(row).toContain(said);
   }
+});
+
+test("pushes, and only they, are drawn from push to live, with their median", async () => {
+  const names = await dots()
+    .getByRole("link")
+    .evaluateAll((all) => all.map((a) => a.getAttribute("aria-label") ?? ""));
+  expect(names.map((n) => n.replace(/[\d.]+ s/, "… s").replace(/[0-9a-f]{7}$/, "…"))).toEqual([
+    "#4: live … s after its push, commit …",
+    "#5: live … s after its push, commit …",
+  ]);
+  await page.getByText(/^[\d.]+ s in the median of 2 pushes$/).waitFor();
+  await page.getByText("As a table").last().click();
+  const table = page.getByRole("table", { name: "From push to live, newest first" });
+  await expect.poll(() => table.getByRole("rowheader").allInnerTexts()).toEqual(["#5", "#4"]);
+  s.calm();
 });
 
 test("the pictures fit both colour schemes, a desk and a telephone", async () => {
@@ -98,15 +122,21 @@ test("arrows go from bar to bar, Enter and a click open the deployment", async (
   const links = bars().getByRole("link");
   await links.last().focus();
   await page.keyboard.press("ArrowLeft");
-  await expect.poll(() => links.nth(1).evaluate((a) => a === document.activeElement)).toBe(true);
-  expect(await links.evaluateAll((all) => all.map((a) => a.getAttribute("tabindex")))).toEqual(["-1", "0", "-1"]);
+  await expect.poll(() => links.nth(3).evaluate((a) => a === document.activeElement)).toBe(true);
+  expect(await links.evaluateAll((all) => all.map((a) => a.getAttribute("tabindex")))).toEqual([
+    "-1",
+    "-1",
+    "-1",
+    "0",
+    "-1",
+  ]);
   await page.keyboard.press("Home");
   await expect.poll(() => links.first().evaluate((a) => a === document.activeElement)).toBe(true);
   await page.keyboard.press("Enter");
   await page.waitForURL("**/apps/web/deployments/1");
   await s.visit("apps/web");
   // Anywhere in a bar's column, above a short bar too.
-  const column = await bars().locator(".bar-place").nth(1).boundingBox();
+  const column = await bars().locator(".mark-place").nth(1).boundingBox();
   if (column === null) throw new Error("no column");
   await page.mouse.click(column.x + column.width / 2, column.y + 2);
   await page.waitForURL("**/apps/web/deployments/2");

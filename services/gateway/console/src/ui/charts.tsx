@@ -1,22 +1,17 @@
-import { useRef, useState, type ReactNode } from "react";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
 import type { App, Deployment } from "../api/client";
 import { deploymentsQuery } from "../api/queries";
+import { median, pushToLive } from "../lib/charts";
 import { useNow } from "../lib/clock";
 import { safe, shortHash, subject } from "../lib/text";
 import { duration, took } from "../lib/time";
 import { deploymentLook, ended, type Look } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Failed, Skeleton, Status, Text, Took } from "./basics";
+import { Failed, Skeleton, Status, Text } from "./basics";
+import { baseline, Chart, InWords, mostHeight, placeOf } from "./chart";
 
 const shown = 50;
-/** Fewer bars than these stay slim. */
-const leastPlaces = 25;
-const plotHeight = 72;
-const baseline = plotHeight - 1;
-/** Above the highest bar there is room for the dot of one that failed. */
-const mostHeight = baseline - 10;
 const leastHeight = 4;
 
 /** The newest deployments as pictures; the tables under them say the same in words. */
@@ -32,71 +27,60 @@ export default function Charts({ app }: { app: App }) {
     );
   }
   if (newest.length === 0) return null;
-  return <Durations app={app.id} deployments={newest.toReversed()} />;
+  const page = (d: Deployment) => `/w/${ws}/apps/${app.id}/deployments/${d.number}`;
+  const deployments = newest.toReversed();
+  return (
+    <div className="charts">
+      <Durations deployments={deployments} page={page} />
+      <PushToLive deployments={deployments} page={page} />
+    </div>
+  );
 }
 
-/** Deployments, oldest first: the height is the duration, colour, filling and a dot are the outcome. */
-function Durations({ app, deployments }: { app: string; deployments: Deployment[] }) {
-  const { ws } = usePlace();
+interface Props {
+  /** Oldest first. */
+  deployments: Deployment[];
+  page: (d: Deployment) => string;
+}
+
+/** The height is the duration; colour, filling and a dot are the outcome. */
+function Durations({ deployments, page }: Props) {
   const now = useNow(deployments.every((d) => ended(d.state)) ? 60_000 : 1000);
   const bars = deployments.map((d) => ({ d, look: deploymentLook(d.state), ms: took(d.startTime, d.endTime, now) }));
   const longest = Math.max(1, ...bars.map((b) => b.ms ?? 0));
-  const place = 100 / Math.max(bars.length, leastPlaces);
-  const to = (d: Deployment) => `/w/${ws}/apps/${app}/deployments/${d.number}`;
-  const [pointed, setPointed] = useState<number>();
-  const said = bars.find((b) => b.d.number === pointed);
-  const keys = useArrows(bars.length);
+  const place = placeOf(bars.length);
+  const time = (ms: number | undefined) => (ms === undefined ? "not started" : duration(ms));
   return (
     <section aria-labelledby="durations">
       <h2 id="durations">{bars.length === 1 ? "The last deployment" : `The last ${bars.length} deployments`}</h2>
       <Legend looks={bars.map((b) => b.look)} />
-      <svg
-        className="chart"
-        ref={keys.chart}
-        height={plotHeight}
-        role="list"
-        aria-label="Duration and outcome by deployment, oldest first"
-        onKeyDown={keys.onKeyDown}
-      >
-        {bars.map(({ d, look, ms }, i) => {
+      <Chart
+        label="Duration and outcome by deployment, oldest first"
+        marks={bars.map(({ d, look, ms }) => ({
+          ...named(d, `${look.word}, ${time(ms)}`),
+          to: page(d),
+          tone: look.tone,
+        }))}
+        sum={`The longest took ${duration(longest)}. A bar opens its deployment.`}
+        draw={(i, x) => {
+          const { look, ms } = bars[i] ?? {};
           const height = Math.max(leastHeight, ((ms ?? 0) / longest) * mostHeight);
-          const hollow = look.tone === "idle";
           return (
-            <g key={d.number} role="listitem">
-              <Link
-                to={to(d)}
-                className={`bar tone-${look.tone}`}
-                tabIndex={i === keys.at ? 0 : -1}
-                aria-label={describe(d, look, ms)}
-                onFocus={() => {
-                  keys.setAt(i);
-                  setPointed(d.number);
-                }}
-                onBlur={() => setPointed(undefined)}
-                onPointerEnter={() => setPointed(d.number)}
-                onPointerLeave={() => setPointed(undefined)}
-              >
-                <rect className="bar-place" x={`${i * place}%`} width={`${place}%`} height="100%" />
-                <rect
-                  className={hollow ? "bar-hollow" : "bar-full"}
-                  x={`${(i + 0.15) * place}%`}
-                  width={`${0.7 * place}%`}
-                  y={baseline - height}
-                  height={height}
-                />
-                {look.tone === "bad" && (
-                  <circle cx={`${(i + 0.5) * place}%`} cy={baseline - height - 5} r={2.5} fill="currentColor" />
-                )}
-              </Link>
-            </g>
+            <>
+              <rect
+                className={look?.tone === "idle" ? "bar-hollow" : "bar-full"}
+                x={`${x + 0.15 * place}%`}
+                width={`${0.7 * place}%`}
+                y={baseline - height}
+                height={height}
+              />
+              {look?.tone === "bad" && (
+                <circle cx={`${x + 0.5 * place}%`} cy={baseline - height - 5} r={2.5} fill="currentColor" />
+              )}
+            </>
           );
-        })}
-      </svg>
-      <p className="soft chart-said" aria-hidden="true">
-        {said === undefined
-          ? `The longest took ${duration(longest)}. A bar opens its deployment.`
-          : safe(`${describe(said.d, said.look, said.ms)} ${subject(said.d.commit?.message)}`)}
-      </p>
+        }}
+      />
       <InWords>
         <table aria-label="Duration and outcome by deployment, newest first">
           <thead>
@@ -108,20 +92,16 @@ function Durations({ app, deployments }: { app: string; deployments: Deployment[
             </tr>
           </thead>
           <tbody>
-            {bars.toReversed().map(({ d, look }) => (
+            {bars.toReversed().map(({ d, look, ms }) => (
               <tr key={d.number}>
-                <th scope="row">
-                  <Link to={to(d)}>#{d.number}</Link>
-                </th>
+                <Row d={d} to={page(d)} />
                 <td className="nowrap" data-label="Outcome">
                   <Status look={look} />
                 </td>
-                <td className="nowrap" data-label="Duration">
-                  {d.startTime === undefined ? "not started" : <Took start={d.startTime} end={d.endTime} />}
+                <td className="nowrap num" data-label="Duration">
+                  {time(ms)}
                 </td>
-                <td data-label="Commit">
-                  <code>{commitText(d)}</code> <Text>{subject(d.commit?.message)}</Text>
-                </td>
+                <Commit d={d} />
               </tr>
             ))}
           </tbody>
@@ -131,14 +111,73 @@ function Durations({ app, deployments }: { app: string; deployments: Deployment[
   );
 }
 
-/** The table under a picture, made when it is opened. */
-function InWords({ children }: { children: ReactNode }) {
-  const [open, setOpen] = useState(false);
+/** How soon pushes were live, one by one, with the median as a line. */
+function PushToLive({ deployments, page }: Props) {
+  const dots = deployments.flatMap((d) => {
+    const ms = pushToLive(d);
+    return ms === undefined ? [] : [{ d, ms }];
+  });
+  const middle = median(dots.map((p) => p.ms));
+  if (middle === undefined) return null;
+  const longest = Math.max(1, ...dots.map((p) => p.ms));
+  const place = placeOf(dots.length);
+  const y = (ms: number) => baseline - leastHeight - (ms / longest) * (mostHeight - leastHeight);
   return (
-    <details onToggle={(e) => setOpen(e.currentTarget.open)}>
-      <summary>As a table</summary>
-      {open && <div className="table-scroll">{children}</div>}
-    </details>
+    <section aria-labelledby="push-to-live">
+      <h2 id="push-to-live">From push to live</h2>
+      <p>
+        {dots.length === 1
+          ? `${duration(middle)}, one push`
+          : `${duration(middle)} in the median of ${dots.length} pushes`}
+      </p>
+      <Chart
+        label="From push to live, oldest first"
+        marks={dots.map(({ d, ms }) => ({
+          ...named(d, `live ${duration(ms)} after its push`),
+          to: page(d),
+          tone: "busy",
+        }))}
+        sum={`The dashed line is the median. The slowest took ${duration(longest)}.`}
+        behind={
+          <>
+            <line className="chart-median" x1="0" x2="100%" y1={y(middle)} y2={y(middle)} />
+            {dots.slice(1).map(({ d, ms }, i) => (
+              <line
+                key={d.number}
+                className="chart-line"
+                x1={`${(i + 0.5) * place}%`}
+                y1={y(dots[i]?.ms ?? ms)}
+                x2={`${(i + 1.5) * place}%`}
+                y2={y(ms)}
+              />
+            ))}
+          </>
+        }
+        draw={(i, x) => <circle cx={`${x + 0.5 * place}%`} cy={y(dots[i]?.ms ?? 0)} r={3.5} fill="currentColor" />}
+      />
+      <InWords>
+        <table aria-label="From push to live, newest first">
+          <thead>
+            <tr>
+              <th scope="col">Deployment</th>
+              <th scope="col">From push to live</th>
+              <th scope="col">Commit</th>
+            </tr>
+          </thead>
+          <tbody>
+            {dots.toReversed().map(({ d, ms }) => (
+              <tr key={d.number}>
+                <Row d={d} to={page(d)} />
+                <td className="nowrap num" data-label="To live">
+                  {duration(ms)}
+                </td>
+                <Commit d={d} />
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </InWords>
+    </section>
   );
 }
 
@@ -157,25 +196,28 @@ function Legend({ looks }: { looks: Look[] }) {
   );
 }
 
+function Row({ d, to }: { d: Deployment; to: string }) {
+  return (
+    <th scope="row">
+      <Link to={to}>#{d.number}</Link>
+    </th>
+  );
+}
+
+function Commit({ d }: { d: Deployment }) {
+  return (
+    <td data-label="Commit">
+      <code>{commitText(d)}</code> <Text>{subject(d.commit?.message)}</Text>
+    </td>
+  );
+}
+
 function commitText(d: Deployment): string {
   return shortHash(d.commit?.hash) || (ended(d.state) ? "none" : "not known yet");
 }
 
-/** "#12: Completed, 8.1 s, commit d848966". */
-function describe(d: Deployment, look: Look, ms: number | undefined): string {
-  return `#${d.number}: ${look.word}, ${ms === undefined ? "not started" : duration(ms)}, commit ${commitText(d)}`;
-}
-
-/** One stop for Tab, the newest first; arrows, Home and End go from bar to bar. */
-function useArrows(count: number) {
-  const chart = useRef<SVGSVGElement>(null);
-  const [chosen, setAt] = useState<number>();
-  const at = Math.min(chosen ?? count - 1, count - 1);
-  const onKeyDown = (e: React.KeyboardEvent) => {
-    const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: count - 1 }[e.key];
-    if (to === undefined || e.altKey || e.ctrlKey || e.metaKey) return;
-    e.preventDefault();
-    chart.current?.querySelectorAll<SVGAElement>("a")[Math.min(Math.max(to, 0), count - 1)]?.focus();
-  };
-  return { chart, at, setAt, onKeyDown };
+/** "#12: Completed, 8.1 s, commit d848966", and with the commit's message. */
+function named(d: Deployment, what: string): { id: number; name: string; said: string } {
+  const name = `#${d.number}: ${what}, commit ${commitText(d)}`;
+  return { id: d.number, name, said: safe(`${name} ${subject(d.commit?.message)}`) };
 }
