@@ -10,6 +10,6 @@
 // Other parts: internal/routes knows the API's routes, roles and words; internal/tenant keeps
 // workspaces, members and keys; internal/session keeps browsers signed in; internal/activity keeps
 // who did what; internal/events and internal/logstream serve what does not end by itself;
-// internal/oauthpages and internal/pages serve HTML; internal/openapi holds the document and the
+// internal/activityexport gives the activity list as a file; internal/oauthpages and internal/pages serve HTML; internal/openapi holds the document and the
 // program that makes it.
 package gateway

@@ -19,6 +19,7 @@ import (
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/activityexport"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
@@ -80,8 +81,9 @@ func (s *Service) assemble(w web, d Deps) error {
 	api, err := rest.New(rest.Config{
 		Callers: callers, Cookies: cookies, Renew: renew, Now: d.Now, Timeout: s.cfg.Timeout,
 		Auth: conn(d.Auth), Repo: conn(d.Repo), Webhook: conn(d.Webhook), Deployer: conn(d.Deployer), Gateway: conn(s.own),
-		Events: (&events.Handler{Hub: s.hub, Streams: s.streams}).Serve,
-		Log:    (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
+		Events:         (&events.Handler{Hub: s.hub, Streams: s.streams}).Serve,
+		Log:            (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
+		ActivityExport: (&activityexport.Handler{Gateway: gatewayv1.NewGatewayServiceClient(conn(s.own)), Streams: s.streams, Now: d.Now}).Serve,
 	})
 	if err != nil {
 		return err

@@ -1,5 +1,6 @@
 // The console's way through a day: connect, create an app, push, watch, mend, remove. In real
 // Chromium, against the product as it ships; `make test-console` builds both first.
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { BrowserContext, Page } from "playwright-core";
 import { check, narrow, scene, type Scene, type Watch } from "./browser";
@@ -340,6 +341,20 @@ test("activity lists what was done", async () => {
   await page.keyboard.press("y");
   await page.waitForURL("**/activity");
   await page.getByText(/Created app/).waitFor();
+  const search = page.getByRole("search", { name: "Activity" });
+  await search.getByLabel("What").selectOption("Sign-ins");
+  await page.getByText(/Created app/).waitFor({ state: "detached" });
+  await search.getByLabel("What").selectOption("Apps");
+  await page.getByText(/Created app/).waitFor();
+  await search.getByLabel("Who").fill("nobody");
+  await page.getByText("Nothing that was done is like that.").waitFor();
+  await page.reload();
+  await page.getByText("Nothing that was done is like that.").waitFor();
+  await search.getByLabel("Who").fill("");
+  await page.getByText(/Created app/).waitFor();
+  const [file] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "CSV" }).click()]);
+  expect(file.suggestedFilename()).toMatch(/^activity-.*\.csv$/);
+  expect(await readFile(await file.path(), "utf8")).toMatch(/^time,number,actor[^]*app\.create/);
   await check(page, "activity");
   await narrow(page, "activity");
   calm();

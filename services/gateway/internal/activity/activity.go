@@ -111,9 +111,10 @@ func recordKey(workspace string, number int32) string {
 	return kv.EncodeKey(workspace, strconv.Itoa(int(number)))
 }
 
-// List returns at most limit records with numbers below before (0: all), newest first, and the
-// number to go on below; 0 when there are no more.
-func (s *Store) List(ctx context.Context, workspace string, before int32, limit int) (list []*gatewaystorev1.Activity, next int32, err error) {
+// List returns at most limit records that match, with numbers below before (0: all), newest first, and
+// the number to go on below; 0 when there are no more. It looks at a bounded number of records: a
+// filtered page may be short, or empty, and yet not the last.
+func (s *Store) List(ctx context.Context, workspace string, f Filter, before int32, limit int) (list []*gatewaystorev1.Activity, next int32, err error) {
 	c, _, err := s.counters.Get(ctx, workspace)
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, 0, nil
@@ -135,7 +136,9 @@ func (s *Store) List(ctx context.Context, workspace string, before int32, limit 
 		case errors.Is(err, kv.ErrNotFound):
 		case err != nil:
 			return nil, 0, kv.ToAPI(err)
-		default:
+		case f.isOver(a):
+			return list, 0, nil
+		case f.matches(a):
 			list = append(list, a)
 		}
 	}

@@ -41,10 +41,10 @@ func UnknownParameter(name string, known []string, faults *apierr.Faults) {
 	faults.Add(name, "unknown parameter; known are: "+strings.Join(known, ", "))
 }
 
-// checkQuery holds the query against the request message: only fields that come neither from the
+// CheckQuery holds the query against the request message: only fields that come neither from the
 // path nor from the body, each once unless it is a list, each readable. grpc-gateway, which reads
 // them afterwards, ignores what it does not know, and a misspelt filter would show everything.
-func checkQuery(values url.Values, route routes.Route, faults *apierr.Faults) {
+func CheckQuery(values url.Values, route routes.Route, faults *apierr.Faults) {
 	fields := queryFields(route)
 	for _, name := range sorted(values) {
 		f, ok := fields[name]

@@ -50,7 +50,7 @@ type Config struct {
 	Timeout time.Duration
 	// The connections to the services; Gateway leads to our own.
 	Auth, Repo, Webhook, Deployer, Gateway Conn
-	Events, Log                            Stream
+	Events, Log, ActivityExport            Stream
 }
 
 // API is the handler of /v1.
@@ -97,6 +97,9 @@ func New(cfg Config) (*API, error) {
 		},
 		func() error { return a.mux.HandlePath(http.MethodGet, routes.EventsTemplate, stream(cfg.Events)) },
 		func() error { return a.mux.HandlePath(http.MethodGet, routes.LogTemplate, stream(cfg.Log)) },
+		func() error {
+			return a.mux.HandlePath(http.MethodGet, routes.ActivityExportTemplate, stream(cfg.ActivityExport))
+		},
 	} {
 		if err := register(); err != nil {
 			return nil, fmt.Errorf("rest: register routes: %w", err)
@@ -112,7 +115,7 @@ func stream(s Stream) runtime.HandlerFunc {
 // ServeHTTP implements http.Handler. A HEAD is a GET whose body net/http leaves out; streams have
 // none.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodHead && !strings.HasSuffix(r.URL.Path, "/events") && !strings.HasSuffix(r.URL.Path, "/log") {
+	if r.Method == http.MethodHead && !strings.HasSuffix(r.URL.Path, "/events") && !strings.HasSuffix(r.URL.Path, "/log") && !strings.HasSuffix(r.URL.Path, "/activity:export") {
 		get := *r
 		get.Method = http.MethodGet
 		r = &get
@@ -206,7 +209,7 @@ func (a *API) check(w http.ResponseWriter, r *http.Request, route routes.Route, 
 	if err != nil {
 		return nil, nil, err
 	}
-	checkQuery(query, route, &faults)
+	CheckQuery(query, route, &faults)
 	body, object, err := readBody(w, r, route, &faults)
 	if err != nil {
 		return nil, nil, err

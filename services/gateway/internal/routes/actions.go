@@ -3,6 +3,7 @@ package routes
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -27,9 +28,21 @@ type Action struct {
 	Resource func(out proto.Message) proto.Message
 }
 
+// What is done with a session belongs to no workspace: it is recorded where it is done, once in each
+// workspace of who does it.
+const (
+	ActionSignIn            = "session.create"
+	ActionSignOut           = "session.delete"
+	ActionSignOutEverywhere = "session.deleteAll"
+	ActionSignInLink        = "session.createCode"
+)
+
 const bitbucketIntegration = "the Bitbucket integration"
 
 func integration(_, _ proto.Message) string { return bitbucketIntegration }
+
+// AppNamed is how targets speak of an app: nothing else in a target is written so.
+func AppNamed(id string) string { return appNamed(id) }
 
 func app[T interface{ GetApp() string }](in, _ proto.Message) string {
 	return appNamed(get(in, T.GetApp))
@@ -182,6 +195,18 @@ func deployed(in, out proto.Message) string {
 func ActionOf(fullMethod string) (Action, bool) {
 	a, ok := actions[fullMethod]
 	return a, ok
+}
+
+// ActionNames lists the names of the actions, sorted.
+func ActionNames() []string {
+	names := []string{ActionSignIn, ActionSignOut, ActionSignOutEverywhere, ActionSignInLink}
+	for _, a := range actions {
+		if a.Name != "" {
+			names = append(names, a.Name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // narrowed says what a workspace may see from now on, and what it might before.

@@ -28,6 +28,8 @@ import (
 const (
 	EventsTemplate = "/v1/workspaces/{workspace}/events"
 	LogTemplate    = "/v1/workspaces/{workspace}/apps/{app}/deployments/{number}/log"
+	// ActivityExportTemplate is the activity list as a file.
+	ActivityExportTemplate = "/v1/workspaces/{workspace}/activity:export"
 )
 
 // Access says who may use a route.
@@ -121,7 +123,7 @@ func Services() []protoreflect.ServiceDescriptor {
 	}
 }
 
-// All lists the routes: those of the protos and the two streams.
+// All lists the routes: those of the protos and the streams.
 func All() []Route {
 	var all []Route
 	for _, s := range Services() {
@@ -136,6 +138,10 @@ func All() []Route {
 		Route{
 			Method: http.MethodGet, Template: LogTemplate, Role: identity.RoleMember, ReadOnly: true, Stream: true,
 			RPC: deployerv1.DeployerService_ReadLog_FullMethodName, Input: (&deployerv1.ReadLogRequest{}).ProtoReflect().Descriptor(),
+		},
+		Route{
+			Method: http.MethodGet, Template: ActivityExportTemplate, Role: roles[gatewayv1.GatewayService_ListActivity_FullMethodName], ReadOnly: true, Stream: true,
+			RPC: gatewayv1.GatewayService_ListActivity_FullMethodName, Input: (&gatewayv1.ListActivityRequest{}).ProtoReflect().Descriptor(),
 		},
 	)
 }

@@ -17,6 +17,7 @@ import (
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
@@ -90,7 +91,7 @@ func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSession
 	if err := grpc.SetHeader(ctx, setCookie(value, expire)); err != nil {
 		return nil, err
 	}
-	s.record(ctx, signedInAs(who), me.GetWorkspaces(), "session.create", "Signed in.")
+	s.record(ctx, signedInAs(who), me.GetWorkspaces(), routes.ActionSignIn, "Signed in.")
 	return &gatewayv1.CreateSessionResponse{Me: me}, nil
 }
 
@@ -147,12 +148,12 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 		if err := s.cfg.Sessions.EndAll(ctx, id.Subject); err != nil {
 			return nil, err
 		}
-		s.recordFor(ctx, id, "session.deleteAll", "Signed out everywhere.")
+		s.recordFor(ctx, id, routes.ActionSignOutEverywhere, "Signed out everywhere.")
 	case sessionID != "":
 		if err := s.cfg.Sessions.End(ctx, sessionID); err != nil {
 			return nil, err
 		}
-		s.recordFor(ctx, id, "session.delete", "Signed out.")
+		s.recordFor(ctx, id, routes.ActionSignOut, "Signed out.")
 	}
 	if err := grpc.SetHeader(ctx, clearCookie()); err != nil {
 		return nil, err
@@ -177,7 +178,7 @@ func (s *Server) CreateSignInCode(ctx context.Context, req *gatewayv1.CreateSign
 	if err != nil {
 		return nil, err
 	}
-	s.recordFor(ctx, id, "session.createCode", "Made a one-time sign-in link.")
+	s.recordFor(ctx, id, routes.ActionSignInLink, "Made a one-time sign-in link.")
 	code := secret.Reveal()
 	return &gatewayv1.CreateSignInCodeResponse{
 		Code: code, SignInUrl: SignInURL(s.cfg.PublicURL, code), ExpireTime: timestamppb.New(expire),

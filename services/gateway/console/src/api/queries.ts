@@ -287,14 +287,17 @@ export const matchingBranchesQuery = (workspace: string, repository: string, pat
     staleTime: 1_000, // who opens the list again has pushed meanwhile
   });
 
-export const activityQuery = (workspace: string) =>
+/** Which records of the activity list are wanted; what is absent lets all through. */
+export type ActivityFilter = { actor?: string; action?: string; app?: string; after?: string; before?: string };
+
+export const activityQuery = (workspace: string, filter: ActivityFilter) =>
   infiniteQueryOptions({
-    queryKey: [...keys.kind(workspace, "activity")],
+    queryKey: [...keys.kind(workspace, "activity"), filter],
     initialPageParam: "",
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/activity", {
-          params: { path: { workspace }, query: page(pageParam, 50) },
+          params: { path: { workspace }, query: { ...page(pageParam, 50), ...filter } },
           signal,
         }),
       ),

@@ -1,22 +1,78 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
+import { useSearchParams } from "react-router";
 import { activityQuery } from "../api/queries";
+import { actionKinds, activityFilter, exportAddress } from "../lib/activity";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 
 export default function Activity() {
   const { ws } = usePlace();
-  const activity = useInfiniteQuery(activityQuery(ws));
+  const [params, setParams] = useSearchParams();
+  const filter = activityFilter(params);
+  const filtered = Object.keys(filter).length > 0;
+  const set = (name: string, value: string) =>
+    setParams(
+      (old) => {
+        if (value === "") old.delete(name);
+        else old.set(name, value);
+        return old;
+      },
+      { replace: true },
+    );
+  const activity = useInfiniteQuery(activityQuery(ws, filter));
   useTitle("Activity");
   const all = activity.data?.pages.flatMap((p) => p.activity) ?? [];
   return (
     <>
       <PageTitle>Activity</PageTitle>
       <p className="soft">What people and API keys did in this workspace, newest first.</p>
+      <div className="filters" role="search" aria-label="Activity">
+        <label>
+          Who <input value={params.get("who") ?? ""} onChange={(e) => set("who", e.target.value)} />
+        </label>
+        <label>
+          What{" "}
+          <select value={filter.action ?? ""} onChange={(e) => set("kind", e.target.value)}>
+            <option value="">All</option>
+            {actionKinds.map(([kind, word]) => (
+              <option key={kind} value={kind}>
+                {word}
+              </option>
+            ))}
+          </select>
+        </label>
+        <label>
+          App <input value={params.get("app") ?? ""} onChange={(e) => set("app", e.target.value.trim())} />
+        </label>
+        <label>
+          From <input type="date" value={params.get("from") ?? ""} onChange={(e) => set("from", e.target.value)} />
+        </label>
+        <label>
+          To{" "}
+          <input
+            type="date"
+            min={params.get("from") ?? undefined}
+            value={params.get("to") ?? ""}
+            onChange={(e) => set("to", e.target.value)}
+          />
+        </label>
+      </div>
+      <p>
+        Export: <a href={exportAddress(ws, filter, "csv")}>CSV</a>{" "}
+        <a href={exportAddress(ws, filter, "jsonl")}>JSON lines</a>{" "}
+        <span className="soft">of all that matches, the newest 20,000 at most</span>
+      </p>
       {activity.isPending ? (
         <Skeleton rows={8} />
       ) : activity.isError && all.length === 0 ? (
         <Failed error={activity.error} workspace={ws} retry={() => void activity.refetch()} />
+      ) : all.length === 0 && filtered ? (
+        <p className="empty-inline">
+          {activity.hasNextPage
+            ? "None of the newest is like that; look further back with Load more."
+            : "Nothing that was done is like that."}
+        </p>
       ) : all.length === 0 ? (
         <section className="empty">
           <h2>Nothing was done here yet</h2>

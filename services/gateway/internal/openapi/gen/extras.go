@@ -139,7 +139,7 @@ func problems(schemas object) {
 	}
 }
 
-// streams adds the two routes that do not come from the protos.
+// streams adds the routes that do not come from the protos.
 func streams(doc object) {
 	schemas := at(doc, "components", "schemas")
 	schemas["LogRecord"] = schemaOf((&deployerv1.LogRecord{}).ProtoReflect().Descriptor())
@@ -204,6 +204,35 @@ func streams(doc object) {
 				"text/plain":           object{"schema": text("Time, stage and text.")},
 			}},
 			"204":     object{"description": "Nothing is left: the deployment has ended, and Last-Event-ID is its last line or behind it."},
+			"default": object{"$ref": "#/components/responses/Problem"},
+		},
+	}}
+	exports(paths)
+}
+
+// exports adds the lists that are given as files.
+func exports(paths object) {
+	text := func(d string) object { return object{"type": "string", "description": d} }
+	paths[routes.ActivityExportTemplate] = object{"get": object{
+		"tags": []any{"Sign-in and workspaces"}, "operationId": "exportActivity", "summary": "Exports what was done in the workspace, as a file",
+		"description": "The activity list, newest first: CSV, in which no cell is a formula, or JSON lines of ActivityRecord. One file has 20,000 records at most; when there are more, the trailer Next-Page-Token has the pageToken to go on with. A file that could not be read to its end breaks off with the connection.",
+		"x-role":      "MEMBER",
+		"x-reasons":   []any{string(apierr.ReasonPageTokenInvalid), string(apierr.ReasonStorageUnavailable)},
+		"parameters": []any{
+			pathParameter("workspace"),
+			query("format", "CSV when absent.", object{"type": "string", "enum": []any{"csv", "jsonl"}}),
+			query("actor", "Only what was done by somebody whose name has this in it.", object{"type": "string"}),
+			query("action", "Only this action, such as app.create, or all of a kind, such as app.", object{"type": "string"}),
+			query("app", "Only what was done to this app or its deployments.", object{"type": "string"}),
+			query("after", "Only what was done at or after.", object{"type": "string", "format": "date-time"}),
+			query("before", "Only what was done before.", object{"type": "string", "format": "date-time"}),
+			query("pageToken", "From the trailer of the file before.", object{"type": "string"}),
+		},
+		"responses": object{
+			"200": object{"description": "The file.", "content": object{
+				"text/csv":             object{"schema": text("A row per record, after the names of the columns.")},
+				"application/x-ndjson": object{"schema": object{"$ref": refPrefix + "ActivityRecord"}},
+			}},
 			"default": object{"$ref": "#/components/responses/Problem"},
 		},
 	}}
