@@ -154,6 +154,8 @@ func TestNotificationTargets_faults(t *testing.T) {
 		{map[string]any{"kind": "SLACK", "label": "x", "events": []string{"CONNECTION"}, "url": "https://u:p@hooks.example.com/"}, []string{"target.url"}},
 		{map[string]any{"kind": "SLACK", "label": "x", "events": []string{"CONNECTION"}, "url": "https://127.0.0.1/"}, []string{"target.url"}},
 		{map[string]any{"kind": "SLACK", "label": "x", "events": []string{"CONNECTION"}, "url": "https://[::ffff:169.254.169.254]/"}, []string{"target.url"}},
+		{map[string]any{"kind": "SLACK", "label": "two\nlines", "events": []string{"CONNECTION"}, "url": "https://hooks.example.com:0/"}, []string{"target.label", "target.url"}},
+		{map[string]any{"kind": "SLACK", "label": "x", "events": []string{"CONNECTION"}, "url": "https://hooks.example.com:65536/"}, []string{"target.url"}},
 		{map[string]any{"kind": "SLACK", "label": "x", "events": []string{"CONNECTION"}, "url": "gopher://hooks.example.com/"}, []string{"target.url"}},
 		{map[string]any{"kind": "EMAIL", "label": "x", "events": []string{"CONNECTION"}, "recipients": []string{"jane@example.com", "Jane <jane@example.com>"}}, []string{"target.kind", "target.recipients[1]"}},
 		{map[string]any{
@@ -166,6 +168,9 @@ func TestNotificationTargets_faults(t *testing.T) {
 			t.Errorf("%v: fields %v, not %v", c.target, got, c.want)
 		}
 	}
+	// What people call other things is one line too.
+	owner.post("/v1/workspaces", map[string]any{"workspaceId": "lines", "displayName": "a\nb", "validateOnly": true}).problem(http.StatusBadRequest, "INVALID_ARGUMENT")
+	owner.post("/v1/workspaces/default/apiKeys", map[string]any{"label": "a\x00b", "role": "MEMBER", "validateOnly": true}).problem(http.StatusBadRequest, "INVALID_ARGUMENT")
 	made := g.addTarget("SLACK", "https://hooks.example.com/x", nil, "CONNECTION")
 	p := owner.send(http.MethodPatch, targetsPath+"/"+made.Target.ID, map[string]any{"kind": "EMAIL", "label": ""}).problem(http.StatusBadRequest, "INVALID_ARGUMENT")
 	if got := fields(p); !slices.Equal(got, []string{"kind", "label"}) {

@@ -6,8 +6,10 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -47,6 +49,8 @@ func (c Checks) Check(t *gatewayv1.NotificationTarget, hasURL bool) error {
 		faults.Add("target.label", "say who or what gets the notifications")
 	case n > maxLabel:
 		faults.Add("target.label", fmt.Sprintf("at most %d characters", maxLabel))
+	case strings.ContainsFunc(t.GetLabel(), unicode.IsControl):
+		faults.Add("target.label", "must be one line, without control characters")
 	}
 	if t.Active == nil {
 		on := true
@@ -94,6 +98,8 @@ func (c Checks) checkURL(t *gatewayv1.NotificationTarget, hasURL bool, faults *a
 		return
 	case u.User != nil:
 		faults.Add(fieldURL, "must not hold a user or password: put what is secret into its path or query")
+	case !isPort(u.Port()):
+		faults.Add(fieldURL, "its port must be from 1 to 65535")
 	case u.Fragment != "":
 		faults.Add(fieldURL, "must not hold a fragment (#…): it is never sent")
 	}
@@ -107,6 +113,12 @@ func (c Checks) checkURL(t *gatewayv1.NotificationTarget, hasURL bool, faults *a
 	if u.Scheme == "http" && (!isLiteral || !c.Addresses.allowed(literal)) {
 		faults.Add(fieldURL, plainHTTPRefused)
 	}
+}
+
+// isPort tells whether a URL's port, empty for the usual one, is one that can be connected to.
+func isPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
 }
 
 func (c Checks) checkMail(t *gatewayv1.NotificationTarget, faults *apierr.Faults) {

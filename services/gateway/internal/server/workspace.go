@@ -3,6 +3,8 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"strings"
+	"unicode"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -98,6 +100,9 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	}
 	if len(req.GetDisplayName()) > maxDisplayName {
 		faults.Add("displayName", "at most 200 bytes")
+	}
+	if strings.ContainsFunc(req.GetDisplayName(), unicode.IsControl) {
+		faults.Add("displayName", "must be one line, without control characters")
 	}
 	checkRequestID(req.GetRequestId(), &faults)
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -54,6 +55,9 @@ func (n NewKey) check(now time.Time) error {
 	}
 	if utf8.RuneCountInString(n.Label) > maxLabel {
 		faults.Add("label", "at most 100 characters")
+	}
+	if strings.ContainsFunc(n.Label, unicode.IsControl) {
+		faults.Add("label", "must be one line, without control characters")
 	}
 	if n.Role < identity.RoleMember || n.Role > identity.RoleOwner {
 		faults.Add("role", "MEMBER, ADMIN or OWNER")
