@@ -22,6 +22,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_CheckPush_FullMethodName:          gateway(identity.RoleMember),
 	deployerv1.DeployerService_GetDeployment_FullMethodName:      gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListDeployments_FullMethodName:    gateway(identity.RoleMember),
+	deployerv1.DeployerService_Explain_FullMethodName:            gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:  gateway(identity.RoleMember),
 	deployerv1.DeployerService_ReadLog_FullMethodName:            gateway(identity.RoleMember),
 	deployerv1.DeployerService_ProveGit_FullMethodName:           gateway(identity.RoleAdmin),

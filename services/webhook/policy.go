@@ -14,7 +14,7 @@ const (
 
 // Policy says who may call what (DESIGN.md#roles).
 var Policy = rpc.Policy{
-	webhookv1.WebhookService_ListWebhooks_FullMethodName:        {Callers: []string{gateway}, MinRole: identity.RoleMember},
+	webhookv1.WebhookService_ListWebhooks_FullMethodName:        {Callers: []string{gateway, deployer}, MinRole: identity.RoleMember},
 	webhookv1.WebhookService_GetWebhook_FullMethodName:          {Callers: []string{gateway, deployer}, MinRole: identity.RoleMember},
 	webhookv1.WebhookService_RegisterWebhook_FullMethodName:     {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
 	webhookv1.WebhookService_RepairWebhook_FullMethodName:       {Callers: []string{gateway}, MinRole: identity.RoleAdmin},

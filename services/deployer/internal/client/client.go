@@ -122,6 +122,21 @@ func (w Webhook) Webhooks(ctx context.Context, workspace string, repositories []
 	return out, nil
 }
 
+// pageOfWebhooks is how many webhooks of a workspace are looked at together.
+const pageOfWebhooks = 200
+
+// All returns a workspace's webhooks, those that are left or removed too, and whether there are more.
+func (w Webhook) All(ctx context.Context, workspace string) (hooks []*webhookv1.Webhook, more bool, err error) {
+	resp, err := w.Client.ListWebhooks(ctx, &webhookv1.ListWebhooksRequest{Workspace: workspace, PageSize: pageOfWebhooks})
+	return resp.GetWebhooks(), resp.GetNextPageToken() != "", err
+}
+
+// Delivery returns one delivery; DELIVERY_NOT_FOUND when it is not kept.
+func (w Webhook) Delivery(ctx context.Context, workspace, webhook string, number int32) (*webhookv1.Delivery, error) {
+	resp, err := w.Client.GetDelivery(ctx, &webhookv1.GetDeliveryRequest{Workspace: workspace, Webhook: webhook, Delivery: number})
+	return resp.GetDelivery(), err
+}
+
 // Record brings outcomes.
 func (w Webhook) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
 	_, err := w.Client.RecordOutcomes(ctx, &webhookv1.RecordOutcomesRequest{Outcomes: outcomes})

@@ -85,7 +85,8 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.apps = app.New(app.Config{
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
-		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses, Logger: log, Now: cfg.Now,
+		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
+		Deliveries: clients.Webhook, Told: c.told, Logger: log, Now: cfg.Now,
 	})
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(app.NewStandings(c.apps)); err != nil {

@@ -1,9 +1,14 @@
 package control
 
 import (
+	"context"
+
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/services/deployer/internal/control/status"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
+
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
 // newStatuses makes what tells Bitbucket how deployments stand; nil where no public URL is known.
@@ -28,4 +33,12 @@ func (c *Control) noStatuses() (reason, message string) {
 		return status.ReasonNotSent, "Deployments are not shown at the commits on Bitbucket: this deployer does not know Devpilot's public URL. Set DEVPILOT_PUBLIC_URL."
 	}
 	return c.statuses.Reason()
+}
+
+// told is what Bitbucket was told of a deployment; empty when nothing is known.
+func (c *Control) told(ctx context.Context, k lane.Key, rec *storev1.Deployment, connection string) string {
+	if c.statuses == nil {
+		return ""
+	}
+	return c.statuses.Told(ctx, k, rec, connection)
 }

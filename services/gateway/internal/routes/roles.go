@@ -63,6 +63,7 @@ var roles = map[string]identity.Role{
 	deployerv1.DeployerService_ListApps_FullMethodName:               identity.RoleMember,
 	deployerv1.DeployerService_GetDeployment_FullMethodName:          identity.RoleMember,
 	deployerv1.DeployerService_ListDeployments_FullMethodName:        identity.RoleMember,
+	deployerv1.DeployerService_Explain_FullMethodName:                identity.RoleMember,
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:      identity.RoleMember,
 	deployerv1.DeployerService_CheckPush_FullMethodName:              identity.RoleMember,
 	deployerv1.DeployerService_ReadLog_FullMethodName:                identity.RoleMember,

@@ -1855,6 +1855,154 @@ func (x *ListAppDeliveriesResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ExplainRequest asks about one push: exactly one of commit, delivery, deployment and branch.
+type ExplainRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The commit, or how its hash begins: 4 digits at least.
+	Commit string `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// The delivery: its number, with app or repository; its webhook and number as <webhook>/<number>; or
+	// the request id that Bitbucket shows of it.
+	Delivery string `protobuf:"bytes,3,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// The deployment's number, with app.
+	Deployment int32 `protobuf:"varint,4,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// The branch, whose newest commit is asked about; with app or repository where several repositories
+	// have it.
+	Branch string `protobuf:"bytes,5,opt,name=branch,proto3" json:"branch,omitempty"`
+	// Only this app.
+	App string `protobuf:"bytes,6,opt,name=app,proto3" json:"app,omitempty"`
+	// Only this repository, by its id.
+	Repository    string `protobuf:"bytes,7,opt,name=repository,proto3" json:"repository,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ExplainRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetDeployment() int32 {
+	if x != nil {
+		return x.Deployment
+	}
+	return 0
+}
+
+func (x *ExplainRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+// ExplainResponse is the answer.
+type ExplainResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The answer.
+	Explanation   *Explanation `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainResponse) Reset() {
+	*x = ExplainResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainResponse) ProtoMessage() {}
+
+func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
+func (*ExplainResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExplainResponse) GetExplanation() *Explanation {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 // ReadLogRequest asks for a deployment's log.
 type ReadLogRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1876,7 +2024,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1888,7 +2036,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1901,7 +2049,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{27}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadLogRequest) GetWorkspace() string {
@@ -1959,7 +2107,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2119,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2132,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{28}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReadLogResponse) GetRecords() []*LogRecord {
@@ -2012,7 +2160,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2024,7 +2172,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2037,7 +2185,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{29}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogEnd) GetState() Deployment_State {
@@ -2060,7 +2208,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2220,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2233,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{30}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListServersRequest) GetPageSize() int32 {
@@ -2115,7 +2263,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2127,7 +2275,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2140,7 +2288,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{31}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -2170,7 +2318,7 @@ type ProveGitRequest struct {
 
 func (x *ProveGitRequest) Reset() {
 	*x = ProveGitRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2330,7 @@ func (x *ProveGitRequest) String() string {
 func (*ProveGitRequest) ProtoMessage() {}
 
 func (x *ProveGitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2343,7 @@ func (x *ProveGitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveGitRequest.ProtoReflect.Descriptor instead.
 func (*ProveGitRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{32}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ProveGitRequest) GetWorkspace() string {
@@ -2225,7 +2373,7 @@ type ProveGitResponse struct {
 
 func (x *ProveGitResponse) Reset() {
 	*x = ProveGitResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2237,7 +2385,7 @@ func (x *ProveGitResponse) String() string {
 func (*ProveGitResponse) ProtoMessage() {}
 
 func (x *ProveGitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2250,7 +2398,7 @@ func (x *ProveGitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveGitResponse.ProtoReflect.Descriptor instead.
 func (*ProveGitResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{33}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProveGitResponse) GetRepositoryFullName() string {
@@ -2271,7 +2419,7 @@ var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\n" +
-	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
+	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a&devpilot/deployer/v1/explanation.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
 	"\x10CreateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
@@ -2419,7 +2567,21 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x1d.devpilot.webhook.v1.DeliveryR\n" +
 	"deliveries\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa9\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd1\x01\n" +
+	"\x0eExplainRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x1a\n" +
+	"\bdelivery\x18\x03 \x01(\tR\bdelivery\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\x04 \x01(\x05R\n" +
+	"deployment\x12\x16\n" +
+	"\x06branch\x18\x05 \x01(\tR\x06branch\x12\x10\n" +
+	"\x03app\x18\x06 \x01(\tR\x03app\x12\x1e\n" +
+	"\n" +
+	"repository\x18\a \x01(\tR\n" +
+	"repository\"V\n" +
+	"\x0fExplainResponse\x12C\n" +
+	"\vexplanation\x18\x01 \x01(\v2!.devpilot.deployer.v1.ExplanationR\vexplanation\"\xa9\x01\n" +
 	"\x0eReadLogRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1b\n" +
@@ -2444,7 +2606,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"`\n" +
 	"\x10ProveGitResponse\x120\n" +
 	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x1a\n" +
-	"\bbranches\x18\x02 \x01(\x05R\bbranches2\xf0\x13\n" +
+	"\bbranches\x18\x02 \x01(\x05R\bbranches2\x81\x15\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -2462,7 +2624,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tCheckPush\x12&.devpilot.deployer.v1.CheckPushRequest\x1a'.devpilot.deployer.v1.CheckPushResponse\"=\x82\xd3\xe4\x93\x024:\x01*\"//v1/workspaces/{workspace}/apps/{app}:checkPush\x90\x02\x01\x12\xbb\x01\n" +
 	"\rGetDeployment\x12*.devpilot.deployer.v1.GetDeploymentRequest\x1a+.devpilot.deployer.v1.GetDeploymentResponse\"Q\x82\xd3\xe4\x93\x02Hb\n" +
 	"deployment\x12:/v1/workspaces/{workspace}/apps/{app}/deployments/{number}\x90\x02\x01\x12\xac\x01\n" +
-	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\xb1\x01\n" +
+	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\x8e\x01\n" +
+	"\aExplain\x12$.devpilot.deployer.v1.ExplainRequest\x1a%.devpilot.deployer.v1.ExplainResponse\"6\x82\xd3\xe4\x93\x02-b\vexplanation\x12\x1e/v1/workspaces/{workspace}/why\x90\x02\x01\x12\xb1\x01\n" +
 	"\x11ListAppDeliveries\x12..devpilot.deployer.v1.ListAppDeliveriesRequest\x1a/.devpilot.deployer.v1.ListAppDeliveriesResponse\";\x82\xd3\xe4\x93\x022\x120/v1/workspaces/{workspace}/apps/{app}/deliveries\x90\x02\x01\x12]\n" +
 	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12^\n" +
 	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12z\n" +
@@ -2481,7 +2644,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*CreateAppRequest)(nil),           // 0: devpilot.deployer.v1.CreateAppRequest
 	(*CreateAppResponse)(nil),          // 1: devpilot.deployer.v1.CreateAppResponse
@@ -2510,90 +2673,96 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*ListDeploymentsResponse)(nil),    // 24: devpilot.deployer.v1.ListDeploymentsResponse
 	(*ListAppDeliveriesRequest)(nil),   // 25: devpilot.deployer.v1.ListAppDeliveriesRequest
 	(*ListAppDeliveriesResponse)(nil),  // 26: devpilot.deployer.v1.ListAppDeliveriesResponse
-	(*ReadLogRequest)(nil),             // 27: devpilot.deployer.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),            // 28: devpilot.deployer.v1.ReadLogResponse
-	(*LogEnd)(nil),                     // 29: devpilot.deployer.v1.LogEnd
-	(*ListServersRequest)(nil),         // 30: devpilot.deployer.v1.ListServersRequest
-	(*ListServersResponse)(nil),        // 31: devpilot.deployer.v1.ListServersResponse
-	(*ProveGitRequest)(nil),            // 32: devpilot.deployer.v1.ProveGitRequest
-	(*ProveGitResponse)(nil),           // 33: devpilot.deployer.v1.ProveGitResponse
-	(*App)(nil),                        // 34: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),      // 35: google.protobuf.FieldMask
-	(*Deployment)(nil),                 // 36: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                   // 37: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),              // 38: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),            // 39: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),      // 40: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),            // 41: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                // 42: devpilot.webhook.v1.Delivery
-	(*LogRecord)(nil),                  // 43: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 44: devpilot.deployer.v1.Server
+	(*ExplainRequest)(nil),             // 27: devpilot.deployer.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 28: devpilot.deployer.v1.ExplainResponse
+	(*ReadLogRequest)(nil),             // 29: devpilot.deployer.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),            // 30: devpilot.deployer.v1.ReadLogResponse
+	(*LogEnd)(nil),                     // 31: devpilot.deployer.v1.LogEnd
+	(*ListServersRequest)(nil),         // 32: devpilot.deployer.v1.ListServersRequest
+	(*ListServersResponse)(nil),        // 33: devpilot.deployer.v1.ListServersResponse
+	(*ProveGitRequest)(nil),            // 34: devpilot.deployer.v1.ProveGitRequest
+	(*ProveGitResponse)(nil),           // 35: devpilot.deployer.v1.ProveGitResponse
+	(*App)(nil),                        // 36: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),      // 37: google.protobuf.FieldMask
+	(*Deployment)(nil),                 // 38: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                   // 39: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),              // 40: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),            // 41: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),            // 43: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                // 44: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                // 45: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                  // 46: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 47: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	34, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	34, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	34, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	34, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	34, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	35, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	34, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	36, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	36, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	36, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	36, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	37, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	36, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	36, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	36, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	36, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	36, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	37, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	36, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	38, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	38, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	38, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	38, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	39, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
 	20, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	36, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	38, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	39, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	40, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	40, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	36, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	40, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	40, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	41, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	42, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	43, // 23: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	29, // 24: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	38, // 25: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	44, // 26: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 27: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	2,  // 28: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	4,  // 29: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	6,  // 30: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	8,  // 31: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	10, // 32: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	12, // 33: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	14, // 34: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	16, // 35: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	18, // 36: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	21, // 37: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	23, // 38: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	25, // 39: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	27, // 40: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	32, // 41: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	30, // 42: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	1,  // 43: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	3,  // 44: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	5,  // 45: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	7,  // 46: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	9,  // 47: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	11, // 48: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	13, // 49: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	15, // 50: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	17, // 51: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	19, // 52: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	22, // 53: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	24, // 54: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	26, // 55: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	28, // 56: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	33, // 57: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	31, // 58: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	43, // [43:59] is the sub-list for method output_type
-	27, // [27:43] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	38, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	40, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	41, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	42, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	42, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	38, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	42, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	42, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	43, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	44, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	45, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	46, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	31, // 25: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	40, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	47, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	0,  // 28: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	2,  // 29: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	4,  // 30: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	6,  // 31: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	8,  // 32: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	10, // 33: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	12, // 34: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	14, // 35: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	16, // 36: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	18, // 37: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	21, // 38: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	23, // 39: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	27, // 40: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	25, // 41: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	29, // 42: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	34, // 43: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	32, // 44: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	1,  // 45: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	3,  // 46: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	5,  // 47: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	7,  // 48: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	9,  // 49: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	11, // 50: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	13, // 51: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	15, // 52: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	17, // 53: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	19, // 54: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	22, // 55: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	24, // 56: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	28, // 57: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	26, // 58: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	30, // 59: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	35, // 60: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	33, // 61: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	45, // [45:62] is the sub-list for method output_type
+	28, // [28:45] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -2603,13 +2772,14 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 	}
 	file_devpilot_deployer_v1_app_proto_init()
 	file_devpilot_deployer_v1_deployment_proto_init()
+	file_devpilot_deployer_v1_explanation_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

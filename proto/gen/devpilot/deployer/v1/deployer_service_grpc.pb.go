@@ -31,6 +31,7 @@ const (
 	DeployerService_CheckPush_FullMethodName          = "/devpilot.deployer.v1.DeployerService/CheckPush"
 	DeployerService_GetDeployment_FullMethodName      = "/devpilot.deployer.v1.DeployerService/GetDeployment"
 	DeployerService_ListDeployments_FullMethodName    = "/devpilot.deployer.v1.DeployerService/ListDeployments"
+	DeployerService_Explain_FullMethodName            = "/devpilot.deployer.v1.DeployerService/Explain"
 	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
 	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
 	DeployerService_ProveGit_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ProveGit"
@@ -93,6 +94,11 @@ type DeployerServiceClient interface {
 	// Lists an app's deployments, newest first. Idempotent. Reasons: APP_NOT_FOUND,
 	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListDeployments(ctx context.Context, in *ListDeploymentsRequest, opts ...grpc.CallOption) (*ListDeploymentsResponse, error)
+	// Tells why a push did or did not deploy. The question is one of commit, delivery, deployment and
+	// branch. It reads a bounded number of records and says where it stopped. Idempotent.
+	// Reasons: INVALID_ARGUMENT, APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND, REPOSITORY_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// Lists the deliveries that concern an app, newest first, with what came of them. Idempotent.
 	// Reasons: APP_NOT_FOUND, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListAppDeliveries(ctx context.Context, in *ListAppDeliveriesRequest, opts ...grpc.CallOption) (*ListAppDeliveriesResponse, error)
@@ -237,6 +243,16 @@ func (c *deployerServiceClient) ListDeployments(ctx context.Context, in *ListDep
 	return out, nil
 }
 
+func (c *deployerServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainResponse)
+	err := c.cc.Invoke(ctx, DeployerService_Explain_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) ListAppDeliveries(ctx context.Context, in *ListAppDeliveriesRequest, opts ...grpc.CallOption) (*ListAppDeliveriesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAppDeliveriesResponse)
@@ -342,6 +358,11 @@ type DeployerServiceServer interface {
 	// Lists an app's deployments, newest first. Idempotent. Reasons: APP_NOT_FOUND,
 	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListDeployments(context.Context, *ListDeploymentsRequest) (*ListDeploymentsResponse, error)
+	// Tells why a push did or did not deploy. The question is one of commit, delivery, deployment and
+	// branch. It reads a bounded number of records and says where it stopped. Idempotent.
+	// Reasons: INVALID_ARGUMENT, APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND, REPOSITORY_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// Lists the deliveries that concern an app, newest first, with what came of them. Idempotent.
 	// Reasons: APP_NOT_FOUND, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListAppDeliveries(context.Context, *ListAppDeliveriesRequest) (*ListAppDeliveriesResponse, error)
@@ -401,6 +422,9 @@ func (UnimplementedDeployerServiceServer) GetDeployment(context.Context, *GetDep
 }
 func (UnimplementedDeployerServiceServer) ListDeployments(context.Context, *ListDeploymentsRequest) (*ListDeploymentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDeployments not implemented")
+}
+func (UnimplementedDeployerServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
 }
 func (UnimplementedDeployerServiceServer) ListAppDeliveries(context.Context, *ListAppDeliveriesRequest) (*ListAppDeliveriesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAppDeliveries not implemented")
@@ -651,6 +675,24 @@ func _DeployerService_ListDeployments_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeployerService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).Explain(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_Explain_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).Explain(ctx, req.(*ExplainRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_ListAppDeliveries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAppDeliveriesRequest)
 	if err := dec(in); err != nil {
@@ -770,6 +812,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDeployments",
 			Handler:    _DeployerService_ListDeployments_Handler,
+		},
+		{
+			MethodName: "Explain",
+			Handler:    _DeployerService_Explain_Handler,
 		},
 		{
 			MethodName: "ListAppDeliveries",

@@ -33,6 +33,15 @@ type Webhooks interface {
 	Webhooks(ctx context.Context, workspace string, repositories []string) (map[string]*webhookv1.Webhook, error)
 }
 
+// Deliveries is the webhook service's log of deliveries; its errors are apierr's.
+type Deliveries interface {
+	// All returns a workspace's webhooks, and whether there are more.
+	All(ctx context.Context, workspace string) (hooks []*webhookv1.Webhook, more bool, err error)
+	Deliveries(ctx context.Context, req *webhookv1.ListDeliveriesRequest) (*webhookv1.ListDeliveriesResponse, error)
+	// Delivery is DELIVERY_NOT_FOUND when it is not kept.
+	Delivery(ctx context.Context, workspace, webhook string, number int32) (*webhookv1.Delivery, error)
+}
+
 // Connections knows the workspaces' integrations.
 type Connections interface {
 	// Get answers from the last thing learned; Refresh asks auth first.
@@ -79,8 +88,12 @@ type Config struct {
 	Live func(workspace, app string, number int32) string
 	// Statuses says why commit statuses are not sent; empty when they are.
 	Statuses func() (reason, message string)
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// Deliveries is webhook's log, for why a push did not deploy.
+	Deliveries Deliveries
+	// Told says what Bitbucket was told of a deployment, over a connection; empty when nothing is known.
+	Told   func(ctx context.Context, k lane.Key, d *storev1.Deployment, connection string) string
+	Logger *slog.Logger
+	Now    func() time.Time
 }
 
 // Service is safe for concurrent use.

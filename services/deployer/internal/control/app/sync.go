@@ -176,17 +176,18 @@ func (st standing) why() (reason, message string, number int32) {
 	}
 	if job := st.lane.GetWaiting(); st.brings(job) {
 		if t := st.lane.GetHold().GetTrouble(); t != nil {
-			return t.GetReason(), fmt.Sprintf("Deployment #%d of it waits: %s", job.GetNumber(), t.GetMessage()), job.GetNumber()
+			return t.GetReason(), waitsMessage(job.GetNumber(), t.GetMessage()), job.GetNumber()
 		}
 		return syncWaiting, fmt.Sprintf("Deployment #%d of it waits for its turn.", job.GetNumber()), job.GetNumber()
 	}
 	if lane.UndecidedOf(st.lane, st.ref) {
 		return syncDeciding, "Whether it deploys is being decided: the app's rules need the repository.", 0
 	}
-	if d := st.made; d.GetState() == deployerv1.Deployment_FAILED {
-		return syncFailed, fmt.Sprintf("Deployment #%d of it failed: %s", d.GetNumber(), d.GetError().GetMessage()), d.GetNumber()
-	} else if d.GetState() == deployerv1.Deployment_CANCELLED {
-		return syncCancelled, fmt.Sprintf("%s cancelled deployment #%d of it. Redeploy it to put it live.", who(d.GetCancelledBy()), d.GetNumber()), d.GetNumber()
+	switch d := st.made; d.GetState() { //nolint:exhaustive // others are no reason
+	case deployerv1.Deployment_FAILED:
+		return syncFailed, failedMessage(d), d.GetNumber()
+	case deployerv1.Deployment_CANCELLED:
+		return syncCancelled, cancelledMessage(d), d.GetNumber()
 	}
 	if !st.app.GetAutoDeploy() {
 		return syncOff, st.off(), 0
@@ -203,6 +204,18 @@ func (st standing) brings(job *storev1.Job) bool {
 		return false
 	}
 	return !job.GetPinned() || job.GetHash() == st.head.GetHash()
+}
+
+func waitsMessage(number int32, why string) string {
+	return fmt.Sprintf("Deployment #%d of it waits: %s", number, why)
+}
+
+func failedMessage(d *deployerv1.Deployment) string {
+	return fmt.Sprintf("Deployment #%d of it failed: %s", d.GetNumber(), d.GetError().GetMessage())
+}
+
+func cancelledMessage(d *deployerv1.Deployment) string {
+	return fmt.Sprintf("%s cancelled deployment #%d of it. Redeploy it to put it live.", who(d.GetCancelledBy()), d.GetNumber())
 }
 
 // off says who switched auto-deploy off.

@@ -56,7 +56,7 @@ func (l update) run(ctx context.Context) error {
 		if err != nil || !ok {
 			return err
 		}
-		mark := kv.EncodeKey(l.key.Workspace, l.key.App, fmt.Sprint(rec.GetGeneration()), fmt.Sprint(l.number), string(w.state), w.hash, t.connection)
+		mark := l.mark(rec, w, t.connection)
 		if l.sent.has(mark) || !stale && l.marked(ctx, mark) {
 			return nil
 		}

@@ -1,0 +1,204 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
+
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+)
+
+// conclude names the missing link of the whole, in one sentence, and what mends it.
+func (q *question) conclude(e *deployerv1.Explanation) {
+	if refused := slices.IndexFunc(q.deliveries, (*webhookv1.Delivery).GetRefused); refused >= 0 && q.hash == "" {
+		d := q.deliveries[refused]
+		e.Reason, e.Message = whyRefused, "Devpilot refused the request: "+sentence(d.GetAnswerMessage())
+		e.Remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_REPAIR_WEBHOOK, Webhook: d.GetWebhook()}
+		return
+	}
+	if len(e.GetApps()) > 0 {
+		q.concludeApps(e)
+		return
+	}
+	switch {
+	case len(q.deliveries) > 0 && q.hash == "" && q.ref == "":
+		e.Reason, e.Message = whyNothingToDo, "The delivery told of no branch or tag: "+sentence(q.deliveries[0].GetAnswerMessage())
+	case q.hash == "" && q.ref != "" && len(q.deliveries) > 0:
+		e.Reason, e.Message = "BRANCH_DELETED", fmt.Sprintf("The push deleted %s, so that there is nothing to deploy.", q.ref.Name())
+	case q.hash != "":
+		e.Reason, e.Message, e.Remedy = q.unwatched()
+	default:
+		e.Reason, e.Message, e.Remedy = q.unseen()
+	}
+}
+
+// concludeApps answers with the first app that does not have it live.
+func (q *question) concludeApps(e *deployerv1.Explanation) {
+	for _, a := range e.GetApps() {
+		if a.GetLive() {
+			continue
+		}
+		e.Reason, e.Message, e.Remedy = a.GetReason(), a.GetMessage(), a.GetRemedy()
+		if len(e.GetApps()) > 1 {
+			e.Message = a.GetApp() + ": " + e.GetMessage()
+		}
+		if a.GetReason() == syncUnseen || a.GetReason() == whyUnseenPush {
+			if reason, message, remedy := q.trouble(); reason != "" {
+				e.Reason, e.Message, e.Remedy = reason, message, remedy
+			}
+		}
+		return
+	}
+	e.Message = e.GetApps()[0].GetMessage()
+	if n := len(e.GetApps()); n > 1 {
+		e.Message = fmt.Sprintf("It is live in all %d apps that it concerns.", n)
+	}
+	if _, by := q.foundTime(); !q.delivered() && by == foundByPolling {
+		if reason, message := hookTrouble(q.hook()); reason != "" {
+			e.Reason, e.Message = reason, fmt.Sprintf("%s No delivery told of it: %s", e.GetMessage(), message)
+			e.Remedy = hookRemedy(q.hook())
+		}
+	}
+}
+
+// unwatched answers about a push that concerns no app.
+func (q *question) unwatched() (reason, message string, remedy *deployerv1.Remedy) {
+	what := "branch " + q.ref.Name()
+	if q.ref.IsTag() {
+		what = "tag " + q.ref.Name()
+	} else if q.ref == "" {
+		what = "the commit's branch"
+	}
+	var watched []string
+	for _, p := range q.parts {
+		watched = append(watched, fmt.Sprintf("%s watches %s", p.app.GetId(), p.app.GetBranch()))
+	}
+	remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
+	switch n := len(watched); {
+	case n == 0:
+		return whyUnwatched, fmt.Sprintf("No app deploys %s any more.", q.name()), remedy
+	case n == 1:
+		remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_EDIT_RULES, App: q.parts[0].app.GetId()}
+	case n > 3:
+		watched = append(watched[:3], fmt.Sprintf("%d more watch others", n-3))
+	}
+	return whyUnwatched, fmt.Sprintf("No app watches %s of %s: %s.", what, q.name(), strings.Join(watched, ", ")), remedy
+}
+
+// unseen answers about what nobody has seen.
+func (q *question) unseen() (reason, message string, remedy *deployerv1.Remedy) {
+	if requestPattern.MatchString(q.req.GetDelivery()) {
+		reason, message = whyNoRequest, "Devpilot keeps no request with this id: it never came, came before the last 1,000 of its webhook, or went to another address."
+	} else if q.req.GetBranch() != "" {
+		reason, message = whyUnwatched, fmt.Sprintf("No app watches branch %s, and no delivery told of it.", q.ref.Name())
+		if q.repository != "" && len(q.parts) > 0 {
+			return q.unwatched()
+		}
+		return reason, message, &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
+	} else {
+		reason = whyUnseenPush
+		message = fmt.Sprintf("Devpilot has not seen commit %s: no delivery told of it, and no watched branch had it when Bitbucket was last asked, which is about once a minute.", short(strings.ToLower(q.req.GetCommit())))
+	}
+	if why, said, mends := q.trouble(); why != "" {
+		return why, said, mends
+	}
+	return reason, message, nil
+}
+
+// trouble is what keeps Devpilot from hearing of pushes: the connection, Bitbucket, or the webhook.
+func (q *question) trouble() (reason, message string, remedy *deployerv1.Remedy) {
+	if t := q.connection.GetPaused(); t != nil {
+		return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
+	}
+	for _, p := range q.parts {
+		if t := p.index.GetUnreachable(); t != nil {
+			return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
+		}
+		if t := p.index.GetUnanswered(); t != nil {
+			return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
+		}
+	}
+	for _, h := range q.hooks {
+		if why, said := hookTrouble(h); why != "" {
+			return why, said, hookRemedy(h)
+		}
+	}
+	return "", "", nil
+}
+
+// hookTrouble is why a webhook does not tell of pushes; empty where it does.
+func hookTrouble(h *webhookv1.Webhook) (reason, message string) {
+	switch h.GetHealth() {
+	case webhookv1.Webhook_HEALTH_UNSPECIFIED, webhookv1.Webhook_REGISTERED, webhookv1.Webhook_NOT_CHECKED:
+	case webhookv1.Webhook_INACTIVE, webhookv1.Webhook_URL_CHANGED, webhookv1.Webhook_EVENTS_CHANGED, webhookv1.Webhook_SECRET_CHANGED, webhookv1.Webhook_DELETED,
+		webhookv1.Webhook_NOT_ADMIN, webhookv1.Webhook_LIMIT_REACHED, webhookv1.Webhook_DELIVERIES_MISSING:
+		return "WEBHOOK_" + h.GetHealth().String(), sentence(h.GetHealthMessage())
+	}
+	if h.GetState() == webhookv1.Webhook_NOT_REGISTERED || h.GetState() == webhookv1.Webhook_DRIFTED || h.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
+		return h.GetReason(), sentence(h.GetMessage())
+	}
+	return "", ""
+}
+
+func hookRemedy(h *webhookv1.Webhook) *deployerv1.Remedy {
+	r := remedyOf(h.GetReason())
+	if r == nil {
+		r = &deployerv1.Remedy{Kind: deployerv1.Remedy_REPAIR_WEBHOOK}
+		if h.GetState() == webhookv1.Webhook_NOT_REGISTERED {
+			r.Kind = deployerv1.Remedy_REGISTER_WEBHOOK
+		}
+		if h.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
+			r.Kind = deployerv1.Remedy_RECONNECT
+		}
+	}
+	r.Webhook = h.GetId()
+	return r
+}
+
+// remedyOf mends what is wrong with the workspace's connection; nil where it is not that.
+func remedyOf(reason string) *deployerv1.Remedy {
+	switch apierr.Reason(reason) { //nolint:exhaustive // others are not mended at the connection
+	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing:
+		return &deployerv1.Remedy{Kind: deployerv1.Remedy_RECONNECT}
+	case apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonAccessRestricted, apierr.ReasonRepositoryNotFound:
+		return &deployerv1.Remedy{Kind: deployerv1.Remedy_OPEN_INTEGRATION}
+	}
+	return nil
+}
+
+// remedy mends why a push is not live in an app; nil where waiting is all there is to do.
+func (v *verdict) remedy(reason string, number int32) *deployerv1.Remedy {
+	r := &deployerv1.Remedy{App: v.p.app.GetId()}
+	switch reason {
+	case syncOff:
+		r.Kind = deployerv1.Remedy_SWITCH_AUTO_DEPLOY_ON
+	case syncUndeployed, syncChosen, rules.ReasonSkipPhrase:
+		r.Kind = deployerv1.Remedy_DEPLOY
+	case syncFailed, syncCancelled:
+		r.Kind, r.Deployment = deployerv1.Remedy_REDEPLOY, number
+	case rules.ReasonBranchNotWatched, rules.ReasonTagNotWatched, rules.ReasonPathsUnchanged, syncNoBranch:
+		r.Kind = deployerv1.Remedy_EDIT_RULES
+	case whySuperseded, whyReplaced, syncDeploying, syncWaiting:
+		if number == 0 {
+			return nil
+		}
+		r.Kind, r.Deployment = deployerv1.Remedy_OPEN_DEPLOYMENT, number
+	default:
+		if c := remedyOf(reason); c != nil {
+			return c
+		}
+		switch {
+		case number != 0:
+			r.Kind, r.Deployment = deployerv1.Remedy_OPEN_DEPLOYMENT, number
+		case v.told != nil && v.outcome.GetKind() != webhookv1.DeliveryOutcome_DEPLOYMENT && v.outcome.GetKind() != webhookv1.DeliveryOutcome_DECIDING:
+			r.Kind, r.Webhook, r.Delivery = deployerv1.Remedy_REPLAY_DELIVERY, v.told.GetWebhook(), v.told.GetNumber()
+		default:
+			return nil
+		}
+	}
+	return r
+}
