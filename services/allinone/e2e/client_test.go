@@ -30,6 +30,9 @@ type problem struct {
 	Reason            string `json:"reason"`
 	RetryAfterSeconds int    `json:"retryAfterSeconds"`
 	RequestID         string `json:"requestId"`
+	Fields            []struct {
+		Name string `json:"name"`
+	} `json:"fields"`
 }
 
 // api is a caller of the public REST API: a browser with a cookie jar, or a script with a key.

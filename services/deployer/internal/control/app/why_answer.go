@@ -208,10 +208,10 @@ func (q *question) delivered() bool {
 // untold is the link of a push that no delivery told of.
 func (q *question) untold() *step {
 	s := &step{Link: deployerv1.ExplanationStep_DELIVERY, State: deployerv1.ExplanationStep_MISSING, Reason: whyNoDelivery, Message: "No delivery told of it."}
-	switch at, by := q.foundTime(); {
-	case by == foundByHand:
+	switch at, by := q.foundTime(); by {
+	case foundByHand:
 		s.State, s.Reason, s.Message, s.Time = deployerv1.ExplanationStep_SKIPPED, "", "No delivery was needed: a person asked for it.", at
-	case by == foundByPolling:
+	case foundByPolling:
 		s.Message, s.Time = "No delivery told of it; Devpilot found it by asking Bitbucket.", at
 	}
 	if h := q.hook(); h != nil {
