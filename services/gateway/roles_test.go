@@ -111,12 +111,12 @@ func TestRoutes_outsideWorkspaces(t *testing.T) {
 
 // TestRoutes_tablesAreComplete holds the tables against the protos.
 func TestRoutes_tablesAreComplete(t *testing.T) {
-	roles := routes.Roles()
+	all, roles := routes.Roles(), routes.Roles() // an RPC may have several routes
 	for _, r := range routes.All() {
 		if r.RPC == "" {
 			continue
 		}
-		if _, ok := roles[r.RPC]; !ok {
+		if _, ok := all[r.RPC]; !ok {
 			t.Errorf("%s has no row in the role table", r.RPC)
 		}
 		delete(roles, r.RPC)

@@ -37,7 +37,7 @@ func changesOf(in, before, after proto.Message) []activity.Change {
 		name, old := valueAt(before.ProtoReflect(), path)
 		_, new := valueAt(after.ProtoReflect(), path)
 		if old != new {
-			changes = append(changes, activity.Change{Field: name, Before: cutTo(maxChange, old), After: cutTo(maxChange, new)})
+			changes = append(changes, activity.Change{Field: name, Before: old, After: new})
 		}
 	}
 	return changes

@@ -100,9 +100,16 @@ func (c Conn) record(ctx context.Context, method string, in proto.Message, reply
 	if before != nil && err == nil {
 		changes = changesOf(in, before, action.Resource(out))
 	}
+	message := action.Did + " " + target + "."
+	if len(changes) > 0 {
+		message = cutTo(maxChange, sentence(target, changes))
+	}
+	for i := range changes {
+		changes[i].Before, changes[i].After = cutTo(maxChange, changes[i].Before), cutTo(maxChange, changes[i].After)
+	}
 	c.Recorder.Record(ctx, activity.Entry{
 		Address: edge.ClientAddress(ctx), Changes: changes,
 		Workspace: workspace, Time: c.Now(), Actor: actor, Action: action.Name, Target: target,
-		Message: action.Did + " " + target + ".", Err: err, RequestID: rpc.RequestID(ctx),
+		Message: message, Err: err, RequestID: rpc.RequestID(ctx),
 	})
 }
