@@ -134,6 +134,7 @@ test("arrows go from bar to bar, Enter and a click open the deployment", async (
   await expect.poll(() => links.first().evaluate((a) => a === document.activeElement)).toBe(true);
   await page.keyboard.press("Enter");
   await page.waitForURL("**/apps/web/deployments/1");
+  await page.getByText("End of the log: completed.").waitFor(); // the page itself: its address comes before it
   await s.visit("apps/web");
   // Anywhere in a bar's column, above a short bar too.
   const column = await bars().locator(".mark-place").nth(1).boundingBox();
