@@ -20,6 +20,7 @@ import (
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activityexport"
+	"devpilot.io/bitbucket/services/gateway/internal/badge"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
@@ -100,7 +101,7 @@ func (s *Service) assemble(w web, d Deps) error {
 		return err
 	}
 	site := &site{
-		ready: s.ready.Load, api: api, console: ui,
+		ready: s.ready.Load, api: api, console: ui, badges: &badge.Handler{Deployer: deployerv1.NewDeployerServiceClient(d.Deployer)},
 		pages: &pages.Handler{
 			Pages: html, Callers: callers, Tenants: s.tenants, Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer,
 			Renew: renew, Emulator: s.cfg.Emulator,
@@ -157,6 +158,7 @@ type site struct {
 	ready   func() bool
 	api     http.Handler
 	console *console.Console
+	badges  *badge.Handler
 	pages   *pages.Handler
 	oauth   *oauthpages.Handler
 }
@@ -189,6 +191,8 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			s.api.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, badge.Prefix):
+			readOnly(w, r, s.badges.Serve)
 		case strings.HasPrefix(r.URL.Path, console.Prefix):
 			readOnly(w, r, s.console.ServePage)
 		case strings.HasPrefix(r.URL.Path, console.AssetPrefix):

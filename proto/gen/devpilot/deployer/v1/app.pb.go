@@ -154,7 +154,12 @@ type App struct {
 	AutoDeployOff *AutoDeployOff `protobuf:"bytes,30,opt,name=auto_deploy_off,json=autoDeployOff,proto3" json:"auto_deploy_off,omitempty"`
 	// Pushes that no delivery spoke of, that Devpilot found by looking and a rule turned away: the last
 	// ten, newest first.
-	TurnedAway    []*TurnedAwayPush `protobuf:"bytes,40,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
+	TurnedAway []*TurnedAwayPush `protobuf:"bytes,40,rep,name=turned_away,json=turnedAway,proto3" json:"turned_away,omitempty"`
+	// Whether everybody who knows the link of the status badge sees it. Switching off revokes the link;
+	// switching on again makes another.
+	Badge bool `protobuf:"varint,50,opt,name=badge,proto3" json:"badge,omitempty"`
+	// The path of the badge's link, a picture (SVG) at this address; absent while it is off.
+	BadgePath     string `protobuf:"bytes,51,opt,name=badge_path,json=badgePath,proto3" json:"badge_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -404,6 +409,20 @@ func (x *App) GetTurnedAway() []*TurnedAwayPush {
 		return x.TurnedAway
 	}
 	return nil
+}
+
+func (x *App) GetBadge() bool {
+	if x != nil {
+		return x.Badge
+	}
+	return false
+}
+
+func (x *App) GetBadgePath() string {
+	if x != nil {
+		return x.BadgePath
+	}
+	return ""
 }
 
 // Sync says how the branch that an app watches stands to what is live, as far as Devpilot knows.
@@ -1680,7 +1699,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\f\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\f\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1721,7 +1740,10 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x04sync\x18\x1d \x01(\v2\x1a.devpilot.deployer.v1.SyncB\x03\xe0A\x03R\x04sync\x12P\n" +
 	"\x0fauto_deploy_off\x18\x1e \x01(\v2#.devpilot.deployer.v1.AutoDeployOffB\x03\xe0A\x03R\rautoDeployOff\x12J\n" +
 	"\vturned_away\x18( \x03(\v2$.devpilot.deployer.v1.TurnedAwayPushB\x03\xe0A\x03R\n" +
-	"turnedAwayB\x10\n" +
+	"turnedAway\x12\x14\n" +
+	"\x05badge\x182 \x01(\bR\x05badge\x12%\n" +
+	"\n" +
+	"badge_path\x183 \x01(\tB\x06\xe0A\x03\xe0A\x01R\tbadgePathB\x10\n" +
 	"\x0e_commit_status\"\xdd\x02\n" +
 	"\x04Sync\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +

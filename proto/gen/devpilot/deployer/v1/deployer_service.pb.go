@@ -25,6 +25,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How an app is, in a word.
+type ReadBadgeResponse_State int32
+
+const (
+	// Never sent.
+	ReadBadgeResponse_STATE_UNSPECIFIED ReadBadgeResponse_State = 0
+	// Nothing was deployed yet.
+	ReadBadgeResponse_NONE ReadBadgeResponse_State = 1
+	// A deployment waits or runs.
+	ReadBadgeResponse_DEPLOYING ReadBadgeResponse_State = 2
+	// A release is live, and the newest deployment did not fail.
+	ReadBadgeResponse_LIVE ReadBadgeResponse_State = 3
+	// The newest deployment failed.
+	ReadBadgeResponse_FAILED ReadBadgeResponse_State = 4
+)
+
+// Enum value maps for ReadBadgeResponse_State.
+var (
+	ReadBadgeResponse_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "NONE",
+		2: "DEPLOYING",
+		3: "LIVE",
+		4: "FAILED",
+	}
+	ReadBadgeResponse_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"NONE":              1,
+		"DEPLOYING":         2,
+		"LIVE":              3,
+		"FAILED":            4,
+	}
+)
+
+func (x ReadBadgeResponse_State) Enum() *ReadBadgeResponse_State {
+	p := new(ReadBadgeResponse_State)
+	*p = x
+	return p
+}
+
+func (x ReadBadgeResponse_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ReadBadgeResponse_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ReadBadgeResponse_State) Type() protoreflect.EnumType {
+	return &file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0]
+}
+
+func (x ReadBadgeResponse_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ReadBadgeResponse_State.Descriptor instead.
+func (ReadBadgeResponse_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37, 0}
+}
+
 // CreateAppRequest is a new app.
 type CreateAppRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2415,6 +2476,98 @@ func (x *ProveGitResponse) GetBranches() int32 {
 	return 0
 }
 
+// ReadBadgeRequest has a badge's key.
+type ReadBadgeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What the link ends in.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadBadgeRequest) Reset() {
+	*x = ReadBadgeRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadBadgeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadBadgeRequest) ProtoMessage() {}
+
+func (x *ReadBadgeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadBadgeRequest.ProtoReflect.Descriptor instead.
+func (*ReadBadgeRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ReadBadgeRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+// ReadBadgeResponse is all that a badge tells.
+type ReadBadgeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state.
+	State         ReadBadgeResponse_State `protobuf:"varint,1,opt,name=state,proto3,enum=devpilot.deployer.v1.ReadBadgeResponse_State" json:"state,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadBadgeResponse) Reset() {
+	*x = ReadBadgeResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadBadgeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadBadgeResponse) ProtoMessage() {}
+
+func (x *ReadBadgeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadBadgeResponse.ProtoReflect.Descriptor instead.
+func (*ReadBadgeResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ReadBadgeResponse) GetState() ReadBadgeResponse_State {
+	if x != nil {
+		return x.State
+	}
+	return ReadBadgeResponse_STATE_UNSPECIFIED
+}
+
 var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
@@ -2606,7 +2759,18 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"`\n" +
 	"\x10ProveGitResponse\x120\n" +
 	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x1a\n" +
-	"\bbranches\x18\x02 \x01(\x05R\bbranches2\x81\x15\n" +
+	"\bbranches\x18\x02 \x01(\x05R\bbranches\")\n" +
+	"\x10ReadBadgeRequest\x12\x15\n" +
+	"\x03key\x18\x01 \x01(\tB\x03\xe0A\x02R\x03key\"\xa7\x01\n" +
+	"\x11ReadBadgeResponse\x12C\n" +
+	"\x05state\x18\x01 \x01(\x0e2-.devpilot.deployer.v1.ReadBadgeResponse.StateR\x05state\"M\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04NONE\x10\x01\x12\r\n" +
+	"\tDEPLOYING\x10\x02\x12\b\n" +
+	"\x04LIVE\x10\x03\x12\n" +
+	"\n" +
+	"\x06FAILED\x10\x042\xe4\x15\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -2628,7 +2792,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\aExplain\x12$.devpilot.deployer.v1.ExplainRequest\x1a%.devpilot.deployer.v1.ExplainResponse\"6\x82\xd3\xe4\x93\x02-b\vexplanation\x12\x1e/v1/workspaces/{workspace}/why\x90\x02\x01\x12\xb1\x01\n" +
 	"\x11ListAppDeliveries\x12..devpilot.deployer.v1.ListAppDeliveriesRequest\x1a/.devpilot.deployer.v1.ListAppDeliveriesResponse\";\x82\xd3\xe4\x93\x022\x120/v1/workspaces/{workspace}/apps/{app}/deliveries\x90\x02\x01\x12]\n" +
 	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12^\n" +
-	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12z\n" +
+	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12a\n" +
+	"\tReadBadge\x12&.devpilot.deployer.v1.ReadBadgeRequest\x1a'.devpilot.deployer.v1.ReadBadgeResponse\"\x03\x90\x02\x01\x12z\n" +
 	"\vListServers\x12(.devpilot.deployer.v1.ListServersRequest\x1a).devpilot.deployer.v1.ListServersResponse\"\x16\x82\xd3\xe4\x93\x02\r\x12\v/v1/servers\x90\x02\x01B\xe3\x01\n" +
 	"\x18com.devpilot.deployer.v1B\x14DeployerServiceProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
@@ -2644,125 +2809,132 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
-	(*CreateAppRequest)(nil),           // 0: devpilot.deployer.v1.CreateAppRequest
-	(*CreateAppResponse)(nil),          // 1: devpilot.deployer.v1.CreateAppResponse
-	(*GetAppRequest)(nil),              // 2: devpilot.deployer.v1.GetAppRequest
-	(*GetAppResponse)(nil),             // 3: devpilot.deployer.v1.GetAppResponse
-	(*ListAppsRequest)(nil),            // 4: devpilot.deployer.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),           // 5: devpilot.deployer.v1.ListAppsResponse
-	(*UpdateAppRequest)(nil),           // 6: devpilot.deployer.v1.UpdateAppRequest
-	(*UpdateAppResponse)(nil),          // 7: devpilot.deployer.v1.UpdateAppResponse
-	(*DeleteAppRequest)(nil),           // 8: devpilot.deployer.v1.DeleteAppRequest
-	(*DeleteAppResponse)(nil),          // 9: devpilot.deployer.v1.DeleteAppResponse
-	(*CreateDeploymentRequest)(nil),    // 10: devpilot.deployer.v1.CreateDeploymentRequest
-	(*CreateDeploymentResponse)(nil),   // 11: devpilot.deployer.v1.CreateDeploymentResponse
-	(*CancelDeploymentRequest)(nil),    // 12: devpilot.deployer.v1.CancelDeploymentRequest
-	(*CancelDeploymentResponse)(nil),   // 13: devpilot.deployer.v1.CancelDeploymentResponse
-	(*RedeployDeploymentRequest)(nil),  // 14: devpilot.deployer.v1.RedeployDeploymentRequest
-	(*RedeployDeploymentResponse)(nil), // 15: devpilot.deployer.v1.RedeployDeploymentResponse
-	(*RollBackAppRequest)(nil),         // 16: devpilot.deployer.v1.RollBackAppRequest
-	(*RollBackAppResponse)(nil),        // 17: devpilot.deployer.v1.RollBackAppResponse
-	(*CheckPushRequest)(nil),           // 18: devpilot.deployer.v1.CheckPushRequest
-	(*CheckPushResponse)(nil),          // 19: devpilot.deployer.v1.CheckPushResponse
-	(*PushCheck)(nil),                  // 20: devpilot.deployer.v1.PushCheck
-	(*GetDeploymentRequest)(nil),       // 21: devpilot.deployer.v1.GetDeploymentRequest
-	(*GetDeploymentResponse)(nil),      // 22: devpilot.deployer.v1.GetDeploymentResponse
-	(*ListDeploymentsRequest)(nil),     // 23: devpilot.deployer.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),    // 24: devpilot.deployer.v1.ListDeploymentsResponse
-	(*ListAppDeliveriesRequest)(nil),   // 25: devpilot.deployer.v1.ListAppDeliveriesRequest
-	(*ListAppDeliveriesResponse)(nil),  // 26: devpilot.deployer.v1.ListAppDeliveriesResponse
-	(*ExplainRequest)(nil),             // 27: devpilot.deployer.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 28: devpilot.deployer.v1.ExplainResponse
-	(*ReadLogRequest)(nil),             // 29: devpilot.deployer.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),            // 30: devpilot.deployer.v1.ReadLogResponse
-	(*LogEnd)(nil),                     // 31: devpilot.deployer.v1.LogEnd
-	(*ListServersRequest)(nil),         // 32: devpilot.deployer.v1.ListServersRequest
-	(*ListServersResponse)(nil),        // 33: devpilot.deployer.v1.ListServersResponse
-	(*ProveGitRequest)(nil),            // 34: devpilot.deployer.v1.ProveGitRequest
-	(*ProveGitResponse)(nil),           // 35: devpilot.deployer.v1.ProveGitResponse
-	(*App)(nil),                        // 36: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),      // 37: google.protobuf.FieldMask
-	(*Deployment)(nil),                 // 38: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                   // 39: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),              // 40: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),            // 41: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),      // 42: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),            // 43: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                // 44: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                // 45: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                  // 46: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 47: devpilot.deployer.v1.Server
+	(ReadBadgeResponse_State)(0),       // 0: devpilot.deployer.v1.ReadBadgeResponse.State
+	(*CreateAppRequest)(nil),           // 1: devpilot.deployer.v1.CreateAppRequest
+	(*CreateAppResponse)(nil),          // 2: devpilot.deployer.v1.CreateAppResponse
+	(*GetAppRequest)(nil),              // 3: devpilot.deployer.v1.GetAppRequest
+	(*GetAppResponse)(nil),             // 4: devpilot.deployer.v1.GetAppResponse
+	(*ListAppsRequest)(nil),            // 5: devpilot.deployer.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),           // 6: devpilot.deployer.v1.ListAppsResponse
+	(*UpdateAppRequest)(nil),           // 7: devpilot.deployer.v1.UpdateAppRequest
+	(*UpdateAppResponse)(nil),          // 8: devpilot.deployer.v1.UpdateAppResponse
+	(*DeleteAppRequest)(nil),           // 9: devpilot.deployer.v1.DeleteAppRequest
+	(*DeleteAppResponse)(nil),          // 10: devpilot.deployer.v1.DeleteAppResponse
+	(*CreateDeploymentRequest)(nil),    // 11: devpilot.deployer.v1.CreateDeploymentRequest
+	(*CreateDeploymentResponse)(nil),   // 12: devpilot.deployer.v1.CreateDeploymentResponse
+	(*CancelDeploymentRequest)(nil),    // 13: devpilot.deployer.v1.CancelDeploymentRequest
+	(*CancelDeploymentResponse)(nil),   // 14: devpilot.deployer.v1.CancelDeploymentResponse
+	(*RedeployDeploymentRequest)(nil),  // 15: devpilot.deployer.v1.RedeployDeploymentRequest
+	(*RedeployDeploymentResponse)(nil), // 16: devpilot.deployer.v1.RedeployDeploymentResponse
+	(*RollBackAppRequest)(nil),         // 17: devpilot.deployer.v1.RollBackAppRequest
+	(*RollBackAppResponse)(nil),        // 18: devpilot.deployer.v1.RollBackAppResponse
+	(*CheckPushRequest)(nil),           // 19: devpilot.deployer.v1.CheckPushRequest
+	(*CheckPushResponse)(nil),          // 20: devpilot.deployer.v1.CheckPushResponse
+	(*PushCheck)(nil),                  // 21: devpilot.deployer.v1.PushCheck
+	(*GetDeploymentRequest)(nil),       // 22: devpilot.deployer.v1.GetDeploymentRequest
+	(*GetDeploymentResponse)(nil),      // 23: devpilot.deployer.v1.GetDeploymentResponse
+	(*ListDeploymentsRequest)(nil),     // 24: devpilot.deployer.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),    // 25: devpilot.deployer.v1.ListDeploymentsResponse
+	(*ListAppDeliveriesRequest)(nil),   // 26: devpilot.deployer.v1.ListAppDeliveriesRequest
+	(*ListAppDeliveriesResponse)(nil),  // 27: devpilot.deployer.v1.ListAppDeliveriesResponse
+	(*ExplainRequest)(nil),             // 28: devpilot.deployer.v1.ExplainRequest
+	(*ExplainResponse)(nil),            // 29: devpilot.deployer.v1.ExplainResponse
+	(*ReadLogRequest)(nil),             // 30: devpilot.deployer.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),            // 31: devpilot.deployer.v1.ReadLogResponse
+	(*LogEnd)(nil),                     // 32: devpilot.deployer.v1.LogEnd
+	(*ListServersRequest)(nil),         // 33: devpilot.deployer.v1.ListServersRequest
+	(*ListServersResponse)(nil),        // 34: devpilot.deployer.v1.ListServersResponse
+	(*ProveGitRequest)(nil),            // 35: devpilot.deployer.v1.ProveGitRequest
+	(*ProveGitResponse)(nil),           // 36: devpilot.deployer.v1.ProveGitResponse
+	(*ReadBadgeRequest)(nil),           // 37: devpilot.deployer.v1.ReadBadgeRequest
+	(*ReadBadgeResponse)(nil),          // 38: devpilot.deployer.v1.ReadBadgeResponse
+	(*App)(nil),                        // 39: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),      // 40: google.protobuf.FieldMask
+	(*Deployment)(nil),                 // 41: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                   // 42: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),              // 43: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),            // 44: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),            // 46: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                // 47: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                // 48: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                  // 49: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 50: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	36, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	36, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	36, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	36, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	36, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	37, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	36, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	38, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	38, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	38, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	38, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	39, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
-	20, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	38, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	40, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	41, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	42, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	42, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	38, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	42, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	42, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	43, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	44, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	45, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	46, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	31, // 25: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	40, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	47, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 28: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	2,  // 29: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	4,  // 30: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	6,  // 31: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	8,  // 32: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	10, // 33: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	12, // 34: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	14, // 35: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	16, // 36: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	18, // 37: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	21, // 38: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	23, // 39: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	27, // 40: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
-	25, // 41: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	29, // 42: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	34, // 43: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	32, // 44: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	1,  // 45: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	3,  // 46: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	5,  // 47: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	7,  // 48: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	9,  // 49: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	11, // 50: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	13, // 51: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	15, // 52: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	17, // 53: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	19, // 54: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	22, // 55: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	24, // 56: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	28, // 57: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	26, // 58: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	30, // 59: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	35, // 60: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	33, // 61: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	45, // [45:62] is the sub-list for method output_type
-	28, // [28:45] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	39, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	39, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	39, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	39, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	39, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	40, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	39, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	41, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	41, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	41, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	41, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	42, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	21, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
+	41, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	43, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	44, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	45, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	45, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	41, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	45, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	45, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	46, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	47, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	48, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	49, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	32, // 25: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	43, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	50, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	0,  // 28: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
+	1,  // 29: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	3,  // 30: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	5,  // 31: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	7,  // 32: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	9,  // 33: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	11, // 34: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	13, // 35: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	15, // 36: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	17, // 37: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	19, // 38: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	22, // 39: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	24, // 40: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	28, // 41: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	26, // 42: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	30, // 43: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	35, // 44: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	37, // 45: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	33, // 46: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	2,  // 47: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	4,  // 48: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	6,  // 49: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	8,  // 50: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	10, // 51: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	12, // 52: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	14, // 53: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	16, // 54: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	18, // 55: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	20, // 56: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	23, // 57: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	25, // 58: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	29, // 59: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	27, // 60: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	31, // 61: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	36, // 62: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	38, // 63: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	34, // 64: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	47, // [47:65] is the sub-list for method output_type
+	29, // [29:47] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -2778,13 +2950,14 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   36,
+			NumEnums:      1,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_devpilot_deployer_v1_deployer_service_proto_goTypes,
 		DependencyIndexes: file_devpilot_deployer_v1_deployer_service_proto_depIdxs,
+		EnumInfos:         file_devpilot_deployer_v1_deployer_service_proto_enumTypes,
 		MessageInfos:      file_devpilot_deployer_v1_deployer_service_proto_msgTypes,
 	}.Build()
 	File_devpilot_deployer_v1_deployer_service_proto = out.File

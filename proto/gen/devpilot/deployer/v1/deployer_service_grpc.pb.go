@@ -35,6 +35,7 @@ const (
 	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
 	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
 	DeployerService_ProveGit_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ProveGit"
+	DeployerService_ReadBadge_FullMethodName          = "/devpilot.deployer.v1.DeployerService/ReadBadge"
 	DeployerService_ListServers_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListServers"
 )
 
@@ -110,6 +111,9 @@ type DeployerServiceClient interface {
 	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
 	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	ProveGit(ctx context.Context, in *ProveGitRequest, opts ...grpc.CallOption) (*ProveGitResponse, error)
+	// Tells what an app's status badge shows, to whoever has its key. Internal to the gateway. Idempotent.
+	// Reasons: NOT_FOUND for a key that is none or was revoked, STORAGE_UNAVAILABLE.
+	ReadBadge(ctx context.Context, in *ReadBadgeRequest, opts ...grpc.CallOption) (*ReadBadgeResponse, error)
 	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error)
@@ -292,6 +296,16 @@ func (c *deployerServiceClient) ProveGit(ctx context.Context, in *ProveGitReques
 	return out, nil
 }
 
+func (c *deployerServiceClient) ReadBadge(ctx context.Context, in *ReadBadgeRequest, opts ...grpc.CallOption) (*ReadBadgeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadBadgeResponse)
+	err := c.cc.Invoke(ctx, DeployerService_ReadBadge_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) ListServers(ctx context.Context, in *ListServersRequest, opts ...grpc.CallOption) (*ListServersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListServersResponse)
@@ -374,6 +388,9 @@ type DeployerServiceServer interface {
 	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
 	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error)
+	// Tells what an app's status badge shows, to whoever has its key. Internal to the gateway. Idempotent.
+	// Reasons: NOT_FOUND for a key that is none or was revoked, STORAGE_UNAVAILABLE.
+	ReadBadge(context.Context, *ReadBadgeRequest) (*ReadBadgeResponse, error)
 	// Lists the servers with their live workers. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error)
@@ -434,6 +451,9 @@ func (UnimplementedDeployerServiceServer) ReadLog(*ReadLogRequest, grpc.ServerSt
 }
 func (UnimplementedDeployerServiceServer) ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProveGit not implemented")
+}
+func (UnimplementedDeployerServiceServer) ReadBadge(context.Context, *ReadBadgeRequest) (*ReadBadgeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadBadge not implemented")
 }
 func (UnimplementedDeployerServiceServer) ListServers(context.Context, *ListServersRequest) (*ListServersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListServers not implemented")
@@ -740,6 +760,24 @@ func _DeployerService_ProveGit_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeployerService_ReadBadge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadBadgeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).ReadBadge(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_ReadBadge_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).ReadBadge(ctx, req.(*ReadBadgeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_ListServers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListServersRequest)
 	if err := dec(in); err != nil {
@@ -824,6 +862,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProveGit",
 			Handler:    _DeployerService_ProveGit_Handler,
+		},
+		{
+			MethodName: "ReadBadge",
+			Handler:    _DeployerService_ReadBadge_Handler,
 		},
 		{
 			MethodName: "ListServers",

@@ -37,6 +37,9 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 	}
 	save(a, req.GetApp())
 	withDefaults(a)
+	if err := s.keyBadge(a); err != nil {
+		return nil, err
+	}
 	var faults apierr.Faults
 	if req.GetDeployNow() && rules.IsGlob(a.GetBranch()) {
 		faults.Add("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")

@@ -18,13 +18,13 @@ import (
 // editable are the fields of an app that people save.
 var editable = []string{
 	"branch", "auto_deploy", "server", "retention", "hooks", "variables", "shared_paths", "rules", "source", "serve", "config_as_code",
-	"cancel_running", "commit_status",
+	"cancel_running", "commit_status", "badge",
 }
 
 // readOnly are fields that a client may send back as it got them.
 var readOnly = []string{
 	"id", "workspace", "repository_full_name", "auto_deploy_paused", "webhook", "live", "latest", "warnings", "etag", "create_time", "update_time",
-	"live_url", "code_config", "hook_runner",
+	"live_url", "code_config", "hook_runner", "badge_path",
 }
 
 // asMeant reads what people pasted: scripts and values keep their lines, all else is of one.
@@ -39,7 +39,7 @@ func saved(a *storev1.App) *deployerv1.App {
 	return &deployerv1.App{
 		Branch: a.GetBranch(), AutoDeploy: a.GetAutoDeploy(), Server: a.GetServer(), Retention: a.GetRetention(), Hooks: a.GetHooks(),
 		SharedPaths: a.GetSharedPaths(), Rules: a.GetRules(), Source: a.GetSource(), Serve: a.GetServe(), ConfigAsCode: a.GetConfigAsCode(),
-		CancelRunning: a.GetCancelRunning(), CommitStatus: proto.Bool(!a.GetCommitStatusOff()),
+		CancelRunning: a.GetCancelRunning(), CommitStatus: proto.Bool(!a.GetCommitStatusOff()), Badge: a.GetBadge(),
 	}
 }
 
@@ -47,7 +47,7 @@ func saved(a *storev1.App) *deployerv1.App {
 func save(a *storev1.App, in *deployerv1.App) {
 	a.Branch, a.AutoDeploy, a.Server, a.Retention = in.GetBranch(), in.GetAutoDeploy(), in.GetServer(), in.GetRetention()
 	a.Hooks, a.SharedPaths, a.Rules, a.Source, a.Serve = in.GetHooks(), in.GetSharedPaths(), in.GetRules(), in.GetSource(), in.GetServe()
-	a.ConfigAsCode, a.CancelRunning = in.GetConfigAsCode(), in.GetCancelRunning()
+	a.ConfigAsCode, a.CancelRunning, a.Badge = in.GetConfigAsCode(), in.GetCancelRunning(), in.GetBadge()
 	a.CommitStatusOff = in.CommitStatus != nil && !in.GetCommitStatus()
 }
 

@@ -62,6 +62,9 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 		}
 	}
 	withDefaults(a)
+	if err := s.keyBadge(a); err != nil {
+		return err
+	}
 	if proto.Equal(a, old) {
 		return faults.Err()
 	}

@@ -190,7 +190,7 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 	a := saved(p.app)
 	a.Id, a.Workspace, a.Repository, a.RepositoryFullName = p.app.GetId(), p.app.GetWorkspace(), p.app.GetRepository(), p.index.GetFullName()
 	a.Etag, a.CreateTime, a.UpdateTime = Etag(p.rev), p.app.GetCreateTime(), p.app.GetUpdateTime()
-	a.Variables = shown(p.app.GetVariables())
+	a.Variables, a.BadgePath = shown(p.app.GetVariables()), badgePath(p.app)
 	a.HookRunner = s.cfg.Servers.HookRunner(p.app.GetServer())
 	if err := s.viewFile(ctx, p, files, a); err != nil {
 		return nil, err

@@ -1,3 +1,4 @@
+import { Badge } from "./settings/badge";
 import { lazy, Suspense, useEffect, useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
@@ -50,6 +51,7 @@ export default function AppSettings({ app }: { app: App }) {
       {section === "general" && (
         <>
           <Edit app={app} />
+          <Badge app={app} />
           <Manual app={app} />
           <Delete app={app} />
         </>

@@ -78,6 +78,11 @@ type App struct {
 	IndexRevision uint64 `protobuf:"varint,23,opt,name=index_revision,json=indexRevision,proto3" json:"index_revision,omitempty"`
 	// Who switched auto-deploy off; absent while it is on.
 	AutoDeployOff *v1.AutoDeployOff `protobuf:"bytes,24,opt,name=auto_deploy_off,json=autoDeployOff,proto3" json:"auto_deploy_off,omitempty"`
+	// Whether there is a status badge.
+	Badge bool `protobuf:"varint,50,opt,name=badge,proto3" json:"badge,omitempty"`
+	// What the badge's link ends in: the app's name, sealed. Another one is made each time that the badge
+	// is switched on; only this one shows anything.
+	BadgeKey      string `protobuf:"bytes,51,opt,name=badge_key,json=badgeKey,proto3" json:"badge_key,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -278,6 +283,20 @@ func (x *App) GetAutoDeployOff() *v1.AutoDeployOff {
 		return x.AutoDeployOff
 	}
 	return nil
+}
+
+func (x *App) GetBadge() bool {
+	if x != nil {
+		return x.Badge
+	}
+	return false
+}
+
+func (x *App) GetBadgeKey() string {
+	if x != nil {
+		return x.BadgeKey
+	}
+	return ""
 }
 
 // Variable is the stored form of a variable: the value of a secret one is sealed, with
@@ -1030,7 +1049,7 @@ var File_devpilot_deployer_store_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\b\n" +
+	"$devpilot/deployer/store/v1/app.proto\x12\x1adevpilot.deployer.store.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\b\n" +
 	"\x03App\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x1e\n" +
@@ -1063,7 +1082,9 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\x0ecancel_running\x18\x15 \x01(\bR\rcancelRunning\x12*\n" +
 	"\x11commit_status_off\x18\x16 \x01(\bR\x0fcommitStatusOff\x12%\n" +
 	"\x0eindex_revision\x18\x17 \x01(\x04R\rindexRevision\x12K\n" +
-	"\x0fauto_deploy_off\x18\x18 \x01(\v2#.devpilot.deployer.v1.AutoDeployOffR\rautoDeployOff\"\x89\x01\n" +
+	"\x0fauto_deploy_off\x18\x18 \x01(\v2#.devpilot.deployer.v1.AutoDeployOffR\rautoDeployOff\x12\x14\n" +
+	"\x05badge\x182 \x01(\bR\x05badge\x12\x1b\n" +
+	"\tbadge_key\x183 \x01(\tR\bbadgeKey\"\x89\x01\n" +
 	"\bVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
