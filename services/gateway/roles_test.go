@@ -68,6 +68,8 @@ func TestRoutes_roleTable(t *testing.T) {
 				switch {
 				case role < r.Role:
 					a.problem(http.StatusForbidden, "PERMISSION_DENIED")
+				case strings.HasSuffix(r.Template, ":prove") && role > r.Role: // proved a moment ago, for all who may
+					a.problem(http.StatusTooManyRequests, "RATE_LIMITED")
 				case strings.HasSuffix(r.RPC, "/DeleteApiKey"):
 					a.problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
 				case strings.Contains(r.Template, "{target"):
