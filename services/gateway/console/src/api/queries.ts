@@ -288,7 +288,13 @@ export const matchingBranchesQuery = (workspace: string, repository: string, pat
   });
 
 /** Which records of the activity list are wanted; what is absent lets all through. */
-export type ActivityFilter = { actor?: string; action?: string; app?: string; after?: string; before?: string };
+export interface ActivityFilter {
+  actor?: string;
+  action?: string;
+  app?: string;
+  after?: string;
+  before?: string;
+}
 
 export const activityQuery = (workspace: string, filter: ActivityFilter) =>
   infiniteQueryOptions({
