@@ -11,8 +11,9 @@ import (
 const defaultParallel = 10
 
 // localShare is the part of Bitbucket's limit that a replica may use by itself while Redis is away.
-// It must hold one list of ten thousand repositories (100 calls); no other service calls so much.
-const localShare = 0.3
+// Half of it may be spent at once, and must hold one list of ten thousand repositories and their permissions
+// (201 calls); no other service calls so much.
+const localShare = 0.42
 
 // Config is what an operator sets.
 type Config struct {

@@ -242,16 +242,16 @@ test("the app's page tells what is live and why each delivery did what it did", 
 
 test("auto-deploy is switched off and on", async () => {
   await s.visit(`apps/${app}`);
-  const box = page.getByRole("switch");
+  const box = page.getByRole("switch", { name: "Deploy on every push" });
   await box.waitFor();
   expect(await box.isChecked()).toBe(true);
-  await page.locator(".switch").click();
+  await page.locator(".switch").first().click();
   await page.getByText("Pushes do not deploy.").waitFor();
   await eventually(
     "the switch to be stored",
     async () => !(await stack.api<{ autoDeploy: boolean }>("GET", `/v1/workspaces/default/apps/${app}`)).autoDeploy,
   );
-  await page.locator(".switch").click();
+  await page.locator(".switch").first().click();
   await page.locator(".health").getByText("Active").waitFor();
   calm();
 });

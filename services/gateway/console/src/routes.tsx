@@ -11,6 +11,7 @@ const Apps = lazy(() => import("./pages/apps"));
 const NewApp = lazy(() => import("./pages/new-app"));
 const AppPage = lazy(() => import("./pages/app"));
 const DeploymentPage = lazy(() => import("./pages/deployment"));
+const Why = lazy(() => import("./pages/why"));
 const Activity = lazy(() => import("./pages/activity"));
 const Integrations = lazy(() => import("./pages/integrations"));
 const Notifications = lazy(() => import("./pages/notifications"));
@@ -25,6 +26,7 @@ export function Routes() {
         <Route path="apps/new" element={<NewApp />} />
         <Route path="apps/:app" element={<AppPage />} />
         <Route path="apps/:app/deployments/:number" element={<DeploymentPage />} />
+        <Route path="why" element={<Why />} />
         <Route path="activity" element={<Activity />} />
         <Route path="settings" element={<Navigate to="integrations" replace />} />
         <Route path="settings/integrations" element={<Integrations />} />

@@ -16,6 +16,7 @@ test("an empty query names pages, apps and the other workspaces", () => {
   expect(to("")).toEqual([
     "/w/default/apps",
     "/w/default/apps/new",
+    "/w/default/why",
     "/w/default/activity",
     "/w/default/settings/integrations",
     "/w/default/settings/notifications",

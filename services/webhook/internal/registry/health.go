@@ -116,13 +116,23 @@ func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Tim
 }
 
 // Refused notes that a delivery's signature was wrong or missing. Where it may be that somebody changed the
-// secret of a hook of ours, it is written anew: whether it is right cannot be seen.
+// secret of a hook of ours, it is written anew: whether it is right cannot be seen. Whoever sends wrong
+// signatures for ever has it written some ten times in the first hour and once an hour afterwards.
 func (r *Registry) Refused(ctx context.Context, workspace, id string) error {
 	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
-		if !ours(cur) || cur.GetState() != webhookv1.Webhook_ACTIVE || planned(cur) {
+		if !ours(cur) || cur.GetState() != webhookv1.Webhook_ACTIVE || planned(cur) && !cur.GetWork().GetCheckOnly() {
 			return kv.ErrSkip
 		}
-		r.after(cur, false, r.cfg.Timing.Mistrust, cur.GetSecretRepairTime().AsTime())
+		last := cur.GetSecretRepairTime().AsTime()
+		if r.cfg.Now().Sub(last) > r.cfg.Timing.Mistrust {
+			cur.SecretRepairs = 0
+		}
+		pause := min(r.cfg.Timing.Suspect<<min(cur.GetSecretRepairs(), 20), r.cfg.Timing.Mistrust)
+		if planned(cur) && cur.GetWork().GetDueTime().AsTime().Before(last.Add(pause)) {
+			return kv.ErrSkip // the check that is planned comes first; the next evidence counts after it
+		}
+		cur.SecretRepairs++
+		r.after(cur, false, pause, last)
 		cur.SecretRepairTime = cur.GetWork().GetDueTime()
 		return nil
 	})

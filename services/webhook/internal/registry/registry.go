@@ -35,7 +35,7 @@ type Timing struct {
 	CheckEvery time.Duration // how often a registered webhook is compared with Bitbucket's list at most; 6 h, see checkedInTime
 	SecretAge  time.Duration // how old a secret of a webhook that we registered becomes before it is rotated; 90 days, negative: it is not
 	Suspect    time.Duration // the least pause between two checks of a webhook for evidence that something is wrong with it; 15 s
-	Mistrust   time.Duration // the least pause between two times that refused signatures have the secret written; 10 min
+	Mistrust   time.Duration // the longest pause between two times that refused signatures have the secret written, doubling from Suspect; 1 h
 	RetryFirst time.Duration // the first pause after temporary trouble, doubling; 5 s
 	RetryMost  time.Duration // the longest such pause; 1 h
 	RetryGiven time.Duration // the longest pause after a refusal that somebody must cure, doubling from 12 times RetryFirst; 24 h
@@ -54,7 +54,7 @@ func (t Timing) withDefaults() Timing {
 	def(&t.CheckEvery, 6*time.Hour)
 	def(&t.SecretAge, 90*24*time.Hour)
 	def(&t.Suspect, 15*time.Second)
-	def(&t.Mistrust, 10*time.Minute)
+	def(&t.Mistrust, time.Hour)
 	def(&t.RetryFirst, 5*time.Second)
 	def(&t.RetryMost, time.Hour)
 	def(&t.RetryGiven, 24*time.Hour)

@@ -75,6 +75,10 @@ func health(w *webhookv1.Webhook, rec *storev1.WebhookRecord) (webhookv1.Webhook
 	if state == webhookv1.Webhook_MANUAL {
 		problem = "" // that Devpilot may not look after it is why somebody added it by hand
 	}
+	written := rec.GetSecretRepairTime()
+	if planned(rec) {
+		written = nil // it is to be written then
+	}
 	switch {
 	case len(rec.GetWatches()) == 0, state == webhookv1.Webhook_LEFT_ON_BITBUCKET, state == webhookv1.Webhook_REMOVED:
 		return webhookv1.Webhook_HEALTH_UNSPECIFIED, nil
@@ -86,7 +90,7 @@ func health(w *webhookv1.Webhook, rec *storev1.WebhookRecord) (webhookv1.Webhook
 		return rec.GetFinding(), rec.GetTroubleTime()
 	case state != webhookv1.Webhook_ACTIVE && state != webhookv1.Webhook_MANUAL:
 		return webhookv1.Webhook_NOT_CHECKED, rec.GetTroubleTime()
-	case after(w.GetLastRefusedTime(), w.GetLastVerifiedTime(), rec.GetSecret().GetConfirmTime(), rec.GetSecretRepairTime()):
+	case after(w.GetLastRefusedTime(), w.GetLastVerifiedTime(), rec.GetSecret().GetConfirmTime(), written):
 		return webhookv1.Webhook_SECRET_CHANGED, w.GetLastRefusedTime()
 	case after(rec.GetLastFoundTime(), w.GetLastVerifiedTime(), rec.GetLastRepairTime()):
 		return webhookv1.Webhook_DELIVERIES_MISSING, rec.GetLastFoundTime()

@@ -3,6 +3,7 @@ import { api, body, type Branch } from "./client";
 import { learn } from "../lib/clock";
 import type { LogRecord } from "../lib/log";
 import { matcher, patternPrefix } from "../lib/pattern";
+import type { Question } from "../lib/why";
 
 // Keys begin with the workspace and the kind, so that a change event finds what to load again.
 export const keys = {
@@ -34,6 +35,27 @@ export const integrationQuery = (workspace: string) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/integrations/bitbucket", { params: { path: { workspace } }, signal }),
       ),
+  });
+
+/** Why something did or did not deploy. It is asked anew each time: what stood in the way may be gone. */
+export const whyQuery = (workspace: string, q: Question) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "why"), q],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/why", {
+          params: {
+            path: { workspace },
+            query: {
+              ...(q.about === "deployment" ? { deployment: Number(q.value) } : { [q.about]: q.value }),
+              ...(q.app === "" ? {} : { app: q.app }),
+            },
+          },
+          signal,
+        }),
+      ),
+    staleTime: 0,
+    retry: false,
   });
 
 export const targetsQuery = (workspace: string) =>

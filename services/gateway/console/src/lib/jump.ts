@@ -19,6 +19,7 @@ interface Named {
 const pages = [
   ["Apps", "apps"],
   ["New app", "apps/new"],
+  ["Why did it not deploy?", "why"],
   ["Activity", "activity"],
   ["Integrations", "settings/integrations"],
   ["Notifications", "settings/notifications"],

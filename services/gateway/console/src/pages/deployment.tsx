@@ -4,6 +4,7 @@ import type { App, Deployment } from "../api/client";
 import { appQuery, deploymentQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, glyph, triggerText, workStart } from "../lib/words";
+import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { DeploymentActions } from "../ui/deployment-actions";
@@ -98,6 +99,12 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
       <p className="subline" aria-live="polite">
         <Status look={deploymentLook(d.state)} />
         {d.live && <span className="tag live">live</span>}
+        {d.state !== "COMPLETED" && (
+          <>
+            {" "}
+            <Link to={whyPath(ws, "deployment", d.number, d.app)}>Why?</Link>
+          </>
+        )}
         {d.state === "PROCESSING" && <span className="soft num"> {d.progressPercent} %</span>}
         {d.cancelTime !== undefined && !ended(d.state) && (
           <span className="soft">

@@ -4,6 +4,7 @@ import { api, body, requestId, type App, type DeploymentSummary } from "../api/c
 import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, failureText, syncLook, triggerText, watched, workStart } from "../lib/words";
+import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Status, Text, Time, Took } from "./basics";
 import { RollbackPrevious } from "./rollback";
@@ -50,6 +51,7 @@ export function Answer({ app }: { app: App }) {
 
 /** How the branch stands to what is live: said where the newest deployment does not say it already. */
 function Branch({ app }: { app: App }) {
+  const { ws } = usePlace();
   const { sync, latest, live } = app;
   if (sync === undefined) return null;
   const said = sync.deployment !== undefined && sync.deployment === latest?.number && latest.number !== live?.number;
@@ -70,7 +72,8 @@ function Branch({ app }: { app: App }) {
       {sync.state !== "IN_SYNC" && (
         <span className="soft">
           {" "}
-          Since <Time at={sync.since} />.
+          Since <Time at={sync.since} />.{" "}
+          {sync.commit !== undefined && <Link to={whyPath(ws, "commit", sync.commit, app.id)}>Why?</Link>}
         </span>
       )}
     </p>

@@ -4,6 +4,7 @@ import { api, body, requestId, type App, type Delivery } from "../api/client";
 import { appDeliveriesQuery, keys, refusedQuery, type DeliveryFilter } from "../api/queries";
 import { shortHash } from "../lib/text";
 import { branchesText, outcomeTexts, watched } from "../lib/words";
+import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
 import { Icon } from "./icons";
@@ -178,6 +179,9 @@ export function Deliveries({ app }: { app: App }) {
                     )}
                   </td>
                   <td>
+                    <Link to={whyPath(ws, "delivery", `${d.webhook}/${d.number}`)}>
+                      Why?<span className="hidden"> Delivery {d.number}</span>
+                    </Link>{" "}
                     {d.found === undefined && (
                       <Button
                         className="small"

@@ -105,6 +105,7 @@ export function Shell() {
         <NavLink to={`/w/${ws}/apps`} title="g then a">
           Apps
         </NavLink>
+        <NavLink to={`/w/${ws}/why`}>Why?</NavLink>
         <NavLink to={`/w/${ws}/activity`} title="g then y">
           Activity
         </NavLink>

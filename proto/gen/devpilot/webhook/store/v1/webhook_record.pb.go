@@ -95,8 +95,10 @@ type WebhookRecord struct {
 	TroubleTime *timestamppb.Timestamp `protobuf:"bytes,42,opt,name=trouble_time,json=troubleTime,proto3" json:"trouble_time,omitempty"`
 	// The UUID of the Bitbucket workspace that the repository is in; empty where it is not known.
 	BitbucketWorkspace string `protobuf:"bytes,40,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// How often in a row refused signatures had the secret written; each time makes the next pause longer.
+	SecretRepairs int32 `protobuf:"varint,43,opt,name=secret_repairs,json=secretRepairs,proto3" json:"secret_repairs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WebhookRecord) Reset() {
@@ -365,6 +367,13 @@ func (x *WebhookRecord) GetBitbucketWorkspace() string {
 		return x.BitbucketWorkspace
 	}
 	return ""
+}
+
+func (x *WebhookRecord) GetSecretRepairs() int32 {
+	if x != nil {
+		return x.SecretRepairs
+	}
+	return 0
 }
 
 // SealedSecret is a webhook secret, encrypted with the record's key as associated data.
@@ -758,7 +767,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\f\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\r\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -800,7 +809,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"lastRepair\x12=\n" +
 	"\afinding\x18) \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\afinding\x12=\n" +
 	"\ftrouble_time\x18* \x01(\v2\x1a.google.protobuf.TimestampR\vtroubleTime\x12/\n" +
-	"\x13bitbucket_workspace\x18( \x01(\tR\x12bitbucketWorkspace\"\xbc\x01\n" +
+	"\x13bitbucket_workspace\x18( \x01(\tR\x12bitbucketWorkspace\x12%\n" +
+	"\x0esecret_repairs\x18+ \x01(\x05R\rsecretRepairs\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
