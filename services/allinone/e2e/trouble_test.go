@@ -114,7 +114,8 @@ var grounded = func() map[string][]trouble {
 		"git and deliveries": git,
 		"repositories":       slices.Concat(troubles("repository", true, one), troubles("branches", true, one+"/refs/branches", one+"/refs/branches/{branch...}")),
 		"hooks and statuses": slices.Concat(troubles("hooks", true, one+"/hooks", one+"/hooks/{hook}"), troubles("statuses", true, one+"/commit/{commit}/statuses/build")),
-		"accounts":           slices.Concat(troubles("api", false, "api"), troubles(tokens, false, "oauth"), troubles("everything", false, "")),
+		"accounts":           slices.Concat(troubles("api", false, "api"), troubles("everything", false, "")),
+		"tokens":             troubles(tokens, false, "oauth"),
 		"site":               troubles(pages, false, "site"),
 	}
 }()

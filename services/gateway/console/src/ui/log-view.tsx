@@ -119,7 +119,11 @@ export function LogView({
         />
         <span className="soft num" role="status" data-scanned={scanned}>
           {text !== "" &&
-            (count > 0 ? `${Math.min(hit + 1, count)} of ${count} lines` : more ? "searching…" : "no line")}
+            (count > 0
+              ? `${Math.min(hit + 1, count)} of ${count}${more ? "…" : ""} lines`
+              : more
+                ? "searching…"
+                : "no line")}
         </span>
         <label className="check">
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
