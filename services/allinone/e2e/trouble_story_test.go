@@ -74,6 +74,7 @@ func (g *ground) prepare(t *testing.T, x trouble, slug string) *story {
 		t.Fatal(err)
 	}
 	s.old = attempts[len(attempts)-1]
+	s.settled(s.held()) // live a moment before it is written down
 	back := s.api.must("POST", s.path("/apps/%s:rollback", s.held()), object{})
 	s.ended(s.held(), back["number"], "COMPLETED")
 	return s
