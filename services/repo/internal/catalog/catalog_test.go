@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+
+	"devpilot.io/bitbucket/services/repo/internal/account"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -281,4 +283,37 @@ func TestIsBareName(t *testing.T) {
 			t.Errorf("isBareName(%q) = %t", q, got)
 		}
 	}
+}
+
+func TestAsItStands_aFetchThatEndedMeanwhileIsTold(t *testing.T) {
+	at := time.Date(2026, 11, 22, 10, 0, 0, 0, time.UTC)
+	conn := &account.Connection{Workspace: "acme", ID: "c1"}
+	open := func() (*Catalog, *Snapshot, remembered) {
+		c := &Catalog{memory: newMemory(100), fetches: newGroup[*Snapshot](nil)}
+		before := &Snapshot{Connection: conn.ID, FetchTime: at}
+		c.memory.put(conn.Workspace, before, false)
+		return c, before, c.memory.get(conn.Workspace, conn.ID)
+	}
+	t.Run("it failed", func(t *testing.T) {
+		c, before, have := open()
+		c.memory.failed(conn.Workspace, conn.ID, Failure{Message: "The list could not be renewed."}, at)
+		if f := c.asItStands(conn, have); f.stale || f.snapshot != before || f.failure == nil {
+			t.Errorf("stale %t, failure %v: neither a newer list nor why there is none", f.stale, f.failure)
+		}
+	})
+	t.Run("it came", func(t *testing.T) {
+		c, _, have := open()
+		newer := &Snapshot{Connection: conn.ID, FetchTime: at.Add(time.Minute)}
+		c.memory.put(conn.Workspace, newer, false)
+		if f := c.asItStands(conn, have); f.stale || f.snapshot != newer {
+			t.Errorf("stale %t, list of %v", f.stale, f.snapshot.FetchTime)
+		}
+	})
+	t.Run("it runs", func(t *testing.T) {
+		c, before, have := open()
+		c.fetches.running[fetchKey(conn)] = &task[*Snapshot]{}
+		if f := c.asItStands(conn, have); !f.stale || f.snapshot != before {
+			t.Errorf("stale %t, list of %v", f.stale, f.snapshot.FetchTime)
+		}
+	})
 }

@@ -108,16 +108,24 @@ func (c *Catalog) snapshot(ctx context.Context, conn *account.Connection, q Ques
 	case q.Refresh && q.After == nil:
 		return c.refreshed(ctx, conn, have)
 	}
-	f := found{snapshot: have.snapshot, failure: have.failure, source: "fresh"}
 	opened := q.After == nil && q.Query == ""
 	age := c.now().Sub(have.snapshot.FetchTime)
 	if opened && age > revalidateAfter && !c.now().Before(have.retryAt) {
 		c.fetch(ctx, conn, have.snapshot, fetchPlan{background: true, notBefore: have.snapshot.FetchTime.Add(time.Nanosecond)})
 	}
+	return c.asItStands(conn, have), nil
+}
+
+// asItStands tells whether a newer list is on its way. Where none is, a fetch may have ended since have
+// was read: then what came of it is told, since nothing would announce it any more.
+func (c *Catalog) asItStands(conn *account.Connection, have remembered) found {
 	if c.fetches.isRunning(fetchKey(conn)) {
-		f.stale, f.source = true, "stale"
+		return found{snapshot: have.snapshot, failure: have.failure, stale: true, source: "stale"}
 	}
-	return f, nil
+	if now := c.memory.get(conn.Workspace, conn.ID); now.snapshot != nil {
+		have = now
+	}
+	return found{snapshot: have.snapshot, failure: have.failure, source: "fresh"}
 }
 
 // current returns the newest snapshot of the connection, here or in another replica.
@@ -157,14 +165,12 @@ func (c *Catalog) firstFetch(ctx context.Context, conn *account.Connection) (fou
 // refreshed waits for a new list that a person asked for. What was there is the answer where a new
 // one may not be fetched yet, does not come in time, or does not come at all.
 func (c *Catalog) refreshed(ctx context.Context, conn *account.Connection, have remembered) (found, error) {
-	f := found{snapshot: have.snapshot, failure: have.failure, source: "fresh"}
 	if wait := c.allowRefresh(ctx, conn); wait > 0 {
+		f := c.asItStands(conn, have)
 		f.nextRefresh = c.now().Add(wait)
-		if f.stale = c.fetches.isRunning(fetchKey(conn)); f.stale {
-			f.source = "stale"
-		}
 		return f, nil
 	}
+	f := found{snapshot: have.snapshot, failure: have.failure, source: "fresh"}
 	asked := c.now()
 	for range 2 {
 		s, err := c.await(ctx, c.fetch(ctx, conn, have.snapshot, fetchPlan{notBefore: asked}))
