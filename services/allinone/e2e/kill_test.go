@@ -154,7 +154,7 @@ func startDaemonOf(t testing.TB, path, dir string, env ...string) (d *daemon, ur
 			d.kill()
 		}
 		if t.Failed() {
-			t.Logf("the end of devpilot's log:\n%s", tail(d.log.String(), 20_000))
+			t.Logf("the end of devpilot's log, without its calls:\n%s", tail(withoutCalls(d.log.String()), 30_000))
 		}
 	})
 	d.start()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -116,6 +117,17 @@ func tail(s string, n int) string {
 		return "…" + s[len(s)-n:]
 	}
 	return s
+}
+
+// withoutCalls leaves out the lines of a log that only tell of a call.
+func withoutCalls(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if !strings.Contains(line, `"msg":"rpc `) && !strings.Contains(line, `"msg":"http served"`) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 // recorder keeps what is written to it. It is safe for concurrent use.

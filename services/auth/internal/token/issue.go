@@ -19,7 +19,8 @@ import (
 
 // Issue hands out an access token that lives at least minLife. rejected is the SHA-256 of a token
 // that Bitbucket answered 401 for. If it is the stored one, Bitbucket is asked whether it accepts that
-// elsewhere: it is handed out again if so, and renewed first if not. Errors are *apierr.Error or
+// elsewhere: it is handed out again if so, and renewed first if not. Where our own budget leaves no call
+// for the question, a refresh answers it too: the token endpoint is not counted. Errors are *apierr.Error or
 // errors of pkg/kv.
 func (m *Manager) Issue(ctx context.Context, workspace string, minLife time.Duration, rejected []byte) (Token, error) {
 	tok, err := m.issue(ctx, workspace, minLife, rejected)
@@ -42,12 +43,12 @@ func (m *Manager) issue(ctx context.Context, workspace string, minLife time.Dura
 		switch {
 		case err != nil:
 			return Token{}, err
-		case v == undecided:
+		case v == undecided, v == heldBack && rotation.RejectedAgain(rec, m.cfg.Now()):
 			return Token{}, errUndecided
 		case v == rejected && rotation.RejectedAgain(rec, m.cfg.Now()):
 			return Token{}, m.rejectFresh(ctx, rec)
 		}
-		want.Rejected = v == rejected
+		want.Rejected = v == rejected || v == heldBack
 	}
 	rec, err = m.obtain(ctx, workspace, rec, want)
 	if err != nil {

@@ -43,14 +43,14 @@ func NewMetrics(reg prometheus.Registerer, index *Index) (*Metrics, error) {
 		}, []string{"result"}),
 		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "devpilot_auth_probes_total",
-			Help: "Questions after a 401 whether Bitbucket accepts the token elsewhere, by answer: accepted, rejected, undecided.",
+			Help: "Questions after a 401 whether Bitbucket accepts the token elsewhere, by answer: accepted, rejected, undecided, held_back (by our own budget of calls).",
 		}, []string{"verdict"}),
 		takeovers: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "devpilot_auth_lease_takeovers_total",
 			Help: "Leases taken over from a process that was silent for too long.",
 		}),
 	}
-	for _, v := range []verdict{undecided, accepted, rejected} {
+	for _, v := range []verdict{undecided, accepted, rejected, heldBack} {
 		m.probes.WithLabelValues(v.String()) // there from the start, at 0
 	}
 	if reg == nil {

@@ -34,9 +34,13 @@ const (
 	undecided verdict = iota
 	accepted
 	rejected
+	// heldBack: the call was not made, to stay within our own budget of calls.
+	heldBack
 )
 
-func (v verdict) String() string { return [...]string{"undecided", "accepted", "rejected"}[v] }
+func (v verdict) String() string {
+	return [...]string{"undecided", "accepted", "rejected", "held_back"}[v]
+}
 
 // probe is a question about one token, and its answer for as long as that holds.
 type probe struct {
@@ -96,6 +100,9 @@ func (m *Manager) ask(ctx context.Context, rec *authstorev1.Integration, p *prob
 	case bitbucket.IsKind(err, bitbucket.KindUnauthorized):
 		v, life = rejected, 0 // what follows from it is in the record
 	case errors.As(err, &e):
+		if e.Kind == bitbucket.KindRateLimited && e.Status == 0 {
+			v = heldBack
+		}
 		life = min(max(e.RetryAfter, undecidedFor), undecidedMost)
 	}
 	m.cfg.Metrics.probes.WithLabelValues(v.String()).Inc()

@@ -130,6 +130,33 @@ func TestIssue_whileNobodyCanTellTheConnectionIsNotDoubted(t *testing.T) {
 	}
 }
 
+// Other workspaces have used the budget of calls up: that must not keep an expired token in use.
+func TestIssue_withoutABudgetForTheQuestionARefreshAnswersIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.process("P1")
+		defer closeAll(t, m)
+		w.connect(m, "acme")
+		w.setProbe(func(string) error { return &bitbucket.Error{Kind: bitbucket.KindRateLimited, RetryAfter: time.Hour} })
+		first := mustIssue(t, m, nil)
+		second := mustIssue(t, m, sum(first))
+		if second.Access.Equal(first.Access) || w.bitbucket.count() != 1 {
+			t.Fatalf("%d refreshes, the same token: %t", w.bitbucket.count(), second.Access.Equal(first.Access))
+		}
+		// A 401 to the new one is about something else, or nobody can tell: it is not renewed over and over,
+		// and the connection is not doubted.
+		for range 50 {
+			if _, err := m.Issue(background, "acme", DefaultMinLife, sum(second)); !apierr.Has(err, apierr.ReasonBitbucketUnavailable) {
+				t.Fatalf("%v", err)
+			}
+			pass(time.Second)
+		}
+		if rec := w.store.get("acme"); rec.GetFailure() != nil || w.bitbucket.count() != 1 {
+			t.Errorf("failure %v, %d refreshes", rec.GetFailure(), w.bitbucket.count())
+		}
+	})
+}
+
 // For a while Bitbucket answers 401 to everything, also to tokens that it has just issued.
 func TestIssue_aConnectionComesBackWhenItsTokensAreAcceptedAgain(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"a minute": time.Minute, "45 minutes": 45 * time.Minute, "half a day": 12 * time.Hour} {
