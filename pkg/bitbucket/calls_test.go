@@ -105,13 +105,7 @@ func TestRepositories_query(t *testing.T) {
 }
 
 func TestRepository_paths(t *testing.T) {
-	byName, err := RefByName("acme/web")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := RefByName("acme"); err == nil {
-		t.Error("RefByName took half a name")
-	}
+	byName := Ref{Workspace: "acme", Repository: "web", Label: "acme/web"}
 	tests := map[string]struct {
 		ref  Ref
 		path string

@@ -16,15 +16,6 @@ type Ref struct {
 	Label      string // for errors; full_name where it is known
 }
 
-// RefByName names a repository by its full name.
-func RefByName(fullName string) (Ref, error) {
-	workspace, slug, err := SplitFullName(fullName)
-	if err != nil {
-		return Ref{}, err
-	}
-	return Ref{Workspace: workspace, Repository: slug, Label: fullName}, nil
-}
-
 // RefByID names a repository by UUIDs. The Bitbucket workspace may be empty: Bitbucket then finds
 // the repository by its own UUID alone, with empty braces for the workspace (BITBUCKET.md#one-repository;
 // known, but not documented, so give the workspace where you can).

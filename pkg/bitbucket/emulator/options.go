@@ -26,7 +26,7 @@ type Options struct {
 	Logger *slog.Logger
 	// Now may be nil (time.Now). Control.AdvanceClock moves on top of it.
 	Now func() time.Time
-	// Tokens says how tokens behave. The zero value means DefaultTokens; once any field is set all are taken as
+	// Tokens says how tokens behave. The zero value means what Bitbucket announced for 2026 (withDefaults); once any field is set all are taken as
 	// written, except that zero Length, AccessTTL, IdleExpiry, CodeTTL, LockOutFor and ScopeField get their defaults.
 	Tokens TokenOptions
 	// DeliveryTransport sends webhook deliveries; nil is a transport without proxy.
@@ -93,11 +93,7 @@ type TokenOptions struct {
 	OldExpiredWording bool `json:"old_expired_wording"`
 }
 
-// DefaultTokens is what Bitbucket announced for 2026: rotation with no grace, long tokens, lock-out off.
-func DefaultTokens() TokenOptions {
-	return TokenOptions{Rotate: true}.withDefaults()
-}
-
+// withDefaults fills in what Bitbucket announced for 2026: rotation with no grace, long tokens, lock-out off.
 func (o TokenOptions) withDefaults() TokenOptions {
 	if o == (TokenOptions{}) {
 		o.Rotate = true

@@ -31,9 +31,6 @@ var schema []byte
 // Document is the description as it is served.
 func Document() []byte { return bytes.Clone(document) }
 
-// Schema is the JSON Schema of .devpilot.yaml as it is served.
-func Schema() []byte { return bytes.Clone(schema) }
-
 var (
 	documentETag = rest.ContentETag(document)
 	schemaETag   = rest.ContentETag(schema)

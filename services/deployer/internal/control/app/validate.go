@@ -99,7 +99,7 @@ func checkHooks(path string, hooks []*deployerv1.DeploymentHook, faults *apierr.
 			faults.Add(at+field, err.Error())
 		}
 		if seen[h.GetName()] {
-			faults.Add(at+"name", fmt.Sprintf("another one is called %q, and names tell hooks apart", h.GetName()))
+			faults.Add(at+"name", codeconfig.HookNameTaken(h.GetName()))
 		}
 		seen[h.GetName()] = true
 	}

@@ -30,13 +30,8 @@ type shared struct {
 	dir  bool
 }
 
-// CheckShared tells whether these paths can be shared, with a *SharedError about the first that
-// cannot: each names something below the release, and none is another one or lies within one.
-func CheckShared(paths []string) error {
-	_, err := parseShared(paths)
-	return err
-}
-
+// parseShared reads the paths that are shared, or gives a *SharedError about the first that cannot be:
+// each names something below the release, and none is another one or lies within one.
 func parseShared(paths []string) ([]shared, error) {
 	var out []shared
 	for _, p := range paths {
@@ -120,7 +115,7 @@ func (p shared) link() string {
 }
 
 // SharedLinks are the links of the directories among shared paths, by their place in a release: files
-// are not among them. Paths that CheckShared refuses have none.
+// are not among them. Paths that parseShared refuses have none.
 func SharedLinks(paths []string) map[string]string {
 	all, err := parseShared(paths)
 	if err != nil {

@@ -3,6 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,15 +63,22 @@ var denied = []deny{
 // sysFchmodat2 has one number everywhere (Linux 6.6).
 const sysFchmodat2 = 452
 
-// filter is the program for bubblewrap's --seccomp: struct sock_filter, one after the other
-// (seccomp(2)). Empty on an architecture whose calls are not listed here. It is not assembled by
-// elastic/go-seccomp-bpf: that allows all calls of another architecture, where its default is to allow,
-// and compares all 64 bits of an argument, of which the kernel reads 32 for a socket's family: what a
-// program leaves in the others would deny it a usual one.
+// filter is what bubblewrap's --seccomp reads: the instructions, one after the other. Empty on an
+// architecture whose calls are not listed here.
 func filter() string {
 	if auditArch == 0 {
 		return ""
 	}
+	var b bytes.Buffer
+	for _, i := range instructions() {
+		_ = binary.Write(&b, binary.LittleEndian, i) // into memory, of fixed size
+	}
+	return b.String()
+}
+
+// instructions are the filter as struct sock_filter (seccomp(2)). They are not assembled by
+// elastic/go-seccomp-bpf, whose verdicts differ (decisions/0019-our-own-seccomp-filter.md).
+func instructions() []unix.SockFilter {
 	const (
 		callAt, archAt = 0, 4
 		load           = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
@@ -93,7 +101,7 @@ func filter() string {
 		{Code: atLeast, K: firstX32, Jf: 1},
 		fail(unix.ENOSYS),
 	}
-	for _, d := range append(append([]deny(nil), denied...), denyHere...) {
+	for _, d := range slices.Concat(denied, denyHere) {
 		var body []unix.SockFilter
 		for _, c := range []struct{ arg, bits uint32 }{{d.ifArg, d.ifBits}, {d.arg, d.bits}} {
 			if c.bits != 0 {
@@ -110,10 +118,5 @@ func filter() string {
 		program = append(program, unix.SockFilter{Code: equal, K: d.call, Jf: uint8(len(body))})
 		program = append(program, body...)
 	}
-	program = append(program, allow)
-	var b bytes.Buffer
-	for _, i := range program {
-		_ = binary.Write(&b, binary.LittleEndian, i) // into memory, of fixed size
-	}
-	return b.String()
+	return append(program, allow)
 }

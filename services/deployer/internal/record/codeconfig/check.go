@@ -65,16 +65,6 @@ var (
 	timeoutPattern = regexp.MustCompile(`^(?:(?:[1-9][0-9]{0,2}|[12][0-9]{3}|3[0-5][0-9]{2}|3600)s|(?:[1-9]|[1-5][0-9]|60)m|(?:[1-9]|[1-5][0-9])m(?:[1-9]|[1-5][0-9])s|1h)$`)
 )
 
-// CheckHook refuses a hook that cannot be saved. The message is for people, and speaks of the hook
-// without naming it.
-func CheckHook(h Hook) error {
-	var all []error
-	for _, err := range HookFaults(h) {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
-}
-
 // HookFaults tells for each field of a hook, by its name in the API, why it cannot be saved.
 func HookFaults(h Hook) iter.Seq2[string, error] {
 	return faultsOf(
@@ -98,22 +88,9 @@ func faultsOf(all ...fault) iter.Seq2[string, error] {
 	}
 }
 
-// CheckHooks refuses a list of hooks that has a bad one, too many, or two of one name.
-func CheckHooks(hooks []Hook) error {
-	if len(hooks) > MaxHooks {
-		return fmt.Errorf("there are %d hooks, and at most %d are allowed", len(hooks), MaxHooks)
-	}
-	seen := make(map[string]bool, len(hooks))
-	for i, h := range hooks {
-		if err := CheckHook(h); err != nil {
-			return fmt.Errorf("hook %d (%q): %w", i+1, h.Name, err)
-		}
-		if seen[h.Name] {
-			return fmt.Errorf("hook %d: another one is called %q, and names tell hooks apart", i+1, h.Name)
-		}
-		seen[h.Name] = true
-	}
-	return nil
+// HookNameTaken is what is wrong with a hook whose name an earlier one has.
+func HookNameTaken(name string) string {
+	return "another hook is called " + quote(name) + ", and names tell hooks apart"
 }
 
 func checkName(name string) error {
@@ -185,19 +162,6 @@ func CheckSharedPath(p string) error {
 	return nil
 }
 
-// CheckSharedPaths refuses a list that has a bad path, too many, one twice, or one within another.
-func CheckSharedPaths(paths []string) error {
-	if len(paths) > MaxSharedPaths {
-		return fmt.Errorf("there are %d shared paths, and at most %d are allowed", len(paths), MaxSharedPaths)
-	}
-	for i, p := range paths {
-		if err := CheckSharedPathAmong(p, paths[:i]); err != nil {
-			return fmt.Errorf("shared path %d (%q): %w", i+1, p, err)
-		}
-	}
-	return nil
-}
-
 // CheckSharedPathAmong refuses a bad path, one of the others, and one within another.
 func CheckSharedPathAmong(p string, others []string) error {
 	if err := CheckSharedPath(p); err != nil {
@@ -220,16 +184,7 @@ func overlap(p string, others []string) error {
 	return nil
 }
 
-// CheckServe refuses what cannot be served. Nothing at all is fine.
-func CheckServe(s Serve) error {
-	var all []error
-	for _, err := range ServeFaults(s) {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
-}
-
-// ServeFaults tells for each field, by its name in the API, why it cannot be served.
+// ServeFaults tells for each field, by its name in the API, why it cannot be served. Nothing at all is fine.
 func ServeFaults(s Serve) iter.Seq2[string, error] {
 	if s == (Serve{}) {
 		return faultsOf()

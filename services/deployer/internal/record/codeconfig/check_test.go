@@ -1,7 +1,7 @@
 package codeconfig
 
 import (
-	"slices"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -33,15 +33,16 @@ func TestCheckHook(t *testing.T) {
 	} {
 		h := good
 		tc.change(&h)
-		expect(t, tc.name, CheckHook(h), tc.want)
+		expect(t, tc.name, faultIn(HookFaults(h)), tc.want)
 	}
-	other := good
-	other.Name = "Build"
-	expect(t, "two", CheckHooks([]Hook{good, other}), "")
-	expect(t, "same name", CheckHooks([]Hook{good, other, good}), `hook 3: another one is called "Install"`)
-	expect(t, "many", CheckHooks(make([]Hook, MaxHooks+1)), "at most 50")
-	other.Command = ""
-	expect(t, "which", CheckHooks([]Hook{good, other}), `hook 2 ("Build"): the command is empty`)
+}
+
+// faultIn is the first of them.
+func faultIn(faults iter.Seq2[string, error]) error {
+	for _, err := range faults {
+		return err
+	}
+	return nil
 }
 
 func TestCheckPaths(t *testing.T) {
@@ -53,10 +54,9 @@ func TestCheckPaths(t *testing.T) {
 	} {
 		expect(t, path, CheckSharedPath(path), want)
 	}
-	expect(t, "list", CheckSharedPaths([]string{"a", "ab", "b/c", "b/d/"}), "")
-	expect(t, "within", CheckSharedPaths([]string{"x", "a/b", "a"}), `shared path 3 ("a"): "a" and "a/b" overlap`)
-	expect(t, "twice", CheckSharedPaths([]string{"a", "a/"}), "there twice")
-	expect(t, "many", CheckSharedPaths(slices.Repeat([]string{"a"}, MaxSharedPaths+1)), "at most 50")
+	expect(t, "beside others", CheckSharedPathAmong("b/d/", []string{"a", "ab", "b/c"}), "")
+	expect(t, "within", CheckSharedPathAmong("a", []string{"x", "a/b"}), `"a" and "a/b" overlap`)
+	expect(t, "twice", CheckSharedPathAmong("a/", []string{"a"}), "there twice")
 }
 
 func TestCheckServe(t *testing.T) {
@@ -75,7 +75,7 @@ func TestCheckServe(t *testing.T) {
 		{Serve{Directory: "x", Fallback: "."}, "name a file"},
 		{Serve{Directory: "x", Fallback: "../y"}, "fallback: the path leads out"},
 	} {
-		expect(t, tc.serve.Directory+" "+tc.serve.Fallback, CheckServe(tc.serve), tc.want)
+		expect(t, tc.serve.Directory+" "+tc.serve.Fallback, faultIn(ServeFaults(tc.serve)), tc.want)
 	}
 }
 

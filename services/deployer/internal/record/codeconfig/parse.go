@@ -22,11 +22,10 @@ func LookAlikes() []string {
 	return []string{".devpilot.yml", "devpilot.yaml", "devpilot.yml", ".devpilot.YAML", ".devpilot.json"}
 }
 
+// schema is the JSON Schema (draft 2020-12) of the file.
+//
 //go:embed devpilot.schema.json
 var schema []byte
-
-// Schema is the JSON Schema (draft 2020-12) of the file.
-func Schema() []byte { return slices.Clone(schema) }
 
 // File is what a file says.
 type File struct {
@@ -124,7 +123,7 @@ func (r *reader) hooks(n ast.Node) []Hook {
 		}
 		h := r.hook(fields)
 		if n, there := fields["name"]; there && h.Name != "" && names[h.Name] {
-			r.at(n, "another hook is called %s, and names tell hooks apart", quote(h.Name))
+			r.at(n, "%s", HookNameTaken(h.Name))
 		}
 		names[h.Name] = true
 		hooks = append(hooks, h)

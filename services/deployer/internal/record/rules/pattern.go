@@ -222,9 +222,6 @@ func MatchTag(patterns []string, tag string) bool {
 	return false
 }
 
-// MatchPath tells whether a path, as git prints it, matches one of the patterns.
-func MatchPath(patterns []string, path string) bool { return compile(patterns).match(path) }
-
 // pathPattern is a pattern made ready to be matched many times.
 type pathPattern struct {
 	text string // the whole pattern: a path of just this name matches
@@ -281,14 +278,4 @@ func match(pattern, name string) bool {
 	}
 	ok, err := doublestar.Match(pattern, name)
 	return err == nil && ok
-}
-
-// Prefix is what every name that a pattern matches begins with, as far as that is plain.
-func Prefix(pattern string) string {
-	for i, r := range pattern {
-		if strings.ContainsRune(special+`{\`, r) {
-			return pattern[:i]
-		}
-	}
-	return pattern
 }

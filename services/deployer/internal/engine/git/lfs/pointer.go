@@ -33,12 +33,6 @@ var errExtension = errors.New("lfs: a pointer with an extension")
 // errNoPointer says that a text is no pointer.
 var errNoPointer = errors.New("lfs: no pointer")
 
-// parsePointer reads a pointer; what is none, or uses an extension, is a file like any other.
-func parsePointer(b []byte) (pointer, bool) {
-	p, err := decodePointer(b)
-	return p, err == nil
-}
-
 // decodePointer reads a pointer as git-lfs's own reader does: space around it, empty lines and
 // carriage returns before line ends do not count, and the versions before the first have their names.
 // It is stricter in what no program writes: capitals in a hash, signs and leading zeros of a size.

@@ -7,6 +7,12 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/gittest"
 )
 
+// parsePointer reads a pointer; what is none, or uses an extension, is a file like any other.
+func parsePointer(b []byte) (pointer, bool) {
+	p, err := decodePointer(b)
+	return p, err == nil
+}
+
 func TestParsePointer_asGitLFSReadsThem(t *testing.T) {
 	p := "version https://git-lfs.github.com/spec/v1\noid sha256:" + strings.Repeat("ab", 32) + "\nsize 12345\n"
 	for name, text := range gittest.PointerForms(p) {

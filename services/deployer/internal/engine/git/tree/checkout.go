@@ -66,7 +66,7 @@ func (p *Plan) resolve(ctx context.Context, known map[string]string) error {
 	if err != nil {
 		return err
 	}
-	return checkLinksOf(p.Entries, p.directory)
+	return checkLinks(p.Entries, p.directory)
 }
 
 const (

@@ -6,13 +6,10 @@ import (
 )
 
 // checkLinks refuses symbolic links that leave the tree, followed as the kernel would follow them,
-// through other links of the tree. Links to nothing are harmless.
-func checkLinks(entries []entry) error { return checkLinksOf(entries, "") }
-
-// checkLinksOf is checkLinks for the links in a directory, which is what an app deploys of its
-// repository; those beside it are written as they are, and nothing of ours follows them. Where the
-// directory is reached through a link, or is empty, all links count.
-func checkLinksOf(entries []entry, directory string) error {
+// through other links of the tree. Links to nothing are harmless. Only the links in the directory that
+// an app deploys count; those beside it are written as they are, and nothing of ours follows them. Where
+// the directory is reached through a link, or is empty, all links count.
+func checkLinks(entries []entry, directory string) error {
 	w := walk{links: map[string]string{}, left: maxLinkSteps}
 	for i := range entries {
 		if e := &entries[i]; e.Mode == ModeLink {
