@@ -93,13 +93,16 @@ async function violations(page: Page): Promise<string[]> {
   }, standards);
 }
 
-/** Runs axe on the whole page in both colour schemes, and keeps a picture of each where CONSOLE_SHOTS names a directory. */
-export async function check(page: Page, name: string): Promise<void> {
+/**
+ * Runs axe on the whole page in both colour schemes, and keeps a picture of each where CONSOLE_SHOTS names a
+ * directory: of what the window shows, or of the whole page.
+ */
+export async function check(page: Page, name: string, whole = false): Promise<void> {
   const found: Record<string, string[]> = {};
   for (const scheme of ["dark", "light"] as const) {
     await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
     found[scheme] = await violations(page);
-    if (shots !== undefined) await picture(page, `${name}-${scheme}`);
+    if (shots !== undefined) await picture(page, `${name}-${scheme}`, whole);
   }
   expect.soft(found, `axe on ${name}`).toEqual({ dark: [], light: [] });
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
@@ -113,10 +116,10 @@ export async function narrow(page: Page, name: string): Promise<void> {
   await page.setViewportSize({ width: 1280, height: 860 });
 }
 
-async function picture(page: Page, name: string): Promise<void> {
+async function picture(page: Page, name: string, whole: boolean): Promise<void> {
   if (shots === undefined) return;
   await mkdir(shots, { recursive: true });
-  await page.screenshot({ path: join(shots, `${name}.png`) });
+  await page.screenshot({ path: join(shots, `${name}.png`), fullPage: whole });
 }
 
 /** The kind of page that an address leads to. */

@@ -22,7 +22,7 @@ class Times implements Reporter {
 /** The longest first, so that the last to end ends soon after the others. */
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const order = ["patient", "states", "console", "silent", "long", "depth", "figures", "live", "charts"];
+    const order = ["patient", "states", "pages", "console", "silent", "long", "depth", "figures", "live", "charts"];
     const place = (f: TestSpecification) => order.findIndex((name) => f.moduleId.endsWith(`/${name}.e2e.ts`));
     return files.toSorted((a, b) => place(a) - place(b));
   }

@@ -1,8 +1,9 @@
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
-import { BrowserRouter } from "react-router";
+import { unstable_HistoryRouter as HistoryRouter } from "react-router";
 import { asApiError } from "./api/client";
+import { history } from "./lib/leaving";
 import { Routes } from "./routes";
 import "./styles.css";
 
@@ -31,9 +32,9 @@ if (root === null) throw new Error("index.html has no #root");
 createRoot(root).render(
   <StrictMode>
     <QueryClientProvider client={client}>
-      <BrowserRouter>
+      <HistoryRouter history={history}>
         <Routes />
-      </BrowserRouter>
+      </HistoryRouter>
     </QueryClientProvider>
   </StrictMode>,
 );

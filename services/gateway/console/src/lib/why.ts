@@ -53,7 +53,7 @@ const states: Record<ExplanationStep["state"], Look> = {
   DONE: { word: "Done", mark: "done", tone: "good" },
   WAITING: { word: "On its way", mark: "waiting", tone: "busy" },
   MISSING: { word: "Missing", mark: "failed", tone: "bad" },
-  SKIPPED: { word: "Not needed", mark: "stopped", tone: "idle" },
+  SKIPPED: { word: "Not needed", mark: "skipped", tone: "idle" },
 };
 
 export function stepLook(step: ExplanationStep): Look {

@@ -6,7 +6,21 @@ export type Tone = "good" | "busy" | "warn" | "bad" | "idle";
 
 /** Shapes that tell a status, each with one meaning; `glyphs` stands for them where only text can be. */
 export type Mark =
-  "done" | "failed" | "running" | "waiting" | "stopped" | "replaced" | "none" | "on" | "alert" | "note";
+  | "done"
+  | "failed"
+  | "running"
+  | "waiting"
+  | "stopped"
+  | "replaced"
+  | "rolledBack"
+  | "skipped"
+  | "behind"
+  | "none"
+  | "off"
+  | "unknown"
+  | "on"
+  | "alert"
+  | "note";
 
 const glyphs: Record<Mark, string> = {
   done: "✓",
@@ -15,7 +29,12 @@ const glyphs: Record<Mark, string> = {
   waiting: "◌",
   stopped: "⊘",
   replaced: "↷",
+  rolledBack: "↶",
+  skipped: "»",
+  behind: "↓",
   none: "○",
+  off: "⊖",
+  unknown: "?",
   on: "●",
   alert: "▲",
   note: "ℹ",
@@ -34,7 +53,7 @@ export interface Look {
 }
 
 function unknown(word: string | undefined): Look {
-  return { word: sentence(word ?? "unknown"), mark: "none", tone: "idle" };
+  return { word: sentence(word ?? "unknown"), mark: "unknown", tone: "idle" };
 }
 
 /** "POST_SETUP" becomes "Post setup". */
@@ -56,6 +75,9 @@ export function deploymentLook(state: string | undefined): Look {
   return deployments[state ?? ""] ?? unknown(state);
 }
 
+/** What is served now. */
+export const liveLook: Look = { word: "Live", mark: "on", tone: "good" };
+
 export function ended(state: string | undefined): boolean {
   return state !== undefined && state !== "PENDING" && state !== "PROCESSING";
 }
@@ -73,12 +95,12 @@ export function syncLook(sync: App["sync"]): Look {
       return { word: "In sync", mark: "done", tone: "good" };
     case "BEHIND": {
       if (sync.reason === "DEPLOYMENT_FAILED") return { word: "Failed", mark: "failed", tone: "bad" };
-      return underWay[sync.reason ?? ""] ?? { word: "Behind", mark: "alert", tone: "warn" };
+      return underWay[sync.reason ?? ""] ?? { word: "Behind", mark: "behind", tone: "warn" };
     }
     case "ROLLED_BACK":
-      return { word: "Rolled back", mark: "replaced", tone: "warn" };
+      return { word: "Rolled back", mark: "rolledBack", tone: "warn" };
     case "UNKNOWN":
-      return { word: "Not known", mark: "none", tone: "idle" };
+      return { word: "Not known", mark: "unknown", tone: "idle" };
     default:
       return unknown(sync?.state);
   }
@@ -114,6 +136,23 @@ export function needOf(a: Pick<App, "sync" | "latest">): Need {
   }
 }
 
+/** How an app stands, in one word: its newest deployment where that is failing or under way, else its branch. */
+export function appLook(a: Pick<App, "sync" | "latest" | "live">): Look {
+  const need = needOf(a);
+  if (need === "failing" || need === "waiting") return deploymentLook(a.latest?.state);
+  if (need === "deploying" && a.latest?.state === "PROCESSING") return deploymentLook(a.latest.state);
+  if (need === "unknown" && a.live === undefined && a.latest === undefined)
+    return { word: "Not deployed", mark: "none", tone: "idle" };
+  return syncLook(a.sync);
+}
+
+/** Why an app's branch is not live, short enough for a row: of a failed hook its name and exit code. */
+export function reasonText(a: Pick<App, "sync">): string {
+  const said = a.sync?.state === "IN_SYNC" ? "" : (a.sync?.message ?? "");
+  const failed = /^Deployment #\d+ of it failed: (.*)$/s.exec(said)?.[1] ?? said;
+  return failed.replace(/^Hook "([^"]*)" of [A-Z_]+ failed: it ended with exit code (\d+)\.?$/, "Hook $1, exit $2");
+}
+
 /** The apps that need somebody first; those that need the same by name. */
 export function byNeed(apps: App[]): App[] {
   const rank = new Map<string, number>(needs.map(([need], i) => [need, i]));
@@ -121,7 +160,7 @@ export function byNeed(apps: App[]): App[] {
 }
 
 const integrations: Record<string, Look> = {
-  NOT_CONNECTED: { word: "Not connected", mark: "none", tone: "idle" },
+  NOT_CONNECTED: { word: "Not connected", mark: "off", tone: "idle" },
   CONNECTED: { word: "Connected", mark: "on", tone: "good" },
   REFRESH_FAILING: { word: "Connected, token refresh is failing", mark: "alert", tone: "warn" },
   RECONNECT_REQUIRED: { word: "Must be connected again", mark: "alert", tone: "bad" },
@@ -137,8 +176,8 @@ const webhooks: Record<string, Look> = {
   MANUAL: { word: "Added by hand", mark: "on", tone: "good" },
   NOT_REGISTERED: { word: "Not registered", mark: "alert", tone: "warn" },
   DRIFTED: { word: "Changed on Bitbucket", mark: "alert", tone: "warn" },
-  LEFT_ON_BITBUCKET: { word: "Left on Bitbucket", mark: "none", tone: "idle" },
-  REMOVED: { word: "Removed", mark: "none", tone: "idle" },
+  LEFT_ON_BITBUCKET: { word: "Left on Bitbucket", mark: "off", tone: "idle" },
+  REMOVED: { word: "Removed", mark: "off", tone: "idle" },
 };
 
 export function webhookLook(state: Webhook["state"] | string | undefined): Look {
@@ -209,7 +248,7 @@ const hookLooks: Record<string, Look> = {
   RUNNING: { word: "running", mark: "running", tone: "busy" },
   COMPLETED: { word: "done", mark: "done", tone: "good" },
   FAILED: { word: "failed", mark: "failed", tone: "bad" },
-  SKIPPED: { word: "skipped", mark: "replaced", tone: "idle" },
+  SKIPPED: { word: "skipped", mark: "skipped", tone: "idle" },
   TIMED_OUT: { word: "ran out of time", mark: "failed", tone: "bad" },
   CANCELLED: { word: "cancelled", mark: "stopped", tone: "idle" },
 };

@@ -49,14 +49,7 @@ export default function AppPage() {
   }
   return (
     <>
-      <PageTitle actions={<DeployLatest app={app.data} />}>
-        <Link to={`/w/${ws}/apps`} className="crumb">
-          Apps
-        </Link>
-        <span className="crumb-sep" aria-hidden="true">
-          {" "}
-          ›{" "}
-        </span>
+      <PageTitle actions={<DeployLatest app={app.data} />} path={[["Apps", `/w/${ws}/apps`]]}>
         {id}
       </PageTitle>
       <p className="soft subline">

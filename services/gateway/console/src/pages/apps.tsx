@@ -4,9 +4,11 @@ import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
 import { appsQuery, integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
-import { byNeed, deploymentLook, needOf, needs, syncLook, type Need } from "../lib/words";
+import { appLook, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Failed, More, onListKeys, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Failed, More, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Icon } from "../ui/icons";
+import { RowLink, Rows } from "../ui/rows";
 import { WorkspaceTrouble } from "../ui/trouble";
 
 /** How many pages of 100 apps are loaded to be sorted by what they need. */
@@ -89,72 +91,13 @@ export default function Apps() {
               <Needs all={all} need={need} />
             </div>
           )}
-          <div className="table-scroll">
-            <table onKeyDown={onListKeys}>
-              <thead>
-                <tr>
-                  <th scope="col">App</th>
-                  <th scope="col">Repository and branch</th>
-                  <th scope="col">Stands</th>
-                  <th scope="col">Live</th>
-                  <th scope="col">Newest deployment</th>
-                  <th scope="col">When</th>
-                </tr>
-              </thead>
-              <tbody>
-                {shown.map((a) => (
-                  <tr key={a.id}>
-                    <th scope="row">
-                      <Link data-row to={`/w/${ws}/apps/${a.id}`}>
-                        {a.id}
-                      </Link>
-                    </th>
-                    <td data-label="Repository">
-                      <Text>{a.repositoryFullName}</Text>
-                      <span className="soft">
-                        {" "}
-                        <Text>{a.branch}</Text>
-                      </span>
-                      {!a.autoDeploy && <span className="soft"> · auto-deploy off</span>}
-                      {a.autoDeploy && a.autoDeployPaused !== undefined && (
-                        <span className="tone-warn"> · auto-deploy paused</span>
-                      )}
-                    </td>
-                    <td data-label="Stands">
-                      <Status look={syncLook(a.sync)} />
-                      {a.sync !== undefined && a.sync.state !== "IN_SYNC" && (
-                        <span className="soft reason">
-                          {" "}
-                          <Text>{a.sync.message}</Text>
-                        </span>
-                      )}
-                    </td>
-                    <td data-label="Live">
-                      {a.live === undefined ? (
-                        <span className="soft">nothing yet</span>
-                      ) : (
-                        <>
-                          <code>{shortHash(a.live.commit?.hash)}</code> <Text>{subject(a.live.commit?.message)}</Text>
-                        </>
-                      )}
-                    </td>
-                    <td data-label="Newest">
-                      {a.latest === undefined ? (
-                        <span className="soft">none</span>
-                      ) : (
-                        <Link to={`/w/${ws}/apps/${a.id}/deployments/${a.latest.number}`}>
-                          <Status look={deploymentLook(a.latest.state)} /> #{a.latest.number}
-                        </Link>
-                      )}
-                    </td>
-                    <td className="nowrap" data-label="When">
-                      <Time at={a.latest?.time} />
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          {shown.length > 0 && (
+            <Rows label="Apps">
+              {shown.map((a) => (
+                <AppRow key={a.id} app={a} />
+              ))}
+            </Rows>
+          )}
           {shown.length === 0 && (
             <p className="soft">
               {q === ""
@@ -166,6 +109,46 @@ export default function Apps() {
         </>
       )}
     </>
+  );
+}
+
+/** An app in a line: how it stands, why or what is live, where it comes from, when it was deployed last. */
+function AppRow({ app: a }: { app: App }) {
+  const { ws } = usePlace();
+  const why = reasonText(a);
+  const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;
+  return (
+    <li className="row app-row">
+      <span className="pill">
+        <Status look={appLook(a)} />
+      </span>
+      <RowLink className="clip" to={`/w/${ws}/apps/${a.id}`} title={a.id}>
+        {a.id}
+      </RowLink>
+      <span className="what" title={why === "" ? undefined : why}>
+        {why !== "" ? (
+          <Text>{why}</Text>
+        ) : a.live === undefined ? (
+          "Nothing is live yet"
+        ) : (
+          <>
+            <code>{shortHash(a.live.commit?.hash)}</code> <Text>{subject(a.live.commit?.message)}</Text>
+            {off !== undefined && ` · ${off}`}
+          </>
+        )}
+      </span>
+      <span className="from clip" title={`${a.repositoryFullName}, ${a.branch}`}>
+        <Icon name="branch" /> <Text>{a.branch}</Text> <span className="hidden">of</span>{" "}
+        <Text>{a.repositoryFullName}</Text>
+      </span>
+      <span className="when">
+        {a.latest !== undefined && (
+          <>
+            #{a.latest.number} · <Time at={a.latest.time} />
+          </>
+        )}
+      </span>
+    </li>
   );
 }
 

@@ -23,21 +23,13 @@ export default function DeploymentPage() {
   useTitle(d === undefined ? `#${number} ${app}` : `${glyph(deploymentLook(d.state))} #${number} ${app}`);
   return (
     <>
-      <PageTitle actions={d !== undefined && <DeploymentActions d={d} app={owner} />}>
-        <Link to={`/w/${ws}/apps`} className="crumb">
-          Apps
-        </Link>
-        <span className="crumb-sep" aria-hidden="true">
-          {" "}
-          ›{" "}
-        </span>
-        <Link to={`/w/${ws}/apps/${app}`} className="crumb">
-          {app}
-        </Link>
-        <span className="crumb-sep" aria-hidden="true">
-          {" "}
-          ›{" "}
-        </span>
+      <PageTitle
+        actions={d !== undefined && <DeploymentActions d={d} app={owner} />}
+        path={[
+          ["Apps", `/w/${ws}/apps`],
+          [app, `/w/${ws}/apps/${app}`],
+        ]}
+      >
         #{number}
       </PageTitle>
       {d === undefined ? (

@@ -91,10 +91,7 @@ function Bitbucket({ integration: i }: { integration: Integration }) {
     <section className="card" aria-labelledby="bitbucket">
       <div className="card-head">
         <h3 id="bitbucket">
-          <span className="logo" aria-hidden="true">
-            ▣
-          </span>{" "}
-          Bitbucket
+          <Icon name="repository" /> Bitbucket
         </h3>
         <Status look={integrationLook(i.state)} />
       </div>

@@ -123,7 +123,7 @@ function Target({ target: t, onSecret }: { target: NotificationTarget; onSecret:
         </h2>
         <Status
           look={
-            t.active === true ? { word: "On", tone: "good", mark: "done" } : { word: "Off", tone: "idle", mark: "none" }
+            t.active === true ? { word: "On", tone: "good", mark: "on" } : { word: "Off", tone: "idle", mark: "off" }
           }
         />
       </div>

@@ -3,49 +3,48 @@ import { Link } from "react-router";
 import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
 import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, failureText, syncLook, triggerText, watched, workStart } from "../lib/words";
+import {
+  appLook,
+  deploymentLook,
+  ended,
+  failureText,
+  liveLook,
+  syncLook,
+  triggerText,
+  watched,
+  workStart,
+} from "../lib/words";
 import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Status, Text, Time, Took } from "./basics";
+import { Icon } from "./icons";
 import { RollbackPrevious } from "./rollback";
 import { useStarted } from "./started";
 
-/** What is, why, and what to do: the newest deployment where it is another, then what is live. */
+/** What is, why, and what to do: the newest deployment where it is another, then what is live, then the branch. */
 export function Answer({ app }: { app: App }) {
-  const { ws } = usePlace();
   const { live, latest } = app;
-  const site = httpUrl(app.liveUrl);
   return (
-    <section className={live === undefined ? "standing none" : "standing"} aria-label="How it stands">
+    <section className={`standing tone-${appLook(app).tone}`} aria-label="How it stands">
       {latest !== undefined && latest.number !== live?.number && <Newest app={app} latest={latest} />}
-      <div className="headline">
-        <div>
-          <h2>{live === undefined ? "Nothing is live yet" : "Live"}</h2>
-          {live === undefined ? (
-            <p>
-              {latest === undefined
-                ? `Press Deploy latest, or push to ${watched(app.branch)}.`
-                : "The first deployment that completes goes live."}
-            </p>
-          ) : (
-            <Live app={app.id} d={live} />
-          )}
-        </div>
-        {site !== undefined && live !== undefined && (
-          <a className="button plain" href={site} target="_blank" rel="noreferrer">
-            Open the live site
-          </a>
-        )}
-      </div>
-      {live !== undefined && site === undefined && (app.serve?.directory ?? "") === "" && (
-        <p className="soft">
-          To look at it in a browser,{" "}
-          <Link to={`/w/${ws}/apps/${app.id}?tab=settings&section=options`}>say which directory is served</Link>: the
-          next deployment then has a link here.
-        </p>
-      )}
+      {live === undefined ? <NothingLive app={app} /> : <Live app={app} d={live} />}
       <Branch app={app} />
     </section>
+  );
+}
+
+function NothingLive({ app }: { app: App }) {
+  return (
+    <div className="headline">
+      <div>
+        <h2>Nothing is live yet</h2>
+        <p>
+          {app.latest === undefined
+            ? `Press Deploy latest, or push to ${watched(app.branch)}.`
+            : "The first deployment that completes goes live."}
+        </p>
+      </div>
+    </div>
   );
 }
 
@@ -57,7 +56,8 @@ function Branch({ app }: { app: App }) {
   const said = sync.deployment !== undefined && sync.deployment === latest?.number && latest.number !== live?.number;
   return (
     <p className="sync" aria-label="How the branch stands">
-      <Status look={syncLook(sync)} />{" "}
+      {/* What the newest deployment says above is not said again. */}
+      {said ? <Icon name="branch" /> : <Status look={syncLook(sync)} />}{" "}
       {sync.branch !== undefined && sync.commit !== undefined && (
         <>
           <Text>{sync.branch}</Text> is at <code>{shortHash(sync.commit)}</code>
@@ -71,8 +71,8 @@ function Branch({ app }: { app: App }) {
       )}
       {sync.state !== "IN_SYNC" && (
         <span className="soft">
-          {" "}
-          Since <Time at={sync.since} />.{" "}
+          {said ? ", since " : " Since "}
+          <Time at={sync.since} />.{" "}
           {sync.commit !== undefined && <Link to={whyPath(ws, "commit", sync.commit, app.id)}>Why?</Link>}
         </span>
       )}
@@ -105,15 +105,14 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
   return (
     <div className="newest">
       <h2 className="hidden">Newest deployment</h2>
-      <p>
+      <div className="answer-head">
         <Status look={deploymentLook(latest.state)} /> <Link to={page}>#{latest.number}</Link>{" "}
         {why !== "" && (
           <strong>
             <Text>{why}</Text>
           </strong>
         )}
-        <span className="soft">
-          {why !== "" && " · "}
+        <span className="soft push">
           <Time at={latest.time} />
           {d !== undefined && d.startTime !== undefined && (
             <>
@@ -122,10 +121,16 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
             </>
           )}
         </span>
-      </p>
+      </div>
       <p>
-        <code>{shortHash(latest.commit?.hash)}</code> <Text>{subject(latest.commit?.message)}</Text>{" "}
-        <span className="soft">{triggerText(latest, me.label)}</span>
+        {latest.commit === undefined ? (
+          <span className="soft">{triggerText(latest, me.label)}</span>
+        ) : (
+          <>
+            <code>{shortHash(latest.commit.hash)}</code> <Text>{subject(latest.commit.message)}</Text>{" "}
+            <span className="soft">· {triggerText(latest, me.label)}</span>
+          </>
+        )}
       </p>
       {waits !== undefined && waits !== "" && (
         <p className="soft">
@@ -155,27 +160,50 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
   );
 }
 
-function Live({ app, d }: { app: string; d: DeploymentSummary }) {
+/** What is live: its commit, since when, and the way to look at it. */
+function Live({ app, d }: { app: App; d: DeploymentSummary }) {
   const { ws } = usePlace();
+  const site = httpUrl(app.liveUrl);
   const url = httpUrl(d.commit?.url);
   const hash = <code>{shortHash(d.commit?.hash)}</code>;
   return (
-    <p>
-      {url === undefined ? (
-        hash
-      ) : (
-        <a href={url} target="_blank" rel="noreferrer">
-          {hash}
-          <span className="hidden"> on Bitbucket</span>
+    <div className="headline">
+      <div>
+        <div className="answer-head">
+          <h2>
+            <Status look={liveLook} />
+          </h2>{" "}
+          <Link to={`/w/${ws}/apps/${app.id}/deployments/${d.number}`}>#{d.number}</Link>{" "}
+          <strong>
+            <Text>{subject(d.commit?.message)}</Text>
+          </strong>
+        </div>
+        <p>
+          {url === undefined ? (
+            hash
+          ) : (
+            <a href={url} target="_blank" rel="noreferrer">
+              {hash}
+              <span className="hidden"> on Bitbucket</span>
+            </a>
+          )}{" "}
+          <span className="soft">
+            by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />
+          </span>
+        </p>
+        {site === undefined && (app.serve?.directory ?? "") === "" && (
+          <p className="soft">
+            To look at it in a browser,{" "}
+            <Link to={`/w/${ws}/apps/${app.id}?tab=settings&section=options`}>say which directory is served</Link>: the
+            next deployment then has a link here.
+          </p>
+        )}
+      </div>
+      {site !== undefined && (
+        <a className="button plain" href={site} target="_blank" rel="noreferrer">
+          Open the live site <Icon name="external" />
         </a>
-      )}{" "}
-      <strong>
-        <Text>{subject(d.commit?.message)}</Text>
-      </strong>{" "}
-      <span className="soft">
-        by <Text>{d.commit?.authorName}</Text>, live since <Time at={d.time} />, deployed as{" "}
-        <Link to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</Link>
-      </span>
-    </p>
+      )}
+    </div>
   );
 }

@@ -4,6 +4,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
 import { api, asApiError, body, type App } from "../api/client";
 import { appQuery, goes, isGoing, keys, serversQuery, stays, webhookQuery } from "../api/queries";
+import { leaves } from "../lib/leaving";
 import { isPattern } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { retentionPattern, retentionWords } from "../lib/limits";
@@ -23,7 +24,7 @@ const sections = [
   ["general", "General"],
   ["hooks", "Hooks and variables"],
   ["rules", "Rules"],
-  ["options", "Options"],
+  ["options", "Source and serving"],
 ] as const;
 
 export default function AppSettings({ app }: { app: App }) {
@@ -31,7 +32,7 @@ export default function AppSettings({ app }: { app: App }) {
   const [query] = useSearchParams();
   const section = sections.find(([id]) => id === query.get("section"))?.[0] ?? "general";
   return (
-    <>
+    <div className="settings">
       <nav className="sections" aria-label="Settings">
         {sections.map(([id, name]) => (
           <Link
@@ -43,20 +44,22 @@ export default function AppSettings({ app }: { app: App }) {
           </Link>
         ))}
       </nav>
-      <Suspense fallback={<Skeleton rows={8} />}>
-        {section === "hooks" && <Commands app={app} />}
-        {section === "rules" && <Rules app={app} />}
-        {section === "options" && <Options app={app} />}
-      </Suspense>
-      {section === "general" && (
-        <>
-          <Edit app={app} />
-          <Badge app={app} />
-          <Manual app={app} />
-          <Delete app={app} />
-        </>
-      )}
-    </>
+      <div className="settings-main">
+        <Suspense fallback={<Skeleton rows={8} />}>
+          {section === "hooks" && <Commands app={app} />}
+          {section === "rules" && <Rules app={app} />}
+          {section === "options" && <Options app={app} />}
+        </Suspense>
+        {section === "general" && (
+          <>
+            <Edit app={app} />
+            <Badge app={app} />
+            <Manual app={app} />
+            <Delete app={app} />
+          </>
+        )}
+      </div>
+    </div>
   );
 }
 
@@ -191,7 +194,7 @@ function Delete({ app }: { app: App }) {
         }),
       ),
     onSuccess: async () => {
-      await navigate(`/w/${ws}/apps`);
+      await navigate(`/w/${ws}/apps`, { state: leaves });
       client.removeQueries({ queryKey: appQuery(ws, app.id).queryKey });
       void client.invalidateQueries({ queryKey: keys.workspace(ws) });
     },

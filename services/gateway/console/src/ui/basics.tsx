@@ -1,4 +1,4 @@
-import { useEffect, useId, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
+import { Fragment, useEffect, useId, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
 import { Link } from "react-router";
 import { asApiError } from "../api/client";
 import { useNow } from "../lib/clock";
@@ -241,25 +241,35 @@ export function useTitle(...parts: (string | undefined)[]): void {
   }, [title]);
 }
 
-/** The page's heading, and beside it what can be done on the page. */
-export function PageTitle({ children, actions }: { children: ReactNode; actions?: ReactNode }) {
+/** The page's heading after the pages that lead to it, and beside it what can be done on the page. */
+export function PageTitle({
+  children,
+  actions,
+  path = [],
+}: {
+  children: ReactNode;
+  actions?: ReactNode;
+  /** The pages above, from the outermost: name and address. */
+  path?: readonly (readonly [name: string, to: string])[];
+}) {
   return (
     <div className="page-title">
-      <h1>{children}</h1>
+      <h1>
+        {path.map(([name, to]) => (
+          <Fragment key={to}>
+            <Link to={to} className="crumb">
+              {name}
+            </Link>
+            <span className="crumb-sep">
+              <Icon name="next" />
+            </span>
+          </Fragment>
+        ))}
+        {children}
+      </h1>
       {actions !== undefined && <div className="actions">{actions}</div>}
     </div>
   );
-}
-
-/** Arrow keys walk through the links of a list. */
-export function onListKeys(e: React.KeyboardEvent<HTMLElement>): void {
-  if (e.key !== "ArrowDown" && e.key !== "ArrowUp" && e.key !== "Home" && e.key !== "End") return;
-  const links = Array.from(e.currentTarget.querySelectorAll<HTMLElement>("[data-row]"));
-  const at = links.indexOf(document.activeElement as HTMLElement);
-  if (at < 0) return;
-  e.preventDefault();
-  const to = e.key === "Home" ? 0 : e.key === "End" ? links.length - 1 : at + (e.key === "ArrowDown" ? 1 : -1);
-  links[Math.min(Math.max(to, 0), links.length - 1)]?.focus();
 }
 
 export function More({

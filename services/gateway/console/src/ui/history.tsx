@@ -4,9 +4,10 @@ import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
 import { deploymentsQuery, type HistoryFilter } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
-import { deploymentLook, ended, triggerText, triggerWords, watched } from "../lib/words";
+import { deploymentLook, ended, triggerText, triggerWords, watched, workStart } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, More, onListKeys, Skeleton, Status, Text, Time, Took } from "./basics";
+import { onListKeys, RowLink } from "./rows";
+import { Button, Failed, More, Skeleton, Status, Text, Time, Took } from "./basics";
 
 const states = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "SUPERSEDED"];
 
@@ -93,11 +94,9 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
               {all.map((d) => {
                 const url = httpUrl(d.commit?.url);
                 return (
-                  <tr key={d.number}>
+                  <tr key={d.number} className="row">
                     <th scope="row">
-                      <Link data-row to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>
-                        #{d.number}
-                      </Link>
+                      <RowLink to={`/w/${ws}/apps/${app}/deployments/${d.number}`}>#{d.number}</RowLink>
                     </th>
                     <td className="nowrap" data-label="Status">
                       <Status look={deploymentLook(d.state)} />
@@ -106,7 +105,7 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                         <span className="soft"> by #{d.supersededBy}</span>
                       )}
                     </td>
-                    <td data-label="Commit">
+                    <td className="row-wide" data-label="Commit">
                       {url === undefined ? (
                         <code>{shortHash(d.commit?.hash) || (ended(d.state) ? "none" : "not known yet")}</code>
                       ) : (
@@ -133,14 +132,14 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                         )}
                       </span>
                     </td>
-                    <td data-label="Trigger">
+                    <td className="row-wide soft" data-label="Trigger">
                       <Text>{triggerText(d, me.label)}</Text>
                     </td>
-                    <td className="nowrap" data-label="When">
+                    <td className="nowrap row-end" data-label="When">
                       <Time at={d.createTime} />
                     </td>
-                    <td className="nowrap" data-label="Duration">
-                      <Took start={d.startTime} end={d.endTime} />
+                    <td className="nowrap row-extra" data-label="Duration">
+                      <Took start={workStart(d)} end={d.endTime} />
                     </td>
                   </tr>
                 );

@@ -9,7 +9,7 @@ export const shortcuts: readonly (readonly [string[], string])[] = [
   [["g", "a"], "Apps"],
   [["g", "y"], "Activity"],
   [["g", "i"], "Integrations"],
-  [["↑ ↓"], "Walk through a list"],
+  [["j k"], "Walk through a list, as the arrows do"],
   [["Esc"], "Close, and go back to where you were"],
   [["?"], "This list"],
 ];

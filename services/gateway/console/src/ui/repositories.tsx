@@ -86,10 +86,7 @@ export function RepositorySelect({
               <Text>{r.name}</Text>
               {r.private && (
                 <span className="tag">
-                  <svg className="lock" viewBox="0 0 10 12" aria-hidden="true">
-                    <path d="M2 5V3.5a3 3 0 0 1 6 0V5h.5a.5.5 0 0 1 .5.5v6a.5.5 0 0 1-.5.5h-7a.5.5 0 0 1-.5-.5v-6A.5.5 0 0 1 1.500 5zm1.500 0h3V3.500a1.500 1.500 0 0 0-3 0z" />
-                  </svg>
-                  private
+                  <Icon name="locked" /> private
                 </span>
               )}
               {r.permission !== "ADMIN" && <span className="tag">{r.permission === "WRITE" ? "write" : "read"}</span>}

@@ -6,6 +6,7 @@ import { follow, useConnected } from "../api/live";
 import { infoQuery, meQuery } from "../api/queries";
 import { adminOnly, PlaceProvider } from "../lib/workspace";
 import { Button, Failed, Skeleton } from "./basics";
+import { toRow } from "./rows";
 import { NotFound } from "../pages/missing";
 import { Icon } from "./icons";
 
@@ -64,7 +65,7 @@ export function Shell() {
       </a>
       {info.data?.emulator === true && (
         <aside className="emulator" aria-label="Emulator">
-          A Bitbucket emulator stands in for Bitbucket.
+          <Icon name="alert" />A Bitbucket emulator stands in for Bitbucket.
           <span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
           <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
             Open the emulator
@@ -79,7 +80,7 @@ export function Shell() {
           aria-controls="sidebar"
           onClick={() => setMenu(!menu)}
         >
-          Menu
+          <Icon name={menu ? "failed" : "menu"} /> Menu
         </Button>
         <span className="brand" aria-hidden="true">
           <Icon name="logo" /> Devpilot
@@ -100,31 +101,37 @@ export function Shell() {
           ))}
         </select>
         <Button look="quiet" className="jump" aria-keyshortcuts="Control+K Meta+K" onClick={() => setOpened("palette")}>
-          Jump to… <kbd>Ctrl K</kbd>
+          <span>
+            <Icon name="search" /> Jump to…
+          </span>{" "}
+          <kbd>Ctrl K</kbd>
         </Button>
         <NavLink to={`/w/${ws}/apps`} title="g then a">
-          Apps
+          <Icon name="apps" /> Apps
         </NavLink>
-        <NavLink to={`/w/${ws}/why`}>Why?</NavLink>
+        <NavLink to={`/w/${ws}/why`}>
+          <Icon name="why" /> Why?
+        </NavLink>
         <NavLink to={`/w/${ws}/activity`} title="g then y">
-          Activity
+          <Icon name="activity" /> Activity
         </NavLink>
         <div className="nav-group" id="nav-settings">
           Settings
         </div>
         <NavLink to={`/w/${ws}/settings/integrations`} title="g then i">
-          Integrations
+          <Icon name="integrations" /> Integrations
         </NavLink>
-        <NavLink to={`/w/${ws}/settings/notifications`}>Notifications</NavLink>
+        <NavLink to={`/w/${ws}/settings/notifications`}>
+          <Icon name="notifications" /> Notifications
+        </NavLink>
         <div className="sidebar-end">
           <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
-            Keys <kbd>?</kbd>
+            <Icon name="keys" /> Keys <kbd>?</kbd>
           </Button>
           {me.data !== undefined && (
             <>
-              <span className="soft">
-                {me.data.label}
-                {workspace !== undefined && ` (${(workspace.role ?? "").toLowerCase()})`}
+              <span className="soft you" title={`Signed in as ${me.data.label}`}>
+                You{workspace?.role !== undefined && `, ${workspace.role.toLowerCase()}`}
               </span>
               <Button
                 look="quiet"
@@ -201,7 +208,9 @@ function useShortcuts(ws: string, navigate: (to: string) => unknown, open: (what
       if (afterG && e.key === "a") go("apps");
       else if (afterG && e.key === "i") go("settings/integrations");
       else if (afterG && e.key === "y") go("activity");
-      else if (e.key === "g") leader = Date.now();
+      else if (e.key === "j" || e.key === "k") {
+        if (toRow(e.key === "j" ? 1 : -1)) e.preventDefault();
+      } else if (e.key === "g") leader = Date.now();
       else if (e.key === "?") {
         e.preventDefault();
         open("keys");

@@ -1,6 +1,7 @@
 import { useId, type ReactNode } from "react";
 import { usePlace } from "../../lib/workspace";
 import { Banner, Button, Failed } from "../basics";
+import { Unsaved } from "../unsaved";
 
 interface Draft {
   changed: boolean;
@@ -8,7 +9,7 @@ interface Draft {
   reset: () => void;
 }
 
-/** The end of a form: what saving does, and the button. */
+/** The end of a form, in sight while the form is: what saving does, and the button, which is grey while there is nothing to save. */
 export function SaveRow({
   draft,
   save,
@@ -20,7 +21,8 @@ export function SaveRow({
 }) {
   const { ws, adminOnly } = usePlace();
   return (
-    <>
+    <div className="save-bar">
+      {draft.changed && <Unsaved />}
       {draft.moved && (
         <Banner
           tone="warn"
@@ -36,11 +38,17 @@ export function SaveRow({
         <span role="status" className="soft">
           {draft.changed ? hint : save.isSuccess ? "Saved." : "Nothing to save."}
         </span>
-        <Button type="submit" look="primary" forbidden={adminOnly} busy={save.isPending}>
+        {draft.changed && !draft.moved && !save.isPending && <Button onClick={draft.reset}>Discard</Button>}
+        <Button
+          type="submit"
+          look="primary"
+          forbidden={adminOnly ?? (draft.changed ? undefined : "Nothing to save.")}
+          busy={save.isPending}
+        >
           {save.isPending ? "Saving…" : "Save"}
         </Button>
       </div>
-    </>
+    </div>
   );
 }
 
