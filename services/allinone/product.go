@@ -365,11 +365,15 @@ func (p *Product) loggerOf(service string) *slog.Logger {
 // program is how this program was called, for a line that runs as it stands.
 func (p *Product) Greeting(ctx context.Context, w io.Writer, program string, terminal bool) {
 	fmt.Fprintf(w, "\nDevpilot is at %s\n", p.URL())
-	if p.settings.Emulator {
+	switch {
+	case p.settings.Emulator:
 		fmt.Fprintf(w, "A Bitbucket emulator stands in for Bitbucket at %s\n", p.EmulatorURL())
+	case p.settings.BitbucketClientID == "":
+		fmt.Fprintln(w, "No Bitbucket can be connected yet: set DEVPILOT_BITBUCKET_CLIENT_ID and DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE to those of an OAuth consumer, or start with --emulator to try it without one.")
 	}
 	fmt.Fprintf(w, "Data, keys and the admin token are in %s\n", shortPath(p.dir.path))
-	if !terminal {
+	if !terminal { // a link in a log would sign in whoever reads it
+		fmt.Fprintf(w, "For a link that signs you in: %s\n", p.signInCommand(program))
 		return
 	}
 	link, err := p.SignInURL(ctx)

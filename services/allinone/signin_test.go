@@ -48,3 +48,34 @@ func TestNew_aScenarioWithoutEmulatorIsRefused(t *testing.T) {
 		t.Fatalf("%v, want one that says what to do", err)
 	}
 }
+
+// Where no terminal reads along, no link is printed: it would sign in whoever reads the log.
+func TestGreeting_saysWhatToDoNext(t *testing.T) {
+	wd := t.TempDir()
+	t.Chdir(wd)
+	for name, c := range map[string]struct {
+		settings Settings
+		want     []string
+		not      string
+	}{
+		"with neither": {want: []string{"DEVPILOT_BITBUCKET_CLIENT_ID", "--emulator"}, not: "stands in"},
+		"an emulator": {
+			settings: Settings{EmulatorFlags: servicemain.EmulatorFlags{Emulator: true}}, want: []string{"A Bitbucket emulator stands in"}, not: "CLIENT_ID",
+		},
+		"a consumer": {settings: Settings{BitbucketFlags: servicemain.BitbucketFlags{BitbucketClientID: "key"}}, not: "mulator"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &Product{dir: directory{filepath.Join(wd, DefaultDataDir)}, httpListener: listening{at: "127.0.0.1:8080"}, publicURL: "http://127.0.0.1:8080", settings: c.settings}
+			var out strings.Builder
+			p.Greeting(t.Context(), &out, "bin/devpilot", false)
+			for _, want := range append(c.want, "Devpilot is at http://127.0.0.1:8080", "bin/devpilot sign-in --url http://127.0.0.1:8080\n") {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("%q is not in:\n%s", want, &out)
+				}
+			}
+			if c.not != "" && strings.Contains(out.String(), c.not) {
+				t.Errorf("%q is in:\n%s", c.not, &out)
+			}
+		})
+	}
+}

@@ -246,3 +246,28 @@ func (b *bench) unseen(app string) {
 		b.t.Errorf("nothing pushed yet: %v", s)
 	}
 }
+
+// No poll comes within this test: the delivery alone says where the branch is, also of an app that it
+// deploys nothing of.
+func TestSync_offAndADeliveryTellsOfThePush(t *testing.T) {
+	b := newBench(t)
+	base := b.repo.Commit("main", "base", map[string]string{"index.html": "base"})
+	b.create("web", web(true))
+	b.create("hand", web(false))
+	b.stands("hand", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", base)
+	pushed := func(old, now string) int32 {
+		return b.deliver(func(e *eventsv1.PushEvent) { e.Old, e.New.Hash = &eventsv1.Commit{Hash: old}, now })
+	}
+	two := b.repo.Commit("main", "two", map[string]string{"index.html": "two"})
+	b.awaitSaid(pushed(base, two), "Auto-deploy of hand is off")
+	b.stands("hand", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", two)
+	three := b.repo.Commit("main", "three", map[string]string{"index.html": "three"})
+	pushed(two, three)
+	b.stands("hand", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", three)
+	b.awaitSaid(pushed(base, two), "Auto-deploy of hand is off") // it comes once more, late
+	b.stands("hand", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", three)
+	b.set("hand", true)
+	if on := b.stands("hand", deployerv1.Sync_BEHIND, "NOT_DEPLOYED", three); on.GetDeployment() != 0 {
+		t.Errorf("switching on deployed: %v", on)
+	}
+}

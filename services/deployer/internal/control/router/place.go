@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -14,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -64,6 +67,35 @@ func (r *Router) headNow(ctx context.Context, workspace, repository string, ref 
 	}
 	heads, err := r.Heads.Heads(ctx, workspace, idx.GetFullName(), remote.Wanted{Branch: is})
 	return heads.Branches[ref.Name()], err
+}
+
+// note has an app whose auto-deploy is off know at once where its branch is, where the push goes on from
+// what was seen last. All else is left to the polls: a push that comes late must not hide a newer one.
+func (r *Router) note(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, l *storev1.Lane) error {
+	ref := lane.Branch(e.GetRef())
+	seen := lane.HeadOf(l, a.GetRepository(), ref)
+	if isTag(e) || rules.IsGlob(a.GetBranch()) || e.GetNew().GetHash() == "" || seen.GetHash() == "" || seen.GetHash() != e.GetOld().GetHash() {
+		return nil
+	}
+	now, err := r.Apps.App(ctx, k)
+	switch {
+	case apierr.Has(err, apierr.ReasonAppNotFound):
+		return nil
+	case err != nil:
+		return err
+	case now.GetVersion() != a.GetVersion(): // switched on since, perhaps: then this push is not to be passed over
+		return nil
+	}
+	_, err = r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		if proto.Equal(lane.HeadOf(l, a.GetRepository(), ref), seen) {
+			lane.Baseline(l, a.GetRepository(), ref.Name(), e.GetNew().GetHash(), r.Now())
+		}
+		return nil
+	})
+	if isRetired(err) {
+		return nil
+	}
+	return err
 }
 
 // past answers a push that was seen, or passed by, with what came of it then.

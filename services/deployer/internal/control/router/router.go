@@ -188,6 +188,9 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return r.answer(ctx, e, k, lane.Decision{Number: number})
 	}
 	if !a.GetAutoDeploy() {
+		if err := r.note(ctx, e, k, a, l); err != nil {
+			return nil, err
+		}
 		reason, message := policy.AutoDeployOff(a)
 		return r.ignored(e, k.App, reason, message), nil
 	}
