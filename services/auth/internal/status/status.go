@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/when"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
@@ -52,7 +53,7 @@ func Of(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *Troub
 	case rec.GetConsumerKey() != c.Key:
 		return otherConsumer(rec, c, now)
 	case rec.GetReconnectRequired():
-		return givenUp(rec, now)
+		return givenUp(rec)
 	case len(scope.Missing(rec.GetScopes())) > 0:
 		return scopeMissing(rec)
 	case c.Health.AtFault:
@@ -81,7 +82,7 @@ func Denied(d rotation.Denial, rec *authstorev1.Integration, c rotation.Consumer
 		t = consumerAtFault(rec, c, now)
 	case rotation.Failing:
 		if rec.GetReconnectRequired() {
-			t = givenUp(rec, now)
+			t = givenUp(rec)
 		} else {
 			t = failing(rec, c, now)
 		}
@@ -132,19 +133,19 @@ func otherConsumer(rec *authstorev1.Integration, c rotation.Consumer, now time.T
 	return t
 }
 
-func givenUp(rec *authstorev1.Integration, now time.Time) *Trouble {
+func givenUp(rec *authstorev1.Integration) *Trouble {
 	f := rec.GetFailure()
 	t := &Trouble{Final: true, Reason: apierr.ReasonReconnectRequired}
 	fill(t, f)
-	when := "twice"
+	often := "twice"
 	if times := rec.GetRefusalTimes(); len(times) >= 2 {
 		first, last := times[0].AsTime(), times[len(times)-1].AsTime()
 		if len(times) > 2 {
-			when = "several times"
+			often = "several times"
 		}
-		when += fmt.Sprintf(" (%s, %s)", clock(first, now), clock(last, now))
+		often += fmt.Sprintf(" (%s, %s)", when.UTC(first), when.UTC(last))
 	}
-	t.Message = fmt.Sprintf("Bitbucket refused the refresh token %s. This happens when access was revoked in Bitbucket > Personal settings > App authorizations. Connect again: your apps and settings stay.", when)
+	t.Message = fmt.Sprintf("Bitbucket refused the refresh token %s. This happens when access was revoked in Bitbucket > Personal settings > App authorizations. Connect again: your apps and settings stay.", often)
 	return t
 }
 
@@ -170,7 +171,7 @@ func consumerAtFault(rec *authstorev1.Integration, c rotation.Consumer, now time
 	return &Trouble{
 		Reason: apierr.ReasonConsumerRefused, Time: last, Since: c.Health.Since, Retry: c.Health.Retry,
 		Message: fmt.Sprintf("Bitbucket has refused every connection of Devpilot's OAuth consumer since %s, so most likely its key or secret is wrong. The operator checks DEVPILOT_BITBUCKET_CLIENT_ID and DEVPILOT_BITBUCKET_CLIENT_SECRET against Bitbucket. Renewing is paused until %s; nobody need connect again yet. %s",
-			clock(c.Health.Since, now), clock(c.Health.Retry, now), goOn(rec, now)),
+			when.UTC(c.Health.Since), when.UTC(c.Health.Retry), goOn(rec, now)),
 	}
 }
 
@@ -178,7 +179,7 @@ func failing(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *
 	f := rec.GetFailure()
 	t := &Trouble{}
 	fill(t, f)
-	since := clock(f.GetSinceTime().AsTime(), now)
+	since := when.UTC(f.GetSinceTime().AsTime())
 	answer := "no answer"
 	if f.GetStatus() != 0 {
 		answer = fmt.Sprint(f.GetStatus())
@@ -189,10 +190,10 @@ func failing(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *
 		t.Message = fmt.Sprintf("Bitbucket has not answered our token refresh since %s (%s). %s We keep trying%s.", since, answer, goOn(rec, now), calm(rec, now))
 	case authstorev1.Failure_RATE_LIMITED:
 		t.Reason = apierr.ReasonBitbucketRateLimited
-		t.Message = fmt.Sprintf("Bitbucket has not taken our token refresh since %s: too many requests (%s). %s We try again at %s%s.", since, answer, goOn(rec, now), clock(t.Retry, now), calm(rec, now))
+		t.Message = fmt.Sprintf("Bitbucket has not taken our token refresh since %s: too many requests (%s). %s We try again at %s%s.", since, answer, goOn(rec, now), when.UTC(t.Retry), calm(rec, now))
 	case authstorev1.Failure_REJECTED:
 		t.Reason = apierr.ReasonTokenExpired
-		t.Message = fmt.Sprintf("Bitbucket has answered 401 to a token that it had only just issued, whatever was asked for, since %s. We ask again at %s. If this stays, check at Bitbucket that the account is active.", since, clock(t.Retry, now))
+		t.Message = fmt.Sprintf("Bitbucket has answered 401 to a token that it had only just issued, whatever was asked for, since %s. We ask again at %s. If this stays, check at Bitbucket that the account is active.", since, when.UTC(t.Retry))
 	case authstorev1.Failure_UNREADABLE:
 		t.Reason = apierr.ReasonReconnectRequired
 		t.Message = Unreadable
@@ -206,7 +207,7 @@ func failing(rec *authstorev1.Integration, c rotation.Consumer, now time.Time) *
 			break
 		}
 		t.Reason = apierr.ReasonTokenExpired
-		t.Message = fmt.Sprintf("Bitbucket refused the refresh token at %s. That can pass, so we try again at %s before we ask you to connect again. %s", clock(f.GetLastTime().AsTime(), now), clock(t.Retry, now), goOn(rec, now))
+		t.Message = fmt.Sprintf("Bitbucket refused the refresh token at %s. That can pass, so we try again at %s before we ask you to connect again. %s", when.UTC(f.GetLastTime().AsTime()), when.UTC(t.Retry), goOn(rec, now))
 	}
 	return t
 }
@@ -222,9 +223,9 @@ func goOn(rec *authstorev1.Integration, now time.Time) string {
 	case expire == nil || rec.GetAccess().GetRejected():
 		return "Deployments wait until then."
 	case expire.AsTime().After(now):
-		return fmt.Sprintf("Deployments go on until %s.", clock(expire.AsTime(), now))
+		return fmt.Sprintf("Deployments go on until %s.", when.UTC(expire.AsTime()))
 	default:
-		return fmt.Sprintf("Deployments have waited since %s.", clock(expire.AsTime(), now))
+		return fmt.Sprintf("Deployments have waited since %s.", when.UTC(expire.AsTime()))
 	}
 }
 
@@ -234,14 +235,4 @@ func calm(rec *authstorev1.Integration, now time.Time) string {
 		return ""
 	}
 	return "; you need do nothing"
-}
-
-// clock is a time of day, with the date unless it is today's. Times are UTC, and say so: the server
-// does not know where the reader is.
-func clock(t, now time.Time) string {
-	t, now = t.UTC(), now.UTC()
-	if t.Year() == now.Year() && t.YearDay() == now.YearDay() {
-		return t.Format("15:04 UTC")
-	}
-	return t.Format("2 January 15:04 UTC")
 }

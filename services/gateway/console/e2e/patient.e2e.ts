@@ -48,7 +48,7 @@ test(
     const banner = page.locator(".banner.tone-bad");
     await banner
       .getByText(
-        /Bitbucket refused the refresh token twice \(\d\d:\d\d UTC, \d\d:\d\d UTC\)\. This happens when access was revoked/,
+        /Bitbucket refused the refresh token twice \(\d\d:\d\d, \d\d:\d\d\)\. This happens when access was revoked/,
       )
       .waitFor();
     expect((await banner.textContent())?.match(/apps and settings stay/g)).toHaveLength(1);

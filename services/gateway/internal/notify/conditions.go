@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/when"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
@@ -255,7 +256,7 @@ func (w *Watcher) expiring(ctx context.Context, workspace string) error {
 			err := w.trouble(ctx, workspace, streakKey(workspace, "key", k.GetId()), func() (look, error) {
 				return look{trouble: "expires", begins: &gatewaystorev1.Notification{
 					Event: gatewayv1.NotificationTarget_KEY_EXPIRING, Title: fmt.Sprintf("API key %q expires soon", k.GetLabel()),
-					Text: fmt.Sprintf("It works until %s UTC. Make another and give it to the program that uses this one.", end.UTC().Format("2 January 2006 15:04")),
+					Text: fmt.Sprintf("It works until %s. Make another and give it to the program that uses this one.", when.UTC(end)),
 					Path: pathOf(workspace, "settings", "integrations"), Time: timestamppb.New(now),
 				}}, nil
 			})

@@ -15,6 +15,8 @@ import (
 	"html/template"
 	"net/http"
 	"time"
+
+	"devpilot.io/bitbucket/pkg/when"
 )
 
 //go:embed templates
@@ -39,7 +41,7 @@ func New() (*Pages, error) {
 	t, err := template.New("").Funcs(template.FuncMap{
 		"style":  func() template.CSS { return template.CSS(style) }, // our own file
 		"script": func() template.JS { return template.JS(script) },  // our own file
-		"when":   func(t time.Time) string { return t.UTC().Format("2 January 2006, 15:04 UTC") },
+		"when":   when.UTC,
 		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 	}).ParseFS(files, "templates/*.html")
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/when"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
@@ -148,7 +149,7 @@ func (p *proof) callback(i *authv1.Integration) *gatewayv1.ProofCheck {
 	if !strings.HasPrefix(url, p.cfg.PublicURL+"/") {
 		return failed("callback", fmt.Sprintf("The callback URL %s is not below the public URL %s.", url, p.cfg.PublicURL), "The operator sets the same DEVPILOT_PUBLIC_URL for auth and gateway.")
 	}
-	return passed("callback", fmt.Sprintf("Bitbucket last sent a browser back on %s; a new connect uses %s.", i.GetConnectTime().AsTime().UTC().Format("2006-01-02 15:04 UTC"), url))
+	return passed("callback", fmt.Sprintf("Bitbucket last sent a browser back on %s; a new connect uses %s.", when.UTC(i.GetConnectTime().AsTime()), url))
 }
 
 func scopes(i *authv1.Integration) *gatewayv1.ProofCheck {

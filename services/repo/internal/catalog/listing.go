@@ -9,6 +9,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/repo/internal/account"
 )
 
@@ -229,7 +230,7 @@ func stillFetching(cause error) error {
 // renewalFailure says that a list could not be renewed and how old it therefore is.
 func renewalFailure(s *Snapshot, err error) Failure {
 	f := failureOf("", err)
-	f.Message = "The list could not be renewed and is from " + s.FetchTime.UTC().Format("15:04 UTC") + ". " + f.Message
+	f.Message = "The list could not be renewed and is from " + when.UTC(s.FetchTime) + ". " + f.Message
 	return f
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/when"
 )
 
 // retryPause is about how long a Bitbucket workspace that failed is left alone before its second
@@ -263,7 +264,7 @@ func (w *walk) snapshot() *Snapshot {
 			f := failureOf(ws.Slug, p.err)
 			if older := w.earlier(ws.UUID, p.err); len(older) > 0 {
 				add(older)
-				f.Message += fmt.Sprintf(" Its repositories are shown as they were at %s.", w.previous.FetchTime.UTC().Format("15:04 UTC"))
+				f.Message += fmt.Sprintf(" Its repositories are shown as they were at %s.", when.UTC(w.previous.FetchTime))
 			}
 			s.Failures = append(s.Failures, f)
 		}

@@ -3,7 +3,7 @@ import { useSearchParams } from "react-router";
 import { activityQuery } from "../api/queries";
 import { actionKinds, activityFilter, exportAddress } from "../lib/activity";
 import { usePlace } from "../lib/workspace";
-import { Failed, More, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
+import { Failed, More, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 
 export default function Activity() {
@@ -91,7 +91,7 @@ export default function Activity() {
                     <Text>{r.actorLabel}</Text>
                   </strong>
                   {" · "}
-                  <Text>{r.message}</Text>
+                  <Said>{r.message}</Said>
                   {!r.succeeded && <span className="hidden"> (failed)</span>}
                 </div>
                 <div className="soft">

@@ -6,7 +6,7 @@ import { appQuery, keys } from "../api/queries";
 import { remedyFor } from "../lib/remedy";
 import { deploymentLook, glyph, statusNotSent, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
+import { Banner, Failed, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Answer } from "../ui/answer";
 import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
@@ -91,7 +91,7 @@ function Overview({ app }: { app: App }) {
         .filter((w) => w.reason !== statusNotSent && w.reason !== app.webhook?.reason)
         .map((w) => (
           <Banner key={w.reason} tone="warn">
-            <Text>{w.message}</Text>
+            <Said>{w.message}</Said>
           </Banner>
         ))}
       <Answer app={app} />
@@ -115,7 +115,7 @@ function Overview({ app }: { app: App }) {
               )
             }
           >
-            <Text>{app.autoDeployPaused.message}</Text> Since <Time at={app.autoDeployPaused.time} style="clock" />.
+            <Said>{app.autoDeployPaused.message}</Said> Since <Time at={app.autoDeployPaused.time} style="clock" />.
           </Banner>
         )}
         <WebhookHealth app={app} />

@@ -6,7 +6,7 @@ import { appsQuery, integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
 import { appLook, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Failed, More, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { WorkspaceTrouble } from "../ui/trouble";
@@ -127,7 +127,7 @@ function AppRow({ app: a }: { app: App }) {
       </RowLink>
       <span className="what" title={why === "" ? undefined : why}>
         {why !== "" ? (
-          <Text>{why}</Text>
+          <Said>{why}</Said>
         ) : a.live === undefined ? (
           "Nothing is live yet"
         ) : (

@@ -6,7 +6,7 @@ import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, glyph, triggerText, workStart } from "../lib/words";
 import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
-import { Banner, Failed, PageTitle, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
+import { Banner, Failed, PageTitle, Said, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { DeploymentActions } from "../ui/deployment-actions";
 import { Failure } from "../ui/failure";
 import { LogView } from "../ui/log-view";
@@ -183,7 +183,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
       </p>
       {d.state === "PENDING" && d.waitingFor !== undefined && (
         <Banner tone="warn" title="It waits.">
-          <Text>{d.waitingFor.message}</Text>
+          <Said>{d.waitingFor.message}</Said>
           {d.retryTime !== undefined && (
             <>
               {" "}
@@ -194,7 +194,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
       )}
       {d.notes.map((note) => (
         <Banner key={note} tone="idle">
-          <Text>{note}</Text>
+          <Said>{note}</Said>
         </Banner>
       ))}
     </>

@@ -16,6 +16,7 @@ import {
   Copyable,
   Failed,
   PageTitle,
+  Said,
   Skeleton,
   Status,
   Text,
@@ -113,7 +114,7 @@ function Trouble({ integration: i }: { integration: Integration }) {
         role="status"
         actions={refused(i) && <ConnectButton label="Reconnect" />}
       >
-        <Text>{e?.message}</Text>
+        <Said>{e?.message}</Said>
         {e?.retryTime !== undefined && (
           <span className="soft">
             {" "}
@@ -132,7 +133,7 @@ function Trouble({ integration: i }: { integration: Integration }) {
         role="alert"
         actions={<ConnectButton label="Reconnect" />}
       >
-        <Text>{e?.message}</Text>
+        <Said>{e?.message}</Said>
         {e?.message.includes("apps and settings stay") !== true && " Your apps and settings stay."}
         {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
         {page !== undefined && (
@@ -409,7 +410,7 @@ function RemoveDialog({
         <Skeleton rows={2} />
       ) : webhooks.isError ? (
         <p className="soft">
-          The webhooks that stay on Bitbucket could not be read: {asApiError(webhooks.error).message}
+          The webhooks that stay on Bitbucket could not be read: <Said>{asApiError(webhooks.error).message}</Said>
         </p>
       ) : staying.length > 0 ? (
         <>

@@ -10,6 +10,7 @@ import {
   Copyable,
   Failed,
   PageTitle,
+  Said,
   Skeleton,
   Status,
   Text,
@@ -143,7 +144,7 @@ function Target({ target: t, onSecret }: { target: NotificationTarget; onSecret:
           tone={test.data.delivered ? "good" : "bad"}
           title={test.data.delivered ? "The test arrived." : "The test did not arrive."}
         >
-          {test.data.message}
+          <Said>{test.data.message}</Said>
         </Banner>
       )}
       {failure !== null && <Failed error={asApiError(failure)} />}
@@ -201,7 +202,11 @@ function Log({ target: t }: { target: NotificationTarget }) {
                 <span className="soft">
                   <Time at={a.time} />
                   {a.attempt > 1 && `, attempt ${a.attempt}`}
-                  {a.message !== undefined && `. ${a.message}`}
+                  {a.message !== undefined && (
+                    <>
+                      . <Said>{a.message}</Said>
+                    </>
+                  )}
                   {a.retryTime !== undefined && (
                     <>
                       {" "}

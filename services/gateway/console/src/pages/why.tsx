@@ -15,7 +15,7 @@ import {
   type Question,
 } from "../lib/why";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, PageTitle, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { Button, Failed, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 
 /** One question: why did it not deploy? The answer in one sentence, what mends it, and the chain of links. */
@@ -89,7 +89,7 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
   return (
     <section className="standing" aria-label="The answer">
       <h2>
-        <Text>{e.message}</Text>
+        <Said>{e.message}</Said>
       </h2>
       <About explanation={e} />
       <div className="actions">{e.remedy !== undefined && <Mend remedy={e.remedy} />}</div>
@@ -106,7 +106,7 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
                   <strong>
                     {a.deleted ? <Text>{a.app}</Text> : <Link to={`/w/${ws}/apps/${a.app}`}>{a.app}</Link>}
                   </strong>{" "}
-                  <Text>{a.message}</Text>
+                  <Said>{a.message}</Said>
                 </div>
                 {a.remedy !== undefined && e.apps.length > 1 && <Mend remedy={a.remedy} />}
               </li>
@@ -170,7 +170,7 @@ function Step({ ws, step: s }: { ws: string; step: ExplanationStep }) {
         )}
         {s.app !== undefined && s.deployment === undefined && <span className="soft"> {s.app}</span>}
         <div>
-          <Text>{s.message}</Text>
+          <Said>{s.message}</Said>
         </div>
       </div>
       <span className="soft nowrap">{s.time !== undefined && <Time at={s.time} />}</span>

@@ -16,7 +16,7 @@ import {
 } from "../lib/words";
 import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Status, Text, Time, Took } from "./basics";
+import { Button, Failed, Said, Status, Text, Time, Took } from "./basics";
 import { Icon } from "./icons";
 import { RollbackPrevious } from "./rollback";
 import { useStarted } from "./started";
@@ -66,7 +66,7 @@ function Branch({ app }: { app: App }) {
       {!said && sync.state !== "IN_SYNC" && (
         <>
           {sync.commit !== undefined && ": "}
-          <Text>{sync.message}</Text>
+          <Said>{sync.message}</Said>
         </>
       )}
       {sync.state !== "IN_SYNC" && (
@@ -109,7 +109,7 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
         <Status look={deploymentLook(latest.state)} /> <Link to={page}>#{latest.number}</Link>{" "}
         {why !== "" && (
           <strong>
-            <Text>{why}</Text>
+            <Said>{why}</Said>
           </strong>
         )}
         <span className="soft push">
@@ -134,7 +134,7 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
       </p>
       {waits !== undefined && waits !== "" && (
         <p className="soft">
-          <Text>{waits}</Text>
+          <Said>{waits}</Said>
         </p>
       )}
       {failed && said.length > 0 && (

@@ -1,12 +1,13 @@
 import { Fragment, useEffect, useId, useState, type ButtonHTMLAttributes, type ReactNode } from "react";
 import { Link } from "react-router";
 import { asApiError } from "../api/client";
-import { useNow } from "../lib/clock";
 import { Icon } from "./icons";
 import { remedyFor } from "../lib/remedy";
 import { initials, safe } from "../lib/text";
-import { clock, duration, exact, relative, took } from "../lib/time";
 import type { Look } from "../lib/words";
+import { Said } from "./time";
+
+export { Said, Time, Took, Upcoming } from "./time";
 
 /** A status: a shape, a word, and only then a colour. */
 export function Status({ look, children }: { look: Look; children?: ReactNode }) {
@@ -17,31 +18,6 @@ export function Status({ look, children }: { look: Look; children?: ReactNode })
       {children}
     </span>
   );
-}
-
-/** A time: relative, or the clock; the exact one with its zone and UTC on hover. */
-export function Time({ at, style = "relative" }: { at: string | undefined; style?: "relative" | "clock" }) {
-  const now = useNow(style === "relative" ? 1000 : 60_000);
-  if (at === undefined) return null;
-  const t = new Date(at);
-  return (
-    <time dateTime={at} title={exact(t)}>
-      {style === "relative" ? relative(t, now) : clock(t, now)}
-    </time>
-  );
-}
-
-/** When Devpilot tries again: never a time that has passed. */
-export function Upcoming({ at }: { at: string }) {
-  const now = useNow(1000);
-  return Date.parse(at) - now.getTime() < 10_000 ? <>in a moment</> : <Time at={at} />;
-}
-
-/** How long something takes, ticking until its end. */
-export function Took({ start, end }: { start: string | undefined; end: string | undefined }) {
-  const now = useNow(1000);
-  const ms = took(start, end, now);
-  return ms === undefined ? null : <span className="num">{duration(ms)}</span>;
 }
 
 /** A stranger's text in its own direction, without marks that reorder it. */
@@ -186,7 +162,7 @@ export function Failed({
     <Banner
       role="alert"
       tone="bad"
-      title={title ?? e.message}
+      title={title ?? <Said>{e.message}</Said>}
       actions={
         remedy.action !== undefined && workspace !== undefined ? (
           <Link className="button plain" to={remedy.action.to(workspace)}>
@@ -197,7 +173,11 @@ export function Failed({
         ) : undefined
       }
     >
-      {title !== undefined && <span>{e.message} </span>}
+      {title !== undefined && (
+        <span>
+          <Said>{e.message}</Said>{" "}
+        </span>
+      )}
       {!e.message.includes(remedy.text) && <span>{remedy.text}</span>}
       {e.requestId !== "" && e.status >= 500 && (
         <span className="soft">

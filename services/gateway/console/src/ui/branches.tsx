@@ -6,7 +6,7 @@ import { branchesQuery } from "../api/queries";
 import { useAsked } from "../lib/asked";
 import { shortHash, subject } from "../lib/text";
 import { usePlace } from "../lib/workspace";
-import { Text, Time, Upcoming } from "./basics";
+import { Said, Text, Time, Upcoming } from "./basics";
 import { Combobox } from "./combobox";
 
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
@@ -34,7 +34,7 @@ export function BranchSelect({
   const refused = branches.isError ? asApiError(branches.error) : undefined;
   const trouble = refused && (
     <>
-      <Text>{refused.message}</Text>
+      <Said>{refused.message}</Said>
       {refused.retryAfterSeconds !== undefined && (
         <>
           {" "}

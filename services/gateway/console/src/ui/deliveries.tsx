@@ -6,7 +6,7 @@ import { shortHash } from "../lib/text";
 import { branchesText, outcomeTexts, watched } from "../lib/words";
 import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, More, Skeleton, Text, Time } from "./basics";
+import { Button, Failed, More, Said, Skeleton, Text, Time } from "./basics";
 import { Icon } from "./icons";
 
 const results = [
@@ -130,7 +130,7 @@ export function Deliveries({ app }: { app: App }) {
                   </td>
                   <td data-label="Event">
                     {d.found !== undefined ? (
-                      <Text>{d.foundMessage}</Text>
+                      <Said>{d.foundMessage}</Said>
                     ) : d.eventKey === "repo:push" ? (
                       "Push"
                     ) : (
@@ -168,7 +168,7 @@ export function Deliveries({ app }: { app: App }) {
                         {o.deployment !== undefined ? (
                           <Link to={`/w/${ws}/apps/${app.id}/deployments/${o.deployment}`}>{o.text}</Link>
                         ) : (
-                          <Text>{o.text}</Text>
+                          <Said>{o.text}</Said>
                         )}
                       </div>
                     ))}
@@ -211,7 +211,7 @@ export function Deliveries({ app }: { app: App }) {
                 <span className="tone-bad">
                   <Icon name="failed" />
                 </span>
-                <Text>{d.answerMessage || "Signature did not match: is the secret right?"}</Text>
+                <Said>{d.answerMessage || "Signature did not match: is the secret right?"}</Said>
                 <span className="soft nowrap">
                   <Time at={d.receiveTime} />
                 </span>

@@ -6,7 +6,7 @@ import { useAsked } from "../lib/asked";
 import { deployedFirst, lastDeployed } from "../lib/pattern";
 import { shortHash, subject } from "../lib/text";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text, Time } from "./basics";
+import { Button, Failed, Said, Text, Time } from "./basics";
 import { Combobox } from "./combobox";
 import { Dialog } from "./dialog";
 
@@ -55,7 +55,7 @@ export default function DeployBranch({ app, branch, busy, refused, onDeploy, onC
         <Combobox<Choice>
           label="Branch"
           autoFocus
-          error={found.isError ? asApiError(found.error).message : undefined}
+          error={found.isError ? <Said>{asApiError(found.error).message}</Said> : undefined}
           placeholder={found.isPending ? "Loading the branches…" : "Search the branches"}
           value={value}
           text={(b) => b.name}

@@ -5,7 +5,7 @@ import { knownReason, remedyFor } from "../lib/remedy";
 import { ansi, shortHash, subject } from "../lib/text";
 import { failedHook, stageName } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Skeleton, Text } from "./basics";
+import { Said, Skeleton, Text } from "./basics";
 import { RollbackPrevious } from "./rollback";
 import type { LogState } from "./use-log";
 import { Icon } from "./icons";
@@ -44,11 +44,11 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       </h2>
       {said !== "" && (
         <p>
-          <Text>{said}</Text>
+          <Said>{said}</Said>
           {more !== "" && !said.toLowerCase().includes(more.toLowerCase().replace(/\.$/, "")) && (
             <>
               {" "}
-              <Text>{more}</Text>
+              <Said>{more}</Said>
             </>
           )}
         </p>

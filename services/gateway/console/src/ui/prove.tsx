@@ -1,7 +1,7 @@
 import { useMutation } from "@tanstack/react-query";
 import { api, asApiError, body } from "../api/client";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text } from "./basics";
+import { Button, Failed, Said, Text } from "./basics";
 import { Icon } from "./icons";
 
 const words: Record<string, string> = { PASSED: "passed", FAILED: "failed", SKIPPED: "skipped" };
@@ -62,11 +62,11 @@ export function Prove() {
                     <span className="soft">{words[c.state] ?? c.state}</span>
                   </div>
                   <div>
-                    <Text>{c.message}</Text>
+                    <Said>{c.message}</Said>
                   </div>
                   {c.remedy !== undefined && (
                     <div className="soft">
-                      <Text>{c.remedy}</Text>
+                      <Said>{c.remedy}</Said>
                     </div>
                   )}
                 </div>

@@ -4,7 +4,7 @@ import { api, asApiError, body, type Repository } from "../api/client";
 import { keys, repositoriesQuery } from "../api/queries";
 import { useAsked } from "../lib/asked";
 import { usePlace } from "../lib/workspace";
-import { Button, Failed, Text, Time, Upcoming } from "./basics";
+import { Button, Failed, Said, Text, Time, Upcoming } from "./basics";
 import { Combobox } from "./combobox";
 import { Icon } from "./icons";
 
@@ -74,11 +74,13 @@ export function RepositorySelect({
         }}
         loading={list.isFetching}
         empty={
-          list.isError
-            ? asApiError(list.error).message
-            : asked === ""
-              ? "The connected account can reach no repository."
-              : `No repository contains “${asked}”. Paste its full address to look it up live, or refresh the list.`
+          list.isError ? (
+            <Said>{asApiError(list.error).message}</Said>
+          ) : asked === "" ? (
+            "The connected account can reach no repository."
+          ) : (
+            `No repository contains “${asked}”. Paste its full address to look it up live, or refresh the list.`
+          )
         }
         row={(r) => (
           <>
@@ -132,7 +134,7 @@ export function RepositorySelect({
       {first?.partialFailures.map((f) => (
         <p key={f.bitbucketWorkspace + f.reason} className="tone-warn partial">
           <Icon name="alert" /> {f.bitbucketWorkspace !== undefined && <strong>{f.bitbucketWorkspace}: </strong>}
-          <Text>{f.message}</Text>
+          <Said>{f.message}</Said>
         </p>
       ))}
       {list.isError && <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />}

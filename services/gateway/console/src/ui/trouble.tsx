@@ -4,7 +4,7 @@ import { api, body, type App, type Integration } from "../api/client";
 import { keys } from "../api/queries";
 import { troubleOf } from "../lib/trouble";
 import { usePlace } from "../lib/workspace";
-import { Banner, Button, Failed, Text } from "./basics";
+import { Banner, Button, Failed, Said } from "./basics";
 
 /** The workspace's own trouble, at most one banner: what is wrong for all its apps, and the way to mend it. */
 export function WorkspaceTrouble({ integration, apps }: { integration: Integration | undefined; apps: App[] }) {
@@ -25,7 +25,7 @@ export function WorkspaceTrouble({ integration, apps }: { integration: Integrati
         </>
       }
     >
-      <Text>{trouble.text}</Text>
+      <Said>{trouble.text}</Said>
     </Banner>
   );
 }

@@ -5,7 +5,7 @@ import { keys, webhookQuery } from "../api/queries";
 import { httpUrl } from "../lib/text";
 import { notAdmin, webhookLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
-import { Banner, Button, Copyable, Failed, Status, Text, Time, Upcoming } from "./basics";
+import { Banner, Button, Copyable, Failed, Said, Status, Text, Time, Upcoming } from "./basics";
 import { Dialog } from "./dialog";
 import { Icon } from "./icons";
 
@@ -50,12 +50,12 @@ export function WebhookHealth({ app }: { app: App }) {
       {w !== undefined && broken(w) && <Trouble webhook={w} />}
       {w?.healthMessage !== undefined && w.health !== "SECRET_CHANGED" && w.health !== "NOT_CHECKED" && !broken(w) && (
         <Banner tone="warn" title="The webhook needs a look.">
-          <Text>{w.healthMessage}</Text>
+          <Said>{w.healthMessage}</Said>
         </Banner>
       )}
       {w?.lastRepair !== undefined && (
         <p className="soft">
-          <Text>{w.lastRepair}</Text> <Time at={w.lastRepairTime} />
+          <Said>{w.lastRepair}</Said> <Time at={w.lastRepairTime} />
         </p>
       )}
       {w !== undefined && <Actions webhook={w} />}
@@ -81,7 +81,7 @@ function Trouble({ webhook: w }: { webhook: Webhook }) {
           w.reason === "NOT_REPOSITORY_ADMIN" ? `${notAdmin(w.repositoryFullName)}.` : `${webhookLook(w.state).word}.`
         }
       >
-        <Text>{w.message}</Text>
+        <Said>{w.message}</Said>
         {w.retryTime !== undefined && (
           <>
             {" "}

@@ -2,7 +2,7 @@ import { asApiError, type App } from "../../api/client";
 import { shortHash } from "../../lib/text";
 import { statusNotSent } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
-import { Banner, Text } from "../basics";
+import { Banner, Said } from "../basics";
 import { Check, FromCode, SaveRow, TextField } from "./parts";
 import { useDraft, useSave } from "./save";
 
@@ -128,7 +128,7 @@ export default function Options({ app }: { app: App }) {
         />
         {untold !== undefined && (
           <p className="soft">
-            <Text>{untold.message}</Text>
+            <Said>{untold.message}</Said>
           </p>
         )}
         <Check
@@ -172,7 +172,7 @@ function CodeState({ app }: { app: App }) {
         {c.problems.map((p) => (
           <li key={`${p.line}:${p.column}:${p.message}`}>
             {p.line > 0 && `Line ${p.line}, column ${p.column}: `}
-            <Text>{p.message}</Text>
+            <Said>{p.message}</Said>
           </li>
         ))}
       </ul>

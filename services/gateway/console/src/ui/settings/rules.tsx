@@ -4,7 +4,7 @@ import { api, asApiError, body, type App, type CheckPush } from "../../api/clien
 import { isPattern } from "../../lib/text";
 import { sentence, watched } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
-import { Button, Failed, Text } from "../basics";
+import { Button, Failed, Said, Text } from "../basics";
 import { FromCode, SaveRow, TextField } from "./parts";
 import { lines, useDraft, useSave } from "./save";
 import { Icon } from "../icons";
@@ -186,7 +186,7 @@ function Answer({ answer }: { answer: CheckPush }) {
           {answer.deploys ? "It would deploy." : "It would not deploy."}
         </strong>{" "}
         <span className="plain">
-          <Text>{answer.message}</Text>
+          <Said>{answer.message}</Said>
         </span>
       </p>
       <ul className="checks">
@@ -194,7 +194,7 @@ function Answer({ answer }: { answer: CheckPush }) {
           <li key={c.rule} className={c.passed ? "tone-good" : "tone-warn"}>
             <Icon name={c.passed ? "done" : "stopped"} />
             <span className="plain">
-              {sentence(c.rule)}: <Text>{c.message}</Text>
+              {sentence(c.rule)}: <Said>{c.message}</Said>
               <span className="hidden">{c.passed ? " (passed)" : " (turned away)"}</span>
             </span>
           </li>
