@@ -784,7 +784,12 @@ type Variable struct {
 	// Whether the value is a secret: stored encrypted, masked in logs, never shown again.
 	Secret bool `protobuf:"varint,3,opt,name=secret,proto3" json:"secret,omitempty"`
 	// When the value was last set.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The branches whose deployments have this value, for an app that watches a pattern: a name or a
+	// glob. Empty: all that have no value of their own, tags among them. One name may be there several
+	// times, each with other branches; of those that match, the branch's own name wins, then the first
+	// glob of the list, then the one without branches.
+	Branches      string `protobuf:"bytes,5,opt,name=branches,proto3" json:"branches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +850,13 @@ func (x *Variable) GetUpdateTime() *timestamppb.Timestamp {
 		return x.UpdateTime
 	}
 	return nil
+}
+
+func (x *Variable) GetBranches() string {
+	if x != nil {
+		return x.Branches
+	}
+	return ""
 }
 
 // AppRules narrow which pushes deploy. Patterns are globs: * stays within a path segment, ** does
@@ -1781,13 +1793,14 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\bpriority\x18\x04 \x01(\x05R\bpriority\x12\x1b\n" +
 	"\x06active\x18\x05 \x01(\bH\x00R\x06active\x88\x01\x01\x12,\n" +
 	"\x0ftimeout_seconds\x18\x06 \x01(\x05B\x03\xe0A\x01R\x0etimeoutSecondsB\t\n" +
-	"\a_active\"\x98\x01\n" +
+	"\a_active\"\xb9\x01\n" +
 	"\bVariable\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12\x19\n" +
 	"\x05value\x18\x02 \x01(\tB\x03\xe0A\x01R\x05value\x12\x16\n" +
 	"\x06secret\x18\x03 \x01(\bR\x06secret\x12@\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"updateTime\"\x8e\x01\n" +
+	"updateTime\x12\x1f\n" +
+	"\bbranches\x18\x05 \x01(\tB\x03\xe0A\x01R\bbranches\"\x8e\x01\n" +
 	"\bAppRules\x12\x12\n" +
 	"\x04tags\x18\x01 \x03(\tR\x04tags\x12\x14\n" +
 	"\x05paths\x18\x02 \x03(\tR\x05paths\x12!\n" +

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
@@ -145,7 +146,7 @@ func (s *Service) offline(server string) *deployerv1.DeploymentError {
 	}
 	seen := "No deployer has served it yet"
 	if !since.IsZero() {
-		seen = "The last one was seen at " + since.UTC().Format("2006-01-02 15:04:05") + " UTC"
+		seen = "The last one was seen at " + when.UTC(since)
 	}
 	return &deployerv1.DeploymentError{Reason: "SERVER_OFFLINE", Message: fmt.Sprintf("No deployer serves server %s at the moment. %s. Start one with --server %s.", server, seen, server)}
 }

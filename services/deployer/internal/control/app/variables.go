@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -40,10 +41,10 @@ func (s *Service) setVariables(a *storev1.App, in []*deployerv1.Variable, now ti
 	for i, v := range in {
 		at := fmt.Sprintf("%s[%d].", path, i)
 		checkVariable(at, v, faults)
-		if seen[v.GetName()] {
-			faults.Add(at+"name", fmt.Sprintf("%s is there twice", v.GetName()))
+		if seen[v.GetName()+" "+v.GetBranches()] {
+			faults.Add(at+"name", twice(v))
 		}
-		seen[v.GetName()] = true
+		seen[v.GetName()+" "+v.GetBranches()] = true
 		made, problem, err := s.variable(a, v, now)
 		if err != nil {
 			return err
@@ -61,6 +62,13 @@ func (s *Service) setVariables(a *storev1.App, in []*deployerv1.Variable, now ti
 	return nil
 }
 
+func twice(v *deployerv1.Variable) string {
+	if v.GetBranches() == "" {
+		return fmt.Sprintf("%s is there twice", v.GetName())
+	}
+	return fmt.Sprintf("%s is there twice for %s", v.GetName(), v.GetBranches())
+}
+
 func checkVariable(at string, v *deployerv1.Variable, faults *apierr.Faults) {
 	switch {
 	case !variablePattern.MatchString(v.GetName()):
@@ -74,15 +82,22 @@ func checkVariable(at string, v *deployerv1.Variable, faults *apierr.Faults) {
 	case strings.ContainsRune(v.GetValue(), 0):
 		faults.Add(at+"value", "has a NUL character, which no variable can hold")
 	}
+	if v.GetBranches() != "" {
+		if err := rules.CheckBranch(v.GetBranches()); err != nil {
+			faults.Add(at+"branches", err.Error())
+		}
+	}
 }
 
 // variable is the stored form of one variable, and what is wrong with its value, "" for nothing.
 func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time) (made *storev1.Variable, problem string, err error) {
 	var old *storev1.Variable
-	if i := slices.IndexFunc(a.GetVariables(), func(x *storev1.Variable) bool { return x.GetName() == v.GetName() }); i >= 0 {
+	if i := slices.IndexFunc(a.GetVariables(), func(x *storev1.Variable) bool {
+		return x.GetName() == v.GetName() && x.GetBranches() == v.GetBranches()
+	}); i >= 0 {
 		old = a.GetVariables()[i]
 	}
-	made = &storev1.Variable{Name: v.GetName(), UpdateTime: timestamppb.New(now)}
+	made = &storev1.Variable{Name: v.GetName(), Branches: v.GetBranches(), UpdateTime: timestamppb.New(now)}
 	if !v.GetSecret() {
 		switch {
 		case len(old.GetSealed()) > 0 && v.GetValue() == "":
@@ -103,7 +118,7 @@ func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time
 		}
 		value = old.GetValue() // becomes a secret
 	}
-	made.Sealed, err = s.cfg.Keyset.Seal([]byte(value), apps.Associated(a, v.GetName()))
+	made.Sealed, err = s.cfg.Keyset.Seal([]byte(value), apps.Associated(a, v.GetName(), v.GetBranches()))
 	if err != nil {
 		return nil, "", fmt.Errorf("app: seal a variable: %w", err)
 	}
@@ -114,7 +129,7 @@ func (s *Service) variable(a *storev1.App, v *deployerv1.Variable, now time.Time
 func shown(in []*storev1.Variable) []*deployerv1.Variable {
 	out := make([]*deployerv1.Variable, 0, len(in))
 	for _, v := range in {
-		out = append(out, &deployerv1.Variable{Name: v.GetName(), Value: v.GetValue(), Secret: len(v.GetSealed()) > 0, UpdateTime: v.GetUpdateTime()})
+		out = append(out, &deployerv1.Variable{Name: v.GetName(), Value: v.GetValue(), Branches: v.GetBranches(), Secret: len(v.GetSealed()) > 0, UpdateTime: v.GetUpdateTime()})
 	}
 	return out
 }

@@ -2,13 +2,15 @@
 // repository: the repository's name, whether it can be reached, and what .devpilot.yaml said.
 // Saving apps is internal/control/app's.
 //
-// Depends on pkg/kv, internal/record/store, internal/record/lane and internal/record/reminder.
+// Depends on pkg/kv, internal/record/store, internal/record/lane, internal/record/reminder and
+// internal/record/rules.
 package apps
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -16,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
+	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 	"devpilot.io/bitbucket/services/deployer/internal/record/settings"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
@@ -68,18 +71,56 @@ func (r *Records) App(ctx context.Context, k lane.Key) (*storev1.App, error) {
 	return a, err
 }
 
-// Associated ties the sealed value of a secret variable to its place.
-func Associated(a *storev1.App, name string) []byte {
-	return []byte("deployer-variable." + a.GetWorkspace() + "." + a.GetId() + "." + name)
+// Associated ties the sealed value of a secret variable to its place: the app, the name, and the
+// branches that it is for, if it is not for all.
+func Associated(a *storev1.App, name, branches string) []byte {
+	place := "deployer-variable." + a.GetWorkspace() + "." + a.GetId() + "." + name
+	if branches != "" {
+		place += "." + branches // names have no dot
+	}
+	return []byte(place)
 }
 
-// Variables are the values for an app's hooks.
-func (r *Records) Variables(a *storev1.App) ([]settings.Variable, error) {
-	out := make([]settings.Variable, 0, len(a.GetVariables()))
-	for _, v := range a.GetVariables() {
+// ForBranch are the variables that a deployment of a branch has, each name once, in the order of the
+// list: the value for the branch's own name, else that of the first glob that matches, else the one for
+// all branches. A tag has no branch ("") and only the latter.
+func ForBranch(all []*storev1.Variable, branch string) []*storev1.Variable {
+	rank := func(v *storev1.Variable) int {
+		switch {
+		case v.GetBranches() == "":
+			return 1
+		case branch == "" || !rules.MatchBranch(v.GetBranches(), branch):
+			return 0
+		case rules.IsGlob(v.GetBranches()):
+			return 2
+		default:
+			return 3
+		}
+	}
+	var out []*storev1.Variable
+	for _, v := range all {
+		of := rank(v)
+		if of == 0 {
+			continue
+		}
+		i := slices.IndexFunc(out, func(x *storev1.Variable) bool { return x.GetName() == v.GetName() })
+		switch {
+		case i < 0:
+			out = append(out, v)
+		case of > rank(out[i]):
+			out[i] = v
+		}
+	}
+	return out
+}
+
+// Variables are the values for the hooks of a deployment of a branch, "" for that of a tag.
+func (r *Records) Variables(a *storev1.App, branch string) ([]settings.Variable, error) {
+	var out []settings.Variable
+	for _, v := range ForBranch(a.GetVariables(), branch) {
 		x := settings.Variable{Name: v.GetName(), Value: seal.NewSecret(v.GetValue())}
 		if len(v.GetSealed()) > 0 {
-			b, err := r.Keyset.Open(v.GetSealed(), Associated(a, v.GetName()))
+			b, err := r.Keyset.Open(v.GetSealed(), Associated(a, v.GetName(), v.GetBranches()))
 			if err != nil {
 				return nil, fmt.Errorf("apps: open variable %s: %w", v.GetName(), err)
 			}

@@ -25,8 +25,8 @@ type Apps interface {
 	// FullName is the repository's name as last seen; Renamed asks Bitbucket for today's.
 	FullName(ctx context.Context, workspace, repository string) (string, error)
 	Renamed(ctx context.Context, workspace, repository string) (string, error)
-	// Variables opens the values for an app's hooks.
-	Variables(a *storev1.App) ([]settings.Variable, error)
+	// Variables opens the values for the hooks of a deployment of a branch, "" for that of a tag.
+	Variables(a *storev1.App, branch string) ([]settings.Variable, error)
 	// SawFile remembers what .devpilot.yaml said.
 	SawFile(ctx context.Context, k lane.Key, generation int64, c *deployerv1.CodeConfig) error
 }

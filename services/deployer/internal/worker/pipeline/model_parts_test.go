@@ -62,7 +62,7 @@ func (modelAppsReader) Renamed(context.Context, string, string) (string, error) 
 	return "acme/web", nil
 }
 
-func (modelAppsReader) Variables(*storev1.App) ([]settings.Variable, error) { return nil, nil }
+func (modelAppsReader) Variables(*storev1.App, string) ([]settings.Variable, error) { return nil, nil }
 
 func (modelAppsReader) SawFile(context.Context, lane.Key, int64, *deployerv1.CodeConfig) error {
 	return nil

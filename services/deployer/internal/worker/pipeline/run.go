@@ -337,7 +337,7 @@ func (a *attempt) load(ctx context.Context) error {
 		return err
 	}
 	a.app, a.settings = app, settings.Of(app)
-	if a.variables, err = a.w.cfg.Apps.Variables(app); err != nil {
+	if a.variables, err = a.w.cfg.Apps.Variables(app, a.job.GetBranch()); err != nil {
 		return err
 	}
 	secrets := map[string]seal.Secret{}

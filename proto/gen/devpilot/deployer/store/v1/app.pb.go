@@ -310,7 +310,9 @@ type Variable struct {
 	// The sealed value of a secret one.
 	Sealed []byte `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	// When the value was last set.
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	// The branches whose deployments have this value; empty for all that have none of their own.
+	Branches      string `protobuf:"bytes,5,opt,name=branches,proto3" json:"branches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +373,13 @@ func (x *Variable) GetUpdateTime() *timestamppb.Timestamp {
 		return x.UpdateTime
 	}
 	return nil
+}
+
+func (x *Variable) GetBranches() string {
+	if x != nil {
+		return x.Branches
+	}
+	return ""
 }
 
 // CodeConfig is what .devpilot.yaml said in the commit that was read last. Bucket
@@ -1084,13 +1093,14 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\x0eindex_revision\x18\x17 \x01(\x04R\rindexRevision\x12K\n" +
 	"\x0fauto_deploy_off\x18\x18 \x01(\v2#.devpilot.deployer.v1.AutoDeployOffR\rautoDeployOff\x12\x14\n" +
 	"\x05badge\x182 \x01(\bR\x05badge\x12\x1b\n" +
-	"\tbadge_key\x183 \x01(\tR\bbadgeKey\"\x89\x01\n" +
+	"\tbadge_key\x183 \x01(\tR\bbadgeKey\"\xa5\x01\n" +
 	"\bVariable\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
 	"\x06sealed\x18\x03 \x01(\fR\x06sealed\x12;\n" +
 	"\vupdate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"f\n" +
+	"updateTime\x12\x1a\n" +
+	"\bbranches\x18\x05 \x01(\tR\bbranches\"f\n" +
 	"\n" +
 	"CodeConfig\x12\x1e\n" +
 	"\n" +
