@@ -63,7 +63,7 @@ test("what the API says in UTC is the reader's time on every page, with UTC on h
     "why?branch=main",
   ]) {
     await visit(page, s.at(path));
-    await expect.poll(() => page.locator("main time").count(), path).toBeGreaterThan(0);
+    await expect.poll(() => page.locator("main time").count(), { message: path }).toBeGreaterThan(0);
     expect(await page.locator("main").innerText(), path).not.toMatch(/\d\d:\d\d(:\d\d)? ?(UTC|Z)\b/);
     for (const title of await page
       .locator("main time")
