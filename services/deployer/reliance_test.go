@@ -20,7 +20,7 @@ import (
 
 const (
 	shortInterval = 250 * time.Millisecond
-	longInterval  = 20 * shortInterval // as 10 minutes are to 30 seconds
+	longInterval  = 4 * shortInterval // as 2 minutes are to 30 seconds
 )
 
 // polled waits until the repository's polls stand in a way, and returns how.

@@ -64,6 +64,7 @@ type replica struct {
 	service  *webhook.Service
 	people   webhookv1.WebhookServiceClient // by the gateway
 	deployer webhookv1.WebhookServiceClient
+	metrics  *prometheus.Registry
 	stop     func()
 }
 
@@ -130,8 +131,9 @@ func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
 	}
 	cfg.Timing.Poll = 20 * time.Millisecond
 	s.config(&cfg)
+	metrics := prometheus.NewRegistry()
 	service, err := webhook.New(cfg, webhook.Deps{
-		Logger: s.logs.Logger, JS: js, Keyset: s.keyset, Auth: s.auth, Registerer: prometheus.NewRegistry(),
+		Logger: s.logs.Logger, JS: js, Keyset: s.keyset, Auth: s.auth, Registerer: metrics,
 	})
 	if err != nil {
 		s.t.Fatalf("New: %v", err)
@@ -168,7 +170,7 @@ func (s *stack) startUnreadyOn(js jetstream.JetStream) *replica {
 		Register: func(g grpc.ServiceRegistrar) { service.Register(g) },
 	})
 	return &replica{
-		stack: s, service: service, stop: stop,
+		stack: s, service: service, stop: stop, metrics: metrics,
 		people:   webhookv1.NewWebhookServiceClient(server.Dial("gateway")),
 		deployer: webhookv1.NewWebhookServiceClient(server.Dial("deployer")),
 	}

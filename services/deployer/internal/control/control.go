@@ -86,7 +86,7 @@ func New(cfg Config) (*Control, error) {
 	c.apps = app.New(app.Config{
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
 		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
-		Deliveries: clients.Webhook, Told: c.told, Logger: log, Now: cfg.Now,
+		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, Logger: log, Now: cfg.Now,
 	})
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(app.NewStandings(c.apps)); err != nil {
@@ -110,6 +110,11 @@ func New(cfg Config) (*Control, error) {
 	c.schedule.Handle(reminder.Reach, c.connections.Resume(c.apps, c.reconciler))
 	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments, Heads: cfg.Heads}
 	return c, nil
+}
+
+// findsWithin is the reconciler's, which is made after the apps.
+func (c *Control) findsWithin(workspace, repository string) time.Duration {
+	return c.reconciler.FindsWithin(workspace, repository)
 }
 
 // Uses are the use cases that the RPCs call.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
@@ -31,11 +32,13 @@ type Webhooks struct {
 	mu   sync.RWMutex
 	byID map[string]*storev1.WebhookRecord
 	keys map[string]string // key of the bucket → id
+	// hooks are the webhooks by their hook's UUID at Bitbucket, without those that have none.
+	hooks map[string]*storev1.WebhookRecord
 }
 
 // New makes an empty cache; Run fills it.
 func New() *Webhooks {
-	return &Webhooks{byID: map[string]*storev1.WebhookRecord{}, keys: map[string]string{}}
+	return &Webhooks{byID: map[string]*storev1.WebhookRecord{}, keys: map[string]string{}, hooks: map[string]*storev1.WebhookRecord{}}
 }
 
 // OnChange has fn called with every webhook that Run sees new or changed, one call at a time. fn
@@ -52,6 +55,12 @@ func (c *Webhooks) Run(ctx context.Context, bucket *natsstore.Webhooks) error {
 
 func (c *Webhooks) apply(key string, rec *storev1.WebhookRecord) {
 	c.mu.Lock()
+	if was := c.byID[c.keys[key]]; was != nil && c.hooks[hookOf(was)] == was {
+		delete(c.hooks, hookOf(was))
+	}
+	if uuid := hookOf(rec); uuid != "" {
+		c.hooks[uuid] = rec
+	}
 	if rec == nil {
 		delete(c.byID, c.keys[key])
 		delete(c.keys, key)
@@ -82,6 +91,17 @@ func (c *Webhooks) Find(id string) *storev1.WebhookRecord {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.byID[id]
+}
+
+func hookOf(rec *storev1.WebhookRecord) string {
+	return bitbucket.NormalizeUUID(rec.GetBitbucketUuid())
+}
+
+// FindHook returns the webhook whose hook at Bitbucket has a UUID, normalised, or nil.
+func (c *Webhooks) FindHook(uuid string) *storev1.WebhookRecord {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.hooks[uuid]
 }
 
 // Len is how many webhooks there are.

@@ -4,13 +4,15 @@ import (
 	"context"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 // Stand is what the log knows of a webhook.
 type Stand struct {
 	LastDelivery int32 // number; 0 when none came
 	LastVerified *timestamppb.Timestamp
-	LastRefused  *timestamppb.Timestamp
+	Refused      []*webhookv1.Delivery // the newest refused requests, oldest first
 }
 
 // Stand tells what last came to a webhook.
@@ -19,9 +21,5 @@ func (l *Log) Stand(ctx context.Context, workspace, webhook string) (Stand, erro
 	if err != nil {
 		return Stand{}, err
 	}
-	s := Stand{LastDelivery: ledger.GetLastNumber(), LastVerified: ledger.GetLastVerifiedTime()}
-	if n := len(ring.GetRequests()); n > 0 {
-		s.LastRefused = ring.GetRequests()[n-1].GetReceiveTime()
-	}
-	return s, nil
+	return Stand{LastDelivery: ledger.GetLastNumber(), LastVerified: ledger.GetLastVerifiedTime(), Refused: ring.GetRequests()}, nil
 }

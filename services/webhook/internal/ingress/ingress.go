@@ -45,6 +45,8 @@ type Cache interface {
 	Ready(ctx context.Context) error
 	// Find returns the webhook of an id, or nil. It is shared and not to be modified.
 	Find(id string) *storev1.WebhookRecord
+	// FindHook returns the webhook whose hook at Bitbucket has a UUID, or nil. It is shared, too.
+	FindHook(uuid string) *storev1.WebhookRecord
 }
 
 // Leader reads a webhook that is certainly up to date. There is none: kv.ErrNotFound.
@@ -163,7 +165,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer goes through the steps; each may end it.
 func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *request, used *share) *answer {
-	if !validID(req.id) {
+	if !validID(req.id) && h.sender(req) == nil {
 		return notFound()
 	}
 	if req.http.Method != http.MethodPost {
@@ -184,6 +186,7 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 	}
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // or waiting for the store would look like a lost client
 	if a := h.find(ctx, req); a != nil {
+		h.keepAstray(req, a)
 		return a
 	}
 	if a := h.verify(ctx, req); a != nil {
@@ -201,7 +204,7 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 func (h *Handler) find(ctx context.Context, req *request) *answer {
 	if req.webhook == nil || gone(req.webhook) {
 		req.webhook = nil
-		if !h.unknown.Allow() {
+		if !validID(req.id) || !h.unknown.Allow() {
 			return notFound()
 		}
 		rec, err := h.leader(ctx, req.id)
@@ -293,7 +296,7 @@ func (h *Handler) delivery(ctx context.Context, req *request, a *answer) *storev
 	d := &storev1.InboxDelivery{
 		Id: rpc.NewRequestID(), Webhook: req.webhook.GetId(), Workspace: req.webhook.GetWorkspace(),
 		ReceiveTime: timestamp(req.start), EventKey: clip(header.Get(hook.HeaderEvent)), RequestUuid: clip(header.Get(hook.HeaderRequest)),
-		Attempt: attempt(header), HookUuid: hook.NormalizeUUID(clip(header.Get(hook.HeaderHook))), SecretVersion: req.version,
+		Attempt: attempt(header), HookUuid: hookUUID(header), SecretVersion: req.version,
 		AnswerStatus: int32(a.status), AnswerMessage: a.Message, RequestId: rpc.RequestID(ctx), Traceparent: carrier["traceparent"],
 	}
 	d.Push, d.Fingerprint = a.push, inbox.Fingerprint(d, req.body)
@@ -304,16 +307,43 @@ func (h *Handler) delivery(ctx context.Context, req *request, a *answer) *storev
 // keepRefused puts a refused request into the webhook's ring, for the person who wonders why
 // nothing arrives.
 func (h *Handler) keepRefused(req *request, a *answer) {
-	if a.status != http.StatusUnauthorized {
-		return
+	if a.status == http.StatusUnauthorized {
+		h.cfg.Refusals.Add(refused(req, req.webhook, a.status, a.Message))
 	}
+}
+
+// sender is the webhook whose hook sent a request, as the request says; nil when it is none of ours.
+func (h *Handler) sender(req *request) *storev1.WebhookRecord {
+	uuid := hookUUID(req.http.Header)
+	if uuid == "" || h.cfg.Cache.Ready(req.http.Context()) != nil {
+		return nil
+	}
+	return h.cfg.Cache.FindHook(uuid)
+}
+
+const astray = "The request came to another address than this webhook's: somebody changed the webhook's URL on Bitbucket."
+
+// keepAstray puts a request to an address that is none into the ring of the webhook whose hook sent it.
+// That it did is believed of the signature alone.
+func (h *Handler) keepAstray(req *request, a *answer) {
+	if rec := h.sender(req); a.status == http.StatusNotFound && rec != nil && !gone(rec) && h.matches(req, rec) == nil {
+		h.cfg.Refusals.Add(refused(req, rec, a.status, astray))
+	}
+}
+
+func refused(req *request, rec *storev1.WebhookRecord, status int, message string) *webhookv1.Delivery {
 	header := req.http.Header
-	h.cfg.Refusals.Add(&webhookv1.Delivery{
-		Webhook: req.webhook.GetId(), Workspace: req.webhook.GetWorkspace(), Repository: req.webhook.GetRepository(),
-		RepositoryFullName: req.webhook.GetRepositoryFullName(), ReceiveTime: timestamp(req.start), Refused: true,
-		EventKey: clip(header.Get(hook.HeaderEvent)), RequestUuid: clip(header.Get(hook.HeaderRequest)), Attempt: attempt(header),
-		AnswerStatus: int32(a.status), AnswerMessage: a.Message, BodyBytes: int32(len(req.body)),
-	})
+	return &webhookv1.Delivery{
+		Webhook: rec.GetId(), Workspace: rec.GetWorkspace(), Repository: rec.GetRepository(),
+		RepositoryFullName: rec.GetRepositoryFullName(), ReceiveTime: timestamp(req.start), Refused: true,
+		EventKey: clip(header.Get(hook.HeaderEvent)), RequestUuid: clip(header.Get(hook.HeaderRequest)), Attempt: attempt(header), HookUuid: hookUUID(header),
+		AnswerStatus: int32(status), AnswerMessage: message, BodyBytes: int32(len(req.body)),
+	}
+}
+
+// hookUUID is the hook that sent a request, as the request says; empty when it does not.
+func hookUUID(header http.Header) string {
+	return hook.NormalizeUUID(clip(header.Get(hook.HeaderHook)))
 }
 
 // attempt is X-Attempt-Number; 0 when it is missing or odd.

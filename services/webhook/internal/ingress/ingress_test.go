@@ -94,6 +94,9 @@ func (w *world) Store(d *storev1.InboxDelivery, timeout time.Duration) error {
 	return nil
 }
 
+// FindHook implements Cache: the hook of a webhook has the webhook's id in these tests.
+func (w *world) FindHook(uuid string) *storev1.WebhookRecord { return w.Find(uuid) }
+
 func (w *world) Add(d *webhookv1.Delivery) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

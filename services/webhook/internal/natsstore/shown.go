@@ -88,6 +88,43 @@ func (s *Store) Shown(ctx context.Context, workspace string, repositories []stri
 	return recs, nil
 }
 
+// All reads the webhooks of a workspace, as they are now.
+func (s *Store) All(ctx context.Context, workspace string) ([]*storev1.WebhookRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	view, err := b.copies.webhooks.Fresh(ctx)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := view.Keys(ctx, kv.EncodeKey(workspace)+".", "", 0)
+	if err != nil {
+		return nil, err
+	}
+	recs := make([]*storev1.WebhookRecord, 0, len(keys))
+	for _, key := range keys {
+		rec, _, err := view.Get(ctx, key)
+		switch {
+		case errors.Is(err, kv.ErrNotFound):
+		case err != nil:
+			return nil, err
+		default:
+			recs = append(recs, rec)
+		}
+	}
+	return recs, nil
+}
+
+// LatelyRefused reads a webhook's refused requests, as Stand does.
+func (s *Store) LatelyRefused(ctx context.Context, workspace, webhook string) (*storev1.RefusedRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	return lately(ctx, b.copies.refused, WebhookKey(workspace, webhook))
+}
+
 // Stand reads a webhook's ledger and its refused requests, empty records where there are none. Both are
 // written after the requests that they tell of were answered, so that nobody waits for them: what
 // another process wrote may come a moment later.

@@ -44,9 +44,8 @@ type Ring struct {
 // Config is what a Ring needs. Registerer may be nil.
 type Config struct {
 	Store Store
-	// Refused is told of webhooks whose requests are refused, as often as they are written: somebody may have
-	// changed the secret at Bitbucket.
-	Refused    func(ctx context.Context, workspace, webhook string) error
+	// Refused is told of the requests that are kept: somebody may have changed the webhook at Bitbucket.
+	Refused    func(ctx context.Context, d *webhookv1.Delivery) error
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
 	Now        func() time.Time
@@ -112,5 +111,5 @@ func (r *Ring) write(ctx context.Context, d *webhookv1.Delivery) error {
 	if err != nil {
 		return err
 	}
-	return r.cfg.Refused(ctx, d.GetWorkspace(), d.GetWebhook())
+	return r.cfg.Refused(ctx, d)
 }

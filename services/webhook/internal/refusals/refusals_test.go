@@ -61,7 +61,7 @@ func (c *clock) advance(d time.Duration) {
 
 func start(t *testing.T, store refusals.Store, now func() time.Time) *refusals.Ring {
 	t.Helper()
-	r := refusals.New(refusals.Config{Store: store, Refused: func(context.Context, string, string) error { return nil }, Logger: logs.Discard(), Now: now})
+	r := refusals.New(refusals.Config{Store: store, Refused: func(context.Context, *webhookv1.Delivery) error { return nil }, Logger: logs.Discard(), Now: now})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()

@@ -3,17 +3,18 @@ package registry
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
-	"devpilot.io/bitbucket/services/webhook/internal/cache"
 )
 
 // What Bitbucket does to a webhook, nobody tells us. Besides the check at intervals there is evidence: a
@@ -69,25 +70,28 @@ func planned(rec *storev1.WebhookRecord) bool {
 	return rec.GetLease() == nil && rec.GetWork().GetWanted() > rec.GetWork().GetDone()
 }
 
-// after asks for a run, once the pause since the last one of its kind is over.
-func (r *Registry) after(rec *storev1.WebhookRecord, checkOnly bool, pause time.Duration, last ...time.Time) {
+// suspect has the webhook checked for evidence that something is wrong with it, also where a run is planned
+// for later: what strangers had planned keeps no real sign waiting.
+func (r *Registry) suspect(rec *storev1.WebhookRecord) {
 	at := r.cfg.Now()
-	for _, t := range last {
-		if end := t.Add(pause); end.After(at) {
+	for _, last := range []time.Time{rec.GetSuspectTime().AsTime(), rec.GetLastCheckTime().AsTime()} {
+		if end := last.Add(r.cfg.Timing.Suspect); end.After(at) {
 			at = end
 		}
 	}
-	r.want(rec, checkOnly)
-	rec.Work.DueTime = timestamppb.New(at)
-}
-
-// suspect has the webhook checked for evidence that something is wrong with it.
-func (r *Registry) suspect(rec *storev1.WebhookRecord) {
-	if planned(rec) {
+	due := timestamppb.New(at)
+	if !planned(rec) {
+		r.want(rec, true)
+	} else if !rec.GetWork().GetDueTime().AsTime().After(at) {
 		return
 	}
-	r.after(rec, true, r.cfg.Timing.Suspect, rec.GetSuspectTime().AsTime(), rec.GetLastCheckTime().AsTime())
-	rec.SuspectTime = rec.GetWork().GetDueTime()
+	rec.Work.DueTime, rec.SuspectTime = due, due
+	if rec.GetSecretRepairTime().AsTime().After(at) {
+		rec.SecretRepairTime = due
+	}
+	if rec.GetStrayCheckTime().AsTime().After(at) {
+		rec.StrayCheckTime = due
+	}
 }
 
 // switchedOff reports whether a hook of ours was last seen switched off: a verified delivery then tells that
@@ -115,54 +119,84 @@ func (r *Registry) Missed(ctx context.Context, workspace, id string, at time.Tim
 	return notFound(err)
 }
 
-// Refused notes that a delivery's signature was wrong or missing. Where it may be that somebody changed the
-// secret of a hook of ours, it is written anew: whether it is right cannot be seen. Whoever sends wrong
-// signatures for ever has it written some ten times in the first hour and once an hour afterwards.
-func (r *Registry) Refused(ctx context.Context, workspace, id string) error {
-	_, err := r.cfg.Store.Update(ctx, workspace, id, func(cur *storev1.WebhookRecord) error {
-		if !ours(cur) || cur.GetState() != webhookv1.Webhook_ACTIVE || planned(cur) && !cur.GetWork().GetCheckOnly() {
+// Refused notes a request that was refused. Where it may be that somebody changed the secret of a hook of
+// ours, it is written anew: whether it is right cannot be seen. A request of another hook, or one to another
+// address that ours sent, does not speak of our secret: it has the hook compared with Bitbucket's list.
+// Whoever sends such requests for ever causes some ten runs in the first hour and one an hour afterwards.
+func (r *Registry) Refused(ctx context.Context, d *webhookv1.Delivery) error {
+	_, err := r.cfg.Store.Update(ctx, d.GetWorkspace(), d.GetWebhook(), func(cur *storev1.WebhookRecord) error {
+		if !ours(cur) || cur.GetState() != webhookv1.Webhook_ACTIVE {
 			return kv.ErrSkip
 		}
-		last := cur.GetSecretRepairTime().AsTime()
-		if r.cfg.Now().Sub(last) > r.cfg.Timing.Mistrust {
-			cur.SecretRepairs = 0
+		if !ofSecret(d, cur.GetBitbucketUuid()) {
+			return r.stray(cur)
 		}
-		pause := min(r.cfg.Timing.Suspect<<min(cur.GetSecretRepairs(), 20), r.cfg.Timing.Mistrust)
-		if planned(cur) && cur.GetWork().GetDueTime().AsTime().Before(last.Add(pause)) {
-			return kv.ErrSkip // the check that is planned comes first; the next evidence counts after it
-		}
-		cur.SecretRepairs++
-		r.after(cur, false, pause, last)
-		cur.SecretRepairTime = cur.GetWork().GetDueTime()
-		return nil
+		return r.mistrust(cur)
 	})
 	return notFound(err)
+}
+
+// ofSecret reports whether a refused request tells that the secret of a hook may be another one: its signature
+// was wrong, and no other hook sent it, as far as it says.
+func ofSecret(d *webhookv1.Delivery, hookUUID string) bool {
+	sender := d.GetHookUuid()
+	return d.GetAnswerStatus() == http.StatusUnauthorized && (sender == "" || hookUUID == "" || sender == bitbucket.NormalizeUUID(hookUUID))
+}
+
+// LastRefused is when the last request was refused that tells of the webhook's own secret; nil when none was.
+func LastRefused(rec *storev1.WebhookRecord, refused []*webhookv1.Delivery) *timestamppb.Timestamp {
+	for _, d := range slices.Backward(refused) {
+		if ofSecret(d, rec.GetBitbucketUuid()) {
+			return d.GetReceiveTime()
+		}
+	}
+	return nil
+}
+
+// mistrust has the secret written anew.
+func (r *Registry) mistrust(rec *storev1.WebhookRecord) error {
+	if planned(rec) && !rec.GetWork().GetCheckOnly() {
+		return kv.ErrSkip
+	}
+	at := r.doubling(rec.GetSecretRepairTime(), &rec.SecretRepairs)
+	if planned(rec) && rec.GetWork().GetDueTime().AsTime().Before(at) {
+		return kv.ErrSkip // the check that is planned comes first; the next evidence counts after it
+	}
+	r.want(rec, false)
+	rec.Work.DueTime = timestamppb.New(at)
+	rec.SecretRepairTime = rec.GetWork().GetDueTime()
+	return nil
+}
+
+// stray has the hook checked.
+func (r *Registry) stray(rec *storev1.WebhookRecord) error {
+	if planned(rec) {
+		return kv.ErrSkip
+	}
+	at := r.doubling(rec.GetStrayCheckTime(), &rec.StrayChecks)
+	r.want(rec, true)
+	rec.Work.DueTime = timestamppb.New(at)
+	rec.StrayCheckTime = rec.GetWork().GetDueTime()
+	return nil
+}
+
+// doubling is when evidence that strangers may make has something done again: the pause since the last time
+// doubles with each in a row. It counts one more.
+func (r *Registry) doubling(last *timestamppb.Timestamp, times *int32) time.Time {
+	now, before := r.cfg.Now(), last.AsTime()
+	if now.Sub(before) > r.cfg.Timing.Mistrust {
+		*times = 0
+	}
+	end := before.Add(min(r.cfg.Timing.Suspect<<min(*times, 20), r.cfg.Timing.Mistrust))
+	*times++
+	if end.After(now) {
+		return end
+	}
+	return now
 }
 
 // aged reports whether a secret of a hook of ours is so old that it is rotated.
 func (r *Registry) aged(rec *storev1.WebhookRecord) bool {
 	return r.cfg.Timing.SecretAge > 0 && ours(rec) && rec.GetState() == webhookv1.Webhook_ACTIVE && rec.GetOldSecret() == nil &&
 		rec.GetWork().GetErrorReason() == "" && r.cfg.Now().Sub(rec.GetSecret().GetCreateTime().AsTime()) >= r.cfg.Timing.SecretAge
-}
-
-// census counts webhooks by how they stand, at each scrape.
-type census struct{ cache *cache.Webhooks }
-
-var webhooksByState = prometheus.NewDesc("devpilot_webhook_webhooks", "Webhooks by how they stand and the reason why not better; all replicas tell the same.", []string{"state", "reason"}, nil)
-
-// Describe implements prometheus.Collector.
-func (census) Describe(ch chan<- *prometheus.Desc) { ch <- webhooksByState }
-
-// Collect implements prometheus.Collector.
-func (c census) Collect(ch chan<- prometheus.Metric) {
-	type standing struct{ state, reason string }
-	counts := map[standing]int{}
-	for _, rec := range c.cache.All() {
-		if len(rec.GetWatches()) > 0 || rec.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET && !rec.GetDismissed() {
-			counts[standing{rec.GetState().String(), rec.GetReason()}]++
-		}
-	}
-	for s, n := range counts {
-		ch <- prometheus.MustNewConstMetric(webhooksByState, prometheus.GaugeValue, float64(n), s.state, s.reason)
-	}
 }

@@ -238,14 +238,14 @@ func TestRefused_writesTheSecretOnce(t *testing.T) {
 		return served(rec)
 	}
 	spoil()
-	if err := p.Refused(t.Context(), ws, rec.GetId()); err != nil {
+	if err := p.Refused(t.Context(), &webhookv1.Delivery{Workspace: ws, Webhook: rec.GetId(), AnswerStatus: 401}); err != nil {
 		t.Fatal(err)
 	}
 	p.eventually(t, rec.GetId(), right)
 	before := w.calls()
 	spoil()
 	for range 100 {
-		if err := p.Refused(t.Context(), ws, rec.GetId()); err != nil {
+		if err := p.Refused(t.Context(), &webhookv1.Delivery{Workspace: ws, Webhook: rec.GetId(), AnswerStatus: 401}); err != nil {
 			t.Fatal(err)
 		}
 	}

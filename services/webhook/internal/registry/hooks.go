@@ -155,7 +155,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 		return f, nil
 	}
 	f.uuid = mine[0].UUID
-	w.checkOnly = mine[0].UUID == made.UUID // the other one needs our secret
+	w.known, w.checkOnly = made.UUID, true // another one needs our secret
 	_, err = w.settle(ctx, h, ref, mine, &f)
 	return f, err
 }
@@ -176,7 +176,7 @@ func (w wanted) compare(mine []bitbucket.Hook) []string {
 func (w wanted) settle(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []bitbucket.Hook, f *found) (gone bool, err error) {
 	active := mine[0].Active || w.activate
 	f.off = !active
-	if !w.checkOnly || !w.isRight(mine[0]) {
+	if !w.checkOnly || mine[0].UUID != w.known || !w.isRight(mine[0]) { // what we did not write has not our secret
 		_, err := h.UpdateHook(ctx, ref, mine[0].UUID, w.input(active))
 		if bitbucket.IsKind(err, bitbucket.KindNotFound) {
 			return true, nil

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -69,4 +70,29 @@ func (r *Registry) places(ctx context.Context, workspace string, from, n int32) 
 		})
 	}
 	return found, g.Wait()
+}
+
+// All returns the webhooks of a workspace in no order, but those that were dismissed.
+func (r *Registry) All(ctx context.Context, workspace string) ([]*storev1.WebhookRecord, error) {
+	all, err := r.cfg.Store.All(ctx, workspace)
+	return slices.DeleteFunc(all, Hidden), err
+}
+
+// Urgency orders webhooks by what is wrong with them, the smallest first: what a person must do something
+// about, what Devpilot is about to put right, what is as it should be, what no app needs.
+func Urgency(w *webhookv1.Webhook) int {
+	switch w.GetHealth() {
+	case webhookv1.Webhook_NOT_ADMIN, webhookv1.Webhook_LIMIT_REACHED, webhookv1.Webhook_INACTIVE:
+		return 1
+	case webhookv1.Webhook_DELETED, webhookv1.Webhook_URL_CHANGED, webhookv1.Webhook_EVENTS_CHANGED, webhookv1.Webhook_SECRET_CHANGED:
+		return 2
+	case webhookv1.Webhook_DELIVERIES_MISSING:
+		return 3
+	case webhookv1.Webhook_NOT_CHECKED:
+		return 4
+	case webhookv1.Webhook_REGISTERED:
+		return 5
+	case webhookv1.Webhook_HEALTH_UNSPECIFIED:
+	}
+	return 6
 }

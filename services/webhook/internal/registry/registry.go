@@ -96,7 +96,7 @@ func New(cfg Config) *Registry {
 		}, []string{"action", "result"}),
 	}
 	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(r.runs, census{cfg.Cache})
+		cfg.Registerer.MustRegister(r.runs, census{r})
 	}
 	cfg.Cache.OnChange(r.reschedule)
 	return r

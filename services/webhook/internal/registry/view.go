@@ -56,6 +56,7 @@ func Etag(rec *storev1.WebhookRecord) string {
 	seen.Lease, seen.Epoch, seen.Work, seen.UpdateTime, seen.LastCheckTime = nil, 0, nil, nil, nil
 	seen.OldSecretExpireTime = nil
 	seen.FoundPushes, seen.SecretRepairs, seen.LastFoundTime, seen.SuspectTime, seen.SecretRepairTime, seen.TroubleTime = 0, 0, nil, nil, nil, nil
+	seen.StrayChecks, seen.StrayCheckTime = 0, nil
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(seen)
 	if err != nil { // a record that was just decoded
 		return ""

@@ -44,7 +44,7 @@ func (s *Server) show(ctx context.Context, rec *storev1.WebhookRecord) (*webhook
 	if err != nil {
 		return nil, kv.ToAPI(err)
 	}
-	w.LastDelivery, w.LastVerifiedTime, w.LastRefusedTime = stand.LastDelivery, stand.LastVerified, stand.LastRefused
+	w.LastDelivery, w.LastVerifiedTime, w.LastRefusedTime = stand.LastDelivery, stand.LastVerified, registry.LastRefused(rec, stand.Refused)
 	s.cfg.Registry.View().Health(w, rec)
 	return w, nil
 }

@@ -10,6 +10,7 @@ import (
 	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1390,7 +1391,9 @@ type AppWebhook struct {
 	// The same for people; absent when nothing is wrong.
 	HealthMessage string `protobuf:"bytes,8,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
 	// When Devpilot found that.
-	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	HealthTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	// How long it takes, as a rule at most, until a push is found whose delivery does not come.
+	FoundWithin   *durationpb.Duration `protobuf:"bytes,10,opt,name=found_within,json=foundWithin,proto3" json:"found_within,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1484,6 +1487,13 @@ func (x *AppWebhook) GetHealthMessage() string {
 func (x *AppWebhook) GetHealthTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.HealthTime
+	}
+	return nil
+}
+
+func (x *AppWebhook) GetFoundWithin() *durationpb.Duration {
+	if x != nil {
+		return x.FoundWithin
 	}
 	return nil
 }
@@ -1711,7 +1721,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\f\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\f\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1837,7 +1847,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x0fAutoDeployPause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xd5\x02\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x93\x03\n" +
 	"\n" +
 	"AppWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -1849,7 +1859,9 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06health\x18\a \x01(\tB\x03\xe0A\x01R\x06health\x12*\n" +
 	"\x0ehealth_message\x18\b \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
 	"\vhealth_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"healthTime\";\n" +
+	"healthTime\x12<\n" +
+	"\ffound_within\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vfoundWithin\";\n" +
 	"\aWarning\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +
@@ -1905,6 +1917,7 @@ var file_devpilot_deployer_v1_app_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 	(*DeploymentActor)(nil),       // 20: devpilot.deployer.v1.DeploymentActor
 	(Deployment_Stage)(0),         // 21: devpilot.deployer.v1.Deployment.Stage
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
 	13, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
@@ -1938,14 +1951,15 @@ var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
 	19, // 28: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
 	19, // 29: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
 	19, // 30: devpilot.deployer.v1.AppWebhook.health_time:type_name -> google.protobuf.Timestamp
-	17, // 31: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	19, // 32: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	19, // 33: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	22, // 31: devpilot.deployer.v1.AppWebhook.found_within:type_name -> google.protobuf.Duration
+	17, // 32: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	19, // 33: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	19, // 34: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }

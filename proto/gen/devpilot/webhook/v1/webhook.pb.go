@@ -821,7 +821,9 @@ type Delivery struct {
 	// Why it was found by polling; absent where a delivery came.
 	Found Delivery_Found `protobuf:"varint,18,opt,name=found,proto3,enum=devpilot.webhook.v1.Delivery_Found" json:"found,omitempty"`
 	// The same for people.
-	FoundMessage  string `protobuf:"bytes,19,opt,name=found_message,json=foundMessage,proto3" json:"found_message,omitempty"`
+	FoundMessage string `protobuf:"bytes,19,opt,name=found_message,json=foundMessage,proto3" json:"found_message,omitempty"`
+	// Bitbucket's UUID of the hook that sent a refused request, as the request says.
+	HookUuid      string `protobuf:"bytes,20,opt,name=hook_uuid,json=hookUuid,proto3" json:"hook_uuid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -985,6 +987,13 @@ func (x *Delivery) GetFound() Delivery_Found {
 func (x *Delivery) GetFoundMessage() string {
 	if x != nil {
 		return x.FoundMessage
+	}
+	return ""
+}
+
+func (x *Delivery) GetHookUuid() string {
+	if x != nil {
+		return x.HookUuid
 	}
 	return ""
 }
@@ -1376,7 +1385,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\rLIMIT_REACHED\x10\b\x12\x16\n" +
 	"\x12DELIVERIES_MISSING\x10\t\x12\x0f\n" +
 	"\vNOT_CHECKED\x10\n" +
-	"\"\xb6\a\n" +
+	"\"\xd8\a\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
@@ -1401,7 +1410,8 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"repository\x12\x1c\n" +
 	"\tworkspace\x18\x11 \x01(\tR\tworkspace\x12>\n" +
 	"\x05found\x18\x12 \x01(\x0e2#.devpilot.webhook.v1.Delivery.FoundB\x03\xe0A\x01R\x05found\x12(\n" +
-	"\rfound_message\x18\x13 \x01(\tB\x03\xe0A\x01R\ffoundMessage\"D\n" +
+	"\rfound_message\x18\x13 \x01(\tB\x03\xe0A\x01R\ffoundMessage\x12 \n" +
+	"\thook_uuid\x18\x14 \x01(\tB\x03\xe0A\x01R\bhookUuid\"D\n" +
 	"\x05Found\x12\x15\n" +
 	"\x11FOUND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +

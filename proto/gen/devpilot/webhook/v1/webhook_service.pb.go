@@ -33,7 +33,10 @@ type ListWebhooksRequest struct {
 	// At most so many; 50 when absent, 200 at most.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next page's token from the page before.
-	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// The order: "health" for those that need somebody first, then by the repository's name; the newest first
+	// when absent.
+	OrderBy       string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -92,6 +95,13 @@ func (x *ListWebhooksRequest) GetPageSize() int32 {
 func (x *ListWebhooksRequest) GetPageToken() string {
 	if x != nil {
 		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListWebhooksRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
 	}
 	return ""
 }
@@ -2305,13 +2315,14 @@ var File_devpilot_webhook_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\n" +
-	")devpilot/webhook/v1/webhook_service.proto\x12\x13devpilot.webhook.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xae\x01\n" +
+	")devpilot/webhook/v1/webhook_service.proto\x12\x13devpilot.webhook.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x01\n" +
 	"\x13ListWebhooksRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".devpilot.webhook.v1.Webhook.StateR\x05state\x12\x1b\n" +
 	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x04 \x01(\tR\tpageToken\"x\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\x12\x19\n" +
+	"\border_by\x18\x05 \x01(\tR\aorderBy\"x\n" +
 	"\x14ListWebhooksResponse\x128\n" +
 	"\bwebhooks\x18\x01 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\bwebhooks\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"U\n" +

@@ -91,9 +91,11 @@ type Config struct {
 	// Deliveries is webhook's log, for why a push did not deploy.
 	Deliveries Deliveries
 	// Told says what Bitbucket was told of a deployment, over a connection; empty when nothing is known.
-	Told   func(ctx context.Context, k lane.Key, d *storev1.Deployment, connection string) string
-	Logger *slog.Logger
-	Now    func() time.Time
+	Told func(ctx context.Context, k lane.Key, d *storev1.Deployment, connection string) string
+	// FindsWithin is how long it takes until a push is found whose delivery does not come; may be nil.
+	FindsWithin func(workspace, repository string) time.Duration
+	Logger      *slog.Logger
+	Now         func() time.Time
 }
 
 // Service is safe for concurrent use.

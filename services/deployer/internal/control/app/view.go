@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
@@ -222,6 +224,9 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 			a.Webhook = &deployerv1.AppWebhook{
 				Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
 				Health: h.GetHealth(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
+			}
+			if s.cfg.FindsWithin != nil {
+				a.Webhook.FoundWithin = durationpb.New(s.cfg.FindsWithin(p.key.Workspace, p.app.GetRepository()))
 			}
 		}
 	}

@@ -21,9 +21,17 @@ import (
 // either for a while.
 
 const (
-	// reliedFactor is how many times longer the pause between polls is at a repository whose webhook is
-	// relied on: 10 minutes for 30 seconds.
-	reliedFactor = 20
+	// reliedLeast is how many times longer the pause between polls is at least at a repository whose webhook is
+	// relied on: 2 minutes for 30 seconds.
+	reliedLeast = 4
+	// reliedMost is how many times longer it is at most: 10 minutes for 30 seconds.
+	reliedMost = 20
+	// reliedPolls is how many polls in an hour repositories have together whose webhooks are relied on: the
+	// pause grows with their number, from 400 to 2,000 of them.
+	reliedPolls = 12_000
+	// lively is for how long after a delivery a repository is polled at the shortest pause of those that are
+	// relied on: where somebody pushes now, the next delivery is the likeliest to be lost.
+	lively = time.Hour
 	// doubtAll is for how long no webhook is relied on after a delivery of any of them was missing.
 	doubtAll = time.Hour
 	// askHookFactor is after how many pauses webhook is asked again about a webhook that is not relied on.
@@ -32,8 +40,9 @@ const (
 
 // reliance is what is known of a repository's webhook.
 type reliance struct {
-	works bool
-	asked time.Time // when webhook was last asked
+	works    bool
+	asked    time.Time // when webhook was last asked
+	verified time.Time // when a delivery last came, as far as webhook said then
 }
 
 func (w *repository) relies() bool { return w != nil && w.works }
@@ -42,17 +51,53 @@ func (w *repository) relies() bool { return w != nil && w.works }
 func (r *Reconciler) interval(key string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.often()
-	if r.watched[key].relies() {
-		d = max(d, reliedFactor*r.cfg.Interval)
-	}
+	d := r.pause(key)
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// often is the pause between polls where no webhook is relied on. r.mu is held.
+// pause is the pause between polls of a repository. r.mu is held.
+func (r *Reconciler) pause(key string) time.Duration {
+	w := r.watched[key]
+	if !w.relies() {
+		return r.often()
+	}
+	calm := min(max(reliedLeast*r.cfg.Interval, within(r.relied, reliedPolls)), reliedMost*r.cfg.Interval)
+	calm = max(calm, within(r.relied, gitBudget))
+	if r.cfg.Now().Sub(w.verified) < lively {
+		calm = min(calm, r.livelyPause())
+	}
+	return max(calm, r.often())
+}
+
+// livelyPause is the pause between polls of a repository that is relied on and was pushed to a moment ago.
+// If all are, they take half of the budget. r.mu is held.
+func (r *Reconciler) livelyPause() time.Duration {
+	return max(reliedLeast*r.cfg.Interval, within(r.relied, gitBudget/2))
+}
+
+// often is the pause between polls where no webhook is relied on: the budget that the others leave is for
+// these. r.mu is held.
 func (r *Reconciler) often() time.Duration {
-	n := len(r.watched) - r.relied + r.relied/reliedFactor
-	return max(r.cfg.Interval, time.Duration(n)*time.Hour/gitBudget)
+	left := gitBudget
+	if r.relied > 0 {
+		left -= int(time.Duration(r.relied) * time.Hour / r.livelyPause())
+	}
+	return max(r.cfg.Interval, within(len(r.watched)-r.relied, left))
+}
+
+// within is the pause that lets so many repositories have so many polls in an hour together.
+func within(repositories, polls int) time.Duration {
+	return time.Duration(repositories) * time.Hour / time.Duration(polls)
+}
+
+// FindsWithin is how long it takes, as a rule at most, until a push is found whose delivery does not come:
+// the longest pause between polls, and how long a delivery is waited for.
+func (r *Reconciler) FindsWithin(workspace, repository string) time.Duration {
+	key := workspace + "." + repository
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	d := r.pause(key)
+	return d + d/10 + r.cfg.Grace
 }
 
 // rely finds out whether the repository's webhook can be relied on after a poll that found nothing new.
@@ -72,14 +117,16 @@ func (r *Reconciler) rely(ctx context.Context, key, workspace, repository string
 	doubt := !r.missed.IsZero() && now.Sub(r.missed) < doubtAll
 	r.mu.Unlock()
 	works := false
+	var verified time.Time
 	if !doubt {
 		hooks, err := r.cfg.Webhooks.Webhooks(ctx, workspace, []string{repository})
 		if err != nil {
 			r.cfg.Logger.DebugContext(ctx, "webhook not known to work", logs.Err(err))
 		}
 		works = err == nil && hookWorks(hooks[repository], state)
+		verified = hooks[repository].GetLastVerifiedTime().AsTime()
 	}
-	return r.setWorks(key, works)
+	return r.setWorks(key, works, verified)
 }
 
 // hookWorks tells whether a webhook is on Bitbucket and its deliveries come.
@@ -89,11 +136,17 @@ func hookWorks(h *webhookv1.Webhook, state *storev1.Reconciliation) bool {
 	return there && h.GetReason() == "" && verified != nil && verified.AsTime().After(state.GetMissedTime().AsTime())
 }
 
-func (r *Reconciler) setWorks(key string, works bool) (changed bool) {
+func (r *Reconciler) setWorks(key string, works bool, verified time.Time) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	w := r.watched[key]
-	if w == nil || w.works == works {
+	if w == nil {
+		return false
+	}
+	if works {
+		w.verified = verified
+	}
+	if w.works == works {
 		return false
 	}
 	w.works = works
@@ -116,7 +169,7 @@ func (r *Reconciler) deliveryMissed(state *storev1.Reconciliation) {
 	if r.relied == 0 {
 		return
 	}
-	spread := max(r.cfg.Interval, time.Duration(len(r.watched))*time.Hour/gitBudget)
+	spread := max(r.cfg.Interval, within(len(r.watched), gitBudget))
 	for key, w := range r.watched {
 		if w.works {
 			w.works = false

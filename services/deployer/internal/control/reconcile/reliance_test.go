@@ -58,10 +58,10 @@ func TestRely_onWebhooksThatWorkOnly(t *testing.T) {
 		change func(h *webhookv1.Webhook, h0 *hooks, state *storev1.Reconciliation, now time.Time)
 		want   time.Duration
 	}{
-		"works": {nil, 10 * time.Minute},
+		"works": {nil, 2 * time.Minute},
 		"added by hand": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
 			h.State = webhookv1.Webhook_MANUAL
-		}, 10 * time.Minute},
+		}, 2 * time.Minute},
 		"no delivery yet": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) { h.LastVerifiedTime = nil }, 30 * time.Second},
 		"refused": {func(h *webhookv1.Webhook, _ *hooks, _ *storev1.Reconciliation, _ time.Time) {
 			h.State, h.Reason = webhookv1.Webhook_NOT_REGISTERED, "NOT_REPOSITORY_ADMIN"
@@ -90,7 +90,7 @@ func TestRely_onWebhooksThatWorkOnly(t *testing.T) {
 		}, 30 * time.Second},
 		"came after a miss": {func(_ *webhookv1.Webhook, _ *hooks, s *storev1.Reconciliation, now time.Time) {
 			s.MissedTime = timestamp(now.Add(-2 * time.Hour))
-		}, 10 * time.Minute},
+		}, 2 * time.Minute},
 	} {
 		b := newBench(1)
 		b.hooks.hook = b.verified()
@@ -99,7 +99,7 @@ func TestRely_onWebhooksThatWorkOnly(t *testing.T) {
 			c.change(b.hooks.hook, b.hooks, state, b.now)
 		}
 		changed := b.rely(t.Context(), "0", "acme-inc", "0", state)
-		if got := b.interval("0"); !around(got, c.want) || changed != (c.want == 10*time.Minute) {
+		if got := b.interval("0"); !around(got, c.want) || changed != (c.want == 2*time.Minute) {
 			t.Errorf("%s: %v, changed %v", name, got, changed)
 		}
 	}
@@ -205,25 +205,78 @@ func TestDeliveryMissed_noWebhookIsReliedOnForAWhile(t *testing.T) {
 	}
 }
 
-// TestInterval_keepsAllPollsWithinTheBudget.
+// reliesOn has the first n repositories relied on; a delivery of each came so long ago.
+func (b *bench) reliesOn(n int, ago time.Duration) {
+	b.hooks.hook = &webhookv1.Webhook{State: webhookv1.Webhook_ACTIVE, LastVerifiedTime: timestamp(b.now.Add(-ago))}
+	for i := range n {
+		key := fmt.Sprint(i)
+		b.rely(context.Background(), key, "acme-inc", key, &storev1.Reconciliation{})
+	}
+}
+
+// TestInterval_keepsAllPollsWithinTheBudget, and the first sign of a lost delivery within minutes.
 func TestInterval_keepsAllPollsWithinTheBudget(t *testing.T) {
 	t.Parallel()
+	const days, justNow = 50 * time.Hour, time.Minute
+	for name, c := range map[string]struct {
+		watched, relied int
+		ago             time.Duration
+		often, seldom   time.Duration // of one that is not relied on, and of one that is
+	}{
+		"a thousand, none relied on":      {1000, 0, days, 72 * time.Second, 0},
+		"one":                             {1, 1, days, 0, 2 * time.Minute},
+		"four hundred":                    {400, 400, days, 0, 2 * time.Minute},
+		"a thousand":                      {1000, 990, days, 30 * time.Second, 297 * time.Second},
+		"a thousand, pushed to just now":  {1000, 990, justNow, 30 * time.Second, 142560 * time.Millisecond},
+		"two thousand":                    {2000, 2000, days, 0, 10 * time.Minute},
+		"five thousand":                   {5000, 5000, days, 0, 10 * time.Minute},
+		"ten thousand":                    {10_000, 10_000, days, 0, 12 * time.Minute},
+		"ten thousand, all pushed to now": {10_000, 10_000, justNow, 0, 12 * time.Minute},
+		"half of them":                    {4000, 2000, days, 288 * time.Second, 10 * time.Minute},
+	} {
+		b := newBench(c.watched)
+		b.reliesOn(c.relied, c.ago)
+		polls := 0.0
+		for i := range c.watched {
+			d := b.interval(fmt.Sprint(i))
+			polls += time.Hour.Seconds() / d.Seconds()
+			want := c.often
+			if i < c.relied {
+				want = c.seldom
+			}
+			if !around(d, want) {
+				t.Fatalf("%s: repository %d of %d, %d relied on: %v, want %v", name, i, c.watched, c.relied, d, want)
+			}
+		}
+		if polls > 1.02*gitBudget {
+			t.Errorf("%s: %.0f polls in an hour", name, polls)
+		}
+	}
+}
+
+// TestInterval_countsThoseThatGo.
+func TestInterval_countsThoseThatGo(t *testing.T) {
+	t.Parallel()
 	b := newBench(1000)
-	if got := b.interval("0"); !around(got, 72*time.Second) {
-		t.Errorf("a thousand: %v", got)
-	}
-	b.hooks.hook = b.verified()
-	for i := range 990 {
-		key := fmt.Sprint(i)
-		b.rely(t.Context(), key, "acme-inc", key, &storev1.Reconciliation{})
-	}
-	if often, seldom := b.interval("999"), b.interval("0"); !around(often, 30*time.Second) || !around(seldom, 10*time.Minute) {
-		t.Errorf("most of them relied on: %v, %v", often, seldom)
-	}
+	b.reliesOn(990, time.Hour)
 	for i := range 990 {
 		b.changed(fmt.Sprint(i), nil)
 	}
 	if b.relied != 0 || len(b.watched) != 10 {
 		t.Errorf("%d of %d", b.relied, len(b.watched))
+	}
+}
+
+// TestFindsWithin_isTheLongestPauseAndTheWaitForADelivery.
+func TestFindsWithin_isTheLongestPauseAndTheWaitForADelivery(t *testing.T) {
+	t.Parallel()
+	b := newBench(2)
+	b.Reconciler.watched["acme.web"] = b.watched["0"]
+	if got, want := b.FindsWithin("acme", "web"), 33*time.Second+b.cfg.Grace; got != want {
+		t.Errorf("not relied on: %v, want %v", got, want)
+	}
+	b.reliesOn(2, time.Hour)
+	if got, want := b.FindsWithin("acme", "web"), 132*time.Second+b.cfg.Grace; got != want {
+		t.Errorf("relied on: %v, want %v", got, want)
 	}
 }

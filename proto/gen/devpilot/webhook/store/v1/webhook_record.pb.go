@@ -97,6 +97,10 @@ type WebhookRecord struct {
 	BitbucketWorkspace string `protobuf:"bytes,40,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
 	// How often in a row refused signatures had the secret written; each time makes the next pause longer.
 	SecretRepairs int32 `protobuf:"varint,43,opt,name=secret_repairs,json=secretRepairs,proto3" json:"secret_repairs,omitempty"`
+	// When requests that were refused, but do not speak of our hook's secret, last had the hook checked.
+	StrayCheckTime *timestamppb.Timestamp `protobuf:"bytes,44,opt,name=stray_check_time,json=strayCheckTime,proto3" json:"stray_check_time,omitempty"`
+	// How often in a row they had; each time makes the next pause longer.
+	StrayChecks   int32 `protobuf:"varint,45,opt,name=stray_checks,json=strayChecks,proto3" json:"stray_checks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -372,6 +376,20 @@ func (x *WebhookRecord) GetBitbucketWorkspace() string {
 func (x *WebhookRecord) GetSecretRepairs() int32 {
 	if x != nil {
 		return x.SecretRepairs
+	}
+	return 0
+}
+
+func (x *WebhookRecord) GetStrayCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StrayCheckTime
+	}
+	return nil
+}
+
+func (x *WebhookRecord) GetStrayChecks() int32 {
+	if x != nil {
+		return x.StrayChecks
 	}
 	return 0
 }
@@ -767,7 +785,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8f\r\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\r\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -810,7 +828,9 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\afinding\x18) \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\afinding\x12=\n" +
 	"\ftrouble_time\x18* \x01(\v2\x1a.google.protobuf.TimestampR\vtroubleTime\x12/\n" +
 	"\x13bitbucket_workspace\x18( \x01(\tR\x12bitbucketWorkspace\x12%\n" +
-	"\x0esecret_repairs\x18+ \x01(\x05R\rsecretRepairs\"\xbc\x01\n" +
+	"\x0esecret_repairs\x18+ \x01(\x05R\rsecretRepairs\x12D\n" +
+	"\x10stray_check_time\x18, \x01(\v2\x1a.google.protobuf.TimestampR\x0estrayCheckTime\x12!\n" +
+	"\fstray_checks\x18- \x01(\x05R\vstrayChecks\"\xbc\x01\n" +
 	"\fSealedSecret\x12\x16\n" +
 	"\x06sealed\x18\x01 \x01(\fR\x06sealed\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x05R\aversion\x12;\n" +
@@ -887,15 +907,16 @@ var file_devpilot_webhook_store_v1_webhook_record_proto_depIdxs = []int32{
 	8,  // 13: devpilot.webhook.store.v1.WebhookRecord.last_repair_time:type_name -> google.protobuf.Timestamp
 	9,  // 14: devpilot.webhook.store.v1.WebhookRecord.finding:type_name -> devpilot.webhook.v1.Webhook.Health
 	8,  // 15: devpilot.webhook.store.v1.WebhookRecord.trouble_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 17: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
-	8,  // 18: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
-	8,  // 19: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	8,  // 16: devpilot.webhook.store.v1.WebhookRecord.stray_check_time:type_name -> google.protobuf.Timestamp
+	8,  // 17: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 18: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
+	8,  // 19: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_store_v1_webhook_record_proto_init() }
