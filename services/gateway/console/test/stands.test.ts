@@ -59,7 +59,7 @@ test("a workspace has one trouble at most, the most urgent, with the button that
       state,
       lastError: reason === undefined ? undefined : { reason, message: "The service's words." },
     }) as Integration;
-  const hooked = app("web", { webhook: { state: "NOT_REGISTERED", message: "Not an admin." } });
+  const hooked = app("web", { webhook: { state: "NOT_REGISTERED", message: "Not an admin.", foundWithin: "93s" } });
   expect(troubleOf(i("CONNECTED"), [app("web")])).toBeUndefined();
   expect(troubleOf(undefined, [])).toBeUndefined();
   expect(troubleOf(i("NOT_CONNECTED"), [])).toBeUndefined();
@@ -70,7 +70,7 @@ test("a workspace has one trouble at most, the most urgent, with the button that
   expect([away?.action, away?.text]).toEqual(["Open Integrations", "The service's words."]);
   expect(troubleOf(i("CONNECTED"), [hooked, app("docs")])).toMatchObject({
     title: "web has no working webhook.",
-    text: "Not an admin. Their pushes are found by polling, about a minute later.",
+    text: "Not an admin. Their pushes are found by polling, within about 2 minutes.",
     action: "Open web",
   });
   expect(

@@ -101,8 +101,8 @@ func health(w *webhookv1.Webhook, rec *storev1.WebhookRecord) (webhookv1.Webhook
 	}
 }
 
-// foundByPolling says what becomes of pushes while no delivery comes.
-const foundByPolling = "Until then pushes are found by polling, about a minute later."
+// foundByPolling says what becomes of pushes while no delivery comes. How long that takes the deployer knows.
+const foundByPolling = "Until then pushes are found by polling, a little later."
 
 // healthWords says what is wrong with a webhook, and what to do; empty where nothing is.
 func healthWords(h webhookv1.Webhook_Health, rec *storev1.WebhookRecord) string {

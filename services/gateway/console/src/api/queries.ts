@@ -168,6 +168,8 @@ export interface DeliveryFilter {
   branch?: string;
   commit?: string;
   outcome?: "DEPLOYED" | "FAILED" | "TURNED_AWAY" | "PENDING" | "STOPPED";
+  after?: string;
+  before?: string;
 }
 
 export const appDeliveriesQuery = (workspace: string, app: string, filter: DeliveryFilter = {}) =>
@@ -232,6 +234,21 @@ export const webhooksQuery = (workspace: string) =>
           signal,
         }),
       ),
+  });
+
+/** All webhooks, those first that need somebody. */
+export const webhooksByHealthQuery = (workspace: string) =>
+  infiniteQueryOptions({
+    queryKey: [...keys.kind(workspace, "webhook"), "by health"],
+    initialPageParam: "",
+    queryFn: async ({ pageParam, signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/webhooks", {
+          params: { path: { workspace }, query: { ...page(pageParam, 50), orderBy: "health" } },
+          signal,
+        }),
+      ),
+    getNextPageParam: next,
   });
 
 // React Aria makes a node of every item that is here, in sight or not: the first page fills the list

@@ -38,7 +38,8 @@ export function exportAddress(workspace: string, filter: ActivityFilter, format:
   return `/v1/workspaces/${encodeURIComponent(workspace)}/activity:export?${query.toString()}`;
 }
 
-function dayStart(day: string, later: number): string | undefined {
+/** The beginning of a day of the reader's, or of the so many days later; undefined for what is no day. */
+export function dayStart(day: string, later: number): string | undefined {
   const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(day);
   if (parts === null) return undefined;
   const start = new Date(Number(parts[1]), Number(parts[2]) - 1, Number(parts[3]) + later);

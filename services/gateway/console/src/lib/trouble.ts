@@ -1,5 +1,6 @@
 // What is wrong for a whole workspace, not for one app.
 import type { App, Integration } from "../api/client";
+import { withinAbout } from "./deliveries";
 
 export interface Trouble {
   tone: "warn" | "bad";
@@ -63,7 +64,11 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
   const without = apps.filter(withoutWebhook);
   const first = without[0];
   if (first === undefined) return undefined;
-  const found = "Their pushes are found by polling, about a minute later.";
+  const slowest = without
+    .map((a) => a.webhook?.foundWithin ?? "")
+    .sort((a, b) => (parseFloat(b) || 0) - (parseFloat(a) || 0))[0];
+  const within = withinAbout(slowest);
+  const found = `Their pushes are found by polling${within === "" ? "" : `, ${within}`}.`;
   return {
     tone: "warn",
     title:

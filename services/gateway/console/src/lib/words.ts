@@ -184,6 +184,25 @@ export function webhookLook(state: Webhook["state"] | string | undefined): Look 
   return webhooks[state ?? ""] ?? unknown(state);
 }
 
+const healths: Record<string, Look> = {
+  REGISTERED: { word: "Registered", mark: "on", tone: "good" },
+  INACTIVE: { word: "Switched off on Bitbucket", mark: "alert", tone: "warn" },
+  URL_CHANGED: { word: "URL changed", mark: "alert", tone: "warn" },
+  EVENTS_CHANGED: { word: "Triggers changed", mark: "alert", tone: "warn" },
+  SECRET_CHANGED: { word: "Secret changed", mark: "alert", tone: "warn" },
+  DELETED: { word: "Deleted on Bitbucket", mark: "alert", tone: "warn" },
+  NOT_ADMIN: { word: "Not an admin", mark: "alert", tone: "warn" },
+  LIMIT_REACHED: { word: "Too many webhooks", mark: "alert", tone: "warn" },
+  DELIVERIES_MISSING: { word: "Deliveries missing", mark: "alert", tone: "warn" },
+  NOT_CHECKED: { word: "Not checked", mark: "none", tone: "idle" },
+};
+
+/** What is wrong with a webhook; its state where nothing is said. */
+export function healthLook(w: Pick<Webhook, "health" | "state">): Look {
+  if (w.health === undefined) return webhookLook(w.state);
+  return healths[w.health] ?? unknown(w.health);
+}
+
 export const stages = [
   ["PRE_EXECUTION", "Before anything"],
   ["PRE_SOURCE_CONTROL", "Before fetching"],

@@ -8,6 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, Said, Status, Text, Time, Upcoming } from "./basics";
 import { Dialog } from "./dialog";
 import { Icon } from "./icons";
+import { mendWord, registers, useMend } from "./use-mend";
 
 /** The webhook's health in one line, and below it what mends it. */
 export function WebhookHealth({ app }: { app: App }) {
@@ -99,21 +100,12 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
   const { ws, adminOnly } = usePlace();
   const client = useQueryClient();
   const [rotating, setRotating] = useState(false);
-  const registers = w.state === "NOT_REGISTERED" || w.state === "PENDING";
+  const mend = useMend(w);
   const settled = {
     onSuccess: (fresh: Webhook) => client.setQueryData(webhookQuery(ws, w.id).queryKey, fresh),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "app") }),
   };
   const params = { path: { workspace: ws, webhook: w.id } };
-  const mend = useMutation({
-    mutationFn: async () =>
-      body(
-        registers
-          ? await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:register", { params, body: {} })
-          : await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:repair", { params, body: {} }),
-      ),
-    ...settled,
-  });
   const rotate = useMutation({
     mutationFn: async () =>
       body(await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}:rotateSecret", { params, body: {} })),
@@ -137,12 +129,12 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
           busy={mend.isPending}
           onClick={() => mend.mutate()}
           title={
-            registers
+            registers(w)
               ? "Asks Bitbucket for the webhook again"
               : "Compares the webhook with Bitbucket's and puts right what differs"
           }
         >
-          {registers ? (mend.isPending ? "Registering…" : "Register again") : mend.isPending ? "Repairing…" : "Repair"}
+          {mendWord(w, mend.isPending)}
         </Button>
         <Button className="small" forbidden={closed} onClick={() => setRotating(true)}>
           Rotate secret…

@@ -1,0 +1,39 @@
+import { results } from "../lib/deliveries";
+
+/** Which deliveries are listed; the address has it, so that it can be sent to somebody. */
+export function DeliveryFilters({
+  params,
+  set,
+}: {
+  params: URLSearchParams;
+  set: (name: string, value: string) => void;
+}) {
+  const value = (name: string) => params.get(name) ?? "";
+  return (
+    <div className="filters" role="search" aria-label="Deliveries">
+      <label>
+        Branch <input value={value("branch")} onChange={(e) => set("branch", e.target.value.trim())} />
+      </label>
+      <label>
+        Commit <input value={value("commit")} onChange={(e) => set("commit", e.target.value.trim())} />
+      </label>
+      <label>
+        Outcome{" "}
+        <select value={value("outcome")} onChange={(e) => set("outcome", e.target.value)}>
+          <option value="">All</option>
+          {results.map(([result, word]) => (
+            <option key={result} value={result}>
+              {word}
+            </option>
+          ))}
+        </select>
+      </label>
+      <label>
+        From <input type="date" value={value("from")} onChange={(e) => set("from", e.target.value)} />
+      </label>
+      <label>
+        To <input type="date" value={value("to")} onChange={(e) => set("to", e.target.value)} />
+      </label>
+    </div>
+  );
+}

@@ -1,0 +1,52 @@
+import type { Integration } from "../../api/client";
+import { httpUrl } from "../../lib/text";
+import { refused } from "../../lib/trouble";
+import { Banner, Said, Upcoming } from "../basics";
+import { ConnectButton } from "../connect";
+
+/** What is wrong with the tokens, and what to do: the sentences are the service's own. */
+export function Trouble({ integration: i }: { integration: Integration }) {
+  const e = i.lastError;
+  if (i.state === "REFRESH_FAILING") {
+    return (
+      <Banner
+        tone="warn"
+        title="Bitbucket does not renew the token for now."
+        role="status"
+        actions={refused(i) && <ConnectButton label="Reconnect" />}
+      >
+        <Said>{e?.message}</Said>
+        {e?.retryTime !== undefined && (
+          <span className="soft">
+            {" "}
+            Next attempt <Upcoming at={e.retryTime} />.
+          </span>
+        )}
+      </Banner>
+    );
+  }
+  if (i.state === "RECONNECT_REQUIRED") {
+    const page = httpUrl(i.authorizationsUrl);
+    return (
+      <Banner
+        tone="bad"
+        title="Bitbucket must be connected again."
+        role="alert"
+        actions={<ConnectButton label="Reconnect" />}
+      >
+        <Said>{e?.message}</Said>
+        {e?.message.includes("apps and settings stay") !== true && " Your apps and settings stay."}
+        {i.missingScopes.length > 0 && <> Missing permission: {i.missingScopes.join(", ")}.</>}
+        {page !== undefined && (
+          <>
+            {" "}
+            <a href={page} target="_blank" rel="noreferrer">
+              App authorizations on Bitbucket
+            </a>
+          </>
+        )}
+      </Banner>
+    );
+  }
+  return null;
+}
