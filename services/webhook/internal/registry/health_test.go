@@ -266,6 +266,50 @@ func TestRefused_writesTheSecretOnce(t *testing.T) {
 	p.eventually(t, rec.GetId(), right)
 }
 
+// Who sends requests in other hooks' names for ever causes few calls, and keeps no real sign waiting.
+func TestRefused_inOtherHooksNamesCausesFewCalls(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p, rec := registered(t, w, Timing{Suspect: 10 * time.Minute, Mistrust: time.Hour})
+	stray := func(n int) {
+		t.Helper()
+		for i := range n {
+			d := &webhookv1.Delivery{Workspace: ws, Webhook: rec.GetId(), AnswerStatus: 401, HookUuid: fmt.Sprintf("85d08b4e-571d-44e9-a507-fa47653%05d", i)}
+			if err := p.Refused(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := w.calls()
+	stray(1)
+	p.eventually(t, rec.GetId(), served)
+	if n := w.calls() - before; n != 1 {
+		t.Fatalf("%d calls for the first, want a list", n)
+	}
+	stray(100)
+	got, err := p.Get(t.Context(), ws, rec.GetId())
+	if err != nil || w.calls() != before+1 || !got.GetWork().GetCheckOnly() || time.Until(got.GetWork().GetDueTime().AsTime()) < 15*time.Minute {
+		t.Errorf("%d calls within the pause, next %v, %v", w.calls()-before, got.GetWork(), err)
+	}
+	if h, _ := health(&webhookv1.Webhook{}, got); h != webhookv1.Webhook_REGISTERED || got.GetSecretRepairTime() != nil {
+		t.Errorf("health %v, the secret written %v", h, got.GetSecretRepairTime())
+	}
+	// A push without its delivery: the pause after the last check has passed.
+	if _, err := p.cfg.Store.Update(t.Context(), ws, rec.GetId(), func(cur *storev1.WebhookRecord) error {
+		cur.LastCheckTime = timestamppb.New(time.Now().Add(-time.Hour))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Missed(t.Context(), ws, rec.GetId(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	p.eventually(t, rec.GetId(), served)
+	if n := w.calls() - before; n != 2 {
+		t.Errorf("%d calls, want one more", n)
+	}
+}
+
 // A secret is replaced when it is old, and the one before is accepted for a while.
 func TestSweep_rotatesOldSecrets(t *testing.T) {
 	t.Parallel()

@@ -39,7 +39,7 @@ export function DeliveryRow({
   return (
     <tr>
       <td className="nowrap" data-label="Time">
-        <Time at={d.receiveTime} /> <span className="soft num">#{d.number}</span>
+        <Time at={d.receiveTime} /> <span className="soft num">delivery {d.number}</span>
       </td>
       <td data-label="Event">
         {d.found !== undefined ? (

@@ -51,8 +51,8 @@ export function ReplayRange({ webhook, deliveries }: { webhook: string; deliveri
       </div>
       <Dialog title="Replay several deliveries" open={open} onClose={() => setOpen(false)}>
         <p>
-          Each is considered again as if it came now, the oldest first. What is live already is not deployed a second
-          time.
+          Each is considered again as if it came now, the oldest first, so that the newest of a branch is live in the
+          end.
         </p>
         <form
           onSubmit={(e) => {
