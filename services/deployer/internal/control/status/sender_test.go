@@ -61,7 +61,7 @@ func TestSender_tellsADeploymentInTwoCalls(t *testing.T) {
 		running(d)
 		d.State, d.Error = deployerv1.Deployment_FAILED, &deployerv1.DeploymentError{Message: "login with hunter2 failed"}
 	})
-	if got = w.shows("connection-1", "FAILED"); got.Description != "Failed in POST_SETUP: login with *** failed" {
+	if got = w.shows("connection-1", "FAILED"); got.Description != "Failed: login with *** failed" {
 		t.Errorf("got %+v", got)
 	}
 	// and a late word of the former one changes nothing.

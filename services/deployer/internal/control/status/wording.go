@@ -75,13 +75,8 @@ func live(d *deployerv1.Deployment) string {
 
 func failed(d *deployerv1.Deployment) string {
 	text := "Failed"
-	switch stage := d.GetStage(); stage {
-	case deployerv1.Deployment_STAGE_UNSPECIFIED:
-	case deployerv1.Deployment_POST_RELEASE:
-		text = "Live, but failed in POST_RELEASE"
-	case deployerv1.Deployment_PRE_EXECUTION, deployerv1.Deployment_PRE_SOURCE_CONTROL, deployerv1.Deployment_SOURCE_CONTROL,
-		deployerv1.Deployment_POST_SOURCE_CONTROL, deployerv1.Deployment_POST_SETUP, deployerv1.Deployment_RELEASE:
-		text += " in " + stage.String()
+	if d.GetStage() == deployerv1.Deployment_POST_RELEASE {
+		text = "Live, but failed afterwards"
 	}
 	if m := d.GetError().GetMessage(); m != "" {
 		text += ": " + m

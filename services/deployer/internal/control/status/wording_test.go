@@ -42,13 +42,13 @@ func TestWant(t *testing.T) {
 		}, bitbucket.BuildSuccessful, "Live again in 12 s"},
 		{"failed", func(d *deployerv1.Deployment) {
 			d.State, d.Error = deployerv1.Deployment_FAILED, &deployerv1.DeploymentError{Message: "npm ci exited\nwith 1"}
-		}, bitbucket.BuildFailed, "Failed in POST_SETUP: npm ci exited with 1"},
+		}, bitbucket.BuildFailed, "Failed: npm ci exited with 1"},
 		{"failed but live", func(d *deployerv1.Deployment) {
 			d.State, d.Stage, d.Error = deployerv1.Deployment_FAILED, deployerv1.Deployment_POST_RELEASE, &deployerv1.DeploymentError{Message: "no"}
-		}, bitbucket.BuildFailed, "Live, but failed in POST_RELEASE: no"},
+		}, bitbucket.BuildFailed, "Live, but failed afterwards: no"},
 		{"failed while fetching", func(d *deployerv1.Deployment) {
 			d.State, d.Stage = deployerv1.Deployment_FAILED, deployerv1.Deployment_SOURCE_CONTROL
-		}, bitbucket.BuildFailed, "Failed in SOURCE_CONTROL"},
+		}, bitbucket.BuildFailed, "Failed"},
 		{"cancelled", func(d *deployerv1.Deployment) {
 			d.State, d.CancelledBy = deployerv1.Deployment_CANCELLED, &deployerv1.DeploymentActor{Label: "Jane Developer"}
 		}, bitbucket.BuildStopped, "Cancelled by Jane Developer"},

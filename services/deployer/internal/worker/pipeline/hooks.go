@@ -144,7 +144,7 @@ func (a *attempt) runHook(ctx context.Context, id deployerv1.Deployment_Stage, i
 	if result.TimedOut {
 		reason = reasonHookTimedOut
 	}
-	message := fmt.Sprintf("Hook %q of %s failed: %s.", h.Name, id, result.Problem())
+	message := fmt.Sprintf("Hook %q failed: %s.", h.Name, result.Problem())
 	if a.switched {
 		message += " The release is live all the same; roll back if it does not work."
 	}

@@ -22,7 +22,7 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
   const said =
     failed?.hook.exitCode === undefined
       ? (d.error?.message ?? "")
-      : (d.error?.message ?? "").replace(/^Hook "[^"]*" of [A-Z_]+ failed: it ended with exit code \d+\.\s*/, "");
+      : (d.error?.message ?? "").replace(/^Hook "[^"]*"(?: of [A-Z_]+)? failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
   const tail = log.lines.tail(shown, failed?.stage ?? d.stage, failed?.hook.name);
