@@ -21,7 +21,7 @@ func asked(ctx context.Context, c *circuit, err error) (asked bool, _ error) {
 
 func TestCircuit_oneCallAtATimeTriesWhetherRedisIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCircuit()
+		c := newCircuit(CallTimeout)
 		for range tripAfter {
 			if ok, err := asked(t.Context(), c, errNoRoute); !ok || !errors.Is(err, ErrUnavailable) || !errors.Is(err, errNoRoute) {
 				t.Fatalf("asked %v: %v", ok, err)
@@ -57,7 +57,7 @@ func TestCircuit_oneCallAtATimeTriesWhetherRedisIsBack(t *testing.T) {
 
 // A caller who leaves before the answer has come is told so, and the next is asked all the same.
 func TestCircuit_aCallerWhoGivesUpSaysNothingAboutRedis(t *testing.T) {
-	c := newCircuit()
+	c := newCircuit(CallTimeout)
 	for range 2 * tripAfter {
 		ctx, cancel := context.WithCancel(t.Context())
 		err := c.do(ctx, func(ctx context.Context) error {

@@ -17,7 +17,6 @@ import (
 const (
 	// CallTimeout bounds every command, its connection and one retry included.
 	CallTimeout = 400 * time.Millisecond
-	dialTimeout = 300 * time.Millisecond // for connecting to Redis
 	// tripAfter failures in a row open the circuit, for openFor; then one call at a time tries.
 	tripAfter = 3
 	openFor   = 2 * time.Second // how long Redis is not asked after it failed
@@ -30,16 +29,20 @@ var ErrUnavailable = errors.New("redisx: redis is unavailable")
 // Connect makes a client for a redis:// or rediss:// URL. It does not connect yet: Redis may come
 // later, or never. Every command through the client is bounded by CallTimeout, whatever its
 // context, and fails at once while Redis is known to be down.
-func Connect(url string) (redis.UniversalClient, error) {
+func Connect(url string) (redis.UniversalClient, error) { return ConnectWithin(url, CallTimeout) }
+
+// ConnectWithin is Connect with another bound of every command: for tests, on machines where an answer
+// of a Redis that is well may take longer.
+func ConnectWithin(url string, callTimeout time.Duration) (redis.UniversalClient, error) {
 	opts, err := redis.ParseURL(url)
 	if err != nil {
 		// ParseURL's error may quote the URL, and the URL may hold a password.
 		return nil, errors.New("redisx: the Redis URL is not valid; it looks like redis://host:6379/0")
 	}
-	opts.DialTimeout = dialTimeout
-	opts.ReadTimeout = CallTimeout
-	opts.WriteTimeout = CallTimeout
-	opts.PoolTimeout = CallTimeout
+	opts.DialTimeout = callTimeout * 3 / 4 // leaves time for the command itself
+	opts.ReadTimeout = callTimeout
+	opts.WriteTimeout = callTimeout
+	opts.PoolTimeout = callTimeout
 	opts.ContextTimeoutEnabled = true
 	opts.MaxRetries = 1 // a pooled connection to a Redis that was restarted
 	opts.DialerRetries = 1
@@ -49,20 +52,21 @@ func Connect(url string) (redis.UniversalClient, error) {
 	// go-redis writes to standard error by itself; what matters of it is in the errors we return.
 	logging.Disable()
 	c := redis.NewClient(opts)
-	c.AddHook(newCircuit())
+	c.AddHook(newCircuit(callTimeout))
 	return c, nil
 }
 
 // circuit bounds every command and stops asking a Redis that is down.
 type circuit struct {
+	timeout time.Duration // of a command
 	breaker *gobreaker.CircuitBreaker[struct{}]
 }
 
 // errGaveUp marks what failed because its caller gave up first: that says nothing about Redis.
 var errGaveUp = errors.New("the caller gave up first")
 
-func newCircuit() *circuit {
-	return &circuit{gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
+func newCircuit(timeout time.Duration) *circuit {
+	return &circuit{timeout, gobreaker.NewCircuitBreaker[struct{}](gobreaker.Settings{
 		Timeout:      openFor,
 		ReadyToTrip:  func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
 		IsSuccessful: func(err error) bool { return !isOutage(err) },
@@ -83,7 +87,7 @@ func (c *circuit) do(ctx context.Context, f func(context.Context) error) error {
 		return f(ctx)
 	}
 	_, err := c.breaker.Execute(func() (struct{}, error) {
-		callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), CallTimeout)
+		callCtx, cancel := context.WithTimeout(context.WithValue(ctx, insideKey{}, true), c.timeout)
 		defer cancel()
 		err := f(callCtx)
 		if isOutage(err) && ctx.Err() != nil {

@@ -72,7 +72,7 @@ func runChild(raw string) error {
 		return err
 	}
 	defer nc.Close()
-	rc, err := redisx.Connect(c.Redis)
+	rc, err := redisx.ConnectWithin(c.Redis, 30*time.Second)
 	if err != nil {
 		return err
 	}

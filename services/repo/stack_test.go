@@ -80,7 +80,7 @@ type replica struct {
 // replica starts one more process of the service.
 func (s *stack) replica() *replica {
 	s.t.Helper()
-	client, err := redisx.Connect(s.redisURL)
+	client, err := redisx.ConnectWithin(s.redisURL, 30*time.Second)
 	if err != nil {
 		s.t.Fatal(err)
 	}
