@@ -15,9 +15,9 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
-	"devpilot.io/bitbucket/services/deployer/internal/engine/git/lsrefs"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/uploadpack"
 )
 
 // maxHeads bounds what git may say about a repository's branches and tags: some 400,000 of them.
@@ -30,14 +30,14 @@ type listRefs func(ctx context.Context, fullName, cloneURL string, token seal.Se
 type Lister struct {
 	git      *program.Git
 	tokens   remote.Tokens
-	refs     *lsrefs.Client
+	refs     *uploadpack.Client
 	list     listRefs // byConnection
 	maxBytes int      // of an answer
 }
 
 // New makes a lister that asks git's site, and leaves to git what only git speaks.
 func New(git *program.Git, tokens remote.Tokens) *Lister {
-	l := &Lister{git: git, tokens: tokens, refs: lsrefs.New(remote.UserAgent, git.StallTime), maxBytes: maxHeads}
+	l := &Lister{git: git, tokens: tokens, refs: uploadpack.New(remote.UserAgent, git.StallTime), maxBytes: maxHeads}
 	l.list = l.byConnection
 	return l
 }
@@ -70,13 +70,13 @@ func (l *Lister) Heads(ctx context.Context, workspace, fullName string, want rem
 // git's protocol is left to the git program.
 func (l *Lister) byConnection(ctx context.Context, fullName, cloneURL string, token seal.Secret, list *headList) error {
 	begin := time.Now()
-	err := l.refs.List(ctx, lsrefs.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal(), Prefixes: list.prefixes(), MaxBytes: int64(list.most)}, func(r lsrefs.Ref) {
+	err := l.refs.List(ctx, uploadpack.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal(), Prefixes: list.prefixes(), MaxBytes: int64(list.most)}, func(r uploadpack.Ref) {
 		list.ref(r.Hash, r.Name)
 		if r.Peeled != "" {
 			list.ref(r.Peeled, r.Name+peeled)
 		}
 	})
-	if errors.Is(err, lsrefs.ErrVersion) {
+	if errors.Is(err, uploadpack.ErrVersion) {
 		list.begin()
 		return l.byProgram(ctx, fullName, cloneURL, token, list)
 	}
@@ -84,16 +84,19 @@ func (l *Lister) byConnection(ctx context.Context, fullName, cloneURL string, to
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		return fmt.Errorf("heads: list branches: %w", cause)
 	}
-	return l.explainList(fullName, token, err)
+	return Explain(fullName, token, err)
 }
 
-// explainList says what a failed list means: as git would have said it, so that one table tells the
+// Client is what asks, for whoever has more to ask.
+func (l *Lister) Client() *uploadpack.Client { return l.refs }
+
+// Explain says what a failed answer means: as git would have said it, so that one table tells the
 // meaning of both.
-func (l *Lister) explainList(fullName string, token seal.Secret, err error) error {
-	var status *lsrefs.StatusError
-	var refused *lsrefs.RemoteError
+func Explain(fullName string, token seal.Secret, err error) error {
+	var status *uploadpack.StatusError
+	var refused *uploadpack.RemoteError
 	said := func(text string, wait time.Duration) error {
-		f := &program.Failure{Stderr: remote.Mask(text, token), Asked: true, Wait: wait, Err: errors.New("the list of refs was refused")}
+		f := &program.Failure{Stderr: remote.Mask(text, token), Asked: true, Wait: wait, Err: errors.New("the question was refused")}
 		if err := program.Explain(fullName, f); remote.Explained(err) {
 			return err
 		}
@@ -102,13 +105,11 @@ func (l *Lister) explainList(fullName string, token seal.Secret, err error) erro
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, lsrefs.ErrTooLong):
+	case errors.Is(err, uploadpack.ErrTooLong):
 		return program.Explain(fullName, errors.Join(program.ErrOutput, err))
 	case errors.As(err, &status):
 		var text strings.Builder
-		for line := range strings.Lines(status.Said) {
-			fmt.Fprintf(&text, "remote: %s\n", strings.TrimSpace(line))
-		}
+		text.WriteString(passedOn(status.Said))
 		switch status.Status {
 		case http.StatusUnauthorized:
 			text.WriteString("fatal: Authentication failed")
@@ -119,11 +120,20 @@ func (l *Lister) explainList(fullName string, token seal.Secret, err error) erro
 		}
 		return said(text.String(), bitbucket.RetryAfter(status.Header, time.Now()))
 	case errors.As(err, &refused):
-		return said("fatal: remote error: "+refused.Said, 0)
+		return said(passedOn(refused.Before)+"fatal: remote error: "+refused.Said, 0)
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, syscall.ENOMEM):
 		return program.OwnShortage(err)
 	}
 	return remote.Unreachable("Bitbucket", err)
+}
+
+// passedOn is how git shows what a server said to people.
+func passedOn(said string) string {
+	var text strings.Builder
+	for line := range strings.Lines(said) {
+		fmt.Fprintf(&text, "remote: %s\n", strings.TrimSpace(line))
+	}
+	return text.String()
 }
 
 // byProgram asks by git ls-remote.
@@ -150,6 +160,19 @@ func (l *Lister) byProgram(ctx context.Context, fullName, cloneURL string, token
 
 // Reach asks for a ref, to see that the token still reaches the repository.
 func (l *Lister) Reach(ctx context.Context, fullName, cloneURL string, token seal.Secret, ref string) error {
+	begin := time.Now()
+	err := l.refs.List(ctx, uploadpack.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal(), Prefixes: []string{ref}, MaxBytes: maxHeads}, func(uploadpack.Ref) {})
+	if errors.Is(err, uploadpack.ErrVersion) {
+		return l.reachByProgram(ctx, fullName, cloneURL, token, ref)
+	}
+	l.git.Observe("ls-refs", time.Since(begin), err)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return fmt.Errorf("heads: reach the repository: %w", cause)
+	}
+	return Explain(fullName, token, err)
+}
+
+func (l *Lister) reachByProgram(ctx context.Context, fullName, cloneURL string, token seal.Secret, ref string) error {
 	out, err := l.git.Output(ctx, program.Command{Operation: "ls-remote", Token: token, Args: []string{"ls-remote", "--quiet", "--", cloneURL, ref}})
 	if err != nil {
 		return program.Explain(fullName, err)
@@ -169,7 +192,7 @@ func (l *Lister) Reach(ctx context.Context, fullName, cloneURL string, token sea
 func (l *Lister) SpeaksGit(ctx context.Context, cloneURL string, token seal.Secret) error {
 	ctx, cancel := context.WithTimeout(ctx, l.git.StallTime)
 	defer cancel()
-	if err := l.refs.SpeaksGit(ctx, lsrefs.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal()}); err != nil {
+	if err := l.refs.SpeaksGit(ctx, uploadpack.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal()}); err != nil {
 		return remote.Unreachable("Bitbucket", err)
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/uploadpack"
 )
 
 // defaultDepths are how deep a branch is searched for a commit, step by step.
@@ -89,7 +90,10 @@ var errRefused = errors.New("mirror: the server does not give the commit by its 
 
 // fetchHash fetches a commit by its hash.
 func (f *fetcher) fetchHash(ctx context.Context, commit string) error {
-	err := f.fetch(ctx, f.r.git, append(f.depth(f.target.full), "--no-tags"), "+"+commit+":"+commitRefs+commit)
+	err := f.connected(ctx, "", commit, commitRefs+commit)
+	if errors.Is(err, uploadpack.ErrVersion) {
+		err = f.fetch(ctx, f.r.git, append(f.depth(f.target.full), "--no-tags"), "+"+commit+":"+commitRefs+commit)
+	}
 	var said *program.Failure
 	if errors.As(err, &said) && (strings.Contains(said.Stderr, "not our ref") || strings.Contains(said.Stderr, "unadvertised object") || strings.Contains(said.Stderr, "couldn't find remote ref")) {
 		return fmt.Errorf("%w: %w", errRefused, err)

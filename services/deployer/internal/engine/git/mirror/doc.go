@@ -1,4 +1,5 @@
-// Package mirror fetches repositories with the git program and keeps what it fetched
+// Package mirror fetches repositories, one commit over a connection of its own (engine/git/uploadpack) and all
+// history with the git program, and keeps what it fetched
 // (DESIGN.md#source-control; BITBUCKET.md#git).
 //
 // A bare mirror per workspace and repository lives under the cache directory:
@@ -20,5 +21,5 @@
 // What running git means, and what its end means, is engine/git/program's matter; branches and tags are
 // listed without a mirror by engine/git/heads.
 //
-// Depends on engine/git/{address,heads,history,lfs,program,remote,submodule,tree}, pkg/seal and pkg/apierr's reasons.
+// Depends on engine/git/{address,heads,history,lfs,program,remote,submodule,tree,uploadpack}, pkg/seal and pkg/apierr's reasons.
 package mirror

@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/address"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/program"
 	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/uploadpack"
 )
 
 // fetcher fills one mirror, which it holds for writing.
@@ -89,6 +90,17 @@ func (f *fetcher) fetchRef(ctx context.Context) error {
 			return fmt.Errorf("mirror: %w", err)
 		}
 	}
+	err := f.connected(ctx, f.target.ref, "", refOf(f.target.ref))
+	if errors.Is(err, uploadpack.ErrVersion) {
+		err = f.fetchRefByProgram(ctx)
+	}
+	if f.target.isTag() && remote.HasReason(err, string(apierr.ReasonBranchNotFound)) {
+		return &remote.Error{Reason: remote.ReasonTagNotFound, Message: "The tag does not exist on Bitbucket.", Err: err}
+	}
+	return err
+}
+
+func (f *fetcher) fetchRefByProgram(ctx context.Context) error {
 	options := f.depth(f.r.full())
 	if !f.target.full { // with history, git brings the tags that point into it
 		options = append(options, "--no-tags")
@@ -98,9 +110,6 @@ func (f *fetcher) fetchRef(ctx context.Context) error {
 		if serr := f.m.heads.SpeaksGit(ctx, f.remote, f.token); serr != nil {
 			return serr
 		}
-	}
-	if f.target.isTag() && remote.HasReason(err, string(apierr.ReasonBranchNotFound)) {
-		return &remote.Error{Reason: remote.ReasonTagNotFound, Message: "The tag does not exist on Bitbucket.", Err: err}
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -18,39 +19,49 @@ import (
 )
 
 func TestFetch_stopsWithItsContextAndLeavesNoProcess(t *testing.T) {
-	f := setUp(t, Limits{})
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
-	reached := make(chan struct{})
-	release := make(chan struct{})
-	var once sync.Once
-	f.git.Fail(func(*http.Request) (int, string) {
-		once.Do(func() { close(reached) })
-		<-release
-		return 503, ""
-	})
-	defer close(release)
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, err := f.mirrors.Fetch(ctx, source("main"))
-		done <- err
-	}()
-	<-reached
-	if len(gitProcesses(t, f.dir)) == 0 {
-		t.Fatal("no git process while it fetches: the search is wrong")
+	for name, full := range bothWays {
+		t.Run(name, func(t *testing.T) {
+			f := setUp(t, Limits{})
+			f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": noise(500_000)})
+			f.git.StallAfter(100_000)
+			src := source("main")
+			src.FullHistory = full
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() {
+				_, err := f.mirrors.Fetch(ctx, src)
+				done <- err
+			}()
+			f.awaitGit()
+			cancel()
+			select {
+			case err := <-done:
+				if !errors.Is(err, context.Canceled) {
+					t.Fatalf("%v", err)
+				}
+			case <-time.After(2 * time.Minute):
+				t.Fatal("still running")
+			}
+			testkit.Eventually(t, 5*time.Second, func() error {
+				if left := gitProcesses(t, f.dir); len(left) > 0 {
+					return errors.New("left over: " + strings.Join(left, "; "))
+				}
+				return nil
+			})
+		})
 	}
-	cancel()
-	select {
-	case err := <-done:
-		if !errors.Is(err, context.Canceled) {
-			t.Fatalf("%v", err)
-		}
-	case <-time.After(2 * time.Minute):
-		t.Fatal("still running")
-	}
-	testkit.Eventually(t, 5*time.Second, func() error {
-		if left := gitProcesses(t, f.dir); len(left) > 0 {
-			return errors.New("left over: " + strings.Join(left, "; "))
+}
+
+// bothWays are the ways to fetch: all history is brought by the git program, one commit over a connection
+// of ours, whose pack git takes apart.
+var bothWays = map[string]bool{"by the program": true, "by connection": false}
+
+// awaitGit waits for a git process that takes a pack apart.
+func (f *fixture) awaitGit() {
+	f.t.Helper()
+	testkit.Eventually(f.t, 10*time.Second, func() error {
+		if !slices.ContainsFunc(gitProcesses(f.t, f.dir), func(c string) bool { return strings.Contains(c, "index-pack") }) {
+			return errors.New("no git process while it fetches")
 		}
 		return nil
 	})
@@ -88,11 +99,17 @@ func processes(t *testing.T) []process {
 	return out
 }
 
-// TestFetch_tokenIsNowhereToBeSeen looks at every process while git talks to the server, and at
-// every file and log line afterwards.
+// TestFetch_tokenIsNowhereToBeSeen looks at every process while git talks to the server and while it takes
+// a pack apart, and at every file and log line afterwards.
 func TestFetch_tokenIsNowhereToBeSeen(t *testing.T) {
+	for name, full := range bothWays {
+		t.Run(name, func(t *testing.T) { tokenIsNowhereToBeSeen(t, full) })
+	}
+}
+
+func tokenIsNowhereToBeSeen(t *testing.T, full bool) {
 	f := setUp(t, Limits{})
-	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": "1"})
+	f.git.Repo("acme/web").Commit("main", "x", map[string]string{"f": noise(500_000)})
 	forms := remote.Forms(seal.NewSecret(token))
 	leaks := func(s string) bool {
 		for _, form := range forms {
@@ -104,10 +121,7 @@ func TestFetch_tokenIsNowhereToBeSeen(t *testing.T) {
 	}
 	var mu sync.Mutex
 	seen, found := 0, 0
-	f.git.Fail(func(r *http.Request) (int, string) {
-		if _, _, ok := r.BasicAuth(); !ok {
-			return 0, ""
-		}
+	look := func() {
 		mu.Lock()
 		defer mu.Unlock()
 		for _, p := range processes(t) {
@@ -118,9 +132,29 @@ func TestFetch_tokenIsNowhereToBeSeen(t *testing.T) {
 				found++
 			}
 		}
+	}
+	f.git.Fail(func(r *http.Request) (int, string) {
+		if _, _, ok := r.BasicAuth(); ok {
+			look()
+		}
 		return 0, ""
 	})
-	if _, _, err := f.deploy("main"); err != nil {
+	src := source("main")
+	src.FullHistory = full
+	f.git.StallAfter(100_000)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.mirrors.Fetch(ctx, src)
+		done <- err
+	}()
+	f.awaitGit()
+	look()
+	cancel()
+	<-done
+	f.git.StallAfter(-1)
+	if _, _, err := f.fetchSource(src); err != nil {
 		t.Fatal(err)
 	}
 	if seen == 0 || found > 0 {

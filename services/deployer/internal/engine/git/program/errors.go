@@ -64,9 +64,7 @@ func classify(fullName, stderr string, cause error) *remote.Error {
 	}
 	switch {
 	case malformed.MatchString(stderr):
-		e.Reason = remote.ReasonTreeRefused
-		e.Message = fmt.Sprintf("The commit was not deployed: the repository holds an object that git cannot read (%s).", remote.OneLine(malformed.FindString(stderr)))
-		return e
+		return notAnObject(stderr, cause)
 	case has("possible repository corruption on the remote side"):
 		return set(remote.ReasonGitFailed, true, "Bitbucket could not put the commit together: something in the repository is missing or damaged there. The deployment is tried again.")
 	case has("whitelist your IP", "enable two-step"):
@@ -190,7 +188,18 @@ func LocalFailure(err error) error {
 	if e := ownTrouble(f); e != nil {
 		return e
 	}
+	if own := ownWords(f.Stderr); malformed.MatchString(own) && !unreadable.MatchString(own) {
+		return notAnObject(own, err)
+	}
 	return errors.Join(ErrDamaged, err)
+}
+
+// notAnObject is the error about an object that is none, as it was sent: another copy would be no better.
+func notAnObject(said string, err error) *remote.Error {
+	return &remote.Error{
+		Reason: remote.ReasonTreeRefused, Err: err,
+		Message: fmt.Sprintf("The commit was not deployed: the repository holds an object that git cannot read (%s).", remote.OneLine(malformed.FindString(said))),
+	}
 }
 
 // Mendable tells whether a mirror that is made anew may help: git failed at it, for no cause that

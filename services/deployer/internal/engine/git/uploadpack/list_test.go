@@ -1,4 +1,4 @@
-package lsrefs
+package uploadpack
 
 import (
 	"bytes"

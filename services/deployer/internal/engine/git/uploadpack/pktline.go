@@ -1,4 +1,4 @@
-package lsrefs
+package uploadpack
 
 import (
 	"bytes"
@@ -25,7 +25,7 @@ const (
 var errProtocol = errors.New("no answer of git's")
 
 func protocolError(format string, args ...any) error {
-	return fmt.Errorf("lsrefs: %w: %w", errProtocol, fmt.Errorf(format, args...))
+	return fmt.Errorf("uploadpack: %w: %w", errProtocol, fmt.Errorf(format, args...))
 }
 
 // scanner reads lines of git's protocol: four hexadecimal digits of length, and what they count.
@@ -36,6 +36,19 @@ type scanner struct {
 
 // next returns a line without its line end. The bytes are good until the next call.
 func (s *scanner) next() (line []byte, k kind, err error) {
+	line, k, err = s.packet()
+	if err != nil || k != data {
+		return nil, k, err
+	}
+	line = bytes.TrimSuffix(line, []byte("\n"))
+	if said, refused := bytes.CutPrefix(line, []byte("ERR ")); refused {
+		return nil, 0, &RemoteError{Said: string(said)}
+	}
+	return line, data, nil
+}
+
+// packet returns what a length counts, as it is. The bytes are good until the next call.
+func (s *scanner) packet() (content []byte, k kind, err error) {
 	head := s.buf[:4]
 	if _, err := io.ReadFull(s.r, head); err != nil {
 		return nil, 0, s.cut(err)
@@ -54,15 +67,11 @@ func (s *scanner) next() (line []byte, k kind, err error) {
 	case n < 4, n > maxLine:
 		return nil, 0, protocolError("bad line length %d", n)
 	}
-	line = s.buf[4:n]
-	if _, err := io.ReadFull(s.r, line); err != nil {
+	content = s.buf[4:n]
+	if _, err := io.ReadFull(s.r, content); err != nil {
 		return nil, 0, s.cut(err)
 	}
-	line = bytes.TrimSuffix(line, []byte("\n"))
-	if said, refused := bytes.CutPrefix(line, []byte("ERR ")); refused {
-		return nil, 0, &RemoteError{Said: string(said)}
-	}
-	return line, data, nil
+	return content, data, nil
 }
 
 // cut explains a read that failed; an answer ends with a flush, never before.

@@ -1,7 +1,8 @@
-package lsrefs
+package uploadpack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -29,18 +30,18 @@ type Question struct {
 	// Prefixes are those of the refs that are asked for: refs/heads/. A server that takes no notice
 	// of them gets no more refs through.
 	Prefixes []string
-	MaxBytes int64 // of an answer
+	MaxBytes int64 // of an answer, a pack included
 }
 
-// Errors of List, beside *StatusError, *RemoteError, and those of net/http and of the context.
+// Errors of List and Fetch, beside *StatusError, *RemoteError, and those of net/http and of the context.
 var (
-	// ErrVersion says that the server speaks an older version of the protocol.
-	ErrVersion = errors.New("lsrefs: the server does not speak version 2 of git's protocol")
+	// ErrVersion says that the server speaks an older version of the protocol, or cannot do what is asked.
+	ErrVersion = errors.New("uploadpack: the server does not speak version 2 of git's protocol")
 	// ErrTooLong says that an answer is longer than was allowed.
-	ErrTooLong = errors.New("lsrefs: the answer is too long")
+	ErrTooLong = errors.New("uploadpack: the answer is too long")
 )
 
-// IsProtocol tells whether an error of List says that an answer is none of git's.
+// IsProtocol tells whether an error says that an answer is none of git's.
 func IsProtocol(err error) bool { return errors.Is(err, errProtocol) }
 
 // StatusError is an answer with another HTTP status than 200.
@@ -53,21 +54,25 @@ type StatusError struct {
 // Error implements error.
 func (e *StatusError) Error() string {
 	if e.Said == "" {
-		return fmt.Sprintf("lsrefs: status %d", e.Status)
+		return fmt.Sprintf("uploadpack: status %d", e.Status)
 	}
-	return fmt.Sprintf("lsrefs: status %d: %s", e.Status, e.Said)
+	return fmt.Sprintf("uploadpack: status %d: %s", e.Status, e.Said)
 }
 
 // RemoteError is a refusal in git's protocol.
-type RemoteError struct{ Said string }
+type RemoteError struct {
+	Said   string
+	Before string // what else it said to people before that
+}
 
 // Error implements error.
-func (e *RemoteError) Error() string { return "lsrefs: remote error: " + e.Said }
+func (e *RemoteError) Error() string { return "uploadpack: remote error: " + e.Said }
 
 // Client asks git servers. It is safe for concurrent use.
 type Client struct {
 	http  *http.Client
 	agent string
+	stall time.Duration
 }
 
 const (
@@ -76,45 +81,74 @@ const (
 	keptPerHost = 8
 	// keptFor is how long a connection stays open while nobody asks.
 	keptFor = 2 * time.Minute
+	// endTimeout is how long the end of an answer is waited for once all that matters of it was read.
+	endTimeout = time.Second
 	// maxSaid bounds what a server may say beside a refusal.
 	maxSaid = 4 << 10
 )
 
-// New makes a client that introduces itself as agent, and waits so long for the beginning of an answer.
+// New makes a client that introduces itself as agent, and waits so long for the beginning of an answer,
+// and for each further part of a pack.
 func New(agent string, stall time.Duration) *Client {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: stall}).DialContext, TLSHandshakeTimeout: stall, ResponseHeaderTimeout: stall,
 		MaxIdleConnsPerHost: keptPerHost, IdleConnTimeout: keptFor, ForceAttemptHTTP2: true, MaxResponseHeaderBytes: 64 << 10,
 	}
 	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{http: &http.Client{Transport: transport, CheckRedirect: stay}, agent: agent}
+	return &Client{http: &http.Client{Transport: transport, CheckRedirect: stay}, agent: agent, stall: stall}
 }
 
 // List calls fn with the refs that are asked for, in the server's order. When it fails, fn may have been
 // called with some of them.
 func (c *Client) List(ctx context.Context, q Question, fn func(Ref)) error {
-	able, err := c.discover(ctx, q)
+	s, err := c.Open(ctx, q)
 	if err != nil {
 		return err
 	}
-	command := appendLine(nil, "command=ls-refs")
-	if able.agent {
-		command = appendLine(command, "agent="+c.agent)
+	return s.List(ctx, fn)
+}
+
+// Session is what is asked of one repository, after its server said what it can do.
+type Session struct {
+	c    *Client
+	q    Question
+	able abilities
+}
+
+// Open asks what the server can do.
+func (c *Client) Open(ctx context.Context, q Question) (*Session, error) {
+	able, err := c.discover(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	length := hashLength("sha1")
-	if able.format != "" {
-		length = hashLength(able.format)
-		command = appendLine(command, "object-format="+able.format)
+	return &Session{c: c, q: q, able: able}, nil
+}
+
+// command begins a request.
+func (s *Session) command(name string) []byte {
+	b := appendLine(nil, "command="+name)
+	if s.able.agent {
+		b = appendLine(b, "agent="+s.c.agent)
 	}
-	command = append(command, delimiterLine...)
-	command = appendLine(command, "peel")
-	for _, p := range q.Prefixes {
+	if s.able.format != "" {
+		b = appendLine(b, "object-format="+s.able.format)
+	}
+	return append(b, delimiterLine...)
+}
+
+// HashLength is that of the repository's hashes.
+func (s *Session) HashLength() int { return hashLength(cmp.Or(s.able.format, "sha1")) }
+
+// List is Client.List.
+func (s *Session) List(ctx context.Context, fn func(Ref)) error {
+	command := appendLine(s.command("ls-refs"), "peel")
+	for _, p := range s.q.Prefixes {
 		command = appendLine(command, "ref-prefix "+p)
 	}
 	command = append(command, flushLine...)
-	return c.ask(ctx, q, http.MethodPost, "/git-upload-pack", "application/x-git-upload-pack-result", command, func(s *scanner) error {
+	return s.c.ask(ctx, s.q, http.MethodPost, askPath, resultType, command, func(sc *scanner) error {
 		for {
-			line, k, err := s.next()
+			line, k, err := sc.next()
 			switch {
 			case err != nil:
 				return err
@@ -123,11 +157,11 @@ func (c *Client) List(ctx context.Context, q Question, fn func(Ref)) error {
 			case k != data:
 				return protocolError("an unexpected end of a section in the list of refs")
 			}
-			ref, ok, err := parseRef(string(line), length)
+			ref, ok, err := parseRef(string(line), s.HashLength())
 			if err != nil {
 				return err
 			}
-			if ok && slices.ContainsFunc(q.Prefixes, func(p string) bool { return strings.HasPrefix(ref.Name, p) }) {
+			if ok && slices.ContainsFunc(s.q.Prefixes, func(p string) bool { return strings.HasPrefix(ref.Name, p) }) {
 				fn(ref)
 			}
 		}
@@ -139,12 +173,15 @@ func (c *Client) List(ctx context.Context, q Question, fn func(Ref)) error {
 type abilities struct {
 	format string // of the repository's hashes
 	agent  bool
+	depth  bool // history can be cut off
 }
 
-// What a server is asked first, and the type of its answer.
+// What a server is asked first, what after that, and the types of its answers.
 const (
 	discovery     = "/info/refs?service=git-upload-pack"
 	discoveryType = "application/x-git-upload-pack-advertisement"
+	askPath       = "/git-upload-pack"
+	resultType    = "application/x-git-upload-pack-result"
 )
 
 // SpeaksGit fails unless it is git that answers, in whatever version of its protocol.
@@ -187,6 +224,8 @@ func (c *Client) discover(ctx context.Context, q Question) (able abilities, err 
 			switch name {
 			case "ls-refs":
 				listed = true
+			case "fetch":
+				able.depth = slices.Contains(strings.Fields(value), "shallow")
 			case "agent":
 				able.agent = true
 			case "object-format":
@@ -203,9 +242,11 @@ func hashLength(format string) int { return map[string]int{"sha1": 40, "sha256":
 
 // ask sends one request and has read read its answer.
 func (c *Client) ask(ctx context.Context, q Question, method, path, kind string, body []byte, read func(*scanner) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, q.Remote+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("lsrefs: %w", err)
+		return fmt.Errorf("uploadpack: %w", err)
 	}
 	if q.User != "" || q.Password != "" {
 		req.SetBasicAuth(q.User, q.Password)
@@ -221,11 +262,12 @@ func (c *Client) ask(ctx context.Context, q Question, method, path, kind string,
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("lsrefs: %w", err)
+		return fmt.Errorf("uploadpack: %w", err)
 	}
 	bounded := &bound{r: res.Body, left: q.MaxBytes}
 	defer func() {
-		// A connection is kept when its answer was read to its end.
+		// A connection is kept when its answer was read to its end, which must not be long in coming.
+		defer time.AfterFunc(endTimeout, cancel).Stop()
 		_, _ = io.CopyN(io.Discard, bounded, maxSaid)
 		_ = res.Body.Close()
 	}()
