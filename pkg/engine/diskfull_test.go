@@ -49,7 +49,7 @@ func limitFiles(t *testing.T, size uint64) {
 func diskFull(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	const unlimited = ^uint64(0)
-	// The canary is stepped by hand, so that what is blocked can be looked at first.
+	// The canary is stepped by hand, so that what is blocked can be read first.
 	n := start(t, NATSConfig{CanaryInterval: time.Hour})
 	_, js := connect(t, n)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "S", Subjects: []string{"s"}}); err != nil {

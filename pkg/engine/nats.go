@@ -54,7 +54,7 @@ type NATSConfig struct {
 	// 1 GiB when zero, at most half of what is free.
 	Reserve int64
 	// CanaryInterval is the time between health checks, 5 s when zero; negative switches
-	// them off (tests that look at something else).
+	// them off (tests that are about something else).
 	CanaryInterval time.Duration
 	// CanaryTimeout bounds one synced canary write; 4 s when zero.
 	CanaryTimeout time.Duration

@@ -19,7 +19,7 @@ const (
 	leeway    = 5 * time.Second
 	// maxLabel bounds the label in a token, in bytes: it is for people and may be shortened.
 	maxLabel = 256
-	// maxToken bounds a token that is looked at. Ours are far below.
+	// maxToken bounds a token that is parsed. Ours are far below.
 	maxToken = 4096
 )
 

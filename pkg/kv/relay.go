@@ -83,7 +83,7 @@ type relay struct {
 	cfg     RelayConfig
 	js      jetstream.JetStream
 	prefix  string
-	ensured bool // only the one goroutine of Consume looks at it
+	ensured bool // only the one goroutine of Consume reads it
 }
 
 func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {

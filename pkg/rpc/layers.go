@@ -74,7 +74,7 @@ func errorAttrs(err error) []slog.Attr {
 	return attrs
 }
 
-// accessLevel: our own faults are errors, what an operator may have to look at is a warning, all
+// accessLevel: our own faults are errors, what an operator may have to act on is a warning, all
 // else is the callers' life. Probes are noise.
 func accessLevel(c *call, err error) slog.Level {
 	if err == nil {

@@ -27,7 +27,7 @@ func NewSecret(value string) Secret {
 	return Secret{value: &value}
 }
 
-// Reveal returns the value. Every call is a place to look at in review.
+// Reveal returns the value. Every call is to be read in review.
 func (s Secret) Reveal() string {
 	if s.value == nil {
 		return ""

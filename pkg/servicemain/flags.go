@@ -234,7 +234,7 @@ type LiveFlags struct {
 // ReconcileFlags say how a deployer looks for pushes whose delivery never came. The pause grows with
 // the number of repositories, so that the budget for git requests is kept.
 type ReconcileFlags struct {
-	ReconcileInterval time.Duration `name:"reconcile-interval" env:"DEVPILOT_RECONCILE_INTERVAL" default:"30s" min:"100ms" max:"24h" help:"Least pause between two looks at a repository."`
+	ReconcileInterval time.Duration `name:"reconcile-interval" env:"DEVPILOT_RECONCILE_INTERVAL" default:"30s" min:"100ms" max:"24h" help:"Least pause between two polls of a repository."`
 	ReconcileGrace    time.Duration `name:"reconcile-grace" env:"DEVPILOT_RECONCILE_GRACE" default:"60s" min:"0s" max:"24h" help:"How long a delivery may be on its way before it counts as missing."`
 }
 

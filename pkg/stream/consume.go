@@ -96,9 +96,9 @@ const (
 	// two heartbeats, even when the connection did not break.
 	pullExpiry    = 30 * time.Second
 	pullHeartbeat = 5 * time.Second // sign of life of the server while there is nothing
-	// maxHold is how long a message stays in its slot over temporary errors before it goes
+	// maxRetry is how long a message stays in its slot over temporary errors before it goes
 	// back to the server after all.
-	maxHold = 15 * time.Minute
+	maxRetry = 15 * time.Minute
 )
 
 func (c ConsumeConfig) withDefaults() (ConsumeConfig, error) {

@@ -86,7 +86,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			s, err = createStream(ctx, js, cfg, opts.logger())
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				continue // another replica was faster; look at what it made
+				continue // another replica was faster; read what it made
 			}
 		case err == nil:
 			s, err = updateStream(ctx, js, s, cfg, def.Version, opts)

@@ -27,8 +27,8 @@ const (
 )
 
 const (
-	// settleTimeout bounds the answer to a message: acknowledgement, nak, or parking.
-	settleTimeout = 10 * time.Second
+	// answerTimeout bounds the answer to a message: acknowledgement, nak, or parking.
+	answerTimeout = 10 * time.Second
 	// confirmTimeout bounds one wait for the server's confirmation of an acknowledgement.
 	confirmTimeout = 1500 * time.Millisecond
 )
@@ -43,35 +43,35 @@ func (c *consuming) handle(ctx, work context.Context, ds []*delivery) {
 	stop := keepAlive(ds, c.cfg.AckWait/3)
 	defer stop()
 	if c.cfg.Handle != nil {
-		c.settle(work, ds[0], c.attempt(ctx, work, ds))
+		c.answer(work, ds[0], c.attempt(ctx, work, ds))
 		return
 	}
 	err := c.attempt(ctx, work, ds)
 	if err == nil || len(ds) == 1 {
-		c.settleAll(work, ds, err)
+		c.answerAll(work, ds, err)
 		return
 	}
 	if work.Err() != nil || isTemporary(err) {
-		c.settleAll(work, ds, err)
+		c.answerAll(work, ds, err)
 		return
 	}
 	c.cfg.Logger.WarnContext(work, "batch failed, handling its messages one by one", slog.Int(logs.KeyCount, len(ds)), logs.Err(err))
 	for _, d := range ds {
 		one := []*delivery{d}
-		c.settle(work, d, c.attempt(ctx, work, one))
+		c.answer(work, d, c.attempt(ctx, work, one))
 	}
 }
 
 // How often a handler is called again that met temporary trouble.
 const (
-	holdFirst = 100 * time.Millisecond
-	holdMost  = 10 * time.Second
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 10 * time.Second
 )
 
 // attempt calls the handler, and again while it only meets temporary trouble and we are not
 // stopping.
 func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
-	pauses := Pauses(holdFirst, holdMost)
+	pauses := Pauses(retryFirst, retryMost)
 	start := time.Now()
 	for {
 		err := c.call(work, ds)
@@ -81,7 +81,7 @@ func (c *consuming) attempt(ctx, work context.Context, ds []*delivery) error {
 		if err == nil || errors.Is(err, ErrDone) {
 			return nil
 		}
-		if !isTemporary(err) || ctx.Err() != nil || time.Since(start) > maxHold {
+		if !isTemporary(err) || ctx.Err() != nil || time.Since(start) > maxRetry {
 			return err
 		}
 		c.cfg.Logger.WarnContext(work, "temporary trouble, trying again",
@@ -109,15 +109,15 @@ func (c *consuming) call(work context.Context, ds []*delivery) (err error) {
 	return c.cfg.HandleBatch(work, ms)
 }
 
-func (c *consuming) settleAll(work context.Context, ds []*delivery, err error) {
+func (c *consuming) answerAll(work context.Context, ds []*delivery, err error) {
 	for _, d := range ds {
-		c.settle(work, d, err)
+		c.answer(work, d, err)
 	}
 }
 
-// settle answers the message according to what became of it. What cannot be answered comes again.
-func (c *consuming) settle(work context.Context, d *delivery, err error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), settleTimeout)
+// answer answers the message according to what became of it. What cannot be answered comes again.
+func (c *consuming) answer(work context.Context, d *delivery, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(work), answerTimeout)
 	defer cancel()
 	log := c.cfg.Logger.With(logs.KeyNATSSubject, d.Subject, logs.KeySequence, d.Sequence, logs.KeyAttempt, d.Attempt)
 	var park *parkError

@@ -70,7 +70,7 @@ func (c *consuming) take(ctx, work context.Context) {
 	h := &held{by: map[*delivery]struct{}{}, freed: make(chan struct{}, 1)}
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	go c.keepHeld(alive, h)
+	go c.keepInHand(alive, h)
 	pauses := Pauses(fetchFirst, fetchMost)
 	for ctx.Err() == nil {
 		room := h.room(c.cfg.Held)
@@ -116,7 +116,7 @@ func (c *consuming) hand(ctx, work context.Context, h *held, d *delivery) {
 			case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 				err = errInterrupted
 			}
-			c.settle(work, d, err)
+			c.answer(work, d, err)
 			c.flight.remove(d)
 			h.remove(d)
 		})
@@ -127,8 +127,8 @@ func (c *consuming) hand(ctx, work context.Context, h *held, d *delivery) {
 // errInterrupted says that our own stop cut the work on a message short.
 var errInterrupted = errors.New("stream: interrupted")
 
-// keepHeld tells the server that the messages in hand are being worked on.
-func (c *consuming) keepHeld(ctx context.Context, h *held) {
+// keepInHand tells the server that the messages in hand are being worked on.
+func (c *consuming) keepInHand(ctx context.Context, h *held) {
 	t := time.NewTicker(c.cfg.AckWait / 3)
 	defer t.Stop()
 	for {

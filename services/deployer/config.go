@@ -45,7 +45,7 @@ type Config struct {
 	// Replicas of buckets and streams; 1 when zero.
 	Replicas int
 
-	// ReconcileInterval is the least pause between two looks at a repository, ReconcileGrace how
+	// ReconcileInterval is the least pause between two polls of a repository, ReconcileGrace how
 	// long a delivery may be on its way; 30 s and 60 s when zero.
 	ReconcileInterval, ReconcileGrace time.Duration
 	// Lease is how long a silent worker keeps its wake-up; 30 s when zero.

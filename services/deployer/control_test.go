@@ -218,7 +218,7 @@ func TestRollBack_isNotUndoneByLooking(t *testing.T) {
 	asked := len(b.git.Requests())
 	testkit.Eventually(t, timeout, func() error { // it looks a few times more
 		if n := len(b.git.Requests()); n < asked+4 {
-			return fmt.Errorf("%d looks", n-asked)
+			return fmt.Errorf("%d polls", n-asked)
 		}
 		return nil
 	})

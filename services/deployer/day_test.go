@@ -156,7 +156,7 @@ func newDay(t *testing.T, apps int) *day {
 		return d.records.Fleet.Beat(ctx, fleet.Worker{Server: fleet.DefaultServer, ID: "w1", Slots: 8, Busy: func() int32 { return 0 }})
 	})
 	run("deployments", d.deploy)
-	decider := decide.New(decide.Config{Server: fleet.DefaultServer, Keeper: d.records.Keeper, Apps: d.records.Apps, Git: gitOfDay{}, Logger: log, Now: time.Now})
+	decider := decide.New(decide.Config{Server: fleet.DefaultServer, Dispatcher: d.records.Dispatcher, Apps: d.records.Apps, Git: gitOfDay{}, Logger: log, Now: time.Now})
 	run("decider", decider.Run)
 	run("decisions", func(ctx context.Context) error { return d.decide(ctx, decider) })
 	d.end = func() {
@@ -393,7 +393,7 @@ func (gitOfDay) File(context.Context, *storev1.App, policy.Push, string, int64) 
 func (d *day) handle(ctx context.Context, k lane.Key, wake uint64) error {
 	for {
 		var verdict lane.Verdict
-		l, err := d.records.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		l, err := d.records.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 			verdict = lane.Claim(l, lane.Claimant{Wake: wake, Server: fleet.DefaultServer, Worker: "w1", Now: time.Now()})
 			if verdict != lane.Start && verdict != lane.TakeOver {
 				return lane.ErrSkip
@@ -403,7 +403,7 @@ func (d *day) handle(ctx context.Context, k lane.Key, wake uint64) error {
 		if err != nil {
 			return err
 		}
-		if err := d.records.Keeper.Flush(ctx, k, l); err != nil {
+		if err := d.records.Dispatcher.Flush(ctx, k, l); err != nil {
 			return err
 		}
 		if verdict != lane.Start && verdict != lane.TakeOver {
@@ -417,11 +417,11 @@ func (d *day) handle(ctx context.Context, k lane.Key, wake uint64) error {
 		}
 		hash := d.head(a.GetRepository(), branch)
 		step := func(fn func(l *storev1.Lane) error) error {
-			l, err := d.records.Keeper.Change(ctx, k, fn)
+			l, err := d.records.Dispatcher.Change(ctx, k, fn)
 			if err != nil {
 				return err
 			}
-			return d.records.Keeper.Flush(ctx, k, l)
+			return d.records.Dispatcher.Flush(ctx, k, l)
 		}
 		if err := step(func(l *storev1.Lane) error {
 			_, err := lane.FixCommit(l, epoch, a.GetRepository(), &deployerv1.DeploymentCommit{Hash: hash}, hash, time.Now())

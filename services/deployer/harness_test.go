@@ -36,7 +36,7 @@ const (
 	timeout      = 30 * time.Second
 )
 
-// bench is a deployer with its neighbours, a NATS server and a git server.
+// bench is a deployer with the services it calls faked, a NATS server and a git server.
 type bench struct {
 	t       *testing.T
 	nats    *testkit.NATSServer
@@ -73,7 +73,7 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	for _, fn := range change {
 		fn(&b.cfg)
 	}
-	auth, repo, hook := neighbours(t, b.keys, b.world)
+	auth, repo, hook := fakeClients(t, b.keys, b.world)
 	b.keyset = deployer.Deps{Logger: b.logs.Logger, JS: b.nats.JS(), Keyset: testkit.Keyset(t), Auth: auth, Repo: repo, Webhook: hook}
 	b.signIn()
 	b.start()

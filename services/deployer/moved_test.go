@@ -59,9 +59,9 @@ func TestRules_holdForTheCommitThatIsDeployed(t *testing.T) {
 				if d.GetCommit().GetHash() != two || b.live("web") != "two" || one == two {
 					t.Errorf("live %q: %v", b.live("web"), d.GetCommit())
 				}
-				b.looks()
+				b.polls()
 				if b.live("web") != "two" || b.latest("web") != 2 {
-					t.Errorf("after looks: live %q, latest %d", b.live("web"), b.latest("web"))
+					t.Errorf("after polls: live %q, latest %d", b.live("web"), b.latest("web"))
 				}
 				// A person may want it all the same.
 				if _, err := b.client.CreateDeployment(b.member, &deployerv1.CreateDeploymentRequest{Workspace: workspace, App: "web"}); err != nil {

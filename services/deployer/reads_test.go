@@ -127,8 +127,8 @@ func TestReads_pollsThatFindNothingAskTheLeadersNothingForEachApp(t *testing.T) 
 	for i := range apps {
 		b.create(fmt.Sprintf("app-%02d", i), web(true))
 	}
-	b.looks() // which note where the branch is
-	if asked := b.leaderReads(b.looks); len(asked) >= apps {
+	b.polls() // which note where the branch is
+	if asked := b.leaderReads(b.polls); len(asked) >= apps {
 		t.Errorf("%d questions: %v", len(asked), asked)
 	}
 }

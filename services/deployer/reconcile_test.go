@@ -89,8 +89,8 @@ func (b *bench) noted(st *store.Store, app string) *storev1.SeenRefs {
 	return seen
 }
 
-// looks waits until the repository was looked at twice from its beginning to its end.
-func (b *bench) looks() {
+// polls waits until the repository was polled twice from beginning to end.
+func (b *bench) polls() {
 	b.t.Helper()
 	count := func() (n int) {
 		for _, r := range b.git.Requests() {
@@ -130,7 +130,7 @@ func TestReconcile_missedTags(t *testing.T) {
 	if n := len(seen.GetTags().GetRefs()); n != 500*28 {
 		t.Errorf("%d bytes of refs", n)
 	}
-	b.looks()
+	b.polls()
 	if n := b.latest("web"); n != 0 {
 		t.Fatalf("old tags deployed: %d", n)
 	}
@@ -159,7 +159,7 @@ func TestReconcile_missedTags(t *testing.T) {
 	}
 	b.tag("v0.8", "")
 	b.tag("v1.0", "")
-	b.looks()
+	b.polls()
 	if n := b.latest("web"); n != 2 {
 		t.Fatalf("tags that went deployed: %d", n)
 	}
@@ -190,7 +190,7 @@ func TestReconcile_missedTags(t *testing.T) {
 		}
 		return nil
 	})
-	b.looks()
+	b.polls()
 	if n := b.latest("web"); n != 7 {
 		t.Errorf("latest is %d", n)
 	}
@@ -229,7 +229,7 @@ func TestReconcile_whatIsWatchedChanges(t *testing.T) {
 			continue
 		}
 		b.noted(st, "web")
-		b.looks()
+		b.polls()
 		if n := b.latest("web"); n != 0 {
 			t.Fatalf("step %d deployed: %v", i, b.get("web").GetLatest())
 		}
@@ -268,7 +268,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	if n := len(b.noted(st, "web").GetBranches().GetRefs()); n != 500*28 {
 		t.Errorf("%d bytes of refs", n)
 	}
-	b.looks()
+	b.polls()
 	next := int32(1)
 	found := func(branch, content string) *deployerv1.Deployment {
 		t.Helper()
@@ -315,7 +315,7 @@ func TestReconcile_hundredsOfBranchesUnderAPattern(t *testing.T) {
 	for _, branch := range []string{"feature/000", "feature/100", "feature/499"} {
 		b.ref("heads/"+branch, "")
 	}
-	b.looks()
+	b.polls()
 	if n := b.latest("web"); n != next-1 {
 		t.Errorf("latest is %d", n)
 	}
@@ -418,7 +418,7 @@ func TestReconcile_racesWithDeliveries(t *testing.T) {
 		}
 		return nil
 	})
-	b.looks()
+	b.polls()
 	made := count()
 	for _, p := range pushes {
 		if made[p] != 1 {
@@ -430,8 +430,8 @@ func TestReconcile_racesWithDeliveries(t *testing.T) {
 	}
 }
 
-// TestReconcile_oneQuestionALook: what Bitbucket is asked does not grow with apps, branches and tags.
-func TestReconcile_oneQuestionALook(t *testing.T) {
+// TestReconcile_oneQuestionAPoll: what Bitbucket is asked does not grow with apps, branches and tags.
+func TestReconcile_oneQuestionAPoll(t *testing.T) {
 	b := newBench(t, func(c *deployer.Config) {
 		c.ReconcileInterval, c.ReconcileGrace = 300*time.Millisecond, 10*time.Millisecond
 	})
@@ -449,7 +449,7 @@ func TestReconcile_oneQuestionALook(t *testing.T) {
 	}
 	before, begin := len(b.git.Requests()), time.Now()
 	for range 5 {
-		b.looks()
+		b.polls()
 	}
 	looks := float64(time.Since(begin)) / float64(270*time.Millisecond) // the interval less what it is spread by
 	if asked := len(b.git.Requests()) - before; float64(asked) > 3*(looks+2) {

@@ -110,7 +110,7 @@ func TestPaths_whatCannotBeKnownDeploys(t *testing.T) {
 	b.awaitSaid(b.pushed("release/2", second, third, "third"), "Deployed as #3")
 	b.git.Fail(nil)
 	if d = b.await("web", 3, deployerv1.Deployment_COMPLETED); len(d.GetNotes()) != 1 {
-		t.Errorf("notes of a push that could not be looked at: %q", d.GetNotes())
+		t.Errorf("notes of a push whose changes could not be read: %q", d.GetNotes())
 	}
 }
 
@@ -231,7 +231,7 @@ func TestReconcile_appliesTheRules(t *testing.T) {
 	glob := web(true)
 	glob.Branch = "feature/*"
 	b.create("features", glob)
-	b.repo.Commit("feature/old", "there before the app was looked at", map[string]string{"index.html": "old"})
+	b.repo.Commit("feature/old", "there before the app was polled", map[string]string{"index.html": "old"})
 
 	b.repo.Commit("main", "docs", map[string]string{"index.html": "0", "docs/a.md": "1"})
 	testkit.Eventually(t, timeout, func() error { // it is seen, and turned away

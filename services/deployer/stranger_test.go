@@ -62,7 +62,7 @@ func TestStranger_neverGoesLiveByLooking(t *testing.T) {
 				}
 				return nil
 			})
-			b.looks()
+			b.polls()
 			if n := b.latest("web"); n != 1 || b.live("web") != "one" {
 				t.Errorf("latest %d, live %q", n, b.live("web"))
 			}
@@ -155,7 +155,7 @@ func TestStranger_aPushIsCheckedWithoutAQuestion(t *testing.T) {
 	b.repo.Commit("main", "start", map[string]string{"index.html": "start"})
 	b.create("web", web(true))
 	st := b.stores()
-	testkit.Eventually(t, timeout, func() error { // a new connection's reach is looked at
+	testkit.Eventually(t, timeout, func() error { // a new connection's reach is checked
 		c, _, err := st.Connections.Get(t.Context(), workspace)
 		if err == nil && c.GetCheckedConnectionId() == "" {
 			err = fmt.Errorf("not checked yet: %v", c)

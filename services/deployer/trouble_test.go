@@ -107,7 +107,7 @@ func TestTrouble_aPassingUntruthIsNotTakenForGood(t *testing.T) {
 			t.Logf("%v", d.GetWaitingFor())
 			b.git.Intercept(nil)
 			b.await("web", 2, deployerv1.Deployment_COMPLETED)
-			b.looks()
+			b.polls()
 			if live, latest := b.live("web"), b.latest("web"); live != "two" || latest != 2 {
 				t.Errorf("live %q, latest %d", live, latest)
 			}
@@ -179,7 +179,7 @@ func TestTrouble_whatIsGoneFailsAndComesBack(t *testing.T) {
 	b.git.Intercept(nil)
 	b.world.do(func() { b.world.unreachable[repoID] = false })
 	b.retried(3, 2)
-	b.looks()
+	b.polls()
 	if a := b.get("web"); b.live("web") != "two" || b.latest("web") != 3 || hasWarning(a, "REPOSITORY_NOT_FOUND") {
 		t.Errorf("live %q, %v", b.live("web"), a)
 	}
@@ -219,9 +219,9 @@ func TestTrouble_aPersonsDecisionStands(t *testing.T) {
 			b.git.Intercept(nil)
 			b.world.do(func() { b.world.unreachable[repoID] = false })
 			if name == "off" {
-				b.create("witness", web(true)) // so that the repository is looked at
+				b.create("witness", web(true)) // so that the repository is polled
 			}
-			b.looks()
+			b.polls()
 			if b.latest("web") != latest || b.live("web") != live {
 				t.Errorf("live %q, latest %v", b.live("web"), b.get("web").GetLatest())
 			}
@@ -256,7 +256,7 @@ func TestTrouble_anEmptyAnswerForgetsNothing(t *testing.T) {
 		b.git.Intercept(lies[lie])
 		b.requests(8, 4*time.Second)
 		b.git.Intercept(nil)
-		b.looks()
+		b.polls()
 		if w, s := b.latest("web"), b.latest("single"); w != 2 || s != 3 || b.live("single") != "one" {
 			t.Fatalf("%s: latest %d and %d, live %q", lie, w, s, b.live("single"))
 		}
@@ -267,7 +267,7 @@ func TestTrouble_anEmptyAnswerForgetsNothing(t *testing.T) {
 	b.requests(6, 3*time.Second)
 	b.git.Intercept(nil)
 	b.noted(b.stores(), "late")
-	b.looks()
+	b.polls()
 	if n := b.latest("late"); n != 0 {
 		t.Errorf("what was there before deployed: %v", b.get("late").GetLatest())
 	}

@@ -62,7 +62,7 @@ func TestUpdateApp_neverWipesByOmission(t *testing.T) {
 	}
 }
 
-// TestApps_allFaultsAtOnce: each is a path into the request, and looking at it changes nothing.
+// TestApps_allFaultsAtOnce: each is a path into the request, and checking it changes nothing.
 func TestApps_allFaultsAtOnce(t *testing.T) {
 	b := newBench(t, func(c *deployer.Config) { c.Worker = false })
 	bad := func() *deployerv1.App {

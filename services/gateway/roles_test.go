@@ -141,7 +141,7 @@ func TestRoutes_tablesAreComplete(t *testing.T) {
 	}
 }
 
-// TestIdentity_isSignedForTheWorkspaceOfThePath looks at what a service learns about the caller.
+// TestIdentity_isSignedForTheWorkspaceOfThePath checks what a service learns about the caller.
 func TestIdentity_isSignedForTheWorkspaceOfThePath(t *testing.T) {
 	g := start(t)
 	g.workspace("acme")

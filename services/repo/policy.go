@@ -7,7 +7,7 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 )
 
-// Policy says who may call what. Every member may look at repositories and branches (DESIGN.md#roles);
+// Policy says who may call what. Every member may read repositories and branches (DESIGN.md#roles);
 // the deployer asks for apps it saves and for heads it deploys.
 var Policy = rpc.Policy{
 	repov1.RepoService_ListRepositories_FullMethodName: {Callers: []string{"gateway"}, MinRole: identity.RoleMember},

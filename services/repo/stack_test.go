@@ -219,7 +219,7 @@ func (s *stack) resetCalls() {
 }
 
 // clock all but stands still, but for what a test adds: how long a busy machine takes is no matter. No
-// two looks at it see the same time.
+// two readings see the same time.
 type clock struct {
 	mu sync.Mutex
 	at time.Time

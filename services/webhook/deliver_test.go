@@ -111,7 +111,7 @@ func TestDelivery_thatNeedsNothingIsAnswered200AndShown(t *testing.T) {
 		{"repo:fork", `{"actor":{}}`, 200, "repo:fork", "EVENT_NOT_USED", 0},
 		{"repo:push", tag, 202, "tag v1 updated", "", 1},
 		{"repo:push", other, 200, "This webhook is for acme/web", "OTHER_REPOSITORY", 0},
-		{"repo:push", `{"push":{"changes":[]},"repository":{"uuid":"{` + web + `}"}}`, 202, "looks at the repository", "", 1},
+		{"repo:push", `{"push":{"changes":[]},"repository":{"uuid":"{` + web + `}"}}`, 202, "asks Bitbucket for its branches", "", 1},
 	} {
 		before := len(r.pushEvents())
 		status, message := r.post(post{url: w.GetUrl(), secret: secret, body: []byte(tc.body), header: map[string]string{"X-Event-Key": tc.event}})
@@ -130,7 +130,7 @@ func TestDelivery_thatNeedsNothingIsAnswered200AndShown(t *testing.T) {
 			t.Errorf("%s: outcome %q, want %q", tc.event, reason, tc.reason)
 		}
 		events := r.wantEvents(before + tc.events)
-		if strings.Contains(tc.says, "looks at") && events[len(events)-1].GetAction() != eventsv1.PushEvent_UNKNOWN {
+		if strings.Contains(tc.says, "asks Bitbucket") && events[len(events)-1].GetAction() != eventsv1.PushEvent_UNKNOWN {
 			t.Errorf("an empty push: %v", events[len(events)-1])
 		}
 	}

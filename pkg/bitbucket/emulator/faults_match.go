@@ -140,7 +140,7 @@ func gitStep(rt *route, r *http.Request) string {
 	return stepFetch
 }
 
-// peekBody looks at the first line of a request's body, packed or not, and leaves the body whole.
+// peekBody reads the first line of a request's body, packed or not, and leaves the body whole.
 func peekBody(r *http.Request) []byte {
 	kept := bufio.NewReader(r.Body)
 	start, _ := kept.Peek(4096) // shorter bodies end with an error

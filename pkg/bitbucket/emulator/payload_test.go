@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 )
 
-// pusher pushes and looks at what is delivered.
+// pusher pushes and reads what is delivered.
 type pusher struct {
 	*fixture
 	r    *receiver

@@ -9,10 +9,10 @@ type Push struct {
 	Repository Repository
 	Actor      Actor
 	// Changes has one element per updated ref, in the order of the payload; all of them count. It
-	// may be empty: Bitbucket does send that, and then only a look at the repository tells.
+	// may be empty: Bitbucket does send that, and then only polling the repository tells.
 	Changes []Change
 	// Unreadable is how many changes could not be understood and are not in Changes. They call for
-	// a look at the repository, too.
+	// polling the repository, too.
 	Unreadable int
 }
 

@@ -17,7 +17,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// MaxLength bounds a token that is looked at; longer ones are refused unread.
+// MaxLength bounds a token that is opened; longer ones are refused unread.
 const MaxLength = 4096
 
 // Codec makes and reads page tokens. It is safe for concurrent use.

@@ -158,7 +158,7 @@ func (h *half) push(repo repository) {
 	}
 }
 
-// suffer has one kind of trouble, about one repository or all, and looks at the lights.
+// suffer has one kind of trouble, about one repository or all, and reads the lights.
 func (h *half) suffer(k chaosKind) {
 	h.t.Helper()
 	repo := h.repos[h.rnd.IntN(len(h.repos))]

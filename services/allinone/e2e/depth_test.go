@@ -64,7 +64,7 @@ func (n *tenant) ended(app string, number any, state string) object {
 	})
 }
 
-// inDepth deploys with hooks and a secret, looks at the releases under their own hosts, rolls back and
+// inDepth deploys with hooks and a secret, opens the releases under their own hosts, rolls back and
 // cancels.
 func inDepth(t *testing.T, s *shared) {
 	site := s.site()
@@ -128,7 +128,7 @@ func inDepth(t *testing.T, s *shared) {
 	page(live, "first page")
 }
 
-// masked looks at what a hook that spills its secret left in the log.
+// masked checks what a hook that spills its secret left in the log.
 func masked(t *testing.T, n *tenant, number any) {
 	t.Helper()
 	count, ok := number.(float64)
@@ -174,7 +174,7 @@ func notOnTheConsole(t *testing.T, s *shared, live string) {
 	}
 }
 
-// cancelled cancels a deployment while its hook runs, and looks at the hook's processes before.
+// cancelled cancels a deployment while its hook runs, and lists the hook's processes before.
 func cancelled(t *testing.T, n *tenant) {
 	t.Helper()
 	// The processes of a product in its own processes are descendants of this one too: each product's

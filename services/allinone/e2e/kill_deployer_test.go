@@ -185,7 +185,7 @@ func (x *shot) ended() {
 	t.Logf("deployments by state %v, %d attempts, cut at %v", states, attempts, x.stages)
 }
 
-// watch looks at the apps' current releases again and again until it is told to stop, and returns how
+// watch reads the apps' current releases again and again until it is told to stop, and returns how
 // often it looked. A release is complete, and no older one ever comes back.
 func (x *shot) watch() (stop func() int) {
 	t := x.t
@@ -338,7 +338,7 @@ func TestDeployer_killedAtAnyMoment(t *testing.T) {
 		t.Error("no kill met a deployment")
 	}
 	x.ended()
-	t.Logf("%d kills met %d running deployments in %v; %d looks at what is live; the last program was gone %v after its worker at most",
+	t.Logf("%d kills met %d running deployments in %v; what is live was read %d times; the last program was gone %v after its worker at most",
 		kills, met, time.Since(began).Round(time.Second), looks(), slowest.Round(time.Millisecond))
 }
 
@@ -388,7 +388,7 @@ func TestDeployer_frozenBeyondItsLease(t *testing.T) {
 		t.Error("no deployment was taken over")
 	}
 	x.ended()
-	t.Logf("%d times frozen in %v, met %d running deployments, %d taken over; %d looks at what is live",
+	t.Logf("%d times frozen in %v, met %d running deployments, %d taken over; what is live was read %d times",
 		freezes, time.Since(began).Round(time.Second), met, tookOver, looks())
 }
 

@@ -135,7 +135,7 @@ func wholeLog(t *testing.T, n *tenant, app string, number int) []object {
 	return records
 }
 
-// requestLog looks at the delivery from both sides.
+// requestLog reads the delivery from both sides.
 func requestLog(t *testing.T, n *tenant, hook, webhook string) {
 	t.Helper()
 	if err := n.site().WaitIdle(t.Context()); err != nil {

@@ -254,7 +254,7 @@ func (s *search) redis(at string) int {
 	return count
 }
 
-// secretsOfProcesses looks at arguments and environments while git works for a deployment.
+// secretsOfProcesses reads arguments and environments while git works for a deployment.
 func secretsOfProcesses(t *testing.T, s *shared) {
 	site := s.site()
 	repo := site.repository(t, "processes", "site")
@@ -287,7 +287,7 @@ func secretsOfProcesses(t *testing.T, s *shared) {
 	if len(gits) == 0 {
 		t.Error("no git process was seen")
 	}
-	t.Logf("%d git processes were looked at, %d KiB of arguments and environments", len(gits), look.looked>>10)
+	t.Logf("%d git processes were read, %d KiB of arguments and environments", len(gits), look.looked>>10)
 }
 
 // relative is a process as its system shows it.

@@ -26,7 +26,7 @@ type listener struct {
 
 	mu     sync.Mutex
 	events []sse
-	read   int // how many events until has looked at
+	read   int // how many events until has read
 }
 
 // follow opens a stream as a browser does, resuming after lastEvent unless that is empty.

@@ -206,7 +206,7 @@ func (s *story) pushUndelivered(l length) {
 	}
 }
 
-// health looks at all that must be as before.
+// health checks all that must be as before.
 func (s *story) health(l length) {
 	t := s.t
 	t.Helper()

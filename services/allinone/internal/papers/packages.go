@@ -11,7 +11,7 @@ import (
 )
 
 // Packages returns one line per directory of Go files in which no file but a test says what the package is.
-// What is generated is not looked at.
+// What is generated is left out.
 func Packages(tree fs.FS, names []string) ([]string, error) {
 	said := map[string]bool{} // by directory
 	for _, name := range names {

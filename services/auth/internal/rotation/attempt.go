@@ -28,7 +28,7 @@ type Candidate struct {
 }
 
 // Attempt is what one refresh began with: the lease, and the tokens to try in this order. It is
-// made by [Acquire] and handed to the function that settles the attempt.
+// made by [Acquire] and handed to the function that ends the attempt.
 type Attempt struct {
 	ConnectionID string
 	Holder       string

@@ -34,7 +34,7 @@ type scenario struct {
 	leases    uint64
 	ticks     int
 	want      []string // the violations expected; none unless inherent
-	// sabotage breaks a rule: it is handed what a settling write would store.
+	// sabotage breaks a rule: it is handed what the write that ends an attempt would store.
 	sabotage func(cur, next *authstorev1.Integration) *authstorev1.Integration
 }
 
@@ -206,8 +206,8 @@ func (s scenario) call(w world, i int) (after world, what string, honoured bool)
 	return w.with(i, p), fmt.Sprintf("P%d spends %v, gets %v", i+1, t, p.got), true
 }
 
-// settle is the write that ends an attempt.
-func (s scenario) settle(w world, i int) (world, string) {
+// end is the write that ends an attempt.
+func (s scenario) end(w world, i int) (world, string) {
 	p := w.procs[i]
 	var next *authstorev1.Integration
 	var out Outcome
@@ -221,7 +221,7 @@ func (s scenario) settle(w world, i int) (world, string) {
 	case troubled:
 		next, out = RecordTrouble(w.rec, p.try, Trouble{Fingerprint: "f"}, w.now())
 	case idle, leased:
-		panic("nothing to settle")
+		panic("no attempt to end")
 	}
 	if next != nil && s.sabotage != nil {
 		next = s.sabotage(w.rec, next)
@@ -230,7 +230,7 @@ func (s scenario) settle(w world, i int) (world, string) {
 		w.rec = next
 	}
 	names := map[Outcome]string{Dropped: "dropped", Stored: "stored", StoredBefore: "stored before", KeptAsSpare: "kept as spare", Recorded: "recorded", Overtaken: "overtaken"}
-	return w.with(i, process{}), fmt.Sprintf("P%d settles: %s", i+1, names[out])
+	return w.with(i, process{}), fmt.Sprintf("P%d ends: %s", i+1, names[out])
 }
 
 // steps calls yield for every step that the world can take.
@@ -255,7 +255,7 @@ func (s scenario) steps(w world, yield func(after world, what string)) {
 				}
 			}
 		default:
-			yield(s.settle(w, i))
+			yield(s.end(w, i))
 		}
 		if s.crash && p.at != idle {
 			yield(w.with(i, process{}), fmt.Sprintf("P%d killed", i+1))
@@ -323,7 +323,7 @@ func (s scenario) recovers(w world) bool {
 			w, _, _ = s.call(w, 0)
 		}
 		good := w.procs[0].at == answered
-		if w, _ = s.settle(w, 0); good {
+		if w, _ = s.end(w, 0); good {
 			return w.rec.GetFailure() == nil && contains(tokensIn(w.rec)[:1], w.bitbucket.newest)
 		}
 	}

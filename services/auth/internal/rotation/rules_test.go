@@ -289,6 +289,6 @@ func TestRules_changeNoArgument(t *testing.T) {
 	AcceptAgain(leased)
 	Tidy(leased, t0.Add(time.Hour))
 	if !proto.Equal(leased, before) {
-		t.Fatal("a settling function changed its argument")
+		t.Fatal("a function that ends an attempt changed its argument")
 	}
 }

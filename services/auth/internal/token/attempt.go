@@ -19,7 +19,7 @@ import (
 
 // Step 3: an attempt takes the lease, spends a refresh token and has the result stored.
 
-// attempt takes the lease, spends a refresh token and settles what came of it. It returns the record
+// attempt takes the lease, spends a refresh token and stores what came of it. It returns the record
 // when that holds the answer. Neither a record nor an error means that somebody else was faster, or
 // the record moved on: read it again.
 func (m *Manager) attempt(ctx context.Context, rec *authstorev1.Integration, rev uint64, want rotation.Want) (*authstorev1.Integration, error) {
@@ -131,12 +131,12 @@ func (m *Manager) answered(ws string, spent rotation.Candidate, g bitbucket.Gran
 
 // finish stores a result. An answer is stored however long the store takes, as long as the process
 // lives: nobody else has it. The others may be given up; the lease is then taken over one day.
-func (m *Manager) finish(ctx context.Context, ws string, at rotation.Attempt, r result) (settled, error) {
+func (m *Manager) finish(ctx context.Context, ws string, at rotation.Attempt, r result) (stored, error) {
 	limit := m.abort
 	if r.answer == nil {
 		limit = nil
 	}
-	return m.settle(ctx, ws, limit, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
+	return m.store(ctx, ws, limit, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
 		switch {
 		case r.answer != nil:
 			return rotation.StoreAnswer(cur, at, *r.answer, m.cfg.Now())
@@ -151,7 +151,7 @@ func (m *Manager) finish(ctx context.Context, ws string, at rotation.Attempt, r 
 }
 
 // report tells log and metrics what came of an attempt.
-func (m *Manager) report(ctx context.Context, ws string, at rotation.Attempt, r result, s settled, took time.Duration) {
+func (m *Manager) report(ctx context.Context, ws string, at rotation.Attempt, r result, s stored, took time.Duration) {
 	name, level := resultStored, slog.LevelInfo
 	switch {
 	case s.out == rotation.Dropped:

@@ -177,7 +177,7 @@ func (k *Keeper) reconcile(ctx context.Context, ws string) error {
 		_, err := k.m.obtain(ctx, ws, rec, want)
 		return err
 	default:
-		s, err := k.m.settle(ctx, ws, nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
+		s, err := k.m.store(ctx, ws, nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
 			if cur == nil {
 				return nil, rotation.Dropped
 			}

@@ -27,7 +27,7 @@ func (m *Manager) reprove(ctx context.Context, rec *authstorev1.Integration) (*a
 	if v == rejected && now.Sub(rec.GetLastRefreshTime().AsTime()) >= rotation.RejectedRetry {
 		return nil, nil
 	}
-	s, err := m.settle(ctx, rec.GetWorkspace(), nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
+	s, err := m.store(ctx, rec.GetWorkspace(), nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
 		switch {
 		case cur.GetConnectionId() != rec.GetConnectionId() || cur.GetGeneration() != rec.GetGeneration() || cur.GetFailure().GetKind() != authstorev1.Failure_REJECTED:
 			return nil, rotation.Overtaken
@@ -50,7 +50,7 @@ func (m *Manager) reprove(ctx context.Context, rec *authstorev1.Integration) (*a
 // rejectFresh stores that even the newest token was answered with 401, and returns what to say.
 func (m *Manager) rejectFresh(ctx context.Context, seen *authstorev1.Integration) error {
 	now := m.cfg.Now()
-	s, err := m.settle(ctx, seen.GetWorkspace(), nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
+	s, err := m.store(ctx, seen.GetWorkspace(), nil, func(cur *authstorev1.Integration) (*authstorev1.Integration, rotation.Outcome) {
 		if cur.GetConnectionId() != seen.GetConnectionId() || cur.GetGeneration() != seen.GetGeneration() {
 			return nil, rotation.Overtaken
 		}

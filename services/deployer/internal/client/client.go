@@ -122,7 +122,7 @@ func (w Webhook) Webhooks(ctx context.Context, workspace string, repositories []
 	return out, nil
 }
 
-// pageOfWebhooks is how many webhooks of a workspace are looked at together.
+// pageOfWebhooks is how many webhooks of a workspace are read together.
 const pageOfWebhooks = 200
 
 // All returns a workspace's webhooks, those that are left or removed too, and whether there are more.

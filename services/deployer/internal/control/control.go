@@ -77,14 +77,14 @@ func New(cfg Config) (*Control, error) {
 	r, clients, log := cfg.Records, cfg.Clients, cfg.Logger
 	c := &Control{cfg: cfg, schedule: schedule.New(r.Store.Due, log, cfg.Now)}
 	c.connections = connection.New(connection.Config{
-		Bucket: r.Store.Connections, Copy: r.Copies.Connections, Integrations: clients.Auth, Repositories: clients.Repo, Due: r.Reminders, Keeper: r.Keeper, Logger: log, Now: cfg.Now,
+		Bucket: r.Store.Connections, Copy: r.Copies.Connections, Integrations: clients.Auth, Repositories: clients.Repo, Due: r.Reminders, Dispatcher: r.Dispatcher, Logger: log, Now: cfg.Now,
 	})
 	var err error
 	if c.statuses, err = c.newStatuses(); err != nil {
 		return nil, err
 	}
 	c.apps = app.New(app.Config{
-		Records: r.Apps, Store: r.Store, Copies: r.Copies, Keeper: r.Keeper, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
+		Records: r.Apps, Store: r.Store, Copies: r.Copies, Dispatcher: r.Dispatcher, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
 		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
 		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, Logger: log, Now: cfg.Now,
 	})
@@ -95,15 +95,15 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.reconciler = reconcile.New(reconcile.Config{
 		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
-		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
+		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 		Learn: r.Apps.Learn,
 	})
 	c.router = &router.Router{
-		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Keeper: r.Keeper, SiteURL: cfg.Site.SiteURL,
+		Apps: r.Apps, Connections: c.connections, Poller: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL,
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{
-		Keeper: r.Keeper, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Logger: log, Now: cfg.Now,
+		Dispatcher: r.Dispatcher, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Logger: log, Now: cfg.Now,
 	}
 	c.schedule.Handle(reminder.Lane, lanes.Handle)
 	c.schedule.Handle(reminder.Watches, c.apps.HandOver)

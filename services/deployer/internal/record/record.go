@@ -43,15 +43,15 @@ type Config struct {
 
 // Records are safe for concurrent use.
 type Records struct {
-	Store     *store.Store
-	Copies    *store.Copies // filled in the role api only
-	Reminders *reminder.Book
-	Alarm     reminder.Lanes
-	Apps      *apps.Records
-	Keeper    *lane.Keeper
-	Fleet     *fleet.Registry
-	Logs      *deploylog.Sink
-	Outcomes  *outcome.Outbox
+	Store      *store.Store
+	Copies     *store.Copies // filled in the role api only
+	Reminders  *reminder.Book
+	Alarm      reminder.Lanes
+	Apps       *apps.Records
+	Dispatcher *lane.Dispatcher
+	Fleet      *fleet.Registry
+	Logs       *deploylog.Sink
+	Outcomes   *outcome.Outbox
 }
 
 // New makes them.
@@ -64,7 +64,7 @@ func New(cfg Config) *Records {
 	}
 	r.Alarm = reminder.Lanes{Book: r.Reminders, Now: cfg.Now}
 	r.Apps = &apps.Records{Store: st, Repositories: cfg.Repositories, Reminders: r.Reminders, Keyset: cfg.Keyset, Now: cfg.Now, Learn: cfg.Learn}
-	r.Keeper = &lane.Keeper{
+	r.Dispatcher = &lane.Dispatcher{
 		Lanes: st.Lanes, Records: st.Deployments, Alarm: r.Alarm, Waker: wakeup.Publisher{Stream: stream.Publisher{JS: cfg.JS}}, Seen: st.Seen, Teller: r.Outcomes,
 	}
 	return r

@@ -108,13 +108,13 @@ func New(ctx context.Context, cfg Config) (*Worker, error) {
 	}
 	w.hooks = runner
 	git := decide.Git{Mirrors: source{cfg.Mirrors}, Names: r.Apps}
-	w.decider = decide.New(decide.Config{Server: cfg.Server, Keeper: r.Keeper, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout,
+	w.decider = decide.New(decide.Config{Server: cfg.Server, Dispatcher: r.Dispatcher, Apps: r.Apps, Git: git, Head: git.Head, Logger: cfg.Logger, Now: cfg.Now, Timeout: cfg.DecisionTimeout,
 		Tell: func(ctx context.Context, k lane.Key, l *storev1.Lane) error {
 			return r.Outcomes.Deciding(ctx, k, l, false)
 		},
 	})
 	w.pipeline = pipeline.New(pipeline.Config{
-		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Keeper: r.Keeper, Apps: r.Apps, Source: source{cfg.Mirrors},
+		Server: cfg.Server, Worker: w.id, SiteURL: cfg.SiteURL, Slots: cfg.Slots, Dispatcher: r.Dispatcher, Apps: r.Apps, Source: source{cfg.Mirrors},
 		Releases: releases, Announce: cfg.Front.announce(), Logs: logOpener{r.Logs}, Records: r.Store.Deployments, Lanes: r.Store.Lanes, Alarm: r.Alarm, Observe: cfg.Observe,
 		Logger: cfg.Logger, Now: cfg.Now, Backoff: cfg.Backoff, Policy: decide.Rules{Git: git, Now: cfg.Now}, Witness: cfg.Clients.Witness, Doubt: cfg.Doubt, Hooks: runner, NoHooks: noHooks,
 		AppDisk: cfg.Hooks.AppDisk, Timeout: cfg.Timeout,

@@ -27,7 +27,7 @@ const (
 	recordsBucket  = "gateway_activity"
 	countersBucket = "gateway_activity_counters"
 	retention      = 365 * 24 * time.Hour // how long the activity list reaches back
-	// maxExamined bounds how many numbers one page looks at: numbers whose record was never
+	// maxExamined bounds how many numbers one page reads: numbers whose record was never
 	// written, or has expired, are gaps.
 	maxExamined = 500
 )
@@ -112,7 +112,7 @@ func recordKey(workspace string, number int32) string {
 }
 
 // List returns at most limit records that match, with numbers below before (0: all), newest first, and
-// the number to go on below; 0 when there are no more. It looks at a bounded number of records: a
+// the number to go on below; 0 when there are no more. It reads a bounded number of records: a
 // filtered page may be short, or empty, and yet not the last.
 func (s *Store) List(ctx context.Context, workspace string, f Filter, before int32, limit int) (list []*gatewaystorev1.Activity, next int32, err error) {
 	c, _, err := s.counters.Get(ctx, workspace)

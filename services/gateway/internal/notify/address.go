@@ -14,7 +14,7 @@ var errPrivate = errors.New("the address is private or reserved. An operator all
 
 // reserved are networks that no receiver on the internet is in (RFC 6890 and its registries), beyond
 // those that net/netip knows. Those that carry an IPv4 address in an IPv6 one are among them: what they
-// lead to is not looked at.
+// lead to is not checked.
 var reserved = prefixes("0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24",
 	"203.0.113.0/24", "240.0.0.0/4", "::/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fec0::/10")
 

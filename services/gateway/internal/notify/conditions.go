@@ -29,14 +29,14 @@ const (
 	// refusedFor is how long refreshing fails for any reason before it is told; one that was refused is
 	// told at once.
 	refusedFor = 10 * time.Minute
-	// clockEvery is how often one of the replicas looks at what only time brings.
+	// clockEvery is how often one of the replicas checks what only time brings.
 	clockEvery = time.Minute
 	// expiresWithin is how long before its end a key's expiry is told.
 	expiresWithin = 7 * 24 * time.Hour
 	listPage      = 200 // of what is listed
 )
 
-// integration looks at the connection to Bitbucket.
+// integration checks the connection to Bitbucket.
 func (w *Watcher) integration(ctx context.Context, workspace string) error {
 	if !w.wanted(workspace, "", gatewayv1.NotificationTarget_CONNECTION) {
 		return nil
@@ -79,7 +79,7 @@ func (w *Watcher) broken(i *authv1.Integration) (instance, title string) {
 	return "", ""
 }
 
-// webhook looks at a webhook.
+// webhook checks a webhook.
 func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 	if !w.wanted(workspace, "", gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON) {
 		return nil
@@ -129,16 +129,16 @@ func needsPerson(h *webhookv1.Webhook) bool {
 	return false
 }
 
-// clock has one of the replicas look at what only time brings, every minute.
+// clock has one of the replicas check what only time brings, every minute.
 func (w *Watcher) clock(ctx context.Context) error {
 	var last time.Time // that any replica looked
-	t := time.NewTicker(lookAgain)
+	t := time.NewTicker(tickWhileWaiting)
 	defer t.Stop()
 	for {
 		if w.cfg.Now().Sub(last) >= clockEvery {
 			at, err := w.round(ctx)
 			if err != nil && ctx.Err() == nil {
-				w.cfg.Logger.WarnContext(ctx, "not all that time brings was looked at", logs.Err(err))
+				w.cfg.Logger.WarnContext(ctx, "not all that time brings was checked", logs.Err(err))
 			}
 			last = at
 		}

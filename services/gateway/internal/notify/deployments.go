@@ -25,7 +25,7 @@ const (
 	reasonDiskFull = "DISK_FULL" // of the deployer, what a deployment waits for
 )
 
-// deployment looks at a deployment that changed; id is app/number.
+// deployment reads a deployment that changed; id is app/number.
 func (w *Watcher) deployment(ctx context.Context, workspace, id string) error {
 	app, text, _ := strings.Cut(id, "/")
 	number, err := strconv.ParseInt(text, 10, 32)

@@ -99,11 +99,11 @@ func TestQueue_killsBetweenWrites(t *testing.T) {
 	if second.GetId() != first.GetId() || len(second.GetNotifications()) != 1 || second.GetAttempts() != 2 {
 		t.Fatalf("%v after %v", second, first)
 	}
-	settle(q, first, &gatewayv1.NotificationAttempt{}, 0, now.Add(takeOver)) // the first says late that it failed
+	noteAttempt(q, first, &gatewayv1.NotificationAttempt{}, 0, now.Add(takeOver)) // the first says late that it failed
 	if q.GetSending() == nil || !q.GetSending().GetNextTime().AsTime().Equal(now.Add(2*takeOver).UTC()) {
 		t.Fatal("a late word changed what another replica does")
 	}
-	settle(q, second, &gatewayv1.NotificationAttempt{Delivered: true}, 0, now.Add(takeOver))
+	noteAttempt(q, second, &gatewayv1.NotificationAttempt{Delivered: true}, 0, now.Add(takeOver))
 	if q.GetSending() != nil {
 		t.Fatal("sent and not noted")
 	}

@@ -157,9 +157,9 @@ func next(q *gatewaystorev1.NotificationQueue, t *gatewayv1.NotificationTarget) 
 	return m
 }
 
-// settle notes what came of an attempt. A message that went on meanwhile, in another's hands, is left
+// noteAttempt notes what came of an attempt. A message that went on meanwhile, in another's hands, is left
 // alone; the attempt is noted all the same.
-func settle(q *gatewaystorev1.NotificationQueue, m *gatewaystorev1.NotificationMessage, a *gatewayv1.NotificationAttempt, retryAfter time.Duration, now time.Time) {
+func noteAttempt(q *gatewaystorev1.NotificationQueue, m *gatewaystorev1.NotificationMessage, a *gatewayv1.NotificationAttempt, retryAfter time.Duration, now time.Time) {
 	if cur := q.GetSending(); cur.GetId() == m.GetId() && (a.GetDelivered() || cur.GetAttempts() == m.GetAttempts()) {
 		again := now.Add(max(retryPause(int(m.GetAttempts())), retryAfter))
 		switch {

@@ -22,8 +22,8 @@ import (
 const (
 	maxSends          = 16 // in all
 	maxWorkspaceSends = 4  // of one workspace: slow receivers of one do not keep others waiting
-	// lookAgain is how often what waits is looked at while something waits; nothing is while nothing does.
-	lookAgain = time.Second
+	// tickWhileWaiting is how often messages that wait are considered; nothing ticks while none waits.
+	tickWhileWaiting = time.Second
 	// noteTimeout bounds noting what came of an attempt.
 	noteTimeout = 5 * time.Second
 	// testPause is the least time between two tests of a target.
@@ -73,7 +73,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		for {
 			var again <-chan time.Time
 			if s.begin(ctx, &sends) {
-				again = time.After(lookAgain)
+				again = time.After(tickWhileWaiting)
 			}
 			select {
 			case <-ctx.Done():
@@ -193,7 +193,7 @@ func (s *Sender) sendNext(ctx context.Context, workspace, target string) (later 
 		if q == nil {
 			return nil, kv.ErrSkip // the target was deleted
 		}
-		settle(q, m, a, o.retryAfter, s.cfg.Now())
+		noteAttempt(q, m, a, o.retryAfter, s.cfg.Now())
 		return q, nil
 	})
 	return due(q), err

@@ -179,7 +179,7 @@ type look struct {
 }
 
 // trouble tells that a thing is in a trouble or in none any more: each once. read is called between
-// reading what was told and writing what is: of two replicas that look at once the one that saw less
+// reading what was told and writing what is: of two replicas that read at once the one that saw less
 // reads again, so that nothing old is told after something newer.
 func (w *Watcher) trouble(ctx context.Context, workspace, key string, read func() (look, error)) error {
 	return w.streak(ctx, workspace, key, func(s *gatewaystorev1.NotificationStreak) error {

@@ -70,7 +70,7 @@ func bodyMessage(route routes.Route) protoreflect.MessageDescriptor {
 }
 
 // checkMessage holds an object against a message; false when it is no object. What is wrong in it is
-// taken out, so that the rest can be looked at further.
+// taken out, so that the rest can be checked further.
 func checkMessage(path string, v any, want protoreflect.MessageDescriptor, faults *apierr.Faults) bool {
 	if check, ok := wellKnown[want.FullName()]; ok {
 		return check(path, v, faults)
@@ -107,7 +107,7 @@ func refuse(path, msg string, faults *apierr.Faults) bool {
 }
 
 // checkRequired notes what the proto marks as required and the object lacks. What the path names is
-// not looked for. Fields below are looked at where they are there: the elements of a list are always
+// not looked for. Fields below are checked where they are there: the elements of a list are always
 // whole.
 func checkRequired(path string, object map[string]any, want protoreflect.MessageDescriptor, inPath []string, faults *apierr.Faults) {
 	for i := range want.Fields().Len() {

@@ -36,8 +36,8 @@ func (c Conn) Invoke(ctx context.Context, method string, args, reply any, opts .
 		return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	}
 	applyMask(ctx, in)
-	if a, ok := ctx.Value(askKey{}).(asking); ok {
-		return a.ask(in, func() error { return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...) })
+	if a, ok := ctx.Value(dryRunKey{}).(dryRun); ok {
+		return a.run(in, func() error { return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...) })
 	}
 	before := c.before(ctx, method, in)
 	err := withRevisions(ctx, in, func() error {

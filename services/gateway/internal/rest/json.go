@@ -17,7 +17,7 @@ import (
 // maxDepth bounds how deep a body nests. What the API takes has five levels.
 const maxDepth = 64
 
-// errTooDeep ends the reading of a body: what is below is not looked at.
+// errTooDeep ends the reading of a body: what is below is not read.
 var errTooDeep = errors.New("rest: nested too deeply")
 
 // parseBody reads one JSON value. encoding/json alone would replace text that is not Unicode, and

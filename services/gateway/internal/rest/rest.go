@@ -216,13 +216,13 @@ func (a *API) check(w http.ResponseWriter, r *http.Request, route routes.Route, 
 	}
 	ctx := withIfMatch(r.Context(), r, route, &faults)
 	ctx = withMask(ctx, query, object, route, &faults)
-	if err := faults.Err(); err == nil || !canAsk(route) {
+	if err := faults.Err(); err == nil || !canDryRun(route) {
 		return body, ctx, err
 	}
 	if body, err = json.Marshal(object); err != nil {
 		return nil, nil, err
 	}
-	return body, withAsk(ctx, asking{&faults, route}), nil
+	return body, withDryRun(ctx, dryRun{&faults, route}), nil
 }
 
 // clean is the request as grpc-gateway gets it: without the headers that it would turn into gRPC
@@ -236,7 +236,7 @@ func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 		}
 	}
 	query := r.URL.Query()
-	_, asks := ctx.Value(askKey{}).(asking)
+	_, asks := ctx.Value(dryRunKey{}).(dryRun)
 	if asks || query.Has(maskParam) {
 		query.Del(maskParam)
 		u := *r.URL

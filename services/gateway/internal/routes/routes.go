@@ -40,7 +40,7 @@ const (
 	// Authenticated is everybody with credentials; inside a workspace, its members of at least the
 	// role.
 	Authenticated Access = iota
-	// Public is everybody; credentials are not looked at.
+	// Public is everybody; credentials are not read.
 	Public
 	// Optional is everybody; credentials are used when they are good.
 	Optional

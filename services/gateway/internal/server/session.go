@@ -22,7 +22,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
-// maxToken bounds a token that is looked at.
+// maxToken bounds a token that is verified.
 const maxToken = 1024
 
 // GetMe implements the RPC.

@@ -22,7 +22,7 @@ const (
 	DefaultLife = 90 * 24 * time.Hour // it ends in any case
 	// renewEvery is how old the cookie of a used session gets.
 	renewEvery = time.Hour
-	// maxCookie bounds a cookie that is looked at.
+	// maxCookie bounds a cookie that is opened.
 	maxCookie = 2048
 
 	associatedData = "devpilot gateway session v1"

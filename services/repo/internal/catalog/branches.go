@@ -206,7 +206,7 @@ func (c *Catalog) Branch(ctx context.Context, workspace, id, name string) (Branc
 			return Branch{}, "", err
 		}
 	}
-	// Unknown, moved, or the branch is missing: only a look at the repository tells.
+	// Unknown, moved, or the branch is missing: only a call about the repository tells.
 	r, err := c.within(ctx, conn, id)
 	if err != nil {
 		return Branch{}, "", err

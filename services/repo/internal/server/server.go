@@ -36,7 +36,7 @@ func New(c Catalog, tokens *pagetoken.Codec, site bitbucket.Site) *Server {
 	return &Server{catalog: c, tokens: tokens, site: site}
 }
 
-// maxQuery is the longest search text that is looked at, in characters.
+// maxQuery is the longest search text that is taken, in characters.
 const maxQuery = 500
 
 func pageSize(asked int32) (int, error) { return pagetoken.Size(asked, pagetoken.RepositoriesPage) }

@@ -36,7 +36,7 @@ type Log struct{ cfg Config }
 func New(cfg Config) *Log { return &Log{cfg: cfg} }
 
 const (
-	examined = 400 // deliveries that one page with a filter looks at
+	examined = 400 // deliveries that one page with a filter reads
 	parallel = 8   // deliveries that are read at a time
 )
 

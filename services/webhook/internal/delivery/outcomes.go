@@ -21,7 +21,7 @@ const maxOutcomes = 500
 type owner struct{ workspace, webhook string }
 
 // Record adds what came of deliveries, those of a webhook together. The same outcome twice is kept
-// once. Deliveries that are no longer kept are passed over: nobody can look at them any more. A push
+// once. Deliveries that are no longer kept are passed over: nobody can see them any more. A push
 // that was found without a delivery is listed with its first outcome.
 func (l *Log) Record(ctx context.Context, outcomes []*webhookv1.RecordedOutcome) error {
 	outcomes, err := l.placed(ctx, outcomes)

@@ -51,7 +51,7 @@ func decidePush(push hook.Push, rec *storev1.WebhookRecord) *answer {
 		a.Branches = branches(push)
 		return a
 	case len(push.Changes) == 0 && push.Unreadable == 0:
-		return watched(accept(http.StatusAccepted, "empty", "A push without a list of changes: Devpilot looks at the repository."), rec)
+		return watched(accept(http.StatusAccepted, "empty", "A push without a list of changes: Devpilot asks Bitbucket for its branches."), rec)
 	}
 	a := accept(http.StatusAccepted, "push", "Stored: "+summary(push)+".")
 	a.Branches = branches(push)

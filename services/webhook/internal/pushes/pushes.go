@@ -1,5 +1,5 @@
 // Package pushes turns a stored delivery into push events: one per change, all of them (several
-// branches, deletions, tags, forced updates), and one that says "look at the repository" where the
+// branches, deletions, tags, forced updates), and one that says "poll the repository" where the
 // payload does not tell what changed (BITBUCKET.md#push-payload, case 8).
 //
 // Depends on pkg/bitbucket/hook, pkg/stream and the protos.

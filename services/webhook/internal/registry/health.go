@@ -29,7 +29,7 @@ const checkedInTime = 360
 // foundTogether is how long after a found push another one counts with it.
 const foundTogether = 24 * time.Hour
 
-// offCheck is how often a webhook is looked at that somebody switched off.
+// offCheck is how often a webhook is checked that somebody switched off.
 const offCheck = time.Hour
 
 // agedPerSweep is how many secrets one sweep rotates for their age.

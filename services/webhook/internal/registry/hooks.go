@@ -77,7 +77,7 @@ func (w wanted) list(ctx context.Context, h Hooks) (hooks []bitbucket.Hook, ref 
 }
 
 // ours picks our hooks from a list, the one to keep first: the one we know, else the oldest. All who
-// look at the same list choose the same.
+// read the same list choose the same.
 func (w wanted) ours(hooks []bitbucket.Hook) []bitbucket.Hook {
 	var mine []bitbucket.Hook
 	for _, h := range hooks {
@@ -134,7 +134,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	f.drifted = w.known != "" && (len(mine) == 0 || mine[0].UUID != w.known || !w.isRight(mine[0]))
 	if len(mine) > 0 {
 		f.uuid = mine[0].UUID
-		gone, err := w.settle(ctx, h, ref, mine, &f)
+		gone, err := w.put(ctx, h, ref, mine, &f)
 		if err != nil || !gone {
 			return f, err
 		}
@@ -156,7 +156,7 @@ func ensure(ctx context.Context, h Hooks, w wanted) (f found, err error) {
 	}
 	f.uuid = mine[0].UUID
 	w.known, w.checkOnly = made.UUID, true // another one needs our secret
-	_, err = w.settle(ctx, h, ref, mine, &f)
+	_, err = w.put(ctx, h, ref, mine, &f)
 	return f, err
 }
 
@@ -171,9 +171,9 @@ func (w wanted) compare(mine []bitbucket.Hook) []string {
 	return w.wrong(mine[0])
 }
 
-// settle writes the first of our hooks as it should be and deletes the others. It reports whether
+// put writes the first of our hooks as it should be and deletes the others. It reports whether
 // the first one was gone.
-func (w wanted) settle(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []bitbucket.Hook, f *found) (gone bool, err error) {
+func (w wanted) put(ctx context.Context, h Hooks, ref bitbucket.Ref, mine []bitbucket.Hook, f *found) (gone bool, err error) {
 	active := mine[0].Active || w.activate
 	f.off = !active
 	if !w.checkOnly || mine[0].UUID != w.known || !w.isRight(mine[0]) { // what we did not write has not our secret

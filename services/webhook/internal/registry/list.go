@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// examined is how many places of the directory one page looks at.
+	// examined is how many places of the directory one page reads.
 	examined     = 1000
 	listParallel = 8 // webhooks that are read at a time
 )

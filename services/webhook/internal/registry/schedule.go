@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// schedule is what this process looks at, and when. One webhook is worked on by one goroutine at a
+// schedule is what this process reconciles, and when. One webhook is worked on by one goroutine at a
 // time; a look that falls due meanwhile follows.
 type schedule struct {
 	mu      sync.Mutex
@@ -20,7 +20,7 @@ type schedule struct {
 	leases  map[string]sighting
 }
 
-// task is a webhook to look at.
+// task is a webhook to reconcile.
 type task struct {
 	workspace, id string
 	hurry         bool // a person waits
@@ -34,7 +34,7 @@ func newSchedule() *schedule {
 	}
 }
 
-// at has the webhook looked at after d, in place of what was planned before.
+// at has the webhook reconciled after d, in place of what was planned before.
 func (s *schedule) at(workspace, id string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,7 +57,7 @@ func (s *schedule) drop(id string) {
 	}
 }
 
-// now has the webhook looked at at once, for somebody who waits.
+// now has the webhook reconciled at once, for somebody who waits.
 func (s *schedule) now(workspace, id string) {
 	s.push(task{workspace: workspace, id: id, hurry: true})
 }
@@ -133,7 +133,7 @@ func (s *schedule) finished(t task) {
 	s.signal()
 }
 
-// subscribe returns a channel that is told after each look at the webhook.
+// subscribe returns a channel that is told each time the webhook was reconciled.
 func (s *schedule) subscribe(id string) chan struct{} {
 	c := make(chan struct{}, 1)
 	s.mu.Lock()

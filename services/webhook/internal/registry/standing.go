@@ -127,7 +127,7 @@ func healthWords(h webhookv1.Webhook_Health, rec *storev1.WebhookRecord) string 
 		return fmt.Sprintf("%s has as many webhooks as Bitbucket allows. Delete one there that is no longer needed, then press Repair. %s", name, foundByPolling)
 	case webhookv1.Webhook_DELIVERIES_MISSING:
 		if byHand {
-			return fmt.Sprintf("A push to %s came without a delivery. An admin of the repository looks at the webhook on Bitbucket: it must be active, with the URL and the secret that are shown here. %s", name, foundByPolling)
+			return fmt.Sprintf("A push to %s came without a delivery. Ask an admin of the repository to check the webhook on Bitbucket: it must be active, with the URL and the secret that are shown here. %s", name, foundByPolling)
 		}
 		return fmt.Sprintf("A push to %s came without a delivery. Devpilot compares the webhook with Bitbucket's and puts right what differs; if more are lost, look at the webhook's requests on Bitbucket. %s", name, foundByPolling)
 	case webhookv1.Webhook_NOT_CHECKED:

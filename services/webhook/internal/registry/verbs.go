@@ -24,9 +24,9 @@ func (r *Registry) Repair(ctx context.Context, workspace, id, etag string) (*sto
 	return r.ask(ctx, workspace, id, etag, activate)
 }
 
-// settleTime is how long after a rotation the next one may begin: deliveries on their way are signed
+// rotationPause is how long after a rotation the next one may begin: deliveries on their way are signed
 // with the secret before, and two secrets are all that are accepted.
-const settleTime = time.Minute
+const rotationPause = time.Minute
 
 // Rotate makes a new secret, accepted beside the old one, and puts it on Bitbucket. A rotation that
 // has not reached Bitbucket is completed instead of beginning another. Where the webhook is added
@@ -73,9 +73,9 @@ func (r *Registry) rotate(rec *storev1.WebhookRecord) error {
 	case rec.GetOldSecret() != nil && rec.GetOldSecretExpireTime() == nil:
 		return nil
 	case rec.GetOldSecret() != nil:
-		if since := now.Sub(rec.GetSecret().GetConfirmTime().AsTime()); since < settleTime {
+		if since := now.Sub(rec.GetSecret().GetConfirmTime().AsTime()); since < rotationPause {
 			return apierr.New(apierr.ReasonRateLimited, "The secret was rotated a moment ago, and deliveries signed with the old one may be on their way. Wait a minute.",
-				apierr.WithRetryAfter(settleTime-since))
+				apierr.WithRetryAfter(rotationPause-since))
 		}
 	}
 	fresh, err := r.cfg.Vault.fresh(rec, now)

@@ -38,7 +38,7 @@ func (r *Registry) each(ctx context.Context, workspace string, fn func(*storev1.
 	return nil
 }
 
-// ConnectionChanged looks at how the workspace's integration stands and does what follows: without
+// ConnectionChanged reads how the workspace's integration stands and does what follows: without
 // one its webhooks are left on Bitbucket, with a new one they are ensured again. It may be called
 // any number of times.
 func (r *Registry) ConnectionChanged(ctx context.Context, workspace string) error {

@@ -13,7 +13,7 @@
 // needed because our answer came late.
 //
 // Two replicas may work on neighbouring messages, so that over a few milliseconds order can be lost,
-// as Bitbucket itself promises none (BITBUCKET.md#delivery-tries): the deployer looks at the branch
+// as Bitbucket itself promises none (BITBUCKET.md#delivery-tries): the deployer polls the branch
 // before it deploys.
 //
 // Depends on pkg/stream, pkg/fair, natsstore, inbox and pushes; on the registry through an interface.

@@ -100,7 +100,7 @@ func (r *Router) outcome(rec *storev1.WebhookRecord, it *item) *webhookv1.Delive
 		return ignored(ReasonEventNotUsed, "Devpilot deploys on pushes only.")
 	case it.unread != nil:
 		return &webhookv1.DeliveryOutcome{Kind: webhookv1.DeliveryOutcome_FAILED, Reason: ReasonBodyUnreadable,
-			Message: "The stored delivery could not be read. Devpilot looks at the repository instead."}
+			Message: "The stored delivery could not be read. Devpilot asks Bitbucket for its branches instead."}
 	case foreign(rec, it.push):
 		return ignored(ReasonOtherRepository, fmt.Sprintf(
 			"The delivery is about %s, but the webhook belongs to %s.", it.push.GetFullName(), rec.GetRepositoryFullName()))

@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	tidyEvery = 30 * time.Second // between two looks at what the inbox may forget
+	tidyEvery = 30 * time.Second // between two checks of what the inbox may forget
 	// crowded is how full the inbox may be before bodies of routed deliveries go ahead of their
 	// time: a full inbox refuses new deliveries, and those matter more than replaying old ones.
 	crowded = 0.75

@@ -1314,7 +1314,7 @@ type CheckPushResponse struct {
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// A sentence for people.
 	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
-	// Each rule that was looked at, in order.
+	// Each rule that was evaluated, in order.
 	Checks []*PushCheck `protobuf:"bytes,4,rep,name=checks,proto3" json:"checks,omitempty"`
 	// What else to know, such as that the range could not be computed.
 	Notes         []string `protobuf:"bytes,5,rep,name=notes,proto3" json:"notes,omitempty"`

@@ -485,7 +485,7 @@ type Deployment struct {
 	CancelTime *timestamppb.Timestamp `protobuf:"bytes,29,opt,name=cancel_time,json=cancelTime,proto3" json:"cancel_time,omitempty"`
 	// Who cancelled it.
 	CancelledBy *DeploymentActor `protobuf:"bytes,30,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
-	// Notes for people, such as that a path filter could not be looked at.
+	// Notes for people, such as that a path filter could not be evaluated.
 	Notes         []string `protobuf:"bytes,31,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -185,7 +185,7 @@ const (
 	Remedy_REPLAY_DELIVERY Remedy_Kind = 8
 	// Change the app's branch or rules.
 	Remedy_EDIT_RULES Remedy_Kind = 9
-	// Look at the deployment: its log says more.
+	// Read the deployment's log: it says more.
 	Remedy_OPEN_DEPLOYMENT Remedy_Kind = 10
 	// Make an app.
 	Remedy_CREATE_APP Remedy_Kind = 11
@@ -274,7 +274,7 @@ type Explanation struct {
 	Steps []*ExplanationStep `protobuf:"bytes,9,rep,name=steps,proto3" json:"steps,omitempty"`
 	// What each app of the repository did with it.
 	Apps []*AppDecision `protobuf:"bytes,10,rep,name=apps,proto3" json:"apps,omitempty"`
-	// What was not looked at, for it is no longer kept or would be too much; empty where everything was.
+	// What was not searched, for it is no longer kept or would be too much; empty where everything was.
 	Limits        []string `protobuf:"bytes,11,rep,name=limits,proto3" json:"limits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -35,7 +35,7 @@ const (
 	// The ref is gone.
 	PushEvent_DELETED PushEvent_Action = 3
 	// The delivery listed no changes (BITBUCKET.md#push-payload, case 8), or some that cannot be read:
-	// look at the repository.
+	// poll the repository.
 	PushEvent_UNKNOWN PushEvent_Action = 4
 )
 

@@ -89,7 +89,7 @@ func checkPush(req *deployerv1.CheckPushRequest) error {
 	return faults.Err()
 }
 
-// askWorker has a worker of the app's server look at the repository. Where none is there, the answer says
+// askWorker has a worker of the app's server read the repository. Where none is there, the answer says
 // so: a push would wait for one.
 func (s *Service) askWorker(ctx context.Context, a *storev1.App, ask lane.Request, push policy.Push) (*deployerv1.CheckPushResponse, error) {
 	a = proto.CloneOf(a)

@@ -26,7 +26,7 @@ func (s *Service) Cancel(ctx context.Context, req *deployerv1.CancelDeploymentRe
 	if want := req.GetEtag(); want != "" && want != d.GetEtag() {
 		return nil, apierr.New(apierr.ReasonEtagMismatch, "The deployment has changed meanwhile. Load it again.")
 	}
-	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Cancel(l, req.GetNumber(), actor, s.now()) })
+	l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error { return lane.Cancel(l, req.GetNumber(), actor, s.now()) })
 	if errors.Is(err, lane.ErrEnded) {
 		if d, err = s.Deployment(ctx, k, req.GetNumber()); err != nil {
 			return nil, err
@@ -39,7 +39,7 @@ func (s *Service) Cancel(ctx context.Context, req *deployerv1.CancelDeploymentRe
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+	if err := s.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
 		s.cfg.Logger.WarnContext(ctx, "cancelled deployment is shown a little later", logs.Err(err))
 	}
 	return s.Deployment(ctx, k, req.GetNumber())

@@ -135,7 +135,7 @@ func (s *Service) create(ctx context.Context, k lane.Key, a *storev1.App, actor 
 	write, wctx := errgroup.WithContext(ctx)
 	write.Go(func() error { return s.watch(wctx, a, repository) })
 	write.Go(func() error {
-		_, err := s.cfg.Keeper.Change(wctx, k, func(l *storev1.Lane) error {
+		_, err := s.cfg.Dispatcher.Change(wctx, k, func(l *storev1.Lane) error {
 			generation = lane.Begin(l)
 			if known {
 				lane.Baseline(l, a.GetRepository(), a.GetBranch(), head, s.now())

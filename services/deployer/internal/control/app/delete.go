@@ -26,7 +26,7 @@ func (s *Service) Delete(ctx context.Context, k lane.Key, etag string) error {
 	if err != nil {
 		return fmt.Errorf("app: delete %s: %w: %w", k, kv.ErrUnavailable, err)
 	}
-	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+	l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		return lane.Retire(l, a.GetGeneration(), info.State.LastSeq)
 	})
 	if err != nil {
@@ -35,7 +35,7 @@ func (s *Service) Delete(ctx context.Context, k lane.Key, etag string) error {
 	if err := s.Forget(ctx, k, a.GetGeneration()); err != nil {
 		return err
 	}
-	if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+	if err := s.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
 		return err
 	}
 	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())

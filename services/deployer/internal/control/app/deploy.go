@@ -102,7 +102,7 @@ func (s *Service) deploy(ctx context.Context, k lane.Key, branch, event string, 
 func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Request) (int32, error) {
 	for {
 		var d lane.Decision
-		l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+		l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) (err error) {
 			d, err = lane.Accept(l, ask)
 			return err
 		})
@@ -119,7 +119,7 @@ func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Request) (int
 		}
 		// The decision is stored and the lane watched: what cannot be carried out now is carried
 		// out soon, and the caller is not told to try again.
-		if err := s.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := s.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			s.cfg.Logger.WarnContext(ctx, "accepted deployment starts a little later", logs.Err(err))
 		}
 		return d.Number, nil
@@ -127,11 +127,11 @@ func (s *Service) Accept(ctx context.Context, k lane.Key, ask lane.Request) (int
 }
 
 func (s *Service) flush(ctx context.Context, k lane.Key) error {
-	l, _, err := s.cfg.Keeper.Get(ctx, k)
+	l, _, err := s.cfg.Dispatcher.Get(ctx, k)
 	if err != nil {
 		return err
 	}
-	return s.cfg.Keeper.Flush(ctx, k, l)
+	return s.cfg.Dispatcher.Flush(ctx, k, l)
 }
 
 // connected refuses a wish that cannot come true until somebody connects.

@@ -84,7 +84,7 @@ func (s *Service) laneOf(ctx context.Context, k lane.Key) (*storev1.Lane, error)
 	if _, _, err := s.load(ctx, k); err != nil {
 		return nil, err
 	}
-	l, _, err := s.cfg.Keeper.Get(ctx, k)
+	l, _, err := s.cfg.Dispatcher.Get(ctx, k)
 	return l, err
 }
 
@@ -100,7 +100,7 @@ func (s *Service) deployment(ctx context.Context, r *reading, k lane.Key, a *sto
 	}
 	if lane.Terminal(rec.GetDeployment().GetState()) && l.GetRunning().GetJob().GetNumber() == number {
 		// It ended after the lane was read: what is live, and kept, by then is in the lane of now.
-		if l, _, err = s.cfg.Keeper.Get(ctx, k); err != nil {
+		if l, _, err = s.cfg.Dispatcher.Get(ctx, k); err != nil {
 			return nil, err
 		}
 	}

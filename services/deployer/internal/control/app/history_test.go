@@ -53,7 +53,7 @@ func TestDeployment_thatEndsWhileItIsReadIsSeenWhole(t *testing.T) {
 	if _, err := s.Lanes.Create(t.Context(), k.String(), running); err != nil {
 		t.Fatal(err)
 	}
-	app := New(Config{Records: &apps.Records{Store: s}, Store: s, Copies: store.NewCopies(s, nil), Keeper: &lane.Keeper{Lanes: laterLanes{ended}}, Now: time.Now})
+	app := New(Config{Records: &apps.Records{Store: s}, Store: s, Copies: store.NewCopies(s, nil), Dispatcher: &lane.Dispatcher{Lanes: laterLanes{ended}}, Now: time.Now})
 	d, err := app.Deployment(t.Context(), k, 7)
 	if err != nil || !d.GetLive() || !d.GetReleaseKept() {
 		t.Errorf("%v, %v", d, err)

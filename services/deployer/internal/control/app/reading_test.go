@@ -56,7 +56,7 @@ func newStage(t *testing.T) *stage {
 	}
 	testkit.Eventually(t, wait, func() error { return copies.Ready(t.Context()) })
 	st.Service = New(Config{
-		Records: &apps.Records{Store: st.store}, Store: st.store, Copies: copies, Keeper: &lane.Keeper{Lanes: st.store.Lanes}, Connections: everythingOK{},
+		Records: &apps.Records{Store: st.store}, Store: st.store, Copies: copies, Dispatcher: &lane.Dispatcher{Lanes: st.store.Lanes}, Connections: everythingOK{},
 		Servers: everythingOK{}, Logger: testkit.Logger(t).Logger, Now: time.Now,
 	})
 	return st
@@ -155,8 +155,8 @@ func TestReading_deploymentsAreAsNewAsTheirLane(t *testing.T) {
 	other := openStore(t, s.nats)
 	web := add(t, other, "web", 1)
 	must(s.Get(t.Context(), web))(t)
-	keeper := &lane.Keeper{Lanes: other.Lanes, Records: other.Deployments}
-	l := must(keeper.Change(t.Context(), web, func(l *storev1.Lane) error {
+	dispatcher := &lane.Dispatcher{Lanes: other.Lanes, Records: other.Deployments}
+	l := must(dispatcher.Change(t.Context(), web, func(l *storev1.Lane) error {
 		l.LastNumber, l.OutboxSeq, l.Armed = 2, 1, true
 		l.Outbox = append(l.Outbox, &storev1.RecordChange{Number: 2, Seq: 1, Change: &storev1.RecordChange_Created{
 			Created: &storev1.Deployment{Generation: 1, Deployment: &deployerv1.Deployment{Number: 2, State: deployerv1.Deployment_PENDING}},
@@ -164,7 +164,7 @@ func TestReading_deploymentsAreAsNewAsTheirLane(t *testing.T) {
 		return nil
 	}))(t)
 	s.freeze()
-	if err := keeper.Flush(t.Context(), web, l); err != nil {
+	if err := dispatcher.Flush(t.Context(), web, l); err != nil {
 		t.Fatal(err)
 	}
 	written, _, err := other.Lanes.Get(t.Context(), web.String())

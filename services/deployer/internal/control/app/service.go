@@ -65,7 +65,7 @@ type Reminders interface {
 	Clear(ctx context.Context, kind reminder.Kind, workspace, name string, rev uint64) error
 }
 
-// Workers look at repositories.
+// Workers read repositories.
 type Workers interface {
 	// Check says what would come of a push.
 	Check(ctx context.Context, server string, q *storev1.PushQuestion) (*deployerv1.CheckPushResponse, error)
@@ -76,7 +76,7 @@ type Config struct {
 	Records      *apps.Records
 	Store        *store.Store
 	Copies       *store.Copies // what is shown is read from them
-	Keeper       *lane.Keeper
+	Dispatcher   *lane.Dispatcher
 	Reminders    Reminders
 	Repositories Repositories
 	Webhooks     Webhooks

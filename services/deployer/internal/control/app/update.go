@@ -121,7 +121,7 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 	if baseline.branch && !pattern {
 		head, known = s.head(ctx, a)
 	}
-	l, err := s.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+	l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		moved := lane.Move(l, a.GetServer())
 		switch {
 		case !baseline.branch:
@@ -143,7 +143,7 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 	if err != nil {
 		return err
 	}
-	return s.cfg.Keeper.Dispatch(ctx, k, l)
+	return s.cfg.Dispatcher.Dispatch(ctx, k, l)
 }
 
 func maskOf(paths ...string) *fieldmaskpb.FieldMask { return &fieldmaskpb.FieldMask{Paths: paths} }

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// whyApps is how many apps of a workspace one question looks at.
+	// whyApps is how many apps of a workspace one question reads.
 	whyApps = 2_000
 	// whyPages is how many pages of deliveries one question reads, of all webhooks together.
 	whyPages = 20

@@ -66,7 +66,7 @@ type Config struct {
 	Integrations Integrations
 	Repositories Repositories
 	Due          Due
-	Keeper       *lane.Keeper
+	Dispatcher   *lane.Dispatcher
 	Logger       *slog.Logger
 	Now          func() time.Time
 }
@@ -265,11 +265,11 @@ func (c *Connections) release(ctx context.Context, workspace string, apps Apps) 
 		if !slices.Contains(repositories, a.GetRepository()) {
 			repositories = append(repositories, a.GetRepository())
 		}
-		l, err := c.cfg.Keeper.Change(ctx, k, lane.Release)
+		l, err := c.cfg.Dispatcher.Change(ctx, k, lane.Release)
 		if err != nil {
 			return nil, err
 		}
-		if err := c.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := c.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 	}

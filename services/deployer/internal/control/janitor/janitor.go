@@ -69,9 +69,9 @@ type Bitbucket interface {
 	Waits(ctx context.Context, k lane.Key) error
 }
 
-// Janitor looks at lanes.
+// Janitor reconciles lanes: it mends what a process left behind.
 type Janitor struct {
-	Keeper      *lane.Keeper
+	Dispatcher  *lane.Dispatcher
 	Work        Queue
 	Logs        Purger
 	Deployments Records
@@ -86,11 +86,11 @@ type Janitor struct {
 // Handle is the schedule's handler for lanes.
 func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts int) (time.Time, error) {
 	k := lane.Key{Workspace: workspace, App: app}
-	l, _, err := j.Keeper.Get(ctx, k)
+	l, _, err := j.Dispatcher.Get(ctx, k)
 	if err != nil {
 		return time.Time{}, err
 	}
-	if err := j.Keeper.Flush(ctx, k, l); err != nil {
+	if err := j.Dispatcher.Flush(ctx, k, l); err != nil {
 		return time.Time{}, err
 	}
 	if l, err = j.removeRemains(ctx, k, l); err != nil {
@@ -104,7 +104,7 @@ func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts in
 		if lost {
 			j.Logger.WarnContext(ctx, "wake-up of a running deployment is lost, another takes over",
 				slog.String(logs.KeyWorkspace, workspace), slog.String(logs.KeyApp, app), slog.Int(logs.KeyDeployment, int(r.GetJob().GetNumber())))
-			if l, err = j.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Orphan(l, r.GetEpoch()) }); err != nil {
+			if l, err = j.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error { return lane.Orphan(l, r.GetEpoch()) }); err != nil {
 				return time.Time{}, err
 			}
 		}
@@ -126,7 +126,7 @@ func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts in
 			return wake, nil
 		}
 		if j.Bitbucket != nil && l.GetHold().GetFailures() > tries && lane.AwaitsBitbucket(l) {
-			return j.askAround(ctx, k, l)
+			return j.pollOnce(ctx, k, l)
 		}
 	}
 	targets := lane.WakeTargets(l)
@@ -141,7 +141,7 @@ func (j *Janitor) Handle(ctx context.Context, workspace, app string, attempts in
 		}
 		return j.Now().Add(again), nil
 	}
-	disarmed, err := j.Keeper.Disarm(ctx, k)
+	disarmed, err := j.Dispatcher.Disarm(ctx, k)
 	if err != nil || disarmed {
 		return time.Time{}, err
 	}
@@ -155,16 +155,16 @@ const (
 	asksAround = 30 * time.Second
 )
 
-// askAround has Bitbucket asked, by one question for all that wait for the repository, and lets the lane
+// pollOnce has Bitbucket polled, by one question for all that wait for the repository, and lets the lane
 // wait on.
-func (j *Janitor) askAround(ctx context.Context, k lane.Key, l *storev1.Lane) (time.Time, error) {
+func (j *Janitor) pollOnce(ctx context.Context, k lane.Key, l *storev1.Lane) (time.Time, error) {
 	wake, trouble := j.Now().Add(asksAround), l.GetHold().GetTrouble()
 	why := &deployerv1.DeploymentError{Reason: trouble.GetReason(), Message: trouble.GetMessage()}
-	l, err := j.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Postpone(l, why, wake) })
+	l, err := j.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error { return lane.Postpone(l, why, wake) })
 	if err != nil {
 		return time.Time{}, err
 	}
-	if err := j.Keeper.Flush(ctx, k, l); err != nil {
+	if err := j.Dispatcher.Flush(ctx, k, l); err != nil {
 		return time.Time{}, err
 	}
 	return wake, j.Bitbucket.Waits(ctx, k)
@@ -192,7 +192,7 @@ func (j *Janitor) wake(ctx context.Context, server string, k lane.Key) error {
 	if err != nil || there {
 		return err
 	}
-	return j.Keeper.Waker.Wake(ctx, server, k)
+	return j.Dispatcher.Waker.Wake(ctx, server, k)
 }
 
 // tellUndecided tells deliveries that they are being decided about, should their worker not have.
@@ -217,7 +217,7 @@ func (j *Janitor) wakeDecider(ctx context.Context, server string, k lane.Key) er
 	if err != nil || there {
 		return err
 	}
-	return j.Keeper.Waker.WakeDecider(ctx, server, k)
+	return j.Dispatcher.Waker.WakeDecider(ctx, server, k)
 }
 
 func (j *Janitor) queued(ctx context.Context, subject string) (bool, error) {
@@ -263,7 +263,7 @@ func (j *Janitor) removeRemains(ctx context.Context, k lane.Key, l *storev1.Lane
 				return nil, fmt.Errorf("janitor: remove log lines: %w", err)
 			}
 		}
-		if l, err = j.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		if l, err = j.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 			lane.Removed(l, r.GetGeneration(), true, "")
 			return nil
 		}); err != nil {

@@ -79,7 +79,7 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
 	if len(s.glob())+len(s.tags()) == 0 {
 		return nil // the lane has the one head that counts
 	}
-	noted, err := r.cfg.Keeper.Polled(ctx, s.key, s.known, now, branches, tags)
+	noted, err := r.cfg.Dispatcher.Polled(ctx, s.key, s.known, now, branches, tags)
 	if err == nil && !noted {
 		l.again(r.cfg.Now().Add(time.Second))
 	}
@@ -217,7 +217,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 		return s.lane, nil
 	}
 	var done *tally
-	now, err := r.cfg.Keeper.Change(ctx, s.key, func(now *storev1.Lane) error {
+	now, err := r.cfg.Dispatcher.Change(ctx, s.key, func(now *storev1.Lane) error {
 		done = &tally{}
 		return done.apply(s, now, decisions)
 	})
@@ -235,7 +235,7 @@ func (r *Reconciler) decide(ctx context.Context, s seen, due []change, missing m
 	}
 	r.tell(ctx, s, done, l)
 	if len(done.made)+len(done.proposed)+len(done.turned) > 0 || done.again {
-		if err := r.cfg.Keeper.Dispatch(ctx, s.key, now); err != nil {
+		if err := r.cfg.Dispatcher.Dispatch(ctx, s.key, now); err != nil {
 			return nil, err
 		}
 	}

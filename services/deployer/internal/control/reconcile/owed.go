@@ -30,9 +30,9 @@ func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *po
 		l.again(at)
 		return nil
 	}
-	failed, ask := o.GetJob().GetNumber(), r.askAgain(s, o)
+	failed, ask := o.GetJob().GetNumber(), r.requestAgain(s, o)
 	var d lane.Decision
-	now, err := r.cfg.Keeper.Change(ctx, s.key, func(now *storev1.Lane) (err error) {
+	now, err := r.cfg.Dispatcher.Change(ctx, s.key, func(now *storev1.Lane) (err error) {
 		d = lane.Decision{}
 		if now.GetGeneration() != s.lane.GetGeneration() || now.GetOwed().GetJob().GetNumber() != failed {
 			return lane.ErrSkip // another deployer was faster, or something newer came
@@ -52,7 +52,7 @@ func (r *Reconciler) retry(ctx context.Context, s seen, now *storev1.Lane, l *po
 		return nil
 	}
 	r.cfg.Logger.InfoContext(ctx, "failed push is tried again", slog.String(logs.KeyApp, s.key.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.String(logs.KeyReason, o.GetReason()))
-	return r.cfg.Keeper.Dispatch(ctx, s.key, now)
+	return r.cfg.Dispatcher.Dispatch(ctx, s.key, now)
 }
 
 // stillWatched tells whether the app still watches what is owed, and the poll found it.
@@ -66,7 +66,7 @@ func (r *Reconciler) stillWatched(s seen, o *storev1.Owed, l *polling) bool {
 	return there && rules.MatchBranch(s.app.GetBranch(), ref.Name())
 }
 
-func (r *Reconciler) askAgain(s seen, o *storev1.Owed) lane.Request {
+func (r *Reconciler) requestAgain(s seen, o *storev1.Owed) lane.Request {
 	job, now := o.GetJob(), r.cfg.Now()
 	ask := lane.Request{
 		Event: fmt.Sprintf("owed:%d:%d", s.lane.GetGeneration(), job.GetNumber()), ReceiveTime: now, Trigger: deployerv1.Deployment_RECONCILED,
@@ -103,17 +103,17 @@ func (r *Reconciler) Waits(ctx context.Context, k lane.Key) error {
 func (r *Reconciler) carryOn(ctx context.Context, workspace string, idx *storev1.RepositoryIndex) error {
 	for _, w := range idx.GetWatches() {
 		k := lane.Key{Workspace: workspace, App: w.GetApp()}
-		l, _, err := r.cfg.Keeper.Get(ctx, k)
+		l, _, err := r.cfg.Dispatcher.Get(ctx, k)
 		if err != nil {
 			return err
 		}
 		if lane.ReleaseRemote(l) != nil { // the usual case costs no write
 			continue
 		}
-		if l, err = r.cfg.Keeper.Change(ctx, k, lane.ReleaseRemote); err != nil {
+		if l, err = r.cfg.Dispatcher.Change(ctx, k, lane.ReleaseRemote); err != nil {
 			return err
 		}
-		if err := r.cfg.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := r.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			return err
 		}
 	}

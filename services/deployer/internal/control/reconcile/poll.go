@@ -118,7 +118,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	if err != nil {
 		return time.Time{}, err
 	}
-	if len(apps) == 0 && !r.isAsked(workspace, repository) {
+	if len(apps) == 0 && !r.isRequested(workspace, repository) {
 		state.Missing = nil
 		return l.next, r.answer(ctx, workspace, state, l, "no app watches this repository")
 	}
@@ -189,7 +189,7 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, v view, pol
 		}
 		s := seen{key: k, app: a, lane: l, rev: rev, known: lane.Known{Repository: a.GetRepository(), Lane: l}}
 		if _, sure := s.known.Head(lane.Branch(a.GetBranch())); !sure || len(s.glob())+len(s.tags()) > 0 {
-			if s.known, err = r.cfg.Keeper.Known(ctx, k, l, a.GetRepository()); err != nil {
+			if s.known, err = r.cfg.Dispatcher.Known(ctx, k, l, a.GetRepository()); err != nil {
 				return nil, err
 			}
 		}
@@ -211,7 +211,7 @@ func wanted(apps []seen) remote.Wanted {
 	return w
 }
 
-func (r *Reconciler) isAsked(workspace, repository string) bool {
+func (r *Reconciler) isRequested(workspace, repository string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.asked[workspace+"."+repository]
@@ -247,7 +247,7 @@ func (r *Reconciler) unanswered(ctx context.Context, idx *storev1.RepositoryInde
 
 // answers notes that Bitbucket answers about a repository. What waited for that goes on.
 func (r *Reconciler) answers(ctx context.Context, workspace, repository string, idx *storev1.RepositoryIndex, state *storev1.Reconciliation) error {
-	if state.GetFailures() > 0 || r.isAsked(workspace, repository) {
+	if state.GetFailures() > 0 || r.isRequested(workspace, repository) {
 		if err := r.carryOn(ctx, workspace, idx); err != nil {
 			return err
 		}

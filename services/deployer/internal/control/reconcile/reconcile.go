@@ -76,7 +76,7 @@ type Config struct {
 	Webhooks     Webhooks // may be nil: then none is relied on
 	Outcomes     Outcomes
 	Servers      Servers
-	Keeper       *lane.Keeper
+	Dispatcher   *lane.Dispatcher
 	SiteURL      string
 	// Learn is told which Bitbucket workspace a repository is in; may be nil.
 	Learn  func(workspace, fullName, bitbucketWorkspace string)

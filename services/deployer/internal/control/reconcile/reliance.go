@@ -34,8 +34,8 @@ const (
 	lively = time.Hour
 	// doubtAll is for how long no webhook is relied on after a delivery of any of them was missing.
 	doubtAll = time.Hour
-	// askHookFactor is after how many pauses webhook is asked again about a webhook that is not relied on.
-	askHookFactor = 10
+	// webhookCheckFactor is after how many pauses webhook is asked again about a webhook that is not relied on.
+	webhookCheckFactor = 10
 )
 
 // reliance is what is known of a repository's webhook.
@@ -109,7 +109,7 @@ func (r *Reconciler) rely(ctx context.Context, key, workspace, repository string
 	now := r.cfg.Now()
 	r.mu.Lock()
 	w := r.watched[key]
-	if w == nil || !anyAuto(w.idx) || !w.works && !w.asked.IsZero() && now.Sub(w.asked) < askHookFactor*r.cfg.Interval {
+	if w == nil || !anyAuto(w.idx) || !w.works && !w.asked.IsZero() && now.Sub(w.asked) < webhookCheckFactor*r.cfg.Interval {
 		r.mu.Unlock()
 		return false
 	}

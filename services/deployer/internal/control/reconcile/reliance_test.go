@@ -129,7 +129,7 @@ func TestRely_ceasesAtTheNextPoll(t *testing.T) {
 	}
 }
 
-// TestDeliveryMissed_noWebhookIsReliedOnForAWhile, and what was relied on is looked at at once.
+// TestDeliveryMissed_noWebhookIsReliedOnForAWhile, and what was relied on is polled at once.
 // Once nothing deploys by a push the webhook goes: what was put off for it is polled as usual.
 func TestRely_ceasesWhenAutoDeployIsSwitchedOff(t *testing.T) {
 	t.Parallel()
@@ -183,7 +183,7 @@ func TestDeliveryMissed_noWebhookIsReliedOnForAWhile(t *testing.T) {
 	for key, state := range states {
 		at, _ := b.loop.At(key)
 		if at.After(b.now.Add(time.Minute)) || b.due(key, state, b.watched[key].idx).After(b.now) || !around(b.interval(key), 30*time.Second) {
-			t.Fatalf("%s: looked at in %v, due %v", key, at.Sub(b.now), b.due(key, state, b.watched[key].idx))
+			t.Fatalf("%s: polled in %v, due %v", key, at.Sub(b.now), b.due(key, state, b.watched[key].idx))
 		}
 	}
 	b.now = b.now.Add(59 * time.Minute)

@@ -8,8 +8,8 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// maxAsks bounds the deliveries that wait for a poll.
-const maxAsks = 50
+// maxRequests bounds the deliveries that wait for a poll.
+const maxRequests = 50
 
 // RequestPoll has a repository polled at once because a delivery listed no changes (BITBUCKET.md#push-payload, case 8).
 func (r *Reconciler) RequestPoll(ctx context.Context, workspace, repository string, ask *storev1.Ask) error {
@@ -19,7 +19,7 @@ func (r *Reconciler) RequestPoll(ctx context.Context, workspace, repository stri
 				return
 			}
 		}
-		if len(state.Asks) < maxAsks {
+		if len(state.Asks) < maxRequests {
 			state.Asks = append(state.Asks, ask)
 		}
 	})

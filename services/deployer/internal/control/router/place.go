@@ -41,9 +41,9 @@ func step(e *eventsv1.PushEvent) *lane.Step {
 // where the lane cannot tell.
 func (r *Router) locate(ctx context.Context, k lane.Key, l *storev1.Lane, ask *lane.Request) (lane.Place, error) {
 	if r.Heads == nil {
-		return r.Keeper.Locate(ctx, k, l, ask, nil)
+		return r.Dispatcher.Locate(ctx, k, l, ask, nil)
 	}
-	return r.Keeper.Locate(ctx, k, l, ask, func(ctx context.Context, ref lane.Ref) (string, error) {
+	return r.Dispatcher.Locate(ctx, k, l, ask, func(ctx context.Context, ref lane.Ref) (string, error) {
 		head, err := r.headNow(ctx, k.Workspace, ask.Repository, ref)
 		if err != nil {
 			r.Logger.InfoContext(ctx, "not known whether a push is new", slog.String(logs.KeyApp, k.App), logs.Err(err))
@@ -86,7 +86,7 @@ func (r *Router) note(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a 
 	case now.GetVersion() != a.GetVersion(): // switched on since, perhaps: then this push is not to be passed over
 		return nil
 	}
-	_, err = r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+	_, err = r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		if proto.Equal(lane.HeadOf(l, a.GetRepository(), ref), seen) {
 			lane.Baseline(l, a.GetRepository(), ref.Name(), e.GetNew().GetHash(), r.Now())
 		}
@@ -101,7 +101,7 @@ func (r *Router) note(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a 
 // past answers a push that was seen, or passed by, with what came of it then.
 func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	var d lane.Decision
-	l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+	l, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) (err error) {
 		if lane.Undecided(l) {
 			return lane.ErrUndecided
 		}
@@ -116,7 +116,7 @@ func (r *Router) past(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, as
 	case err != nil:
 		return nil, err
 	}
-	if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
+	if err := r.Dispatcher.Dispatch(ctx, k, l); err != nil {
 		return nil, err
 	}
 	return r.answer(ctx, e, k, d)
@@ -140,7 +140,7 @@ func (r *Router) answer(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 // propose lets a worker decide about a push: its rules need the repository, or one that does came before.
 func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	for {
-		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error { return lane.Propose(l, ask.Candidate()) })
+		l, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error { return lane.Propose(l, ask.Candidate()) })
 		switch {
 		case isRetired(err):
 			return nil, nil
@@ -152,7 +152,7 @@ func (r *Router) propose(ctx context.Context, e *eventsv1.PushEvent, k lane.Key,
 		case err != nil:
 			return nil, err
 		}
-		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := r.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
@@ -184,7 +184,7 @@ func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l
 		}
 		d.Rules(verdict)
 	}
-	l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+	l, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		err := d.Apply(l)
 		if errors.Is(err, lane.ErrLost) {
 			return lane.ErrSkip // decided meanwhile
@@ -192,10 +192,10 @@ func (r *Router) decideOldest(ctx context.Context, k lane.Key, a *storev1.App, l
 		return err
 	})
 	if isBacklog(err) {
-		return r.Keeper.Flush(ctx, k, l)
+		return r.Dispatcher.Flush(ctx, k, l)
 	}
 	if err != nil {
 		return err
 	}
-	return r.Keeper.Dispatch(ctx, k, l)
+	return r.Dispatcher.Dispatch(ctx, k, l)
 }

@@ -64,7 +64,7 @@ type Router struct {
 	Connections Connections
 	Poller      Poller
 	Outcomes    Outcomes
-	Keeper      *lane.Keeper
+	Dispatcher  *lane.Dispatcher
 	SiteURL     string
 	Logger      *slog.Logger
 	Metrics     *stream.Metrics
@@ -177,12 +177,12 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, nil
 	}
 	ask := r.ask(e, a)
-	l, _, err := r.Keeper.Get(ctx, k)
+	l, _, err := r.Dispatcher.Get(ctx, k)
 	if err != nil {
 		return nil, err
 	}
 	if number, seen := lane.Seen(l, ask.Event); seen && number > 0 {
-		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := r.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		return r.answer(ctx, e, k, lane.Decision{Number: number})
@@ -231,7 +231,7 @@ func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		return r.past(ctx, e, k, ask)
 	}
 	if ask.Deleted {
-		_, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		_, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 			if lane.Undecided(l) {
 				return lane.ErrUndecided
 			}
@@ -258,7 +258,7 @@ func (r *Router) decide(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 
 // turnAway notes that a rule turned the push away.
 func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request, v rules.Verdict) (*webhookv1.RecordedOutcome, error) {
-	if _, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+	if _, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		if lane.Undecided(l) {
 			return lane.ErrUndecided
 		}
@@ -276,7 +276,7 @@ func (r *Router) turnAway(ctx context.Context, e *eventsv1.PushEvent, k lane.Key
 func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, ask lane.Request) (*webhookv1.RecordedOutcome, error) {
 	for {
 		var d lane.Decision
-		l, err := r.Keeper.Change(ctx, k, func(l *storev1.Lane) (err error) {
+		l, err := r.Dispatcher.Change(ctx, k, func(l *storev1.Lane) (err error) {
 			if lane.Undecided(l) {
 				return lane.ErrUndecided
 			}
@@ -287,8 +287,8 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		case isRetired(err):
 			return nil, nil
 		case isBacklog(err):
-			if l, _, err = r.Keeper.Get(ctx, k); err == nil {
-				err = r.Keeper.Flush(ctx, k, l)
+			if l, _, err = r.Dispatcher.Get(ctx, k); err == nil {
+				err = r.Dispatcher.Flush(ctx, k, l)
 			}
 			if err != nil {
 				return nil, err
@@ -297,7 +297,7 @@ func (r *Router) accept(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, 
 		case err != nil:
 			return nil, err
 		}
-		if err := r.Keeper.Dispatch(ctx, k, l); err != nil {
+		if err := r.Dispatcher.Dispatch(ctx, k, l); err != nil {
 			return nil, err
 		}
 		r.Logger.InfoContext(ctx, "push accepted", slog.String(logs.KeyApp, k.App), slog.Int(logs.KeyDeployment, int(d.Number)), slog.Bool("new", d.New))

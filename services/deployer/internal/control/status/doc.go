@@ -1,7 +1,7 @@
 // Package status tells Bitbucket how deployments stand, as build statuses of the commits
 // (BITBUCKET.md#build-statuses): in progress while a deployment works on its commit, then its end.
 //
-// It is best effort, and never in a deployment's way: the deployer's change events make it look at
+// It is best effort, and never in a deployment's way: the deployer's change events make it read
 // a deployment's record, and whatever goes wrong is at most a line in the log.
 //
 // # What is sent

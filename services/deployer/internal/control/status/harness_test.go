@@ -280,7 +280,7 @@ func (w *world) settled() {
 	})
 }
 
-// waiting waits until every event was looked at, and n of them came again, without an answer.
+// waiting waits until every event was handled, and n of them came again, without an answer.
 func (w *world) waiting(n int) {
 	w.t.Helper()
 	w.consumer(func(info *jetstream.ConsumerInfo) bool {

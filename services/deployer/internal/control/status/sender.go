@@ -57,12 +57,12 @@ type Config struct {
 	PublicURL string
 	// Mask takes secrets out of what is sent; nil: nothing is known to take out.
 	Mask func(string) string
-	// Position keeps how far the events were looked at, so that no look costs a write; nil: the consumer
+	// Position keeps how far the events were handled, so that handling one costs no write; nil: the consumer
 	// keeps it. Events that come again after a restart are known by what was sent.
 	Position stream.Position
 	// Replicas of the bucket; 1 when zero.
 	Replicas int
-	// Retry is the pause before a status that met trouble is looked at again; 30 s when zero.
+	// Retry is the pause before a status that met trouble is tried again; 30 s when zero.
 	Retry      time.Duration
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
@@ -82,7 +82,7 @@ const (
 	callLimit    = 15 * time.Second // for one call
 	markLife     = 24 * time.Hour   // how long it is remembered what was sent
 	remembered   = 4096             // statuses that are remembered in memory
-	// maxNewer is how many newer deployments are looked at for one of the same commit.
+	// maxNewer is how many newer deployments are searched for one of the same commit.
 	maxNewer = 20
 )
 
@@ -200,7 +200,7 @@ func (s *Sender) openMarks(ctx context.Context, js jetstream.JetStream) bool {
 	}
 }
 
-// handle looks at the deployment that an event names.
+// handle reads the deployment that an event names and sends its status.
 func (s *Sender) handle(ctx context.Context, m stream.Msg) error {
 	e := &eventsv1.ChangeEvent{}
 	if err := proto.Unmarshal(m.Data, e); err != nil {

@@ -40,7 +40,7 @@ var mediaTypes = map[string]string{
 	".odt":  "application/vnd.oasis.opendocument.text", ".ods": "application/vnd.oasis.opendocument.spreadsheet",
 }
 
-// sniffed is how much of a file http.DetectContentType looks at.
+// sniffed is how much of a file http.DetectContentType reads.
 const sniffed = 512
 
 // byExtension is the media type that a name says, with a charset for text; empty if it says none.

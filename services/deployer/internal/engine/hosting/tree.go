@@ -12,7 +12,7 @@ import (
 
 const (
 	maxLinks = 16  // symbolic links on the way to one file
-	maxSteps = 256 // components looked at on the way to one file
+	maxSteps = 256 // components followed on the way to one file
 
 	// O_DIRECTORY is checked before anything is opened, so a FIFO in its place cannot block.
 	openDir = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC

@@ -145,7 +145,7 @@ func (s *Store) OpenShared(workspace, app string) (*os.Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("release: open %s: %w", p, err)
 	}
-	// What was opened must be what was looked at: a link may have taken its place.
+	// What was opened must be what was checked: a link may have taken its place since.
 	if now, err := r.Stat("."); err != nil || !os.SameFile(before, now) {
 		return nil, errors.Join(fmt.Errorf("release: %s is no directory: %w", p, fs.ErrNotExist), err, r.Close())
 	}

@@ -71,7 +71,7 @@ func tasksOf(uid int) int {
 	return n
 }
 
-// group is a control group of one hook, which counts its processes. Control groups are looked at
+// group is a control group of one hook, which counts its processes. Control groups are read
 // through a mount of our own that is nowhere in the file system.
 type group struct {
 	parent int // descriptor of the directory in which it was made

@@ -36,7 +36,7 @@ func volumeOf(path string) (volume, error) {
 	return v, nil
 }
 
-// weigh looks at what counts until ctx ends, and returns its verdict when it is more than it may be.
+// weigh measures what counts until ctx ends, and returns its verdict when it is more than it may be.
 func weigh(ctx context.Context, s Spec) verdict {
 	paths := s.Counted
 	if len(paths) == 0 {

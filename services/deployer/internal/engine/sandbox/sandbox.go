@@ -317,7 +317,7 @@ func (x *Sandbox) take(b *box, child int, l Limits) error {
 
 var errNotReady = errors.New("hook: the sandbox has no processes of its own yet")
 
-// insideUsage looks at a sandbox through its own /proc, which has its own processes only.
+// insideUsage measures a sandbox through its own /proc, which has its own processes only.
 func insideUsage(root string, full bool, most int64) (usage, error) {
 	var own, hosts unix.Stat_t
 	dir := root + "/proc"

@@ -148,7 +148,7 @@ type family struct {
 	mark   string
 }
 
-// members are the processes now there. It costs a look at every process of the user.
+// members are the processes now there. It reads every process of the user.
 func (f family) members() []int {
 	pids, err := processes("/proc")
 	if err != nil {

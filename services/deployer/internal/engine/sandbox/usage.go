@@ -144,7 +144,7 @@ func descendants(leader int) []string {
 // verdict is why a hook is killed; nil says that it may go on.
 type verdict func(*Result) string
 
-// watch looks at the hook until it has ended, and returns its verdict when a limit is passed.
+// watch measures the hook until it has ended, and returns its verdict when a limit is passed.
 // Counting processes is cheap and done often: a fork bomb makes thousands a second.
 func watch(b *box, s Spec) verdict {
 	const often, everyFull = 25 * time.Millisecond, 4

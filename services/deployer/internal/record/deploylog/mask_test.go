@@ -209,7 +209,7 @@ func TestHide_partsOfALongOne(t *testing.T) {
 	}
 }
 
-// Masking makes a line shorter; what then moves up must have been looked at.
+// Masking makes a line shorter; what then moves up must have been masked too.
 func TestClean_nothingMovesPastTheCut(t *testing.T) {
 	const secret = "planted-secret-0123456789-0123456789"
 	for n := range 2 * len(secret) {

@@ -176,7 +176,7 @@ func (w *Writer) Hide(secrets map[string]seal.Secret) (unmasked []string) {
 }
 
 // clean makes a line fit. It is masked before it is cut, so that no half of a secret is left over:
-// as much is looked at as one that begins before the cut can need.
+// as much is searched as one that begins before the cut can need.
 func (w *Writer) clean(from deployerv1.LogRecord_Stream, line string) string {
 	line = strings.TrimRight(line, "\r")
 	global := w.sink.Secrets.current()

@@ -1,5 +1,5 @@
 // Package dryrun asks a server's workers what would come of a push, by a request on NATS that no stream
-// keeps: the role api has no repository to look at.
+// keeps: the role api has no repository to read.
 //
 // Depends on internal/record/streams, for the subject, and the stored records.
 package dryrun

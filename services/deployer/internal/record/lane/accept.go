@@ -16,7 +16,7 @@ import (
 
 // Errors of the decisions.
 var (
-	// ErrSkip, returned by a function given to Keeper, leaves the lane as it is.
+	// ErrSkip, returned by a function given to Dispatcher, leaves the lane as it is.
 	ErrSkip = errors.New("lane: leave as is")
 	// ErrRetired says that the app is gone.
 	ErrRetired = errors.New("lane: the app is gone")

@@ -117,7 +117,7 @@ func (k Known) Lacks(tags bool, found map[string]string) bool {
 	for name := range found {
 		there[nameOf(name)] = true
 	}
-	for r, h := range k.Lane.GetHeads() { // what the lane itself holds is newer, and looked at by itself
+	for r, h := range k.Lane.GetHeads() { // what the lane itself holds is newer, and compared by itself
 		if h.GetRepository() == k.Repository && Ref(r).IsTag() == tags {
 			there[nameOf(Ref(r).Name())] = true
 		}

@@ -80,25 +80,25 @@ var k = lane.Key{Workspace: "acme-inc", App: "web"}
 
 // refs is a repository and a lane that is to know all of it: what is noted, by a naive map.
 type refs struct {
-	t      *testing.T
-	lanes  *laneStore
-	seen   *seenStore
-	keeper *lane.Keeper
-	there  map[lane.Ref]string // the repository
-	noted  map[lane.Ref]string // what the lane was told or found; "" is gone
-	count  int
+	t          *testing.T
+	lanes      *laneStore
+	seen       *seenStore
+	dispatcher *lane.Dispatcher
+	there      map[lane.Ref]string // the repository
+	noted      map[lane.Ref]string // what the lane was told or found; "" is gone
+	count      int
 }
 
 func newRefs(t *testing.T) *refs {
 	r := &refs{t: t, lanes: &laneStore{l: &storev1.Lane{}, rev: 1}, seen: &seenStore{}, there: map[lane.Ref]string{}, noted: map[lane.Ref]string{}}
 	lane.Begin(r.lanes.l)
-	r.keeper = &lane.Keeper{Lanes: r.lanes, Seen: r.seen}
+	r.dispatcher = &lane.Dispatcher{Lanes: r.lanes, Seen: r.seen}
 	return r
 }
 
 func (r *refs) change(fn func(*storev1.Lane) error) {
 	r.t.Helper()
-	if _, err := r.keeper.Change(r.t.Context(), k, fn); err != nil {
+	if _, err := r.dispatcher.Change(r.t.Context(), k, fn); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -142,11 +142,11 @@ func (r *refs) found() (branches, tags lane.Found) {
 // poll notes what is there, as the reconciler does; meanwhile is called while Bitbucket is asked.
 func (r *refs) poll(meanwhile func()) {
 	r.t.Helper()
-	l, _, err := r.keeper.Get(r.t.Context(), k)
+	l, _, err := r.dispatcher.Get(r.t.Context(), k)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	known, err := r.keeper.Known(r.t.Context(), k, l, repository)
+	known, err := r.dispatcher.Known(r.t.Context(), k, l, repository)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -154,11 +154,11 @@ func (r *refs) poll(meanwhile func()) {
 	complete := map[bool]bool{false: known.Complete(false, branches.Patterns), true: known.Complete(true, tags.Patterns)}
 	found := maps.Clone(r.there)
 	meanwhile()
-	now, _, err := r.keeper.Get(r.t.Context(), k)
+	now, _, err := r.dispatcher.Get(r.t.Context(), k)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	noted, err := r.keeper.Polled(r.t.Context(), k, known, now, branches, tags)
+	noted, err := r.dispatcher.Polled(r.t.Context(), k, known, now, branches, tags)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -175,7 +175,7 @@ func (r *refs) poll(meanwhile func()) {
 func (r *refs) check(step int) {
 	r.t.Helper()
 	l, _, _ := r.lanes.Get(r.t.Context(), "")
-	known, err := r.keeper.Known(r.t.Context(), k, l, repository)
+	known, err := r.dispatcher.Known(r.t.Context(), k, l, repository)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestKnown_whatIsNewAndWhatWasThere(t *testing.T) {
 	state := func() lane.Known {
 		t.Helper()
 		l, _, _ := r.lanes.Get(t.Context(), "")
-		known, err := r.keeper.Known(t.Context(), k, l, repository)
+		known, err := r.dispatcher.Known(t.Context(), k, l, repository)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -390,7 +390,7 @@ func TestKeeper_reconciledHeadsOutliveOthers(t *testing.T) {
 	begin := time.Now()
 	var err error
 	for i := 0; err == nil && i < 300; i++ {
-		_, err = r.keeper.Change(t.Context(), k, func(l *storev1.Lane) error {
+		_, err = r.dispatcher.Change(t.Context(), k, func(l *storev1.Lane) error {
 			return lane.TurnAway(l, askOf(lane.Branch(fmt.Sprint("x", i)), fmt.Sprint("x", i), hash(i)))
 		})
 	}

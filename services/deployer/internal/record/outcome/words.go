@@ -59,7 +59,7 @@ const ReasonSeenBefore = "SEEN_BEFORE"
 func Deciding(app, server string, offline bool) *webhookv1.DeliveryOutcome {
 	o := &webhookv1.DeliveryOutcome{
 		App: app, Kind: webhookv1.DeliveryOutcome_DECIDING, Reason: ReasonDeciding,
-		Message: fmt.Sprintf("Being decided: the rules of %s need the repository, which a worker looks at", app),
+		Message: fmt.Sprintf("Being decided: the rules of %s need the repository, which a worker reads", app),
 	}
 	if offline {
 		o.Reason = ReasonServerOffline

@@ -67,7 +67,7 @@ func Quick(ctx context.Context, a *storev1.App, p Push) (v rules.Verdict, decide
 	return v, !errors.Is(v.Unknown, errNeedsGit), err
 }
 
-// errUnread is why a push deploys whose repository nobody could look at.
+// errUnread is why a push deploys whose repository nobody could read.
 var errUnread = errors.New("policy: the repository was not read")
 
 // Unread decides about a push without the repository: rules that need it let it through, with a note.

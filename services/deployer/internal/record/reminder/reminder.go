@@ -1,4 +1,4 @@
-// Package reminder writes entries of the schedule: "look at this thing then". What is to be done
+// Package reminder writes entries of the schedule: "reconcile this thing then". What is to be done
 // stands in the record that the entry names. Who looks, and when, is internal/control/schedule.
 //
 // Depends on pkg/kv and internal/record/lane.
@@ -18,7 +18,7 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// Kind says what is to be looked at.
+// Kind says what is to be reconciled.
 type Kind string
 
 // The kinds.
@@ -41,7 +41,7 @@ func Key(kind Kind, workspace, name string) string {
 	return kv.EncodeKey(string(kind), workspace, name)
 }
 
-// Touch makes sure that the thing is looked at at the given time, and returns the entry's revision.
+// Touch makes sure that the thing is reconciled at the given time, and returns the entry's revision.
 // It writes even where the entry is there, so that a concurrent removal fails.
 func (b *Book) Touch(ctx context.Context, kind Kind, workspace, name string, at time.Time) (uint64, error) {
 	_, rev, err := b.Bucket.Update(ctx, Key(kind, workspace, name), func(*storev1.Due) (*storev1.Due, error) {
@@ -62,22 +62,22 @@ func (b *Book) Clear(ctx context.Context, kind Kind, workspace, name string, rev
 	return fmt.Errorf("reminder: clear: %w", err)
 }
 
-// firstLook is when a lane that got work is looked at: by then most deployments are done, and
-// the look only ends the watch.
-const firstLook = 10 * time.Second
+// laneAfter is when a lane that got work is reconciled: by then most deployments are done, and
+// the entry only goes.
+const laneAfter = 10 * time.Second
 
-// Lanes has lanes looked at: lane.Alarm and pipeline.Alarm.
+// Lanes has lanes reconciled: lane.Alarm and pipeline.Alarm.
 type Lanes struct {
 	Book *Book
 	Now  func() time.Time
 }
 
-// Arm has the lane looked at soon.
+// Arm has the lane reconciled soon.
 func (l Lanes) Arm(ctx context.Context, k lane.Key) error {
-	return l.At(ctx, k, l.Now().Add(firstLook))
+	return l.At(ctx, k, l.Now().Add(laneAfter))
 }
 
-// At has the lane looked at at a given time.
+// At has the lane reconciled at a given time.
 func (l Lanes) At(ctx context.Context, k lane.Key, at time.Time) error {
 	_, err := l.Book.Touch(ctx, Lane, k.Workspace, k.App, at)
 	return err

@@ -32,7 +32,7 @@
 //
 // # What cannot be known
 //
-// A filter that cannot be looked at never turns a push away: the push deploys, and a note says why.
+// A filter that cannot be evaluated never turns a push away: the push deploys, and a note says why.
 // That holds for a branch's first push, an old commit that is gone (or never was here), a list of
 // changes that had to be cut, and trouble with asking. After a forced push the two trees are
 // compared all the same: what counts is what the deployment would change.

@@ -99,9 +99,9 @@ type Verdict struct {
 	Reason string
 	// Message is a sentence for people that names what decided.
 	Message string
-	// Checks are the rules that were looked at, in order; none after one that turned the push away.
+	// Checks are the rules that were evaluated, in order; none after one that turned the push away.
 	Checks []Check
-	// Notes are sentences for people about what could not be looked at.
+	// Notes are sentences for people about what could not be evaluated.
 	Notes []string
 	// Unknown is why Changes failed, for the log; nil when it did not.
 	Unknown error
@@ -239,7 +239,7 @@ func (e *evaluation) paths(ctx context.Context) error {
 	case c.BaseUnknown:
 		return all("The commit before the push is no longer available")
 	case c.Truncated:
-		return all("Too many files changed to look at each")
+		return all("Too many files changed to compare each")
 	}
 	return e.filter(ctx, c.Paths)
 }

@@ -23,7 +23,7 @@ const (
 	otherCopyBytes       = 64 << 20
 )
 
-// Copies are watched copies of the buckets that people are shown and that polls look at; they decide nothing.
+// Copies are watched copies of the buckets that people are shown and that polls read; they decide nothing.
 type Copies struct {
 	Apps         *kv.Copy[storev1.App, *storev1.App]
 	Lanes        *kv.Copy[storev1.Lane, *storev1.Lane]

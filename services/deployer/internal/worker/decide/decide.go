@@ -33,10 +33,10 @@ type Apps interface {
 
 // Config is what a Decider needs.
 type Config struct {
-	Server string
-	Keeper *lane.Keeper
-	Apps   Apps
-	Git    policy.Git
+	Server     string
+	Dispatcher *lane.Dispatcher
+	Apps       Apps
+	Git        policy.Git
 	// Head asks Bitbucket where a branch or tag is; nil where nobody can be asked.
 	Head   func(ctx context.Context, workspace, repository string, ref lane.Ref) (string, error)
 	Logger *slog.Logger
@@ -59,7 +59,7 @@ type Decider struct {
 
 // pending is a lane that waits or is decided about now.
 type pending struct {
-	again bool        // it is to be looked at once more
+	again bool        // it is to be decided once more
 	tell  *time.Timer // tells its deliveries, unless it is decided about before
 }
 
@@ -95,7 +95,7 @@ func (d *Decider) Run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 	defer cancel()
 	for k := range left {
-		if err := d.cfg.Keeper.Waker.WakeDecider(ctx, d.cfg.Server, k); err != nil {
+		if err := d.cfg.Dispatcher.Waker.WakeDecider(ctx, d.cfg.Server, k); err != nil {
 			break // the janitor wakes for them, a little later
 		}
 	}
@@ -177,7 +177,7 @@ func (d *Decider) undecided(k lane.Key) {
 	}
 	ctx, cancel := context.WithTimeout(shares.ctx, tellTimeout)
 	defer cancel()
-	l, _, err := d.cfg.Keeper.Get(ctx, k)
+	l, _, err := d.cfg.Dispatcher.Get(ctx, k)
 	if err == nil && lane.Undecided(l) {
 		err = d.cfg.Tell(ctx, k, l)
 	}
@@ -195,19 +195,19 @@ const mostAtOnce = 32
 // Decide decides about a lane's candidates, oldest first, until there are none.
 func (d *Decider) Decide(ctx context.Context, k lane.Key) error {
 	for {
-		l, _, err := d.cfg.Keeper.Get(ctx, k)
+		l, _, err := d.cfg.Dispatcher.Get(ctx, k)
 		if err != nil {
 			return err
 		}
 		if !lane.Undecided(l) {
-			return d.cfg.Keeper.Flush(ctx, k, l)
+			return d.cfg.Dispatcher.Flush(ctx, k, l)
 		}
 		plan, err := d.plan(ctx, k, l)
 		if err != nil {
 			return err
 		}
 		backlog, applied := false, 0
-		now, err := d.cfg.Keeper.Change(ctx, k, func(now *storev1.Lane) error {
+		now, err := d.cfg.Dispatcher.Change(ctx, k, func(now *storev1.Lane) error {
 			backlog, applied = false, 0
 			if now.GetRetired() || now.GetGeneration() != l.GetGeneration() {
 				return lane.ErrSkip
@@ -232,9 +232,9 @@ func (d *Decider) Decide(ctx context.Context, k lane.Key) error {
 			d.tell(ctx, x)
 		}
 		if backlog {
-			err = d.cfg.Keeper.Flush(ctx, k, now)
+			err = d.cfg.Dispatcher.Flush(ctx, k, now)
 		} else {
-			err = d.cfg.Keeper.Start(ctx, k, now)
+			err = d.cfg.Dispatcher.Start(ctx, k, now)
 		}
 		if err != nil {
 			return err
@@ -297,7 +297,7 @@ func (d *Decider) one(ctx context.Context, k lane.Key, l *storev1.Lane, a *store
 			return d.cfg.Head(ctx, k.Workspace, x.Request.Repository, ref)
 		}
 	}
-	place, err := d.cfg.Keeper.Locate(ctx, k, l, &x.Request, actual)
+	place, err := d.cfg.Dispatcher.Locate(ctx, k, l, &x.Request, actual)
 	if err != nil {
 		return nil, err
 	}

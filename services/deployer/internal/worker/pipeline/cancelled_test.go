@@ -34,7 +34,7 @@ func TestHandle_saysWhatACancelledHookLeft(t *testing.T) {
 	m.hookLines = &[]string{}
 	var p *process
 	m.hooks = leaving{begin: func() {
-		_, err := p.keeper.Change(t.Context(), m.key(0), func(l *storev1.Lane) error { return lane.Cancel(l, 1, nil, time.Now()) })
+		_, err := p.dispatcher.Change(t.Context(), m.key(0), func(l *storev1.Lane) error { return lane.Cancel(l, 1, nil, time.Now()) })
 		if err != nil {
 			t.Error(err)
 		}

@@ -78,7 +78,7 @@ func (a *attempt) letsThrough(ctx context.Context, asked string, head mirror.Com
 	if a.w.cfg.Policy == nil || !lane.Automatic(a.job.GetTrigger()) {
 		return true, "", "", nil
 	}
-	l, _, err := a.w.cfg.Keeper.Get(ctx, a.key)
+	l, _, err := a.w.cfg.Dispatcher.Get(ctx, a.key)
 	if err != nil {
 		return false, "", "", err
 	}

@@ -102,7 +102,7 @@ type Watcher interface {
 	Watch(ctx context.Context, key string, fn func(key string, l *storev1.Lane, rev uint64) error) error
 }
 
-// Alarm has a lane looked at at a given time.
+// Alarm has a lane reconciled at a given time.
 type Alarm interface {
 	At(ctx context.Context, k lane.Key, at time.Time) error
 }
@@ -120,10 +120,10 @@ type Config struct {
 	SiteURL string // commits link there
 	Slots   int
 
-	Keeper   *lane.Keeper
-	Apps     Apps
-	Source   Source
-	Releases Releases
+	Dispatcher *lane.Dispatcher
+	Apps       Apps
+	Source     Source
+	Releases   Releases
 	// Announce has what serves releases know one before it is switched to; nil where nothing is served.
 	Announce func(ctx context.Context, workspace, app string, epoch, generation int64, r release.SiteRelease) error
 	Logs     Logs

@@ -69,7 +69,7 @@ func (a *attempt) announced(ctx context.Context, hash string) (bool, error) {
 	if hash == a.job.GetHash() {
 		return true, nil
 	}
-	l, _, err := a.w.cfg.Keeper.Get(ctx, a.key)
+	l, _, err := a.w.cfg.Dispatcher.Get(ctx, a.key)
 	if err != nil {
 		return false, err
 	}

@@ -104,7 +104,7 @@ func TestHandle_diedAfterTheSwitch_visitorsKeepTheRelease(t *testing.T) {
 	one := strings.Repeat("a", 40)
 	wake := pushTo(t, m, p, "e1", one)
 	dying := m.deployer(nil)
-	dying.keeper.Lanes = dieOnEnd{faultyLanes{m}}
+	dying.dispatcher.Lanes = dieOnEnd{faultyLanes{m}}
 	if _, died := m.survive(func() error { return dying.handle(t.Context(), wake) }); !died {
 		t.Fatal("did not die")
 	}

@@ -80,7 +80,7 @@ func (g modelGit) Changes(ctx context.Context, _ *storev1.App, p policy.Push) (r
 		return rules.Changes{Paths: []string{path.(string)}}, nil // nothing else is stored
 	}
 	if g.m.rnd.n(20) == 0 {
-		g.m.unlooked.Add(1)
+		g.m.unread.Add(1)
 		return rules.Changes{}, errors.New("git does not answer")
 	}
 	g.m.looked.Add(1)

@@ -97,7 +97,7 @@ type model struct {
 	stalls   atomic.Int64
 	stale    atomic.Int64
 	looked   atomic.Int64 // pushes whose changes were asked for
-	unlooked atomic.Int64 // and those that got no answer
+	unread   atomic.Int64 // and those that got no answer
 	runs     atomic.Int64
 	spares   atomic.Int64  // that were begun with
 	short    func() bool   // if set: whether the disk is short
@@ -214,12 +214,12 @@ func pause(d time.Duration) {
 
 // process is one deployer.
 type process struct {
-	m       *model
-	keeper  *lane.Keeper
-	router  *router.Router
-	worker  *pipeline.Worker
-	janitor *janitor.Janitor
-	decider *decide.Decider
+	m          *model
+	dispatcher *lane.Dispatcher
+	router     *router.Router
+	worker     *pipeline.Worker
+	janitor    *janitor.Janitor
+	decider    *decide.Decider
 }
 
 func (m *model) deployer(gate func()) *process { return m.deployerWith(gate, modelAppsReader{m}) }
@@ -231,16 +231,16 @@ func (m *model) deployerWith(gate func(), apps pipeline.Apps) *process {
 	}
 	m.t.Cleanup(func() { _ = releases.Close() })
 	p := &process{m: m}
-	p.keeper = &lane.Keeper{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}, Teller: modelTeller{m}}
-	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Keeper: p.keeper, Logger: logs.Discard(), Now: time.Now}
+	p.dispatcher = &lane.Dispatcher{Lanes: faultyLanes{m}, Records: faultyRecords{m}, Alarm: modelAlarm{m}, Waker: modelWaker{m}, Teller: modelTeller{m}}
+	p.router = &router.Router{Apps: modelAppsReader{m}, Connections: modelConnections{}, Outcomes: modelOutcomes{m}, Dispatcher: p.dispatcher, Logger: logs.Discard(), Now: time.Now}
 	p.worker = pipeline.New(pipeline.Config{
-		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Keeper: p.keeper, Apps: apps, Source: modelSource{m},
+		Server: "default", Worker: "w", SiteURL: "https://bitbucket.test", Dispatcher: p.dispatcher, Apps: apps, Source: modelSource{m},
 		Releases: faultyReleases{m, releases, gate}, Announce: faultyReleases{m, releases, nil}.Announce, Logs: modelLogs{m.hookLines}, Records: m.records, Lanes: m.lanes, Alarm: modelAlarm{m}, Observe: modelObserver{m},
 		Logger: logs.Discard(), Now: time.Now, Backoff: func(int32, string) time.Duration { return 10 * time.Millisecond }, ClaimTimeout: 2 * time.Second, Hooks: m.hooks,
 		Policy: decide.Rules{Git: modelGit{m}, Now: time.Now},
 	})
-	p.decider = decide.New(decide.Config{Server: "default", Keeper: p.keeper, Apps: modelAppsReader{m}, Git: modelGit{m}, Logger: logs.Discard(), Now: time.Now})
-	p.janitor = &janitor.Janitor{Keeper: p.keeper, Work: modelQueues{m}, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
+	p.decider = decide.New(decide.Config{Server: "default", Dispatcher: p.dispatcher, Apps: modelAppsReader{m}, Git: modelGit{m}, Logger: logs.Discard(), Now: time.Now})
+	p.janitor = &janitor.Janitor{Dispatcher: p.dispatcher, Work: modelQueues{m}, Logs: m.work, Deployments: m.records, Apps: modelAppsReader{m}, Logger: logs.Discard(), Now: time.Now}
 	return p
 }
 
@@ -363,8 +363,8 @@ func (m *model) check() {
 	if m.spares.Load() == 0 {
 		t.Error("no deployment began with a spare")
 	}
-	if m.looked.Load() < modelPushes/10 || m.unlooked.Load() == 0 {
-		t.Errorf("only %d pushes were decided about by their changes, %d without an answer", m.looked.Load(), m.unlooked.Load())
+	if m.looked.Load() < modelPushes/10 || m.unread.Load() == 0 {
+		t.Errorf("only %d pushes were decided about by their changes, %d without an answer", m.looked.Load(), m.unread.Load())
 	}
 	if m.crashes.Load() < 20 || m.stalls.Load() < 3 {
 		t.Errorf("too few crashes or stalls to mean anything")

@@ -177,7 +177,7 @@ func classify(err error) failure {
 // retryLater puts the pending deployment back to waiting, and has it tried again after a backoff.
 func (a *attempt) retryLater(ctx context.Context, cause error, t failure, doubt *storev1.Doubt, why *deployerv1.DeploymentError, res lane.Result) error {
 	w := a.w
-	l, _, err := w.cfg.Keeper.Get(ctx, a.key)
+	l, _, err := w.cfg.Dispatcher.Get(ctx, a.key)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (w *Worker) run(ctx context.Context, k lane.Key, l *storev1.Lane, verdict l
 		unclaimed: r.GetJob().GetHash() == "" && l.GetHeads()[r.GetJob().GetBranch()].GetHash() == "",
 	}
 	ctx = logs.WithAttrs(ctx, slog.Int(logs.KeyDeployment, int(a.job.GetNumber())), slog.Int(logs.KeyAttempt, int(a.job.GetAttempt())))
-	if err := w.cfg.Keeper.Flush(ctx, k, l); err != nil {
+	if err := w.cfg.Dispatcher.Flush(ctx, k, l); err != nil {
 		return err
 	}
 	var err error
@@ -310,7 +310,7 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName
 		commit.Time = timestamppb.New(c.Time)
 	}
 	var live int32
-	l, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) (err error) {
+	l, err := a.w.cfg.Dispatcher.Change(ctx, a.key, func(l *storev1.Lane) (err error) {
 		live, err = lane.FixCommit(l, a.run.GetEpoch(), a.app.GetRepository(), commit, head, a.w.cfg.Now(), notes...)
 		return err
 	})
@@ -324,7 +324,7 @@ func (a *attempt) fixCommit(ctx context.Context, c mirror.Commit, head, fullName
 	if a.commit == a.job.GetHash() && a.job.GetAttempt() <= 1 && len(notes) == 0 {
 		return nil // the record says so already; what else is known of the commit is written with what comes next
 	}
-	return a.w.cfg.Keeper.Flush(ctx, a.key, l)
+	return a.w.cfg.Dispatcher.Flush(ctx, a.key, l)
 }
 
 // load reads what people saved.

@@ -123,7 +123,7 @@ func (a *attempt) rollBack(ctx context.Context) error {
 		return apierr.Newf(apierr.ReasonReleaseGone, "The release of deployment %d is no longer on the server. Redeploy its commit instead.", a.job.GetSourceNumber())
 	}
 	a.say("Going back to the release of deployment %d.", a.job.GetSourceNumber())
-	if _, err := a.w.cfg.Keeper.Change(ctx, a.key, func(l *storev1.Lane) error {
+	if _, err := a.w.cfg.Dispatcher.Change(ctx, a.key, func(l *storev1.Lane) error {
 		return lane.TakeRelease(l, a.run.GetEpoch())
 	}); err != nil {
 		return err
@@ -226,7 +226,7 @@ func (a *attempt) checkDirectory(head mirror.Commit) error {
 // reasonNoDirectory says that a commit lacks the app's directory.
 const reasonNoDirectory = "DIRECTORY_NOT_FOUND"
 
-// writeGit gives the release a .git directory, for hooks that look at the history.
+// writeGit gives the release a .git directory, for hooks that read the history.
 func (a *attempt) writeGit(ctx context.Context, tree Tree) error {
 	dir, err := a.w.cfg.Releases.Open(a.key.Workspace, a.key.App, a.directory)
 	if err != nil {

@@ -22,7 +22,7 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, k.Workspace), slog.String(logs.KeyApp, k.App))
 	for {
 		var verdict lane.Verdict
-		l, err := w.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		l, err := w.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 			verdict = lane.Claim(l, lane.Claimant{Wake: wake, Server: w.cfg.Server, Worker: w.cfg.Worker, Now: w.cfg.Now()})
 			if verdict != lane.Start && verdict != lane.TakeOver {
 				return lane.ErrSkip
@@ -34,9 +34,9 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 		}
 		switch verdict {
 		case lane.Idle, lane.Busy, lane.Held:
-			return w.cfg.Keeper.Flush(ctx, k, l)
+			return w.cfg.Dispatcher.Flush(ctx, k, l)
 		case lane.Elsewhere: // the app moved to another server while the wake-up was on its way
-			return w.cfg.Keeper.Dispatch(ctx, k, l)
+			return w.cfg.Dispatcher.Dispatch(ctx, k, l)
 		case lane.Removal:
 			if err := w.remove(ctx, k, l); err != nil {
 				return err
@@ -57,9 +57,9 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 }
 
 // lost tells what to do about the wake-up after its run was lost: leave it to the worker that has
-// it now, or look at the lane again.
+// it now, or read the lane again.
 func (w *Worker) lost(ctx context.Context, k lane.Key, wake uint64) (again bool, err error) {
-	l, _, err := w.cfg.Keeper.Get(ctx, k)
+	l, _, err := w.cfg.Dispatcher.Get(ctx, k)
 	if err != nil {
 		return false, err
 	}
@@ -78,7 +78,7 @@ func (w *Worker) remove(ctx context.Context, k lane.Key, l *storev1.Lane) error 
 		if err := w.cfg.Releases.Remove(ctx, k.Workspace, k.App, r.GetEpoch()); err != nil {
 			return fmt.Errorf("pipeline: remove what is left of %s: %w", k, err)
 		}
-		if _, err := w.cfg.Keeper.Change(ctx, k, func(l *storev1.Lane) error {
+		if _, err := w.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 			lane.Removed(l, r.GetGeneration(), false, w.cfg.Server)
 			return nil
 		}); err != nil {
@@ -95,9 +95,9 @@ const finishTimeout = 10 * time.Second
 func (w *Worker) decide(ctx context.Context, k lane.Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
 	defer cancel()
-	l, err := w.cfg.Keeper.Change(ctx, k, fn)
+	l, err := w.cfg.Dispatcher.Change(ctx, k, fn)
 	if err != nil {
 		return nil, err
 	}
-	return l, w.cfg.Keeper.Flush(ctx, k, l)
+	return l, w.cfg.Dispatcher.Flush(ctx, k, l)
 }

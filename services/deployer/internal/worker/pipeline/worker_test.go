@@ -105,7 +105,7 @@ func TestHandle_diedAfterTheSwitch(t *testing.T) {
 	p := m.deployer(nil)
 	wake := pushTo(t, m, p, "e1", strings.Repeat("a", 40))
 	dying := m.deployer(nil)
-	dying.keeper.Lanes = dieOnEnd{faultyLanes{m}}
+	dying.dispatcher.Lanes = dieOnEnd{faultyLanes{m}}
 	if _, died := m.survive(func() error { return dying.handle(t.Context(), wake) }); !died {
 		t.Fatal("did not die")
 	}

@@ -61,7 +61,7 @@ type Registry struct {
 	servers Servers
 	pending map[string]struct{} // keys that changed, and are not written yet
 	changed chan struct{}       // closed and made anew when pending changes
-	all     bool                // every app was looked at once
+	all     bool                // every app was read once
 }
 
 type cached struct {
@@ -83,7 +83,7 @@ func New(releases *release.Store, server string, logger *slog.Logger) *Registry 
 // release of an app, the one that switched last.
 func (r *Registry) Site(ctx context.Context, workspace, app string, number int32) (hosting.Site, error) {
 	key := workspace + "." + app
-	r.settle(ctx, key)
+	r.awaitSaved(ctx, key)
 	site, err := r.here(workspace, app, number)
 	if !errors.Is(err, hosting.ErrNotFound) && !errors.Is(err, hosting.ErrNotServed) && !errors.Is(err, hosting.ErrGone) {
 		return site, err
@@ -215,8 +215,8 @@ func (r *Registry) complete() bool {
 	return r.all
 }
 
-// settle waits until what this process saved of an app stands in its record.
-func (r *Registry) settle(ctx context.Context, key string) {
+// awaitSaved waits until what this process saved of an app stands in its record.
+func (r *Registry) awaitSaved(ctx context.Context, key string) {
 	r.mu.Lock()
 	copies := r.copies
 	r.mu.Unlock()
@@ -294,7 +294,7 @@ func (r *Registry) Run(ctx context.Context, copies *store.Copies, servers Server
 	return nil
 }
 
-// touchAll has every app of the copies looked at: they may have been filled before anybody listened.
+// touchAll has every app of the copies saved: they may have been filled before anybody listened.
 func (r *Registry) touchAll(ctx context.Context, copies *store.Copies) {
 	view, err := copies.Lanes.AtLeast(ctx, 0)
 	if err != nil || !view.FromCopy() {
@@ -328,7 +328,7 @@ func (r *Registry) waiting(ctx context.Context, copies *store.Copies) (keys []st
 func (r *Registry) write(ctx context.Context, copies *store.Copies, key string) bool {
 	workspace, app, _ := strings.Cut(key, ".")
 	r.mu.Lock()
-	delete(r.pending, key) // what changes from here on is looked at again
+	delete(r.pending, key) // what changes from here on is saved again
 	r.mu.Unlock()
 	err := r.derive(ctx, copies, key, workspace, app)
 	r.mu.Lock()

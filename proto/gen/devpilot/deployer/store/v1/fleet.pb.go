@@ -234,14 +234,14 @@ func (x *Worker) GetLiveAddress() string {
 	return ""
 }
 
-// Due is an entry of the due list: something is to be looked at then. It only means "look": what
+// Due is an entry of the schedule: something is to be reconciled then. It says no more than that: what
 // is to be done stands in the record that the key names. Bucket deployer-due, key
 // <kind>.<workspace>.<name>.
 type Due struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// How often it was looked at without an end.
+	// How often it was reconciled and was not done.
 	Looks         int32 `protobuf:"varint,2,opt,name=looks,proto3" json:"looks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

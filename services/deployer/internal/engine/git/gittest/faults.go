@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Intercept has fn see every request before its credential is looked at; true means that fn has
+// Intercept has fn see every request before its credential is checked; true means that fn has
 // answered it. nil ends that.
 func (s *Server) Intercept(fn func(w http.ResponseWriter, r *http.Request) bool) {
 	s.mu.Lock()

@@ -87,7 +87,7 @@ func (l *LFS) Downloads() []http.Header {
 	return append([]http.Header(nil), l.headers...)
 }
 
-// batch answers the batch API; who asks was looked at before.
+// batch answers the batch API; who asks was checked before.
 func (l *LFS) batch(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
 		Operation string

@@ -30,7 +30,7 @@ const (
 	BatchSize = 100      // objects of one question
 	parallel  = 4        // downloads at a time
 	maxAnswer = 4 << 20  // bytes of one answer
-	DiskCheck = 16 << 20 // bytes between two looks at the disk
+	DiskCheck = 16 << 20 // bytes between two checks of the disk
 	slowest   = 1000     // bytes per second; slower for Config.Stall is a stall, as for git itself
 )
 

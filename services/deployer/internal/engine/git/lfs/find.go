@@ -165,7 +165,7 @@ func (f finder) declared(ctx context.Context, attributes, files []tree.Object) (
 		ask.WriteString(o.Path + "\x00")
 	}
 	err = f.Local(ctx, program.Command{Operation: "update-index", Env: env, Stdin: strings.NewReader(index.String()), Args: []string{"update-index", "-z", "--add", "--index-info"}})
-	if errors.Is(err, program.ErrDamaged) { // no object is looked at: it can only be about the paths
+	if errors.Is(err, program.ErrDamaged) { // no object is read: it can only be about the paths
 		return nil, tree.Refuse("git cannot tell its .gitattributes apart: two have one place.")
 	}
 	if err != nil {

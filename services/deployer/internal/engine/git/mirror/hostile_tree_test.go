@@ -83,7 +83,7 @@ func (f *fixture) deployIn(y *yard) error {
 	return f.within(y, func() (*Snapshot, error) { return f.mirrors.Fetch(f.t.Context(), source("main")) })
 }
 
-// checkOutIn checks out what the server has, without a fetch: nobody has looked at it before.
+// checkOutIn checks out what the server has, without a fetch: nobody has checked it before.
 func (f *fixture) checkOutIn(y *yard, repo *gittest.Repo) error {
 	f.t.Helper()
 	return f.within(y, func() (*Snapshot, error) { return f.on(repo, "main"), nil })

@@ -37,7 +37,7 @@ func TestLimits_bytesOfAFetch(t *testing.T) {
 }
 
 // TestLimits_bytesStopAFetchOnItsWay has the server stop after more than may come, so that only a
-// look at what is coming can end it.
+// check of what is coming can end it.
 func TestLimits_bytesStopAFetchOnItsWay(t *testing.T) {
 	t.Parallel()
 	f := setUp(t, Limits{FetchBytes: 300_000})

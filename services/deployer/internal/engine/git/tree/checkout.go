@@ -74,7 +74,7 @@ const (
 	shardFiles = 1000
 	shardBytes = 8 << 20 // bytes of files that one writer takes at a time
 	maxShards  = 4       // writers of a checkout
-	// diskEvery is how many bytes are written between two looks at the disk; a file counts as a
+	// diskEvery is how many bytes are written between two checks of the disk; a file counts as a
 	// block at least.
 	diskEvery = 32 << 20
 	blockSize = 4096 // what a file takes on the disk at least
@@ -145,7 +145,7 @@ type job struct {
 
 	mu      sync.Mutex
 	done    int
-	unasked int64 // bytes since the disk was looked at
+	unasked int64 // bytes since the disk was checked
 }
 
 // files writes regular files.
@@ -183,7 +183,7 @@ func (j *job) wrote(ctx context.Context, e *entry) error {
 	return nil
 }
 
-// spend looks at the disk now and then.
+// spend checks the disk now and then.
 func (j *job) spend(n int64) error {
 	j.mu.Lock()
 	j.unasked += n
@@ -224,7 +224,7 @@ type readerFunc func(p []byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// metered looks at the disk, and whether it is still wanted, while one large file is written.
+// metered checks the disk, and whether the file is still wanted, while one large file is written.
 func (j *job) metered(ctx context.Context, r io.Reader) io.Reader {
 	return readerFunc(func(p []byte) (int, error) {
 		if err := context.Cause(ctx); err != nil {

@@ -49,7 +49,7 @@ func below(p, directory string) bool {
 // walk follows the links of one tree.
 type walk struct {
 	links map[string]string
-	left  int // how many more names are looked at: links of links can make it very many
+	left  int // how many more names are followed: links of links can make it very many
 }
 
 const (

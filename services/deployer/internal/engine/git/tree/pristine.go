@@ -56,7 +56,7 @@ type manifest map[string]kept
 
 const manifestHead = "devpilot pristine copy 1\n"
 
-// describe looks at a tree that was just written.
+// describe records a tree that was just written.
 func (p *Plan) describe(dir *os.Root) (manifest, error) {
 	w, err := newWriter(dir)
 	if err != nil {
@@ -163,7 +163,7 @@ func (f *fields) varint() int64 {
 	return v
 }
 
-// verify looks at all that the copy holds. A look costs a microsecond or two and reads no file;
+// verify stats all that the copy holds. That costs a microsecond or two each and reads no file;
 // that a disk gave a file other bytes than were written to it is not seen.
 func (m manifest) verify(dir *os.Root) error {
 	w, err := newWriter(dir)
@@ -208,7 +208,7 @@ func (t *Tree) Update(ctx context.Context, dir *os.Root, list []byte, progress f
 	if err != nil {
 		return Stats{}, err
 	}
-	// The copy is looked at while git lists the tree.
+	// The copy is verified while git lists the tree.
 	touched := make(chan error, 1)
 	go func() { touched <- old.verify(dir) }()
 	p, changed, same, err := t.compare(ctx, old)

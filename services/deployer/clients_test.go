@@ -23,7 +23,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// world is what the fake neighbours know. They keep state and are served with the real
+// world is what the faked services know. They keep state and are served with the real
 // interceptors, so that errors cross the wire as they do in life.
 type world struct {
 	t   testing.TB
@@ -223,7 +223,7 @@ func everyMethod(d grpc.ServiceDesc) []string {
 	return out
 }
 
-func neighbours(t testing.TB, keys *identity.Keys, w *world) (authv1.AuthServiceClient, repov1.RepoServiceClient, webhookv1.WebhookServiceClient) {
+func fakeClients(t testing.TB, keys *identity.Keys, w *world) (authv1.AuthServiceClient, repov1.RepoServiceClient, webhookv1.WebhookServiceClient) {
 	auth := serve(t, keys, "auth", func(r grpc.ServiceRegistrar) { authv1.RegisterAuthServiceServer(r, fakeAuth{w: w}) }, everyMethod(authv1.AuthService_ServiceDesc)...)
 	repo := serve(t, keys, "repo", func(r grpc.ServiceRegistrar) { repov1.RegisterRepoServiceServer(r, fakeRepo{w: w}) }, everyMethod(repov1.RepoService_ServiceDesc)...)
 	hook := serve(t, keys, "webhook", func(r grpc.ServiceRegistrar) { webhookv1.RegisterWebhookServiceServer(r, fakeWebhook{w: w}) }, everyMethod(webhookv1.WebhookService_ServiceDesc)...)

@@ -13,22 +13,22 @@ import (
 
 const validateField = "validate_only"
 
-type askKey struct{}
+type dryRunKey struct{}
 
-// asking is a request that is wrong already, whose service is asked what else is wrong with it.
-type asking struct {
+// dryRun is a request that is wrong already, whose service says what else is wrong with it.
+type dryRun struct {
 	faults *apierr.Faults
 	route  routes.Route
 }
 
-// canAsk tells whether a service can look at a request of the route without doing anything.
-func canAsk(route routes.Route) bool {
+// canDryRun tells whether a service can check a request of the route without doing anything.
+func canDryRun(route routes.Route) bool {
 	return route.Body != "" && (route.ReadOnly || route.Input.Fields().ByName(validateField) != nil)
 }
 
-// ask makes the RPC one that only looks at the request, and adds what it finds to what is wrong
+// run makes the RPC one that only checks the request, and adds what it finds to what is wrong
 // already. Whoever may not do it, or does it to something that is not there, is told that instead.
-func (a asking) ask(msg proto.Message, call func() error) error {
+func (a dryRun) run(msg proto.Message, call func() error) error {
 	m := msg.ProtoReflect()
 	if f := m.Descriptor().Fields().ByName(validateField); f != nil {
 		m.Set(f, protoreflect.ValueOfBool(true))
@@ -50,7 +50,7 @@ func (a asking) ask(msg proto.Message, call func() error) error {
 
 // covers tells whether something at, in or around a place is wrong already: what is there was taken
 // out, and the service would say that it is missing.
-func (a asking) covers(name string) bool {
+func (a dryRun) covers(name string) bool {
 	within := func(inner, outer string) bool {
 		rest, ok := strings.CutPrefix(inner, outer)
 		return ok && (rest == "" || rest[0] == '.' || rest[0] == '[')
@@ -63,6 +63,6 @@ func (a asking) covers(name string) bool {
 	return false
 }
 
-func withAsk(ctx context.Context, a asking) context.Context {
-	return context.WithValue(ctx, askKey{}, a)
+func withDryRun(ctx context.Context, a dryRun) context.Context {
+	return context.WithValue(ctx, dryRunKey{}, a)
 }

@@ -41,7 +41,7 @@ type SeenRefs interface {
 }
 
 // Alarm is the schedule's side towards lanes. Arm makes sure, before it returns, that somebody
-// looks at the lane soon, and it writes even if the lane is watched already, so that a concurrent
+// reconciles the lane soon, and it writes even if the lane is watched already, so that a concurrent
 // removal of the watch fails.
 type Alarm interface {
 	Arm(ctx context.Context, k Key) error
@@ -61,8 +61,8 @@ type Teller interface {
 	Ended(ctx context.Context, k Key, number int32, e *storev1.Ended) error
 }
 
-// Keeper stores decisions and carries out what follows from them. It is safe for concurrent use.
-type Keeper struct {
+// Dispatcher stores decisions and carries out what follows from them. It is safe for concurrent use.
+type Dispatcher struct {
 	Lanes   Lanes
 	Records Records
 	Alarm   Alarm
@@ -82,7 +82,7 @@ const (
 )
 
 // Get returns the lane and its revision; an empty lane at revision 0 when there is none.
-func (k *Keeper) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, error) {
+func (k *Dispatcher) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, error) {
 	l, rev, err := k.Lanes.Get(ctx, key.String())
 	if errors.Is(err, kv.ErrNotFound) {
 		return &storev1.Lane{}, 0, nil
@@ -96,7 +96,7 @@ func (k *Keeper) Get(ctx context.Context, key Key) (*storev1.Lane, uint64, error
 // Change makes one decision: fn changes the lane it is given and may be called again on a newer
 // one. ErrSkip from fn leaves the lane alone. It returns the lane as stored, or as found with
 // ErrSkip or any other error of fn.
-func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+func (k *Dispatcher) Change(ctx context.Context, key Key, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
 	pauses := stream.Pauses(firstPause, mostPause)
 	for range changeTries {
 		l, rev, err := k.Get(ctx, key)
@@ -120,7 +120,7 @@ func (k *Keeper) Change(ctx context.Context, key Key, fn func(*storev1.Lane) err
 }
 
 // Known returns what the lane, as it was read, and its SeenRefs know of heads.
-func (k *Keeper) Known(ctx context.Context, key Key, l *storev1.Lane, repository string) (Known, error) {
+func (k *Dispatcher) Known(ctx context.Context, key Key, l *storev1.Lane, repository string) (Known, error) {
 	known := Known{Repository: repository, Lane: l}
 	if k.Seen == nil {
 		return known, nil
@@ -135,7 +135,7 @@ func (k *Keeper) Known(ctx context.Context, key Key, l *storev1.Lane, repository
 
 // fold moves heads of a crowded lane to SeenRefs, before anything is decided about the lane. It
 // changes l and returns its revision.
-func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64) (uint64, error) {
+func (k *Dispatcher) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64) (uint64, error) {
 	_, _, err := k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
 		s, changed := Fold(s, l)
 		if !changed {
@@ -158,7 +158,7 @@ func (k *Keeper) fold(ctx context.Context, key Key, l *storev1.Lane, rev uint64)
 // Polled notes what a poll of the repository found. known is what was known when the poll began, l
 // is the lane after the poll's decisions. When somebody else noted something meanwhile, Polled
 // notes nothing and returns false: the next poll does it.
-func (k *Keeper) Polled(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
+func (k *Dispatcher) Polled(ctx context.Context, key Key, known Known, l *storev1.Lane, branches, tags Found) (noted bool, err error) {
 	_, _, err = k.Seen.Update(ctx, key.String(), func(s *storev1.SeenRefs) (*storev1.SeenRefs, error) {
 		if noted = s.GetSeq() == known.Seen.GetSeq() && s.GetSeq() <= l.GetHeadSeq(); !noted {
 			return nil, kv.ErrSkip
@@ -175,7 +175,7 @@ func (k *Keeper) Polled(ctx context.Context, key Key, known Known, l *storev1.La
 	return noted, nil
 }
 
-func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
+func (k *Dispatcher) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uint64, fn func(*storev1.Lane) error) (*storev1.Lane, error) {
 	if err := fn(l); err != nil {
 		if errors.Is(err, ErrSkip) {
 			err = nil
@@ -205,7 +205,7 @@ func (k *Keeper) changeAt(ctx context.Context, key Key, l *storev1.Lane, rev uin
 
 // Dispatch carries out what follows from the lane's decisions: deployment records are written and
 // workers woken. It may be repeated at any time by anybody.
-func (k *Keeper) Dispatch(ctx context.Context, key Key, l *storev1.Lane) error {
+func (k *Dispatcher) Dispatch(ctx context.Context, key Key, l *storev1.Lane) error {
 	if server := Decider(l); server != "" {
 		if err := k.Waker.WakeDecider(ctx, server, key); err != nil {
 			return fmt.Errorf("lane: wake %s to decide about %s: %w", server, key, err)
@@ -215,7 +215,7 @@ func (k *Keeper) Dispatch(ctx context.Context, key Key, l *storev1.Lane) error {
 }
 
 // Start does the same where the caller decides about the candidates itself.
-func (k *Keeper) Start(ctx context.Context, key Key, l *storev1.Lane) error {
+func (k *Dispatcher) Start(ctx context.Context, key Key, l *storev1.Lane) error {
 	for _, server := range WakeTargets(l) {
 		if err := k.Waker.Wake(ctx, server, key); err != nil {
 			return fmt.Errorf("lane: wake %s for %s: %w", server, key, err)
@@ -226,7 +226,7 @@ func (k *Keeper) Start(ctx context.Context, key Key, l *storev1.Lane) error {
 
 // Flush writes the changes in the lane's outbox to the deployment records and then clears them, or
 // leaves that to the lane's next decision. A change that is written twice changes nothing the second time.
-func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
+func (k *Dispatcher) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 	out := l.GetOutbox()
 	if len(out) == 0 {
 		return nil
@@ -272,7 +272,7 @@ func (k *Keeper) Flush(ctx context.Context, key Key, l *storev1.Lane) error {
 	return err
 }
 
-func (k *Keeper) tell(ctx context.Context, key Key, d *storev1.Decided) error {
+func (k *Dispatcher) tell(ctx context.Context, key Key, d *storev1.Decided) error {
 	if k.Teller == nil {
 		return nil
 	}
@@ -286,7 +286,7 @@ func (k *Keeper) tell(ctx context.Context, key Key, d *storev1.Decided) error {
 // it. actual asks Bitbucket where the branch or tag is; it is called only where the lane cannot tell: a
 // push that came before, of a branch that is again where that push began. Without its answer the push is
 // taken for new, and the worker that fetches looks whether anything moved.
-func (k *Keeper) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Request, actual func(context.Context, Ref) (string, error)) (Place, error) {
+func (k *Dispatcher) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Request, actual func(context.Context, Ref) (string, error)) (Place, error) {
 	if HeadOf(l, a.Repository, a.ref()) == nil {
 		known, err := k.Known(ctx, key, l, a.Repository)
 		if err != nil {
@@ -310,7 +310,7 @@ func (k *Keeper) Locate(ctx context.Context, key Key, l *storev1.Lane, a *Reques
 }
 
 // write makes changes of one record, and returns a revision that has them.
-func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) (uint64, error) {
+func (k *Dispatcher) write(ctx context.Context, key Key, generation int64, cs []*storev1.RecordChange) (uint64, error) {
 	_, rev, err := k.Records.Update(ctx, key.Record(cs[0].GetNumber()), func(rec *storev1.Deployment) (*storev1.Deployment, error) {
 		changed := false
 		for _, c := range cs {
@@ -339,7 +339,7 @@ func (k *Keeper) write(ctx context.Context, key Key, generation int64, cs []*sto
 
 // Disarm ends the watch over a lane that has no work, and tells whether it did. The caller then
 // removes the due key at the revision it had before this call.
-func (k *Keeper) Disarm(ctx context.Context, key Key) (bool, error) {
+func (k *Dispatcher) Disarm(ctx context.Context, key Key) (bool, error) {
 	l, err := k.Change(ctx, key, func(l *storev1.Lane) error {
 		if HasWork(l) || !l.GetArmed() {
 			return ErrSkip
