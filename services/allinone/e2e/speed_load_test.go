@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"devpilot.io/bitbucket/pkg/engine"
@@ -103,19 +105,24 @@ type measured struct {
 
 func (m measured) rate() float64 { return float64(m.done) / m.took.Seconds() }
 
-// load sends requests over some connections for a while. Every one must be answered with 2xx.
-func (p *timed) load(connections int, during time.Duration, request func(worker, i int) *http.Request) measured {
+// load sends requests over some connections for a while, or until there are none (nil). Every one must
+// be answered with 2xx.
+func (p *timed) load(connections int, during time.Duration, next func() *http.Request) measured {
 	p.b.Helper()
+	defer p.profiled(min(during, 3*time.Second))()
 	var done atomic.Int64
 	var mu sync.Mutex
 	var all []time.Duration
 	var workers sync.WaitGroup
 	began := time.Now()
-	for worker := range connections {
+	for range connections {
 		workers.Go(func() {
 			var took []time.Duration
-			for i := 0; time.Since(began) < during; i++ {
-				req := request(worker, i)
+			for time.Since(began) < during {
+				req := next()
+				if req == nil {
+					break
+				}
 				at := time.Now()
 				resp, err := speedClient.Do(req)
 				if err != nil {
@@ -143,20 +150,50 @@ func (p *timed) load(connections int, during time.Duration, request func(worker,
 	return measured{done: done.Load(), took: time.Since(began), p99: quantile(all, 0.99)}
 }
 
-// syncedPublishes stores messages one by one, each with a write of its own that the disk has kept.
-func (p *timed) syncedPublishes(connections int, during time.Duration, data []byte) measured {
+// longest bounds a load that is made of a number of requests.
+const longest = time.Minute
+
+// deliveries are made before a load's clock runs: to make and sign one takes as long as it takes to
+// receive it.
+func (p *timed) deliveries(h handmade, repo repository, from, n int) []handmade {
+	made := make([]handmade, n)
+	for i := range made {
+		made[i] = h
+		made[i].body = padded(pushOf(repo, "unwatched", hashOf(from+i)))
+	}
+	return made
+}
+
+// each hands out the requests of deliveries, once.
+func (p *timed) each(deliveries []handmade) func() *http.Request {
+	requests := make([]*http.Request, len(deliveries))
+	for i, d := range deliveries {
+		requests[i] = d.request(p.b)
+	}
+	var taken atomic.Int64
+	return func() *http.Request {
+		if i := int(taken.Add(1)) - 1; i < len(requests) {
+			return requests[i]
+		}
+		return nil
+	}
+}
+
+// syncedPublishes stores the bodies of deliveries one by one, each with a write of its own that the disk
+// has kept: what no server that does so can be faster than.
+func (p *timed) syncedPublishes(connections int, deliveries []handmade) measured {
 	p.b.Helper()
 	_, js := testkit.NATSWith(p.b, engine.NATSConfig{CanaryInterval: -1, StoreDir: p.b.TempDir()}).Connect()
 	if _, err := js.CreateStream(p.b.Context(), jetstream.StreamConfig{Name: "SYNCED", Subjects: []string{"synced"}, Storage: jetstream.FileStorage}); err != nil {
 		p.b.Fatal(err)
 	}
-	var done atomic.Int64
+	var taken, done atomic.Int64
 	var workers sync.WaitGroup
 	began := time.Now()
 	for range connections {
 		workers.Go(func() {
-			for time.Since(began) < during {
-				if _, err := js.Publish(p.b.Context(), "synced", data); err != nil {
+			for i := taken.Add(1) - 1; i < int64(len(deliveries)); i = taken.Add(1) - 1 {
+				if _, err := js.Publish(p.b.Context(), "synced", deliveries[i].body); err != nil {
 					p.b.Error(err)
 					return
 				}
@@ -172,24 +209,36 @@ func (p *timed) syncedPublishes(connections int, during time.Duration, data []by
 }
 
 // plainServerEnv makes a process of this program the server that the product is compared with.
-const plainServerEnv = "E2E_PLAIN_SERVER"
+const (
+	plainServerEnv = "E2E_PLAIN_SERVER"
+	plainStoreEnv  = "E2E_PLAIN_STORE" // where it stores
+)
 
-// servePlain serves what costs least: a webhook that checks a signature and parses, and a document.
+// servePlain serves what costs least: a webhook that checks a signature and parses, the same with one
+// synced publish of each delivery, and a document.
 func servePlain(address string) {
 	var document atomic.Pointer[any]
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /webhook/{secret}", func(w http.ResponseWriter, r *http.Request) {
-		raw, err := io.ReadAll(r.Body)
-		mac := hmac.New(sha256.New, []byte(r.PathValue("secret")))
-		mac.Write(raw)
-		var v any
-		if err != nil || "sha256="+hex.EncodeToString(mac.Sum(nil)) != r.Header.Get("X-Hub-Signature") || json.Unmarshal(raw, &v) != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			return
+	take := func(store func(context.Context, []byte) error) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			raw, err := io.ReadAll(r.Body)
+			mac := hmac.New(sha256.New, []byte(r.PathValue("secret")))
+			mac.Write(raw)
+			var v any
+			if err != nil || "sha256="+hex.EncodeToString(mac.Sum(nil)) != r.Header.Get("X-Hub-Signature") || json.Unmarshal(raw, &v) != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			if err := store(r.Context(), raw); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			w.WriteHeader(http.StatusAccepted)
+			_ = json.NewEncoder(w).Encode(map[string]string{"message": "taken"}) // who is gone does not read it
 		}
-		w.WriteHeader(http.StatusAccepted)
-		_ = json.NewEncoder(w).Encode(map[string]string{"message": "taken"}) // who is gone does not read it
-	})
+	}
+	mux.HandleFunc("POST /webhook/{secret}", take(func(context.Context, []byte) error { return nil }))
+	mux.HandleFunc("POST /synced/{secret}", take(plainStore(os.Getenv(plainStoreEnv))))
 	mux.HandleFunc("PUT /app", func(_ http.ResponseWriter, r *http.Request) {
 		var v any
 		if err := json.NewDecoder(r.Body).Decode(&v); err == nil {
@@ -204,12 +253,24 @@ func servePlain(address string) {
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 }
 
+// plainStore stores each delivery with a publish of its own, on an embedded server set as the product's.
+func plainStore(dir string) func(context.Context, []byte) error {
+	server := must(engine.StartNATS(context.Background(), engine.NATSConfig{StoreDir: dir, CanaryInterval: -1}))
+	nc := must(nats.Connect(server.ClientURL(), server.ConnectOption()))
+	js := must(jetstream.New(nc))
+	must(js.CreateStream(context.Background(), jetstream.StreamConfig{Name: "PLAIN", Subjects: []string{"plain"}, Storage: jetstream.FileStorage}))
+	return func(ctx context.Context, raw []byte) error {
+		_, err := js.Publish(ctx, "plain", raw)
+		return err
+	}
+}
+
 // startPlain starts that server in a process of its own and returns its address.
 func startPlain(b testing.TB) string {
 	b.Helper()
 	address := loopback(b)
 	cmd := exec.CommandContext(b.Context(), must(os.Executable())) // this program
-	cmd.Env = append(cleanEnviron(), plainServerEnv+"="+address)
+	cmd.Env = append(cleanEnviron(), plainServerEnv+"="+address, plainStoreEnv+"="+b.TempDir())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)

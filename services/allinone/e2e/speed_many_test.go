@@ -19,6 +19,9 @@ func (p *timed) createApps(from, to int) (took []time.Duration, spent time.Durat
 	for len(p.repos) <= to/appsPerRepository {
 		p.repos = append(p.repos, p.site().repository(p.b, fmt.Sprintf("many-%05d", len(p.repos)), "site"))
 	}
+	if to-from >= 100 {
+		defer p.profiled(10 * time.Second)()
+	}
 	used := p.cpu()
 	numbers := make(chan int)
 	var mu sync.Mutex
@@ -141,9 +144,11 @@ func idleCost(p *timed) []figure {
 		made = step.apps
 		p.quiet()
 		const during = 45 * time.Second
+		profile := p.profiled(during)
 		used := p.cpu()
 		p.pause(during) // what it uses meanwhile is the question
 		figures = append(figures, figure{fmt.Sprintf("idle, %d apps", step.apps), 100 * (p.cpu() - used).Seconds() / during.Seconds(), "% of a core", step.goal})
+		profile()
 	}
 	return figures
 }

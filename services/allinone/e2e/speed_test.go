@@ -3,11 +3,13 @@ package e2e
 import (
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -20,6 +22,7 @@ import (
 
 var (
 	speedBefore = flag.String("speed.before", "", "a devpilot program built earlier, measured beside this one in the same run")
+	speedPprof  = flag.String("speed.pprof", "", "a directory to write the product's CPU profiles to, one for each load, and the system calls that were counted")
 	speedRows   = flag.String("speed.rows", ".", "which rows to measure, as a regular expression")
 )
 
@@ -48,6 +51,7 @@ var speedTable = []speedRow{
 	{"read", readsBesidePlainServer, false},
 	{"many", manyApps, false},
 	{"filter", emptyFilter, false},
+	{"creates", writesOfAnApp, true},
 	{"idle", idleCost, false},
 	{"repeat", repeatBesideClone, false},
 	{"steps", stepsOfADeployment, true},
@@ -111,12 +115,13 @@ func BenchmarkSpeed(b *testing.B) {
 // timed is an installation that is measured.
 type timed struct {
 	*tenant
-	b      *testing.B
-	daemon *daemon
-	dir    string
-	redis  redis.UniversalClient
-	repos  []repository // of createApps
-	calls  string       // the file of its system calls; empty where they are not written down
+	b        *testing.B
+	daemon   *daemon
+	dir      string
+	redis    redis.UniversalClient
+	repos    []repository // of createApps
+	profiles int          // taken
+	calls    string       // the file of its system calls; empty where they are not written down
 }
 
 // startTimed starts a program with a workspace that is connected.
@@ -127,7 +132,7 @@ func startTimed(b *testing.B, path string) *timed {
 	dir, cache := filepath.Join(b.TempDir(), "data"), testkit.RealRedis(b)
 	d, address := startDaemonOf(b, path, dir,
 		"DEVPILOT_BITBUCKET_CLIENT_ID="+consumer.Key, "DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE="+secretFile(b),
-		"DEVPILOT_BITBUCKET_SITE_URL="+bucket.address, "DEVPILOT_BITBUCKET_API_URL="+bucket.address+"/2.0", "DEVPILOT_LOG_LEVEL=warn", "DEVPILOT_REDIS_URL="+cache.URL())
+		"DEVPILOT_BITBUCKET_SITE_URL="+bucket.address, "DEVPILOT_BITBUCKET_API_URL="+bucket.address+"/2.0", "DEVPILOT_LOG_LEVEL=warn", "DEVPILOT_PPROF=true", "DEVPILOT_REDIS_URL="+cache.URL())
 	if err := bucket.SetCallbackURL(b.Context(), address+"/oauth/bitbucket/callback"); err != nil {
 		b.Fatal(err)
 	}
@@ -158,6 +163,33 @@ func (p *timed) cpu() time.Duration {
 		ticks += n
 	}
 	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// profiled takes a profile of the product while something is measured, for so long from its beginning on, if
+// asked to. What it returns waits for the profile.
+func (p *timed) profiled(during time.Duration) (wait func()) {
+	p.b.Helper()
+	if *speedPprof == "" {
+		return func() {}
+	}
+	p.profiles++
+	file := p.profileName("pprof")
+	var done sync.WaitGroup
+	done.Go(func() {
+		resp, err := http.Get(fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", p.daemon.ops, int(during.Seconds())))
+		if err != nil {
+			p.b.Error(err)
+			return
+		}
+		if err := os.WriteFile(file, []byte(readAll(p.b, resp)), 0o600); err != nil {
+			p.b.Error(err)
+		}
+	})
+	return done.Wait
+}
+
+func (p *timed) profileName(kind string) string {
+	return filepath.Join(*speedPprof, fmt.Sprintf("%s-%d.%s", strings.ReplaceAll(p.b.Name(), "/", "-"), p.profiles, kind))
 }
 
 // median is in milliseconds.

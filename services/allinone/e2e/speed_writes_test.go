@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,7 +21,7 @@ import (
 func traced(b *testing.B, path string) (wrapper, calls string) {
 	b.Helper()
 	wrapper, calls = filepath.Join(b.TempDir(), "devpilot"), filepath.Join(b.TempDir(), "calls")
-	script := fmt.Sprintf("#!/bin/sh\nexec strace -D -f -qq --seccomp-bpf -e trace=fsync,fdatasync,rename,renameat,renameat2,execve -e signal=none -o '%s' '%s' \"$@\"\n", calls, path)
+	script := fmt.Sprintf("#!/bin/sh\nexec strace -D -f -y -qq --seccomp-bpf -e trace=fsync,fdatasync,rename,renameat,renameat2,execve -e signal=none -o '%s' '%s' \"$@\"\n", calls, path)
 	if err := os.WriteFile(wrapper, []byte(script), 0o700); err != nil { // it is to be run
 		b.Fatal(err)
 	}
@@ -42,8 +43,15 @@ func (p *timed) counted(fn func()) map[string]float64 {
 		p.b.Fatal("no system calls are written down")
 	}
 	fn()
+	lines := read()[before:]
+	if *speedPprof != "" {
+		p.profiles++
+		if err := os.WriteFile(p.profileName("calls"), lines, 0o600); err != nil {
+			p.b.Fatal(err)
+		}
+	}
 	counts := map[string]float64{}
-	for line := range strings.Lines(string(read()[before:])) {
+	for line := range strings.Lines(string(lines)) {
 		_, call, _ := strings.Cut(strings.TrimSpace(line), " ") // after the process
 		name, _, begins := strings.Cut(strings.TrimSpace(call), "(")
 		if !begins || strings.HasPrefix(name, "<") {
@@ -72,12 +80,9 @@ func writesOfADelivery(p *timed) []figure {
 		p.decided(webhook, hashOf(slow-1))
 	})
 	var sent int64
+	all := p.each(p.deliveries(h, repo, 1000, 10_000))
 	loaded := p.counted(func() {
-		sent = p.load(16, 5*time.Second, func(worker, i int) *http.Request {
-			d := h
-			d.body = padded(pushOf(repo, "unwatched", hashOf(worker<<20+i+1000)))
-			return d.request(p.b)
-		}).done
+		sent = p.load(16, 5*time.Second, all).done
 		h.body = pushOf(repo, "unwatched", hashOf(1<<30))
 		h.post(p.b)
 		p.decided(webhook, hashOf(1<<30))
@@ -86,6 +91,18 @@ func writesOfADelivery(p *timed) []figure {
 		{"fsyncs of a delivery, 20/s", seldom["fsync"] / slow, "", "≤ 2"},
 		{"… 16 connections", loaded["fsync"] / float64(sent), "", "≤ 0.1"},
 	}
+}
+
+// writesOfAnApp counts the same for each app that is made, with all that follows from it.
+func writesOfAnApp(p *timed) []figure {
+	p.createApps(0, 2*appsPerRepository)
+	p.quiet()
+	const apps = 200
+	counts := p.counted(func() {
+		p.createApps(2*appsPerRepository, 2*appsPerRepository+apps)
+		p.quiet()
+	})
+	return []figure{{"fsyncs of an app that is made, 8 callers", counts["fsync"] / apps, "", "fewer than before"}}
 }
 
 // stepsOfADeployment counts what a repeated deployment of 200 files asks of the system.
@@ -135,13 +152,16 @@ func ingestBesideWebhook(p *timed) []figure {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	request := func(url string) func(int, int) *http.Request {
-		return func(worker, i int) *http.Request {
-			d := h
-			d.url, d.body = url, padded(pushOf(repo, "unwatched", hashOf(worker<<20+i)))
-			return d.request(p.b)
+	const waited, answered, stored = 2_000, 6_000, 12_000
+	all := p.deliveries(h, repo, 0, stored)
+	to := func(url string, n int) func() *http.Request {
+		some := slices.Clone(all[:n])
+		for i := range some {
+			some[i].url = url
 		}
+		return p.each(some)
 	}
+	slowly, quickly, ourselves := to("http://"+address+"/hooks/wait", waited), to("http://"+address+"/hooks/first", answered), p.each(all)
 	testkit.Eventually(p.b, timeout, func() error {
 		resp, err := http.Get("http://" + address + "/hooks/first")
 		if err == nil {
@@ -149,9 +169,9 @@ func ingestBesideWebhook(p *timed) []figure {
 		}
 		return err
 	})
-	waiting := p.load(64, 3*time.Second, request("http://"+address+"/hooks/wait"))
-	first := p.load(64, 3*time.Second, request("http://"+address+"/hooks/first"))
-	ours := p.load(64, 3*time.Second, request(h.url))
+	waiting := p.load(64, longest, slowly)
+	first := p.load(64, longest, quickly)
+	ours := p.load(64, longest, ourselves)
 	return []figure{
 		{"ingest beside Debian's webhook that waits for /bin/true", ours.rate() / waiting.rate(), "×", "≥ 6 ×"},
 		{"… that answers first", ours.rate() / first.rate(), "×", "≥ 1.5 ×, durable"},
