@@ -159,6 +159,10 @@ const (
 // must have no effects of its own. It may change cur in place and return it. It returns ErrSkip to
 // leave the record alone: Update then returns the record (nil when there is none) and its
 // revision, and no error. Any other error of fn ends Update and is returned as it is.
+//
+// What this process wrote itself lately is not asked for again: fn may first be given that, although
+// somebody has replaced it since. The store then refuses what fn makes of it; and where fn stores nothing,
+// it is called once more with what the leader has.
 func (b *Bucket[T, P]) Update(ctx context.Context, key string, fn func(cur P) (P, error)) (P, uint64, error) {
 	return b.UpdateAfter(ctx, key, fn, nil)
 }
@@ -173,13 +177,15 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 	ctx, cancel := bound(ctx)
 	defer cancel()
 	pauses := stream.Pauses(updateFirstWait, updateMaxWait)
-	for range updateTries {
-		cur, rev, err := b.Get(ctx, key)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+	for try := range updateTries {
+		cur, rev, sure, err := b.base(ctx, key, try)
+		if err != nil {
 			return nil, 0, err
 		}
 		next, err := fn(cur)
 		switch {
+		case err != nil && !sure:
+			continue
 		case errors.Is(err, ErrSkip):
 			return b.unchanged(ctx, key, rev)
 		case err != nil:
@@ -197,11 +203,28 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrExists) {
 			return nil, 0, err
 		}
+		if !sure {
+			continue
+		}
 		if err := sleep(ctx, pauses.NextBackOff()); err != nil {
 			return nil, 0, storeError(ctx, "update", b.s.cfg.Name, key, err)
 		}
 	}
 	return nil, 0, fmt.Errorf("%w: update %s/%s: lost %d times", ErrConflict, b.s.cfg.Name, key, updateTries)
+}
+
+// base is what an update begins with, nil where there is nothing: at the first try what this process wrote
+// lately, else what the leader has. It is sure where the leader was asked.
+func (b *Bucket[T, P]) base(ctx context.Context, key string, try int) (cur P, rev uint64, sure bool, err error) {
+	if data, rev, ok := b.s.recent.find(key); ok && try == 0 {
+		cur, rev, err = b.decode(key, data, rev)
+		return cur, rev, false, err
+	}
+	cur, rev, err = b.Get(ctx, key)
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	return cur, rev, true, err
 }
 
 // store writes over the value of a revision, or over nothing at revision 0.

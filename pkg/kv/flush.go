@@ -41,7 +41,7 @@ func (s *Session) Flush(ctx context.Context) error {
 	}
 	var flushing errgroup.Group
 	for _, i := range list {
-		flushing.Go(func() error { return i.flush(ctx) })
+		flushing.Go(func() error { return i.flush(ctx, true) })
 	}
 	return flushing.Wait()
 }

@@ -23,9 +23,15 @@ const (
 	// inventoryParts is how many records the inventory of one bucket is spread over: one write
 	// then rewrites a small part of it.
 	inventoryParts = 64
+	// inventoryNewest is one more record, of keys that are new: those of a moment cost one write, wherever
+	// they belong. When it is long its entries move to their own records, each of which gets several then.
+	inventoryNewest = inventoryParts
+	inventoryLong   = 256              // entries of that record when they move
+	inventoryMove   = 10 * time.Minute // how long they stay there at most; less than inventoryMemory
 	// inventoryDelay is how long the new revision of a known key may stay out of the inventory.
-	// A key that is new is written at once.
 	inventoryDelay = 5 * time.Second
+	// inventoryNewDelay is how long a key that is new may, so that those of a moment are written together.
+	inventoryNewDelay = 100 * time.Millisecond
 	// inventoryMemory is how long the inventory remembers a deletion, so that a replica's late
 	// note of an older revision does not bring the key back.
 	inventoryMemory = time.Hour
@@ -37,8 +43,8 @@ const (
 // files. JetStream leaves out what it cannot read in a damaged file and serves the rest as if
 // nothing had been; the inventory is what such a loss is seen by.
 //
-// Every process notes what it wrote itself. A key that is new is noted right after it was written,
-// a new revision within inventoryDelay or when the process stops (Flush), and a deletion before it
+// Every process notes what it wrote itself. A key that is new is noted within inventoryNewDelay, a new
+// revision within inventoryDelay, both when the process stops (Flush), and a deletion before it
 // happens: so that a key which the inventory has and the bucket has not was lost and nothing else.
 // A file that is damaged may bring back an older revision; after a kill, one of the last
 // inventoryDelay's goes unnoticed.
@@ -47,11 +53,11 @@ type inventory struct {
 	parts *Bucket[kvstorev1.InventoryPart, *kvstorev1.InventoryPart]
 	lost  atomic.Pointer[LossError]
 
-	mu      sync.Mutex
-	known   map[string]struct{} // keys that were there when last heard of
-	pending map[int]notes       // by part: what is not written yet
-	writing chan struct{}       // closed when the writer ends; nil while nobody writes
-	timer   *time.Timer
+	mu               sync.Mutex
+	known            map[string]struct{} // keys that were there when last heard of
+	pending          map[int]notes       // by part: what is not written yet
+	writing          chan struct{}       // closed when the writer ends; nil while nobody writes
+	soon, late, move *time.Timer         // for keys that are new, for all that is pending, for inventoryNewest; nil: none
 }
 
 // notes are entries by key. The higher revision wins, and a deletion over a value of the same
@@ -75,6 +81,9 @@ func openInventory(ctx context.Context, s *store) (*inventory, error) {
 		return nil, err
 	}
 	i.keep()
+	i.mu.Lock()
+	i.moveLater() // what an earlier process left
+	i.mu.Unlock()
 	return i, nil
 }
 
@@ -132,7 +141,7 @@ func (i *inventory) read(ctx context.Context) (listed notes, there map[string]en
 // readInventory reads all parts. One that is damaged lists nothing: it is filled again.
 func readInventory(ctx context.Context, parts *Bucket[kvstorev1.InventoryPart, *kvstorev1.InventoryPart], bucket string) (notes, error) {
 	listed := notes{}
-	for n := range inventoryParts {
+	for n := range inventoryNewest + 1 {
 		part, _, err := parts.Get(ctx, partKey(bucket, n))
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
@@ -174,27 +183,30 @@ func (i *inventory) loss(ctx context.Context, listed notes, there map[string]ent
 // isLost asks the leaders about one key: whether the inventory has it at a revision that the
 // bucket no longer holds.
 func (i *inventory) isLost(ctx context.Context, key string) (bool, error) {
-	part, _, err := i.parts.Get(ctx, partKey(i.of.cfg.Name, partOf(key)))
-	if errors.Is(err, ErrNotFound) {
+	listed := notes{}
+	for _, n := range []int{partOf(key), inventoryNewest} {
+		part, _, err := i.parts.Get(ctx, partKey(i.of.cfg.Name, n))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+		for _, e := range part.GetEntries() {
+			if e.GetKey() == key {
+				listed.add(e)
+			}
+		}
+	}
+	e := listed[key]
+	if e == nil || e.GetDeleteTime() != nil {
 		return false, nil
 	}
+	m, err := i.of.last(ctx, key)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return true, nil
+	}
 	if err != nil {
-		return false, err
+		return false, storeError(ctx, "get", i.of.cfg.Name, key, err)
 	}
-	for _, e := range part.GetEntries() {
-		if e.GetKey() != key || e.GetDeleteTime() != nil {
-			continue
-		}
-		m, err := i.of.last(ctx, key)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			return true, nil
-		}
-		if err != nil {
-			return false, storeError(ctx, "get", i.of.cfg.Name, key, err)
-		}
-		return m.Sequence < e.GetRevision(), nil
-	}
-	return false, nil
+	return m.Sequence < e.GetRevision(), nil
 }
 
 // missing answers for a key that the bucket has no message of: LossError when the inventory says
@@ -268,137 +280,4 @@ func (i *inventory) forget(key string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	delete(i.known, key)
-}
-
-// wrote notes a revision that this process has written.
-func (i *inventory) wrote(key string, rev uint64) {
-	isNew := !i.isKnown(key)
-	i.know(key)
-	i.note(key, rev, nil, isNew)
-}
-
-// deleting writes down that a key is about to be deleted at a revision, before it is.
-func (i *inventory) deleting(ctx context.Context, key string, rev uint64) error {
-	e := &kvstorev1.InventoryEntry{Key: key, Revision: rev, DeleteTime: timestamppb.Now()}
-	return i.write(ctx, partOf(key), notes{key: e})
-}
-
-// note keeps an entry to be written, soon or at once.
-func (i *inventory) note(key string, rev uint64, deleted *timestamppb.Timestamp, now bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	part := partOf(key)
-	if i.pending[part] == nil {
-		i.pending[part] = notes{}
-	}
-	i.pending[part].add(&kvstorev1.InventoryEntry{Key: key, Revision: rev, DeleteTime: deleted})
-	switch {
-	case i.writing != nil: // the writer looks again before it ends
-	case now:
-		i.writing = make(chan struct{})
-		go func() { _ = i.writePending(context.Background()) }() // bounded by each write's own timeout
-	case i.timer == nil:
-		i.later()
-	}
-}
-
-// later has what is pending written after inventoryDelay. i.mu is held.
-func (i *inventory) later() {
-	i.timer = time.AfterFunc(inventoryDelay, func() {
-		i.mu.Lock()
-		i.timer = nil
-		busy := i.writing != nil
-		if !busy {
-			i.writing = make(chan struct{})
-		}
-		i.mu.Unlock()
-		if !busy {
-			_ = i.writePending(context.Background()) // bounded by each write's own timeout
-		}
-	})
-}
-
-// flush writes what is pending, and returns when it is written or why it is not.
-func (i *inventory) flush(ctx context.Context) error {
-	for {
-		i.mu.Lock()
-		others := i.writing
-		if others == nil {
-			i.writing = make(chan struct{})
-		}
-		i.mu.Unlock()
-		if others == nil {
-			return i.writePending(ctx)
-		}
-		select {
-		case <-others:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// writePending writes until nothing is pending; its caller has set i.writing. What cannot be written
-// waits for the next time.
-func (i *inventory) writePending(ctx context.Context) error {
-	for {
-		i.mu.Lock()
-		part, todo := -1, notes(nil)
-		for part, todo = range i.pending {
-			break
-		}
-		if todo == nil {
-			i.wroteAll()
-			i.mu.Unlock()
-			return nil
-		}
-		delete(i.pending, part)
-		i.mu.Unlock()
-		err := i.write(ctx, part, todo)
-		if err == nil {
-			continue
-		}
-		i.of.cfg.Logger.DebugContext(ctx, "inventory not written yet", slog.String(logs.KeyBucket, i.of.cfg.Name), logs.Err(err))
-		i.mu.Lock()
-		for _, e := range todo {
-			if i.pending[part] == nil {
-				i.pending[part] = notes{}
-			}
-			i.pending[part].add(e)
-		}
-		i.wroteAll()
-		if i.timer == nil && !i.of.js.Conn().IsClosed() {
-			i.later()
-		}
-		i.mu.Unlock()
-		return err
-	}
-}
-
-// wroteAll ends the writer's turn. i.mu is held.
-func (i *inventory) wroteAll() {
-	close(i.writing)
-	i.writing = nil
-}
-
-// write merges entries into one part.
-func (i *inventory) write(ctx context.Context, part int, todo notes) error {
-	old := time.Now().Add(-inventoryMemory)
-	_, _, err := i.parts.Update(ctx, partKey(i.of.cfg.Name, part), func(cur *kvstorev1.InventoryPart) (*kvstorev1.InventoryPart, error) {
-		merged := notes{}
-		for _, e := range cur.GetEntries() {
-			if e.GetDeleteTime() == nil || e.GetDeleteTime().AsTime().After(old) {
-				merged.add(e)
-			}
-		}
-		for _, e := range todo {
-			merged.add(e)
-		}
-		next := &kvstorev1.InventoryPart{Entries: make([]*kvstorev1.InventoryEntry, 0, len(merged))}
-		for _, e := range merged {
-			next.Entries = append(next.Entries, e)
-		}
-		return next, nil
-	})
-	return err
 }

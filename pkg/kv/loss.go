@@ -134,7 +134,7 @@ func acceptLoss(ctx context.Context, js jetstream.JetStream, inventoryBucket, bu
 			lost++
 		}
 	}
-	for part := range inventoryParts {
+	for part := range inventoryNewest + 1 {
 		if err := i.parts.Delete(ctx, partKey(bucket, part), 0); err != nil && !errors.Is(err, ErrNotFound) {
 			return 0, true, err
 		}

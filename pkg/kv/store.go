@@ -62,6 +62,8 @@ type store struct {
 	inventory *inventory
 	// wrote is the newest revision that this process wrote.
 	wrote atomic.Uint64
+	// recent is nil where updates are not possible, and where replaced values are not to linger.
+	recent *recent
 }
 
 // definition is the bucket's stream: key-value layout, as other tools know it, without direct gets.
@@ -114,6 +116,9 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 		return nil, fmt.Errorf("kv: bucket %s allows direct gets, which may be old", cfg.Name)
 	}
 	s := &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(cfg.Name)}
+	if !cfg.TTL && !cfg.SecureErase {
+		s.recent = newRecent()
+	}
 	if cfg.SecureErase {
 		if err := s.eraseLeftovers(ctx); err != nil {
 			return nil, err
@@ -230,8 +235,14 @@ func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error
 		return 0, err
 	}
 	raise(&s.wrote, ack.Sequence)
-	if s.inventory != nil && !isMarker(m.Header) {
-		s.inventory.wrote(m.Subject[len(s.prefix):], ack.Sequence)
+	key := m.Subject[len(s.prefix):]
+	if isMarker(m.Header) {
+		s.recent.forget(key)
+		return ack.Sequence, nil
+	}
+	s.recent.keep(key, m.Data, ack.Sequence)
+	if s.inventory != nil {
+		s.inventory.wrote(key, ack.Sequence)
 	}
 	return ack.Sequence, nil
 }

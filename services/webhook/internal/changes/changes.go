@@ -29,8 +29,13 @@ const (
 // service is webhook's name in the events' subjects.
 const service = "webhook"
 
-// tellDeliveries is how often changes of deliveries are told.
-const tellDeliveries = time.Second
+const (
+	// tellWebhooks is how often changes of webhooks are told: while one is registered it changes several
+	// times in a moment, and each event costs a write here and a reading there.
+	tellWebhooks = 250 * time.Millisecond
+	// tellDeliveries is how often changes of deliveries are told.
+	tellDeliveries = time.Second
+)
 
 // Config is what Publish and Follow need.
 type Config struct {
@@ -45,22 +50,16 @@ type Config struct {
 // Publish publishes the changes of webhooks, deliveries and refused requests until ctx is done.
 func Publish(ctx context.Context, cfg Config) error {
 	g, ctx := errgroup.WithContext(ctx)
-	relay := func(bucket string, describe func(key string, deleted bool) (workspace, kind, id string, ok bool),
-		value func(key string, value []byte) (workspace, kind, id string, ok bool), every time.Duration) {
-		relay := kv.RelayConfig{Bucket: bucket, Service: service, Describe: describe, DescribeValue: value, Every: every}
-		if every > 0 {
-			relay.Position, relay.Group = cfg.Position("changes-"+bucket), webhookOf
-		}
-		g.Go(func() error {
-			relay.Replicas, relay.Logger, relay.Metrics = cfg.Replicas, cfg.Logger, cfg.Metrics
-			return kv.RelayChanges(ctx, cfg.JS, relay)
-		})
+	relay := func(bucket string, relay kv.RelayConfig) {
+		relay.Bucket, relay.Service, relay.Position = bucket, service, cfg.Position("changes-"+bucket)
+		relay.Replicas, relay.Logger, relay.Metrics = cfg.Replicas, cfg.Logger, cfg.Metrics
+		g.Go(func() error { return kv.RelayChanges(ctx, cfg.JS, relay) })
 	}
 	nobody := func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false }
-	relay(natsstore.WebhooksBucket, describeWebhook, nil, 0)
-	relay(natsstore.RefusedBucket, describeWebhook, nil, 0)
-	relay(natsstore.PagesBucket, nobody, describePage, tellDeliveries)
-	relay(natsstore.DeliveriesBucket, nobody, describeDelivery, tellDeliveries)
+	relay(natsstore.WebhooksBucket, kv.RelayConfig{Describe: describeWebhook, Every: tellWebhooks})
+	relay(natsstore.RefusedBucket, kv.RelayConfig{Describe: describeWebhook, Every: tellWebhooks})
+	relay(natsstore.PagesBucket, kv.RelayConfig{Describe: nobody, DescribeValue: describePage, Group: webhookOf, Every: tellDeliveries})
+	relay(natsstore.DeliveriesBucket, kv.RelayConfig{Describe: nobody, DescribeValue: describeDelivery, Group: webhookOf, Every: tellDeliveries})
 	return g.Wait()
 }
 

@@ -175,12 +175,10 @@ func (w *Writer) gather(queue []*waiting) []*waiting {
 	return queue
 }
 
-// expect notes what a write lets expect of the next one. To wait for longer than two writes take
-// would cost more than it saves.
-func (w *Writer) expect(stored, waiting int, took time.Duration) {
-	w.next = expected{
-		deliveries: min(stored+waiting+len(w.in), w.cfg.MaxDeliveries), until: time.Now().Add(min(2*took, shareWait)),
-	}
+// expect notes what a write lets expect of the next one. How long the write took says nothing of when the
+// senders are back: many who were answered at once take longer for that than a quick disk for a write.
+func (w *Writer) expect(stored, waiting int) {
+	w.next = expected{deliveries: min(stored+waiting+len(w.in), w.cfg.MaxDeliveries), until: time.Now().Add(shareWait)}
 }
 
 // take moves what has come meanwhile into the queue, and answers what can wait no longer.
@@ -237,11 +235,10 @@ func (w *Writer) write(ctx context.Context, queue []*waiting) []*waiting {
 			}
 			msg, id = &nats.Msg{Subject: Subject, Data: data}, nuid.Next()
 		}
-		began := time.Now()
 		err := w.attempt(ctx, msg, id)
 		switch {
 		case err == nil:
-			w.expect(len(pack), len(queue)-len(pack), time.Since(began))
+			w.expect(len(pack), len(queue)-len(pack))
 			w.batches.WithLabelValues().Observe(float64(len(pack)))
 			answer(pack, nil)
 			return queue[len(pack):]

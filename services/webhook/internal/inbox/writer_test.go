@@ -191,8 +191,12 @@ func closedLoop(t *testing.T, senders, each int, write, pause time.Duration) (me
 func TestWriter_thoseWhoComeBackShareAWrite(t *testing.T) {
 	const each = 100
 	for _, senders := range []int{2, 8, 16, 64} {
-		if n := closedLoop(t, senders, each, time.Millisecond, 100*time.Microsecond); n > each+5 {
-			t.Errorf("%d messages for %d deliveries of each of %d senders", n, each, senders)
+		for _, write := range []time.Duration{100 * time.Microsecond, time.Millisecond} {
+			for _, pause := range []time.Duration{100 * time.Microsecond, 3 * time.Millisecond} {
+				if n := closedLoop(t, senders, each, write, pause); n > each+5 {
+					t.Errorf("%d messages for %d deliveries of each of %d senders, a write takes %v and they %v", n, each, senders, write, pause)
+				}
+			}
 		}
 	}
 }

@@ -1,0 +1,95 @@
+package kv_test
+
+import (
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+// more appends to a key, and returns what the function was given each time.
+func more(t *testing.T, b *stringBucket, key, suffix string) (given []string) {
+	t.Helper()
+	_, _, err := b.Update(t.Context(), key, func(cur *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+		given = append(given, cur.GetValue())
+		return str(cur.GetValue() + suffix), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return given
+}
+
+func TestUpdate_doesNotAskForWhatThisProcessWrote(t *testing.T) {
+	s := testkit.NATS(t)
+	b := openStrings(t, s, kv.Config{Name: "b"})
+	if _, err := b.Create(t.Context(), "k", str("")); err != nil {
+		t.Fatal(err)
+	}
+	asked := questions(t, s)
+	for range 20 {
+		more(t, b, "k", "x")
+	}
+	if n := asked(); n != 0 {
+		t.Errorf("20 updates asked the leader %d times", n)
+	}
+	if v, _, err := b.Get(t.Context(), "k"); err != nil || len(v.GetValue()) != 20 {
+		t.Errorf("the key holds %v, %v", v, err)
+	}
+}
+
+func TestUpdate_doesNotBuildOnWhatSomebodyElseReplaced(t *testing.T) {
+	s := testkit.NATS(t)
+	b := openStrings(t, s, kv.Config{Name: "b"})
+	theirs := other(t, s, kv.Config{Name: "b"})
+	more(t, b, "k", "a")
+	more(t, theirs, "k", "b")
+	if given := more(t, b, "k", "c"); len(given) == 0 || given[len(given)-1] != "ab" {
+		t.Errorf("the update was made of %q", given)
+	}
+	if v, _, err := theirs.Get(t.Context(), "k"); err != nil || v.GetValue() != "abc" {
+		t.Errorf("the key holds %v, %v", v, err)
+	}
+
+	// What is decided against is decided on what is there, too.
+	more(t, theirs, "k", "d")
+	mine := errors.New("mine")
+	for _, refusal := range []error{kv.ErrSkip, mine} {
+		var last string
+		v, _, err := b.Update(t.Context(), "k", func(cur *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
+			last = cur.GetValue()
+			return nil, refusal
+		})
+		if last != "abcd" {
+			t.Errorf("%v was decided on %q", refusal, last)
+		}
+		if refusal == kv.ErrSkip && (err != nil || v.GetValue() != "abcd") || refusal == mine && !errors.Is(err, mine) {
+			t.Errorf("%v came to %v, %v", refusal, v, err)
+		}
+	}
+}
+
+func TestUpdate_ofADeletedKeyBeginsWithNothing(t *testing.T) {
+	s := testkit.NATS(t)
+	b := openStrings(t, s, kv.Config{Name: "b"})
+	more(t, b, "mine", "a")
+	more(t, b, "theirs", "a")
+	if err := b.Delete(t.Context(), "mine", 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := other(t, s, kv.Config{Name: "b"}).Delete(t.Context(), "theirs", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"mine", "theirs"} {
+		given := more(t, b, key, "b")
+		if last := given[len(given)-1]; last != "" {
+			t.Errorf("the update of %s was made of %q", key, last)
+		}
+		if v, _, err := b.Get(t.Context(), key); err != nil || v.GetValue() != "b" {
+			t.Errorf("%s holds %v, %v", key, v, err)
+		}
+	}
+}
