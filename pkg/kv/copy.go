@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -35,6 +36,9 @@ type CopyConfig[P any] struct {
 	// OnChange, where it is set, is called after each change that the copy took in, one call at a time,
 	// with the key that was written or is gone. It must not keep the watch waiting.
 	OnChange func(key string)
+	// Decoded is OnChange with the value, nil for a key that is gone, for whoever keeps something of it. A
+	// value that cannot be decoded is logged and left out.
+	Decoded func(key string, v P)
 	// Metrics may be nil.
 	Metrics *Metrics
 }
@@ -128,14 +132,24 @@ func (c *Copy[T, P]) apply(ctx context.Context, e entry) {
 		}
 	}
 	var summary any
-	if !e.deleted && c.cfg.Summarize != nil {
-		if v, _, err := c.bucket.decode(e.key, e.data, e.rev); err == nil { // else Get says so
+	var v P
+	var err error
+	if !e.deleted && (c.cfg.Summarize != nil || c.cfg.Decoded != nil) {
+		v, _, err = c.bucket.decode(e.key, e.data, e.rev)
+		if err == nil && c.cfg.Summarize != nil { // else Get says so
 			summary = c.cfg.Summarize(e.key, v)
 		}
 	}
 	c.take(ctx, e, summary)
 	if c.cfg.OnChange != nil {
 		c.cfg.OnChange(e.key)
+	}
+	switch {
+	case c.cfg.Decoded == nil:
+	case err != nil:
+		c.bucket.s.cfg.Logger.ErrorContext(ctx, "a record cannot be read and is left out", slog.String(logs.KeyBucket, c.bucket.Name()), slog.String(logs.KeyKey, e.key), logs.Err(err))
+	default:
+		c.cfg.Decoded(e.key, v)
 	}
 }
 
@@ -223,9 +237,12 @@ func (c *Copy[T, P]) passed(ctx context.Context, seen map[string]struct{}) {
 	}
 	c.held = true
 	c.mu.Unlock()
-	if c.cfg.OnChange != nil {
-		for _, key := range gone {
+	for _, key := range gone {
+		if c.cfg.OnChange != nil {
 			c.cfg.OnChange(key)
+		}
+		if c.cfg.Decoded != nil {
+			c.cfg.Decoded(key, nil)
 		}
 	}
 	if inv := c.bucket.s.inventory; inv != nil {
@@ -261,6 +278,17 @@ func (c *Copy[T, P]) summary(key string) any {
 	}
 	it, _ := el.Value.(*copied)
 	return it.summary
+}
+
+// Held is nil once a full pass has been complete: from then on the copy has all, if perhaps not the newest,
+// also while it is being watched anew.
+func (c *Copy[T, P]) Held() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if !c.held {
+		return fmt.Errorf("%w: bucket %s", ErrNotReady, c.bucket.Name())
+	}
+	return nil
 }
 
 // Ready is nil once the first full pass is complete. Reads work before, from the leader.

@@ -46,5 +46,5 @@
 // Mirror is the other half: few records that are wanted decoded, with a call for each change, by
 // those who act on changes and may be late. It promises nothing about how far it is.
 //
-// It depends on pkg/stream, pkg/apierr, pkg/logs and nats.go.
+// It depends on pkg/stream, pkg/apierr, pkg/logs, nats.go and golang-lru.
 package kv

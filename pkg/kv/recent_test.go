@@ -57,7 +57,7 @@ func TestUpdate_doesNotBuildOnWhatSomebodyElseReplaced(t *testing.T) {
 	// What is decided against is decided on what is there, too.
 	more(t, theirs, "k", "d")
 	mine := errors.New("mine")
-	for _, refusal := range []error{kv.ErrSkip, mine} {
+	for refusal, want := range map[error]error{kv.ErrSkip: nil, mine: mine} {
 		var last string
 		v, _, err := b.Update(t.Context(), "k", func(cur *wrapperspb.StringValue) (*wrapperspb.StringValue, error) {
 			last = cur.GetValue()
@@ -66,7 +66,7 @@ func TestUpdate_doesNotBuildOnWhatSomebodyElseReplaced(t *testing.T) {
 		if last != "abcd" {
 			t.Errorf("%v was decided on %q", refusal, last)
 		}
-		if refusal == kv.ErrSkip && (err != nil || v.GetValue() != "abcd") || refusal == mine && !errors.Is(err, mine) {
+		if !errors.Is(err, want) || want == nil && v.GetValue() != "abcd" {
 			t.Errorf("%v came to %v, %v", refusal, v, err)
 		}
 	}

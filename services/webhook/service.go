@@ -84,9 +84,10 @@ func New(cfg Config, d Deps) (*Service, error) {
 		}
 	}
 	s := &Service{
-		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger, copies), cache: cache.New(),
+		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger, copies),
 		changes: changes.Config{JS: d.JS, Replicas: cfg.Replicas, Logger: d.Logger, Metrics: metrics},
 	}
+	s.cache = cache.New(s.store)
 	s.changes.Position = s.store.Position
 	auth := authclient.New(d.Auth, site, d.Logger, d.Now)
 	vault := registry.NewVault(d.Keyset)
@@ -156,12 +157,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if err := s.open(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	bucket, err := s.store.WebhooksBucket()
-	if err != nil {
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.cache.Run(ctx, bucket) })
 	g.Go(func() error { return s.store.RunCopies(ctx) })
 	g.Go(func() error { return s.registry.Run(ctx) })
 	g.Go(func() error { return s.ring.Run(ctx) })

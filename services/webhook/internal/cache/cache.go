@@ -1,32 +1,28 @@
-// Package cache keeps all webhooks in memory, by watching their bucket: so that a delivery finds
-// its webhook without asking anybody, and so that whoever works on webhooks learns what is due.
+// Package cache keeps all webhooks in memory, decoded, so that a delivery finds its webhook without asking
+// anybody, and so that whoever works on webhooks learns what is due.
 //
 // It may be behind the store by milliseconds, and by more while NATS is away. Before it says "there
 // is none" or "the signature is wrong" to Bitbucket, the ingress reads once from the leader.
 //
-// It is a kv.Mirror and no kv.Copy: the ingress asks by the id alone, for every delivery, and takes the
-// record as it is decoded; a Copy would decode it each time, and leave webhooks out when it is full.
+// It hears of changes from the store's copy of the bucket (natsstore.Store.OnWebhook), which keeps records as
+// they are stored: the ingress asks by the id alone, for every delivery, and takes the record as it is
+// decoded.
 //
-// Depends on pkg/kv and natsstore.
+// Depends on natsstore and pkg/bitbucket.
 package cache
 
 import (
 	"context"
-	"fmt"
 	"sync"
-	"sync/atomic"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
-	"devpilot.io/bitbucket/pkg/kv"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
 )
 
-type mirror = kv.Mirror[storev1.WebhookRecord, *storev1.WebhookRecord]
-
 // Webhooks is safe for concurrent use. The records it hands out are shared: do not modify them.
 type Webhooks struct {
-	mirror   atomic.Pointer[mirror]
+	store    *natsstore.Store
 	onChange []func(*storev1.WebhookRecord)
 
 	mu   sync.RWMutex
@@ -36,22 +32,16 @@ type Webhooks struct {
 	hooks map[string]*storev1.WebhookRecord
 }
 
-// New makes an empty cache; Run fills it.
-func New() *Webhooks {
-	return &Webhooks{byID: map[string]*storev1.WebhookRecord{}, keys: map[string]string{}, hooks: map[string]*storev1.WebhookRecord{}}
+// New makes an empty cache, which the store's RunCopies fills. The store is not open yet.
+func New(store *natsstore.Store) *Webhooks {
+	c := &Webhooks{store: store, byID: map[string]*storev1.WebhookRecord{}, keys: map[string]string{}, hooks: map[string]*storev1.WebhookRecord{}}
+	store.OnWebhook(c.apply)
+	return c
 }
 
-// OnChange has fn called with every webhook that Run sees new or changed, one call at a time. fn
-// must not block. Call it before Run.
+// OnChange has fn called with every webhook that is seen new or changed, one call at a time. fn
+// must not block. Call it before the store is opened.
 func (c *Webhooks) OnChange(fn func(*storev1.WebhookRecord)) { c.onChange = append(c.onChange, fn) }
-
-// Run keeps the cache up to date until ctx is done.
-func (c *Webhooks) Run(ctx context.Context, bucket *natsstore.Webhooks) error {
-	m := kv.NewMirror(bucket)
-	m.OnChange(c.apply)
-	c.mirror.Store(m)
-	return m.Run(ctx)
-}
 
 func (c *Webhooks) apply(key string, rec *storev1.WebhookRecord) {
 	c.mu.Lock()
@@ -78,13 +68,7 @@ func (c *Webhooks) apply(key string, rec *storev1.WebhookRecord) {
 }
 
 // Ready is nil once all webhooks have been seen. Until then Find's "none" means nothing.
-func (c *Webhooks) Ready(ctx context.Context) error {
-	m := c.mirror.Load()
-	if m == nil {
-		return fmt.Errorf("%w: not watching yet", kv.ErrNotReady)
-	}
-	return m.Ready(ctx)
-}
+func (c *Webhooks) Ready(context.Context) error { return c.store.WebhooksKnown() }
 
 // Find returns the webhook of an id, or nil.
 func (c *Webhooks) Find(id string) *storev1.WebhookRecord {

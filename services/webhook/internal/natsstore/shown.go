@@ -19,9 +19,12 @@ type copies struct {
 	refused  *kv.Copy[storev1.RefusedRecord, *storev1.RefusedRecord]
 }
 
-func newCopies(b *buckets, metrics *kv.Metrics) *copies {
+// webhooksCopyBytes is how much memory the copy of all webhooks may take, besides the decoded records.
+const webhooksCopyBytes = 256 << 20
+
+func newCopies(b *buckets, onWebhook func(key string, rec *storev1.WebhookRecord), metrics *kv.Metrics) *copies {
 	return &copies{
-		webhooks: kv.NewCopy(b.webhooks, kv.CopyConfig[*storev1.WebhookRecord]{Metrics: metrics}),
+		webhooks: kv.NewCopy(b.webhooks, kv.CopyConfig[*storev1.WebhookRecord]{MaxBytes: webhooksCopyBytes, Decoded: onWebhook, Metrics: metrics}),
 		index:    kv.NewCopy(b.index, kv.CopyConfig[*storev1.IndexRecord]{Metrics: metrics}),
 		ledgers:  kv.NewCopy(b.ledgers, kv.CopyConfig[*storev1.LedgerRecord]{Metrics: metrics}),
 		refused:  kv.NewCopy(b.refused, kv.CopyConfig[*storev1.RefusedRecord]{Metrics: metrics}),
@@ -43,6 +46,42 @@ func (s *Store) RunCopies(ctx context.Context) error {
 		return fmt.Errorf("natsstore: keep copies: %w", err)
 	}
 	return nil
+}
+
+// OnWebhook has fn called with each webhook that RunCopies sees new or changed, one call at a time, and with
+// nil for one that is gone. fn must not block. Call it before Open.
+func (s *Store) OnWebhook(fn func(key string, rec *storev1.WebhookRecord)) { s.onWebhook = fn }
+
+// WebhooksKnown is nil once RunCopies has seen all webhooks.
+func (s *Store) WebhooksKnown() error {
+	b, err := s.buckets()
+	if err != nil {
+		return err
+	}
+	return b.copies.webhooks.Held()
+}
+
+// Lately reads a webhook as it was a moment ago, with what this process wrote: for work that would have been
+// done as well that moment ago. One that the copy does not have is asked of the leader.
+func (s *Store) Lately(ctx context.Context, workspace, id string) (*storev1.WebhookRecord, error) {
+	b, err := s.buckets()
+	if err != nil {
+		return nil, err
+	}
+	return latelyOr(ctx, b.copies.webhooks, b.webhooks, WebhookKey(workspace, id))
+}
+
+// latelyOr reads from a copy, and what it does not have from the leader.
+func latelyOr[T any, P kv.Message[T]](ctx context.Context, c *kv.Copy[T, P], bucket *kv.Bucket[T, P], key string) (P, error) {
+	view, err := c.AtLeast(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := view.Get(ctx, key)
+	if errors.Is(err, kv.ErrNotFound) {
+		rec, _, err = bucket.Get(ctx, key)
+	}
+	return rec, err
 }
 
 // Shown reads the webhooks of some repositories, as they are now; those that have none are left out. The

@@ -2,6 +2,7 @@ package natsstore_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/testkit"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1"
 	"devpilot.io/bitbucket/services/webhook/internal/natsstore"
@@ -146,5 +148,52 @@ func TestShown_afterAWriteOnALaggingCopy(t *testing.T) {
 	}
 	if ledger, _, err := s.Stand(t.Context(), ws, web.GetId()); err != nil || !ledger.GetLastVerifiedTime().AsTime().Equal(verified.AsTime()) {
 		t.Fatalf("%v, %v", ledger, err)
+	}
+}
+
+// An index entry never changes, so that finding a webhook is one question; a webhook as it was a moment ago
+// is none.
+func TestFind_asksTheLeaderForTheWebhookAlone(t *testing.T) {
+	nats := testkit.NATS(t)
+	s, _ := process(t, nats)
+	rec := ensure(t, s, "repo")
+	for _, c := range []struct {
+		how  string
+		most int
+		find func() (*storev1.WebhookRecord, error)
+	}{
+		{"by id", 1, func() (*storev1.WebhookRecord, error) { return s.GetByID(t.Context(), rec.GetId()) }},
+		{"by repository", 1, func() (*storev1.WebhookRecord, error) { return s.GetByRepository(t.Context(), ws, "repo") }},
+		{"lately", 0, func() (*storev1.WebhookRecord, error) { return s.Lately(t.Context(), ws, rec.GetId()) }},
+	} {
+		testkit.Eventually(t, wait, func() (err error) { // until the copies have made their first pass
+			var found *storev1.WebhookRecord
+			got := asked(t, nats, func() { found, err = c.find() })
+			if err == nil && (found.GetId() != rec.GetId() || len(got) > c.most) {
+				err = fmt.Errorf("%s: %v with %d questions, want %d: %s", c.how, found, len(got), c.most, strings.Join(got, ", "))
+			}
+			return err
+		})
+	}
+	// What the copies do not have is asked for before it is said not to be there.
+	theirs, stop := process(t, nats)
+	stop()
+	for _, find := range []func() (*storev1.WebhookRecord, error){
+		func() (*storev1.WebhookRecord, error) { return theirs.GetByRepository(t.Context(), ws, "late") },
+		func() (*storev1.WebhookRecord, error) { return theirs.Lately(t.Context(), ws, "id-late") },
+	} {
+		if _, err := find(); !errors.Is(err, kv.ErrNotFound) {
+			t.Fatalf("before there is one: %v", err)
+		}
+	}
+	ensure(t, s, "late")
+	for _, find := range []func() (*storev1.WebhookRecord, error){
+		func() (*storev1.WebhookRecord, error) { return theirs.GetByRepository(t.Context(), ws, "late") },
+		func() (*storev1.WebhookRecord, error) { return theirs.Lately(t.Context(), ws, "id-late") },
+		func() (*storev1.WebhookRecord, error) { return theirs.GetByID(t.Context(), "id-late") },
+	} {
+		if found, err := find(); err != nil || found.GetRepository() != "late" {
+			t.Errorf("of a copy that is behind: %v, %v", found, err)
+		}
 	}
 }

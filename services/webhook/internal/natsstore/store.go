@@ -72,6 +72,8 @@ type Store struct {
 	log      *slog.Logger
 	metrics  *kv.Metrics
 	open     atomic.Pointer[buckets]
+
+	onWebhook func(key string, rec *storev1.WebhookRecord) // may be nil
 }
 
 // New makes a store; it does no I/O. replicas is 1 when zero; a cluster wants 3. metrics, of its copies, may
@@ -119,7 +121,7 @@ func (s *Store) Open(ctx context.Context) error {
 	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("natsstore: open: %w", err)
 	}
-	b.copies = newCopies(&b, s.metrics)
+	b.copies = newCopies(&b, s.onWebhook, s.metrics)
 	s.open.Store(&b)
 	return nil
 }
@@ -139,15 +141,6 @@ func (s *Store) buckets() (*buckets, error) {
 		return nil, fmt.Errorf("%w: the buckets are not open yet", kv.ErrUnavailable)
 	}
 	return b, nil
-}
-
-// WebhooksBucket is the bucket of webhooks, for watching it.
-func (s *Store) WebhooksBucket() (*Webhooks, error) {
-	b, err := s.buckets()
-	if err != nil {
-		return nil, err
-	}
-	return b.webhooks, nil
 }
 
 // WebhookKey is the key of a webhook, also of its ledger and its refused requests.

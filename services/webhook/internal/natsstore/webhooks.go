@@ -25,13 +25,14 @@ func (s *Store) Get(ctx context.Context, workspace, id string) (*storev1.Webhook
 	return rec, err
 }
 
-// GetByID reads a webhook of which only the id is known, from the leader.
+// GetByID reads a webhook of which only the id is known, from the leader. An index entry never changes: only
+// one that the copy does not have is asked of the leader, too.
 func (s *Store) GetByID(ctx context.Context, id string) (*storev1.WebhookRecord, error) {
 	b, err := s.buckets()
 	if err != nil {
 		return nil, err
 	}
-	at, _, err := b.index.Get(ctx, keyByID(id))
+	at, err := latelyOr(ctx, b.copies.index, b.index, keyByID(id))
 	if err != nil {
 		return nil, err
 	}
@@ -39,13 +40,13 @@ func (s *Store) GetByID(ctx context.Context, id string) (*storev1.WebhookRecord,
 	return rec, err
 }
 
-// GetByRepository reads the webhook of a repository.
+// GetByRepository reads the webhook of a repository, as GetByID does.
 func (s *Store) GetByRepository(ctx context.Context, workspace, repository string) (*storev1.WebhookRecord, error) {
 	b, err := s.buckets()
 	if err != nil {
 		return nil, err
 	}
-	at, _, err := b.index.Get(ctx, keyByRepository(workspace, repository))
+	at, err := latelyOr(ctx, b.copies.index, b.index, keyByRepository(workspace, repository))
 	if err != nil {
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (s *Store) GetByNumber(ctx context.Context, workspace string, number int32)
 	if err != nil {
 		return nil, err
 	}
-	at, _, err := b.index.Get(ctx, keyByNumber(workspace, number))
+	at, err := latelyOr(ctx, b.copies.index, b.index, keyByNumber(workspace, number))
 	if err != nil {
 		return nil, err
 	}

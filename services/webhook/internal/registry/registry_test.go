@@ -149,25 +149,21 @@ func (w *world) start(timing Timing) *process {
 		w.t.Fatal(err)
 	}
 	store := natsstore.New(w.js, 1, log, nil)
-	if err := store.Open(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
-	list := cache.New()
+	list := cache.New(store)
 	timing.Poll = 20 * time.Millisecond
 	r := New(Config{
 		Store: store, Cache: list, Vault: w.vault, View: View{Site: site, Address: address},
 		Account: func(string, string, bool) Hooks { return w.bitbucket }, Connections: fakeConnections{},
 		Logger: log, Now: time.Now, Timing: timing,
 	})
-	bucket, err := store.WebhooksBucket()
-	if err != nil {
+	if err := store.Open(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := list.Run(ctx, bucket); err != nil {
-			w.t.Errorf("cache: %v", err)
+		if err := store.RunCopies(ctx); err != nil {
+			w.t.Errorf("copies: %v", err)
 		}
 	})
 	wg.Go(func() {

@@ -3,6 +3,7 @@ package router
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -19,11 +20,34 @@ const (
 	remembered = 1024
 	// checkSize is how much of a fingerprint tells one inbox message from another of its sequence.
 	checkSize = 4
+	// crowdedLedger is how many inbox messages a ledger remembers before those that do not come again are
+	// forgotten.
+	crowdedLedger = 64
 )
 
-// number gives every delivery of the turn its number, by compare-and-set on the ledger.
-func (r *Router) number(ctx context.Context, t *turn, floor uint64) error {
+// errCrowded says that the ledger remembers so many inbox messages that some are to be forgotten.
+var errCrowded = errors.New("router: the ledger is crowded")
+
+// number gives every delivery of the turn its number, by compare-and-set on the ledger. How far the inbox is
+// routed is asked only where the ledger is to forget what lies before.
+func (r *Router) number(ctx context.Context, t *turn) error {
+	err := r.numberAbove(ctx, t, nil)
+	if !errors.Is(err, errCrowded) {
+		return err
+	}
+	floor, err := r.cfg.Store.RoutedUpTo(ctx, Durable)
+	if err != nil {
+		return err
+	}
+	return r.numberAbove(ctx, t, &floor)
+}
+
+// numberAbove does that and forgets inbox messages up to floor, where that is known.
+func (r *Router) numberAbove(ctx context.Context, t *turn, floor *uint64) error {
 	return r.cfg.Store.UpdateLedger(ctx, t.workspace, t.webhook, func(l *storev1.LedgerRecord) error {
+		if floor == nil && (len(l.GetRouted()) >= crowdedLedger || len(l.GetSeen()) > 0) {
+			return errCrowded
+		}
 		changed := false
 		for _, p := range t.portions {
 			if assign(l, p.items) {
@@ -33,7 +57,11 @@ func (r *Router) number(ctx context.Context, t *turn, floor uint64) error {
 		if !changed {
 			return kv.ErrSkip
 		}
-		forget(l, floor)
+		if floor != nil {
+			forget(l, *floor)
+		} else {
+			forgetPrints(l)
+		}
 		return nil
 	})
 }
@@ -104,10 +132,15 @@ func seenAt(l *storev1.LedgerRecord, it *item) *storev1.SeenDelivery {
 // forget drops what need not be remembered any more: inbox messages up to floor do not come again.
 func forget(l *storev1.LedgerRecord, floor uint64) {
 	l.Routed = slices.DeleteFunc(l.Routed, func(m *storev1.RoutedMessage) bool { return m.GetSequence() <= floor })
-	if more := len(l.GetFingerprints()) - remembered*inbox.FingerprintSize; more > 0 {
-		l.Fingerprints = l.GetFingerprints()[more:]
-	}
+	forgetPrints(l)
 	if n := len(l.GetSeen()); n > 0 && l.GetSeen()[n-1].GetInboxSequence() <= floor && len(l.GetFingerprints()) == remembered*inbox.FingerprintSize {
 		l.Seen = nil
+	}
+}
+
+// forgetPrints drops the fingerprints of the oldest deliveries.
+func forgetPrints(l *storev1.LedgerRecord) {
+	if more := len(l.GetFingerprints()) - remembered*inbox.FingerprintSize; more > 0 {
+		l.Fingerprints = l.GetFingerprints()[more:]
 	}
 }

@@ -229,7 +229,7 @@ func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error 
 		}
 		t.items = append(t.items, p.items...)
 	}
-	rec, err := r.cfg.Store.Get(ctx, t.workspace, t.webhook)
+	rec, err := r.cfg.Store.Lately(ctx, t.workspace, t.webhook)
 	if errors.Is(err, kv.ErrNotFound) {
 		r.routed.WithLabelValues("gone").Add(float64(len(t.items)))
 		r.cfg.Logger.WarnContext(ctx, "deliveries of an unknown webhook dropped", slog.String(logs.KeyWebhook, t.webhook), slog.Int(logs.KeyCount, len(t.items)))
@@ -238,11 +238,7 @@ func (r *Router) turn(ctx context.Context, _ string, portions []*portion) error 
 	if err != nil {
 		return err
 	}
-	floor, err := r.cfg.Store.RoutedUpTo(ctx, Durable)
-	if err != nil {
-		return err
-	}
-	if err := r.number(ctx, t, floor); err != nil {
+	if err := r.number(ctx, t); err != nil {
 		return err
 	}
 	if rec, err = r.learn(ctx, rec, t); err != nil {
