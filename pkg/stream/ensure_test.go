@@ -106,52 +106,14 @@ func TestEnsure_putsRightWhatSomebodyElseTurned(t *testing.T) {
 }
 
 func TestEnsure_streamsFitASmallDisk(t *testing.T) {
-	js := testkit.NATSWith(t, engine.NATSConfig{CanaryInterval: -1, MaxStore: 512 << 20}).JS()
-	var reserved int64
-	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.DeadLetters} {
-		s, err := stream.Ensure(t.Context(), js, def, stream.Options{})
-		if err != nil {
-			t.Fatalf("%s: %v", def.Config.Name, err)
-		}
-		reserved += s.CachedInfo().Config.MaxBytes
-		// Neither a second look nor newer settings may fail for want of the full size.
-		for range 2 {
-			if _, err := stream.Ensure(t.Context(), js, def, stream.Options{}); err != nil {
-				t.Fatalf("%s again: %v", def.Config.Name, err)
-			}
-			def.Version++
-		}
-	}
-	if reserved > 512<<20 {
-		t.Fatalf("%d bytes reserved", reserved)
-	}
+	testkit.StreamsFit(t, stream.Pushes, stream.Events, stream.DeadLetters)
 }
 
 func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 	day := 24 * time.Hour
-	for _, c := range []struct {
-		def       stream.Definition
-		name      string
-		retention jetstream.RetentionPolicy
-		maxAge    time.Duration
-	}{
-		{stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7 * day},
-		{stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7 * day},
-		{stream.DeadLetters, "DEVPILOT_DEAD_LETTERS", jetstream.LimitsPolicy, 90 * day},
-	} {
-		cfg := c.def.Config
-		if cfg.Name != c.name || cfg.Retention != c.retention || cfg.MaxAge != c.maxAge {
-			t.Errorf("%s: %v, %v", cfg.Name, cfg.Retention, cfg.MaxAge)
-		}
-		// A disk that fills up blocks a stream until restart, so that every one has a bound.
-		if cfg.MaxBytes <= 0 || cfg.Storage != jetstream.FileStorage {
-			t.Errorf("%s: %d bytes at most, storage %v", cfg.Name, cfg.MaxBytes, cfg.Storage)
-		}
-		// A per-subject limit with discard-old would delete a message that is being worked on.
-		if cfg.MaxMsgsPerSubject != 0 {
-			t.Errorf("%s has a per-subject limit", cfg.Name)
-		}
-	}
+	testkit.StreamIs(t, stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7*day)
+	testkit.StreamIs(t, stream.Events, "DEVPILOT_EVENTS", jetstream.LimitsPolicy, 7*day)
+	testkit.StreamIs(t, stream.DeadLetters, "DEVPILOT_DEAD_LETTERS", jetstream.LimitsPolicy, 90*day)
 }
 
 func TestEnsure_unreachableStreamIsAnError(t *testing.T) {

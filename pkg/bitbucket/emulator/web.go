@@ -216,7 +216,7 @@ func (e *Emulator) commitPage(w http.ResponseWriter, r *http.Request, p params) 
 	}
 	e.mu.RUnlock()
 	e.page(w, http.StatusOK, "commit", map[string]any{
-		"Title": hash[:12], "FullName": fullName, "Hash": hash, "Author": known[hash].author(), "Date": known[hash].date,
+		"Title": hash[:7], "FullName": fullName, "Hash": hash, "Author": known[hash].author(), "Date": known[hash].date,
 		"Message": known[hash].message, "Parents": known[hash].parents, "Statuses": statuses,
 	})
 }

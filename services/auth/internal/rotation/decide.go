@@ -19,8 +19,8 @@ type Want struct {
 	Force bool
 	// Person says that a person asked, who need not wait for the next attempt after trouble.
 	Person bool
-	// SeenConnection and Seen are what the caller saw when it came. A token that was got since is as
-	// good as can be had and is handed out even if its life is unknown or shorter than MinLife.
+	// SeenConnection and Seen are the connection and generation that the caller saw first. A newer
+	// token is handed out even if its life is unknown or shorter than MinLife: there is no better one.
 	SeenConnection string
 	Seen           uint64
 }
@@ -95,7 +95,7 @@ func Decide(cur *authstorev1.Integration, q Question) (Verb, Denial) {
 		return Wait, NotDenied
 	case waits(cur, q):
 		return Deny, Failing
-	case q.Consumer.Health.AtFault && !Refused(cur): // those that were refused probe, each at its own time
+	case q.Consumer.Health.AtFault && !Refused(cur): // only refused connections try, each at its own time
 		return Deny, ConsumerAtFault
 	}
 	return Renew, NotDenied
@@ -116,7 +116,7 @@ func (w Want) metBy(cur *authstorev1.Integration, now time.Time) bool {
 	if !fresh && (w.Force || w.Rejected) {
 		return false
 	}
-	if a.GetExpireTime() == nil { // unknown counts as expired, but for the one who has just got it
+	if a.GetExpireTime() == nil { // without an expiry it counts as expired, except to the caller that it was fetched for
 		return fresh && w.SeenConnection != ""
 	}
 	life := a.GetExpireTime().AsTime().Sub(now)

@@ -73,7 +73,7 @@ func StoreAnswer(cur *authstorev1.Integration, at Attempt, ans Answer, now time.
 	next.RefusalTimes = nil
 	if f := next.GetFailure(); f != nil {
 		f.RetryTime = timestamppb.New(now)
-		if last := next.GetLastRefusalTime(); last != nil { // not into the lock-out of our own refusal
+		if last := next.GetLastRefusalTime(); last != nil { // wait until the lock-out is over that our own refusal may have caused
 			f.RetryTime = timestamppb.New(later(now, last.AsTime().Add(LockOut)))
 		}
 	}

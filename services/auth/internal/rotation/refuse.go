@@ -122,7 +122,7 @@ func RecordRefusal(cur *authstorev1.Integration, at Attempt, r Refusal, now time
 	}
 	retryIn(next, pause, r.Jitter, now)
 	for _, s := range next.GetSpares() {
-		if s.GetLate() { // it is yet to be tried as the first
+		if s.GetLate() { // it was not tried first yet
 			s.ExpireTime = timestamppb.New(next.GetFailure().GetRetryTime().AsTime().Add(SpareLife))
 		}
 	}
@@ -270,7 +270,7 @@ func doubled(base, limit time.Duration, n int32) time.Duration {
 	return min(d, limit)
 }
 
-// appendTime keeps the first and the latest few: the span and its end are what is asked for.
+// appendTime keeps the first and the latest few: only how long it went on and the latest ones matter.
 func appendTime(times []*timestamppb.Timestamp, now time.Time) []*timestamppb.Timestamp {
 	times = append(times, timestamppb.New(now))
 	if len(times) > 4 {

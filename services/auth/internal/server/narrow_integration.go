@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxNarrowedTo bounds how many Bitbucket workspaces a workspace can be narrowed to: every token asks.
+	// maxNarrowedTo bounds how many Bitbucket workspaces a workspace can be narrowed to: the list is read for every token.
 	maxNarrowedTo = 100
 	// maxPlaceName bounds the name of one, in bytes.
 	maxPlaceName = 200

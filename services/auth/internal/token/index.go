@@ -55,7 +55,7 @@ func (x *Index) Get(workspace string) *authstorev1.Schedule {
 func (x *Index) Ready() bool { return x.ready() }
 
 // Health is how the consumer of that fingerprint stands. Before the index is ready nobody is at
-// fault: a pause must not begin on half the picture.
+// fault: half of the schedules are not enough to pause for.
 func (x *Index) Health(fingerprint string) rotation.Health {
 	if !x.Ready() {
 		return rotation.Health{}

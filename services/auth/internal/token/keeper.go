@@ -24,7 +24,7 @@ type Walkers struct {
 	Schedules    func(ctx context.Context) iter.Seq2[string, error]
 }
 
-// Keeper looks after integrations that nobody asks for. Every replica runs one; the lease in the
+// Keeper renews tokens that nobody asks for at the moment. Every replica runs one; the lease in the
 // record keeps them from refreshing the same connection.
 type Keeper struct {
 	m       *Manager
@@ -32,7 +32,7 @@ type Keeper struct {
 	slots   *semaphore.Weighted
 
 	mu sync.Mutex
-	// charges are the integrations under care, and those that could not be mended just now although
+	// charges are the integrations being worked on, and those that could not be mended just now although
 	// their schedules may still say that they are due.
 	charges map[string]charge
 	// witnesses are connections to be refreshed ahead of time, so that it becomes known whether a
@@ -99,7 +99,7 @@ func (k *Keeper) scan(ctx context.Context) {
 	}
 }
 
-// spawn runs one task once there is a slot for it, unless the integration is under care already or
+// spawn runs one task once there is a slot for it, unless the integration is being worked on already or
 // in backoff.
 func (k *Keeper) spawn(ctx context.Context, ws string, task func(context.Context, string) error) {
 	if !k.take(ws) {
@@ -135,7 +135,7 @@ func (k *Keeper) take(ws string) bool {
 	return true
 }
 
-// give ends the care for an integration. After an error it backs off: longer and longer, as its
+// give ends the work on an integration. After an error it backs off: longer and longer, as its
 // schedule may say that it is due for as long as nobody mends what is wrong.
 func (k *Keeper) give(ws string, err error) {
 	k.mu.Lock()

@@ -67,7 +67,7 @@ func (s *Source) Open(ctx context.Context, workspace string) (*Connection, error
 	}, nil
 }
 
-// cacheID names what is cached of a connection: of another narrowing it is another list.
+// cacheID names what is cached of a connection; another narrowing has a cache of its own.
 func cacheID(connection string, narrowedTo []string) string {
 	if len(narrowedTo) == 0 {
 		return connection

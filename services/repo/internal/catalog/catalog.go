@@ -20,7 +20,7 @@ type Accounts interface {
 }
 
 // Store shares snapshots between replicas. It may forget anything at any time and be away: Newer
-// finds nothing then, Once runs its work, and the others return errors that cost nothing but speed.
+// then finds nothing, Once runs its work, and the others return errors, which make answers slower and no worse.
 type Store interface {
 	// Newer returns the snapshot of a connection if it was fetched after have.
 	Newer(ctx context.Context, workspace, connection string, have time.Time) (*Snapshot, bool)

@@ -26,8 +26,8 @@ func (c *Catalog) Repository(ctx context.Context, workspace, id string) (Reposit
 	return repositoryOf(r, c.permission(ctx, conn, r)), nil
 }
 
-// within is live, of a repository in a Bitbucket workspace that counts. It says so only once Bitbucket told
-// where the repository is: it may have been transferred.
+// within reads a repository live and refuses one outside the Bitbucket workspaces that the workspace was
+// narrowed to. It decides by where Bitbucket says the repository is now: it may have been transferred.
 func (c *Catalog) within(ctx context.Context, conn *account.Connection, id string) (bitbucket.Repository, error) {
 	r, err := c.live(ctx, conn, id)
 	if err == nil {

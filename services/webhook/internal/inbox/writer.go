@@ -78,8 +78,8 @@ type waiting struct {
 	answer   chan error
 }
 
-// expected is what the last write lets expect of the next one: as many deliveries as were stored or
-// waited then, if they come soon. One that comes later, or alone, waits for nobody.
+// expected is how many deliveries the next write waits for, and until when: as many as the last one stored
+// or left waiting. One that comes later, or alone, is written at once.
 type expected struct {
 	deliveries int
 	until      time.Time

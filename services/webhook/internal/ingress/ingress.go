@@ -200,7 +200,7 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 	return h.store(ctx, req, a)
 }
 
-// find makes sure of the webhook: what the cache does not know may be a moment old.
+// find finds the webhook; one that the cache does not know may be new, so that the leader is read too.
 func (h *Handler) find(ctx context.Context, req *request) *answer {
 	if req.webhook == nil || gone(req.webhook) {
 		req.webhook = nil
@@ -262,8 +262,8 @@ func (h *Handler) matches(req *request, rec *storev1.WebhookRecord) error {
 	return nil
 }
 
-// store writes the delivery down. One that needs nothing is answered as such in any case: that it
-// is missing from the list is the least of evils.
+// store stores the delivery. One from which nothing follows is answered with 200 even if it could not be
+// stored: all that is lost is its line in the list.
 func (h *Handler) store(ctx context.Context, req *request, a *answer) *answer {
 	if a.status >= 400 {
 		return a
@@ -324,7 +324,7 @@ func (h *Handler) sender(req *request) *storev1.WebhookRecord {
 const astray = "The request came to another address than this webhook's: somebody changed the webhook's URL on Bitbucket."
 
 // keepAstray puts a request to an address that is none into the ring of the webhook whose hook sent it.
-// That it did is believed of the signature alone.
+// Only a right signature proves that it did.
 func (h *Handler) keepAstray(req *request, a *answer) {
 	if rec := h.sender(req); a.status == http.StatusNotFound && rec != nil && !gone(rec) && h.matches(req, rec) == nil {
 		h.cfg.Refusals.Add(refused(req, rec, a.status, astray))

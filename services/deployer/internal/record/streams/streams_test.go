@@ -6,62 +6,20 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
 func TestEnsure_streamsFitASmallDisk(t *testing.T) {
-	js := testkit.NATSWith(t, engine.NATSConfig{CanaryInterval: -1, MaxStore: 512 << 20}).JS()
-	var reserved int64
-	for _, def := range []stream.Definition{stream.Pushes, streams.Work, stream.Events, streams.Logs, streams.Outcomes, stream.DeadLetters} {
-		s, err := stream.Ensure(t.Context(), js, def, stream.Options{})
-		if err != nil {
-			t.Fatalf("%s: %v", def.Config.Name, err)
-		}
-		reserved += s.CachedInfo().Config.MaxBytes
-		// Neither a second look nor newer settings may fail for want of the full size.
-		for range 2 {
-			if _, err := stream.Ensure(t.Context(), js, def, stream.Options{}); err != nil {
-				t.Fatalf("%s again: %v", def.Config.Name, err)
-			}
-			def.Version++
-		}
-	}
-	if reserved > 512<<20 {
-		t.Fatalf("%d bytes reserved", reserved)
-	}
+	testkit.StreamsFit(t, stream.Pushes, streams.Work, stream.Events, streams.Logs, streams.Outcomes, stream.DeadLetters)
 }
 
 func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 	day := 24 * time.Hour
-	for _, c := range []struct {
-		def       stream.Definition
-		name      string
-		retention jetstream.RetentionPolicy
-		maxAge    time.Duration
-	}{
-		{streams.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0},
-		{streams.Logs, "DEVPILOT_LOGS", jetstream.LimitsPolicy, 30 * day},
-		{streams.Outcomes, "DEVPILOT_OUTCOMES", jetstream.WorkQueuePolicy, 7 * day},
-	} {
-		cfg := c.def.Config
-		if cfg.Name != c.name || cfg.Retention != c.retention || cfg.MaxAge != c.maxAge {
-			t.Errorf("%s: %v, %v", cfg.Name, cfg.Retention, cfg.MaxAge)
-		}
-		// A disk that fills up blocks a stream until restart, so that every one has a bound.
-		if cfg.MaxBytes <= 0 || cfg.Storage != jetstream.FileStorage {
-			t.Errorf("%s: %d bytes at most, storage %v", cfg.Name, cfg.MaxBytes, cfg.Storage)
-		}
-		// A per-subject limit with discard-old would delete a message that is being worked on.
-		if cfg.MaxMsgsPerSubject != 0 {
-			t.Errorf("%s has a per-subject limit", cfg.Name)
-		}
-	}
-	if streams.Work.Config.Discard != jetstream.DiscardNew {
-		t.Error("a full work queue must refuse, not forget")
-	}
+	testkit.StreamIs(t, streams.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0)
+	testkit.StreamIs(t, streams.Logs, "DEVPILOT_LOGS", jetstream.LimitsPolicy, 30*day)
+	testkit.StreamIs(t, streams.Outcomes, "DEVPILOT_OUTCOMES", jetstream.WorkQueuePolicy, 7*day)
 }
 
 // Per-subject limits with discard-old delete the message a worker is busy with; the work queue has
