@@ -254,12 +254,14 @@ func (s *search) redis(at string) int {
 	return count
 }
 
-// secretsOfProcesses reads arguments and environments while git works for a deployment.
+// secretsOfProcesses reads arguments and environments while git works for a deployment. With history it is
+// the git program that asks Bitbucket, and waits for its answers.
 func secretsOfProcesses(t *testing.T, s *shared) {
 	site := s.site()
 	repo := site.repository(t, "processes", "site")
 	n := s.tenant(t, "processes")
 	n.app("web", repo, "main")
+	n.api.must("PATCH", n.path("/apps/web"), object{"source": object{"fullHistory": true}})
 	look := newSearch(t, s.secrets())
 	fault, err := site.Inject(t.Context(), emulator.Fault{Route: "git", Path: "/" + repo.name, Delay: time.Second})
 	if err != nil {
