@@ -185,6 +185,7 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 		next, err := fn(cur)
 		switch {
 		case err != nil && !sure:
+			b.s.recent.forget(key)
 			continue
 		case errors.Is(err, ErrSkip):
 			return b.unchanged(ctx, key, rev)
@@ -203,7 +204,8 @@ func (b *Bucket[T, P]) UpdateAfter(ctx context.Context, key string, fn func(cur 
 		if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrExists) {
 			return nil, 0, err
 		}
-		if !sure {
+		if !sure { // it is not tried with again either
+			b.s.recent.forget(key)
 			continue
 		}
 		if err := sleep(ctx, pauses.NextBackOff()); err != nil {

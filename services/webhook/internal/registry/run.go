@@ -107,18 +107,18 @@ func (r *Registry) work(ctx context.Context, t task) {
 func (r *Registry) acquire(ctx context.Context, t task) (rec *storev1.WebhookRecord, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, acquireTimeout)
 	defer cancel()
+	var later time.Duration // until it is worth trying again
 	rec, err = r.cfg.Store.Update(ctx, t.workspace, t.id, func(cur *storev1.WebhookRecord) error {
-		ok = false
+		ok, later = false, 0
 		due, needed := r.dueIn(cur)
 		if !needed {
 			return kv.ErrSkip
 		}
 		if due > 0 && cur.GetWork().GetDone() >= cur.GetWork().GetWanted() {
-			r.schedule.at(t.workspace, t.id, due)
+			later = due
 			return kv.ErrSkip
 		}
-		if free := r.freeIn(cur); free > 0 {
-			r.schedule.at(t.workspace, t.id, free)
+		if later = r.freeIn(cur); later > 0 {
 			return kv.ErrSkip
 		}
 		cur.Epoch++
@@ -126,6 +126,9 @@ func (r *Registry) acquire(ctx context.Context, t task) (rec *storev1.WebhookRec
 		ok = true
 		return nil
 	})
+	if err == nil && later > 0 {
+		r.schedule.at(t.workspace, t.id, later)
+	}
 	return rec, ok && err == nil, err
 }
 
