@@ -376,7 +376,7 @@ test("removing says what goes and what stays, and gives the focus back", async (
   await page.getByText("Not connected").first().waitFor();
   await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ timeout: 30_000 });
   await check(page, "integrations-removed");
-  await page.getByRole("button", { name: `It is deleted from ${repository}` }).click();
+  await page.getByRole("button", { name: `Deleted from ${repository}` }).click();
   await page.getByRole("heading", { name: "Left on Bitbucket" }).waitFor({ state: "detached" });
   await s.visit(`apps/${app}`);
   await page.getByRole("heading", { name: app }).waitFor();

@@ -237,12 +237,12 @@ test("rules say before they are saved whether a push would deploy", async () => 
   await page.getByText("Asked with the rules as they stand above, not saved yet.").waitFor();
   await page.getByLabel("Changed paths, one a line").fill("docs/readme.md");
   await page.getByRole("button", { name: "Check", exact: true }).click();
-  await page.getByText("It would not deploy.").waitFor();
+  await page.getByText("This push would not deploy.").waitFor();
   await check(page, "settings-rules");
   await narrow(page, "settings-rules");
   await page.getByLabel("Changed paths, one a line").fill("services/web/index.html");
   await page.getByRole("button", { name: "Check", exact: true }).click();
-  await page.getByText("It would deploy.").waitFor();
+  await page.getByText("This push would deploy.").waitFor();
   await page.getByRole("button", { name: "Save", exact: true }).click();
   await page.getByText("Saved.").waitFor();
   expect((await app()).rules?.paths).toEqual(["services/web/**"]);

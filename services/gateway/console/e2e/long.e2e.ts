@@ -103,7 +103,7 @@ test("while it is printed it is followed, searched and left alone where the read
   await page.locator(".line").first().waitFor({ timeout: 60_000 });
   const began = Date.now();
   await observe();
-  await eventually("the first part", async () => (await height()) > 24 * (ends[0] ?? 0));
+  await eventually("the first part", async () => (await height()) > 20 * (ends[0] ?? 0));
   const followed = await seen();
   expect(followed.back, "steps back while the end was followed").toBe(0);
 
@@ -117,7 +117,7 @@ test("while it is printed it is followed, searched and left alone where the read
   await page.getByRole("button", { name: "Follow" }).waitFor();
   const [top, before] = [await lines().evaluate((e) => e.scrollTop), await height()];
   await goOn(1);
-  await eventually("more lines", async () => (await height()) > before + 24 * 5_000);
+  await eventually("more lines", async () => (await height()) > before + 20 * 5_000);
   expect(await lines().evaluate((e) => e.scrollTop)).toBe(top);
   expect(await inSight(4_999)).toBe(true);
   await page.getByRole("button", { name: "Follow" }).click();

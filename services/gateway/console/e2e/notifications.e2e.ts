@@ -25,7 +25,7 @@ afterAll(async () => {
 
 test("a target is added, its secret shown once, a test told truly, and it is changed and deleted", async () => {
   await s.visit("settings/notifications");
-  await page.getByText("Nobody is told of anything.").waitFor();
+  await page.getByText("No notifications yet.").waitFor();
   await check(page, "notifications-empty");
   await page.getByRole("button", { name: "Add" }).click();
   await check(page, "notifications-new");
@@ -64,6 +64,6 @@ test("a target is added, its secret shown once, a test told truly, and it is cha
 
   await page.getByRole("button", { name: "Delete Operations" }).click();
   await page.getByRole("alertdialog").getByRole("button", { name: "Delete" }).click();
-  await page.getByText("Nobody is told of anything.").waitFor();
+  await page.getByText("No notifications yet.").waitFor();
   s.calm();
 });

@@ -1,7 +1,7 @@
 // Every page with apps of every kind in it: at a desk's width and a telephone's, in both colour schemes,
 // nothing that axe finds, nothing that scrolls sideways. With CONSOLE_SHOTS a picture of each is kept.
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Page } from "playwright-core";
+import type { Locator, Page } from "playwright-core";
 import { check, connect, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
@@ -120,5 +120,137 @@ test.each([
 ])("%s", async (name, path) => {
   await page.goto(s.at(path));
   await everywhere(name);
+  s.calm();
+});
+
+const focused = (locator: Locator) => expect.poll(() => locator.evaluate((e) => e === document.activeElement));
+
+test("a row of the apps opens wherever it is pressed, and by keyboard", async () => {
+  await page.goto(s.at("apps"));
+  const row = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: "web", exact: true }) });
+  await row.getByText("Hook build, exit 3").waitFor();
+  const box = await row.boundingBox();
+  if (box === null) throw new Error("no row");
+  await page.mouse.click(box.x + box.width - 4, box.y + 4);
+  await page.waitForURL("**/apps/web");
+  await page.goto(s.at("apps"));
+  const links = page.getByRole("list", { name: "Apps" }).getByRole("link");
+  await links.first().waitFor();
+  expect(await links.count()).toBe(8); // one a row
+  expect(await links.first().innerText()).toBe("web"); // what fails is on top
+  await page.keyboard.press("j");
+  await focused(links.first()).toBe(true);
+  await page.keyboard.press("j");
+  await focused(links.nth(1)).toBe(true);
+  await page.keyboard.press("k");
+  await focused(links.first()).toBe(true);
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/apps/web");
+  s.calm();
+});
+
+test("Save is grey until something changed, and what is not saved is not left unasked", async () => {
+  await page.goto(s.at("apps/web?tab=settings"));
+  const save = page.getByRole("button", { name: "Save", exact: true });
+  const field = page.getByLabel("Releases to keep");
+  await field.waitFor();
+  expect(await save.getAttribute("aria-disabled")).toBe("true");
+  await field.fill("7");
+  expect(await save.getAttribute("aria-disabled")).toBeNull();
+  // It stays in sight, also where the window shows the form's beginning only.
+  await page.setViewportSize({ width: 1280, height: 500 });
+  await page.evaluate(() => scrollTo(0, 0));
+  const bar = await save.boundingBox();
+  expect((bar?.y ?? 500) + (bar?.height ?? 0)).toBeLessThanOrEqual(500);
+  await page.setViewportSize({ width: 1280, height: 860 });
+
+  const asked = page.getByRole("alertdialog", { name: "Leave without saving?" });
+  await page.getByRole("link", { name: "Rules" }).click();
+  await check(page, "settings-unsaved");
+  await asked.getByRole("button", { name: "Stay" }).click();
+  await asked.waitFor({ state: "detached" });
+  expect(await field.inputValue()).toBe("7");
+  expect(new URL(page.url()).search).toBe("?tab=settings");
+  await page.getByRole("button", { name: "Discard" }).click();
+  expect(await field.inputValue()).toBe("5");
+  await page.getByRole("link", { name: "Rules" }).click(); // nothing to lose, nothing asked
+  await page.getByRole("heading", { name: "Which pushes deploy" }).waitFor();
+  await page.getByRole("link", { name: "General" }).click();
+  await field.fill("8");
+  await page.goBack();
+  await asked.waitFor();
+  await page.keyboard.press("Escape");
+  await asked.waitFor({ state: "detached" });
+  expect(await field.inputValue()).toBe("8");
+  await page.goBack();
+  await asked.getByRole("button", { name: "Leave" }).click();
+  await page.getByRole("heading", { name: "Which pushes deploy" }).waitFor();
+  expect(new URL(page.url()).search).toContain("section=rules");
+  s.calm();
+});
+
+test("the log goes from match to match and to a line, and tells when each line came", async () => {
+  await page.goto(s.at("apps/web/deployments/3"));
+  await page.getByText("End of the log: failed.").waitFor();
+  await page.getByRole("searchbox", { name: "Search the log" }).fill("bundled part");
+  await page.getByText("1 of 6 lines").waitFor();
+  await page.getByRole("button", { name: "Next match" }).click();
+  await page.getByText("2 of 6 lines").waitFor();
+  await page.getByRole("button", { name: "Previous match" }).click();
+  await page.getByRole("button", { name: "Previous match" }).click();
+  await page.getByText("6 of 6 lines").waitFor();
+  await page.getByRole("textbox", { name: "Go to line" }).fill("13");
+  await page.getByRole("textbox", { name: "Go to line" }).press("Enter");
+  await page.locator(".line.target").getByText("Cannot find name").waitFor();
+  expect(new URL(page.url()).hash).toBe("#L13");
+  const time = page.locator(".line.target time");
+  const [shown, at, title] = [
+    await time.innerText(),
+    await time.getAttribute("datetime"),
+    await time.getAttribute("title"),
+  ];
+  expect(shown).toMatch(/^\d\d:\d\d:\d\d$/);
+  expect(title).toBe(`${(at ?? "").slice(11, 19)} UTC`);
+  const height = await page
+    .locator(".line-row")
+    .nth(1)
+    .evaluate((e) => e.getBoundingClientRect().height);
+  expect(height).toBe(20);
+
+  const stages = page.getByRole("list", { name: "Stages", exact: true });
+  expect(await stages.getByText("After fetching").count()).toBe(1);
+  expect(await stages.getByText("Before anything").count()).toBe(0);
+  await page.getByText("4 stages without hooks").click();
+  await page.getByRole("list", { name: "Stages without hooks" }).getByText("Before anything").waitFor();
+  // The hook's own words, not what Devpilot says around them.
+  const last = await page.getByLabel("Last lines of the failed step").locator("bdi").allInnerTexts();
+  expect(last.at(-1)).toContain("Cannot find name 'wep'.");
+  expect(last.join("\n")).not.toContain("Running hook");
+  s.calm();
+});
+
+test("the week of the workspace and of an app's deliveries is drawn, and said in a table", async () => {
+  await page.goto(s.at("apps"));
+  await settled();
+  const week = page.getByRole("list", { name: "Deployments by day and outcome, oldest first" });
+  const today = week.getByRole("img").last();
+  await today.waitFor();
+  expect(await week.getByRole("img").count()).toBe(7);
+  const word = (await today.getAttribute("aria-label")) ?? "";
+  expect(word).toMatch(/: \d+ completed, 1 deploying, 1 failed$/);
+  await today.focus();
+  await page.keyboard.press("ArrowLeft");
+  await focused(week.getByRole("img").nth(5)).toBe(true);
+  expect(await week.getByRole("img").nth(5).getAttribute("aria-label")).toMatch(/: none$/);
+  await page.getByText("As a table").click();
+  const rows = page.getByRole("table", { name: "Deployments by day and outcome, newest first" }).getByRole("row");
+  await expect.poll(() => rows.count()).toBe(8);
+  expect((await rows.nth(1).innerText()).split(/\t/).slice(1)).toEqual([/(\d+) completed/.exec(word)?.[1], "1", "1"]);
+  await page.goto(s.at("apps/web"));
+  await settled();
+  const days = page.getByRole("list", { name: "Deliveries by day and outcome, oldest first" });
+  expect(await days.getByRole("link").last().getAttribute("aria-label")).toMatch(/: 1 deployed, 1 failed$/);
+  await days.getByRole("link").last().click();
+  await page.waitForURL("**/apps/web?tab=deliveries");
   s.calm();
 });

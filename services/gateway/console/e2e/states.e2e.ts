@@ -136,7 +136,7 @@ test("a deployment that cannot reach Bitbucket waits and says for what", async (
   await s.stack.control("POST", "faults", { route: "git", status: 503, body: "no" });
   const { number } = await deploy("web");
   await s.visit(`apps/web/deployments/${number}`);
-  await page.getByText("It waits.").waitFor();
+  await page.getByText("Waiting.").waitFor();
   await page.getByText("Bitbucket does not answer as it should; the deployment is tried again.").first().waitFor();
   await expect.poll(() => page.title()).toContain("◌"); // between two tries
   await check(page, "deployment-waiting");
@@ -226,7 +226,7 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await check(page, "apps-behind");
   await narrow(page, "apps-behind");
   await s.visit("apps?state=in-sync");
-  await page.getByText("No app stands so.").waitFor();
+  await page.getByText("No app is in this state.").waitFor();
   await s.visit("apps/web");
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.getByText("End of the log: completed.").waitFor({ timeout: 90_000 });
@@ -328,7 +328,7 @@ test("a connection that Bitbucket granted too little to must be made again", asy
   await check(page, "integrations-reconnect");
   await narrow(page, "integrations-reconnect");
   await s.visit("apps/web");
-  await page.getByText("Auto-deploy stands still.").waitFor();
+  await page.getByText("Auto-deploy is paused.").waitFor();
   await check(page, "app-paused");
   await s.visit("apps/new");
   await page.getByRole("heading", { name: "Connect Bitbucket again first" }).waitFor();

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { median, pushToLive } from "../src/lib/charts";
+import { byDay, deliveryLook, deliveryLooks, lastDays, median, pushToLive } from "../src/lib/charts";
 
 const push = {
   trigger: "PUSH",
@@ -35,4 +35,37 @@ test("the median is the middle one, or halfway between two", () => {
   expect(median([7])).toBe(7);
   expect(median([30, 1, 2])).toBe(2);
   expect(median([40, 1, 2, 4])).toBe(3);
+});
+
+test("the last days are the reader's own, and each item counts on its day", () => {
+  const days = lastDays(new Date(2026, 2, 2, 15, 30), 3);
+  expect(days.map((d) => [d.getMonth(), d.getDate(), d.getHours()])).toEqual([
+    [1, 28, 0],
+    [2, 1, 0],
+    [2, 2, 0],
+  ]);
+  const look = deliveryLooks.deployed;
+  const at = (...when: [number, number, number, number]) => new Date(...when).toISOString();
+  const counts = byDay(days, [
+    { at: at(2026, 1, 27, 23), look },
+    { at: at(2026, 1, 28, 0), look },
+    { at: at(2026, 2, 2, 14), look },
+    { at: at(2026, 2, 2, 15), look: deliveryLooks.failed },
+    { at: undefined, look },
+  ]);
+  expect(counts.map((c) => Object.fromEntries(c))).toEqual([{ Deployed: 1 }, {}, { Deployed: 1, Failed: 1 }]);
+});
+
+test("a delivery is drawn by the worst that came of it in the app", () => {
+  const look = (outcomes: object[], refused = false) =>
+    deliveryLook({ refused, outcomes } as unknown as Parameters<typeof deliveryLook>[0], "web").word;
+  const deployed = { app: "web", kind: "DEPLOYMENT", deploymentState: "COMPLETED" };
+  expect(look([])).toBe("Not deployed");
+  expect(look([{ app: "web", kind: "IGNORED" }])).toBe("Not deployed");
+  expect(look([deployed])).toBe("Deployed");
+  expect(look([deployed, { app: "docs", kind: "FAILED" }])).toBe("Deployed");
+  expect(look([deployed, { app: "web", kind: "DECIDING" }])).toBe("Being deployed");
+  expect(look([{ ...deployed, deploymentState: "PENDING" }])).toBe("Being deployed");
+  expect(look([deployed, { ...deployed, deploymentState: "FAILED" }])).toBe("Failed");
+  expect(look([deployed], true)).toBe("Refused");
 });

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { App, Integration } from "../src/api/client";
 import { refused, troubleOf } from "../src/lib/trouble";
-import { byNeed, needOf, syncLook } from "../src/lib/words";
+import { appLook, byNeed, needOf, reasonText, syncLook } from "../src/lib/words";
 
 const app = (id: string, over: object = {}): App =>
   ({
@@ -99,4 +99,23 @@ test("several apps that lost access are told of in one sentence", () => {
   expect(troubleOf(connected, narrowed)?.title).toBe(
     "2 apps do not deploy, because an admin narrowed this workspace: a, b.",
   );
+});
+
+test("a row says the newest deployment's state where it needs somebody, and why in few words", () => {
+  const word = (over: object) => appLook(app("a", over)).word;
+  expect(word({})).toBe("In sync");
+  expect(word({ ...behind("DEPLOYMENT_FAILED"), latest: { state: "FAILED" } })).toBe("Failed");
+  expect(word({ latest: { state: "FAILED" } })).toBe("Failed"); // also where the branch is in sync all the same
+  expect(word({ latest: { state: "PROCESSING" } })).toBe("Deploying");
+  expect(word({ ...behind("SERVER_OFFLINE"), latest: { state: "PENDING" } })).toBe("Waiting");
+  expect(word({ ...behind("DECIDING") })).toBe("Being decided");
+  expect(word({ sync: { state: "UNKNOWN" }, latest: undefined, live: undefined })).toBe("Not deployed");
+  expect(word({ sync: { state: "UNKNOWN" } })).toBe("Not known");
+  const why = (message: string, state = "BEHIND") => reasonText(app("a", { sync: { state, message } }));
+  expect(
+    why('Deployment #3 of it failed: Hook "build" of POST_SOURCE_CONTROL failed: it ended with exit code 3.'),
+  ).toBe("Hook build, exit 3");
+  expect(why("Deployment #3 of it failed: acme/web is not there.")).toBe("acme/web is not there.");
+  expect(why("Auto-deploy is off.")).toBe("Auto-deploy is off.");
+  expect(why("All is well.", "IN_SYNC")).toBe("");
 });

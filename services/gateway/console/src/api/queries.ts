@@ -349,6 +349,65 @@ export const activityQuery = (workspace: string, filter: ActivityFilter) =>
     getNextPageParam: next,
   });
 
+/** How many are read for a picture of days; of more it says that they are the newest. */
+const enoughForDays = 400;
+
+/** All that came to an app since a time, newest first, as far as a picture shows them. */
+export const deliveriesSinceQuery = (workspace: string, app: string, after: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "delivery"), app, "since", after],
+    queryFn: ({ signal }) =>
+      upTo(enoughForDays, async (token) => {
+        const list = body(
+          await api.GET("/v1/workspaces/{workspace}/apps/{app}/deliveries", {
+            params: { path: { workspace, app }, query: { ...page(token, 200), after } },
+            signal,
+          }),
+        );
+        return [list.deliveries, list.nextPageToken];
+      }),
+  });
+
+/** How many apps the picture of a week is made of: those that were deployed last. */
+export const appsOfWeek = 20;
+
+/** The deployments of some apps since a time. It is as new as the page: a week does not change by the second. */
+export const weekQuery = (workspace: string, apps: readonly string[], after: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "week"), apps, after],
+    queryFn: async ({ signal }) => {
+      const each = await Promise.all(
+        apps.map((app) =>
+          upTo(enoughForDays, async (token) => {
+            const list = body(
+              await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments", {
+                params: { path: { workspace, app }, query: { ...page(token, 200), after } },
+                signal,
+              }),
+            );
+            return [list.deployments, list.nextPageToken];
+          }),
+        ),
+      );
+      return { items: each.flatMap((e) => e.items), more: each.some((e) => e.more) };
+    },
+  });
+
+/** Reads pages until there are enough, and says whether there are more. */
+async function upTo<T>(
+  most: number,
+  read: (token: string) => Promise<readonly [items: T[], next: string]>,
+): Promise<{ items: T[]; more: boolean }> {
+  const items: T[] = [];
+  let token = "";
+  do {
+    const [some, next] = await read(token);
+    items.push(...some);
+    token = next;
+  } while (token !== "" && items.length < most);
+  return { items, more: token !== "" };
+}
+
 export const serversQuery = queryOptions({
   queryKey: ["servers"],
   queryFn: async ({ signal }) => body(await api.GET("/v1/servers", { signal })),

@@ -49,6 +49,19 @@ export function clock(time: Date, now: Date, zone?: string): string {
   return `${date.format(time)}, ${hm}`;
 }
 
+/** "Mon 23 Nov": a day of the reader's own zone. */
+export function day(time: Date): string {
+  return format({ weekday: "short", day: "numeric", month: "short" }).format(time).replace(",", "");
+}
+
+const pad = (n: number) => String(n).padStart(2, "0");
+
+/** "14:20:05" of the reader's own zone; for many at once, so without Intl. */
+export function second(time: string): string {
+  const t = new Date(time);
+  return `${pad(t.getHours())}:${pad(t.getMinutes())}:${pad(t.getSeconds())}`;
+}
+
 /** "Thu, 12 Mar 2026, 14:20:05 CET (13:20:05 UTC)". */
 export function exact(time: Date, zone?: string): string {
   const local = format(

@@ -100,13 +100,15 @@ function Overview({ app }: { app: App }) {
           <Charts app={app} />
         </Suspense>
       </WhenSeen>
-      <section className="card" aria-labelledby="auto">
-        <h2 id="auto">Auto-deploy</h2>
-        <AutoDeploy app={app} />
+      <section className="card auto" aria-labelledby="auto">
+        <div className="card-head">
+          <h2 id="auto">Auto-deploy</h2>
+          <AutoDeploy app={app} />
+        </div>
         {app.autoDeployPaused !== undefined && (
           <Banner
             tone="warn"
-            title="Auto-deploy stands still."
+            title="Auto-deploy is paused."
             actions={
               pauseRemedy !== undefined && (
                 <Link className="button plain" to={pauseRemedy.to(ws)}>
@@ -159,7 +161,7 @@ function AutoDeploy({ app }: { app: App }) {
         {adminOnly ?? (app.autoDeploy ? "On" : "Off")}
       </p>
       {adminOnly !== undefined && <p className="soft">{adminOnly}</p>}
-      {change.isError && <Failed error={change.error} workspace={ws} title="Auto-deploy is as it was." />}
+      {change.isError && <Failed error={change.error} workspace={ws} title="Auto-deploy was not changed." />}
     </>
   );
 }

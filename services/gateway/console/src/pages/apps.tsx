@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { lazy, Suspense, useEffect, useState } from "react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
@@ -9,7 +9,13 @@ import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
+import { WhenSeen } from "../ui/seen";
 import { WorkspaceTrouble } from "../ui/trouble";
+
+const WorkspaceWeek = lazy(() => import("../ui/days"));
+
+/** About what the picture takes, so that what follows stays where it is. */
+const weekHeight = 190;
 
 /** How many pages of 100 apps are loaded to be sorted by what they need. */
 const sortedPages = 10;
@@ -101,11 +107,20 @@ export default function Apps() {
           {shown.length === 0 && (
             <p className="soft">
               {q === ""
-                ? "No app stands so."
-                : `No app's name, repository or branch contains “${query}”${need === undefined ? "" : ", of those that stand so"}.`}
+                ? "No app is in this state."
+                : `No app's name, repository or branch contains “${query}”${need === undefined ? "" : ", of those in this state"}.`}
             </p>
           )}
           <More query={apps} />
+          {need === undefined && q === "" && (
+            <WhenSeen height={weekHeight}>
+              <Suspense fallback={<div style={{ minHeight: weekHeight }} />}>
+                <div className="charts">
+                  <WorkspaceWeek apps={all} />
+                </div>
+              </Suspense>
+            </WhenSeen>
+          )}
         </>
       )}
     </>

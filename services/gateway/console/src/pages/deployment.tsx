@@ -140,9 +140,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
       <p className="subline">
         {d.commit === undefined ? (
           <span className="soft">
-            {ended(d.state)
-              ? "It ended before its commit was known."
-              : "The commit is fixed when the deployment starts."}
+            {ended(d.state) ? "Ended before its commit was known." : "The commit is fixed when the deployment starts."}
           </span>
         ) : (
           <>
@@ -182,7 +180,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
         )}
       </p>
       {d.state === "PENDING" && d.waitingFor !== undefined && (
-        <Banner tone="warn" title="It waits.">
+        <Banner tone="warn" title="Waiting.">
           <Said>{d.waitingFor.message}</Said>
           {d.retryTime !== undefined && (
             <>

@@ -65,7 +65,7 @@ export default function Notifications() {
       ) : list === undefined ? (
         <Failed error={targets.error} workspace={ws} retry={() => void targets.refetch()} />
       ) : list.length === 0 && !adding ? (
-        <p>Nobody is told of anything.</p>
+        <p>No notifications yet.</p>
       ) : (
         list.map((t) => <Target key={t.id} target={t} onSecret={setSecret} />)
       )}
@@ -241,7 +241,7 @@ function Delete({ target: t, onClose }: { target: NotificationTarget; onClose: (
   return (
     <Dialog title={`Delete ${t.label}?`} open alert onClose={onClose}>
       <p>Nothing is sent there any more. What waits for it and its log go too.</p>
-      {remove.isError && <Failed error={asApiError(remove.error)} title="It was not deleted." />}
+      {remove.isError && <Failed error={asApiError(remove.error)} title="Not deleted." />}
       <div className="actions end">
         <Button onClick={onClose}>Keep</Button>
         <Button look="danger" busy={remove.isPending} onClick={() => remove.mutate()}>

@@ -216,7 +216,7 @@ function Delete({ app }: { app: App }) {
           <strong>Stays:</strong> the repository <Text>{app.repositoryFullName}</Text> on Bitbucket. Its webhook is
           removed when no other app needs it.
         </p>
-        {remove.isError && <Failed error={remove.error} title="It was not deleted." />}
+        {remove.isError && <Failed error={remove.error} title="Not deleted." />}
         <div className="actions end">
           <Button autoFocus onClick={() => setOpen(false)}>
             Keep it

@@ -11,8 +11,9 @@ export const mostHeight = baseline - 10;
 const leastPlaces = 25;
 
 export interface Mark {
-  id: number;
-  to: string;
+  id: number | string;
+  /** Where it leads; one that leads nowhere can be pointed at and focused all the same. */
+  to?: string;
   tone: Tone;
   /** What a screen reader says for it. */
   name: string;
@@ -21,8 +22,8 @@ export interface Mark {
 }
 
 /** The width of a mark's place, in percent. */
-export function placeOf(count: number): number {
-  return 100 / Math.max(count, leastPlaces);
+export function placeOf(count: number, least = leastPlaces): number {
+  return 100 / Math.max(count, least);
 }
 
 /**
@@ -35,7 +36,10 @@ export function Chart({
   sum,
   behind,
   draw,
+  least,
 }: {
+  /** How many marks there is room for at least. */
+  least?: number;
   label: string;
   marks: Mark[];
   sum: string;
@@ -44,17 +48,17 @@ export function Chart({
   draw: (i: number, x: number) => ReactNode;
 }) {
   const chart = useRef<SVGSVGElement>(null);
-  const [chosen, setChosen] = useState<number>();
-  const [pointed, setPointed] = useState<number>();
+  const [chosen, setChosen] = useState<Mark["id"]>();
+  const [pointed, setPointed] = useState<Mark["id"]>();
   const last = marks.length - 1;
   const found = marks.findIndex((m) => m.id === chosen);
   const at = found < 0 ? last : found;
-  const place = placeOf(marks.length);
+  const place = placeOf(marks.length, least);
   const onKeyDown = (e: React.KeyboardEvent) => {
     const to = { ArrowLeft: at - 1, ArrowRight: at + 1, Home: 0, End: last }[e.key];
     if (to === undefined || e.altKey || e.ctrlKey || e.metaKey) return;
     e.preventDefault();
-    chart.current?.querySelectorAll<SVGAElement>("a")[Math.min(Math.max(to, 0), last)]?.focus();
+    chart.current?.querySelectorAll<SVGElement>(".mark")[Math.min(Math.max(to, 0), last)]?.focus();
   };
   return (
     <>
@@ -62,11 +66,9 @@ export function Chart({
         {behind}
         {marks.map((m, i) => (
           <g key={m.id} role="listitem">
-            <Link
-              to={m.to}
-              className={`mark tone-${m.tone}`}
+            <Place
+              mark={m}
               tabIndex={i === at ? 0 : -1}
-              aria-label={m.name}
               onFocus={() => {
                 setChosen(m.id);
                 setPointed(m.id);
@@ -77,7 +79,7 @@ export function Chart({
             >
               <rect className="mark-place" x={`${i * place}%`} width={`${place}%`} height="100%" />
               {draw(i, i * place)}
-            </Link>
+            </Place>
           </g>
         ))}
       </svg>
@@ -85,6 +87,29 @@ export function Chart({
         {marks.find((m) => m.id === pointed)?.said ?? sum}
       </p>
     </>
+  );
+}
+
+interface PlaceProps {
+  mark: Mark;
+  tabIndex: number;
+  onFocus: () => void;
+  onBlur: () => void;
+  onPointerEnter: () => void;
+  onPointerLeave: () => void;
+  children: ReactNode;
+}
+
+function Place({ mark: m, children, ...rest }: PlaceProps) {
+  const common = { className: `mark tone-${m.tone}`, "aria-label": m.name, ...rest };
+  return m.to === undefined ? (
+    <g role="img" {...common}>
+      {children}
+    </g>
+  ) : (
+    <Link to={m.to} {...common}>
+      {children}
+    </Link>
   );
 }
 

@@ -9,6 +9,7 @@ import { duration, took } from "../lib/time";
 import { deploymentLook, ended, type Look } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, Skeleton, Status, Text } from "./basics";
+import { DeliveryDays } from "./days";
 import { baseline, Chart, InWords, mostHeight, placeOf } from "./chart";
 
 const shown = 50;
@@ -33,6 +34,7 @@ export default function Charts({ app }: { app: App }) {
     <div className="charts">
       <Durations deployments={deployments} page={page} />
       <PushToLive deployments={deployments} page={page} />
+      <DeliveryDays app={app} />
     </div>
   );
 }

@@ -108,7 +108,7 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
   const cancelling = d.cancelTime !== undefined || cancel.isPending;
   return (
     <>
-      {cancel.isError && <Failed error={cancel.error} workspace={ws} title="It was not cancelled." />}
+      {cancel.isError && <Failed error={cancel.error} workspace={ws} title="Not cancelled." />}
       {redeploy.isError && <Failed error={redeploy.error} workspace={ws} title="Nothing was deployed." />}
       {!over && (
         <Button

@@ -11,6 +11,8 @@ import type { LogState } from "./use-log";
 import { Icon } from "./icons";
 
 const shown = 10;
+/** How many lines Devpilot itself adds to a hook's at most. */
+const spoken = 4;
 
 /** Why a deployment failed: the step, its message, its last lines, what to try, and what is live meanwhile. */
 export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; log: LogState }) {
@@ -25,7 +27,10 @@ export function Failure({ d, app, log }: { d: Deployment; app: App | undefined; 
       : (d.error?.message ?? "").replace(/^Hook "[^"]*"(?: of [A-Z_]+)? failed: it ended with exit code \d+\.\s*/, "");
   const remedy = remedyFor(d.error?.reason);
   // A hook's own lines; else those of the stage it ended in; else the log's.
-  const tail = log.lines.tail(shown, failed?.stage ?? d.stage, failed?.hook.name);
+  // What Devpilot says around a hook stands in the heading.
+  const last = log.lines.tail(shown + spoken, failed?.stage ?? d.stage, failed?.hook.name);
+  const printed = failed === undefined ? [] : last.filter((r) => r.stream !== "SYSTEM");
+  const tail = (printed.length > 0 ? printed : last).slice(-shown);
   const lines = { from: tail[0]?.line ?? 0, to: tail.at(-1)?.line ?? 0 };
   return (
     <section className="failure" aria-labelledby="failure">

@@ -1,14 +1,18 @@
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { useVirtualizer } from "@tanstack/react-virtual";
 import { useLocation, useNavigate, useSearchParams } from "react-router";
-import { holds, linesOf } from "../lib/log";
+import { fragment, holds, linesOf } from "../lib/log";
 import { ansi, plain } from "../lib/text";
+import { second } from "../lib/time";
 import { deploymentLook, ended, stageName } from "../lib/words";
 import { Banner, Button, Skeleton } from "./basics";
+import { Icon } from "./icons";
 import type { LogState } from "./use-log";
 import { useSearch } from "./use-search";
 
-const lineHeight = 24; // the least that a line number may be high as a target (WCAG 2.2, 2.5.8)
+// As high as styles/deployment.css makes it: what a finger presses is at least 24 px (WCAG 2.2, 2.5.8). At a
+// desk the field "Line" does the same as a line's number, and is large enough.
+const lineHeight = matchMedia("(pointer: coarse)").matches ? 24 : 20;
 // The list is told of rows in blocks of this many: it goes over all of its rows when their number changes.
 const block = 4096;
 
@@ -97,7 +101,15 @@ export function LogView({
     // Only typing starts the wait; the router's function is another one at each navigation.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [text]);
+  const noMatch = count === 0 ? "No line holds it." : undefined;
   const download = `/v1/workspaces/${encodeURIComponent(ws)}/apps/${encodeURIComponent(app)}/deployments/${number}/log?format=text`;
+  const goTo = (line: number) => {
+    setFollowing(false);
+    void navigate(
+      { pathname, search: searchText, hash: fragment({ from: line, to: line }) },
+      { replace: true, preventScrollReset: true },
+    );
+  };
   return (
     <section className="log" aria-label="Log">
       <div className="log-bar">
@@ -117,6 +129,18 @@ export function LogView({
             show((hit + (e.shiftKey ? count - 1 : 1)) % count);
           }}
         />
+        {text !== "" && (
+          <span className="matches">
+            <Button className="small" forbidden={noMatch} onClick={() => show((hit + count - 1) % count)}>
+              <Icon name="close" />
+              <span className="hidden">Previous match</span>
+            </Button>
+            <Button className="small" forbidden={noMatch} onClick={() => show((hit + 1) % count)}>
+              <Icon name="open" />
+              <span className="hidden">Next match</span>
+            </Button>
+          </span>
+        )}
         <span className="soft num" role="status" data-scanned={scanned}>
           {text !== "" &&
             (count > 0
@@ -125,6 +149,16 @@ export function LogView({
                 ? "searching…"
                 : "no line")}
         </span>
+        <input
+          className="line-field"
+          inputMode="numeric"
+          aria-label="Go to line"
+          placeholder="Line"
+          onKeyDown={(e) => {
+            const line = Number(e.currentTarget.value.replace(/^L/i, ""));
+            if (e.key === "Enter" && Number.isInteger(line) && line > 0) goTo(line);
+          }}
+        />
         <label className="check">
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
         </label>
@@ -147,7 +181,7 @@ export function LogView({
       ) : lines.length === 0 ? (
         <p className="log-empty soft">
           {!ran
-            ? "It never ran, so there is no log."
+            ? "This deployment never ran, so there is no log."
             : end !== undefined || over
               ? "The log is empty, or older than Devpilot keeps logs (30 days)."
               : "Nothing was written yet."}
@@ -195,17 +229,19 @@ export function LogView({
                       className="line-number"
                       href={`#L${r.line}`}
                       aria-label={`Line ${r.line}`}
+                      tabIndex={-1}
                       onClick={(e) => {
                         e.preventDefault();
-                        setFollowing(false);
-                        void navigate(
-                          { pathname, search: searchText, hash: `#L${r.line}` },
-                          { replace: true, preventScrollReset: true },
-                        );
+                        goTo(r.line);
                       }}
                     >
                       {r.line}
                     </a>
+                    {r.time !== undefined && (
+                      <time className="line-time" dateTime={r.time} title={`${r.time.slice(11, 19)} UTC`}>
+                        {second(r.time)}
+                      </time>
+                    )}
                     <bdi className="line-text">
                       {r.stream === "STDERR" && <span className="hidden">error output: </span>}
                       {ansi(r.text).map((s, i) =>

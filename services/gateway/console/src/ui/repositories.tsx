@@ -138,7 +138,7 @@ export function RepositorySelect({
         </p>
       ))}
       {list.isError && <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />}
-      {refusal !== undefined && <Failed error={refusal} workspace={ws} title="The list is as it was." />}
+      {refusal !== undefined && <Failed error={refusal} workspace={ws} title="The list was not refreshed." />}
     </>
   );
 }

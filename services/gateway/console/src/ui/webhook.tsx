@@ -23,8 +23,8 @@ export function WebhookHealth({ app }: { app: App }) {
   const verified = w?.lastVerifiedTime ?? hook.lastVerifiedTime;
   return (
     <>
-      <p className="health">
-        Webhook: <Status look={webhookLook(state)} />
+      <p className="health fact">
+        Webhook <Status look={webhookLook(state)} />
         {" · "}
         {verified !== undefined ? (
           <>
@@ -122,8 +122,9 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
   const byHand = w.state === "MANUAL" || w.reason === "NOT_REPOSITORY_ADMIN";
   return (
     <>
-      <div className="actions">
+      <div className="actions webhook-actions">
         <Button
+          look="quiet"
           className="small"
           forbidden={closed}
           busy={mend.isPending}
@@ -136,12 +137,12 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
         >
           {mendWord(w, mend.isPending)}
         </Button>
-        <Button className="small" forbidden={closed} onClick={() => setRotating(true)}>
+        <Button look="quiet" className="small" forbidden={closed} onClick={() => setRotating(true)}>
           Rotate secret…
         </Button>
         {settings !== undefined && (
           <a href={settings} target="_blank" rel="noreferrer">
-            Webhook settings on Bitbucket
+            Webhook settings on Bitbucket <Icon name="external" />
           </a>
         )}
       </div>
@@ -164,7 +165,7 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
           ""
         )}
       </p>
-      {mend.isError && <Failed error={mend.error} workspace={ws} title="The webhook is as it was." />}
+      {mend.isError && <Failed error={mend.error} workspace={ws} title="The webhook was not changed." />}
       <Dialog alert title="Rotate the webhook's secret?" open={rotating} onClose={() => setRotating(false)}>
         <p>
           Devpilot makes a new secret for <Text>{w.repositoryFullName}</Text>.{" "}
@@ -172,7 +173,7 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
             ? "The webhook was added by hand, so the new secret must be put there by hand too; until then the old one is accepted for a while."
             : "Devpilot puts it into the webhook on Bitbucket; the old one is accepted a while longer, so that no delivery is lost."}
         </p>
-        {rotate.isError && <Failed error={rotate.error} workspace={ws} title="The secret is as it was." />}
+        {rotate.isError && <Failed error={rotate.error} workspace={ws} title="The secret was not changed." />}
         <div className="actions end">
           <Button autoFocus onClick={() => setRotating(false)}>
             Keep it

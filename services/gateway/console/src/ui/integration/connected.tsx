@@ -16,7 +16,7 @@ import { Scopes } from "./scopes";
 
 /** The connected account, its token, and what an admin does with them. */
 export function Connected({ integration: i }: { integration: Integration }) {
-  const { ws, adminOnly } = usePlace();
+  const { ws, me, adminOnly } = usePlace();
   const client = useQueryClient();
   const [removing, setRemoving] = useState(false);
   const refresh = useMutation({
@@ -51,7 +51,7 @@ export function Connected({ integration: i }: { integration: Integration }) {
             {i.connectedBy !== undefined && (
               <>
                 {" "}
-                by <Text>{i.connectedBy}</Text>
+                by {i.connectedBy === me.label ? "you" : <Text>{i.connectedBy}</Text>}
               </>
             )}
           </div>

@@ -42,7 +42,7 @@ export function LeftWebhooks() {
         These webhooks are still on Bitbucket from a connection that was removed. Delete each in its repository's
         settings, then take it off this list.
       </p>
-      {dismiss.isError && <Failed error={dismiss.error} title="It is still listed." />}
+      {dismiss.isError && <Failed error={dismiss.error} title="Still listed." />}
       <ul className="rows">
         {left.map((w) => (
           <li key={w.id}>
@@ -53,7 +53,7 @@ export function LeftWebhooks() {
               busy={dismiss.isPending && dismiss.variables?.id === w.id}
               onClick={() => dismiss.mutate(w)}
             >
-              It is deleted
+              Deleted
               <span className="hidden"> from {w.repositoryFullName}</span>
             </Button>
           </li>

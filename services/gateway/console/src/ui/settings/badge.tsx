@@ -30,7 +30,7 @@ export function Badge({ app }: { app: App }) {
           <code className="wrap">{`![deployment](${url})`}</code>
         </p>
       )}
-      {save.isError && <Failed error={save.error} workspace={ws} title="The badge is as it was." />}
+      {save.isError && <Failed error={save.error} workspace={ws} title="The badge was not changed." />}
     </section>
   );
 }

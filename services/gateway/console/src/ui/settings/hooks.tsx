@@ -54,12 +54,12 @@ export function Hooks({ app }: { app: App }) {
         </Banner>
       )}
       {save.isError && editing === undefined && (
-        <Failed error={save.error} workspace={ws} title="The hooks are as they were." />
+        <Failed error={save.error} workspace={ws} title="The hooks were not changed." />
       )}
       <div ref={list}>
         {ordered.length === 0 && (
           <p>
-            There are none. A build such as <code>npm ci && npm run build</code> belongs to the stage “
+            No hooks yet. A build such as <code>npm ci && npm run build</code> belongs to the stage “
             {stageName("POST_SOURCE_CONTROL")}”.
           </p>
         )}
@@ -71,13 +71,13 @@ export function Hooks({ app }: { app: App }) {
                 <h3 className="group">{stageName(stage)}</h3>
                 <ol className="hooks" aria-label={stageName(stage)}>
                   {of.map((h, i) => (
-                    <li key={h.name} className={h.active ? undefined : "off"}>
+                    <li key={h.name} className={(h.active ?? true) ? undefined : "off"}>
                       <div className="grow">
                         <strong>
                           <Text>{h.name}</Text>
                         </strong>{" "}
                         <span className="soft">
-                          {h.active ? "" : "switched off · "}at most{" "}
+                          {(h.active ?? true) ? "" : "switched off · "}at most{" "}
                           {duration((h.timeoutSeconds ?? defaultTimeout) * 1000)}
                         </span>
                         <pre className="command">
@@ -90,7 +90,7 @@ export function Hooks({ app }: { app: App }) {
                           className="small"
                           data-hook={h.name}
                           data-by={-1}
-                          forbidden={adminOnly ?? (i === 0 ? "It is the first of its stage." : undefined)}
+                          forbidden={adminOnly ?? (i === 0 ? "Already the first of its stage." : undefined)}
                           busy={save.isPending}
                           onClick={() => step(h, -1)}
                         >
@@ -101,7 +101,7 @@ export function Hooks({ app }: { app: App }) {
                           className="small"
                           data-hook={h.name}
                           data-by={1}
-                          forbidden={adminOnly ?? (i === of.length - 1 ? "It is the last of its stage." : undefined)}
+                          forbidden={adminOnly ?? (i === of.length - 1 ? "Already the last of its stage." : undefined)}
                           busy={save.isPending}
                           onClick={() => step(h, 1)}
                         >

@@ -183,7 +183,7 @@ function Answer({ answer }: { answer: CheckPush }) {
       <p>
         <strong>
           <Icon name={answer.deploys ? "done" : "stopped"} />{" "}
-          {answer.deploys ? "It would deploy." : "It would not deploy."}
+          {answer.deploys ? "This push would deploy." : "This push would not deploy."}
         </strong>{" "}
         <span className="plain">
           <Said>{answer.message}</Said>

@@ -24,10 +24,10 @@ export function Variables({ app }: { app: App }) {
         shown again.
       </p>
       {save.isError && editing === undefined && !pasting && (
-        <Failed error={save.error} workspace={ws} title="The variables are as they were." />
+        <Failed error={save.error} workspace={ws} title="The variables were not changed." />
       )}
       {app.variables.length === 0 ? (
-        <p>There are none.</p>
+        <p>No variables yet.</p>
       ) : (
         <ul className="hooks" aria-label="Variables">
           {app.variables.map((v) => (
