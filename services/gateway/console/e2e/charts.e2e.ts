@@ -103,7 +103,7 @@ test("pushes, and only they, are drawn from push to live, with their median", as
     "#5: live … s after its push, commit …",
   ]);
   await page.getByText(/^[\d.]+ s in the median of 2 pushes$/).waitFor();
-  await page.getByText("As a table").last().click();
+  await page.getByRole("region", { name: "From push to live" }).getByText("As a table").click();
   const table = page.getByRole("table", { name: "From push to live, newest first" });
   await expect.poll(() => table.getByRole("rowheader").allInnerTexts()).toEqual(["#5", "#4"]);
   s.calm();

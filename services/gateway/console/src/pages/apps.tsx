@@ -115,7 +115,7 @@ export default function Apps() {
           {need === undefined && q === "" && (
             <WhenSeen height={weekHeight}>
               <Suspense fallback={<div style={{ minHeight: weekHeight }} />}>
-                <div className="charts">
+                <div className="charts week">
                   <WorkspaceWeek apps={all} />
                 </div>
               </Suspense>
@@ -131,6 +131,8 @@ export default function Apps() {
 function AppRow({ app: a }: { app: App }) {
   const { ws } = usePlace();
   const why = reasonText(a);
+  // What is on its way is told rather than what it will replace.
+  const shown = needOf(a) === "deploying" ? (a.latest ?? a.live) : a.live;
   const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;
   return (
     <li className="row app-row">
@@ -143,11 +145,11 @@ function AppRow({ app: a }: { app: App }) {
       <span className="what" title={why === "" ? undefined : why}>
         {why !== "" ? (
           <Said>{why}</Said>
-        ) : a.live === undefined ? (
+        ) : shown === undefined ? (
           "Nothing is live yet"
         ) : (
           <>
-            <code>{shortHash(a.live.commit?.hash)}</code> <Text>{subject(a.live.commit?.message)}</Text>
+            <code>{shortHash(shown.commit?.hash)}</code> <Text>{subject(shown.commit?.message)}</Text>
             {off !== undefined && ` · ${off}`}
           </>
         )}

@@ -53,26 +53,37 @@ function Branch({ app }: { app: App }) {
   const { ws } = usePlace();
   const { sync, latest, live } = app;
   if (sync === undefined) return null;
+  const commit = shortHash(sync.commit);
+  // The service's sentence may name the branch's commit itself.
+  const named = commit !== "" && !(sync.state !== "IN_SYNC" && sync.message.includes(`is at ${commit}`));
   const said = sync.deployment !== undefined && sync.deployment === latest?.number && latest.number !== live?.number;
   return (
     <p className="sync" aria-label="How the branch stands">
       {/* What the newest deployment says above is not said again. */}
-      {said ? <Icon name="branch" /> : <Status look={syncLook(sync)} />}{" "}
-      {sync.branch !== undefined && sync.commit !== undefined && (
+      {said ? (
+        <Icon name="branch" />
+      ) : (
+        <Status look={live === undefined && latest === undefined ? appLook(app) : syncLook(sync)} />
+      )}{" "}
+      {sync.branch !== undefined && (named || said) && (
         <>
-          <Text>{sync.branch}</Text> is at <code>{shortHash(sync.commit)}</code>
+          <Text>{sync.branch}</Text> is at <code>{commit}</code>
         </>
       )}
       {!said && sync.state !== "IN_SYNC" && (
         <>
-          {sync.commit !== undefined && ": "}
+          {sync.branch !== undefined && named && ": "}
           <Said>{sync.message}</Said>
         </>
       )}
       {sync.state !== "IN_SYNC" && (
         <span className="soft">
-          {said ? ", since " : " Since "}
-          <Time at={sync.since} />.{" "}
+          {sync.since !== undefined && (
+            <>
+              {said ? ", since " : " Since "}
+              <Time at={sync.since} />.{" "}
+            </>
+          )}
           {sync.commit !== undefined && <Link to={whyPath(ws, "commit", sync.commit, app.id)}>Why?</Link>}
         </span>
       )}
