@@ -31,8 +31,15 @@ export function relative(time: Date, now: Date): string {
   return ago(years, plural(years, "year"), future);
 }
 
+// To make a format takes far longer than to use it, and each line of a log has a time.
+const formats = new Map<string, Intl.DateTimeFormat>();
+
 function format(options: Intl.DateTimeFormatOptions, zone?: string): Intl.DateTimeFormat {
-  return new Intl.DateTimeFormat("en-GB", zone === undefined ? options : { ...options, timeZone: zone });
+  const key = JSON.stringify([options, zone]);
+  const made =
+    formats.get(key) ?? new Intl.DateTimeFormat("en-GB", zone === undefined ? options : { ...options, timeZone: zone });
+  formats.set(key, made);
+  return made;
 }
 
 /** "14:20" today, "12 Mar, 14:20" this year, "12 Mar 2025, 14:20" else. */

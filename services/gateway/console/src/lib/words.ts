@@ -150,7 +150,10 @@ export function appLook(a: Pick<App, "sync" | "latest" | "live">): Look {
 export function reasonText(a: Pick<App, "sync">): string {
   const said = a.sync?.state === "IN_SYNC" ? "" : (a.sync?.message ?? "");
   const failed = /^Deployment #\d+ of it failed: (.*)$/s.exec(said)?.[1] ?? said;
-  return failed.replace(/^Hook "([^"]*)"(?: of [A-Z_]+)? failed: it ended with exit code (\d+)\.?$/, "Hook $1, exit $2");
+  return failed.replace(
+    /^Hook "([^"]*)"(?: of [A-Z_]+)? failed: it ended with exit code (\d+)\.?$/,
+    "Hook $1, exit $2",
+  );
 }
 
 /** The apps that need somebody first; those that need the same by name. */

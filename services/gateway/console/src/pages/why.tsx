@@ -87,7 +87,7 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
   }
   const e = answer.data;
   return (
-    <section className="standing" aria-label="The answer">
+    <section className="card why" aria-label="The answer">
       <h2>
         <Said>{e.message}</Said>
       </h2>
@@ -102,7 +102,7 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
                 <span className={a.live ? "tone-good" : "tone-warn"}>
                   <Icon name={a.live ? "done" : "alert"} />
                 </span>
-                <div>
+                <div className="grow">
                   <strong>
                     {a.deleted ? <Text>{a.app}</Text> : <Link to={`/w/${ws}/apps/${a.app}`}>{a.app}</Link>}
                   </strong>{" "}
@@ -158,7 +158,7 @@ function Step({ ws, step: s }: { ws: string; step: ExplanationStep }) {
   return (
     <li>
       <Status look={stepLook(s)} />
-      <div>
+      <div className="grow">
         <strong>{linkWord(s)}</strong>
         {s.app !== undefined && s.deployment !== undefined && (
           <>

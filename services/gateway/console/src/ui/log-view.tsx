@@ -3,7 +3,7 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 import { useLocation, useNavigate, useSearchParams } from "react-router";
 import { fragment, holds, linesOf } from "../lib/log";
 import { ansi, plain } from "../lib/text";
-import { second } from "../lib/time";
+import { exact, second } from "../lib/time";
 import { deploymentLook, ended, stageName } from "../lib/words";
 import { Banner, Button, Skeleton } from "./basics";
 import { Icon } from "./icons";
@@ -238,7 +238,7 @@ export function LogView({
                       {r.line}
                     </a>
                     {r.time !== undefined && (
-                      <time className="line-time" dateTime={r.time} title={`${r.time.slice(11, 19)} UTC`}>
+                      <time className="line-time" dateTime={r.time} title={exact(new Date(r.time))}>
                         {second(r.time)}
                       </time>
                     )}

@@ -49,10 +49,7 @@ export function Connected({ integration: i }: { integration: Integration }) {
           <div className="soft">
             connected <Time at={i.connectTime} />
             {i.connectedBy !== undefined && (
-              <>
-                {" "}
-                by {i.connectedBy === me.label ? "you" : <Text>{i.connectedBy}</Text>}
-              </>
+              <> by {i.connectedBy === me.label ? "you" : <Text>{i.connectedBy}</Text>}</>
             )}
           </div>
         </div>
