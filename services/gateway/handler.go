@@ -46,7 +46,9 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	s.assembleNotifications(w, d, signer)
+	if err := s.assembleNotifications(w, d, signer); err != nil {
+		return err
+	}
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
 		AdminToken: s.cfg.AdminToken, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
@@ -120,8 +122,11 @@ func (s *Service) checks(w web) notify.Checks {
 	return notify.Checks{Addresses: w.receivers, Mail: s.cfg.Mail.Host != ""}
 }
 
-func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) {
-	s.notes = notify.NewStore(notify.StoreConfig{JS: d.JS, Replicas: s.cfg.Replicas, Keyset: d.Keyset, Logger: d.Logger, Now: d.Now})
+func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) (err error) {
+	s.notes, err = notify.NewStore(notify.StoreConfig{JS: d.JS, Replicas: s.cfg.Replicas, Keyset: d.Keyset, Logger: d.Logger, Registerer: d.Registerer, Now: d.Now})
+	if err != nil {
+		return err
+	}
 	s.sender = notify.NewSender(notify.SenderConfig{
 		Store: s.notes, Addresses: w.receivers, SMTP: s.cfg.Mail, PublicURL: strings.TrimSuffix(s.cfg.PublicURL, "/"), Logger: d.Logger, Now: d.Now,
 	})
@@ -129,6 +134,7 @@ func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) 
 		Store: s.notes, JS: d.JS, Replicas: s.cfg.Replicas, Signer: signer, Keys: s.tenants, Logger: d.Logger, Now: d.Now,
 		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
 	})
+	return nil
 }
 
 // serveOwn makes our own gRPC server and a connection to it: the same interceptors, deadlines and

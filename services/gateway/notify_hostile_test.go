@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -193,6 +194,64 @@ func TestNotify_troubles(t *testing.T) {
 	says(7, `"disk.restored"`)
 	g.settled()
 	r.want(t, 7)
+
+	// What comes back after it was mended is told again.
+	set(func() { hook.State, hook.Reason = webhookv1.Webhook_DRIFTED, "WEBHOOK_DEACTIVATED" })
+	g.changed("webhook", "webhook", "wh1")
+	says(8, "The webhook of acme/web needs you")
+	set(func() { hook.State, hook.Reason = webhookv1.Webhook_ACTIVE, "" })
+	g.changed("webhook", "webhook", "wh1")
+	says(9, `"webhook.restored"`)
+	set(func() {
+		integration.State, integration.LastError = authv1.Integration_RECONNECT_REQUIRED, &authv1.IntegrationError{Reason: "RECONNECT_REQUIRED"}
+	})
+	g.changed("auth", "integration", "bitbucket")
+	says(10, "connect again")
+	h.waits("web", 4, "DISK_FULL")
+	says(11, "Server default has too little disk")
+}
+
+// TestNotify_aWebhookAddedByHandNeedsSomebody: that its deliveries are refused, or come again, no change of
+// the webhook tells. It is found within the clock's minute, told once, and again when it comes back.
+func TestNotify_aWebhookAddedByHandNeedsSomebody(t *testing.T) {
+	g := start(t, allowLoopback)
+	g.workspace("acme")
+	r := newReceiver(t)
+	var mu sync.Mutex
+	hook := &webhookv1.Webhook{Id: "wh1", Workspace: "acme", RepositoryFullName: "acme/web", State: webhookv1.Webhook_MANUAL, Health: webhookv1.Webhook_REGISTERED}
+	set := func(health webhookv1.Webhook_Health, message string) {
+		mu.Lock()
+		defer mu.Unlock()
+		hook.Health, hook.HealthMessage = health, message
+	}
+	now := func() *webhookv1.Webhook { mu.Lock(); defer mu.Unlock(); return proto.CloneOf(hook) }
+	g.webhook.on("ListWebhooks", func(_ context.Context, req proto.Message) (proto.Message, error) {
+		if in, ok := req.(*webhookv1.ListWebhooksRequest); !ok || in.GetOrderBy() != "health" {
+			t.Errorf("asked for %v", req)
+		}
+		return &webhookv1.ListWebhooksResponse{Webhooks: []*webhookv1.Webhook{now()}}, nil
+	})
+	g.webhook.on("GetWebhook", func(context.Context, proto.Message) (proto.Message, error) {
+		return &webhookv1.GetWebhookResponse{Webhook: now()}, nil
+	})
+	g.addTarget("WEBHOOK", r.url, nil, "WEBHOOK_NEEDS_PERSON")
+	for n, c := range []struct {
+		health        webhookv1.Webhook_Health
+		message, want string
+	}{
+		{webhookv1.Webhook_SECRET_CHANGED, "A request had a wrong signature.", "A request had a wrong signature."},
+		{webhookv1.Webhook_REGISTERED, "", `"webhook.restored"`},
+		{webhookv1.Webhook_DELIVERIES_MISSING, "A push came without a delivery.", "A push came without a delivery."},
+		{webhookv1.Webhook_REGISTERED, "", `"webhook.restored"`},
+		{webhookv1.Webhook_SECRET_CHANGED, "A request had a wrong signature.", "A request had a wrong signature."},
+	} {
+		set(c.health, c.message)
+		g.clock.forward(2 * time.Minute)
+		if got := r.want(t, n+1)[n]; !strings.Contains(string(got.body), c.want) {
+			t.Errorf("%s, not %s", got.body, c.want)
+		}
+		g.clock.forward(2 * time.Minute)
+	}
 }
 
 // TestNotify_behindAndExpiring: what only time brings, once for each commit and key.
@@ -202,9 +261,10 @@ func TestNotify_behindAndExpiring(t *testing.T) {
 	g.workspace("acme")
 	r := newReceiver(t)
 	since := g.clock.now()
+	var live atomic.Int32
 	g.deployer.on("ListApps", func(context.Context, proto.Message) (proto.Message, error) {
 		return &deployerv1.ListAppsResponse{Apps: []*deployerv1.App{
-			{Id: "web", Sync: &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Branch: "main", Commit: strings.Repeat("a", 40), Since: timestamppb.New(since), Reason: "AUTO_DEPLOY_OFF", Message: "Auto-deploy is off."}},
+			{Id: "web", Live: &deployerv1.DeploymentSummary{Number: live.Load()}, Sync: &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Branch: "main", Commit: strings.Repeat("a", 40), Since: timestamppb.New(since), Reason: "AUTO_DEPLOY_OFF", Message: "Auto-deploy is off."}},
 			{Id: "shop", Sync: &deployerv1.Sync{State: deployerv1.Sync_IN_SYNC}},
 		}}, nil
 	})
@@ -229,7 +289,11 @@ func TestNotify_behindAndExpiring(t *testing.T) {
 	}
 	g.clock.forward(time.Hour)
 	told(slow.Target.ID, 1)
-	all := r.want(t, 3)
+	live.Store(7) // and behind it again, with the same commit
+	g.clock.forward(time.Minute)
+	told(quick.Target.ID, 3)
+	told(slow.Target.ID, 2)
+	all := r.want(t, 5)
 	for i, want := range []string{`"apiKey.expiring"`, "has not been live for 5 minutes", "has not been live for 60 minutes"} {
 		if !strings.Contains(string(all[i].body), want) {
 			t.Errorf("%s, not %s", all[i].body, want)

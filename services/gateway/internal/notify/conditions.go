@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -95,7 +97,14 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 		}
 		h, name := resp.GetWebhook(), ""
 		if needsPerson(h) {
-			name = h.GetState().String() + " " + h.GetReason()
+			name = strings.TrimSpace(h.GetState().String() + " " + h.GetReason())
+			if unlisted(h) {
+				name += " " + h.GetHealth().String()
+			}
+		}
+		message := h.GetMessage()
+		if h.GetHealthMessage() != "" {
+			message = h.GetHealthMessage()
 		}
 		notification := func(title, text string) *gatewaystorev1.Notification {
 			return &gatewaystorev1.Notification{
@@ -105,7 +114,7 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 		}
 		repository := h.GetRepositoryFullName()
 		return look{
-			name, notification("The webhook of "+repository+" needs you", h.GetMessage()),
+			name, notification("The webhook of "+repository+" needs you", message),
 			notification("The webhook of "+repository+" needs nobody any more", "Pushes are told to Devpilot again, or nobody waits for them."),
 		}, nil
 	})
@@ -115,6 +124,9 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 // hand does, also while Devpilot goes on asking whether it may; any other that it tries again by itself does
 // not. Without a public URL or a connection it is not the webhook that needs somebody.
 func needsPerson(h *webhookv1.Webhook) bool {
+	if unlisted(h) {
+		return true
+	}
 	reason := apierr.Reason(h.GetReason())
 	switch h.GetState() {
 	case webhookv1.Webhook_MANUAL:
@@ -127,6 +139,57 @@ func needsPerson(h *webhookv1.Webhook) bool {
 	case webhookv1.Webhook_STATE_UNSPECIFIED, webhookv1.Webhook_PENDING, webhookv1.Webhook_ACTIVE, webhookv1.Webhook_LEFT_ON_BITBUCKET, webhookv1.Webhook_REMOVED:
 	}
 	return false
+}
+
+// unlisted is whether a webhook that stands well by its state needs somebody all the same: it was added by
+// hand, and so nobody else can put it right, or Devpilot may not look after it any more.
+func unlisted(h *webhookv1.Webhook) bool {
+	switch h.GetHealth() {
+	case webhookv1.Webhook_SECRET_CHANGED, webhookv1.Webhook_DELIVERIES_MISSING:
+		return h.GetState() == webhookv1.Webhook_MANUAL
+	case webhookv1.Webhook_NOT_ADMIN, webhookv1.Webhook_LIMIT_REACHED:
+		return h.GetState() == webhookv1.Webhook_ACTIVE
+	default:
+		return false
+	}
+}
+
+// webhooks checks those webhooks that need somebody or did when it last checked: a refused delivery, and
+// one that came at last, change nothing of a webhook that an event would tell of.
+func (w *Watcher) webhooks(ctx context.Context, workspace string) error {
+	as, err := w.as(ctx, workspace)
+	if err != nil {
+		return err
+	}
+	resp, err := w.cfg.Webhook.ListWebhooks(as, &webhookv1.ListWebhooksRequest{Workspace: workspace, PageSize: listPage, OrderBy: "health"})
+	if err != nil {
+		return err
+	}
+	key := streakKey(workspace, "webhooks")
+	last, _, err := w.cfg.Store.streaks.Get(ctx, key)
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	var now []string
+	for _, h := range resp.GetWebhooks() {
+		if needsPerson(h) {
+			now = append(now, h.GetId())
+		}
+	}
+	slices.Sort(now)
+	both := slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(now), last.GetWebhooks()...))))
+	for _, id := range both {
+		if err := w.webhook(ctx, workspace, id); err != nil {
+			return err
+		}
+	}
+	if slices.Equal(now, last.GetWebhooks()) {
+		return nil
+	}
+	_, _, err = w.cfg.Store.streaks.Update(ctx, key, func(*gatewaystorev1.NotificationStreak) (*gatewaystorev1.NotificationStreak, error) {
+		return &gatewaystorev1.NotificationStreak{Webhooks: now}, nil
+	})
+	return err
 }
 
 // clock has one of the replicas check what only time brings, every minute.
@@ -154,7 +217,8 @@ func (w *Watcher) clock(ctx context.Context) error {
 func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 	st, now, mine := w.cfg.Store, w.cfg.Now(), false
 	behind, expiring, connection := st.workspaces(gatewayv1.NotificationTarget_APP_BEHIND), st.workspaces(gatewayv1.NotificationTarget_KEY_EXPIRING), st.workspaces(gatewayv1.NotificationTarget_CONNECTION)
-	if len(behind)+len(expiring)+len(connection) == 0 {
+	webhooks := st.workspaces(gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON)
+	if len(behind)+len(expiring)+len(connection)+len(webhooks) == 0 {
 		return time.Time{}, nil
 	}
 	s, _, err := st.streaks.Update(ctx, "clock", func(s *gatewaystorev1.NotificationStreak) (*gatewaystorev1.NotificationStreak, error) {
@@ -176,6 +240,9 @@ func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 	}
 	for _, workspace := range connection {
 		errs = append(errs, w.integration(ctx, workspace))
+	}
+	for _, workspace := range webhooks {
+		errs = append(errs, w.webhooks(ctx, workspace))
 	}
 	return now, errors.Join(errs...)
 }
@@ -213,6 +280,8 @@ func (w *Watcher) behindOne(ctx context.Context, workspace string, list *gateway
 	if s.GetState() != deployerv1.Sync_BEHIND || s.GetCommit() == "" || s.GetSince() == nil {
 		return nil
 	}
+	// With the same commit it is behind anew once something else is live.
+	episode := fmt.Sprintf("%s %d", s.GetCommit(), a.GetLive().GetNumber())
 	for _, t := range active(list) {
 		p := t.GetPublic()
 		wait := time.Duration(p.GetBehindMinutes()) * time.Minute
@@ -220,12 +289,12 @@ func (w *Watcher) behindOne(ctx context.Context, workspace string, list *gateway
 			continue
 		}
 		err := w.streak(ctx, workspace, streakKey(workspace, "behind", a.GetId(), p.GetId()), func(streak *gatewaystorev1.NotificationStreak) error {
-			if streak.GetTrouble() == s.GetCommit() {
+			if streak.GetTrouble() == episode {
 				return kv.ErrSkip
 			}
-			streak.Trouble = s.GetCommit()
+			streak.Trouble = episode
 			streak.Outbox = append(streak.GetOutbox(), &gatewaystorev1.Notification{
-				Id: idOf(workspace, a.GetId(), p.GetId(), s.GetCommit(), "behind"), Event: gatewayv1.NotificationTarget_APP_BEHIND, Target: p.GetId(),
+				Id: idOf(workspace, a.GetId(), p.GetId(), episode, "behind"), Event: gatewayv1.NotificationTarget_APP_BEHIND, Target: p.GetId(),
 				App: a.GetId(), Deployment: s.GetDeployment(), Branch: s.GetBranch(), Commit: s.GetCommit(), Reason: s.GetReason(),
 				Title: fmt.Sprintf("%s: %s at %s has not been live for %d minutes", a.GetId(), s.GetBranch(), bitbucket.ShortHash(s.GetCommit()), p.GetBehindMinutes()),
 				Text:  s.GetMessage(), Path: pathOf(workspace, "apps", a.GetId()), Time: timestamppb.New(w.cfg.Now()),

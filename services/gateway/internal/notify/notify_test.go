@@ -163,6 +163,10 @@ func TestNeedsPerson(t *testing.T) {
 		"without a connection":          {&webhookv1.Webhook{State: webhookv1.Webhook_NOT_REGISTERED, Reason: "NOT_CONNECTED"}, false},
 		"its new secret is not there":   {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL, ManualSteps: steps}, true},
 		"by hand and well":              {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL}, false},
+		"by hand, another secret":       {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL, Health: webhookv1.Webhook_SECRET_CHANGED}, true},
+		"by hand, lost deliveries":      {&webhookv1.Webhook{State: webhookv1.Webhook_MANUAL, Health: webhookv1.Webhook_DELIVERIES_MISSING}, true},
+		"ours, lost deliveries":         {&webhookv1.Webhook{State: webhookv1.Webhook_ACTIVE, Health: webhookv1.Webhook_DELIVERIES_MISSING}, false},
+		"not an admin any more":         {&webhookv1.Webhook{State: webhookv1.Webhook_ACTIVE, Health: webhookv1.Webhook_NOT_ADMIN}, true},
 		"left":                          {&webhookv1.Webhook{State: webhookv1.Webhook_LEFT_ON_BITBUCKET, ManualSteps: steps}, false},
 	} {
 		if got := needsPerson(c.hook); got != c.want {

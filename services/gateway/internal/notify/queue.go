@@ -70,11 +70,18 @@ func (s *Store) tell(ctx context.Context, workspace string, n *gatewaystorev1.No
 			n.GetTime().AsTime().Before(p.GetCreateTime().AsTime().Add(-clockSkew)) {
 			continue
 		}
+		dropped := false
 		_, _, err := s.queues.Update(ctx, queueKey(workspace, p.GetId()), func(q *gatewaystorev1.NotificationQueue) (*gatewaystorev1.NotificationQueue, error) {
-			return enqueue(q, n)
+			before := q.GetDropped()
+			q, err := enqueue(q, n)
+			dropped = err == nil && q.GetDropped() > before
+			return q, err
 		})
 		if err != nil {
 			return err
+		}
+		if dropped {
+			s.count(p.GetKind(), resultDropped)
 		}
 	}
 	return nil

@@ -184,6 +184,11 @@ func (s *Sender) sendNext(ctx context.Context, workspace, target string) (later 
 		return due(q), nil
 	}
 	a, o := s.attempt(ctx, workspace, t, m)
+	result := resultFailed
+	if a.GetDelivered() {
+		result = resultSent
+	}
+	st.count(t.GetKind(), result)
 	if ctx.Err() != nil && !a.GetDelivered() { // we were stopped, the receiver did nothing wrong
 		a.Message = "Interrupted: Devpilot was stopped meanwhile."
 	}

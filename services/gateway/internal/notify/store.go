@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -41,22 +43,29 @@ type Store struct {
 	streaks *kv.Bucket[gatewaystorev1.NotificationStreak, *gatewaystorev1.NotificationStreak]
 	queues  *kv.Bucket[gatewaystorev1.NotificationQueue, *gatewaystorev1.NotificationQueue]
 
+	counted *prometheus.CounterVec // see metrics.go
+
 	known   *kv.Mirror[gatewaystorev1.NotificationTargets, *gatewaystorev1.NotificationTargets]
 	changed chan struct{} // a target came or went
 }
 
 // StoreConfig is what NewStore needs.
 type StoreConfig struct {
-	JS       jetstream.JetStream
-	Replicas int
-	Keyset   *seal.Keyset // seals URLs and secrets
-	Logger   *slog.Logger
-	Now      func() time.Time
+	JS         jetstream.JetStream
+	Replicas   int
+	Keyset     *seal.Keyset // seals URLs and secrets
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer // nil: no metrics
+	Now        func() time.Time
 }
 
 // NewStore makes a store that is not open yet.
-func NewStore(c StoreConfig) *Store {
-	return &Store{js: c.JS, replicas: c.Replicas, keyset: c.Keyset, logger: c.Logger, now: c.Now, changed: make(chan struct{}, 1)}
+func NewStore(c StoreConfig) (*Store, error) {
+	counted, err := newCounter(c.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("notify: register metrics: %w", err)
+	}
+	return &Store{js: c.JS, replicas: c.Replicas, keyset: c.Keyset, logger: c.Logger, now: c.Now, counted: counted, changed: make(chan struct{}, 1)}, nil
 }
 
 // Open creates the buckets or brings their settings up to date. It can be repeated.

@@ -504,7 +504,9 @@ type NotificationStreak struct {
 	// Of the clock: when it last went round.
 	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
 	// How many troubles there were, so that each has an id of its own.
-	Count         int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	Count int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	// Of a workspace's webhooks: those that needed somebody when the clock last went round.
+	Webhooks      []string `protobuf:"bytes,8,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -588,6 +590,13 @@ func (x *NotificationStreak) GetCount() int64 {
 	return 0
 }
 
+func (x *NotificationStreak) GetWebhooks() []string {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
 var File_devpilot_gateway_store_v1_notification_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_notification_proto_rawDesc = "" +
@@ -633,7 +642,7 @@ const file_devpilot_gateway_store_v1_notification_proto_rawDesc = "" +
 	"\battempts\x18\x04 \x01(\x05R\battempts\x129\n" +
 	"\n" +
 	"first_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tfirstTime\x127\n" +
-	"\tnext_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\x82\x03\n" +
+	"\tnext_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\"\x9e\x03\n" +
 	"\x12NotificationStreak\x12?\n" +
 	"\x06outbox\x18\x01 \x03(\v2'.devpilot.gateway.store.v1.NotificationR\x06outbox\x12\x18\n" +
 	"\atrouble\x18\x02 \x01(\tR\atrouble\x12Q\n" +
@@ -642,7 +651,8 @@ const file_devpilot_gateway_store_v1_notification_proto_rawDesc = "" +
 	"lastFailed\x12\x1c\n" +
 	"\trecovered\x18\x05 \x01(\x05R\trecovered\x12.\n" +
 	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05count\x18\a \x01(\x03R\x05count\x1a9\n" +
+	"\x05count\x18\a \x01(\x03R\x05count\x12\x1a\n" +
+	"\bwebhooks\x18\b \x03(\tR\bwebhooks\x1a9\n" +
 	"\vFailedEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x05R\x05value:\x028\x01B\xfc\x01\n" +
