@@ -55,7 +55,8 @@ func validate(m proto.Message) error {
 var required sync.Map // protoreflect.MessageDescriptor → []protoreflect.FieldDescriptor, computed once
 
 // requiredFields lists the top-level fields marked REQUIRED. A bool cannot be told from its zero
-// value and is never missing; a number can: our required numbers count from 1.
+// value and is never missing, nor a list from an empty one, which the gateway wants said; a number can be told: our
+// required numbers count from 1.
 func requiredFields(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
 	if v, ok := required.Load(d); ok {
 		return v.([]protoreflect.FieldDescriptor)
@@ -63,7 +64,7 @@ func requiredFields(d protoreflect.MessageDescriptor) []protoreflect.FieldDescri
 	var fields []protoreflect.FieldDescriptor
 	for i := range d.Fields().Len() {
 		f := d.Fields().Get(i)
-		if f.Kind() == protoreflect.BoolKind && !f.HasPresence() {
+		if f.Kind() == protoreflect.BoolKind && !f.HasPresence() || f.IsList() {
 			continue
 		}
 		behaviors, _ := proto.GetExtension(f.Options(), annotations.E_FieldBehavior).([]annotations.FieldBehavior)

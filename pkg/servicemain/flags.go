@@ -199,7 +199,9 @@ type WorkerFlags struct {
 	Workers int    `name:"workers" env:"DEVPILOT_WORKERS" default:"0" min:"0" max:"1024" help:"Deployments at a time; 0 is the number of CPUs."`
 	// Lease is short in tests only: a worker on a busy machine must not be taken for a dead one.
 	Lease time.Duration `name:"worker-lease" env:"DEVPILOT_WORKER_LEASE" default:"30s" min:"1s" max:"1h" hidden:"" help:"How long a worker may be silent before another takes its deployments over."`
-	Roles []string      `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
+	// DiskReserve has room for what runs when the disk gets short.
+	DiskReserve int64    `name:"disk-reserve-mib" env:"DEVPILOT_DISK_RESERVE_MIB" default:"256" min:"1" max:"2147483647" help:"How much of the disk stays free, in MiB: with less, deployments wait."`
+	Roles       []string `name:"roles" env:"DEVPILOT_ROLES" default:"api,worker" enum:"api,worker" help:"What this process does: api, worker or both."`
 }
 
 // Slots is the number of deployments at a time.
@@ -261,6 +263,11 @@ type NotifyFlags struct {
 	NotifyAllow  []string    `name:"notify-allow" env:"DEVPILOT_NOTIFY_ALLOW" help:"Private networks and addresses that notifications may be sent to, e.g. 10.20.0.0/24."`
 }
 
+// ActivityFlags say how long it is kept who did what.
+type ActivityFlags struct {
+	ActivityRetention time.Duration `name:"activity-retention" env:"DEVPILOT_ACTIVITY_RETENTION" default:"8760h" help:"How long the activity list reaches back, at least 24h; what was recorded before keeps the time that held then."`
+}
+
 // Groups lists every group of settings: their variables are known to every program.
 func Groups() []any { return productFlags() }
 
@@ -269,6 +276,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{},
 	}
 }

@@ -64,6 +64,7 @@ type whole struct {
 	servicemain.ReconcileFlags `embed:""`
 	servicemain.WebhookFlags   `embed:""`
 	servicemain.NotifyFlags    `embed:""`
+	servicemain.ActivityFlags  `embed:""`
 }
 
 func TestParse_defaults(t *testing.T) {

@@ -38,6 +38,7 @@ type Settings struct {
 	servicemain.ReconcileFlags  `embed:""`
 	servicemain.WebhookFlags    `embed:""`
 	servicemain.NotifyFlags     `embed:""`
+	servicemain.ActivityFlags   `embed:""`
 }
 
 // checkEmulator refuses settings of an emulator that is not started: they would do nothing.

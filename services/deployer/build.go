@@ -9,6 +9,7 @@ import (
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/mirror"
 )
 
 // Flags are the settings of this service.
@@ -60,7 +61,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 		Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID,
 			API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), Lease: f.Lease,
-			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Version: env.Version, Replicas: env.Replicas,
+			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Limits: mirror.Limits{FreeBytes: uint64(f.DiskReserve) << 20}, Version: env.Version, Replicas: env.Replicas,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
 			PublicURL: public, LiveURL: f.Live.URL, LiveAddress: f.LiveAdvertise,
 			Hooks: Hooks{

@@ -26,6 +26,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:  gateway(identity.RoleMember),
 	deployerv1.DeployerService_ReadLog_FullMethodName:            gateway(identity.RoleMember),
 	deployerv1.DeployerService_ProveGit_FullMethodName:           gateway(identity.RoleAdmin),
+	deployerv1.DeployerService_ProveStatus_FullMethodName:        gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_ReadBadge_FullMethodName:          gateway(identity.RoleNone), // the key is the right
 	deployerv1.DeployerService_ListServers_FullMethodName:        gateway(identity.RoleNone),
 }

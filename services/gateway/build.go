@@ -16,6 +16,7 @@ type Flags struct {
 	servicemain.SignInFlags    `embed:""`
 	servicemain.BitbucketFlags `embed:""`
 	servicemain.NotifyFlags    `embed:""`
+	servicemain.ActivityFlags  `embed:""`
 
 	// Emulator is whether an emulator stands in for Bitbucket, for whoever runs one.
 	Emulator bool `kong:"-"`
@@ -49,8 +50,8 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 		Config{
 			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
 			AdminToken: f.AdminToken, Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
-			NotifyAllow: f.NotifyAllow,
-			Mail:        notify.SMTP{Host: f.SMTPHost, Port: f.SMTPPort, User: f.SMTPUser, Password: f.SMTPPassword, From: f.SMTPFrom, TLS: f.SMTPTLS},
+			NotifyAllow: f.NotifyAllow, ActivityRetention: f.ActivityRetention,
+			Mail: notify.SMTP{Host: f.SMTPHost, Port: f.SMTPPort, User: f.SMTPUser, Password: f.SMTPPassword, From: f.SMTPFrom, TLS: f.SMTPTLS},
 		},
 		Deps{
 			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys,

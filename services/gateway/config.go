@@ -17,6 +17,8 @@ import (
 const (
 	defaultHeartbeat = 15 * time.Second
 	defaultTimeout   = 30 * time.Second
+	// minActivityRetention is the least that the activity list reaches back: less answers no question.
+	minActivityRetention = 24 * time.Hour
 )
 
 // Config is what an operator sets.
@@ -42,6 +44,9 @@ type Config struct {
 	Mail notify.SMTP
 	// NotifyAllow are private networks and addresses that receivers of notifications may be in.
 	NotifyAllow []string
+
+	// ActivityRetention is how long the activity list reaches back, at least a day; 0: a year.
+	ActivityRetention time.Duration
 
 	// Replicas of the gateway's buckets; 0: one.
 	Replicas int
@@ -72,6 +77,9 @@ func (c *Config) check() (web, error) {
 	}
 	if c.PublicURL == "" {
 		return web{}, errors.New("gateway: Config.PublicURL is missing")
+	}
+	if c.ActivityRetention != 0 && c.ActivityRetention < minActivityRetention {
+		return web{}, fmt.Errorf("gateway: the activity list must reach back at least %s, not %s", minActivityRetention, c.ActivityRetention)
 	}
 	u, err := url.Parse(c.PublicURL)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {

@@ -59,7 +59,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	callers.Sessions = sessions
 	s.streams.Callers = callers
 	s.server = server.New(server.Config{
-		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec,
+		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec, Logger: d.Logger,
 		Notifications: s.notes, Sender: s.sender, Checks: s.checks(w),
 		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
 		Repo: repov1.NewRepoServiceClient(d.Repo), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),

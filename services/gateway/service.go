@@ -127,7 +127,7 @@ func New(cfg Config, d Deps) (*Service, error) {
 		cfg: cfg, js: d.JS, logger: d.Logger,
 		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Metrics: copies, Now: d.Now}),
 		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, copies, d.Now),
-		activity: activity.NewStore(d.JS, cfg.Replicas),
+		activity: activity.NewStore(d.JS, cfg.Replicas, cfg.ActivityRetention),
 		recorder: activity.NewRecorder(d.Logger, lost),
 		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),
 		streams:  live.NewStreams(cfg.Heartbeat),

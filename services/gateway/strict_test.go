@@ -208,3 +208,24 @@ func TestLog_resumedPastItsEnd(t *testing.T) {
 	}
 	c.get(logPath+"?format=sse", with("Last-Event-ID", "0")).want(http.StatusNoContent)
 }
+
+// A list that says what is allowed is emptied by saying so, and not by leaving it out.
+func TestRequired_anEmptyListHasToBeSaid(t *testing.T) {
+	g := start(t)
+	c := g.signedIn()
+	const path = "/v1/workspaces/default/integrations/bitbucket:narrow"
+	for _, body := range []string{``, `{}`, `{"bitbucketWorkspaces":null}`, `{"etag":"x"}`} {
+		a := c.post(path, body)
+		a.problem(http.StatusBadRequest, "INVALID_ARGUMENT")
+		if !strings.Contains(string(a.body), `{"name":"bitbucketWorkspaces","message":"is required; give [] where you mean an empty list"}`) {
+			t.Errorf("%q: %s", body, a.body)
+		}
+	}
+	if n := len(g.auth.asked("NarrowIntegration")); n != 0 {
+		t.Errorf("it was done %d times", n)
+	}
+	c.post(path, `{"bitbucketWorkspaces":[]}`).want(http.StatusOK)
+	if n := len(g.auth.asked("NarrowIntegration")); n != 1 {
+		t.Errorf("it was done %d times", n)
+	}
+}

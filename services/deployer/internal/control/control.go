@@ -108,7 +108,7 @@ func New(cfg Config) (*Control, error) {
 	c.schedule.Handle(reminder.Lane, lanes.Handle)
 	c.schedule.Handle(reminder.Watches, c.apps.HandOver)
 	c.schedule.Handle(reminder.Reach, c.connections.Resume(c.apps, c.reconciler))
-	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments, Heads: cfg.Heads}
+	c.uses = &server.Uses{Apps: c.apps, Servers: r.Fleet, Deliveries: clients.Webhook, Logs: r.Logs, Deployments: r.Store.Deployments, Heads: cfg.Heads, Statuses: proofs{c}}
 	return c, nil
 }
 

@@ -35,6 +35,18 @@ func (c *Control) noStatuses() (reason, message string) {
 	return c.statuses.Reason()
 }
 
+// proofs writes the status of a proof; it says why where none can be sent.
+type proofs struct{ c *Control }
+
+// Prove implements server.Statuses.
+func (p proofs) Prove(ctx context.Context, k lane.Key, hash string) (fullName, skipped string, err error) {
+	if _, message := p.c.noStatuses(); message != "" {
+		return "", message, nil
+	}
+	fullName, err = p.c.statuses.Prove(ctx, k, hash)
+	return fullName, "", err
+}
+
 // told is what Bitbucket was told of a deployment; empty when nothing is known.
 func (c *Control) told(ctx context.Context, k lane.Key, rec *storev1.Deployment, connection string) string {
 	if c.statuses == nil {

@@ -167,10 +167,20 @@ func (w *Worker) Run(ctx context.Context) error {
 	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS.Conn(), cfg.Server, w.decider.Check) })
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
-			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(),
+			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(), Disk: w.room,
 		})
 	})
 	return g.Wait()
+}
+
+// room is how much is free where it puts releases and mirrors, and how much of that stays free.
+func (w *Worker) room() (free, reserve uint64, err error) {
+	free, reserve, err = w.cfg.Mirrors.Room()
+	if err != nil {
+		return 0, 0, err
+	}
+	releases, err := w.releases.FreeBytes()
+	return min(free, releases), reserve, err
 }
 
 // deployments takes wake-ups of the server, one per free slot: what one worker held back another

@@ -2,12 +2,13 @@
 //
 // Recording never delays or fails the call that is recorded: [Recorder.Record] hands the entry to
 // a queue; what cannot be stored after some tries is logged and counted. Records disappear after a
-// year.
+// year, or what an operator says.
 //
 // It depends on pkg/kv and pkg/identity.
 package activity
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -26,7 +27,8 @@ import (
 const (
 	recordsBucket  = "gateway_activity"
 	countersBucket = "gateway_activity_counters"
-	retention      = 365 * 24 * time.Hour // how long the activity list reaches back
+	// DefaultRetention is how long the activity list reaches back unless an operator says otherwise.
+	DefaultRetention = 365 * 24 * time.Hour
 	// maxExamined bounds how many numbers one page reads: numbers whose record was never
 	// written, or has expired, are gaps.
 	maxExamined = 500
@@ -34,15 +36,16 @@ const (
 
 // Store keeps the records. Open it before use; then it is safe for concurrent use.
 type Store struct {
-	js       jetstream.JetStream
-	replicas int
-	records  *kv.Bucket[gatewaystorev1.Activity, *gatewaystorev1.Activity]
-	counters *kv.Bucket[gatewaystorev1.ActivityCounter, *gatewaystorev1.ActivityCounter]
+	js        jetstream.JetStream
+	replicas  int
+	retention time.Duration
+	records   *kv.Bucket[gatewaystorev1.Activity, *gatewaystorev1.Activity]
+	counters  *kv.Bucket[gatewaystorev1.ActivityCounter, *gatewaystorev1.ActivityCounter]
 }
 
-// NewStore makes a store that is not open yet.
-func NewStore(js jetstream.JetStream, replicas int) *Store {
-	return &Store{js: js, replicas: replicas}
+// NewStore makes a store that is not open yet. Records disappear after the retention; 0: DefaultRetention.
+func NewStore(js jetstream.JetStream, replicas int, retention time.Duration) *Store {
+	return &Store{js: js, replicas: replicas, retention: cmp.Or(retention, DefaultRetention)}
 }
 
 // Open creates the buckets or brings their settings up to date. It can be repeated.
@@ -62,6 +65,7 @@ type Entry struct {
 	Actor     identity.Identity
 	Action    string // such as app.create
 	Target    string // such as app "web"
+	Resource  string // where that is, below the workspace: apps/web; empty: nowhere
 	Message   string // a sentence for people when it succeeded; the error's when it did not
 	Err       error
 	RequestID string
@@ -77,7 +81,7 @@ func (e Entry) record() *gatewaystorev1.Activity {
 		Time: timestamppb.New(e.Time), ActorLabel: e.Actor.Label, ActorSubject: e.Actor.Subject,
 		ActorKind: string(e.Actor.SubjectKind), Action: e.Action, Target: e.Target,
 		Succeeded: e.Err == nil, Message: e.Message, RequestId: e.RequestID,
-		Address: e.Address,
+		Address: e.Address, Resource: e.Resource,
 	}
 	for _, c := range e.Changes {
 		a.Changes = append(a.Changes, &gatewaystorev1.ActivityChange{Field: c.Field, Before: c.Before, After: c.After})
@@ -103,7 +107,7 @@ func (s *Store) append(ctx context.Context, workspace string, a *gatewaystorev1.
 	}
 	numbered := proto.Clone(a).(*gatewaystorev1.Activity)
 	numbered.Number = c.GetLast()
-	_, err = s.records.Create(ctx, recordKey(workspace, c.GetLast()), numbered, kv.TTL(retention))
+	_, err = s.records.Create(ctx, recordKey(workspace, c.GetLast()), numbered, kv.TTL(s.retention))
 	return err
 }
 

@@ -57,7 +57,7 @@ func (f format) encode(list []*gatewayv1.ActivityRecord, first bool) ([]byte, er
 }
 
 var columns = []string{
-	"time", "number", "actor", "actorKind", "action", "target", "succeeded", "reason", "message", "address", "requestId", "changes",
+	"time", "number", "actor", "actorKind", "action", "target", "succeeded", "reason", "message", "address", "requestId", "changes", "resource",
 }
 
 func row(a *gatewayv1.ActivityRecord) []string {
@@ -67,7 +67,7 @@ func row(a *gatewayv1.ActivityRecord) []string {
 	}
 	cells := []string{
 		a.GetTime().AsTime().UTC().Format(time.RFC3339), strconv.Itoa(int(a.GetNumber())), a.GetActorLabel(), a.GetActorKind(), a.GetAction(), a.GetTarget(),
-		strconv.FormatBool(a.GetSucceeded()), a.GetReason(), a.GetMessage(), a.GetAddress(), a.GetRequestId(), strings.Join(changes, "; "),
+		strconv.FormatBool(a.GetSucceeded()), a.GetReason(), a.GetMessage(), a.GetAddress(), a.GetRequestId(), strings.Join(changes, "; "), a.GetResource(),
 	}
 	for i, c := range cells {
 		cells[i] = asText(c)

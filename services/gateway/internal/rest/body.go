@@ -120,12 +120,21 @@ func checkRequired(path string, object map[string]any, want protoreflect.Message
 			v = object[string(f.Name())]
 		}
 		if v == nil || v == "" {
-			faults.Add(join(path, f.JSONName()), "is required")
+			faults.Add(join(path, f.JSONName()), requiredSays(f))
 		}
 		if inner, ok := v.(map[string]any); ok && f.Message() != nil {
 			checkRequired(join(path, f.JSONName()), inner, f.Message(), nil, faults)
 		}
 	}
+}
+
+// requiredSays is what is said of a required field that is missing. That a list is to be empty has to be
+// said: what it holds is often what is allowed, and none is then no limit.
+func requiredSays(f protoreflect.FieldDescriptor) string {
+	if f.IsList() {
+		return "is required; give [] where you mean an empty list"
+	}
+	return "is required"
 }
 
 // isRequired tells what the proto says; a flag cannot be told from one that is not set.

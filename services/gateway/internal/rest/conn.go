@@ -61,8 +61,8 @@ func signInRefused(method string, err error) error {
 	return err
 }
 
-// before is the resource that a call is about to change; nil when there is none, or it cannot be read:
-// then the call says why.
+// before is what is read of what a call is about to change; nil when there is none, or it cannot be read: then
+// the call says why.
 func (c Conn) before(ctx context.Context, method string, in proto.Message) proto.Message {
 	action, ok := routes.ActionOf(method)
 	if !ok || action.Before == nil {
@@ -72,7 +72,7 @@ func (c Conn) before(ctx context.Context, method string, in proto.Message) proto
 	if err := c.ClientConnInterface.Invoke(ctx, read, request, response); err != nil {
 		return nil
 	}
-	return action.Resource(response)
+	return response
 }
 
 func (c Conn) record(ctx context.Context, method string, in proto.Message, reply any, err error, before proto.Message) {
@@ -95,21 +95,25 @@ func (c Conn) record(ctx context.Context, method string, in proto.Message, reply
 	if route, ok := ctx.Value(routeKey{}).(routes.Route); ok && err != nil {
 		err = inBody(err, route)
 	}
-	target := action.Target(in, out)
-	var changes []activity.Change
-	if before != nil && err == nil {
-		changes = changesOf(in, before, action.Resource(out))
+	call := routes.Call{In: in, Out: out, Before: before}
+	e := activity.Entry{
+		Address: edge.ClientAddress(ctx), Workspace: workspace, Time: c.Now(), Actor: actor, Action: action.Name, Target: action.Target(call),
+		Err: err, RequestID: rpc.RequestID(ctx),
 	}
-	message := action.Did + " " + target + "."
-	if len(changes) > 0 {
-		message = cutTo(maxChange, sentence(target, changes))
+	if action.At != nil {
+		e.Resource = action.At(call)
 	}
-	for i := range changes {
-		changes[i].Before, changes[i].After = cutTo(maxChange, changes[i].Before), cutTo(maxChange, changes[i].After)
+	e.Message = action.Did + " " + e.Target + "."
+	if action.Resource != nil && err == nil {
+		if was := action.Resource(before); was != nil {
+			e.Changes = changesOf(in, was, action.Resource(out))
+		}
 	}
-	c.Recorder.Record(ctx, activity.Entry{
-		Address: edge.ClientAddress(ctx), Changes: changes,
-		Workspace: workspace, Time: c.Now(), Actor: actor, Action: action.Name, Target: target,
-		Message: message, Err: err, RequestID: rpc.RequestID(ctx),
-	})
+	if len(e.Changes) > 0 {
+		e.Message = cutTo(maxChange, sentence(e.Target, e.Changes))
+	}
+	for i := range e.Changes {
+		e.Changes[i].Before, e.Changes[i].After = cutTo(maxChange, e.Changes[i].Before), cutTo(maxChange, e.Changes[i].After)
+	}
+	c.Recorder.Record(ctx, e)
 }

@@ -5,15 +5,26 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 )
 
-// namedFields are the fields of an app as people call them; others go by their own names.
+// maxInSentence is how long a value may be that a sentence tells, in characters; the record has longer ones.
+const maxInSentence = 60
+
+// namedFields are the fields of an app and of a notification target as people call them; others go by their own
+// names.
 var namedFields = map[string]string{
 	"autoDeploy": "auto-deploy", "cancelRunning": "cancelling of running deployments", "commitStatus": "commit statuses",
 	"configAsCode": "the file .devpilot.yaml", "branch": "the branch", "server": "the server", "retention": "the number of releases kept",
 	"sharedPaths": "the shared paths", "rules": "the rules of pushes", "source": "the source options", "serve": "what is served",
+	"badge": "the status badge", "rules.tags": "the tags that deploy", "rules.paths": "the paths that deploy", "rules.pathsIgnore": "the paths that do not count",
+	"rules.skip": "the skip phrases", "rules.skip.phrases": "the skip phrases", "source.directory": "the directory in the repository", "source.fullHistory": "full history", "source.submodules": "submodules", "source.lfs": "large files (LFS)",
+	"source.submoduleWorkspaces": "the Bitbucket workspaces of submodules", "serve.directory": "the directory that is served", "serve.fallback": "the page for what is not found",
+	"label": "the name", "active": "sending", "url": "the address", "recipients": "the recipients", "events": "what is told", "apps": "the apps",
+	"behindMinutes": "the minutes that an app may be behind", "quietHours": "the quiet hours", "quietHours.start": "the beginning of the quiet hours",
+	"quietHours.end": "the end of the quiet hours", "quietHours.timeZone": "the time zone of the quiet hours", "kind": "the kind", "repository": "the repository",
 }
 
 // sentence says what was changed of a target, in words: values of variables are never in it.
@@ -40,7 +51,47 @@ func changed(target string, c activity.Change) []string {
 	case c.After == "false":
 		return []string{"Switched " + name + " of " + target + " off."}
 	}
-	return []string{"Changed " + name + " of " + target + "."}
+	before, plainBefore := plain(c.Before)
+	after, plainAfter := plain(c.After)
+	switch {
+	case !plainBefore || !plainAfter:
+		return []string{"Changed " + name + " of " + target + "."}
+	case before == "":
+		return []string{"Set " + name + " of " + target + " to " + after + "."}
+	case after == "":
+		return []string{"Emptied " + name + " of " + target + ", which was " + before + "."}
+	}
+	return []string{"Changed " + name + " of " + target + " from " + before + " to " + after + "."}
+}
+
+// plain is a value that a sentence can tell: a short text or number, or a list of such. Not ok for others.
+func plain(value string) (text string, ok bool) {
+	if value == "" {
+		return "", true // not set
+	}
+	var v any
+	d := json.NewDecoder(strings.NewReader(value))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return "", false
+	}
+	list, isList := v.([]any)
+	if !isList {
+		list = []any{v}
+	}
+	var words []string
+	for _, e := range list {
+		switch e := e.(type) {
+		case string:
+			words = append(words, e)
+		case json.Number:
+			words = append(words, e.String())
+		default:
+			return "", false
+		}
+	}
+	text = strings.Join(words, ", ")
+	return text, len([]rune(text)) <= maxInSentence && !strings.ContainsFunc(text, unicode.IsControl)
 }
 
 // items compares two lists of things that have names.

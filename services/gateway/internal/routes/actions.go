@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
@@ -20,13 +21,20 @@ type Action struct {
 	Did  string // the beginning of the sentence: "Created"
 	// Workspace of the record where the request has no field of that name.
 	Workspace func(in proto.Message) string
-	// Target names what it was done to. out is empty when the call failed.
-	Target func(in, out proto.Message) string
-	// Before, where a resource is changed, is the RPC that reads it, and Resource finds it in that
-	// RPC's answer and in this one's. Both are nil for other actions.
-	Before   func(in proto.Message) (method string, request, response proto.Message)
+	// Target names what it was done to.
+	Target func(c Call) string
+	// At is where that is, below the workspace, such as apps/web; empty where it is nowhere, or not (yet) there.
+	At func(c Call) string
+	// Before is the RPC that reads what is changed: what people call it, and what it was. Nil where the request
+	// says enough.
+	Before func(in proto.Message) (method string, request, response proto.Message)
+	// Resource finds what was changed in an answer: in Before's, and in this RPC's. Nil where nothing is compared.
 	Resource func(out proto.Message) proto.Message
 }
+
+// Call is an RPC that was made. Out is empty when it failed; Before is Action.Before's answer, nil where there
+// is none.
+type Call struct{ In, Out, Before proto.Message }
 
 // What is done with a session belongs to no workspace: it is recorded where it is done, once in each
 // workspace of who does it.
@@ -39,19 +47,94 @@ const (
 
 const bitbucketIntegration = "the Bitbucket integration"
 
-func integration(_, _ proto.Message) string { return bitbucketIntegration }
+func integration(Call) string { return bitbucketIntegration }
+
+func atIntegration(Call) string { return "integrations/bitbucket" }
 
 // AppNamed is how targets speak of an app: nothing else in a target is written so.
 func AppNamed(id string) string { return appNamed(id) }
 
-func app[T interface{ GetApp() string }](in, _ proto.Message) string {
-	return appNamed(get(in, T.GetApp))
-}
+func app[T interface{ GetApp() string }](c Call) string { return appNamed(get(c.In, T.GetApp)) }
 
 func appNamed(id string) string { return fmt.Sprintf("app %q", id) }
 
-func webhook[T interface{ GetWebhook() string }](in, _ proto.Message) string {
-	return "webhook " + get(in, T.GetWebhook)
+func atApp[T interface{ GetApp() string }](c Call) string { return "apps/" + get(c.In, T.GetApp) }
+
+// deployment is one by its number, which the request has.
+func deployment[T interface {
+	GetApp() string
+	GetNumber() int32
+}](c Call) string {
+	return fmt.Sprintf("deployment %d of %s", get(c.In, T.GetNumber), appNamed(get(c.In, T.GetApp)))
+}
+
+func atDeployment(app string, number int32) string {
+	if number == 0 {
+		return "apps/" + app
+	}
+	return fmt.Sprintf("apps/%s/deployments/%d", app, number)
+}
+
+// webhook is one by its repository, where that could be read.
+func webhook[T interface{ GetWebhook() string }](c Call) string {
+	if name := get(c.Before, (*webhookv1.GetWebhookResponse).GetWebhook).GetRepositoryFullName(); name != "" {
+		return "the webhook of " + name
+	}
+	return "webhook " + get(c.In, T.GetWebhook)
+}
+
+func atWebhook[T interface{ GetWebhook() string }](c Call) string {
+	return "webhooks/" + get(c.In, T.GetWebhook)
+}
+
+func webhookBefore[T interface {
+	GetWorkspace() string
+	GetWebhook() string
+}](in proto.Message) (string, proto.Message, proto.Message) {
+	return webhookv1.WebhookService_GetWebhook_FullMethodName, &webhookv1.GetWebhookRequest{Workspace: get(in, T.GetWorkspace), Webhook: get(in, T.GetWebhook)}, &webhookv1.GetWebhookResponse{}
+}
+
+func atDelivery[T interface {
+	GetWebhook() string
+	GetDelivery() int32
+}](c Call) string {
+	return fmt.Sprintf("webhooks/%s/deliveries/%d", get(c.In, T.GetWebhook), get(c.In, T.GetDelivery))
+}
+
+func notificationTarget(id string, before proto.Message) string {
+	if label := get(before, (*gatewayv1.GetNotificationTargetResponse).GetTarget).GetLabel(); label != "" {
+		return fmt.Sprintf("notification target %q", label)
+	}
+	return "notification target " + id
+}
+
+func someTarget[T interface{ GetTarget() string }](c Call) string {
+	return notificationTarget(get(c.In, T.GetTarget), c.Before)
+}
+
+func targetBefore[T interface {
+	GetWorkspace() string
+	GetTarget() string
+}](in proto.Message) (string, proto.Message, proto.Message) {
+	return gatewayv1.GatewayService_GetNotificationTarget_FullMethodName, &gatewayv1.GetNotificationTargetRequest{Workspace: get(in, T.GetWorkspace), Target: get(in, T.GetTarget)}, &gatewayv1.GetNotificationTargetResponse{}
+}
+
+func atTarget(id string) string {
+	if id == "" {
+		return ""
+	}
+	return "notificationTargets/" + id
+}
+
+// deletedKey is a key by its label, where that could be read.
+func deletedKey(c Call) string {
+	id := get(c.In, (*gatewayv1.DeleteApiKeyRequest).GetApiKey)
+	for _, k := range get(c.Before, (*gatewayv1.ListApiKeysResponse).GetApiKeys) {
+		if k.GetId() == id && k.GetLabel() != "" {
+			return fmt.Sprintf("API key %q", k.GetLabel())
+		}
+	}
+	return "API key " + id
 }
 
 // get reads a field of a message whose type the table promises; the zero value for any other.
@@ -62,16 +145,9 @@ func get[T, V any](m proto.Message, field func(T) V) (v V) {
 	return v
 }
 
-func notificationTarget[T interface{ GetTarget() string }](in, _ proto.Message) string {
-	return "notification target " + get(in, T.GetTarget)
-}
-
-// number reads a number of a message whose type the table promises; 0 for any other.
-func number[T any](m proto.Message, field func(T) int32) int32 { return get(m, field) }
-
-func rolledBack(in, _ proto.Message) string {
-	name := appNamed(get(in, (*deployerv1.RollBackAppRequest).GetApp))
-	if to := number(in, (*deployerv1.RollBackAppRequest).GetDeployment); to != 0 {
+func rolledBack(c Call) string {
+	name := app[*deployerv1.RollBackAppRequest](c)
+	if to := get(c.In, (*deployerv1.RollBackAppRequest).GetDeployment); to != 0 {
 		return fmt.Sprintf("%s to deployment %d", name, to)
 	}
 	return name + " to the release before"
@@ -79,31 +155,36 @@ func rolledBack(in, _ proto.Message) string {
 
 // actions has a row for every RPC of the API that changes something.
 var actions = map[string]Action{
-	authv1.AuthService_ConnectIntegration_FullMethodName:    {Name: "integration.beginConnect", Did: "Began to connect", Target: integration},
-	authv1.AuthService_CompleteAuthorization_FullMethodName: {Name: "integration.connect", Did: "Connected", Target: connected},
-	authv1.AuthService_RefreshIntegration_FullMethodName:    {Name: "integration.refresh", Did: "Refreshed the token of", Target: integration},
+	authv1.AuthService_ConnectIntegration_FullMethodName:    {Name: "integration.beginConnect", Did: "Began to connect", Target: integration, At: atIntegration},
+	authv1.AuthService_CompleteAuthorization_FullMethodName: {Name: "integration.connect", Did: "Connected", Target: connected, At: atIntegration},
+	authv1.AuthService_RefreshIntegration_FullMethodName:    {Name: "integration.refresh", Did: "Refreshed the token of", Target: integration, At: atIntegration},
+	authv1.AuthService_NarrowIntegration_FullMethodName:     {Name: "integration.narrow", Did: "Narrowed", Target: narrowed, At: atIntegration},
 
-	authv1.AuthService_NarrowIntegration_FullMethodName: {Name: "integration.narrow", Did: "Narrowed", Target: narrowed},
-
-	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: {Name: "integration.remove", Did: "Removed", Target: integration},
+	gatewayv1.GatewayService_RunProof_FullMethodName:              {Name: "integration.prove", Did: "Proved", Target: proved, At: atIntegration},
+	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: {Name: "integration.remove", Did: "Removed", Target: integration, At: atIntegration},
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName: {
 		Name: "workspace.create", Did: "Created",
 		Workspace: func(in proto.Message) string { return get(in, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId) },
-		Target: func(in, _ proto.Message) string {
-			return fmt.Sprintf("workspace %q", get(in, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId))
+		Target: func(c Call) string {
+			return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId))
 		},
 	},
-	gatewayv1.GatewayService_CreateApiKey_FullMethodName: {Name: "apiKey.create", Did: "Created", Target: func(in, _ proto.Message) string {
-		return fmt.Sprintf("API key %q", get(in, (*gatewayv1.CreateApiKeyRequest).GetLabel))
+	gatewayv1.GatewayService_CreateApiKey_FullMethodName: {Name: "apiKey.create", Did: "Created", Target: func(c Call) string {
+		return fmt.Sprintf("API key %q", get(c.In, (*gatewayv1.CreateApiKeyRequest).GetLabel))
 	}},
-	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: {Name: "apiKey.delete", Did: "Deleted", Target: func(in, _ proto.Message) string {
-		return "API key " + get(in, (*gatewayv1.DeleteApiKeyRequest).GetApiKey)
+	gatewayv1.GatewayService_DeleteApiKey_FullMethodName: {Name: "apiKey.delete", Did: "Deleted", Target: deletedKey, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
+		list := &gatewayv1.ListApiKeysRequest{Workspace: get(in, (*gatewayv1.DeleteApiKeyRequest).GetWorkspace), PageSize: pagetoken.MaxPage}
+		return gatewayv1.GatewayService_ListApiKeys_FullMethodName, list, &gatewayv1.ListApiKeysResponse{}
 	}},
-	gatewayv1.GatewayService_CreateNotificationTarget_FullMethodName: {Name: "notificationTarget.create", Did: "Added", Target: func(in, _ proto.Message) string {
-		return fmt.Sprintf("notification target %q", get(in, (*gatewayv1.CreateNotificationTargetRequest).GetTarget).GetLabel())
+	gatewayv1.GatewayService_CreateNotificationTarget_FullMethodName: {Name: "notificationTarget.create", Did: "Added", Target: func(c Call) string {
+		return fmt.Sprintf("notification target %q", get(c.In, (*gatewayv1.CreateNotificationTargetRequest).GetTarget).GetLabel())
+	}, At: func(c Call) string {
+		return atTarget(get(c.Out, (*gatewayv1.CreateNotificationTargetResponse).GetTarget).GetId())
 	}},
-	gatewayv1.GatewayService_UpdateNotificationTarget_FullMethodName: {Name: "notificationTarget.update", Did: "Changed", Target: func(in, _ proto.Message) string {
-		return "notification target " + get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId)
+	gatewayv1.GatewayService_UpdateNotificationTarget_FullMethodName: {Name: "notificationTarget.update", Did: "Changed", Target: func(c Call) string {
+		return notificationTarget(get(c.In, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId), c.Before)
+	}, At: func(c Call) string {
+		return atTarget(get(c.In, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId))
 	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
 		workspace, target := get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetWorkspace), get(in, (*gatewayv1.UpdateNotificationTargetRequest).GetTargetId)
 		return gatewayv1.GatewayService_GetNotificationTarget_FullMethodName, &gatewayv1.GetNotificationTargetRequest{Workspace: workspace, Target: target}, &gatewayv1.GetNotificationTargetResponse{}
@@ -115,18 +196,38 @@ var actions = map[string]Action{
 		}
 		return nil
 	}},
-	gatewayv1.GatewayService_DeleteNotificationTarget_FullMethodName: {Name: "notificationTarget.delete", Did: "Deleted", Target: notificationTarget[*gatewayv1.DeleteNotificationTargetRequest]},
-	gatewayv1.GatewayService_SendTestNotification_FullMethodName:     {Name: "notificationTarget.test", Did: "Tested", Target: notificationTarget[*gatewayv1.SendTestNotificationRequest]},
-	gatewayv1.GatewayService_RotateNotificationSecret_FullMethodName: {Name: "notificationTarget.rotateSecret", Did: "Rotated the secret of", Target: notificationTarget[*gatewayv1.RotateNotificationSecretRequest]},
-	gatewayv1.GatewayService_CreateSession_FullMethodName:            {},
-	gatewayv1.GatewayService_DeleteSession_FullMethodName:            {},
-	gatewayv1.GatewayService_CreateSignInCode_FullMethodName:         {},
+	gatewayv1.GatewayService_DeleteNotificationTarget_FullMethodName: {
+		Name: "notificationTarget.delete", Did: "Deleted", Target: someTarget[*gatewayv1.DeleteNotificationTargetRequest], Before: targetBefore[*gatewayv1.DeleteNotificationTargetRequest],
+		At: func(c Call) string {
+			return atTarget(get(c.In, (*gatewayv1.DeleteNotificationTargetRequest).GetTarget))
+		},
+	},
+	gatewayv1.GatewayService_SendTestNotification_FullMethodName: {
+		Name: "notificationTarget.test", Did: "Tested", Target: someTarget[*gatewayv1.SendTestNotificationRequest], Before: targetBefore[*gatewayv1.SendTestNotificationRequest],
+		At: func(c Call) string { return atTarget(get(c.In, (*gatewayv1.SendTestNotificationRequest).GetTarget)) },
+	},
+	gatewayv1.GatewayService_RotateNotificationSecret_FullMethodName: {
+		Name: "notificationTarget.rotateSecret", Did: "Rotated the secret of", Target: someTarget[*gatewayv1.RotateNotificationSecretRequest], Before: targetBefore[*gatewayv1.RotateNotificationSecretRequest],
+		At: func(c Call) string {
+			return atTarget(get(c.In, (*gatewayv1.RotateNotificationSecretRequest).GetTarget))
+		},
+	},
+	gatewayv1.GatewayService_CreateSession_FullMethodName:    {},
+	gatewayv1.GatewayService_DeleteSession_FullMethodName:    {},
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: {},
 
-	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(in, _ proto.Message) string {
-		return appNamed(get(in, (*deployerv1.CreateAppRequest).GetAppId))
+	deployerv1.DeployerService_CreateApp_FullMethodName: {Name: "app.create", Did: "Created", Target: func(c Call) string {
+		return appNamed(get(c.In, (*deployerv1.CreateAppRequest).GetAppId))
+	}, At: func(c Call) string {
+		if get(c.Out, (*deployerv1.CreateAppResponse).GetApp) == nil {
+			return "" // it was not made
+		}
+		return "apps/" + get(c.In, (*deployerv1.CreateAppRequest).GetAppId)
 	}},
-	deployerv1.DeployerService_UpdateApp_FullMethodName: {Name: "app.update", Did: "Changed", Target: func(in, _ proto.Message) string {
-		return appNamed(get(in, (*deployerv1.UpdateAppRequest).GetAppId))
+	deployerv1.DeployerService_UpdateApp_FullMethodName: {Name: "app.update", Did: "Changed", Target: func(c Call) string {
+		return appNamed(get(c.In, (*deployerv1.UpdateAppRequest).GetAppId))
+	}, At: func(c Call) string {
+		return "apps/" + get(c.In, (*deployerv1.UpdateAppRequest).GetAppId)
 	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
 		workspace, app := get(in, (*deployerv1.UpdateAppRequest).GetWorkspace), get(in, (*deployerv1.UpdateAppRequest).GetAppId)
 		return deployerv1.DeployerService_GetApp_FullMethodName, &deployerv1.GetAppRequest{Workspace: workspace, App: app}, &deployerv1.GetAppResponse{}
@@ -136,55 +237,63 @@ var actions = map[string]Action{
 		}
 		return nil
 	}},
-	deployerv1.DeployerService_DeleteApp_FullMethodName:        {Name: "app.delete", Did: "Deleted", Target: app[*deployerv1.DeleteAppRequest]},
-	deployerv1.DeployerService_CreateDeployment_FullMethodName: {Name: "deployment.create", Did: "Deployed", Target: deployed},
-	deployerv1.DeployerService_CancelDeployment_FullMethodName: {Name: "deployment.cancel", Did: "Cancelled", Target: func(in, _ proto.Message) string {
-		return fmt.Sprintf("deployment %d of %s", number(in, (*deployerv1.CancelDeploymentRequest).GetNumber), appNamed(get(in, (*deployerv1.CancelDeploymentRequest).GetApp)))
+	deployerv1.DeployerService_DeleteApp_FullMethodName: {Name: "app.delete", Did: "Deleted", Target: app[*deployerv1.DeleteAppRequest], At: atApp[*deployerv1.DeleteAppRequest]},
+	deployerv1.DeployerService_CreateDeployment_FullMethodName: {Name: "deployment.create", Did: "Deployed", Target: deployed, At: func(c Call) string {
+		return atDeployment(get(c.In, (*deployerv1.CreateDeploymentRequest).GetApp), get(c.Out, (*deployerv1.CreateDeploymentResponse).GetDeployment).GetNumber())
 	}},
-	deployerv1.DeployerService_RedeployDeployment_FullMethodName: {Name: "deployment.redeploy", Did: "Redeployed", Target: func(in, _ proto.Message) string {
-		return fmt.Sprintf("deployment %d of %s", number(in, (*deployerv1.RedeployDeploymentRequest).GetNumber), appNamed(get(in, (*deployerv1.RedeployDeploymentRequest).GetApp)))
+	deployerv1.DeployerService_CancelDeployment_FullMethodName: {Name: "deployment.cancel", Did: "Cancelled", Target: deployment[*deployerv1.CancelDeploymentRequest], At: func(c Call) string {
+		return atDeployment(get(c.In, (*deployerv1.CancelDeploymentRequest).GetApp), get(c.In, (*deployerv1.CancelDeploymentRequest).GetNumber))
 	}},
-	deployerv1.DeployerService_RollBackApp_FullMethodName: {Name: "app.rollBack", Did: "Rolled back", Target: rolledBack},
+	deployerv1.DeployerService_RedeployDeployment_FullMethodName: {Name: "deployment.redeploy", Did: "Redeployed", Target: deployment[*deployerv1.RedeployDeploymentRequest], At: func(c Call) string {
+		again := get(c.Out, (*deployerv1.RedeployDeploymentResponse).GetDeployment).GetNumber()
+		return atDeployment(get(c.In, (*deployerv1.RedeployDeploymentRequest).GetApp), cmp.Or(again, get(c.In, (*deployerv1.RedeployDeploymentRequest).GetNumber)))
+	}},
+	deployerv1.DeployerService_RollBackApp_FullMethodName: {Name: "app.rollBack", Did: "Rolled back", Target: rolledBack, At: func(c Call) string {
+		return atDeployment(get(c.In, (*deployerv1.RollBackAppRequest).GetApp), get(c.Out, (*deployerv1.RollBackAppResponse).GetDeployment).GetNumber())
+	}},
 
-	webhookv1.WebhookService_RegisterWebhook_FullMethodName:     {Name: "webhook.register", Did: "Registered", Target: webhook[*webhookv1.RegisterWebhookRequest]},
-	webhookv1.WebhookService_RepairWebhook_FullMethodName:       {Name: "webhook.repair", Did: "Repaired", Target: webhook[*webhookv1.RepairWebhookRequest]},
-	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName: {Name: "webhook.rotateSecret", Did: "Rotated the secret of", Target: webhook[*webhookv1.RotateWebhookSecretRequest]},
-	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName: {Name: "webhook.revealSecret", Did: "Revealed the secret of", Target: webhook[*webhookv1.RevealWebhookSecretRequest]},
-	webhookv1.WebhookService_DismissWebhook_FullMethodName:      {Name: "webhook.dismiss", Did: "Dismissed", Target: webhook[*webhookv1.DismissWebhookRequest]},
-	webhookv1.WebhookService_ReplayDelivery_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(in, _ proto.Message) string {
-		r, ok := in.(*webhookv1.ReplayDeliveryRequest)
-		if !ok {
-			return ""
-		}
-		return fmt.Sprintf("delivery %d of webhook %s", r.GetDelivery(), r.GetWebhook())
-	}},
-	webhookv1.WebhookService_ReplayDeliveries_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(in, _ proto.Message) string {
-		r, ok := in.(*webhookv1.ReplayDeliveriesRequest)
-		if !ok {
-			return ""
-		}
-		return fmt.Sprintf("deliveries %d to %d of webhook %s", r.GetFirst(), r.GetLast(), r.GetWebhook())
-	}},
-	webhookv1.WebhookService_RevealDeliveryBody_FullMethodName: {Name: "delivery.revealBody", Did: "Read the body of", Target: func(in, _ proto.Message) string {
-		r, ok := in.(*webhookv1.RevealDeliveryBodyRequest)
-		if !ok {
-			return ""
-		}
-		return fmt.Sprintf("delivery %d of webhook %s", r.GetDelivery(), r.GetWebhook())
-	}},
+	webhookv1.WebhookService_RegisterWebhook_FullMethodName:     webhookAction[*webhookv1.RegisterWebhookRequest]("register", "Registered"),
+	webhookv1.WebhookService_RepairWebhook_FullMethodName:       webhookAction[*webhookv1.RepairWebhookRequest]("repair", "Repaired"),
+	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName: webhookAction[*webhookv1.RotateWebhookSecretRequest]("rotateSecret", "Rotated the secret of"),
+	webhookv1.WebhookService_RevealWebhookSecret_FullMethodName: webhookAction[*webhookv1.RevealWebhookSecretRequest]("revealSecret", "Revealed the secret of"),
+	webhookv1.WebhookService_DismissWebhook_FullMethodName:      webhookAction[*webhookv1.DismissWebhookRequest]("dismiss", "Dismissed"),
+	webhookv1.WebhookService_ReplayDelivery_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(c Call) string {
+		return fmt.Sprintf("delivery %d of %s", get(c.In, (*webhookv1.ReplayDeliveryRequest).GetDelivery), webhook[*webhookv1.ReplayDeliveryRequest](c))
+	}, At: atDelivery[*webhookv1.ReplayDeliveryRequest], Before: webhookBefore[*webhookv1.ReplayDeliveryRequest]},
+	webhookv1.WebhookService_ReplayDeliveries_FullMethodName: {Name: "delivery.replay", Did: "Replayed", Target: func(c Call) string {
+		first, last := get(c.In, (*webhookv1.ReplayDeliveriesRequest).GetFirst), get(c.In, (*webhookv1.ReplayDeliveriesRequest).GetLast)
+		return fmt.Sprintf("deliveries %d to %d of %s", first, last, webhook[*webhookv1.ReplayDeliveriesRequest](c))
+	}, At: atWebhook[*webhookv1.ReplayDeliveriesRequest], Before: webhookBefore[*webhookv1.ReplayDeliveriesRequest]},
+	webhookv1.WebhookService_RevealDeliveryBody_FullMethodName: {Name: "delivery.revealBody", Did: "Read the body of", Target: func(c Call) string {
+		return fmt.Sprintf("delivery %d of %s", get(c.In, (*webhookv1.RevealDeliveryBodyRequest).GetDelivery), webhook[*webhookv1.RevealDeliveryBodyRequest](c))
+	}, At: atDelivery[*webhookv1.RevealDeliveryBodyRequest], Before: webhookBefore[*webhookv1.RevealDeliveryBodyRequest]},
 }
 
-func connected(_, out proto.Message) string {
-	r, ok := out.(*authv1.CompleteAuthorizationResponse)
+func webhookAction[T interface {
+	GetWorkspace() string
+	GetWebhook() string
+}](name, did string) Action {
+	return Action{Name: "webhook." + name, Did: did, Target: webhook[T], At: atWebhook[T], Before: webhookBefore[T]}
+}
+
+func proved(c Call) string {
+	if get(c.In, (*gatewayv1.RunProofRequest).GetWriteStatus) {
+		return bitbucketIntegration + ", with a commit status"
+	}
+	return bitbucketIntegration
+}
+
+func connected(c Call) string {
+	r, ok := c.Out.(*authv1.CompleteAuthorizationResponse)
 	if label := r.GetIntegration().GetAccount().GetLabel(); ok && label != "" {
 		return fmt.Sprintf("the Bitbucket account %q", label)
 	}
 	return bitbucketIntegration
 }
 
-func deployed(in, out proto.Message) string {
-	target := appNamed(get(in, (*deployerv1.CreateDeploymentRequest).GetApp))
-	if r, ok := out.(*deployerv1.CreateDeploymentResponse); ok && r.GetDeployment().GetNumber() > 0 {
+func deployed(c Call) string {
+	target := app[*deployerv1.CreateDeploymentRequest](c)
+	if r, ok := c.Out.(*deployerv1.CreateDeploymentResponse); ok && r.GetDeployment().GetNumber() > 0 {
 		target += fmt.Sprintf(" as #%d", r.GetDeployment().GetNumber())
 	}
 	return target
@@ -210,9 +319,9 @@ func ActionNames() []string {
 }
 
 // narrowed says what a workspace may see from now on, and what it might before.
-func narrowed(in, out proto.Message) string {
-	req, _ := in.(*authv1.NarrowIntegrationRequest)
-	resp, _ := out.(*authv1.NarrowIntegrationResponse)
+func narrowed(c Call) string {
+	req, _ := c.In.(*authv1.NarrowIntegrationRequest)
+	resp, _ := c.Out.(*authv1.NarrowIntegrationResponse)
 	after := req.GetBitbucketWorkspaces()
 	if resp.GetIntegration() != nil {
 		after = resp.GetIntegration().GetNarrowedTo()

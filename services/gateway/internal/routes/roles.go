@@ -20,6 +20,8 @@ var roles = map[string]identity.Role{
 	authv1.AuthService_RefreshIntegration_FullMethodName:          identity.RoleAdmin,
 	authv1.AuthService_NarrowIntegration_FullMethodName:           identity.RoleAdmin,
 	gatewayv1.GatewayService_ProveIntegration_FullMethodName:      identity.RoleAdmin,
+	gatewayv1.GatewayService_RunProof_FullMethodName:              identity.RoleAdmin,
+	gatewayv1.GatewayService_GetProof_FullMethodName:              identity.RoleAdmin,
 	repov1.RepoService_ListBitbucketWorkspaces_FullMethodName:     identity.RoleAdmin,
 	gatewayv1.GatewayService_DisconnectIntegration_FullMethodName: identity.RoleAdmin,
 	webhookv1.WebhookService_RotateWebhookSecret_FullMethodName:   identity.RoleAdmin,

@@ -53,7 +53,7 @@ func (s *Server) ListActivity(ctx context.Context, req *gatewayv1.ListActivityRe
 			changes = append(changes, &gatewayv1.ActivityChange{Field: c.GetField(), Before: c.GetBefore(), After: c.GetAfter()})
 		}
 		resp.Activity = append(resp.Activity, &gatewayv1.ActivityRecord{
-			Address: a.GetAddress(), Changes: changes,
+			Address: a.GetAddress(), Changes: changes, Resource: a.GetResource(),
 			Number: a.GetNumber(), Time: a.GetTime(), ActorLabel: a.GetActorLabel(), ActorKind: strings.ToUpper(a.GetActorKind()),
 			Action: a.GetAction(), Target: a.GetTarget(), Succeeded: a.GetSucceeded(),
 			Reason: a.GetReason(), Message: a.GetMessage(), RequestId: a.GetRequestId(),

@@ -1,17 +1,19 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/pkg/when"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -31,6 +33,9 @@ const (
 	proveParallel = 4
 	// maxSkew is how far our clock and Bitbucket's may differ: tokens and sign-ins live by the clock.
 	maxSkew = 30 * time.Second
+	// defaultServer is the server of apps that name none.
+	defaultServer = "default"
+	statusName    = "commit status" // the check that writes one
 )
 
 // proofLimit lets one proof of a workspace through at a time.
@@ -56,43 +61,6 @@ func (l *proofLimit) take(workspace string, now time.Time) time.Duration {
 	}
 	l.last[workspace] = now
 	return 0
-}
-
-// ProveIntegration implements the RPC.
-func (s *Server) ProveIntegration(ctx context.Context, req *gatewayv1.ProveIntegrationRequest) (*gatewayv1.ProveIntegrationResponse, error) {
-	now := s.cfg.Now()
-	if wait := s.proofs.take(req.GetWorkspace(), now); wait > 0 {
-		return nil, apierr.New(apierr.ReasonRateLimited, "The connection was proved a moment ago. Prove it again in half a minute.", apierr.WithRetryAfter(wait))
-	}
-	ctx, cancel := context.WithTimeout(ctx, proveTime)
-	defer cancel()
-	p := &proof{cfg: s.cfg, workspace: req.GetWorkspace()}
-	report := &gatewayv1.ProofReport{Workspace: req.GetWorkspace(), Time: timestamppb.New(now), Version: s.cfg.Info.GetVersion(), Passed: true}
-	report.Checks = p.run(ctx)
-	for _, c := range report.GetChecks() {
-		report.Passed = report.GetPassed() && c.GetState() != gatewayv1.ProofCheck_FAILED
-	}
-	report.Text = proofText(report)
-	return &gatewayv1.ProveIntegrationResponse{Report: report}, nil
-}
-
-// proof is one run.
-type proof struct {
-	cfg       Config
-	workspace string
-}
-
-type checks = []*gatewayv1.ProofCheck
-
-// run makes all checks, those that do not depend on each other at the same time.
-func (p *proof) run(ctx context.Context) checks {
-	parts := make([]checks, 4)
-	g := errgroup.Group{}
-	for i, part := range []func(context.Context) checks{p.connection, p.delivery, p.repositories, p.unasked} {
-		g.Go(func() error { parts[i] = part(ctx); return nil })
-	}
-	_ = g.Wait() // checks do not fail: they say what does
-	return slices.Concat(parts...)
 }
 
 func took(began time.Time, c *gatewayv1.ProofCheck) *gatewayv1.ProofCheck {
@@ -200,9 +168,9 @@ func clockCheck(resp *webhookv1.ProveDeliveryResponse) *gatewayv1.ProofCheck {
 }
 
 // repositories checks, for each repository in use, the account's right and git.
-func (p *proof) repositories(ctx context.Context) checks {
+func (p *proof) repositories(ctx context.Context, show func(checks)) checks {
 	began := time.Now()
-	list, err := p.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: p.workspace, PageSize: 200})
+	list, err := p.apps()
 	if err != nil {
 		return checks{took(began, failedWith("repositories", err))}
 	}
@@ -217,16 +185,32 @@ func (p *proof) repositories(ctx context.Context) checks {
 	if len(apps) == 0 {
 		return checks{skipped("repositories", "There is no app yet, so there is no repository to check.")}
 	}
-	out := make([]checks, min(len(apps), provedRepositories))
+	rest := len(apps) - provedRepositories
+	apps = apps[:min(len(apps), provedRepositories)]
+	all := checks{}
+	for _, a := range apps {
+		all = append(all, running("admin "+a.GetRepositoryFullName()), running("git "+a.GetRepositoryFullName()))
+	}
+	var mu sync.Mutex
+	ended := func(i int, c *gatewayv1.ProofCheck) {
+		mu.Lock()
+		defer mu.Unlock()
+		all[i] = c
+		show(slices.Clone(all))
+	}
+	show(slices.Clone(all))
 	g := errgroup.Group{}
 	g.SetLimit(proveParallel)
-	for i := range out {
-		g.Go(func() error { out[i] = checks{p.right(ctx, apps[i]), p.git(ctx, apps[i])}; return nil })
+	for i, a := range apps {
+		g.Go(func() error {
+			ended(2*i, p.right(ctx, a))
+			ended(2*i+1, p.git(ctx, a))
+			return nil
+		})
 	}
-	_ = g.Wait()
-	all := slices.Concat(out...)
-	if rest := len(apps) - len(out); rest > 0 || list.GetNextPageToken() != "" {
-		all = append(all, skipped("other repositories", fmt.Sprintf("The first %d repositories were checked; the others are not asked about, to spare Bitbucket's limit.", len(out))))
+	_ = g.Wait() // checks do not fail: they say what does
+	if rest > 0 || list.GetNextPageToken() != "" {
+		all = append(all, skipped("other repositories", fmt.Sprintf("The first %d repositories were checked; the others are not asked about, to spare Bitbucket's limit.", len(apps))))
 	}
 	return all
 }
@@ -257,27 +241,74 @@ func (p *proof) git(ctx context.Context, a *deployerv1.App) *gatewayv1.ProofChec
 	return took(began, passed(name, fmt.Sprintf("git lists %d branches with today's token.", resp.GetBranches())))
 }
 
-// unasked are the checks that a proof does not make, with why.
-func (p *proof) unasked(context.Context) checks {
-	return checks{
-		skipped("commit status", "Not written: it would show on a commit at Bitbucket. Each deployment writes its own, and the app says when that fails."),
-		skipped("disk", "Not asked: a server that is short of disk says so at its own deployments and in its metrics."),
+// disk checks, for each server that apps are on, how much room it has.
+func (p *proof) disk(ctx context.Context) checks {
+	began := time.Now()
+	apps, err := p.apps()
+	if err != nil {
+		return checks{took(began, failedWith("disk", err))}
 	}
+	used := map[string]bool{}
+	for _, a := range apps.GetApps() {
+		used[cmp.Or(a.GetServer(), defaultServer)] = true
+	}
+	if len(used) == 0 {
+		used[defaultServer] = true
+	}
+	list, err := p.cfg.Deployer.ListServers(ctx, &deployerv1.ListServersRequest{PageSize: pagetoken.MaxPage})
+	if err != nil {
+		return checks{took(began, failedWith("disk", err))}
+	}
+	workers := map[string][]*deployerv1.Worker{}
+	for _, s := range list.GetServers() {
+		workers[s.GetId()] = s.GetWorkers()
+	}
+	var all checks
+	for _, id := range slices.Sorted(maps.Keys(used)) {
+		all = append(all, took(began, room(id, workers[id])))
+	}
+	return all
 }
 
-// proofText is the report as text.
-func proofText(r *gatewayv1.ProofReport) string {
-	var b strings.Builder
-	verdict := "all passed"
-	if !r.GetPassed() {
-		verdict = "something failed"
+// room is what a server's workers say of its disk, which they share.
+func room(server string, workers []*deployerv1.Worker) *gatewayv1.ProofCheck {
+	name := "disk " + server
+	if len(workers) == 0 {
+		return failed(name, fmt.Sprintf("No worker of server %s has answered lately: its deployments wait.", server), "Start a worker of that server, or look at its log.")
 	}
-	fmt.Fprintf(&b, "Devpilot %s, workspace %s, %s: %s\n", r.GetVersion(), r.GetWorkspace(), r.GetTime().AsTime().UTC().Format(time.RFC3339), verdict)
-	for _, c := range r.GetChecks() {
-		fmt.Fprintf(&b, "%-8s%s: %s (%d ms)\n", c.GetState(), c.GetName(), c.GetMessage(), c.GetDurationMillis())
-		if c.GetRemedy() != "" {
-			fmt.Fprintf(&b, "        -> %s\n", c.GetRemedy())
-		}
+	w := slices.MaxFunc(workers, func(a, b *deployerv1.Worker) int {
+		return a.GetLastSeenTime().AsTime().Compare(b.GetLastSeenTime().AsTime())
+	})
+	switch {
+	case w.DiskFreeMib == nil || w.DiskReserveMib == nil:
+		return skipped(name, fmt.Sprintf("The worker of server %s does not say how much room it has.", server))
+	case w.GetDiskFreeMib() < w.GetDiskReserveMib():
+		return failed(name, fmt.Sprintf("Server %s has %d MiB left, and %d MiB are to stay free: deployments wait.", server, w.GetDiskFreeMib(), w.GetDiskReserveMib()),
+			"Make room on that server's disk; deployments then go on by themselves.")
 	}
-	return b.String()
+	return passed(name, fmt.Sprintf("Server %s has %d MiB left; %d MiB are to stay free.", server, w.GetDiskFreeMib(), w.GetDiskReserveMib()))
+}
+
+// status writes a commit status where that was asked for: it shows at Bitbucket.
+func (p *proof) status(ctx context.Context) checks {
+	if !p.writeStatus {
+		return checks{skipped(statusName, "Not written: it shows at a commit on Bitbucket, so it has to be asked for.")}
+	}
+	began := time.Now()
+	apps, err := p.apps()
+	if err != nil {
+		return checks{took(began, failedWith(statusName, err))}
+	}
+	i := slices.IndexFunc(apps.GetApps(), func(a *deployerv1.App) bool { return a.GetLive() != nil && a.GetCommitStatus() })
+	if i < 0 {
+		return checks{skipped(statusName, "No app that shows its deployments at Bitbucket has deployed yet, so there is no commit to write to.")}
+	}
+	resp, err := p.cfg.Deployer.ProveStatus(ctx, &deployerv1.ProveStatusRequest{Workspace: p.workspace, App: apps.GetApps()[i].GetId()})
+	switch {
+	case err != nil:
+		return checks{took(began, failedWith(statusName, err))}
+	case resp.GetSkipped() != "":
+		return checks{skipped(statusName, resp.GetSkipped())}
+	}
+	return checks{took(began, passed(statusName, fmt.Sprintf("Written to commit %.7s of %s, where it shows as Devpilot: connection.", resp.GetCommit(), resp.GetRepositoryFullName())))}
 }

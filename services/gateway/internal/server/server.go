@@ -9,6 +9,7 @@ package server
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"google.golang.org/grpc"
@@ -62,6 +63,7 @@ type Config struct {
 	Info *gatewayv1.Info
 	// PublicURL without a final slash.
 	PublicURL string
+	Logger    *slog.Logger
 	Now       func() time.Time
 }
 

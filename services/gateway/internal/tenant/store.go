@@ -22,6 +22,7 @@ const (
 	accountsBucket    = "gateway_accounts"
 	apiKeysBucket     = "gateway_api_keys"
 	apiKeyListsBucket = "gateway_api_key_lists"
+	proofsBucket      = "gateway_proofs"
 )
 
 // Options are what an operator decides about the buckets.
@@ -42,6 +43,7 @@ type Store struct {
 	accounts   *kv.Bucket[gatewaystorev1.Account, *gatewaystorev1.Account]
 	keys       *kv.Bucket[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 	keyLists   *kv.Bucket[gatewaystorev1.ApiKeyList, *gatewaystorev1.ApiKeyList]
+	proofs     *kv.Bucket[gatewaystorev1.Proof, *gatewaystorev1.Proof]
 	copies     copies
 	now        func() time.Time
 }
@@ -74,6 +76,9 @@ func (s *Store) Open(ctx context.Context) error {
 		return err
 	}
 	if s.keys, err = kv.Open[gatewaystorev1.ApiKey](ctx, s.js, cfg(apiKeysBucket)); err != nil {
+		return err
+	}
+	if s.proofs, err = kv.Open[gatewaystorev1.Proof](ctx, s.js, cfg(proofsBucket)); err != nil {
 		return err
 	}
 	if s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket)); err != nil {

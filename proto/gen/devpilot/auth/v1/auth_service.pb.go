@@ -1119,7 +1119,8 @@ type NarrowIntegrationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workspace.
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
-	// The Bitbucket workspaces to narrow it to, 100 at most; empty: all that the account reaches.
+	// The Bitbucket workspaces to narrow it to, 100 at most; an empty list, which must be there: all that the
+	// account reaches.
 	BitbucketWorkspaces []*NarrowedTo `protobuf:"bytes,2,rep,name=bitbucket_workspaces,json=bitbucketWorkspaces,proto3" json:"bitbucket_workspaces,omitempty"`
 	// When given, it is done only if the integration is unchanged.
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
@@ -1607,10 +1608,10 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\"]\n" +
 	"\x1aRefreshIntegrationResponse\x12?\n" +
-	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"\xc1\x01\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\"\xc6\x01\n" +
 	"\x18NarrowIntegrationRequest\x12!\n" +
-	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12O\n" +
-	"\x14bitbucket_workspaces\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\x13bitbucketWorkspaces\x12\x12\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12T\n" +
+	"\x14bitbucket_workspaces\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToB\x03\xe0A\x02R\x13bitbucketWorkspaces\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"\x92\x01\n" +

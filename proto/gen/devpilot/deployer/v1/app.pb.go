@@ -1633,9 +1633,13 @@ type Worker struct {
 	// The version of its program.
 	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	// How it runs deployment hooks, for people; absent when it runs none.
-	HookRunner    string `protobuf:"bytes,7,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HookRunner string `protobuf:"bytes,7,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
+	// How much room was left on its disk when it last answered, in MiB; absent where it does not look.
+	DiskFreeMib *int32 `protobuf:"varint,8,opt,name=disk_free_mib,json=diskFreeMib,proto3,oneof" json:"disk_free_mib,omitempty"`
+	// How much stays free: with less, deployments wait. Absent where it does not look.
+	DiskReserveMib *int32 `protobuf:"varint,9,opt,name=disk_reserve_mib,json=diskReserveMib,proto3,oneof" json:"disk_reserve_mib,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -1715,6 +1719,20 @@ func (x *Worker) GetHookRunner() string {
 		return x.HookRunner
 	}
 	return ""
+}
+
+func (x *Worker) GetDiskFreeMib() int32 {
+	if x != nil && x.DiskFreeMib != nil {
+		return *x.DiskFreeMib
+	}
+	return 0
+}
+
+func (x *Worker) GetDiskReserveMib() int32 {
+	if x != nil && x.DiskReserveMib != nil {
+		return *x.DiskReserveMib
+	}
+	return 0
 }
 
 var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
@@ -1868,7 +1886,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1c.devpilot.deployer.v1.WorkerR\aworkers\x12@\n" +
-	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdd\x01\n" +
+	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdc\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
@@ -1877,7 +1895,11 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x1d\n" +
 	"\aversion\x18\x06 \x01(\tB\x03\xe0A\x01R\aversion\x12$\n" +
 	"\vhook_runner\x18\a \x01(\tB\x03\xe0A\x01R\n" +
-	"hookRunnerB\xd7\x01\n" +
+	"hookRunner\x12'\n" +
+	"\rdisk_free_mib\x18\b \x01(\x05H\x00R\vdiskFreeMib\x88\x01\x01\x12-\n" +
+	"\x10disk_reserve_mib\x18\t \x01(\x05H\x01R\x0ediskReserveMib\x88\x01\x01B\x10\n" +
+	"\x0e_disk_free_mibB\x13\n" +
+	"\x11_disk_reserve_mibB\xd7\x01\n" +
 	"\x18com.devpilot.deployer.v1B\bAppProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
 var (
@@ -1970,6 +1992,7 @@ func file_devpilot_deployer_v1_app_proto_init() {
 	file_devpilot_deployer_v1_deployment_proto_init()
 	file_devpilot_deployer_v1_app_proto_msgTypes[0].OneofWrappers = []any{}
 	file_devpilot_deployer_v1_app_proto_msgTypes[4].OneofWrappers = []any{}
+	file_devpilot_deployer_v1_app_proto_msgTypes[16].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -83,7 +83,7 @@ func (x ReadBadgeResponse_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReadBadgeResponse_State.Descriptor instead.
 func (ReadBadgeResponse_State) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37, 0}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{39, 0}
 }
 
 // CreateAppRequest is a new app.
@@ -2476,6 +2476,125 @@ func (x *ProveGitResponse) GetBranches() int32 {
 	return 0
 }
 
+// ProveStatusRequest names an app.
+type ProveStatusRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The app.
+	App           string `protobuf:"bytes,2,opt,name=app,proto3" json:"app,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveStatusRequest) Reset() {
+	*x = ProveStatusRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveStatusRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveStatusRequest) ProtoMessage() {}
+
+func (x *ProveStatusRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveStatusRequest.ProtoReflect.Descriptor instead.
+func (*ProveStatusRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ProveStatusRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ProveStatusRequest) GetApp() string {
+	if x != nil {
+		return x.App
+	}
+	return ""
+}
+
+// ProveStatusResponse is what was written.
+type ProveStatusResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's full name.
+	RepositoryFullName string `protobuf:"bytes,1,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// The commit that has the status.
+	Commit string `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Why nothing was written, for people; empty where it was.
+	Skipped       string `protobuf:"bytes,3,opt,name=skipped,proto3" json:"skipped,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProveStatusResponse) Reset() {
+	*x = ProveStatusResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProveStatusResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProveStatusResponse) ProtoMessage() {}
+
+func (x *ProveStatusResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProveStatusResponse.ProtoReflect.Descriptor instead.
+func (*ProveStatusResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ProveStatusResponse) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *ProveStatusResponse) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ProveStatusResponse) GetSkipped() string {
+	if x != nil {
+		return x.Skipped
+	}
+	return ""
+}
+
 // ReadBadgeRequest has a badge's key.
 type ReadBadgeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2487,7 +2606,7 @@ type ReadBadgeRequest struct {
 
 func (x *ReadBadgeRequest) Reset() {
 	*x = ReadBadgeRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2499,7 +2618,7 @@ func (x *ReadBadgeRequest) String() string {
 func (*ReadBadgeRequest) ProtoMessage() {}
 
 func (x *ReadBadgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2512,7 +2631,7 @@ func (x *ReadBadgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadBadgeRequest.ProtoReflect.Descriptor instead.
 func (*ReadBadgeRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{36}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ReadBadgeRequest) GetKey() string {
@@ -2533,7 +2652,7 @@ type ReadBadgeResponse struct {
 
 func (x *ReadBadgeResponse) Reset() {
 	*x = ReadBadgeResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2545,7 +2664,7 @@ func (x *ReadBadgeResponse) String() string {
 func (*ReadBadgeResponse) ProtoMessage() {}
 
 func (x *ReadBadgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2558,7 +2677,7 @@ func (x *ReadBadgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadBadgeResponse.ProtoReflect.Descriptor instead.
 func (*ReadBadgeResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadBadgeResponse) GetState() ReadBadgeResponse_State {
@@ -2759,7 +2878,14 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"`\n" +
 	"\x10ProveGitResponse\x120\n" +
 	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x1a\n" +
-	"\bbranches\x18\x02 \x01(\x05R\bbranches\")\n" +
+	"\bbranches\x18\x02 \x01(\x05R\bbranches\"N\n" +
+	"\x12ProveStatusRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
+	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"y\n" +
+	"\x13ProveStatusResponse\x120\n" +
+	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x18\n" +
+	"\askipped\x18\x03 \x01(\tR\askipped\")\n" +
 	"\x10ReadBadgeRequest\x12\x15\n" +
 	"\x03key\x18\x01 \x01(\tB\x03\xe0A\x02R\x03key\"\xa7\x01\n" +
 	"\x11ReadBadgeResponse\x12C\n" +
@@ -2770,7 +2896,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tDEPLOYING\x10\x02\x12\b\n" +
 	"\x04LIVE\x10\x03\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x042\xe4\x15\n" +
+	"\x06FAILED\x10\x042\xcd\x16\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -2792,7 +2918,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\aExplain\x12$.devpilot.deployer.v1.ExplainRequest\x1a%.devpilot.deployer.v1.ExplainResponse\"6\x82\xd3\xe4\x93\x02-b\vexplanation\x12\x1e/v1/workspaces/{workspace}/why\x90\x02\x01\x12\xb1\x01\n" +
 	"\x11ListAppDeliveries\x12..devpilot.deployer.v1.ListAppDeliveriesRequest\x1a/.devpilot.deployer.v1.ListAppDeliveriesResponse\";\x82\xd3\xe4\x93\x022\x120/v1/workspaces/{workspace}/apps/{app}/deliveries\x90\x02\x01\x12]\n" +
 	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12^\n" +
-	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12a\n" +
+	"\bProveGit\x12%.devpilot.deployer.v1.ProveGitRequest\x1a&.devpilot.deployer.v1.ProveGitResponse\"\x03\x90\x02\x02\x12g\n" +
+	"\vProveStatus\x12(.devpilot.deployer.v1.ProveStatusRequest\x1a).devpilot.deployer.v1.ProveStatusResponse\"\x03\x90\x02\x02\x12a\n" +
 	"\tReadBadge\x12&.devpilot.deployer.v1.ReadBadgeRequest\x1a'.devpilot.deployer.v1.ReadBadgeResponse\"\x03\x90\x02\x01\x12z\n" +
 	"\vListServers\x12(.devpilot.deployer.v1.ListServersRequest\x1a).devpilot.deployer.v1.ListServersResponse\"\x16\x82\xd3\xe4\x93\x02\r\x12\v/v1/servers\x90\x02\x01B\xe3\x01\n" +
 	"\x18com.devpilot.deployer.v1B\x14DeployerServiceProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
@@ -2810,7 +2937,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(ReadBadgeResponse_State)(0),       // 0: devpilot.deployer.v1.ReadBadgeResponse.State
 	(*CreateAppRequest)(nil),           // 1: devpilot.deployer.v1.CreateAppRequest
@@ -2849,50 +2976,52 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*ListServersResponse)(nil),        // 34: devpilot.deployer.v1.ListServersResponse
 	(*ProveGitRequest)(nil),            // 35: devpilot.deployer.v1.ProveGitRequest
 	(*ProveGitResponse)(nil),           // 36: devpilot.deployer.v1.ProveGitResponse
-	(*ReadBadgeRequest)(nil),           // 37: devpilot.deployer.v1.ReadBadgeRequest
-	(*ReadBadgeResponse)(nil),          // 38: devpilot.deployer.v1.ReadBadgeResponse
-	(*App)(nil),                        // 39: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),      // 40: google.protobuf.FieldMask
-	(*Deployment)(nil),                 // 41: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                   // 42: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),              // 43: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),            // 44: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),      // 45: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),            // 46: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                // 47: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                // 48: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                  // 49: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 50: devpilot.deployer.v1.Server
+	(*ProveStatusRequest)(nil),         // 37: devpilot.deployer.v1.ProveStatusRequest
+	(*ProveStatusResponse)(nil),        // 38: devpilot.deployer.v1.ProveStatusResponse
+	(*ReadBadgeRequest)(nil),           // 39: devpilot.deployer.v1.ReadBadgeRequest
+	(*ReadBadgeResponse)(nil),          // 40: devpilot.deployer.v1.ReadBadgeResponse
+	(*App)(nil),                        // 41: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),      // 42: google.protobuf.FieldMask
+	(*Deployment)(nil),                 // 43: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                   // 44: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),              // 45: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),            // 46: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),      // 47: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),            // 48: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                // 49: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                // 50: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                  // 51: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                     // 52: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	39, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	39, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	39, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	39, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	39, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	40, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	39, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	41, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	41, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	41, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	41, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	42, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	41, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	41, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	41, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	41, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	41, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	42, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	41, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	43, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	43, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	43, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	43, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	44, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
 	21, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	41, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	43, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	44, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	45, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	45, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	41, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	45, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	45, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	46, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	47, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	48, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	49, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	43, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	45, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	46, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	47, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	47, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	43, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	47, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	47, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	48, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	49, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	50, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	51, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
 	32, // 25: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	43, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	50, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	45, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	52, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
 	0,  // 28: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
 	1,  // 29: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
 	3,  // 30: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
@@ -2910,28 +3039,30 @@ var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	26, // 42: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
 	30, // 43: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
 	35, // 44: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	37, // 45: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
-	33, // 46: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	2,  // 47: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	4,  // 48: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	6,  // 49: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	8,  // 50: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	10, // 51: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	12, // 52: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	14, // 53: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	16, // 54: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	18, // 55: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	20, // 56: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	23, // 57: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	25, // 58: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	29, // 59: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	27, // 60: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	31, // 61: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	36, // 62: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	38, // 63: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
-	34, // 64: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	47, // [47:65] is the sub-list for method output_type
-	29, // [29:47] is the sub-list for method input_type
+	37, // 45: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
+	39, // 46: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	33, // 47: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	2,  // 48: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	4,  // 49: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	6,  // 50: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	8,  // 51: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	10, // 52: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	12, // 53: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	14, // 54: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	16, // 55: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	18, // 56: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	20, // 57: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	23, // 58: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	25, // 59: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	29, // 60: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	27, // 61: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	31, // 62: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	36, // 63: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	38, // 64: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
+	40, // 65: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	34, // 66: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	48, // [48:67] is the sub-list for method output_type
+	29, // [29:48] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -2951,7 +3082,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
 	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
 	DeployerService_ProveGit_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ProveGit"
+	DeployerService_ProveStatus_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ProveStatus"
 	DeployerService_ReadBadge_FullMethodName          = "/devpilot.deployer.v1.DeployerService/ReadBadge"
 	DeployerService_ListServers_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListServers"
 )
@@ -111,6 +112,9 @@ type DeployerServiceClient interface {
 	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
 	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	ProveGit(ctx context.Context, in *ProveGitRequest, opts ...grpc.CallOption) (*ProveGitResponse, error)
+	// Writes a commit status to the newest deployed commit of an app, which shows at Bitbucket. Internal to the
+	// gateway, for a proof that an admin wants so. Reasons: those of Bitbucket, APP_NOT_FOUND, STORAGE_UNAVAILABLE.
+	ProveStatus(ctx context.Context, in *ProveStatusRequest, opts ...grpc.CallOption) (*ProveStatusResponse, error)
 	// Tells what an app's status badge shows, to whoever has its key. Internal to the gateway. Idempotent.
 	// Reasons: NOT_FOUND for a key that is none or was revoked, STORAGE_UNAVAILABLE.
 	ReadBadge(ctx context.Context, in *ReadBadgeRequest, opts ...grpc.CallOption) (*ReadBadgeResponse, error)
@@ -296,6 +300,16 @@ func (c *deployerServiceClient) ProveGit(ctx context.Context, in *ProveGitReques
 	return out, nil
 }
 
+func (c *deployerServiceClient) ProveStatus(ctx context.Context, in *ProveStatusRequest, opts ...grpc.CallOption) (*ProveStatusResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ProveStatusResponse)
+	err := c.cc.Invoke(ctx, DeployerService_ProveStatus_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) ReadBadge(ctx context.Context, in *ReadBadgeRequest, opts ...grpc.CallOption) (*ReadBadgeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ReadBadgeResponse)
@@ -388,6 +402,9 @@ type DeployerServiceServer interface {
 	// and fetches nothing. Internal to the gateway. Idempotent. Reasons: as CreateDeployment, APP_NOT_FOUND,
 	// REPOSITORY_NOT_FOUND, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error)
+	// Writes a commit status to the newest deployed commit of an app, which shows at Bitbucket. Internal to the
+	// gateway, for a proof that an admin wants so. Reasons: those of Bitbucket, APP_NOT_FOUND, STORAGE_UNAVAILABLE.
+	ProveStatus(context.Context, *ProveStatusRequest) (*ProveStatusResponse, error)
 	// Tells what an app's status badge shows, to whoever has its key. Internal to the gateway. Idempotent.
 	// Reasons: NOT_FOUND for a key that is none or was revoked, STORAGE_UNAVAILABLE.
 	ReadBadge(context.Context, *ReadBadgeRequest) (*ReadBadgeResponse, error)
@@ -451,6 +468,9 @@ func (UnimplementedDeployerServiceServer) ReadLog(*ReadLogRequest, grpc.ServerSt
 }
 func (UnimplementedDeployerServiceServer) ProveGit(context.Context, *ProveGitRequest) (*ProveGitResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProveGit not implemented")
+}
+func (UnimplementedDeployerServiceServer) ProveStatus(context.Context, *ProveStatusRequest) (*ProveStatusResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveStatus not implemented")
 }
 func (UnimplementedDeployerServiceServer) ReadBadge(context.Context, *ReadBadgeRequest) (*ReadBadgeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadBadge not implemented")
@@ -760,6 +780,24 @@ func _DeployerService_ProveGit_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeployerService_ProveStatus_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ProveStatusRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).ProveStatus(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_ProveStatus_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).ProveStatus(ctx, req.(*ProveStatusRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_ReadBadge_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ReadBadgeRequest)
 	if err := dec(in); err != nil {
@@ -862,6 +900,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProveGit",
 			Handler:    _DeployerService_ProveGit_Handler,
+		},
+		{
+			MethodName: "ProveStatus",
+			Handler:    _DeployerService_ProveStatus_Handler,
 		},
 		{
 			MethodName: "ReadBadge",

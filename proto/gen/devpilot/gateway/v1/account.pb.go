@@ -149,6 +149,8 @@ const (
 	ProofCheck_FAILED ProofCheck_State = 2
 	// It was not checked; message says why.
 	ProofCheck_SKIPPED ProofCheck_State = 3
+	// It is being checked.
+	ProofCheck_RUNNING ProofCheck_State = 4
 )
 
 // Enum value maps for ProofCheck_State.
@@ -158,12 +160,14 @@ var (
 		1: "PASSED",
 		2: "FAILED",
 		3: "SKIPPED",
+		4: "RUNNING",
 	}
 	ProofCheck_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"PASSED":            1,
 		"FAILED":            2,
 		"SKIPPED":           3,
+		"RUNNING":           4,
 	}
 )
 
@@ -530,7 +534,10 @@ type ActivityRecord struct {
 	// The address that the request came from, as far as trusted proxies tell.
 	Address string `protobuf:"bytes,11,opt,name=address,proto3" json:"address,omitempty"`
 	// What was changed, for changes of an app.
-	Changes       []*ActivityChange `protobuf:"bytes,12,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*ActivityChange `protobuf:"bytes,12,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What it was done to, as an address below the workspace's, such as apps/web/deployments/3 or
+	// integrations/bitbucket; absent where it has none. It may be gone since.
+	Resource      string `protobuf:"bytes,13,opt,name=resource,proto3" json:"resource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -647,6 +654,13 @@ func (x *ActivityRecord) GetChanges() []*ActivityChange {
 		return x.Changes
 	}
 	return nil
+}
+
+func (x *ActivityRecord) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
 }
 
 // ActivityChange is one field that was changed.
@@ -818,7 +832,9 @@ type ProofReport struct {
 	// The checks, in the order in which they are read.
 	Checks []*ProofCheck `protobuf:"bytes,5,rep,name=checks,proto3" json:"checks,omitempty"`
 	// The same as plain text, to copy.
-	Text          string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	Text string `protobuf:"bytes,6,opt,name=text,proto3" json:"text,omitempty"`
+	// Whether checks still run: those that have not ended are RUNNING.
+	Running       bool `protobuf:"varint,7,opt,name=running,proto3" json:"running,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -893,6 +909,13 @@ func (x *ProofReport) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *ProofReport) GetRunning() bool {
+	if x != nil {
+		return x.Running
+	}
+	return false
 }
 
 // ProofCheck is one thing that was checked.
@@ -1020,7 +1043,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\x9a\x03\n" +
+	"expireTime\"\xbb\x03\n" +
 	"\x0eActivityRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
@@ -1037,7 +1060,8 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"request_id\x18\n" +
 	" \x01(\tR\trequestId\x12\x1d\n" +
 	"\aaddress\x18\v \x01(\tB\x03\xe0A\x01R\aaddress\x12=\n" +
-	"\achanges\x18\f \x03(\v2#.devpilot.gateway.v1.ActivityChangeR\achanges\"^\n" +
+	"\achanges\x18\f \x03(\v2#.devpilot.gateway.v1.ActivityChangeR\achanges\x12\x1f\n" +
+	"\bresource\x18\r \x01(\tB\x03\xe0A\x01R\bresource\"^\n" +
 	"\x0eActivityChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x1b\n" +
 	"\x06before\x18\x02 \x01(\tB\x03\xe0A\x01R\x06before\x12\x19\n" +
@@ -1049,28 +1073,30 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\bemulator\x18\x03 \x01(\bR\bemulator\x12,\n" +
 	"\x12bitbucket_site_url\x18\x04 \x01(\tR\x10bitbucketSiteUrl\x12-\n" +
 	"\x12webhooks_reachable\x18\x05 \x01(\bR\x11webhooksReachable\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xda\x01\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf4\x01\n" +
 	"\vProofReport\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
 	"\x06passed\x18\x04 \x01(\bR\x06passed\x127\n" +
 	"\x06checks\x18\x05 \x03(\v2\x1f.devpilot.gateway.v1.ProofCheckR\x06checks\x12\x12\n" +
-	"\x04text\x18\x06 \x01(\tR\x04text\"\x82\x02\n" +
+	"\x04text\x18\x06 \x01(\tR\x04text\x12\x18\n" +
+	"\arunning\x18\a \x01(\bR\arunning\"\x8f\x02\n" +
 	"\n" +
 	"ProofCheck\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
 	"\x05state\x18\x02 \x01(\x0e2%.devpilot.gateway.v1.ProofCheck.StateR\x05state\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x1b\n" +
 	"\x06remedy\x18\x04 \x01(\tB\x03\xe0A\x01R\x06remedy\x12'\n" +
-	"\x0fduration_millis\x18\x05 \x01(\x05R\x0edurationMillis\"C\n" +
+	"\x0fduration_millis\x18\x05 \x01(\x05R\x0edurationMillis\"P\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06PASSED\x10\x01\x12\n" +
 	"\n" +
 	"\x06FAILED\x10\x02\x12\v\n" +
-	"\aSKIPPED\x10\x03B\xd4\x01\n" +
+	"\aSKIPPED\x10\x03\x12\v\n" +
+	"\aRUNNING\x10\x04B\xd4\x01\n" +
 	"\x17com.devpilot.gateway.v1B\fAccountProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1;gatewayv1\xa2\x02\x03DGX\xaa\x02\x13Devpilot.Gateway.V1\xca\x02\x13Devpilot\\Gateway\\V1\xe2\x02\x1fDevpilot\\Gateway\\V1\\GPBMetadata\xea\x02\x15Devpilot::Gateway::V1b\x06proto3"
 
 var (

@@ -2538,6 +2538,208 @@ func (x *ProveIntegrationResponse) GetReport() *ProofReport {
 	return nil
 }
 
+// RunProofRequest says what may be done for the proof.
+type RunProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Write a commit status at Bitbucket, to the newest deployed commit of one app: it shows there.
+	WriteStatus bool `protobuf:"varint,2,opt,name=write_status,json=writeStatus,proto3" json:"write_status,omitempty"`
+	// Accepted as by every POST; a repeat is refused for half a minute with and without it.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunProofRequest) Reset() {
+	*x = RunProofRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunProofRequest) ProtoMessage() {}
+
+func (x *RunProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunProofRequest.ProtoReflect.Descriptor instead.
+func (*RunProofRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RunProofRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RunProofRequest) GetWriteStatus() bool {
+	if x != nil {
+		return x.WriteStatus
+	}
+	return false
+}
+
+func (x *RunProofRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RunProofResponse is the report.
+type RunProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report.
+	Report        *ProofReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RunProofResponse) Reset() {
+	*x = RunProofResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RunProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RunProofResponse) ProtoMessage() {}
+
+func (x *RunProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RunProofResponse.ProtoReflect.Descriptor instead.
+func (*RunProofResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *RunProofResponse) GetReport() *ProofReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+// GetProofRequest names the workspace.
+type GetProofRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProofRequest) Reset() {
+	*x = GetProofRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProofRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProofRequest) ProtoMessage() {}
+
+func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProofRequest.ProtoReflect.Descriptor instead.
+func (*GetProofRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *GetProofRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// GetProofResponse is the report.
+type GetProofResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report, as far as it is.
+	Report        *ProofReport `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetProofResponse) Reset() {
+	*x = GetProofResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetProofResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetProofResponse) ProtoMessage() {}
+
+func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetProofResponse.ProtoReflect.Descriptor instead.
+func (*GetProofResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *GetProofResponse) GetReport() *ProofReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
@@ -2699,7 +2901,18 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x17ProveIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"T\n" +
 	"\x18ProveIntegrationResponse\x128\n" +
-	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report2\x8f\x1d\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report\"v\n" +
+	"\x0fRunProofRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12!\n" +
+	"\fwrite_status\x18\x02 \x01(\bR\vwriteStatus\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"L\n" +
+	"\x10RunProofResponse\x128\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report\"4\n" +
+	"\x0fGetProofRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"L\n" +
+	"\x10GetProofResponse\x128\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report2\xdb\x1f\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -2709,7 +2922,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0fCreateWorkspace\x12+.devpilot.gateway.v1.CreateWorkspaceRequest\x1a,.devpilot.gateway.v1.CreateWorkspaceResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*b\tworkspace\"\x0e/v1/workspaces\x12\x95\x01\n" +
 	"\fGetWorkspace\x12(.devpilot.gateway.v1.GetWorkspaceRequest\x1a).devpilot.gateway.v1.GetWorkspaceResponse\"0\x82\xd3\xe4\x93\x02'b\tworkspace\x12\x1a/v1/workspaces/{workspace}\x90\x02\x01\x12\xbc\x01\n" +
 	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\xbb\x01\n" +
-	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\x8f\x01\n" +
+	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\xa3\x01\n" +
+	"\bRunProof\x12$.devpilot.gateway.v1.RunProofRequest\x1a%.devpilot.gateway.v1.RunProofResponse\"J\x82\xd3\xe4\x93\x02D:\x01*b\x06report\"7/v1/workspaces/{workspace}/integrations/bitbucket:prove\x12\xa3\x01\n" +
+	"\bGetProof\x12$.devpilot.gateway.v1.GetProofRequest\x1a%.devpilot.gateway.v1.GetProofResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket/proof\x90\x02\x01\x12\x8f\x01\n" +
 	"\vListApiKeys\x12'.devpilot.gateway.v1.ListApiKeysRequest\x1a(.devpilot.gateway.v1.ListApiKeysResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/apiKeys\x90\x02\x01\x12\x92\x01\n" +
 	"\fCreateApiKey\x12(.devpilot.gateway.v1.CreateApiKeyRequest\x1a).devpilot.gateway.v1.CreateApiKeyResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/workspaces/{workspace}/apiKeys\x12\x9c\x01\n" +
 	"\fDeleteApiKey\x12(.devpilot.gateway.v1.DeleteApiKeyRequest\x1a).devpilot.gateway.v1.DeleteApiKeyResponse\"7\x82\xd3\xe4\x93\x02.*,/v1/workspaces/{workspace}/apiKeys/{api_key}\x90\x02\x02\x12\x93\x01\n" +
@@ -2737,7 +2952,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -2784,98 +2999,108 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetInfoResponse)(nil),                  // 42: devpilot.gateway.v1.GetInfoResponse
 	(*ProveIntegrationRequest)(nil),          // 43: devpilot.gateway.v1.ProveIntegrationRequest
 	(*ProveIntegrationResponse)(nil),         // 44: devpilot.gateway.v1.ProveIntegrationResponse
-	(*Me)(nil),                               // 45: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 46: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 47: devpilot.gateway.v1.Workspace
-	(*v1.Integration)(nil),                   // 48: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 49: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 50: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 51: devpilot.gateway.v1.Role.Name
-	(*ActivityRecord)(nil),                   // 52: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 53: devpilot.gateway.v1.NotificationTarget
-	(*fieldmaskpb.FieldMask)(nil),            // 54: google.protobuf.FieldMask
-	(*NotificationAttempt)(nil),              // 55: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 56: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 57: devpilot.gateway.v1.ProofReport
+	(*RunProofRequest)(nil),                  // 45: devpilot.gateway.v1.RunProofRequest
+	(*RunProofResponse)(nil),                 // 46: devpilot.gateway.v1.RunProofResponse
+	(*GetProofRequest)(nil),                  // 47: devpilot.gateway.v1.GetProofRequest
+	(*GetProofResponse)(nil),                 // 48: devpilot.gateway.v1.GetProofResponse
+	(*Me)(nil),                               // 49: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 50: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 51: devpilot.gateway.v1.Workspace
+	(*v1.Integration)(nil),                   // 52: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 53: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 54: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 55: devpilot.gateway.v1.Role.Name
+	(*ActivityRecord)(nil),                   // 56: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 57: devpilot.gateway.v1.NotificationTarget
+	(*fieldmaskpb.FieldMask)(nil),            // 58: google.protobuf.FieldMask
+	(*NotificationAttempt)(nil),              // 59: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 60: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 61: devpilot.gateway.v1.ProofReport
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	45, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	45, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	46, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	47, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	47, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	47, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	48, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	49, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	49, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	49, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	50, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	51, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	51, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	51, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	52, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	53, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
 	16, // 8: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	50, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	51, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	46, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	46, // 13: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	46, // 14: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	52, // 15: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	53, // 16: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 17: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 18: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 19: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	53, // 20: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	54, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	53, // 22: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	55, // 23: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	53, // 24: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	55, // 25: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	56, // 26: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	57, // 27: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	0,  // 28: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 29: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 30: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 31: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 32: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 33: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	12, // 34: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	14, // 35: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	43, // 36: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	17, // 37: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	19, // 38: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	21, // 39: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	23, // 40: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	25, // 41: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	27, // 42: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	29, // 43: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	31, // 44: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	33, // 45: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	35, // 46: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	37, // 47: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	39, // 48: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	41, // 49: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 50: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 51: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 52: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 53: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 54: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 55: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	13, // 56: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	15, // 57: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	44, // 58: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	18, // 59: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	20, // 60: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	22, // 61: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	24, // 62: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	26, // 63: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	28, // 64: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	30, // 65: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	32, // 66: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	34, // 67: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	36, // 68: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	38, // 69: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	40, // 70: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	42, // 71: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	50, // [50:72] is the sub-list for method output_type
-	28, // [28:50] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	54, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	55, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	50, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	54, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	50, // 13: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	50, // 14: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	56, // 15: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	57, // 16: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	57, // 17: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	57, // 18: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	57, // 19: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	57, // 20: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	58, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	57, // 22: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	59, // 23: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	57, // 24: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	59, // 25: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	60, // 26: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	61, // 27: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	61, // 28: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	61, // 29: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	0,  // 30: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 31: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 32: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 33: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 34: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 35: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 36: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 37: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	43, // 38: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	45, // 39: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	47, // 40: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	17, // 41: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 42: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 43: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 44: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 45: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	27, // 46: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	29, // 47: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	31, // 48: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	33, // 49: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	35, // 50: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	37, // 51: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	39, // 52: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	41, // 53: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 54: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 55: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 56: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 57: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 58: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 59: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 60: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 61: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	44, // 62: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	46, // 63: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	48, // 64: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	18, // 65: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 66: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 67: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 68: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 69: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	28, // 70: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	30, // 71: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	32, // 72: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	34, // 73: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	36, // 74: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	38, // 75: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	40, // 76: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	42, // 77: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	54, // [54:78] is the sub-list for method output_type
+	30, // [30:54] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -2891,7 +3116,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

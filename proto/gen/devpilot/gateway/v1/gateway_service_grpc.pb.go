@@ -28,6 +28,8 @@ const (
 	GatewayService_GetWorkspace_FullMethodName             = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
 	GatewayService_DisconnectIntegration_FullMethodName    = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
 	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
+	GatewayService_RunProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/RunProof"
+	GatewayService_GetProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/GetProof"
 	GatewayService_ListApiKeys_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
 	GatewayService_CreateApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
 	GatewayService_DeleteApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
@@ -79,6 +81,12 @@ type GatewayServiceClient interface {
 	// thirty calls of the REST API. Idempotent. Reasons: RATE_LIMITED (twice within half a minute),
 	// STORAGE_UNAVAILABLE.
 	ProveIntegration(ctx context.Context, in *ProveIntegrationRequest, opts ...grpc.CallOption) (*ProveIntegrationResponse, error)
+	// Proves the connection as ProveIntegration does, and on request writes a commit status, which shows at
+	// Bitbucket. Reasons: RATE_LIMITED (twice within half a minute), STORAGE_UNAVAILABLE.
+	RunProof(ctx context.Context, in *RunProofRequest, opts ...grpc.CallOption) (*RunProofResponse, error)
+	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
+	// proved yet, STORAGE_UNAVAILABLE.
+	GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -213,6 +221,26 @@ func (c *gatewayServiceClient) ProveIntegration(ctx context.Context, in *ProveIn
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProveIntegrationResponse)
 	err := c.cc.Invoke(ctx, GatewayService_ProveIntegration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) RunProof(ctx context.Context, in *RunProofRequest, opts ...grpc.CallOption) (*RunProofResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RunProofResponse)
+	err := c.cc.Invoke(ctx, GatewayService_RunProof_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetProofResponse)
+	err := c.cc.Invoke(ctx, GatewayService_GetProof_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -385,6 +413,12 @@ type GatewayServiceServer interface {
 	// thirty calls of the REST API. Idempotent. Reasons: RATE_LIMITED (twice within half a minute),
 	// STORAGE_UNAVAILABLE.
 	ProveIntegration(context.Context, *ProveIntegrationRequest) (*ProveIntegrationResponse, error)
+	// Proves the connection as ProveIntegration does, and on request writes a commit status, which shows at
+	// Bitbucket. Reasons: RATE_LIMITED (twice within half a minute), STORAGE_UNAVAILABLE.
+	RunProof(context.Context, *RunProofRequest) (*RunProofResponse, error)
+	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
+	// proved yet, STORAGE_UNAVAILABLE.
+	GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -461,6 +495,12 @@ func (UnimplementedGatewayServiceServer) DisconnectIntegration(context.Context, 
 }
 func (UnimplementedGatewayServiceServer) ProveIntegration(context.Context, *ProveIntegrationRequest) (*ProveIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProveIntegration not implemented")
+}
+func (UnimplementedGatewayServiceServer) RunProof(context.Context, *RunProofRequest) (*RunProofResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RunProof not implemented")
+}
+func (UnimplementedGatewayServiceServer) GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetProof not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApiKeys not implemented")
@@ -680,6 +720,42 @@ func _GatewayService_ProveIntegration_Handler(srv interface{}, ctx context.Conte
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).ProveIntegration(ctx, req.(*ProveIntegrationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_RunProof_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RunProofRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).RunProof(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_RunProof_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).RunProof(ctx, req.(*RunProofRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_GetProof_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetProofRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).GetProof(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_GetProof_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).GetProof(ctx, req.(*GetProofRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -960,6 +1036,14 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ProveIntegration",
 			Handler:    _GatewayService_ProveIntegration_Handler,
+		},
+		{
+			MethodName: "RunProof",
+			Handler:    _GatewayService_RunProof_Handler,
+		},
+		{
+			MethodName: "GetProof",
+			Handler:    _GatewayService_GetProof_Handler,
 		},
 		{
 			MethodName: "ListApiKeys",

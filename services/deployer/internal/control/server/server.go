@@ -43,6 +43,7 @@ type Uses struct {
 	Logs        *deploylog.Sink
 	Deployments Watcher
 	Heads       Heads
+	Statuses    Statuses
 }
 
 // Server implements the RPCs.

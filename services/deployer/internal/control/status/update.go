@@ -12,7 +12,6 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
@@ -148,9 +147,7 @@ func (l update) send(ctx context.Context, w wanted, t target) (sent bool, err er
 		return false, l.later(ctx, w, now, h.cause)
 	}
 	slug, _, _ := strings.Cut(t.fullName, "/")
-	account := l.cfg.Client.As(bitbucket.TokenSourceFunc(func(ctx context.Context, rejected seal.Secret) (seal.Secret, error) {
-		return l.cfg.Tokens.Token(ctx, l.key.Workspace, t.fullName, rejected)
-	})).Of(l.key.Workspace).Background()
+	account := l.account(l.key.Workspace, t.fullName).Background()
 	callCtx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
 	err = account.SetBuildStatus(callCtx, bitbucket.RefByID(slug, t.repository, t.fullName), w.hash, bitbucket.BuildStatus{

@@ -103,6 +103,12 @@ func Key(k lane.Key, connection string) string {
 	return prefix + bitbucket.StatusKey("app", k.Workspace, k.App, connection)[:bitbucket.MaxStatusKey-len(prefix)]
 }
 
+// proofKey is the key of the status that proves that one can be written.
+func proofKey(workspace, connection string) string {
+	const prefix = "devpilot-"
+	return prefix + bitbucket.StatusKey("proof", workspace, connection)[:bitbucket.MaxStatusKey-len(prefix)]
+}
+
 // link is the deployment's page in the console.
 func link(publicURL string, k lane.Key, number int32) string {
 	return fmt.Sprintf("%s/w/%s/apps/%s/deployments/%d", strings.TrimRight(publicURL, "/"), k.Workspace, k.App, number)

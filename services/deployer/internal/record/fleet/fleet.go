@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/kv"
@@ -102,6 +104,7 @@ type Worker struct {
 	LiveAddress               string // where workers of other servers reach the releases that it serves; empty: it serves none
 	Slots                     int
 	Busy                      func() int32
+	Disk                      func() (free, reserve uint64, err error) // of where it puts releases; nil: it does not look
 }
 
 // Beat gives signs of life until ctx is done, then takes the worker off the list.
@@ -134,6 +137,8 @@ func (r *Registry) Beat(ctx context.Context, w Worker) error {
 
 func (r *Registry) sign(ctx context.Context, w Worker) error {
 	now := r.now()
+	sign := &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} // slots are few
+	r.room(ctx, w, sign)
 	_, _, err := r.workers.Update(ctx, w.Server, func(cur *storev1.Workers) (*storev1.Workers, error) {
 		if cur == nil {
 			cur = &storev1.Workers{}
@@ -142,11 +147,34 @@ func (r *Registry) sign(ctx context.Context, w Worker) error {
 			cur.Workers = map[string]*storev1.Worker{}
 		}
 		maps.DeleteFunc(cur.Workers, func(_ string, x *storev1.Worker) bool { return now.Sub(x.GetSeenTime().AsTime()) > forget })
-		cur.Workers[w.ID] = &storev1.Worker{Host: w.Host, Slots: int32(w.Slots), Busy: w.Busy(), Version: w.Version, SeenTime: timestamppb.New(now), HookRunner: w.HookRunner, LiveAddress: w.LiveAddress} // slots are few
+		cur.Workers[w.ID] = proto.CloneOf(sign)
 		return cur, nil
 	})
 	return err
 }
+
+// room says how much is left on the worker's disk, as far as it looks.
+func (r *Registry) room(ctx context.Context, w Worker, sign *storev1.Worker) {
+	if w.Disk == nil {
+		return
+	}
+	free, reserve, err := w.Disk()
+	if err != nil {
+		r.log.WarnContext(ctx, "disk not looked at", logs.Err(err))
+		return
+	}
+	sign.DiskFreeMib, sign.DiskReserveMib = proto.Int32(mib(free)), mib(reserve)
+}
+
+// reserveOf is how much is to stay free, of a worker that looks.
+func reserveOf(w *storev1.Worker) *int32 {
+	if w.DiskFreeMib == nil {
+		return nil
+	}
+	return &w.DiskReserveMib
+}
+
+func mib(bytes uint64) int32 { return int32(min(bytes>>20, math.MaxInt32)) } //nolint:gosec // bounded
 
 // Known tells whether a server exists: one that a worker ever served, or the default one.
 func (r *Registry) Known(ctx context.Context, server string) (bool, error) {
@@ -227,7 +255,7 @@ func (r *Registry) List() []*deployerv1.Server {
 				s.LastSeenTime = seen
 			}
 			if r.now().Sub(seen.AsTime()) <= Alive {
-				s.Workers = append(s.Workers, &deployerv1.Worker{Id: id, Host: w.GetHost(), Slots: w.GetSlots(), Busy: w.GetBusy(), LastSeenTime: seen, Version: w.GetVersion(), HookRunner: w.GetHookRunner()})
+				s.Workers = append(s.Workers, &deployerv1.Worker{Id: id, Host: w.GetHost(), Slots: w.GetSlots(), Busy: w.GetBusy(), LastSeenTime: seen, Version: w.GetVersion(), HookRunner: w.GetHookRunner(), DiskFreeMib: w.DiskFreeMib, DiskReserveMib: reserveOf(w)})
 			}
 		}
 		out = append(out, s)

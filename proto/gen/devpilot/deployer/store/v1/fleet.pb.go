@@ -150,9 +150,13 @@ type Worker struct {
 	// How it runs deployment hooks, for people; empty when it runs none.
 	HookRunner string `protobuf:"bytes,6,opt,name=hook_runner,json=hookRunner,proto3" json:"hook_runner,omitempty"`
 	// Where workers of other servers reach the releases that it serves, host:port; empty when it serves none.
-	LiveAddress   string `protobuf:"bytes,7,opt,name=live_address,json=liveAddress,proto3" json:"live_address,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	LiveAddress string `protobuf:"bytes,7,opt,name=live_address,json=liveAddress,proto3" json:"live_address,omitempty"`
+	// How much room is left on its disk, in MiB; absent where it does not look.
+	DiskFreeMib *int32 `protobuf:"varint,8,opt,name=disk_free_mib,json=diskFreeMib,proto3,oneof" json:"disk_free_mib,omitempty"`
+	// How much of it stays free.
+	DiskReserveMib int32 `protobuf:"varint,9,opt,name=disk_reserve_mib,json=diskReserveMib,proto3" json:"disk_reserve_mib,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Worker) Reset() {
@@ -232,6 +236,20 @@ func (x *Worker) GetLiveAddress() string {
 		return x.LiveAddress
 	}
 	return ""
+}
+
+func (x *Worker) GetDiskFreeMib() int32 {
+	if x != nil && x.DiskFreeMib != nil {
+		return *x.DiskFreeMib
+	}
+	return 0
+}
+
+func (x *Worker) GetDiskReserveMib() int32 {
+	if x != nil {
+		return x.DiskReserveMib
+	}
+	return 0
 }
 
 // Due is an entry of the schedule: something is to be reconciled then. It says no more than that: what
@@ -598,7 +616,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\aworkers\x18\x01 \x03(\v20.devpilot.deployer.store.v1.Workers.WorkersEntryR\aworkers\x1a^\n" +
 	"\fWorkersEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x128\n" +
-	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xdd\x01\n" +
+	"\x05value\x18\x02 \x01(\v2\".devpilot.deployer.store.v1.WorkerR\x05value:\x028\x01\"\xc2\x02\n" +
 	"\x06Worker\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x02 \x01(\x05R\x05slots\x12\x12\n" +
@@ -607,7 +625,10 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\tseen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\bseenTime\x12\x1f\n" +
 	"\vhook_runner\x18\x06 \x01(\tR\n" +
 	"hookRunner\x12!\n" +
-	"\flive_address\x18\a \x01(\tR\vliveAddress\"K\n" +
+	"\flive_address\x18\a \x01(\tR\vliveAddress\x12'\n" +
+	"\rdisk_free_mib\x18\b \x01(\x05H\x00R\vdiskFreeMib\x88\x01\x01\x12(\n" +
+	"\x10disk_reserve_mib\x18\t \x01(\x05R\x0ediskReserveMibB\x10\n" +
+	"\x0e_disk_free_mib\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
 	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xa6\x04\n" +
@@ -694,6 +715,7 @@ func file_devpilot_deployer_store_v1_fleet_proto_init() {
 	if File_devpilot_deployer_store_v1_fleet_proto != nil {
 		return
 	}
+	file_devpilot_deployer_store_v1_fleet_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -50,7 +50,9 @@ type Activity struct {
 	// The address that the request came from.
 	Address string `protobuf:"bytes,12,opt,name=address,proto3" json:"address,omitempty"`
 	// What it changed.
-	Changes       []*ActivityChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
+	Changes []*ActivityChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
+	// What it was done to, as a path below the workspace, such as apps/web/deployments/3; empty where it has none.
+	Resource      string `protobuf:"bytes,14,opt,name=resource,proto3" json:"resource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -176,6 +178,13 @@ func (x *Activity) GetChanges() []*ActivityChange {
 	return nil
 }
 
+func (x *Activity) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
 // ActivityChange is one field that was changed.
 type ActivityChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -240,6 +249,52 @@ func (x *ActivityChange) GetAfter() string {
 	return ""
 }
 
+// Proof is a workspace's newest proof of its connection to Bitbucket, keyed by the workspace.
+type Proof struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report as the API answers it, encoded: devpilot.gateway.v1.ProofReport.
+	Report        []byte `protobuf:"bytes,1,opt,name=report,proto3" json:"report,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proof) Reset() {
+	*x = Proof{}
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proof) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proof) ProtoMessage() {}
+
+func (x *Proof) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proof.ProtoReflect.Descriptor instead.
+func (*Proof) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Proof) GetReport() []byte {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 // ActivityCounter is the last number given in a workspace, keyed by the workspace.
 type ActivityCounter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -251,7 +306,7 @@ type ActivityCounter struct {
 
 func (x *ActivityCounter) Reset() {
 	*x = ActivityCounter{}
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -263,7 +318,7 @@ func (x *ActivityCounter) String() string {
 func (*ActivityCounter) ProtoMessage() {}
 
 func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_activity_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -276,7 +331,7 @@ func (x *ActivityCounter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityCounter.ProtoReflect.Descriptor instead.
 func (*ActivityCounter) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ActivityCounter) GetLast() int32 {
@@ -290,7 +345,7 @@ var File_devpilot_gateway_store_v1_activity_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_activity_proto_rawDesc = "" +
 	"\n" +
-	"(devpilot/gateway/store/v1/activity.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x03\n" +
+	"(devpilot/gateway/store/v1/activity.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd1\x03\n" +
 	"\bActivity\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
@@ -308,11 +363,14 @@ const file_devpilot_gateway_store_v1_activity_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\v \x01(\tR\trequestId\x12\x18\n" +
 	"\aaddress\x18\f \x01(\tR\aaddress\x12C\n" +
-	"\achanges\x18\r \x03(\v2).devpilot.gateway.store.v1.ActivityChangeR\achanges\"T\n" +
+	"\achanges\x18\r \x03(\v2).devpilot.gateway.store.v1.ActivityChangeR\achanges\x12\x1a\n" +
+	"\bresource\x18\x0e \x01(\tR\bresource\"T\n" +
 	"\x0eActivityChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x16\n" +
 	"\x06before\x18\x02 \x01(\tR\x06before\x12\x14\n" +
-	"\x05after\x18\x03 \x01(\tR\x05after\"%\n" +
+	"\x05after\x18\x03 \x01(\tR\x05after\"\x1f\n" +
+	"\x05Proof\x12\x16\n" +
+	"\x06report\x18\x01 \x01(\fR\x06report\"%\n" +
 	"\x0fActivityCounter\x12\x12\n" +
 	"\x04last\x18\x01 \x01(\x05R\x04lastB\xf8\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\rActivityProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
@@ -329,15 +387,16 @@ func file_devpilot_gateway_store_v1_activity_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_activity_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_devpilot_gateway_store_v1_activity_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_devpilot_gateway_store_v1_activity_proto_goTypes = []any{
 	(*Activity)(nil),              // 0: devpilot.gateway.store.v1.Activity
 	(*ActivityChange)(nil),        // 1: devpilot.gateway.store.v1.ActivityChange
-	(*ActivityCounter)(nil),       // 2: devpilot.gateway.store.v1.ActivityCounter
-	(*timestamppb.Timestamp)(nil), // 3: google.protobuf.Timestamp
+	(*Proof)(nil),                 // 2: devpilot.gateway.store.v1.Proof
+	(*ActivityCounter)(nil),       // 3: devpilot.gateway.store.v1.ActivityCounter
+	(*timestamppb.Timestamp)(nil), // 4: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_activity_proto_depIdxs = []int32{
-	3, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
+	4, // 0: devpilot.gateway.store.v1.Activity.time:type_name -> google.protobuf.Timestamp
 	1, // 1: devpilot.gateway.store.v1.Activity.changes:type_name -> devpilot.gateway.store.v1.ActivityChange
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
@@ -357,7 +416,7 @@ func file_devpilot_gateway_store_v1_activity_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_activity_proto_rawDesc), len(file_devpilot_gateway_store_v1_activity_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

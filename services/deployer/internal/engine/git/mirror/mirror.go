@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -130,6 +131,15 @@ func (m *Mirrors) makeDirectories() error {
 func (m *Mirrors) temporary() string { return filepath.Join(m.cfg.Dir, "temporary") }
 
 // disk is the room that fetches and check-outs may take.
+// Room is how much is free where the mirrors are, and how much of it stays free.
+func (m *Mirrors) Room() (free, reserve uint64, err error) {
+	if m.cfg.FreeDisk == nil {
+		return 0, 0, errors.New("mirror: the disk is not looked at")
+	}
+	free, err = m.cfg.FreeDisk(m.cfg.Dir)
+	return free, m.cfg.Limits.FreeBytes, err
+}
+
 func (m *Mirrors) disk() tree.Disk {
 	return tree.Disk{Free: m.cfg.FreeDisk, Reserve: m.cfg.Limits.FreeBytes}
 }
