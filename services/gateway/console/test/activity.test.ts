@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { activityFilter, exportAddress } from "../src/lib/activity";
+import { activityFilter, activityPage, byDay, dayName, exportAddress, inWords } from "../src/lib/activity";
 
 const filter = (query: string) => activityFilter(new URLSearchParams(query));
 
@@ -21,4 +21,36 @@ test("the file has the list's filter", () => {
   expect(exportAddress("a", { actor: "A&B", app: "web" }, "csv")).toBe(
     "/v1/workspaces/a/activity:export?format=csv&actor=A%26B&app=web",
   );
+});
+
+test("an entry leads to the page of what it was done to", () => {
+  expect(activityPage("a", "apps/web")).toBe("/w/a/apps/web");
+  expect(activityPage("a", "apps/web/deployments/3")).toBe("/w/a/apps/web/deployments/3");
+  expect(activityPage("a", "webhooks/x/deliveries/4")).toBe("/w/a/settings/integrations");
+  const appOf = (webhook: string) => (webhook === "x" ? "web" : undefined);
+  expect(activityPage("a", "webhooks/x/deliveries/4", appOf)).toBe("/w/a/why?delivery=4&app=web");
+  expect(activityPage("a", "webhooks/x", appOf)).toBe("/w/a/apps/web");
+  expect(activityPage("a", "webhooks/x")).toBe("/w/a/settings/integrations");
+  expect(activityPage("a", "integrations/bitbucket")).toBe("/w/a/settings/integrations");
+  expect(activityPage("a", "notificationTargets/t")).toBe("/w/a/settings/notifications");
+  for (const none of [undefined, "", "apiKeys/x", "apps/../x", "elsewhere"])
+    expect(activityPage("a", none)).toBeUndefined();
+});
+
+test("entries stand under their day", () => {
+  const at = (day: number, hour: number) => ({ time: new Date(2026, 10, day, hour).toISOString() });
+  const list = [at(22, 9), at(21, 23), at(21, 1), at(20, 12)];
+  expect(byDay(list).map((d) => [d.day, d.entries.length])).toEqual([
+    ["2026-11-22", 1],
+    ["2026-11-21", 2],
+    ["2026-11-20", 1],
+  ]);
+  const now = new Date(2026, 10, 22, 10);
+  expect(byDay(list).map((d) => dayName(d.day, now))).toEqual(["Today", "Yesterday", "Friday 20 November 2026"]);
+});
+
+test("values are told as people read them", () => {
+  expect(
+    [undefined, '""', "true", "false", '"main"', "5", '["a","b"]', '[{"name":"x"}]', '["cut…'].map(inWords),
+  ).toEqual(["not set", "not set", "on", "off", "main", "5", "a, b", '[{"name":"x"}]', '["cut…']);
 });

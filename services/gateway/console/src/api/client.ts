@@ -2,6 +2,7 @@ import createClient, { type Middleware } from "openapi-fetch";
 import type { components, paths } from "./schema";
 
 type Schemas = components["schemas"];
+export type ActivityRecord = Schemas["ActivityRecord"];
 export type App = Schemas["App"];
 export type AppPatch = Schemas["AppPatch"];
 export type Branch = Schemas["Branch"];

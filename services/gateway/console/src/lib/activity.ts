@@ -38,6 +38,70 @@ export function exportAddress(workspace: string, filter: ActivityFilter, format:
   return `/v1/workspaces/${encodeURIComponent(workspace)}/activity:export?${query.toString()}`;
 }
 
+/**
+ * The page of the console about what an entry was done to; undefined where there is none. A webhook and its
+ * deliveries are shown with an app that uses it.
+ */
+export function activityPage(
+  workspace: string,
+  resource: string | undefined,
+  appOf: (webhook: string) => string | undefined = () => undefined,
+): string | undefined {
+  const w = `/w/${encodeURIComponent(workspace)}`;
+  const at = resource ?? "";
+  if (/^apps\/[^/]+(\/deployments\/\d+)?$/.test(at)) return `${w}/${at}`;
+  const hook = /^webhooks\/([^/]+)(\/deliveries\/(\d+))?$/.exec(at);
+  const app = hook === null ? undefined : appOf(hook[1] ?? "");
+  if (app !== undefined)
+    return hook?.[3] === undefined ? `${w}/apps/${app}` : `${w}/why?delivery=${hook[3]}&app=${app}`;
+  if (at === "integrations/bitbucket" || hook !== null) return `${w}/settings/integrations`;
+  if (at.startsWith("notificationTargets/")) return `${w}/settings/notifications`;
+  return undefined;
+}
+
+/** Entries by the reader's day, in the order in which they come. */
+export function byDay<T extends { time?: string }>(entries: T[]): { day: string; entries: T[] }[] {
+  const days: { day: string; entries: T[] }[] = [];
+  for (const e of entries) {
+    const day = dayOf(e.time);
+    const last = days.at(-1);
+    if (last?.day === day) last.entries.push(e);
+    else days.push({ day, entries: [e] });
+  }
+  return days;
+}
+
+function dayOf(time: string | undefined): string {
+  const t = new Date(time ?? "");
+  const two = (n: number) => String(n).padStart(2, "0");
+  return Number.isNaN(t.getTime()) ? "" : `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())}`;
+}
+
+/** A day as its heading: today and yesterday by name. */
+export function dayName(day: string, now: Date): string {
+  const [year, month, date] = day.split("-").map(Number);
+  const t = new Date(year ?? 0, (month ?? 1) - 1, date);
+  if (day === dayOf(now.toISOString())) return "Today";
+  if (day === dayOf(new Date(now.getFullYear(), now.getMonth(), now.getDate() - 1).toISOString())) return "Yesterday";
+  const part = (of: Intl.DateTimeFormatOptions) => t.toLocaleDateString("en-GB", of);
+  return `${part({ weekday: "long" })} ${part({ day: "numeric", month: "long", year: "numeric" })}`;
+}
+
+/** A value before or after a change, as a person reads it. */
+export function inWords(value: string | undefined): string {
+  if (value === undefined || value === "" || value === '""') return "not set";
+  if (value === "true") return "on";
+  if (value === "false") return "off";
+  try {
+    const v: unknown = JSON.parse(value);
+    if (typeof v === "string" || typeof v === "number") return String(v);
+    if (Array.isArray(v) && v.every((e) => typeof e === "string" || typeof e === "number")) return v.join(", ");
+  } catch {
+    // cut after 500 characters
+  }
+  return value;
+}
+
 /** The beginning of a day of the reader's, or of the so many days later; undefined for what is no day. */
 export function dayStart(day: string, later: number): string | undefined {
   const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(day);

@@ -1,7 +1,9 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
-import { useSearchParams } from "react-router";
-import { activityQuery } from "../api/queries";
-import { actionKinds, activityFilter, exportAddress } from "../lib/activity";
+import { Link, useSearchParams } from "react-router";
+import type { ActivityRecord } from "../api/client";
+import { activityQuery, appsQuery } from "../api/queries";
+import { actionKinds, activityFilter, activityPage, byDay, dayName, exportAddress, inWords } from "../lib/activity";
+import { useNow } from "../lib/clock";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
@@ -21,6 +23,9 @@ export default function Activity() {
       { replace: true },
     );
   const activity = useInfiniteQuery(activityQuery(ws, filter));
+  const apps = useInfiniteQuery(appsQuery(ws));
+  const appOf = (webhook: string) => apps.data?.pages.flatMap((p) => p.apps).find((a) => a.webhook?.id === webhook)?.id;
+  const now = useNow(60_000);
   useTitle("Activity");
   const all = activity.data?.pages.flatMap((p) => p.activity) ?? [];
   return (
@@ -79,40 +84,58 @@ export default function Activity() {
           <p>Sign-ins, connects, changes of apps, deployments by hand and revealed secrets will be listed here.</p>
         </section>
       ) : (
-        <ul className="rows">
-          {all.map((r) => (
-            <li key={r.number}>
-              <span className={r.succeeded ? "tone-good" : "tone-bad"}>
-                <Icon name={r.succeeded ? "done" : "failed"} />
-              </span>
-              <div>
-                <div>
-                  <strong>
-                    <Text>{r.actorLabel}</Text>
-                  </strong>
-                  {" · "}
-                  <Said>{r.message}</Said>
-                  {!r.succeeded && <span className="hidden"> (failed)</span>}
-                </div>
-                <div className="soft">
-                  {r.actorKind === "API_KEY" ? "by API key · " : ""}
-                  <code>{r.action}</code>
-                  {r.address ? ` · from ${r.address}` : ""}
-                </div>
-                {r.changes.map((c) => (
-                  <div key={c.field} className="soft">
-                    <code>{c.field}</code>: <Text>{c.before ?? "not set"}</Text> → <Text>{c.after ?? "not set"}</Text>
+        byDay(all).map(({ day, entries }) => (
+          <section key={day} aria-label={dayName(day, now)}>
+            <h2 className="day">{dayName(day, now)}</h2>
+            <ul className="rows">
+              {entries.map((r) => (
+                <li key={r.number}>
+                  <span className={r.succeeded ? "tone-good" : "tone-bad"}>
+                    <Icon name={r.succeeded ? "done" : "failed"} />
+                  </span>
+                  <div>
+                    <div>
+                      <strong>
+                        <Text>{r.actorLabel}</Text>
+                      </strong>
+                      {" · "}
+                      <Done entry={r} appOf={appOf} />
+                      {!r.succeeded && <span className="hidden"> (failed)</span>}
+                    </div>
+                    <div className="soft">
+                      {r.actorKind === "API_KEY" ? "by API key · " : ""}
+                      <code>{r.action}</code>
+                      {r.address ? ` · from ${r.address}` : ""}
+                    </div>
+                    {r.changes.map((c) => (
+                      <div key={c.field} className="soft">
+                        <code>{c.field}</code>: <Text>{inWords(c.before)}</Text> → <Text>{inWords(c.after)}</Text>
+                      </div>
+                    ))}
                   </div>
-                ))}
-              </div>
-              <span className="soft nowrap">
-                <Time at={r.time} />
-              </span>
-            </li>
-          ))}
-        </ul>
+                  <span className="soft nowrap">
+                    <Time at={r.time} />
+                  </span>
+                </li>
+              ))}
+            </ul>
+          </section>
+        ))
       )}
       <More query={activity} />
     </>
+  );
+}
+
+/** What was done, as a link to what it was done to. What was deleted has no page any more. */
+function Done({ entry: e, appOf }: { entry: ActivityRecord; appOf: (webhook: string) => string | undefined }) {
+  const { ws } = usePlace();
+  const page = e.succeeded && e.action.endsWith(".delete") ? undefined : activityPage(ws, e.resource, appOf);
+  return page === undefined ? (
+    <Said>{e.message}</Said>
+  ) : (
+    <Link to={page}>
+      <Said>{e.message}</Said>
+    </Link>
   );
 }
