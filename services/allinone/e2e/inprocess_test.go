@@ -47,8 +47,8 @@ func startInProcess(t testing.TB) stack {
 	return startProcess(t, "debug")
 }
 
-// startProcess is startInProcess with the log level that is meant.
-func startProcess(t testing.TB, level string) *oneProcess {
+// startProcess is startInProcess with the log level that is meant, and settings changed.
+func startProcess(t testing.TB, level string, change ...func(*allinone.Settings)) *oneProcess {
 	t.Helper()
 	// Not a directory below /dev, however fast: hooks could not be shown it.
 	s := &oneProcess{t: t, bucket: openSite(t), dir: filepath.Join(t.TempDir(), "data")}
@@ -66,6 +66,9 @@ func startProcess(t testing.TB, level string) *oneProcess {
 	settings.DataDir, settings.Server, settings.Workers, settings.Roles = s.dir, "default", 2, []string{"api", "worker"}
 	settings.ReconcileInterval, settings.ReconcileGrace = reconcileInterval, reconcileGrace
 	settings.LiveListen, settings.HookNetwork = "127.0.0.1:0", "none"
+	for _, fn := range change {
+		fn(&settings)
+	}
 
 	ctx, cancel := context.WithCancel(context.Background())
 	if s.product, err = allinone.New(ctx, settings, logger); err != nil {

@@ -137,7 +137,7 @@ test("a deployment that cannot reach Bitbucket waits and says for what", async (
   const { number } = await deploy("web");
   await s.visit(`apps/web/deployments/${number}`);
   await page.getByText("Waiting.").waitFor();
-  await page.getByText("Bitbucket does not answer as it should; the deployment is tried again.").first().waitFor();
+  await page.getByText("Bitbucket does not answer as it should; Devpilot tries again.").first().waitFor();
   await expect.poll(() => page.title()).toContain("◌"); // between two tries
   await check(page, "deployment-waiting");
   await narrow(page, "deployment-waiting");

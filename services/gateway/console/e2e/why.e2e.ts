@@ -1,7 +1,8 @@
 // "Why did it not deploy?": asked where something did not, answered in one sentence with the way on.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, scene, type Scene } from "./browser";
+import answers from "../test/why.json";
+import { check, connect, narrow, scene, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -54,3 +55,19 @@ test("a commit that nobody has seen is answered in words", async () => {
   await check(page, "why-unseen");
   s.calm();
 });
+
+// The answers that the services gave where the causes are made (services/allinone/e2e, TestWhy).
+test.each(["failed hook", "delivery lost", "access revoked, not seen", "superseded", "app deleted"] as const)(
+  "an answer is readable, wide and narrow: %s",
+  async (name) => {
+    await page.route("**/v1/workspaces/default/why?*", (route) => route.fulfill({ json: answers[name] }));
+    await s.visit(`why?commit=${"0123456789".repeat(4)}&app=${name.replaceAll(/[^a-z]/g, "")}`);
+    const answer = page.getByRole("region", { name: "The answer" });
+    await answer.getByRole("heading", { level: 2 }).waitFor();
+    const shot = `why-${name.replaceAll(/[^a-z]+/g, "-")}`;
+    await check(page, shot);
+    await narrow(page, shot);
+    await page.unroute("**/v1/workspaces/default/why?*");
+    s.calm();
+  },
+);

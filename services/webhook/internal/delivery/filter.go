@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,14 +15,16 @@ type Filter struct {
 	Commit        string // only those with a change to a commit that begins so
 	After, Before time.Time
 	Outcome       webhookv1.Delivery_Result
-	App           string // with Outcome: of this app only
+	App           string // with Outcome or Deployment: of this app only
+	Request       string // only the one that Bitbucket sent as this request
+	Deployment    int32  // only those of which this deployment of App came
 }
 
 func (f Filter) some() bool { return f != Filter{} }
 
 // scope binds a page's token to its filter.
 func (f Filter) scope() []string {
-	return []string{f.Branch, f.Commit, f.After.UTC().Format(time.RFC3339Nano), f.Before.UTC().Format(time.RFC3339Nano), f.Outcome.String(), f.App}
+	return []string{f.Branch, f.Commit, f.After.UTC().Format(time.RFC3339Nano), f.Before.UTC().Format(time.RFC3339Nano), f.Outcome.String(), f.App, plainUUID(f.Request), strconv.Itoa(int(f.Deployment))}
 }
 
 // clockSkew is how much earlier than the one before it a delivery may seem to have come: several
@@ -47,9 +50,18 @@ func (f Filter) match(d *webhookv1.Delivery) bool {
 		return strings.HasPrefix(c.GetNewHash(), strings.ToLower(f.Commit))
 	}):
 		return false
+	case f.Request != "" && plainUUID(d.GetRequestUuid()) != plainUUID(f.Request):
+		return false
+	case f.Deployment != 0 && !slices.ContainsFunc(d.GetOutcomes(), func(o *webhookv1.DeliveryOutcome) bool {
+		return o.GetDeployment() == f.Deployment && o.GetApp() == f.App
+	}):
+		return false
 	}
 	return f.Outcome == webhookv1.Delivery_RESULT_UNSPECIFIED || slices.Contains(Results(d, f.App), f.Outcome)
 }
+
+// plainUUID is a UUID as one writes it: Bitbucket shows some in braces.
+func plainUUID(id string) string { return strings.ToLower(strings.Trim(id, "{}")) }
 
 // Results are what came of a delivery in an app, or in all when app is empty. Outcomes that name no app
 // are everybody's. One of which nothing is said yet is pending, unless other apps' outcomes say that it

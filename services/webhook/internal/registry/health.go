@@ -57,6 +57,7 @@ func (*Registry) noteRepair(rec *storev1.WebhookRecord, f found, now time.Time) 
 		what = strings.Join(f.changed[:n-1], ", ") + " and " + f.changed[n-1]
 	}
 	rec.LastRepairTime, rec.LastRepair = timestamppb.New(now), "Something was changed about the webhook on Bitbucket: "+what+". Devpilot put it right."
+	rec.LastRepairHealth = f.finding
 }
 
 // ours reports whether we have a hook at Bitbucket that evidence may be about.

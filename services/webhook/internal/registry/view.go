@@ -42,6 +42,7 @@ func (v View) Webhook(rec *storev1.WebhookRecord, now time.Time) *webhookv1.Webh
 		w.RetryTime = rec.GetWork().GetDueTime()
 	}
 	w.LastRepairTime, w.LastRepair = rec.GetLastRepairTime(), rec.GetLastRepair()
+	w.LastRepairHealth = rec.GetLastRepairHealth()
 	w.FoundPushes, w.LastFoundTime = rec.GetFoundPushes(), rec.GetLastFoundTime()
 	if rec.GetState() == webhookv1.Webhook_ACTIVE {
 		w.CheckReason = rec.GetWork().GetErrorReason()

@@ -14,8 +14,8 @@ func (s *Server) ListDeliveries(ctx context.Context, req *webhookv1.ListDeliveri
 	if err != nil {
 		return nil, err
 	}
-	filter := delivery.Filter{Branch: req.GetBranch(), Commit: req.GetCommit(), Outcome: req.GetOutcome()}
-	if req.GetOutcome() != webhookv1.Delivery_RESULT_UNSPECIFIED {
+	filter := delivery.Filter{Branch: req.GetBranch(), Commit: req.GetCommit(), Outcome: req.GetOutcome(), Request: req.GetRequestUuid(), Deployment: req.GetDeployment()}
+	if req.GetOutcome() != webhookv1.Delivery_RESULT_UNSPECIFIED || req.GetDeployment() != 0 {
 		filter.App = req.GetApp()
 	}
 	if req.GetAfter() != nil {

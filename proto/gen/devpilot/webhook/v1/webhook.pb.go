@@ -535,9 +535,11 @@ type Webhook struct {
 	// The same for people, with what to do; absent when nothing is wrong.
 	HealthMessage string `protobuf:"bytes,29,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
 	// When Devpilot found that; absent when nothing is wrong.
-	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HealthTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	// What was wrong with it when Devpilot last put right what somebody had changed; absent when nobody did.
+	LastRepairHealth Webhook_Health `protobuf:"varint,31,opt,name=last_repair_health,json=lastRepairHealth,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"last_repair_health,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Webhook) Reset() {
@@ -778,6 +780,13 @@ func (x *Webhook) GetHealthTime() *timestamppb.Timestamp {
 		return x.HealthTime
 	}
 	return nil
+}
+
+func (x *Webhook) GetLastRepairHealth() Webhook_Health {
+	if x != nil {
+		return x.LastRepairHealth
+	}
+	return Webhook_HEALTH_UNSPECIFIED
 }
 
 // Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
@@ -1321,7 +1330,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\r\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x0e\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -1360,7 +1369,8 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x06health\x18\x1c \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\x06health\x12*\n" +
 	"\x0ehealth_message\x18\x1d \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
 	"\vhealth_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"healthTime\"\x88\x01\n" +
+	"healthTime\x12V\n" +
+	"\x12last_repair_health\x18\x1f \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthB\x03\xe0A\x01R\x10lastRepairHealth\"\x88\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\n" +
@@ -1518,22 +1528,23 @@ var file_devpilot_webhook_v1_webhook_proto_depIdxs = []int32{
 	12, // 9: devpilot.webhook.v1.Webhook.last_found_time:type_name -> google.protobuf.Timestamp
 	1,  // 10: devpilot.webhook.v1.Webhook.health:type_name -> devpilot.webhook.v1.Webhook.Health
 	12, // 11: devpilot.webhook.v1.Webhook.health_time:type_name -> google.protobuf.Timestamp
-	12, // 12: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
-	10, // 13: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
-	11, // 14: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	2,  // 15: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	10, // 16: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
-	2,  // 17: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
-	12, // 18: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
-	5,  // 19: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
-	4,  // 20: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
-	6,  // 21: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
-	12, // 22: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	1,  // 12: devpilot.webhook.v1.Webhook.last_repair_health:type_name -> devpilot.webhook.v1.Webhook.Health
+	12, // 13: devpilot.webhook.v1.Delivery.receive_time:type_name -> google.protobuf.Timestamp
+	10, // 14: devpilot.webhook.v1.Delivery.changes:type_name -> devpilot.webhook.v1.DeliveryChange
+	11, // 15: devpilot.webhook.v1.Delivery.outcomes:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	2,  // 16: devpilot.webhook.v1.Delivery.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	10, // 17: devpilot.webhook.v1.FoundPush.change:type_name -> devpilot.webhook.v1.DeliveryChange
+	2,  // 18: devpilot.webhook.v1.FoundPush.found:type_name -> devpilot.webhook.v1.Delivery.Found
+	12, // 19: devpilot.webhook.v1.FoundPush.time:type_name -> google.protobuf.Timestamp
+	5,  // 20: devpilot.webhook.v1.DeliveryChange.ref_type:type_name -> devpilot.webhook.v1.DeliveryChange.RefType
+	4,  // 21: devpilot.webhook.v1.DeliveryChange.action:type_name -> devpilot.webhook.v1.DeliveryChange.Action
+	6,  // 22: devpilot.webhook.v1.DeliveryOutcome.kind:type_name -> devpilot.webhook.v1.DeliveryOutcome.Kind
+	12, // 23: devpilot.webhook.v1.DeliveryOutcome.time:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_proto_init() }

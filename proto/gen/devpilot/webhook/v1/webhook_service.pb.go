@@ -862,8 +862,12 @@ type ListDeliveriesRequest struct {
 	Before *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=before,proto3" json:"before,omitempty"`
 	// Only those of which this came, in any app.
 	Outcome Delivery_Result `protobuf:"varint,10,opt,name=outcome,proto3,enum=devpilot.webhook.v1.Delivery_Result" json:"outcome,omitempty"`
-	// With outcome: only what came of them in this app.
-	App           string `protobuf:"bytes,11,opt,name=app,proto3" json:"app,omitempty"`
+	// With outcome or deployment: only what came of them in this app.
+	App string `protobuf:"bytes,11,opt,name=app,proto3" json:"app,omitempty"`
+	// Only the one that Bitbucket sent as this request; with or without braces.
+	RequestUuid string `protobuf:"bytes,12,opt,name=request_uuid,json=requestUuid,proto3" json:"request_uuid,omitempty"`
+	// With app: only those of which this deployment of the app came.
+	Deployment    int32 `protobuf:"varint,13,opt,name=deployment,proto3" json:"deployment,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -973,6 +977,20 @@ func (x *ListDeliveriesRequest) GetApp() string {
 		return x.App
 	}
 	return ""
+}
+
+func (x *ListDeliveriesRequest) GetRequestUuid() string {
+	if x != nil {
+		return x.RequestUuid
+	}
+	return ""
+}
+
+func (x *ListDeliveriesRequest) GetDeployment() int32 {
+	if x != nil {
+		return x.Deployment
+	}
+	return 0
 }
 
 // ListDeliveriesResponse is a page.
@@ -2367,7 +2385,7 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x18\n" +
-	"\x16DismissWebhookResponse\"\x97\x03\n" +
+	"\x16DismissWebhookResponse\"\xda\x03\n" +
 	"\x15ListDeliveriesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1d\n" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x18\n" +
@@ -2381,7 +2399,11 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\x06before\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12>\n" +
 	"\aoutcome\x18\n" +
 	" \x01(\x0e2$.devpilot.webhook.v1.Delivery.ResultR\aoutcome\x12\x10\n" +
-	"\x03app\x18\v \x01(\tR\x03app\"\x7f\n" +
+	"\x03app\x18\v \x01(\tR\x03app\x12!\n" +
+	"\frequest_uuid\x18\f \x01(\tR\vrequestUuid\x12\x1e\n" +
+	"\n" +
+	"deployment\x18\r \x01(\x05R\n" +
+	"deployment\"\x7f\n" +
 	"\x16ListDeliveriesResponse\x12=\n" +
 	"\n" +
 	"deliveries\x18\x01 \x03(\v2\x1d.devpilot.webhook.v1.DeliveryR\n" +

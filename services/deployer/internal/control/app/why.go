@@ -20,10 +20,6 @@ import (
 const (
 	// whyApps is how many apps of a workspace one question reads.
 	whyApps = 2_000
-	// whyPages is how many pages of deliveries one question reads, of all webhooks together.
-	whyPages = 20
-	// whyPage is how many deliveries such a page has.
-	whyPage = 200
 	// whyRuns is how many deployments of a commit are told of each app.
 	whyRuns = 5
 )
@@ -46,6 +42,11 @@ type question struct {
 	deliveries []*webhookv1.Delivery
 	// silent is set where webhook's log did not answer: that there is no delivery is then not known.
 	silent bool
+	// refused and repaired are set of a push that polling found: a request of its time was refused, or the
+	// webhook was put right after it.
+	refused, repaired bool
+	// unknown is set of a branch of which nobody can say whether its newest commit is known.
+	unknown *deployerv1.Sync
 }
 
 // Explain answers why a push did or did not deploy.
@@ -171,10 +172,8 @@ func (q *question) readHooks(ctx context.Context) {
 // unanswered notes that webhook's log did not answer: the rest is told all the same.
 func (q *question) unanswered(ctx context.Context, err error) {
 	q.s.cfg.Logger.InfoContext(ctx, "why: told without the log of deliveries", logs.Err(err))
-	const limit = "The log of deliveries does not answer now, so that what came from Bitbucket is not told. Ask again in a moment."
-	if q.silent = true; !slices.Contains(q.limits, limit) {
-		q.limits = append(q.limits, limit)
-	}
+	q.silent = true
+	q.limit("The log of deliveries does not answer now, so that what came from Bitbucket is not told. Ask again in a moment.")
 }
 
 // narrow leaves only what belongs to the named repository, or the named app's.
@@ -187,8 +186,6 @@ func (q *question) narrow() error {
 			return faults.Err()
 		}
 		repository = p.app.GetRepository()
-	} else if q.req.GetDeployment() != 0 {
-		return notFound(lane.Key{Workspace: q.req.GetWorkspace(), App: q.req.GetApp()})
 	}
 	if repository == "" {
 		return nil

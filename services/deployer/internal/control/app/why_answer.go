@@ -23,6 +23,7 @@ func (q *question) answer(ctx context.Context) (*deployerv1.Explanation, error) 
 	if q.repository != "" {
 		e.RepositoryFullName = q.name()
 	}
+	q.readUntold(ctx)
 	var links []*step
 	for _, p := range q.parts {
 		d, steps, err := q.ofApp(ctx, p)
@@ -216,9 +217,9 @@ func (q *question) untold() *step {
 	}
 	if h := q.hook(); h != nil {
 		s.Webhook = h.GetId()
-		if reason, message := hookTrouble(h); reason != "" && s.State == deployerv1.ExplanationStep_MISSING {
-			s.Reason, s.Message = reason, s.Message+" "+message
-		}
+	}
+	if reason, message := q.untoldWhy(); reason != "" && s.State == deployerv1.ExplanationStep_MISSING {
+		s.Reason, s.Message = reason, s.Message+" "+message
 	}
 	return s
 }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -43,7 +42,9 @@ func (ps places) add(repository, hash string, ref lane.Ref) {
 
 func (q *question) ofDeployment(ctx context.Context) error {
 	p := q.part(q.req.GetApp())
-	q.number = q.req.GetDeployment()
+	if q.number = q.req.GetDeployment(); p == nil {
+		return q.ofDeletedApp(ctx)
+	}
 	d, err := q.s.deployment(ctx, q.r, p.key, p.app, p.lane, q.number)
 	if err != nil {
 		return err
@@ -71,6 +72,23 @@ func (q *question) ofDeployment(ctx context.Context) error {
 	return q.deliveriesOf(ctx)
 }
 
+// ofDeletedApp finds a deployment of an app that is gone: only the deliveries tell of it.
+func (q *question) ofDeletedApp(ctx context.Context) error {
+	told := q.scan(ctx, &webhookv1.ListDeliveriesRequest{App: q.req.GetApp(), Deployment: q.number})
+	if len(told) == 0 {
+		return notFound(lane.Key{Workspace: q.req.GetWorkspace(), App: q.req.GetApp()})
+	}
+	d := told[len(told)-1] // an app may have been deleted twice: the last one counts
+	for _, o := range d.GetOutcomes() {
+		if i := int(o.GetChange()); o.GetApp() == q.req.GetApp() && o.GetDeployment() == q.number && i < len(d.GetChanges()) {
+			q.ref, q.hash = changeRef(d.GetChanges()[i]), d.GetChanges()[i].GetNewHash()
+		}
+	}
+	q.of(d.GetRepository())
+	q.deliveries = []*webhookv1.Delivery{d}
+	return nil
+}
+
 func refOf(d *deployerv1.Deployment) lane.Ref {
 	if d.GetTag() != "" {
 		return lane.Tag(d.GetTag())
@@ -89,13 +107,9 @@ func changeRef(c *webhookv1.DeliveryChange) lane.Ref {
 func (q *question) ofDelivery(ctx context.Context) error {
 	asked := q.req.GetDelivery()
 	if requestPattern.MatchString(asked) {
-		id := strings.ToLower(strings.Trim(asked, "{}"))
-		same := func(d *webhookv1.Delivery) bool {
-			return strings.ToLower(strings.Trim(d.GetRequestUuid(), "{}")) == id
-		}
-		found := q.scan(ctx, false, same)
+		found := q.scan(ctx, &webhookv1.ListDeliveriesRequest{RequestUuid: asked})
 		if len(found) == 0 {
-			found = q.scan(ctx, true, same)
+			found = q.scan(ctx, &webhookv1.ListDeliveriesRequest{RequestUuid: asked, Refused: true})
 		}
 		q.deliveries = found
 	} else {
@@ -176,9 +190,7 @@ func (q *question) ofBranch(ctx context.Context) error {
 			newest, q.hash = h.GetTime().AsTime(), h.GetHash()
 		}
 	}
-	told := q.scan(ctx, false, func(d *webhookv1.Delivery) bool {
-		return slices.ContainsFunc(d.GetChanges(), func(c *webhookv1.DeliveryChange) bool { return changeRef(c) == q.ref })
-	})
+	told := q.scan(ctx, &webhookv1.ListDeliveriesRequest{Branch: q.ref.Branch()})
 	if len(told) == 0 {
 		return nil
 	}
@@ -204,16 +216,14 @@ func (q *question) ofCommit(ctx context.Context) error {
 			q.of(at.repository) // nothing else has it: only its webhook's deliveries are looked through
 		}
 	}
-	told := q.scan(ctx, false, func(d *webhookv1.Delivery) bool {
-		match := false
+	told := q.scan(ctx, &webhookv1.ListDeliveriesRequest{Commit: prefix})
+	for _, d := range told {
 		for _, c := range d.GetChanges() {
 			if strings.HasPrefix(c.GetNewHash(), prefix) {
 				found.add(d.GetRepository(), c.GetNewHash(), changeRef(c))
-				match = true
 			}
 		}
-		return match
-	})
+	}
 	at, err := found.one(q.req.GetCommit())
 	if err != nil || at.hash == "" {
 		return err
@@ -294,10 +304,7 @@ func (q *question) remembered(prefix string) places {
 // deployed adds what an app's kept deployments deployed, as far as that is in memory.
 func (q *question) deployed(p *parts, prefix string, found places) {
 	if !q.r.deployments.FromCopy() {
-		const limit = "Older deployments were not looked through: they are still being read into memory. Ask again in a moment."
-		if !slices.Contains(q.limits, limit) {
-			q.limits = append(q.limits, limit)
-		}
+		q.limit("Older deployments were not looked through: they are still being read into memory. Ask again in a moment.")
 		return
 	}
 	for n := p.lane.GetLastNumber(); n > 0 && n > p.lane.GetLastNumber()-scan; n-- {
@@ -306,68 +313,6 @@ func (q *question) deployed(p *parts, prefix string, found places) {
 			found.add(p.app.GetRepository(), d.Hash, lane.Branch(d.Branch))
 		}
 	}
-}
-
-// deliveriesOf looks for what told of the commit.
-func (q *question) deliveriesOf(ctx context.Context) error {
-	if q.hash != "" {
-		q.deliveries = q.scan(ctx, false, q.tells)
-	}
-	return nil
-}
-
-// tells tells whether a delivery tells of the commit.
-func (q *question) tells(d *webhookv1.Delivery) bool {
-	return d.GetRepository() == q.repository && slices.ContainsFunc(d.GetChanges(), func(c *webhookv1.DeliveryChange) bool {
-		return q.hash != "" && c.GetNewHash() == q.hash && (q.ref == "" || q.req.GetBranch() == "" || changeRef(c) == q.ref)
-	})
-}
-
-// scan looks through the deliveries of the webhooks for those that match, oldest first: those of the
-// webhooks that were busy last before the others, until enough was read.
-func (q *question) scan(ctx context.Context, refused bool, match func(*webhookv1.Delivery) bool) []*webhookv1.Delivery {
-	hooks := slices.SortedFunc(slices.Values(q.hooks), func(a, b *webhookv1.Webhook) int {
-		return b.GetLastVerifiedTime().AsTime().Compare(a.GetLastVerifiedTime().AsTime())
-	})
-	var found []*webhookv1.Delivery
-	for _, h := range hooks {
-		if h.GetLastDelivery() == 0 && h.GetLastRefusedTime() == nil {
-			continue
-		}
-		for token := ""; ; {
-			if q.pages == 0 {
-				const limit = "Only the last 4,000 deliveries were looked through. Name the app or the repository to look through more of its own."
-				if !slices.Contains(q.limits, limit) {
-					q.limits = append(q.limits, limit)
-				}
-				return oldestFirst(found)
-			}
-			q.pages--
-			page, err := q.s.cfg.Deliveries.Deliveries(ctx, &webhookv1.ListDeliveriesRequest{
-				Workspace: q.req.GetWorkspace(), Webhook: h.GetId(), Refused: refused, PageSize: whyPage, PageToken: token,
-			})
-			if err != nil {
-				q.unanswered(ctx, err)
-				break
-			}
-			for _, d := range page.GetDeliveries() {
-				if match(d) {
-					found = append(found, d)
-				}
-			}
-			if token = page.GetNextPageToken(); token == "" {
-				break
-			}
-		}
-	}
-	return oldestFirst(found)
-}
-
-func oldestFirst(ds []*webhookv1.Delivery) []*webhookv1.Delivery {
-	slices.SortStableFunc(ds, func(a, b *webhookv1.Delivery) int {
-		return cmp.Or(a.GetReceiveTime().AsTime().Compare(b.GetReceiveTime().AsTime()), cmp.Compare(a.GetNumber(), b.GetNumber()))
-	})
-	return ds
 }
 
 func short(hash string) string { return bitbucket.ShortHash(hash) }

@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,6 +28,7 @@ const (
 	whyUnseenPush  = "COMMIT_NOT_SEEN"
 	whyNoRequest   = "REQUEST_NOT_SEEN"
 	whyNothingToDo = "NO_CHANGES" // the delivery told of no branch or tag
+	whyRenamed     = "REPOSITORY_RENAMED"
 )
 
 // verdict is what one app did with a push.
@@ -62,6 +64,10 @@ func (v *verdict) decide() *deployerv1.AppDecision {
 	d := &deployerv1.AppDecision{App: v.p.app.GetId()}
 	if lv := v.p.lane.GetLive(); v.hash != "" && lv.GetHash() == v.hash {
 		d.Live, d.Deployment, d.Message = true, lv.GetNumber(), fmt.Sprintf("It is live since deployment #%d.", lv.GetNumber())
+		if s := v.st.sync(); v.req.GetBranch() != "" && s.GetState() == deployerv1.Sync_UNKNOWN {
+			// The newest commit that is known is live. That there is none after it, nobody can say.
+			v.unknown = s
+		}
 		return d
 	}
 	d.Reason, d.Message, d.Deployment = v.why()
@@ -69,14 +75,20 @@ func (v *verdict) decide() *deployerv1.AppDecision {
 	return d
 }
 
+// asked is the app's deployment that the question names; nil where it names none.
+func (v *verdict) asked() *deployerv1.Deployment {
+	for _, d := range v.runs {
+		if v.number != 0 && v.p.app.GetId() == v.req.GetApp() && d.GetNumber() == v.number {
+			return d
+		}
+	}
+	return nil
+}
+
 // why says why the push is not live in the app.
 func (v *verdict) why() (reason, message string, number int32) {
-	if v.number != 0 && v.p.app.GetId() == v.req.GetApp() {
-		for _, d := range v.runs {
-			if d.GetNumber() == v.number {
-				return v.run(d)
-			}
-		}
+	if d := v.asked(); d != nil {
+		return v.run(d)
 	}
 	newest := v.st.head != nil && v.st.head.GetHash() == v.hash && watches(v.p, v.ref)
 	if newest || v.hash == "" && watches(v.p, v.ref) {
@@ -115,10 +127,19 @@ func (v *verdict) unmade() (reason, message string, number int32) {
 		return reason, message, number
 	case !v.p.app.GetAutoDeploy():
 		return syncOff, v.st.off(), 0
+	case v.fresh():
+		return syncDeciding, fmt.Sprintf("A delivery told of it, and %s is about to decide about it.", id), 0
 	case v.st.head.GetHash() != "":
 		return whySuperseded, fmt.Sprintf("%s came to %s after it, before %s did anything with it.", short(v.st.head.GetHash()), v.ref.Name(), id), 0
 	}
 	return syncUnseen, "Devpilot has not looked at the branch yet; it does so within a minute.", 0
+}
+
+// fresh tells whether a delivery told of the push after all that the app knows of the branch.
+func (v *verdict) fresh() bool {
+	return slices.ContainsFunc(v.deliveries, func(d *webhookv1.Delivery) bool {
+		return !d.GetRefused() && d.GetReceiveTime().AsTime().After(v.st.head.GetTime().AsTime())
+	})
 }
 
 // run says why a deployment's commit is not live.
@@ -136,7 +157,10 @@ func (v *verdict) run(d *deployerv1.Deployment) (reason, message string, number 
 		return whySuperseded, fmt.Sprintf("Deployment #%d of it was superseded by a newer one.", number), number
 	case deployerv1.Deployment_COMPLETED:
 		lv := v.p.lane.GetLive().GetNumber()
-		return whyReplaced, fmt.Sprintf("It was live with deployment #%d, until #%d took its place.", number, lv), lv
+		if lv == 0 {
+			return whyReplaced, fmt.Sprintf("It was live with deployment #%d; nothing is live now.", number), number
+		}
+		return whyReplaced, fmt.Sprintf("It was live with deployment #%d, until another one took its place; #%d is live now.", number, lv), lv
 	case deployerv1.Deployment_PROCESSING:
 		return syncDeploying, fmt.Sprintf("Deployment #%d of it runs.", number), number
 	case deployerv1.Deployment_PENDING, deployerv1.Deployment_STATE_UNSPECIFIED:
@@ -157,6 +181,9 @@ func (v *verdict) steps(ctx context.Context, d *deployerv1.AppDecision) []*step 
 	switch {
 	case len(v.runs) > 0:
 		first := v.runs[len(v.runs)-1]
+		if d := v.asked(); d != nil {
+			first = d
+		}
 		decision.Message, decision.Deployment = fmt.Sprintf("%s made deployment #%d of it: %s.", id, first.GetNumber(), triggerWords(first)), first.GetNumber()
 		if decision.Time == nil {
 			decision.Time = first.GetCreateTime()
@@ -201,13 +228,13 @@ func (v *verdict) ran(d *deployerv1.Deployment) *step {
 // live is the link between the runs and what is served.
 func (v *verdict) live(d *deployerv1.AppDecision) *step {
 	s := &step{Link: deployerv1.ExplanationStep_LIVE, App: d.GetApp(), Deployment: d.GetDeployment(), State: deployerv1.ExplanationStep_DONE, Message: d.GetMessage(), Reason: d.GetReason()}
-	switch {
+	switch { // why not, the run says
 	case d.GetLive():
 		s.Time = v.p.lane.GetLive().GetTime()
-	case d.GetReason() == syncDeploying, d.GetReason() == syncWaiting:
-		s.State = deployerv1.ExplanationStep_WAITING
+	case d.GetReason() == syncDeciding, len(v.runs) > 0 && !lane.Terminal(v.runs[0].GetState()):
+		s.State, s.Message = deployerv1.ExplanationStep_WAITING, "It is not live yet."
 	default:
-		s.State = deployerv1.ExplanationStep_MISSING
+		s.State, s.Message = deployerv1.ExplanationStep_MISSING, "It is not live."
 	}
 	return s
 }
@@ -246,11 +273,21 @@ var stageWords = map[deployerv1.Deployment_Stage]string{
 	deployerv1.Deployment_POST_RELEASE:        "Hooks on the live release",
 }
 
-// stagesOf are a deployment's stages, as far as they began.
+// hadNothingToDo tells a stage for hooks that went by without one.
+func hadNothingToDo(d *deployerv1.Deployment, rec *deployerv1.StageRecord) bool {
+	switch rec.GetStage() { //nolint:exhaustive // the others are for hooks alone
+	case deployerv1.Deployment_SOURCE_CONTROL, deployerv1.Deployment_RELEASE:
+		return false
+	}
+	failed := d.GetState() == deployerv1.Deployment_FAILED && rec.GetStage() == d.GetStage()
+	return len(rec.GetHooks()) == 0 && rec.GetEndTime() != nil && !failed
+}
+
+// stagesOf are a deployment's stages, as far as they began and had something to do.
 func stagesOf(d *deployerv1.Deployment) []*step {
 	var out []*step
 	for _, rec := range d.GetStages() {
-		if rec.GetStartTime() == nil {
+		if rec.GetStartTime() == nil || hadNothingToDo(d, rec) {
 			continue
 		}
 		s := &step{Link: deployerv1.ExplanationStep_STAGE, State: deployerv1.ExplanationStep_DONE, App: d.GetApp(), Deployment: d.GetNumber(), Time: rec.GetStartTime()}

@@ -1,13 +1,16 @@
 package app
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
@@ -46,9 +49,9 @@ func (q *question) concludeApps(e *deployerv1.Explanation) {
 		if len(e.GetApps()) > 1 {
 			e.Message = a.GetApp() + ": " + e.GetMessage()
 		}
-		if a.GetReason() == syncUnseen || a.GetReason() == whyUnseenPush {
+		if a.GetReason() == syncUnseen {
 			if reason, message, remedy := q.trouble(); reason != "" {
-				e.Reason, e.Message, e.Remedy = reason, message, remedy
+				e.Reason, e.Message, e.Remedy = reason, e.GetMessage()+" "+message, remedy
 			}
 		}
 		return
@@ -57,9 +60,17 @@ func (q *question) concludeApps(e *deployerv1.Explanation) {
 	if n := len(e.GetApps()); n > 1 {
 		e.Message = fmt.Sprintf("It is live in all %d apps that it concerns.", n)
 	}
-	if _, by := q.foundTime(); !q.delivered() && by == foundByPolling {
-		if reason, message := hookTrouble(q.hook()); reason != "" {
-			e.Reason, e.Message = reason, fmt.Sprintf("%s No delivery told of it: %s", e.GetMessage(), message)
+	if s := q.unknown; s != nil {
+		e.Reason, e.Message = s.GetReason(), e.GetMessage()+" "+sentence(s.GetMessage())
+		e.Remedy = cmp.Or(remedyOf(e.GetReason()), &deployerv1.Remedy{Kind: deployerv1.Remedy_OPEN_INTEGRATION})
+		return
+	}
+	if !q.untoldPush() {
+		return
+	}
+	if reason, message := q.untoldWhy(); reason != "" {
+		e.Reason, e.Message = reason, fmt.Sprintf("%s No delivery told of it: %s", e.GetMessage(), message)
+		if trouble, _ := hookTrouble(q.hook()); trouble != "" {
 			e.Remedy = hookRemedy(q.hook())
 		}
 	}
@@ -91,43 +102,60 @@ func (q *question) unwatched() (reason, message string, remedy *deployerv1.Remed
 
 // unseen answers about what nobody has seen.
 func (q *question) unseen() (reason, message string, remedy *deployerv1.Remedy) {
-	if requestPattern.MatchString(q.req.GetDelivery()) {
+	switch branch := q.req.GetBranch(); {
+	case requestPattern.MatchString(q.req.GetDelivery()):
 		reason, message = whyNoRequest, "Devpilot keeps no request with this id: it never came, came before the last 1,000 of its webhook, or went to another address."
-	} else if q.req.GetBranch() != "" {
-		reason, message = whyUnwatched, fmt.Sprintf("No app watches branch %s, and no delivery told of it.", q.ref.Name())
-		if q.repository != "" && len(q.parts) > 0 {
-			return q.unwatched()
-		}
-		return reason, message, &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
-	} else {
+	case branch != "" && q.repository != "" && len(q.parts) > 0:
+		reason, message, remedy = q.unwatched()
+	case branch != "":
+		reason, message = whyUnwatched, fmt.Sprintf("No app watches branch %s, and no delivery told of it.", branch)
+		remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
+	default:
 		reason = whyUnseenPush
 		message = fmt.Sprintf("Devpilot has not seen commit %s: no delivery told of it, and no watched branch had it when Bitbucket was last asked, which is about once a minute.", short(strings.ToLower(q.req.GetCommit())))
 	}
-	if why, said, mends := q.trouble(); why != "" {
-		return why, said, mends
+	if branch := q.req.GetBranch(); branch != "" && remedy.GetKind() == deployerv1.Remedy_EDIT_RULES {
+		return reason, message, remedy // whatever stands in the way, it would not deploy
 	}
-	return reason, message, nil
+	if why, said, mends := q.trouble(); why != "" {
+		return why, message + " " + said, mends
+	}
+	return reason, message, remedy
 }
 
-// trouble is what keeps Devpilot from hearing of pushes: the connection, Bitbucket, or the webhook.
+// trouble is what keeps Devpilot from hearing of pushes: the connection, Bitbucket, or the webhook; or that
+// pushes go to a repository that took another one's name.
 func (q *question) trouble() (reason, message string, remedy *deployerv1.Remedy) {
 	if t := q.connection.GetPaused(); t != nil {
 		return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
 	}
 	for _, p := range q.parts {
-		if t := p.index.GetUnreachable(); t != nil {
-			return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
-		}
-		if t := p.index.GetUnanswered(); t != nil {
-			return t.GetReason(), sentence(t.GetMessage()), remedyOf(t.GetReason())
+		for _, t := range []*storev1.Trouble{p.index.GetUnreachable(), p.index.GetUnanswered()} {
+			if t != nil {
+				return t.GetReason(), q.where(p.index.GetFullName()) + sentence(t.GetMessage()), cmp.Or(remedyOf(t.GetReason()), &deployerv1.Remedy{Kind: deployerv1.Remedy_OPEN_INTEGRATION})
+			}
 		}
 	}
 	for _, h := range q.hooks {
 		if why, said := hookTrouble(h); why != "" {
-			return why, said, hookRemedy(h)
+			return why, q.where(h.GetRepositoryFullName()) + said, hookRemedy(h)
+		}
+	}
+	for _, p := range q.parts {
+		if was := p.index.GetFormerName(); was != "" {
+			return whyRenamed, fmt.Sprintf("What was %s is called %s since %s: a repository that has the name %s now is another one, and its pushes deploy nothing here.",
+				was, p.index.GetFullName(), when.UTC(p.index.GetRenamedTime().AsTime()), was), &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
 		}
 	}
 	return "", "", nil
+}
+
+// where names a repository where the question may be about others.
+func (q *question) where(name string) string {
+	if q.repository != "" || name == "" {
+		return ""
+	}
+	return "Of " + name + ": "
 }
 
 // hookTrouble is why a webhook does not tell of pushes; empty where it does.
@@ -136,7 +164,7 @@ func hookTrouble(h *webhookv1.Webhook) (reason, message string) {
 	case webhookv1.Webhook_HEALTH_UNSPECIFIED, webhookv1.Webhook_REGISTERED, webhookv1.Webhook_NOT_CHECKED:
 	case webhookv1.Webhook_INACTIVE, webhookv1.Webhook_URL_CHANGED, webhookv1.Webhook_EVENTS_CHANGED, webhookv1.Webhook_SECRET_CHANGED, webhookv1.Webhook_DELETED,
 		webhookv1.Webhook_NOT_ADMIN, webhookv1.Webhook_LIMIT_REACHED, webhookv1.Webhook_DELIVERIES_MISSING:
-		return "WEBHOOK_" + h.GetHealth().String(), sentence(h.GetHealthMessage())
+		return hookReason(h.GetHealth()), sentence(h.GetHealthMessage())
 	}
 	if h.GetState() == webhookv1.Webhook_NOT_REGISTERED || h.GetState() == webhookv1.Webhook_DRIFTED || h.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
 		return h.GetReason(), sentence(h.GetMessage())

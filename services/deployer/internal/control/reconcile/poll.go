@@ -236,10 +236,11 @@ func (r *Reconciler) failed(state *storev1.Reconciliation, err error) (next time
 // answer.
 const believedFailures = 2
 
-// unanswered notes for people that polls fail.
+// unanswered notes for people that polls fail: at once where the next one is not soon, for until then nobody
+// knows where the branches are.
 func (r *Reconciler) unanswered(ctx context.Context, idx *storev1.RepositoryIndex, state *storev1.Reconciliation, err error) error {
 	var m *remote.Error
-	if state.GetFailures() < believedFailures || idx.GetUnanswered() != nil || !errors.As(err, &m) {
+	if idx.GetUnanswered() != nil || !errors.As(err, &m) || state.GetFailures() < believedFailures && m.RetryAfter <= r.cfg.Interval {
 		return nil
 	}
 	return r.cfg.Apps.Answered(ctx, idx.GetWorkspace(), idx.GetRepository(), &storev1.Trouble{Reason: m.Reason, Message: m.Message, Time: state.GetFailingSince()})

@@ -271,7 +271,7 @@ func TestInterval_countsThoseThatGo(t *testing.T) {
 func TestFindsWithin_isTheLongestPauseAndTheWaitForADelivery(t *testing.T) {
 	t.Parallel()
 	b := newBench(2)
-	b.Reconciler.watched["acme.web"] = b.watched["0"]
+	b.watched["acme.web"] = b.watched["0"]
 	if got, want := b.FindsWithin("acme", "web"), 33*time.Second+b.cfg.Grace; got != want {
 		t.Errorf("not relied on: %v, want %v", got, want)
 	}

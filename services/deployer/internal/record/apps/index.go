@@ -7,6 +7,8 @@ import (
 	"sort"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 
@@ -106,6 +108,9 @@ func (r *Records) Named(ctx context.Context, workspace string, found *repov1.Rep
 		return err
 	}
 	_, err = r.ChangeIndex(ctx, workspace, repository, func(idx *storev1.RepositoryIndex) {
+		if was := idx.GetFullName(); was != "" && was != fullName {
+			idx.FormerName, idx.RenamedTime = was, timestamppb.New(r.Now())
+		}
 		idx.FullName, idx.DoubtedBy, idx.BitbucketWorkspace = fullName, "", place
 	})
 	return err

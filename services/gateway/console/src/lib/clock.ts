@@ -40,6 +40,7 @@ function subscribe(listener: () => void): () => void {
 
 /** The server's time, rounded down to the step (ms), so that a component renders no more often. */
 export function useNow(step = 1000): Date {
-  const at = useSyncExternalStore(subscribe, () => Math.floor(current / step) * step);
+  const read = () => Math.floor(current / step) * step;
+  const at = useSyncExternalStore(subscribe, read, read);
   return new Date(step >= 10_000 ? Math.max(at, 0) : at);
 }

@@ -1,5 +1,5 @@
 // What a question "why did it not deploy?" can be about, and what the answer leads to.
-import type { ExplanationStep, Remedy } from "../api/client";
+import type { Explanation, ExplanationStep, Remedy } from "../api/client";
 import type { Look } from "./words";
 
 /** What can be asked about; the names are those of the page's address and of the API. */
@@ -34,6 +34,23 @@ export function whyPath(ws: string, about: About, value: string | number, app?: 
   return `/w/${ws}/why?${params.toString()}`;
 }
 
+/** An answer's first sentence, which is the headline, and what comes after it. */
+export function opening(message: string): [first: string, more: string] {
+  const end = /[.!?] (?=[A-Z])/.exec(message);
+  return end === null ? [message, ""] : [message.slice(0, end.index + 1), message.slice(end.index + 2)];
+}
+
+/** Whether what was asked about is live in all apps that it concerns. */
+export function everywhere(e: Explanation): boolean {
+  return e.apps.length > 0 && e.apps.every((a) => a.live);
+}
+
+/** How an answer is framed: live as it should be, live or coming with something to know, or not live. */
+export function tone(e: Explanation): "good" | "warn" | "bad" | "busy" {
+  if (everywhere(e)) return e.reason === undefined ? "good" : "warn";
+  return e.steps.some((s) => s.state === "WAITING") ? "busy" : "bad";
+}
+
 const links: Record<ExplanationStep["link"], string> = {
   PUSH: "Push",
   DELIVERY: "Delivery",
@@ -56,8 +73,19 @@ const states: Record<ExplanationStep["state"], Look> = {
   SKIPPED: { word: "Not needed", mark: "skipped", tone: "idle" },
 };
 
+/** What it is called that a link is not there, where more can be said than that it is missing. */
+const absent: Partial<Record<ExplanationStep["link"], string>> = {
+  VERDICT: "Refused",
+  DECISION: "Turned away",
+  RUN: "Failed",
+  STAGE: "Failed",
+  LIVE: "Not live",
+  STATUS: "Not sent",
+};
+
 export function stepLook(step: ExplanationStep): Look {
-  return states[step.state];
+  const look = states[step.state];
+  return step.state === "MISSING" ? { ...look, word: absent[step.link] ?? look.word } : look;
 }
 
 /** Where a remedy is that a person sees to on a page of its own; undefined for one that a button does at once. */

@@ -6,10 +6,13 @@ import { keys, whyQuery } from "../api/queries";
 import { shortHash } from "../lib/text";
 import {
   actionWords,
+  everywhere,
   linkWord,
+  opening,
   questionOf,
   remedyPath,
   stepLook,
+  tone,
   whyAbout,
   type About,
   type Question,
@@ -85,16 +88,33 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
   if (answer.isError) {
     return <Failed error={answer.error} workspace={ws} title="No answer." retry={() => void answer.refetch()} />;
   }
-  const e = answer.data;
+  return <Explained ws={ws} explanation={answer.data} again={() => void answer.refetch()} />;
+}
+
+/** An answer: what is so, why, what mends it, and the chain of links. */
+export function Explained({ ws, explanation: e, again }: { ws: string; explanation: Explanation; again: () => void }) {
+  const [first, more] = opening(e.message);
   return (
-    <section className="card why" aria-label="The answer">
-      <h2>
-        <Said>{e.message}</Said>
-      </h2>
-      <About explanation={e} />
-      <div className="actions">{e.remedy !== undefined && <Mend remedy={e.remedy} />}</div>
-      {e.apps.length > 0 && (
-        <>
+    <section className={`standing why tone-${tone(e)}`} aria-label="The answer">
+      <div>
+        <h2>
+          <Said>{first}</Said>
+        </h2>
+        {more !== "" && (
+          <p>
+            <Said>{more}</Said>
+          </p>
+        )}
+        <About ws={ws} explanation={e} />
+        <div className="actions">
+          {e.remedy !== undefined && <Mend remedy={e.remedy} />}
+          {e.remedy === undefined && e.reason !== undefined && !everywhere(e) && (
+            <Button onClick={again}>Ask again</Button>
+          )}
+        </div>
+      </div>
+      {e.apps.length > 1 && (
+        <div>
           <h3>Each app</h3>
           <ul className="rows">
             {e.apps.map((a) => (
@@ -108,29 +128,31 @@ function Answer({ ws, question }: { ws: string; question: Question }) {
                   </strong>{" "}
                   <Said>{a.message}</Said>
                 </div>
-                {a.remedy !== undefined && e.apps.length > 1 && <Mend remedy={a.remedy} />}
+                {a.remedy !== undefined && <Mend remedy={a.remedy} />}
               </li>
             ))}
           </ul>
-        </>
+        </div>
       )}
-      <h3>What happened</h3>
-      <ol className="rows" aria-label="What happened">
-        {e.steps.map((s, i) => (
-          <Step key={i} ws={ws} step={s} />
+      <div>
+        <h3>What happened</h3>
+        <ol className="rows" aria-label="What happened">
+          {e.steps.map((s, i) => (
+            <Step key={i} ws={ws} step={s} />
+          ))}
+        </ol>
+        {e.limits.map((l) => (
+          <p key={l} className="soft">
+            <Text>{l}</Text>
+          </p>
         ))}
-      </ol>
-      {e.limits.map((l) => (
-        <p key={l} className="soft">
-          <Text>{l}</Text>
-        </p>
-      ))}
+      </div>
     </section>
   );
 }
 
 /** What the answer is about. */
-function About({ explanation: e }: { explanation: Explanation }) {
+function About({ ws, explanation: e }: { ws: string; explanation: Explanation }) {
   const where = e.tag === undefined ? e.branch : `tag ${e.tag}`;
   if (e.commit === undefined && where === undefined && e.repositoryFullName === undefined) return null;
   return (
@@ -148,6 +170,12 @@ function About({ explanation: e }: { explanation: Explanation }) {
       {e.repositoryFullName !== undefined && (
         <>
           of <Text>{e.repositoryFullName}</Text>
+        </>
+      )}
+      {e.apps.length === 1 && e.apps[0]?.deleted === false && (
+        <>
+          {" "}
+          in <Link to={`/w/${ws}/apps/${e.apps[0].app}`}>{e.apps[0].app}</Link>
         </>
       )}
     </p>

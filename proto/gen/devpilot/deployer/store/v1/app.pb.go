@@ -512,8 +512,12 @@ type RepositoryIndex struct {
 	Unanswered *Trouble `protobuf:"bytes,10,opt,name=unanswered,proto3" json:"unanswered,omitempty"`
 	// The UUID of the Bitbucket workspace that it was last seen in; empty where that is not known yet.
 	BitbucketWorkspace string `protobuf:"bytes,20,opt,name=bitbucket_workspace,json=bitbucketWorkspace,proto3" json:"bitbucket_workspace,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The name that it had before the one of today; empty while it was never seen renamed.
+	FormerName string `protobuf:"bytes,21,opt,name=former_name,json=formerName,proto3" json:"former_name,omitempty"`
+	// When Devpilot learned of the name of today; absent while it was never seen renamed.
+	RenamedTime   *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=renamed_time,json=renamedTime,proto3" json:"renamed_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RepositoryIndex) Reset() {
@@ -621,6 +625,20 @@ func (x *RepositoryIndex) GetBitbucketWorkspace() string {
 		return x.BitbucketWorkspace
 	}
 	return ""
+}
+
+func (x *RepositoryIndex) GetFormerName() string {
+	if x != nil {
+		return x.FormerName
+	}
+	return ""
+}
+
+func (x *RepositoryIndex) GetRenamedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenamedTime
+	}
+	return nil
 }
 
 // Watch says that an app watches a branch. A save adds the new entry before the app's record is
@@ -1108,7 +1126,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"generation\x128\n" +
 	"\x06config\x18\x02 \x01(\v2 .devpilot.deployer.v1.CodeConfigR\x06config\"$\n" +
 	"\x0eWorkspaceIndex\x12\x12\n" +
-	"\x04apps\x18\x01 \x03(\tR\x04apps\"\x89\x04\n" +
+	"\x04apps\x18\x01 \x03(\tR\x04apps\"\xe9\x04\n" +
 	"\x0fRepositoryIndex\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1e\n" +
 	"\n" +
@@ -1126,7 +1144,10 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"unanswered\x18\n" +
 	" \x01(\v2#.devpilot.deployer.store.v1.TroubleR\n" +
 	"unanswered\x12/\n" +
-	"\x13bitbucket_workspace\x18\x14 \x01(\tR\x12bitbucketWorkspace\"\x80\x01\n" +
+	"\x13bitbucket_workspace\x18\x14 \x01(\tR\x12bitbucketWorkspace\x12\x1f\n" +
+	"\vformer_name\x18\x15 \x01(\tR\n" +
+	"formerName\x12=\n" +
+	"\frenamed_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\vrenamedTime\"\x80\x01\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +
 	"\x06branch\x18\x02 \x01(\tR\x06branch\x12\x1f\n" +
@@ -1214,16 +1235,17 @@ var file_devpilot_deployer_store_v1_app_proto_depIdxs = []int32{
 	6,  // 12: devpilot.deployer.store.v1.RepositoryIndex.webhook:type_name -> devpilot.deployer.store.v1.WebhookView
 	7,  // 13: devpilot.deployer.store.v1.RepositoryIndex.unreachable:type_name -> devpilot.deployer.store.v1.Trouble
 	7,  // 14: devpilot.deployer.store.v1.RepositoryIndex.unanswered:type_name -> devpilot.deployer.store.v1.Trouble
-	10, // 15: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
-	10, // 16: devpilot.deployer.store.v1.WebhookView.health_time:type_name -> google.protobuf.Timestamp
-	10, // 17: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
-	7,  // 18: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
-	10, // 19: devpilot.deployer.store.v1.Connection.narrowed_time:type_name -> google.protobuf.Timestamp
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	10, // 15: devpilot.deployer.store.v1.RepositoryIndex.renamed_time:type_name -> google.protobuf.Timestamp
+	10, // 16: devpilot.deployer.store.v1.WebhookView.last_verified_time:type_name -> google.protobuf.Timestamp
+	10, // 17: devpilot.deployer.store.v1.WebhookView.health_time:type_name -> google.protobuf.Timestamp
+	10, // 18: devpilot.deployer.store.v1.Trouble.time:type_name -> google.protobuf.Timestamp
+	7,  // 19: devpilot.deployer.store.v1.Connection.paused:type_name -> devpilot.deployer.store.v1.Trouble
+	10, // 20: devpilot.deployer.store.v1.Connection.narrowed_time:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_app_proto_init() }

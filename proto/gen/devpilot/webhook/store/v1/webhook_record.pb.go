@@ -89,6 +89,8 @@ type WebhookRecord struct {
 	LastRepairTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=last_repair_time,json=lastRepairTime,proto3" json:"last_repair_time,omitempty"`
 	// What that was, as a sentence for people.
 	LastRepair string `protobuf:"bytes,36,opt,name=last_repair,json=lastRepair,proto3" json:"last_repair,omitempty"`
+	// The first of what that was.
+	LastRepairHealth v1.Webhook_Health `protobuf:"varint,46,opt,name=last_repair_health,json=lastRepairHealth,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"last_repair_health,omitempty"`
 	// What the last comparison with Bitbucket found and left as it was.
 	Finding v1.Webhook_Health `protobuf:"varint,41,opt,name=finding,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"finding,omitempty"`
 	// When Devpilot could first not compare it, or found what it left as it was.
@@ -350,6 +352,13 @@ func (x *WebhookRecord) GetLastRepair() string {
 		return x.LastRepair
 	}
 	return ""
+}
+
+func (x *WebhookRecord) GetLastRepairHealth() v1.Webhook_Health {
+	if x != nil {
+		return x.LastRepairHealth
+	}
+	return v1.Webhook_Health(0)
 }
 
 func (x *WebhookRecord) GetFinding() v1.Webhook_Health {
@@ -785,7 +794,7 @@ var File_devpilot_webhook_store_v1_webhook_record_proto protoreflect.FileDescrip
 
 const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\n" +
-	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf8\r\n" +
+	".devpilot/webhook/store/v1/webhook_record.proto\x12\x19devpilot.webhook.store.v1\x1a!devpilot/webhook/v1/webhook.proto\x1a)devpilot/webhook/v1/webhook_service.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x0e\n" +
 	"\rWebhookRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -824,7 +833,8 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"\x12secret_repair_time\x18\" \x01(\v2\x1a.google.protobuf.TimestampR\x10secretRepairTime\x12D\n" +
 	"\x10last_repair_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\x0elastRepairTime\x12\x1f\n" +
 	"\vlast_repair\x18$ \x01(\tR\n" +
-	"lastRepair\x12=\n" +
+	"lastRepair\x12Q\n" +
+	"\x12last_repair_health\x18. \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\x10lastRepairHealth\x12=\n" +
 	"\afinding\x18) \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\afinding\x12=\n" +
 	"\ftrouble_time\x18* \x01(\v2\x1a.google.protobuf.TimestampR\vtroubleTime\x12/\n" +
 	"\x13bitbucket_workspace\x18( \x01(\tR\x12bitbucketWorkspace\x12%\n" +
@@ -905,18 +915,19 @@ var file_devpilot_webhook_store_v1_webhook_record_proto_depIdxs = []int32{
 	8,  // 11: devpilot.webhook.store.v1.WebhookRecord.suspect_time:type_name -> google.protobuf.Timestamp
 	8,  // 12: devpilot.webhook.store.v1.WebhookRecord.secret_repair_time:type_name -> google.protobuf.Timestamp
 	8,  // 13: devpilot.webhook.store.v1.WebhookRecord.last_repair_time:type_name -> google.protobuf.Timestamp
-	9,  // 14: devpilot.webhook.store.v1.WebhookRecord.finding:type_name -> devpilot.webhook.v1.Webhook.Health
-	8,  // 15: devpilot.webhook.store.v1.WebhookRecord.trouble_time:type_name -> google.protobuf.Timestamp
-	8,  // 16: devpilot.webhook.store.v1.WebhookRecord.stray_check_time:type_name -> google.protobuf.Timestamp
-	8,  // 17: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 18: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
-	8,  // 19: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
-	8,  // 20: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	9,  // 14: devpilot.webhook.store.v1.WebhookRecord.last_repair_health:type_name -> devpilot.webhook.v1.Webhook.Health
+	9,  // 15: devpilot.webhook.store.v1.WebhookRecord.finding:type_name -> devpilot.webhook.v1.Webhook.Health
+	8,  // 16: devpilot.webhook.store.v1.WebhookRecord.trouble_time:type_name -> google.protobuf.Timestamp
+	8,  // 17: devpilot.webhook.store.v1.WebhookRecord.stray_check_time:type_name -> google.protobuf.Timestamp
+	8,  // 18: devpilot.webhook.store.v1.SealedSecret.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 19: devpilot.webhook.store.v1.SealedSecret.confirm_time:type_name -> google.protobuf.Timestamp
+	8,  // 20: devpilot.webhook.store.v1.Work.due_time:type_name -> google.protobuf.Timestamp
+	8,  // 21: devpilot.webhook.store.v1.WorkspaceRecord.connection_time:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_store_v1_webhook_record_proto_init() }

@@ -271,7 +271,7 @@ func batchRefused(res *http.Response, body, fullName string) error {
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
 		e.RetryAfter = bitbucket.RetryAfter(res.Header, time.Now())
 	case status >= 500:
-		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; the deployment is tried again."
+		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; Devpilot tries again."
 	case status == http.StatusForbidden || status == http.StatusNotFound:
 		e.Message = strings.TrimSpace(fmt.Sprintf("The connected account cannot reach the LFS of %s. %s", fullName, remote.OneLine(said.Message)))
 	default:

@@ -130,16 +130,16 @@ func (m *Mirrors) makeDirectories() error {
 // temporary is the directory of what is needed for one run only.
 func (m *Mirrors) temporary() string { return filepath.Join(m.cfg.Dir, "temporary") }
 
-// disk is the room that fetches and check-outs may take.
 // Room is how much is free where the mirrors are, and how much of it stays free.
 func (m *Mirrors) Room() (free, reserve uint64, err error) {
 	if m.cfg.FreeDisk == nil {
-		return 0, 0, errors.New("mirror: the disk is not looked at")
+		return 0, 0, errors.New("mirror: the disk is not measured")
 	}
 	free, err = m.cfg.FreeDisk(m.cfg.Dir)
 	return free, m.cfg.Limits.FreeBytes, err
 }
 
+// disk is the room that fetches and check-outs may take.
 func (m *Mirrors) disk() tree.Disk {
 	return tree.Disk{Free: m.cfg.FreeDisk, Reserve: m.cfg.Limits.FreeBytes}
 }

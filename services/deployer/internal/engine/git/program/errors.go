@@ -90,9 +90,9 @@ func classify(fullName, stderr string, cause error) *remote.Error {
 	case has("returned error: 5", "Could not resolve host", "Failed to connect", "Connection refused", "Connection reset", "Connection timed out",
 		"Operation too slow", "early EOF", "the remote end hung up", "unexpected disconnect", "RPC failed", "Empty reply from server",
 		"SSL", "gnutls", "TLS", "Recv failure", "Send failure", "transfer closed", "unable to access", "expected flush after", "is this a git repository?", "dumb http transport"):
-		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket does not answer as it should; the deployment is tried again.")
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket does not answer as it should; Devpilot tries again.")
 	case has(noGit...):
-		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket's git server answers with something that is not git's protocol; the deployment is tried again.")
+		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket's git server answers with something that is not git's protocol; Devpilot tries again.")
 	}
 	return nil
 }

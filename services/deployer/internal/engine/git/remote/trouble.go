@@ -48,7 +48,7 @@ func Unreachable(whom string, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: whom + " does not answer as it should; the deployment is tried again.", Err: err}
+	return &Error{Reason: string(apierr.ReasonBitbucketUnavailable), Temporary: true, Message: whom + " does not answer as it should; Devpilot tries again.", Err: err}
 }
 
 // Bytes is a number of bytes for people.
