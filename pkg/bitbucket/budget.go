@@ -116,6 +116,7 @@ const (
 	RouteRepository   Route = "repository"
 	RouteBranches     Route = "branches"
 	RouteBranch       Route = "branch"
+	RouteSource       Route = "source"
 	RouteHooks        Route = "hooks"
 	RouteStatuses     Route = "statuses"
 )
@@ -124,7 +125,7 @@ const (
 // in the repositories group (BITBUCKET.md#budgets and BITBUCKET.md#build-statuses).
 func (r Route) resource() Resource {
 	switch r {
-	case RouteRepositories, RouteRepository, RouteBranches, RouteBranch, RouteStatuses:
+	case RouteRepositories, RouteRepository, RouteBranches, RouteBranch, RouteSource, RouteStatuses:
 		return ResourceRepositories
 	case RouteHooks:
 		return ResourceHooks

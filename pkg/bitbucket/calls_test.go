@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,27 @@ func TestBranches(t *testing.T) {
 	q, _ := url.ParseQuery(s.requests()[0].Query)
 	if q.Get("q") != `name~"log"` || q.Get("sort") != "-target.date" {
 		t.Errorf("query = %v", q)
+	}
+}
+
+func TestFiles(t *testing.T) {
+	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		answerText(w, 200, "application/json", `{"values":[{"type":"commit_directory","path":"index.html.d"},
+		 {"type":"commit_file","path":"public/index.html"},{"type":"commit_file"},7],"next":"http://elsewhere.test/"}`)
+	})
+	paths, err := s.account(t, ClientOptions{}).Files(t.Context(), webRepository.Ref(), strings.Repeat("a", 40), 2, "index.html", "hugo.")
+	if err != nil || !slices.Equal(paths, []string{"public/index.html"}) {
+		t.Errorf("%q, %v", paths, err)
+	}
+	if len(s.requests()) != 1 {
+		t.Fatalf("%d calls", len(s.requests()))
+	}
+	q, _ := url.ParseQuery(s.requests()[0].Query)
+	if q.Get("max_depth") != "2" || q.Get("q") != `path~"index.html" OR path~"hugo."` || q.Get("pagelen") != "100" {
+		t.Errorf("query = %v", q)
+	}
+	if p := s.requests()[0].Path; !strings.HasSuffix(p, "/src/"+strings.Repeat("a", 40)+"/") {
+		t.Errorf("path = %s", p)
 	}
 }
 

@@ -75,6 +75,7 @@ func (e *Emulator) addAPIRoutes(table *routes) {
 	api("GET", one, (*call).getRepository, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/refs/branches", (*call).listBranches, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/refs/branches/{branch...}", (*call).getBranch, scopes(scopeRepository), anonymous, repositories)
+	api("GET", one+"/src/{commit}/", (*call).listSource, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/commit/{commit}", (*call).getCommit, scopes(scopeRepository), anonymous, repositories)
 
 	statuses := one + "/commit/{commit}/statuses"

@@ -333,3 +333,12 @@ func (g *gitStore) isAncestor(ctx context.Context, dir, old, new string) (bool, 
 	out, err := g.run(ctx, dir, nil, "rev-list", "-n", "1", old, "^"+new)
 	return len(out) == 0, err
 }
+
+// tree lists what a commit has, in git's order, down to a depth of directories.
+func (g *gitStore) tree(ctx context.Context, dir, hash string, depth int) ([]sourceEntry, error) {
+	out, err := g.run(ctx, dir, nil, "ls-tree", "-r", "-t", "-z", hash)
+	if err != nil {
+		return nil, err
+	}
+	return readTree(string(out), depth), nil
+}

@@ -79,6 +79,7 @@ type Catalog struct {
 	refresh  *localRefresh
 	lookups  *shared[Repository]
 	branches *shared[branchList]
+	files    *shared[[]string]
 }
 
 // New makes a catalog. It does no I/O; Close ends what it runs in the background.
@@ -90,6 +91,7 @@ func New(cfg Config) *Catalog {
 		tasks:   t, memory: newMemory(maxRemembered), fetches: newGroup[*Snapshot](t), refresh: newLocalRefresh(cfg.Now),
 		lookups:  newShared[Repository](t, cfg.Store, cfg.Now),
 		branches: newShared[branchList](t, cfg.Store, cfg.Now),
+		files:    newShared[[]string](t, cfg.Store, cfg.Now),
 	}
 }
 

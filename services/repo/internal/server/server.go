@@ -19,6 +19,7 @@ type Catalog interface {
 	List(ctx context.Context, q catalog.Question) (catalog.Answer, error)
 	Repository(ctx context.Context, workspace, id string) (catalog.Repository, error)
 	Branches(ctx context.Context, q catalog.BranchQuestion) (catalog.BranchAnswer, error)
+	SuggestServe(ctx context.Context, workspace, id, commit string) ([]catalog.ServeSuggestion, error)
 	BitbucketWorkspaces(ctx context.Context, workspace string) ([]catalog.BitbucketWorkspace, error)
 	Branch(ctx context.Context, workspace, id, name string) (branch catalog.Branch, fullName string, err error)
 }

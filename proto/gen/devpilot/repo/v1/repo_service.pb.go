@@ -399,6 +399,189 @@ func (x *GetRepositoryResponse) GetRepository() *Repository {
 	return nil
 }
 
+// SuggestServeRequest names a commit.
+type SuggestServeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The commit, such as a branch's head: 40 hexadecimal digits.
+	Commit        string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuggestServeRequest) Reset() {
+	*x = SuggestServeRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuggestServeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuggestServeRequest) ProtoMessage() {}
+
+func (x *SuggestServeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuggestServeRequest.ProtoReflect.Descriptor instead.
+func (*SuggestServeRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *SuggestServeRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *SuggestServeRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *SuggestServeRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+// SuggestServeResponse is what can be told from the names of the files.
+type SuggestServeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directories that could be served, the likeliest first; none where nothing speaks for one.
+	Suggestions   []*ServeSuggestion `protobuf:"bytes,1,rep,name=suggestions,proto3" json:"suggestions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SuggestServeResponse) Reset() {
+	*x = SuggestServeResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SuggestServeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SuggestServeResponse) ProtoMessage() {}
+
+func (x *SuggestServeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SuggestServeResponse.ProtoReflect.Descriptor instead.
+func (*SuggestServeResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SuggestServeResponse) GetSuggestions() []*ServeSuggestion {
+	if x != nil {
+		return x.Suggestions
+	}
+	return nil
+}
+
+// ServeSuggestion is a directory that could be served.
+type ServeSuggestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The directory as an app's serve.directory has it; "." is the whole repository.
+	Directory string `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
+	// The file that speaks for it.
+	Found string `protobuf:"bytes,2,opt,name=found,proto3" json:"found,omitempty"`
+	// Whether a build has to make the directory: a deployment hook must run it.
+	Built bool `protobuf:"varint,3,opt,name=built,proto3" json:"built,omitempty"`
+	// All of this in a sentence for people.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServeSuggestion) Reset() {
+	*x = ServeSuggestion{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServeSuggestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServeSuggestion) ProtoMessage() {}
+
+func (x *ServeSuggestion) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServeSuggestion.ProtoReflect.Descriptor instead.
+func (*ServeSuggestion) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ServeSuggestion) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *ServeSuggestion) GetFound() string {
+	if x != nil {
+		return x.Found
+	}
+	return ""
+}
+
+func (x *ServeSuggestion) GetBuilt() bool {
+	if x != nil {
+		return x.Built
+	}
+	return false
+}
+
+func (x *ServeSuggestion) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // ListBranchesRequest asks for a page.
 type ListBranchesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -418,7 +601,7 @@ type ListBranchesRequest struct {
 
 func (x *ListBranchesRequest) Reset() {
 	*x = ListBranchesRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -430,7 +613,7 @@ func (x *ListBranchesRequest) String() string {
 func (*ListBranchesRequest) ProtoMessage() {}
 
 func (x *ListBranchesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[6]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -443,7 +626,7 @@ func (x *ListBranchesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBranchesRequest.ProtoReflect.Descriptor instead.
 func (*ListBranchesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListBranchesRequest) GetWorkspace() string {
@@ -500,7 +683,7 @@ type ListBranchesResponse struct {
 
 func (x *ListBranchesResponse) Reset() {
 	*x = ListBranchesResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -512,7 +695,7 @@ func (x *ListBranchesResponse) String() string {
 func (*ListBranchesResponse) ProtoMessage() {}
 
 func (x *ListBranchesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[7]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -525,7 +708,7 @@ func (x *ListBranchesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListBranchesResponse.ProtoReflect.Descriptor instead.
 func (*ListBranchesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListBranchesResponse) GetBranches() []*Branch {
@@ -578,7 +761,7 @@ type GetBranchRequest struct {
 
 func (x *GetBranchRequest) Reset() {
 	*x = GetBranchRequest{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +773,7 @@ func (x *GetBranchRequest) String() string {
 func (*GetBranchRequest) ProtoMessage() {}
 
 func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[8]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +786,7 @@ func (x *GetBranchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchRequest.ProtoReflect.Descriptor instead.
 func (*GetBranchRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetBranchRequest) GetWorkspace() string {
@@ -638,7 +821,7 @@ type GetBranchResponse struct {
 
 func (x *GetBranchResponse) Reset() {
 	*x = GetBranchResponse{}
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -650,7 +833,7 @@ func (x *GetBranchResponse) String() string {
 func (*GetBranchResponse) ProtoMessage() {}
 
 func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[9]
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -663,7 +846,7 @@ func (x *GetBranchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetBranchResponse.ProtoReflect.Descriptor instead.
 func (*GetBranchResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetBranchResponse) GetBranch() *Branch {
@@ -707,7 +890,20 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x15GetRepositoryResponse\x12<\n" +
 	"\n" +
 	"repository\x18\x01 \x01(\v2\x1c.devpilot.repo.v1.RepositoryR\n" +
-	"repository\"\xaf\x01\n" +
+	"repository\"z\n" +
+	"\x13SuggestServeRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"repository\x12\x1b\n" +
+	"\x06commit\x18\x03 \x01(\tB\x03\xe0A\x02R\x06commit\"[\n" +
+	"\x14SuggestServeResponse\x12C\n" +
+	"\vsuggestions\x18\x01 \x03(\v2!.devpilot.repo.v1.ServeSuggestionR\vsuggestions\"u\n" +
+	"\x0fServeSuggestion\x12\x1c\n" +
+	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12\x14\n" +
+	"\x05found\x18\x02 \x01(\tR\x05found\x12\x14\n" +
+	"\x05built\x18\x03 \x01(\bR\x05built\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xaf\x01\n" +
 	"\x13ListBranchesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
 	"\n" +
@@ -732,12 +928,13 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"repository\x12\x1b\n" +
 	"\x06branch\x18\x03 \x01(\tB\x03\xe0A\x02R\x06branch\"E\n" +
 	"\x11GetBranchResponse\x120\n" +
-	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch2\x9e\x06\n" +
+	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch2\xcc\a\n" +
 	"\vRepoService\x12\x9d\x01\n" +
 	"\x10ListRepositories\x12).devpilot.repo.v1.ListRepositoriesRequest\x1a*.devpilot.repo.v1.ListRepositoriesResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/repositories\x90\x02\x01\x12\xad\x01\n" +
 	"\rGetRepository\x12&.devpilot.repo.v1.GetRepositoryRequest\x1a'.devpilot.repo.v1.GetRepositoryResponse\"K\x82\xd3\xe4\x93\x02Bb\n" +
 	"repository\x124/v1/workspaces/{workspace}/repositories/{repository}\x90\x02\x01\x12\xa7\x01\n" +
-	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12\xb9\x01\n" +
+	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12\xab\x01\n" +
+	"\fSuggestServe\x12%.devpilot.repo.v1.SuggestServeRequest\x1a&.devpilot.repo.v1.SuggestServeResponse\"L\x82\xd3\xe4\x93\x02C\x12A/v1/workspaces/{workspace}/repositories/{repository}:suggestServe\x90\x02\x01\x12\xb9\x01\n" +
 	"\x17ListBitbucketWorkspaces\x120.devpilot.repo.v1.ListBitbucketWorkspacesRequest\x1a1.devpilot.repo.v1.ListBitbucketWorkspacesResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/bitbucketWorkspaces\x90\x02\x01\x12Y\n" +
 	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01B\xc3\x01\n" +
 	"\x14com.devpilot.repo.v1B\x10RepoServiceProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
@@ -754,7 +951,7 @@ func file_devpilot_repo_v1_repo_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_repo_v1_repo_service_proto_rawDescData
 }
 
-var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ListRepositoriesRequest)(nil),         // 0: devpilot.repo.v1.ListRepositoriesRequest
 	(*ListRepositoriesResponse)(nil),        // 1: devpilot.repo.v1.ListRepositoriesResponse
@@ -762,42 +959,48 @@ var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ListBitbucketWorkspacesResponse)(nil), // 3: devpilot.repo.v1.ListBitbucketWorkspacesResponse
 	(*GetRepositoryRequest)(nil),            // 4: devpilot.repo.v1.GetRepositoryRequest
 	(*GetRepositoryResponse)(nil),           // 5: devpilot.repo.v1.GetRepositoryResponse
-	(*ListBranchesRequest)(nil),             // 6: devpilot.repo.v1.ListBranchesRequest
-	(*ListBranchesResponse)(nil),            // 7: devpilot.repo.v1.ListBranchesResponse
-	(*GetBranchRequest)(nil),                // 8: devpilot.repo.v1.GetBranchRequest
-	(*GetBranchResponse)(nil),               // 9: devpilot.repo.v1.GetBranchResponse
-	(*Repository)(nil),                      // 10: devpilot.repo.v1.Repository
-	(*PartialFailure)(nil),                  // 11: devpilot.repo.v1.PartialFailure
-	(*timestamppb.Timestamp)(nil),           // 12: google.protobuf.Timestamp
-	(*BitbucketWorkspace)(nil),              // 13: devpilot.repo.v1.BitbucketWorkspace
-	(*Branch)(nil),                          // 14: devpilot.repo.v1.Branch
+	(*SuggestServeRequest)(nil),             // 6: devpilot.repo.v1.SuggestServeRequest
+	(*SuggestServeResponse)(nil),            // 7: devpilot.repo.v1.SuggestServeResponse
+	(*ServeSuggestion)(nil),                 // 8: devpilot.repo.v1.ServeSuggestion
+	(*ListBranchesRequest)(nil),             // 9: devpilot.repo.v1.ListBranchesRequest
+	(*ListBranchesResponse)(nil),            // 10: devpilot.repo.v1.ListBranchesResponse
+	(*GetBranchRequest)(nil),                // 11: devpilot.repo.v1.GetBranchRequest
+	(*GetBranchResponse)(nil),               // 12: devpilot.repo.v1.GetBranchResponse
+	(*Repository)(nil),                      // 13: devpilot.repo.v1.Repository
+	(*PartialFailure)(nil),                  // 14: devpilot.repo.v1.PartialFailure
+	(*timestamppb.Timestamp)(nil),           // 15: google.protobuf.Timestamp
+	(*BitbucketWorkspace)(nil),              // 16: devpilot.repo.v1.BitbucketWorkspace
+	(*Branch)(nil),                          // 17: devpilot.repo.v1.Branch
 }
 var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
-	10, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
-	11, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	12, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	12, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
-	13, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
-	10, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
-	14, // 6: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
-	12, // 7: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	11, // 8: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	14, // 9: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	0,  // 10: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	4,  // 11: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	6,  // 12: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	2,  // 13: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
-	8,  // 14: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	1,  // 15: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	5,  // 16: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	7,  // 17: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	3,  // 18: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
-	9,  // 19: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	13, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
+	14, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	15, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	15, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
+	16, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
+	13, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
+	8,  // 6: devpilot.repo.v1.SuggestServeResponse.suggestions:type_name -> devpilot.repo.v1.ServeSuggestion
+	17, // 7: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
+	15, // 8: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	14, // 9: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	17, // 10: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	0,  // 11: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	4,  // 12: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	9,  // 13: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	6,  // 14: devpilot.repo.v1.RepoService.SuggestServe:input_type -> devpilot.repo.v1.SuggestServeRequest
+	2,  // 15: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
+	11, // 16: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	1,  // 17: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	5,  // 18: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	10, // 19: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	7,  // 20: devpilot.repo.v1.RepoService.SuggestServe:output_type -> devpilot.repo.v1.SuggestServeResponse
+	3,  // 21: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
+	12, // 22: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }
@@ -812,7 +1015,7 @@ func file_devpilot_repo_v1_repo_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repo_service_proto_rawDesc), len(file_devpilot_repo_v1_repo_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

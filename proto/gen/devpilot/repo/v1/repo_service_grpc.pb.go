@@ -22,6 +22,7 @@ const (
 	RepoService_ListRepositories_FullMethodName        = "/devpilot.repo.v1.RepoService/ListRepositories"
 	RepoService_GetRepository_FullMethodName           = "/devpilot.repo.v1.RepoService/GetRepository"
 	RepoService_ListBranches_FullMethodName            = "/devpilot.repo.v1.RepoService/ListBranches"
+	RepoService_SuggestServe_FullMethodName            = "/devpilot.repo.v1.RepoService/SuggestServe"
 	RepoService_ListBitbucketWorkspaces_FullMethodName = "/devpilot.repo.v1.RepoService/ListBitbucketWorkspaces"
 	RepoService_GetBranch_FullMethodName               = "/devpilot.repo.v1.RepoService/GetBranch"
 )
@@ -46,6 +47,10 @@ type RepoServiceClient interface {
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(ctx context.Context, in *ListBranchesRequest, opts ...grpc.CallOption) (*ListBranchesResponse, error)
+	// Suggests which directory of a repository to serve, from the names of the files of a commit: one call
+	// of Bitbucket's API at most, and equal questions within 5 s share an answer. Nothing is read or
+	// promised of what a build makes. Idempotent. Reasons: as GetRepository, INVALID_ARGUMENT.
+	SuggestServe(ctx context.Context, in *SuggestServeRequest, opts ...grpc.CallOption) (*SuggestServeResponse, error)
 	// Lists the Bitbucket workspaces that the account belongs to, live: also those that the workspace was
 	// narrowed away from, so that an admin can choose. Idempotent. Reasons: as ListRepositories.
 	ListBitbucketWorkspaces(ctx context.Context, in *ListBitbucketWorkspacesRequest, opts ...grpc.CallOption) (*ListBitbucketWorkspacesResponse, error)
@@ -92,6 +97,16 @@ func (c *repoServiceClient) ListBranches(ctx context.Context, in *ListBranchesRe
 	return out, nil
 }
 
+func (c *repoServiceClient) SuggestServe(ctx context.Context, in *SuggestServeRequest, opts ...grpc.CallOption) (*SuggestServeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SuggestServeResponse)
+	err := c.cc.Invoke(ctx, RepoService_SuggestServe_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *repoServiceClient) ListBitbucketWorkspaces(ctx context.Context, in *ListBitbucketWorkspacesRequest, opts ...grpc.CallOption) (*ListBitbucketWorkspacesResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListBitbucketWorkspacesResponse)
@@ -132,6 +147,10 @@ type RepoServiceServer interface {
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error)
+	// Suggests which directory of a repository to serve, from the names of the files of a commit: one call
+	// of Bitbucket's API at most, and equal questions within 5 s share an answer. Nothing is read or
+	// promised of what a build makes. Idempotent. Reasons: as GetRepository, INVALID_ARGUMENT.
+	SuggestServe(context.Context, *SuggestServeRequest) (*SuggestServeResponse, error)
 	// Lists the Bitbucket workspaces that the account belongs to, live: also those that the workspace was
 	// narrowed away from, so that an admin can choose. Idempotent. Reasons: as ListRepositories.
 	ListBitbucketWorkspaces(context.Context, *ListBitbucketWorkspacesRequest) (*ListBitbucketWorkspacesResponse, error)
@@ -156,6 +175,9 @@ func (UnimplementedRepoServiceServer) GetRepository(context.Context, *GetReposit
 }
 func (UnimplementedRepoServiceServer) ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBranches not implemented")
+}
+func (UnimplementedRepoServiceServer) SuggestServe(context.Context, *SuggestServeRequest) (*SuggestServeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SuggestServe not implemented")
 }
 func (UnimplementedRepoServiceServer) ListBitbucketWorkspaces(context.Context, *ListBitbucketWorkspacesRequest) (*ListBitbucketWorkspacesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBitbucketWorkspaces not implemented")
@@ -238,6 +260,24 @@ func _RepoService_ListBranches_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepoService_SuggestServe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SuggestServeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).SuggestServe(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_SuggestServe_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).SuggestServe(ctx, req.(*SuggestServeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RepoService_ListBitbucketWorkspaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListBitbucketWorkspacesRequest)
 	if err := dec(in); err != nil {
@@ -292,6 +332,10 @@ var RepoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListBranches",
 			Handler:    _RepoService_ListBranches_Handler,
+		},
+		{
+			MethodName: "SuggestServe",
+			Handler:    _RepoService_SuggestServe_Handler,
 		},
 		{
 			MethodName: "ListBitbucketWorkspaces",
