@@ -274,6 +274,22 @@ export const repositoriesQuery = (workspace: string, query: string) =>
     staleTime: 10_000,
   });
 
+/** What of a commit could be served. A commit stays what it is: asked once. */
+export const suggestServeQuery = (workspace: string, repository: string, commit: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "suggestServe"), repository, commit],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/repositories/{repository}:suggestServe", {
+          params: { path: { workspace, repository }, query: { commit } },
+          signal,
+        }),
+      ),
+    staleTime: Infinity,
+    // The form goes on without it: one call for a branch, also where it fails.
+    retry: false,
+  });
+
 export const branchesQuery = (workspace: string, repository: string, query: string) =>
   infiniteQueryOptions({
     queryKey: [...keys.kind(workspace, "branches"), repository, query],

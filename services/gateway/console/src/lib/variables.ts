@@ -22,7 +22,19 @@ function entryProblem({ name, value }: Entry): string | undefined {
 
 /** A variable as it is. The value of a secret that is not sent stays. */
 export const kept = (v: Variable): VariableInput =>
-  v.secret ? { name: v.name, secret: true } : { name: v.name, secret: false, value: v.value ?? "" };
+  v.secret
+    ? { name: v.name, secret: true, ...where(v) }
+    : { name: v.name, secret: false, value: v.value ?? "", ...where(v) };
+
+/** The branches that a value is for, if it is not for all. */
+const where = ({ branches }: { branches?: string }) => (branches === undefined || branches === "" ? {} : { branches });
+
+/** What tells one value from another: a name may have one for all branches and one for each pattern of them. */
+export const variableKey = (v: { name: string; branches?: string }) => `${v.name} ${v.branches ?? ""}`;
+
+/** The name of a value for people. */
+export const variableLabel = (v: { name: string; branches?: string }) =>
+  v.branches === undefined || v.branches === "" ? v.name : `${v.name} of ${v.branches}`;
 
 export interface Pasted extends Entry {
   /** What becomes of the app's variables. A stored secret stays where no value is pasted. */
@@ -35,13 +47,14 @@ export interface Pasted extends Entry {
 export function readPasted(text: string, there: readonly Variable[]): { rows: Pasted[]; problems: Problem[] } {
   const { entries, problems } = parseDotenv(text);
   const rows: Pasted[] = [];
+  const forAll = there.filter((v) => (v.branches ?? "") === ""); // a pasted value is one for all branches
   for (const entry of entries) {
     const wrong = entryProblem(entry);
     if (wrong !== undefined) {
       problems.push({ line: entry.line, name: entry.name, text: wrong });
       continue;
     }
-    const before = there.find((v) => v.name === entry.name);
+    const before = forAll.find((v) => v.name === entry.name);
     const secret = before?.secret === true;
     rows.push({
       ...entry,
@@ -68,7 +81,7 @@ export function withPasted(
       .map((r) => [r.name, { name: r.name, secret: becomesSecret(r, plain), value: r.value }]),
   );
   return [
-    ...there.map((v) => made.get(v.name) ?? kept(v)),
-    ...[...made.values()].filter((m) => !there.some((v) => v.name === m.name)),
+    ...there.map((v) => ((v.branches ?? "") === "" ? made.get(v.name) : undefined) ?? kept(v)),
+    ...[...made.values()].filter((m) => !there.some((v) => variableKey(v) === variableKey(m))),
   ];
 }

@@ -12,6 +12,7 @@ import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
 import { WhenSeen } from "../ui/seen";
+import { LiveLink } from "../ui/served";
 import { Switch } from "../ui/switch";
 import { WebhookHealth } from "../ui/webhook";
 
@@ -53,7 +54,8 @@ export default function AppPage() {
         {id}
       </PageTitle>
       <p className="soft subline">
-        <Text>{app.data.repositoryFullName}</Text> · <Text>{app.data.branch}</Text> · server {app.data.server}
+        <LiveLink app={app.data} /> <Text>{app.data.repositoryFullName}</Text> · <Text>{app.data.branch}</Text> · server{" "}
+        {app.data.server}
       </p>
       {app.isError && (
         <Failed error={app.error} title="The app could not be brought up to date." retry={() => void app.refetch()} />

@@ -5,6 +5,7 @@ import { appQuery, deploymentQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, glyph, triggerText, workStart } from "../lib/words";
 import { whyPath } from "../lib/why";
+import { Served } from "../ui/served";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Said, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { DeploymentActions } from "../ui/deployment-actions";
@@ -52,6 +53,7 @@ export default function DeploymentPage() {
             />
           )}
           <Head d={d} app={owner} />
+          <Served d={d} app={owner} />
           <Body key={`${ws}/${app}/${n}`} d={d} app={owner} />
         </>
       )}

@@ -10,6 +10,7 @@ import { notAdmin } from "../lib/words";
 import { Banner, Button, Failed, PageTitle, Skeleton, Text, useTitle } from "../ui/basics";
 import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
+import { ServeField } from "../ui/serve-field";
 import { Check, TextField } from "../ui/settings/parts";
 import { Switch } from "../ui/switch";
 import { Icon } from "../ui/icons";
@@ -232,19 +233,13 @@ function Form() {
             reachable={info?.webhooksReachable !== false}
           />
         </p>
-        <TextField
-          label="Directory to serve"
-          code
+        <ServeField
+          repository={repository?.id ?? ""}
+          branch={pattern ? "" : branch}
           value={directory}
           onChange={setDirectory}
           disabled={repository === undefined || branch === ""}
           error={refused?.field("serve.directory") ?? refused?.field("directory")}
-          hint={
-            <>
-              Such as <code>public</code> or <code>dist</code>; <code>.</code> is all of the repository. Each release
-              then has a link of its own. Empty: nothing is served.
-            </>
-          }
         />
         <details>
           <summary>More settings</summary>

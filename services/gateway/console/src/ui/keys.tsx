@@ -10,6 +10,8 @@ export const shortcuts: readonly (readonly [string[], string])[] = [
   [["g", "y"], "Activity"],
   [["g", "i"], "Integrations"],
   [["j k"], "Walk through a list, as the arrows do"],
+  [["Home End"], "The first and the last of a list"],
+  [["Enter"], "In the log’s search: the next match; with Shift the one before"],
   [["Esc"], "Close, and go back to where you were"],
   [["?"], "This list"],
 ];

@@ -11,6 +11,8 @@ import { places } from "../lib/jump";
 import { Dialog } from "./dialog";
 import { Text } from "./basics";
 
+const screenful = 20;
+
 /** Jumps to a page, an app, a deployment or a workspace by a few letters of its name. */
 export default function Palette({
   ws,
@@ -26,8 +28,9 @@ export default function Palette({
   const list = useInfiniteQuery(appsQuery(ws));
   const apps = list.data?.pages.flatMap((p) => p.apps) ?? [];
   const found = places(query, ws, apps, workspaces);
-  // Apps beyond the pages that are here are asked for while what is here names none.
-  if (query !== "" && found.length === 0 && list.hasNextPage && !list.isFetchingNextPage) void list.fetchNextPage();
+  // An app on a page that is not here is found too: pages are asked for until a screenful has the name.
+  if (query !== "" && found.length < screenful && list.hasNextPage && !list.isFetchingNextPage)
+    void list.fetchNextPage();
   return (
     <Dialog title="Jump to" open onClose={onClose}>
       <Autocomplete inputValue={query} onInputChange={setQuery}>

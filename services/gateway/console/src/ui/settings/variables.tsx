@@ -1,6 +1,7 @@
 import { useState } from "react";
 import { asApiError, type App, type Variable } from "../../api/client";
-import { kept, nameProblem, type VariableInput } from "../../lib/variables";
+import { kept, nameProblem, variableKey, variableLabel, type VariableInput } from "../../lib/variables";
+import { isPattern } from "../../lib/text";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text, Time } from "../basics";
 import { Dialog } from "../dialog";
@@ -14,14 +15,16 @@ export function Variables({ app }: { app: App }) {
   const save = useSave(app);
   const [editing, setEditing] = useState<{ variable: Variable; before: string | undefined }>();
   const [pasting, setPasting] = useState(false);
-  const [removing, setRemoving] = useState<string>();
-  const rest = (without: string | undefined) => app.variables.filter((v) => v.name !== without).map(kept);
+  const [removing, setRemoving] = useState<Variable>();
+  const rest = (without: string | undefined) => app.variables.filter((v) => variableKey(v) !== without).map(kept);
+  const perBranch = isPattern(app.branch) || app.variables.some((v) => (v.branches ?? "") !== "");
   return (
     <section className="card" aria-labelledby="variables">
       <h2 id="variables">Variables</h2>
       <p className="soft">
-        Deployment hooks see them beside Devpilot's own. Secret ones are stored encrypted, masked in logs and never
-        shown again.
+        Deployment hooks see them beside Devpilot's own
+        {perBranch ? "; one may have a value of its own for some branches" : ""}. Secret ones are stored encrypted,
+        masked in logs and never shown again.
       </p>
       {save.isError && editing === undefined && !pasting && (
         <Failed error={save.error} workspace={ws} title="The variables were not changed." />
@@ -31,9 +34,14 @@ export function Variables({ app }: { app: App }) {
       ) : (
         <ul className="hooks" aria-label="Variables">
           {app.variables.map((v) => (
-            <li key={v.name}>
+            <li key={variableKey(v)}>
               <div className="grow">
                 <code>{v.name}</code>
+                {(v.branches ?? "") !== "" && (
+                  <span className="soft">
+                    on <code>{v.branches}</code>
+                  </span>
+                )}
                 {v.secret && <span className="tag">secret</span>}
                 <div>
                   {v.secret ? (
@@ -53,14 +61,14 @@ export function Variables({ app }: { app: App }) {
                   forbidden={adminOnly}
                   onClick={() => {
                     save.reset();
-                    setEditing({ variable: v, before: v.name });
+                    setEditing({ variable: v, before: variableKey(v) });
                   }}
                 >
                   {v.secret ? "Replace" : "Edit"}
-                  <span className="hidden"> {v.name}</span>
+                  <span className="hidden"> {variableLabel(v)}</span>
                 </Button>
-                <Button className="small" forbidden={adminOnly} onClick={() => setRemoving(v.name)}>
-                  Remove<span className="hidden"> {v.name}</span>
+                <Button className="small" forbidden={adminOnly} onClick={() => setRemoving(v)}>
+                  Remove<span className="hidden"> {variableLabel(v)}</span>
                 </Button>
               </div>
             </li>
@@ -92,14 +100,15 @@ export function Variables({ app }: { app: App }) {
           key={editing.before ?? ""}
           start={editing.variable}
           isNew={editing.before === undefined}
-          others={app.variables.filter((v) => v.name !== editing.before).map((v) => v.name)}
+          perBranch={perBranch}
+          others={app.variables.map(variableKey).filter((k) => k !== editing.before)}
           busy={save.isPending}
           refused={save.isError ? save.error : undefined}
           onClose={() => setEditing(undefined)}
           onSave={(v) => {
-            const known = app.variables.some((x) => x.name === editing.before);
+            const known = app.variables.some((x) => variableKey(x) === editing.before);
             const variables = known
-              ? app.variables.map((x) => (x.name === editing.before ? v : kept(x)))
+              ? app.variables.map((x) => (variableKey(x) === editing.before ? v : kept(x)))
               : [...rest(undefined), v];
             save.mutate({ variables }, { onSuccess: () => setEditing(undefined) });
           }}
@@ -116,7 +125,7 @@ export function Variables({ app }: { app: App }) {
       )}
       <Dialog
         alert
-        title={`Remove ${removing ?? ""}?`}
+        title={`Remove ${removing === undefined ? "" : variableLabel(removing)}?`}
         open={removing !== undefined}
         onClose={() => setRemoving(undefined)}
       >
@@ -128,7 +137,12 @@ export function Variables({ app }: { app: App }) {
           <Button
             look="danger"
             busy={save.isPending}
-            onClick={() => save.mutate({ variables: rest(removing) }, { onSettled: () => setRemoving(undefined) })}
+            onClick={() =>
+              save.mutate(
+                { variables: rest(removing === undefined ? undefined : variableKey(removing)) },
+                { onSettled: () => setRemoving(undefined) },
+              )
+            }
           >
             Remove the variable
           </Button>
@@ -141,6 +155,8 @@ export function Variables({ app }: { app: App }) {
 interface VariableDialogProps {
   start: Variable;
   isNew: boolean;
+  /** Whether values for some branches alone make sense: the app watches a pattern. */
+  perBranch: boolean;
   others: readonly string[];
   busy: boolean;
   refused: unknown;
@@ -148,13 +164,21 @@ interface VariableDialogProps {
   onSave: (v: VariableInput) => void;
 }
 
-function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }: VariableDialogProps) {
+function VariableDialog({ start, isNew, perBranch, others, busy, refused, onClose, onSave }: VariableDialogProps) {
   const { ws } = usePlace();
   const [name, setName] = useState(start.name);
   const [value, setValue] = useState(start.value ?? "");
+  const [branches, setBranches] = useState(start.branches ?? "");
   const [secret, setSecret] = useState(start.secret);
   const [tried, setTried] = useState(false);
-  const problem = nameProblem(name) ?? (others.includes(name) ? "Another variable has this name." : undefined);
+  const at = branches.trim() === "" ? { name } : { name, branches: branches.trim() };
+  const problem =
+    nameProblem(name) ??
+    (others.includes(variableKey(at))
+      ? branches.trim() === ""
+        ? "Another variable has this name."
+        : "There is a value for these branches already."
+      : undefined);
   const answer = refused === undefined ? undefined : asApiError(refused);
   const missing = secret && value === "" && (isNew || !start.secret) ? "Give it a value." : undefined;
   return (
@@ -169,7 +193,7 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
           e.preventDefault();
           setTried(true);
           if (problem !== undefined || missing !== undefined) return;
-          onSave(secret && value === "" ? { name, secret } : { name, secret, value });
+          onSave(secret && value === "" ? { ...at, secret } : { ...at, secret, value });
         }}
       >
         {/* The stored value of a secret belongs to its name: it could not move to another one. */}
@@ -183,6 +207,22 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
           error={(tried ? problem : undefined) ?? answer?.field("name")}
           hint="Such as NODE_ENV."
         />
+        {perBranch && (
+          <TextField
+            label="Only on branches"
+            code
+            value={branches}
+            onChange={setBranches}
+            disabled={!isNew}
+            error={answer?.field("branches")}
+            hint={
+              <>
+                A name or a pattern such as <code>release/*</code>; empty: all branches. The branch’s own name wins,
+                then the first pattern of the list that matches, then the value for all.
+              </>
+            }
+          />
+        )}
         <TextField
           label="Value"
           code
@@ -204,9 +244,12 @@ function VariableDialog({ start, isNew, others, busy, refused, onClose, onSave }
               : "Stored encrypted, masked in logs, never shown again."
           }
         />
-        {answer !== undefined && answer.field("name") === undefined && answer.field("value") === undefined && (
-          <Failed error={refused} workspace={ws} title="The variable was not saved." />
-        )}
+        {answer !== undefined &&
+          answer.field("name") === undefined &&
+          answer.field("value") === undefined &&
+          answer.field("branches") === undefined && (
+            <Failed error={refused} workspace={ws} title="The variable was not saved." />
+          )}
         <div className="actions end">
           <Button onClick={onClose}>Cancel</Button>
           <Button type="submit" look="primary" busy={busy}>
