@@ -42,7 +42,10 @@ export function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | 
           body: { deployment: d.number, pauseAutoDeploy: on && pause, requestId: requestId() },
         }),
       ),
-    onSuccess: started,
+    onSuccess: (answer) => {
+      onClose(); // the page of the new deployment is this same component
+      started(answer);
+    },
   });
   const live = app?.live;
   return (
