@@ -14,7 +14,7 @@ var Policy = rpc.Policy{
 	repov1.RepoService_GetRepository_FullMethodName:    {Callers: []string{"gateway", "deployer"}, MinRole: identity.RoleMember},
 	repov1.RepoService_ListBranches_FullMethodName:     {Callers: []string{"gateway"}, MinRole: identity.RoleMember},
 	repov1.RepoService_SuggestServe_FullMethodName:     {Callers: []string{"gateway"}, MinRole: identity.RoleMember},
-	// What a workspace could be narrowed to is for those who may narrow it.
+	// Only those who may narrow a workspace see what it could be narrowed to.
 	repov1.RepoService_ListBitbucketWorkspaces_FullMethodName: {Callers: []string{"gateway", "deployer"}, MinRole: identity.RoleAdmin},
 	repov1.RepoService_GetBranch_FullMethodName:               {Callers: []string{"deployer"}},
 }
