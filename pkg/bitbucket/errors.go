@@ -266,7 +266,7 @@ func (e *Error) unreachable() *apierr.Error {
 	case RouteUser:
 		return e.api(apierr.ReasonReconnectRequired,
 			"Bitbucket knows no user for this connection. Connect Bitbucket again with a personal account.")
-	case RouteRepository, RouteBranches, RouteToken:
+	case RouteRepository, RouteBranches, RouteSource, RouteToken:
 	}
 	return e.api(apierr.ReasonRepositoryNotFound, fmt.Sprintf(
 		"The connected Bitbucket account cannot reach %s, or it does not exist. Check its name and the account's access at Bitbucket.",
