@@ -34,6 +34,7 @@ func TestServeGRPC_runsTheRealInterceptors(t *testing.T) {
 			repov1.RepoService_ListRepositories_FullMethodName:        member,
 			repov1.RepoService_GetRepository_FullMethodName:           member,
 			repov1.RepoService_ListBranches_FullMethodName:            member,
+			repov1.RepoService_SuggestServe_FullMethodName:            member,
 			repov1.RepoService_GetBranch_FullMethodName:               member,
 		},
 	})

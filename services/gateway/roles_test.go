@@ -11,10 +11,14 @@ import (
 
 // pathOf fills the variables of a template.
 func pathOf(r routes.Route, workspace string) string {
+	query := ""
+	if strings.HasSuffix(r.RPC, "/SuggestServe") {
+		query = "?commit=" + strings.Repeat("a", 40)
+	}
 	return strings.NewReplacer(
 		"{workspace}", workspace, "{app}", "web", "{app_id}", "web", "{number}", "1", "{repository}", "0a1b2c3d-0000-4000-8000-000000000001",
 		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef", "{target}", "0123456789abcdef", "{target_id}", "0123456789abcdef",
-	).Replace(r.Template)
+	).Replace(r.Template) + query
 }
 
 // bodyOf is the least body that the route's request message needs.
