@@ -265,7 +265,7 @@ type NotifyFlags struct {
 
 // ActivityFlags say how long it is kept who did what.
 type ActivityFlags struct {
-	ActivityRetention time.Duration `name:"activity-retention" env:"DEVPILOT_ACTIVITY_RETENTION" default:"8760h" help:"How long the activity list reaches back, at least 24h; what was recorded before keeps the time that held then."`
+	ActivityRetention time.Duration `name:"activity-retention" env:"DEVPILOT_ACTIVITY_RETENTION" default:"8760h" min:"24h" help:"How long the activity list reaches back, at least 24h; what was recorded before keeps the time that held then."`
 }
 
 // Groups lists every group of settings: their variables are known to every program.
