@@ -5,6 +5,7 @@ import { keys } from "../api/queries";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Said, Text } from "./basics";
 import { Icon } from "./icons";
+import { Check } from "./settings/parts";
 
 const words: Record<string, string> = { PASSED: "passed", FAILED: "failed", SKIPPED: "skipped", RUNNING: "running" };
 
@@ -42,10 +43,12 @@ export function Prove() {
     <section aria-labelledby="prove">
       <h4 id="prove">Prove it</h4>
       <p>Checks scopes, rights, clock, disk, git and a signed delivery to ourselves. It takes up to 25 seconds.</p>
-      <label className="check">
-        <input type="checkbox" checked={writeStatus} onChange={(e) => setWriteStatus(e.target.checked)} />
-        Write a commit status too: it shows at Bitbucket. Without it nothing is changed there.
-      </label>
+      <Check
+        label="Write a commit status too"
+        checked={writeStatus}
+        onChange={setWriteStatus}
+        hint="It shows at Bitbucket. Without it nothing is changed there."
+      />
       <div className="actions">
         <Button
           forbidden={adminOnly}
