@@ -348,6 +348,7 @@ func TestNotify_aDayOfSilence(t *testing.T) {
 	}
 	made := g.addTarget("WEBHOOK", r.url, nil, "DEPLOYMENT_FAILED")
 	h := g.history()
+	began := time.Now()
 	h.ended("web", 1, deployerv1.Deployment_FAILED, "a")
 	r.want(t, 1)
 	for i := range int32(1000) { // a minute in which everything fails
@@ -359,8 +360,12 @@ func TestNotify_aDayOfSilence(t *testing.T) {
 		}
 		return nil
 	})
-	// What waits is tried together, at pauses that double: how often depends on how long the above took.
-	if n := len(r.all()); n > 20 {
+	// What waits is tried together, after pauses of 10 s, 20 s, 40 s…, each less up to a quarter.
+	n, took, most := len(r.all()), time.Since(began), 1
+	for pause, at := 7500*time.Millisecond, 7500*time.Millisecond; at <= took; pause, at = 2*pause, at+2*pause {
+		most++
+	}
+	if n > most {
 		t.Errorf("a receiver that is down was asked %d times", n)
 	}
 	g.clock.forward(25 * time.Hour)
