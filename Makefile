@@ -78,6 +78,13 @@ test-browser: console-needs ## Run the console's tests in a real Chromium
 	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
 	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e
 
+.PHONY: tour
+tour: console-needs ## Take the pictures of README's tour anew, by the browser test that goes it
+	@.ci/needs chromium
+	@$(MAKE) --no-print-directory console
+	@mkdir -p bin $(CONSOLE)/tour && rm -f $(CONSOLE)/tour/*.png && go build -o bin/console-test ./services/allinone/cmd/devpilot
+	cd $(CONSOLE) && CONSOLE_TOUR=1 DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e -- tour
+
 .PHONY: build
 build: console ## Build all programs into bin/
 	@.ci/needs git

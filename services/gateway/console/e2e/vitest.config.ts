@@ -23,7 +23,10 @@ class Times implements Reporter {
 class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const order = ["patient", "states", "pages", "console", "silent", "long", "depth", "figures", "live", "charts"];
-    const place = (f: TestSpecification) => order.findIndex((name) => f.moduleId.endsWith(`/${name}.e2e.ts`));
+    const place = (f: TestSpecification) => {
+      const at = order.findIndex((name) => f.moduleId.endsWith(`/${name}.e2e.ts`));
+      return at < 0 ? order.length : at; // the short ones fill what is left
+    };
     return files.toSorted((a, b) => place(a) - place(b));
   }
 }
