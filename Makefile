@@ -137,7 +137,7 @@ check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC
 	.ci/check
 
 # The layers of `make test`, in this order. One that fails does not keep the others from running.
-LAYERS := check lint test-go test-alone test-console-unit test-browser
+LAYERS := check lint test-unit test-e2e test-alone test-console-unit test-browser
 
 .PHONY: test
 test: needs ## Everything a change must pass: all layers, whatever fails, and what came of each
