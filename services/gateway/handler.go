@@ -133,6 +133,7 @@ func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) 
 	s.watcher = notify.NewWatcher(notify.WatcherConfig{
 		Store: s.notes, JS: d.JS, Replicas: s.cfg.Replicas, Signer: signer, Keys: s.tenants, Logger: d.Logger, Now: d.Now,
 		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
+		PublicURL: s.cfg.PublicURL,
 	})
 	return nil
 }

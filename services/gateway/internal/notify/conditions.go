@@ -217,8 +217,8 @@ func (w *Watcher) clock(ctx context.Context) error {
 func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 	st, now, mine := w.cfg.Store, w.cfg.Now(), false
 	behind, expiring, connection := st.workspaces(gatewayv1.NotificationTarget_APP_BEHIND), st.workspaces(gatewayv1.NotificationTarget_KEY_EXPIRING), st.workspaces(gatewayv1.NotificationTarget_CONNECTION)
-	webhooks := st.workspaces(gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON)
-	if len(behind)+len(expiring)+len(connection)+len(webhooks) == 0 {
+	webhooks, certificate := st.workspaces(gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON), st.workspaces(gatewayv1.NotificationTarget_CERTIFICATE_EXPIRING)
+	if len(behind)+len(expiring)+len(connection)+len(webhooks)+len(certificate) == 0 {
 		return time.Time{}, nil
 	}
 	s, _, err := st.streaks.Update(ctx, "clock", func(s *gatewaystorev1.NotificationStreak) (*gatewaystorev1.NotificationStreak, error) {
@@ -243,6 +243,9 @@ func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 	}
 	for _, workspace := range webhooks {
 		errs = append(errs, w.webhooks(ctx, workspace))
+	}
+	for _, workspace := range certificate {
+		errs = append(errs, w.certificate(ctx, workspace))
 	}
 	return now, errors.Join(errs...)
 }

@@ -21,6 +21,7 @@ var eventNames = map[gatewayv1.NotificationTarget_Event][2]string{
 	gatewayv1.NotificationTarget_WEBHOOK_NEEDS_PERSON: {"webhook.needsPerson", "webhook.restored"},
 	gatewayv1.NotificationTarget_DISK_LOW:             {"disk.low", "disk.restored"},
 	gatewayv1.NotificationTarget_KEY_EXPIRING:         {"apiKey.expiring"},
+	gatewayv1.NotificationTarget_CERTIFICATE_EXPIRING: {"certificate.expiring", "certificate.renewed"},
 }
 
 func eventName(n *gatewaystorev1.Notification) string {

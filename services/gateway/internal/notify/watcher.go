@@ -54,15 +54,22 @@ type WatcherConfig struct {
 	Webhook  webhookv1.WebhookServiceClient
 	Deployer deployerv1.DeployerServiceClient
 	Keys     Keys
-	Logger   *slog.Logger
-	Now      func() time.Time
+	// PublicURL is where people and Bitbucket reach this installation; its certificate is watched.
+	PublicURL string
+	Logger    *slog.Logger
+	Now       func() time.Time
 }
 
 // Watcher finds out what is to be told.
-type Watcher struct{ cfg WatcherConfig }
+type Watcher struct {
+	cfg  WatcherConfig
+	cert *certificate
+}
 
 // NewWatcher makes a watcher; Run has it watch.
-func NewWatcher(cfg WatcherConfig) *Watcher { return &Watcher{cfg: cfg} }
+func NewWatcher(cfg WatcherConfig) *Watcher {
+	return &Watcher{cfg: cfg, cert: newCertificate(cfg.PublicURL, cfg.Now)}
+}
 
 // Run looks into what changes, and at the clock, until ctx is done.
 func (w *Watcher) Run(ctx context.Context) error {

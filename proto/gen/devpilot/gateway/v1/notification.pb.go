@@ -100,6 +100,8 @@ const (
 	NotificationTarget_DISK_LOW NotificationTarget_Event = 6
 	// An API key of the workspace expires within a week.
 	NotificationTarget_KEY_EXPIRING NotificationTarget_Event = 7
+	// The certificate of the public URL expires within two weeks or has expired, and when it was renewed.
+	NotificationTarget_CERTIFICATE_EXPIRING NotificationTarget_Event = 8
 )
 
 // Enum value maps for NotificationTarget_Event.
@@ -113,6 +115,7 @@ var (
 		5: "WEBHOOK_NEEDS_PERSON",
 		6: "DISK_LOW",
 		7: "KEY_EXPIRING",
+		8: "CERTIFICATE_EXPIRING",
 	}
 	NotificationTarget_Event_value = map[string]int32{
 		"EVENT_UNSPECIFIED":    0,
@@ -123,6 +126,7 @@ var (
 		"WEBHOOK_NEEDS_PERSON": 5,
 		"DISK_LOW":             6,
 		"KEY_EXPIRING":         7,
+		"CERTIFICATE_EXPIRING": 8,
 	}
 )
 
@@ -521,7 +525,7 @@ var File_devpilot_gateway_v1_notification_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"&devpilot/gateway/v1/notification.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\a\n" +
+	"&devpilot/gateway/v1/notification.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\a\n" +
 	"\x12NotificationTarget\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12\x14\n" +
@@ -549,7 +553,7 @@ const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aWEBHOOK\x10\x01\x12\t\n" +
 	"\x05SLACK\x10\x02\x12\t\n" +
-	"\x05EMAIL\x10\x03\"\xa9\x01\n" +
+	"\x05EMAIL\x10\x03\"\xc3\x01\n" +
 	"\x05Event\x12\x15\n" +
 	"\x11EVENT_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DEPLOYMENT_FAILED\x10\x01\x12\x18\n" +
@@ -560,7 +564,8 @@ const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	"CONNECTION\x10\x04\x12\x18\n" +
 	"\x14WEBHOOK_NEEDS_PERSON\x10\x05\x12\f\n" +
 	"\bDISK_LOW\x10\x06\x12\x10\n" +
-	"\fKEY_EXPIRING\x10\aB\t\n" +
+	"\fKEY_EXPIRING\x10\a\x12\x18\n" +
+	"\x14CERTIFICATE_EXPIRING\x10\bB\t\n" +
 	"\a_active\"`\n" +
 	"\n" +
 	"QuietHours\x12\x19\n" +

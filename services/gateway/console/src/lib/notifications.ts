@@ -19,6 +19,7 @@ export const eventWords: Record<NotificationEvent, string> = {
   WEBHOOK_NEEDS_PERSON: "A webhook needs you",
   DISK_LOW: "A server has too little disk",
   KEY_EXPIRING: "An API key expires soon",
+  CERTIFICATE_EXPIRING: "The certificate of this address expires soon",
 };
 
 /** What can be chosen, in the order of the form. */
@@ -30,4 +31,5 @@ export const choosable: NotificationEvent[] = [
   "WEBHOOK_NEEDS_PERSON",
   "DISK_LOW",
   "KEY_EXPIRING",
+  "CERTIFICATE_EXPIRING",
 ];
