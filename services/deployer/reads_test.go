@@ -98,6 +98,13 @@ func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 			}
 			return err
 		}},
+		"ListWorkspaceDeployments": {3, func() error {
+			resp, err := b.client.ListWorkspaceDeployments(b.member, &deployerv1.ListWorkspaceDeploymentsRequest{Workspace: workspace})
+			if err == nil && len(resp.GetDeployments()) != 1 {
+				err = fmt.Errorf("%d deployments", len(resp.GetDeployments()))
+			}
+			return err
+		}},
 		"ListDeployments": {3, func() error {
 			_, err := b.client.ListDeployments(b.member, &deployerv1.ListDeploymentsRequest{Workspace: workspace, App: "app-07", Branch: "none"})
 			return err

@@ -60,15 +60,16 @@ func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front
 	return r, nil
 }
 
-// openControl makes the role api. It runs no git but ls-remote, fetches nothing, and has no directory.
+// openControl makes the role api. It asks git for branches and counts of commits alone, fetches nothing, and has no directory.
 func (s *Service) openControl(r *roles, clients client.Clients) error {
 	d, cfg := s.deps, s.cfg
 	git, err := program.New(program.Config{Site: s.gitSite, StallTime: cfg.Limits.WithDefaults().StallTime, Observe: s.metrics.Git})
 	if err != nil {
 		return err
 	}
+	lister := heads.New(git, clients.Auth)
 	r.control, err = control.New(control.Config{
-		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: heads.New(git, clients.Auth), Site: s.site, Live: s.liveURL,
+		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: lister, Distances: lister, Site: s.site, Live: s.liveURL,
 		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
 		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
 	})

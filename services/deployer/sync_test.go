@@ -271,3 +271,83 @@ func TestSync_offAndADeliveryTellsOfThePush(t *testing.T) {
 		t.Errorf("switching on deployed: %v", on)
 	}
 }
+
+// apart waits until an app's sync says how far its branch is from what is live.
+func (b *bench) apart(app string, commits int32, diverged bool) *deployerv1.Sync {
+	b.t.Helper()
+	var s *deployerv1.Sync
+	testkit.Eventually(b.t, timeout, func() error {
+		if s = b.get(app).GetSync(); s.GetCommits() != commits || s.GetDiverged() != diverged {
+			return fmt.Errorf("%v, want %d commits, diverged %v", s, commits, diverged)
+		}
+		return nil
+	})
+	return s
+}
+
+// How many commits a branch is ahead of what is live is what git counts between the two, and never a number
+// of something else.
+func TestSync_tellsHowManyCommitsItIsBehind(t *testing.T) {
+	b := newBench(t, doubting)
+	commit := func(text string) string {
+		return b.repo.Commit("main", text, map[string]string{"index.html": text})
+	}
+	first := commit("0")
+	b.create("web", web(false))
+	if s := b.stands("web", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", first); s.GetCommits() != 0 || s.GetDiverged() {
+		t.Errorf("nothing is live: %v", s)
+	}
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	if s := b.stands("web", deployerv1.Sync_IN_SYNC, "", first); s.GetCommits() != 0 {
+		t.Errorf("in sync: %v", s)
+	}
+	rest := 0
+	for _, n := range []int32{1, 3, 25} {
+		for ; rest < int(n); rest++ {
+			commit(fmt.Sprint(rest + 1))
+		}
+		if s := b.apart("web", n, false); s.GetState() != deployerv1.Sync_BEHIND || s.GetCommit() != b.repo.Head("main") {
+			t.Errorf("%d pushed: %v", n, s)
+		}
+	}
+	why, err := b.client.Explain(b.admin, &deployerv1.ExplainRequest{Workspace: workspace, App: "web", Branch: "main"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if said := fmt.Sprint(why.GetExplanation().GetSteps()); !strings.Contains(said, "main is 25 commits ahead of what is live") {
+		t.Errorf("why says %s", said)
+	}
+
+	// Forced off what is live: no number says how far that is.
+	b.repo.Set("main", first)
+	b.stands("web", deployerv1.Sync_IN_SYNC, "", first)
+	b.repo.Git("update-ref", "-d", "refs/heads/main")
+	other := commit("another beginning")
+	if s := b.apart("web", 0, true); s.GetCommit() != other || s.GetState() != deployerv1.Sync_BEHIND {
+		t.Errorf("forced: %v", s)
+	}
+
+	// A rollback is as far from the branch as the release that it made live.
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	b.stands("web", deployerv1.Sync_IN_SYNC, "", other)
+	commit("two")
+	newest := commit("three")
+	b.apart("web", 2, false)
+	b.deployed("web", deployerv1.Deployment_COMPLETED)
+	b.stands("web", deployerv1.Sync_IN_SYNC, "", newest)
+	if _, err := b.client.RollBackApp(b.admin, &deployerv1.RollBackAppRequest{Workspace: workspace, App: "web"}); err != nil {
+		t.Fatal(err)
+	}
+	b.stands("web", deployerv1.Sync_ROLLED_BACK, "OLDER_RELEASE", newest)
+	b.apart("web", 2, false)
+	commit("four")
+	if s := b.apart("web", 3, false); s.GetState() != deployerv1.Sync_BEHIND {
+		t.Errorf("rolled back, then pushed: %v", s)
+	}
+
+	// Bitbucket's git does not say it: nothing is told.
+	b.repo.Git("config", "uploadpack.allowFilter", "false")
+	last := commit("five")
+	b.stands("web", deployerv1.Sync_BEHIND, "AUTO_DEPLOY_OFF", last)
+	b.apart("web", 0, false)
+}

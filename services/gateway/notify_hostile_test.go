@@ -264,7 +264,7 @@ func TestNotify_behindAndExpiring(t *testing.T) {
 	var live atomic.Int32
 	g.deployer.on("ListApps", func(context.Context, proto.Message) (proto.Message, error) {
 		return &deployerv1.ListAppsResponse{Apps: []*deployerv1.App{
-			{Id: "web", Live: &deployerv1.DeploymentSummary{Number: live.Load()}, Sync: &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Branch: "main", Commit: strings.Repeat("a", 40), Since: timestamppb.New(since), Reason: "AUTO_DEPLOY_OFF", Message: "Auto-deploy is off."}},
+			{Id: "web", Live: &deployerv1.DeploymentSummary{Number: live.Load()}, Sync: &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Branch: "main", Commit: strings.Repeat("a", 40), Since: timestamppb.New(since), Reason: "AUTO_DEPLOY_OFF", Message: "Auto-deploy is off.", Commits: 3}},
 			{Id: "shop", Sync: &deployerv1.Sync{State: deployerv1.Sync_IN_SYNC}},
 		}}, nil
 	})
@@ -298,6 +298,9 @@ func TestNotify_behindAndExpiring(t *testing.T) {
 		if !strings.Contains(string(all[i].body), want) {
 			t.Errorf("%s, not %s", all[i].body, want)
 		}
+	}
+	if want := "main is 3 commits ahead of what is live. Auto-deploy is off."; !strings.Contains(string(all[1].body), want) {
+		t.Errorf("%s, not %s", all[1].body, want)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
@@ -41,14 +42,18 @@ func (c *Control) relayValues(ctx context.Context, bucket string, describe func(
 }
 
 // describeLane tells of an app whose branch was pushed to or polled. While a deployment runs or waits,
-// its record tells.
-func describeLane(key string, value []byte) (workspace, kind, id string, ok bool) {
-	var l storev1.Lane
-	if err := proto.Unmarshal(value, &l); err != nil || l.GetRunning() != nil || l.GetWaiting() != nil || l.GetRetired() {
-		return "", "", "", false
+// its record tells. What is settled may be behind: the reconciler counts by how much.
+func (c *Control) describeLane(ctx context.Context) func(key string, value []byte) (workspace, kind, id string, ok bool) {
+	return func(key string, value []byte) (workspace, kind, id string, ok bool) {
+		var l storev1.Lane
+		if err := proto.Unmarshal(value, &l); err != nil || l.GetRunning() != nil || l.GetWaiting() != nil || l.GetRetired() {
+			return "", "", "", false
+		}
+		if workspace, id, ok = strings.Cut(key, "."); ok {
+			c.reconciler.Settled(ctx, lane.Key{Workspace: workspace, App: id}, &l)
+		}
+		return workspace, "app", id, ok
 	}
-	workspace, id, ok = strings.Cut(key, ".")
-	return workspace, "app", id, ok
 }
 
 // describeRepository tells that what is known of a repository has changed, such as whether it can be

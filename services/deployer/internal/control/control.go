@@ -42,7 +42,9 @@ type Config struct {
 	JS      jetstream.JetStream
 	Keyset  *seal.Keyset
 	Heads   reconcile.Heads
-	Site    bitbucket.Site
+	// Distances counts how far branches are behind; nil: nobody does.
+	Distances reconcile.Distances
+	Site      bitbucket.Site
 	// Live says where releases are served; nil where they are not.
 	Live func(workspace, app string, number int32) string
 	// PublicURL is where people reach the console; empty: no commit statuses are sent.
@@ -94,7 +96,7 @@ func New(cfg Config) (*Control, error) {
 		}
 	}
 	c.reconciler = reconcile.New(reconcile.Config{
-		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
+		Repositories: r.Store.Repositories, States: r.Store.Reconcile, Copies: r.Copies, Apps: r.Apps, Connections: c.connections, Heads: cfg.Heads, Distances: cfg.Distances, Witness: clients.Witness, Webhooks: clients.Webhook, Servers: r.Fleet,
 		Outcomes: outcome.Stored{Outbox: r.Outcomes}, Dispatcher: r.Dispatcher, SiteURL: cfg.Site.SiteURL, Logger: log, Now: cfg.Now, Interval: cfg.Interval, Grace: cfg.Grace, Doubt: cfg.Doubt,
 		Learn: r.Apps.Learn,
 	})
@@ -151,7 +153,7 @@ func (c *Control) Run(ctx context.Context) error {
 	}
 	part("app changes", func(ctx context.Context) error { return c.relay(ctx, store.AppsBucket, "app") })
 	part("deployment changes", func(ctx context.Context) error { return c.relay(ctx, store.DeploymentsBucket, "deployment") })
-	part("branch changes", func(ctx context.Context) error { return c.relayValues(ctx, store.LanesBucket, describeLane) })
+	part("branch changes", func(ctx context.Context) error { return c.relayValues(ctx, store.LanesBucket, c.describeLane(ctx)) })
 	part("repository changes", func(ctx context.Context) error {
 		return c.relayValues(ctx, store.RepositoriesBucket, describeRepository)
 	})

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { App, Integration } from "../src/api/client";
 import { refused, troubleOf } from "../src/lib/trouble";
-import { appLook, byNeed, needOf, reasonText, syncLook } from "../src/lib/words";
+import { aheadText, appLook, behindText, byNeed, needOf, reasonText, syncLook } from "../src/lib/words";
 
 const app = (id: string, over: object = {}): App =>
   ({
@@ -51,6 +51,20 @@ test("one word for how a branch stands; a word of a newer service is shown as it
   expect(word({ state: "UNKNOWN" })).toBe("Not known");
   expect(word({ state: "AHEAD_OF_IT" })).toBe("Ahead of it");
   expect(syncLook(undefined).word).toBe("Unknown");
+});
+
+test("how far a branch is from what is live, where somebody has counted", () => {
+  const texts = (sync: object) => [behindText(sync as App["sync"]), aheadText(sync as App["sync"])];
+  expect(texts({ state: "BEHIND", diverged: false })).toEqual(["", ""]);
+  expect(texts({ state: "BEHIND", diverged: false, commits: 1 })).toEqual([
+    "1 commit behind",
+    "1 commit ahead of what is live",
+  ]);
+  expect(texts({ state: "BEHIND", diverged: false, commits: 25 })).toEqual([
+    "25 commits behind",
+    "25 commits ahead of what is live",
+  ]);
+  expect(texts({ state: "BEHIND", diverged: true })).toEqual(["Diverged", "which does not contain what is live"]);
 });
 
 test("a workspace has one trouble at most, the most urgent, with the button that mends it", () => {

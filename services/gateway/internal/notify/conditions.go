@@ -300,7 +300,7 @@ func (w *Watcher) behindOne(ctx context.Context, workspace string, list *gateway
 				Id: idOf(workspace, a.GetId(), p.GetId(), episode, "behind"), Event: gatewayv1.NotificationTarget_APP_BEHIND, Target: p.GetId(),
 				App: a.GetId(), Deployment: s.GetDeployment(), Branch: s.GetBranch(), Commit: s.GetCommit(), Reason: s.GetReason(),
 				Title: fmt.Sprintf("%s: %s at %s has not been live for %d minutes", a.GetId(), s.GetBranch(), bitbucket.ShortHash(s.GetCommit()), p.GetBehindMinutes()),
-				Text:  s.GetMessage(), Path: pathOf(workspace, "apps", a.GetId()), Time: timestamppb.New(w.cfg.Now()),
+				Text:  behindText(s), Path: pathOf(workspace, "apps", a.GetId()), Time: timestamppb.New(w.cfg.Now()),
 			})
 			return nil
 		})
@@ -309,6 +309,19 @@ func (w *Watcher) behindOne(ctx context.Context, workspace string, list *gateway
 		}
 	}
 	return nil
+}
+
+// behindText says why a branch is not live and, where that was counted, by how much it is ahead.
+func behindText(s *deployerv1.Sync) string {
+	switch n := s.GetCommits(); {
+	case s.GetDiverged():
+		return fmt.Sprintf("%s does not contain what is live. %s", s.GetBranch(), s.GetMessage())
+	case n == 1:
+		return fmt.Sprintf("%s is 1 commit ahead of what is live. %s", s.GetBranch(), s.GetMessage())
+	case n > 1:
+		return fmt.Sprintf("%s is %d commits ahead of what is live. %s", s.GetBranch(), n, s.GetMessage())
+	}
+	return s.GetMessage()
 }
 
 // expiring tells of API keys that expire soon, once for each.

@@ -444,7 +444,13 @@ type Sync struct {
 	// A sentence for people, with what to do.
 	Message string `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
 	// The deployment that the reason is about; absent when it is about none.
-	Deployment    int32 `protobuf:"varint,7,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	Deployment int32 `protobuf:"varint,7,opt,name=deployment,proto3" json:"deployment,omitempty"`
+	// How many commits the branch has that what is live has not; absent while it is not known, where nothing
+	// is live, and where the branch has diverged.
+	Commits int32 `protobuf:"varint,8,opt,name=commits,proto3" json:"commits,omitempty"`
+	// The branch does not contain the commit that is live: a forced push took it off, or something else was
+	// deployed.
+	Diverged      bool `protobuf:"varint,9,opt,name=diverged,proto3" json:"diverged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +532,20 @@ func (x *Sync) GetDeployment() int32 {
 		return x.Deployment
 	}
 	return 0
+}
+
+func (x *Sync) GetCommits() int32 {
+	if x != nil {
+		return x.Commits
+	}
+	return 0
+}
+
+func (x *Sync) GetDiverged() bool {
+	if x != nil {
+		return x.Diverged
+	}
+	return false
 }
 
 // AutoDeployOff says who switched auto-deploy off.
@@ -1784,7 +1804,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05badge\x182 \x01(\bR\x05badge\x12%\n" +
 	"\n" +
 	"badge_path\x183 \x01(\tB\x06\xe0A\x03\xe0A\x01R\tbadgePathB\x10\n" +
-	"\x0e_commit_status\"\xdd\x02\n" +
+	"\x0e_commit_status\"\x98\x03\n" +
 	"\x04Sync\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +
 	"\x06branch\x18\x02 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x1b\n" +
@@ -1794,7 +1814,9 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12#\n" +
 	"\n" +
 	"deployment\x18\a \x01(\x05B\x03\xe0A\x01R\n" +
-	"deployment\"U\n" +
+	"deployment\x12\x1d\n" +
+	"\acommits\x18\b \x01(\x05B\x03\xe0A\x01R\acommits\x12\x1a\n" +
+	"\bdiverged\x18\t \x01(\bR\bdiverged\"U\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aIN_SYNC\x10\x01\x12\n" +

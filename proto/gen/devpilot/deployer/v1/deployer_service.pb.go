@@ -83,7 +83,7 @@ func (x ReadBadgeResponse_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReadBadgeResponse_State.Descriptor instead.
 func (ReadBadgeResponse_State) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{39, 0}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{41, 0}
 }
 
 // CreateAppRequest is a new app.
@@ -1743,6 +1743,179 @@ func (x *ListDeploymentsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// ListWorkspaceDeploymentsRequest asks for a page.
+type ListWorkspaceDeploymentsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Only those in one of these states; in any when there are none.
+	States []Deployment_State `protobuf:"varint,2,rep,packed,name=states,proto3,enum=devpilot.deployer.v1.Deployment_State" json:"states,omitempty"`
+	// Only those of this branch.
+	Branch string `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
+	// Only those with this trigger.
+	Trigger Deployment_Trigger `protobuf:"varint,4,opt,name=trigger,proto3,enum=devpilot.deployer.v1.Deployment_Trigger" json:"trigger,omitempty"`
+	// Only those whose commit begins so.
+	Commit string `protobuf:"bytes,5,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Only those made at or after.
+	After *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=after,proto3" json:"after,omitempty"`
+	// Only those made before.
+	Before *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=before,proto3" json:"before,omitempty"`
+	// At most so many; 50 when absent, 200 at most.
+	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkspaceDeploymentsRequest) Reset() {
+	*x = ListWorkspaceDeploymentsRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkspaceDeploymentsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkspaceDeploymentsRequest) ProtoMessage() {}
+
+func (x *ListWorkspaceDeploymentsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkspaceDeploymentsRequest.ProtoReflect.Descriptor instead.
+func (*ListWorkspaceDeploymentsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetStates() []Deployment_State {
+	if x != nil {
+		return x.States
+	}
+	return nil
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetTrigger() Deployment_Trigger {
+	if x != nil {
+		return x.Trigger
+	}
+	return Deployment_TRIGGER_UNSPECIFIED
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetAfter() *timestamppb.Timestamp {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Before
+	}
+	return nil
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListWorkspaceDeploymentsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListWorkspaceDeploymentsResponse is a page.
+type ListWorkspaceDeploymentsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The deployments, newest first; of those made at the same time by app.
+	Deployments []*Deployment `protobuf:"bytes,1,rep,name=deployments,proto3" json:"deployments,omitempty"`
+	// The next page's token; empty on the last one. A filtered page may come back short with one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListWorkspaceDeploymentsResponse) Reset() {
+	*x = ListWorkspaceDeploymentsResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListWorkspaceDeploymentsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListWorkspaceDeploymentsResponse) ProtoMessage() {}
+
+func (x *ListWorkspaceDeploymentsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListWorkspaceDeploymentsResponse.ProtoReflect.Descriptor instead.
+func (*ListWorkspaceDeploymentsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ListWorkspaceDeploymentsResponse) GetDeployments() []*Deployment {
+	if x != nil {
+		return x.Deployments
+	}
+	return nil
+}
+
+func (x *ListWorkspaceDeploymentsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 // ListAppDeliveriesRequest asks for a page.
 type ListAppDeliveriesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1770,7 +1943,7 @@ type ListAppDeliveriesRequest struct {
 
 func (x *ListAppDeliveriesRequest) Reset() {
 	*x = ListAppDeliveriesRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1955,7 @@ func (x *ListAppDeliveriesRequest) String() string {
 func (*ListAppDeliveriesRequest) ProtoMessage() {}
 
 func (x *ListAppDeliveriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1968,7 @@ func (x *ListAppDeliveriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppDeliveriesRequest.ProtoReflect.Descriptor instead.
 func (*ListAppDeliveriesRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAppDeliveriesRequest) GetWorkspace() string {
@@ -1874,7 +2047,7 @@ type ListAppDeliveriesResponse struct {
 
 func (x *ListAppDeliveriesResponse) Reset() {
 	*x = ListAppDeliveriesResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2059,7 @@ func (x *ListAppDeliveriesResponse) String() string {
 func (*ListAppDeliveriesResponse) ProtoMessage() {}
 
 func (x *ListAppDeliveriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[26]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2072,7 @@ func (x *ListAppDeliveriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAppDeliveriesResponse.ProtoReflect.Descriptor instead.
 func (*ListAppDeliveriesResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{26}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListAppDeliveriesResponse) GetDeliveries() []*v1.Delivery {
@@ -1941,7 +2114,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1953,7 +2126,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[27]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1966,7 +2139,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{27}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExplainRequest) GetWorkspace() string {
@@ -2029,7 +2202,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2214,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[28]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2227,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{28}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExplainResponse) GetExplanation() *Explanation {
@@ -2085,7 +2258,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2270,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[29]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2283,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{29}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReadLogRequest) GetWorkspace() string {
@@ -2168,7 +2341,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2180,7 +2353,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[30]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2193,7 +2366,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{30}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadLogResponse) GetRecords() []*LogRecord {
@@ -2221,7 +2394,7 @@ type LogEnd struct {
 
 func (x *LogEnd) Reset() {
 	*x = LogEnd{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2406,7 @@ func (x *LogEnd) String() string {
 func (*LogEnd) ProtoMessage() {}
 
 func (x *LogEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[31]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2419,7 @@ func (x *LogEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEnd.ProtoReflect.Descriptor instead.
 func (*LogEnd) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{31}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LogEnd) GetState() Deployment_State {
@@ -2269,7 +2442,7 @@ type ListServersRequest struct {
 
 func (x *ListServersRequest) Reset() {
 	*x = ListServersRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2454,7 @@ func (x *ListServersRequest) String() string {
 func (*ListServersRequest) ProtoMessage() {}
 
 func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[32]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2467,7 @@ func (x *ListServersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersRequest.ProtoReflect.Descriptor instead.
 func (*ListServersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{32}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListServersRequest) GetPageSize() int32 {
@@ -2324,7 +2497,7 @@ type ListServersResponse struct {
 
 func (x *ListServersResponse) Reset() {
 	*x = ListServersResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2509,7 @@ func (x *ListServersResponse) String() string {
 func (*ListServersResponse) ProtoMessage() {}
 
 func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[33]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2522,7 @@ func (x *ListServersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListServersResponse.ProtoReflect.Descriptor instead.
 func (*ListServersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{33}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListServersResponse) GetServers() []*Server {
@@ -2379,7 +2552,7 @@ type ProveGitRequest struct {
 
 func (x *ProveGitRequest) Reset() {
 	*x = ProveGitRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2564,7 @@ func (x *ProveGitRequest) String() string {
 func (*ProveGitRequest) ProtoMessage() {}
 
 func (x *ProveGitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[34]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2577,7 @@ func (x *ProveGitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveGitRequest.ProtoReflect.Descriptor instead.
 func (*ProveGitRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{34}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ProveGitRequest) GetWorkspace() string {
@@ -2434,7 +2607,7 @@ type ProveGitResponse struct {
 
 func (x *ProveGitResponse) Reset() {
 	*x = ProveGitResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2446,7 +2619,7 @@ func (x *ProveGitResponse) String() string {
 func (*ProveGitResponse) ProtoMessage() {}
 
 func (x *ProveGitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[35]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2459,7 +2632,7 @@ func (x *ProveGitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveGitResponse.ProtoReflect.Descriptor instead.
 func (*ProveGitResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{35}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ProveGitResponse) GetRepositoryFullName() string {
@@ -2489,7 +2662,7 @@ type ProveStatusRequest struct {
 
 func (x *ProveStatusRequest) Reset() {
 	*x = ProveStatusRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2501,7 +2674,7 @@ func (x *ProveStatusRequest) String() string {
 func (*ProveStatusRequest) ProtoMessage() {}
 
 func (x *ProveStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[36]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2514,7 +2687,7 @@ func (x *ProveStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveStatusRequest.ProtoReflect.Descriptor instead.
 func (*ProveStatusRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{36}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ProveStatusRequest) GetWorkspace() string {
@@ -2546,7 +2719,7 @@ type ProveStatusResponse struct {
 
 func (x *ProveStatusResponse) Reset() {
 	*x = ProveStatusResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2558,7 +2731,7 @@ func (x *ProveStatusResponse) String() string {
 func (*ProveStatusResponse) ProtoMessage() {}
 
 func (x *ProveStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[37]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2571,7 +2744,7 @@ func (x *ProveStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveStatusResponse.ProtoReflect.Descriptor instead.
 func (*ProveStatusResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{37}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ProveStatusResponse) GetRepositoryFullName() string {
@@ -2606,7 +2779,7 @@ type ReadBadgeRequest struct {
 
 func (x *ReadBadgeRequest) Reset() {
 	*x = ReadBadgeRequest{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2791,7 @@ func (x *ReadBadgeRequest) String() string {
 func (*ReadBadgeRequest) ProtoMessage() {}
 
 func (x *ReadBadgeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[38]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2804,7 @@ func (x *ReadBadgeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadBadgeRequest.ProtoReflect.Descriptor instead.
 func (*ReadBadgeRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{38}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadBadgeRequest) GetKey() string {
@@ -2652,7 +2825,7 @@ type ReadBadgeResponse struct {
 
 func (x *ReadBadgeResponse) Reset() {
 	*x = ReadBadgeResponse{}
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2837,7 @@ func (x *ReadBadgeResponse) String() string {
 func (*ReadBadgeResponse) ProtoMessage() {}
 
 func (x *ReadBadgeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[39]
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2850,7 @@ func (x *ReadBadgeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadBadgeResponse.ProtoReflect.Descriptor instead.
 func (*ReadBadgeResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{39}
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReadBadgeResponse) GetState() ReadBadgeResponse_State {
@@ -2823,6 +2996,20 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	" \x01(\tR\tpageToken\"\x85\x01\n" +
 	"\x17ListDeploymentsResponse\x12B\n" +
 	"\vdeployments\x18\x01 \x03(\v2 .devpilot.deployer.v1.DeploymentR\vdeployments\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x9a\x03\n" +
+	"\x1fListWorkspaceDeploymentsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12>\n" +
+	"\x06states\x18\x02 \x03(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x06states\x12\x16\n" +
+	"\x06branch\x18\x03 \x01(\tR\x06branch\x12B\n" +
+	"\atrigger\x18\x04 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12\x16\n" +
+	"\x06commit\x18\x05 \x01(\tR\x06commit\x120\n" +
+	"\x05after\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05after\x122\n" +
+	"\x06before\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x06before\x12\x1b\n" +
+	"\tpage_size\x18\b \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\t \x01(\tR\tpageToken\"\x8e\x01\n" +
+	" ListWorkspaceDeploymentsResponse\x12B\n" +
+	"\vdeployments\x18\x01 \x03(\v2 .devpilot.deployer.v1.DeploymentR\vdeployments\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe6\x02\n" +
 	"\x18ListAppDeliveriesRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
@@ -2896,7 +3083,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tDEPLOYING\x10\x02\x12\b\n" +
 	"\x04LIVE\x10\x03\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x042\xcd\x16\n" +
+	"\x06FAILED\x10\x042\x8c\x18\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
@@ -2914,7 +3101,8 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tCheckPush\x12&.devpilot.deployer.v1.CheckPushRequest\x1a'.devpilot.deployer.v1.CheckPushResponse\"=\x82\xd3\xe4\x93\x024:\x01*\"//v1/workspaces/{workspace}/apps/{app}:checkPush\x90\x02\x01\x12\xbb\x01\n" +
 	"\rGetDeployment\x12*.devpilot.deployer.v1.GetDeploymentRequest\x1a+.devpilot.deployer.v1.GetDeploymentResponse\"Q\x82\xd3\xe4\x93\x02Hb\n" +
 	"deployment\x12:/v1/workspaces/{workspace}/apps/{app}/deployments/{number}\x90\x02\x01\x12\xac\x01\n" +
-	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\x8e\x01\n" +
+	"\x0fListDeployments\x12,.devpilot.deployer.v1.ListDeploymentsRequest\x1a-.devpilot.deployer.v1.ListDeploymentsResponse\"<\x82\xd3\xe4\x93\x023\x121/v1/workspaces/{workspace}/apps/{app}/deployments\x90\x02\x01\x12\xbc\x01\n" +
+	"\x18ListWorkspaceDeployments\x125.devpilot.deployer.v1.ListWorkspaceDeploymentsRequest\x1a6.devpilot.deployer.v1.ListWorkspaceDeploymentsResponse\"1\x82\xd3\xe4\x93\x02(\x12&/v1/workspaces/{workspace}/deployments\x90\x02\x01\x12\x8e\x01\n" +
 	"\aExplain\x12$.devpilot.deployer.v1.ExplainRequest\x1a%.devpilot.deployer.v1.ExplainResponse\"6\x82\xd3\xe4\x93\x02-b\vexplanation\x12\x1e/v1/workspaces/{workspace}/why\x90\x02\x01\x12\xb1\x01\n" +
 	"\x11ListAppDeliveries\x12..devpilot.deployer.v1.ListAppDeliveriesRequest\x1a/.devpilot.deployer.v1.ListAppDeliveriesResponse\";\x82\xd3\xe4\x93\x022\x120/v1/workspaces/{workspace}/apps/{app}/deliveries\x90\x02\x01\x12]\n" +
 	"\aReadLog\x12$.devpilot.deployer.v1.ReadLogRequest\x1a%.devpilot.deployer.v1.ReadLogResponse\"\x03\x90\x02\x010\x01\x12^\n" +
@@ -2937,135 +3125,144 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
-	(ReadBadgeResponse_State)(0),       // 0: devpilot.deployer.v1.ReadBadgeResponse.State
-	(*CreateAppRequest)(nil),           // 1: devpilot.deployer.v1.CreateAppRequest
-	(*CreateAppResponse)(nil),          // 2: devpilot.deployer.v1.CreateAppResponse
-	(*GetAppRequest)(nil),              // 3: devpilot.deployer.v1.GetAppRequest
-	(*GetAppResponse)(nil),             // 4: devpilot.deployer.v1.GetAppResponse
-	(*ListAppsRequest)(nil),            // 5: devpilot.deployer.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),           // 6: devpilot.deployer.v1.ListAppsResponse
-	(*UpdateAppRequest)(nil),           // 7: devpilot.deployer.v1.UpdateAppRequest
-	(*UpdateAppResponse)(nil),          // 8: devpilot.deployer.v1.UpdateAppResponse
-	(*DeleteAppRequest)(nil),           // 9: devpilot.deployer.v1.DeleteAppRequest
-	(*DeleteAppResponse)(nil),          // 10: devpilot.deployer.v1.DeleteAppResponse
-	(*CreateDeploymentRequest)(nil),    // 11: devpilot.deployer.v1.CreateDeploymentRequest
-	(*CreateDeploymentResponse)(nil),   // 12: devpilot.deployer.v1.CreateDeploymentResponse
-	(*CancelDeploymentRequest)(nil),    // 13: devpilot.deployer.v1.CancelDeploymentRequest
-	(*CancelDeploymentResponse)(nil),   // 14: devpilot.deployer.v1.CancelDeploymentResponse
-	(*RedeployDeploymentRequest)(nil),  // 15: devpilot.deployer.v1.RedeployDeploymentRequest
-	(*RedeployDeploymentResponse)(nil), // 16: devpilot.deployer.v1.RedeployDeploymentResponse
-	(*RollBackAppRequest)(nil),         // 17: devpilot.deployer.v1.RollBackAppRequest
-	(*RollBackAppResponse)(nil),        // 18: devpilot.deployer.v1.RollBackAppResponse
-	(*CheckPushRequest)(nil),           // 19: devpilot.deployer.v1.CheckPushRequest
-	(*CheckPushResponse)(nil),          // 20: devpilot.deployer.v1.CheckPushResponse
-	(*PushCheck)(nil),                  // 21: devpilot.deployer.v1.PushCheck
-	(*GetDeploymentRequest)(nil),       // 22: devpilot.deployer.v1.GetDeploymentRequest
-	(*GetDeploymentResponse)(nil),      // 23: devpilot.deployer.v1.GetDeploymentResponse
-	(*ListDeploymentsRequest)(nil),     // 24: devpilot.deployer.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),    // 25: devpilot.deployer.v1.ListDeploymentsResponse
-	(*ListAppDeliveriesRequest)(nil),   // 26: devpilot.deployer.v1.ListAppDeliveriesRequest
-	(*ListAppDeliveriesResponse)(nil),  // 27: devpilot.deployer.v1.ListAppDeliveriesResponse
-	(*ExplainRequest)(nil),             // 28: devpilot.deployer.v1.ExplainRequest
-	(*ExplainResponse)(nil),            // 29: devpilot.deployer.v1.ExplainResponse
-	(*ReadLogRequest)(nil),             // 30: devpilot.deployer.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),            // 31: devpilot.deployer.v1.ReadLogResponse
-	(*LogEnd)(nil),                     // 32: devpilot.deployer.v1.LogEnd
-	(*ListServersRequest)(nil),         // 33: devpilot.deployer.v1.ListServersRequest
-	(*ListServersResponse)(nil),        // 34: devpilot.deployer.v1.ListServersResponse
-	(*ProveGitRequest)(nil),            // 35: devpilot.deployer.v1.ProveGitRequest
-	(*ProveGitResponse)(nil),           // 36: devpilot.deployer.v1.ProveGitResponse
-	(*ProveStatusRequest)(nil),         // 37: devpilot.deployer.v1.ProveStatusRequest
-	(*ProveStatusResponse)(nil),        // 38: devpilot.deployer.v1.ProveStatusResponse
-	(*ReadBadgeRequest)(nil),           // 39: devpilot.deployer.v1.ReadBadgeRequest
-	(*ReadBadgeResponse)(nil),          // 40: devpilot.deployer.v1.ReadBadgeResponse
-	(*App)(nil),                        // 41: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),      // 42: google.protobuf.FieldMask
-	(*Deployment)(nil),                 // 43: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                   // 44: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),              // 45: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),            // 46: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),      // 47: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),            // 48: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                // 49: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                // 50: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                  // 51: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                     // 52: devpilot.deployer.v1.Server
+	(ReadBadgeResponse_State)(0),             // 0: devpilot.deployer.v1.ReadBadgeResponse.State
+	(*CreateAppRequest)(nil),                 // 1: devpilot.deployer.v1.CreateAppRequest
+	(*CreateAppResponse)(nil),                // 2: devpilot.deployer.v1.CreateAppResponse
+	(*GetAppRequest)(nil),                    // 3: devpilot.deployer.v1.GetAppRequest
+	(*GetAppResponse)(nil),                   // 4: devpilot.deployer.v1.GetAppResponse
+	(*ListAppsRequest)(nil),                  // 5: devpilot.deployer.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),                 // 6: devpilot.deployer.v1.ListAppsResponse
+	(*UpdateAppRequest)(nil),                 // 7: devpilot.deployer.v1.UpdateAppRequest
+	(*UpdateAppResponse)(nil),                // 8: devpilot.deployer.v1.UpdateAppResponse
+	(*DeleteAppRequest)(nil),                 // 9: devpilot.deployer.v1.DeleteAppRequest
+	(*DeleteAppResponse)(nil),                // 10: devpilot.deployer.v1.DeleteAppResponse
+	(*CreateDeploymentRequest)(nil),          // 11: devpilot.deployer.v1.CreateDeploymentRequest
+	(*CreateDeploymentResponse)(nil),         // 12: devpilot.deployer.v1.CreateDeploymentResponse
+	(*CancelDeploymentRequest)(nil),          // 13: devpilot.deployer.v1.CancelDeploymentRequest
+	(*CancelDeploymentResponse)(nil),         // 14: devpilot.deployer.v1.CancelDeploymentResponse
+	(*RedeployDeploymentRequest)(nil),        // 15: devpilot.deployer.v1.RedeployDeploymentRequest
+	(*RedeployDeploymentResponse)(nil),       // 16: devpilot.deployer.v1.RedeployDeploymentResponse
+	(*RollBackAppRequest)(nil),               // 17: devpilot.deployer.v1.RollBackAppRequest
+	(*RollBackAppResponse)(nil),              // 18: devpilot.deployer.v1.RollBackAppResponse
+	(*CheckPushRequest)(nil),                 // 19: devpilot.deployer.v1.CheckPushRequest
+	(*CheckPushResponse)(nil),                // 20: devpilot.deployer.v1.CheckPushResponse
+	(*PushCheck)(nil),                        // 21: devpilot.deployer.v1.PushCheck
+	(*GetDeploymentRequest)(nil),             // 22: devpilot.deployer.v1.GetDeploymentRequest
+	(*GetDeploymentResponse)(nil),            // 23: devpilot.deployer.v1.GetDeploymentResponse
+	(*ListDeploymentsRequest)(nil),           // 24: devpilot.deployer.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),          // 25: devpilot.deployer.v1.ListDeploymentsResponse
+	(*ListWorkspaceDeploymentsRequest)(nil),  // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	(*ListWorkspaceDeploymentsResponse)(nil), // 27: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	(*ListAppDeliveriesRequest)(nil),         // 28: devpilot.deployer.v1.ListAppDeliveriesRequest
+	(*ListAppDeliveriesResponse)(nil),        // 29: devpilot.deployer.v1.ListAppDeliveriesResponse
+	(*ExplainRequest)(nil),                   // 30: devpilot.deployer.v1.ExplainRequest
+	(*ExplainResponse)(nil),                  // 31: devpilot.deployer.v1.ExplainResponse
+	(*ReadLogRequest)(nil),                   // 32: devpilot.deployer.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                  // 33: devpilot.deployer.v1.ReadLogResponse
+	(*LogEnd)(nil),                           // 34: devpilot.deployer.v1.LogEnd
+	(*ListServersRequest)(nil),               // 35: devpilot.deployer.v1.ListServersRequest
+	(*ListServersResponse)(nil),              // 36: devpilot.deployer.v1.ListServersResponse
+	(*ProveGitRequest)(nil),                  // 37: devpilot.deployer.v1.ProveGitRequest
+	(*ProveGitResponse)(nil),                 // 38: devpilot.deployer.v1.ProveGitResponse
+	(*ProveStatusRequest)(nil),               // 39: devpilot.deployer.v1.ProveStatusRequest
+	(*ProveStatusResponse)(nil),              // 40: devpilot.deployer.v1.ProveStatusResponse
+	(*ReadBadgeRequest)(nil),                 // 41: devpilot.deployer.v1.ReadBadgeRequest
+	(*ReadBadgeResponse)(nil),                // 42: devpilot.deployer.v1.ReadBadgeResponse
+	(*App)(nil),                              // 43: devpilot.deployer.v1.App
+	(*fieldmaskpb.FieldMask)(nil),            // 44: google.protobuf.FieldMask
+	(*Deployment)(nil),                       // 45: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                         // 46: devpilot.deployer.v1.AppRules
+	(Deployment_State)(0),                    // 47: devpilot.deployer.v1.Deployment.State
+	(Deployment_Trigger)(0),                  // 48: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),            // 49: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),                  // 50: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                      // 51: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                      // 52: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                        // 53: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                           // 54: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	41, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	41, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	41, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	41, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	41, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	42, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	41, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	43, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	43, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	43, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	43, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	44, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	43, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	43, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	43, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	43, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	43, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	44, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	43, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	45, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	45, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	45, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	45, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	46, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
 	21, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	43, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	45, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	46, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	47, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	47, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	43, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	47, // 19: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	47, // 20: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	48, // 21: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	49, // 22: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	50, // 23: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	51, // 24: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	32, // 25: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	45, // 26: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	52, // 27: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 28: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
-	1,  // 29: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	3,  // 30: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	5,  // 31: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	7,  // 32: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	9,  // 33: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	11, // 34: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	13, // 35: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	15, // 36: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	17, // 37: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	19, // 38: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	22, // 39: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	24, // 40: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	28, // 41: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
-	26, // 42: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	30, // 43: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	35, // 44: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	37, // 45: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
-	39, // 46: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
-	33, // 47: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	2,  // 48: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	4,  // 49: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	6,  // 50: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	8,  // 51: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	10, // 52: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	12, // 53: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	14, // 54: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	16, // 55: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	18, // 56: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	20, // 57: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	23, // 58: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	25, // 59: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	29, // 60: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	27, // 61: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	31, // 62: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	36, // 63: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	38, // 64: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
-	40, // 65: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
-	34, // 66: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	48, // [48:67] is the sub-list for method output_type
-	29, // [29:48] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	45, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	47, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	48, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	49, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	49, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	45, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	47, // 19: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
+	48, // 20: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	49, // 21: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	49, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	45, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	49, // 24: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	49, // 25: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	50, // 26: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	51, // 27: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	52, // 28: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	53, // 29: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	34, // 30: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	47, // 31: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	54, // 32: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	0,  // 33: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
+	1,  // 34: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	3,  // 35: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	5,  // 36: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	7,  // 37: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	9,  // 38: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	11, // 39: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	13, // 40: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	15, // 41: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	17, // 42: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	19, // 43: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	22, // 44: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	24, // 45: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	26, // 46: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	30, // 47: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	28, // 48: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	32, // 49: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	37, // 50: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	39, // 51: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
+	41, // 52: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	35, // 53: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	2,  // 54: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	4,  // 55: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	6,  // 56: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	8,  // 57: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	10, // 58: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	12, // 59: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	14, // 60: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	16, // 61: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	18, // 62: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	20, // 63: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	23, // 64: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	25, // 65: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	27, // 66: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	31, // 67: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	29, // 68: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	33, // 69: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	38, // 70: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	40, // 71: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
+	42, // 72: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	36, // 73: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	54, // [54:74] is the sub-list for method output_type
+	34, // [34:54] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -3082,7 +3279,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

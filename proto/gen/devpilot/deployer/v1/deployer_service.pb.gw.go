@@ -831,6 +831,59 @@ func local_request_DeployerService_ListDeployments_0(ctx context.Context, marsha
 	return msg, metadata, err
 }
 
+var filter_DeployerService_ListWorkspaceDeployments_0 = &utilities.DoubleArray{Encoding: map[string]int{"workspace": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
+
+func request_DeployerService_ListWorkspaceDeployments_0(ctx context.Context, marshaler runtime.Marshaler, client DeployerServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ListWorkspaceDeploymentsRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	val, ok := pathParams["workspace"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "workspace")
+	}
+	protoReq.Workspace, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "workspace", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_DeployerService_ListWorkspaceDeployments_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if req.Body != nil {
+		_, _ = io.Copy(io.Discard, req.Body)
+	}
+	msg, err := client.ListWorkspaceDeployments(ctx, &protoReq, grpc.Header(&metadata.HeaderMD), grpc.Trailer(&metadata.TrailerMD))
+	return msg, metadata, err
+}
+
+func local_request_DeployerService_ListWorkspaceDeployments_0(ctx context.Context, marshaler runtime.Marshaler, server DeployerServiceServer, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
+	var (
+		protoReq ListWorkspaceDeploymentsRequest
+		metadata runtime.ServerMetadata
+		err      error
+	)
+	val, ok := pathParams["workspace"]
+	if !ok {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "missing parameter %s", "workspace")
+	}
+	protoReq.Workspace, err = runtime.String(val)
+	if err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "type mismatch, parameter: %s, error: %v", "workspace", err)
+	}
+	if err := req.ParseForm(); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	if err := runtime.PopulateQueryParameters(&protoReq, req.Form, filter_DeployerService_ListWorkspaceDeployments_0); err != nil {
+		return nil, metadata, status.Errorf(codes.InvalidArgument, "%v", err)
+	}
+	msg, err := server.ListWorkspaceDeployments(ctx, &protoReq)
+	return msg, metadata, err
+}
+
 var filter_DeployerService_Explain_0 = &utilities.DoubleArray{Encoding: map[string]int{"workspace": 0}, Base: []int{1, 1, 0}, Check: []int{0, 1, 2}}
 
 func request_DeployerService_Explain_0(ctx context.Context, marshaler runtime.Marshaler, client DeployerServiceClient, req *http.Request, pathParams map[string]string) (proto.Message, runtime.ServerMetadata, error) {
@@ -1234,6 +1287,26 @@ func RegisterDeployerServiceHandlerServer(ctx context.Context, mux *runtime.Serv
 		}
 		forward_DeployerService_ListDeployments_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_DeployerService_ListWorkspaceDeployments_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		var stream runtime.ServerTransportStream
+		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/devpilot.deployer.v1.DeployerService/ListWorkspaceDeployments", runtime.WithHTTPPathPattern("/v1/workspaces/{workspace}/deployments"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := local_request_DeployerService_ListWorkspaceDeployments_0(annotatedContext, inboundMarshaler, server, req, pathParams)
+		md.HeaderMD, md.TrailerMD = metadata.Join(md.HeaderMD, stream.Header()), metadata.Join(md.TrailerMD, stream.Trailer())
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_DeployerService_ListWorkspaceDeployments_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_DeployerService_Explain_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1538,6 +1611,23 @@ func RegisterDeployerServiceHandlerClient(ctx context.Context, mux *runtime.Serv
 		}
 		forward_DeployerService_ListDeployments_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
 	})
+	mux.Handle(http.MethodGet, pattern_DeployerService_ListWorkspaceDeployments_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
+		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/devpilot.deployer.v1.DeployerService/ListWorkspaceDeployments", runtime.WithHTTPPathPattern("/v1/workspaces/{workspace}/deployments"))
+		if err != nil {
+			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		resp, md, err := request_DeployerService_ListWorkspaceDeployments_0(annotatedContext, inboundMarshaler, client, req, pathParams)
+		annotatedContext = runtime.NewServerMetadataContext(annotatedContext, md)
+		if err != nil {
+			runtime.HTTPError(annotatedContext, mux, outboundMarshaler, w, req, err)
+			return
+		}
+		forward_DeployerService_ListWorkspaceDeployments_0(annotatedContext, mux, outboundMarshaler, w, req, resp, mux.GetForwardResponseOptions()...)
+	})
 	mux.Handle(http.MethodGet, pattern_DeployerService_Explain_0, func(w http.ResponseWriter, req *http.Request, pathParams map[string]string) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
@@ -1674,37 +1764,39 @@ func (m response_DeployerService_Explain_0) XXX_ResponseBody() interface{} {
 }
 
 var (
-	pattern_DeployerService_CreateApp_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "apps"}, ""))
-	pattern_DeployerService_GetApp_0             = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, ""))
-	pattern_DeployerService_ListApps_0           = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "apps"}, ""))
-	pattern_DeployerService_UpdateApp_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app_id"}, ""))
-	pattern_DeployerService_DeleteApp_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, ""))
-	pattern_DeployerService_CreateDeployment_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments"}, ""))
-	pattern_DeployerService_CancelDeployment_0   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, "cancel"))
-	pattern_DeployerService_RedeployDeployment_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, "redeploy"))
-	pattern_DeployerService_RollBackApp_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, "rollback"))
-	pattern_DeployerService_CheckPush_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, "checkPush"))
-	pattern_DeployerService_GetDeployment_0      = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, ""))
-	pattern_DeployerService_ListDeployments_0    = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments"}, ""))
-	pattern_DeployerService_Explain_0            = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "why"}, ""))
-	pattern_DeployerService_ListAppDeliveries_0  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deliveries"}, ""))
-	pattern_DeployerService_ListServers_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "servers"}, ""))
+	pattern_DeployerService_CreateApp_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "apps"}, ""))
+	pattern_DeployerService_GetApp_0                   = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, ""))
+	pattern_DeployerService_ListApps_0                 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "apps"}, ""))
+	pattern_DeployerService_UpdateApp_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app_id"}, ""))
+	pattern_DeployerService_DeleteApp_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, ""))
+	pattern_DeployerService_CreateDeployment_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments"}, ""))
+	pattern_DeployerService_CancelDeployment_0         = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, "cancel"))
+	pattern_DeployerService_RedeployDeployment_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, "redeploy"))
+	pattern_DeployerService_RollBackApp_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, "rollback"))
+	pattern_DeployerService_CheckPush_0                = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4}, []string{"v1", "workspaces", "workspace", "apps", "app"}, "checkPush"))
+	pattern_DeployerService_GetDeployment_0            = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5, 1, 0, 4, 1, 5, 6}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments", "number"}, ""))
+	pattern_DeployerService_ListDeployments_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deployments"}, ""))
+	pattern_DeployerService_ListWorkspaceDeployments_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "deployments"}, ""))
+	pattern_DeployerService_Explain_0                  = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3}, []string{"v1", "workspaces", "workspace", "why"}, ""))
+	pattern_DeployerService_ListAppDeliveries_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 1, 0, 4, 1, 5, 2, 2, 3, 1, 0, 4, 1, 5, 4, 2, 5}, []string{"v1", "workspaces", "workspace", "apps", "app", "deliveries"}, ""))
+	pattern_DeployerService_ListServers_0              = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1}, []string{"v1", "servers"}, ""))
 )
 
 var (
-	forward_DeployerService_CreateApp_0          = runtime.ForwardResponseMessage
-	forward_DeployerService_GetApp_0             = runtime.ForwardResponseMessage
-	forward_DeployerService_ListApps_0           = runtime.ForwardResponseMessage
-	forward_DeployerService_UpdateApp_0          = runtime.ForwardResponseMessage
-	forward_DeployerService_DeleteApp_0          = runtime.ForwardResponseMessage
-	forward_DeployerService_CreateDeployment_0   = runtime.ForwardResponseMessage
-	forward_DeployerService_CancelDeployment_0   = runtime.ForwardResponseMessage
-	forward_DeployerService_RedeployDeployment_0 = runtime.ForwardResponseMessage
-	forward_DeployerService_RollBackApp_0        = runtime.ForwardResponseMessage
-	forward_DeployerService_CheckPush_0          = runtime.ForwardResponseMessage
-	forward_DeployerService_GetDeployment_0      = runtime.ForwardResponseMessage
-	forward_DeployerService_ListDeployments_0    = runtime.ForwardResponseMessage
-	forward_DeployerService_Explain_0            = runtime.ForwardResponseMessage
-	forward_DeployerService_ListAppDeliveries_0  = runtime.ForwardResponseMessage
-	forward_DeployerService_ListServers_0        = runtime.ForwardResponseMessage
+	forward_DeployerService_CreateApp_0                = runtime.ForwardResponseMessage
+	forward_DeployerService_GetApp_0                   = runtime.ForwardResponseMessage
+	forward_DeployerService_ListApps_0                 = runtime.ForwardResponseMessage
+	forward_DeployerService_UpdateApp_0                = runtime.ForwardResponseMessage
+	forward_DeployerService_DeleteApp_0                = runtime.ForwardResponseMessage
+	forward_DeployerService_CreateDeployment_0         = runtime.ForwardResponseMessage
+	forward_DeployerService_CancelDeployment_0         = runtime.ForwardResponseMessage
+	forward_DeployerService_RedeployDeployment_0       = runtime.ForwardResponseMessage
+	forward_DeployerService_RollBackApp_0              = runtime.ForwardResponseMessage
+	forward_DeployerService_CheckPush_0                = runtime.ForwardResponseMessage
+	forward_DeployerService_GetDeployment_0            = runtime.ForwardResponseMessage
+	forward_DeployerService_ListDeployments_0          = runtime.ForwardResponseMessage
+	forward_DeployerService_ListWorkspaceDeployments_0 = runtime.ForwardResponseMessage
+	forward_DeployerService_Explain_0                  = runtime.ForwardResponseMessage
+	forward_DeployerService_ListAppDeliveries_0        = runtime.ForwardResponseMessage
+	forward_DeployerService_ListServers_0              = runtime.ForwardResponseMessage
 )

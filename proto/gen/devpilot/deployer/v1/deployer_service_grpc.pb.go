@@ -19,25 +19,26 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DeployerService_CreateApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/CreateApp"
-	DeployerService_GetApp_FullMethodName             = "/devpilot.deployer.v1.DeployerService/GetApp"
-	DeployerService_ListApps_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ListApps"
-	DeployerService_UpdateApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/UpdateApp"
-	DeployerService_DeleteApp_FullMethodName          = "/devpilot.deployer.v1.DeployerService/DeleteApp"
-	DeployerService_CreateDeployment_FullMethodName   = "/devpilot.deployer.v1.DeployerService/CreateDeployment"
-	DeployerService_CancelDeployment_FullMethodName   = "/devpilot.deployer.v1.DeployerService/CancelDeployment"
-	DeployerService_RedeployDeployment_FullMethodName = "/devpilot.deployer.v1.DeployerService/RedeployDeployment"
-	DeployerService_RollBackApp_FullMethodName        = "/devpilot.deployer.v1.DeployerService/RollBackApp"
-	DeployerService_CheckPush_FullMethodName          = "/devpilot.deployer.v1.DeployerService/CheckPush"
-	DeployerService_GetDeployment_FullMethodName      = "/devpilot.deployer.v1.DeployerService/GetDeployment"
-	DeployerService_ListDeployments_FullMethodName    = "/devpilot.deployer.v1.DeployerService/ListDeployments"
-	DeployerService_Explain_FullMethodName            = "/devpilot.deployer.v1.DeployerService/Explain"
-	DeployerService_ListAppDeliveries_FullMethodName  = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
-	DeployerService_ReadLog_FullMethodName            = "/devpilot.deployer.v1.DeployerService/ReadLog"
-	DeployerService_ProveGit_FullMethodName           = "/devpilot.deployer.v1.DeployerService/ProveGit"
-	DeployerService_ProveStatus_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ProveStatus"
-	DeployerService_ReadBadge_FullMethodName          = "/devpilot.deployer.v1.DeployerService/ReadBadge"
-	DeployerService_ListServers_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListServers"
+	DeployerService_CreateApp_FullMethodName                = "/devpilot.deployer.v1.DeployerService/CreateApp"
+	DeployerService_GetApp_FullMethodName                   = "/devpilot.deployer.v1.DeployerService/GetApp"
+	DeployerService_ListApps_FullMethodName                 = "/devpilot.deployer.v1.DeployerService/ListApps"
+	DeployerService_UpdateApp_FullMethodName                = "/devpilot.deployer.v1.DeployerService/UpdateApp"
+	DeployerService_DeleteApp_FullMethodName                = "/devpilot.deployer.v1.DeployerService/DeleteApp"
+	DeployerService_CreateDeployment_FullMethodName         = "/devpilot.deployer.v1.DeployerService/CreateDeployment"
+	DeployerService_CancelDeployment_FullMethodName         = "/devpilot.deployer.v1.DeployerService/CancelDeployment"
+	DeployerService_RedeployDeployment_FullMethodName       = "/devpilot.deployer.v1.DeployerService/RedeployDeployment"
+	DeployerService_RollBackApp_FullMethodName              = "/devpilot.deployer.v1.DeployerService/RollBackApp"
+	DeployerService_CheckPush_FullMethodName                = "/devpilot.deployer.v1.DeployerService/CheckPush"
+	DeployerService_GetDeployment_FullMethodName            = "/devpilot.deployer.v1.DeployerService/GetDeployment"
+	DeployerService_ListDeployments_FullMethodName          = "/devpilot.deployer.v1.DeployerService/ListDeployments"
+	DeployerService_ListWorkspaceDeployments_FullMethodName = "/devpilot.deployer.v1.DeployerService/ListWorkspaceDeployments"
+	DeployerService_Explain_FullMethodName                  = "/devpilot.deployer.v1.DeployerService/Explain"
+	DeployerService_ListAppDeliveries_FullMethodName        = "/devpilot.deployer.v1.DeployerService/ListAppDeliveries"
+	DeployerService_ReadLog_FullMethodName                  = "/devpilot.deployer.v1.DeployerService/ReadLog"
+	DeployerService_ProveGit_FullMethodName                 = "/devpilot.deployer.v1.DeployerService/ProveGit"
+	DeployerService_ProveStatus_FullMethodName              = "/devpilot.deployer.v1.DeployerService/ProveStatus"
+	DeployerService_ReadBadge_FullMethodName                = "/devpilot.deployer.v1.DeployerService/ReadBadge"
+	DeployerService_ListServers_FullMethodName              = "/devpilot.deployer.v1.DeployerService/ListServers"
 )
 
 // DeployerServiceClient is the client API for DeployerService service.
@@ -96,6 +97,9 @@ type DeployerServiceClient interface {
 	// Lists an app's deployments, newest first. Idempotent. Reasons: APP_NOT_FOUND,
 	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListDeployments(ctx context.Context, in *ListDeploymentsRequest, opts ...grpc.CallOption) (*ListDeploymentsResponse, error)
+	// Lists the deployments of all apps of a workspace, newest first. Idempotent. Reasons:
+	// INVALID_ARGUMENT, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListWorkspaceDeployments(ctx context.Context, in *ListWorkspaceDeploymentsRequest, opts ...grpc.CallOption) (*ListWorkspaceDeploymentsResponse, error)
 	// Tells why a push did or did not deploy. The question is one of commit, delivery, deployment and
 	// branch. It reads a bounded number of records and says where it stopped. Idempotent.
 	// Reasons: INVALID_ARGUMENT, APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND, REPOSITORY_NOT_FOUND,
@@ -251,6 +255,16 @@ func (c *deployerServiceClient) ListDeployments(ctx context.Context, in *ListDep
 	return out, nil
 }
 
+func (c *deployerServiceClient) ListWorkspaceDeployments(ctx context.Context, in *ListWorkspaceDeploymentsRequest, opts ...grpc.CallOption) (*ListWorkspaceDeploymentsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListWorkspaceDeploymentsResponse)
+	err := c.cc.Invoke(ctx, DeployerService_ListWorkspaceDeployments_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *deployerServiceClient) Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ExplainResponse)
@@ -386,6 +400,9 @@ type DeployerServiceServer interface {
 	// Lists an app's deployments, newest first. Idempotent. Reasons: APP_NOT_FOUND,
 	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListDeployments(context.Context, *ListDeploymentsRequest) (*ListDeploymentsResponse, error)
+	// Lists the deployments of all apps of a workspace, newest first. Idempotent. Reasons:
+	// INVALID_ARGUMENT, PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
+	ListWorkspaceDeployments(context.Context, *ListWorkspaceDeploymentsRequest) (*ListWorkspaceDeploymentsResponse, error)
 	// Tells why a push did or did not deploy. The question is one of commit, delivery, deployment and
 	// branch. It reads a bounded number of records and says where it stopped. Idempotent.
 	// Reasons: INVALID_ARGUMENT, APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND, REPOSITORY_NOT_FOUND,
@@ -456,6 +473,9 @@ func (UnimplementedDeployerServiceServer) GetDeployment(context.Context, *GetDep
 }
 func (UnimplementedDeployerServiceServer) ListDeployments(context.Context, *ListDeploymentsRequest) (*ListDeploymentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListDeployments not implemented")
+}
+func (UnimplementedDeployerServiceServer) ListWorkspaceDeployments(context.Context, *ListWorkspaceDeploymentsRequest) (*ListWorkspaceDeploymentsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListWorkspaceDeployments not implemented")
 }
 func (UnimplementedDeployerServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
@@ -715,6 +735,24 @@ func _DeployerService_ListDeployments_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeployerService_ListWorkspaceDeployments_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListWorkspaceDeploymentsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).ListWorkspaceDeployments(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_ListWorkspaceDeployments_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).ListWorkspaceDeployments(ctx, req.(*ListWorkspaceDeploymentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _DeployerService_Explain_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ExplainRequest)
 	if err := dec(in); err != nil {
@@ -888,6 +926,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListDeployments",
 			Handler:    _DeployerService_ListDeployments_Handler,
+		},
+		{
+			MethodName: "ListWorkspaceDeployments",
+			Handler:    _DeployerService_ListWorkspaceDeployments_Handler,
 		},
 		{
 			MethodName: "Explain",

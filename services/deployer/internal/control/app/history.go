@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -28,7 +29,7 @@ const (
 
 // Filter narrows a history.
 type Filter struct {
-	State   deployerv1.Deployment_State
+	States  []deployerv1.Deployment_State // any of them; none: all
 	Branch  string
 	Trigger deployerv1.Deployment_Trigger
 	Commit  string // a prefix
@@ -38,7 +39,7 @@ type Filter struct {
 
 func (f Filter) matches(d *store.DeploymentSummary) bool {
 	switch {
-	case f.State != deployerv1.Deployment_STATE_UNSPECIFIED && d.State != f.State,
+	case len(f.States) > 0 && !slices.Contains(f.States, d.State),
 		f.Branch != "" && d.Branch != f.Branch,
 		f.Trigger != deployerv1.Deployment_TRIGGER_UNSPECIFIED && d.Trigger != f.Trigger,
 		f.Commit != "" && !strings.HasPrefix(d.Hash, strings.ToLower(f.Commit)),

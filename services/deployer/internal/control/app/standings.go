@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -85,7 +86,7 @@ func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
 			return nil
 		}
 		st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index}
-		st.ref, st.head = watchedHead(p.app, p.lane)
+		st.ref, st.head = apps.WatchedHead(p.app, p.lane)
 		counts[st.sync().GetState()]++
 	}
 	return counts

@@ -47,7 +47,7 @@ type standing struct {
 // pushes and polls told of, and the repository's index whether polls are answered.
 func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live *deployerv1.Deployment) (*deployerv1.Sync, error) {
 	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live}
-	st.ref, st.head = watchedHead(p.app, p.lane)
+	st.ref, st.head = apps.WatchedHead(p.app, p.lane)
 	number := st.head.GetNumber()
 	if job := p.lane.GetRunning().GetJob(); number == 0 && job != nil && p.lane.GetRunning().GetHash() == st.head.GetHash() {
 		number = job.GetNumber()
@@ -63,25 +63,6 @@ func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *st
 		st.made = made
 	}
 	return st.sync(), nil
-}
-
-// watchedHead is the branch that counts: the one that is watched, or of those that match a pattern the one
-// that moved last.
-func watchedHead(a *storev1.App, l *storev1.Lane) (lane.Ref, *storev1.Head) {
-	if !rules.IsGlob(a.GetBranch()) {
-		ref := lane.Branch(a.GetBranch())
-		return ref, lane.HeadOf(l, a.GetRepository(), ref)
-	}
-	var ref lane.Ref
-	var newest *storev1.Head
-	for name := range l.GetHeads() {
-		r := lane.Ref(name)
-		h := lane.HeadOf(l, a.GetRepository(), r)
-		if !r.IsTag() && h.GetHash() != "" && rules.MatchBranch(a.GetBranch(), r.Name()) && (newest == nil || h.GetSeq() > newest.GetSeq()) {
-			ref, newest = r, h
-		}
-	}
-	return ref, newest
 }
 
 func (st standing) sync() *deployerv1.Sync {
@@ -109,7 +90,35 @@ func (st standing) sync() *deployerv1.Sync {
 		out.State, out.Reason, out.Since = deployerv1.Sync_UNKNOWN, trouble.GetReason(), trouble.GetTime()
 		out.Message = "Where the branch is now is not known: " + trouble.GetMessage()
 	}
+	if d := st.distance(); d != nil && (out.GetState() == deployerv1.Sync_BEHIND || out.GetState() == deployerv1.Sync_ROLLED_BACK) {
+		out.Diverged = d.GetDiverged()
+		if !d.GetDiverged() {
+			out.Commits = d.GetCommits()
+		}
+	}
 	return out
+}
+
+// distance is how far the branch's newest commit is from what is live; nil while it is not known.
+func (st standing) distance() *storev1.Distance {
+	if d := lane.DistanceTo(st.lane, st.head.GetHash()); !d.GetUnknown() {
+		return d
+	}
+	return nil
+}
+
+// distanceWords says it for people; empty while it is not known.
+func (st standing) distanceWords() string {
+	switch d := st.distance(); {
+	case d == nil:
+		return ""
+	case d.GetDiverged():
+		return st.ref.Name() + " does not contain what is live"
+	case d.GetCommits() == 1:
+		return st.ref.Name() + " is 1 commit ahead of what is live"
+	default:
+		return fmt.Sprintf("%s is %d commits ahead of what is live", st.ref.Name(), d.GetCommits())
+	}
 }
 
 // known is how the branch stands where polls are answered.

@@ -194,6 +194,9 @@ func (v *verdict) steps(ctx context.Context, d *deployerv1.AppDecision) []*step 
 		decision.State, decision.Message = deployerv1.ExplanationStep_WAITING, fmt.Sprintf("%s: %s", id, d.GetMessage())
 	default:
 		decision.State, decision.Reason, decision.Message = deployerv1.ExplanationStep_MISSING, d.GetReason(), fmt.Sprintf("%s: %s", id, d.GetMessage())
+		if words := v.distance(); words != "" {
+			decision.Message = fmt.Sprintf("%s %s.", decision.GetMessage(), words)
+		}
 		return []*step{decision}
 	}
 	out := []*step{decision}
@@ -235,8 +238,19 @@ func (v *verdict) live(d *deployerv1.AppDecision) *step {
 		s.State, s.Message = deployerv1.ExplanationStep_WAITING, "It is not live yet."
 	default:
 		s.State, s.Message = deployerv1.ExplanationStep_MISSING, "It is not live."
+		if words := v.distance(); words != "" {
+			s.Message = fmt.Sprintf("It is not live: %s.", words)
+		}
 	}
 	return s
+}
+
+// distance says how far the branch is from what is live, where the push is the branch's newest.
+func (v *verdict) distance() string {
+	if v.hash == "" || v.st.head.GetHash() != v.hash {
+		return ""
+	}
+	return v.st.distanceWords()
 }
 
 // status is the link to Bitbucket: what its page of the commit says.

@@ -44,8 +44,8 @@ type decision struct {
 }
 
 // compare finds where Bitbucket's branches and tags differ from what the app's lane saw, decides
-// about the differences, and then remembers all that is there.
-func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
+// about the differences, and then remembers all that is there. It returns the lane as it is then.
+func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) (*storev1.Lane, error) {
 	branches, tags := r.found(ctx, s, l)
 	changes := append(changes(s, false, branches), changes(s, true, tags)...)
 	if decided := slices.DeleteFunc(slices.Clone(changes), func(c change) bool { return lane.UndecidedOf(s.lane, c.ref) }); len(decided) < len(changes) {
@@ -62,28 +62,28 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) error {
 	due, missing := r.ripe(ctx, s, changes, l)
 	if len(due) > 0 || s.unnoted(branches, tags) {
 		if err := r.prove(ctx, s.key.Workspace, s.app.GetRepository(), l); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	now, err := r.decide(ctx, s, due, missing, l)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	maps.Copy(l.missing, missing)
 	if !s.app.GetAutoDeploy() {
-		return nil
+		return now, nil
 	}
 	if err := r.retry(ctx, s, now, l); err != nil {
-		return err
+		return nil, err
 	}
 	if len(s.glob())+len(s.tags()) == 0 {
-		return nil // the lane has the one head that counts
+		return now, nil // the lane has the one head that counts
 	}
 	noted, err := r.cfg.Dispatcher.Polled(ctx, s.key, s.known, now, branches, tags)
 	if err == nil && !noted {
 		l.again(r.cfg.Now().Add(time.Second))
 	}
-	return err
+	return now, err
 }
 
 // found returns the branches and tags that the app watches. When there are more than can be

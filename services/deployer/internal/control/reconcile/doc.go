@@ -9,6 +9,8 @@
 // pattern it is what the first poll finds, which follows at once. A branch or tag that went and came
 // back to the same commit between two polls is not noticed, and one that is deleted deploys nothing.
 //
+// Where a branch is behind what is live, it also asks by how many commits, once for each pair of commits.
+//
 // It asks as `git ls-remote` does, one question per repository however many apps, branches and tags there
 // are; its budget at Bitbucket is 60 times that of the REST API (BITBUCKET.md#budgets). All deployers run it; who moves a repository's
 // next poll on by compare-and-set has the turn.

@@ -66,7 +66,9 @@ type polling struct {
 	proposed []seen
 	// missing are the heads that no delivery has spoken of yet, by key.
 	missing map[string]*storev1.Missing
-	next    time.Time // when to poll again; zero as usual
+	// distances are what was counted, for other apps of the repository.
+	distances map[pair]*storev1.Distance
+	next      time.Time // when to poll again; zero as usual
 }
 
 // again has the repository polled again at a time.
@@ -91,6 +93,9 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		return time.Time{}, err
 	}
 	idx := v.index
+	r.mu.Lock()
+	delete(r.behind, workspace+"."+repository) // once: whatever is not counted now, the next poll counts
+	r.mu.Unlock()
 	connection, err := r.cfg.Connections.Shown(ctx, workspace)
 	if err != nil {
 		return time.Time{}, err
@@ -110,7 +115,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	if r.cfg.Learn != nil {
 		r.cfg.Learn(workspace, idx.GetFullName(), idx.GetBitbucketWorkspace())
 	}
-	l := &polling{state: state, time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}}
+	l := &polling{state: state, time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}, distances: map[pair]*storev1.Distance{}}
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}
@@ -135,13 +140,14 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	// Where Bitbucket cannot reach us no delivery is on its way.
 	l.atOnce = len(state.GetAsks()) > 0 || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
 	for _, s := range apps {
-		err := r.compare(ctx, s, l)
+		now, err := r.compare(ctx, s, l)
 		if errors.Is(err, errRenamed) {
 			return r.cfg.Now(), err // under its own name
 		}
 		if err != nil {
 			return time.Time{}, err
 		}
+		r.count(ctx, s, now, l)
 	}
 	state.Missing = nil
 	for _, m := range l.missing {

@@ -72,8 +72,9 @@ type Config struct {
 	Apps         Apps
 	Connections  Connections
 	Heads        Heads
-	Witness      Witness  // may be nil: then time alone tells
-	Webhooks     Webhooks // may be nil: then none is relied on
+	Distances    Distances // may be nil: then nobody counts how far a branch is behind
+	Witness      Witness   // may be nil: then time alone tells
+	Webhooks     Webhooks  // may be nil: then none is relied on
 	Outcomes     Outcomes
 	Servers      Servers
 	Dispatcher   *lane.Dispatcher
@@ -98,6 +99,7 @@ type Reconciler struct {
 	mu       sync.Mutex
 	watched  map[string]*repository // by key: those that are polled
 	asked    map[string]bool        // deployments wait for a poll
+	behind   map[string]bool        // commits are to be counted
 	failing  map[string]bool        // whose last poll failed
 	answered time.Time              // when one of those succeeded
 	relied   int                    // how many of watched are
@@ -124,7 +126,7 @@ func New(cfg Config) *Reconciler {
 	}
 	r := &Reconciler{
 		cfg: cfg, mirror: kv.NewMirror(cfg.Repositories), start: cfg.Now(), loop: timequeue.NewLoop(parallel, cfg.Now),
-		watched: map[string]*repository{}, asked: map[string]bool{}, failing: map[string]bool{},
+		watched: map[string]*repository{}, asked: map[string]bool{}, behind: map[string]bool{}, failing: map[string]bool{},
 	}
 	r.mirror.OnChange(r.changed)
 	return r
@@ -231,5 +233,6 @@ func (r *Reconciler) forget(key string) {
 	}
 	delete(r.watched, key)
 	delete(r.failing, key)
+	delete(r.behind, key)
 	r.loop.Remove(key)
 }

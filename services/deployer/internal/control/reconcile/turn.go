@@ -76,7 +76,7 @@ const mostPause = 30 * time.Second
 // for it; but never before the time that Bitbucket asked us to wait for.
 func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1.RepositoryIndex) time.Time {
 	r.mu.Lock()
-	asked, answered, missed, often := r.asked[key], r.answered, r.missed, r.often()
+	asked, behind, answered, missed, often := r.asked[key], r.behind[key], r.answered, r.missed, r.often()
 	r.mu.Unlock()
 	last, next := state.GetLastTime().AsTime(), state.GetNextTime().AsTime()
 	hurry := func(at time.Time) {
@@ -96,7 +96,7 @@ func (r *Reconciler) due(key string, state *storev1.Reconciliation, idx *storev1
 	if !anyAuto(idx) && state.GetFailures() == 0 { // it may have been put off for long while its webhook was relied on
 		hurry(last.Add(often))
 	}
-	if asked {
+	if asked || behind && state.GetFailures() == 0 {
 		hurry(last.Add(min(r.cfg.Interval, mostPause) / 2))
 	}
 	if before := state.GetNotBefore().AsTime(); before.After(next) {

@@ -33,7 +33,10 @@ func (s *Server) ListDeployments(ctx context.Context, req *deployerv1.ListDeploy
 			return nil, apierr.New(apierr.ReasonPageTokenInvalid, "The page token cannot be read. Start again at the first page.", apierr.WithCause(err))
 		}
 	}
-	f := app.Filter{State: req.GetState(), Branch: req.GetBranch(), Trigger: req.GetTrigger(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore()}
+	f := app.Filter{Branch: req.GetBranch(), Trigger: req.GetTrigger(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore()}
+	if state := req.GetState(); state != deployerv1.Deployment_STATE_UNSPECIFIED {
+		f.States = []deployerv1.Deployment_State{state}
+	}
 	ds, next, err := u.Apps.Deployments(ctx, keyOf(req), f, int32(below), size)
 	if err != nil {
 		return nil, fail(err)

@@ -14,6 +14,9 @@ type appSummary struct {
 
 type laneSummary struct {
 	generation int64
+	retired    bool
+	last       int32 // the last deployment's number
+	written    bool  // all that was decided stands in the deployments' records
 	live       int32
 	kept       []keptSummary
 }
@@ -39,10 +42,11 @@ func summarizeApp(a *storev1.App) *appSummary {
 }
 
 func summarizeLane(l *storev1.Lane) *laneSummary {
-	s := &laneSummary{generation: l.GetGeneration()}
+	s := &laneSummary{generation: l.GetGeneration(), retired: l.GetRetired()}
 	if l.GetRetired() {
 		return s
 	}
+	s.last, s.written = l.GetLastNumber(), len(l.GetOutbox()) == 0
 	s.live = l.GetLive().GetNumber()
 	for _, k := range l.GetKept() {
 		s.kept = append(s.kept, keptSummary{
@@ -75,4 +79,21 @@ func (c *Copies) ServedOn(key string, number int32) (server string, ok bool) {
 		return "", true
 	}
 	return k.server.Value(), true
+}
+
+// History is where an app's history ends: what the copy of lanes keeps beside each lane.
+type History struct {
+	Generation int64
+	Last       int32 // 0: no deployment
+	// Written tells that the records of the deployments have all that was decided.
+	Written bool
+}
+
+// HistoryOf reads it from a summary that the copy of lanes made; not ok where there is none.
+func HistoryOf(summary any) (h History, ok bool) {
+	l, ok := summary.(*laneSummary)
+	if !ok {
+		return History{}, false
+	}
+	return History{Generation: l.generation, Last: l.last, Written: l.written}, true
 }

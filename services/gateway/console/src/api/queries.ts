@@ -384,29 +384,20 @@ export const deliveriesSinceQuery = (workspace: string, app: string, after: stri
       }),
   });
 
-/** How many apps the picture of a week is made of: those that were deployed last. */
-export const appsOfWeek = 20;
-
-/** The deployments of some apps since a time. It is as new as the page: a week does not change by the second. */
-export const weekQuery = (workspace: string, apps: readonly string[], after: string) =>
+/** The deployments of a workspace since a time. It is as new as the page: a week does not change by the second. */
+export const weekQuery = (workspace: string, after: string) =>
   queryOptions({
-    queryKey: [...keys.kind(workspace, "week"), apps, after],
-    queryFn: async ({ signal }) => {
-      const each = await Promise.all(
-        apps.map((app) =>
-          upTo(enoughForDays, async (token) => {
-            const list = body(
-              await api.GET("/v1/workspaces/{workspace}/apps/{app}/deployments", {
-                params: { path: { workspace, app }, query: { ...page(token, 200), after } },
-                signal,
-              }),
-            );
-            return [list.deployments, list.nextPageToken];
+    queryKey: [...keys.kind(workspace, "week"), after],
+    queryFn: ({ signal }) =>
+      upTo(enoughForDays, async (token) => {
+        const list = body(
+          await api.GET("/v1/workspaces/{workspace}/deployments", {
+            params: { path: { workspace }, query: { ...page(token, 200), after } },
+            signal,
           }),
-        ),
-      );
-      return { items: each.flatMap((e) => e.items), more: each.some((e) => e.more) };
-    },
+        );
+        return [list.deployments, list.nextPageToken];
+      }),
   });
 
 /** Reads pages until there are enough, and says whether there are more. */

@@ -146,6 +146,20 @@ export function appLook(a: Pick<App, "sync" | "latest" | "live">): Look {
   return syncLook(a.sync);
 }
 
+/** How far an app's branch is from what is live, short enough for a row; empty while nobody has counted. */
+export function behindText(sync: App["sync"]): string {
+  if (sync?.diverged === true) return "Diverged";
+  const n = sync?.commits ?? 0;
+  return n === 0 ? "" : `${n} ${n === 1 ? "commit" : "commits"} behind`;
+}
+
+/** The same as the end of a sentence about where the branch is. */
+export function aheadText(sync: App["sync"]): string {
+  if (sync?.diverged === true) return "which does not contain what is live";
+  const n = sync?.commits ?? 0;
+  return n === 0 ? "" : `${n} ${n === 1 ? "commit" : "commits"} ahead of what is live`;
+}
+
 /** Why an app's branch is not live, short enough for a row: of a failed hook its name and exit code. */
 export function reasonText(a: Pick<App, "sync">): string {
   const said = a.sync?.state === "IN_SYNC" ? "" : (a.sync?.message ?? "");

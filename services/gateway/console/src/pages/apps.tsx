@@ -4,7 +4,7 @@ import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
 import { appsQuery, integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
-import { appLook, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
+import { appLook, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
@@ -116,7 +116,7 @@ export default function Apps() {
             <WhenSeen height={weekHeight}>
               <Suspense fallback={<div style={{ minHeight: weekHeight }} />}>
                 <div className="charts week">
-                  <WorkspaceWeek apps={all} />
+                  <WorkspaceWeek />
                 </div>
               </Suspense>
             </WhenSeen>
@@ -130,7 +130,7 @@ export default function Apps() {
 /** An app in a line: how it stands, why or what is live, where it comes from, when it was deployed last. */
 function AppRow({ app: a }: { app: App }) {
   const { ws } = usePlace();
-  const why = reasonText(a);
+  const why = [behindText(a.sync), reasonText(a)].filter((t) => t !== "").join(" · ");
   // What is on its way is told rather than what it will replace.
   const shown = needOf(a) === "deploying" ? (a.latest ?? a.live) : a.live;
   const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;

@@ -9,6 +9,7 @@ import {
   ended,
   failureText,
   liveLook,
+  aheadText,
   syncLook,
   triggerText,
   watched,
@@ -57,6 +58,8 @@ function Branch({ app }: { app: App }) {
   // The service's sentence may name the branch's commit itself.
   const named = commit !== "" && !(sync.state !== "IN_SYNC" && sync.message.includes(`is at ${commit}`));
   const said = sync.deployment !== undefined && sync.deployment === latest?.number && latest.number !== live?.number;
+  const ahead = sync.branch === undefined ? "" : aheadText(sync);
+  const placed = sync.branch !== undefined && (named || said);
   return (
     <p className="sync" aria-label="How the branch stands">
       {/* What the newest deployment says above is not said again. */}
@@ -65,15 +68,17 @@ function Branch({ app }: { app: App }) {
       ) : (
         <Status look={live === undefined && latest === undefined ? appLook(app) : syncLook(sync)} />
       )}{" "}
-      {sync.branch !== undefined && (named || said) && (
+      {placed && (
         <>
           <Text>{sync.branch}</Text> is at <code>{commit}</code>
+          {ahead !== "" && `, ${ahead}`}
         </>
       )}
       {!said && sync.state !== "IN_SYNC" && (
         <>
           {sync.branch !== undefined && named && ": "}
           <Said>{sync.message}</Said>
+          {ahead !== "" && !placed && ` (${ahead})`}
         </>
       )}
       {sync.state !== "IN_SYNC" && (

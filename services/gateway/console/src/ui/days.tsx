@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import type { App } from "../api/client";
-import { appsOfWeek, deliveriesSinceQuery, weekQuery } from "../api/queries";
+import { deliveriesSinceQuery, weekQuery } from "../api/queries";
 import { byDay, deliveryLook, deliveryLooks, deploymentLooks, lastDays } from "../lib/charts";
 import { useNow } from "../lib/clock";
 import { day } from "../lib/time";
@@ -34,22 +34,17 @@ export function DeliveryDays({ app }: { app: App }) {
       days={days}
       looks={Object.values(deliveryLooks)}
       items={came.data.items.map((d) => ({ at: d.receiveTime, look: deliveryLook(d, app.id) }))}
-      note={came.data.more ? "Only the newest are counted." : ""}
+      note={came.data.more ? `Only the newest ${came.data.items.length} are counted.` : ""}
       to={`/w/${ws}/apps/${app.id}?tab=deliveries`}
     />
   );
 }
 
 /** The workspace's week: what was deployed, by day and outcome. */
-export default function WorkspaceWeek({ apps }: { apps: readonly App[] }) {
+export default function WorkspaceWeek() {
   const { ws } = usePlace();
   const days = useWeek();
-  const lately = apps
-    .filter((a) => a.latest !== undefined && Date.parse(a.latest.time ?? "") >= (days[0]?.getTime() ?? 0))
-    .sort((a, b) => (b.latest?.time ?? "").localeCompare(a.latest?.time ?? ""));
-  const some = lately.slice(0, appsOfWeek).map((a) => a.id);
-  const made = useQuery({ ...weekQuery(ws, some.toSorted(), begin(days)), enabled: some.length > 0 });
-  if (some.length === 0) return null;
+  const made = useQuery(weekQuery(ws, begin(days)));
   if (made.data === undefined) {
     return made.isPending ? (
       <Skeleton rows={5} />
@@ -57,6 +52,7 @@ export default function WorkspaceWeek({ apps }: { apps: readonly App[] }) {
       <Failed error={made.error} workspace={ws} retry={() => void made.refetch()} />
     );
   }
+  if (made.data.items.length === 0) return null;
   return (
     <Days
       id="week"
@@ -67,13 +63,7 @@ export default function WorkspaceWeek({ apps }: { apps: readonly App[] }) {
       days={days}
       looks={deploymentLooks}
       items={made.data.items.map((d) => ({ at: d.createTime, look: deploymentLook(d.state) }))}
-      note={
-        lately.length > some.length
-          ? `Of the ${some.length} apps deployed last.`
-          : made.data.more
-            ? "Only the newest are counted."
-            : ""
-      }
+      note={made.data.more ? `Only the newest ${made.data.items.length} are counted.` : ""}
     />
   );
 }

@@ -86,7 +86,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -161,6 +161,8 @@ type Lane struct {
 	Candidates []*Candidate `protobuf:"bytes,31,rep,name=candidates,proto3" json:"candidates,omitempty"`
 	// The last sequence given to a candidate; never goes back, over generations too.
 	CandidateSeq int64 `protobuf:"varint,32,opt,name=candidate_seq,json=candidateSeq,proto3" json:"candidate_seq,omitempty"`
+	// How far the watched branch is from what is live, as it was counted last; absent before.
+	Distance *Distance `protobuf:"bytes,33,opt,name=distance,proto3" json:"distance,omitempty"`
 	// The revision of the deployments' bucket that has all changes which left the outbox; 0 in records
 	// of before it was kept.
 	RecordsRevision uint64 `protobuf:"varint,40,opt,name=records_revision,json=recordsRevision,proto3" json:"records_revision,omitempty"`
@@ -394,11 +396,100 @@ func (x *Lane) GetCandidateSeq() int64 {
 	return 0
 }
 
+func (x *Lane) GetDistance() *Distance {
+	if x != nil {
+		return x.Distance
+	}
+	return nil
+}
+
 func (x *Lane) GetRecordsRevision() uint64 {
 	if x != nil {
 		return x.RecordsRevision
 	}
 	return 0
+}
+
+// Distance is how far a commit is from another. It says nothing of any others.
+type Distance struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The commit that was live.
+	Live string `protobuf:"bytes,1,opt,name=live,proto3" json:"live,omitempty"`
+	// The commit that the branch pointed to.
+	Head string `protobuf:"bytes,2,opt,name=head,proto3" json:"head,omitempty"`
+	// How many commits head has that live has not.
+	Commits int32 `protobuf:"varint,3,opt,name=commits,proto3" json:"commits,omitempty"`
+	// Head does not contain live.
+	Diverged bool `protobuf:"varint,4,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	// Bitbucket's git does not say it.
+	Unknown       bool `protobuf:"varint,5,opt,name=unknown,proto3" json:"unknown,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Distance) Reset() {
+	*x = Distance{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Distance) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Distance) ProtoMessage() {}
+
+func (x *Distance) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Distance.ProtoReflect.Descriptor instead.
+func (*Distance) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Distance) GetLive() string {
+	if x != nil {
+		return x.Live
+	}
+	return ""
+}
+
+func (x *Distance) GetHead() string {
+	if x != nil {
+		return x.Head
+	}
+	return ""
+}
+
+func (x *Distance) GetCommits() int32 {
+	if x != nil {
+		return x.Commits
+	}
+	return 0
+}
+
+func (x *Distance) GetDiverged() bool {
+	if x != nil {
+		return x.Diverged
+	}
+	return false
+}
+
+func (x *Distance) GetUnknown() bool {
+	if x != nil {
+		return x.Unknown
+	}
+	return false
 }
 
 // Candidate is a push about which a worker decides: the app's rules ask for what only the repository
@@ -453,7 +544,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +556,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +569,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Candidate) GetSeq() int64 {
@@ -641,7 +732,7 @@ type PushQuestion struct {
 
 func (x *PushQuestion) Reset() {
 	*x = PushQuestion{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -653,7 +744,7 @@ func (x *PushQuestion) String() string {
 func (*PushQuestion) ProtoMessage() {}
 
 func (x *PushQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -666,7 +757,7 @@ func (x *PushQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushQuestion.ProtoReflect.Descriptor instead.
 func (*PushQuestion) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *PushQuestion) GetApp() *App {
@@ -701,7 +792,7 @@ type Owed struct {
 
 func (x *Owed) Reset() {
 	*x = Owed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +804,7 @@ func (x *Owed) String() string {
 func (*Owed) ProtoMessage() {}
 
 func (x *Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +817,7 @@ func (x *Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owed.ProtoReflect.Descriptor instead.
 func (*Owed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Owed) GetJob() *Job {
@@ -772,7 +863,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +875,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +888,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Doubt) GetReason() string {
@@ -837,7 +928,7 @@ type SeenRefs struct {
 
 func (x *SeenRefs) Reset() {
 	*x = SeenRefs{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +940,7 @@ func (x *SeenRefs) String() string {
 func (*SeenRefs) ProtoMessage() {}
 
 func (x *SeenRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +953,7 @@ func (x *SeenRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
 func (*SeenRefs) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SeenRefs) GetSeq() int64 {
@@ -908,7 +999,7 @@ type SeenSet struct {
 
 func (x *SeenSet) Reset() {
 	*x = SeenSet{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1011,7 @@ func (x *SeenSet) String() string {
 func (*SeenSet) ProtoMessage() {}
 
 func (x *SeenSet) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1024,7 @@ func (x *SeenSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
 func (*SeenSet) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SeenSet) GetBaseline() int64 {
@@ -1023,7 +1114,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1126,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1139,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -1208,7 +1299,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1311,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1324,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Asker) GetWebhook() string {
@@ -1286,7 +1377,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1298,7 +1389,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1311,7 +1402,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Running) GetJob() *Job {
@@ -1373,7 +1464,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1385,7 +1476,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1398,7 +1489,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -1454,7 +1545,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1557,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1570,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Head) GetHash() string {
@@ -1561,7 +1652,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1664,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1677,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -1659,7 +1750,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1762,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1775,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1740,7 +1831,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +1843,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +1856,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1792,7 +1883,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +1895,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +1908,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -1871,7 +1962,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1883,7 +1974,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1896,7 +1987,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -1961,7 +2052,7 @@ type CutShort struct {
 
 func (x *CutShort) Reset() {
 	*x = CutShort{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1973,7 +2064,7 @@ func (x *CutShort) String() string {
 func (*CutShort) ProtoMessage() {}
 
 func (x *CutShort) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1986,7 +2077,7 @@ func (x *CutShort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutShort.ProtoReflect.Descriptor instead.
 func (*CutShort) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CutShort) GetNumber() int32 {
@@ -2029,7 +2120,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2132,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2145,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -2233,7 +2324,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2245,7 +2336,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2258,7 +2349,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Decided) GetNumber() int32 {
@@ -2321,7 +2412,7 @@ type Moved struct {
 
 func (x *Moved) Reset() {
 	*x = Moved{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2333,7 +2424,7 @@ func (x *Moved) String() string {
 func (*Moved) ProtoMessage() {}
 
 func (x *Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2346,7 +2437,7 @@ func (x *Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moved.ProtoReflect.Descriptor instead.
 func (*Moved) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Moved) GetServer() string {
@@ -2375,7 +2466,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +2478,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +2491,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -2451,7 +2542,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2554,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2567,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -2506,7 +2597,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2518,7 +2609,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2531,7 +2622,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -2571,7 +2662,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +2674,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +2687,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -2652,8 +2743,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf5\n" +
-	"\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\v\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -2692,12 +2782,19 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
 	"candidates\x18\x1f \x03(\v2%.devpilot.deployer.store.v1.CandidateR\n" +
 	"candidates\x12#\n" +
-	"\rcandidate_seq\x18  \x01(\x03R\fcandidateSeq\x12)\n" +
+	"\rcandidate_seq\x18  \x01(\x03R\fcandidateSeq\x12@\n" +
+	"\bdistance\x18! \x01(\v2$.devpilot.deployer.store.v1.DistanceR\bdistance\x12)\n" +
 	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x83\x06\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x82\x01\n" +
+	"\bDistance\x12\x12\n" +
+	"\x04live\x18\x01 \x01(\tR\x04live\x12\x12\n" +
+	"\x04head\x18\x02 \x01(\tR\x04head\x12\x18\n" +
+	"\acommits\x18\x03 \x01(\x05R\acommits\x12\x1a\n" +
+	"\bdiverged\x18\x04 \x01(\bR\bdiverged\x12\x18\n" +
+	"\aunknown\x18\x05 \x01(\bR\aunknown\"\x83\x06\n" +
 	"\tCandidate\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x03R\x03seq\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\tR\x05event\x12\x16\n" +
@@ -2906,122 +3003,124 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*Candidate)(nil),             // 2: devpilot.deployer.store.v1.Candidate
-	(*PushQuestion)(nil),          // 3: devpilot.deployer.store.v1.PushQuestion
-	(*Owed)(nil),                  // 4: devpilot.deployer.store.v1.Owed
-	(*Doubt)(nil),                 // 5: devpilot.deployer.store.v1.Doubt
-	(*SeenRefs)(nil),              // 6: devpilot.deployer.store.v1.SeenRefs
-	(*SeenSet)(nil),               // 7: devpilot.deployer.store.v1.SeenSet
-	(*Job)(nil),                   // 8: devpilot.deployer.store.v1.Job
-	(*Asker)(nil),                 // 9: devpilot.deployer.store.v1.Asker
-	(*Running)(nil),               // 10: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 11: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 12: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 13: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 14: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 15: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 16: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 17: devpilot.deployer.store.v1.Remains
-	(*CutShort)(nil),              // 18: devpilot.deployer.store.v1.CutShort
-	(*RecordChange)(nil),          // 19: devpilot.deployer.store.v1.RecordChange
-	(*Decided)(nil),               // 20: devpilot.deployer.store.v1.Decided
-	(*Moved)(nil),                 // 21: devpilot.deployer.store.v1.Moved
-	(*Started)(nil),               // 22: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 23: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 24: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 25: devpilot.deployer.store.v1.Ended
-	nil,                           // 26: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
-	(*v1.TurnedAwayPush)(nil),     // 28: devpilot.deployer.v1.TurnedAwayPush
-	(v1.Deployment_Trigger)(0),    // 29: devpilot.deployer.v1.Deployment.Trigger
-	(*v1.DeploymentCommit)(nil),   // 30: devpilot.deployer.v1.DeploymentCommit
-	(*v1.DeploymentActor)(nil),    // 31: devpilot.deployer.v1.DeploymentActor
-	(*v1.DeliveryReference)(nil),  // 32: devpilot.deployer.v1.DeliveryReference
-	(*App)(nil),                   // 33: devpilot.deployer.store.v1.App
-	(*v11.FoundPush)(nil),         // 34: devpilot.webhook.v1.FoundPush
-	(*Trouble)(nil),               // 35: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 36: devpilot.deployer.v1.ServeOptions
-	(*Deployment)(nil),            // 37: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 38: devpilot.deployer.v1.DeploymentError
-	(v1.Deployment_State)(0),      // 39: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 40: devpilot.deployer.v1.StageRecord
+	(*Distance)(nil),              // 2: devpilot.deployer.store.v1.Distance
+	(*Candidate)(nil),             // 3: devpilot.deployer.store.v1.Candidate
+	(*PushQuestion)(nil),          // 4: devpilot.deployer.store.v1.PushQuestion
+	(*Owed)(nil),                  // 5: devpilot.deployer.store.v1.Owed
+	(*Doubt)(nil),                 // 6: devpilot.deployer.store.v1.Doubt
+	(*SeenRefs)(nil),              // 7: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 8: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 9: devpilot.deployer.store.v1.Job
+	(*Asker)(nil),                 // 10: devpilot.deployer.store.v1.Asker
+	(*Running)(nil),               // 11: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 12: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 13: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 14: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 15: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 16: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 17: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 18: devpilot.deployer.store.v1.Remains
+	(*CutShort)(nil),              // 19: devpilot.deployer.store.v1.CutShort
+	(*RecordChange)(nil),          // 20: devpilot.deployer.store.v1.RecordChange
+	(*Decided)(nil),               // 21: devpilot.deployer.store.v1.Decided
+	(*Moved)(nil),                 // 22: devpilot.deployer.store.v1.Moved
+	(*Started)(nil),               // 23: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 24: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 25: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 26: devpilot.deployer.store.v1.Ended
+	nil,                           // 27: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*v1.TurnedAwayPush)(nil),     // 29: devpilot.deployer.v1.TurnedAwayPush
+	(v1.Deployment_Trigger)(0),    // 30: devpilot.deployer.v1.Deployment.Trigger
+	(*v1.DeploymentCommit)(nil),   // 31: devpilot.deployer.v1.DeploymentCommit
+	(*v1.DeploymentActor)(nil),    // 32: devpilot.deployer.v1.DeploymentActor
+	(*v1.DeliveryReference)(nil),  // 33: devpilot.deployer.v1.DeliveryReference
+	(*App)(nil),                   // 34: devpilot.deployer.store.v1.App
+	(*v11.FoundPush)(nil),         // 35: devpilot.webhook.v1.FoundPush
+	(*Trouble)(nil),               // 36: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 37: devpilot.deployer.v1.ServeOptions
+	(*Deployment)(nil),            // 38: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 39: devpilot.deployer.v1.DeploymentError
+	(v1.Deployment_State)(0),      // 40: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 41: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	10, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	8,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	11, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	27, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	26, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	13, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	14, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	19, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	16, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	17, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	28, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	4,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
-	2,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
-	29, // 13: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	30, // 14: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	31, // 15: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	32, // 16: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
-	9,  // 17: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
-	27, // 18: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
-	33, // 19: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
-	2,  // 20: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
-	8,  // 21: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
-	27, // 22: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
-	27, // 23: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
-	7,  // 24: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	7,  // 25: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	27, // 26: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
-	29, // 27: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	27, // 28: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	27, // 29: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	9,  // 30: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
-	5,  // 31: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	34, // 32: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
-	8,  // 33: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	27, // 34: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	35, // 35: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	27, // 36: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 37: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	27, // 38: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	27, // 39: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	36, // 40: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	15, // 41: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	31, // 42: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	27, // 43: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	18, // 44: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
-	9,  // 45: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
-	37, // 46: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	22, // 47: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	23, // 48: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	24, // 49: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	25, // 50: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	16, // 51: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	21, // 52: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
-	20, // 53: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
-	27, // 54: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
-	9,  // 55: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
-	27, // 56: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	38, // 57: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	27, // 58: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	30, // 59: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	39, // 60: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	27, // 61: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	38, // 62: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	40, // 63: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	9,  // 64: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
-	12, // 65: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	66, // [66:66] is the sub-list for method output_type
-	66, // [66:66] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	11, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	9,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	12, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	28, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	27, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	14, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	15, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	20, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	17, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	18, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	29, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	5,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	3,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
+	2,  // 13: devpilot.deployer.store.v1.Lane.distance:type_name -> devpilot.deployer.store.v1.Distance
+	30, // 14: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	31, // 15: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	32, // 16: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	33, // 17: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
+	10, // 18: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
+	28, // 19: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
+	34, // 20: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
+	3,  // 21: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
+	9,  // 22: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	28, // 23: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	28, // 24: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	8,  // 25: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	8,  // 26: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	28, // 27: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	30, // 28: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	28, // 29: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	28, // 30: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	10, // 31: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
+	6,  // 32: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	35, // 33: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
+	9,  // 34: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	28, // 35: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	36, // 36: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	28, // 37: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 38: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	28, // 39: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	28, // 40: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	37, // 41: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	16, // 42: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	32, // 43: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	28, // 44: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	19, // 45: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	10, // 46: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	38, // 47: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	23, // 48: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	24, // 49: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	25, // 50: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	26, // 51: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	17, // 52: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	22, // 53: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	21, // 54: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
+	28, // 55: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
+	10, // 56: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
+	28, // 57: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	39, // 58: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	28, // 59: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	31, // 60: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	40, // 61: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	28, // 62: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	39, // 63: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	41, // 64: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	10, // 65: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	13, // 66: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	67, // [67:67] is the sub-list for method output_type
+	67, // [67:67] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -3031,7 +3130,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[18].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[19].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -3047,7 +3146,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -66,6 +66,36 @@ func (l *Lister) Heads(ctx context.Context, workspace, fullName string, want rem
 	return list.heads, nil
 }
 
+// maxDistance bounds what is read of an answer about commits alone.
+const maxDistance = 64 << 10
+
+// ErrNoDistance says that the server does not tell how many commits are between two.
+var ErrNoDistance = errors.New("heads: the server does not count commits")
+
+// Distance asks Bitbucket how far a commit is from an older one, in two questions that bring nothing of the
+// repository's files.
+func (l *Lister) Distance(ctx context.Context, workspace, fullName, older, newer string) (d uploadpack.Distance, err error) {
+	cloneURL, err := address.CloneURL(l.git.Site, fullName)
+	if err != nil {
+		return d, fmt.Errorf("heads: count commits: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, l.git.StallTime)
+	defer cancel()
+	err = remote.WithToken(ctx, l.tokens, workspace, fullName, func(token seal.Secret) error {
+		begin := time.Now()
+		s, err := l.refs.Open(ctx, uploadpack.Question{Remote: cloneURL, User: remote.UserName, Password: token.Reveal(), MaxBytes: maxDistance})
+		if err == nil {
+			d, err = s.Distance(ctx, older, newer)
+		}
+		if errors.Is(err, uploadpack.ErrVersion) {
+			return ErrNoDistance
+		}
+		l.git.Observe("distance", time.Since(begin), err)
+		return Explain(fullName, token, err)
+	})
+	return d, err
+}
+
 // byConnection asks over a connection that stays open. A server that does not speak version 2 of
 // git's protocol is left to the git program.
 func (l *Lister) byConnection(ctx context.Context, fullName, cloneURL string, token seal.Secret, list *headList) error {

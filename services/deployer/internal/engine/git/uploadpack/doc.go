@@ -1,7 +1,8 @@
 // Package uploadpack talks to git's upload-pack on a server, in version 2 of git's protocol (git's
 // documentation, gitprotocol-v2 and gitprotocol-http), over connections that stay open: it asks for
 // branches and tags (ls-refs), as `git ls-remote` does, and for one commit with its tree (fetch), as
-// `git fetch --depth=1` does, without the processes that those two take.
+// `git fetch --depth=1` does, without the processes that those two take. It also counts the commits from one
+// to another (Distance), of which only the number comes.
 //
 // A server that answers in an older version of the protocol, or that cannot cut history off, is left to
 // the git program (ErrVersion). Redirects are not followed, so that the credential goes nowhere but

@@ -174,6 +174,7 @@ type abilities struct {
 	format string // of the repository's hashes
 	agent  bool
 	depth  bool // history can be cut off
+	filter bool // trees and files can be left out
 }
 
 // What a server is asked first, what after that, and the types of its answers.
@@ -225,7 +226,8 @@ func (c *Client) discover(ctx context.Context, q Question) (able abilities, err 
 			case "ls-refs":
 				listed = true
 			case "fetch":
-				able.depth = slices.Contains(strings.Fields(value), "shallow")
+				can := strings.Fields(value)
+				able.depth, able.filter = slices.Contains(can, "shallow"), slices.Contains(can, "filter")
 			case "agent":
 				able.agent = true
 			case "object-format":
