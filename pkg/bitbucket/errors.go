@@ -230,6 +230,11 @@ func (e *Error) scopeMissing() *apierr.Error {
 		apierr.WithDetail("requiredScopes", required), apierr.WithDetail("grantedScopes", strings.Join(e.Granted, " ")))
 }
 
+// NotAdmin says why Devpilot cannot work on a repository's webhooks; without a full stop, for more to follow.
+func NotAdmin(repository string) string {
+	return "The connected account is not an admin of " + repository
+}
+
 // unreachable words 403 and 404, which mean something else on every route.
 func (e *Error) unreachable() *apierr.Error {
 	switch e.Route {
@@ -239,8 +244,8 @@ func (e *Error) unreachable() *apierr.Error {
 		}
 		if e.Kind == KindForbidden {
 			return e.api(apierr.ReasonNotRepositoryAdmin, fmt.Sprintf(
-				"Bitbucket refused: the connected account is not an admin of %s. Ask an admin for that right, or add the webhook by hand with the URL and secret shown.",
-				e.subject("the repository")))
+				"%s. Ask an admin for that right, or add the webhook by hand with the URL and secret shown.",
+				NotAdmin(e.subject("the repository"))))
 		}
 		if strings.Contains(strings.ToLower(e.Message), "not a valid hook") { // BITBUCKET.md#webhook-errors
 			return e.api(apierr.ReasonWebhookNotFound, fmt.Sprintf(

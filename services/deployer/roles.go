@@ -60,7 +60,7 @@ func (s *Service) open(ctx context.Context, st *store.Store, front *worker.Front
 	return r, nil
 }
 
-// openControl makes the role api. It asks git for branches and counts of commits alone, fetches nothing, and has no directory.
+// openControl makes the role api. It asks git for branches and counts of commits alone, over kept connections, fetches nothing, and has no directory.
 func (s *Service) openControl(r *roles, clients client.Clients) error {
 	d, cfg := s.deps, s.cfg
 	git, err := program.New(program.Config{Site: s.gitSite, StallTime: cfg.Limits.WithDefaults().StallTime, Observe: s.metrics.Git})

@@ -122,7 +122,7 @@ func healthWords(h webhookv1.Webhook_Health, rec *storev1.WebhookRecord) string 
 		if rec.GetFinding() != webhookv1.Webhook_HEALTH_UNSPECIFIED {
 			return fmt.Sprintf("%s It could not be put right: %s %s", did(rec.GetFinding(), name), why, foundByPolling)
 		}
-		return fmt.Sprintf("The connected account is not an admin of %s, so Devpilot cannot register its webhook, look at it or repair it. Give it the right on Bitbucket, or have an admin add the webhook by hand with the URL and the secret that are shown. %s", name, foundByPolling)
+		return fmt.Sprintf("%s, so Devpilot cannot register its webhook, look at it or repair it. Give it the right on Bitbucket, or have an admin add the webhook by hand with the URL and the secret that are shown. %s", bitbucket.NotAdmin(name), foundByPolling)
 	case webhookv1.Webhook_LIMIT_REACHED:
 		return fmt.Sprintf("%s has as many webhooks as Bitbucket allows. Delete one there that is no longer needed, then press Repair. %s", name, foundByPolling)
 	case webhookv1.Webhook_DELIVERIES_MISSING:

@@ -11,7 +11,7 @@
 //
 // Where a branch is behind what is live, it also asks by how many commits, once for each pair of commits.
 //
-// It asks as `git ls-remote` does, one question per repository however many apps, branches and tags there
+// It asks git for heads over a kept connection, one question per repository however many apps, branches and tags there
 // are; its budget at Bitbucket is 60 times that of the REST API (BITBUCKET.md#budgets). All deployers run it; who moves a repository's
 // next poll on by compare-and-set has the turn.
 //
