@@ -89,6 +89,50 @@ func manyApps(p *timed) []figure {
 	}
 }
 
+// thousandsOfApps measures making ten thousand apps, with all that follows from it, and what they cost while
+// nobody uses them.
+func thousandsOfApps(p *timed) []figure {
+	const apps = 10_000
+	began := time.Now()
+	took, spent := p.createApps(0, apps)
+	made := time.Since(began)
+	p.quiet()
+	idle := p.idle(apps, "≤ 5 %")
+	figures := []figure{
+		{"10,000 apps made, 8 callers", made.Seconds(), "s", "≤ 180 s"},
+		{"… CPU of one", float64(spent.Microseconds()) / 1000 / float64(len(took)), "ms", "≤ 6 ms"},
+	}
+	return append(figures, idle...)
+}
+
+// idle is how much of a core the product uses while nobody uses it, and how many programs it starts where
+// its system calls are written down.
+func (p *timed) idle(apps int, goal string) []figure {
+	p.b.Helper()
+	const during = 45 * time.Second
+	var used time.Duration
+	var calls map[string]float64
+	alone := func() {
+		profile := p.profiled(during)
+		before := p.cpu()
+		p.pause(during) // what it uses meanwhile is the question
+		used = p.cpu() - before
+		profile()
+	}
+	if p.calls == "" {
+		alone()
+	} else {
+		calls = p.counted(alone)
+	}
+	figures := []figure{{fmt.Sprintf("idle, %d apps", apps), 100 * used.Seconds() / during.Seconds(), "% of a core", goal}}
+	if calls != nil {
+		figures = append(figures,
+			figure{fmt.Sprintf("… programs started in %v, %d apps", during, apps), calls["execve"], "", "0"},
+			figure{fmt.Sprintf("… fsyncs in %v, %d apps", during, apps), calls["fsync"], "", ""})
+	}
+	return figures
+}
+
 // emptyFilter measures a page of a long history of which nothing matches. One deployment waits in a hook
 // while the others are asked for, so that each takes the place of the one before and none has to run.
 func emptyFilter(p *timed) []figure {
@@ -143,12 +187,7 @@ func idleCost(p *timed) []figure {
 		p.createApps(made, step.apps)
 		made = step.apps
 		p.quiet()
-		const during = 45 * time.Second
-		profile := p.profiled(during)
-		used := p.cpu()
-		p.pause(during) // what it uses meanwhile is the question
-		figures = append(figures, figure{fmt.Sprintf("idle, %d apps", step.apps), 100 * (p.cpu() - used).Seconds() / during.Seconds(), "% of a core", step.goal})
-		profile()
+		figures = append(figures, p.idle(step.apps, step.goal)...)
 	}
 	return figures
 }

@@ -44,6 +44,7 @@ type figure struct {
 var speedTable = []speedRow{
 	{"burst", burstBesideAPush, false},
 	{"routing", routingKeepsUp, false},
+	{"minute", routingKeepsUpForAMinute, false},
 	{"ingest", ingestBesidePlainServer, false},
 	{"webhook", ingestBesideWebhook, false},
 	{"writes", writesOfADelivery, true},
@@ -52,7 +53,8 @@ var speedTable = []speedRow{
 	{"many", manyApps, false},
 	{"filter", emptyFilter, false},
 	{"creates", writesOfAnApp, true},
-	{"idle", idleCost, false},
+	{"idle", idleCost, true},
+	{"thousands", thousandsOfApps, false},
 	{"repeat", repeatBesideClone, false},
 	{"steps", stepsOfADeployment, true},
 	{"shared", appsOfOneRepository, false},
