@@ -57,6 +57,12 @@ type bench struct {
 
 func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	t.Helper()
+	return newBenchOf(t, func(*deployer.Deps) {}, change...)
+}
+
+// newBenchOf is newBench with other things to depend on.
+func newBenchOf(t *testing.T, depend func(*deployer.Deps), change ...func(*deployer.Config)) *bench {
+	t.Helper()
 	t.Parallel()
 	b := &bench{t: t, nats: testkit.NATS(t), git: gittest.New(t, plantedToken), keys: testkit.Keys(t), logs: testkit.Logger(t)}
 	b.repo = b.git.Repo("acme/web")
@@ -75,6 +81,7 @@ func newBench(t *testing.T, change ...func(*deployer.Config)) *bench {
 	}
 	auth, repo, hook := fakeClients(t, b.keys, b.world)
 	b.keyset = deployer.Deps{Logger: b.logs.Logger, JS: b.nats.JS(), Keyset: testkit.Keyset(t), Auth: auth, Repo: repo, Webhook: hook}
+	depend(&b.keyset)
 	b.signIn()
 	b.start()
 	return b
