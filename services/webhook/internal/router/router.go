@@ -39,7 +39,7 @@ const (
 	turnMessages = 32
 	// turnInterval is the time from one turn of a webhook to its next: deliveries that trickle in are
 	// stored together. The first after a while does not wait.
-	turnInterval = 300 * time.Millisecond
+	turnInterval = 400 * time.Millisecond
 )
 
 // Registry learns what verified deliveries tell of their webhook.
