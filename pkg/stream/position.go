@@ -21,6 +21,16 @@ type Position interface {
 	Save(ctx context.Context, made time.Time, sequence uint64, cutBack bool) error
 }
 
+// Queued is the position of a consumer of a work queue. The queue holds what is not acknowledged and
+// nothing else, so that a consumer that is made anew begins in the right place without one. It counts
+// deliveries anew, too: that Msg.Attempt is 1 is no proof that nobody holds the message.
+var Queued Position = queued{}
+
+type queued struct{}
+
+func (queued) Load(context.Context, time.Time) (uint64, error)     { return 0, nil }
+func (queued) Save(context.Context, time.Time, uint64, bool) error { return nil }
+
 // positionEvery is how often the position is saved while messages are acknowledged: what comes again
 // after a restart of the server is what was acknowledged since.
 const positionEvery = 5 * time.Second
@@ -96,7 +106,7 @@ func (c *consuming) source(ctx context.Context) (*jetstream.StreamInfo, error) {
 // keepPosition saves the position now and then; the function it returns saves it a last time. While
 // nothing is acknowledged it asks nobody.
 func (c *consuming) keepPosition(ctx context.Context) (last func()) {
-	if c.cfg.Position == nil {
+	if c.cfg.Position == nil || c.cfg.Position == Queued {
 		return func() {}
 	}
 	ended := make(chan struct{})

@@ -250,3 +250,47 @@ func TestConsume_aConsumerOfNewMessagesKeepsItsBeginning(t *testing.T) {
 		t.Errorf("came %v", have)
 	}
 }
+
+// A work queue's consumer lives in memory. When it is lost, what was acknowledged does not come again, and
+// what a handler has in hand is not handed to another of the same process.
+func TestConsume_aLostConsumerOfAQueueGoesOnWithWhatIsLeft(t *testing.T) {
+	js := testkit.JS(t)
+	queue(t, js, 2)
+	var got seen
+	held, release := make(chan struct{}), make(chan struct{})
+	log := testkit.Logger(t)
+	consume(t, stream.ConsumeConfig{JS: js, Position: stream.Queued, AckWait: time.Second, Slots: 2, DoubleAck: true, Logger: log.Logger, Handle: func(_ context.Context, m stream.Msg) error {
+		got.add(m)
+		if string(m.Data) == "2" {
+			close(held)
+			<-release
+		}
+		return nil
+	}})
+	<-held
+	testkit.Eventually(t, wait, func() error {
+		s, err := js.Stream(t.Context(), "Q")
+		if err == nil && s.CachedInfo().State.Msgs != 1 {
+			err = errors.New("the first is not acknowledged yet")
+		}
+		return err
+	})
+	c, err := js.Consumer(t.Context(), "Q", "c")
+	if err != nil || !c.CachedInfo().Config.MemoryStorage {
+		t.Fatalf("the consumer: %v, %+v", err, c.CachedInfo().Config)
+	}
+	if err := js.DeleteConsumer(t.Context(), "Q", "c"); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, wait, func() error {
+		if !log.Contains("message came again while in hand") {
+			return errors.New("not delivered again yet")
+		}
+		return nil
+	})
+	close(release)
+	testkit.Eventually(t, wait, left(t, js))
+	if have := slices.Sorted(slices.Values(got.data())); !slices.Equal(have, numbered(1, 2)) {
+		t.Errorf("came %v", have)
+	}
+}

@@ -20,7 +20,7 @@ import (
 // several times.
 var followed = map[string]string{
 	"KV_deployer-apps": "changes", "KV_deployer-deployments": "changes", "KV_deployer-lanes": "changes", "KV_deployer-repositories": "changes",
-	stream.EventsStream: "deployer-statuses", streams.OutcomesStream: "webhook",
+	stream.EventsStream: "deployer-statuses", streams.WorkStream: "server-default", streams.OutcomesStream: "webhook",
 }
 
 // Whoever follows what a deployment writes keeps no state of its own on disk: it would be written, and

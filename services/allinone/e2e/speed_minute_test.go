@@ -66,7 +66,7 @@ func (p *timed) paced(connections int, rate float64, during time.Duration, bodie
 		workers.Go(func() {
 			for time.Since(began) < during && !p.b.Failed() {
 				i := turn.Add(1) - 1
-				time.Sleep(time.Until(began.Add(time.Duration(float64(i) / rate * float64(time.Second)))))
+				<-time.After(time.Until(began.Add(time.Duration(float64(i) / rate * float64(time.Second)))))
 				req := bodies[int(i)%len(bodies)].request(p.b)
 				req.Header.Set("X-Request-UUID", uuid.NewString())
 				resp, err := speedClient.Do(req)

@@ -192,14 +192,14 @@ func (w *Worker) deployments(ctx context.Context) error {
 		return err
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: cfg.JS, Stream: streams.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots,
+		JS: cfg.JS, Stream: streams.WorkStream, Durable: "server-" + cfg.Server, Filters: []string{filter}, Slots: cfg.Slots, Position: stream.Queued,
 		AckWait: cfg.Lease, MaxAttempts: 100, DrainTimeout: cfg.DrainTimeout, DoubleAck: true, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		Handle: func(ctx context.Context, m stream.Msg) error {
 			_, workspace, name, err := streams.ParseWorkSubject(m.Subject)
 			if err != nil {
 				return stream.Park(err.Error())
 			}
-			return w.pipeline.Handle(ctx, lane.Key{Workspace: workspace, App: name}, m.Sequence)
+			return w.pipeline.Handle(ctx, lane.Key{Workspace: workspace, App: name}, pipeline.Wakeup{Sequence: m.Sequence, First: m.Attempt == 1})
 		},
 	})
 }
@@ -213,7 +213,7 @@ func (w *Worker) decisions(ctx context.Context) error {
 		return err
 	}
 	return stream.Consume(ctx, stream.ConsumeConfig{
-		JS: cfg.JS, Stream: streams.WorkStream, Durable: "decide-" + cfg.Server, Filters: []string{filter}, Logger: cfg.Logger, Metrics: cfg.Metrics,
+		JS: cfg.JS, Stream: streams.WorkStream, Durable: "decide-" + cfg.Server, Filters: []string{filter}, Position: stream.Queued, Logger: cfg.Logger, Metrics: cfg.Metrics,
 		HandleBatch: func(_ context.Context, ms []stream.Msg) error {
 			for _, m := range ms {
 				_, workspace, name, err := streams.ParseDecideSubject(m.Subject)

@@ -22,6 +22,9 @@ const (
 	Start
 	// TakeOver: this wake-up came again, so its holder is gone; the run starts again.
 	TakeOver
+	// Leave: this wake-up's holder may be at work. Its message came for the first time from a consumer
+	// that was made anew with the store; should its holder be silent it comes again.
+	Leave
 	// Busy: the holder of another wake-up runs, and will look for more when it is done.
 	Busy
 	// Held: the waiting job's time has not come.
@@ -35,6 +38,7 @@ const (
 // Claimant is the holder of a wake-up.
 type Claimant struct {
 	Wake   uint64 // the wake-up's stream sequence
+	First  bool   // its consumer has not delivered it before
 	Server string
 	Worker string
 	Now    time.Time
@@ -46,12 +50,15 @@ const RetryLimit = 24 * time.Hour
 // Claim decides what the holder of a wake-up does. Only Start and TakeOver change the lane.
 //
 // A run belongs to the wake-up that started it, not to a process: that the same wake-up is
-// delivered again is the proof that its holder fell silent.
+// delivered again is the proof that its holder fell silent. A consumer counts deliveries in memory: the
+// first one proves nothing, unless the claimant is the holder and tries again.
 func Claim(l *storev1.Lane, c Claimant) Verdict {
 	if r := l.GetRunning(); r != nil {
 		switch {
 		case r.GetJob().GetServer() != c.Server, r.GetWake() != 0 && r.GetWake() != c.Wake:
 			return Busy
+		case c.First && r.GetWake() != 0 && r.GetWorker() != c.Worker:
+			return Leave
 		}
 		begin(l, r.GetJob(), c)
 		l.Running.Job.Deaths++

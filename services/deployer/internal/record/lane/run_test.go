@@ -47,6 +47,37 @@ func TestClaim_verdicts(t *testing.T) {
 	}
 }
 
+// A consumer that was made anew, with a restart of the store, delivers everything for the first time, also
+// what a living worker holds. Only what it delivers again is proof that the holder fell silent.
+func TestClaim_aFirstDeliveryTakesNobodysRun(t *testing.T) {
+	b := newBench(t)
+	b.push("e1", "a")
+	if v := b.claim(1); v != lane.Start {
+		t.Fatal(v)
+	}
+	epoch := b.l.GetEpoch()
+	other := lane.Claimant{Wake: 1, First: true, Server: "default", Worker: "other", Now: b.now}
+	if v := lane.Claim(b.l, other); v != lane.Leave || b.l.GetEpoch() != epoch {
+		t.Fatalf("the holder's run was taken by a first delivery: %v", v)
+	}
+	own := other
+	own.Worker = "w"
+	if v := lane.Claim(proto.CloneOf(b.l), own); v != lane.TakeOver {
+		t.Errorf("the holder itself tries again: %v", v)
+	}
+	other.First = false
+	if v := lane.Claim(proto.CloneOf(b.l), other); v != lane.TakeOver {
+		t.Errorf("the wake-up came again: %v", v)
+	}
+	other.First = true
+	if err := lane.Orphan(b.l, b.l.GetEpoch()); err != nil {
+		t.Fatal(err)
+	}
+	if v := lane.Claim(b.l, other); v != lane.TakeOver {
+		t.Errorf("an orphan has no holder: %v", v)
+	}
+}
+
 func TestFixCommit_headMovedOnAndLiveAlready(t *testing.T) {
 	b := newBench(t)
 	b.deploy("e1", "a")

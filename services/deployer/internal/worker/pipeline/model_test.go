@@ -254,7 +254,7 @@ func (p *process) route(ctx context.Context, msg *message) error {
 
 func (p *process) handle(ctx context.Context, msg *message) error {
 	k := lane.Key{Workspace: modelWorkspace, App: msg.subject}
-	return p.worker.Handle(context.WithValue(ctx, messageKey{}, msg), k, msg.seq)
+	return p.worker.Handle(context.WithValue(ctx, messageKey{}, msg), k, pipeline.Wakeup{Sequence: msg.seq})
 }
 
 // decide takes the wake-up as the worker does: it is gone at once, whatever becomes of the decision. As in

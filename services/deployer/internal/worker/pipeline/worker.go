@@ -15,15 +15,20 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// Handle answers one wake-up, whose stream sequence is wake. It returns nil when there is nothing
-// (more) to do for it, stream.ErrLeave when a newer delivery of it is in other hands, and any other
-// error to be handed the wake-up again.
-func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
+// Wakeup is a wake-up as it was delivered.
+type Wakeup struct {
+	Sequence uint64 // in its stream
+	First    bool   // its consumer has not delivered it before
+}
+
+// Handle answers one wake-up. It returns nil when there is nothing (more) to do for it, stream.ErrLeave
+// when it is, or may be, in other hands, and any other error to be handed the wake-up again.
+func (w *Worker) Handle(ctx context.Context, k lane.Key, wake Wakeup) error {
 	ctx = logs.WithAttrs(ctx, slog.String(logs.KeyWorkspace, k.Workspace), slog.String(logs.KeyApp, k.App))
 	for {
 		var verdict lane.Verdict
 		l, err := w.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
-			verdict = lane.Claim(l, lane.Claimant{Wake: wake, Server: w.cfg.Server, Worker: w.cfg.Worker, Now: w.cfg.Now()})
+			verdict = lane.Claim(l, lane.Claimant{Wake: wake.Sequence, First: wake.First, Server: w.cfg.Server, Worker: w.cfg.Worker, Now: w.cfg.Now()})
 			if verdict != lane.Start && verdict != lane.TakeOver {
 				return lane.ErrSkip
 			}
@@ -33,6 +38,8 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 			return err
 		}
 		switch verdict {
+		case lane.Leave:
+			return stream.ErrLeave
 		case lane.Idle, lane.Busy, lane.Held:
 			return w.cfg.Dispatcher.Flush(ctx, k, l)
 		case lane.Elsewhere: // the app moved to another server while the wake-up was on its way
@@ -47,7 +54,7 @@ func (w *Worker) Handle(ctx context.Context, k lane.Key, wake uint64) error {
 		err = w.run(ctx, k, l, verdict)
 		switch {
 		case errors.Is(err, lane.ErrLost):
-			if again, err := w.lost(ctx, k, wake); !again {
+			if again, err := w.lost(ctx, k, wake.Sequence); !again {
 				return err
 			}
 		case err != nil:
