@@ -36,6 +36,15 @@ const (
 	ReasonWorkspaceNotFound          Reason = "WORKSPACE_NOT_FOUND"
 	ReasonWorkspaceExists            Reason = "WORKSPACE_EXISTS"
 	ReasonMemberNotFound             Reason = "MEMBER_NOT_FOUND"
+	ReasonMemberManaged              Reason = "MEMBER_MANAGED" // a rule of the identity provider says it
+	ReasonLastOwner                  Reason = "LAST_OWNER"
+	ReasonTeamFull                   Reason = "TEAM_FULL"
+	ReasonInvitationNotFound         Reason = "INVITATION_NOT_FOUND"
+	ReasonInvitationInvalid          Reason = "INVITATION_INVALID"
+	ReasonSessionNotFound            Reason = "SESSION_NOT_FOUND"
+	ReasonSignInFailed               Reason = "SIGN_IN_FAILED"
+	ReasonNotAMember                 Reason = "NOT_A_MEMBER"
+	ReasonProviderUnavailable        Reason = "IDENTITY_PROVIDER_UNAVAILABLE"
 	ReasonAPIKeyNotFound             Reason = "API_KEY_NOT_FOUND"
 	ReasonNotificationTargetNotFound Reason = "NOTIFICATION_TARGET_NOT_FOUND"
 	ReasonAppNotFound                Reason = "APP_NOT_FOUND"
@@ -119,6 +128,15 @@ var reasons = []reasonRow{
 	{ReasonWorkspaceNotFound, NotFound, "", "Check the workspace id, create the workspace, or ask to be made a member of it."},
 	{ReasonWorkspaceExists, AlreadyExists, "", "Choose another workspace id."},
 	{ReasonMemberNotFound, NotFound, "", "Check who is a member of the workspace."},
+	{ReasonMemberManaged, FailedPrecondition, "", "Change the person's groups at the identity provider, or the rules in --identity-providers-file."},
+	{ReasonLastOwner, FailedPrecondition, "", "Make somebody else an owner of the workspace first."},
+	{ReasonTeamFull, FailedPrecondition, "", "Remove members or withdraw invitations that are not needed any more."},
+	{ReasonInvitationNotFound, NotFound, "", "Check the list of invitations; it may have been accepted or withdrawn, or have expired."},
+	{ReasonInvitationInvalid, FailedPrecondition, "", "Ask whoever invited you for a new invitation, to the e-mail address that your provider has verified."},
+	{ReasonSessionNotFound, NotFound, "", "Check the list of sessions; it may have ended."},
+	{ReasonSignInFailed, FailedPrecondition, "", "Sign in again. If it stays, the operator finds the cause in the log by the request's id."},
+	{ReasonNotAMember, PermissionDenied, "", "Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in."},
+	{ReasonProviderUnavailable, Unavailable, "", "Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider."},
 	{ReasonAPIKeyNotFound, NotFound, "", "Check the list of API keys; it may have been removed."},
 	{ReasonNotificationTargetNotFound, NotFound, "", "Check the list of notification targets; it may have been removed."},
 	{ReasonAppNotFound, NotFound, "", "Check the app id; the app may have been deleted."},

@@ -178,6 +178,12 @@ type SignInFlags struct {
 	AdminToken seal.Secret `name:"admin-token" env:"DEVPILOT_ADMIN_TOKEN" help:"Token that signs the local owner in and makes sign-in codes; without one nobody can sign in."`
 }
 
+// PeopleFlags say who may sign in beside the local owner.
+type PeopleFlags struct {
+	IdentityProvidersFile string `name:"identity-providers-file" env:"DEVPILOT_IDENTITY_PROVIDERS_FILE" help:"YAML file of the OpenID Connect providers that sign people in, and of the rules that give them roles (services/gateway/README.md)."`
+	LocalOwner            string `name:"local-owner" env:"DEVPILOT_LOCAL_OWNER" default:"on" enum:"on,off" help:"on: the admin token and one-time codes sign the local owner in; off: only the identity providers let people in, one of which needs a rule that makes somebody an owner."`
+}
+
 // DataFlags say where files are.
 type DataFlags struct {
 	DataDir  string `name:"data-dir" env:"DEVPILOT_DATA_DIR" default:".devpilot" help:"Directory of what must last: releases, and all-in-one's stores and keys."`
@@ -276,6 +282,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, PeopleFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{},
 	}
 }

@@ -59,6 +59,7 @@ func parsed(args, env []string, required ...string) (everything, string, error) 
 type whole struct {
 	everything                 `embed:""`
 	servicemain.SignInFlags    `embed:""`
+	servicemain.PeopleFlags    `embed:""`
 	servicemain.HookFlags      `embed:""`
 	servicemain.LiveFlags      `embed:""`
 	servicemain.ReconcileFlags `embed:""`

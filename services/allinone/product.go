@@ -372,6 +372,10 @@ func (p *Product) Greeting(ctx context.Context, w io.Writer, program string, ter
 		fmt.Fprintln(w, "No Bitbucket can be connected yet: set DEVPILOT_BITBUCKET_CLIENT_ID and DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE to those of an OAuth consumer, or start with --emulator to try it without one.")
 	}
 	fmt.Fprintf(w, "Data, keys and the admin token are in %s\n", shortPath(p.dir.path))
+	if p.settings.LocalOwner == "off" {
+		fmt.Fprintln(w, "The local owner is switched off: sign in with an identity provider.")
+		return
+	}
 	if !terminal { // a link in a log would sign in whoever reads it
 		fmt.Fprintf(w, "For a link that signs you in: %s\n", p.signInCommand(program))
 		return

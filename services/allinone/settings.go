@@ -30,6 +30,7 @@ type Settings struct {
 	servicemain.BitbucketFlags  `embed:""`
 	servicemain.PublicFlags     `embed:""`
 	servicemain.WebFlags        `embed:""`
+	servicemain.PeopleFlags     `embed:""`
 	servicemain.DataFlags       `embed:""`
 	servicemain.WorkerFlags     `embed:""`
 	servicemain.HookFlags       `embed:""`

@@ -14,6 +14,7 @@ type Flags struct {
 	servicemain.PublicFlags    `embed:""`
 	servicemain.WebFlags       `embed:""`
 	servicemain.SignInFlags    `embed:""`
+	servicemain.PeopleFlags    `embed:""`
 	servicemain.BitbucketFlags `embed:""`
 	servicemain.NotifyFlags    `embed:""`
 	servicemain.ActivityFlags  `embed:""`
@@ -49,7 +50,8 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 	return New(
 		Config{
 			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
-			AdminToken: f.AdminToken, Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
+			AdminToken: f.AdminToken, ProvidersFile: f.IdentityProvidersFile, LocalOwnerOff: f.LocalOwner == "off",
+			Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
 			NotifyAllow: f.NotifyAllow, ActivityRetention: f.ActivityRetention,
 			Mail: notify.SMTP{Host: f.SMTPHost, Port: f.SMTPPort, User: f.SMTPUser, Password: f.SMTPPassword, From: f.SMTPFrom, TLS: f.SMTPTLS},
 		},

@@ -11,6 +11,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/notify"
+	"devpilot.io/bitbucket/services/gateway/internal/signin"
 )
 
 // Defaults of what an operator need not set.
@@ -34,6 +35,10 @@ type Config struct {
 	TrustedProxies []string
 	// AdminToken signs the local owner in and makes sign-in codes; without one, only codes do.
 	AdminToken seal.Secret
+	// ProvidersFile names the identity providers that sign people in; empty for none.
+	ProvidersFile string
+	// LocalOwnerOff switches the local owner off: only the providers let people in.
+	LocalOwnerOff bool
 
 	// Version, Emulator and BitbucketSiteURL are shown by /v1/info.
 	Version          string
@@ -66,6 +71,7 @@ type web struct {
 	proxies edge.Proxies
 	// receivers may have these addresses.
 	receivers notify.Addresses
+	people    signin.Settings
 }
 
 func (c *Config) check() (web, error) {
@@ -95,6 +101,12 @@ func (c *Config) check() (web, error) {
 	}
 	if w.receivers, err = notify.ParseAddresses(c.NotifyAllow); err != nil {
 		return web{}, fmt.Errorf("gateway: what notifications may reach: %w", err)
+	}
+	if w.people, err = signin.ReadSettings(c.ProvidersFile); err != nil {
+		return web{}, fmt.Errorf("gateway: --identity-providers-file (DEVPILOT_IDENTITY_PROVIDERS_FILE): %w", err)
+	}
+	if c.LocalOwnerOff && !w.people.MakesOwner() {
+		return web{}, errors.New("gateway: --local-owner=off (DEVPILOT_LOCAL_OWNER) would leave nobody who can get in: name a provider in --identity-providers-file with a rule that makes somebody an owner")
 	}
 	if err := c.Mail.Check(); err != nil {
 		return web{}, fmt.Errorf("gateway: %w", err)

@@ -33,6 +33,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/rest"
 	"devpilot.io/bitbucket/services/gateway/internal/server"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/signin"
 )
 
 // assemble builds the parts that serve requests, from the inside out.
@@ -51,21 +52,36 @@ func (s *Service) assemble(w web, d Deps) error {
 	}
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
-		AdminToken: s.cfg.AdminToken, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
+		AdminToken: s.cfg.AdminToken, LocalOff: s.cfg.LocalOwnerOff, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
 	}
+	html, err := pages.New()
+	if err != nil {
+		return err
+	}
+	limiter := session.NewLimiter(d.Now)
+	people := signin.New(signin.Config{
+		Settings: w.people, PublicURL: s.cfg.PublicURL, Secure: secure, Keyset: d.Keyset, Tenants: s.tenants, Short: s.short, Cookies: cookies,
+		Limiter: limiter, Pages: html, Recorder: s.recorder, Logger: d.Logger, Now: d.Now,
+	})
 	sessions := session.NewManager(session.Config{
-		Keyset: d.Keyset, Epochs: s.tenants, Ended: s.short, Credential: callers.Credential, Idle: s.cfg.SessionIdle, Life: s.cfg.SessionLife, Now: d.Now,
+		Keyset: d.Keyset, Accounts: s.tenants, Ended: s.short, Providers: people, Credential: callers.Credential, Idle: s.cfg.SessionIdle, Life: s.cfg.SessionLife, Now: d.Now,
 	})
 	callers.Sessions = sessions
+	s.sessions = sessions
+	people.Use(sessions)
 	s.streams.Callers = callers
+	var buttons []*gatewayv1.SignInProvider
+	for _, b := range people.Buttons() {
+		buttons = append(buttons, &gatewayv1.SignInProvider{Id: b.ID, Name: b.Name})
+	}
 	s.server = server.New(server.Config{
-		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: session.NewLimiter(d.Now), Activity: s.activity, Recorder: s.recorder, Pages: codec, Logger: d.Logger,
+		Tenants: s.tenants, Short: s.short, Sessions: sessions, Limiter: limiter, Activity: s.activity, Recorder: s.recorder, Pages: codec, Logger: d.Logger,
 		Notifications: s.notes, Sender: s.sender, Checks: s.checks(w),
-		SignIn: callers, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
+		SignIn: callers, Providers: people, Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook),
 		Repo: repov1.NewRepoServiceClient(d.Repo), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
 		Info: &gatewayv1.Info{
 			Version: s.cfg.Version, PublicUrl: s.cfg.PublicURL, Emulator: s.cfg.Emulator,
-			BitbucketSiteUrl: s.cfg.BitbucketSiteURL, WebhooksReachable: webhooksReachable(w.public, s.cfg.BitbucketSiteURL),
+			BitbucketSiteUrl: s.cfg.BitbucketSiteURL, SignInProviders: buttons, WebhooksReachable: webhooksReachable(w.public, s.cfg.BitbucketSiteURL),
 		},
 		PublicURL: s.cfg.PublicURL, Now: d.Now,
 	})
@@ -79,6 +95,7 @@ func (s *Service) assemble(w web, d Deps) error {
 		if value, expire, err := sessions.Seal(c.Session); err == nil { // else the old cookie serves on
 			cookies.Set(rw, value, expire, d.Now())
 		}
+		s.sessionUsed(c.Session)
 	}
 	deployer := deployerv1.NewDeployerServiceClient(conn(d.Deployer))
 	api, err := rest.New(rest.Config{
@@ -88,10 +105,6 @@ func (s *Service) assemble(w web, d Deps) error {
 		Log:            (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
 		ActivityExport: (&activityexport.Handler{Gateway: gatewayv1.NewGatewayServiceClient(conn(s.own)), Streams: s.streams, Now: d.Now}).Serve,
 	})
-	if err != nil {
-		return err
-	}
-	html, err := pages.New()
 	if err != nil {
 		return err
 	}
@@ -106,9 +119,10 @@ func (s *Service) assemble(w web, d Deps) error {
 		ready: s.ready.Load, api: api, console: ui, badges: &badge.Handler{Deployer: deployerv1.NewDeployerServiceClient(d.Deployer)},
 		pages: &pages.Handler{
 			Pages: html, Callers: callers, Tenants: s.tenants, Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer,
-			Renew: renew, Emulator: s.cfg.Emulator,
+			Renew: renew, Emulator: s.cfg.Emulator, Providers: people.Buttons(), LocalOwner: !s.cfg.LocalOwnerOff,
 		},
-		oauth: &oauthpages.Handler{Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Callers: callers, Pages: html, Secure: secure},
+		people: people,
+		oauth:  &oauthpages.Handler{Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Callers: callers, Pages: html, Secure: secure},
 	}
 	s.handler, err = edge.Wrap(edge.Config{
 		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider,
@@ -168,6 +182,7 @@ type site struct {
 	badges  *badge.Handler
 	pages   *pages.Handler
 	oauth   *oauthpages.Handler
+	people  *signin.Service
 }
 
 // ServeHTTP implements http.Handler.
@@ -198,6 +213,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/"):
 			s.api.ServeHTTP(w, r)
+		case strings.HasPrefix(r.URL.Path, signin.Prefix) && s.people.Serve(w, r):
 		case strings.HasPrefix(r.URL.Path, badge.Prefix):
 			readOnly(w, r, s.badges.Serve)
 		case strings.HasPrefix(r.URL.Path, console.Prefix):

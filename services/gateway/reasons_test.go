@@ -21,18 +21,22 @@ var (
 
 // notAnswered are reasons that a service makes and no request of the API is answered with.
 var notAnswered = map[string]string{
-	"repo BRANCH_NOT_FOUND":             "of GetBranch, which is the deployer's; an app without its branch says so in its warnings",
-	"deployer STORAGE_UNAVAILABLE":      "of every request",
-	"gateway HANDSHAKE_EXPIRED":         "of the page that the browser visits",
-	"gateway HANDSHAKE_MISMATCH":        "of the page that the browser visits",
-	"auth HANDSHAKE_EXPIRED":            "of the page that the browser visits",
-	"auth HANDSHAKE_MISMATCH":           "of the page that the browser visits",
-	"auth BITBUCKET_WORKSPACE_EXCLUDED": "of IssueToken, which only services call",
-	"auth CONSENT_DENIED":               "of the page that the browser visits",
-	"bitbucket BRANCH_NOT_FOUND":        "of GetBranch",
-	"bitbucket HANDSHAKE_EXPIRED":       "of the page that the browser visits",
-	"bitbucket WEBHOOK_NOT_FOUND":       "webhook registers it anew",
-	"deployer BITBUCKET_UNAVAILABLE":    "of a deployment that waits",
+	"repo BRANCH_NOT_FOUND":                 "of GetBranch, which is the deployer's; an app without its branch says so in its warnings",
+	"deployer STORAGE_UNAVAILABLE":          "of every request",
+	"gateway HANDSHAKE_EXPIRED":             "of the page that the browser visits",
+	"gateway HANDSHAKE_MISMATCH":            "of the page that the browser visits",
+	"gateway SIGN_IN_FAILED":                "of the page that the browser visits",
+	"gateway NOT_A_MEMBER":                  "of the page that the browser visits",
+	"gateway INVITATION_INVALID":            "of the page that the browser visits",
+	"gateway IDENTITY_PROVIDER_UNAVAILABLE": "of signing in, and of whoever signed in by a provider that is away for long",
+	"auth HANDSHAKE_EXPIRED":                "of the page that the browser visits",
+	"auth HANDSHAKE_MISMATCH":               "of the page that the browser visits",
+	"auth BITBUCKET_WORKSPACE_EXCLUDED":     "of IssueToken, which only services call",
+	"auth CONSENT_DENIED":                   "of the page that the browser visits",
+	"bitbucket BRANCH_NOT_FOUND":            "of GetBranch",
+	"bitbucket HANDSHAKE_EXPIRED":           "of the page that the browser visits",
+	"bitbucket WEBHOOK_NOT_FOUND":           "webhook registers it anew",
+	"deployer BITBUCKET_UNAVAILABLE":        "of a deployment that waits",
 }
 
 // TestOpenAPI_declaresEveryReason reads the sources of the services: each reason that one of them

@@ -45,7 +45,7 @@ func TestRights_whatChangesAnywhereHoldsAtTheNextRequest(t *testing.T) {
 		if role := last().Role; role != identity.RoleMember {
 			t.Fatalf("the role became %s, not member", role)
 		}
-		if err := store.RemoveMember(t.Context(), "acme", caller.LocalSubject); err != nil {
+		if err := store.RemoveMember(t.Context(), "acme", caller.LocalSubject, tenant.By{Subject: caller.LocalSubject, Role: identity.RoleMember}); err != nil {
 			t.Fatal(err)
 		}
 		session.get(apps).problem(http.StatusNotFound, "WORKSPACE_NOT_FOUND")

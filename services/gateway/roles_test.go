@@ -18,6 +18,7 @@ func pathOf(r routes.Route, workspace string) string {
 	return strings.NewReplacer(
 		"{workspace}", workspace, "{app}", "web", "{app_id}", "web", "{number}", "1", "{repository}", "0a1b2c3d-0000-4000-8000-000000000001",
 		"{webhook}", "wh1", "{delivery}", "1", "{api_key}", "0123456789abcdef", "{target}", "0123456789abcdef", "{target_id}", "0123456789abcdef",
+		"{member}", "person-0123456789abcdef", "{invitation}", "0123456789abcdef", "{session}", "0123456789abcdef",
 	).Replace(r.Template) + query
 }
 
@@ -30,6 +31,10 @@ func bodyOf(r routes.Route) string {
 		return `{"appId":"web","app":{"repository":"r","branch":"main"}}`
 	case strings.HasSuffix(r.RPC, "/CreateWorkspace"):
 		return `{"workspaceId":"another"}`
+	case strings.HasSuffix(r.RPC, "/SetMemberRole"):
+		return `{"role":"MEMBER"}`
+	case strings.HasSuffix(r.RPC, "/CreateInvitation"):
+		return `{"email":"jane@example.com"}`
 	case strings.HasSuffix(r.RPC, "/CreateApiKey"):
 		return `{"label":"ci"}`
 	case strings.HasSuffix(r.RPC, "/ReplayDeliveries"):
@@ -78,6 +83,10 @@ func TestRoutes_roleTable(t *testing.T) {
 					a.problem(http.StatusTooManyRequests, "RATE_LIMITED")
 				case strings.HasSuffix(r.RPC, "/DeleteApiKey"):
 					a.problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
+				case strings.Contains(r.Template, "{member}"):
+					a.problem(http.StatusNotFound, "MEMBER_NOT_FOUND")
+				case strings.Contains(r.Template, "{invitation}"):
+					a.problem(http.StatusNotFound, "INVITATION_NOT_FOUND")
 				case strings.Contains(r.Template, "{target"):
 					a.problem(http.StatusNotFound, "NOTIFICATION_TARGET_NOT_FOUND")
 				default:
@@ -102,7 +111,8 @@ func TestRoutes_outsideWorkspaces(t *testing.T) {
 		if strings.Contains(r.Template, "{workspace}") {
 			continue
 		}
-		a := g.anybody().send(r.Method, r.Template, bodyOf(r))
+		path := pathOf(r, "")
+		a := g.anybody().send(r.Method, path, bodyOf(r))
 		if r.Access == routes.Authenticated {
 			a.problem(http.StatusUnauthorized, "UNAUTHENTICATED")
 		} else {
@@ -110,9 +120,11 @@ func TestRoutes_outsideWorkspaces(t *testing.T) {
 		}
 		switch {
 		case strings.HasSuffix(r.RPC, "/CreateWorkspace"), strings.HasSuffix(r.RPC, "/CreateSignInCode"):
-			key.send(r.Method, r.Template, bodyOf(r)).problem(http.StatusForbidden, "PERMISSION_DENIED")
+			key.send(r.Method, path, bodyOf(r)).problem(http.StatusForbidden, "PERMISSION_DENIED")
+		case strings.HasSuffix(r.RPC, "/EndSession"):
+			key.send(r.Method, path, bodyOf(r)).problem(http.StatusNotFound, "SESSION_NOT_FOUND")
 		default:
-			key.send(r.Method, r.Template, bodyOf(r)).want(http.StatusOK)
+			key.send(r.Method, path, bodyOf(r)).want(http.StatusOK)
 		}
 	}
 }

@@ -32,6 +32,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/server"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
+	"devpilot.io/bitbucket/services/gateway/internal/signin"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
@@ -88,6 +89,9 @@ type Service struct {
 	hub      *events.Hub
 	streams  *live.Streams
 	touched  chan string // API keys whose use is to be noted
+	seen     chan session.Session
+	sessions *session.Manager
+	people   signin.Settings
 
 	// Our own RPCs, served in memory.
 	listener *bufconn.Listener
@@ -125,15 +129,21 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, js: d.JS, logger: d.Logger,
-		tenants:  tenant.New(d.JS, tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Metrics: copies, Now: d.Now}),
 		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, copies, d.Now),
 		activity: activity.NewStore(d.JS, cfg.Replicas, cfg.ActivityRetention),
 		recorder: activity.NewRecorder(d.Logger, lost),
 		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),
 		streams:  live.NewStreams(cfg.Heartbeat),
 		touched:  make(chan string, 256),
+		seen:     make(chan session.Session, 256),
 		listener: bufconn.Listen(1 << 20),
 	}
+	teams := tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Metrics: copies, Now: d.Now, Changed: s.streams.Recheck}
+	if cfg.LocalOwnerOff {
+		teams.Absent = caller.LocalSubject
+	}
+	s.tenants = tenant.New(d.JS, teams)
+	s.people = web.people
 	if err := s.assemble(web, d); err != nil {
 		return nil, err
 	}
@@ -196,7 +206,7 @@ func (s *Service) Run(ctx context.Context) error {
 	background("watch who may do what", s.tenants.Watch)
 	background("watch sessions that end", s.short.Watch)
 	background("follow change events", s.hub.Run)
-	background("note uses of keys", s.noteUses)
+	background("note uses of keys and sessions", s.noteUses)
 	background("notify", func(ctx context.Context) error { return s.notes.Run(ctx, s.notify) })
 	background("record activity", func(ctx context.Context) error { s.recorder.Run(ctx, s.activity); return nil })
 	background("publish changes of workspaces", s.relay)
@@ -218,7 +228,16 @@ func (s *Service) open(ctx context.Context) error {
 	if err := errors.Join(s.tenants.Open(ctx), s.short.Open(ctx), s.activity.Open(ctx), s.notes.Open(ctx)); err != nil {
 		return err
 	}
-	return s.tenants.Ensure(ctx, caller.DefaultWorkspace, "Default", tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel})
+	local := tenant.Subject{ID: caller.LocalSubject, Label: caller.LocalLabel}
+	if err := s.tenants.Ensure(ctx, caller.DefaultWorkspace, "Default", local); err != nil {
+		return err
+	}
+	for _, id := range s.people.Workspaces() { // rules give roles in workspaces that are there
+		if err := s.tenants.Ensure(ctx, id, "", local); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // notify watches and sends while anybody wants to hear of anything.
@@ -237,11 +256,26 @@ func (s *Service) keyUsed(id string) {
 	}
 }
 
+// sessionUsed notes a use later; it never blocks a request.
+func (s *Service) sessionUsed(used session.Session) {
+	if !used.Listed {
+		return
+	}
+	select {
+	case s.seen <- used:
+	default: // the next new cookie says it again
+	}
+}
+
 func (s *Service) noteUses(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case used := <-s.seen:
+			if err := s.sessions.Used(ctx, used.Subject, used.ID); err != nil && ctx.Err() == nil {
+				s.logger.WarnContext(ctx, "use of a session not noted", logs.Err(err))
+			}
 		case id := <-s.touched:
 			if err := s.tenants.TouchKey(ctx, id); err != nil && ctx.Err() == nil {
 				s.logger.WarnContext(ctx, "use of an API key not noted", logs.Err(err))
@@ -250,10 +284,16 @@ func (s *Service) noteUses(ctx context.Context) error {
 	}
 }
 
-// relay tells live pages of workspaces that changed.
+// relay tells live pages of workspaces and teams that changed.
 func (s *Service) relay(ctx context.Context) error {
-	return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
-		Bucket: tenant.WorkspacesBucket, Service: identity.Gateway, Replicas: s.cfg.Replicas, Logger: s.logger,
-		Describe: func(key string, _ bool) (workspace, kind, id string, ok bool) { return key, "workspace", key, true },
-	})
+	group, ctx := errgroup.WithContext(ctx)
+	for bucket, kind := range map[string]string{tenant.WorkspacesBucket: "workspace", tenant.TeamsBucket: "members"} {
+		group.Go(func() error {
+			return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
+				Bucket: bucket, Service: identity.Gateway, Replicas: s.cfg.Replicas, Logger: s.logger,
+				Describe: func(key string, _ bool) (workspace, of, id string, ok bool) { return key, kind, key, true },
+			})
+		})
+	}
+	return group.Wait()
 }

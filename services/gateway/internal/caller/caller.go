@@ -73,17 +73,20 @@ func From(ctx context.Context) (c Caller, ok bool) {
 // Authenticator finds out who calls. It is safe for concurrent use.
 type Authenticator struct {
 	AdminToken seal.Secret // zero: nobody can use one
-	Cookies    session.Cookies
-	Sessions   *session.Manager
-	Tenants    *tenant.Store
-	Signer     *identity.Signer
+	// LocalOff says that the local owner is switched off: neither the token nor a code nor a session of before
+	// lets anybody in.
+	LocalOff bool
+	Cookies  session.Cookies
+	Sessions *session.Manager
+	Tenants  *tenant.Store
+	Signer   *identity.Signer
 	// KeyUsed hears that a key whose last use is not noted yet was used; it must not block.
 	KeyUsed func(id string)
 }
 
 // IsAdminToken compares in constant time, of values of any length.
 func (a *Authenticator) IsAdminToken(token string) bool {
-	if a.AdminToken.IsZero() {
+	if a.AdminToken.IsZero() || a.LocalOff {
 		return false
 	}
 	want, got := sha256.Sum256([]byte(a.AdminToken.Reveal())), sha256.Sum256([]byte(token))
@@ -93,8 +96,11 @@ func (a *Authenticator) IsAdminToken(token string) bool {
 // Credential is what vouches for the local owner today: a hash that the admin token cannot be found
 // from, so that sessions and codes made with a token die with it. Nobody else has one.
 func (a *Authenticator) Credential(subject string) []byte {
-	if subject != LocalSubject {
+	switch {
+	case subject != LocalSubject:
 		return nil
+	case a.LocalOff:
+		return []byte("off") // what no code and no session was made with
 	}
 	mac := hmac.New(sha256.New, []byte(a.AdminToken.Reveal()))
 	_, _ = mac.Write([]byte("devpilot gateway session v1")) // never fails (hash.Hash)
@@ -141,9 +147,12 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	if !ok {
 		return Caller{}, dead
 	}
-	role, err := identity.ParseRole(k.GetRole())
+	role, err := a.Tenants.KeyRole(ctx, k)
 	if err != nil {
 		return Caller{}, err
+	}
+	if role == identity.RoleNone {
+		return Caller{}, dead
 	}
 	if !a.Tenants.UsedWithinHour(k) {
 		a.KeyUsed(k.GetId())

@@ -74,6 +74,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string) {
 	beat := time.NewTicker(h.Streams.Heartbeat)
 	defer beat.Stop()
+	changed := h.Streams.Changed()
 	for {
 		var data []byte
 		select {
@@ -86,9 +87,14 @@ func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, w
 				return
 			}
 			data = event(c)
+		case <-changed:
+			changed = h.Streams.Changed()
+			if h.ended(r, out, workspace) {
+				return
+			}
+			continue
 		case <-beat.C:
-			if err := h.Streams.Check(r.Context(), workspace); err != nil {
-				_, _ = out.Write(live.Event("", nameEnd, fmt.Appendf(nil, `{"reason":%q}`, apierr.ReasonOf(err)))) // it ends either way
+			if h.ended(r, out, workspace) {
 				return
 			}
 			data = []byte(live.HeartbeatComment)
@@ -97,6 +103,15 @@ func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, w
 			return
 		}
 	}
+}
+
+// ended tells a client that may not read any more.
+func (h *Handler) ended(r *http.Request, out *live.Writer, workspace string) bool {
+	err := h.Streams.Check(r.Context(), workspace)
+	if err != nil {
+		_, _ = out.Write(live.Event("", nameEnd, fmt.Appendf(nil, `{"reason":%q}`, apierr.ReasonOf(err)))) // it ends either way
+	}
+	return err != nil
 }
 
 func event(c Change) []byte {

@@ -34,13 +34,14 @@ type Streams struct {
 
 	mu      sync.Mutex
 	open    map[string]int // by subject
+	changed chan struct{}  // closed when callers are to be checked again
 	stopped chan struct{}
 	once    sync.Once
 }
 
 // NewStreams makes an empty set.
 func NewStreams(heartbeat time.Duration) *Streams {
-	return &Streams{Heartbeat: heartbeat, open: map[string]int{}, stopped: make(chan struct{})}
+	return &Streams{Heartbeat: heartbeat, open: map[string]int{}, changed: make(chan struct{}), stopped: make(chan struct{})}
 }
 
 // Drain asks all streams to end, and those that come later to end at once.
@@ -48,6 +49,21 @@ func (s *Streams) Drain() { s.once.Do(func() { close(s.stopped) }) }
 
 // Stopped is closed by Drain.
 func (s *Streams) Stopped() <-chan struct{} { return s.stopped }
+
+// Recheck has every stream check its caller now: somebody may do other things than before.
+func (s *Streams) Recheck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Changed is closed by the next Recheck. Ask for it before the check that it is about.
+func (s *Streams) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
 
 // Enter counts a stream of the caller; leave must be called when it ends. RATE_LIMITED when the
 // caller has too many.

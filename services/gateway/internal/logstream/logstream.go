@@ -144,6 +144,7 @@ func (h *Handler) follow(r *http.Request, out *writer, first *part, parts <-chan
 	if first != nil && h.hand(r, out, *first) {
 		return
 	}
+	changed := h.Streams.Changed()
 	for {
 		select {
 		case <-r.Context().Done():
@@ -152,6 +153,12 @@ func (h *Handler) follow(r *http.Request, out *writer, first *part, parts <-chan
 			return
 		case p := <-parts:
 			if h.hand(r, out, p) {
+				return
+			}
+		case <-changed:
+			changed = h.Streams.Changed()
+			if err := h.Streams.Check(r.Context(), workspace); err != nil {
+				out.fail(r, err)
 				return
 			}
 		case <-beat.C:

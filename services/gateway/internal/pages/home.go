@@ -33,12 +33,15 @@ type Handler struct {
 	Deployer deployerv1.DeployerServiceClient
 	Renew    func(w http.ResponseWriter, c caller.Caller)
 	Emulator bool
+	// Providers are who else signs people in; LocalOwner says that the admin token and codes do.
+	Providers  []Provider
+	LocalOwner bool
 }
 
 // ServeSignIn serves /sign-in.
 func (h *Handler) ServeSignIn(w http.ResponseWriter, r *http.Request) {
 	edge.Of(r.Context()).Route = "/sign-in"
-	if err := h.Pages.SignIn(w, SignIn{Next: LocalPath(r.URL.Query().Get("next"))}); err != nil {
+	if err := h.Pages.SignIn(w, SignIn{Next: LocalPath(r.URL.Query().Get("next")), Providers: h.Providers, LocalOwner: h.LocalOwner}); err != nil {
 		edge.Fail(w, r, err)
 	}
 }

@@ -74,7 +74,15 @@ func (p *Pages) write(w http.ResponseWriter, status int, name string, data any) 
 }
 
 // SignIn is the sign-in page. Next is where the browser goes afterwards: a path of ours.
-type SignIn struct{ Next string }
+type SignIn struct {
+	Next      string
+	Providers []Provider
+	// LocalOwner says that the admin token and one-time codes sign in.
+	LocalOwner bool
+}
+
+// Provider is a button of the sign-in page.
+type Provider struct{ ID, Name string }
 
 // SignIn writes the page.
 func (p *Pages) SignIn(w http.ResponseWriter, data SignIn) error {

@@ -230,7 +230,7 @@ func (a *API) check(w http.ResponseWriter, r *http.Request, route routes.Route, 
 func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 	c := r.WithContext(ctx)
 	c.Header = http.Header{"Content-Type": {"application/json"}}
-	for _, keep := range []string{"Accept", "Last-Event-Id"} {
+	for _, keep := range []string{"Accept", "Last-Event-Id", "User-Agent"} {
 		if v := r.Header.Values(keep); len(v) > 0 {
 			c.Header[keep] = v
 		}
@@ -251,11 +251,11 @@ func clean(ctx context.Context, r *http.Request, body []byte) *http.Request {
 }
 
 // forOurselves hands our own service what it needs of the HTTP request and its session.
-func forOurselves(ctx context.Context, _ *http.Request) metadata.MD {
+func forOurselves(ctx context.Context, r *http.Request) metadata.MD {
 	if full, _ := runtime.RPCMethod(ctx); !strings.HasPrefix(full, "/"+gatewayv1.GatewayService_ServiceDesc.ServiceName+"/") {
 		return nil
 	}
-	md := server.CallMetadata{ClientAddress: edge.ClientAddress(ctx)}
+	md := server.CallMetadata{ClientAddress: edge.ClientAddress(ctx), UserAgent: r.Header.Get("User-Agent")}
 	if c, ok := caller.From(ctx); ok {
 		md.SessionID, md.SessionExpire = c.Session.ID, c.Session.ExpireTime
 	}

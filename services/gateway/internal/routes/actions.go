@@ -137,6 +137,16 @@ func deletedKey(c Call) string {
 	return "API key " + id
 }
 
+func atMembers(Call) string { return "members" }
+
+// memberNamed is a member by its name, where that is known.
+func memberNamed(id string, m *gatewayv1.Member) string {
+	if m.GetLabel() != "" {
+		return fmt.Sprintf("member %q", m.GetLabel())
+	}
+	return "member " + id
+}
+
 // get reads a field of a message whose type the table promises; the zero value for any other.
 func get[T, V any](m proto.Message, field func(T) V) (v V) {
 	if t, ok := m.(T); ok {
@@ -212,6 +222,32 @@ var actions = map[string]Action{
 			return atTarget(get(c.In, (*gatewayv1.RotateNotificationSecretRequest).GetTarget))
 		},
 	},
+	gatewayv1.GatewayService_SetMemberRole_FullMethodName: {Name: "member.setRole", Did: "Changed", Target: func(c Call) string {
+		in, _ := c.In.(*gatewayv1.SetMemberRoleRequest)
+		return fmt.Sprintf("the role of %s to %s", memberNamed(in.GetMember(), get(c.Out, (*gatewayv1.SetMemberRoleResponse).GetMember)), strings.ToLower(in.GetRole().String()))
+	}, At: atMembers},
+	gatewayv1.GatewayService_RemoveMember_FullMethodName: {Name: "member.remove", Did: "Removed", Target: func(c Call) string {
+		return memberNamed(get(c.In, (*gatewayv1.RemoveMemberRequest).GetMember), get(c.Out, (*gatewayv1.RemoveMemberResponse).GetMember))
+	}, At: atMembers},
+	gatewayv1.GatewayService_EndMemberSession_FullMethodName: {Name: "member.endSession", Did: "Ended a session of", Target: func(c Call) string {
+		return memberNamed(get(c.In, (*gatewayv1.EndMemberSessionRequest).GetMember), get(c.Out, (*gatewayv1.EndMemberSessionResponse).GetMember))
+	}, At: atMembers},
+	gatewayv1.GatewayService_CreateInvitation_FullMethodName: {Name: "invitation.create", Did: "Made", Target: func(c Call) string {
+		return "an invitation for " + get(c.In, (*gatewayv1.CreateInvitationRequest).GetEmail)
+	}, At: atMembers},
+	gatewayv1.GatewayService_DeleteInvitation_FullMethodName: {Name: "invitation.delete", Did: "Withdrew", Target: func(c Call) string {
+		id := get(c.In, (*gatewayv1.DeleteInvitationRequest).GetInvitation)
+		for _, i := range get(c.Before, (*gatewayv1.ListInvitationsResponse).GetInvitations) {
+			if i.GetId() == id {
+				return "the invitation for " + i.GetEmail()
+			}
+		}
+		return "invitation " + id
+	}, At: atMembers, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
+		list := &gatewayv1.ListInvitationsRequest{Workspace: get(in, (*gatewayv1.DeleteInvitationRequest).GetWorkspace)}
+		return gatewayv1.GatewayService_ListInvitations_FullMethodName, list, &gatewayv1.ListInvitationsResponse{}
+	}},
+	gatewayv1.GatewayService_EndSession_FullMethodName:       {},
 	gatewayv1.GatewayService_CreateSession_FullMethodName:    {},
 	gatewayv1.GatewayService_DeleteSession_FullMethodName:    {},
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: {},

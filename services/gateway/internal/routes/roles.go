@@ -30,6 +30,17 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_CreateApiKey_FullMethodName:          identity.RoleAdmin,
 	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:          identity.RoleAdmin,
 
+	// Members and invitations: owner and admin, nobody beyond the own role; everybody may leave. The sessions of
+	// others: owner.
+	gatewayv1.GatewayService_ListMembers_FullMethodName:        identity.RoleMember,
+	gatewayv1.GatewayService_SetMemberRole_FullMethodName:      identity.RoleAdmin,
+	gatewayv1.GatewayService_RemoveMember_FullMethodName:       identity.RoleMember,
+	gatewayv1.GatewayService_ListInvitations_FullMethodName:    identity.RoleAdmin,
+	gatewayv1.GatewayService_CreateInvitation_FullMethodName:   identity.RoleAdmin,
+	gatewayv1.GatewayService_DeleteInvitation_FullMethodName:   identity.RoleAdmin,
+	gatewayv1.GatewayService_ListMemberSessions_FullMethodName: identity.RoleOwner,
+	gatewayv1.GatewayService_EndMemberSession_FullMethodName:   identity.RoleOwner,
+
 	// Where notifications go, and the secrets by which: owner and admin.
 	gatewayv1.GatewayService_CreateNotificationTarget_FullMethodName: identity.RoleAdmin,
 	gatewayv1.GatewayService_UpdateNotificationTarget_FullMethodName: identity.RoleAdmin,
@@ -86,6 +97,8 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_CreateSession_FullMethodName:    identity.RoleNone,
 	gatewayv1.GatewayService_DeleteSession_FullMethodName:    identity.RoleNone,
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: identity.RoleNone,
+	gatewayv1.GatewayService_ListSessions_FullMethodName:     identity.RoleNone,
+	gatewayv1.GatewayService_EndSession_FullMethodName:       identity.RoleNone,
 	gatewayv1.GatewayService_ListWorkspaces_FullMethodName:   identity.RoleNone,
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  identity.RoleNone,
 	gatewayv1.GatewayService_GetInfo_FullMethodName:          identity.RoleNone,

@@ -14,6 +14,7 @@ const (
 	mdClientAddress = "devpilot-client-address"
 	mdSessionID     = "devpilot-session-id"
 	mdSessionExpire = "devpilot-session-expire"
+	mdUserAgent     = "devpilot-user-agent"
 
 	mdCookie       = "devpilot-cookie"
 	mdCookieExpire = "devpilot-cookie-expire"
@@ -25,6 +26,7 @@ type CallMetadata struct {
 	ClientAddress string
 	SessionID     string // of the browser session; empty for other callers
 	SessionExpire time.Time
+	UserAgent     string // what the client says that it is
 }
 
 // Encode makes gRPC metadata of it.
@@ -32,6 +34,9 @@ func (m CallMetadata) Encode() metadata.MD {
 	md := metadata.MD{}
 	if m.ClientAddress != "" {
 		md.Set(mdClientAddress, m.ClientAddress)
+	}
+	if m.UserAgent != "" {
+		md.Set(mdUserAgent, strconv.QuoteToASCII(m.UserAgent)) // metadata takes printable ASCII only
 	}
 	if m.SessionID != "" {
 		md.Set(mdSessionID, m.SessionID)
@@ -48,6 +53,9 @@ func callMetadata(ctx context.Context) CallMetadata {
 		return ""
 	}
 	m := CallMetadata{ClientAddress: one(mdClientAddress), SessionID: one(mdSessionID)}
+	if agent, err := strconv.Unquote(one(mdUserAgent)); err == nil {
+		m.UserAgent = agent
+	}
 	if unix, err := strconv.ParseInt(one(mdSessionExpire), 10, 64); err == nil {
 		m.SessionExpire = time.Unix(unix, 0)
 	}

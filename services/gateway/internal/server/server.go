@@ -20,6 +20,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
@@ -34,6 +35,14 @@ type SignIn interface {
 	IsAdminToken(token string) bool
 	// Credential is what vouches for the subject today; nil for nothing.
 	Credential(subject string) []byte
+}
+
+// Providers are who else signs people in. Its methods may be called concurrently.
+type Providers interface {
+	// SignOutURL is where the browser signs out at the session's provider too; empty for nowhere.
+	SignOutURL(ctx context.Context, subject string, e *gatewaystorev1.ListedSession) string
+	// Name is how people call a provider.
+	Name(provider string) string
 }
 
 // Recorder takes what was done. It must return at once and may be called concurrently.
@@ -55,6 +64,7 @@ type Config struct {
 	Recorder      Recorder
 	Pages         *pagetoken.Codec
 	SignIn        SignIn
+	Providers     Providers
 	Auth          authv1.AuthServiceClient
 	Webhook       webhookv1.WebhookServiceClient
 	Repo          repov1.RepoServiceClient

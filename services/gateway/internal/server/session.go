@@ -76,7 +76,8 @@ func (s *Server) CreateSession(ctx context.Context, req *gatewayv1.CreateSession
 		return nil, apierr.New(apierr.ReasonUnauthenticated,
 			"This is neither the admin token nor a one-time code that still works. A code works once, for five minutes; devpilot sign-in prints another.")
 	}
-	sess, err := s.cfg.Sessions.Begin(ctx, who.ID, who.Label)
+	m := callMetadata(ctx)
+	sess, err := s.cfg.Sessions.Begin(ctx, session.New{Subject: who.ID, Label: who.Label, Address: m.ClientAddress, UserAgent: m.UserAgent})
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +140,14 @@ func (s *Server) signIn(ctx context.Context, token string) (tenant.Subject, bool
 func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSessionRequest) (*gatewayv1.DeleteSessionResponse, error) {
 	id, signedIn := identity.FromContext(ctx)
 	sessionID := callMetadata(ctx).SessionID
+	resp := &gatewayv1.DeleteSessionResponse{}
+	if signedIn && sessionID != "" {
+		a, err := s.cfg.Tenants.Account(ctx, id.Subject)
+		if err != nil {
+			return nil, err
+		}
+		resp.SignOutUrl = s.cfg.Providers.SignOutURL(ctx, id.Subject, tenant.Session(a, sessionID))
+	}
 	switch {
 	case !signedIn:
 	case req.GetEverywhere():
@@ -150,7 +159,7 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 		}
 		s.recordFor(ctx, id, routes.ActionSignOutEverywhere, "Signed out everywhere.")
 	case sessionID != "":
-		if err := s.cfg.Sessions.End(ctx, sessionID); err != nil {
+		if err := s.endOwn(ctx, id.Subject, sessionID); err != nil {
 			return nil, err
 		}
 		s.recordFor(ctx, id, routes.ActionSignOut, "Signed out.")
@@ -158,7 +167,15 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 	if err := grpc.SetHeader(ctx, clearCookie()); err != nil {
 		return nil, err
 	}
-	return &gatewayv1.DeleteSessionResponse{}, nil
+	return resp, nil
+}
+
+// endOwn ends a session that its holder is in, listed or not.
+func (s *Server) endOwn(ctx context.Context, subject, id string) error {
+	if listed, err := s.cfg.Sessions.End(ctx, subject, id); err != nil || listed {
+		return err
+	}
+	return s.cfg.Sessions.EndUnlisted(ctx, id)
 }
 
 // CreateSignInCode implements the RPC.

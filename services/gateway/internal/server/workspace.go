@@ -114,7 +114,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	if err != nil {
 		return nil, err
 	}
-	w, err := s.cfg.Tenants.Create(ctx, req.GetWorkspaceId(), req.GetDisplayName(), tenant.Subject{ID: id.Subject, Label: caller.LocalLabel})
+	w, err := s.cfg.Tenants.Create(ctx, req.GetWorkspaceId(), req.GetDisplayName(), tenant.Subject{ID: id.Subject, Label: labelOf(id)})
 	if repeat && apierr.Has(err, apierr.ReasonWorkspaceExists) {
 		w, err = s.ownWorkspace(ctx, req.GetWorkspaceId(), id.Subject, err)
 	}
@@ -122,6 +122,14 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 		return nil, err
 	}
 	return &gatewayv1.CreateWorkspaceResponse{Workspace: workspaceProto(w)}, nil
+}
+
+// labelOf is how a team calls whoever makes a workspace.
+func labelOf(id identity.Identity) string {
+	if id.Subject == caller.LocalSubject {
+		return caller.LocalLabel
+	}
+	return id.Label
 }
 
 func checkRequestID(id string, faults *apierr.Faults) {
@@ -158,7 +166,7 @@ func (s *Server) GetInfo(context.Context, *gatewayv1.GetInfoRequest) (*gatewayv1
 	i := s.cfg.Info
 	return &gatewayv1.GetInfoResponse{Info: &gatewayv1.Info{
 		Version: i.GetVersion(), PublicUrl: i.GetPublicUrl(), Emulator: i.GetEmulator(),
-		BitbucketSiteUrl: i.GetBitbucketSiteUrl(), WebhooksReachable: i.GetWebhooksReachable(),
+		BitbucketSiteUrl: i.GetBitbucketSiteUrl(), WebhooksReachable: i.GetWebhooksReachable(), SignInProviders: i.GetSignInProviders(),
 		Time: timestamppb.New(s.cfg.Now()),
 	}}, nil
 }

@@ -47,6 +47,17 @@ func (l *Limiter) Wrong(address string) (wait time.Duration, ok bool) {
 	return 0, true
 }
 
+// Blocked says whether there were too many wrong attempts from the address, and until when.
+func (l *Limiter) Blocked(address string) (wait time.Duration, blocked bool) {
+	now := l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.start) >= window {
+		return 0, false
+	}
+	return window - now.Sub(l.start), l.counts[network(address)] >= attempts
+}
+
 // network is what counts as one address: one IPv4 address, one IPv6 /64, which is what one
 // customer gets.
 func network(address string) netip.Prefix {

@@ -129,6 +129,44 @@ func (s *ShortLived) TakeCode(ctx context.Context, code string, valid func(subje
 	return c.GetSubject(), c.GetLabel(), true, nil
 }
 
+// UseOnce notes that something that works once is used; first is false when it was before. It is remembered
+// for as long as it could be shown again.
+func (s *ShortLived) UseOnce(ctx context.Context, what string, remember time.Duration) (first bool, err error) {
+	sum := sha256.Sum256([]byte(what))
+	_, err = s.bucket.Create(ctx, "used."+hex.EncodeToString(sum[:]), &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_Used{
+		Used: &gatewaystorev1.Used{Time: timestamppb.New(s.now())},
+	}}, kv.TTL(max(remember.Round(time.Second), time.Second)))
+	if errors.Is(err, kv.ErrExists) {
+		return false, nil
+	}
+	return err == nil, kv.ToAPI(err)
+}
+
+// KeepOwner notes whose a provider's session is, for as long as it may last; Owner finds it.
+func (s *ShortLived) KeepOwner(ctx context.Context, issuer, id, subject string, life time.Duration) error {
+	_, err := s.bucket.Create(ctx, ownerKey(issuer, id), &gatewaystorev1.ShortLived{Kind: &gatewaystorev1.ShortLived_SessionOwner{
+		SessionOwner: &gatewaystorev1.SessionOwner{Subject: subject},
+	}}, kv.TTL(max(life.Round(time.Second), time.Second)))
+	if errors.Is(err, kv.ErrExists) { // another of the person's sessions here, by the same one there
+		return nil
+	}
+	return kv.ToAPI(err)
+}
+
+// Owner is whose a provider's session is; empty where nobody has it here.
+func (s *ShortLived) Owner(ctx context.Context, issuer, id string) (subject string, err error) {
+	v, _, err := s.bucket.Get(ctx, ownerKey(issuer, id))
+	if errors.Is(err, kv.ErrNotFound) {
+		return "", nil
+	}
+	return v.GetSessionOwner().GetSubject(), kv.ToAPI(err)
+}
+
+func ownerKey(issuer, id string) string {
+	sum := sha256.Sum256([]byte(issuer + "\n" + id))
+	return "owner." + hex.EncodeToString(sum[:])
+}
+
 func codeKey(code string) string {
 	sum := sha256.Sum256([]byte(code))
 	return "code." + hex.EncodeToString(sum[:])

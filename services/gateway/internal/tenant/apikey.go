@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,7 @@ import (
 // An API key is dpk_<id>_<secret>: the id finds the record, the secret has 256 random bits.
 const (
 	keyMark     = "dpk_"
+	keySubject  = "api-key:" // begins the subject of a key
 	keyIDBytes  = 8
 	maxKeys     = 200 // per workspace: the list is one record
 	maxLabel    = 100 // characters
@@ -44,6 +46,7 @@ type NewKey struct {
 	ExpireTime time.Time // zero: never
 	By         Subject
 	ByKey      string        // the id of the key that makes it; empty for people
+	Owner      string        // whose key it is; BoundByMaker finds it out
 	ByRole     identity.Role // the creator's role of today
 	Secret     seal.Secret   // of NewKeySecret; a new one when zero
 }
@@ -106,7 +109,7 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 	k := &gatewaystorev1.ApiKey{
 		Id: id, Workspace: n.Workspace, Label: n.Label, Role: n.Role.String(),
 		Prefix: keyMark + id, SecretSha256: sum[:],
-		CreatedBy: n.By.ID, CreatedByLabel: n.By.Label, CreateTime: timestamppb.New(now),
+		CreatedBy: n.By.ID, CreatedByLabel: n.By.Label, CreateTime: timestamppb.New(now), Owner: n.Owner,
 	}
 	if !n.ExpireTime.IsZero() {
 		k.ExpireTime = timestamppb.New(n.ExpireTime)
@@ -117,10 +120,11 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 	return k, secret, nil
 }
 
-// BoundByMaker has a key that a key makes expire no later than its maker: without a time it gets its
-// maker's.
+// BoundByMaker has a key belong to whoever makes it. One that a key makes belongs to that key's person,
+// and expires no later than its maker: without a time it gets its maker's.
 func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
 	if n.ByKey == "" {
+		n.Owner = n.By.ID
 		return nil
 	}
 	maker, _, err := s.keys.Get(ctx, n.ByKey)
@@ -130,6 +134,7 @@ func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
 	if err != nil {
 		return kv.ToAPI(err)
 	}
+	n.Owner = ownerOf(maker)
 	if maker.ExpireTime == nil {
 		return nil
 	}
@@ -141,6 +146,29 @@ func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
 		return apierr.InvalidArgument("expireTime", "at most "+most.UTC().Format(time.RFC3339)+", when the API key that makes it expires")
 	}
 	return nil
+}
+
+// ownerOf is the person whose key it is; empty where that was not kept.
+func ownerOf(k *gatewaystorev1.ApiKey) string {
+	if k.GetOwner() == "" && !strings.HasPrefix(k.GetCreatedBy(), keySubject) {
+		return k.GetCreatedBy()
+	}
+	return k.GetOwner()
+}
+
+// KeyRole is what the key may do today: no more than the person whose key it is. RoleNone when that person
+// is not a member any more.
+func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity.Role, error) {
+	role, err := identity.ParseRole(k.GetRole())
+	if err != nil {
+		return identity.RoleNone, fmt.Errorf("tenant: role of an API key: %w", err)
+	}
+	owner := ownerOf(k)
+	if owner == "" {
+		return role, nil
+	}
+	most, err := s.Role(ctx, k.GetWorkspace(), owner)
+	return min(role, most), err
 }
 
 // NewKeySecret makes the secret of a key; the key's id is a part of it.
@@ -158,7 +186,8 @@ func keyID(secret seal.Secret) string {
 // LooksLikeKey tells an API key from other bearer tokens.
 func LooksLikeKey(token string) bool { return strings.HasPrefix(token, keyMark) }
 
-// FindKey returns the key with that secret if it works today; ok is false when there is none.
+// FindKey returns the key with that secret if it has not expired; ok is false when there is none. What it
+// may do says KeyRole.
 func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystorev1.ApiKey, ok bool, err error) {
 	plain := secret.Reveal()
 	if len(plain) > maxKeyBytes {
@@ -185,7 +214,7 @@ func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystor
 	return k, true, nil
 }
 
-// KeyWorks says whether the key still exists and has not expired.
+// KeyWorks says whether the key still exists, has not expired, and belongs to a member.
 func (s *Store) KeyWorks(ctx context.Context, id string) (bool, error) {
 	k, _, err := s.copies.keys.Get(ctx, id)
 	if errors.Is(err, kv.ErrNotFound) {
@@ -194,7 +223,11 @@ func (s *Store) KeyWorks(ctx context.Context, id string) (bool, error) {
 	if err != nil {
 		return false, kv.ToAPI(err)
 	}
-	return k.ExpireTime == nil || s.now().Before(k.ExpireTime.AsTime()), nil
+	if k.ExpireTime != nil && !s.now().Before(k.ExpireTime.AsTime()) {
+		return false, nil
+	}
+	role, err := s.KeyRole(ctx, k)
+	return role != identity.RoleNone, err
 }
 
 // UsedWithinHour reports whether the key's last use needs no update.

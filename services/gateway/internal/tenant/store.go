@@ -18,7 +18,8 @@ import (
 // Names of the buckets.
 const (
 	WorkspacesBucket  = "gateway_workspaces"
-	membersBucket     = "gateway_members"
+	membersBucket     = "gateway_members" // of before there were teams
+	TeamsBucket       = "gateway_teams"
 	accountsBucket    = "gateway_accounts"
 	apiKeysBucket     = "gateway_api_keys"
 	apiKeyListsBucket = "gateway_api_key_lists"
@@ -31,15 +32,20 @@ type Options struct {
 	Logger   *slog.Logger
 	Metrics  *kv.Metrics // of the copies; nil: none
 	Now      func() time.Time
+	// Absent is a subject that cannot sign in, and does not count as an owner; empty for none.
+	Absent string
+	// Changed hears that somebody may do other things than before; it must not block. It may be nil.
+	Changed func()
 }
 
-// Store keeps workspaces, members and API keys. Open it before use; then it is safe for concurrent
+// Store keeps workspaces, teams, accounts and API keys. Open it before use; then it is safe for concurrent
 // use. Its errors are *apierr.Error, or those of the context.
 type Store struct {
 	js         jetstream.JetStream
 	opts       Options
 	workspaces *kv.Bucket[gatewaystorev1.Workspace, *gatewaystorev1.Workspace]
 	members    *kv.Bucket[gatewaystorev1.Member, *gatewaystorev1.Member]
+	teams      *kv.Bucket[gatewaystorev1.Team, *gatewaystorev1.Team]
 	accounts   *kv.Bucket[gatewaystorev1.Account, *gatewaystorev1.Account]
 	keys       *kv.Bucket[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 	keyLists   *kv.Bucket[gatewaystorev1.ApiKeyList, *gatewaystorev1.ApiKeyList]
@@ -52,7 +58,7 @@ type Store struct {
 // at the start of each read, so that what was revoked anywhere is refused at once.
 type copies struct {
 	workspaces *kv.Copy[gatewaystorev1.Workspace, *gatewaystorev1.Workspace]
-	members    *kv.Copy[gatewaystorev1.Member, *gatewaystorev1.Member]
+	teams      *kv.Copy[gatewaystorev1.Team, *gatewaystorev1.Team]
 	accounts   *kv.Copy[gatewaystorev1.Account, *gatewaystorev1.Account]
 	keys       *kv.Copy[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 }
@@ -72,6 +78,9 @@ func (s *Store) Open(ctx context.Context) error {
 	if s.members, err = kv.Open[gatewaystorev1.Member](ctx, s.js, cfg(membersBucket)); err != nil {
 		return err
 	}
+	if s.teams, err = kv.Open[gatewaystorev1.Team](ctx, s.js, cfg(TeamsBucket)); err != nil {
+		return err
+	}
 	if s.accounts, err = kv.Open[gatewaystorev1.Account](ctx, s.js, cfg(accountsBucket)); err != nil {
 		return err
 	}
@@ -84,11 +93,16 @@ func (s *Store) Open(ctx context.Context) error {
 	if s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket)); err != nil {
 		return err
 	}
+	changed := func(string) {
+		if s.opts.Changed != nil {
+			s.opts.Changed()
+		}
+	}
 	s.copies = copies{
 		workspaces: kv.NewCopy(s.workspaces, kv.CopyConfig[*gatewaystorev1.Workspace]{Metrics: s.opts.Metrics}),
-		members:    kv.NewCopy(s.members, kv.CopyConfig[*gatewaystorev1.Member]{Metrics: s.opts.Metrics}),
-		accounts:   kv.NewCopy(s.accounts, kv.CopyConfig[*gatewaystorev1.Account]{Metrics: s.opts.Metrics}),
-		keys:       kv.NewCopy(s.keys, kv.CopyConfig[*gatewaystorev1.ApiKey]{Metrics: s.opts.Metrics}),
+		teams:      kv.NewCopy(s.teams, kv.CopyConfig[*gatewaystorev1.Team]{Metrics: s.opts.Metrics, Summarize: rolesOf, OnChange: changed}),
+		accounts:   kv.NewCopy(s.accounts, kv.CopyConfig[*gatewaystorev1.Account]{Metrics: s.opts.Metrics, OnChange: changed}),
+		keys:       kv.NewCopy(s.keys, kv.CopyConfig[*gatewaystorev1.ApiKey]{Metrics: s.opts.Metrics, OnChange: changed}),
 	}
 	return nil
 }
@@ -97,7 +111,7 @@ func (s *Store) Open(ctx context.Context) error {
 // from the leader.
 func (s *Store) Watch(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{s.copies.workspaces.Run, s.copies.members.Run, s.copies.accounts.Run, s.copies.keys.Run} {
+	for _, run := range []func(context.Context) error{s.copies.workspaces.Run, s.copies.teams.Run, s.copies.accounts.Run, s.copies.keys.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()
@@ -109,7 +123,7 @@ func (s *Store) StreamName() string { return s.workspaces.StreamName() }
 // Ping asks the store for something that need not be there. Records that were found lost are its
 // error too.
 func (s *Store) Ping(ctx context.Context) error {
-	if err := errors.Join(s.workspaces.Intact(), s.members.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact()); err != nil {
+	if err := errors.Join(s.workspaces.Intact(), s.members.Intact(), s.teams.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact()); err != nil {
 		return err
 	}
 	if _, _, err := s.workspaces.Get(ctx, "ping"); err != nil && !errors.Is(err, kv.ErrNotFound) {
@@ -118,16 +132,11 @@ func (s *Store) Ping(ctx context.Context) error {
 	return nil
 }
 
-// SessionEpoch returns the epoch that sessions of the subject must have.
-func (s *Store) SessionEpoch(ctx context.Context, subject string) (uint64, error) {
-	a, _, err := s.copies.accounts.Get(ctx, kv.EncodeKey(subject))
-	if errors.Is(err, kv.ErrNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, kv.ToAPI(err)
-	}
-	return a.GetSessionEpoch(), nil
+// SessionEpoch returns the epoch that sessions of the subject must have, and the one with that id where
+// it is listed.
+func (s *Store) SessionEpoch(ctx context.Context, subject, id string) (uint64, *gatewaystorev1.ListedSession, error) {
+	a, err := s.Account(ctx, subject)
+	return a.GetSessionEpoch(), Session(a, id), err
 }
 
 // RaiseSessionEpoch ends all sessions of the subject.
@@ -137,6 +146,7 @@ func (s *Store) RaiseSessionEpoch(ctx context.Context, subject string) error {
 			a = &gatewaystorev1.Account{Subject: subject}
 		}
 		a.SessionEpoch++
+		a.Sessions = nil
 		return a, nil
 	})
 	return kv.ToAPI(err)

@@ -77,10 +77,12 @@ func TestMembers_roleOfToday(t *testing.T) {
 	if err != nil || more || len(list) != 1 || list[0].Role != identity.RoleMember {
 		t.Errorf("list %v %v %v", list, more, err)
 	}
-	for range 2 { // the second time there is nothing to do
-		if err := s.RemoveMember(ctx, "acme", john.ID); err != nil {
-			t.Fatal(err)
-		}
+	owner := By{Subject: jane.ID, Role: identity.RoleOwner}
+	if err := s.RemoveMember(ctx, "acme", john.ID, owner); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.RemoveMember(ctx, "acme", john.ID, owner); !apierr.Has(err, apierr.ReasonMemberNotFound) {
+		t.Errorf("removed twice: %v", err)
 	}
 	if list, _, _ := s.List(ctx, john.ID, "", 10); role(john.ID) != identity.RoleNone || len(list) != 0 {
 		t.Errorf("still there: %v", list)
@@ -98,7 +100,7 @@ func TestMembers_listShowsOnlyMembers(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.members.Delete(ctx, "b.jane", 0); err != nil {
+	if err := s.teams.Delete(ctx, "b", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.workspaces.Delete(ctx, "c", 0); err != nil {
@@ -148,7 +150,7 @@ func TestKeys_thereIsAMostAndDanglingEntriesGo(t *testing.T) {
 func TestSessionEpoch(t *testing.T) {
 	s, ctx := open(t), t.Context()
 	for want := range uint64(3) {
-		got, err := s.SessionEpoch(ctx, jane.ID)
+		got, _, err := s.SessionEpoch(ctx, jane.ID, "")
 		if err != nil || got != want {
 			t.Errorf("epoch %d, not %d: %v", got, want, err)
 		}

@@ -22,23 +22,8 @@ type Workspace struct {
 	ETag string
 }
 
-// Subject is a person or program that can be a member.
-type Subject struct{ ID, Label string }
-
-// Role returns the subject's role of today; RoleNone when it is not a member.
-func (s *Store) Role(ctx context.Context, workspace, subject string) (identity.Role, error) {
-	if !rpc.ValidWorkspace(workspace) {
-		return identity.RoleNone, nil
-	}
-	m, _, err := s.copies.members.Get(ctx, kv.EncodeKey(workspace, subject))
-	if errors.Is(err, kv.ErrNotFound) {
-		return identity.RoleNone, nil
-	}
-	if err != nil {
-		return identity.RoleNone, kv.ToAPI(err)
-	}
-	return identity.ParseRole(m.GetRole())
-}
+// Subject is a person or program that can be a member. Email is empty where none is known.
+type Subject struct{ ID, Label, Email string }
 
 // CheckID refuses what cannot be a workspace's id.
 func CheckID(id string) error {
@@ -98,11 +83,11 @@ func (s *Store) mayComplete(ctx context.Context, id string, owner Subject) error
 	if err != nil {
 		return kv.ToAPI(err)
 	}
-	role, err := s.Role(ctx, id, owner.ID)
+	t, err := s.Team(ctx, id)
 	if err != nil {
 		return err
 	}
-	if w.GetCreatedBy() != owner.ID || role != identity.RoleNone {
+	if w.GetCreatedBy() != owner.ID || len(t.GetMembers()) > 0 { // whoever was removed does not come back so
 		return exists
 	}
 	return nil
@@ -115,50 +100,6 @@ func (s *Store) Ensure(ctx context.Context, id, displayName string, owner Subjec
 		return nil
 	}
 	return err
-}
-
-// AddMember makes the subject a member with the role, or changes the role it has.
-func (s *Store) AddMember(ctx context.Context, workspace string, who Subject, role identity.Role) error {
-	// The list first: an entry without a member record shows nothing, a member record without an
-	// entry would be a workspace that its member cannot find.
-	_, _, err := s.accounts.Update(ctx, kv.EncodeKey(who.ID), func(a *gatewaystorev1.Account) (*gatewaystorev1.Account, error) {
-		if a == nil {
-			a = &gatewaystorev1.Account{Subject: who.ID}
-		}
-		at, found := slices.BinarySearch(a.Workspaces, workspace)
-		if found {
-			return nil, kv.ErrSkip
-		}
-		a.Workspaces = slices.Insert(a.Workspaces, at, workspace)
-		return a, nil
-	})
-	if err != nil {
-		return kv.ToAPI(err)
-	}
-	_, _, err = s.members.Update(ctx, kv.EncodeKey(workspace, who.ID), func(m *gatewaystorev1.Member) (*gatewaystorev1.Member, error) {
-		if m == nil {
-			m = &gatewaystorev1.Member{Workspace: workspace, Subject: who.ID, CreateTime: timestamppb.New(s.now())}
-		}
-		m.Label, m.Role = who.Label, role.String()
-		return m, nil
-	})
-	return kv.ToAPI(err)
-}
-
-// RemoveMember ends a membership; one that is not there is not an error.
-func (s *Store) RemoveMember(ctx context.Context, workspace, subject string) error {
-	if err := s.members.Delete(ctx, kv.EncodeKey(workspace, subject), 0); err != nil && !errors.Is(err, kv.ErrNotFound) {
-		return kv.ToAPI(err)
-	}
-	_, _, err := s.accounts.Update(ctx, kv.EncodeKey(subject), func(a *gatewaystorev1.Account) (*gatewaystorev1.Account, error) {
-		at, found := slices.BinarySearch(a.GetWorkspaces(), workspace)
-		if !found {
-			return nil, kv.ErrSkip
-		}
-		a.Workspaces = slices.Delete(a.Workspaces, at, at+1)
-		return a, nil
-	})
-	return kv.ToAPI(err)
 }
 
 // List returns at most limit workspaces of the subject whose ids come after the given one, by id,

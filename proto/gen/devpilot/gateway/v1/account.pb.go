@@ -195,7 +195,7 @@ func (x ProofCheck_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProofCheck_State.Descriptor instead.
 func (ProofCheck_State) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8, 0}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12, 0}
 }
 
 // Role is a holder of the roles' names.
@@ -399,6 +399,306 @@ func (x *Me) GetSessionExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+// Member is one person in a workspace.
+type Member struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The name for people.
+	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	// The address, as the identity provider says it; absent for the local owner.
+	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
+	// What the person may do.
+	Role Role_Name `protobuf:"varint,4,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
+	// The least that rules of the identity provider give; absent when none do. It cannot be lowered here.
+	ProviderRole Role_Name `protobuf:"varint,5,opt,name=provider_role,json=providerRole,proto3,enum=devpilot.gateway.v1.Role_Name" json:"provider_role,omitempty"`
+	// The name of the identity provider by which the person signs in; absent for the local owner.
+	Provider string `protobuf:"bytes,6,opt,name=provider,proto3" json:"provider,omitempty"`
+	// When the membership began.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Member) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Member) GetRole() Role_Name {
+	if x != nil {
+		return x.Role
+	}
+	return Role_NAME_UNSPECIFIED
+}
+
+func (x *Member) GetProviderRole() Role_Name {
+	if x != nil {
+		return x.ProviderRole
+	}
+	return Role_NAME_UNSPECIFIED
+}
+
+func (x *Member) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Member) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// Invitation lets one person in, once.
+type Invitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The address that the person's identity provider must have verified.
+	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
+	// What the person may do.
+	Role Role_Name `protobuf:"varint,3,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
+	// Who made it.
+	CreatedBy string `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// When it was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it stops working.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Invitation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Invitation) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Invitation) GetRole() Role_Name {
+	if x != nil {
+		return x.Role
+	}
+	return Role_NAME_UNSPECIFIED
+}
+
+func (x *Invitation) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Invitation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// BrowserSession is one browser that is signed in.
+type BrowserSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the person signed in.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last used, to the hour.
+	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	// When it ends in any case.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The address that signed in, as far as trusted proxies tell.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// What the browser says that it is.
+	UserAgent string `protobuf:"bytes,6,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// The name of the identity provider; absent for the local owner.
+	Provider string `protobuf:"bytes,7,opt,name=provider,proto3" json:"provider,omitempty"`
+	// Whether it is the one that asks.
+	Current       bool `protobuf:"varint,8,opt,name=current,proto3" json:"current,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrowserSession) Reset() {
+	*x = BrowserSession{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrowserSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrowserSession) ProtoMessage() {}
+
+func (x *BrowserSession) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrowserSession.ProtoReflect.Descriptor instead.
+func (*BrowserSession) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BrowserSession) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *BrowserSession) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+func (x *BrowserSession) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *BrowserSession) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *BrowserSession) GetCurrent() bool {
+	if x != nil {
+		return x.Current
+	}
+	return false
+}
+
 // ApiKey lets a program call the API for one workspace.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -424,7 +724,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -436,7 +736,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -449,7 +749,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ApiKey) GetId() string {
@@ -544,7 +844,7 @@ type ActivityRecord struct {
 
 func (x *ActivityRecord) Reset() {
 	*x = ActivityRecord{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +856,7 @@ func (x *ActivityRecord) String() string {
 func (*ActivityRecord) ProtoMessage() {}
 
 func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +869,7 @@ func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityRecord.ProtoReflect.Descriptor instead.
 func (*ActivityRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ActivityRecord) GetNumber() int32 {
@@ -678,7 +978,7 @@ type ActivityChange struct {
 
 func (x *ActivityChange) Reset() {
 	*x = ActivityChange{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -690,7 +990,7 @@ func (x *ActivityChange) String() string {
 func (*ActivityChange) ProtoMessage() {}
 
 func (x *ActivityChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -703,7 +1003,7 @@ func (x *ActivityChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityChange.ProtoReflect.Descriptor instead.
 func (*ActivityChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ActivityChange) GetField() string {
@@ -741,14 +1041,16 @@ type Info struct {
 	// Whether Bitbucket can reach us; when not, pushes are found by asking.
 	WebhooksReachable bool `protobuf:"varint,5,opt,name=webhooks_reachable,json=webhooksReachable,proto3" json:"webhooks_reachable,omitempty"`
 	// Now, so that browsers can correct their clocks.
-	Time          *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
+	// Who signs people in, in the order of the settings; empty where only the local owner can.
+	SignInProviders []*SignInProvider `protobuf:"bytes,7,rep,name=sign_in_providers,json=signInProviders,proto3" json:"sign_in_providers,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Info) Reset() {
 	*x = Info{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1062,7 @@ func (x *Info) String() string {
 func (*Info) ProtoMessage() {}
 
 func (x *Info) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1075,7 @@ func (x *Info) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Info.ProtoReflect.Descriptor instead.
 func (*Info) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Info) GetVersion() string {
@@ -818,6 +1120,68 @@ func (x *Info) GetTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Info) GetSignInProviders() []*SignInProvider {
+	if x != nil {
+		return x.SignInProviders
+	}
+	return nil
+}
+
+// SignInProvider is an identity provider that signs people in.
+type SignInProvider struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id, which is in addresses: POST /sign-in/{id} begins.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The name for people.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInProvider) Reset() {
+	*x = SignInProvider{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInProvider) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInProvider) ProtoMessage() {}
+
+func (x *SignInProvider) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInProvider.ProtoReflect.Descriptor instead.
+func (*SignInProvider) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SignInProvider) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *SignInProvider) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
 // ProofReport is what was proved of an integration. It has no secrets.
 type ProofReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -841,7 +1205,7 @@ type ProofReport struct {
 
 func (x *ProofReport) Reset() {
 	*x = ProofReport{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -853,7 +1217,7 @@ func (x *ProofReport) String() string {
 func (*ProofReport) ProtoMessage() {}
 
 func (x *ProofReport) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -866,7 +1230,7 @@ func (x *ProofReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofReport.ProtoReflect.Descriptor instead.
 func (*ProofReport) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProofReport) GetWorkspace() string {
@@ -937,7 +1301,7 @@ type ProofCheck struct {
 
 func (x *ProofCheck) Reset() {
 	*x = ProofCheck{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1313,7 @@ func (x *ProofCheck) String() string {
 func (*ProofCheck) ProtoMessage() {}
 
 func (x *ProofCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1326,7 @@ func (x *ProofCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofCheck.ProtoReflect.Descriptor instead.
 func (*ProofCheck) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ProofCheck) GetName() string {
@@ -1031,7 +1395,38 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\v\n" +
 	"\aAPI_KEY\x10\x02\x12\x0f\n" +
-	"\vADMIN_TOKEN\x10\x03\"\xd5\x02\n" +
+	"\vADMIN_TOKEN\x10\x03\"\xa5\x02\n" +
+	"\x06Member\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x19\n" +
+	"\x05email\x18\x03 \x01(\tB\x03\xe0A\x01R\x05email\x122\n" +
+	"\x04role\x18\x04 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12H\n" +
+	"\rprovider_role\x18\x05 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameB\x03\xe0A\x01R\fproviderRole\x12\x1f\n" +
+	"\bprovider\x18\x06 \x01(\tB\x03\xe0A\x01R\bprovider\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"\xff\x01\n" +
+	"\n" +
+	"Invitation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05email\x18\x02 \x01(\tR\x05email\x122\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12;\n" +
+	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xca\x02\n" +
+	"\x0eBrowserSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12@\n" +
+	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x06 \x01(\tR\tuserAgent\x12\x1f\n" +
+	"\bprovider\x18\a \x01(\tB\x03\xe0A\x01R\bprovider\x12\x18\n" +
+	"\acurrent\x18\b \x01(\bR\acurrent\"\xd5\x02\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x122\n" +
@@ -1065,7 +1460,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x0eActivityChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x1b\n" +
 	"\x06before\x18\x02 \x01(\tB\x03\xe0A\x01R\x06before\x12\x19\n" +
-	"\x05after\x18\x03 \x01(\tB\x03\xe0A\x01R\x05after\"\xe8\x01\n" +
+	"\x05after\x18\x03 \x01(\tB\x03\xe0A\x01R\x05after\"\xb9\x02\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
@@ -1073,7 +1468,11 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\bemulator\x18\x03 \x01(\bR\bemulator\x12,\n" +
 	"\x12bitbucket_site_url\x18\x04 \x01(\tR\x10bitbucketSiteUrl\x12-\n" +
 	"\x12webhooks_reachable\x18\x05 \x01(\bR\x11webhooksReachable\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xf4\x01\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12O\n" +
+	"\x11sign_in_providers\x18\a \x03(\v2#.devpilot.gateway.v1.SignInProviderR\x0fsignInProviders\"4\n" +
+	"\x0eSignInProvider\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xf4\x01\n" +
 	"\vProofReport\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
@@ -1112,7 +1511,7 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
 	(Me_Kind)(0),                  // 1: devpilot.gateway.v1.Me.Kind
@@ -1120,35 +1519,49 @@ var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(*Role)(nil),                  // 3: devpilot.gateway.v1.Role
 	(*Workspace)(nil),             // 4: devpilot.gateway.v1.Workspace
 	(*Me)(nil),                    // 5: devpilot.gateway.v1.Me
-	(*ApiKey)(nil),                // 6: devpilot.gateway.v1.ApiKey
-	(*ActivityRecord)(nil),        // 7: devpilot.gateway.v1.ActivityRecord
-	(*ActivityChange)(nil),        // 8: devpilot.gateway.v1.ActivityChange
-	(*Info)(nil),                  // 9: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),           // 10: devpilot.gateway.v1.ProofReport
-	(*ProofCheck)(nil),            // 11: devpilot.gateway.v1.ProofCheck
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(*Member)(nil),                // 6: devpilot.gateway.v1.Member
+	(*Invitation)(nil),            // 7: devpilot.gateway.v1.Invitation
+	(*BrowserSession)(nil),        // 8: devpilot.gateway.v1.BrowserSession
+	(*ApiKey)(nil),                // 9: devpilot.gateway.v1.ApiKey
+	(*ActivityRecord)(nil),        // 10: devpilot.gateway.v1.ActivityRecord
+	(*ActivityChange)(nil),        // 11: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 12: devpilot.gateway.v1.Info
+	(*SignInProvider)(nil),        // 13: devpilot.gateway.v1.SignInProvider
+	(*ProofReport)(nil),           // 14: devpilot.gateway.v1.ProofReport
+	(*ProofCheck)(nil),            // 15: devpilot.gateway.v1.ProofCheck
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	12, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	16, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
 	4,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	12, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 5: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	12, // 6: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	12, // 7: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	12, // 8: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	12, // 9: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	8,  // 10: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
-	12, // 11: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	12, // 12: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
-	11, // 13: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
-	2,  // 14: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	16, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 5: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
+	0,  // 6: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
+	16, // 7: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 8: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
+	16, // 9: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	16, // 10: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 11: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
+	16, // 12: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
+	16, // 13: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 14: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
+	16, // 15: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	16, // 16: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	16, // 17: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	16, // 18: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	11, // 19: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	16, // 20: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	13, // 21: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
+	16, // 22: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
+	15, // 23: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
+	2,  // 24: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -1162,7 +1575,7 @@ func file_devpilot_gateway_v1_account_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

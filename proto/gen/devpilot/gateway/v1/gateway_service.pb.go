@@ -247,9 +247,13 @@ func (x *DeleteSessionRequest) GetEverywhere() bool {
 	return false
 }
 
-// DeleteSessionResponse is empty.
+// DeleteSessionResponse says where to go.
 type DeleteSessionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the browser signs out at the identity provider too, and comes back from; absent where there is no
+	// such place. It holds an ID token, so that the provider need not ask: send the browser there, and keep it
+	// nowhere.
+	SignOutUrl    string `protobuf:"bytes,1,opt,name=sign_out_url,json=signOutUrl,proto3" json:"sign_out_url,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -282,6 +286,13 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeleteSessionResponse) GetSignOutUrl() string {
+	if x != nil {
+		return x.SignOutUrl
+	}
+	return ""
 }
 
 // CreateSignInCodeRequest is empty.
@@ -2740,6 +2751,1043 @@ func (x *GetProofResponse) GetReport() *ProofReport {
 	return nil
 }
 
+// ListSessionsRequest is empty.
+type ListSessionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsRequest) Reset() {
+	*x = ListSessionsRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsRequest) ProtoMessage() {}
+
+func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{49}
+}
+
+// ListSessionsResponse is the sessions.
+type ListSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions, oldest first.
+	Sessions      []*BrowserSession `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSessionsResponse) Reset() {
+	*x = ListSessionsResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSessionsResponse) ProtoMessage() {}
+
+func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListSessionsResponse) GetSessions() []*BrowserSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// EndSessionRequest names a session.
+type EndSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session's id.
+	Session       string `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionRequest) Reset() {
+	*x = EndSessionRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionRequest) ProtoMessage() {}
+
+func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
+func (*EndSessionRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *EndSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// EndSessionResponse is empty.
+type EndSessionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndSessionResponse) Reset() {
+	*x = EndSessionResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndSessionResponse) ProtoMessage() {}
+
+func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
+func (*EndSessionResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{52}
+}
+
+// ListMembersRequest asks for a page.
+type ListMembersRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// At most so many; 50 when absent, 200 at most.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *ListMembersRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListMembersRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListMembersRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListMembersResponse is a page.
+type ListMembersResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The members, by their ids.
+	Members []*Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	// The next page's token; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// SetMemberRoleRequest is a member's new role.
+type SetMemberRoleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The member's id.
+	Member string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	// The role.
+	Role Role_Name `protobuf:"varint,3,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
+	// Accepted as by every POST; a repeat changes nothing more with and without it.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMemberRoleRequest) Reset() {
+	*x = SetMemberRoleRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMemberRoleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMemberRoleRequest) ProtoMessage() {}
+
+func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMemberRoleRequest.ProtoReflect.Descriptor instead.
+func (*SetMemberRoleRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *SetMemberRoleRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *SetMemberRoleRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *SetMemberRoleRequest) GetRole() Role_Name {
+	if x != nil {
+		return x.Role
+	}
+	return Role_NAME_UNSPECIFIED
+}
+
+func (x *SetMemberRoleRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// SetMemberRoleResponse is the member.
+type SetMemberRoleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member.
+	Member        *Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetMemberRoleResponse) Reset() {
+	*x = SetMemberRoleResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetMemberRoleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetMemberRoleResponse) ProtoMessage() {}
+
+func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetMemberRoleResponse.ProtoReflect.Descriptor instead.
+func (*SetMemberRoleResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *SetMemberRoleResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+// RemoveMemberRequest names a member.
+type RemoveMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The member's id; the caller's own to leave.
+	Member        string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberRequest) Reset() {
+	*x = RemoveMemberRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberRequest) ProtoMessage() {}
+
+func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
+func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{57}
+}
+
+func (x *RemoveMemberRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RemoveMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+// RemoveMemberResponse is who was removed.
+type RemoveMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member, as it was.
+	Member        *Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveMemberResponse) Reset() {
+	*x = RemoveMemberResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveMemberResponse) ProtoMessage() {}
+
+func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
+func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{58}
+}
+
+func (x *RemoveMemberResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+// ListMemberSessionsRequest names a member.
+type ListMemberSessionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The member's id.
+	Member        string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMemberSessionsRequest) Reset() {
+	*x = ListMemberSessionsRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMemberSessionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMemberSessionsRequest) ProtoMessage() {}
+
+func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMemberSessionsRequest.ProtoReflect.Descriptor instead.
+func (*ListMemberSessionsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ListMemberSessionsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListMemberSessionsRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+// ListMemberSessionsResponse is the sessions.
+type ListMemberSessionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sessions, oldest first.
+	Sessions      []*BrowserSession `protobuf:"bytes,1,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMemberSessionsResponse) Reset() {
+	*x = ListMemberSessionsResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMemberSessionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMemberSessionsResponse) ProtoMessage() {}
+
+func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMemberSessionsResponse.ProtoReflect.Descriptor instead.
+func (*ListMemberSessionsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *ListMemberSessionsResponse) GetSessions() []*BrowserSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// EndMemberSessionRequest names a session.
+type EndMemberSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The member's id.
+	Member string `protobuf:"bytes,2,opt,name=member,proto3" json:"member,omitempty"`
+	// The session's id.
+	Session       string `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndMemberSessionRequest) Reset() {
+	*x = EndMemberSessionRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndMemberSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndMemberSessionRequest) ProtoMessage() {}
+
+func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndMemberSessionRequest.ProtoReflect.Descriptor instead.
+func (*EndMemberSessionRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *EndMemberSessionRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *EndMemberSessionRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *EndMemberSessionRequest) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+// EndMemberSessionResponse is whose session it was.
+type EndMemberSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The member.
+	Member        *Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndMemberSessionResponse) Reset() {
+	*x = EndMemberSessionResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndMemberSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndMemberSessionResponse) ProtoMessage() {}
+
+func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndMemberSessionResponse.ProtoReflect.Descriptor instead.
+func (*EndMemberSessionResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *EndMemberSessionResponse) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+// ListInvitationsRequest names the workspace.
+type ListInvitationsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsRequest) Reset() {
+	*x = ListInvitationsRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsRequest) ProtoMessage() {}
+
+func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
+func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *ListInvitationsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// ListInvitationsResponse is the invitations.
+type ListInvitationsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invitations, oldest first, without their links.
+	Invitations   []*Invitation `protobuf:"bytes,1,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListInvitationsResponse) Reset() {
+	*x = ListInvitationsResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListInvitationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListInvitationsResponse) ProtoMessage() {}
+
+func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
+func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{64}
+}
+
+func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
+// CreateInvitationRequest says who is invited.
+type CreateInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The address that the person's identity provider must have verified.
+	Email string `protobuf:"bytes,2,opt,name=email,proto3" json:"email,omitempty"`
+	// What the person may do; at most the caller's own role. MEMBER when absent.
+	Role Role_Name `protobuf:"varint,3,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
+	// Makes a repeat of this request harmless for 24 h: it answers the same invitation, with its link.
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Change nothing, only tell what is wrong with the request.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInvitationRequest) Reset() {
+	*x = CreateInvitationRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInvitationRequest) ProtoMessage() {}
+
+func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
+func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *CreateInvitationRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetRole() Role_Name {
+	if x != nil {
+		return x.Role
+	}
+	return Role_NAME_UNSPECIFIED
+}
+
+func (x *CreateInvitationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CreateInvitationRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// CreateInvitationResponse is the invitation with its link.
+type CreateInvitationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The invitation.
+	Invitation *Invitation `protobuf:"bytes,1,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	// What to send to the person; shown only here.
+	Url           string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateInvitationResponse) Reset() {
+	*x = CreateInvitationResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateInvitationResponse) ProtoMessage() {}
+
+func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
+func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *CreateInvitationResponse) GetInvitation() *Invitation {
+	if x != nil {
+		return x.Invitation
+	}
+	return nil
+}
+
+func (x *CreateInvitationResponse) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// DeleteInvitationRequest names an invitation.
+type DeleteInvitationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The invitation's id.
+	Invitation    string `protobuf:"bytes,2,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteInvitationRequest) Reset() {
+	*x = DeleteInvitationRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteInvitationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteInvitationRequest) ProtoMessage() {}
+
+func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteInvitationRequest.ProtoReflect.Descriptor instead.
+func (*DeleteInvitationRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
+}
+
+func (x *DeleteInvitationRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *DeleteInvitationRequest) GetInvitation() string {
+	if x != nil {
+		return x.Invitation
+	}
+	return ""
+}
+
+// DeleteInvitationResponse is empty.
+type DeleteInvitationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteInvitationResponse) Reset() {
+	*x = DeleteInvitationResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteInvitationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteInvitationResponse) ProtoMessage() {}
+
+func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteInvitationResponse.ProtoReflect.Descriptor instead.
+func (*DeleteInvitationResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
+}
+
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
@@ -2755,8 +3803,10 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1e\n" +
 	"\n" +
 	"everywhere\x18\x01 \x01(\bR\n" +
-	"everywhere\"\x17\n" +
-	"\x15DeleteSessionResponse\"8\n" +
+	"everywhere\">\n" +
+	"\x15DeleteSessionResponse\x12%\n" +
+	"\fsign_out_url\x18\x01 \x01(\tB\x03\xe0A\x01R\n" +
+	"signOutUrl\"8\n" +
 	"\x17CreateSignInCodeRequest\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tR\trequestId\"\x8b\x01\n" +
@@ -2912,7 +3962,67 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0fGetProofRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"L\n" +
 	"\x10GetProofResponse\x128\n" +
-	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report2\xdb\x1f\n" +
+	"\x06report\x18\x01 \x01(\v2 .devpilot.gateway.v1.ProofReportR\x06report\"\x15\n" +
+	"\x13ListSessionsRequest\"W\n" +
+	"\x14ListSessionsResponse\x12?\n" +
+	"\bsessions\x18\x01 \x03(\v2#.devpilot.gateway.v1.BrowserSessionR\bsessions\"2\n" +
+	"\x11EndSessionRequest\x12\x1d\n" +
+	"\asession\x18\x01 \x01(\tB\x03\xe0A\x02R\asession\"\x14\n" +
+	"\x12EndSessionResponse\"s\n" +
+	"\x12ListMembersRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"t\n" +
+	"\x13ListMembersResponse\x125\n" +
+	"\amembers\x18\x01 \x03(\v2\x1b.devpilot.gateway.v1.MemberR\amembers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x01\n" +
+	"\x14SetMemberRoleRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06member\x18\x02 \x01(\tB\x03\xe0A\x02R\x06member\x127\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameB\x03\xe0A\x02R\x04role\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"L\n" +
+	"\x15SetMemberRoleResponse\x123\n" +
+	"\x06member\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.MemberR\x06member\"U\n" +
+	"\x13RemoveMemberRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06member\x18\x02 \x01(\tB\x03\xe0A\x02R\x06member\"K\n" +
+	"\x14RemoveMemberResponse\x123\n" +
+	"\x06member\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.MemberR\x06member\"[\n" +
+	"\x19ListMemberSessionsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06member\x18\x02 \x01(\tB\x03\xe0A\x02R\x06member\"]\n" +
+	"\x1aListMemberSessionsResponse\x12?\n" +
+	"\bsessions\x18\x01 \x03(\v2#.devpilot.gateway.v1.BrowserSessionR\bsessions\"x\n" +
+	"\x17EndMemberSessionRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
+	"\x06member\x18\x02 \x01(\tB\x03\xe0A\x02R\x06member\x12\x1d\n" +
+	"\asession\x18\x03 \x01(\tB\x03\xe0A\x02R\asession\"O\n" +
+	"\x18EndMemberSessionResponse\x123\n" +
+	"\x06member\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.MemberR\x06member\";\n" +
+	"\x16ListInvitationsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"\\\n" +
+	"\x17ListInvitationsResponse\x12A\n" +
+	"\vinvitations\x18\x01 \x03(\v2\x1f.devpilot.gateway.v1.InvitationR\vinvitations\"\xcf\x01\n" +
+	"\x17CreateInvitationRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x19\n" +
+	"\x05email\x18\x02 \x01(\tB\x03\xe0A\x02R\x05email\x122\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"m\n" +
+	"\x18CreateInvitationResponse\x12?\n" +
+	"\n" +
+	"invitation\x18\x01 \x01(\v2\x1f.devpilot.gateway.v1.InvitationR\n" +
+	"invitation\x12\x10\n" +
+	"\x03url\x18\x02 \x01(\tR\x03url\"a\n" +
+	"\x17DeleteInvitationRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"invitation\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"invitation\"\x1a\n" +
+	"\x18DeleteInvitationResponse2\xaf,\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -2924,7 +4034,18 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\xbb\x01\n" +
 	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\xa3\x01\n" +
 	"\bRunProof\x12$.devpilot.gateway.v1.RunProofRequest\x1a%.devpilot.gateway.v1.RunProofResponse\"J\x82\xd3\xe4\x93\x02D:\x01*b\x06report\"7/v1/workspaces/{workspace}/integrations/bitbucket:prove\x12\xa3\x01\n" +
-	"\bGetProof\x12$.devpilot.gateway.v1.GetProofRequest\x1a%.devpilot.gateway.v1.GetProofResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket/proof\x90\x02\x01\x12\x8f\x01\n" +
+	"\bGetProof\x12$.devpilot.gateway.v1.GetProofRequest\x1a%.devpilot.gateway.v1.GetProofResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket/proof\x90\x02\x01\x12|\n" +
+	"\fListSessions\x12(.devpilot.gateway.v1.ListSessionsRequest\x1a).devpilot.gateway.v1.ListSessionsResponse\"\x17\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/sessions\x90\x02\x01\x12\x80\x01\n" +
+	"\n" +
+	"EndSession\x12&.devpilot.gateway.v1.EndSessionRequest\x1a'.devpilot.gateway.v1.EndSessionResponse\"!\x82\xd3\xe4\x93\x02\x18*\x16/v1/sessions/{session}\x90\x02\x02\x12\x8f\x01\n" +
+	"\vListMembers\x12'.devpilot.gateway.v1.ListMembersRequest\x1a(.devpilot.gateway.v1.ListMembersResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/members\x90\x02\x01\x12\xb1\x01\n" +
+	"\rSetMemberRole\x12).devpilot.gateway.v1.SetMemberRoleRequest\x1a*.devpilot.gateway.v1.SetMemberRoleResponse\"I\x82\xd3\xe4\x93\x02@:\x01*b\x06member\"3/v1/workspaces/{workspace}/members/{member}:setRole\x90\x02\x02\x12\x9b\x01\n" +
+	"\fRemoveMember\x12(.devpilot.gateway.v1.RemoveMemberRequest\x1a).devpilot.gateway.v1.RemoveMemberResponse\"6\x82\xd3\xe4\x93\x02-*+/v1/workspaces/{workspace}/members/{member}\x90\x02\x02\x12\xb6\x01\n" +
+	"\x12ListMemberSessions\x12..devpilot.gateway.v1.ListMemberSessionsRequest\x1a/.devpilot.gateway.v1.ListMemberSessionsResponse\"?\x82\xd3\xe4\x93\x026\x124/v1/workspaces/{workspace}/members/{member}/sessions\x90\x02\x01\x12\xba\x01\n" +
+	"\x10EndMemberSession\x12,.devpilot.gateway.v1.EndMemberSessionRequest\x1a-.devpilot.gateway.v1.EndMemberSessionResponse\"I\x82\xd3\xe4\x93\x02@*>/v1/workspaces/{workspace}/members/{member}/sessions/{session}\x90\x02\x02\x12\x9f\x01\n" +
+	"\x0fListInvitations\x12+.devpilot.gateway.v1.ListInvitationsRequest\x1a,.devpilot.gateway.v1.ListInvitationsResponse\"1\x82\xd3\xe4\x93\x02(\x12&/v1/workspaces/{workspace}/invitations\x90\x02\x01\x12\xa2\x01\n" +
+	"\x10CreateInvitation\x12,.devpilot.gateway.v1.CreateInvitationRequest\x1a-.devpilot.gateway.v1.CreateInvitationResponse\"1\x82\xd3\xe4\x93\x02+:\x01*\"&/v1/workspaces/{workspace}/invitations\x12\xaf\x01\n" +
+	"\x10DeleteInvitation\x12,.devpilot.gateway.v1.DeleteInvitationRequest\x1a-.devpilot.gateway.v1.DeleteInvitationResponse\">\x82\xd3\xe4\x93\x025*3/v1/workspaces/{workspace}/invitations/{invitation}\x90\x02\x02\x12\x8f\x01\n" +
 	"\vListApiKeys\x12'.devpilot.gateway.v1.ListApiKeysRequest\x1a(.devpilot.gateway.v1.ListApiKeysResponse\"-\x82\xd3\xe4\x93\x02$\x12\"/v1/workspaces/{workspace}/apiKeys\x90\x02\x01\x12\x92\x01\n" +
 	"\fCreateApiKey\x12(.devpilot.gateway.v1.CreateApiKeyRequest\x1a).devpilot.gateway.v1.CreateApiKeyResponse\"-\x82\xd3\xe4\x93\x02':\x01*\"\"/v1/workspaces/{workspace}/apiKeys\x12\x9c\x01\n" +
 	"\fDeleteApiKey\x12(.devpilot.gateway.v1.DeleteApiKeyRequest\x1a).devpilot.gateway.v1.DeleteApiKeyResponse\"7\x82\xd3\xe4\x93\x02.*,/v1/workspaces/{workspace}/apiKeys/{api_key}\x90\x02\x02\x12\x93\x01\n" +
@@ -2952,7 +4073,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 69)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -3003,104 +4124,157 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*RunProofResponse)(nil),                 // 46: devpilot.gateway.v1.RunProofResponse
 	(*GetProofRequest)(nil),                  // 47: devpilot.gateway.v1.GetProofRequest
 	(*GetProofResponse)(nil),                 // 48: devpilot.gateway.v1.GetProofResponse
-	(*Me)(nil),                               // 49: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 50: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 51: devpilot.gateway.v1.Workspace
-	(*v1.Integration)(nil),                   // 52: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 53: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 54: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 55: devpilot.gateway.v1.Role.Name
-	(*ActivityRecord)(nil),                   // 56: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 57: devpilot.gateway.v1.NotificationTarget
-	(*fieldmaskpb.FieldMask)(nil),            // 58: google.protobuf.FieldMask
-	(*NotificationAttempt)(nil),              // 59: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 60: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 61: devpilot.gateway.v1.ProofReport
+	(*ListSessionsRequest)(nil),              // 49: devpilot.gateway.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 50: devpilot.gateway.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),                // 51: devpilot.gateway.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),               // 52: devpilot.gateway.v1.EndSessionResponse
+	(*ListMembersRequest)(nil),               // 53: devpilot.gateway.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),              // 54: devpilot.gateway.v1.ListMembersResponse
+	(*SetMemberRoleRequest)(nil),             // 55: devpilot.gateway.v1.SetMemberRoleRequest
+	(*SetMemberRoleResponse)(nil),            // 56: devpilot.gateway.v1.SetMemberRoleResponse
+	(*RemoveMemberRequest)(nil),              // 57: devpilot.gateway.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),             // 58: devpilot.gateway.v1.RemoveMemberResponse
+	(*ListMemberSessionsRequest)(nil),        // 59: devpilot.gateway.v1.ListMemberSessionsRequest
+	(*ListMemberSessionsResponse)(nil),       // 60: devpilot.gateway.v1.ListMemberSessionsResponse
+	(*EndMemberSessionRequest)(nil),          // 61: devpilot.gateway.v1.EndMemberSessionRequest
+	(*EndMemberSessionResponse)(nil),         // 62: devpilot.gateway.v1.EndMemberSessionResponse
+	(*ListInvitationsRequest)(nil),           // 63: devpilot.gateway.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),          // 64: devpilot.gateway.v1.ListInvitationsResponse
+	(*CreateInvitationRequest)(nil),          // 65: devpilot.gateway.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),         // 66: devpilot.gateway.v1.CreateInvitationResponse
+	(*DeleteInvitationRequest)(nil),          // 67: devpilot.gateway.v1.DeleteInvitationRequest
+	(*DeleteInvitationResponse)(nil),         // 68: devpilot.gateway.v1.DeleteInvitationResponse
+	(*Me)(nil),                               // 69: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 70: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 71: devpilot.gateway.v1.Workspace
+	(*v1.Integration)(nil),                   // 72: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 73: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 74: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 75: devpilot.gateway.v1.Role.Name
+	(*ActivityRecord)(nil),                   // 76: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 77: devpilot.gateway.v1.NotificationTarget
+	(*fieldmaskpb.FieldMask)(nil),            // 78: google.protobuf.FieldMask
+	(*NotificationAttempt)(nil),              // 79: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 80: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 81: devpilot.gateway.v1.ProofReport
+	(*BrowserSession)(nil),                   // 82: devpilot.gateway.v1.BrowserSession
+	(*Member)(nil),                           // 83: devpilot.gateway.v1.Member
+	(*Invitation)(nil),                       // 84: devpilot.gateway.v1.Invitation
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	49, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	49, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	50, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	51, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	51, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	51, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	52, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	53, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	69, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	69, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	70, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	71, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	71, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	71, // 5: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	72, // 6: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	73, // 7: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
 	16, // 8: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	54, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	55, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	50, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	54, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	50, // 13: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	50, // 14: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	56, // 15: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	57, // 16: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	57, // 17: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	57, // 18: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	57, // 19: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	57, // 20: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	58, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	57, // 22: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	59, // 23: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	57, // 24: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	59, // 25: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	60, // 26: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	61, // 27: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	61, // 28: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	61, // 29: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	0,  // 30: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 31: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 32: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 33: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 34: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 35: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	12, // 36: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	14, // 37: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	43, // 38: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	45, // 39: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
-	47, // 40: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
-	17, // 41: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	19, // 42: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	21, // 43: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	23, // 44: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	25, // 45: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	27, // 46: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	29, // 47: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	31, // 48: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	33, // 49: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	35, // 50: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	37, // 51: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	39, // 52: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	41, // 53: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 54: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 55: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 56: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 57: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 58: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 59: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	13, // 60: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	15, // 61: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	44, // 62: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	46, // 63: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
-	48, // 64: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
-	18, // 65: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	20, // 66: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	22, // 67: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	24, // 68: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	26, // 69: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	28, // 70: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	30, // 71: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	32, // 72: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	34, // 73: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	36, // 74: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	38, // 75: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	40, // 76: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	42, // 77: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	54, // [54:78] is the sub-list for method output_type
-	30, // [30:54] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	74, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	75, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	70, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	74, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	70, // 13: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	70, // 14: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	76, // 15: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	77, // 16: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	77, // 17: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	77, // 18: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	77, // 19: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	77, // 20: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	78, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	77, // 22: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	79, // 23: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	77, // 24: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	79, // 25: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	80, // 26: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	81, // 27: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	81, // 28: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	81, // 29: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	82, // 30: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	83, // 31: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
+	75, // 32: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	83, // 33: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
+	83, // 34: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
+	82, // 35: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	83, // 36: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
+	84, // 37: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
+	75, // 38: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	84, // 39: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
+	0,  // 40: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 41: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 42: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 43: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 44: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 45: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 46: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 47: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	43, // 48: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	45, // 49: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	47, // 50: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	49, // 51: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
+	51, // 52: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
+	53, // 53: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
+	55, // 54: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
+	57, // 55: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
+	59, // 56: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
+	61, // 57: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
+	63, // 58: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
+	65, // 59: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
+	67, // 60: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
+	17, // 61: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 62: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 63: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 64: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 65: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	27, // 66: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	29, // 67: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	31, // 68: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	33, // 69: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	35, // 70: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	37, // 71: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	39, // 72: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	41, // 73: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 74: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 75: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 76: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 77: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 78: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 79: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 80: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 81: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	44, // 82: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	46, // 83: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	48, // 84: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	50, // 85: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
+	52, // 86: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
+	54, // 87: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
+	56, // 88: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
+	58, // 89: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
+	60, // 90: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
+	62, // 91: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
+	64, // 92: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
+	66, // 93: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
+	68, // 94: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
+	18, // 95: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 96: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 97: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 98: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 99: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	28, // 100: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	30, // 101: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	32, // 102: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	34, // 103: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	36, // 104: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	38, // 105: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	40, // 106: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	42, // 107: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	74, // [74:108] is the sub-list for method output_type
+	40, // [40:74] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -3116,7 +4290,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   69,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,16 @@ const (
 	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
 	GatewayService_RunProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/RunProof"
 	GatewayService_GetProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/GetProof"
+	GatewayService_ListSessions_FullMethodName             = "/devpilot.gateway.v1.GatewayService/ListSessions"
+	GatewayService_EndSession_FullMethodName               = "/devpilot.gateway.v1.GatewayService/EndSession"
+	GatewayService_ListMembers_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListMembers"
+	GatewayService_SetMemberRole_FullMethodName            = "/devpilot.gateway.v1.GatewayService/SetMemberRole"
+	GatewayService_RemoveMember_FullMethodName             = "/devpilot.gateway.v1.GatewayService/RemoveMember"
+	GatewayService_ListMemberSessions_FullMethodName       = "/devpilot.gateway.v1.GatewayService/ListMemberSessions"
+	GatewayService_EndMemberSession_FullMethodName         = "/devpilot.gateway.v1.GatewayService/EndMemberSession"
+	GatewayService_ListInvitations_FullMethodName          = "/devpilot.gateway.v1.GatewayService/ListInvitations"
+	GatewayService_CreateInvitation_FullMethodName         = "/devpilot.gateway.v1.GatewayService/CreateInvitation"
+	GatewayService_DeleteInvitation_FullMethodName         = "/devpilot.gateway.v1.GatewayService/DeleteInvitation"
 	GatewayService_ListApiKeys_FullMethodName              = "/devpilot.gateway.v1.GatewayService/ListApiKeys"
 	GatewayService_CreateApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/CreateApiKey"
 	GatewayService_DeleteApiKey_FullMethodName             = "/devpilot.gateway.v1.GatewayService/DeleteApiKey"
@@ -87,6 +97,40 @@ type GatewayServiceClient interface {
 	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
 	// proved yet, STORAGE_UNAVAILABLE.
 	GetProof(ctx context.Context, in *GetProofRequest, opts ...grpc.CallOption) (*GetProofResponse, error)
+	// Lists the caller's browser sessions, oldest first: at most twenty. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error)
+	// Ends one of the caller's browser sessions, at once. Idempotent. Reasons: SESSION_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error)
+	// Lists who is a member of the workspace, and with which role. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// STORAGE_UNAVAILABLE.
+	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// Gives a member another role, at once. Nobody gives or takes more than the own role; the last owner
+	// stays one. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, MEMBER_NOT_FOUND, MEMBER_MANAGED when a
+	// rule of the identity provider gives more, LAST_OWNER, STORAGE_UNAVAILABLE.
+	SetMemberRole(ctx context.Context, in *SetMemberRoleRequest, opts ...grpc.CallOption) (*SetMemberRoleResponse, error)
+	// Removes a member, at once: API keys that the person made stop working, streams end, and sessions too
+	// when it was the person's last workspace. Apps and connections stay. Everybody may leave; the last owner
+	// cannot. Idempotent. Reasons: PERMISSION_DENIED, MEMBER_NOT_FOUND, LAST_OWNER, STORAGE_UNAVAILABLE.
+	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
+	// Lists a member's browser sessions, oldest first: at most twenty. Idempotent. Reasons: PERMISSION_DENIED,
+	// MEMBER_NOT_FOUND, STORAGE_UNAVAILABLE.
+	ListMemberSessions(ctx context.Context, in *ListMemberSessionsRequest, opts ...grpc.CallOption) (*ListMemberSessionsResponse, error)
+	// Ends one of a member's browser sessions, at once; the person may sign in again. Idempotent. Reasons:
+	// PERMISSION_DENIED, MEMBER_NOT_FOUND, SESSION_NOT_FOUND, STORAGE_UNAVAILABLE.
+	EndMemberSession(ctx context.Context, in *EndMemberSessionRequest, opts ...grpc.CallOption) (*EndMemberSessionResponse, error)
+	// Lists the invitations that may still be accepted, oldest first: at most a hundred. Idempotent. Reasons:
+	// PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error)
+	// Invites one person by a link, which works once, for seven days, and for somebody whose identity provider
+	// has verified the e-mail address. The link is in the answer and not shown again, except to a repeat with
+	// the same request_id; nobody sends it but you. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, TEAM_FULL,
+	// REQUEST_ID_REUSED, INVITATION_NOT_FOUND when a repeat comes after it was accepted or withdrawn,
+	// STORAGE_UNAVAILABLE.
+	CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error)
+	// Withdraws an invitation; its link stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
+	// INVITATION_NOT_FOUND, STORAGE_UNAVAILABLE.
+	DeleteInvitation(ctx context.Context, in *DeleteInvitationRequest, opts ...grpc.CallOption) (*DeleteInvitationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(ctx context.Context, in *ListApiKeysRequest, opts ...grpc.CallOption) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -241,6 +285,106 @@ func (c *gatewayServiceClient) GetProof(ctx context.Context, in *GetProofRequest
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetProofResponse)
 	err := c.cc.Invoke(ctx, GatewayService_GetProof_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ListSessions(ctx context.Context, in *ListSessionsRequest, opts ...grpc.CallOption) (*ListSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSessionsResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) EndSession(ctx context.Context, in *EndSessionRequest, opts ...grpc.CallOption) (*EndSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndSessionResponse)
+	err := c.cc.Invoke(ctx, GatewayService_EndSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMembersResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) SetMemberRole(ctx context.Context, in *SetMemberRoleRequest, opts ...grpc.CallOption) (*SetMemberRoleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMemberRoleResponse)
+	err := c.cc.Invoke(ctx, GatewayService_SetMemberRole_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveMemberResponse)
+	err := c.cc.Invoke(ctx, GatewayService_RemoveMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ListMemberSessions(ctx context.Context, in *ListMemberSessionsRequest, opts ...grpc.CallOption) (*ListMemberSessionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListMemberSessionsResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListMemberSessions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) EndMemberSession(ctx context.Context, in *EndMemberSessionRequest, opts ...grpc.CallOption) (*EndMemberSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EndMemberSessionResponse)
+	err := c.cc.Invoke(ctx, GatewayService_EndMemberSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) ListInvitations(ctx context.Context, in *ListInvitationsRequest, opts ...grpc.CallOption) (*ListInvitationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListInvitationsResponse)
+	err := c.cc.Invoke(ctx, GatewayService_ListInvitations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) CreateInvitation(ctx context.Context, in *CreateInvitationRequest, opts ...grpc.CallOption) (*CreateInvitationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateInvitationResponse)
+	err := c.cc.Invoke(ctx, GatewayService_CreateInvitation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) DeleteInvitation(ctx context.Context, in *DeleteInvitationRequest, opts ...grpc.CallOption) (*DeleteInvitationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteInvitationResponse)
+	err := c.cc.Invoke(ctx, GatewayService_DeleteInvitation_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -419,6 +563,40 @@ type GatewayServiceServer interface {
 	// Gets the workspace's newest proof, also while its checks run. Idempotent. Reasons: NOT_FOUND where nothing was
 	// proved yet, STORAGE_UNAVAILABLE.
 	GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error)
+	// Lists the caller's browser sessions, oldest first: at most twenty. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error)
+	// Ends one of the caller's browser sessions, at once. Idempotent. Reasons: SESSION_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error)
+	// Lists who is a member of the workspace, and with which role. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// STORAGE_UNAVAILABLE.
+	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// Gives a member another role, at once. Nobody gives or takes more than the own role; the last owner
+	// stays one. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, MEMBER_NOT_FOUND, MEMBER_MANAGED when a
+	// rule of the identity provider gives more, LAST_OWNER, STORAGE_UNAVAILABLE.
+	SetMemberRole(context.Context, *SetMemberRoleRequest) (*SetMemberRoleResponse, error)
+	// Removes a member, at once: API keys that the person made stop working, streams end, and sessions too
+	// when it was the person's last workspace. Apps and connections stay. Everybody may leave; the last owner
+	// cannot. Idempotent. Reasons: PERMISSION_DENIED, MEMBER_NOT_FOUND, LAST_OWNER, STORAGE_UNAVAILABLE.
+	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
+	// Lists a member's browser sessions, oldest first: at most twenty. Idempotent. Reasons: PERMISSION_DENIED,
+	// MEMBER_NOT_FOUND, STORAGE_UNAVAILABLE.
+	ListMemberSessions(context.Context, *ListMemberSessionsRequest) (*ListMemberSessionsResponse, error)
+	// Ends one of a member's browser sessions, at once; the person may sign in again. Idempotent. Reasons:
+	// PERMISSION_DENIED, MEMBER_NOT_FOUND, SESSION_NOT_FOUND, STORAGE_UNAVAILABLE.
+	EndMemberSession(context.Context, *EndMemberSessionRequest) (*EndMemberSessionResponse, error)
+	// Lists the invitations that may still be accepted, oldest first: at most a hundred. Idempotent. Reasons:
+	// PERMISSION_DENIED, STORAGE_UNAVAILABLE.
+	ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error)
+	// Invites one person by a link, which works once, for seven days, and for somebody whose identity provider
+	// has verified the e-mail address. The link is in the answer and not shown again, except to a repeat with
+	// the same request_id; nobody sends it but you. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT, TEAM_FULL,
+	// REQUEST_ID_REUSED, INVITATION_NOT_FOUND when a repeat comes after it was accepted or withdrawn,
+	// STORAGE_UNAVAILABLE.
+	CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error)
+	// Withdraws an invitation; its link stops working at once. Idempotent. Reasons: PERMISSION_DENIED,
+	// INVITATION_NOT_FOUND, STORAGE_UNAVAILABLE.
+	DeleteInvitation(context.Context, *DeleteInvitationRequest) (*DeleteInvitationResponse, error)
 	// Lists the workspace's API keys. Idempotent. Reasons: PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error)
 	// Creates an API key; its secret is in the answer and not shown again, except to a repeat with
@@ -501,6 +679,36 @@ func (UnimplementedGatewayServiceServer) RunProof(context.Context, *RunProofRequ
 }
 func (UnimplementedGatewayServiceServer) GetProof(context.Context, *GetProofRequest) (*GetProofResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetProof not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListSessions(context.Context, *ListSessionsRequest) (*ListSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSessions not implemented")
+}
+func (UnimplementedGatewayServiceServer) EndSession(context.Context, *EndSessionRequest) (*EndSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndSession not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedGatewayServiceServer) SetMemberRole(context.Context, *SetMemberRoleRequest) (*SetMemberRoleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetMemberRole not implemented")
+}
+func (UnimplementedGatewayServiceServer) RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveMember not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListMemberSessions(context.Context, *ListMemberSessionsRequest) (*ListMemberSessionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListMemberSessions not implemented")
+}
+func (UnimplementedGatewayServiceServer) EndMemberSession(context.Context, *EndMemberSessionRequest) (*EndMemberSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EndMemberSession not implemented")
+}
+func (UnimplementedGatewayServiceServer) ListInvitations(context.Context, *ListInvitationsRequest) (*ListInvitationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListInvitations not implemented")
+}
+func (UnimplementedGatewayServiceServer) CreateInvitation(context.Context, *CreateInvitationRequest) (*CreateInvitationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateInvitation not implemented")
+}
+func (UnimplementedGatewayServiceServer) DeleteInvitation(context.Context, *DeleteInvitationRequest) (*DeleteInvitationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteInvitation not implemented")
 }
 func (UnimplementedGatewayServiceServer) ListApiKeys(context.Context, *ListApiKeysRequest) (*ListApiKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListApiKeys not implemented")
@@ -756,6 +964,186 @@ func _GatewayService_GetProof_Handler(srv interface{}, ctx context.Context, dec 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).GetProof(ctx, req.(*GetProofRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ListSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListSessions(ctx, req.(*ListSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_EndSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).EndSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_EndSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).EndSession(ctx, req.(*EndSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMembersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListMembers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListMembers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_SetMemberRole_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetMemberRoleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).SetMemberRole(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_SetMemberRole_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).SetMemberRole(ctx, req.(*SetMemberRoleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_RemoveMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).RemoveMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_RemoveMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).RemoveMember(ctx, req.(*RemoveMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ListMemberSessions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListMemberSessionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListMemberSessions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListMemberSessions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListMemberSessions(ctx, req.(*ListMemberSessionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_EndMemberSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EndMemberSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).EndMemberSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_EndMemberSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).EndMemberSession(ctx, req.(*EndMemberSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_ListInvitations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListInvitationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).ListInvitations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_ListInvitations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).ListInvitations(ctx, req.(*ListInvitationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_CreateInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).CreateInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_CreateInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).CreateInvitation(ctx, req.(*CreateInvitationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_DeleteInvitation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteInvitationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).DeleteInvitation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_DeleteInvitation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).DeleteInvitation(ctx, req.(*DeleteInvitationRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1044,6 +1432,46 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetProof",
 			Handler:    _GatewayService_GetProof_Handler,
+		},
+		{
+			MethodName: "ListSessions",
+			Handler:    _GatewayService_ListSessions_Handler,
+		},
+		{
+			MethodName: "EndSession",
+			Handler:    _GatewayService_EndSession_Handler,
+		},
+		{
+			MethodName: "ListMembers",
+			Handler:    _GatewayService_ListMembers_Handler,
+		},
+		{
+			MethodName: "SetMemberRole",
+			Handler:    _GatewayService_SetMemberRole_Handler,
+		},
+		{
+			MethodName: "RemoveMember",
+			Handler:    _GatewayService_RemoveMember_Handler,
+		},
+		{
+			MethodName: "ListMemberSessions",
+			Handler:    _GatewayService_ListMemberSessions_Handler,
+		},
+		{
+			MethodName: "EndMemberSession",
+			Handler:    _GatewayService_EndMemberSession_Handler,
+		},
+		{
+			MethodName: "ListInvitations",
+			Handler:    _GatewayService_ListInvitations_Handler,
+		},
+		{
+			MethodName: "CreateInvitation",
+			Handler:    _GatewayService_CreateInvitation_Handler,
+		},
+		{
+			MethodName: "DeleteInvitation",
+			Handler:    _GatewayService_DeleteInvitation_Handler,
 		},
 		{
 			MethodName: "ListApiKeys",

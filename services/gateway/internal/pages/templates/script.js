@@ -38,6 +38,24 @@
     }
   }
 
+  // What a link has in its fragment works once: it has no business in the address bar or the history.
+  const fragment = new URLSearchParams(location.hash.slice(1));
+  const page = document.getElementById("sign-in-page");
+  if (page && fragment.size > 0) history.replaceState(null, "", location.pathname + location.search);
+  if (page) {
+    const invitation = fragment.get("invitation") || "";
+    document.getElementById("invited").hidden = !invitation;
+    for (const button of page.querySelectorAll("button[data-provider]")) {
+      button.addEventListener("click", () =>
+        run(button, document.getElementById("provider-message"), async () => {
+          const begun = await post("/sign-in/" + button.dataset.provider, { next: page.dataset.next, invitation: invitation });
+          location.assign(begun.authorizeUrl);
+        }));
+    }
+    // A browser that comes back keeps the page as it was left.
+    addEventListener("pageshow", () => page.querySelectorAll("button[data-provider]").forEach((b) => { b.disabled = false; }));
+  }
+
   const signIn = document.getElementById("sign-in");
   if (signIn) {
     const button = signIn.querySelector("button");
@@ -48,10 +66,10 @@
         await post("/v1/session", { token: token });
         location.replace(signIn.dataset.next);
       });
-    const code = new URLSearchParams(location.hash.slice(1)).get("code");
+    const code = fragment.get("code");
     if (code) {
-      // The code works once: it has no business in the address bar or the history.
-      history.replaceState(null, "", location.pathname + location.search);
+      const details = signIn.closest("details");
+      if (details) details.open = true;
       exchange(code);
     }
     signIn.addEventListener("submit", (event) => {
@@ -64,8 +82,8 @@
   if (signOut) {
     signOut.addEventListener("click", () =>
       run(signOut, document.getElementById("page-message"), async () => {
-        await post("/v1/session", undefined, "DELETE");
-        location.replace("/sign-in");
+        const out = await post("/v1/session", undefined, "DELETE");
+        location.replace(out.signOutUrl || "/sign-in");
       }));
   }
 

@@ -40,7 +40,14 @@ type SessionCookie struct {
 	IssueTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=issue_time,json=issueTime,proto3" json:"issue_time,omitempty"`
 	// What vouches for the subject beside its epoch: for the local owner a keyed hash of the admin
 	// token. A session dies with it.
-	Credential    []byte `protobuf:"bytes,7,opt,name=credential,proto3" json:"credential,omitempty"`
+	Credential []byte `protobuf:"bytes,7,opt,name=credential,proto3" json:"credential,omitempty"`
+	// The provider by which the person signed in; empty for the local owner. A session dies when the
+	// provider is not in the settings any more.
+	Provider string `protobuf:"bytes,8,opt,name=provider,proto3" json:"provider,omitempty"`
+	// When the session ends in any case; absent in cookies of before.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Whether the session is in its account's list, and lives as long as it is.
+	Listed        bool `protobuf:"varint,10,opt,name=listed,proto3" json:"listed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -124,6 +131,128 @@ func (x *SessionCookie) GetCredential() []byte {
 	return nil
 }
 
+func (x *SessionCookie) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *SessionCookie) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *SessionCookie) GetListed() bool {
+	if x != nil {
+		return x.Listed
+	}
+	return false
+}
+
+// SignInAttempt is what the cookie of a sign-in at a provider holds, sealed: it binds the answer to the
+// browser that asked. Nothing of it is stored on our side.
+type SignInAttempt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The provider.
+	Provider string `protobuf:"bytes,1,opt,name=provider,proto3" json:"provider,omitempty"`
+	// What comes back in the address.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// What comes back in the ID token.
+	Nonce string `protobuf:"bytes,3,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	// The secret by which the code is exchanged (RFC 7636).
+	Verifier string `protobuf:"bytes,4,opt,name=verifier,proto3" json:"verifier,omitempty"`
+	// Where the browser goes afterwards: a path of ours.
+	Next string `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
+	// The invitation that the person wants to accept; empty for none.
+	Invitation string `protobuf:"bytes,6,opt,name=invitation,proto3" json:"invitation,omitempty"`
+	// Until when.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignInAttempt) Reset() {
+	*x = SignInAttempt{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignInAttempt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignInAttempt) ProtoMessage() {}
+
+func (x *SignInAttempt) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignInAttempt.ProtoReflect.Descriptor instead.
+func (*SignInAttempt) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SignInAttempt) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetNonce() string {
+	if x != nil {
+		return x.Nonce
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetVerifier() string {
+	if x != nil {
+		return x.Verifier
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetInvitation() string {
+	if x != nil {
+		return x.Invitation
+	}
+	return ""
+}
+
+func (x *SignInAttempt) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // ShortLived is a record that disappears by itself.
 type ShortLived struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -134,6 +263,8 @@ type ShortLived struct {
 	//	*ShortLived_SignInCode
 	//	*ShortLived_RevokedSession
 	//	*ShortLived_Request
+	//	*ShortLived_Used
+	//	*ShortLived_SessionOwner
 	Kind          isShortLived_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -141,7 +272,7 @@ type ShortLived struct {
 
 func (x *ShortLived) Reset() {
 	*x = ShortLived{}
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -153,7 +284,7 @@ func (x *ShortLived) String() string {
 func (*ShortLived) ProtoMessage() {}
 
 func (x *ShortLived) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -166,7 +297,7 @@ func (x *ShortLived) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShortLived.ProtoReflect.Descriptor instead.
 func (*ShortLived) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ShortLived) GetKind() isShortLived_Kind {
@@ -203,6 +334,24 @@ func (x *ShortLived) GetRequest() *Request {
 	return nil
 }
 
+func (x *ShortLived) GetUsed() *Used {
+	if x != nil {
+		if x, ok := x.Kind.(*ShortLived_Used); ok {
+			return x.Used
+		}
+	}
+	return nil
+}
+
+func (x *ShortLived) GetSessionOwner() *SessionOwner {
+	if x != nil {
+		if x, ok := x.Kind.(*ShortLived_SessionOwner); ok {
+			return x.SessionOwner
+		}
+	}
+	return nil
+}
+
 type isShortLived_Kind interface {
 	isShortLived_Kind()
 }
@@ -222,11 +371,25 @@ type ShortLived_Request struct {
 	Request *Request `protobuf:"bytes,3,opt,name=request,proto3,oneof"`
 }
 
+type ShortLived_Used struct {
+	// Something that works once and was used: the state of a sign-in, the id of a logout token.
+	Used *Used `protobuf:"bytes,4,opt,name=used,proto3,oneof"`
+}
+
+type ShortLived_SessionOwner struct {
+	// Whose a provider's session is, keyed by its hash: some providers end sessions by their ids alone.
+	SessionOwner *SessionOwner `protobuf:"bytes,5,opt,name=session_owner,json=sessionOwner,proto3,oneof"`
+}
+
 func (*ShortLived_SignInCode) isShortLived_Kind() {}
 
 func (*ShortLived_RevokedSession) isShortLived_Kind() {}
 
 func (*ShortLived_Request) isShortLived_Kind() {}
+
+func (*ShortLived_Used) isShortLived_Kind() {}
+
+func (*ShortLived_SessionOwner) isShortLived_Kind() {}
 
 // SignInCode lets one browser sign in, once.
 type SignInCode struct {
@@ -245,7 +408,7 @@ type SignInCode struct {
 
 func (x *SignInCode) Reset() {
 	*x = SignInCode{}
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -257,7 +420,7 @@ func (x *SignInCode) String() string {
 func (*SignInCode) ProtoMessage() {}
 
 func (x *SignInCode) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +433,7 @@ func (x *SignInCode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInCode.ProtoReflect.Descriptor instead.
 func (*SignInCode) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SignInCode) GetSubject() string {
@@ -312,7 +475,7 @@ type RevokedSession struct {
 
 func (x *RevokedSession) Reset() {
 	*x = RevokedSession{}
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -324,7 +487,7 @@ func (x *RevokedSession) String() string {
 func (*RevokedSession) ProtoMessage() {}
 
 func (x *RevokedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -337,7 +500,7 @@ func (x *RevokedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokedSession.ProtoReflect.Descriptor instead.
 func (*RevokedSession) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *RevokedSession) GetTime() *timestamppb.Timestamp {
@@ -364,7 +527,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -376,7 +539,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -389,7 +552,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Request) GetMethod() string {
@@ -420,11 +583,103 @@ func (x *Request) GetSealedSecret() []byte {
 	return nil
 }
 
+// Used is something that works once and was used.
+type Used struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When.
+	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Used) Reset() {
+	*x = Used{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Used) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Used) ProtoMessage() {}
+
+func (x *Used) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Used.ProtoReflect.Descriptor instead.
+func (*Used) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Used) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+// SessionOwner is whose a provider's session is.
+type SessionOwner struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subject.
+	Subject       string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionOwner) Reset() {
+	*x = SessionOwner{}
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionOwner) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionOwner) ProtoMessage() {}
+
+func (x *SessionOwner) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_session_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionOwner.ProtoReflect.Descriptor instead.
+func (*SessionOwner) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_session_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *SessionOwner) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
 var File_devpilot_gateway_store_v1_session_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"'devpilot/gateway/store/v1/session.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n" +
+	"'devpilot/gateway/store/v1/session.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe8\x02\n" +
 	"\rSessionCookie\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x14\n" +
@@ -436,13 +691,30 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"issue_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\tissueTime\x12\x1e\n" +
 	"\n" +
 	"credential\x18\a \x01(\fR\n" +
-	"credential\"\xf5\x01\n" +
+	"credential\x12\x1a\n" +
+	"\bprovider\x18\b \x01(\tR\bprovider\x125\n" +
+	"\bend_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x16\n" +
+	"\x06listed\x18\n" +
+	" \x01(\bR\x06listed\"\xe4\x01\n" +
+	"\rSignInAttempt\x12\x1a\n" +
+	"\bprovider\x18\x01 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x14\n" +
+	"\x05nonce\x18\x03 \x01(\tR\x05nonce\x12\x1a\n" +
+	"\bverifier\x18\x04 \x01(\tR\bverifier\x12\x12\n" +
+	"\x04next\x18\x05 \x01(\tR\x04next\x12\x1e\n" +
+	"\n" +
+	"invitation\x18\x06 \x01(\tR\n" +
+	"invitation\x12;\n" +
+	"\vexpire_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xfc\x02\n" +
 	"\n" +
 	"ShortLived\x12I\n" +
 	"\fsign_in_code\x18\x01 \x01(\v2%.devpilot.gateway.store.v1.SignInCodeH\x00R\n" +
 	"signInCode\x12T\n" +
 	"\x0frevoked_session\x18\x02 \x01(\v2).devpilot.gateway.store.v1.RevokedSessionH\x00R\x0erevokedSession\x12>\n" +
-	"\arequest\x18\x03 \x01(\v2\".devpilot.gateway.store.v1.RequestH\x00R\arequestB\x06\n" +
+	"\arequest\x18\x03 \x01(\v2\".devpilot.gateway.store.v1.RequestH\x00R\arequest\x125\n" +
+	"\x04used\x18\x04 \x01(\v2\x1f.devpilot.gateway.store.v1.UsedH\x00R\x04used\x12N\n" +
+	"\rsession_owner\x18\x05 \x01(\v2'.devpilot.gateway.store.v1.SessionOwnerH\x00R\fsessionOwnerB\x06\n" +
 	"\x04kind\"\x99\x01\n" +
 	"\n" +
 	"SignInCode\x12\x18\n" +
@@ -459,7 +731,11 @@ const file_devpilot_gateway_store_v1_session_proto_rawDesc = "" +
 	"\x06method\x18\x01 \x01(\tR\x06method\x12 \n" +
 	"\vfingerprint\x18\x02 \x01(\fR\vfingerprint\x12.\n" +
 	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12#\n" +
-	"\rsealed_secret\x18\x04 \x01(\fR\fsealedSecretB\xf7\x01\n" +
+	"\rsealed_secret\x18\x04 \x01(\fR\fsealedSecret\"6\n" +
+	"\x04Used\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"(\n" +
+	"\fSessionOwner\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubjectB\xf7\x01\n" +
 	"\x1dcom.devpilot.gateway.store.v1B\fSessionProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1;storev1\xa2\x02\x03DGS\xaa\x02\x19Devpilot.Gateway.Store.V1\xca\x02\x19Devpilot\\Gateway\\Store\\V1\xe2\x02%Devpilot\\Gateway\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Gateway::Store::V1b\x06proto3"
 
 var (
@@ -474,29 +750,37 @@ func file_devpilot_gateway_store_v1_session_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_session_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_devpilot_gateway_store_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_devpilot_gateway_store_v1_session_proto_goTypes = []any{
 	(*SessionCookie)(nil),         // 0: devpilot.gateway.store.v1.SessionCookie
-	(*ShortLived)(nil),            // 1: devpilot.gateway.store.v1.ShortLived
-	(*SignInCode)(nil),            // 2: devpilot.gateway.store.v1.SignInCode
-	(*RevokedSession)(nil),        // 3: devpilot.gateway.store.v1.RevokedSession
-	(*Request)(nil),               // 4: devpilot.gateway.store.v1.Request
-	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
+	(*SignInAttempt)(nil),         // 1: devpilot.gateway.store.v1.SignInAttempt
+	(*ShortLived)(nil),            // 2: devpilot.gateway.store.v1.ShortLived
+	(*SignInCode)(nil),            // 3: devpilot.gateway.store.v1.SignInCode
+	(*RevokedSession)(nil),        // 4: devpilot.gateway.store.v1.RevokedSession
+	(*Request)(nil),               // 5: devpilot.gateway.store.v1.Request
+	(*Used)(nil),                  // 6: devpilot.gateway.store.v1.Used
+	(*SessionOwner)(nil),          // 7: devpilot.gateway.store.v1.SessionOwner
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_session_proto_depIdxs = []int32{
-	5, // 0: devpilot.gateway.store.v1.SessionCookie.create_time:type_name -> google.protobuf.Timestamp
-	5, // 1: devpilot.gateway.store.v1.SessionCookie.issue_time:type_name -> google.protobuf.Timestamp
-	2, // 2: devpilot.gateway.store.v1.ShortLived.sign_in_code:type_name -> devpilot.gateway.store.v1.SignInCode
-	3, // 3: devpilot.gateway.store.v1.ShortLived.revoked_session:type_name -> devpilot.gateway.store.v1.RevokedSession
-	4, // 4: devpilot.gateway.store.v1.ShortLived.request:type_name -> devpilot.gateway.store.v1.Request
-	5, // 5: devpilot.gateway.store.v1.SignInCode.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 6: devpilot.gateway.store.v1.RevokedSession.time:type_name -> google.protobuf.Timestamp
-	5, // 7: devpilot.gateway.store.v1.Request.time:type_name -> google.protobuf.Timestamp
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	8,  // 0: devpilot.gateway.store.v1.SessionCookie.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 1: devpilot.gateway.store.v1.SessionCookie.issue_time:type_name -> google.protobuf.Timestamp
+	8,  // 2: devpilot.gateway.store.v1.SessionCookie.end_time:type_name -> google.protobuf.Timestamp
+	8,  // 3: devpilot.gateway.store.v1.SignInAttempt.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: devpilot.gateway.store.v1.ShortLived.sign_in_code:type_name -> devpilot.gateway.store.v1.SignInCode
+	4,  // 5: devpilot.gateway.store.v1.ShortLived.revoked_session:type_name -> devpilot.gateway.store.v1.RevokedSession
+	5,  // 6: devpilot.gateway.store.v1.ShortLived.request:type_name -> devpilot.gateway.store.v1.Request
+	6,  // 7: devpilot.gateway.store.v1.ShortLived.used:type_name -> devpilot.gateway.store.v1.Used
+	7,  // 8: devpilot.gateway.store.v1.ShortLived.session_owner:type_name -> devpilot.gateway.store.v1.SessionOwner
+	8,  // 9: devpilot.gateway.store.v1.SignInCode.expire_time:type_name -> google.protobuf.Timestamp
+	8,  // 10: devpilot.gateway.store.v1.RevokedSession.time:type_name -> google.protobuf.Timestamp
+	8,  // 11: devpilot.gateway.store.v1.Request.time:type_name -> google.protobuf.Timestamp
+	8,  // 12: devpilot.gateway.store.v1.Used.time:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_session_proto_init() }
@@ -504,10 +788,12 @@ func file_devpilot_gateway_store_v1_session_proto_init() {
 	if File_devpilot_gateway_store_v1_session_proto != nil {
 		return
 	}
-	file_devpilot_gateway_store_v1_session_proto_msgTypes[1].OneofWrappers = []any{
+	file_devpilot_gateway_store_v1_session_proto_msgTypes[2].OneofWrappers = []any{
 		(*ShortLived_SignInCode)(nil),
 		(*ShortLived_RevokedSession)(nil),
 		(*ShortLived_Request)(nil),
+		(*ShortLived_Used)(nil),
+		(*ShortLived_SessionOwner)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -515,7 +801,7 @@ func file_devpilot_gateway_store_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_session_proto_rawDesc), len(file_devpilot_gateway_store_v1_session_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -96,8 +96,8 @@ func (x *Workspace) GetCreatedBy() string {
 	return ""
 }
 
-// Member is one subject's role in one workspace, keyed by workspace and subject. It is what "the
-// role of today" is read from.
+// Member is one subject's role in one workspace, keyed by workspace and subject, as it was kept before
+// there were teams. It is read where a workspace has no team yet, and written no more.
 type Member struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workspace.
@@ -184,11 +184,27 @@ type Account struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The subject.
 	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
-	// The ids of the workspaces that may hold a member record of the subject, sorted: the list that
-	// saves a walk over the members. The member records decide.
+	// The ids of the workspaces whose teams may have the subject, sorted: the list that saves a walk over
+	// the teams, which decide.
 	Workspaces []string `protobuf:"bytes,2,rep,name=workspaces,proto3" json:"workspaces,omitempty"`
 	// Sessions of an older epoch are dead.
-	SessionEpoch  uint64 `protobuf:"varint,3,opt,name=session_epoch,json=sessionEpoch,proto3" json:"session_epoch,omitempty"`
+	SessionEpoch uint64 `protobuf:"varint,3,opt,name=session_epoch,json=sessionEpoch,proto3" json:"session_epoch,omitempty"`
+	// The issuer of the identity provider that knows the person; empty for the local owner.
+	Issuer string `protobuf:"bytes,4,opt,name=issuer,proto3" json:"issuer,omitempty"`
+	// The person's id there.
+	ProviderSubject string `protobuf:"bytes,5,opt,name=provider_subject,json=providerSubject,proto3" json:"provider_subject,omitempty"`
+	// The provider by which the person signed in last.
+	Provider string `protobuf:"bytes,6,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The name for people, as the provider says it.
+	Label string `protobuf:"bytes,7,opt,name=label,proto3" json:"label,omitempty"`
+	// The address, as the provider says it.
+	Email string `protobuf:"bytes,8,opt,name=email,proto3" json:"email,omitempty"`
+	// Whether the provider says that the address is the person's.
+	EmailVerified bool `protobuf:"varint,9,opt,name=email_verified,json=emailVerified,proto3" json:"email_verified,omitempty"`
+	// When the provider last said so.
+	SaidTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=said_time,json=saidTime,proto3" json:"said_time,omitempty"`
+	// The living sessions, oldest first. A session that is not here any more is dead.
+	Sessions      []*ListedSession `protobuf:"bytes,11,rep,name=sessions,proto3" json:"sessions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +260,482 @@ func (x *Account) GetSessionEpoch() uint64 {
 	return 0
 }
 
+func (x *Account) GetIssuer() string {
+	if x != nil {
+		return x.Issuer
+	}
+	return ""
+}
+
+func (x *Account) GetProviderSubject() string {
+	if x != nil {
+		return x.ProviderSubject
+	}
+	return ""
+}
+
+func (x *Account) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *Account) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Account) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Account) GetEmailVerified() bool {
+	if x != nil {
+		return x.EmailVerified
+	}
+	return false
+}
+
+func (x *Account) GetSaidTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SaidTime
+	}
+	return nil
+}
+
+func (x *Account) GetSessions() []*ListedSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+// ListedSession is one browser that is signed in.
+type ListedSession struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id in its cookie.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// When the person signed in.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it was last used, to the hour.
+	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
+	// When it ends in any case.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// The address that signed in.
+	Address string `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	// What the browser says that it is.
+	UserAgent string `protobuf:"bytes,6,opt,name=user_agent,json=userAgent,proto3" json:"user_agent,omitempty"`
+	// The provider by which the person signed in; empty for the local owner.
+	Provider string `protobuf:"bytes,7,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The provider's own id of its session; empty where it gives none.
+	ProviderSession string `protobuf:"bytes,8,opt,name=provider_session,json=providerSession,proto3" json:"provider_session,omitempty"`
+	// By which the provider is asked again who the person is, encrypted; empty where it gave none.
+	SealedRefreshToken []byte `protobuf:"bytes,9,opt,name=sealed_refresh_token,json=sealedRefreshToken,proto3" json:"sealed_refresh_token,omitempty"`
+	// What the provider wants to see when the person signs out there, encrypted; empty where it needs none.
+	SealedIdToken []byte `protobuf:"bytes,10,opt,name=sealed_id_token,json=sealedIdToken,proto3" json:"sealed_id_token,omitempty"`
+	// When the provider last said who the person is and which groups it has.
+	CheckTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=check_time,json=checkTime,proto3" json:"check_time,omitempty"`
+	// When somebody last began to ask: others do not ask at the same time.
+	AskTime       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ask_time,json=askTime,proto3" json:"ask_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedSession) Reset() {
+	*x = ListedSession{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedSession) ProtoMessage() {}
+
+func (x *ListedSession) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedSession.ProtoReflect.Descriptor instead.
+func (*ListedSession) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListedSession) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ListedSession) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ListedSession) GetLastUsedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastUsedTime
+	}
+	return nil
+}
+
+func (x *ListedSession) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListedSession) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *ListedSession) GetUserAgent() string {
+	if x != nil {
+		return x.UserAgent
+	}
+	return ""
+}
+
+func (x *ListedSession) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *ListedSession) GetProviderSession() string {
+	if x != nil {
+		return x.ProviderSession
+	}
+	return ""
+}
+
+func (x *ListedSession) GetSealedRefreshToken() []byte {
+	if x != nil {
+		return x.SealedRefreshToken
+	}
+	return nil
+}
+
+func (x *ListedSession) GetSealedIdToken() []byte {
+	if x != nil {
+		return x.SealedIdToken
+	}
+	return nil
+}
+
+func (x *ListedSession) GetCheckTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CheckTime
+	}
+	return nil
+}
+
+func (x *ListedSession) GetAskTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AskTime
+	}
+	return nil
+}
+
+// Team is who may do what in one workspace, keyed by the workspace: what "the role of today" is read
+// from. All of it is one record, so that the last owner stays whatever happens at the same time, and an
+// invitation works once.
+type Team struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The members, by subject.
+	Members []*TeamMember `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	// The invitations that may still be accepted, oldest first.
+	Invitations []*Invitation `protobuf:"bytes,2,rep,name=invitations,proto3" json:"invitations,omitempty"`
+	// Those who were removed: rules of a provider do not let them in again, an invitation does.
+	Removed       []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Team) Reset() {
+	*x = Team{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Team) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Team) ProtoMessage() {}
+
+func (x *Team) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Team.ProtoReflect.Descriptor instead.
+func (*Team) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Team) GetMembers() []*TeamMember {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *Team) GetInvitations() []*Invitation {
+	if x != nil {
+		return x.Invitations
+	}
+	return nil
+}
+
+func (x *Team) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+// TeamMember is one person in a workspace. The role is the higher of the two.
+type TeamMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subject.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// The name for people.
+	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	// The role's word that somebody gave; empty for none.
+	Role string `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	// The role's word that a provider's rules gave at the last sign-in or check; empty for none.
+	RuledRole string `protobuf:"bytes,4,opt,name=ruled_role,json=ruledRole,proto3" json:"ruled_role,omitempty"`
+	// The provider whose rules these were.
+	Provider string `protobuf:"bytes,5,opt,name=provider,proto3" json:"provider,omitempty"`
+	// The address, as the provider says it.
+	Email string `protobuf:"bytes,6,opt,name=email,proto3" json:"email,omitempty"`
+	// When the membership began.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TeamMember) Reset() {
+	*x = TeamMember{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TeamMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TeamMember) ProtoMessage() {}
+
+func (x *TeamMember) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TeamMember.ProtoReflect.Descriptor instead.
+func (*TeamMember) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TeamMember) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *TeamMember) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *TeamMember) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *TeamMember) GetRuledRole() string {
+	if x != nil {
+		return x.RuledRole
+	}
+	return ""
+}
+
+func (x *TeamMember) GetProvider() string {
+	if x != nil {
+		return x.Provider
+	}
+	return ""
+}
+
+func (x *TeamMember) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *TeamMember) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// Invitation lets one person in, once.
+type Invitation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// SHA-256 of its token, which is random enough to need no more.
+	TokenSha256 []byte `protobuf:"bytes,2,opt,name=token_sha256,json=tokenSha256,proto3" json:"token_sha256,omitempty"`
+	// The address that the person's provider must have verified, in lower case.
+	Email string `protobuf:"bytes,3,opt,name=email,proto3" json:"email,omitempty"`
+	// The role's word.
+	Role string `protobuf:"bytes,4,opt,name=role,proto3" json:"role,omitempty"`
+	// The subject that made it.
+	CreatedBy string `protobuf:"bytes,5,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// The name of who made it, for people.
+	CreatedByLabel string `protobuf:"bytes,6,opt,name=created_by_label,json=createdByLabel,proto3" json:"created_by_label,omitempty"`
+	// When it was made.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// When it stops working.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Invitation) Reset() {
+	*x = Invitation{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Invitation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Invitation) ProtoMessage() {}
+
+func (x *Invitation) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
+func (*Invitation) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Invitation) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Invitation) GetTokenSha256() []byte {
+	if x != nil {
+		return x.TokenSha256
+	}
+	return nil
+}
+
+func (x *Invitation) GetEmail() string {
+	if x != nil {
+		return x.Email
+	}
+	return ""
+}
+
+func (x *Invitation) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Invitation) GetCreatedBy() string {
+	if x != nil {
+		return x.CreatedBy
+	}
+	return ""
+}
+
+func (x *Invitation) GetCreatedByLabel() string {
+	if x != nil {
+		return x.CreatedByLabel
+	}
+	return ""
+}
+
+func (x *Invitation) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Invitation) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
 // ApiKey is the stored key, keyed by its id. Its secret is not in it.
 type ApiKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -268,14 +760,17 @@ type ApiKey struct {
 	// When it was last used, to the hour.
 	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
 	// When it stops working; absent when never.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// The person whose key it is: who made it, or the key that made it. It works while that person is a
+	// member, and can do no more than that person. Empty for keys of before that were made by keys.
+	Owner         string `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -287,7 +782,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -300,7 +795,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ApiKey) GetId() string {
@@ -380,6 +875,13 @@ func (x *ApiKey) GetExpireTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ApiKey) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
 // ApiKeyList names the keys of one workspace, keyed by the workspace. An entry is written before
 // its key and removed after it, so that no key works that is not listed.
 type ApiKeyList struct {
@@ -392,7 +894,7 @@ type ApiKeyList struct {
 
 func (x *ApiKeyList) Reset() {
 	*x = ApiKeyList{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +906,7 @@ func (x *ApiKeyList) String() string {
 func (*ApiKeyList) ProtoMessage() {}
 
 func (x *ApiKeyList) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +919,7 @@ func (x *ApiKeyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyList.ProtoReflect.Descriptor instead.
 func (*ApiKeyList) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ApiKeyList) GetEntries() []*ApiKeyList_Entry {
@@ -440,7 +942,7 @@ type ApiKeyList_Entry struct {
 
 func (x *ApiKeyList_Entry) Reset() {
 	*x = ApiKeyList_Entry{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +954,7 @@ func (x *ApiKeyList_Entry) String() string {
 func (*ApiKeyList_Entry) ProtoMessage() {}
 
 func (x *ApiKeyList_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +967,7 @@ func (x *ApiKeyList_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyList_Entry.ProtoReflect.Descriptor instead.
 func (*ApiKeyList_Entry) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{4, 0}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{8, 0}
 }
 
 func (x *ApiKeyList_Entry) GetId() string {
@@ -500,13 +1002,67 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\x05label\x18\x03 \x01(\tR\x05label\x12\x12\n" +
 	"\x04role\x18\x04 \x01(\tR\x04role\x12;\n" +
 	"\vcreate_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\"h\n" +
+	"createTime\"\x99\x03\n" +
 	"\aAccount\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x1e\n" +
 	"\n" +
 	"workspaces\x18\x02 \x03(\tR\n" +
 	"workspaces\x12#\n" +
-	"\rsession_epoch\x18\x03 \x01(\x04R\fsessionEpoch\"\xa2\x03\n" +
+	"\rsession_epoch\x18\x03 \x01(\x04R\fsessionEpoch\x12\x16\n" +
+	"\x06issuer\x18\x04 \x01(\tR\x06issuer\x12)\n" +
+	"\x10provider_subject\x18\x05 \x01(\tR\x0fproviderSubject\x12\x1a\n" +
+	"\bprovider\x18\x06 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05label\x18\a \x01(\tR\x05label\x12\x14\n" +
+	"\x05email\x18\b \x01(\tR\x05email\x12%\n" +
+	"\x0eemail_verified\x18\t \x01(\bR\remailVerified\x127\n" +
+	"\tsaid_time\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\bsaidTime\x12D\n" +
+	"\bsessions\x18\v \x03(\v2(.devpilot.gateway.store.v1.ListedSessionR\bsessions\"\xa1\x04\n" +
+	"\rListedSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12;\n" +
+	"\vcreate_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12@\n" +
+	"\x0elast_used_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x1d\n" +
+	"\n" +
+	"user_agent\x18\x06 \x01(\tR\tuserAgent\x12\x1a\n" +
+	"\bprovider\x18\a \x01(\tR\bprovider\x12)\n" +
+	"\x10provider_session\x18\b \x01(\tR\x0fproviderSession\x120\n" +
+	"\x14sealed_refresh_token\x18\t \x01(\fR\x12sealedRefreshToken\x12&\n" +
+	"\x0fsealed_id_token\x18\n" +
+	" \x01(\fR\rsealedIdToken\x129\n" +
+	"\n" +
+	"check_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x125\n" +
+	"\bask_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"\xaa\x01\n" +
+	"\x04Team\x12?\n" +
+	"\amembers\x18\x01 \x03(\v2%.devpilot.gateway.store.v1.TeamMemberR\amembers\x12G\n" +
+	"\vinvitations\x18\x02 \x03(\v2%.devpilot.gateway.store.v1.InvitationR\vinvitations\x12\x18\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xde\x01\n" +
+	"\n" +
+	"TeamMember\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"ruled_role\x18\x04 \x01(\tR\truledRole\x12\x1a\n" +
+	"\bprovider\x18\x05 \x01(\tR\bprovider\x12\x14\n" +
+	"\x05email\x18\x06 \x01(\tR\x05email\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"\xac\x02\n" +
+	"\n" +
+	"Invitation\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\ftoken_sha256\x18\x02 \x01(\fR\vtokenSha256\x12\x14\n" +
+	"\x05email\x18\x03 \x01(\tR\x05email\x12\x12\n" +
+	"\x04role\x18\x04 \x01(\tR\x04role\x12\x1d\n" +
+	"\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12(\n" +
+	"\x10created_by_label\x18\x06 \x01(\tR\x0ecreatedByLabel\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12;\n" +
+	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\"\xb8\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x14\n" +
@@ -522,7 +1078,8 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\x0elast_used_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xa9\x01\n" +
+	"expireTime\x12\x14\n" +
+	"\x05owner\x18\f \x01(\tR\x05owner\"\xa9\x01\n" +
 	"\n" +
 	"ApiKeyList\x12E\n" +
 	"\aentries\x18\x01 \x03(\v2+.devpilot.gateway.store.v1.ApiKeyList.EntryR\aentries\x1aT\n" +
@@ -544,29 +1101,45 @@ func file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_tenant_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_devpilot_gateway_store_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_devpilot_gateway_store_v1_tenant_proto_goTypes = []any{
 	(*Workspace)(nil),             // 0: devpilot.gateway.store.v1.Workspace
 	(*Member)(nil),                // 1: devpilot.gateway.store.v1.Member
 	(*Account)(nil),               // 2: devpilot.gateway.store.v1.Account
-	(*ApiKey)(nil),                // 3: devpilot.gateway.store.v1.ApiKey
-	(*ApiKeyList)(nil),            // 4: devpilot.gateway.store.v1.ApiKeyList
-	(*ApiKeyList_Entry)(nil),      // 5: devpilot.gateway.store.v1.ApiKeyList.Entry
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*ListedSession)(nil),         // 3: devpilot.gateway.store.v1.ListedSession
+	(*Team)(nil),                  // 4: devpilot.gateway.store.v1.Team
+	(*TeamMember)(nil),            // 5: devpilot.gateway.store.v1.TeamMember
+	(*Invitation)(nil),            // 6: devpilot.gateway.store.v1.Invitation
+	(*ApiKey)(nil),                // 7: devpilot.gateway.store.v1.ApiKey
+	(*ApiKeyList)(nil),            // 8: devpilot.gateway.store.v1.ApiKeyList
+	(*ApiKeyList_Entry)(nil),      // 9: devpilot.gateway.store.v1.ApiKeyList.Entry
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_tenant_proto_depIdxs = []int32{
-	6, // 0: devpilot.gateway.store.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
-	6, // 1: devpilot.gateway.store.v1.Member.create_time:type_name -> google.protobuf.Timestamp
-	6, // 2: devpilot.gateway.store.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	6, // 3: devpilot.gateway.store.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	6, // 4: devpilot.gateway.store.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 5: devpilot.gateway.store.v1.ApiKeyList.entries:type_name -> devpilot.gateway.store.v1.ApiKeyList.Entry
-	6, // 6: devpilot.gateway.store.v1.ApiKeyList.Entry.create_time:type_name -> google.protobuf.Timestamp
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	10, // 0: devpilot.gateway.store.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: devpilot.gateway.store.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	10, // 2: devpilot.gateway.store.v1.Account.said_time:type_name -> google.protobuf.Timestamp
+	3,  // 3: devpilot.gateway.store.v1.Account.sessions:type_name -> devpilot.gateway.store.v1.ListedSession
+	10, // 4: devpilot.gateway.store.v1.ListedSession.create_time:type_name -> google.protobuf.Timestamp
+	10, // 5: devpilot.gateway.store.v1.ListedSession.last_used_time:type_name -> google.protobuf.Timestamp
+	10, // 6: devpilot.gateway.store.v1.ListedSession.end_time:type_name -> google.protobuf.Timestamp
+	10, // 7: devpilot.gateway.store.v1.ListedSession.check_time:type_name -> google.protobuf.Timestamp
+	10, // 8: devpilot.gateway.store.v1.ListedSession.ask_time:type_name -> google.protobuf.Timestamp
+	5,  // 9: devpilot.gateway.store.v1.Team.members:type_name -> devpilot.gateway.store.v1.TeamMember
+	6,  // 10: devpilot.gateway.store.v1.Team.invitations:type_name -> devpilot.gateway.store.v1.Invitation
+	10, // 11: devpilot.gateway.store.v1.TeamMember.create_time:type_name -> google.protobuf.Timestamp
+	10, // 12: devpilot.gateway.store.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	10, // 13: devpilot.gateway.store.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	10, // 14: devpilot.gateway.store.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	10, // 15: devpilot.gateway.store.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	10, // 16: devpilot.gateway.store.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	9,  // 17: devpilot.gateway.store.v1.ApiKeyList.entries:type_name -> devpilot.gateway.store.v1.ApiKeyList.Entry
+	10, // 18: devpilot.gateway.store.v1.ApiKeyList.Entry.create_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_tenant_proto_init() }
@@ -580,7 +1153,7 @@ func file_devpilot_gateway_store_v1_tenant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_tenant_proto_rawDesc), len(file_devpilot_gateway_store_v1_tenant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

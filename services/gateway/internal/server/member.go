@@ -1,0 +1,113 @@
+package server
+
+import (
+	"context"
+
+	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
+	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/tenant"
+)
+
+func (s *Server) memberProto(m *gatewaystorev1.TeamMember) *gatewayv1.Member {
+	if m == nil {
+		return nil
+	}
+	out := &gatewayv1.Member{Id: m.GetSubject(), Label: m.GetLabel(), Email: m.GetEmail(), Role: rolesByWord[tenant.RoleOf(m)], CreateTime: m.GetCreateTime()}
+	if role, err := identity.ParseRole(m.GetRuledRole()); err == nil {
+		out.ProviderRole = rolesByWord[role]
+	}
+	if m.GetProvider() != "" {
+		out.Provider = s.cfg.Providers.Name(m.GetProvider())
+	}
+	return out
+}
+
+// ListMembers implements the RPC.
+func (s *Server) ListMembers(ctx context.Context, req *gatewayv1.ListMembersRequest) (*gatewayv1.ListMembersResponse, error) {
+	size, err := pageSize(req.GetPageSize())
+	if err != nil {
+		return nil, err
+	}
+	scope := pagetoken.Scope("members", req.GetWorkspace())
+	after, err := s.cfg.Pages.Decode(scope, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	list, more, err := s.cfg.Tenants.MembersAfter(ctx, req.GetWorkspace(), string(after), size)
+	if err != nil {
+		return nil, err
+	}
+	resp := &gatewayv1.ListMembersResponse{}
+	for _, m := range list {
+		resp.Members = append(resp.Members, s.memberProto(m))
+	}
+	if more {
+		resp.NextPageToken = s.cfg.Pages.Encode(scope, []byte(list[len(list)-1].GetSubject()))
+	}
+	return resp, nil
+}
+
+// SetMemberRole implements the RPC.
+func (s *Server) SetMemberRole(ctx context.Context, req *gatewayv1.SetMemberRoleRequest) (*gatewayv1.SetMemberRoleResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var faults apierr.Faults
+	role := roleOf(req.GetRole())
+	if role == identity.RoleNone {
+		faults.Add("role", "MEMBER, ADMIN or OWNER")
+	}
+	checkRequestID(req.GetRequestId(), &faults)
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	m, err := s.cfg.Tenants.ChangeRole(ctx, req.GetWorkspace(), req.GetMember(), role, tenant.By{Subject: id.Subject, Role: id.Role})
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.SetMemberRoleResponse{Member: s.memberProto(m)}, nil
+}
+
+// RemoveMember implements the RPC.
+func (s *Server) RemoveMember(ctx context.Context, req *gatewayv1.RemoveMemberRequest) (*gatewayv1.RemoveMemberResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.cfg.Tenants.Member(ctx, req.GetWorkspace(), req.GetMember())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Tenants.RemoveMember(ctx, req.GetWorkspace(), req.GetMember(), tenant.By{Subject: id.Subject, Role: id.Role}); err != nil {
+		return nil, err
+	}
+	return &gatewayv1.RemoveMemberResponse{Member: s.memberProto(m)}, nil
+}
+
+// ListMemberSessions implements the RPC.
+func (s *Server) ListMemberSessions(ctx context.Context, req *gatewayv1.ListMemberSessionsRequest) (*gatewayv1.ListMemberSessionsResponse, error) {
+	if _, err := s.cfg.Tenants.Member(ctx, req.GetWorkspace(), req.GetMember()); err != nil {
+		return nil, err
+	}
+	list, err := s.sessionsOf(ctx, req.GetMember())
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.ListMemberSessionsResponse{Sessions: list}, nil
+}
+
+// EndMemberSession implements the RPC.
+func (s *Server) EndMemberSession(ctx context.Context, req *gatewayv1.EndMemberSessionRequest) (*gatewayv1.EndMemberSessionResponse, error) {
+	m, err := s.cfg.Tenants.Member(ctx, req.GetWorkspace(), req.GetMember())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.endSession(ctx, req.GetMember(), req.GetSession()); err != nil {
+		return nil, err
+	}
+	return &gatewayv1.EndMemberSessionResponse{Member: s.memberProto(m)}, nil
+}
