@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { activityFilter, activityPage, byDay, dayName, exportAddress, inWords } from "../src/lib/activity";
+import { activityFilter, activityPage, byDay, dayName, exportAddress, hasParts, inWords } from "../src/lib/activity";
 
 const filter = (query: string) => activityFilter(new URLSearchParams(query));
 
@@ -53,4 +53,11 @@ test("values are told as people read them", () => {
   expect(
     [undefined, '""', "true", "false", '"main"', "5", '["a","b"]', '[{"name":"x"}]', '["cut…'].map(inWords),
   ).toEqual(["not set", "not set", "on", "off", "main", "5", "a, b", '[{"name":"x"}]', '["cut…']);
+});
+
+test("what is made of parts is told from what is a word", () => {
+  for (const parts of ['[{"name":"build"}]', '{"directory":"."}', '[{"name":"cut after 500 char'])
+    expect(hasParts(parts), parts).toBe(true);
+  for (const word of [undefined, "", '""', "true", '["uploads/"]', '"{"', "[]"])
+    expect(hasParts(word), word).toBe(false);
 });

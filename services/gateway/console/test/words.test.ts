@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Delivery } from "../src/api/client";
-import { failureText, notNeeded, outcomeTexts, workStart } from "../src/lib/words";
+import { asYou, failureText, notNeeded, outcomeTexts, workStart } from "../src/lib/words";
 
 type Failed = Parameters<typeof failureText>[0];
 const failed = (over: object): Failed => ({ state: "FAILED", stage: "POST_SETUP", stages: [], ...over }) as Failed;
@@ -44,4 +44,11 @@ test("what a deployment waited between two attempts is no part of how long it to
   const d = (over: object) => ({ startTime: "2026-11-28T10:00:00Z", stages: [], ...over }) as never;
   expect(workStart(d({}))).toBe("2026-11-28T10:00:00Z");
   expect(workStart(d({ stages: [{ hooks: [] }, { startTime: "2026-11-28T10:30:00Z" }] }))).toBe("2026-11-28T10:30:00Z");
+});
+
+test("a reader's own doing is told to them as theirs, and nobody else's is", () => {
+  expect(asYou("Ann made d848966 live again.", "Ann")).toBe("You made d848966 live again.");
+  expect(asYou("Annabel made d848966 live again.", "Ann")).toBe("Annabel made d848966 live again.");
+  expect(asYou("Auto-deploy is off: Ann switched it off.", "Ann")).toBe("Auto-deploy is off: Ann switched it off.");
+  expect(asYou("Ann made d848966 live again.", "")).toBe("Ann made d848966 live again.");
 });

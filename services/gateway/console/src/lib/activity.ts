@@ -102,6 +102,11 @@ export function inWords(value: string | undefined): string {
   return value;
 }
 
+/** Whether a value is made of parts with names, such as a list of hooks. */
+export function hasParts(value: string | undefined): boolean {
+  return /^\[?\{/.test(value ?? "");
+}
+
 /** The beginning of a day of the reader's, or of the so many days later; undefined for what is no day. */
 export function dayStart(day: string, later: number): string | undefined {
   const parts = /^(\d{4})-(\d{2})-(\d{2})$/.exec(day);

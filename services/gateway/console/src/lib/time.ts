@@ -61,6 +61,11 @@ export function day(time: Date): string {
   return format({ weekday: "short", day: "numeric", month: "short" }).format(time).replace(",", "");
 }
 
+/** "Mon", of the reader's own zone. */
+export function weekday(time: Date): string {
+  return format({ weekday: "short" }).format(time);
+}
+
 const pad = (n: number) => String(n).padStart(2, "0");
 
 /** "14:20:05" of the reader's own zone; for many at once, so without Intl. */

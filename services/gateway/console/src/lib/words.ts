@@ -170,6 +170,11 @@ export function reasonText(a: Pick<App, "sync">): string {
   );
 }
 
+/** A sentence of the API that begins with its reader's own name, as it is said to them. */
+export function asYou(sentence: string, me: string): string {
+  return me !== "" && sentence.startsWith(`${me} `) ? `You ${sentence.slice(me.length + 1)}` : sentence;
+}
+
 /** The apps that need somebody first; those that need the same by name. */
 export function byNeed(apps: App[]): App[] {
   const rank = new Map<string, number>(needs.map(([need], i) => [need, i]));

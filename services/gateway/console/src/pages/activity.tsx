@@ -2,14 +2,23 @@ import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { ActivityRecord } from "../api/client";
 import { activityQuery, appsQuery } from "../api/queries";
-import { actionKinds, activityFilter, activityPage, byDay, dayName, exportAddress, inWords } from "../lib/activity";
+import {
+  actionKinds,
+  activityFilter,
+  activityPage,
+  byDay,
+  dayName,
+  exportAddress,
+  hasParts,
+  inWords,
+} from "../lib/activity";
 import { useNow } from "../lib/clock";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 
 export default function Activity() {
-  const { ws } = usePlace();
+  const { ws, me } = usePlace();
   const [params, setParams] = useSearchParams();
   const filter = activityFilter(params);
   const filtered = Object.keys(filter).length > 0;
@@ -32,7 +41,7 @@ export default function Activity() {
     <>
       <PageTitle>Activity</PageTitle>
       <p className="soft">What people and API keys did in this workspace, newest first.</p>
-      <div className="filters" role="search" aria-label="Activity">
+      <div className="filters fields" role="search" aria-label="Activity">
         <label>
           Who <input value={params.get("who") ?? ""} onChange={(e) => set("who", e.target.value)} />
         </label>
@@ -96,7 +105,7 @@ export default function Activity() {
                   <div>
                     <div>
                       <strong>
-                        <Text>{r.actorLabel}</Text>
+                        {r.actorKind !== "API_KEY" && r.actorLabel === me.label ? "You" : <Text>{r.actorLabel}</Text>}
                       </strong>
                       {" · "}
                       <Done entry={r} appOf={appOf} />
@@ -108,9 +117,7 @@ export default function Activity() {
                       {r.address ? ` · from ${r.address}` : ""}
                     </div>
                     {r.changes.map((c) => (
-                      <div key={c.field} className="soft">
-                        <code>{c.field}</code>: <Text>{inWords(c.before)}</Text> → <Text>{inWords(c.after)}</Text>
-                      </div>
+                      <Change key={c.field} change={c} />
                     ))}
                   </div>
                   <span className="soft nowrap">
@@ -124,6 +131,32 @@ export default function Activity() {
       )}
       <More query={activity} />
     </>
+  );
+}
+
+/** A value before and after; of what is made of parts the sentence above says what is another, and the parts are folded. */
+function Change({ change: c }: { change: ActivityRecord["changes"][number] }) {
+  if (!hasParts(c.before) && !hasParts(c.after)) {
+    return (
+      <div className="soft">
+        <code>{c.field}</code>: <Text>{inWords(c.before)}</Text> → <Text>{inWords(c.after)}</Text>
+      </div>
+    );
+  }
+  return (
+    <details className="soft parts">
+      <summary>
+        <code>{c.field}</code> before and after
+      </summary>
+      {[c.before, c.after].map((value, i) => (
+        <p key={i}>
+          {i === 0 ? "Before: " : "After: "}
+          <code>
+            <Text>{inWords(value)}</Text>
+          </code>
+        </p>
+      ))}
+    </details>
   );
 }
 

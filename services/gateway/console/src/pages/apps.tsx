@@ -4,15 +4,17 @@ import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
 import { appsQuery, integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
-import { appLook, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
+import { appLook, asYou, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { useDeployLatest } from "../ui/deployment-actions";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { WhenSeen } from "../ui/seen";
 import { WorkspaceTrouble } from "../ui/trouble";
 
 const WorkspaceWeek = lazy(() => import("../ui/days"));
+const AppMenu = lazy(() => import("../ui/app-menu"));
 
 /** About what the picture takes, so that what follows stays where it is. */
 const weekHeight = 190;
@@ -43,6 +45,9 @@ export default function Apps() {
     if (more) void fetchNextPage();
   }, [more, fetchNextPage]);
   const state = integration.data?.state;
+  const [menu, setMenu] = useState<{ app: string; button: HTMLElement }>();
+  const menuApp = all.find((a) => a.id === menu?.app);
+  const deploy = useDeployLatest();
   return (
     <>
       <PageTitle
@@ -82,6 +87,9 @@ export default function Apps() {
               retry={() => void apps.refetch()}
             />
           )}
+          {deploy.isError && (
+            <Failed error={deploy.error} workspace={ws} title={`${deploy.variables.app} was not deployed.`} />
+          )}
           {all.length > 3 && (
             <div className="filters">
               {all.length > 7 && (
@@ -100,7 +108,12 @@ export default function Apps() {
           {shown.length > 0 && (
             <Rows label="Apps">
               {shown.map((a) => (
-                <AppRow key={a.id} app={a} />
+                <AppRow
+                  key={a.id}
+                  app={a}
+                  open={menu?.app === a.id}
+                  onMenu={(button) => setMenu({ app: a.id, button })}
+                />
               ))}
             </Rows>
           )}
@@ -110,6 +123,16 @@ export default function Apps() {
                 ? "No app is in this state."
                 : `No app's name, repository or branch contains “${query}”${need === undefined ? "" : ", of those in this state"}.`}
             </p>
+          )}
+          {menuApp !== undefined && menu !== undefined && (
+            <Suspense fallback={null}>
+              <AppMenu
+                app={menuApp}
+                button={menu.button}
+                onDeploy={() => deploy.mutate({ app: menuApp.id })}
+                onClose={() => setMenu(undefined)}
+              />
+            </Suspense>
           )}
           <More query={apps} />
           {need === undefined && q === "" && (
@@ -128,9 +151,9 @@ export default function Apps() {
 }
 
 /** An app in a line: how it stands, why or what is live, where it comes from, when it was deployed last. */
-function AppRow({ app: a }: { app: App }) {
-  const { ws } = usePlace();
-  const why = [behindText(a.sync), reasonText(a)].filter((t) => t !== "").join(" · ");
+function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (button: HTMLElement) => void }) {
+  const { ws, me } = usePlace();
+  const why = [behindText(a.sync), asYou(reasonText(a), me.label)].filter((t) => t !== "").join(" · ");
   // What is on its way is told rather than what it will replace.
   const shown = needOf(a) === "deploying" ? (a.latest ?? a.live) : a.live;
   const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;
@@ -154,9 +177,14 @@ function AppRow({ app: a }: { app: App }) {
           </>
         )}
       </span>
-      <span className="from clip" title={`${a.repositoryFullName}, ${a.branch}`}>
-        <Icon name="branch" /> <Text>{a.branch}</Text> <span className="hidden">of</span>{" "}
-        <Text>{a.repositoryFullName}</Text>
+      <span className="from" title={`${a.repositoryFullName}, ${a.branch}`}>
+        <span className="clip">
+          <Text>{a.repositoryFullName}</Text>
+        </span>{" "}
+        <Icon name="branch" />
+        <span className="clip">
+          <Text>{a.branch}</Text>
+        </span>
       </span>
       <span className="when">
         {a.latest !== undefined && (
@@ -165,6 +193,16 @@ function AppRow({ app: a }: { app: App }) {
           </>
         )}
       </span>
+      <button
+        type="button"
+        className="button quiet row-menu"
+        aria-label={`More about ${a.id}`}
+        aria-haspopup="menu"
+        aria-expanded={open}
+        onClick={(e) => onMenu(e.currentTarget)}
+      >
+        <Icon name="more" />
+      </button>
     </li>
   );
 }

@@ -3,6 +3,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "react-router";
 import { api, asApiError, body, requestId, type Repository } from "../api/client";
 import { integrationQuery, keys, serversQuery } from "../api/queries";
+import { leaves } from "../lib/leaving";
 import { isPattern, slug } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { retentionPattern, retentionWords } from "../lib/limits";
@@ -13,6 +14,7 @@ import { RepositorySelect } from "../ui/repositories";
 import { ServeField } from "../ui/serve-field";
 import { Check, TextField } from "../ui/settings/parts";
 import { Switch } from "../ui/switch";
+import { Unsaved } from "../ui/unsaved";
 import { Icon } from "../ui/icons";
 
 const idPattern = /^[a-z0-9][a-z0-9-]{0,62}$/;
@@ -99,6 +101,7 @@ function Form() {
         app.latest === undefined || app.webhook?.reason === "NOT_REPOSITORY_ADMIN"
           ? `/w/${ws}/apps/${app.id}`
           : `/w/${ws}/apps/${app.id}/deployments/${app.latest.number}`,
+        { state: leaves },
       );
     },
     onError: () => setAttempt((n) => n + 1),
@@ -276,6 +279,7 @@ function Form() {
         Hooks, variables, shared paths, rules, serving and configuration as code are in the app's settings once it is
         saved. To have them from the first deployment on, press Save.
       </p>
+      {repository !== undefined && <Unsaved />}
       {unplaced && <Failed error={save.error} workspace={ws} title="The app was not saved." />}
       <div className="actions end">
         <Button

@@ -51,7 +51,7 @@ function Ask({ asked, onAsk }: { asked: Question | undefined; onAsk: (q: Questio
   const hint = whyAbout.find(([name]) => name === about)?.[2];
   return (
     <form
-      className="filters"
+      className="filters fields"
       role="search"
       aria-label="Why"
       onSubmit={(e) => {

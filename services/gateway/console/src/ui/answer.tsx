@@ -5,6 +5,7 @@ import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import {
   appLook,
+  asYou,
   deploymentLook,
   ended,
   failureText,
@@ -51,7 +52,7 @@ function NothingLive({ app }: { app: App }) {
 
 /** How the branch stands to what is live: said where the newest deployment does not say it already. */
 function Branch({ app }: { app: App }) {
-  const { ws } = usePlace();
+  const { ws, me } = usePlace();
   const { sync, latest, live } = app;
   if (sync === undefined) return null;
   const commit = shortHash(sync.commit);
@@ -77,7 +78,7 @@ function Branch({ app }: { app: App }) {
       {!said && sync.state !== "IN_SYNC" && (
         <>
           {sync.branch !== undefined && named && ": "}
-          <Said>{sync.message}</Said>
+          <Said>{asYou(sync.message, me.label)}</Said>
           {ahead !== "" && !placed && ` (${ahead})`}
         </>
       )}
@@ -99,7 +100,7 @@ function Branch({ app }: { app: App }) {
 /** The newest deployment, which is not what is live: its state, and for a failed one why and the way on. */
 function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
   const { ws, me } = usePlace();
-  const started = useStarted(app.id);
+  const started = useStarted();
   const failed = latest.state === "FAILED";
   const d = useQuery(deploymentQuery(ws, app.id, latest.number)).data;
   const end = useQuery({ ...logEndQuery(ws, app.id, latest.number), enabled: failed }).data ?? [];

@@ -37,7 +37,10 @@ export function Chart({
   behind,
   draw,
   least,
+  axis,
 }: {
+  /** What stands under each place; the marks' names say it too. */
+  axis?: readonly string[];
   /** How many marks there is room for at least. */
   least?: number;
   label: string;
@@ -83,6 +86,13 @@ export function Chart({
           </g>
         ))}
       </svg>
+      {axis !== undefined && (
+        <div className="chart-axis" aria-hidden="true">
+          {axis.map((word) => (
+            <span key={word}>{word}</span>
+          ))}
+        </div>
+      )}
       <p className="soft chart-said" aria-hidden="true">
         {marks.find((m) => m.id === pointed)?.said ?? sum}
       </p>

@@ -3,7 +3,7 @@ import type { App } from "../api/client";
 import { deliveriesSinceQuery, weekQuery } from "../api/queries";
 import { byDay, deliveryLook, deliveryLooks, deploymentLooks, lastDays } from "../lib/charts";
 import { useNow } from "../lib/clock";
-import { day } from "../lib/time";
+import { day, weekday } from "../lib/time";
 import { deploymentLook, type Look } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, Skeleton, Status } from "./basics";
@@ -120,6 +120,7 @@ function Days({ id, title, label, one, many, days, looks, items, note, to }: Pro
       <Chart
         label={label}
         least={days.length}
+        axis={days.map((d, i) => (i === days.length - 1 ? "Today" : weekday(d)))}
         marks={days.map((d, i) => ({
           id: d.toISOString(),
           name: said(i),

@@ -34,12 +34,14 @@ export function Deliveries({ app }: { app: App }) {
   const all = list.data?.pages.flatMap((p) => p.deliveries) ?? [];
   return (
     <>
-      <p className="soft">Every push that Bitbucket told us about or that polling found, newest first.</p>
+      <div className="list-head">
+        <p className="soft">Every push that Bitbucket told us about or that polling found, newest first.</p>
+        {hook !== "" && all.length > 0 && <ReplayRange webhook={hook} deliveries={all} />}
+      </div>
       {app.autoDeploy && app.webhook !== undefined && !["ACTIVE", "MANUAL"].includes(app.webhook.state ?? "") && (
         <p className="soft">Webhook missing: pushes are found by polling{found === "" ? "" : `, ${found}`}.</p>
       )}
       <DeliveryFilters params={params} set={set} />
-      {hook !== "" && all.length > 0 && <ReplayRange webhook={hook} deliveries={all} />}
       {replay.isError && (
         <Failed
           error={replay.error}

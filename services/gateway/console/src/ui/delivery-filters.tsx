@@ -10,7 +10,7 @@ export function DeliveryFilters({
 }) {
   const value = (name: string) => params.get(name) ?? "";
   return (
-    <div className="filters" role="search" aria-label="Deliveries">
+    <div className="filters fields" role="search" aria-label="Deliveries">
       <label>
         Branch <input value={value("branch")} onChange={(e) => set("branch", e.target.value.trim())} />
       </label>

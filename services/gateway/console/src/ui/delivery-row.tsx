@@ -8,6 +8,9 @@ import { branchesText, outcomeTexts } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Said, Text, Time } from "./basics";
 import { DeliveryBody } from "./delivery-body";
+import { Icon } from "./icons";
+
+const marks = { good: "done", busy: "running", warn: "alert", bad: "failed", idle: "none" } as const;
 
 /** Has a delivery considered again, as if it came now. */
 export function useReplay() {
@@ -39,7 +42,7 @@ export function DeliveryRow({
   return (
     <tr>
       <td className="nowrap" data-label="Time">
-        <Time at={d.receiveTime} /> <span className="soft num">delivery {d.number}</span>
+        <Time at={d.receiveTime} /> <div className="soft num">delivery {d.number}</div>
       </td>
       <td data-label="Event">
         {d.found !== undefined ? (
@@ -77,7 +80,10 @@ export function DeliveryRow({
       </td>
       <td data-label="Outcome">
         {outcomeTexts(d, app.id).map((o, i) => (
-          <div key={i} className={o.tone === "bad" ? "tone-bad" : undefined}>
+          <div key={i} className="outcome">
+            <span className={`tone-${o.tone}`}>
+              <Icon name={marks[o.tone]} />
+            </span>
             {o.deployment !== undefined ? (
               <Link to={`/w/${ws}/apps/${app.id}/deployments/${o.deployment}`}>{o.text}</Link>
             ) : (
@@ -91,7 +97,7 @@ export function DeliveryRow({
           </div>
         )}
       </td>
-      <td>
+      <td className="nowrap">
         <Link to={whyPath(ws, "delivery", `${d.webhook}/${d.number}`)}>
           Why?<span className="hidden"> Delivery {d.number}</span>
         </Link>{" "}

@@ -11,6 +11,22 @@ import { useStarted } from "./started";
 
 const DeployBranch = lazy(() => import("./deploy-branch"));
 
+/** Has the newest commit of an app's branch deployed, and goes to the deployment. */
+export function useDeployLatest() {
+  const { ws } = usePlace();
+  const started = useStarted();
+  return useMutation({
+    mutationFn: async ({ app, branch }: { app: string; branch?: string | undefined }) =>
+      body(
+        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
+          params: { path: { workspace: ws, app } },
+          body: { requestId: requestId(), ...(branch === undefined ? {} : { branch }) },
+        }),
+      ),
+    onSuccess: started,
+  });
+}
+
 /** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
 export function DeployLatest({
   app,
@@ -22,21 +38,8 @@ export function DeployLatest({
   branch?: string;
 }) {
   const { ws } = usePlace();
-  const started = useStarted(app.id);
   const [choosing, setChoosing] = useState(false);
-  const deploy = useMutation({
-    mutationFn: async (chosen: string | undefined) =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
-          params: { path: { workspace: ws, app: app.id } },
-          body: { requestId: requestId(), ...(chosen === undefined ? {} : { branch: chosen }) },
-        }),
-      ),
-    onSuccess: (d) => {
-      setChoosing(false);
-      started(d);
-    },
-  });
+  const deploy = useDeployLatest();
   if (isPattern(app.branch)) {
     return (
       <>
@@ -57,7 +60,7 @@ export function DeployLatest({
               branch={branch}
               busy={deploy.isPending}
               refused={deploy.isError ? deploy.error : undefined}
-              onDeploy={(b) => deploy.mutate(b)}
+              onDeploy={(b) => deploy.mutate({ app: app.id, branch: b }, { onSuccess: () => setChoosing(false) })}
               onClose={() => setChoosing(false)}
             />
           </Suspense>
@@ -71,7 +74,7 @@ export function DeployLatest({
       <Button
         look={look}
         busy={deploy.isPending}
-        onClick={() => deploy.mutate(undefined)}
+        onClick={() => deploy.mutate({ app: app.id })}
         title={`Deploys the newest commit of ${app.branch}`}
       >
         {deploy.isPending ? "Starting…" : "Deploy latest"}
@@ -84,7 +87,7 @@ export function DeployLatest({
 export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefined }) {
   const { ws } = usePlace();
   const client = useQueryClient();
-  const started = useStarted(d.app);
+  const started = useStarted();
   const [rolling, setRolling] = useState(false);
   const params = { path: { workspace: ws, app: d.app, number: d.number } };
   const cancel = useMutation({

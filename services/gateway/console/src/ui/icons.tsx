@@ -26,6 +26,7 @@ const lines = {
   external: "M9.2 3h3.8v3.8M13 3L7.6 8.4M11.4 9.6V13H3V4.6h3.4",
   search: "M11.2 7a4.2 4.2 0 1 1-8.4 0 4.2 4.2 0 0 1 8.4 0zM10.2 10.2L13.4 13.4",
   menu: "M2.8 4.4h10.4M2.8 8h10.4M2.8 11.6h10.4",
+  more: "M3.4 8h.1M8 8h.1M12.6 8h.1",
   add: "M8 3v10M3 8h10",
   download: "M8 2.6v7M5 6.8l3 3 3-3M2.8 10.6V13h10.4v-2.4",
   // What something is.

@@ -60,7 +60,7 @@ export function ReplayRange({ webhook, deliveries }: { webhook: string; deliveri
             if (trouble === undefined && !replay.isPending && !replay.isSuccess) replay.mutate();
           }}
         >
-          <div className="filters">
+          <div className="filters fields">
             <label>
               First <input type="number" min={1} value={range.first} onChange={(e) => set("first", e.target.value)} />
             </label>

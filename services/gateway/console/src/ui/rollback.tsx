@@ -31,7 +31,7 @@ export function RollbackPrevious({ d, app }: { d: Deployment; app: App | undefin
 /** Says what a rollback does, and to auto-deploy, and does it. */
 export function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | undefined; onClose: () => void }) {
   const { ws, adminOnly } = usePlace();
-  const started = useStarted(d.app);
+  const started = useStarted();
   const on = app?.autoDeploy === true;
   const [pause, setPause] = useState(on && adminOnly === undefined);
   const rollback = useMutation({

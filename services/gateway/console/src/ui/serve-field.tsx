@@ -3,6 +3,7 @@ import { asApiError } from "../api/client";
 import { branchesQuery, suggestServeQuery } from "../api/queries";
 import { usePlace } from "../lib/workspace";
 import { Button, Said } from "./basics";
+import { Icon } from "./icons";
 import { TextField } from "./settings/parts";
 
 /**
@@ -67,8 +68,13 @@ export function ServeField({
           suggestions.slice(0, 3).map((s) => (
             <p key={s.directory} className="suggestion">
               <Said>{s.message}</Said>{" "}
-              <Button className="small" onClick={() => onChange(s.directory)}>
-                Serve {s.directory === "." ? "the whole repository" : s.directory}
+              <Button
+                className="small"
+                aria-pressed={value.trim() === s.directory}
+                onClick={() => onChange(value.trim() === s.directory ? "" : s.directory)}
+              >
+                {value.trim() === s.directory && <Icon name="done" />} Serve{" "}
+                {s.directory === "." ? "the whole repository" : s.directory}
               </Button>
             </p>
           ))

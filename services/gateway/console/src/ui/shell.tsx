@@ -68,7 +68,7 @@ export function Shell() {
           <Icon name="alert" />A Bitbucket emulator stands in for Bitbucket.
           <span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
           <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
-            Open the emulator
+            Open<span className="wide"> the emulator</span>
           </a>
         </aside>
       )}
@@ -87,65 +87,72 @@ export function Shell() {
         </span>
       </header>
       <nav id="sidebar" className={menu ? "sidebar open" : "sidebar"} aria-label="Main" onKeyDown={onMenuKey}>
-        <span className="brand sidebar-brand" aria-hidden="true">
-          <Icon name="logo" /> Devpilot
-        </span>
-        <label className="hidden" htmlFor="workspace">
-          Workspace
-        </label>
-        <select id="workspace" value={ws} onChange={(e) => void navigate(`/w/${e.target.value}/apps`)}>
-          {(me.data?.workspaces ?? []).map((w) => (
-            <option key={w.id} value={w.id}>
-              {w.displayName}
-            </option>
-          ))}
-        </select>
-        <Button look="quiet" className="jump" aria-keyshortcuts="Control+K Meta+K" onClick={() => setOpened("palette")}>
-          <span>
-            <Icon name="search" /> Jump to…
-          </span>{" "}
-          <kbd>Ctrl K</kbd>
-        </Button>
-        <NavLink to={`/w/${ws}/apps`} title="g then a">
-          <Icon name="apps" /> Apps
-        </NavLink>
-        <NavLink to={`/w/${ws}/why`}>
-          <Icon name="why" /> Why?
-        </NavLink>
-        <NavLink to={`/w/${ws}/activity`} title="g then y">
-          <Icon name="activity" /> Activity
-        </NavLink>
-        <div className="nav-group" id="nav-settings">
-          Settings
-        </div>
-        <NavLink to={`/w/${ws}/settings/integrations`} title="g then i">
-          <Icon name="integrations" /> Integrations
-        </NavLink>
-        <NavLink to={`/w/${ws}/settings/notifications`}>
-          <Icon name="notifications" /> Notifications
-        </NavLink>
-        <div className="sidebar-end">
-          <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
-            <Icon name="keys" /> Keys <kbd>?</kbd>
+        <div className="sidebar-inner">
+          <span className="brand sidebar-brand" aria-hidden="true">
+            <Icon name="logo" /> Devpilot
+          </span>
+          <label className="hidden" htmlFor="workspace">
+            Workspace
+          </label>
+          <select id="workspace" value={ws} onChange={(e) => void navigate(`/w/${e.target.value}/apps`)}>
+            {(me.data?.workspaces ?? []).map((w) => (
+              <option key={w.id} value={w.id}>
+                {w.displayName}
+              </option>
+            ))}
+          </select>
+          <Button
+            look="quiet"
+            className="jump"
+            aria-keyshortcuts="Control+K Meta+K"
+            onClick={() => setOpened("palette")}
+          >
+            <span>
+              <Icon name="search" /> Jump to…
+            </span>{" "}
+            <kbd>Ctrl K</kbd>
           </Button>
-          {me.data !== undefined && (
-            <>
-              <span className="soft you" title={`Signed in as ${me.data.label}`}>
-                You{workspace?.role !== undefined && `, ${workspace.role.toLowerCase()}`}
-              </span>
-              <Button
-                look="quiet"
-                onClick={() => {
-                  void api.DELETE("/v1/session", {}).then(
-                    () => window.location.assign("/sign-in"),
-                    () => window.location.assign("/sign-in"),
-                  );
-                }}
-              >
-                Sign out
-              </Button>
-            </>
-          )}
+          <NavLink to={`/w/${ws}/apps`} title="g then a">
+            <Icon name="apps" /> Apps
+          </NavLink>
+          <NavLink to={`/w/${ws}/why`}>
+            <Icon name="why" /> Why?
+          </NavLink>
+          <NavLink to={`/w/${ws}/activity`} title="g then y">
+            <Icon name="activity" /> Activity
+          </NavLink>
+          <div className="nav-group" id="nav-settings">
+            Settings
+          </div>
+          <NavLink to={`/w/${ws}/settings/integrations`} title="g then i">
+            <Icon name="integrations" /> Integrations
+          </NavLink>
+          <NavLink to={`/w/${ws}/settings/notifications`}>
+            <Icon name="notifications" /> Notifications
+          </NavLink>
+          <div className="sidebar-end">
+            <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
+              <Icon name="keys" /> Keys <kbd>?</kbd>
+            </Button>
+            {me.data !== undefined && (
+              <>
+                <span className="soft you" title={`Signed in as ${me.data.label}`}>
+                  You{workspace?.role !== undefined && `, ${workspace.role.toLowerCase()}`}
+                </span>
+                <Button
+                  look="quiet"
+                  onClick={() => {
+                    void api.DELETE("/v1/session", {}).then(
+                      () => window.location.assign("/sign-in"),
+                      () => window.location.assign("/sign-in"),
+                    );
+                  }}
+                >
+                  Sign out
+                </Button>
+              </>
+            )}
+          </div>
         </div>
       </nav>
       {opened !== undefined && me.data !== undefined && (

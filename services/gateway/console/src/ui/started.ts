@@ -5,14 +5,14 @@ import { deploymentQuery, keys } from "../api/queries";
 import { usePlace } from "../lib/workspace";
 
 /** Goes to a deployment that was just made. */
-export function useStarted(app: string) {
+export function useStarted() {
   const { ws } = usePlace();
   const client = useQueryClient();
   const navigate = useNavigate();
   return (d: Deployment) => {
-    client.setQueryData(deploymentQuery(ws, app, d.number).queryKey, d);
+    client.setQueryData(deploymentQuery(ws, d.app, d.number).queryKey, d);
     void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") });
     void client.invalidateQueries({ queryKey: keys.kind(ws, "app") });
-    void navigate(`/w/${ws}/apps/${app}/deployments/${d.number}`);
+    void navigate(`/w/${ws}/apps/${d.app}/deployments/${d.number}`);
   };
 }

@@ -71,8 +71,6 @@ export function Connected({ integration: i }: { integration: Integration }) {
         .
       </p>
       <Scopes integration={i} />
-      <Narrowing integration={i} />
-      <Prove />
       {refresh.isError && i.lastError === undefined && (
         <Failed error={refresh.error} title="The token was not refreshed." />
       )}
@@ -94,6 +92,8 @@ export function Connected({ integration: i }: { integration: Integration }) {
           Remove…
         </Button>
       </div>
+      <Narrowing integration={i} />
+      <Prove />
       <Budget />
       <Setup setup={i.setup} open={false} />
       <RemoveDialog open={removing} onClose={() => setRemoving(false)} integration={i} />

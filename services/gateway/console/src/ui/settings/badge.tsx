@@ -1,6 +1,6 @@
 import type { App } from "../../api/client";
 import { usePlace } from "../../lib/workspace";
-import { Failed } from "../basics";
+import { Copyable, Failed } from "../basics";
 import { Switch } from "../switch";
 import { useSave } from "./save";
 
@@ -24,11 +24,12 @@ export function Badge({ app }: { app: App }) {
         Show a badge to whoever has its link
       </Switch>
       {url !== undefined && (
-        <p>
-          <img src={url} alt="The badge as it is now" height={20} />
-          <br />
-          <code className="wrap">{`![deployment](${url})`}</code>
-        </p>
+        <>
+          <p>
+            <img src={url} alt="The badge as it is now" height={20} />
+          </p>
+          <Copyable label="Markdown" value={`![deployment](${url})`} />
+        </>
       )}
       {save.isError && <Failed error={save.error} workspace={ws} title="The badge was not changed." />}
     </section>

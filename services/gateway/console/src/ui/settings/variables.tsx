@@ -39,6 +39,7 @@ export function Variables({ app }: { app: App }) {
                 <code>{v.name}</code>
                 {(v.branches ?? "") !== "" && (
                   <span className="soft">
+                    {" "}
                     on <code>{v.branches}</code>
                   </span>
                 )}
