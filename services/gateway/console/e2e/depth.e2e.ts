@@ -136,6 +136,10 @@ test("a running deployment is cancelled, and what is live stays", async () => {
   await page.getByRole("button", { name: "Deploy latest" }).click();
   await page.waitForURL(/\/deployments\/3$/);
   await page.getByText("begun", { exact: true }).waitFor({ timeout: 60_000 });
+  // Most of the work is still to come, and so it says.
+  expect(
+    await page.getByLabel("Progress of the deployment").evaluate((p) => (p as HTMLProgressElement).value),
+  ).toBeLessThan(50);
   await check(page, "deployment-hook-running");
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByText("End of the log: cancelled.").waitFor({ timeout: 60_000 });

@@ -68,6 +68,9 @@ async function settled(): Promise<void> {
   await page.evaluate(() => scrollTo(0, 0));
 }
 
+/** Drawings are drawings: characters that look like one are read aloud, and differ from system to system. */
+const glyphs = /[✓✔✕✗✖◐◌⊘↷↶○●⊖▲△▼▶◀▾▸⋯]/u;
+
 /** What reaches beyond the window's right edge, where the page scrolls sideways for it. */
 async function tooWide(): Promise<string[]> {
   return page.evaluate(() => {
@@ -83,6 +86,7 @@ async function tooWide(): Promise<string[]> {
 async function everywhere(name: string): Promise<void> {
   await settled();
   await check(page, name, true);
+  expect.soft(await page.locator("body").innerText(), `${name} has no placeholder glyphs`).not.toMatch(glyphs);
   await page.setViewportSize({ width: 320, height: 700 });
   await settled();
   expect.soft(await tooWide(), `${name} scrolls sideways at 320 px`).toEqual([]);
@@ -149,6 +153,50 @@ test("a row of the apps opens wherever it is pressed, and by keyboard", async ()
   s.calm();
 });
 
+test("a row has a menu, by keyboard too, and is two lines on a phone", async () => {
+  await page.goto(s.at("apps"));
+  const row = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: "web", exact: true }) });
+  const button = row.getByRole("button", { name: "More about web" });
+  await button.focus();
+  await page.keyboard.press("Enter");
+  const menu = page.getByRole("menu", { name: "More about web" });
+  await focused(menu.getByRole("menuitem", { name: "Deploy latest" })).toBe(true);
+  expect(await menu.getByRole("menuitem").allInnerTexts()).toEqual([
+    "Deploy latest",
+    "Open the live site",
+    "Why is it not live?",
+    "Deployments",
+    "Deliveries",
+    "Settings",
+  ]);
+  await check(page, "apps-menu");
+  await page.keyboard.press("Escape");
+  await menu.waitFor({ state: "detached" });
+  await focused(button).toBe(true);
+  await page.keyboard.press("Enter");
+  await menu.waitFor();
+  await page.keyboard.press("End");
+  await page.keyboard.press("Enter");
+  await page.waitForURL("**/apps/web?tab=settings");
+  await page.goto(s.at("apps"));
+  await button.click();
+  await menu.getByRole("menuitem", { name: "Why is it not live?" }).click();
+  await page.waitForURL("**/why?*");
+
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.goto(s.at("apps"));
+  const line = async (what: string) => (await row.locator(what).boundingBox()) ?? { y: 0, height: 0 };
+  await row.getByText("Hook build, exit 3").waitFor();
+  const [state, name, why] = [await line(".pill"), await line(".row-link"), await line(".what")];
+  expect(Math.abs(state.y + state.height / 2 - name.y - name.height / 2)).toBeLessThan(4); // one line
+  expect(why.y).toBeGreaterThanOrEqual(name.y + name.height); // and below it the other
+  for (const reason of await page.locator(".app-row > .what").all())
+    expect((await reason.boundingBox())?.height ?? 0).toBeLessThanOrEqual(20);
+  expect(await row.locator(".from").isVisible()).toBe(false);
+  await page.setViewportSize({ width: 1280, height: 860 });
+  s.calm();
+});
+
 test("Save is grey until something changed, and what is not saved is not left unasked", async () => {
   await page.goto(s.at("apps/web?tab=settings"));
   const save = page.getByRole("button", { name: "Save", exact: true });
@@ -175,6 +223,12 @@ test("Save is grey until something changed, and what is not saved is not left un
   expect(await field.inputValue()).toBe("5");
   await page.getByRole("link", { name: "Rules" }).click(); // nothing to lose, nothing asked
   await page.getByRole("heading", { name: "Which pushes deploy" }).waitFor();
+  // In a card it is in sight as a whole too.
+  await page.goto(s.at("apps/web?tab=settings&section=hooks"));
+  await save.waitFor();
+  const whole = await save.boundingBox();
+  expect((whole?.y ?? 860) + (whole?.height ?? 0)).toBeLessThanOrEqual(860);
+  await page.goto(s.at("apps/web?tab=settings&section=rules"));
   await page.getByRole("link", { name: "General" }).click();
   await field.fill("8");
   await page.goBack();

@@ -26,6 +26,8 @@ export interface Stack {
   mend: () => void;
   /** Commits to the repository and pushes it to the branch, which may be a new one that begins at another. */
   push: (repository: string, branch: string, message: string, from?: string) => Promise<void>;
+  /** What it has printed so far. */
+  printed: () => string;
   stop: () => Promise<void>;
 }
 
@@ -195,6 +197,7 @@ export async function start(program: string, scenario: string): Promise<Stack> {
     site,
     adminToken,
     data: join(dir, "data"),
+    printed: () => output,
     stop,
     cut: way.cut,
     mend: way.mend,

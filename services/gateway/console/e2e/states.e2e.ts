@@ -3,6 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
 import { check, connect, grant, narrow, open, scene, signIn, toConsent, visit, type Scene } from "./browser";
+import { duration } from "../src/lib/time";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -143,6 +144,15 @@ test("a deployment that cannot reach Bitbucket waits and says for what", async (
   await narrow(page, "deployment-waiting");
   await s.stack.control("DELETE", "faults");
   await page.getByText("End of the log: completed.").waitFor({ timeout: 90_000 });
+  // How long it took is how long it worked; the waiting before its last attempt is none of it.
+  const d = await s.stack.api<{ startTime: string; endTime: string; stages: { startTime: string }[] }>(
+    "GET",
+    `/v1/workspaces/default/apps/web/deployments/${number}`,
+  );
+  const began = Date.parse(d.stages[0]?.startTime ?? "");
+  expect(began).toBeGreaterThan(Date.parse(d.startTime));
+  const worked = duration(Date.parse(d.endTime) - began);
+  await page.locator(".subline", { hasText: `took ${worked}` }).waitFor();
   s.calm();
 });
 
@@ -208,6 +218,8 @@ test("a push that came while auto-deploy was off is named until it is live", asy
       account: "jane-dev",
       changes: [{ branch: "main", commits: [{ message, files: { "page.html": message } }] }],
     });
+  // Another app keeps the repository's webhook, which tells of the push; without it polling would, much later.
+  await createApp(s.stack, "web-releases", "acme/web", false, "release/*");
   await s.stack.api("POST", "/v1/workspaces/default/apps/web:rollback", { pauseAutoDeploy: true });
   await s.visit("apps/web");
   const stands = page.getByLabel("How the branch stands");
@@ -232,6 +244,7 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await page.getByText("End of the log: completed.").waitFor({ timeout: 90_000 });
   await s.visit("apps/web");
   await stands.getByText("In sync").waitFor();
+  await s.stack.api("DELETE", "/v1/workspaces/default/apps/web-releases");
   s.calm();
 });
 

@@ -1,4 +1,4 @@
-// A `.env` is pasted into an app's variables: what it would do is shown first, and then all of it is saved.
+// What an app's settings hold beside hooks and rules: variables, pasted or for some branches only, and the badge.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
 import { check, connect, narrow, scene, type Scene } from "./browser";
@@ -83,5 +83,65 @@ test("a pasted .env is shown with what it would do, mended, and saved as secrets
   await page.getByRole("button", { name: "Paste a .env…" }).click();
   expect(await text.inputValue()).toBe("");
   await page.keyboard.press("Escape");
+  s.calm();
+});
+
+test("a variable has a value of its own for some branches, by keyboard alone", async () => {
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", {
+    branch: "release/*",
+    variables: [{ name: "MODE", secret: false, value: "test" }],
+  });
+  await s.visit("apps/web?tab=settings&section=hooks");
+  await page.getByText("one may have a value of its own for some branches").waitFor();
+  const open = page.getByRole("button", { name: "Add a variable…" });
+  await open.focus();
+  await page.keyboard.press("Enter");
+  const dialog = page.getByRole("dialog", { name: "Add a variable" });
+  await dialog.getByLabel("Name").waitFor();
+  const type = async (text: string) => {
+    await page.keyboard.type(text);
+    await page.keyboard.press("Tab");
+  };
+  await type("MODE"); // the focus begins here
+  await type("");
+  await type("live");
+  await page.keyboard.press("Enter"); // a line of a form saves it
+  await dialog.getByText("Another variable has this name.").waitFor();
+  await dialog.getByLabel("Only on branches").focus();
+  await type("release/2.*");
+  await page.keyboard.press("Enter");
+  await dialog.waitFor({ state: "detached" });
+  await expect.poll(() => open.evaluate((b) => b === document.activeElement)).toBe(true);
+  const list = page.getByRole("list", { name: "Variables" });
+  await list.getByRole("listitem").filter({ hasText: "release/2.*" }).getByText("live").waitFor();
+  await page.getByRole("button", { name: "Edit MODE of release/2.*", exact: true }).waitFor();
+  await page.getByRole("button", { name: "Edit MODE", exact: true }).waitFor();
+  await check(page, "settings-branches");
+  await narrow(page, "settings-branches");
+  s.calm();
+});
+
+test("the badge has a link of its own, and none once it is switched off", async () => {
+  await s.visit("apps/web?tab=settings");
+  const card = page.getByRole("region", { name: "Status badge" });
+  const badge = card.getByRole("img");
+  const turn = () => card.getByText("Show a badge to whoever").click();
+  await turn();
+  await badge.waitFor();
+  await expect.poll(() => badge.evaluate((i) => (i as HTMLImageElement).naturalWidth)).toBeGreaterThan(100);
+  await check(page, "settings-badge");
+  await narrow(page, "settings-badge");
+  const link = (await badge.getAttribute("src")) ?? "";
+  expect(await card.getByText(`![deployment](${link})`).count()).toBe(1);
+  const seen = await fetch(link); // without any cookie
+  expect([seen.status, seen.headers.get("content-type")]).toEqual([200, "image/svg+xml"]);
+  expect(await seen.text()).not.toMatch(/web|acme|default/);
+  await turn();
+  await badge.waitFor({ state: "detached" });
+  expect((await fetch(link)).status).toBe(404);
+  await turn();
+  await badge.waitFor();
+  expect(await badge.getAttribute("src")).not.toBe(link);
+  expect((await fetch(link)).status).toBe(404);
   s.calm();
 });
