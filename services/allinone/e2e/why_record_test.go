@@ -31,6 +31,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`), "2026-03-02 09:00 UTC"},
 	{regexp.MustCompile(`\d+ MiB`), "200 MiB"},
 	{regexp.MustCompile(`took \d+\.\d s`), "took 0.1 s"},
+	{regexp.MustCompile(`at least every (\d+ )?(second|minute)s?`), "at least every 33 seconds"},
 }
 
 // recorded holds an answer against the recorded one of its cause: the sentence, the reason and the remedy.

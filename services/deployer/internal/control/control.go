@@ -88,7 +88,7 @@ func New(cfg Config) (*Control, error) {
 	c.apps = app.New(app.Config{
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Dispatcher: r.Dispatcher, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
 		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
-		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, Logger: log, Now: cfg.Now,
+		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, PollsWithin: c.pollsWithin, Logger: log, Now: cfg.Now,
 	})
 	if cfg.Registerer != nil {
 		if err := cfg.Registerer.Register(app.NewStandings(c.apps)); err != nil {
@@ -117,6 +117,11 @@ func New(cfg Config) (*Control, error) {
 // findsWithin is the reconciler's, which is made after the apps.
 func (c *Control) findsWithin(workspace, repository string) time.Duration {
 	return c.reconciler.FindsWithin(workspace, repository)
+}
+
+// pollsWithin is the reconciler's too.
+func (c *Control) pollsWithin(workspace, repository string) time.Duration {
+	return c.reconciler.PollsWithin(workspace, repository)
 }
 
 // Uses are the use cases that the RPCs call.

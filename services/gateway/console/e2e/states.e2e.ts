@@ -226,7 +226,7 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await stands.getByText("Rolled back").waitFor({ timeout: 60_000 });
   await check(page, "app-rolled-back");
   await push("while it is off");
-  await stands.getByText("Admin token switched it off with a rollback").waitFor({ timeout: 90_000 });
+  await stands.getByText("The admin token switched it off with a rollback").waitFor({ timeout: 90_000 });
   await page.locator(".switch").first().click();
   await stands.getByText("nobody has deployed it").waitFor({ timeout: 30_000 });
   await check(page, "app-behind");

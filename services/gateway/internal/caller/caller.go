@@ -31,7 +31,7 @@ import (
 const (
 	LocalSubject     = "local"
 	LocalLabel       = "Local owner"
-	adminTokenLabel  = "Admin token"
+	adminTokenLabel  = "The admin token"
 	apiKeySubject    = "api-key:"
 	DefaultWorkspace = "default"
 )

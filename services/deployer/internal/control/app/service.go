@@ -94,6 +94,8 @@ type Config struct {
 	Told func(ctx context.Context, k lane.Key, d *storev1.Deployment, connection string) string
 	// FindsWithin is how long it takes until a push is found whose delivery does not come; may be nil.
 	FindsWithin func(workspace, repository string) time.Duration
+	// PollsWithin is the longest pause between two polls of a repository; may be nil.
+	PollsWithin func(workspace, repository string) time.Duration
 	Logger      *slog.Logger
 	Now         func() time.Time
 }

@@ -41,12 +41,13 @@ type standing struct {
 	ref        lane.Ref               // the branch; empty when none was seen of a pattern's
 	head       *storev1.Head          // nil when it was not seen
 	made       *deployerv1.Deployment // what came of the head; nil when nothing did
+	polls      string                 // how often the branch is polled, in words
 }
 
 // sync says how the app's branch stands to what is live. It asks nobody: the lane knows the branches that
 // pushes and polls told of, and the repository's index whether polls are answered.
 func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live *deployerv1.Deployment) (*deployerv1.Sync, error) {
-	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live}
+	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live, polls: s.polls(p.key.Workspace, p.app.GetRepository())}
 	st.ref, st.head = apps.WatchedHead(p.app, p.lane)
 	number := st.head.GetNumber()
 	if job := p.lane.GetRunning().GetJob(); number == 0 && job != nil && p.lane.GetRunning().GetHash() == st.head.GetHash() {
@@ -132,7 +133,7 @@ func (st standing) known() *deployerv1.Sync {
 	case st.head == nil && st.ref == "":
 		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it.", st.app.GetBranch()))
 	case st.head == nil:
-		return unknown(syncUnseen, "Devpilot has not asked Bitbucket about the branch yet; it does so within a minute.")
+		return unknown(syncUnseen, unasked(st.polls))
 	case st.head.GetHash() == "":
 		return unknown(syncNoBranch, fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", st.ref.Name()))
 	case lv.GetHash() == st.head.GetHash():

@@ -44,7 +44,7 @@ type verdict struct {
 // stand reads how the branch stands in the app: the same as the app's own sync.
 func (v *verdict) stand(ctx context.Context) error {
 	p := v.p
-	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: lane.HeadOf(p.lane, v.repository, v.ref)}
+	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: lane.HeadOf(p.lane, v.repository, v.ref), polls: v.s.polls(p.key.Workspace, v.repository)}
 	var err error
 	if n := p.lane.GetLive().GetNumber(); n != 0 {
 		if v.st.live, err = v.s.deployment(ctx, v.r, p.key, p.app, p.lane, n); err != nil {
@@ -132,7 +132,7 @@ func (v *verdict) unmade() (reason, message string, number int32) {
 	case v.st.head.GetHash() != "":
 		return whySuperseded, fmt.Sprintf("%s came to %s after it, before %s did anything with it.", short(v.st.head.GetHash()), v.ref.Name(), id), 0
 	}
-	return syncUnseen, "Devpilot has not looked at the branch yet; it does so within a minute.", 0
+	return syncUnseen, unasked(v.st.polls), 0
 }
 
 // fresh tells whether a delivery told of the push after all that the app knows of the branch.

@@ -112,7 +112,7 @@ func (q *question) unseen() (reason, message string, remedy *deployerv1.Remedy) 
 		remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_CREATE_APP}
 	default:
 		reason = whyUnseenPush
-		message = fmt.Sprintf("Devpilot has not seen commit %s: no delivery told of it, and no watched branch had it when Bitbucket was last asked, which is about once a minute.", short(strings.ToLower(q.req.GetCommit())))
+		message = fmt.Sprintf("Devpilot has not seen commit %s: no delivery told of it, and no watched branch had it when Bitbucket was last asked%s.", short(strings.ToLower(q.req.GetCommit())), q.pollsWords())
 	}
 	if branch := q.req.GetBranch(); branch != "" && remedy.GetKind() == deployerv1.Remedy_EDIT_RULES {
 		return reason, message, remedy // whatever stands in the way, it would not deploy
@@ -121,6 +121,20 @@ func (q *question) unseen() (reason, message string, remedy *deployerv1.Remedy) 
 		return why, message + " " + said, mends
 	}
 	return reason, message, remedy
+}
+
+// pollsWords says how often the repositories are polled that the commit could be in.
+func (q *question) pollsWords() string {
+	var of []string
+	for _, p := range q.parts {
+		if q.wanted(p) {
+			of = append(of, p.app.GetRepository())
+		}
+	}
+	if every := q.s.polls(q.req.GetWorkspace(), of...); every != "" {
+		return ", which is at least " + every
+	}
+	return ""
 }
 
 // trouble is what keeps Devpilot from hearing of pushes: the connection, Bitbucket, or the webhook; or that

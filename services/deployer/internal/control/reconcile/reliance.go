@@ -93,11 +93,15 @@ func within(repositories, polls int) time.Duration {
 // FindsWithin is how long it takes, as a rule at most, until a push is found whose delivery does not come:
 // the longest pause between polls, and how long a delivery is waited for.
 func (r *Reconciler) FindsWithin(workspace, repository string) time.Duration {
-	key := workspace + "." + repository
+	return r.PollsWithin(workspace, repository) + r.cfg.Grace
+}
+
+// PollsWithin is the longest pause between two polls of a repository, as a rule.
+func (r *Reconciler) PollsWithin(workspace, repository string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	d := r.pause(key)
-	return d + d/10 + r.cfg.Grace
+	d := r.pause(workspace + "." + repository)
+	return d + d/10
 }
 
 // rely finds out whether the repository's webhook can be relied on after a poll that found nothing new.

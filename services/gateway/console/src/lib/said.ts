@@ -17,3 +17,16 @@ export function parts(sentence: string): { text?: string; at?: string }[] {
   if (from < sentence.length) found.push({ text: sentence.slice(from) });
   return found;
 }
+
+/** What a service says that somebody did, said to the one who did it: "You switched it off". */
+export function toMe(sentence: string, me: string): string {
+  if (me === "" || !sentence.includes(me)) return sentence;
+  const name = me.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  const did = new RegExp(
+    `([.!?] )?(?<![\\p{L}\\p{N}])${name} (?=(?:switched|made|deployed|redeployed|rolled|cancelled) )`,
+    "gu",
+  );
+  return sentence.replace(did, (_, end: string | undefined, at: number) =>
+    end !== undefined || at === 0 ? `${end ?? ""}You ` : "you ",
+  );
+}

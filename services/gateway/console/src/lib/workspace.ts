@@ -20,6 +20,12 @@ export function usePlace(): Place {
   return place;
 }
 
+/** The name of who is looking, as the service writes it into its sentences; empty outside of a workspace's pages. */
+export function useMyLabel(): string {
+  const place: Partial<Place> | undefined = useContext(Context);
+  return place?.me?.label ?? "";
+}
+
 export function adminOnly(workspace: Workspace): string | undefined {
   return workspace.role === "OWNER" || workspace.role === "ADMIN"
     ? undefined

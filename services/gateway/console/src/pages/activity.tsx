@@ -94,7 +94,7 @@ export default function Activity() {
         </section>
       ) : (
         byDay(all).map(({ day, entries }) => (
-          <section key={day} aria-label={dayName(day, now)}>
+          <section key={day} className="activity" aria-label={dayName(day, now)}>
             <h2 className="day">{dayName(day, now)}</h2>
             <ul className="rows">
               {entries.map((r) => (

@@ -1,8 +1,9 @@
 // Every time on a page goes through here: the reader's zone, and UTC on hover.
 import { useNow } from "../lib/clock";
-import { parts } from "../lib/said";
+import { parts, toMe } from "../lib/said";
 import { safe } from "../lib/text";
 import { clock, duration, exact, relative, took } from "../lib/time";
+import { useMyLabel } from "../lib/workspace";
 
 /** A time: relative, or the clock; the exact one with its zone and UTC on hover. */
 export function Time({ at, style = "relative" }: { at: string | undefined; style?: "relative" | "clock" }) {
@@ -29,11 +30,12 @@ export function Took({ start, end }: { start: string | undefined; end: string | 
   return ms === undefined ? null : <span className="num">{duration(ms)}</span>;
 }
 
-/** A sentence of Devpilot's API, in which every time is the reader's. What strangers wrote is <Text>. */
+/** A sentence of Devpilot's API, in which every time is the reader's, and the reader is "you". What strangers wrote is <Text>. */
 export function Said({ children }: { children: string | undefined }) {
+  const me = useMyLabel();
   return (
     <bdi>
-      {parts(safe(children ?? "")).map((p, i) =>
+      {parts(toMe(safe(children ?? ""), me)).map((p, i) =>
         p.at === undefined ? p.text : <Time key={i} at={p.at} style="clock" />,
       )}
     </bdi>
