@@ -14,6 +14,9 @@ PROTOC_GEN_GATEWAY := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-
 PROTOC_GEN_OPENAPI := github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-openapiv3@v2.33.0
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOTESTSUM := gotest.tools/gotestsum@v1.13.0
+OAPI_CODEGEN := github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2
+OGEN := github.com/ogen-go/ogen/cmd/ogen@v1.25.0
+OASDIFF := github.com/oasdiff/oasdiff@v1.25.0
 
 .PHONY: help
 help: ## Show this list
@@ -24,7 +27,7 @@ define tool
 $(TOOLS)/.$(subst /,_,$(1)):
 	@mkdir -p $(TOOLS) && echo "installing $(1)" && GOBIN=$(TOOLS) GOWORK=off GOFLAGS= go install $(1) && touch $$@
 endef
-$(foreach t,$(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_GATEWAY) $(PROTOC_GEN_OPENAPI) $(GOLANGCI) $(GOTESTSUM),$(eval $(call tool,$(t))))
+$(foreach t,$(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_GATEWAY) $(PROTOC_GEN_OPENAPI) $(GOLANGCI) $(GOTESTSUM) $(OAPI_CODEGEN) $(OGEN) $(OASDIFF),$(eval $(call tool,$(t))))
 stamp = $(TOOLS)/.$(subst /,_,$(1))
 
 
@@ -108,8 +111,9 @@ generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PRO
 	go run ./services/allinone/internal/reference/gen
 
 .PHONY: released
-released: $(call stamp,$(BUF)) ## At a release: keep the protos as they are now, to compare later ones with
+released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with
 	buf build --exclude-source-info -o proto/released.binpb
+	cp services/gateway/internal/openapi/openapi.json services/gateway/internal/openapi/released.json
 
 .PHONY: fmt
 fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
@@ -133,7 +137,7 @@ lint-console: console-needs ## Of the linters, the console's: formatting and rul
 	cd $(CONSOLE) && npm run --silent lint
 
 .PHONY: check
-check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Prove that generated code, go.mod files, layers and formatting are up to date
+check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(OGEN)) $(call stamp,$(OASDIFF)) ## Prove that generated code, go.mod files, layers and formatting are up to date
 	.ci/check
 
 # The layers of `make test`, in this order. One that fails does not keep the others from running.

@@ -123,7 +123,7 @@ func (d *description) isProblem(c apifuzz.Case, a *answer, media string) error {
 	if media != "application/problem+json" {
 		return fmt.Errorf("%d as %q: %s", a.status, media, a.body)
 	}
-	if err := d.check(a.body, "components", "responses", "Problem", "content", media, "schema"); err != nil {
+	if err := d.check(a.body, "components", "responses", "Failure", "content", media, "schema"); err != nil {
 		return err
 	}
 	var p problem

@@ -117,10 +117,10 @@ func (d *description) conform(t *testing.T, r routes.Route, a *answer, body stri
 		}
 		err = d.check(a.body, append(operation, "responses", "200", "content", media, "schema")...)
 	} else {
-		if at(d.doc, append(operation, "responses", "default", "$ref")...) != "#/components/responses/Problem" {
+		if at(d.doc, append(operation, "responses", "default", "$ref")...) != "#/components/responses/Failure" {
 			t.Errorf("%s: problems are not described", a.what)
 		}
-		err = d.check(a.body, "components", "responses", "Problem", "content", media, "schema")
+		err = d.check(a.body, "components", "responses", "Failure", "content", media, "schema")
 	}
 	if err != nil {
 		t.Errorf("%s: answer %s: %v", a.what, a.body, err)
@@ -258,7 +258,7 @@ func TestOpenAPI_hasEveryRoute(t *testing.T) {
 			t.Errorf("%s %s: operation id %q", r.Method, r.Template, id)
 		}
 		ids[id] = true
-		if at(op, "responses", "default", "$ref") != "#/components/responses/Problem" {
+		if at(op, "responses", "default", "$ref") != "#/components/responses/Failure" {
 			t.Errorf("%s: problems are not in the document", id)
 		}
 		if want := r.Role; want != identity.RoleNone && op["x-role"] != strings.ToUpper(want.String()) {
@@ -352,6 +352,7 @@ func teachEmpty(g *gate, r routes.Route) {
 		}
 		f.on(method, func(context.Context, proto.Message) (proto.Message, error) {
 			out := newMessage(g.t, m.Output())
+			promised(out.ProtoReflect())
 			fields := m.Output().Fields()
 			for i := range fields.Len() {
 				if fd := fields.Get(i); fd.Kind() == protoreflect.MessageKind && !fd.IsList() && !strings.HasSuffix(string(fd.Name()), "_time") {
@@ -363,10 +364,15 @@ func teachEmpty(g *gate, r routes.Route) {
 	}
 }
 
-// promised sets the words that an answer always has: no service leaves them out.
+// promised sets the words and messages that an answer always has: no service leaves them out.
 func promised(m protoreflect.Message) {
 	for i := range m.Descriptor().Fields().Len() {
-		if fd := m.Descriptor().Fields().Get(i); fd.Kind() == protoreflect.EnumKind && routes.Always(fd) {
+		fd := m.Descriptor().Fields().Get(i)
+		switch {
+		case !routes.Always(fd) || fd.IsList() || fd.IsMap():
+		case fd.Kind() == protoreflect.MessageKind:
+			promised(m.Mutable(fd).Message())
+		case fd.Kind() == protoreflect.EnumKind || fd.HasPresence():
 			m.Set(fd, sample(fd))
 		}
 	}
@@ -414,7 +420,7 @@ func TestOpenAPI_logLinesConform(t *testing.T) {
 	g.deployer.onStream("ReadLog", threeLines)
 	a := g.signedIn().get(logPath).want(http.StatusOK)
 	for l := range strings.Lines(string(a.body)) {
-		err := d.check([]byte(l), "paths", routes.LogTemplate, "get", "responses", "200", "content", "application/x-ndjson", "schema")
+		err := d.check([]byte(l), "paths", routes.LogTemplate, "get", "responses", "200", "content", "application/x-ndjson", "schema", "contentSchema")
 		if err != nil {
 			t.Errorf("%s: %v", l, err)
 		}

@@ -110,7 +110,7 @@ func reasonsAt(doc object, path, method string) []string {
 }
 
 func everyRequest(doc object) []string {
-	return text(at(doc, "components", "responses", "Problem", "x-reasons"))
+	return text(at(doc, "components", "responses", "Failure", "x-reasons"))
 }
 
 func text(list any) []string {

@@ -28,7 +28,7 @@ func bodyOf(r routes.Route) string {
 	case r.Body == "":
 		return ""
 	case strings.HasSuffix(r.RPC, "/CreateApp"):
-		return `{"appId":"web","app":{"repository":"r","branch":"main"}}`
+		return `{"appId":"web","app":{"repository":"c7e5b1a8-3f0d-4b5e-9a43-5d2f7f9a1c10","branch":"main"}}`
 	case strings.HasSuffix(r.RPC, "/CreateWorkspace"):
 		return `{"workspaceId":"another"}`
 	case strings.HasSuffix(r.RPC, "/SetMemberRole"):

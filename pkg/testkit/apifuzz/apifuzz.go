@@ -76,7 +76,7 @@ func Cases(document []byte, o Options) (iter.Seq[Case], error) {
 			}
 			c := Case{Operation: id, Path: path, Method: strings.ToUpper(method), Send: strings.ToUpper(method)}
 			c.URL = fill(path, o.Variables, "", "")
-			c.Reasons = append(texted(at(doc, "paths", path, method)["x-reasons"]), texted(at(doc, "components", "responses", "Problem")["x-reasons"])...)
+			c.Reasons = append(texted(at(doc, "paths", path, method)["x-reasons"]), texted(at(doc, "components", "responses", "Failure")["x-reasons"])...)
 			if at(doc, "paths", path, method, "requestBody") != nil {
 				if c.Body = o.Bodies[id]; c.Body == "" {
 					c.Body = "{}"

@@ -101,6 +101,7 @@ func (a *api) try(method, path string, body, out any) (*problem, error) {
 		return nil, err
 	}
 	if resp.StatusCode/100 == 2 {
+		asDescribed(a.t, method, path, raw)
 		if out != nil {
 			if err := json.Unmarshal(raw, out); err != nil {
 				return nil, fmt.Errorf("answer %q: %w", raw, err)

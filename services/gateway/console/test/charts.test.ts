@@ -23,7 +23,7 @@ test("only pushes that were told of and went live count", () => {
     expect(pushToLive({ ...push, trigger })).toBeUndefined();
   for (const state of ["PENDING", "PROCESSING", "FAILED", "CANCELLED", "SUPERSEDED"] as const)
     expect(pushToLive({ ...push, state })).toBeUndefined();
-  expect(pushToLive({ trigger: "PUSH", state: "COMPLETED", stages: [] })).toBeUndefined();
+  expect(pushToLive({ trigger: "PUSH", state: "COMPLETED", stages: [], createTime: push.createTime })).toBeUndefined();
 });
 
 test("clocks that disagree make no time below nought", () => {

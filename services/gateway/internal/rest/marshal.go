@@ -84,8 +84,8 @@ func fieldsOf(d protoreflect.MessageDescriptor) []shownField {
 	fields := make([]shownField, d.Fields().Len())
 	for i := range fields {
 		f := d.Fields().Get(i)
-		// A word for "not set" is never sent.
-		fields[i] = shownField{f, routes.Always(f) && (f.Kind() != protoreflect.EnumKind || f.IsList())}
+		// A word for "not set" is never sent, nor is a message that a service left out.
+		fields[i] = shownField{f, routes.Always(f) && !f.HasPresence() && (f.Kind() != protoreflect.EnumKind || f.IsList())}
 	}
 	shownFields.Store(d, fields)
 	return fields

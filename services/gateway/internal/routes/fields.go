@@ -9,9 +9,13 @@ import (
 )
 
 // Always tells whether an answer always has a field. The others are absent while they have nothing to
-// say: messages, and what the proto marks optional.
+// say: what the proto marks optional, and messages but those that it marks NON_EMPTY_DEFAULT, which the
+// services always fill in. That they do is tested with the answers of the whole product.
 func Always(f protoreflect.FieldDescriptor) bool {
-	return !f.HasPresence() && !Is(f, annotations.FieldBehavior_OPTIONAL)
+	if f.HasPresence() {
+		return Is(f, annotations.FieldBehavior_NON_EMPTY_DEFAULT)
+	}
+	return !Is(f, annotations.FieldBehavior_OPTIONAL)
 }
 
 // Is tells whether the proto says that of a field.

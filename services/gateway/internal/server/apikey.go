@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -82,7 +83,9 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 		return nil, err
 	}
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
-		return &gatewayv1.CreateApiKeyResponse{ApiKey: &gatewayv1.ApiKey{Label: n.Label, Role: rolesByWord[role]}}, err
+		return &gatewayv1.CreateApiKeyResponse{ApiKey: &gatewayv1.ApiKey{
+			Label: n.Label, Role: rolesByWord[role], CreateTime: timestamppb.New(s.cfg.Now()), ExpireTime: req.GetExpireTime(),
+		}}, err
 	}
 	k, secret, err := s.createKey(ctx, n, req)
 	if err != nil {

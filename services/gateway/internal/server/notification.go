@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/pasted"
@@ -87,7 +88,8 @@ func (s *Server) CreateNotificationTarget(ctx context.Context, req *gatewayv1.Cr
 		return nil, err
 	}
 	if req.GetValidateOnly() {
-		in.Url = ""
+		now := timestamppb.New(s.cfg.Now())
+		in.Url, in.CreateTime, in.UpdateTime = "", now, now
 		return &gatewayv1.CreateNotificationTargetResponse{Target: in}, nil
 	}
 	secret, first, err := s.once(ctx, id.Subject, req.GetRequestId(), "CreateNotificationTarget", req.GetWorkspace(), req.GetTarget())

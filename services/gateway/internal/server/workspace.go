@@ -107,7 +107,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	checkRequestID(req.GetRequestId(), &faults)
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
 		return &gatewayv1.CreateWorkspaceResponse{Workspace: &gatewayv1.Workspace{
-			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER,
+			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER, CreateTime: timestamppb.New(s.cfg.Now()),
 		}}, err
 	}
 	repeat, err := s.repeated(ctx, id.Subject, req.GetRequestId(), "CreateWorkspace", req.GetWorkspaceId()+"\n"+req.GetDisplayName())

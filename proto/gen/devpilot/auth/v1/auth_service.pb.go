@@ -1567,10 +1567,10 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
 	"returnPath\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"~\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\x83\x01\n" +
 	"\x1aConnectIntegrationResponse\x12#\n" +
-	"\rauthorize_url\x18\x01 \x01(\tR\fauthorizeUrl\x12;\n" +
-	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\rauthorize_url\x18\x01 \x01(\tR\fauthorizeUrl\x12@\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"expireTime\"L\n" +
 	"\x16LookUpHandshakeRequest\x12\x1c\n" +
 	"\thandshake\x18\x01 \x01(\tR\thandshake\x12\x14\n" +

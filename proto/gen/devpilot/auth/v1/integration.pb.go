@@ -653,7 +653,7 @@ var File_devpilot_auth_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\n" +
-	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\b\n" +
+	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\b\n" +
 	"\vIntegration\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x129\n" +
@@ -668,8 +668,8 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\x0ftokenExpireTime\x12F\n" +
 	"\x11last_refresh_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefreshTime\x12A\n" +
 	"\n" +
-	"last_error\x18\f \x01(\v2\".devpilot.auth.v1.IntegrationErrorR\tlastError\x12-\n" +
-	"\x05setup\x18\r \x01(\v2\x17.devpilot.auth.v1.SetupR\x05setup\x12O\n" +
+	"last_error\x18\f \x01(\v2\".devpilot.auth.v1.IntegrationErrorR\tlastError\x122\n" +
+	"\x05setup\x18\r \x01(\v2\x17.devpilot.auth.v1.SetupB\x03\xe0A\aR\x05setup\x12O\n" +
 	"\x11pending_handshake\x18\x0e \x01(\v2\".devpilot.auth.v1.PendingHandshakeR\x10pendingHandshake\x12(\n" +
 	"\rconnection_id\x18\x0f \x01(\tB\x03\xe0A\x01R\fconnectionId\x12\x1e\n" +
 	"\bsite_url\x18\x10 \x01(\tB\x03\xe0A\x01R\asiteUrl\x12\x17\n" +
@@ -706,11 +706,11 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\x05Setup\x12!\n" +
 	"\fcallback_url\x18\x01 \x01(\tR\vcallbackUrl\x12'\n" +
 	"\x0frequired_scopes\x18\x02 \x03(\tR\x0erequiredScopes\x12/\n" +
-	"\x13consumer_configured\x18\x03 \x01(\bR\x12consumerConfigured\"\xa3\x01\n" +
-	"\x10PendingHandshake\x129\n" +
+	"\x13consumer_configured\x18\x03 \x01(\bR\x12consumerConfigured\"\xad\x01\n" +
+	"\x10PendingHandshake\x12>\n" +
 	"\n" +
-	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12;\n" +
-	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\tstartTime\x12@\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"expireTime\x12\x17\n" +
 	"\x04hint\x18\x03 \x01(\tB\x03\xe0A\x01R\x04hintB\xc3\x01\n" +
 	"\x14com.devpilot.auth.v1B\x10IntegrationProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/auth/v1;authv1\xa2\x02\x03DAX\xaa\x02\x10Devpilot.Auth.V1\xca\x02\x10Devpilot\\Auth\\V1\xe2\x02\x1cDevpilot\\Auth\\V1\\GPBMetadata\xea\x02\x12Devpilot::Auth::V1b\x06proto3"

@@ -1759,7 +1759,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\f\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\r\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1778,10 +1778,10 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x04live\x18\v \x01(\v2'.devpilot.deployer.v1.DeploymentSummaryB\x03\xe0A\x03R\x04live\x12D\n" +
 	"\x06latest\x18\f \x01(\v2'.devpilot.deployer.v1.DeploymentSummaryB\x03\xe0A\x03R\x06latest\x12>\n" +
 	"\bwarnings\x18\r \x03(\v2\x1d.devpilot.deployer.v1.WarningB\x03\xe0A\x03R\bwarnings\x12\x12\n" +
-	"\x04etag\x18\x0e \x01(\tR\x04etag\x12@\n" +
-	"\vcreate_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\x12@\n" +
-	"\vupdate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"\x04etag\x18\x0e \x01(\tR\x04etag\x12C\n" +
+	"\vcreate_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x06\xe0A\x03\xe0A\aR\n" +
+	"createTime\x12C\n" +
+	"\vupdate_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampB\x06\xe0A\x03\xe0A\aR\n" +
 	"updateTime\x12:\n" +
 	"\x05hooks\x18\x11 \x03(\v2$.devpilot.deployer.v1.DeploymentHookR\x05hooks\x12<\n" +
 	"\tvariables\x18\x12 \x03(\v2\x1e.devpilot.deployer.v1.VariableR\tvariables\x12!\n" +
@@ -1790,8 +1790,8 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06source\x18\x15 \x01(\v2#.devpilot.deployer.v1.SourceOptionsR\x06source\x128\n" +
 	"\x05serve\x18\x16 \x01(\v2\".devpilot.deployer.v1.ServeOptionsR\x05serve\x12$\n" +
 	"\x0econfig_as_code\x18\x17 \x01(\bR\fconfigAsCode\x12%\n" +
-	"\x0ecancel_running\x18\x18 \x01(\bR\rcancelRunning\x12(\n" +
-	"\rcommit_status\x18\x19 \x01(\bH\x00R\fcommitStatus\x88\x01\x01\x12!\n" +
+	"\x0ecancel_running\x18\x18 \x01(\bR\rcancelRunning\x12-\n" +
+	"\rcommit_status\x18\x19 \x01(\bB\x03\xe0A\aH\x00R\fcommitStatus\x88\x01\x01\x12!\n" +
 	"\blive_url\x18\x1a \x01(\tB\x06\xe0A\x03\xe0A\x01R\aliveUrl\x12F\n" +
 	"\vcode_config\x18\x1b \x01(\v2 .devpilot.deployer.v1.CodeConfigB\x03\xe0A\x03R\n" +
 	"codeConfig\x12'\n" +
@@ -1823,19 +1823,19 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
 	"\x06BEHIND\x10\x02\x12\x0f\n" +
 	"\vROLLED_BACK\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"\x9d\x01\n" +
-	"\rAutoDeployOff\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12;\n" +
-	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12\x1f\n" +
+	"\aUNKNOWN\x10\x04\"\xa7\x01\n" +
+	"\rAutoDeployOff\x123\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12@\n" +
+	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorB\x03\xe0A\aR\x05actor\x12\x1f\n" +
 	"\vrolled_back\x18\x03 \x01(\bR\n" +
-	"rolledBack\"\xbe\x01\n" +
+	"rolledBack\"\xc3\x01\n" +
 	"\x0eTurnedAwayPush\x12\x1b\n" +
 	"\x06branch\x18\x01 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x15\n" +
 	"\x03tag\x18\x02 \x01(\tB\x03\xe0A\x01R\x03tag\x12\x16\n" +
 	"\x06commit\x18\x03 \x01(\tR\x06commit\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xfd\x01\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x123\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\"\xfd\x01\n" +
 	"\x0eDeploymentHook\x12\x17\n" +
 	"\x04name\x18\x01 \x01(\tB\x03\xe0A\x02R\x04name\x12A\n" +
 	"\x05stage\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x02R\x05stage\x12\x1d\n" +
@@ -1908,13 +1908,13 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x06Server\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x126\n" +
 	"\aworkers\x18\x02 \x03(\v2\x1c.devpilot.deployer.v1.WorkerR\aworkers\x12@\n" +
-	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xdc\x02\n" +
+	"\x0elast_seen_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\"\xe1\x02\n" +
 	"\x06Worker\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x14\n" +
 	"\x05slots\x18\x03 \x01(\x05R\x05slots\x12\x12\n" +
-	"\x04busy\x18\x04 \x01(\x05R\x04busy\x12@\n" +
-	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\flastSeenTime\x12\x1d\n" +
+	"\x04busy\x18\x04 \x01(\x05R\x04busy\x12E\n" +
+	"\x0elast_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\flastSeenTime\x12\x1d\n" +
 	"\aversion\x18\x06 \x01(\tB\x03\xe0A\x01R\aversion\x12$\n" +
 	"\vhook_runner\x18\a \x01(\tB\x03\xe0A\x01R\n" +
 	"hookRunner\x12'\n" +

@@ -1344,7 +1344,7 @@ var File_devpilot_deployer_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x0e\n" +
+	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x0e\n" +
 	"\n" +
 	"Deployment\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
@@ -1358,16 +1358,16 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\x06branch\x18\t \x01(\tB\x03\xe0A\x01R\x06branch\x12>\n" +
 	"\x06commit\x18\n" +
 	" \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12Q\n" +
-	"\x10requested_commit\x18\v \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x0frequestedCommit\x12;\n" +
-	"\x05actor\x18\f \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\x12C\n" +
+	"\x10requested_commit\x18\v \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x0frequestedCommit\x12@\n" +
+	"\x05actor\x18\f \x01(\v2%.devpilot.deployer.v1.DeploymentActorB\x03\xe0A\aR\x05actor\x12C\n" +
 	"\bdelivery\x18\r \x01(\v2'.devpilot.deployer.v1.DeliveryReferenceR\bdelivery\x12(\n" +
 	"\rsuperseded_by\x18\x0e \x01(\x05B\x03\xe0A\x01R\fsupersededBy\x12F\n" +
 	"\vwaiting_for\x18\x0f \x01(\v2%.devpilot.deployer.v1.DeploymentErrorR\n" +
 	"waitingFor\x129\n" +
 	"\n" +
 	"retry_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tretryTime\x12\x18\n" +
-	"\aattempt\x18\x11 \x01(\x05R\aattempt\x12;\n" +
-	"\vcreate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\aattempt\x18\x11 \x01(\x05R\aattempt\x12@\n" +
+	"\vcreate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x129\n" +
 	"\n" +
 	"start_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
@@ -1422,9 +1422,9 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\vauthor_name\x18\x04 \x01(\tB\x03\xe0A\x01R\n" +
 	"authorName\x12&\n" +
 	"\fauthor_email\x18\x05 \x01(\tB\x03\xe0A\x01R\vauthorEmail\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc6\x01\n" +
-	"\x0fDeploymentActor\x12C\n" +
-	"\x04kind\x18\x01 \x01(\x0e2*.devpilot.deployer.v1.DeploymentActor.KindB\x03\xe0A\x01R\x04kind\x12\x14\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xc1\x01\n" +
+	"\x0fDeploymentActor\x12>\n" +
+	"\x04kind\x18\x01 \x01(\x0e2*.devpilot.deployer.v1.DeploymentActor.KindR\x04kind\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\"X\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\n" +
@@ -1466,17 +1466,17 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\tTIMED_OUT\x10\x06\x12\r\n" +
 	"\tCANCELLED\x10\aB\f\n" +
 	"\n" +
-	"_exit_code\"\xda\x02\n" +
+	"_exit_code\"\xe4\x02\n" +
 	"\x11DeploymentSummary\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12<\n" +
 	"\x05state\x18\x02 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StateR\x05state\x12>\n" +
-	"\x06commit\x18\x03 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x12.\n" +
-	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12B\n" +
-	"\atrigger\x18\x05 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12;\n" +
-	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\x05actor\"\xce\x02\n" +
+	"\x06commit\x18\x03 \x01(\v2&.devpilot.deployer.v1.DeploymentCommitR\x06commit\x123\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12B\n" +
+	"\atrigger\x18\x05 \x01(\x0e2(.devpilot.deployer.v1.Deployment.TriggerR\atrigger\x12@\n" +
+	"\x05actor\x18\x06 \x01(\v2%.devpilot.deployer.v1.DeploymentActorB\x03\xe0A\aR\x05actor\"\xd3\x02\n" +
 	"\tLogRecord\x12\x12\n" +
-	"\x04line\x18\x01 \x01(\x05R\x04line\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12A\n" +
+	"\x04line\x18\x01 \x01(\x05R\x04line\x123\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12A\n" +
 	"\x05stage\x18\x03 \x01(\x0e2&.devpilot.deployer.v1.Deployment.StageB\x03\xe0A\x01R\x05stage\x12>\n" +
 	"\x06stream\x18\x04 \x01(\x0e2&.devpilot.deployer.v1.LogRecord.StreamR\x06stream\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\x12\x17\n" +

@@ -1375,12 +1375,12 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\t\n" +
 	"\x05ADMIN\x10\x02\x12\t\n" +
-	"\x05OWNER\x10\x03\"\xc3\x01\n" +
+	"\x05OWNER\x10\x03\"\xc8\x01\n" +
 	"\tWorkspace\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x122\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12;\n" +
-	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12@\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\"\xbb\x02\n" +
 	"\x02Me\x12\x18\n" +
@@ -1426,22 +1426,22 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x06 \x01(\tR\tuserAgent\x12\x1f\n" +
 	"\bprovider\x18\a \x01(\tB\x03\xe0A\x01R\bprovider\x12\x18\n" +
-	"\acurrent\x18\b \x01(\bR\acurrent\"\xd5\x02\n" +
+	"\acurrent\x18\b \x01(\bR\acurrent\"\xda\x02\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x122\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12\x16\n" +
 	"\x06prefix\x18\x04 \x01(\tR\x06prefix\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12;\n" +
-	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"created_by\x18\x05 \x01(\tR\tcreatedBy\x12@\n" +
+	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xbb\x03\n" +
+	"expireTime\"\xc0\x03\n" +
 	"\x0eActivityRecord\x12\x16\n" +
-	"\x06number\x18\x01 \x01(\x05R\x06number\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1f\n" +
+	"\x06number\x18\x01 \x01(\x05R\x06number\x123\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\x1f\n" +
 	"\vactor_label\x18\x03 \x01(\tR\n" +
 	"actorLabel\x12\x1d\n" +
 	"\n" +
@@ -1460,22 +1460,22 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x0eActivityChange\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x1b\n" +
 	"\x06before\x18\x02 \x01(\tB\x03\xe0A\x01R\x06before\x12\x19\n" +
-	"\x05after\x18\x03 \x01(\tB\x03\xe0A\x01R\x05after\"\xb9\x02\n" +
+	"\x05after\x18\x03 \x01(\tB\x03\xe0A\x01R\x05after\"\xbe\x02\n" +
 	"\x04Info\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
 	"public_url\x18\x02 \x01(\tR\tpublicUrl\x12\x1a\n" +
 	"\bemulator\x18\x03 \x01(\bR\bemulator\x12,\n" +
 	"\x12bitbucket_site_url\x18\x04 \x01(\tR\x10bitbucketSiteUrl\x12-\n" +
-	"\x12webhooks_reachable\x18\x05 \x01(\bR\x11webhooksReachable\x12.\n" +
-	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12O\n" +
+	"\x12webhooks_reachable\x18\x05 \x01(\bR\x11webhooksReachable\x123\n" +
+	"\x04time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12O\n" +
 	"\x11sign_in_providers\x18\a \x03(\v2#.devpilot.gateway.v1.SignInProviderR\x0fsignInProviders\"4\n" +
 	"\x0eSignInProvider\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\xf4\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xf9\x01\n" +
 	"\vProofReport\x12\x1c\n" +
-	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12.\n" +
-	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
+	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x123\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x12\x16\n" +
 	"\x06passed\x18\x04 \x01(\bR\x06passed\x127\n" +
 	"\x06checks\x18\x05 \x03(\v2\x1f.devpilot.gateway.v1.ProofCheckR\x06checks\x12\x12\n" +

@@ -3809,11 +3809,11 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"signOutUrl\"8\n" +
 	"\x17CreateSignInCodeRequest\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x01 \x01(\tR\trequestId\"\x8b\x01\n" +
+	"request_id\x18\x01 \x01(\tR\trequestId\"\x90\x01\n" +
 	"\x18CreateSignInCodeResponse\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1e\n" +
-	"\vsign_in_url\x18\x02 \x01(\tR\tsignInUrl\x12;\n" +
-	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\vsign_in_url\x18\x02 \x01(\tR\tsignInUrl\x12@\n" +
+	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"expireTime\"S\n" +
 	"\x15ListWorkspacesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -3838,9 +3838,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\v2\x1e.devpilot.gateway.v1.WorkspaceR\tworkspace\"U\n" +
 	"\x1cDisconnectIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"\xe5\x01\n" +
-	"\x1dDisconnectIntegrationResponse\x12?\n" +
-	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12A\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"\xea\x01\n" +
+	"\x1dDisconnectIntegrationResponse\x12D\n" +
+	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationB\x03\xe0A\aR\vintegration\x12A\n" +
 	"\rwebhooks_left\x18\x02 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\fwebhooksLeft\x12@\n" +
 	"\awarning\x18\x03 \x01(\v2&.devpilot.gateway.v1.DisconnectWarningR\awarning\"E\n" +
 	"\x11DisconnectWarning\x12\x16\n" +
@@ -3862,9 +3862,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"expireTime\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"d\n" +
-	"\x14CreateApiKeyResponse\x124\n" +
-	"\aapi_key\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyR\x06apiKey\x12\x16\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"i\n" +
+	"\x14CreateApiKeyResponse\x129\n" +
+	"\aapi_key\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\aR\x06apiKey\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"V\n" +
 	"\x13DeleteApiKeyRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1c\n" +
@@ -3902,9 +3902,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x06target\x18\x02 \x01(\v2'.devpilot.gateway.v1.NotificationTargetB\x03\xe0A\x02R\x06target\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x80\x01\n" +
-	" CreateNotificationTargetResponse\x12?\n" +
-	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\x12\x1b\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"\x85\x01\n" +
+	" CreateNotificationTargetResponse\x12D\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetB\x03\xe0A\aR\x06target\x12\x1b\n" +
 	"\x06secret\x18\x02 \x01(\tB\x03\xe0A\x01R\x06secret\"\x8e\x02\n" +
 	"\x1fUpdateNotificationTargetRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12 \n" +
@@ -3931,9 +3931,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
 	"\x06target\x18\x02 \x01(\tB\x03\xe0A\x02R\x06target\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"{\n" +
-	" RotateNotificationSecretResponse\x12?\n" +
-	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetR\x06target\x12\x16\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\x80\x01\n" +
+	" RotateNotificationSecretResponse\x12D\n" +
+	"\x06target\x18\x01 \x01(\v2'.devpilot.gateway.v1.NotificationTargetB\x03\xe0A\aR\x06target\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"\x9d\x01\n" +
 	"\x1fListNotificationAttemptsRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +

@@ -525,7 +525,7 @@ var File_devpilot_gateway_v1_notification_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	"\n" +
-	"&devpilot/gateway/v1/notification.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdd\a\n" +
+	"&devpilot/gateway/v1/notification.proto\x12\x13devpilot.gateway.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe3\a\n" +
 	"\x12NotificationTarget\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12\x14\n" +
@@ -542,10 +542,10 @@ const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	" \x03(\tR\x04apps\x12*\n" +
 	"\x0ebehind_minutes\x18\v \x01(\x05B\x03\xe0A\x01R\rbehindMinutes\x12@\n" +
 	"\vquiet_hours\x18\f \x01(\v2\x1f.devpilot.gateway.v1.QuietHoursR\n" +
-	"quietHours\x12@\n" +
-	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
-	"createTime\x12@\n" +
-	"\vupdate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\n" +
+	"quietHours\x12C\n" +
+	"\vcreate_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampB\x06\xe0A\x03\xe0A\aR\n" +
+	"createTime\x12C\n" +
+	"\vupdate_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampB\x06\xe0A\x03\xe0A\aR\n" +
 	"updateTime\x12T\n" +
 	"\x16old_secret_expire_time\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\x03R\x13oldSecretExpireTime\x12\x12\n" +
 	"\x04etag\x18\x10 \x01(\tR\x04etag\"?\n" +
@@ -571,9 +571,9 @@ const file_devpilot_gateway_v1_notification_proto_rawDesc = "" +
 	"QuietHours\x12\x19\n" +
 	"\x05start\x18\x01 \x01(\tB\x03\xe0A\x01R\x05start\x12\x15\n" +
 	"\x03end\x18\x02 \x01(\tB\x03\xe0A\x01R\x03end\x12 \n" +
-	"\ttime_zone\x18\x03 \x01(\tB\x03\xe0A\x01R\btimeZone\"\xcf\x02\n" +
-	"\x13NotificationAttempt\x12.\n" +
-	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\"\n" +
+	"\ttime_zone\x18\x03 \x01(\tB\x03\xe0A\x01R\btimeZone\"\xd4\x02\n" +
+	"\x13NotificationAttempt\x123\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\"\n" +
 	"\fnotification\x18\x02 \x01(\tR\fnotification\x12\x14\n" +
 	"\x05title\x18\x03 \x01(\tR\x05title\x12\x18\n" +
 	"\aattempt\x18\x04 \x01(\x05R\aattempt\x12\x1c\n" +

@@ -867,12 +867,12 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\arefresh\x18\x03 \x01(\bR\arefresh\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x89\x03\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x8e\x03\n" +
 	"\x18ListRepositoriesResponse\x12@\n" +
 	"\frepositories\x18\x01 \x03(\v2\x1c.devpilot.repo.v1.RepositoryR\frepositories\x12K\n" +
-	"\x10partial_failures\x18\x02 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\x129\n" +
+	"\x10partial_failures\x18\x02 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\x12>\n" +
 	"\n" +
-	"fetch_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12\x14\n" +
+	"fetch_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\tfetchTime\x12\x14\n" +
 	"\x05stale\x18\x04 \x01(\bR\x05stale\x12&\n" +
 	"\x0fnext_page_token\x18\x05 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
@@ -912,14 +912,14 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"\x05query\x18\x03 \x01(\tR\x05query\x12\x1b\n" +
 	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x05 \x01(\tR\tpageToken\"\x9b\x02\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\xa0\x02\n" +
 	"\x14ListBranchesResponse\x124\n" +
 	"\bbranches\x18\x01 \x03(\v2\x18.devpilot.repo.v1.BranchR\bbranches\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
 	"\n" +
-	"total_size\x18\x03 \x01(\x05R\ttotalSize\x129\n" +
+	"total_size\x18\x03 \x01(\x05R\ttotalSize\x12>\n" +
 	"\n" +
-	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tfetchTime\x12K\n" +
+	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\tfetchTime\x12K\n" +
 	"\x10partial_failures\x18\x05 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\"w\n" +
 	"\x10GetBranchRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +

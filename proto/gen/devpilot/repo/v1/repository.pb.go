@@ -530,11 +530,11 @@ const file_devpilot_repo_v1_repository_proto_rawDesc = "" +
 	"\x0ePartialFailure\x124\n" +
 	"\x13bitbucket_workspace\x18\x01 \x01(\tB\x03\xe0A\x01R\x12bitbucketWorkspace\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x03 \x01(\tR\amessage\"n\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"s\n" +
 	"\x06Branch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
-	"\adefault\x18\x02 \x01(\bR\adefault\x126\n" +
-	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit\"\xd6\x01\n" +
+	"\adefault\x18\x02 \x01(\bR\adefault\x12;\n" +
+	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitB\x03\xe0A\aR\x06commit\"\xd6\x01\n" +
 	"\fBranchCommit\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x1d\n" +
 	"\amessage\x18\x02 \x01(\tB\x03\xe0A\x01R\amessage\x12$\n" +

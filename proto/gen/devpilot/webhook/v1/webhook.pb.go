@@ -531,6 +531,7 @@ type Webhook struct {
 	// WEBHOOK_LIMIT_REACHED; absent when it can.
 	CheckReason string `protobuf:"bytes,27,opt,name=check_reason,json=checkReason,proto3" json:"check_reason,omitempty"`
 	// What is wrong with it now. What keeps Devpilot from looking or repairing comes before what it found.
+	// Absent while nobody watches the repository, as after the connection was removed.
 	Health Webhook_Health `protobuf:"varint,28,opt,name=health,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"health,omitempty"`
 	// The same for people, with what to do; absent when nothing is wrong.
 	HealthMessage string `protobuf:"bytes,29,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
@@ -1330,7 +1331,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x0e\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x0e\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -1351,10 +1352,10 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x12last_verified_time\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\x10lastVerifiedTime\x12(\n" +
 	"\rlast_delivery\x18\x0f \x01(\x05B\x03\xe0A\x01R\flastDelivery\x12B\n" +
 	"\x0flast_check_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\rlastCheckTime\x12O\n" +
-	"\x16old_secret_expire_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13oldSecretExpireTime\x12;\n" +
-	"\vcreate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"createTime\x12;\n" +
-	"\vupdate_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x16old_secret_expire_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x13oldSecretExpireTime\x12@\n" +
+	"\vcreate_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
+	"createTime\x12@\n" +
+	"\vupdate_time\x18\x13 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"updateTime\x12\x12\n" +
 	"\x04etag\x18\x14 \x01(\tR\x04etag\x12F\n" +
 	"\x11last_refused_time\x18\x15 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusedTime\x129\n" +
@@ -1365,8 +1366,8 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"lastRepair\x12&\n" +
 	"\ffound_pushes\x18\x19 \x01(\x05B\x03\xe0A\x01R\vfoundPushes\x12B\n" +
 	"\x0flast_found_time\x18\x1a \x01(\v2\x1a.google.protobuf.TimestampR\rlastFoundTime\x12&\n" +
-	"\fcheck_reason\x18\x1b \x01(\tB\x03\xe0A\x01R\vcheckReason\x12;\n" +
-	"\x06health\x18\x1c \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthR\x06health\x12*\n" +
+	"\fcheck_reason\x18\x1b \x01(\tB\x03\xe0A\x01R\vcheckReason\x12@\n" +
+	"\x06health\x18\x1c \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthB\x03\xe0A\x01R\x06health\x12*\n" +
 	"\x0ehealth_message\x18\x1d \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
 	"\vhealth_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"healthTime\x12V\n" +
@@ -1395,11 +1396,11 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\rLIMIT_REACHED\x10\b\x12\x16\n" +
 	"\x12DELIVERIES_MISSING\x10\t\x12\x0f\n" +
 	"\vNOT_CHECKED\x10\n" +
-	"\"\xd8\a\n" +
+	"\"\xdd\a\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
-	"\x06number\x18\x02 \x01(\x05R\x06number\x12=\n" +
-	"\freceive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x12 \n" +
+	"\x06number\x18\x02 \x01(\x05R\x06number\x12B\n" +
+	"\freceive_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\vreceiveTime\x12 \n" +
 	"\tevent_key\x18\x04 \x01(\tB\x03\xe0A\x01R\beventKey\x12&\n" +
 	"\frequest_uuid\x18\x05 \x01(\tB\x03\xe0A\x01R\vrequestUuid\x12\x1d\n" +
 	"\aattempt\x18\x06 \x01(\x05B\x03\xe0A\x01R\aattempt\x12#\n" +
@@ -1464,7 +1465,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x14REF_TYPE_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
 	"\x06BRANCH\x10\x01\x12\a\n" +
-	"\x03TAG\x10\x02\"\x95\x03\n" +
+	"\x03TAG\x10\x02\"\x9a\x03\n" +
 	"\x0fDeliveryOutcome\x12\x16\n" +
 	"\x06change\x18\x01 \x01(\x05R\x06change\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x01R\x03app\x12=\n" +
@@ -1473,8 +1474,8 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"deployment\x18\x04 \x01(\x05B\x03\xe0A\x01R\n" +
 	"deployment\x12\x1b\n" +
 	"\x06reason\x18\x05 \x01(\tB\x03\xe0A\x01R\x06reason\x12\x1d\n" +
-	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\x12.\n" +
-	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12.\n" +
+	"\amessage\x18\x06 \x01(\tB\x03\xe0A\x01R\amessage\x123\n" +
+	"\x04time\x18\a \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12.\n" +
 	"\x10deployment_state\x18\b \x01(\tB\x03\xe0A\x01R\x0fdeploymentState\"S\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n" +

@@ -2443,10 +2443,10 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\awebhook\x18\x02 \x01(\tB\x03\xe0A\x02R\awebhook\x12\x1f\n" +
 	"\bdelivery\x18\x03 \x01(\x05B\x03\xe0A\x02R\bdelivery\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"m\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"r\n" +
 	"\x1aRevealDeliveryBodyResponse\x12\x12\n" +
-	"\x04body\x18\x01 \x01(\tR\x04body\x12;\n" +
-	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"\x04body\x18\x01 \x01(\tR\x04body\x12@\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"expireTime\"1\n" +
 	"\x05Watch\x12\x10\n" +
 	"\x03app\x18\x01 \x01(\tR\x03app\x12\x16\n" +

@@ -57,6 +57,7 @@ func (s *Service) one(ctx context.Context, r *reading, k lane.Key) (*deployerv1.
 func preview(a *storev1.App) *deployerv1.App {
 	out := saved(a)
 	out.Id, out.Workspace, out.Repository, out.Variables = a.GetId(), a.GetWorkspace(), a.GetRepository(), shown(a.GetVariables())
+	out.CreateTime, out.UpdateTime = a.GetCreateTime(), a.GetUpdateTime()
 	return out
 }
 

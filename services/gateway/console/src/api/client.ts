@@ -6,7 +6,7 @@ export type ActivityRecord = Schemas["ActivityRecord"];
 export type App = Schemas["App"];
 export type AppPatch = Schemas["AppPatch"];
 export type Branch = Schemas["Branch"];
-export type CheckPush = Schemas["CheckPushResponse"];
+export type CheckPush = Schemas["CheckPushResult"];
 export type Delivery = Schemas["Delivery"];
 export type Deployment = Schemas["Deployment"];
 export type DeploymentHook = Schemas["DeploymentHook"];
@@ -33,7 +33,7 @@ export class ApiError extends Error {
   readonly retryAfterSeconds: number | undefined;
   readonly requestId: string;
 
-  constructor(p: Partial<Problem> & { detail: string; reason: string; status: number }) {
+  constructor(p: Partial<Omit<Problem, "reason">> & { detail: string; reason: string; status: number }) {
     super(p.detail);
     this.name = "ApiError";
     this.reason = p.reason;

@@ -9,6 +9,9 @@ import { usePlace } from "../lib/workspace";
 import { Said, Text, Time, Upcoming } from "./basics";
 import { Combobox } from "./combobox";
 
+/** A branch to choose; of one that is chosen and not among those that were fetched only the name is known. */
+type Choice = Pick<Branch, "name" | "default"> & Partial<Branch>;
+
 /** Chooses a branch of a repository; live from Bitbucket, the default branch first. */
 export function BranchSelect({
   repository,
@@ -44,7 +47,7 @@ export function BranchSelect({
     </>
   );
   return (
-    <Combobox<Branch>
+    <Combobox<Choice>
       label="Branch"
       labelled={labelled}
       description={value === "" ? "The branch to deploy; with auto-deploy on, the one to watch." : undefined}

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
-	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
 // finish turns the merged documents into the one that is served.
@@ -25,15 +23,19 @@ func finish(doc object) error {
 	}
 	spell(doc)
 	streams(doc)
-	unset(doc)
 	pages(doc)
+	unset(doc)
+	if err := limits(doc); err != nil {
+		return err
+	}
 	components := at(doc, "components")
 	problems(at(doc, "components", "schemas"))
 	common := make([]any, 0, len(everywhere))
 	for _, reason := range everywhere {
 		common = append(common, string(reason))
 	}
-	components["responses"] = object{"Problem": object{
+	// Not called as its schema is: generators of clients make a type of either.
+	components["responses"] = object{"Failure": object{
 		"description": "What went wrong, for people and programs (RFC 9457). x-reasons are those of every request; each operation has its own beside them.",
 		"x-reasons":   common,
 		"headers": object{
@@ -58,7 +60,7 @@ func finish(doc object) error {
 	}
 	doc["openapi"] = "3.1.0"
 	doc["jsonSchemaDialect"] = "https://spec.openapis.org/oas/3.1/dialect/base"
-	doc["info"] = object{"title": "Devpilot API", "version": "v1", "description": description}
+	doc["info"] = object{"title": "Devpilot API", "version": "v1", "description": description, "contact": object{"name": "Whoever runs this installation"}}
 	doc["servers"] = []any{object{"url": "/"}}
 	doc["security"] = []any{object{"session": []any{}}, object{"bearer": []any{}}}
 	doc["tags"] = tagList()
@@ -80,12 +82,22 @@ func header(name, text string) object {
 	return object{"name": name, "in": "header", "description": text, "schema": object{"type": "string"}}
 }
 
+// about says what the operations of a tag are about.
+var about = map[string]string{
+	"Apps and deployments":   "What is deployed from where, and what came of it.",
+	"Bitbucket":              "For Bitbucket alone.",
+	"Browser":                "Pages and documents that a browser opens.",
+	"Integrations":           "The connection of a workspace to Bitbucket.",
+	"Live":                   "Streams: what changes, and logs while they are written.",
+	"Repositories":           "What the connected account reaches on Bitbucket.",
+	"Sign-in and workspaces": "Who calls, with which keys, and what was done.",
+	"Webhooks":               "How Bitbucket tells of pushes, and what it told.",
+}
+
 func tagList() []any {
-	names := slices.Sorted(maps.Values(tags))
-	names = append(names, "Live", "Browser", "Bitbucket")
 	var out []any
-	for _, n := range names {
-		out = append(out, object{"name": n})
+	for _, name := range slices.Sorted(maps.Keys(about)) {
+		out = append(out, object{"name": name, "description": about[name]})
 	}
 	return out
 }
@@ -116,7 +128,7 @@ func problems(schemas object) {
 	}
 	schemas["Reason"] = object{
 		"description": text.String(), "x-reasons": table,
-		"anyOf": []any{object{"type": "string", "enum": words}, object{"type": "string"}},
+		"type": "string", "enum": words,
 	}
 	str := func(d string) object { return object{"type": "string", "description": d} }
 	schemas["Problem"] = object{
@@ -137,105 +149,6 @@ func problems(schemas object) {
 			"details":           object{"type": "object", "additionalProperties": object{"type": "string"}, "description": "Further facts for programs, by reason."},
 		},
 	}
-}
-
-// streams adds the routes that do not come from the protos.
-func streams(doc object) {
-	schemas := at(doc, "components", "schemas")
-	schemas["LogRecord"] = schemaOf((&deployerv1.LogRecord{}).ProtoReflect().Descriptor())
-	schemas["LogRecordStream"] = enumOf(deployerv1.LogRecord_STDOUT.Descriptor())
-	schemas["LogEnd"] = schemaOf((&deployerv1.LogEnd{}).ProtoReflect().Descriptor())
-	wrapped := func(name string, inner object) object {
-		return object{"type": "object", "required": []any{name}, "properties": object{name: inner}}
-	}
-	schemas["LogLine"] = object{
-		"description": "One line of a log as NDJSON. A log that ended ends with end; one that was cut does not, or ends with error.",
-		"oneOf": []any{
-			object{"$ref": refPrefix + "LogRecord"},
-			wrapped("heartbeat", object{"type": "object", "required": []any{"time"}, "properties": object{"time": object{"type": "string", "format": "date-time"}}}),
-			wrapped("end", object{"$ref": refPrefix + "LogEnd"}),
-			wrapped("error", object{"$ref": refPrefix + "Problem"}),
-		},
-	}
-	schemas["Change"] = object{
-		"type": "object", "description": "Something changed: look again.",
-		"required": []any{"kind", "id", "service", "deleted", "time"},
-		"properties": object{
-			"kind":    object{"type": "string", "description": "What changed: integration, repositories, app, deployment, webhook, delivery, workspace. More may come."},
-			"id":      object{"type": "string", "description": "Its id within the workspace, such as web or web/12."},
-			"service": object{"type": "string", "description": "The owner of it."},
-			"deleted": object{"type": "boolean", "description": "Whether it is gone."},
-			"time":    object{"type": "string", "format": "date-time"},
-		},
-	}
-	text := func(d string) object { return object{"type": "string", "description": d} }
-	paths := at(doc, "paths")
-	paths[routes.EventsTemplate] = object{"get": object{
-		"tags": []any{"Live"}, "operationId": "streamEvents", "summary": "Streams what changes in the workspace",
-		"description": "Server-sent events. Event `change` has a Change as data and its place as id. `ready` says that from here on it is live; `reset` that you missed something and should load everything again; `end` that your session or membership ended. A stream that ends otherwise is to be opened again, with Last-Event-ID, as browsers do by themselves.",
-		"x-role":      "MEMBER",
-		"parameters": []any{
-			pathParameter("workspace"), object{"$ref": "#/components/parameters/LastEventId"},
-			query("lastEventId", "The same as Last-Event-ID, for the first request of a page.", object{"type": "string"}),
-		},
-		"responses": object{
-			"200":     object{"description": "The stream.", "content": object{"text/event-stream": object{"schema": text("See Change.")}}},
-			"default": object{"$ref": "#/components/responses/Problem"},
-		},
-	}}
-	paths[routes.LogTemplate] = object{"get": object{
-		"tags": []any{"Live"}, "operationId": "readLog", "summary": "Reads or follows a deployment's log",
-		"description": "NDJSON unless Accept or format say otherwise: each line is a LogLine. As server-sent events, the id of a `record` is its line, by which a client resumes; `end` and `problem` end the stream. A client that resumes by Last-Event-ID after the last line of a deployment that has ended gets 204, by which an EventSource stops. Plain text ends with a line that begins with `-- end:` or `-- cut:`.",
-		"x-role":      "MEMBER",
-		"x-reasons":   []any{string(apierr.ReasonAppNotFound), string(apierr.ReasonDeploymentNotFound)},
-		"parameters": []any{
-			pathParameter("workspace"), pathParameter("app"),
-			object{"name": "number", "in": "path", "required": true, "schema": object{"type": "integer", "format": "int32"}},
-			query("after", "Only lines after this one.", object{"type": "integer", "format": "int32", "minimum": 0}),
-			query("tail", "Only the last so many lines.", object{"type": "integer", "format": "int32", "minimum": 0}),
-			query("follow", "Stay until the deployment ends.", object{"type": "boolean"}),
-			query("format", "Instead of Accept.", object{"type": "string", "enum": []any{"ndjson", "sse", "text"}}),
-			object{"$ref": "#/components/parameters/LastEventId"},
-		},
-		"responses": object{
-			"200": object{"description": "The log.", "content": object{
-				"application/x-ndjson": object{"schema": object{"$ref": refPrefix + "LogLine"}},
-				"text/event-stream":    object{"schema": text("See LogLine.")},
-				"text/plain":           object{"schema": text("Time, stage and text.")},
-			}},
-			"204":     object{"description": "Nothing is left: the deployment has ended, and Last-Event-ID is its last line or behind it."},
-			"default": object{"$ref": "#/components/responses/Problem"},
-		},
-	}}
-	exports(paths)
-}
-
-// exports adds the lists that are given as files.
-func exports(paths object) {
-	text := func(d string) object { return object{"type": "string", "description": d} }
-	paths[routes.ActivityExportTemplate] = object{"get": object{
-		"tags": []any{"Sign-in and workspaces"}, "operationId": "exportActivity", "summary": "Exports what was done in the workspace, as a file",
-		"description": "The activity list, newest first: CSV, in which no cell is a formula, or JSON lines of ActivityRecord. One file has 20,000 records at most; when there are more, the trailer Next-Page-Token has the pageToken to go on with. A file that could not be read to its end breaks off with the connection.",
-		"x-role":      "MEMBER",
-		"x-reasons":   []any{string(apierr.ReasonPageTokenInvalid), string(apierr.ReasonStorageUnavailable)},
-		"parameters": []any{
-			pathParameter("workspace"),
-			query("format", "CSV when absent.", object{"type": "string", "enum": []any{"csv", "jsonl"}}),
-			query("actor", "Only what was done by somebody whose name has this in it.", object{"type": "string"}),
-			query("action", "Only this action, such as app.create, or all of a kind, such as app.", object{"type": "string"}),
-			query("app", "Only what was done to this app or its deployments.", object{"type": "string"}),
-			query("after", "Only what was done at or after.", object{"type": "string", "format": "date-time"}),
-			query("before", "Only what was done before.", object{"type": "string", "format": "date-time"}),
-			query("pageToken", "From the trailer of the file before.", object{"type": "string"}),
-		},
-		"responses": object{
-			"200": object{"description": "The file.", "content": object{
-				"text/csv":             object{"schema": text("A row per record, after the names of the columns.")},
-				"application/x-ndjson": object{"schema": object{"$ref": refPrefix + "ActivityRecord"}},
-			}},
-			"default": object{"$ref": "#/components/responses/Problem"},
-		},
-	}}
 }
 
 func pathParameter(name string) object {
@@ -273,7 +186,7 @@ func pages(doc object) {
 		[]any{required(query("state", "As sent.", str)), query("code", "The authorization code.", str), query("error", "Instead of a code, such as access_denied.", str), query("error_description", "For people.", str)}, session)
 	at(paths, "/oauth/bitbucket/callback", "get")["x-reasons"] = failures
 	paths["/openapi.json"] = object{"get": object{
-		"tags": []any{"Browser"}, "operationId": "getOpenApi", "summary": "This document", "security": []any{},
+		"tags": []any{"Browser"}, "operationId": "getOpenApi", "summary": "This document", "description": "All that programs need to know to speak with Devpilot.", "security": []any{},
 		"parameters": []any{object{"$ref": "#/components/parameters/IfNoneMatch"}},
 		"responses": object{
 			"200": object{"description": "The document.", "headers": object{"ETag": object{"$ref": "#/components/headers/ETag"}}, "content": object{"application/json": object{"schema": object{"type": "object"}}}},
@@ -281,7 +194,7 @@ func pages(doc object) {
 		},
 	}}
 	paths["/schemas/devpilot.schema.json"] = object{"get": object{
-		"tags": []any{"Browser"}, "operationId": "getConfigSchema", "summary": "The JSON Schema of .devpilot.yaml", "security": []any{},
+		"tags": []any{"Browser"}, "operationId": "getConfigSchema", "summary": "The JSON Schema of .devpilot.yaml", "description": "For editors, which complete and check the file by it.", "security": []any{},
 		"parameters": []any{object{"$ref": "#/components/parameters/IfNoneMatch"}},
 		"responses": object{
 			"200": object{"description": "The schema.", "headers": object{"ETag": object{"$ref": "#/components/headers/ETag"}}, "content": object{"application/schema+json": object{"schema": object{"type": "object"}}}},

@@ -85,7 +85,7 @@ func operation(op object, id string, route routes.Route, comments map[string]str
 	if len(params) > 0 {
 		op["parameters"] = params
 	}
-	at(op, "responses")["default"] = object{"$ref": "#/components/responses/Problem"}
+	at(op, "responses")["default"] = object{"$ref": "#/components/responses/Failure"}
 }
 
 var (

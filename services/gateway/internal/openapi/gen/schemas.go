@@ -21,10 +21,23 @@ func shortName(full string) string {
 	parts := strings.Split(full, ".")
 	for i, p := range parts {
 		if p[0] >= 'A' && p[0] <= 'Z' {
-			return strings.Join(parts[i:], "")
+			return result(strings.Join(parts[i:], ""))
 		}
 	}
 	return full
+}
+
+// result names what an operation answers with. Generators of clients call the whole answer, with its
+// status and header, by the operation and the word Response: ListAppsResponse is theirs. So are Client
+// and Server.
+func result(name string) string {
+	if name == "Client" || name == "Server" {
+		return "Deployment" + name
+	}
+	if of, ok := strings.CutSuffix(name, "Response"); ok {
+		return of + "Result"
+	}
+	return name
 }
 
 // shorten renames all schemas and what refers to them.
@@ -81,9 +94,6 @@ func outputs(schemas object) error {
 			schema["required"] = required
 		} else {
 			delete(schema, "required")
-		}
-		for _, p := range at(schema, "properties") {
-			delete(p.(object), "readOnly") // in an answer everything is; what is sent has schemas of its own
 		}
 	}
 	return nil
