@@ -192,6 +192,15 @@ func idleCost(p *timed) []figure {
 	return figures
 }
 
+// idleCalls counts what the product asks of the system while nobody uses it. Being traced costs time, which
+// idleCost measures without.
+func idleCalls(p *timed) []figure {
+	const apps = 100
+	p.createApps(0, apps)
+	p.quiet()
+	return p.idle(apps, "")[1:]
+}
+
 // pause lets the product alone for so long, or until the benchmark ends.
 func (p *timed) pause(d time.Duration) {
 	p.b.Helper()
