@@ -7,7 +7,7 @@ import { shortHash, subject } from "../lib/text";
 import { appLook, asYou, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
-import { useDeployLatest } from "../ui/deployment-actions";
+import { useDeployLatest } from "../ui/deploy-latest";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { WhenSeen } from "../ui/seen";

@@ -7,25 +7,10 @@ import { ended } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed } from "./basics";
 import { RollbackDialog } from "./rollback";
+import { useDeployLatest } from "./deploy-latest";
 import { useStarted } from "./started";
 
 const DeployBranch = lazy(() => import("./deploy-branch"));
-
-/** Has the newest commit of an app's branch deployed, and goes to the deployment. */
-export function useDeployLatest() {
-  const { ws } = usePlace();
-  const started = useStarted();
-  return useMutation({
-    mutationFn: async ({ app, branch }: { app: string; branch?: string | undefined }) =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
-          params: { path: { workspace: ws, app } },
-          body: { requestId: requestId(), ...(branch === undefined ? {} : { branch }) },
-        }),
-      ),
-    onSuccess: started,
-  });
-}
 
 /** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
 export function DeployLatest({
