@@ -85,7 +85,7 @@ func TestWhy_causes(t *testing.T) {
 	for name, run := range map[string]func(c *cause){
 		"off by rollback": offByRollback, "rolled back": rolledBack, "path": pathRule, "superseded": supersededPush, "branch of another app": branchOfAnother,
 		"webhook deleted": webhookDeleted, "webhook deactivated": webhookDeactivated, "webhook URL changed": webhookMoved, "webhook secret changed": webhookSecret,
-		"not admin": neverAdmin, "not admin any more": noLongerAdmin, "webhook limit": webhookLimit, "delivery lost": deliveryLost,
+		"not admin": neverAdmin, "not admin any more": noLongerAdmin, "webhook limit": webhookLimit, "delivery lost": deliveryLost, "delivery lost, then healed": lostAndHealed,
 		"access revoked": accessRevoked, "Bitbucket down": bitbucketDown, "name taken": nameTaken, "repository deleted": repositoryDeleted,
 	} {
 		t.Run(name, func(t *testing.T) {
