@@ -50,6 +50,11 @@ NODE := $(shell node -e 'process.stdout.write(+process.versions.node.split(".")[
 $(CONSOLE)/node_modules/.stamp: $(CONSOLE)/package-lock.json
 	cd $(CONSOLE) && npm ci --no-audit --no-fund --loglevel=error && touch node_modules/.stamp
 
+CLIENT := services/gateway/client
+
+$(CLIENT)/node_modules/.stamp: $(CLIENT)/package-lock.json
+	cd $(CLIENT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.stamp
+
 $(CONSOLE_SITE): $(CONSOLE)/node_modules/.stamp $(CONSOLE)/index.html $(CONSOLE)/vite.config.ts $(shell find $(CONSOLE)/src -type f -not -name schema.d.ts)
 	cd $(CONSOLE) && npm run --silent build
 
@@ -70,14 +75,16 @@ console-needs:
 	@node -e 'process.exit(+process.versions.node.split(".")[0]>=20?0:1)' || { echo "The console's tests need Node.js 20 or newer with npm; this machine has $$(node --version). Install it and run this again." >&2; exit 1; }
 
 .PHONY: test-console-unit
-test-console-unit: console-needs ## Check the console's types, run its unit tests
+test-console-unit: console-needs ## Check the console's types, run its unit tests and those of the TypeScript client
 	@$(MAKE) --no-print-directory console
 	cd $(CONSOLE) && npm run --silent typecheck && npm test --silent
+	@$(MAKE) --no-print-directory $(CLIENT)/node_modules/.stamp
+	cd $(CLIENT) && npm test --silent
 
 .PHONY: test-browser
 test-browser: console-needs ## Run the console's tests in a real Chromium
 	@.ci/needs chromium
-	@$(MAKE) --no-print-directory console
+	@$(MAKE) --no-print-directory console $(CLIENT)/node_modules/.stamp
 	@mkdir -p bin && go build -o bin/console-test ./services/allinone/cmd/devpilot
 	cd $(CONSOLE) && DEVPILOT_PROGRAM=$(ROOT)/bin/console-test npm run --silent e2e
 
@@ -121,7 +128,7 @@ fmt: $(call stamp,$(GOLANGCI)) $(call stamp,$(BUF)) ## Format the code
 	golangci-lint fmt $(addsuffix /...,$(patsubst $(ROOT)/%,./%,$(MODULES)))
 ifeq ($(NODE),yes)
 	@$(MAKE) --no-print-directory $(CONSOLE)/node_modules/.stamp
-	cd $(CONSOLE) && npm run --silent format
+	cd $(CONSOLE) && npm run --silent format && npm run --silent format-client
 endif
 
 .PHONY: lint
@@ -134,7 +141,7 @@ lint-go: $(call stamp,$(GOLANGCI)) ## Of the linters, Go's
 .PHONY: lint-console
 lint-console: console-needs ## Of the linters, the console's: formatting and rules of its TypeScript
 	@$(MAKE) --no-print-directory $(CONSOLE)/node_modules/.stamp
-	cd $(CONSOLE) && npm run --silent lint
+	cd $(CONSOLE) && npm run --silent lint && npm run --silent lint-client
 
 .PHONY: check
 check: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(OGEN)) $(call stamp,$(OASDIFF)) ## Prove that generated code, go.mod files, layers and formatting are up to date

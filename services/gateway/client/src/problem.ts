@@ -1,0 +1,67 @@
+import { retries } from "./facts.js";
+import type { components } from "./schema.js";
+
+export type Problem = components["schemas"]["Problem"];
+export type Reason = components["schemas"]["Reason"];
+
+/** Tells a reason that this client knows from one that came later, or from a typing error. */
+export function isReason(word: string): word is Reason {
+  return Object.hasOwn(retries, word);
+}
+
+/** A call that Devpilot refused. The message is a sentence for people, with what to do next. */
+export class DevpilotError extends Error {
+  override readonly name = "DevpilotError";
+
+  constructor(readonly problem: Problem) {
+    super(problem.detail);
+  }
+
+  get reason(): Reason {
+    return this.problem.reason;
+  }
+
+  get status(): number {
+    return this.problem.status;
+  }
+
+  /** For how long to wait before a repeat, in ms, where one can help; the pause grows with attempts. */
+  pause(attempt: number): number | undefined {
+    switch (isReason(this.reason) ? retries[this.reason] : "never") {
+      case "never":
+        return undefined;
+      case "after":
+        return this.problem.retryAfterSeconds === undefined ? undefined : this.problem.retryAfterSeconds * 1000;
+      case "backoff":
+        return Math.max(backoff(attempt), (this.problem.retryAfterSeconds ?? 0) * 1000);
+    }
+  }
+}
+
+/** The pause before an attempt is repeated: it doubles, and differs between callers. */
+export function backoff(attempt: number): number {
+  return Math.min(250 * 2 ** attempt, 15_000) * (0.75 + Math.random() / 2);
+}
+
+/** What a refused call was answered with; a server in between may have answered something else. */
+export async function refusal(response: Response): Promise<DevpilotError> {
+  const text = await response.text();
+  let said: Partial<Problem> = {};
+  try {
+    const parsed: unknown = JSON.parse(text);
+    if (typeof parsed === "object" && parsed !== null) said = parsed;
+  } catch {
+    // no problem document; the status says what there is to say
+  }
+  const away = [502, 503, 504].includes(response.status);
+  return new DevpilotError({
+    type: "about:blank",
+    title: response.statusText,
+    detail: `Devpilot answered with status ${response.status}.`,
+    reason: away ? "SERVICE_UNAVAILABLE" : "INTERNAL",
+    fields: [],
+    requestId: response.headers.get("x-request-id") ?? "",
+    ...said,
+    status: response.status,
+  });
+}
