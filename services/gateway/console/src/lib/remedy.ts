@@ -102,6 +102,28 @@ const remedies: Record<string, Remedy> = {
   DELIVERY_NOT_FOUND: { text: "Look for it in the app's deliveries. Old ones are removed." },
   APP_EXISTS: { text: "Choose another name, or change the app that is there.", action: apps },
   WORKSPACE_EXISTS: { text: "Choose another name for the workspace." },
+  MEMBER_MANAGED: {
+    text: "Change the person's groups at the identity provider, or the rules in --identity-providers-file.",
+  },
+  LAST_OWNER: { text: "Make somebody else an owner of the workspace first." },
+  TEAM_FULL: { text: "Remove members or withdraw invitations that are not needed any more." },
+  INVITATION_NOT_FOUND: {
+    text: "Check the list of invitations; it may have been accepted or withdrawn, or have expired.",
+  },
+  INVITATION_INVALID: {
+    text: "Ask whoever invited you for a new invitation, to the e-mail address that your provider has verified.",
+  },
+  SESSION_NOT_FOUND: { text: "Check the list of sessions; it may have ended." },
+  SIGN_IN_FAILED: {
+    text: "Sign in again. If it stays, the operator finds the cause in the log by the request's id.",
+  },
+  NOT_A_MEMBER: {
+    text: "Ask an owner of a workspace for an invitation, or to be added to one of the groups that are let in.",
+  },
+  IDENTITY_PROVIDER_UNAVAILABLE: {
+    text: "Try again in a moment; if it stays, the operator should check that Devpilot reaches the identity provider.",
+    retry: true,
+  },
   MEMBER_NOT_FOUND: { text: "Look at who is a member of the workspace; this one may have left." },
   API_KEY_NOT_FOUND: { text: "Look at the list of API keys; this one may have been removed." },
   NOTIFICATION_TARGET_NOT_FOUND: { text: "Look at the list of notifications; this one may have been removed." },
