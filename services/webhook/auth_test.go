@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type fakeAuth struct {
 	scopes     []string
 	issued     []string // every token ever handed out
 	failure    error
+	narrowedTo []string // by UUID
 }
 
 // connect connects the workspace as jane-dev and tells so.
@@ -52,6 +54,14 @@ func (a *fakeAuth) fail(err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.failure = err
+}
+
+// narrow says which Bitbucket workspaces count, and tells so.
+func (a *fakeAuth) narrow(to ...string) {
+	a.mu.Lock()
+	a.narrowedTo = to
+	a.mu.Unlock()
+	a.announce()
 }
 
 // announce publishes the change event of the integration.
@@ -81,6 +91,9 @@ func (a *fakeAuth) GetIntegration(_ context.Context, _ *authv1.GetIntegrationReq
 	if a.connection != "" {
 		in.State, in.ConnectionId = authv1.Integration_CONNECTED, a.connection
 	}
+	for _, id := range a.narrowedTo {
+		in.NarrowedTo = append(in.NarrowedTo, &authv1.NarrowedTo{Id: id})
+	}
 	return &authv1.GetIntegrationResponse{Integration: in}, nil
 }
 
@@ -92,6 +105,8 @@ func (a *fakeAuth) IssueToken(ctx context.Context, req *authv1.IssueTokenRequest
 		return nil, a.failure
 	case a.connection == "" || req.GetWorkspace() != workspace:
 		return nil, apierr.New(apierr.ReasonNotConnected, "Bitbucket is not connected. Connect it under Integrations.")
+	case len(a.narrowedTo) > 0 && !slices.Contains(a.narrowedTo, req.GetBitbucketWorkspaceId()):
+		return nil, apierr.New(apierr.ReasonWorkspaceExcluded, "An admin narrowed this workspace.")
 	}
 	sum := sha256.Sum256([]byte(a.token))
 	if a.token == "" || bytes.Equal(sum[:], req.GetRejectedTokenSha256()) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -206,8 +207,10 @@ func (r *replica) watch(name, repository string, branches ...string) *webhookv1.
 }
 
 func (r *replica) setWatches(name, repository string, branches ...string) (*webhookv1.Webhook, error) {
+	owner, _, _ := strings.Cut(name, "/")
 	req := &webhookv1.SetWatchesRequest{
 		Workspace: workspace, Repository: repository, RepositoryFullName: name, Version: versions.Add(1), Wait: true,
+		BitbucketWorkspaceId: emulator.SeededUUID("workspace", owner),
 	}
 	for _, b := range branches {
 		req.Watches = append(req.Watches, &webhookv1.Watch{App: "app-" + b, Branch: b})

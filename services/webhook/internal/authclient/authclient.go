@@ -16,6 +16,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	"devpilot.io/bitbucket/services/webhook/internal/registry"
 )
 
 // minLife is the least life of a token that is used: a run at Bitbucket takes less than a minute.
@@ -35,18 +36,22 @@ func New(auth authv1.AuthServiceClient, site bitbucket.Site, log *slog.Logger, n
 	return &Client{auth: auth, site: site, log: log, now: now}
 }
 
-// Current returns the id of the workspace's connection, "" when there is none. A connection that
+// Current returns the workspace's connection, one without an ID when there is none. A connection that
 // does not work at the moment is one all the same.
-func (c *Client) Current(ctx context.Context, workspace string) (string, error) {
+func (c *Client) Current(ctx context.Context, workspace string) (registry.Connection, error) {
 	resp, err := c.auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: workspace})
 	if err != nil {
-		return "", err
+		return registry.Connection{}, err
 	}
 	in := resp.GetIntegration()
 	if in.GetState() == authv1.Integration_NOT_CONNECTED {
-		return "", nil
+		return registry.Connection{}, nil
 	}
-	return in.GetConnectionId(), nil
+	connection := registry.Connection{ID: in.GetConnectionId()}
+	for _, w := range in.GetNarrowedTo() {
+		connection.NarrowedTo = append(connection.NarrowedTo, w.GetId())
+	}
+	return connection, nil
 }
 
 // Tokens is the source of a workspace's tokens, for one piece of work: it asks auth once, and again

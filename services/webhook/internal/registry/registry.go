@@ -24,8 +24,15 @@ type Account func(workspace, place string, background bool) Hooks
 
 // Connections tells how a workspace's integration stands now.
 type Connections interface {
-	// Current returns the id of the connection, "" when the workspace is not connected.
-	Current(ctx context.Context, workspace string) (connection string, err error)
+	// Current returns the connection; its ID is "" when the workspace is not connected.
+	Current(ctx context.Context, workspace string) (Connection, error)
+}
+
+// Connection is a workspace's connection with Bitbucket.
+type Connection struct {
+	ID string
+	// NarrowedTo are the UUIDs of the Bitbucket workspaces that count, sorted; none: all do.
+	NarrowedTo []string
 }
 
 // Timing is how long things take; the zero value of each field means its default.

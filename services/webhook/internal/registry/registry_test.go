@@ -117,7 +117,9 @@ func (f *fakeBitbucket) all() []bitbucket.Hook {
 
 type fakeConnections struct{}
 
-func (fakeConnections) Current(context.Context, string) (string, error) { return "c1", nil }
+func (fakeConnections) Current(context.Context, string) (Connection, error) {
+	return Connection{ID: "c1"}, nil
+}
 
 // process is one process that works on webhooks.
 type process struct {

@@ -39,8 +39,9 @@ func (r *Registry) each(ctx context.Context, workspace string, fn func(*storev1.
 }
 
 // ConnectionChanged reads how the workspace's integration stands and does what follows: without
-// one its webhooks are left on Bitbucket, with a new one they are ensured again. It may be called
-// any number of times.
+// one its webhooks are left on Bitbucket, with a new one they are ensured again, and those that were refused for
+// being outside of what an admin narrowed the workspace to are, once that changed. It may be called any number of
+// times.
 func (r *Registry) ConnectionChanged(ctx context.Context, workspace string) error {
 	connection, err := r.cfg.Connections.Current(ctx, workspace)
 	if err != nil {
@@ -50,19 +51,29 @@ func (r *Registry) ConnectionChanged(ctx context.Context, workspace string) erro
 	if err != nil {
 		return err
 	}
+	same, narrowed := connection.ID == known.GetConnectionId(), !slices.Equal(connection.NarrowedTo, known.GetNarrowedTo())
 	switch {
-	case connection == "":
+	case connection.ID == "":
 		_, err = r.Leave(ctx, workspace, time.Time{})
 		return err
-	case connection == known.GetConnectionId():
+	case same && !narrowed:
 		return nil
 	}
-	if err := r.each(ctx, workspace, func(rec *storev1.WebhookRecord) error { return r.resume(ctx, rec) }); err != nil {
+	err = r.each(ctx, workspace, func(rec *storev1.WebhookRecord) error {
+		if same && rec.GetWork().GetErrorReason() != string(apierr.ReasonWorkspaceExcluded) {
+			return nil
+		}
+		return r.resume(ctx, rec)
+	})
+	if err != nil {
 		return err
 	}
 	// Only now, so that whoever dies on the way begins again.
 	return r.cfg.Store.UpdateWorkspace(ctx, workspace, func(ws *storev1.WorkspaceRecord) error {
-		ws.ConnectionId, ws.ConnectionTime = connection, timestamppb.New(r.cfg.Now())
+		ws.NarrowedTo = connection.NarrowedTo
+		if !same {
+			ws.ConnectionId, ws.ConnectionTime = connection.ID, timestamppb.New(r.cfg.Now())
+		}
 		return nil
 	})
 }
@@ -101,7 +112,7 @@ func (r *Registry) Leave(ctx context.Context, workspace string, before time.Time
 	}
 	if !before.IsZero() && ws.GetConnectionId() != "" && ws.GetConnectionTime().AsTime().After(before) {
 		// That is when we looked; what we saw then may be older than the removal.
-		if connection, err := r.cfg.Connections.Current(ctx, workspace); err != nil || connection != "" {
+		if connection, err := r.cfg.Connections.Current(ctx, workspace); err != nil || connection.ID != "" {
 			return nil, err
 		}
 	}

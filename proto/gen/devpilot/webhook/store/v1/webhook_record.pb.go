@@ -735,8 +735,10 @@ type WorkspaceRecord struct {
 	ConnectionId string `protobuf:"bytes,2,opt,name=connection_id,json=connectionId,proto3" json:"connection_id,omitempty"`
 	// When the integration was removed or connected, as far as we saw.
 	ConnectionTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=connection_time,json=connectionTime,proto3" json:"connection_time,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The Bitbucket workspaces, by UUID, that the workspace was narrowed to when its webhooks were last put right.
+	NarrowedTo    []string `protobuf:"bytes,4,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WorkspaceRecord) Reset() {
@@ -786,6 +788,13 @@ func (x *WorkspaceRecord) GetConnectionId() string {
 func (x *WorkspaceRecord) GetConnectionTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ConnectionTime
+	}
+	return nil
+}
+
+func (x *WorkspaceRecord) GetNarrowedTo() []string {
+	if x != nil {
+		return x.NarrowedTo
 	}
 	return nil
 }
@@ -867,12 +876,14 @@ const file_devpilot_webhook_store_v1_webhook_record_proto_rawDesc = "" +
 	"repository\x18\x02 \x01(\tR\n" +
 	"repository\x12\x18\n" +
 	"\awebhook\x18\x03 \x01(\tR\awebhook\x12\x16\n" +
-	"\x06number\x18\x04 \x01(\x05R\x06number\"\x9c\x01\n" +
+	"\x06number\x18\x04 \x01(\x05R\x06number\"\xbd\x01\n" +
 	"\x0fWorkspaceRecord\x12\x1f\n" +
 	"\vlast_number\x18\x01 \x01(\x05R\n" +
 	"lastNumber\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\tR\fconnectionId\x12C\n" +
-	"\x0fconnection_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0econnectionTimeB\xfd\x01\n" +
+	"\x0fconnection_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x0econnectionTime\x12\x1f\n" +
+	"\vnarrowed_to\x18\x04 \x03(\tR\n" +
+	"narrowedToB\xfd\x01\n" +
 	"\x1dcom.devpilot.webhook.store.v1B\x12WebhookRecordProtoP\x01ZAdevpilot.io/bitbucket/proto/gen/devpilot/webhook/store/v1;storev1\xa2\x02\x03DWS\xaa\x02\x19Devpilot.Webhook.Store.V1\xca\x02\x19Devpilot\\Webhook\\Store\\V1\xe2\x02%Devpilot\\Webhook\\Store\\V1\\GPBMetadata\xea\x02\x1cDevpilot::Webhook::Store::V1b\x06proto3"
 
 var (
