@@ -206,7 +206,7 @@ func remedyOf(reason string) *deployerv1.Remedy {
 	switch apierr.Reason(reason) { //nolint:exhaustive // others are not mended at the connection
 	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing:
 		return &deployerv1.Remedy{Kind: deployerv1.Remedy_RECONNECT}
-	case apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonAccessRestricted, apierr.ReasonRepositoryNotFound:
+	case apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonAccessRestricted, apierr.ReasonRepositoryNotFound, apierr.ReasonWorkspaceExcluded:
 		return &deployerv1.Remedy{Kind: deployerv1.Remedy_OPEN_INTEGRATION}
 	}
 	return nil

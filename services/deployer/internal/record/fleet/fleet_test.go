@@ -2,8 +2,12 @@ package fleet_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,4 +66,57 @@ func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
 	wants("nowhere")
 	put("us", map[string]time.Duration{"x:1": -3 * fleet.Alive})
 	wants("eu", "a:1", "b:1", "c:1")
+}
+
+// TestList_saysHowMuchRoomEachServerHas: what its workers see of the disk, and nothing of one that does not look or
+// cannot.
+func TestList_saysHowMuchRoomEachServerHas(t *testing.T) {
+	t.Parallel()
+	log := testkit.Logger(t).Logger
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), 1, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := fleet.New(st.Servers, st.Workers, log, time.Now)
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := r.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); all.Wait() })
+	for server, disk := range map[string]func() (uint64, uint64, error){
+		"eu":      func() (uint64, uint64, error) { return 5000 << 20, 256 << 20, nil },
+		"full":    func() (uint64, uint64, error) { return 0, 256 << 20, nil },
+		"vast":    func() (uint64, uint64, error) { return math.MaxUint64, math.MaxUint64, nil },
+		"blind":   nil,
+		"failing": func() (uint64, uint64, error) { return 0, 0, errors.New("no such file system") },
+	} {
+		if err := r.Join(ctx, server, "/srv/"+server); err != nil {
+			t.Fatal(err)
+		}
+		w := fleet.Worker{Server: server, ID: "w-" + server, Busy: func() int32 { return 0 }, Disk: disk}
+		all.Go(func() {
+			if err := r.Beat(ctx, w); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		})
+	}
+	want := map[string]string{"blind": "none", "eu": "5000 of 256", "failing": "none", "full": "0 of 256", "vast": "2147483647 of 2147483647"}
+	testkit.Eventually(t, 30*time.Second, func() error {
+		got := map[string]string{}
+		for _, s := range r.List() {
+			for _, w := range s.GetWorkers() {
+				got[s.GetId()] = "none"
+				if w.DiskFreeMib != nil || w.DiskReserveMib != nil {
+					got[s.GetId()] = fmt.Sprintf("%d of %d", w.GetDiskFreeMib(), w.GetDiskReserveMib())
+				}
+			}
+		}
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("%v, want %v", got, want)
+		}
+		return nil
+	})
 }

@@ -79,6 +79,7 @@ var kinds = map[string]kind{
 	string(apierr.ReasonAccessRefused):      {atBitbucket, doubted},
 	string(apierr.ReasonAccessRestricted):   {atBitbucket, final}, // Bitbucket's own words say why
 	string(apierr.ReasonScopeMissing):       {atBitbucket, final},
+	string(apierr.ReasonWorkspaceExcluded):  {atBitbucket, final}, // an admin narrowed the workspace; widened again, it is tried again
 
 	string(apierr.ReasonBitbucketUnavailable): {atBitbucket, passing},
 	string(apierr.ReasonBitbucketRateLimited): {atBitbucket, passing},

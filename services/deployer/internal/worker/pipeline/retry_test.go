@@ -52,6 +52,7 @@ func TestDiagnose_whereAFailureLies(t *testing.T) {
 		"submodule not found":        {&remote.Error{Reason: remote.ReasonSubmoduleRefused, Doubtful: true}, "SUBMODULE_REFUSED", kind{atBitbucket, doubted}},
 		"LFS refuses":                {&remote.Error{Reason: remote.ReasonLFSFailed, Doubtful: true}, "LFS_FAILED", kind{atBitbucket, doubted}},
 		"not found":                  {&remote.Error{Reason: "REPOSITORY_NOT_FOUND"}, "REPOSITORY_NOT_FOUND", kind{atBitbucket, doubted}},
+		"outside of a narrowing":     {&remote.Error{Reason: "BITBUCKET_WORKSPACE_EXCLUDED"}, "BITBUCKET_WORKSPACE_EXCLUDED", kind{atBitbucket, final}},
 		"401 for one repository":     {&remote.Error{Reason: "ACCESS_REFUSED", Temporary: true, Doubtful: true}, "ACCESS_REFUSED", kind{atBitbucket, doubted}},
 		"a mirror that is in use":    {&remote.Error{Reason: remote.ReasonGitFailed, Temporary: true}, "GIT_FAILED", kind{atBitbucket, passing}},
 		"away":                       {&remote.Error{Reason: "BITBUCKET_UNAVAILABLE", Temporary: true}, "BITBUCKET_UNAVAILABLE", kind{atBitbucket, passing}},
