@@ -248,3 +248,45 @@ func TestProve_writesAStatusOnlyWhenAsked(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// What only the use of a token shows is told of the connection too, with what mends it; of a repository's apps the
+// one that asks the most is asked about, and what an admin narrowed the workspace away from is left alone.
+func TestProve_tellsWhatTheTokenShowedAndLeavesOutWhatIsExcluded(t *testing.T) {
+	g := start(t)
+	c := g.key("default", "ADMIN")
+	off := &deployerv1.App{Id: "off", Repository: "r1", RepositoryFullName: "acme/web"}
+	on := &deployerv1.App{Id: "on", Repository: "r1", RepositoryFullName: "acme/web", AutoDeploy: true}
+	out := &deployerv1.App{
+		Id: "out", Repository: "r2", RepositoryFullName: "other/api", AutoDeploy: true, CommitStatus: proto.Bool(true), Live: &deployerv1.DeploymentSummary{Number: 1},
+		Warnings: []*deployerv1.Warning{{Reason: "BITBUCKET_WORKSPACE_EXCLUDED", Message: "An admin narrowed this workspace."}},
+	}
+	proved(g, off)
+	g.deployer.on("ListApps", answers(&deployerv1.ListAppsResponse{Apps: []*deployerv1.App{off, on, out}}, nil))
+	g.deployer.on("ProveGit", answers(&deployerv1.ProveGitResponse{Branches: 1}, nil))
+	g.repo.on("GetRepository", answers(&repov1.GetRepositoryResponse{Repository: &repov1.Repository{Permission: repov1.Repository_WRITE}}, nil))
+	used := false
+	g.repo.on("ListBitbucketWorkspaces", func(context.Context, proto.Message) (proto.Message, error) {
+		used = true
+		return nil, apierr.New(apierr.ReasonReconnectRequired, "It was revoked.")
+	})
+	g.auth.on("GetIntegration", func(context.Context, proto.Message) (proto.Message, error) {
+		i := &authv1.Integration{State: authv1.Integration_CONNECTED, Setup: &authv1.Setup{CallbackUrl: g.url + "/oauth/bitbucket/callback"}}
+		if used {
+			i.State, i.LastError = authv1.Integration_REFRESH_FAILING, &authv1.IntegrationError{Reason: "CONSUMER_REFUSED", Message: "The consumer is refused."}
+		}
+		return &authv1.GetIntegrationResponse{Integration: i}, nil
+	})
+	var r proofReport
+	c.post(proofPath, `{"writeStatus":true}`).want(http.StatusOK).into(&r)
+	if got := strings.Join(r.of("FAILED"), ", "); got != "admin acme/web, connection, disk default, token" && got != "admin acme/web, connection, token" {
+		t.Errorf("failed: %s\n%s", got, r.Text)
+	}
+	if got := strings.Join(r.of("SKIPPED"), ", "); !strings.Contains(got, "admin other/api, commit status, ") || !strings.Contains(got, "git other/api") {
+		t.Errorf("skipped: %s\n%s", got, r.Text)
+	}
+	for _, check := range r.Checks {
+		if check.Name == "connection" && (check.Message != "The consumer is refused." || !strings.HasPrefix(check.Remedy, "The operator checks the OAuth consumer")) {
+			t.Errorf("the connection: %+v", check)
+		}
+	}
+}

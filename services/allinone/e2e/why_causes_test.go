@@ -328,6 +328,8 @@ func TestWhy_consumerRefused(t *testing.T) {
 	c.because("commit="+c.push("two"), "CONSUMER_REFUSED",
 		`Deployment #2 of it waits: Bitbucket has refused the refresh token since the secret of Devpilot's OAuth consumer was changed \(.*\)\. `+
 			`The operator checks DEVPILOT_BITBUCKET_CLIENT_SECRET; if it is right, connect again\. .*`, "OPEN_INTEGRATION")
+	c.refuses(`Bitbucket has refused the refresh token since the secret of Devpilot's OAuth consumer was changed .*`,
+		"The operator checks the OAuth consumer's key and secret at Bitbucket against DEVPILOT_BITBUCKET_CLIENT_ID and _SECRET.")
 }
 
 // whySmallVolume names a directory and makes the test binary run the story of a full disk.

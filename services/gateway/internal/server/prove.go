@@ -90,24 +90,44 @@ func failedWith(name string, err error) *gatewayv1.ProofCheck {
 // connection checks the account, the callback URL, the scopes, and that Bitbucket takes the token.
 func (p *proof) connection(ctx context.Context) checks {
 	began := time.Now()
-	resp, err := p.cfg.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: p.workspace})
+	i, err := p.integration(ctx)
 	if err != nil {
 		return checks{took(began, failedWith("connection", err))}
 	}
-	i := resp.GetIntegration()
-	callback := i.GetSetup().GetCallbackUrl()
 	switch i.GetState() {
 	case authv1.Integration_NOT_CONNECTED, authv1.Integration_STATE_UNSPECIFIED:
 		return checks{
 			took(began, failed("connection", "Bitbucket is not connected.", "An owner or admin connects Bitbucket under Integrations.")),
-			skipped("callback", "Nobody has come back from Bitbucket yet. The OAuth consumer needs this callback URL: "+callback),
+			skipped("callback", "Nobody has come back from Bitbucket yet. The OAuth consumer needs this callback URL: "+i.GetSetup().GetCallbackUrl()),
 			skipped("scopes", "Bitbucket is not connected."), skipped("token", "Bitbucket is not connected."),
 		}
-	case authv1.Integration_RECONNECT_REQUIRED, authv1.Integration_REFRESH_FAILING:
-		return checks{took(began, failed("connection", i.GetLastError().GetMessage(), "Press Refresh Token, or connect Bitbucket again under Integrations.")), p.callback(i), scopes(i), p.token(ctx)}
-	case authv1.Integration_CONNECTED:
+	case authv1.Integration_RECONNECT_REQUIRED, authv1.Integration_REFRESH_FAILING, authv1.Integration_CONNECTED:
 	}
-	return checks{took(began, passed("connection", fmt.Sprintf("Connected as %s.", i.GetAccount().GetLabel()))), p.callback(i), scopes(i), p.token(ctx)}
+	token := p.token(ctx)
+	// Only the use of a token shows that it was revoked: the connection is judged by what it is after that.
+	began = time.Now()
+	if i, err = p.integration(ctx); err != nil {
+		return checks{took(began, failedWith("connection", err))}
+	}
+	connection := passed("connection", fmt.Sprintf("Connected as %s.", i.GetAccount().GetLabel()))
+	if i.GetState() != authv1.Integration_CONNECTED {
+		connection = broken(i)
+	}
+	return checks{took(began, connection), p.callback(i), scopes(i), token}
+}
+
+func (p *proof) integration(ctx context.Context) (*authv1.Integration, error) {
+	resp, err := p.cfg.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: p.workspace})
+	return resp.GetIntegration(), err
+}
+
+// broken says what the last refresh of a connection was refused for, and what mends that.
+func broken(i *authv1.Integration) *gatewayv1.ProofCheck {
+	row, known := apierr.Lookup(apierr.Reason(i.GetLastError().GetReason()))
+	if !known {
+		row, _ = apierr.Lookup(apierr.ReasonReconnectRequired)
+	}
+	return failed("connection", cmp.Or(i.GetLastError().GetMessage(), "Bitbucket does not renew the connection's token."), row.Remedy)
 }
 
 // callback holds the callback URL against the public URL: that Bitbucket sends browsers back to it, the connect
@@ -117,7 +137,7 @@ func (p *proof) callback(i *authv1.Integration) *gatewayv1.ProofCheck {
 	if !strings.HasPrefix(url, p.cfg.PublicURL+"/") {
 		return failed("callback", fmt.Sprintf("The callback URL %s is not below the public URL %s.", url, p.cfg.PublicURL), "The operator sets the same DEVPILOT_PUBLIC_URL for auth and gateway.")
 	}
-	return passed("callback", fmt.Sprintf("Bitbucket last sent a browser back on %s; a new connect uses %s.", when.UTC(i.GetConnectTime().AsTime()), url))
+	return passed("callback", fmt.Sprintf("Bitbucket last sent a browser back at %s; a new connect uses %s.", when.UTC(i.GetConnectTime().AsTime()), url))
 }
 
 func scopes(i *authv1.Integration) *gatewayv1.ProofCheck {
@@ -162,7 +182,11 @@ func clockCheck(resp *webhookv1.ProveDeliveryResponse) *gatewayv1.ProofCheck {
 	}
 	skew := resp.GetOwnTime().AsTime().Sub(resp.GetBitbucketTime().AsTime()).Round(time.Second)
 	if skew.Abs() > maxSkew {
-		return failed("clock", fmt.Sprintf("This machine's clock and Bitbucket's differ by %s.", skew.Abs()), "Set this machine's clock, best by NTP.")
+		side := "ahead of"
+		if skew < 0 {
+			side = "behind"
+		}
+		return failed("clock", fmt.Sprintf("This machine's clock is %s %s Bitbucket's.", skew.Abs(), side), "Set this machine's clock, best by NTP.")
 	}
 	return passed("clock", fmt.Sprintf("This machine's clock and Bitbucket's differ by no more than %s.", max(skew.Abs(), time.Second)))
 }
@@ -174,14 +198,7 @@ func (p *proof) repositories(ctx context.Context, show func(checks)) checks {
 	if err != nil {
 		return checks{took(began, failedWith("repositories", err))}
 	}
-	var apps []*deployerv1.App
-	used := map[string]bool{}
-	for _, a := range list.GetApps() {
-		if !used[a.GetRepository()] {
-			used[a.GetRepository()] = true
-			apps = append(apps, a)
-		}
-	}
+	apps := perRepository(list.GetApps())
 	if len(apps) == 0 {
 		return checks{skipped("repositories", "There is no app yet, so there is no repository to check.")}
 	}
@@ -203,8 +220,13 @@ func (p *proof) repositories(ctx context.Context, show func(checks)) checks {
 	g.SetLimit(proveParallel)
 	for i, a := range apps {
 		g.Go(func() error {
-			ended(2*i, p.right(ctx, a))
-			ended(2*i+1, p.git(ctx, a))
+			for j, check := range []func(context.Context, *deployerv1.App) *gatewayv1.ProofCheck{p.right, p.git} {
+				if excluded(a) {
+					ended(2*i+j, skipped(all[2*i+j].GetName(), "An admin narrowed this workspace to other Bitbucket workspaces: nothing is deployed from it."))
+				} else {
+					ended(2*i+j, check(ctx, a))
+				}
+			}
 			return nil
 		})
 	}
@@ -213,6 +235,28 @@ func (p *proof) repositories(ctx context.Context, show func(checks)) checks {
 		all = append(all, skipped("other repositories", fmt.Sprintf("The first %d repositories were checked; the others are not asked about, to spare Bitbucket's limit.", len(apps))))
 	}
 	return all
+}
+
+// perRepository is an app of each repository: one that deploys on pushes, where there is one, for it asks the most
+// of the account.
+func perRepository(list []*deployerv1.App) (apps []*deployerv1.App) {
+	at := map[string]int{}
+	for _, a := range list {
+		i, found := at[a.GetRepository()]
+		switch {
+		case !found:
+			at[a.GetRepository()] = len(apps)
+			apps = append(apps, a)
+		case a.GetAutoDeploy() && !apps[i].GetAutoDeploy():
+			apps[i] = a
+		}
+	}
+	return apps
+}
+
+// excluded tells whether an admin narrowed the workspace away from an app's repository.
+func excluded(a *deployerv1.App) bool {
+	return slices.ContainsFunc(a.GetWarnings(), func(w *deployerv1.Warning) bool { return w.GetReason() == string(apierr.ReasonWorkspaceExcluded) })
 }
 
 func (p *proof) right(ctx context.Context, a *deployerv1.App) *gatewayv1.ProofCheck {
@@ -299,12 +343,14 @@ func (p *proof) status(ctx context.Context) checks {
 	if err != nil {
 		return checks{took(began, failedWith(statusName, err))}
 	}
-	i := slices.IndexFunc(apps.GetApps(), func(a *deployerv1.App) bool { return a.GetLive() != nil && a.GetCommitStatus() })
+	i := slices.IndexFunc(apps.GetApps(), func(a *deployerv1.App) bool { return a.GetLive() != nil && a.GetCommitStatus() && !excluded(a) })
 	if i < 0 {
 		return checks{skipped(statusName, "No app that shows its deployments at Bitbucket has deployed yet, so there is no commit to write to.")}
 	}
 	resp, err := p.cfg.Deployer.ProveStatus(ctx, &deployerv1.ProveStatusRequest{Workspace: p.workspace, App: apps.GetApps()[i].GetId()})
 	switch {
+	case apierr.Has(err, apierr.ReasonAccessRestricted): // of a call, not of git: it is about the right to write
+		return checks{took(began, failed(statusName, apierr.From(err).Message(), "Give the connected account write permission on the repository at Bitbucket, or switch the commit status off in its apps."))}
 	case err != nil:
 		return checks{took(began, failedWith(statusName, err))}
 	case resp.GetSkipped() != "":
