@@ -18,6 +18,7 @@ export type Info = Schemas["Info"];
 export type Integration = Schemas["Integration"];
 export type Me = Schemas["Me"];
 export type NotificationTarget = Schemas["NotificationTarget"];
+export type ProofReport = Schemas["ProofReport"];
 export type Remedy = Schemas["Remedy"];
 export type Repository = Schemas["Repository"];
 export type Variable = Schemas["Variable"];
