@@ -121,7 +121,7 @@ async function gate(target: number): Promise<Gate> {
   });
 }
 
-export async function start(program: string, scenario: string): Promise<Stack> {
+export async function start(program: string, scenario: string, more: string[] = []): Promise<Stack> {
   const dir = await mkdtemp(join(tmpdir(), "devpilot-console-"));
   const [port, ops, bitbucket, live] = [await freePort(), await freePort(), await freePort(), await freePort()];
   const way = await gate(port);
@@ -146,6 +146,7 @@ export async function start(program: string, scenario: string): Promise<Stack> {
       `localhost:${bitbucket}`,
       "--live-listen",
       `127.0.0.1:${live}`,
+      ...more,
     ],
     { env, stdio: ["ignore", "pipe", "pipe"] },
   );

@@ -14,6 +14,8 @@ const DeploymentPage = lazy(() => import("./pages/deployment"));
 const Why = lazy(() => import("./pages/why"));
 const Activity = lazy(() => import("./pages/activity"));
 const Integrations = lazy(() => import("./pages/integrations"));
+const Members = lazy(() => import("./pages/members"));
+const Sessions = lazy(() => import("./pages/sessions"));
 const Notifications = lazy(() => import("./pages/notifications"));
 
 export function Routes() {
@@ -31,6 +33,8 @@ export function Routes() {
         <Route path="settings" element={<Navigate to="integrations" replace />} />
         <Route path="settings/integrations" element={<Integrations />} />
         <Route path="settings/notifications" element={<Notifications />} />
+        <Route path="settings/members" element={<Members />} />
+        <Route path="settings/sessions" element={<Sessions />} />
         <Route path="*" element={<NotFound framed />} />
       </Route>
       <Route path="*" element={<NotFound />} />

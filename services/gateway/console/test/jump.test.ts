@@ -20,6 +20,8 @@ test("an empty query names pages, apps and the other workspaces", () => {
     "/w/default/activity",
     "/w/default/settings/integrations",
     "/w/default/settings/notifications",
+    "/w/default/settings/members",
+    "/w/default/settings/sessions",
     "/w/default/apps/web",
     "/w/default/apps/web2",
     "/w/default/apps/docs",

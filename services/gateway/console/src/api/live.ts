@@ -54,7 +54,7 @@ export function follow(workspace: string, client: QueryClient): () => void {
     switch (m.type) {
       case "change":
         for (const kind of [m.kind, ...(concerns[m.kind] ?? []), "activity"]) pending.add(kind);
-        if (m.kind === "workspace") void client.invalidateQueries({ queryKey: ["me"] });
+        if (m.kind === "workspace" || m.kind === "members") void client.invalidateQueries({ queryKey: ["me"] });
         timer ??= setTimeout(flush, 80);
         break;
       case "reset":

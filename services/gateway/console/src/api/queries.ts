@@ -58,6 +58,39 @@ export const whyQuery = (workspace: string, q: Question) =>
     retry: false,
   });
 
+/** Everybody in the workspace: a team is at most 500. */
+export const membersQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "members"), "list"],
+    queryFn: async ({ signal }) => {
+      const members = [];
+      for (let pageToken = ""; ;) {
+        const page = body(
+          await api.GET("/v1/workspaces/{workspace}/members", {
+            params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+            signal,
+          }),
+        );
+        members.push(...page.members);
+        pageToken = page.nextPageToken ?? "";
+        if (pageToken === "") return { members };
+      }
+    },
+  });
+
+export const invitationsQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "members"), "invitations"],
+    queryFn: async ({ signal }) =>
+      body(await api.GET("/v1/workspaces/{workspace}/invitations", { params: { path: { workspace } }, signal })),
+  });
+
+/** The browsers of this person: of no workspace. */
+export const sessionsQuery = queryOptions({
+  queryKey: ["sessions"],
+  queryFn: async ({ signal }) => body(await api.GET("/v1/sessions", { signal })),
+});
+
 export const targetsQuery = (workspace: string) =>
   queryOptions({
     queryKey: [...keys.kind(workspace, "notifications"), "list"],

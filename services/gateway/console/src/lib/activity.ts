@@ -9,6 +9,8 @@ export const actionKinds = [
   ["delivery", "Deliveries"],
   ["notificationTarget", "Notifications"],
   ["apiKey", "API keys"],
+  ["member", "Members"],
+  ["invitation", "Invitations"],
   ["session", "Sign-ins"],
   ["workspace", "Workspace"],
 ] as const;
@@ -55,6 +57,7 @@ export function activityPage(
   if (app !== undefined)
     return hook?.[3] === undefined ? `${w}/apps/${app}` : `${w}/why?delivery=${hook[3]}&app=${app}`;
   if (at === "integrations/bitbucket" || hook !== null) return `${w}/settings/integrations`;
+  if (at === "members") return `${w}/settings/members`;
   if (at.startsWith("notificationTargets/")) return `${w}/settings/notifications`;
   return undefined;
 }

@@ -23,6 +23,8 @@ const pages = [
   ["Activity", "activity"],
   ["Integrations", "settings/integrations"],
   ["Notifications", "settings/notifications"],
+  ["Members", "settings/members"],
+  ["Sessions", "settings/sessions"],
 ] as const;
 
 /** "web 12", "web #12": a deployment of an app. */

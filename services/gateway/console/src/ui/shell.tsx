@@ -130,6 +130,12 @@ export function Shell() {
           <NavLink to={`/w/${ws}/settings/notifications`}>
             <Icon name="notifications" /> Notifications
           </NavLink>
+          <NavLink to={`/w/${ws}/settings/members`}>
+            <Icon name="members" /> Members
+          </NavLink>
+          <NavLink to={`/w/${ws}/settings/sessions`}>
+            <Icon name="sessions" /> Sessions
+          </NavLink>
           <div className="sidebar-end">
             <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
               <Icon name="keys" /> Keys <kbd>?</kbd>
@@ -143,7 +149,7 @@ export function Shell() {
                   look="quiet"
                   onClick={() => {
                     void api.DELETE("/v1/session", {}).then(
-                      () => window.location.assign("/sign-in"),
+                      (r) => window.location.assign(r.data?.signOutUrl ?? "/sign-in"),
                       () => window.location.assign("/sign-in"),
                     );
                   }}
