@@ -151,8 +151,14 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
     .waitFor();
   await check(page, "narrowed-app", true);
   await s.visit("apps/new");
-  await page.getByText("jane-dev/site").first().waitFor();
-  expect(await page.getByText("acme/web").count()).toBe(0);
+  const field = page.getByRole("combobox", { name: "Repository" });
+  await field.click();
+  await page
+    .getByRole("option", { name: /jane-dev/ })
+    .first()
+    .waitFor();
+  expect(await page.getByRole("option", { name: /acme/ }).count()).toBe(0);
+  await page.keyboard.press("Escape");
 
   // A push from outside, and the answer to why it is not live.
   await s.stack.push("acme/web", "main", "From outside");

@@ -62,7 +62,7 @@ export default function Integrations() {
               retry={() => void integration.refetch()}
             />
           )}
-          <Bitbucket integration={i} />
+          <Bitbucket key={ws} integration={i} />
         </>
       )}
       <Webhooks />
