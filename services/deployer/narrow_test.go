@@ -1,15 +1,20 @@
 package deployer_test
 
 import (
+	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer"
 
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 const (
@@ -106,4 +111,46 @@ func TestNarrowed_noCloneWithATokenThatSaysOtherwise(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await("web", 2, deployerv1.Deployment_COMPLETED)
+}
+
+// What was turned away while the workspace was narrowed or disconnected is deployed as soon as it goes on:
+// no delivery is on its way that would be worth waiting for, and none is missing.
+func TestResumed_whatWasTurnedAwayWaitsForNoDelivery(t *testing.T) {
+	for name, c := range map[string]struct {
+		ends, begins func(b *bench)
+		said         string
+	}{
+		"narrowed": {func(b *bench) { b.narrow(elsewhere) }, func(b *bench) { b.narrow() }, "narrowed this workspace"},
+		"disconnected": {
+			func(b *bench) {
+				b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_NOT_CONNECTED, "" })
+				b.changed()
+			},
+			func(b *bench) {
+				b.world.do(func() { b.world.state, b.world.connection = authv1.Integration_CONNECTED, "c2" })
+				b.changed()
+			}, "Bitbucket was disconnected",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, func(c *deployer.Config) { c.ReconcileGrace = time.Hour })
+			b.repo.Commit("main", "one", map[string]string{"index.html": "one"})
+			b.create("web", web(true))
+			b.deployed("web", deployerv1.Deployment_COMPLETED)
+			c.ends(b)
+			testkit.Eventually(t, timeout, func() error {
+				if b.get("web").GetAutoDeployPaused() == nil {
+					return errors.New("it is not paused")
+				}
+				return nil
+			})
+			two, delivery := b.push("two")
+			b.awaitSaid(delivery, c.said)
+			c.begins(b)
+			if push, _ := b.awaitFound(two, 1); push.GetFound() != webhookv1.Delivery_RESUMED {
+				t.Errorf("found as %v: %s", push.GetFound(), push.GetMessage())
+			}
+			b.stands("web", deployerv1.Sync_IN_SYNC, "", two)
+		})
+	}
 }

@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Locator, Page } from "playwright-core";
 import { check, connect, scene, type Scene } from "./browser";
-import { createApp } from "./stack";
+import { createApp, eventually } from "./stack";
 
 let s: Scene;
 let page: Page;
@@ -170,5 +170,9 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
   await narrowing().getByRole("checkbox", { name: "jane-dev" }).uncheck();
   await narrowing().getByRole("button", { name: "Save" }).click();
   await narrowing().getByText("All that the account reaches are seen and deployed.").waitFor();
+  await eventually("the push from outside to be live", async () => {
+    const web = await s.stack.api<{ live?: { commit: { message: string } } }>("GET", "/v1/workspaces/default/apps/web");
+    return web.live?.commit.message.includes("From outside") === true;
+  });
   s.calm();
 });

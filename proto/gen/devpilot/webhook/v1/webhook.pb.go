@@ -191,6 +191,8 @@ const (
 	Delivery_NO_WEBHOOK Delivery_Found = 1
 	// There is a webhook, and its delivery did not come in time.
 	Delivery_DELIVERY_MISSING Delivery_Found = 2
+	// Pushes were turned away until now, because the workspace was disconnected or narrowed.
+	Delivery_RESUMED Delivery_Found = 3
 )
 
 // Enum value maps for Delivery_Found.
@@ -199,11 +201,13 @@ var (
 		0: "FOUND_UNSPECIFIED",
 		1: "NO_WEBHOOK",
 		2: "DELIVERY_MISSING",
+		3: "RESUMED",
 	}
 	Delivery_Found_value = map[string]int32{
 		"FOUND_UNSPECIFIED": 0,
 		"NO_WEBHOOK":        1,
 		"DELIVERY_MISSING":  2,
+		"RESUMED":           3,
 	}
 )
 
@@ -1396,7 +1400,7 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\rLIMIT_REACHED\x10\b\x12\x16\n" +
 	"\x12DELIVERIES_MISSING\x10\t\x12\x0f\n" +
 	"\vNOT_CHECKED\x10\n" +
-	"\"\xdd\a\n" +
+	"\"\xea\a\n" +
 	"\bDelivery\x12\x18\n" +
 	"\awebhook\x18\x01 \x01(\tR\awebhook\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x05R\x06number\x12B\n" +
@@ -1422,12 +1426,13 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\tworkspace\x18\x11 \x01(\tR\tworkspace\x12>\n" +
 	"\x05found\x18\x12 \x01(\x0e2#.devpilot.webhook.v1.Delivery.FoundB\x03\xe0A\x01R\x05found\x12(\n" +
 	"\rfound_message\x18\x13 \x01(\tB\x03\xe0A\x01R\ffoundMessage\x12 \n" +
-	"\thook_uuid\x18\x14 \x01(\tB\x03\xe0A\x01R\bhookUuid\"D\n" +
+	"\thook_uuid\x18\x14 \x01(\tB\x03\xe0A\x01R\bhookUuid\"Q\n" +
 	"\x05Found\x12\x15\n" +
 	"\x11FOUND_UNSPECIFIED\x10\x00\x12\x0e\n" +
 	"\n" +
 	"NO_WEBHOOK\x10\x01\x12\x14\n" +
-	"\x10DELIVERY_MISSING\x10\x02\"e\n" +
+	"\x10DELIVERY_MISSING\x10\x02\x12\v\n" +
+	"\aRESUMED\x10\x03\"e\n" +
 	"\x06Result\x12\x16\n" +
 	"\x12RESULT_UNSPECIFIED\x10\x00\x12\f\n" +
 	"\bDEPLOYED\x10\x01\x12\n" +

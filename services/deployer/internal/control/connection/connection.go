@@ -51,7 +51,7 @@ type Repositories interface {
 
 // Poller has a repository polled at once.
 type Poller interface {
-	PollNow(ctx context.Context, workspace, repository string) error
+	PollNow(ctx context.Context, workspace, repository string, resumed bool) error
 }
 
 // Due is where reminders are written.
@@ -229,7 +229,7 @@ func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 					return time.Time{}, err
 				}
 			}
-			if err := poller.PollNow(ctx, workspace, id); err != nil {
+			if err := poller.PollNow(ctx, workspace, id, what != waiting); err != nil {
 				return time.Time{}, err
 			}
 		}

@@ -52,6 +52,9 @@ func (d decision) tellFound(now *storev1.Lane, told *storev1.Decided) {
 
 // whyFound says why polling, and not a delivery, told of a push.
 func (r *Reconciler) whyFound(l *polling) (webhookv1.Delivery_Found, string) {
+	if l.resumed {
+		return webhookv1.Delivery_RESUMED, "Found by polling: pushes were turned away while the workspace was disconnected or narrowed"
+	}
 	switch l.hook.GetState() {
 	case webhookv1.Webhook_ACTIVE.String(), webhookv1.Webhook_MANUAL.String():
 		return webhookv1.Delivery_DELIVERY_MISSING, fmt.Sprintf("Found by polling: the delivery did not come in %s", seconds(r.cfg.Grace))

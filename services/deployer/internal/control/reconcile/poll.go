@@ -54,14 +54,16 @@ func (s seen) tags() []string {
 type polling struct {
 	state  *storev1.Reconciliation
 	found  remote.Heads
-	name   string               // that was asked
-	proven bool                 // the name is the repository's
-	atOnce bool                 // no delivery is on its way
-	time   time.Time            // of the poll
-	hook   *storev1.WebhookView // as far as is known; nil for none
-	since  map[string]time.Time // of what was missing before, by key
-	made   map[string][]int32   // deployments, by app
-	turned map[string]decision  // what a rule turned away last, by app
+	name   string // that was asked
+	proven bool   // the name is the repository's
+	atOnce bool   // no delivery is on its way
+	// resumed is whether deliveries were turned away until now.
+	resumed bool
+	time    time.Time            // of the poll
+	hook    *storev1.WebhookView // as far as is known; nil for none
+	since   map[string]time.Time // of what was missing before, by key
+	made    map[string][]int32   // deployments, by app
+	turned  map[string]decision  // what a rule turned away last, by app
 	// proposed are the apps about whose pushes a worker decides.
 	proposed []seen
 	// missing are the heads that no delivery has spoken of yet, by key.
@@ -115,7 +117,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	if r.cfg.Learn != nil {
 		r.cfg.Learn(workspace, idx.GetFullName(), idx.GetBitbucketWorkspace())
 	}
-	l := &polling{state: state, time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}, distances: map[pair]*storev1.Distance{}}
+	l := &polling{state: state, resumed: state.GetResumed(), time: r.cfg.Now(), hook: idx.GetWebhook(), since: map[string]time.Time{}, made: map[string][]int32{}, turned: map[string]decision{}, missing: map[string]*storev1.Missing{}, distances: map[pair]*storev1.Distance{}}
 	for _, m := range state.GetMissing() {
 		l.since[missingKey(m)] = m.GetTime().AsTime()
 	}
@@ -137,8 +139,8 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	if len(apps) == 0 {
 		return time.Time{}, nil // only deployments waited
 	}
-	// Where Bitbucket cannot reach us no delivery is on its way.
-	l.atOnce = len(state.GetAsks()) > 0 || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
+	// Where Bitbucket cannot reach us, and of what was turned away, no delivery is on its way.
+	l.atOnce = len(state.GetAsks()) > 0 || l.resumed || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
 	for _, s := range apps {
 		now, err := r.compare(ctx, s, l)
 		if errors.Is(err, errRenamed) {
@@ -149,7 +151,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		}
 		r.count(ctx, s, now, l)
 	}
-	state.Missing = nil
+	state.Missing, state.Resumed = nil, false
 	for _, m := range l.missing {
 		state.Missing = append(state.Missing, m)
 	}

@@ -26,9 +26,12 @@ func (r *Reconciler) RequestPoll(ctx context.Context, workspace, repository stri
 }
 
 // PollNow has a repository polled at once, because there is a token again: whatever refused the polls
-// before, and named a time for the next, refused those of another token.
-func (r *Reconciler) PollNow(ctx context.Context, workspace, repository string) error {
-	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) { state.Failures, state.NotBefore = 0, nil })
+// before, and named a time for the next, refused those of another token. Resumed says that deliveries were
+// turned away until now, so that nothing that is found waits for one.
+func (r *Reconciler) PollNow(ctx context.Context, workspace, repository string, resumed bool) error {
+	return r.request(ctx, workspace, repository, func(state *storev1.Reconciliation) {
+		state.Failures, state.NotBefore, state.Resumed = 0, nil, state.GetResumed() || resumed
+	})
 }
 
 func (r *Reconciler) request(ctx context.Context, workspace, repository string, fn func(*storev1.Reconciliation)) error {

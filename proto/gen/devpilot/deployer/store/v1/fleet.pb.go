@@ -333,7 +333,10 @@ type Reconciliation struct {
 	WitnessTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=witness_time,json=witnessTime,proto3" json:"witness_time,omitempty"`
 	// When a push was last found whose delivery never came; absent when none ever was. Until a delivery
 	// comes after it, the webhook is not relied on.
-	MissedTime    *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=missed_time,json=missedTime,proto3" json:"missed_time,omitempty"`
+	MissedTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=missed_time,json=missedTime,proto3" json:"missed_time,omitempty"`
+	// The workspace was connected again or widened, and this was not polled since: deliveries were turned
+	// away until then, and none is on its way of what was pushed meanwhile.
+	Resumed       bool `protobuf:"varint,14,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -436,6 +439,13 @@ func (x *Reconciliation) GetMissedTime() *timestamppb.Timestamp {
 		return x.MissedTime
 	}
 	return nil
+}
+
+func (x *Reconciliation) GetResumed() bool {
+	if x != nil {
+		return x.Resumed
+	}
+	return false
 }
 
 // Missing is a head that was found and that no delivery has spoken of yet.
@@ -631,7 +641,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\x0e_disk_free_mib\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xa6\x04\n" +
+	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xc0\x04\n" +
 	"\x0eReconciliation\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12=\n" +
@@ -645,7 +655,8 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"not_before\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12=\n" +
 	"\fwitness_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vwitnessTime\x12;\n" +
 	"\vmissed_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"missedTime\"w\n" +
+	"missedTime\x12\x18\n" +
+	"\aresumed\x18\x0e \x01(\bR\aresumed\"w\n" +
 	"\aMissing\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
