@@ -233,7 +233,7 @@ test("a push that came while auto-deploy was off is named until it is live", asy
   await narrow(page, "app-behind");
   await s.visit("apps");
   const row = page.getByRole("listitem").filter({ has: page.getByRole("link", { name: "web", exact: true }) });
-  await row.getByText("Behind").waitFor();
+  await row.getByText("Behind", { exact: true }).waitFor();
   await row.getByText("nobody has deployed it").waitFor();
   await check(page, "apps-behind");
   await narrow(page, "apps-behind");
