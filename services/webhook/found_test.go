@@ -53,7 +53,7 @@ func TestFound_isListedOnce(t *testing.T) {
 	end := foundPush("one", at)
 	end.Told, end.Change.Message, end.Change.AuthorName = true, "Fix the door\n\nand more", "Jane Developer"
 	r.record(outcomeOf(end, "app-main", "COMPLETED"))
-	unknown := foundPush("never listed", at)
+	unknown := foundPush("no longer kept", at.Add(-25*time.Hour))
 	unknown.Told = true
 	r.record(outcomeOf(unknown, "app-main", "COMPLETED"))
 
@@ -90,6 +90,25 @@ func TestFound_isListedOnce(t *testing.T) {
 	}
 	if _, err := r.people.ReplayDelivery(r.admin(), &webhookv1.ReplayDeliveryRequest{Workspace: workspace, Webhook: w.GetId(), Delivery: 2}); !apierr.Has(err, apierr.ReasonInvalidArgument) {
 		t.Errorf("replay of what no delivery told of: %v", err)
+	}
+}
+
+// TestFound_whoseEndIsToldFirst: outcomes that waited for webhook come in any order; the end is not lost,
+// and the beginning that comes after it changes nothing.
+func TestFound_whoseEndIsToldFirst(t *testing.T) {
+	r, w, _ := ready(t)
+	at := time.Now().Truncate(time.Millisecond)
+	end := foundPush("one", at)
+	end.Told, end.Change.Message = true, "Fix the door"
+	r.record(outcomeOf(end, "app-main", "COMPLETED"))
+	r.record(outcomeOf(end, "app-main", "COMPLETED")) // told again, as after a crash
+	r.record(outcomeOf(foundPush("one", at), "app-main", "PENDING"))
+	d := r.await(w.GetId(), 1)[0]
+	if o := d.GetOutcomes(); len(o) != 1 || o[0].GetDeploymentState() != "COMPLETED" {
+		t.Errorf("its outcomes: %v", o)
+	}
+	if c := d.GetChanges(); len(c) != 1 || c[0].GetMessage() != "Fix the door" {
+		t.Errorf("its change: %v", c)
 	}
 }
 

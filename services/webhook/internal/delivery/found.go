@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -19,6 +20,11 @@ import (
 // numbers of the same series. The ledger knows each by its fingerprint, as it knows deliveries: told
 // again, by whomever and after whatever crash, it has the number that it got first.
 
+// foundRecently is how long after a push was found the end of its deployment may be told before its
+// beginning: outcomes that waited for webhook come in any order. After that, one that is not known was
+// known once and is no longer kept.
+const foundRecently = 24 * time.Hour
+
 // place finds the found push that outcomes are about, and lists it when it is new. It returns the
 // webhook and the number; kv.ErrNotFound when the push is no longer kept, or its repository has no
 // webhook.
@@ -28,13 +34,14 @@ func (l *Log) place(ctx context.Context, workspace string, f *webhookv1.FoundPus
 		return "", 0, err
 	}
 	print, fresh := foundPrint(f), false
+	lists := !f.GetTold() || l.cfg.Now().Sub(f.GetTime().AsTime()) < foundRecently
 	err = l.cfg.Store.UpdateLedger(ctx, workspace, w.GetId(), func(ledger *storev1.LedgerRecord) error {
 		var known bool
 		fresh = false
 		if number, known = natsstore.NumberOf(ledger, print); known {
 			return kv.ErrSkip
 		}
-		if f.GetTold() {
+		if !lists {
 			return kv.ErrNotFound
 		}
 		natsstore.NextNumber(ledger, print)
@@ -49,14 +56,14 @@ func (l *Log) place(ctx context.Context, workspace string, f *webhookv1.FoundPus
 			return "", 0, err
 		}
 	}
-	return w.GetId(), number, l.list(ctx, w, number, f)
+	return w.GetId(), number, l.list(ctx, w, number, f, lists)
 }
 
 // list stores the found push, unless it is there, and completes it with what is known by now.
-func (l *Log) list(ctx context.Context, w *storev1.WebhookRecord, number int32, f *webhookv1.FoundPush) error {
+func (l *Log) list(ctx context.Context, w *storev1.WebhookRecord, number int32, f *webhookv1.FoundPush, lists bool) error {
 	change := proto.CloneOf(f.GetChange())
 	change.Message, change.AuthorName = pushes.FirstLine(change.GetMessage()), pushes.FirstLine(change.GetAuthorName())
-	if !f.GetTold() {
+	if lists {
 		err := l.cfg.Store.PutDeliveries(ctx, w.GetWorkspace(), w.GetId(), []*storev1.DeliveryRecord{{Delivery: &webhookv1.Delivery{
 			Webhook: w.GetId(), Workspace: w.GetWorkspace(), Repository: w.GetRepository(), RepositoryFullName: w.GetRepositoryFullName(),
 			Number: number, ReceiveTime: f.GetTime(), Found: f.GetFound(), FoundMessage: f.GetMessage(), Changes: []*webhookv1.DeliveryChange{change},
