@@ -18,6 +18,9 @@ import (
 // variableSecret is the value of a secret variable that hooks do all they can to spill.
 const variableSecret = "e2eVariableSecret/3f9c+71d2a08b4e65"
 
+// variable is what planted secret variables are called.
+const variable = "variable"
+
 const spill = `echo "plain: $API_TOKEN"
 echo "base64: $(printf 'user:%s' "$API_TOKEN" | base64 -w0)"
 printf %s "in two: ${API_TOKEN%%71d2a08b4e65}"; sleep 0.3; echo 71d2a08b4e65
@@ -70,7 +73,7 @@ func inDepth(t *testing.T, s *shared) {
 	site := s.site()
 	repo := site.repository(t, "in-depth", "site")
 	n := s.tenant(t, "in-depth")
-	s.plant("variable", variableSecret)
+	s.plant(variable, variableSecret)
 	n.api.must("POST", n.path("/apps"), object{"appId": "web", "app": object{
 		"repository": repo.id, "branch": "main", "autoDeploy": true, "serve": object{"directory": "."},
 		"variables": []any{object{"name": "API_TOKEN", "value": variableSecret, "secret": true}, object{"name": "COLOR", "value": "blue"}},

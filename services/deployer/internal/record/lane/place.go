@@ -39,6 +39,14 @@ var ErrMoved = errors.New("lane: the branch has moved meanwhile")
 // PlaceOf returns the place of a push. For one that is past it also returns the number of the
 // deployment that came of it or of what came after it, 0 when there is none.
 func PlaceOf(l *storev1.Lane, a Request) (Place, int32) {
+	if a.Found {
+		// A poll saw the branch move away from where the lane had it. Where the lane has it elsewhere by
+		// now, a delivery was decided about meanwhile, and the next poll compares anew.
+		if head, known := a.seenHead(l); known && head != a.Old {
+			return Past, HeadOf(l, a.Repository, a.ref()).GetNumber()
+		}
+		return Next, 0
+	}
 	if a.Step == nil || a.Replay || a.Trigger != deployerv1.Deployment_PUSH {
 		return Next, 0
 	}
@@ -109,7 +117,7 @@ func Repeat(l *storev1.Lane, a Request) (Decision, error) {
 		return Decision{}, ErrMoved
 	}
 	d := Decision{Number: number, Past: true}
-	if head := HeadOf(l, a.Repository, a.ref()); head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == a.Step.New {
+	if head := HeadOf(l, a.Repository, a.ref()); a.Step != nil && head.GetSource() == storev1.Head_RECONCILED && head.GetHash() == a.Step.New {
 		head.Source, d.Reconciled = storev1.Head_EVENT, true
 	}
 	remember(l, id, number, a.ReceiveTime)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -200,6 +201,57 @@ func TestPlace_whatNobodyDecidedIsNew(t *testing.T) {
 
 // TestAccept_aReplayDeploysNothingTwice: what waits, runs or is live already is the answer to a replay of
 // its commit; of another commit, or where another one is to go live, the replay counts.
+// A poll and a delivery of the same push both wait for their decision. Whichever is decided first deploys,
+// the other one changes nothing; what a poll saw before later pushes were decided deploys nothing either.
+func TestPlace_whatAPollFoundAndADeliveryBroughtDeploysOnce(t *testing.T) {
+	for name, decided := range map[string][]string{
+		"the delivery first": {"delivery b", "found b"},
+		"the poll first":     {"found b", "delivery b"},
+		"a newer delivery":   {"delivery b", "delivery c", "found b"},
+		"deleted meanwhile":  {"delivery b", "deleted", "found b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBranch(t, "z")
+			b.pushed("a")
+			want := map[string]int32{"a": b.l.GetLastNumber()}
+			steps := map[string]lane.Step{}
+			for _, x := range decided {
+				kind, hash, _ := strings.Cut(x, " ")
+				if s, moved := steps[hash]; kind != "found" && !moved {
+					s = b.move(hash)
+					steps[hash] = s
+				}
+				if kind != "found" {
+					d := b.deliver(steps[hash])
+					if hash != "" && want[hash] == 0 {
+						want[hash] = d.Number
+					}
+					continue
+				}
+				a := b.ask("reconciled", hash, deployerv1.Deployment_RECONCILED)
+				a.Found, a.Old = true, "a"
+				if want[hash] == 0 {
+					steps[hash] = b.move(hash)
+				}
+				a = lane.FromCandidate(a.Candidate())
+				a.Now = b.now
+				d, err := lane.Accept(b.l, a)
+				if err != nil || d.New == (want[hash] != 0) {
+					t.Errorf("%s: %+v %v", x, d, err)
+				}
+				if want[hash] == 0 {
+					want[hash] = d.Number
+				}
+				b.flush()
+			}
+			last := b.l.GetWaiting().GetHash()
+			if n := b.l.GetLastNumber(); int(n) != len(want) || last != map[bool]string{true: "c", false: "b"}[want["c"] != 0] {
+				t.Errorf("%d deployments, %q waits; want %v", n, last, want)
+			}
+		})
+	}
+}
+
 func TestAccept_aReplayDeploysNothingTwice(t *testing.T) {
 	b := newBranch(t, "start")
 	replay := func(id, hash, branch string) lane.Decision {
