@@ -117,7 +117,7 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		return nil, err
 	}
 	fresh := c.read(in)
-	resumed, refreshed := false, false
+	resumed, refreshed, first := false, false, false
 	rec, _, err := c.cfg.Bucket.UpdateAfter(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 		next := proto.CloneOf(fresh)
 		next.CheckedConnectionId = cur.GetCheckedConnectionId()
@@ -130,6 +130,7 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 		}
 		// What the workspace was widened to goes on, too, and what it was narrowed away from is marked.
 		resumed = next.GetPaused() == nil && (cur.GetPaused() != nil || cur.GetConnectionId() != next.GetConnectionId() || narrowed)
+		first = cur.GetConnectionId() == "" && cur.GetPaused() == nil
 		if resumed {
 			next.CheckedConnectionId = ""
 		}
@@ -141,6 +142,8 @@ func (c *Connections) Refresh(ctx context.Context, workspace string) (*storev1.C
 	}, func(ctx context.Context) error {
 		what := reachAll
 		switch {
+		case resumed && first:
+			what = unknown
 		case resumed:
 		case refreshed:
 			what = waiting
@@ -203,6 +206,8 @@ func (c *Connections) Run(ctx context.Context, js jetstream.JetStream, metrics *
 const (
 	// reachAll is for a new connection, whose account may reach other repositories.
 	reachAll = "all"
+	// unknown is for one of which nothing was known before: nothing was turned away until now.
+	unknown = "unknown"
 	// waiting is for one whose tokens are refreshed again: its account is the same.
 	waiting = "waiting"
 )
@@ -229,7 +234,7 @@ func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 					return time.Time{}, err
 				}
 			}
-			if err := poller.PollNow(ctx, workspace, id, what != waiting); err != nil {
+			if err := poller.PollNow(ctx, workspace, id, what == reachAll); err != nil {
 				return time.Time{}, err
 			}
 		}

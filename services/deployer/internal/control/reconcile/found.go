@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,15 +28,46 @@ func (r *Reconciler) finder(s seen, c change, l *polling) *storev1.Asker {
 	if c.old == "" {
 		changed.Action = webhookv1.DeliveryChange_CREATED
 	}
-	since, known := l.since[missingKey(&storev1.Missing{Branch: c.ref.Branch(), Tag: c.ref.Tag(), Hash: c.new})]
-	if !known {
-		since = l.time
-	}
+	since := l.firstFound(&storev1.Missing{Branch: c.ref.Branch(), Tag: c.ref.Tag(), Hash: c.new})
 	found, message := r.whyFound(l)
 	return &storev1.Asker{Found: &webhookv1.FoundPush{
 		Key: fmt.Sprintf("%s\n%s\n%d", c.ref, c.new, since.UnixNano()), Repository: s.app.GetRepository(), Change: changed,
 		Found: found, Message: message, Time: timestamppb.New(l.time),
 	}}
+}
+
+const (
+	// foundFor is how long apps that decide later about what was found speak of the same push.
+	foundFor = time.Hour
+	// maxFound bounds the heads that are kept for it.
+	maxFound = 100
+)
+
+// firstFound is when a head was found first, by this poll or by one before it. It is kept for the polls to
+// come, whose apps may decide later.
+func (l *polling) firstFound(m *storev1.Missing) time.Time {
+	if i := slices.IndexFunc(l.state.GetFound(), func(f *storev1.Missing) bool { return missingKey(f) == missingKey(m) }); i >= 0 {
+		return l.state.GetFound()[i].GetTime().AsTime()
+	}
+	since, known := l.since[missingKey(m)]
+	if !known {
+		since = l.time
+	}
+	m.Time = timestamppb.New(since)
+	l.state.Found = append(l.state.Found, m)
+	l.state.Found = l.state.Found[max(0, len(l.state.Found)-maxFound):]
+	return since
+}
+
+// forget drops what was found long ago, and what has moved since: a branch that comes back was pushed anew.
+func (l *polling) forget() {
+	l.state.Found = slices.DeleteFunc(l.state.Found, func(m *storev1.Missing) bool {
+		at := l.found.Branches[m.GetBranch()]
+		if m.GetTag() != "" {
+			at = l.found.Tags[m.GetTag()]
+		}
+		return at != m.GetHash() || l.time.Sub(m.GetTime().AsTime()) > foundFor
+	})
 }
 
 // tellFound has the one who is to hear of a push that was found hear what was decided. Deliveries that

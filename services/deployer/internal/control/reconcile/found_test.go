@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"devpilot.io/bitbucket/services/deployer/internal/engine/git/remote"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -58,5 +59,37 @@ func TestFound_isInTheDecision(t *testing.T) {
 	l, asked := decide("asked", rules.Verdict{Deploys: true})
 	if told(l) != nil || len(asked.ask.Askers) != 1 || asked.ask.Askers[0].GetFound() != nil {
 		t.Errorf("asked for by a delivery: %v, %v", told(l), asked.ask.Askers)
+	}
+}
+
+// TestFound_ofSeveralPollsIsOnePush: an app that decides in a later poll, when no delivery is waited for,
+// speaks of the push that another app decided about before; a branch that moved and came back was pushed anew.
+func TestFound_ofSeveralPollsIsOnePush(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+	r := New(Config{Now: func() time.Time { return now }})
+	state := &storev1.Reconciliation{}
+	key := func(app, at string, heads map[string]string) string {
+		t.Helper()
+		now = now.Add(time.Second)
+		poll := &polling{state: state, time: now, found: remote.Heads{Branches: heads}}
+		poll.forget()
+		s := seen{key: lane.Key{Workspace: "acme", App: app}, app: &storev1.App{Id: app, Repository: "r", Branch: "main", AutoDeploy: true}}
+		return r.finder(s, change{ref: lane.Branch("main"), old: "a", new: at}, poll).GetFound().GetKey()
+	}
+	first := key("web", "b", map[string]string{"main": "b"})
+	if late := key("api", "b", map[string]string{"main": "b"}); late != first {
+		t.Errorf("two pushes: %q and %q", first, late)
+	}
+	if other := key("web", "c", map[string]string{"main": "c"}); other == first {
+		t.Error("another commit is the same push")
+	}
+	if back := key("web", "b", map[string]string{"main": "b"}); back == first {
+		t.Error("a branch that came back is the same push")
+	}
+	now = now.Add(2 * foundFor)
+	key("web", "d", map[string]string{"main": "d"})
+	if len(state.GetFound()) != 1 {
+		t.Errorf("kept: %v", state.GetFound())
 	}
 }

@@ -139,6 +139,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 	if len(apps) == 0 {
 		return time.Time{}, nil // only deployments waited
 	}
+	l.forget()
 	// Where Bitbucket cannot reach us, and of what was turned away, no delivery is on its way.
 	l.atOnce = len(state.GetAsks()) > 0 || l.resumed || idx.GetWebhook().GetReason() == string(apierr.ReasonNoPublicURL)
 	for _, s := range apps {

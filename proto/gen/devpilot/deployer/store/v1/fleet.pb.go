@@ -336,7 +336,10 @@ type Reconciliation struct {
 	MissedTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=missed_time,json=missedTime,proto3" json:"missed_time,omitempty"`
 	// The workspace was connected again or widened, and this was not polled since: deliveries were turned
 	// away until then, and none is on its way of what was pushed meanwhile.
-	Resumed       bool `protobuf:"varint,14,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	Resumed bool `protobuf:"varint,14,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// The heads that no delivery spoke of and that were decided about of late, as long as their branches and
+	// tags have not moved: another app's decision about one is about the same push.
+	Found         []*Missing `protobuf:"bytes,15,rep,name=found,proto3" json:"found,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -446,6 +449,13 @@ func (x *Reconciliation) GetResumed() bool {
 		return x.Resumed
 	}
 	return false
+}
+
+func (x *Reconciliation) GetFound() []*Missing {
+	if x != nil {
+		return x.Found
+	}
+	return nil
 }
 
 // Missing is a head that was found and that no delivery has spoken of yet.
@@ -641,7 +651,7 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\x0e_disk_free_mib\"K\n" +
 	"\x03Due\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
-	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xc0\x04\n" +
+	"\x05looks\x18\x02 \x01(\x05R\x05looks\"\xfb\x04\n" +
 	"\x0eReconciliation\x127\n" +
 	"\tlast_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\blastTime\x127\n" +
 	"\tnext_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bnextTime\x12=\n" +
@@ -656,7 +666,8 @@ const file_devpilot_deployer_store_v1_fleet_proto_rawDesc = "" +
 	"\fwitness_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\vwitnessTime\x12;\n" +
 	"\vmissed_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"missedTime\x12\x18\n" +
-	"\aresumed\x18\x0e \x01(\bR\aresumed\"w\n" +
+	"\aresumed\x18\x0e \x01(\bR\aresumed\x129\n" +
+	"\x05found\x18\x0f \x03(\v2#.devpilot.deployer.store.v1.MissingR\x05found\"w\n" +
 	"\aMissing\x12\x16\n" +
 	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
@@ -711,14 +722,15 @@ var file_devpilot_deployer_store_v1_fleet_proto_depIdxs = []int32{
 	8,  // 9: devpilot.deployer.store.v1.Reconciliation.not_before:type_name -> google.protobuf.Timestamp
 	8,  // 10: devpilot.deployer.store.v1.Reconciliation.witness_time:type_name -> google.protobuf.Timestamp
 	8,  // 11: devpilot.deployer.store.v1.Reconciliation.missed_time:type_name -> google.protobuf.Timestamp
-	8,  // 12: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
-	8,  // 13: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
-	2,  // 14: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	5,  // 12: devpilot.deployer.store.v1.Reconciliation.found:type_name -> devpilot.deployer.store.v1.Missing
+	8,  // 13: devpilot.deployer.store.v1.Missing.time:type_name -> google.protobuf.Timestamp
+	8,  // 14: devpilot.deployer.store.v1.Ask.receive_time:type_name -> google.protobuf.Timestamp
+	2,  // 15: devpilot.deployer.store.v1.Workers.WorkersEntry.value:type_name -> devpilot.deployer.store.v1.Worker
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_fleet_proto_init() }
