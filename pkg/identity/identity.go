@@ -58,11 +58,15 @@ const (
 	SubjectAPIKey     SubjectKind = "api_key"
 	SubjectAdminToken SubjectKind = "admin_token"
 	SubjectLocal      SubjectKind = "local"
+	SubjectOIDCToken  SubjectKind = "oidc_token" // a token of an identity provider, sent by a script
 )
+
+// IsProgram tells the kinds that no person at a browser is behind.
+func (k SubjectKind) IsProgram() bool { return k == SubjectAPIKey || k == SubjectOIDCToken }
 
 func (k SubjectKind) valid() bool {
 	switch k {
-	case SubjectSession, SubjectAPIKey, SubjectAdminToken, SubjectLocal:
+	case SubjectSession, SubjectAPIKey, SubjectAdminToken, SubjectLocal, SubjectOIDCToken:
 		return true
 	}
 	return false
@@ -75,6 +79,8 @@ type Identity struct {
 	Label       string // for people: shown in histories and the activity list
 	Workspace   string // the workspace the role holds in; empty outside any
 	Role        Role
+	Scope       Scope  // of programs; ScopeNone for people
+	Apps        Apps   // of programs that are limited to some
 	RequestID   string // of the request at the gateway
 }
 

@@ -42,6 +42,8 @@ type userClaims struct {
 	Label     string      `json:"lbl,omitempty"`
 	Workspace string      `json:"wsp,omitempty"`
 	Role      string      `json:"rol,omitempty"`
+	Scope     string      `json:"scp,omitempty"`
+	Apps      []string    `json:"app,omitempty"`
 	RequestID string      `json:"rid,omitempty"`
 }
 
@@ -68,8 +70,8 @@ func NewSigner(keys *Keys, service string) (*Signer, error) {
 }
 
 // SignUser makes a user token. Only the gateway may. One without a request id is made once and reused
-// for 25 s by all requests of the same subject, label, workspace and role: what any of these becomes
-// meanwhile is another token.
+// for 25 s by all requests of the same subject, label, workspace, role, scope and apps: what any of these
+// becomes meanwhile is another token.
 func (s *Signer) SignUser(id Identity) (string, error) {
 	if s.service != Gateway {
 		return "", fmt.Errorf("identity: service %q may not sign for users", s.service)
@@ -89,6 +91,10 @@ func (s *Signer) SignUser(id Identity) (string, error) {
 	if id.Role != RoleNone {
 		c.Role = id.Role.String()
 	}
+	if id.Scope != ScopeNone {
+		c.Scope = id.Scope.String()
+	}
+	c.Apps = id.Apps.IDs()
 	token, err := s.sign(userType, c)
 	if err == nil && id.RequestID == "" {
 		s.users.put(id, token, c.IssuedAt.Add(userReuse))
@@ -181,6 +187,14 @@ func (v *Verifier) User(token string) (Identity, error) {
 		}
 		id.Role = role
 	}
+	if c.Scope != "" {
+		scope, err := ParseScope(c.Scope)
+		if err != nil {
+			return Identity{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		id.Scope = scope
+	}
+	id.Apps = LimitedTo(c.Apps...)
 	v.users.put(token, id, c.ExpiresAt.Time)
 	return id, nil
 }

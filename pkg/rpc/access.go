@@ -8,6 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -16,8 +19,36 @@ import (
 // hasWorkspace is what generated requests offer that name a workspace.
 type hasWorkspace interface{ GetWorkspace() string }
 
+// takes is what a method takes of a program, beside the role.
+type takes struct {
+	scope identity.Scope
+	// app is the field that names the app which the call is about; nil where no app has to be named: then a
+	// field of that name is a filter, and the answer may tell of others.
+	app protoreflect.FieldDescriptor
+}
+
+func takesOf(policy Policy) map[string]takes {
+	out := make(map[string]takes, len(policy))
+	for full, rule := range policy {
+		m, err := methodDescriptor(full)
+		if err != nil { // CheckPolicy refuses it where a role is asked for
+			out[full] = takes{scope: identity.ScopeOf(rule.MinRole, false)}
+			continue
+		}
+		t := takes{scope: identity.ScopeOf(rule.MinRole, readOnly(m))}
+		for _, f := range requiredFields(m.Input()) {
+			if (f.Name() == "app" || f.Name() == "app_id") && f.Kind() == protoreflect.StringKind {
+				t.app = f
+			}
+		}
+		out[full] = t
+	}
+	return out
+}
+
 // access verifies who calls and holds the call against the policy.
 func access(v *identity.Verifier, policy Policy) layer {
+	needs := takesOf(policy)
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if strings.HasPrefix(c.method, healthPrefix) {
 			return next(ctx)
@@ -40,11 +71,16 @@ func access(v *identity.Verifier, policy Policy) layer {
 		if user != nil {
 			c.subject, c.workspace = user.Subject, user.Workspace
 		}
+		if caller == identity.Gateway && user != nil {
+			if err := inScope(*user, needs[c.method].scope); err != nil {
+				return err
+			}
+		}
 		if caller == identity.Gateway && rule.MinRole > identity.RoleNone {
 			if user == nil {
 				return apierr.New(apierr.ReasonUnauthenticated, "The gateway did not say on whose behalf it calls.")
 			}
-			if err := c.check(ctx, func(_ context.Context, msg any) error { return authorize(*user, rule, msg) }); err != nil {
+			if err := c.check(ctx, func(_ context.Context, msg any) error { return authorize(*user, rule, needs[c.method], msg) }); err != nil {
 				return err
 			}
 		}
@@ -76,7 +112,7 @@ func withUser(ctx context.Context, v *identity.Verifier, caller string) (context
 }
 
 // authorize holds the user against the rule, in the workspace that the request names.
-func authorize(user identity.Identity, rule Rule, msg any) error {
+func authorize(user identity.Identity, rule Rule, needs takes, msg any) error {
 	req, ok := msg.(hasWorkspace)
 	if !ok {
 		return fmt.Errorf("rpc: %T names no workspace", msg) // CheckPolicy refuses this at start
@@ -92,7 +128,45 @@ func authorize(user identity.Identity, rule Rule, msg any) error {
 		return apierr.Newf(apierr.ReasonPermissionDenied, "Your role in workspace %s is %s, which is not enough for this. Ask %s of workspace %s.",
 			ws, user.Role, whoCan(rule.MinRole), ws)
 	}
-	return nil
+	return ofApps(user, rule, needs, msg)
+}
+
+// inScope holds a program against the scope that a call takes.
+func inScope(user identity.Identity, takes identity.Scope) error {
+	if user.Scope == identity.ScopeNone || user.Scope >= takes {
+		return nil
+	}
+	return apierr.Newf(apierr.ReasonPermissionDenied, "%s has the scope %s, and this takes the scope %s. Use one that has it, or ask an owner or admin of the workspace for one.",
+		credential(user), strings.ToUpper(user.Scope.String()), strings.ToUpper(takes.String()))
+}
+
+// ofApps holds a program that is limited to some apps against the app that the request names. It says the same
+// of an app that is there and of one that is not.
+func ofApps(user identity.Identity, rule Rule, needs takes, msg any) error {
+	if !user.Apps.Limited() || rule.OfApps {
+		return nil
+	}
+	app := ""
+	if m, ok := msg.(proto.Message); ok && needs.app != nil {
+		app = m.ProtoReflect().Get(needs.app).String()
+	}
+	if user.Apps.Has(app) {
+		return nil
+	}
+	what := "this is about the whole workspace"
+	if app != "" {
+		what = fmt.Sprintf("this is about %q", app)
+	}
+	return apierr.Newf(apierr.ReasonPermissionDenied, "%s is only for the apps %s, and %s. Use one that is not limited to them, or ask an owner or admin of the workspace for one.",
+		credential(user), strings.Join(user.Apps.IDs(), ", "), what)
+}
+
+// credential is how people call what a program shows.
+func credential(user identity.Identity) string {
+	if user.SubjectKind == identity.SubjectAPIKey {
+		return fmt.Sprintf("The API key %q", user.Label)
+	}
+	return fmt.Sprintf("The token of %q", user.Label)
 }
 
 func whoCan(r identity.Role) string {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"devpilot.io/bitbucket/pkg/identity"
 )
@@ -26,6 +27,9 @@ type Rule struct {
 	// MinRole is what the user of a call from the gateway must at least be, in the workspace that
 	// the request names. RoleNone: the gateway may call without a user.
 	MinRole identity.Role
+	// OfApps says that the method answers a user who is limited to some apps with what these apps have, and
+	// leaves out the others. Without it such a user is refused whatever names none of its apps.
+	OfApps bool
 }
 
 // exempt methods are open to probes: they say nothing but whether the process serves.
@@ -76,6 +80,9 @@ func (r Rule) check(full string) error {
 	if err != nil {
 		return err
 	}
+	if r.OfApps && !readOnly(m) {
+		return fmt.Errorf("%s: changes something, so it cannot leave out what belongs to other apps", full)
+	}
 	if f := m.Input().Fields().ByName("workspace"); f == nil || f.Kind() != protoreflect.StringKind || f.IsList() {
 		return fmt.Errorf("%s: asks for role %s, but %s has no workspace to hold it against", full, r.MinRole, m.Input().FullName())
 	}
@@ -96,6 +103,12 @@ func (p Policy) checkCallers(known []string) error {
 		return fmt.Errorf("rpc: policy: %w", errors.Join(errs...))
 	}
 	return nil
+}
+
+// readOnly tells what the proto says: that a call changes nothing.
+func readOnly(m protoreflect.MethodDescriptor) bool {
+	o, ok := m.Options().(*descriptorpb.MethodOptions)
+	return ok && o.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
 }
 
 // methodDescriptor finds the proto descriptor of "/package.Service/Method" among the generated

@@ -21,7 +21,7 @@ func TestRoles_publishedAreEnforced(t *testing.T) {
 	for _, p := range []rpc.Policy{auth.Policy, repo.Policy, webhook.Policy, deployer.Policy, gateway.Policy} {
 		maps.Copy(enforced, p)
 	}
-	roles := gateway.Roles()
+	roles, ofApps := gateway.Roles(), gateway.OfApps()
 	if len(roles) < 30 {
 		t.Fatalf("only %d methods are published", len(roles))
 	}
@@ -32,6 +32,8 @@ func TestRoles_publishedAreEnforced(t *testing.T) {
 			t.Errorf("%s is published and no service has a policy for it", method)
 		case rule.MinRole != role:
 			t.Errorf("%s: published for %v, enforced for %v", method, role, rule.MinRole)
+		case rule.OfApps != ofApps[method]:
+			t.Errorf("%s: published as leaving out other apps %v, enforced %v", method, ofApps[method], rule.OfApps)
 		case !slices.Contains(rule.Callers, identity.Gateway):
 			t.Errorf("%s is published and the gateway may not call it", method)
 		}

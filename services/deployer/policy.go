@@ -14,7 +14,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_UpdateApp_FullMethodName:                gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_DeleteApp_FullMethodName:                gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_GetApp_FullMethodName:                   gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListApps_FullMethodName:                 gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListApps_FullMethodName:                 ofApps(identity.RoleMember),
 	deployerv1.DeployerService_CreateDeployment_FullMethodName:         gateway(identity.RoleMember),
 	deployerv1.DeployerService_CancelDeployment_FullMethodName:         gateway(identity.RoleMember),
 	deployerv1.DeployerService_RedeployDeployment_FullMethodName:       gateway(identity.RoleMember),
@@ -22,7 +22,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_CheckPush_FullMethodName:                gateway(identity.RoleMember),
 	deployerv1.DeployerService_GetDeployment_FullMethodName:            gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListDeployments_FullMethodName:          gateway(identity.RoleMember),
-	deployerv1.DeployerService_ListWorkspaceDeployments_FullMethodName: gateway(identity.RoleMember),
+	deployerv1.DeployerService_ListWorkspaceDeployments_FullMethodName: ofApps(identity.RoleMember),
 	deployerv1.DeployerService_Explain_FullMethodName:                  gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListAppDeliveries_FullMethodName:        gateway(identity.RoleMember),
 	deployerv1.DeployerService_ReadLog_FullMethodName:                  gateway(identity.RoleMember),
@@ -34,4 +34,11 @@ var Policy = rpc.Policy{
 
 func gateway(min identity.Role) rpc.Rule {
 	return rpc.Rule{Callers: []string{identity.Gateway}, MinRole: min}
+}
+
+// ofApps is for what leaves out the apps that the user is not limited to.
+func ofApps(min identity.Role) rpc.Rule {
+	r := gateway(min)
+	r.OfApps = true
+	return r
 }

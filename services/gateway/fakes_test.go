@@ -207,7 +207,7 @@ func policyOf(sd protoreflect.ServiceDescriptor) rpc.Policy {
 		if !ok {
 			role = internal[full]
 		}
-		p[full] = rpc.Rule{Callers: []string{"gateway"}, MinRole: role}
+		p[full] = rpc.Rule{Callers: []string{"gateway"}, MinRole: role, OfApps: gateway.OfApps()[full]}
 	}
 	return p
 }

@@ -132,6 +132,7 @@ type client struct {
 	g      *gate
 	http   *http.Client
 	bearer string
+	cookie string // sent as it is
 	base   string
 }
 
@@ -218,6 +219,9 @@ func (c *client) do(method, path string, body io.Reader, changes ...change) *ans
 	}
 	if c.bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+c.bearer)
+	}
+	if c.cookie != "" {
+		req.Header.Set("Cookie", c.cookie)
 	}
 	for _, f := range changes {
 		f(req)

@@ -38,11 +38,23 @@ import (
 
 // Policy says who may call the gateway's own RPCs: the gateway itself, for users of the role that
 // DESIGN.md#the-api names.
-var Policy = server.Policy(routes.Roles())
+var Policy = server.Policy(routes.Roles(), routes.OfApps())
 
 // Roles is the RPC × role table of the whole public API: the least role, in the workspace that the
 // request names, by full method. The services' own policies decide; this is what is published.
 func Roles() map[string]identity.Role { return routes.Roles() }
+
+// OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
+func OfApps() map[string]bool { return routes.OfApps() }
+
+// Access is what one call of the API takes of who calls.
+type Access = routes.Row
+
+// Authenticated is the Access of what takes credentials at all.
+const Authenticated = routes.Authenticated
+
+// AccessTable is the table of who may call what, sorted by name: what REFERENCE.md publishes.
+func AccessTable() []Access { return routes.Rows() }
 
 // Deps are the parts around the service.
 type Deps struct {

@@ -136,14 +136,14 @@ func (s *source) named(name string) string {
 }
 
 func writeRoles(b *strings.Builder) {
-	b.WriteString("\n## Roles\n\nThe least role, in its workspace, that each call of the public API takes.\n\n| role | calls |\n| --- | --- |\n")
-	by := map[string][]string{}
-	for method, role := range gateway.Roles() {
-		by[fmt.Sprint(role)] = append(by[fmt.Sprint(role)], "`"+method[strings.LastIndex(method, "/")+1:]+"`")
-	}
-	for _, role := range slices.Sorted(maps.Keys(by)) {
-		slices.Sort(by[role])
-		fmt.Fprintf(b, "| %s | %s |\n", strings.ToLower(role), strings.Join(slices.Compact(by[role]), ", "))
+	b.WriteString("\n## Roles and scopes\n\nWhat each call of the public API takes: the least role in its workspace, of an API key or token also the least scope, and\n" +
+		"what it is for one that is limited to some apps.\n\n| call | role | scope | limited to apps |\n| --- | --- | --- | --- |\n")
+	for _, row := range gateway.AccessTable() {
+		role, scope, apps := row.Role.String(), row.Scope.String(), row.Apps
+		if row.Access != gateway.Authenticated {
+			role, scope, apps = "everybody", "", ""
+		}
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", row.Name, role, scope, apps)
 	}
 }
 

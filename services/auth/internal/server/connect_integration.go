@@ -6,7 +6,6 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/pkg/identity"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 )
 
@@ -16,8 +15,8 @@ func (s *Server) ConnectIntegration(ctx context.Context, req *authv1.ConnectInte
 	if err != nil {
 		return nil, err
 	}
-	if id.SubjectKind == identity.SubjectAPIKey {
-		return nil, apierr.New(apierr.ReasonBrowserRequired, "An API key cannot connect an account: Bitbucket asks a person in a browser, and only who began may finish. Sign in to the console as an owner or admin and connect there.")
+	if id.SubjectKind.IsProgram() {
+		return nil, apierr.New(apierr.ReasonBrowserRequired, "An API key or token cannot connect an account: Bitbucket asks a person in a browser, and only who began may finish. Sign in to the console as an owner or admin and connect there.")
 	}
 	start, expire, err := s.cfg.Flow.Begin(ctx, v, req.GetReturnPath())
 	if err != nil {

@@ -47,6 +47,9 @@ type Caller struct {
 	KeyID        string
 	KeyWorkspace string
 	KeyRole      identity.Role
+	// Scope and Apps bound what a program may do; zero for people.
+	Scope identity.Scope
+	Apps  identity.Apps
 }
 
 // KeyID is the id of the API key that the identity is of; empty for others.
@@ -154,12 +157,17 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	if role == identity.RoleNone {
 		return Caller{}, dead
 	}
+	scope, err := tenant.KeyScope(k)
+	if err != nil {
+		return Caller{}, err
+	}
 	if !a.Tenants.UsedWithinHour(k) {
 		a.KeyUsed(k.GetId())
 	}
 	return Caller{
 		Kind: identity.SubjectAPIKey, Subject: apiKeySubject + k.GetId(), Label: k.GetLabel(),
 		KeyID: k.GetId(), KeyWorkspace: k.GetWorkspace(), KeyRole: role,
+		Scope: scope, Apps: identity.LimitedTo(k.GetApps()...),
 	}, nil
 }
 
@@ -179,7 +187,7 @@ func (a *Authenticator) Role(ctx context.Context, c Caller, workspace string) (i
 // is held against it when it begins.
 func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string) (context.Context, error) {
 	id := identity.Identity{
-		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace,
+		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, Scope: c.Scope, Apps: c.Apps,
 	}
 	if workspace == "" && c.Kind == identity.SubjectAPIKey {
 		id.Workspace = c.KeyWorkspace
@@ -225,7 +233,7 @@ func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) e
 			return ended
 		}
 		return nil
-	case identity.SubjectAdminToken, identity.SubjectLocal:
+	case identity.SubjectAdminToken, identity.SubjectLocal, identity.SubjectOIDCToken:
 	}
 	role, err := a.Tenants.Role(ctx, workspace, c.Subject)
 	if err != nil {

@@ -16,12 +16,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/stream"
 	eventsv1 "devpilot.io/bitbucket/proto/gen/devpilot/events/v1"
@@ -227,6 +229,15 @@ func decode(subject string, data []byte, sequence uint64, stored time.Time) Chan
 		}
 	}
 	return c
+}
+
+// shownTo tells whether somebody who is limited to some apps hears of it: of these apps and their deployments.
+func (c Change) shownTo(apps identity.Apps) bool {
+	if !apps.Limited() {
+		return true
+	}
+	app, _, _ := strings.Cut(c.ID, "/") // a deployment is <app>/<number>
+	return (c.Kind == "app" || c.Kind == "deployment") && apps.Has(app)
 }
 
 func (c Change) json() []byte {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
@@ -55,8 +56,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	}
 	out := live.Begin(w, "text/event-stream")
 	first := []byte("retry: 2000\n\n")
-	for _, c := range missed {
-		first = append(first, event(c)...)
+	for _, change := range missed {
+		if change.shownTo(c.Apps) {
+			first = append(first, event(change)...)
+		}
 	}
 	name := nameReady
 	if err != nil {
@@ -66,12 +69,12 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	if _, err := out.Write(first); err != nil {
 		return
 	}
-	h.follow(r, out, sub, workspace)
+	h.follow(r, out, sub, workspace, c.Apps)
 }
 
 // follow hands on what comes until the client goes, falls behind, may not read any more, or the
 // process stops.
-func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string) {
+func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string, apps identity.Apps) {
 	beat := time.NewTicker(h.Streams.Heartbeat)
 	defer beat.Stop()
 	changed := h.Streams.Changed()
@@ -85,6 +88,9 @@ func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, w
 		case c, ok := <-sub.C:
 			if !ok {
 				return
+			}
+			if !c.shownTo(apps) {
+				continue
 			}
 			data = event(c)
 		case <-changed:

@@ -1,7 +1,10 @@
 package routes
 
 import (
+	"cmp"
 	"maps"
+	"slices"
+	"strings"
 
 	"devpilot.io/bitbucket/pkg/identity"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -13,7 +16,8 @@ import (
 
 // roles is the RPC × role table of DESIGN.md#roles, for what the API offers: the least role in
 // the workspace that the request names. RoleNone is for what belongs to no workspace. The services
-// hold the same in their policies, which decide; this one is published in the OpenAPI document.
+// hold the same in their policies, which decide; this one is published in the OpenAPI document and in
+// REFERENCE.md. The scope that programs need follows from it (identity.ScopeOf).
 var roles = map[string]identity.Role{
 	// Connect, refresh, remove; reveal or rotate a secret; API keys: owner and admin.
 	authv1.AuthService_ConnectIntegration_FullMethodName:          identity.RoleAdmin,
@@ -112,5 +116,50 @@ var access = map[string]Access{
 	gatewayv1.GatewayService_DeleteSession_FullMethodName: Optional,
 }
 
+// ofApps lists what answers a program that is limited to some apps with what these have. Beside it, such a program
+// may call what names one of its apps, and what belongs to no workspace.
+var ofApps = map[string]bool{
+	deployerv1.DeployerService_ListApps_FullMethodName:                 true,
+	deployerv1.DeployerService_ListWorkspaceDeployments_FullMethodName: true,
+	gatewayv1.GatewayService_GetWorkspace_FullMethodName:               true,
+}
+
 // Roles is the RPC × role table of the API.
 func Roles() map[string]identity.Role { return maps.Clone(roles) }
+
+// OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
+func OfApps() map[string]bool { return maps.Clone(ofApps) }
+
+// Row is what one call of the API takes of who calls.
+type Row struct {
+	Name   string // of the call, such as GetApp
+	Access Access
+	Role   identity.Role  // the least, in the workspace
+	Scope  identity.Scope // the least of a program
+	Apps   string         // what of it is for a program that is limited to some apps
+}
+
+// Rows is the table of who may call what, sorted by name.
+func Rows() []Row {
+	byName := map[string]Row{}
+	for _, r := range All() {
+		name := r.RPC[strings.LastIndex(r.RPC, "/")+1:]
+		switch r.Template {
+		case EventsTemplate:
+			name = "StreamEvents"
+		case ActivityExportTemplate:
+			name = "ExportActivity"
+		}
+		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing"}
+		switch {
+		case r.OfApps:
+			row.Apps = "what these have"
+		case r.NamesApp():
+			row.Apps = "of these"
+		case r.Role == identity.RoleNone:
+			row.Apps = "all"
+		}
+		byName[name] = row
+	}
+	return slices.SortedFunc(maps.Values(byName), func(a, b Row) int { return cmp.Compare(a.Name, b.Name) })
+}

@@ -55,6 +55,7 @@ type Route struct {
 	Body     string // "" no body, "*" the whole request, or the field that the body is
 	Access   Access
 	Role     identity.Role // within the workspace of the path; RoleNone where there is none
+	OfApps   bool          // answers a program that is limited to some apps with what these have
 	ReadOnly bool
 	List     bool // a page of a list: answers carry an ETag of their content
 	Stream   bool // does not end by itself, or not soon
@@ -109,6 +110,14 @@ func (r Route) TakesETag() bool {
 	return resource != nil && resource.Fields().ByName("etag") != nil
 }
 
+// Scope is what a program's credential must have.
+func (r Route) Scope() identity.Scope { return identity.ScopeOf(r.Role, r.ReadOnly) }
+
+// NamesApp tells whether the request is about one app, which it names.
+func (r Route) NamesApp() bool {
+	return strings.Contains(r.Template, "{app}") || strings.Contains(r.Template, "{app_id}") || r.RPC == deployerv1.DeployerService_CreateApp_FullMethodName
+}
+
 // HasVerb tells whether the template ends in a verb, such as :cancel.
 func (r Route) HasVerb() bool { return strings.Contains(r.Template, ":") }
 
@@ -133,7 +142,7 @@ func All() []Route {
 	}
 	return append(all,
 		Route{
-			Method: http.MethodGet, Template: EventsTemplate, Role: identity.RoleMember, ReadOnly: true, Stream: true,
+			Method: http.MethodGet, Template: EventsTemplate, Role: identity.RoleMember, ReadOnly: true, Stream: true, OfApps: true,
 		},
 		Route{
 			Method: http.MethodGet, Template: LogTemplate, Role: identity.RoleMember, ReadOnly: true, Stream: true,
@@ -160,7 +169,7 @@ func ofMethod(m protoreflect.MethodDescriptor) []Route {
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		full := FullMethod(m)
 		route := Route{
-			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full],
+			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full],
 			ReadOnly: readOnly(m), List: strings.HasPrefix(string(m.Name()), "List"),
 		}
 		switch p := r.GetPattern().(type) {

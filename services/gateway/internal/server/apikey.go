@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/pasted"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
@@ -25,7 +26,12 @@ func keyProto(k *gatewaystorev1.ApiKey) *gatewayv1.ApiKey {
 	if err != nil {
 		role = identity.RoleNone // shown as unspecified; such a key does not work
 	}
+	scope, err := tenant.KeyScope(k)
+	if err != nil {
+		scope = identity.ScopeNone // likewise
+	}
 	return &gatewayv1.ApiKey{
+		Scope: scopesByWord[scope], Apps: k.GetApps(),
 		Id: k.GetId(), Label: k.GetLabel(), Role: rolesByWord[role], Prefix: k.GetPrefix(),
 		CreatedBy: k.GetCreatedByLabel(), CreateTime: k.GetCreateTime(), LastUsedTime: k.GetLastUsedTime(), ExpireTime: k.GetExpireTime(),
 	}
@@ -62,16 +68,16 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	if err != nil {
 		return nil, err
 	}
-	role := identity.RoleMember
-	if req.GetRole() != gatewayv1.Role_NAME_UNSPECIFIED {
-		role = roleOf(req.GetRole())
+	if id.SubjectKind == identity.SubjectOIDCToken {
+		return nil, apierr.New(apierr.ReasonPermissionDenied, "A token of an identity provider cannot make API keys: they would outlive it. Sign in, or use a key.")
 	}
+	role, keyScope := rightsOf(req)
 	var expire time.Time
 	if req.GetExpireTime() != nil {
 		expire = req.GetExpireTime().AsTime()
 	}
 	n := tenant.NewKey{
-		Workspace: req.GetWorkspace(), Label: pasted.Line(req.GetLabel()), Role: role, ExpireTime: expire,
+		Workspace: req.GetWorkspace(), Label: pasted.Line(req.GetLabel()), Role: role, Scope: keyScope, Apps: req.GetApps(), ExpireTime: expire,
 		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, ByKey: caller.KeyID(id), Secret: tenant.NewKeySecret(),
 	}
 	var faults apierr.Faults
@@ -82,9 +88,14 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	if err := faults.Take(s.cfg.Tenants.BoundByMaker(ctx, &n)); err != nil {
 		return nil, err
 	}
+	if faults.Err() == nil {
+		if err := s.checkApps(ctx, n, &faults); err != nil {
+			return nil, err
+		}
+	}
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
 		return &gatewayv1.CreateApiKeyResponse{ApiKey: &gatewayv1.ApiKey{
-			Label: n.Label, Role: rolesByWord[role], CreateTime: timestamppb.New(s.cfg.Now()), ExpireTime: req.GetExpireTime(),
+			Label: n.Label, Role: rolesByWord[role], Scope: scopesByWord[keyScope], Apps: n.Apps, CreateTime: timestamppb.New(s.cfg.Now()), ExpireTime: req.GetExpireTime(),
 		}}, err
 	}
 	k, secret, err := s.createKey(ctx, n, req)
@@ -94,13 +105,57 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	return &gatewayv1.CreateApiKeyResponse{ApiKey: keyProto(k), Secret: secret.Reveal()}, nil
 }
 
+var scopesByWord = map[identity.Scope]gatewayv1.ApiKey_Scope{
+	identity.ScopeRead:   gatewayv1.ApiKey_READ,
+	identity.ScopeDeploy: gatewayv1.ApiKey_DEPLOY,
+	identity.ScopeAdmin:  gatewayv1.ApiKey_ADMIN,
+}
+
+// rightsOf are the role and the scope of a key to make: what is left out follows from the other one.
+func rightsOf(req *gatewayv1.CreateApiKeyRequest) (identity.Role, identity.Scope) {
+	scope := identity.ScopeNone
+	for s, word := range scopesByWord {
+		if word == req.GetScope() {
+			scope = s
+		}
+	}
+	unsaid := req.GetScope() == gatewayv1.ApiKey_SCOPE_UNSPECIFIED
+	switch {
+	case req.GetRole() != gatewayv1.Role_NAME_UNSPECIFIED && unsaid:
+		role := roleOf(req.GetRole())
+		return role, identity.ScopeOfRole(role)
+	case req.GetRole() != gatewayv1.Role_NAME_UNSPECIFIED:
+		return roleOf(req.GetRole()), scope
+	case unsaid:
+		return identity.RoleMember, identity.ScopeDeploy
+	}
+	return scope.Role(), scope
+}
+
+// checkApps refuses apps that are not there: a key for a misspelt one could do nothing, and would not say why.
+func (s *Server) checkApps(ctx context.Context, n tenant.NewKey, faults *apierr.Faults) error {
+	for i, app := range n.Apps {
+		_, err := s.cfg.Deployer.GetApp(ctx, &deployerv1.GetAppRequest{Workspace: n.Workspace, App: app})
+		switch {
+		case apierr.Has(err, apierr.ReasonAppNotFound):
+			faults.Add(fmt.Sprintf("apps[%d]", i), fmt.Sprintf("there is no app %q in this workspace", app))
+		case err != nil:
+			return err
+		}
+	}
+	return nil
+}
+
 // createKey makes the key, or finds the one that the same request made before. One that is gone since
 // then is not made again: it was deleted, or has expired.
 func (s *Server) createKey(ctx context.Context, n tenant.NewKey, req *gatewayv1.CreateApiKeyRequest) (*gatewaystorev1.ApiKey, seal.Secret, error) {
 	if req.GetRequestId() == "" {
 		return s.cfg.Tenants.CreateKey(ctx, n)
 	}
-	body := &gatewayv1.CreateApiKeyRequest{Workspace: req.GetWorkspace(), Label: req.GetLabel(), Role: rolesByWord[n.Role], ExpireTime: req.GetExpireTime()}
+	body := &gatewayv1.CreateApiKeyRequest{
+		Workspace: req.GetWorkspace(), Label: req.GetLabel(), Role: rolesByWord[n.Role], ExpireTime: req.GetExpireTime(),
+		Scope: req.GetScope(), Apps: req.GetApps(), // as they came: what was asked before there were scopes stays the same
+	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
 	if err != nil {
 		return nil, seal.Secret{}, fmt.Errorf("server: fingerprint of a request: %w", err)

@@ -118,11 +118,11 @@ func roleOf(name gatewayv1.Role_Name) identity.Role {
 }
 
 // Policy says who may call what: the gateway alone, for users of the role that the table names.
-func Policy(roles map[string]identity.Role) rpc.Policy {
+func Policy(roles map[string]identity.Role, ofApps map[string]bool) rpc.Policy {
 	p := rpc.Policy{}
 	for _, m := range gatewayv1.GatewayService_ServiceDesc.Methods {
 		full := "/" + gatewayv1.GatewayService_ServiceDesc.ServiceName + "/" + m.MethodName
-		p[full] = rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full]}
+		p[full] = rpc.Rule{Callers: []string{identity.Gateway}, MinRole: roles[full], OfApps: ofApps[full]}
 	}
 	return p
 }

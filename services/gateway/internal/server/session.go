@@ -50,6 +50,13 @@ func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire tim
 		me.Kind = gatewayv1.Me_SESSION
 	case identity.SubjectAPIKey:
 		me.Kind = gatewayv1.Me_API_KEY
+		k, err := s.cfg.Tenants.Key(ctx, caller.KeyID(id))
+		if err != nil {
+			return nil, err
+		}
+		me.ApiKey = keyProto(k)
+	case identity.SubjectOIDCToken:
+		me.Kind = gatewayv1.Me_OIDC_TOKEN
 	case identity.SubjectAdminToken, identity.SubjectLocal:
 		me.Kind = gatewayv1.Me_ADMIN_TOKEN
 	}
@@ -151,8 +158,8 @@ func (s *Server) DeleteSession(ctx context.Context, req *gatewayv1.DeleteSession
 	switch {
 	case !signedIn:
 	case req.GetEverywhere():
-		if id.SubjectKind == identity.SubjectAPIKey {
-			return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key has no sessions. Delete the key to end its use.")
+		if id.SubjectKind.IsProgram() {
+			return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key or token has no sessions. Delete the key to end its use.")
 		}
 		if err := s.cfg.Sessions.EndAll(ctx, id.Subject); err != nil {
 			return nil, err

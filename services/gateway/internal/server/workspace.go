@@ -30,9 +30,9 @@ func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
 	}
 }
 
-// workspacesOf lists what the caller is a member of. An API key belongs to one workspace.
+// workspacesOf lists what the caller is a member of. A program's credential is for one workspace.
 func (s *Server) workspacesOf(ctx context.Context, id identity.Identity, after string, limit int) ([]tenant.Workspace, bool, error) {
-	if id.SubjectKind != identity.SubjectAPIKey {
+	if !id.SubjectKind.IsProgram() {
 		return s.cfg.Tenants.List(ctx, id.Subject, after, limit)
 	}
 	w, err := s.cfg.Tenants.Get(ctx, id.Workspace, id.Role)
@@ -90,8 +90,8 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	if err != nil {
 		return nil, err
 	}
-	if id.SubjectKind == identity.SubjectAPIKey {
-		return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key belongs to one workspace and cannot create others. Sign in, or use the admin token.")
+	if id.SubjectKind.IsProgram() {
+		return nil, apierr.New(apierr.ReasonPermissionDenied, "An API key or token belongs to one workspace and cannot create others. Sign in, or use the admin token.")
 	}
 	pasted.Fields(req, nil)
 	var faults apierr.Faults

@@ -12,8 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,49 +35,6 @@ const (
 	// writes the entry first.
 	danglingAfter = 10 * time.Minute
 )
-
-// NewKey describes a key to make.
-type NewKey struct {
-	Workspace  string
-	Label      string
-	Role       identity.Role
-	ExpireTime time.Time // zero: never
-	By         Subject
-	ByKey      string        // the id of the key that makes it; empty for people
-	Owner      string        // whose key it is; BoundByMaker finds it out
-	ByRole     identity.Role // the creator's role of today
-	Secret     seal.Secret   // of NewKeySecret; a new one when zero
-}
-
-func (n NewKey) check(now time.Time) error {
-	var faults apierr.Faults
-	if strings.TrimSpace(n.Label) == "" {
-		faults.Add("label", "say what the key is for")
-	}
-	if utf8.RuneCountInString(n.Label) > maxLabel {
-		faults.Add("label", "at most 100 characters")
-	}
-	if strings.ContainsFunc(n.Label, unicode.IsControl) {
-		faults.Add("label", "must be one line, without control characters")
-	}
-	if n.Role < identity.RoleMember || n.Role > identity.RoleOwner {
-		faults.Add("role", "MEMBER, ADMIN or OWNER")
-	}
-	if !n.ExpireTime.IsZero() && !n.ExpireTime.After(now) {
-		faults.Add("expireTime", "a time in the future")
-	}
-	if err := faults.Err(); err != nil {
-		return err
-	}
-	if n.Role > n.ByRole {
-		return apierr.Newf(apierr.ReasonPermissionDenied, "Your role in workspace %s is %s: a key that you make can be at most that.", n.Workspace, n.ByRole).
-			With(apierr.WithField("role", "at most your own role"))
-	}
-	return nil
-}
-
-// CheckKey refuses a key that cannot be made.
-func (s *Store) CheckKey(n NewKey) error { return n.check(s.now()) }
 
 // CreateKey makes a key and returns it with its secret, which is not stored.
 func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey, seal.Secret, error) {
@@ -110,6 +65,7 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 		Id: id, Workspace: n.Workspace, Label: n.Label, Role: n.Role.String(),
 		Prefix: keyMark + id, SecretSha256: sum[:],
 		CreatedBy: n.By.ID, CreatedByLabel: n.By.Label, CreateTime: timestamppb.New(now), Owner: n.Owner,
+		Scope: n.Scope.String(), Apps: slices.Sorted(slices.Values(n.Apps)),
 	}
 	if !n.ExpireTime.IsZero() {
 		k.ExpireTime = timestamppb.New(n.ExpireTime)
@@ -118,34 +74,6 @@ func (s *Store) CreateKey(ctx context.Context, n NewKey) (*gatewaystorev1.ApiKey
 		return nil, seal.Secret{}, kv.ToAPI(err)
 	}
 	return k, secret, nil
-}
-
-// BoundByMaker has a key belong to whoever makes it. One that a key makes belongs to that key's person,
-// and expires no later than its maker: without a time it gets its maker's.
-func (s *Store) BoundByMaker(ctx context.Context, n *NewKey) error {
-	if n.ByKey == "" {
-		n.Owner = n.By.ID
-		return nil
-	}
-	maker, _, err := s.keys.Get(ctx, n.ByKey)
-	if errors.Is(err, kv.ErrNotFound) {
-		return apierr.New(apierr.ReasonUnauthenticated, "The API key that asks for a new one was deleted meanwhile.")
-	}
-	if err != nil {
-		return kv.ToAPI(err)
-	}
-	n.Owner = ownerOf(maker)
-	if maker.ExpireTime == nil {
-		return nil
-	}
-	most := maker.ExpireTime.AsTime()
-	if n.ExpireTime.IsZero() {
-		n.ExpireTime = most
-	}
-	if n.ExpireTime.After(most) {
-		return apierr.InvalidArgument("expireTime", "at most "+most.UTC().Format(time.RFC3339)+", when the API key that makes it expires")
-	}
-	return nil
 }
 
 // ownerOf is the person whose key it is; empty where that was not kept.
@@ -169,6 +97,19 @@ func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity
 	}
 	most, err := s.Role(ctx, k.GetWorkspace(), owner)
 	return min(role, most), err
+}
+
+// KeyScope is what the key may do, as far as its role goes. One of before there were scopes may do what its
+// role was made for.
+func KeyScope(k *gatewaystorev1.ApiKey) (identity.Scope, error) {
+	if k.GetScope() == "" {
+		return identity.ScopeOfRole(parsed(k.GetRole())), nil
+	}
+	scope, err := identity.ParseScope(k.GetScope())
+	if err != nil {
+		return identity.ScopeNone, fmt.Errorf("tenant: scope of an API key: %w", err)
+	}
+	return scope, nil
 }
 
 // NewKeySecret makes the secret of a key; the key's id is a part of it.
@@ -212,6 +153,15 @@ func (s *Store) FindKey(ctx context.Context, secret seal.Secret) (k *gatewaystor
 		return nil, false, nil
 	}
 	return k, true, nil
+}
+
+// Key is the key with that id, for callers that are already known; API_KEY_NOT_FOUND.
+func (s *Store) Key(ctx context.Context, id string) (*gatewaystorev1.ApiKey, error) {
+	k, _, err := s.copies.keys.Get(ctx, id)
+	if errors.Is(err, kv.ErrNotFound) {
+		return nil, apierr.New(apierr.ReasonAPIKeyNotFound, "The API key was deleted.")
+	}
+	return k, kv.ToAPI(err)
 }
 
 // KeyWorks says whether the key still exists, has not expired, and belongs to a member.

@@ -114,7 +114,7 @@ func TestMembers_listShowsOnlyMembers(t *testing.T) {
 
 func TestKeys_thereIsAMostAndDanglingEntriesGo(t *testing.T) {
 	s, ctx := open(t), t.Context()
-	n := NewKey{Workspace: "acme", Label: "ci", Role: identity.RoleMember, By: jane, ByRole: identity.RoleOwner}
+	n := NewKey{Workspace: "acme", Label: "ci", Role: identity.RoleMember, Scope: identity.ScopeDeploy, By: jane, ByRole: identity.RoleOwner}
 	l := &gatewaystorev1.ApiKeyList{}
 	for i := range maxKeys - 1 { // of creates that were cut off long ago
 		l.Entries = append(l.Entries, &gatewaystorev1.ApiKeyList_Entry{Id: fmt.Sprintf("%016x", i), CreateTime: timestamppb.New(time.Now().Add(-time.Hour))})

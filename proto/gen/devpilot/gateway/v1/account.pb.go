@@ -92,6 +92,8 @@ const (
 	Me_API_KEY Me_Kind = 2
 	// The admin token.
 	Me_ADMIN_TOKEN Me_Kind = 3
+	// A token of an identity provider, sent by a script.
+	Me_OIDC_TOKEN Me_Kind = 4
 )
 
 // Enum value maps for Me_Kind.
@@ -101,12 +103,14 @@ var (
 		1: "SESSION",
 		2: "API_KEY",
 		3: "ADMIN_TOKEN",
+		4: "OIDC_TOKEN",
 	}
 	Me_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
 		"SESSION":          1,
 		"API_KEY":          2,
 		"ADMIN_TOKEN":      3,
+		"OIDC_TOKEN":       4,
 	}
 )
 
@@ -135,6 +139,63 @@ func (x Me_Kind) Number() protoreflect.EnumNumber {
 // Deprecated: Use Me_Kind.Descriptor instead.
 func (Me_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{2, 0}
+}
+
+// What a key may do, as far as its role goes; each includes those before it.
+type ApiKey_Scope int32
+
+const (
+	// Never sent.
+	ApiKey_SCOPE_UNSPECIFIED ApiKey_Scope = 0
+	// Read what every member may read.
+	ApiKey_READ ApiKey_Scope = 1
+	// Also deploy, cancel, redeploy and roll back.
+	ApiKey_DEPLOY ApiKey_Scope = 2
+	// Also what the role ADMIN or OWNER may.
+	ApiKey_ADMIN ApiKey_Scope = 3
+)
+
+// Enum value maps for ApiKey_Scope.
+var (
+	ApiKey_Scope_name = map[int32]string{
+		0: "SCOPE_UNSPECIFIED",
+		1: "READ",
+		2: "DEPLOY",
+		3: "ADMIN",
+	}
+	ApiKey_Scope_value = map[string]int32{
+		"SCOPE_UNSPECIFIED": 0,
+		"READ":              1,
+		"DEPLOY":            2,
+		"ADMIN":             3,
+	}
+)
+
+func (x ApiKey_Scope) Enum() *ApiKey_Scope {
+	p := new(ApiKey_Scope)
+	*p = x
+	return p
+}
+
+func (x ApiKey_Scope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ApiKey_Scope) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_gateway_v1_account_proto_enumTypes[2].Descriptor()
+}
+
+func (ApiKey_Scope) Type() protoreflect.EnumType {
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[2]
+}
+
+func (x ApiKey_Scope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ApiKey_Scope.Descriptor instead.
+func (ApiKey_Scope) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // What came of it.
@@ -182,11 +243,11 @@ func (x ProofCheck_State) String() string {
 }
 
 func (ProofCheck_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_gateway_v1_account_proto_enumTypes[2].Descriptor()
+	return file_devpilot_gateway_v1_account_proto_enumTypes[3].Descriptor()
 }
 
 func (ProofCheck_State) Type() protoreflect.EnumType {
-	return &file_devpilot_gateway_v1_account_proto_enumTypes[2]
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[3]
 }
 
 func (x ProofCheck_State) Number() protoreflect.EnumNumber {
@@ -330,8 +391,10 @@ type Me struct {
 	Workspaces []*Workspace `protobuf:"bytes,4,rep,name=workspaces,proto3" json:"workspaces,omitempty"`
 	// When the session ends; absent without one.
 	SessionExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=session_expire_time,json=sessionExpireTime,proto3" json:"session_expire_time,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// The API key; absent for other callers.
+	ApiKey        *ApiKey `protobuf:"bytes,6,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Me) Reset() {
@@ -395,6 +458,13 @@ func (x *Me) GetWorkspaces() []*Workspace {
 func (x *Me) GetSessionExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.SessionExpireTime
+	}
+	return nil
+}
+
+func (x *Me) GetApiKey() *ApiKey {
+	if x != nil {
+		return x.ApiKey
 	}
 	return nil
 }
@@ -717,7 +787,12 @@ type ApiKey struct {
 	// When it was last used, to the hour; absent when never.
 	LastUsedTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=last_used_time,json=lastUsedTime,proto3" json:"last_used_time,omitempty"`
 	// When it stops working; absent when never.
-	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	// What it may do. Keys of before there were scopes have DEPLOY when their role is MEMBER, else ADMIN.
+	Scope ApiKey_Scope `protobuf:"varint,9,opt,name=scope,proto3,enum=devpilot.gateway.v1.ApiKey_Scope" json:"scope,omitempty"`
+	// The ids of the apps that it is limited to, sorted; absent when it is for the whole workspace. Such a key may
+	// do what names one of them, and list them, their deployments and events; all else is refused.
+	Apps          []string `protobuf:"bytes,10,rep,name=apps,proto3" json:"apps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -804,6 +879,20 @@ func (x *ApiKey) GetLastUsedTime() *timestamppb.Timestamp {
 func (x *ApiKey) GetExpireTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.ExpireTime
+	}
+	return nil
+}
+
+func (x *ApiKey) GetScope() ApiKey_Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return ApiKey_SCOPE_UNSPECIFIED
+}
+
+func (x *ApiKey) GetApps() []string {
+	if x != nil {
+		return x.Apps
 	}
 	return nil
 }
@@ -1382,7 +1471,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12@\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x12\x12\n" +
-	"\x04etag\x18\x05 \x01(\tR\x04etag\"\xbb\x02\n" +
+	"\x04etag\x18\x05 \x01(\tR\x04etag\"\x86\x03\n" +
 	"\x02Me\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.devpilot.gateway.v1.Me.KindR\x04kind\x12\x14\n" +
@@ -1390,12 +1479,15 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"workspaces\x18\x04 \x03(\v2\x1e.devpilot.gateway.v1.WorkspaceR\n" +
 	"workspaces\x12J\n" +
-	"\x13session_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11sessionExpireTime\"G\n" +
+	"\x13session_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11sessionExpireTime\x129\n" +
+	"\aapi_key\x18\x06 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\x01R\x06apiKey\"W\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\v\n" +
 	"\aAPI_KEY\x10\x02\x12\x0f\n" +
-	"\vADMIN_TOKEN\x10\x03\"\xa5\x02\n" +
+	"\vADMIN_TOKEN\x10\x03\x12\x0e\n" +
+	"\n" +
+	"OIDC_TOKEN\x10\x04\"\xa5\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12\x19\n" +
@@ -1426,7 +1518,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"user_agent\x18\x06 \x01(\tR\tuserAgent\x12\x1f\n" +
 	"\bprovider\x18\a \x01(\tB\x03\xe0A\x01R\bprovider\x12\x18\n" +
-	"\acurrent\x18\b \x01(\bR\acurrent\"\xda\x02\n" +
+	"\acurrent\x18\b \x01(\bR\acurrent\"\xed\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x122\n" +
@@ -1438,7 +1530,16 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"createTime\x12@\n" +
 	"\x0elast_used_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xc0\x03\n" +
+	"expireTime\x127\n" +
+	"\x05scope\x18\t \x01(\x0e2!.devpilot.gateway.v1.ApiKey.ScopeR\x05scope\x12\x17\n" +
+	"\x04apps\x18\n" +
+	" \x03(\tB\x03\xe0A\x01R\x04apps\"?\n" +
+	"\x05Scope\x12\x15\n" +
+	"\x11SCOPE_UNSPECIFIED\x10\x00\x12\b\n" +
+	"\x04READ\x10\x01\x12\n" +
+	"\n" +
+	"\x06DEPLOY\x10\x02\x12\t\n" +
+	"\x05ADMIN\x10\x03\"\xc0\x03\n" +
 	"\x0eActivityRecord\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x123\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\x1f\n" +
@@ -1510,58 +1611,61 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_account_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
 	(Me_Kind)(0),                  // 1: devpilot.gateway.v1.Me.Kind
-	(ProofCheck_State)(0),         // 2: devpilot.gateway.v1.ProofCheck.State
-	(*Role)(nil),                  // 3: devpilot.gateway.v1.Role
-	(*Workspace)(nil),             // 4: devpilot.gateway.v1.Workspace
-	(*Me)(nil),                    // 5: devpilot.gateway.v1.Me
-	(*Member)(nil),                // 6: devpilot.gateway.v1.Member
-	(*Invitation)(nil),            // 7: devpilot.gateway.v1.Invitation
-	(*BrowserSession)(nil),        // 8: devpilot.gateway.v1.BrowserSession
-	(*ApiKey)(nil),                // 9: devpilot.gateway.v1.ApiKey
-	(*ActivityRecord)(nil),        // 10: devpilot.gateway.v1.ActivityRecord
-	(*ActivityChange)(nil),        // 11: devpilot.gateway.v1.ActivityChange
-	(*Info)(nil),                  // 12: devpilot.gateway.v1.Info
-	(*SignInProvider)(nil),        // 13: devpilot.gateway.v1.SignInProvider
-	(*ProofReport)(nil),           // 14: devpilot.gateway.v1.ProofReport
-	(*ProofCheck)(nil),            // 15: devpilot.gateway.v1.ProofCheck
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(ApiKey_Scope)(0),             // 2: devpilot.gateway.v1.ApiKey.Scope
+	(ProofCheck_State)(0),         // 3: devpilot.gateway.v1.ProofCheck.State
+	(*Role)(nil),                  // 4: devpilot.gateway.v1.Role
+	(*Workspace)(nil),             // 5: devpilot.gateway.v1.Workspace
+	(*Me)(nil),                    // 6: devpilot.gateway.v1.Me
+	(*Member)(nil),                // 7: devpilot.gateway.v1.Member
+	(*Invitation)(nil),            // 8: devpilot.gateway.v1.Invitation
+	(*BrowserSession)(nil),        // 9: devpilot.gateway.v1.BrowserSession
+	(*ApiKey)(nil),                // 10: devpilot.gateway.v1.ApiKey
+	(*ActivityRecord)(nil),        // 11: devpilot.gateway.v1.ActivityRecord
+	(*ActivityChange)(nil),        // 12: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 13: devpilot.gateway.v1.Info
+	(*SignInProvider)(nil),        // 14: devpilot.gateway.v1.SignInProvider
+	(*ProofReport)(nil),           // 15: devpilot.gateway.v1.ProofReport
+	(*ProofCheck)(nil),            // 16: devpilot.gateway.v1.ProofCheck
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	16, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	17, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
-	4,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	16, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 5: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
-	0,  // 6: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
-	16, // 7: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 8: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
-	16, // 9: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	16, // 10: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 11: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
-	16, // 12: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
-	16, // 13: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 14: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	16, // 15: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	16, // 16: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	16, // 17: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	16, // 18: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	11, // 19: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
-	16, // 20: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	13, // 21: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
-	16, // 22: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
-	15, // 23: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
-	2,  // 24: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	5,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	17, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	10, // 5: devpilot.gateway.v1.Me.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	0,  // 6: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
+	0,  // 7: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
+	17, // 8: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 9: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
+	17, // 10: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	17, // 11: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	17, // 12: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
+	17, // 13: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
+	17, // 14: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 15: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
+	17, // 16: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	17, // 17: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	17, // 18: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	2,  // 19: devpilot.gateway.v1.ApiKey.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	17, // 20: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	12, // 21: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	17, // 22: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	14, // 23: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
+	17, // 24: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
+	16, // 25: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
+	3,  // 26: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -1574,7 +1678,7 @@ func file_devpilot_gateway_v1_account_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1026,14 +1026,18 @@ type CreateApiKeyRequest struct {
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// What it is for.
 	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
-	// What it may do; at most the caller's own role. MEMBER when absent.
+	// The role; at most the caller's own. Absent, it follows from the scope: MEMBER, or ADMIN for the scope ADMIN.
 	Role Role_Name `protobuf:"varint,3,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
 	// When it stops working; never when absent.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// Makes a repeat of this request harmless for 24 h: it answers the same key, with its secret.
 	RequestId string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// Change nothing, only tell what is wrong with the request.
-	ValidateOnly  bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	ValidateOnly bool `protobuf:"varint,6,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// What it may do: READ, DEPLOY, or ADMIN. Absent, it follows from the role: DEPLOY, or ADMIN for ADMIN and OWNER.
+	Scope ApiKey_Scope `protobuf:"varint,7,opt,name=scope,proto3,enum=devpilot.gateway.v1.ApiKey_Scope" json:"scope,omitempty"`
+	// The ids of the apps that it is limited to, 20 at most; for the whole workspace when empty.
+	Apps          []string `protobuf:"bytes,8,rep,name=apps,proto3" json:"apps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1108,6 +1112,20 @@ func (x *CreateApiKeyRequest) GetValidateOnly() bool {
 		return x.ValidateOnly
 	}
 	return false
+}
+
+func (x *CreateApiKeyRequest) GetScope() ApiKey_Scope {
+	if x != nil {
+		return x.Scope
+	}
+	return ApiKey_SCOPE_UNSPECIFIED
+}
+
+func (x *CreateApiKeyRequest) GetApps() []string {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
 }
 
 // CreateApiKeyResponse is the key with its secret.
@@ -3853,7 +3871,7 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"u\n" +
 	"\x13ListApiKeysResponse\x126\n" +
 	"\bapi_keys\x18\x01 \x03(\v2\x1b.devpilot.gateway.v1.ApiKeyR\aapiKeys\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x88\x02\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xd5\x02\n" +
 	"\x13CreateApiKeyRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x19\n" +
 	"\x05label\x18\x02 \x01(\tB\x03\xe0A\x02R\x05label\x122\n" +
@@ -3862,7 +3880,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"expireTime\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x05 \x01(\tR\trequestId\x12#\n" +
-	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\"i\n" +
+	"\rvalidate_only\x18\x06 \x01(\bR\fvalidateOnly\x127\n" +
+	"\x05scope\x18\a \x01(\x0e2!.devpilot.gateway.v1.ApiKey.ScopeR\x05scope\x12\x12\n" +
+	"\x04apps\x18\b \x03(\tR\x04apps\"i\n" +
 	"\x14CreateApiKeyResponse\x129\n" +
 	"\aapi_key\x18\x01 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\aR\x06apiKey\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\"V\n" +
@@ -4151,15 +4171,16 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*v11.Webhook)(nil),                      // 73: devpilot.webhook.v1.Webhook
 	(*ApiKey)(nil),                           // 74: devpilot.gateway.v1.ApiKey
 	(Role_Name)(0),                           // 75: devpilot.gateway.v1.Role.Name
-	(*ActivityRecord)(nil),                   // 76: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 77: devpilot.gateway.v1.NotificationTarget
-	(*fieldmaskpb.FieldMask)(nil),            // 78: google.protobuf.FieldMask
-	(*NotificationAttempt)(nil),              // 79: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 80: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 81: devpilot.gateway.v1.ProofReport
-	(*BrowserSession)(nil),                   // 82: devpilot.gateway.v1.BrowserSession
-	(*Member)(nil),                           // 83: devpilot.gateway.v1.Member
-	(*Invitation)(nil),                       // 84: devpilot.gateway.v1.Invitation
+	(ApiKey_Scope)(0),                        // 76: devpilot.gateway.v1.ApiKey.Scope
+	(*ActivityRecord)(nil),                   // 77: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 78: devpilot.gateway.v1.NotificationTarget
+	(*fieldmaskpb.FieldMask)(nil),            // 79: google.protobuf.FieldMask
+	(*NotificationAttempt)(nil),              // 80: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 81: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 82: devpilot.gateway.v1.ProofReport
+	(*BrowserSession)(nil),                   // 83: devpilot.gateway.v1.BrowserSession
+	(*Member)(nil),                           // 84: devpilot.gateway.v1.Member
+	(*Invitation)(nil),                       // 85: devpilot.gateway.v1.Invitation
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
 	69, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
@@ -4174,107 +4195,108 @@ var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
 	74, // 9: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
 	75, // 10: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
 	70, // 11: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	74, // 12: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	70, // 13: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	70, // 14: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	76, // 15: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	77, // 16: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	77, // 17: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	77, // 18: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	77, // 19: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	77, // 20: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	78, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	77, // 22: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	79, // 23: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	77, // 24: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	79, // 25: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	80, // 26: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	81, // 27: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	81, // 28: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	81, // 29: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	82, // 30: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	83, // 31: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
-	75, // 32: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	83, // 33: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
-	83, // 34: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
-	82, // 35: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	83, // 36: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
-	84, // 37: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
-	75, // 38: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	84, // 39: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
-	0,  // 40: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 41: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 42: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 43: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 44: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 45: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	12, // 46: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	14, // 47: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	43, // 48: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	45, // 49: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
-	47, // 50: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
-	49, // 51: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
-	51, // 52: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
-	53, // 53: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
-	55, // 54: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
-	57, // 55: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
-	59, // 56: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
-	61, // 57: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
-	63, // 58: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
-	65, // 59: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
-	67, // 60: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
-	17, // 61: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	19, // 62: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	21, // 63: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	23, // 64: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	25, // 65: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	27, // 66: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	29, // 67: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	31, // 68: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	33, // 69: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	35, // 70: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	37, // 71: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	39, // 72: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	41, // 73: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 74: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 75: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 76: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 77: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 78: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 79: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	13, // 80: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	15, // 81: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	44, // 82: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	46, // 83: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
-	48, // 84: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
-	50, // 85: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
-	52, // 86: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
-	54, // 87: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
-	56, // 88: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
-	58, // 89: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
-	60, // 90: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
-	62, // 91: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
-	64, // 92: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
-	66, // 93: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
-	68, // 94: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
-	18, // 95: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	20, // 96: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	22, // 97: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	24, // 98: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	26, // 99: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	28, // 100: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	30, // 101: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	32, // 102: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	34, // 103: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	36, // 104: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	38, // 105: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	40, // 106: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	42, // 107: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	74, // [74:108] is the sub-list for method output_type
-	40, // [40:74] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	76, // 12: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	74, // 13: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	70, // 14: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	70, // 15: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	77, // 16: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	78, // 17: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	78, // 18: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	78, // 19: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	78, // 20: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	78, // 21: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	79, // 22: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	78, // 23: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	80, // 24: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	78, // 25: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	80, // 26: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	81, // 27: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	82, // 28: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	82, // 29: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	82, // 30: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	83, // 31: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	84, // 32: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
+	75, // 33: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	84, // 34: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
+	84, // 35: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
+	83, // 36: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	84, // 37: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
+	85, // 38: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
+	75, // 39: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	85, // 40: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
+	0,  // 41: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 42: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 43: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 44: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 45: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 46: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	12, // 47: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	14, // 48: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	43, // 49: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	45, // 50: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	47, // 51: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	49, // 52: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
+	51, // 53: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
+	53, // 54: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
+	55, // 55: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
+	57, // 56: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
+	59, // 57: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
+	61, // 58: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
+	63, // 59: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
+	65, // 60: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
+	67, // 61: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
+	17, // 62: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	19, // 63: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	21, // 64: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	23, // 65: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	25, // 66: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	27, // 67: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	29, // 68: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	31, // 69: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	33, // 70: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	35, // 71: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	37, // 72: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	39, // 73: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	41, // 74: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 75: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 76: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 77: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 78: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 79: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 80: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	13, // 81: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	15, // 82: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	44, // 83: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	46, // 84: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	48, // 85: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	50, // 86: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
+	52, // 87: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
+	54, // 88: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
+	56, // 89: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
+	58, // 90: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
+	60, // 91: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
+	62, // 92: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
+	64, // 93: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
+	66, // 94: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
+	68, // 95: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
+	18, // 96: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	20, // 97: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	22, // 98: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	24, // 99: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	26, // 100: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	28, // 101: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	30, // 102: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	32, // 103: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	34, // 104: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	36, // 105: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	38, // 106: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	40, // 107: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	42, // 108: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	75, // [75:109] is the sub-list for method output_type
+	41, // [41:75] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }

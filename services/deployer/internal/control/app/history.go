@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
@@ -29,6 +30,7 @@ const (
 
 // Filter narrows a history.
 type Filter struct {
+	Apps    identity.Apps                 // those of the history of all apps
 	States  []deployerv1.Deployment_State // any of them; none: all
 	Branch  string
 	Trigger deployerv1.Deployment_Trigger

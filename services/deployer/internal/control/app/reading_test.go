@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
@@ -118,7 +119,7 @@ func TestReading_afterAWriteOnALaggingCopy(t *testing.T) {
 		t.Errorf("after a save: branch %s, etag %s, want release and %s", a.GetBranch(), a.GetEtag(), Etag(rev))
 	}
 	add(t, other, "shop", 1)
-	listed, next, err := s.List(t.Context(), "acme-inc", "", 10)
+	listed, next, err := s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10)
 	if err != nil || next != "" || len(listed) != 2 || listed[0].GetId() != "shop" || listed[1].GetId() != "web" {
 		t.Errorf("after a creation: %v, %q, %v", listed, next, err)
 	}
@@ -142,7 +143,7 @@ func TestReading_afterAWriteOnALaggingCopy(t *testing.T) {
 	if ids, err := s.Apps(t.Context(), "acme-inc"); err != nil || len(ids) > 2 { // the marker may be listed
 		t.Errorf("after a deletion: %v, %v", ids, err)
 	}
-	if listed, _, err = s.List(t.Context(), "acme-inc", "", 10); err != nil || len(listed) != 1 {
+	if listed, _, err = s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10); err != nil || len(listed) != 1 {
 		t.Errorf("after a deletion: %v, %v", listed, err)
 	}
 }
@@ -212,17 +213,17 @@ func TestList_ofAStoreOfBefore(t *testing.T) {
 		must(s.store.Lanes.Create(t.Context(), k.String(), &storev1.Lane{Generation: 1}))(t)
 		must(s.store.Apps.Create(t.Context(), k.String(), &storev1.App{Workspace: k.Workspace, Id: id, Repository: "r", Branch: "main", Generation: 1}))(t)
 	}
-	listed, next, err := s.List(t.Context(), "acme-inc", "", 10)
+	listed, next, err := s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10)
 	if err != nil || next != "" || fmt.Sprint(ids(listed)) != "[new web]" {
 		t.Errorf("%v, %q, %v", ids(listed), next, err)
 	}
-	if listed, next, err = s.List(t.Context(), "acme-inc", "", 1); err != nil || next != "new" || fmt.Sprint(ids(listed)) != "[new]" {
+	if listed, next, err = s.List(t.Context(), "acme-inc", identity.Apps{}, "", 1); err != nil || next != "new" || fmt.Sprint(ids(listed)) != "[new]" {
 		t.Errorf("%v, %q, %v", ids(listed), next, err)
 	}
-	if listed, next, err = s.List(t.Context(), "acme-inc", next, 1); err != nil || next != "" || fmt.Sprint(ids(listed)) != "[web]" {
+	if listed, next, err = s.List(t.Context(), "acme-inc", identity.Apps{}, next, 1); err != nil || next != "" || fmt.Sprint(ids(listed)) != "[web]" {
 		t.Errorf("%v, %q, %v", ids(listed), next, err)
 	}
-	if listed, _, err = s.List(t.Context(), "acme", "", 10); err != nil || len(listed) != 0 {
+	if listed, _, err = s.List(t.Context(), "acme", identity.Apps{}, "", 10); err != nil || len(listed) != 0 {
 		t.Errorf("another workspace: %v, %v", ids(listed), err)
 	}
 }

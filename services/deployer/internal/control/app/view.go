@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
@@ -62,14 +63,22 @@ func preview(a *storev1.App) *deployerv1.App {
 }
 
 // List returns a page of a workspace's apps by id, after the given one, and the id to go on after,
-// empty at the end. A page may come back short while an app is being deleted.
-func (s *Service) List(ctx context.Context, workspace, after string, size int) (apps []*deployerv1.App, next string, err error) {
+// empty at the end: of those that the caller is limited to. A page may come back short while an app is being deleted.
+func (s *Service) List(ctx context.Context, workspace string, limit identity.Apps, after string, size int) (apps []*deployerv1.App, next string, err error) {
 	r, err := s.read(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	prefix := workspace + "."
-	keys, err := r.apps.Keys(ctx, prefix, prefix+after, size+1)
+	var keys []string
+	for _, id := range limit.IDs() {
+		if id > after {
+			keys = append(keys, prefix+id)
+		}
+	}
+	if !limit.Limited() {
+		keys, err = r.apps.Keys(ctx, prefix, prefix+after, size+1)
+	}
 	if isAbsent(err) {
 		return nil, "", nil
 	}

@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -64,6 +65,7 @@ func (s *Service) WorkspaceDeployments(ctx context.Context, workspace string, f 
 	if err != nil && !isAbsent(err) {
 		return nil, nil, fmt.Errorf("app: list workspace %s: %w", workspace, err)
 	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !f.Apps.Has(strings.TrimPrefix(key, prefix)) })
 	memory := r.apps.FromCopy() && r.lanes.FromCopy() && r.deployments.FromCopy()
 	heads := make([]*past, len(keys))
 	err = each(len(keys), memory, func(i int) error {

@@ -23,9 +23,9 @@ func (s *Server) ListApps(ctx context.Context, req *deployerv1.ListAppsRequest) 
 	if err != nil {
 		return nil, err
 	}
-	apps, next, err := u.Apps.List(ctx, req.GetWorkspace(), string(after), size)
+	list, next, err := u.Apps.List(ctx, req.GetWorkspace(), apps(ctx), string(after), size)
 	if err != nil {
 		return nil, fail(err)
 	}
-	return &deployerv1.ListAppsResponse{Apps: apps, NextPageToken: s.tokens.Encode(scope, []byte(next))}, nil
+	return &deployerv1.ListAppsResponse{Apps: list, NextPageToken: s.tokens.Encode(scope, []byte(next))}, nil
 }

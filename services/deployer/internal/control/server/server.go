@@ -85,6 +85,12 @@ func keyOf(r interface {
 	return lane.Key{Workspace: r.GetWorkspace(), App: r.GetApp()}
 }
 
+// apps are those that the caller is limited to.
+func apps(ctx context.Context) identity.Apps {
+	id, _ := identity.FromContext(ctx)
+	return id.Apps
+}
+
 // actor is on whose behalf the call is made, for histories.
 func actor(ctx context.Context) *deployerv1.DeploymentActor {
 	id, ok := identity.FromContext(ctx)
@@ -92,7 +98,7 @@ func actor(ctx context.Context) *deployerv1.DeploymentActor {
 		return &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_SYSTEM, Label: "Devpilot"}
 	}
 	a := &deployerv1.DeploymentActor{Kind: deployerv1.DeploymentActor_MEMBER, Label: id.Label}
-	if id.SubjectKind == identity.SubjectAPIKey {
+	if id.SubjectKind.IsProgram() {
 		a.Kind = deployerv1.DeploymentActor_API_KEY
 	}
 	return a

@@ -68,6 +68,8 @@ var sent = map[string]object{
 	"createWorkspace.requestId":             {"maxLength": 200},
 	"createApiKey.label":                    {"minLength": 1, "maxLength": 100, "examples": []any{"CI of the shop"}},
 	"createApiKey.requestId":                {"maxLength": 200},
+	"createApiKey.apps":                     {"maxItems": 20, "uniqueItems": true},
+	"createApiKey.apps[]":                   {"pattern": slugPattern, "examples": []any{"web"}},
 	"createApp.appId":                       {"pattern": slugPattern, "examples": []any{"web"}},
 	"createApp.requestId":                   {"maxLength": 128},
 	"createDeployment.requestId":            {"maxLength": 128},

@@ -164,6 +164,10 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 		lines = append(lines, "Every member of the workspace may.")
 		op["x-role"] = strings.ToUpper(route.Role.String())
 	}
+	if route.Access == routes.Authenticated {
+		op["x-scope"] = strings.ToUpper(route.Scope().String())
+		lines = append(lines, programs(route))
+	}
 	if len(reasons) > 0 {
 		op["x-reasons"] = reasons
 		var words []string
@@ -177,6 +181,18 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 	} else {
 		delete(op, "description")
 	}
+}
+
+// programs says what an API key or token must have.
+func programs(route routes.Route) string {
+	s := "API keys take the scope " + strings.ToUpper(route.Scope().String())
+	switch {
+	case route.OfApps:
+		return s + "; limited to some apps, they get what these have."
+	case route.NamesApp(), route.Role == identity.RoleNone:
+		return s + "."
+	}
+	return s + ", and no limit to some apps."
 }
 
 func access(op object, route routes.Route) {

@@ -51,6 +51,7 @@ func streams(doc object) {
 		"tags": []any{"Live"}, "operationId": "streamEvents", "summary": "Streams what changes in the workspace",
 		"description": "Server-sent events. Event `change` has a Change as data and its place as id. `ready` says that from here on it is live; `reset` that you missed something and should load everything again; `end` that your session or membership ended. A stream that ends otherwise is to be opened again, with Last-Event-ID, as browsers do by themselves.",
 		"x-role":      "MEMBER",
+		"x-scope":     "READ",
 		"parameters": []any{
 			pathParameter("workspace"), object{"$ref": "#/components/parameters/LastEventId"},
 			query("lastEventId", "The same as Last-Event-ID, for the first request of a page.", object{"type": "string"}),
@@ -64,6 +65,7 @@ func streams(doc object) {
 		"tags": []any{"Live"}, "operationId": "readLog", "summary": "Reads or follows a deployment's log",
 		"description": "NDJSON unless Accept or format say otherwise: each line is a LogLine. As server-sent events, the id of a `record` is its line, by which a client resumes; `end` and `problem` end the stream. A client that resumes by Last-Event-ID after the last line of a deployment that has ended gets 204, by which an EventSource stops. Plain text ends with a line that begins with `-- end:` or `-- cut:`.",
 		"x-role":      "MEMBER",
+		"x-scope":     "READ",
 		"x-reasons":   []any{string(apierr.ReasonAppNotFound), string(apierr.ReasonDeploymentNotFound)},
 		"parameters": []any{
 			pathParameter("workspace"), pathParameter("app"),
@@ -137,6 +139,7 @@ func exports(paths object) {
 		"tags": []any{"Sign-in and workspaces"}, "operationId": "exportActivity", "summary": "Exports what was done in the workspace, as a file",
 		"description": "The activity list, newest first: CSV, in which no cell is a formula, or JSON lines of ActivityRecord. One file has 20,000 records at most; when there are more, the trailer Next-Page-Token has the pageToken to go on with. A file that could not be read to its end breaks off with the connection.",
 		"x-role":      "MEMBER",
+		"x-scope":     "READ",
 		"x-reasons":   []any{string(apierr.ReasonPageTokenInvalid), string(apierr.ReasonStorageUnavailable)},
 		"parameters": []any{
 			pathParameter("workspace"),

@@ -763,7 +763,11 @@ type ApiKey struct {
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The person whose key it is: who made it, or the key that made it. It works while that person is a
 	// member, and can do no more than that person. Empty for keys of before that were made by keys.
-	Owner         string `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,12,opt,name=owner,proto3" json:"owner,omitempty"`
+	// The scope's word; empty for keys of before there were scopes, whose role says it.
+	Scope string `protobuf:"bytes,13,opt,name=scope,proto3" json:"scope,omitempty"`
+	// The ids of the apps that it is limited to, sorted; none: the whole workspace.
+	Apps          []string `protobuf:"bytes,14,rep,name=apps,proto3" json:"apps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -880,6 +884,20 @@ func (x *ApiKey) GetOwner() string {
 		return x.Owner
 	}
 	return ""
+}
+
+func (x *ApiKey) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *ApiKey) GetApps() []string {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
 }
 
 // ApiKeyList names the keys of one workspace, keyed by the workspace. An entry is written before
@@ -1062,7 +1080,7 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vexpire_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"expireTime\"\xb8\x03\n" +
+	"expireTime\"\xe2\x03\n" +
 	"\x06ApiKey\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x14\n" +
@@ -1079,7 +1097,9 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\flastUsedTime\x12;\n" +
 	"\vexpire_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"expireTime\x12\x14\n" +
-	"\x05owner\x18\f \x01(\tR\x05owner\"\xa9\x01\n" +
+	"\x05owner\x18\f \x01(\tR\x05owner\x12\x14\n" +
+	"\x05scope\x18\r \x01(\tR\x05scope\x12\x12\n" +
+	"\x04apps\x18\x0e \x03(\tR\x04apps\"\xa9\x01\n" +
 	"\n" +
 	"ApiKeyList\x12E\n" +
 	"\aentries\x18\x01 \x03(\v2+.devpilot.gateway.store.v1.ApiKeyList.EntryR\aentries\x1aT\n" +
