@@ -156,8 +156,9 @@ test: needs ## Everything a change must pass: all layers, whatever fails, and wh
 
 # Tests that do to the machine what tests beside them would suffer from are called TestAlone_….
 ALONE := ^TestAlone_
-# Without go vet, which would read every dependency once more: the linter runs it.
-GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 15m
+# Without go vet, which would read every dependency once more: the linter runs it. Most tests wait more
+# than they compute, so that four of a package run at a time also on two cores.
+GOTEST := gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg -- -race -vet=off -timeout 15m -parallel 4
 
 .PHONY: test-go
 test-go: $(call stamp,$(GOTESTSUM)) ## Run the Go tests of all modules, race detector on

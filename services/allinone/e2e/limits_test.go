@@ -69,7 +69,7 @@ func limitedRequests(repository string) map[string]string {
 		"updateApp":                `{"repository":"` + repository + `",` + app + `}`,
 		"checkPush":                `{"branch":"main","rules":{"tags":["v*"],"paths":["web/**"],"pathsIgnore":["docs/**"],"skip":{"phrases":["[no deploy]"]}}}`,
 		"createWorkspace":          `{"workspaceId":"limits-2","displayName":"Limits","requestId":"once","validateOnly":true}`,
-		"createApiKey":             `{"label":"CI","requestId":"once","validateOnly":true}`,
+		"createApiKey":             `{"label":"CI","apps":["web"],"requestId":"once","validateOnly":true}`,
 		"createNotificationTarget": `{"validateOnly":true,"target":{"kind":"WEBHOOK",` + target + `}}`,
 		"updateNotificationTarget": `{` + target + `}`,
 		"narrowIntegration":        `{"bitbucketWorkspaces":[{"id":"c7e5b1a8-3f0d-4b5e-9a43-5d2f7f9a1c10"}]}`,
@@ -131,7 +131,12 @@ func (l limited) walk(schema object, at []any, each func(at []any, limit string,
 func (l limited) try(good string, at []any, limit string, beyond, just any) {
 	name := fieldName(at)
 	if limit == "maxItems" {
-		beyond = slices.Repeat([]any{pick(parsed(good), at...).([]any)[0]}, beyond.(int))
+		list, _ := pick(parsed(good), at...).([]any)
+		if len(list) == 0 {
+			l.t.Errorf("%s limits the list %s: give this test a body that has one in it", l.id, name)
+			return
+		}
+		beyond = slices.Repeat(list[:1], beyond.(int))
 	}
 	status, p := l.send(with(parsed(good), beyond, at...))
 	if status != http.StatusBadRequest || !names(p, name) {
