@@ -17,6 +17,7 @@ GOTESTSUM := gotest.tools/gotestsum@v1.13.0
 OAPI_CODEGEN := github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen@v2.8.2
 OGEN := github.com/ogen-go/ogen/cmd/ogen@v1.25.0
 OASDIFF := github.com/oasdiff/oasdiff@v1.25.0
+CYCLONEDX := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 .PHONY: help
 help: ## Show this list
@@ -27,7 +28,7 @@ define tool
 $(TOOLS)/.$(subst /,_,$(1)):
 	@mkdir -p $(TOOLS) && echo "installing $(1)" && GOBIN=$(TOOLS) GOWORK=off GOFLAGS= go install $(1) && touch $$@
 endef
-$(foreach t,$(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_GATEWAY) $(PROTOC_GEN_OPENAPI) $(GOLANGCI) $(GOTESTSUM) $(OAPI_CODEGEN) $(OGEN) $(OASDIFF),$(eval $(call tool,$(t))))
+$(foreach t,$(BUF) $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) $(PROTOC_GEN_GATEWAY) $(PROTOC_GEN_OPENAPI) $(GOLANGCI) $(GOTESTSUM) $(OAPI_CODEGEN) $(OGEN) $(OASDIFF) $(CYCLONEDX),$(eval $(call tool,$(t))))
 stamp = $(TOOLS)/.$(subst /,_,$(1))
 
 
@@ -36,7 +37,6 @@ MODULES = $(shell go list -m -f '{{.Dir}}')
 PACKAGES = $(addsuffix /...,$(MODULES))
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X devpilot.io/bitbucket/pkg/servicemain.Version=$(VERSION)
-BINARIES := devpilot auth repo webhook deployer gateway bitbucket-emulator
 
 .PHONY: needs
 needs: ## Install what building and testing need (see .ci/needs), saying so
@@ -100,6 +100,20 @@ build: console ## Build all programs into bin/
 	@.ci/needs git
 	@mkdir -p bin
 	go build $(BUILDFLAGS) -ldflags '$(LDFLAGS)' -o bin/ $(foreach b,auth repo webhook deployer gateway,./services/$(b)/cmd/$(b)) ./services/allinone/cmd/devpilot ./services/allinone/cmd/bitbucket-emulator
+
+.PHONY: release
+release: console-needs $(call stamp,$(CYCLONEDX)) ## Build what is published, from the tag that is checked out, into dist/
+	@.ci/release dist
+
+.PHONY: snapshot
+snapshot: console-needs $(call stamp,$(CYCLONEDX)) ## Build the same from what is checked out, into dist/, to try it
+	@.ci/release dist --snapshot
+
+# Its tools have a module of their own, outside of the workspace: they must not raise the services' dependencies.
+.PHONY: test-deploy
+test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Test what is installed: the release's programs, the unit files, compose.yaml, the chart
+	@.ci/needs git gcc systemd-analyze
+	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -timeout 20m ./...
 
 .PHONY: run
 run: build hook-needs ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)

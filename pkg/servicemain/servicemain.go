@@ -24,7 +24,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 )
 
-// Version is the version of the build, set by the linker (-X).
+// Version is the version of the build, set by the linker (-X). Every program answers --version with it.
 var Version = "dev"
 
 // Service is what every service is.
@@ -158,12 +158,9 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	}
 	m.env.Dial = m.dial
 	m.build = func(ctx context.Context) (Service, error) { return spec.Build(ctx, m.env, cfg) }
-	var version struct {
-		Version bool `name:"version" help:"Print the version and exit."`
-	}
 	s := Settings{
 		Name: spec.Name, Description: spec.Description, Grammar: &cfg,
-		Embed: []any{&m.base, &version},
+		Embed: []any{&m.base},
 		Vars: map[string]string{
 			"listen": spec.Listen, "grpc_listen": spec.GRPCListen, "ops_listen": spec.OpsListen, "drain_delay": "1s",
 		},
@@ -183,10 +180,6 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	s.Required = append([]string{
 		"DEVPILOT_NATS_URL", "DEVPILOT_REDIS_URL", "DEVPILOT_ENCRYPTION_KEYSET_FILE", "DEVPILOT_IDENTITY_KEY_FILE",
 	}, required...)
-	if asksVersion(p.Args) { // before anything is required
-		fmt.Fprintf(p.Stdout, "%s %s\n", spec.Name, Version)
-		return nil, ErrHelp
-	}
 	if _, err := Parse(p, s); err != nil {
 		return nil, err
 	}
@@ -203,15 +196,6 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 		AdoptLogs(m.env.Logger)
 	}
 	return m, nil
-}
-
-func asksVersion(args []string) bool {
-	for _, a := range args {
-		if a == "--version" {
-			return true
-		}
-	}
-	return false
 }
 
 // called holds the flags of the addresses of the services that are called.

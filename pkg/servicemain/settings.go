@@ -55,13 +55,20 @@ var ErrHelp = errors.New("help was shown")
 // Parse reads flags and environment into the grammar. Its errors are for the person who starts the
 // program: one sentence each that names the flag or the variable.
 func Parse(p Process, s Settings) (*kong.Context, error) {
+	if slices.Contains(p.Args, "--version") { // before anything is required
+		fmt.Fprintln(p.Stdout, s.Name, Version)
+		return nil, ErrHelp
+	}
+	var version struct {
+		Version bool `name:"version" help:"Print the version and exit."`
+	}
 	r := &resolver{environ: environMap(p.Environ), names: map[*kong.Value]string{}}
 	opts := []kong.Option{
 		kong.Name(s.Name), kong.Description(s.Description), kong.Vars(s.Vars), kong.Writers(p.Stdout, p.Stderr),
 		kong.PostBuild(r.adopt), kong.Resolvers(r), kong.ValueFormatter(r.help),
 		kong.Exit(func(int) { panic(ErrHelp) }), // kong's --help ends the program; ours ends in Main only
 	}
-	for _, e := range s.Embed {
+	for _, e := range append(s.Embed, &version) {
 		opts = append(opts, kong.Embed(e))
 	}
 	parser, err := kong.New(s.Grammar, opts...)

@@ -16,14 +16,16 @@ import (
 	"github.com/alecthomas/kong"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
+	"devpilot.io/bitbucket/pkg/servicemain"
 )
 
 type flags struct {
-	Listen   string `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:8081" env:"DEVPILOT_EMULATOR_LISTEN"`
-	SiteURL  string `help:"Origin under which browser, git and API reach it. Default: http:// and the bound address." env:"DEVPILOT_EMULATOR_SITE_URL"`
-	DataDir  string `help:"Where state and git repositories live. Default: a temporary directory." env:"DEVPILOT_EMULATOR_DATA_DIR" type:"path"`
-	Scenario string `help:"What to start with: ${scenarios}." aliases:"emulator-scenario" default:"sample" env:"DEVPILOT_EMULATOR_SCENARIO"`
-	LogLevel string `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error" env:"DEVPILOT_LOG_LEVEL"`
+	Listen   string           `help:"Address to listen on; port 0 takes a free one." default:"127.0.0.1:8081" env:"DEVPILOT_EMULATOR_LISTEN"`
+	SiteURL  string           `help:"Origin under which browser, git and API reach it. Default: http:// and the bound address." env:"DEVPILOT_EMULATOR_SITE_URL"`
+	DataDir  string           `help:"Where state and git repositories live. Default: a temporary directory." env:"DEVPILOT_EMULATOR_DATA_DIR" type:"path"`
+	Scenario string           `help:"What to start with: ${scenarios}." aliases:"emulator-scenario" default:"sample" env:"DEVPILOT_EMULATOR_SCENARIO"`
+	LogLevel string           `help:"debug, info, warn or error." default:"info" enum:"debug,info,warn,error" env:"DEVPILOT_LOG_LEVEL"`
+	Version  kong.VersionFlag `help:"Print the version and exit."`
 
 	ClientID         string   `help:"Key of the OAuth consumer." env:"DEVPILOT_BITBUCKET_CLIENT_ID"`
 	ClientSecretFile string   `help:"File with the secret of the OAuth consumer. The secret itself may come in DEVPILOT_BITBUCKET_CLIENT_SECRET." env:"DEVPILOT_BITBUCKET_CLIENT_SECRET_FILE" type:"path"`
@@ -47,7 +49,7 @@ type flags struct {
 func main() {
 	var f flags
 	kong.Parse(&f, kong.Name("bitbucket-emulator"), kong.Description("Bitbucket Cloud as a local server, for trying and testing."),
-		kong.Vars{"scenarios": strings.Join(emulator.Scenarios(), ", ")})
+		kong.Vars{"scenarios": strings.Join(emulator.Scenarios(), ", "), "version": "bitbucket-emulator " + servicemain.Version})
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	err := run(ctx, &f)
 	stop()
