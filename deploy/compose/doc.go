@@ -1,0 +1,2 @@
+// Package compose holds the tests of compose.yaml.
+package compose

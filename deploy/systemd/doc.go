@@ -1,0 +1,2 @@
+// Package systemd holds the tests of the unit files beside it.
+package systemd
