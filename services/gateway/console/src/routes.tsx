@@ -1,22 +1,24 @@
-import { lazy } from "react";
 import { useQuery } from "@tanstack/react-query";
 import { Navigate, Route, Routes as Router, useLocation } from "react-router";
 import { meQuery } from "./api/queries";
 import { Failed, Skeleton } from "./ui/basics";
+import { later } from "./ui/later";
 import { Shell } from "./ui/shell";
 import { NotFound, NoWorkspace } from "./pages/missing";
 
+const page = <Skeleton rows={6} />;
+
 // What the visitor did not open is not sent.
-const Apps = lazy(() => import("./pages/apps"));
-const NewApp = lazy(() => import("./pages/new-app"));
-const AppPage = lazy(() => import("./pages/app"));
-const DeploymentPage = lazy(() => import("./pages/deployment"));
-const Why = lazy(() => import("./pages/why"));
-const Activity = lazy(() => import("./pages/activity"));
-const Integrations = lazy(() => import("./pages/integrations"));
-const Members = lazy(() => import("./pages/members"));
-const Sessions = lazy(() => import("./pages/sessions"));
-const Notifications = lazy(() => import("./pages/notifications"));
+const Apps = later(() => import("./pages/apps"), page);
+const NewApp = later(() => import("./pages/new-app"), page);
+const AppPage = later(() => import("./pages/app"), page);
+const DeploymentPage = later(() => import("./pages/deployment"), page);
+const Why = later(() => import("./pages/why"), page);
+const Activity = later(() => import("./pages/activity"), page);
+const Integrations = later(() => import("./pages/integrations"), page);
+const Members = later(() => import("./pages/members"), page);
+const Sessions = later(() => import("./pages/sessions"), page);
+const Notifications = later(() => import("./pages/notifications"), page);
 
 export function Routes() {
   return (

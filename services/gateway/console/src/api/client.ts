@@ -1,4 +1,5 @@
 import createClient, { type Middleware } from "openapi-fetch";
+import { sessionEnded, sessionLives } from "../lib/signed-out";
 import type { components, paths } from "./schema";
 
 type Schemas = components["schemas"];
@@ -66,26 +67,19 @@ export function asApiError(error: unknown): ApiError {
   });
 }
 
-let leaving = false;
-
-/** Sends the browser to sign in and from there back here. */
-export function toSignIn(): void {
-  if (leaving) return;
-  leaving = true;
-  const next = location.pathname + location.search;
-  location.assign(`/sign-in?${new URLSearchParams({ next })}`);
-}
-
 const refusals: Middleware = {
-  async onResponse({ response }) {
-    if (response.ok || response.status === 304) return undefined;
+  async onResponse({ response, schemaPath }) {
+    if (response.ok || response.status === 304) {
+      if (schemaPath !== "/v1/info") sessionLives(); // anybody may ask for that
+      return undefined;
+    }
     let problem: Partial<Problem> = {};
     try {
       problem = (await response.clone().json()) as Partial<Problem>;
     } catch {
       // A proxy's page instead of a problem: the status has to do.
     }
-    if (response.status === 401) toSignIn();
+    if (response.status === 401) sessionEnded();
     throw new ApiError({
       ...problem,
       status: response.status,

@@ -3,6 +3,7 @@
 // again". Where the browser has no locks (plain http on another host), each tab reads for itself.
 import { useSyncExternalStore } from "react";
 import type { QueryClient } from "@tanstack/react-query";
+import { sessionLives } from "../lib/signed-out";
 import { keys } from "./queries";
 
 type Message =
@@ -65,6 +66,8 @@ export function follow(workspace: string, client: QueryClient): () => void {
         break;
       case "state":
         setConnected(m.connected);
+        // Signed in again elsewhere: what this page shows is from before.
+        if (m.connected && sessionLives()) void client.invalidateQueries();
     }
   };
   channel.onmessage = (e: MessageEvent<Message>) => take(e.data);

@@ -76,9 +76,13 @@ export function ansi(text: string): Span[] {
   return spans;
 }
 
-/** The first line of a commit's message, safe to show. */
+// More of a first line is no subject: it would push all else out of sight.
+const longestSubject = 160;
+
+/** The first line of a commit's message, safe to show and not longer than a line or two. */
 export function subject(message: string | undefined): string {
-  return safe((message ?? "").split("\n", 1)[0] ?? "").trim();
+  const letters = Array.from(safe(((message ?? "").split("\n", 1)[0] ?? "").replace(escapes, "")).trim());
+  return letters.length <= longestSubject ? letters.join("") : `${letters.slice(0, longestSubject).join("")}…`;
 }
 
 export function shortHash(hash: string | undefined): string {

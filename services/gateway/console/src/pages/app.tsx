@@ -1,4 +1,3 @@
-import { lazy, Suspense } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useParams, useSearchParams } from "react-router";
 import { api, body, type App } from "../api/client";
@@ -7,6 +6,7 @@ import { remedyFor } from "../lib/remedy";
 import { deploymentLook, glyph, statusNotSent, watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
+import { later } from "../ui/later";
 import { Answer } from "../ui/answer";
 import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
@@ -16,11 +16,11 @@ import { LiveLink } from "../ui/served";
 import { Switch } from "../ui/switch";
 import { WebhookHealth } from "../ui/webhook";
 
-const AppSettings = lazy(() => import("../ui/app-settings"));
-const Charts = lazy(() => import("../ui/charts"));
-
 /** About what the pictures take, so that what follows stays where it is. */
 const chartsHeight = 190;
+
+const AppSettings = later(() => import("../ui/app-settings"), <Skeleton />);
+const Charts = later(() => import("../ui/charts"), <div style={{ minHeight: chartsHeight }} />);
 
 const tabs = ["overview", "deployments", "deliveries", "settings"] as const;
 
@@ -74,11 +74,7 @@ export default function AppPage() {
       {tab === "overview" && <Overview app={app.data} />}
       {tab === "deployments" && <History app={app.data} filters />}
       {tab === "deliveries" && <Deliveries app={app.data} />}
-      {tab === "settings" && (
-        <Suspense fallback={<Skeleton />}>
-          <AppSettings app={app.data} />
-        </Suspense>
-      )}
+      {tab === "settings" && <AppSettings app={app.data} />}
     </>
   );
 }
@@ -98,9 +94,7 @@ function Overview({ app }: { app: App }) {
         ))}
       <Answer app={app} />
       <WhenSeen height={chartsHeight}>
-        <Suspense fallback={<div style={{ minHeight: chartsHeight }} />}>
-          <Charts app={app} />
-        </Suspense>
+        <Charts app={app} />
       </WhenSeen>
       <section className="card auto" aria-labelledby="auto">
         <div className="card-head">

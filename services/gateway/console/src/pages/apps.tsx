@@ -1,4 +1,4 @@
-import { lazy, Suspense, useEffect, useState } from "react";
+import { useEffect, useState } from "react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
@@ -7,17 +7,18 @@ import { shortHash, subject } from "../lib/text";
 import { appLook, asYou, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
+import { later } from "../ui/later";
 import { useDeployLatest } from "../ui/deploy-latest";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { WhenSeen } from "../ui/seen";
 import { WorkspaceTrouble } from "../ui/trouble";
 
-const WorkspaceWeek = lazy(() => import("../ui/days"));
-const AppMenu = lazy(() => import("../ui/app-menu"));
-
 /** About what the picture takes, so that what follows stays where it is. */
 const weekHeight = 190;
+
+const WorkspaceWeek = later(() => import("../ui/days"), <div style={{ minHeight: weekHeight }} />);
+const AppMenu = later(() => import("../ui/app-menu"));
 
 /** How many pages of 100 apps are loaded to be sorted by what they need. */
 const sortedPages = 10;
@@ -125,23 +126,19 @@ export default function Apps() {
             </p>
           )}
           {menuApp !== undefined && menu !== undefined && (
-            <Suspense fallback={null}>
-              <AppMenu
-                app={menuApp}
-                button={menu.button}
-                onDeploy={() => deploy.mutate({ app: menuApp.id })}
-                onClose={() => setMenu(undefined)}
-              />
-            </Suspense>
+            <AppMenu
+              app={menuApp}
+              button={menu.button}
+              onDeploy={() => deploy.mutate({ app: menuApp.id })}
+              onClose={() => setMenu(undefined)}
+            />
           )}
           <More query={apps} />
           {need === undefined && q === "" && (
             <WhenSeen height={weekHeight}>
-              <Suspense fallback={<div style={{ minHeight: weekHeight }} />}>
-                <div className="charts week">
-                  <WorkspaceWeek />
-                </div>
-              </Suspense>
+              <div className="charts week">
+                <WorkspaceWeek />
+              </div>
             </WhenSeen>
           )}
         </>

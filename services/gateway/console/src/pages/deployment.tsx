@@ -8,20 +8,27 @@ import { whyPath } from "../lib/why";
 import { Served } from "../ui/served";
 import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Said, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
+import { NotFound } from "./missing";
 import { DeploymentActions } from "../ui/deployment-actions";
 import { Failure } from "../ui/failure";
 import { LogView } from "../ui/log-view";
 import { Rail } from "../ui/stages";
 import { useLog } from "../ui/use-log";
 
+/** A number as deployments have them; what else stands in an address names none. */
+const numbered = (text: string) => /^[1-9]\d{0,9}$/.test(text) && Number(text) < 2 ** 31;
+
 export default function DeploymentPage() {
-  const { ws } = usePlace();
   const { app = "", number = "" } = useParams();
-  const n = Number(number);
-  const deployment = useQuery({ ...deploymentQuery(ws, app, n), enabled: Number.isInteger(n) && n > 0 });
+  return numbered(number) ? <Numbered app={app} n={Number(number)} /> : <NotFound framed />;
+}
+
+function Numbered({ app, n }: { app: string; n: number }) {
+  const { ws } = usePlace();
+  const deployment = useQuery(deploymentQuery(ws, app, n));
   const d = deployment.data;
   const owner = useQuery({ ...appQuery(ws, app), enabled: d !== undefined }).data;
-  useTitle(d === undefined ? `#${number} ${app}` : `${glyph(deploymentLook(d.state))} #${number} ${app}`);
+  useTitle(d === undefined ? `#${n} ${app}` : `${glyph(deploymentLook(d.state))} #${n} ${app}`);
   return (
     <>
       <PageTitle
@@ -31,15 +38,11 @@ export default function DeploymentPage() {
           [app, `/w/${ws}/apps/${app}`],
         ]}
       >
-        #{number}
+        #{n}
       </PageTitle>
       {d === undefined ? (
-        deployment.isError || !(n > 0) ? (
-          <Failed
-            error={deployment.error ?? new Error("A deployment's number is 1, 2, 3 …")}
-            workspace={ws}
-            retry={() => void deployment.refetch()}
-          />
+        deployment.isError ? (
+          <Failed error={deployment.error} workspace={ws} retry={() => void deployment.refetch()} />
         ) : (
           <Skeleton rows={8} />
         )

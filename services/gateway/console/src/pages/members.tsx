@@ -6,6 +6,7 @@ import { roleWords } from "../lib/people";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Dialog } from "../ui/dialog";
+import { Typed } from "../ui/unsaved";
 
 /** Who may do what in the workspace, and who is invited. */
 export default function Members() {
@@ -42,13 +43,15 @@ export default function Members() {
         </Banner>
       )}
       {inviting && (
-        <Invite
-          onDone={(made) => {
-            setInviting(false);
-            setLink(made);
-          }}
-          onCancel={() => setInviting(false)}
-        />
+        <Typed>
+          <Invite
+            onDone={(made) => {
+              setInviting(false);
+              setLink(made);
+            }}
+            onCancel={() => setInviting(false)}
+          />
+        </Typed>
       )}
       {members.isPending ? (
         <Skeleton rows={4} />

@@ -1,5 +1,5 @@
 import { Badge } from "./settings/badge";
-import { lazy, Suspense, useEffect, useId, useState } from "react";
+import { useEffect, useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
 import { api, asApiError, body, type App } from "../api/client";
@@ -9,6 +9,7 @@ import { isPattern } from "../lib/text";
 import { usePlace } from "../lib/workspace";
 import { retentionPattern, retentionWords } from "../lib/limits";
 import { Button, Failed, Skeleton, Text } from "./basics";
+import { later } from "./later";
 import { BranchSelect } from "./branches";
 import { Dialog } from "./dialog";
 import { Switch } from "./switch";
@@ -16,9 +17,9 @@ import { Check, SaveRow, TextField } from "./settings/parts";
 import { useDraft, useSave } from "./settings/save";
 import { ManualSteps } from "./webhook";
 
-const Commands = lazy(() => import("./settings/commands"));
-const Rules = lazy(() => import("./settings/rules"));
-const Options = lazy(() => import("./settings/options"));
+const Commands = later(() => import("./settings/commands"), <Skeleton rows={8} />);
+const Rules = later(() => import("./settings/rules"), <Skeleton rows={8} />);
+const Options = later(() => import("./settings/options"), <Skeleton rows={8} />);
 
 const sections = [
   ["general", "General"],
@@ -45,11 +46,9 @@ export default function AppSettings({ app }: { app: App }) {
         ))}
       </nav>
       <div className="settings-main">
-        <Suspense fallback={<Skeleton rows={8} />}>
-          {section === "hooks" && <Commands app={app} />}
-          {section === "rules" && <Rules app={app} />}
-          {section === "options" && <Options app={app} />}
-        </Suspense>
+        {section === "hooks" && <Commands app={app} />}
+        {section === "rules" && <Rules app={app} />}
+        {section === "options" && <Options app={app} />}
         {section === "general" && (
           <>
             <Edit app={app} />

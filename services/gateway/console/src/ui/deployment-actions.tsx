@@ -1,4 +1,4 @@
-import { lazy, Suspense, useState } from "react";
+import { useState } from "react";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, body, requestId, type App, type Deployment } from "../api/client";
 import { deploymentQuery, keys } from "../api/queries";
@@ -6,11 +6,12 @@ import { isPattern, shortHash } from "../lib/text";
 import { ended } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed } from "./basics";
+import { later } from "./later";
 import { RollbackDialog } from "./rollback";
 import { useDeployLatest } from "./deploy-latest";
 import { useStarted } from "./started";
 
-const DeployBranch = lazy(() => import("./deploy-branch"));
+const DeployBranch = later(() => import("./deploy-branch"));
 
 /** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
 export function DeployLatest({
@@ -39,16 +40,14 @@ export function DeployLatest({
           Deploy latest…
         </Button>
         {choosing && (
-          <Suspense fallback={null}>
-            <DeployBranch
-              app={app}
-              branch={branch}
-              busy={deploy.isPending}
-              refused={deploy.isError ? deploy.error : undefined}
-              onDeploy={(b) => deploy.mutate({ app: app.id, branch: b }, { onSuccess: () => setChoosing(false) })}
-              onClose={() => setChoosing(false)}
-            />
-          </Suspense>
+          <DeployBranch
+            app={app}
+            branch={branch}
+            busy={deploy.isPending}
+            refused={deploy.isError ? deploy.error : undefined}
+            onDeploy={(b) => deploy.mutate({ app: app.id, branch: b }, { onSuccess: () => setChoosing(false) })}
+            onClose={() => setChoosing(false)}
+          />
         )}
       </>
     );

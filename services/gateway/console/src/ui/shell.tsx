@@ -1,18 +1,20 @@
-import { lazy, Suspense, useEffect, useRef, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { NavLink, Outlet, useLocation, useNavigate, useParams } from "react-router";
 import { api } from "../api/client";
 import { follow, useConnected } from "../api/live";
 import { infoQuery, meQuery } from "../api/queries";
+import { useSignedOut } from "../lib/signed-out";
 import { adminOnly, PlaceProvider } from "../lib/workspace";
-import { Button, Failed, Skeleton } from "./basics";
+import { Banner, Button, Failed, Skeleton } from "./basics";
+import { later } from "./later";
 import { toRow } from "./rows";
 import { NotFound } from "../pages/missing";
 import { Icon } from "./icons";
 
 // Nobody waits for what is seldom opened.
-const Palette = lazy(() => import("./palette"));
-const Keys = lazy(() => import("./keys"));
+const Palette = later(() => import("./palette"));
+const Keys = later(() => import("./keys"));
 
 type Opened = "palette" | "keys";
 
@@ -23,6 +25,7 @@ export function Shell() {
   const info = useQuery(infoQuery);
   const client = useQueryClient();
   const connected = useConnected();
+  const signedOut = useSignedOut();
   const location = useLocation();
   const navigate = useNavigate();
   const [menu, setMenu] = useState(false);
@@ -49,7 +52,7 @@ export function Shell() {
   };
   useShortcuts(ws, navigate, setOpened);
 
-  if (me.isError) {
+  if (me.isError && me.data === undefined) {
     return (
       <main className="empty">
         <Failed error={me.error} retry={() => void me.refetch()} />
@@ -161,17 +164,29 @@ export function Shell() {
           </div>
         </div>
       </nav>
-      {opened !== undefined && me.data !== undefined && (
-        <Suspense fallback={null}>
-          {opened === "palette" ? (
-            <Palette ws={ws} workspaces={me.data.workspaces} onClose={() => setOpened(undefined)} />
-          ) : (
-            <Keys onClose={() => setOpened(undefined)} />
-          )}
-        </Suspense>
-      )}
+      {opened !== undefined &&
+        me.data !== undefined &&
+        (opened === "palette" ? (
+          <Palette ws={ws} workspaces={me.data.workspaces} onClose={() => setOpened(undefined)} />
+        ) : (
+          <Keys onClose={() => setOpened(undefined)} />
+        ))}
       <main id="main" ref={main} tabIndex={-1}>
-        {!connected && (
+        {signedOut && (
+          <Banner
+            role="alert"
+            tone="bad"
+            title="You are signed out."
+            actions={
+              <a className="button plain" href="/sign-in" target="_blank" rel="noreferrer">
+                Sign in
+              </a>
+            }
+          >
+            What you typed is still here. Sign in, which opens a page of its own, then come back and save.
+          </Banner>
+        )}
+        {!connected && !signedOut && (
           <p className="offline" role="status">
             Live updates are interrupted; Devpilot is being asked again. What you see may be old.
           </p>
@@ -180,9 +195,7 @@ export function Shell() {
           <Skeleton rows={6} />
         ) : (
           <PlaceProvider value={{ ws, workspace, me: me.data, info: info.data, adminOnly: adminOnly(workspace) }}>
-            <Suspense fallback={<Skeleton rows={6} />}>
-              <Outlet />
-            </Suspense>
+            <Outlet />
           </PlaceProvider>
         )}
       </main>

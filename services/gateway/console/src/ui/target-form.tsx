@@ -6,6 +6,7 @@ import { choosable, eventWords, kindWords } from "../lib/notifications";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed } from "./basics";
 import { Check, TextField } from "./settings/parts";
+import { Typed } from "./unsaved";
 
 interface Props {
   target?: NotificationTarget;
@@ -70,113 +71,121 @@ export function TargetForm({ target: t, emailAvailable, onDone, onCancel }: Prop
   const wrong = (name: string) => problem?.field(name);
   const all = apps.data?.pages.flatMap((p) => p.apps.map((a) => a.id)) ?? [];
   return (
-    <form
-      onSubmit={(e) => {
-        e.preventDefault();
-        save.mutate();
-      }}
-    >
-      {t === undefined && (
-        <fieldset className="plain">
-          <legend>How</legend>
-          {(["WEBHOOK", "SLACK", "EMAIL"] as const).map((k) => (
-            <label key={k} className="check">
-              <input
-                type="radio"
-                name="kind"
-                checked={kind === k}
-                disabled={k === "EMAIL" && !emailAvailable}
-                onChange={() => setKind(k)}
-              />{" "}
-              {kindWords[k]}
-            </label>
-          ))}
-          {!emailAvailable && <p className="soft">E-mail needs a mail server, which an operator names.</p>}
-        </fieldset>
-      )}
-      <TextField label="Name" value={label} onChange={setLabel} error={wrong("label")} hint="Who or what gets them." />
-      {kind === "EMAIL" ? (
+    <Typed>
+      <form
+        onSubmit={(e) => {
+          e.preventDefault();
+          save.mutate();
+        }}
+      >
+        {t === undefined && (
+          <fieldset className="plain">
+            <legend>How</legend>
+            {(["WEBHOOK", "SLACK", "EMAIL"] as const).map((k) => (
+              <label key={k} className="check">
+                <input
+                  type="radio"
+                  name="kind"
+                  checked={kind === k}
+                  disabled={k === "EMAIL" && !emailAvailable}
+                  onChange={() => setKind(k)}
+                />{" "}
+                {kindWords[k]}
+              </label>
+            ))}
+            {!emailAvailable && <p className="soft">E-mail needs a mail server, which an operator names.</p>}
+          </fieldset>
+        )}
         <TextField
-          label="Addresses"
-          rows={3}
-          value={recipients}
-          onChange={setRecipients}
-          error={wrong("recipients")}
-          hint="One on each line."
+          label="Name"
+          value={label}
+          onChange={setLabel}
+          error={wrong("label")}
+          hint="Who or what gets them."
         />
-      ) : (
-        <TextField
-          label="URL"
-          type="password"
-          value={url}
-          onChange={setUrl}
-          error={wrong("url")}
-          hint={
-            t === undefined
-              ? "https://… It is kept as a secret and not shown again."
-              : "Leave it empty to keep the one there is."
-          }
-        />
-      )}
-      <Choice legend="What" error={wrong("events")}>
-        {choosable.map((e) => (
-          <Check
-            key={e}
-            label={eventWords[e]}
-            checked={events.has(e)}
-            onChange={(on) => setEvents(toggled(events, e, on))}
+        {kind === "EMAIL" ? (
+          <TextField
+            label="Addresses"
+            rows={3}
+            value={recipients}
+            onChange={setRecipients}
+            error={wrong("recipients")}
+            hint="One on each line."
           />
-        ))}
-      </Choice>
-      {events.has("APP_BEHIND") && (
-        <TextField
-          label="Minutes until a push counts as not live for long"
-          short
-          numeric
-          value={behind}
-          onChange={setBehind}
-          error={wrong("behindMinutes")}
-        />
-      )}
-      {all.length > 0 && (
-        <Choice legend="Only of these apps; none ticked: all" error={wrong("apps")}>
-          {[...new Set([...all, ...only])].map((a) => (
-            <Check key={a} label={a} checked={only.has(a)} onChange={(on) => setOnly(toggled(only, a, on))} />
+        ) : (
+          <TextField
+            label="URL"
+            type="password"
+            value={url}
+            onChange={setUrl}
+            error={wrong("url")}
+            hint={
+              t === undefined
+                ? "https://… It is kept as a secret and not shown again."
+                : "Leave it empty to keep the one there is."
+            }
+          />
+        )}
+        <Choice legend="What" error={wrong("events")}>
+          {choosable.map((e) => (
+            <Check
+              key={e}
+              label={eventWords[e]}
+              checked={events.has(e)}
+              onChange={(on) => setEvents(toggled(events, e, on))}
+            />
           ))}
         </Choice>
-      )}
-      <Choice legend="Quiet hours" error={wrong("quietHours")}>
-        <TextField label="From" short placeholder="22:00" value={start} onChange={setStart} error={wrong("start")} />
-        <TextField label="To" short placeholder="07:00" value={end} onChange={setEnd} error={wrong("end")} />
-        <TextField
-          label="Time zone"
-          value={zone}
-          onChange={setZone}
-          error={wrong("timeZone")}
-          hint="What happens in them is sent together afterwards. Leave the times empty for none."
-        />
-      </Choice>
-      {t !== undefined && (
-        <Check
-          label="Send"
-          checked={active}
-          onChange={setActive}
-          hint="Off: nothing is sent, and what waits is dropped."
-        />
-      )}
-      {problem !== undefined &&
-        (problem.fields.length > 0 ? (
-          <Banner role="alert" tone="bad" title="Nothing was saved: correct the fields that are marked." />
-        ) : (
-          <Failed error={problem} title="Nothing was saved." />
-        ))}
-      <div className="actions end">
-        <Button onClick={onCancel}>Cancel</Button>
-        <Button look="primary" type="submit" busy={save.isPending}>
-          Save
-        </Button>
-      </div>
-    </form>
+        {events.has("APP_BEHIND") && (
+          <TextField
+            label="Minutes until a push counts as not live for long"
+            short
+            numeric
+            value={behind}
+            onChange={setBehind}
+            error={wrong("behindMinutes")}
+          />
+        )}
+        {all.length > 0 && (
+          <Choice legend="Only of these apps; none ticked: all" error={wrong("apps")}>
+            {[...new Set([...all, ...only])].map((a) => (
+              <Check key={a} label={a} checked={only.has(a)} onChange={(on) => setOnly(toggled(only, a, on))} />
+            ))}
+          </Choice>
+        )}
+        <Choice legend="Quiet hours" error={wrong("quietHours")}>
+          <TextField label="From" short placeholder="22:00" value={start} onChange={setStart} error={wrong("start")} />
+          <TextField label="To" short placeholder="07:00" value={end} onChange={setEnd} error={wrong("end")} />
+          <TextField
+            label="Time zone"
+            value={zone}
+            onChange={setZone}
+            error={wrong("timeZone")}
+            hint="What happens in them is sent together afterwards. Leave the times empty for none."
+          />
+        </Choice>
+        {t !== undefined && (
+          <Check
+            label="Send"
+            checked={active}
+            onChange={setActive}
+            hint="Off: nothing is sent, and what waits is dropped."
+          />
+        )}
+        {problem !== undefined &&
+          (problem.fields.length > 0 ? (
+            <Banner role="alert" tone="bad" title="Nothing was saved: correct the fields that are marked." />
+          ) : (
+            <Failed error={problem} title="Nothing was saved." />
+          ))}
+        <div className="actions end">
+          <Button onClick={onCancel}>Cancel</Button>
+          <Button look="primary" type="submit" busy={save.isPending}>
+            Save
+          </Button>
+        </div>
+      </form>
+    </Typed>
   );
 }
 

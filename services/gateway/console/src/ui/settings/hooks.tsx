@@ -6,6 +6,7 @@ import { stageName } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Banner, Button, Failed, Text } from "../basics";
 import { Dialog } from "../dialog";
+import { FormDialog } from "../unsaved";
 import { Check, FromCode, TextField } from "./parts";
 import { useSave } from "./save";
 import { Icon } from "../icons";
@@ -209,7 +210,7 @@ function HookDialog({ start, isNew, others, busy, refused, onClose, onSave }: Ho
   const answer = refused === undefined ? undefined : asApiError(refused);
   const said = (field: string) => (problem?.field === field ? problem.message : answer?.field(field));
   return (
-    <Dialog title={isNew ? "Add a deployment hook" : `Edit the hook “${start.name}”`} open onClose={onClose}>
+    <FormDialog title={isNew ? "Add a deployment hook" : `Edit the hook “${start.name}”`} onClose={onClose}>
       <form
         noValidate
         onSubmit={(e) => {
@@ -274,6 +275,6 @@ function HookDialog({ start, isNew, others, busy, refused, onClose, onSave }: Ho
           </Button>
         </div>
       </form>
-    </Dialog>
+    </FormDialog>
   );
 }

@@ -3,7 +3,7 @@ import { asApiError, type App } from "../../api/client";
 import { becomesSecret, readPasted, withPasted, type Pasted, type VariableInput } from "../../lib/variables";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text } from "../basics";
-import { Dialog } from "../dialog";
+import { FormDialog } from "../unsaved";
 import { Check, TextField } from "./parts";
 
 interface Props {
@@ -35,7 +35,7 @@ export function PasteDialog({ app, busy, refused, onClose, onSave }: Props) {
     setPlain(next);
   };
   return (
-    <Dialog title="Paste a .env" open onClose={onClose}>
+    <FormDialog title="Paste a .env" onClose={onClose}>
       <form
         noValidate
         onSubmit={(e) => {
@@ -92,7 +92,7 @@ export function PasteDialog({ app, busy, refused, onClose, onSave }: Props) {
           </Button>
         </div>
       </form>
-    </Dialog>
+    </FormDialog>
   );
 }
 

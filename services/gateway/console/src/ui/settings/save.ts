@@ -2,6 +2,7 @@ import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { api, body, type App, type AppPatch } from "../../api/client";
 import { appQuery, keys } from "../../api/queries";
+import { merged, same } from "../../lib/draft";
 import { usePlace } from "../../lib/workspace";
 
 /** Saves a part of the app, if nobody changed the app meanwhile. */
@@ -22,8 +23,8 @@ export function useSave(app: App) {
 }
 
 /**
- * A draft of something that others may change too. Untouched, it follows what is there; touched, it
- * is kept and `moved` says that what is there became another.
+ * A draft of something that others may change too. Each part that is untouched follows what is there; one that
+ * was touched is kept, and `moved` says that what is there became another.
  */
 export function useDraft<T>(there: T): {
   draft: T;
@@ -32,21 +33,20 @@ export function useDraft<T>(there: T): {
   moved: boolean;
   reset: () => void;
 } {
-  const text = JSON.stringify(there);
-  const [base, setBase] = useState(text);
+  const [base, setBase] = useState(there);
   const [draft, setDraft] = useState(there);
-  const changed = JSON.stringify(draft) !== base;
-  if (text !== base && (!changed || JSON.stringify(draft) === text)) {
-    setBase(text);
-    setDraft(there);
+  const next = merged(base, draft, there);
+  if (!same(next.base, base) || !same(next.draft, draft)) {
+    setBase(next.base);
+    setDraft(next.draft);
   }
   return {
-    draft,
+    draft: next.draft,
     set: setDraft,
-    changed,
-    moved: text !== base && changed,
+    changed: !same(next.draft, next.base),
+    moved: !same(next.base, there),
     reset: () => {
-      setBase(text);
+      setBase(there);
       setDraft(there);
     },
   };

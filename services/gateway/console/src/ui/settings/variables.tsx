@@ -5,6 +5,7 @@ import { isPattern } from "../../lib/text";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, Text, Time } from "../basics";
 import { Dialog } from "../dialog";
+import { FormDialog } from "../unsaved";
 import { Check, FromCode, SaveRow, TextField } from "./parts";
 import { PasteDialog } from "./paste-variables";
 import { lines, useDraft, useSave } from "./save";
@@ -183,9 +184,8 @@ function VariableDialog({ start, isNew, perBranch, others, busy, refused, onClos
   const answer = refused === undefined ? undefined : asApiError(refused);
   const missing = secret && value === "" && (isNew || !start.secret) ? "Give it a value." : undefined;
   return (
-    <Dialog
+    <FormDialog
       title={isNew ? "Add a variable" : start.secret ? `Replace ${start.name}` : `Edit ${start.name}`}
-      open
       onClose={onClose}
     >
       <form
@@ -258,7 +258,7 @@ function VariableDialog({ start, isNew, perBranch, others, busy, refused, onClos
           </Button>
         </div>
       </form>
-    </Dialog>
+    </FormDialog>
   );
 }
 
