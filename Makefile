@@ -124,10 +124,11 @@ hook-needs:
 	@.ci/needs bwrap slirp4netns ip || echo "Deployment hooks will not run without bubblewrap; everything else does."
 
 .PHONY: generate
-generate: $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos, and the documents made from code
+generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROTOC_GEN_GO)) $(call stamp,$(PROTOC_GEN_GO_GRPC)) $(call stamp,$(PROTOC_GEN_GATEWAY)) $(call stamp,$(PROTOC_GEN_OPENAPI)) ## Generate code from the protos, and the documents made from code
 	buf lint
 	buf generate --template proto/buf.gen.yaml
 	go run ./services/gateway/internal/openapi/gen
+	services/gateway/client/devpilot/generate.sh
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 	go run ./services/allinone/internal/reference/gen
 
