@@ -131,6 +131,7 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	services/gateway/client/devpilot/generate.sh
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 	go run ./services/allinone/internal/reference/gen
+	cd deploy && GOWORK=off go run ./cmd/chart-settings
 
 .PHONY: released
 released: $(call stamp,$(BUF)) ## At a release: keep the protos and the API as they are now, to compare later ones with

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"helm.sh/helm/v3/pkg/chart/loader"
 )
 
 // programs are what the archives hold: all that have a directory below cmd.
@@ -209,6 +211,17 @@ func contents(t *testing.T, path string) map[string]string {
 		out[c.Name] = c.Version
 	}
 	return out
+}
+
+func TestRelease_theChartIsOfThisVersion(t *testing.T) {
+	t.Parallel()
+	c, err := loader.LoadFile(filepath.Join(built(t), "devpilot-chart-"+version(t)+".tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Validate(); err != nil || c.Metadata.AppVersion != version(t) || !strings.HasSuffix(version(t), strings.TrimPrefix(c.Metadata.Version, "0.0.0-")) {
+		t.Errorf("%v; version %s of %s, not of %s", err, c.Metadata.Version, c.Metadata.AppVersion, version(t))
+	}
 }
 
 func TestRelease_checksumsAndOriginNameEveryFile(t *testing.T) {
