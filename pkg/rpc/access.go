@@ -72,7 +72,7 @@ func access(v *identity.Verifier, policy Policy) layer {
 			c.subject, c.workspace = user.Subject, user.Workspace
 		}
 		if caller == identity.Gateway && user != nil {
-			if err := inScope(*user, needs[c.method].scope); err != nil {
+			if err := inScope(*user, rule, needs[c.method]); err != nil {
 				return err
 			}
 		}
@@ -132,12 +132,15 @@ func authorize(user identity.Identity, rule Rule, needs takes, msg any) error {
 }
 
 // inScope holds a program against the scope that a call takes.
-func inScope(user identity.Identity, takes identity.Scope) error {
-	if user.Scope == identity.ScopeNone || user.Scope >= takes {
+func inScope(user identity.Identity, rule Rule, needs takes) error {
+	if rule.Browser != "" && user.SubjectKind.IsProgram() {
+		return apierr.New(apierr.ReasonBrowserRequired, rule.Browser)
+	}
+	if user.Scope == identity.ScopeNone || user.Scope >= needs.scope {
 		return nil
 	}
 	return apierr.Newf(apierr.ReasonPermissionDenied, "%s has the scope %s, and this takes the scope %s. Use one that has it, or ask an owner or admin of the workspace for one.",
-		credential(user), strings.ToUpper(user.Scope.String()), strings.ToUpper(takes.String()))
+		credential(user), strings.ToUpper(user.Scope.String()), strings.ToUpper(needs.scope.String()))
 }
 
 // ofApps holds a program that is limited to some apps against the app that the request names. It says the same

@@ -30,6 +30,9 @@ type Rule struct {
 	// OfApps says that the method answers a user who is limited to some apps with what these apps have, and
 	// leaves out the others. Without it such a user is refused whatever names none of its apps.
 	OfApps bool
+	// Browser says why nobody but a person in a browser can do it; empty where programs can. Programs are told
+	// so before anything else, so that nobody makes a key with a wider scope in vain.
+	Browser string
 }
 
 // exempt methods are open to probes: they say nothing but whether the process serves.

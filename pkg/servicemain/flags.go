@@ -180,7 +180,7 @@ type SignInFlags struct {
 
 // PeopleFlags say who may sign in beside the local owner.
 type PeopleFlags struct {
-	IdentityProvidersFile string `name:"identity-providers-file" env:"DEVPILOT_IDENTITY_PROVIDERS_FILE" help:"YAML file of the OpenID Connect providers that sign people in, and of the rules that give them roles (services/gateway/README.md)."`
+	IdentityProvidersFile string `name:"identity-providers-file" env:"DEVPILOT_IDENTITY_PROVIDERS_FILE" help:"YAML file of the OpenID Connect providers that sign people in, of the rules that give them roles, and of the issuers whose tokens scripts may show (services/gateway/README.md)."`
 	LocalOwner            string `name:"local-owner" env:"DEVPILOT_LOCAL_OWNER" default:"on" enum:"on,off" help:"on: the admin token and one-time codes sign the local owner in; off: only the identity providers let people in, one of which needs a rule that makes somebody an owner."`
 }
 

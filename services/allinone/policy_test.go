@@ -34,6 +34,8 @@ func TestRoles_publishedAreEnforced(t *testing.T) {
 			t.Errorf("%s: published for %v, enforced for %v", method, role, rule.MinRole)
 		case rule.OfApps != ofApps[method]:
 			t.Errorf("%s: published as leaving out other apps %v, enforced %v", method, ofApps[method], rule.OfApps)
+		case (rule.Browser != "") != gateway.NeedsBrowser(method):
+			t.Errorf("%s: published as for browsers %v, enforced %q", method, gateway.NeedsBrowser(method), rule.Browser)
 		case !slices.Contains(rule.Callers, identity.Gateway):
 			t.Errorf("%s is published and the gateway may not call it", method)
 		}

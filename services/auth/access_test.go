@@ -212,9 +212,9 @@ func TestConnect_ofAnAPIKeyIsRefused(t *testing.T) {
 	as := func(kind identity.SubjectKind) context.Context {
 		return testkit.As(t.Context(), t, s.keys, identity.Identity{Subject: "x", SubjectKind: kind, Workspace: "acme-inc", Role: identity.RoleOwner})
 	}
-	for _, kind := range []identity.SubjectKind{identity.SubjectSession, identity.SubjectAdminToken, identity.SubjectLocal, identity.SubjectAPIKey} {
+	for _, kind := range []identity.SubjectKind{identity.SubjectSession, identity.SubjectAdminToken, identity.SubjectLocal, identity.SubjectAPIKey, identity.SubjectOIDCToken} {
 		resp, err := i.gateway.ConnectIntegration(as(kind), &authv1.ConnectIntegrationRequest{Workspace: "acme-inc"})
-		if refused := apierr.Has(err, apierr.ReasonBrowserRequired); refused != (kind == identity.SubjectAPIKey) || !refused && (err != nil || resp.GetAuthorizeUrl() == "") {
+		if refused := apierr.Has(err, apierr.ReasonBrowserRequired); refused != kind.IsProgram() || !refused && (err != nil || resp.GetAuthorizeUrl() == "") {
 			t.Errorf("%s: %v, %v", kind, resp, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -24,7 +25,7 @@ type somebody struct {
 // limited to some apps also that the request names one of these, or the answer leaves the others out.
 func (s somebody) may(r routes.Route, app string) bool {
 	switch {
-	case s.role < r.Role:
+	case r.NoTokens && strings.HasPrefix(s.name, "a token"), r.Browser && s.scope != identity.ScopeNone, s.role < r.Role:
 		return false
 	case s.scope == identity.ScopeNone:
 		return true
@@ -41,7 +42,7 @@ const roleRules = `      - {workspace: acme, role: owner, group: owners}
 `
 
 // everybody lists all kinds of callers that are of the workspace.
-func everybody(g *gate, p *idp) []somebody {
+func everybody(g *gate, p, ci *idp) []somebody {
 	all := []somebody{
 		{name: "a session of an owner", c: g.signInAs(p, "olga", "owners"), role: identity.RoleOwner},
 		{name: "a session of an admin", c: g.signInAs(p, "adam", "admins"), role: identity.RoleAdmin},
@@ -63,11 +64,28 @@ func everybody(g *gate, p *idp) []somebody {
 			all = append(all, somebody{name: "a key " + made.APIKey.Label, c: c, role: role, scope: scope, apps: identity.LimitedTo(apps...)})
 		}
 	}
+	for i, scope := range []identity.Scope{identity.ScopeRead, identity.ScopeDeploy, identity.ScopeAdmin} {
+		for branch, apps := range map[string][]string{"all": nil, "some": {"web"}, "others": {"api", "shop"}} {
+			token := ci.pipelineToken(map[string]any{"branchName": branch, "stepUuid": fmt.Sprint(i)})
+			all = append(all, somebody{name: "a token " + branch + " " + scope.String(), c: g.withToken(token), role: scope.Role(), scope: scope, apps: identity.LimitedTo(apps...)})
+		}
+	}
 	return all
 }
 
+// tokenRules give tokens each scope, for all apps and for some.
+func tokenRules() string {
+	var b strings.Builder
+	for i, scope := range []string{"read", "deploy", "admin"} {
+		for branch, apps := range map[string]string{"all": "", "some": "web", "others": "api, shop"} {
+			fmt.Fprintf(&b, "      - {scope: %s, apps: [%s], claims: {branchName: %s, stepUuid: %q}}\n", scope, apps, branch, fmt.Sprint(i))
+		}
+	}
+	return b.String()
+}
+
 // nobodies lists the callers that are not: 404 where they are of another workspace, else 401.
-func nobodies(g *gate, p *idp) (strangers, dead []somebody) {
+func nobodies(g *gate, p, ci *idp) (strangers, dead []somebody) {
 	rivalKey, _ := g.program("rival", map[string]any{"role": "OWNER"})
 	strangers = []somebody{
 		{name: "a session of another workspace's owner", c: g.signInAs(p, "rita", "rivals")},
@@ -98,6 +116,10 @@ func nobodies(g *gate, p *idp) (strangers, dead []somebody) {
 		{name: "a session that was signed out, replayed", c: withCookie(cookie.Value)},
 		{name: "a forged session", c: withCookie(cookie.Value[:len(cookie.Value)-8] + "AAAAAAAA")},
 		{name: "another admin token", c: g.withToken(adminToken + "x")},
+		{name: "a token that has expired", c: g.withToken(ci.pipelineToken(map[string]any{"branchName": "all", "stepUuid": "2", "exp": time.Now().Add(time.Minute).Unix()}))},
+		{name: "a token for another audience", c: g.withToken(ci.pipelineToken(map[string]any{"branchName": "all", "stepUuid": "2", "aud": "another"}))},
+		{name: "a token of another issuer", c: g.withToken(p.pipelineToken(map[string]any{"branchName": "all", "stepUuid": "2"}))},
+		{name: "a forged token", c: g.withToken(p.pipelineToken(map[string]any{"branchName": "all", "stepUuid": "2", "iss": ci.url}))},
 	}
 	return strangers, dead
 }
@@ -105,11 +127,11 @@ func nobodies(g *gate, p *idp) (strangers, dead []somebody) {
 // TestAccess_table asks every route in a workspace as every kind of caller, and holds the answers against the
 // table of internal/routes, which REFERENCE.md and the OpenAPI document publish.
 func TestAccess_table(t *testing.T) {
-	p := provider(t)
-	g := start(t, withProviders(t, roleRules, p))
+	p, ci := provider(t), provider(t)
+	g := start(t, withProviders(t, roleRules, p), withTokens(t, tokenRules(), ci))
 	g.deployer.onStream("ReadLog", endedLog)
-	all := everybody(g, p)
-	strangers, dead := nobodies(g, p)
+	strangers, dead := nobodies(g, p, ci)
+	all := everybody(g, p, ci)
 	asked := 0
 	for _, r := range routes.All() {
 		if r.Access != routes.Authenticated || !strings.Contains(r.Template, "{workspace}") {
@@ -129,7 +151,12 @@ func TestAccess_table(t *testing.T) {
 			if may := who.may(r, "web"); may == refused {
 				t.Errorf("%s %s: %s may: %v, and was answered %d %s", r.Method, r.Template, who.name, may, a.status, a.body)
 			}
-			if refused {
+			if a.status >= http.StatusInternalServerError {
+				t.Errorf("%s %s as %s: %d %s", r.Method, r.Template, who.name, a.status, a.body)
+			}
+			if refused && r.Browser && who.scope != identity.ScopeNone {
+				a.problem(http.StatusForbidden, "BROWSER_REQUIRED")
+			} else if refused {
 				a.problem(http.StatusForbidden, "PERMISSION_DENIED")
 			}
 		}

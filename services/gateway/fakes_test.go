@@ -208,6 +208,11 @@ func policyOf(sd protoreflect.ServiceDescriptor) rpc.Policy {
 			role = internal[full]
 		}
 		p[full] = rpc.Rule{Callers: []string{"gateway"}, MinRole: role, OfApps: gateway.OfApps()[full]}
+		if gateway.NeedsBrowser(full) {
+			rule := p[full]
+			rule.Browser = "It takes a browser."
+			p[full] = rule
+		}
 	}
 	return p
 }

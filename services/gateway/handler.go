@@ -53,6 +53,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
 		AdminToken: s.cfg.AdminToken, LocalOff: s.cfg.LocalOwnerOff, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,
+		Tokens: signin.NewTokens(w.people, d.Now), Now: d.Now,
 	}
 	html, err := pages.New()
 	if err != nil {

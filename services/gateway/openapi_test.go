@@ -298,7 +298,7 @@ func TestOpenAPI_answersConform(t *testing.T) {
 				continue
 			}
 			c := owner
-			if strings.HasSuffix(r.RPC, "Code") || strings.HasSuffix(r.RPC, "/CreateWorkspace") {
+			if strings.HasSuffix(r.RPC, "Code") || strings.HasSuffix(r.RPC, "/CreateWorkspace") || r.Browser {
 				c = g.withToken(adminToken)
 			}
 			path, body := pathOf(r, "default"), bodyOf(r)

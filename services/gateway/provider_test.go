@@ -48,6 +48,7 @@ type idp struct {
 	down      bool
 	now       func() time.Time
 	kill      bool // refresh tokens are refused
+	asked     int  // for the keys
 }
 
 type grant struct {
@@ -69,6 +70,7 @@ func provider(t *testing.T) *idp {
 	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
+		p.asked++
 		set := jose.JSONWebKeySet{}
 		keys := p.published
 		if keys == nil {
@@ -110,6 +112,12 @@ func (p *idp) rotate() {
 	defer p.mu.Unlock()
 	p.n++
 	p.keys = []jose.JSONWebKey{{Key: key, KeyID: fmt.Sprint("key-", p.n), Algorithm: "ES256", Use: "sig"}}
+}
+
+func (p *idp) keysAsked() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asked
 }
 
 func (p *idp) set(f func()) {

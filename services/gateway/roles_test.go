@@ -49,60 +49,6 @@ func bodyOf(r routes.Route) string {
 	return `{}`
 }
 
-// TestRoutes_roleTable asks every route of the API as owner, admin and member of one workspace, as a
-// member of another, and as nobody.
-func TestRoutes_roleTable(t *testing.T) {
-	g := start(t)
-	g.deployer.onStream("ReadLog", endedLog)
-	g.workspace("acme")
-	g.workspace("other")
-	byRole := map[identity.Role]*client{
-		identity.RoleOwner: g.key("acme", "OWNER"), identity.RoleAdmin: g.key("acme", "ADMIN"), identity.RoleMember: g.key("acme", "MEMBER"),
-	}
-	stranger := g.key("other", "OWNER")
-	seen := 0
-	for _, r := range routes.All() {
-		if r.Access != routes.Authenticated || !strings.Contains(r.Template, "{workspace}") {
-			continue
-		}
-		seen++
-		if r.Template == routes.EventsTemplate {
-			continue // does not end; see TestEvents
-		}
-		path, body := pathOf(r, "acme"), bodyOf(r)
-		t.Run(r.Method+" "+r.Template, func(t *testing.T) {
-			if r.Role == identity.RoleNone {
-				t.Fatalf("%s is in a workspace and needs no role", r.RPC)
-			}
-			for _, role := range []identity.Role{identity.RoleMember, identity.RoleAdmin, identity.RoleOwner} {
-				a := byRole[role].send(r.Method, path, body)
-				switch {
-				case role < r.Role:
-					a.problem(http.StatusForbidden, "PERMISSION_DENIED")
-				case strings.HasSuffix(r.Template, ":prove") && (role > r.Role || r.Method == http.MethodPost): // proved a moment ago, for all who may
-					a.problem(http.StatusTooManyRequests, "RATE_LIMITED")
-				case strings.HasSuffix(r.RPC, "/DeleteApiKey"):
-					a.problem(http.StatusNotFound, "API_KEY_NOT_FOUND")
-				case strings.Contains(r.Template, "{member}"):
-					a.problem(http.StatusNotFound, "MEMBER_NOT_FOUND")
-				case strings.Contains(r.Template, "{invitation}"):
-					a.problem(http.StatusNotFound, "INVITATION_NOT_FOUND")
-				case strings.Contains(r.Template, "{target"):
-					a.problem(http.StatusNotFound, "NOTIFICATION_TARGET_NOT_FOUND")
-				default:
-					a.want(http.StatusOK)
-				}
-			}
-			stranger.send(r.Method, path, body).problem(http.StatusNotFound, "WORKSPACE_NOT_FOUND")
-			g.anybody().send(r.Method, path, body).problem(http.StatusUnauthorized, "UNAUTHENTICATED")
-			byRole[identity.RoleOwner].send(r.Method, pathOf(r, "nowhere"), body).problem(http.StatusNotFound, "WORKSPACE_NOT_FOUND")
-		})
-	}
-	if seen < 30 {
-		t.Errorf("only %d routes of workspaces", seen)
-	}
-}
-
 // TestRoutes_outsideWorkspaces asks what belongs to no workspace.
 func TestRoutes_outsideWorkspaces(t *testing.T) {
 	g := start(t)

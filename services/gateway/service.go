@@ -47,6 +47,9 @@ func Roles() map[string]identity.Role { return routes.Roles() }
 // OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
 func OfApps() map[string]bool { return routes.OfApps() }
 
+// NeedsBrowser tells what nobody but a person in a browser can do.
+func NeedsBrowser(rpc string) bool { return routes.NeedsBrowser(rpc) }
+
 // Access is what one call of the API takes of who calls.
 type Access = routes.Row
 

@@ -143,6 +143,12 @@ func writeRoles(b *strings.Builder) {
 		if row.Access != gateway.Authenticated {
 			role, scope, apps = "everybody", "", ""
 		}
+		if row.NoTokens {
+			scope += ", keys only"
+		}
+		if row.Browser {
+			scope, apps = "none: it takes a browser", ""
+		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", row.Name, role, scope, apps)
 	}
 }

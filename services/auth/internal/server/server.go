@@ -24,7 +24,7 @@ var Policy = rpc.Policy{
 	authv1.AuthService_ListIntegrations_FullMethodName:      {Callers: readers(), MinRole: identity.RoleMember},
 	authv1.AuthService_GetIntegration_FullMethodName:        {Callers: readers(), MinRole: identity.RoleMember},
 	authv1.AuthService_GetBudget_FullMethodName:             {Callers: []string{identity.Gateway}, MinRole: identity.RoleMember},
-	authv1.AuthService_ConnectIntegration_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
+	authv1.AuthService_ConnectIntegration_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin, Browser: connectBrowser},
 	authv1.AuthService_LookUpHandshake_FullMethodName:       {Callers: []string{identity.Gateway}, MinRole: identity.RoleNone},
 	authv1.AuthService_BeginAuthorization_FullMethodName:    {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_CompleteAuthorization_FullMethodName: {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
@@ -33,6 +33,9 @@ var Policy = rpc.Policy{
 	authv1.AuthService_NarrowIntegration_FullMethodName:     {Callers: []string{identity.Gateway}, MinRole: identity.RoleAdmin},
 	authv1.AuthService_IssueToken_FullMethodName:            {Callers: []string{"repo", "webhook", "deployer"}},
 }
+
+// connectBrowser is what programs are told that would connect: nobody could open the address that they would get.
+const connectBrowser = "An API key or token cannot connect an account: Bitbucket asks a person in a browser, and only who began may finish. Sign in to the console as an owner or admin and connect there."
 
 func readers() []string { return []string{identity.Gateway, "repo", "webhook", "deployer"} }
 

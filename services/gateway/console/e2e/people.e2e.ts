@@ -148,6 +148,12 @@ test("one invites another, who comes, is made an admin and is removed; each sees
   expect(await jane.getByRole("button", { name: "Leave" }).getAttribute("aria-disabled")).toBe(null);
   await check(jane, "members-of-a-member");
 
+  await visit(jane, `${stack.url}/w/default/settings/api-keys`);
+  await jane.getByText("Owners and admins see and make the keys.").waitFor();
+  expect(await jane.getByRole("button", { name: "Create key" }).getAttribute("aria-disabled")).toBe("true");
+  await check(jane, "api-keys-of-a-member");
+  await visit(jane, `${stack.url}/w/default/settings/members`);
+
   await olga.getByLabel("Role of Jane Developer").selectOption("ADMIN");
   await jane.getByRole("heading", { name: "Invitations" }).waitFor();
   expect(await jane.getByRole("button", { name: "Invite" }).getAttribute("aria-disabled")).toBe(null);

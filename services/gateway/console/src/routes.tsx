@@ -17,6 +17,7 @@ const Why = later(() => import("./pages/why"), page);
 const Activity = later(() => import("./pages/activity"), page);
 const Integrations = later(() => import("./pages/integrations"), page);
 const Members = later(() => import("./pages/members"), page);
+const ApiKeys = later(() => import("./pages/api-keys"), page);
 const Sessions = later(() => import("./pages/sessions"), page);
 const Notifications = later(() => import("./pages/notifications"), page);
 
@@ -36,6 +37,7 @@ export function Routes() {
         <Route path="settings/integrations" element={<Integrations />} />
         <Route path="settings/notifications" element={<Notifications />} />
         <Route path="settings/members" element={<Members />} />
+        <Route path="settings/api-keys" element={<ApiKeys />} />
         <Route path="settings/sessions" element={<Sessions />} />
         <Route path="*" element={<NotFound framed />} />
       </Route>

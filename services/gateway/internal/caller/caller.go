@@ -1,5 +1,5 @@
-// Package caller says who makes a request and what they may do: a browser session, an API key or
-// the admin token; in which workspace; with today's role. It turns that into the signed identity
+// Package caller says who makes a request and what they may do: a browser session, an API key,
+// a token of an identity provider or the admin token; in which workspace; with today's role. It turns that into the signed identity
 // that every service verifies (DESIGN.md#who-calls).
 //
 // A caller whose own credentials are missing or dead gets UNAUTHENTICATED, the only 401 there is. A
@@ -16,6 +16,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -43,13 +44,16 @@ type Caller struct {
 	Label   string
 	// Session is the browser session; zero for other kinds.
 	Session session.Session
-	// KeyID, KeyWorkspace and KeyRole are those of the API key; zero for other kinds.
-	KeyID        string
-	KeyWorkspace string
-	KeyRole      identity.Role
+	// KeyID is that of the API key; empty for other kinds.
+	KeyID string
+	// Workspace is the one that a program's credential is for, and Role its role there; zero for people.
+	Workspace string
+	Role      identity.Role
 	// Scope and Apps bound what a program may do; zero for people.
 	Scope identity.Scope
 	Apps  identity.Apps
+	// Expire is when a token of an identity provider ends; zero for other kinds.
+	Expire time.Time
 }
 
 // KeyID is the id of the API key that the identity is of; empty for others.
@@ -73,6 +77,11 @@ func From(ctx context.Context) (c Caller, ok bool) {
 	return c, ok
 }
 
+// Tokens checks tokens of identity providers. Its method may be called concurrently.
+type Tokens interface {
+	Check(ctx context.Context, token string) (Caller, error)
+}
+
 // Authenticator finds out who calls. It is safe for concurrent use.
 type Authenticator struct {
 	AdminToken seal.Secret // zero: nobody can use one
@@ -82,7 +91,9 @@ type Authenticator struct {
 	Cookies  session.Cookies
 	Sessions *session.Manager
 	Tenants  *tenant.Store
+	Tokens   Tokens
 	Signer   *identity.Signer
+	Now      func() time.Time
 	// KeyUsed hears that a key whose last use is not noted yet was used; it must not block.
 	KeyUsed func(id string)
 }
@@ -135,10 +146,13 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	dead := apierr.New(apierr.ReasonUnauthenticated, "The API key or admin token in the Authorization header is not valid: it may have expired or been deleted.")
 	scheme, token, ok := strings.Cut(values[0], " ")
 	if token = pasted.Line(token); len(values) > 1 || !ok || token == "" || !strings.EqualFold(scheme, "Bearer") {
-		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, `The Authorization header must be "Bearer" and an API key or the admin token.`)
+		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, `The Authorization header must be "Bearer" and an API key, a token of an identity provider or the admin token.`)
 	}
 	if a.IsAdminToken(token) {
 		return Caller{Kind: identity.SubjectAdminToken, Subject: LocalSubject, Label: adminTokenLabel}, nil
+	}
+	if strings.Count(token, ".") == 2 {
+		return a.Tokens.Check(ctx, token) // signed: three parts with dots between
 	}
 	if !tenant.LooksLikeKey(token) {
 		return Caller{}, dead
@@ -166,18 +180,29 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	}
 	return Caller{
 		Kind: identity.SubjectAPIKey, Subject: apiKeySubject + k.GetId(), Label: k.GetLabel(),
-		KeyID: k.GetId(), KeyWorkspace: k.GetWorkspace(), KeyRole: role,
+		KeyID: k.GetId(), Workspace: k.GetWorkspace(), Role: role,
 		Scope: scope, Apps: identity.LimitedTo(k.GetApps()...),
 	}, nil
 }
 
+// tokenRole is the role of a token in its workspace: none when the workspace is gone, whose rule may be left over.
+func (a *Authenticator) tokenRole(ctx context.Context, c Caller) (identity.Role, error) {
+	_, err := a.Tenants.Get(ctx, c.Workspace, c.Role)
+	if apierr.Has(err, apierr.ReasonWorkspaceNotFound) {
+		return identity.RoleNone, nil
+	}
+	return c.Role, err
+}
+
 // Role is the caller's role of today in the workspace; RoleNone when it has none.
 func (a *Authenticator) Role(ctx context.Context, c Caller, workspace string) (identity.Role, error) {
-	if c.Kind == identity.SubjectAPIKey {
-		if workspace != c.KeyWorkspace {
-			return identity.RoleNone, nil
-		}
-		return c.KeyRole, nil
+	switch {
+	case c.Kind.IsProgram() && workspace != c.Workspace:
+		return identity.RoleNone, nil
+	case c.Kind == identity.SubjectOIDCToken:
+		return a.tokenRole(ctx, c)
+	case c.Kind.IsProgram():
+		return c.Role, nil
 	}
 	return a.Tenants.Role(ctx, workspace, c.Subject)
 }
@@ -189,8 +214,8 @@ func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string
 	id := identity.Identity{
 		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, Scope: c.Scope, Apps: c.Apps,
 	}
-	if workspace == "" && c.Kind == identity.SubjectAPIKey {
-		id.Workspace = c.KeyWorkspace
+	if workspace == "" && c.Kind.IsProgram() {
+		id.Workspace = c.Workspace
 	}
 	if id.Workspace != "" {
 		role, err := a.Role(ctx, c, id.Workspace)
@@ -233,9 +258,13 @@ func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) e
 			return ended
 		}
 		return nil
-	case identity.SubjectAdminToken, identity.SubjectLocal, identity.SubjectOIDCToken:
+	case identity.SubjectOIDCToken:
+		if !a.Now().Before(c.Expire) {
+			return ended
+		}
+	case identity.SubjectAdminToken, identity.SubjectLocal:
 	}
-	role, err := a.Tenants.Role(ctx, workspace, c.Subject)
+	role, err := a.Role(ctx, c, workspace)
 	if err != nil {
 		return err
 	}

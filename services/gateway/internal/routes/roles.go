@@ -124,11 +124,20 @@ var ofApps = map[string]bool{
 	gatewayv1.GatewayService_GetWorkspace_FullMethodName:               true,
 }
 
+// browser lists what nobody but a person in a browser can do: no key, whatever its scope.
+var browser = map[string]bool{authv1.AuthService_ConnectIntegration_FullMethodName: true}
+
+// noTokens lists what a token of an identity provider cannot do, whatever its scope: what it makes would outlive it.
+var noTokens = map[string]bool{gatewayv1.GatewayService_CreateApiKey_FullMethodName: true}
+
 // Roles is the RPC × role table of the API.
 func Roles() map[string]identity.Role { return maps.Clone(roles) }
 
 // OfApps lists the RPCs that answer a program that is limited to some apps with what these have.
 func OfApps() map[string]bool { return maps.Clone(ofApps) }
+
+// NeedsBrowser tells what nobody but a person in a browser can do.
+func NeedsBrowser(rpc string) bool { return browser[rpc] }
 
 // Row is what one call of the API takes of who calls.
 type Row struct {
@@ -137,6 +146,10 @@ type Row struct {
 	Role   identity.Role  // the least, in the workspace
 	Scope  identity.Scope // the least of a program
 	Apps   string         // what of it is for a program that is limited to some apps
+	// Browser says that no program can, whatever its scope.
+	Browser bool
+	// NoTokens says that keys can, and tokens of identity providers cannot.
+	NoTokens bool
 }
 
 // Rows is the table of who may call what, sorted by name.
@@ -150,7 +163,7 @@ func Rows() []Row {
 		case ActivityExportTemplate:
 			name = "ExportActivity"
 		}
-		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing"}
+		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing", Browser: r.Browser, NoTokens: r.NoTokens}
 		switch {
 		case r.OfApps:
 			row.Apps = "what these have"

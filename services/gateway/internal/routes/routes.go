@@ -56,6 +56,8 @@ type Route struct {
 	Access   Access
 	Role     identity.Role // within the workspace of the path; RoleNone where there is none
 	OfApps   bool          // answers a program that is limited to some apps with what these have
+	Browser  bool          // no program can, whatever its scope
+	NoTokens bool          // tokens of identity providers cannot, whatever their scope
 	ReadOnly bool
 	List     bool // a page of a list: answers carry an ETag of their content
 	Stream   bool // does not end by itself, or not soon
@@ -169,7 +171,7 @@ func ofMethod(m protoreflect.MethodDescriptor) []Route {
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		full := FullMethod(m)
 		route := Route{
-			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full],
+			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full], Browser: browser[full], NoTokens: noTokens[full],
 			ReadOnly: readOnly(m), List: strings.HasPrefix(string(m.Name()), "List"),
 		}
 		switch p := r.GetPattern().(type) {

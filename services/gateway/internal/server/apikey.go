@@ -68,7 +68,7 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 	if err != nil {
 		return nil, err
 	}
-	if id.SubjectKind == identity.SubjectOIDCToken {
+	if id.SubjectKind == identity.SubjectOIDCToken { // as internal/routes publishes
 		return nil, apierr.New(apierr.ReasonPermissionDenied, "A token of an identity provider cannot make API keys: they would outlive it. Sign in, or use a key.")
 	}
 	role, keyScope := rightsOf(req)

@@ -9,7 +9,10 @@
 // refresh token that the provider gave; a session without one lasts until its life ends. Whoever the provider
 // does not know any more, or who lost the last role, is signed out.
 //
+// Tokens checks what scripts send instead of an API key: tokens of issuers that the settings name, each for one
+// workspace, with rules about their claims.
+//
 // One flow: Begin → the provider → ServeCallback → Provider.exchange → tenant.Arrive → session.Begin.
 //
-// It depends on go-oidc, internal/session, internal/tenant and internal/pages.
+// It depends on go-oidc, internal/caller, internal/session, internal/tenant and internal/pages.
 package signin

@@ -58,6 +58,7 @@ type Provider struct {
 // facts are what go-oidc does not keep of a provider's description.
 type facts struct {
 	EndSession string   `json:"end_session_endpoint"`
+	Keys       string   `json:"jwks_uri"`
 	Algorithms []string `json:"id_token_signing_alg_values_supported"`
 	// IssParameter says that answers name the issuer (RFC 9207).
 	IssParameter bool `json:"authorization_response_iss_parameter_supported"`
@@ -136,14 +137,19 @@ func (p *Provider) context(ctx context.Context) context.Context {
 
 // verifier checks tokens by the provider's keys of today. Its clock is late by what clocks may differ.
 func (p *Provider) verifier(ctx context.Context, known *oidc.Provider, f facts) *oidc.IDTokenVerifier {
-	allowed := slices.DeleteFunc(slices.Clone(algorithms), func(a string) bool { return len(f.Algorithms) > 0 && !slices.Contains(f.Algorithms, a) })
-	if len(allowed) == 0 {
-		allowed = []string{oidc.RS256}
-	}
 	return known.VerifierContext(p.context(ctx), &oidc.Config{
-		ClientID: p.settings.ClientID, SupportedSigningAlgs: allowed,
+		ClientID: p.settings.ClientID, SupportedSigningAlgs: allowedOf(f),
 		Now: func() time.Time { return p.now().Add(-skew) },
 	})
+}
+
+// allowedOf are the algorithms that we take and the provider says that it uses.
+func allowedOf(f facts) []string {
+	allowed := slices.DeleteFunc(slices.Clone(algorithms), func(a string) bool { return len(f.Algorithms) > 0 && !slices.Contains(f.Algorithms, a) })
+	if len(allowed) == 0 {
+		return []string{oidc.RS256}
+	}
+	return allowed
 }
 
 // authorizeURL is where the browser goes.

@@ -32,6 +32,8 @@ const (
 // Settings are the providers and what their claims give.
 type Settings struct {
 	Providers []ProviderSettings `yaml:"providers"`
+	// Tokens are the issuers whose tokens scripts may send.
+	Tokens []TokenSettings `yaml:"tokens"`
 }
 
 // ProviderSettings describe one provider.
@@ -109,7 +111,7 @@ func ParseSettings(raw []byte, variable func(string) (string, bool)) (Settings, 
 		}
 		seen[p.ID] = true
 	}
-	return s, nil
+	return s, s.checkTokens()
 }
 
 var idPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -121,9 +123,8 @@ func (p *ProviderSettings) check(variable func(string) (string, bool)) error {
 	if p.Name = strings.TrimSpace(p.Name); p.Name == "" {
 		p.Name = p.ID
 	}
-	u, err := url.Parse(p.Issuer)
-	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || !edge.Loopback(u.Hostname())) {
-		return errors.New("issuer: an https address, exactly as the provider writes it (http on this machine only)")
+	if err := checkIssuer(p.Issuer); err != nil {
+		return err
 	}
 	if p.ClientID == "" {
 		return errors.New("clientId: the id under which the provider knows Devpilot")
@@ -149,6 +150,14 @@ func (p *ProviderSettings) check(variable func(string) (string, bool)) error {
 		}
 	}
 	return p.readSecret(variable)
+}
+
+func checkIssuer(issuer string) error {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && (u.Scheme != "http" || !edge.Loopback(u.Hostname())) {
+		return errors.New("issuer: an https address, exactly as the provider writes it (http on this machine only)")
+	}
+	return nil
 }
 
 func (r *Rule) check() (err error) {
@@ -221,6 +230,9 @@ func (s Settings) Workspaces() []string {
 		for _, r := range p.Rules {
 			ids = append(ids, r.Workspace)
 		}
+	}
+	for _, t := range s.Tokens {
+		ids = append(ids, t.Workspace)
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids)

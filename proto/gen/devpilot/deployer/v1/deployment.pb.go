@@ -238,7 +238,7 @@ const (
 	DeploymentActor_KIND_UNSPECIFIED DeploymentActor_Kind = 0
 	// A member of the workspace.
 	DeploymentActor_MEMBER DeploymentActor_Kind = 1
-	// An API key.
+	// An API key, or a token of an identity provider.
 	DeploymentActor_API_KEY DeploymentActor_Kind = 2
 	// An account on Bitbucket.
 	DeploymentActor_BITBUCKET_ACCOUNT DeploymentActor_Kind = 3

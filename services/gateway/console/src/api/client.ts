@@ -4,6 +4,8 @@ import type { components, paths } from "./schema";
 
 type Schemas = components["schemas"];
 export type ActivityRecord = Schemas["ActivityRecord"];
+export type ApiKey = Schemas["ApiKey"];
+export type ApiKeyScope = Schemas["ApiKeyScope"];
 export type App = Schemas["App"];
 export type AppPatch = Schemas["AppPatch"];
 export type Branch = Schemas["Branch"];

@@ -85,6 +85,27 @@ export const invitationsQuery = (workspace: string) =>
       body(await api.GET("/v1/workspaces/{workspace}/invitations", { params: { path: { workspace } }, signal })),
   });
 
+/** Every key of the workspace: there are at most 200. Others may revoke them, and programs use them. */
+export const apiKeysQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...keys.kind(workspace, "apiKeys"), "list"],
+    queryFn: async ({ signal }) => {
+      const all = [];
+      for (let pageToken = ""; ;) {
+        const page = body(
+          await api.GET("/v1/workspaces/{workspace}/apiKeys", {
+            params: { path: { workspace }, query: { pageSize: 200, pageToken } },
+            signal,
+          }),
+        );
+        all.push(...page.apiKeys);
+        pageToken = page.nextPageToken ?? "";
+        if (pageToken === "") return all;
+      }
+    },
+    refetchInterval: 10_000,
+  });
+
 /** The browsers of this person: of no workspace. */
 export const sessionsQuery = queryOptions({
   queryKey: ["sessions"],

@@ -24,6 +24,7 @@ const pages = [
   ["Integrations", "settings/integrations"],
   ["Notifications", "settings/notifications"],
   ["Members", "settings/members"],
+  ["API keys", "settings/api-keys"],
   ["Sessions", "settings/sessions"],
 ] as const;
 

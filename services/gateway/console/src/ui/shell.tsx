@@ -136,6 +136,9 @@ export function Shell() {
           <NavLink to={`/w/${ws}/settings/members`}>
             <Icon name="members" /> Members
           </NavLink>
+          <NavLink to={`/w/${ws}/settings/api-keys`}>
+            <Icon name="apiKeys" /> API keys
+          </NavLink>
           <NavLink to={`/w/${ws}/settings/sessions`}>
             <Icon name="sessions" /> Sessions
           </NavLink>

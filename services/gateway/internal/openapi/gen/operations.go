@@ -165,7 +165,9 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 		op["x-role"] = strings.ToUpper(route.Role.String())
 	}
 	if route.Access == routes.Authenticated {
-		op["x-scope"] = strings.ToUpper(route.Scope().String())
+		if !route.Browser {
+			op["x-scope"] = strings.ToUpper(route.Scope().String())
+		}
 		lines = append(lines, programs(route))
 	}
 	if len(reasons) > 0 {
@@ -185,7 +187,13 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 
 // programs says what an API key or token must have.
 func programs(route routes.Route) string {
-	s := "API keys take the scope " + strings.ToUpper(route.Scope().String())
+	if route.Browser {
+		return "It takes a browser: API keys and tokens are refused with BROWSER_REQUIRED, whatever their scope."
+	}
+	s := "API keys and tokens take the scope " + strings.ToUpper(route.Scope().String())
+	if route.NoTokens {
+		s += " (tokens of identity providers cannot)"
+	}
 	switch {
 	case route.OfApps:
 		return s + "; limited to some apps, they get what these have."
