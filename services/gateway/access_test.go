@@ -1,8 +1,10 @@
 package gateway_test
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,6 +27,8 @@ type somebody struct {
 // limited to some apps also that the request names one of these, or the answer leaves the others out.
 func (s somebody) may(r routes.Route, app string) bool {
 	switch {
+	case r.NoPrograms && s.scope != identity.ScopeNone:
+		return false
 	case r.NoTokens && strings.HasPrefix(s.name, "a token"), r.Browser && s.scope != identity.ScopeNone, s.role < r.Role:
 		return false
 	case s.scope == identity.ScopeNone:
@@ -32,7 +36,7 @@ func (s somebody) may(r routes.Route, app string) bool {
 	case s.scope < r.Scope():
 		return false
 	}
-	return !s.apps.Limited() || r.OfApps || r.NamesApp() && s.apps.Has(app)
+	return !s.apps.Limited() || r.Role == identity.RoleNone || r.OfApps || r.NamesApp() && s.apps.Has(app)
 }
 
 const roleRules = `      - {workspace: acme, role: owner, group: owners}
@@ -170,6 +174,40 @@ func TestAccess_table(t *testing.T) {
 	}
 	if asked < 50*len(all) {
 		t.Errorf("only %d questions", asked)
+	}
+}
+
+// TestAccess_outsideWorkspaces does the same with what belongs to no workspace. The one who signs out comes last.
+func TestAccess_outsideWorkspaces(t *testing.T) {
+	p, ci := provider(t), provider(t)
+	g := start(t, withProviders(t, roleRules, p), withTokens(t, tokenRules(), ci))
+	_, dead := nobodies(g, p, ci)
+	all := everybody(g, p, ci)
+	list := slices.DeleteFunc(routes.All(), func(r routes.Route) bool {
+		return strings.Contains(r.Template, "{workspace}") || r.Access == routes.Public
+	})
+	slices.SortStableFunc(list, func(a, b routes.Route) int {
+		return cmp.Compare(strings.Count(a.RPC, "DeleteSession"), strings.Count(b.RPC, "DeleteSession"))
+	})
+	for _, r := range list {
+		path, body := pathOf(r, ""), bodyOf(r)
+		for _, who := range all {
+			a := who.c.send(r.Method, path, body)
+			may := who.may(r, "")
+			if strings.HasSuffix(r.RPC, "/CreateSignInCode") {
+				may = who.name == "the admin token"
+			}
+			if refused := a.status == http.StatusForbidden || a.status == http.StatusUnauthorized; may == refused || a.status >= http.StatusInternalServerError {
+				t.Errorf("%s %s: %s may: %v, and was answered %d %s", r.Method, r.Template, who.name, may, a.status, a.body)
+			}
+		}
+		for _, who := range dead {
+			if a := who.c.send(r.Method, path, body); r.Access == routes.Authenticated {
+				a.problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+			} else {
+				a.want(http.StatusOK)
+			}
+		}
 	}
 }
 

@@ -146,6 +146,9 @@ func writeRoles(b *strings.Builder) {
 		if row.NoTokens {
 			scope += ", keys only"
 		}
+		if row.NoPrograms {
+			scope, apps = "none: for people and the admin token", ""
+		}
 		if row.Browser {
 			scope, apps = "none: it takes a browser", ""
 		}

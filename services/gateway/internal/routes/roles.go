@@ -130,6 +130,12 @@ var browser = map[string]bool{authv1.AuthService_ConnectIntegration_FullMethodNa
 // noTokens lists what a token of an identity provider cannot do, whatever its scope: what it makes would outlive it.
 var noTokens = map[string]bool{gatewayv1.GatewayService_CreateApiKey_FullMethodName: true}
 
+// noPrograms lists what belongs to no workspace and is for people alone, or for the admin token.
+var noPrograms = map[string]bool{
+	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  true,
+	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: true,
+}
+
 // Roles is the RPC × role table of the API.
 func Roles() map[string]identity.Role { return maps.Clone(roles) }
 
@@ -150,6 +156,8 @@ type Row struct {
 	Browser bool
 	// NoTokens says that keys can, and tokens of identity providers cannot.
 	NoTokens bool
+	// NoPrograms says that neither can.
+	NoPrograms bool
 }
 
 // Rows is the table of who may call what, sorted by name.
@@ -163,7 +171,7 @@ func Rows() []Row {
 		case ActivityExportTemplate:
 			name = "ExportActivity"
 		}
-		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing", Browser: r.Browser, NoTokens: r.NoTokens}
+		row := Row{Name: name, Access: r.Access, Role: r.Role, Scope: r.Scope(), Apps: "nothing", Browser: r.Browser, NoTokens: r.NoTokens, NoPrograms: r.NoPrograms}
 		switch {
 		case r.OfApps:
 			row.Apps = "what these have"

@@ -48,19 +48,20 @@ const (
 
 // Route is one HTTP method and path.
 type Route struct {
-	Method   string // HTTP
-	Template string // such as /v1/workspaces/{workspace}/apps/{app}
-	RPC      string // full method; ReadLog for the log, empty for the events
-	Input    protoreflect.MessageDescriptor
-	Body     string // "" no body, "*" the whole request, or the field that the body is
-	Access   Access
-	Role     identity.Role // within the workspace of the path; RoleNone where there is none
-	OfApps   bool          // answers a program that is limited to some apps with what these have
-	Browser  bool          // no program can, whatever its scope
-	NoTokens bool          // tokens of identity providers cannot, whatever their scope
-	ReadOnly bool
-	List     bool // a page of a list: answers carry an ETag of their content
-	Stream   bool // does not end by itself, or not soon
+	Method     string // HTTP
+	Template   string // such as /v1/workspaces/{workspace}/apps/{app}
+	RPC        string // full method; ReadLog for the log, empty for the events
+	Input      protoreflect.MessageDescriptor
+	Body       string // "" no body, "*" the whole request, or the field that the body is
+	Access     Access
+	Role       identity.Role // within the workspace of the path; RoleNone where there is none
+	OfApps     bool          // answers a program that is limited to some apps with what these have
+	Browser    bool          // no program can, whatever its scope
+	NoTokens   bool          // tokens of identity providers cannot, whatever their scope
+	NoPrograms bool          // for people, or the admin token
+	ReadOnly   bool
+	List       bool // a page of a list: answers carry an ETag of their content
+	Stream     bool // does not end by itself, or not soon
 }
 
 // PathFields are the names of the template's variables, as in the proto.
@@ -171,7 +172,7 @@ func ofMethod(m protoreflect.MethodDescriptor) []Route {
 	for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 		full := FullMethod(m)
 		route := Route{
-			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full], Browser: browser[full], NoTokens: noTokens[full],
+			RPC: full, Input: m.Input(), Body: r.GetBody(), Access: access[full], Role: roles[full], OfApps: ofApps[full], Browser: browser[full], NoTokens: noTokens[full], NoPrograms: noPrograms[full],
 			ReadOnly: readOnly(m), List: strings.HasPrefix(string(m.Name()), "List"),
 		}
 		switch p := r.GetPattern().(type) {

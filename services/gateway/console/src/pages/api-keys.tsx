@@ -8,6 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { ApiKeyForm } from "../ui/api-key-form";
 import { Banner, Button, Copyable, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Dialog } from "../ui/dialog";
+import { Typed } from "../ui/unsaved";
 
 const hour = 3600_000;
 
@@ -54,13 +55,15 @@ export default function ApiKeys() {
         </Banner>
       )}
       {making && (
-        <ApiKeyForm
-          onDone={(made) => {
-            setMaking(false);
-            setSecret(made);
-          }}
-          onCancel={() => setMaking(false)}
-        />
+        <Typed>
+          <ApiKeyForm
+            onDone={(made) => {
+              setMaking(false);
+              setSecret(made);
+            }}
+            onCancel={() => setMaking(false)}
+          />
+        </Typed>
       )}
       {adminOnly === undefined ? (
         <List />

@@ -67,7 +67,7 @@ export function ApiKeyForm({ onDone, onCancel }: { onDone: (secret: string) => v
         error={problem?.field("label")}
         hint="What it is for, such as: CI of the shop."
       />
-      <fieldset className="plain scopes">
+      <fieldset className="plain choices">
         <legend>What it may do</legend>
         {(["READ", "DEPLOY", "ADMIN"] as const).map((s) => (
           <label key={s} className="check block">

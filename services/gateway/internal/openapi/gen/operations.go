@@ -165,7 +165,7 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 		op["x-role"] = strings.ToUpper(route.Role.String())
 	}
 	if route.Access == routes.Authenticated {
-		if !route.Browser {
+		if !route.Browser && !route.NoPrograms {
 			op["x-scope"] = strings.ToUpper(route.Scope().String())
 		}
 		lines = append(lines, programs(route))
@@ -189,6 +189,9 @@ func describe(op object, comment string, reasons []any, route routes.Route) {
 func programs(route routes.Route) string {
 	if route.Browser {
 		return "It takes a browser: API keys and tokens are refused with BROWSER_REQUIRED, whatever their scope."
+	}
+	if route.NoPrograms {
+		return "API keys and tokens cannot, whatever their scope."
 	}
 	s := "API keys and tokens take the scope " + strings.ToUpper(route.Scope().String())
 	if route.NoTokens {
