@@ -19,8 +19,8 @@ const (
 	leeway    = 5 * time.Second
 	// maxLabel bounds the label in a token, in bytes: it is for people and may be shortened.
 	maxLabel = 256
-	// maxToken bounds a token that is parsed. Ours are far below.
-	maxToken = 4096
+	// maxToken bounds a token that is parsed, in bytes. The longest subject, label and list of apps fit.
+	maxToken = 8192
 )
 
 // The two kinds of tokens differ in type and audience, so that neither passes for the other.

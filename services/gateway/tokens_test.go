@@ -196,6 +196,28 @@ func TestTokens_keysOfTheIssuerChange(t *testing.T) {
 	g.withToken(fresh).get("/v1/me").want(http.StatusOK)
 }
 
+// TestTokens_readmeIsRight reads the example of the README as an operator would.
+func TestTokens_readmeIsRight(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```yaml\ntokens:")
+	example, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("no example of tokens")
+	}
+	file := filepath.Join(t.TempDir(), "providers.yaml")
+	if err := os.WriteFile(file, []byte("tokens:"+example), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := signin.ReadSettings(file)
+	if err != nil || len(s.Tokens) != 1 || s.Tokens[0].Workspace != "acme" || len(s.Tokens[0].Rules) != 1 {
+		t.Errorf("%+v, %v", s.Tokens, err)
+	}
+}
+
 // TestTokens_settings: what would let in more than was meant is refused at the start, with what to do.
 func TestTokens_settings(t *testing.T) {
 	t.Parallel()
