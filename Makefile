@@ -129,6 +129,7 @@ generate: $(call stamp,$(OAPI_CODEGEN)) $(call stamp,$(BUF)) $(call stamp,$(PROT
 	buf generate --template proto/buf.gen.yaml
 	go run ./services/gateway/internal/openapi/gen
 	services/gateway/client/devpilot/generate.sh
+	go run ./services/cli/cmd/devpilot reference > services/cli/.REFERENCE && mv services/cli/.REFERENCE services/cli/REFERENCE.md
 	cp services/deployer/internal/record/codeconfig/devpilot.schema.json services/gateway/internal/openapi/
 	go run ./services/allinone/internal/reference/gen
 	cd deploy && GOWORK=off go run ./cmd/chart-settings

@@ -327,7 +327,8 @@ func (r *resolver) missing(required []string) error {
 
 // unknown refuses DEVPILOT_ variables that no program of the product reads: most likely misspelt.
 func (r *resolver) unknown() error {
-	known := map[string]bool{}
+	// Those of the command line (services/cli), which a shell may have for its own use.
+	known := map[string]bool{envPrefix + "URL": true, envPrefix + "KEY": true, envPrefix + "WORKSPACE": true}
 	for v, name := range r.names {
 		known[name] = true
 		if isSecret(v) {

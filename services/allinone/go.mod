@@ -22,6 +22,13 @@ require (
 	google.golang.org/grpc v1.85.0
 )
 
+require (
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/cobra v1.10.2 // indirect
+	github.com/spf13/pflag v1.0.10 // indirect
+	golang.org/x/term v0.47.0 // indirect
+)
+
 replace devpilot.io/bitbucket/pkg => ../../pkg
 
 replace devpilot.io/bitbucket/proto => ../../proto
@@ -38,6 +45,8 @@ replace devpilot.io/bitbucket/services/webhook => ../webhook
 
 require (
 	devpilot.io/bitbucket/proto v0.0.0 // indirect
+	devpilot.io/bitbucket/services/cli v0.0.0
+	devpilot.io/bitbucket/services/gateway/client/devpilot v0.0.0 // indirect
 	github.com/alicebob/miniredis/v2 v2.40.0 // indirect
 	github.com/andybalholm/brotli v1.2.8 // indirect
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
@@ -92,3 +101,7 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261026165753-2ffab32bce7e // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+replace devpilot.io/bitbucket/services/cli => ../cli
+
+replace devpilot.io/bitbucket/services/gateway/client/devpilot => ../gateway/client/devpilot

@@ -1,4 +1,5 @@
-// Command devpilot is the whole product in one process, for a laptop or one small machine.
+// Command devpilot is the whole product in one process, for a laptop or one small machine, and the command line
+// that speaks with one over its API (services/cli).
 package main
 
 import (
@@ -15,9 +16,10 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/services/allinone"
+	"devpilot.io/bitbucket/services/cli"
 )
 
-type cli struct {
+type grammar struct {
 	Run struct {
 		allinone.Settings `embed:""`
 	} `cmd:"" default:"withargs" help:"Start Devpilot (the default)."`
@@ -25,9 +27,9 @@ type cli struct {
 		servicemain.DataFlags `embed:""`
 		URL                   string `name:"url" default:"http://${listen}" help:"Address of the running Devpilot."`
 	} `cmd:"" name:"sign-in" help:"Print a link that signs you in at a running Devpilot, once, within five minutes."`
-	Keys struct {
+	MakeKeys struct {
 		Directory string `arg:"" help:"Directory to make them in; nothing in it is overwritten."`
-	} `cmd:"" help:"Make the keys and the admin token that services in processes of their own need."`
+	} `cmd:"" name:"make-keys" help:"Make the keys and the admin token that services in processes of their own need."`
 	AcceptLoss struct {
 		servicemain.DataFlags `embed:""`
 		NATSURL               seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
@@ -39,15 +41,25 @@ type cli struct {
 func main() {
 	ctx, stop := lifecycle.Signals(context.Background())
 	context.AfterFunc(ctx, stop) // a second signal kills
-	code := run(ctx, servicemain.OSProcess())
+	code := program(ctx, servicemain.OSProcess())
 	stop()
 	os.Exit(code)
 }
 
+// program runs what the first word says: a command of the command line, or one of the server's own.
+func program(ctx context.Context, process servicemain.Process) int {
+	if cli.Takes(os.Args[1:]) {
+		p := cli.OSProcess()
+		p.Version = servicemain.Version
+		return cli.Run(ctx, p)
+	}
+	return run(ctx, process)
+}
+
 func run(ctx context.Context, process servicemain.Process) int {
-	var c cli
+	var c grammar
 	parsed, err := servicemain.Parse(process, servicemain.Settings{
-		Name: "devpilot", Description: "Deploys code from Bitbucket. Starts all of the product in one process.", Grammar: &c,
+		Name: "devpilot", Description: "Deploys code from Bitbucket. Starts all of the product in one process. The command line over its API is in here too: devpilot help lists its commands.", Grammar: &c,
 		Vars: map[string]string{"listen": allinone.DefaultListen, "ops_listen": allinone.DefaultOpsListen, "drain_delay": "0s"},
 	})
 	if errors.Is(err, servicemain.ErrHelp) {
@@ -60,8 +72,8 @@ func run(ctx context.Context, process servicemain.Process) int {
 	switch command, _, _ := strings.Cut(parsed.Command(), " "); command {
 	case "version":
 		fmt.Fprintln(process.Stdout, "devpilot", servicemain.Version)
-	case "keys":
-		err = allinone.MakeKeys(process.Stdout, c.Keys.Directory)
+	case "make-keys":
+		err = allinone.MakeKeys(process.Stdout, c.MakeKeys.Directory)
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	case "accept-loss":
