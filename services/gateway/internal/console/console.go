@@ -18,7 +18,6 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -138,7 +137,7 @@ func (c *Console) ServeAsset(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Add("Vary", "Accept-Encoding")
 	for _, e := range encodings {
-		if !accepts(r.Header.Get("Accept-Encoding"), e.name) {
+		if !edge.Accepts(r.Header.Get("Accept-Encoding"), e.name) {
 			continue
 		}
 		if content, err := fs.ReadFile(c.files, name+e.suffix); err == nil {
@@ -170,16 +169,4 @@ func send(w http.ResponseWriter, r *http.Request, media string, content []byte) 
 // notFound is never kept: the next version of the console may have the file.
 func notFound(w http.ResponseWriter, r *http.Request) {
 	edge.Fail(w, r, apierr.New(apierr.ReasonNotFound, "There is no such file. Reload the page: the console may have been updated."))
-}
-
-// accepts reads an Accept-Encoding header. A quality of 0 means no (RFC 9110 section 12.5.3).
-func accepts(header, encoding string) bool {
-	for entry := range strings.SplitSeq(header, ",") {
-		name, parameters, _ := strings.Cut(entry, ";")
-		if strings.EqualFold(strings.TrimSpace(name), encoding) {
-			q := strings.ReplaceAll(strings.ToLower(parameters), " ", "")
-			return !slices.Contains([]string{"q=0", "q=0.0", "q=0.00", "q=0.000"}, q)
-		}
-	}
-	return false
 }

@@ -48,11 +48,6 @@ func Serve(w http.ResponseWriter, r *http.Request) {
 	edge.Of(r.Context()).Route = r.URL.Path
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache")
-	h.Set("ETag", etag)
-	if rest.NoneMatch(r, etag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
 	h.Set("Content-Type", kind)
-	_, _ = w.Write(body) // a client that went away is no error of ours
+	rest.SendTagged(w, r, etag, body)
 }

@@ -139,17 +139,12 @@ func (h *held) Write(b []byte) (int, error) {
 	return h.body.Write(b)
 }
 
-// send answers what was held: a good one with its tag, and as 304 where the client has it.
+// send answers what was held: a good one with its tag.
 func (h *held) send(r *http.Request) {
 	w := h.ResponseWriter
 	if h.status == http.StatusOK {
-		etag := answerETag(h.revision, h.body.Bytes())
-		w.Header().Set("ETag", etag)
-		if NoneMatch(r, etag) {
-			w.Header().Del("Content-Type")
-			w.WriteHeader(http.StatusNotModified)
-			return
-		}
+		SendTagged(w, r, answerETag(h.revision, h.body.Bytes()), h.body.Bytes())
+		return
 	}
 	if h.status != 0 {
 		w.Header().Set("Content-Length", strconv.Itoa(h.body.Len()))
