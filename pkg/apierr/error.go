@@ -50,7 +50,7 @@ func Newf(r Reason, format string, args ...any) *Error {
 
 // InvalidArgument is the error of one wrong field.
 func InvalidArgument(field, msg string) *Error {
-	return New(ReasonInvalidArgument, fmt.Sprintf("The field %q is not right: %s", field, msg), WithField(field, msg))
+	return New(ReasonInvalidArgument, fmt.Sprintf("The field %q is not right: %s.", field, strings.TrimSuffix(msg, ".")), WithField(field, msg))
 }
 
 // With returns a copy with more options applied.

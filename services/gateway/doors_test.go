@@ -185,13 +185,13 @@ func TestActivity_emptyBeforeAndAfter(t *testing.T) {
 func TestActivity_namesFieldsAsTheAnswer(t *testing.T) {
 	g := start(t)
 	g.deployer.on("UpdateApp", func(context.Context, proto.Message) (proto.Message, error) {
-		return nil, apierr.New(apierr.ReasonInvalidArgument, `The field "app.hooks[1].name" is not right: h is there twice`,
+		return nil, apierr.New(apierr.ReasonInvalidArgument, `The field "app.hooks[1].name" is not right: h is there twice.`,
 			apierr.WithField("app.hooks[1].name", "h is there twice"))
 	})
 	c := g.withToken(adminToken)
 	c.send(http.MethodPatch, "/v1/workspaces/default/apps/web", `{"hooks":[]}`).problem(http.StatusBadRequest, "INVALID_ARGUMENT")
 	got := waitActivity(t, c, "default", func(r record) bool { return r.Action == "app.update" })
-	if want := `The field "hooks[1].name" is not right: h is there twice`; got.Message != want {
+	if want := `The field "hooks[1].name" is not right: h is there twice.`; got.Message != want {
 		t.Errorf("%q, want %q", got.Message, want)
 	}
 }

@@ -63,10 +63,10 @@ func TestProblem_bodies(t *testing.T) {
 		name, method, path, body string
 		field, says              string
 	}{
-		{"broken JSON", "POST", apps, "{\n  \"appId\": web\n}", "", "line 2, column 12"},
-		{"cut JSON", "POST", apps, `{"appId":"web"`, "", "ends too early"},
-		{"two values", "POST", apps, `{} {}`, "", "more than one"},
-		{"a list", "POST", apps, `[]`, "", "must be a JSON object"},
+		{"broken JSON", "POST", apps, "{\n  \"appId\": web\n}", "body", "line 2, column 12"},
+		{"cut JSON", "POST", apps, `{"appId":"web"`, "body", "ends too early"},
+		{"two values", "POST", apps, `{} {}`, "body", "more than one"},
+		{"a list", "POST", apps, `[]`, "body", "must be a JSON object"},
 		{"unknown field", "POST", apps, `{"appId":"web","nope":1}`, "nope", "appId"},
 		{"unknown field below", "POST", apps, `{"appId":"web","app":{"brnach":"main"}}`, "app.brnach", "branch"},
 		{"text for a flag", "POST", apps, `{"appId":"web","app":{"autoDeploy":"yes"}}`, "app.autoDeploy", "true or false"},
@@ -80,7 +80,7 @@ func TestProblem_bodies(t *testing.T) {
 		{"not a time", "POST", "/v1/workspaces/default/apiKeys", `{"label":"x","expireTime":"tomorrow"}`, "expireTime", "like 2026"},
 		{"patch, unknown field", "PATCH", apps + "/web", `{"colour":"red"}`, "colour", "unknown"},
 		{"patch, wrong type", "PATCH", apps + "/web", `{"branch":false}`, "branch", "text"},
-		{"body where there is none", "DELETE", apps + "/web", `{"etag":"1"}`, "", "takes no body"},
+		{"body where there is none", "DELETE", apps + "/web", `{"etag":"1"}`, "body", "takes no body"},
 		{"unknown parameter", "GET", apps + "?pagesize=3", "", "pagesize", "pageSize"},
 		{"parameter twice", "GET", apps + "?pageSize=3&pageSize=4", "", "pageSize", "once"},
 		{"parameter no number", "GET", apps + "?pageSize=lots", "", "pageSize", "whole number"},
@@ -94,9 +94,9 @@ func TestProblem_bodies(t *testing.T) {
 		{"halves the wrong way round", "PATCH", apps + "/web", `{"branch":"\udc00\ud800"}`, "branch", "Unicode"},
 		{"bytes that are not UTF-8", "PATCH", apps + "/web", "{\"branch\":\"ma\xffin\"}", "branch", "UTF-8"},
 		{"bytes in a name", "PATCH", apps + "/web", "{\"bra\xffnch\":1}", "bra\ufffdnch", "Unicode"},
-		{"something after it", "PATCH", apps + "/web", `{"branch":"main"} x`, "", "nothing else"},
-		{"closed twice", "PATCH", apps + "/web", `{"branch":"main"}}`, "", "nothing else"},
-		{"a comma too many", "PATCH", apps + "/web", `{"branch":"main",}`, "", "line 1"},
+		{"something after it", "PATCH", apps + "/web", `{"branch":"main"} x`, "body", "nothing else"},
+		{"closed twice", "PATCH", apps + "/web", `{"branch":"main"}}`, "body", "nothing else"},
+		{"a comma too many", "PATCH", apps + "/web", `{"branch":"main",}`, "body", "line 1"},
 		{"a deep list", "PATCH", apps + "/web", `{"hooks":` + strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000) + `}`, "hooks", "deep"},
 		{"a deep object", "POST", apps, strings.Repeat(`{"app":`, 100_000) + "1" + strings.Repeat("}", 100_000), "app", "deep"},
 		{"null in a change", "PATCH", apps + "/web", `{"hooks":null}`, "hooks", "null"},
@@ -111,7 +111,7 @@ func TestProblem_bodies(t *testing.T) {
 		{"name in a query that is not UTF-8", "GET", apps + "?%ff=1", "", "\ufffd", "Unicode"},
 		{"stream's query that is not UTF-8", "GET", "/v1/workspaces/default/events?lastEventId=%ff", "", "lastEventId", "UTF-8"},
 		{"log's query that is not UTF-8", "GET", apps + "/web/deployments/3/log?after=%ff", "", "after", "UTF-8"},
-		{"log's broken query", "GET", apps + "/web/deployments/3/log?after=%zz", "", "", "query"},
+		{"log's broken query", "GET", apps + "/web/deployments/3/log?after=%zz", "", "query", "query"},
 		{"mask of no field", "PATCH", apps + "/web?updateMask=colour", `{"branch":"main"}`, "updateMask", "colour"},
 		{"mask of a part of a list", "PATCH", apps + "/web?updateMask=hooks.name", `{"branch":"main"}`, "updateMask", "hooks.name"},
 		{"mask of everything", "PATCH", apps + "/web?updateMask=*", `{"branch":"main"}`, "updateMask", "branch"},
@@ -120,7 +120,12 @@ func TestProblem_bodies(t *testing.T) {
 		{"parameter no flag", "GET", "/v1/workspaces/default/repositories?refresh=maybe", "", "refresh", "true or false"},
 		{"parameter of the path", "GET", apps + "?workspace=other", "", "workspace", "unknown"},
 		{"parameter beside a body", "POST", apps + "?appId=web", `{}`, "appId", "takes none"},
-		{"broken query", "GET", apps + "?pageToken=%zz", "", "", "query"},
+		{"broken query", "GET", apps + "?pageToken=%zz", "", "query", "query"},
+		{"parameter with an exponent", "GET", apps + "?pageSize=1e3", "", "pageSize", "whole number"},
+		{"parameter with a point", "GET", apps + "?pageSize=3.0", "", "pageSize", "whole number"},
+		{"path with an exponent", "GET", apps + "/web/deployments/1e1", "", "number", "whole number"},
+		{"path in another base", "GET", apps + "/web/deployments/010", "", "number", "whole number"},
+		{"stream's query with an exponent", "GET", apps + "/web/deployments/3/log?after=1e1", "", "after", "whole number"},
 		{"path no number", "GET", apps + "/web/deployments/latest", "", "number", "whole number"},
 		{"bad page token", "GET", "/v1/workspaces?pageToken=nonsense", "", "pageToken", ""},
 	} {
@@ -134,7 +139,10 @@ func TestProblem_bodies(t *testing.T) {
 			if tc.field != "" && (len(p.Fields) == 0 || p.Fields[0].Name != tc.field) {
 				t.Errorf("fields %+v, not %s", p.Fields, tc.field)
 			}
-			if strings.Contains(string(a.body), "proto:") || strings.Contains(string(a.body), "syntax error") {
+			if !strings.HasSuffix(p.Detail, ".") {
+				t.Errorf("no sentence: %s", p.Detail)
+			}
+			if strings.Contains(string(a.body), "proto:") || strings.Contains(string(a.body), "syntax error") || strings.Contains(string(a.body), "strconv") {
 				t.Errorf("speaks of our insides: %s", a.body)
 			}
 			if !strings.Contains(string(a.body), tc.says) {

@@ -8,6 +8,11 @@ describe("text from strangers", () => {
     expect(safe("עברית")).toBe("עברית");
   });
   test("keeps tabs and loses controls", () => expect(safe("a\tb\u0007\u0000c\u009bd")).toBe("a\tbcd"));
+  test("a commit's subject has no commands for terminals, and is no wall of text", () => {
+    expect(subject("\u001b[31mred\u001b[0m alert")).toBe("red alert");
+    expect(subject("x".repeat(160))).toBe("x".repeat(160));
+    expect(subject("🚀".repeat(3000))).toBe("🚀".repeat(160) + "…");
+  });
   test("a commit's subject is its first line", () => expect(subject("Fix\r\n\r\nlong")).toBe("Fix"));
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { clock, duration, exact, relative, took } from "../src/lib/time";
+import { clock, duration, exact, relative, took, toTheHour } from "../src/lib/time";
 
 const now = new Date("2026-03-12T14:20:05Z");
 const before = (s: number) => new Date(now.getTime() - s * 1000);
@@ -46,10 +46,22 @@ test("the exact time names its zone and UTC, through a change of the clocks", ()
   expect(exact(new Date("2026-03-29T01:00:00Z"), "Europe/Berlin")).toMatch(/03:00:00 (CEST|GMT\+2) \(01:00:00 UTC\)$/);
 });
 
+describe("a time that is known to the hour", () => {
+  const now = new Date("2026-11-29T16:08:30Z");
+  test.each([
+    ["2026-11-29T16:00:00Z", "within the hour"],
+    ["2026-11-29T15:00:00Z", "about 1 h ago"],
+    ["2026-11-29T05:00:00Z", "about 11 h ago"],
+    ["2026-11-20T05:00:00Z", "9 days ago"],
+  ])("%s is %s", (at, text) => expect(toTheHour(new Date(at), now)).toBe(text));
+});
+
 describe("duration", () => {
   test.each([
     [-500, "0.0 s"],
     [0, "0.0 s"],
+    [84, "under 0.1 s"],
+    [100, "0.1 s"],
     [449, "0.4 s"],
     [9999, "9.9 s"],
     [10_000, "10 s"],

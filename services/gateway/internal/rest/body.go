@@ -44,7 +44,7 @@ func readBody(w http.ResponseWriter, r *http.Request, route routes.Route, faults
 	case empty:
 		raw = []byte("{}")
 	case route.Body == "":
-		return nil, nil, apierr.Newf(apierr.ReasonInvalidArgument, "%s %s takes no body.", route.Method, route.Template)
+		return nil, nil, apierr.Newf(apierr.ReasonInvalidArgument, "%s %s takes no body.", route.Method, route.Public()).With(apierr.WithField(wholeBody, "must be empty"))
 	}
 	v, err := parseBody(raw, faults)
 	if err != nil {
@@ -52,7 +52,7 @@ func readBody(w http.ResponseWriter, r *http.Request, route routes.Route, faults
 	}
 	object, ok := v.(map[string]any)
 	if !ok {
-		return nil, nil, apierr.New(apierr.ReasonInvalidArgument, "The body must be a JSON object.")
+		return nil, nil, apierr.New(apierr.ReasonInvalidArgument, "The body must be a JSON object.", apierr.WithField(wholeBody, "must be a JSON object"))
 	}
 	checkMessage("", object, bodyMessage(route), faults)
 	if route.Method != http.MethodPatch { // a change may leave everything out

@@ -33,7 +33,7 @@ func parseBody(raw []byte, faults *apierr.Faults) (any, error) {
 		return nil, malformed(raw)
 	}
 	if _, err := p.dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, apierr.New(apierr.ReasonInvalidArgument, "The body holds more than one JSON value, or something after it. Send one object and nothing else.")
+		return nil, apierr.New(apierr.ReasonInvalidArgument, "The body holds more than one JSON value, or something after it. Send one object and nothing else.", apierr.WithField(wholeBody, "holds something after its one JSON object"))
 	}
 	return v, nil
 }
@@ -161,17 +161,21 @@ func escaped(b []byte) rune {
 	return rune(n)
 }
 
+// wholeBody names what is wrong with no field of a body, but with all of it.
+const wholeBody = "body"
+
 // malformed says where the JSON breaks, as editors count.
 func malformed(raw []byte) error {
 	err := json.NewDecoder(bytes.NewReader(raw)).Decode(new(json.RawMessage))
 	var syntax *json.SyntaxError
 	if !errors.As(err, &syntax) {
-		return apierr.New(apierr.ReasonInvalidArgument, "The body is not complete JSON: it ends too early.", apierr.WithCause(err))
+		return apierr.New(apierr.ReasonInvalidArgument, "The body is not complete JSON: it ends too early.", apierr.WithField(wholeBody, "ends too early"), apierr.WithCause(err))
 	}
 	before := raw[:min(int(syntax.Offset), len(raw))]
 	line := bytes.Count(before, []byte("\n")) + 1
 	column := len(before) - bytes.LastIndexByte(before, '\n') - 1
-	return apierr.Newf(apierr.ReasonInvalidArgument, "The body is not JSON: line %d, column %d: %s.", line, max(column, 1), strings.TrimPrefix(syntax.Error(), "json: "))
+	return apierr.Newf(apierr.ReasonInvalidArgument, "The body is not JSON: line %d, column %d: %s.", line, max(column, 1), strings.TrimPrefix(syntax.Error(), "json: ")).
+		With(apierr.WithField(wholeBody, "is not JSON"))
 }
 
 func join(path, name string) string {
@@ -186,7 +190,7 @@ func element(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) 
 // named is a path as an answer names it: the body as a whole has none.
 func named(path string) string {
 	if path == "" {
-		return "body"
+		return wholeBody
 	}
 	return path
 }

@@ -3,6 +3,7 @@ package rest
 import (
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -17,7 +18,7 @@ import (
 func ParseQuery(query string, faults *apierr.Faults) (url.Values, error) {
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read: a percent sign must be followed by two hexadecimal digits, and ; is not a separator.")
+		return nil, apierr.New(apierr.ReasonInvalidArgument, "The query cannot be read: a percent sign must be followed by two hexadecimal digits, and ; is not a separator.", apierr.WithField("query", "cannot be read"))
 	}
 	for _, name := range sorted(values) {
 		if !utf8.ValidString(name) {
@@ -113,6 +114,9 @@ func checkPath(params map[string]string, route routes.Route, faults *apierr.Faul
 	}
 }
 
+// decimal is a whole number as paths and queries have it.
+var decimal = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
+
 func checkParameter(name, text string, f protoreflect.FieldDescriptor, faults *apierr.Faults) {
 	switch f.Kind() {
 	case protoreflect.StringKind, protoreflect.BytesKind:
@@ -133,6 +137,10 @@ func checkParameter(name, text string, f protoreflect.FieldDescriptor, faults *a
 		}
 		check(name, text, faults)
 	default:
-		checkWhole(name, text, f.Kind(), faults)
+		// What reads it afterwards takes digits alone, in the base that they begin like.
+		if checkWhole(name, text, f.Kind(), faults) && !decimal.MatchString(text) {
+			_, says := wholeOf(f.Kind())
+			refuse(name, says, faults)
+		}
 	}
 }

@@ -83,7 +83,7 @@ func plain(value string) (text string, ok bool) {
 	for _, e := range list {
 		switch e := e.(type) {
 		case string:
-			words = append(words, e)
+			words = append(words, quoted(e))
 		case json.Number:
 			words = append(words, e.String())
 		default:
@@ -92,6 +92,14 @@ func plain(value string) (text string, ok bool) {
 	}
 	text = strings.Join(words, ", ")
 	return text, len([]rune(text)) <= maxInSentence && !strings.ContainsFunc(text, unicode.IsControl)
+}
+
+// quoted puts a text in quotes that would be read as part of the sentence around it, such as a directory named ".".
+func quoted(text string) string {
+	if strings.ContainsFunc(text, unicode.IsSpace) || strings.ContainsAny(text, ",;") || strings.ContainsAny(text[max(len(text)-1, 0):], ".:!?") {
+		return `"` + text + `"`
+	}
+	return text
 }
 
 // items compares two lists of things that have names.

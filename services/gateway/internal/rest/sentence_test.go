@@ -58,6 +58,8 @@ func TestSentence(t *testing.T) {
 		{activity.Change{Field: "sharedPaths", Before: "", After: `["uploads/","a"]`}, `Set the shared paths of app "web" to uploads/, a.`},
 		{activity.Change{Field: "source.directory", Before: `"dist"`, After: `""`}, `Emptied the directory in the repository of app "web", which was dist.`},
 		{activity.Change{Field: "retention", Before: "5", After: "7"}, `Changed the number of releases kept of app "web" from 5 to 7.`},
+		{activity.Change{Field: "serve.directory", Before: "", After: `"."`}, `Set the directory that is served of app "web" to ".".`},
+		{activity.Change{Field: "label", Before: `"ops"`, After: `"the night shift"`}, `Changed the name of app "web" from ops to "the night shift".`},
 		{activity.Change{Field: "quietHours", Before: "", After: `{"start":"22:00"}`}, `Changed the quiet hours of app "web".`},
 		{activity.Change{Field: "branch", Before: `"main"`, After: `"a\nb"`}, `Changed the branch of app "web".`},
 		{

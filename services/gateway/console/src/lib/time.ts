@@ -94,9 +94,16 @@ export function exact(time: Date, zone?: string): string {
   return `${local} (${utc} UTC)`;
 }
 
+/** A time of which only the hour is known: "within the hour", "about 3 h ago". */
+export function toTheHour(time: Date, now: Date): string {
+  const d = now.getTime() - time.getTime();
+  return d < HOUR ? "within the hour" : d < DAY ? `about ${relative(time, now)}` : relative(time, now);
+}
+
 /** "0.4 s", "12 s", "3 min 5 s", "1 h 2 min". Clocks that disagree make no negative ones. */
 export function duration(ms: number): string {
   const d = Math.max(0, ms);
+  if (d > 0 && d < 100) return "under 0.1 s"; // it took something
   if (d < 10_000) return `${(Math.floor(d / 100) / 10).toFixed(1)} s`;
   if (d < MINUTE) return `${Math.floor(d / 1000)} s`;
   if (d < HOUR) {

@@ -1,12 +1,17 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body } from "../api/client";
 import { sessionsQuery } from "../api/queries";
+import { useNow } from "../lib/clock";
+import { browserName } from "../lib/people";
+import { safe } from "../lib/text";
+import { toTheHour } from "../lib/time";
 import { Button, Failed, PageTitle, Skeleton, Text, Time, useTitle } from "../ui/basics";
 
 /** Where this person is signed in. */
 export default function Sessions() {
   const client = useQueryClient();
   const sessions = useQuery(sessionsQuery);
+  const now = useNow(60_000);
   useTitle("Sessions");
   const end = useMutation({
     mutationFn: async (session: string) =>
@@ -31,7 +36,9 @@ export default function Sessions() {
           {sessions.data.sessions.map((e) => (
             <li key={e.id}>
               <div>
-                <Text>{e.userAgent === "" ? "A browser that does not say what it is" : e.userAgent}</Text>
+                <span title={safe(e.userAgent)}>
+                  <Text>{browserName(e.userAgent)}</Text>
+                </span>
                 {e.current && <strong> (this one)</strong>}{" "}
                 <span className="soft">
                   from <Text>{e.address}</Text>, signed in <Time at={e.createTime} />
@@ -41,7 +48,7 @@ export default function Sessions() {
                       with <Text>{e.provider}</Text>
                     </>
                   )}
-                  , last used <Time at={e.lastUsedTime} />
+                  , {e.current ? "in use" : `last used ${toTheHour(new Date(e.lastUsedTime ?? ""), now)}`}
                 </span>
               </div>
               <div className="actions">
@@ -51,7 +58,7 @@ export default function Sessions() {
                   busy={end.isPending}
                   onClick={() => end.mutate(e.id)}
                 >
-                  Sign out<span className="hidden"> {e.userAgent}</span>
+                  Sign out<span className="hidden"> {safe(browserName(e.userAgent))}</span>
                 </Button>
               </div>
             </li>
