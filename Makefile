@@ -103,16 +103,18 @@ build: console ## Build all programs into bin/
 
 .PHONY: release
 release: console-needs $(call stamp,$(CYCLONEDX)) ## Build what is published, from the tag that is checked out, into dist/
+	@.ci/needs git mmdebstrap debian-keys
 	@.ci/release dist
 
 .PHONY: snapshot
 snapshot: console-needs $(call stamp,$(CYCLONEDX)) ## Build the same from what is checked out, into dist/, to try it
+	@.ci/needs git mmdebstrap debian-keys
 	@.ci/release dist --snapshot
 
 # Its tools have a module of their own, outside of the workspace: they must not raise the services' dependencies.
 .PHONY: test-deploy
-test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Test what is installed: the release's programs, the unit files, compose.yaml, the chart
-	@.ci/needs git gcc systemd-analyze
+test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Test what is installed: the release's programs and images, the unit files, compose.yaml, the chart
+	@.ci/needs git gcc bwrap slirp4netns ip systemd-analyze mmdebstrap debian-keys
 	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -timeout 20m ./...
 
 .PHONY: run
