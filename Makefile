@@ -117,6 +117,13 @@ test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) 
 	@.ci/needs git gcc bwrap slirp4netns ip systemd-analyze mmdebstrap debian-keys
 	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -timeout 20m ./...
 
+# dex has a module of its own for the same reason.
+.PHONY: test-dex
+test-dex: $(call stamp,$(GOLANGCI)) ## Test signing in with dex, an identity provider as others run it
+	@.ci/needs git gcc libc-headers
+	@mkdir -p bin && go build -o bin/dex-test ./services/allinone/cmd/devpilot
+	cd services/gateway/dex && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../../../.golangci.yml ./... && DEVPILOT_PROGRAM=$(ROOT)/bin/dex-test GOWORK=off go test -count 1 -timeout 10m ./...
+
 .PHONY: run
 run: build hook-needs ## Start the whole product on http://127.0.0.1:8080 (with a Bitbucket emulator unless credentials are set)
 	@exec bin/devpilot $(if $(DEVPILOT_BITBUCKET_CLIENT_ID),,--emulator) $(ARGS)

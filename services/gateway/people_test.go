@@ -115,12 +115,61 @@ func TestPeople_checkedAgain(t *testing.T) {
 	g.clock.forward(20 * time.Minute)
 	jane.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
 
-	p.is("john", "web")
-	john := g.browser()
-	john.signIn(p, nil).want(http.StatusSeeOther)
-	p.set(func() { p.kill = true })
+	// dex says invalid_request where the standard has invalid_grant.
+	for _, said := range []string{"invalid_grant", "invalid_request"} {
+		p.is("john", "web")
+		john := g.browser()
+		john.signIn(p, nil).want(http.StatusSeeOther)
+		p.set(func() { p.kill, p.killed = true, said })
+		g.clock.forward(20 * time.Minute)
+		john.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+		p.set(func() { p.kill = false })
+	}
+}
+
+// TestPeople_severalBrowsersOfOneRefreshToken: where a sign-in ends the refresh token of the one before, as dex has it,
+// the person's other browsers go by what the provider says for the last one. Where the provider has sessions, it can
+// end one of them, and does.
+func TestPeople_severalBrowsersOfOneRefreshToken(t *testing.T) {
+	p := provider(t)
+	g := start(t, withProviders(t, teamRules, p))
+	p.now = g.clock.now
+	p.set(func() { p.one = true })
+	is := func(groups ...string) {
+		p.is("jane", groups...)
+		p.set(func() { delete(p.claims, "sid") })
+	}
+	var browsers []*client
+	for range 3 {
+		is("platform")
+		c := g.browser()
+		c.signIn(p, nil).want(http.StatusSeeOther)
+		browsers = append(browsers, c)
+		g.clock.forward(time.Minute)
+	}
+	is("web")
+	for range 3 {
+		g.clock.forward(20 * time.Minute)
+		for i, c := range browsers {
+			if role := c.me().role("acme"); role != "MEMBER" {
+				t.Errorf("browser %d: %q after the check", i, role)
+			}
+		}
+	}
+	is("sales") // out of all groups
 	g.clock.forward(20 * time.Minute)
-	john.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	for _, c := range browsers {
+		c.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	}
+
+	p.is("john", "web") // with a session at the provider
+	first, second := g.browser(), g.browser()
+	first.signIn(p, nil).want(http.StatusSeeOther)
+	g.clock.forward(time.Minute)
+	second.signIn(p, nil).want(http.StatusSeeOther)
+	g.clock.forward(20 * time.Minute)
+	first.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+	second.get("/v1/me").want(http.StatusOK)
 }
 
 func TestPeople_keysOfTheProviderChange(t *testing.T) {

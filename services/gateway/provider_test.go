@@ -47,8 +47,10 @@ type idp struct {
 	n         int
 	down      bool
 	now       func() time.Time
-	kill      bool // refresh tokens are refused
-	asked     int  // for the keys
+	kill      bool   // refresh tokens are refused
+	killed    string // how a refusal of a refresh token is called; empty: invalid_grant
+	one       bool   // a sign-in ends the person's earlier refresh tokens
+	asked     int    // for the keys
 }
 
 type grant struct {
@@ -203,9 +205,16 @@ func (p *idp) serveToken(w http.ResponseWriter, r *http.Request) {
 		}
 		p.renewed++
 	}
+	if !ok && r.PostFormValue("grant_type") == "refresh_token" && p.killed != "" {
+		no(p.killed)
+		return
+	}
 	if !ok {
 		no("invalid_grant")
 		return
+	}
+	if p.one {
+		maps.DeleteFunc(p.tokens, func(_ string, of grant) bool { return of.claims["sub"] == g.claims["sub"] })
 	}
 	p.n++
 	refresh := fmt.Sprint("refresh-", p.n)

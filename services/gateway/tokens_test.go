@@ -218,6 +218,18 @@ func TestTokens_readmeIsRight(t *testing.T) {
 	}
 }
 
+// TestTokens_keysAreTakenBack: a key that its issuer does not publish any more is believed for minutes at most, also
+// while nobody comes with a token of a new one.
+func TestTokens_keysAreTakenBack(t *testing.T) {
+	p := provider(t)
+	g := start(t, withTokens(t, pipelineRules, p))
+	old := g.withToken(p.pipelineToken(map[string]any{"exp": time.Now().Add(3 * time.Hour).Unix()}))
+	old.get("/v1/me").want(http.StatusOK)
+	p.rotate()
+	g.clock.forward(11 * time.Minute)
+	old.get("/v1/me").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
+}
+
 // TestTokens_settings: what would let in more than was meant is refused at the start, with what to do.
 func TestTokens_settings(t *testing.T) {
 	t.Parallel()

@@ -93,7 +93,7 @@ func (s *Service) ask(ctx context.Context, p *Provider, subject string, e *gatew
 	var no refused
 	switch {
 	case errors.As(err, &no):
-		return s.end(ctx, p, subject, e.GetId(), no.error)
+		return s.follow(ctx, p, subject, e, no)
 	case err != nil && s.late(p, e):
 		return err
 	case err != nil:
@@ -118,6 +118,40 @@ func (s *Service) ask(ctx context.Context, p *Provider, subject string, e *gatew
 	return s.renewed(ctx, subject, e.GetId(), a, true)
 }
 
+// follow has a session whose refresh token the provider does not take go by what the provider says for the
+// person's last sign-in: some providers have one refresh token for a person, and a sign-in ends those before. A
+// provider that has sessions of its own can end one of them, so that there a no is a no.
+func (s *Service) follow(ctx context.Context, p *Provider, subject string, e *gatewaystorev1.ListedSession, no refused) error {
+	a, err := s.cfg.Tenants.Account(ctx, subject)
+	if err != nil {
+		return err
+	}
+	last := e
+	for _, other := range a.GetSessions() {
+		if other.GetProvider() == e.GetProvider() && other.GetProviderSession() == "" && other.GetCreateTime().AsTime().After(last.GetCreateTime().AsTime()) {
+			last = other
+		}
+	}
+	if e.GetProviderSession() != "" || last == e {
+		return s.end(ctx, p, subject, e.GetId(), no.error)
+	}
+	if err := s.Check(ctx, subject, e.GetProvider(), last); errors.Is(err, session.ErrDead) {
+		return s.end(ctx, p, subject, e.GetId(), no.error)
+	} else if err != nil {
+		return err
+	}
+	last, err = s.cfg.Tenants.ChangeSession(ctx, subject, last.GetId(), func(*gatewaystorev1.ListedSession) error { return kv.ErrSkip })
+	if err != nil {
+		return err
+	}
+	if last == nil {
+		return s.end(ctx, p, subject, e.GetId(), no.error)
+	}
+	return s.change(ctx, subject, e.GetId(), func(e *gatewaystorev1.ListedSession) {
+		e.CheckTime, e.AskTime = last.GetCheckTime(), nil
+	})
+}
+
 // renewed keeps what the provider gave; told, that its word about the person was followed.
 func (s *Service) renewed(ctx context.Context, subject, id string, a answer, told bool) error {
 	refresh, err := s.sessions.Keep(subject, id, a.refresh)
@@ -128,13 +162,20 @@ func (s *Service) renewed(ctx context.Context, subject, id string, a answer, tol
 	if err != nil {
 		return err
 	}
-	e, err := s.cfg.Tenants.ChangeSession(ctx, subject, id, func(e *gatewaystorev1.ListedSession) error {
+	return s.change(ctx, subject, id, func(e *gatewaystorev1.ListedSession) {
 		if e.SealedRefreshToken = refresh; hint != nil {
 			e.SealedIdToken = hint
 		}
 		if told {
 			e.CheckTime, e.AskTime = timestamppb.New(s.cfg.Now()), nil
 		}
+	})
+}
+
+// change changes a session that is there; ErrDead when it is not.
+func (s *Service) change(ctx context.Context, subject, id string, change func(e *gatewaystorev1.ListedSession)) error {
+	e, err := s.cfg.Tenants.ChangeSession(ctx, subject, id, func(e *gatewaystorev1.ListedSession) error {
+		change(e)
 		return nil
 	})
 	if err == nil && e == nil {

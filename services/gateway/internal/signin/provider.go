@@ -218,6 +218,12 @@ func (p *Provider) renew(ctx context.Context, refresh seal.Secret) (answer, erro
 	}
 	token, err := p.oauth(known).TokenSource(p.context(ctx), &oauth2.Token{RefreshToken: refresh.Reveal()}).Token()
 	if err != nil {
+		var no *oauth2.RetrieveError
+		if errors.As(err, &no) && no.ErrorCode == "invalid_request" && no.Response.StatusCode == http.StatusBadRequest {
+			// Of the request nothing but the token differs from those that were answered: dex says this of one that it
+			// does not know. RFC 6749 has invalid_grant for it.
+			return answer{}, refused{refusal(no)}
+		}
 		return answer{}, p.sorted(err)
 	}
 	return p.read(ctx, known, f, token, nil)
@@ -230,11 +236,14 @@ func (p *Provider) sorted(err error) error {
 	if !errors.As(err, &no) {
 		return p.unavailable(err)
 	}
-	what := fmt.Errorf("the token endpoint answered %d %s", no.Response.StatusCode, no.ErrorCode)
 	if no.ErrorCode == "invalid_grant" {
-		return refused{what}
+		return refused{refusal(no)}
 	}
-	return p.unavailable(what) // of our credentials, or of its own
+	return p.unavailable(refusal(no)) // of our credentials, or of its own
+}
+
+func refusal(no *oauth2.RetrieveError) error {
+	return fmt.Errorf("the token endpoint answered %d %s", no.Response.StatusCode, no.ErrorCode)
 }
 
 // read verifies what came with the token. nonce is nil for a renewal, whose ID token may have none.

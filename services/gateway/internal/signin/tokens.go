@@ -27,6 +27,8 @@ const (
 	maxTokenSize = 16 << 10
 	// keysEvery is how often an issuer is asked for its keys: forged tokens make us look for the key that they name.
 	keysEvery = 5 * time.Second
+	// keysAge is how old an issuer's keys become: one that it publishes no more is not believed for longer.
+	keysAge = 10 * time.Minute
 	// keysBurst is how often it may be asked in a row.
 	keysBurst = 10
 )
@@ -42,9 +44,10 @@ type issuer struct {
 	settings TokenSettings
 	provider *Provider
 
-	mu   sync.Mutex
-	keys *oidc.RemoteKeySet
-	from string // the address of keys
+	mu    sync.Mutex
+	keys  *oidc.RemoteKeySet
+	from  string // the address of keys
+	since time.Time
 }
 
 // NewTokens makes it of the settings.
@@ -196,12 +199,12 @@ func (i *issuer) verify(ctx context.Context, raw string) (map[string]json.RawMes
 	return claims, id, nil
 }
 
-// keySet is the issuer's, read when a token names a key that is not there.
+// keySet is the issuer's, read when a token names a key that is not there, and anew when it is old.
 func (i *issuer) keySet(ctx context.Context, from string) *oidc.RemoteKeySet {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.keys == nil || i.from != from {
-		i.keys, i.from = oidc.NewRemoteKeySet(i.provider.context(ctx), from), from
+	if now := i.provider.now(); i.keys == nil || i.from != from || now.Sub(i.since) >= keysAge {
+		i.keys, i.from, i.since = oidc.NewRemoteKeySet(i.provider.context(ctx), from), from, now
 	}
 	return i.keys
 }
