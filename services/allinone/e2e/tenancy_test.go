@@ -54,7 +54,11 @@ func tenancy(t *testing.T, s *shared) {
 		if one.body != nil {
 			body = one.body
 		}
-		if p := member.refused(one.method, n.path("%s", one.path), body, "PERMISSION_DENIED"); p.Status != http.StatusForbidden {
+		reason := "PERMISSION_DENIED"
+		if one.path == "/integrations/bitbucket:connect" {
+			reason = "BROWSER_REQUIRED" // of any key, whatever its role
+		}
+		if p := member.refused(one.method, n.path("%s", one.path), body, reason); p.Status != http.StatusForbidden {
 			t.Errorf("a member's %s %s: %d", one.method, one.path, p.Status)
 		}
 		if p := stranger.refused(one.method, n.path("%s", one.path), body, "WORKSPACE_NOT_FOUND"); p.Status != http.StatusNotFound {

@@ -99,6 +99,7 @@ async function violations(page: Page): Promise<string[]> {
  */
 export async function check(page: Page, name: string, whole = false): Promise<void> {
   const found: Record<string, string[]> = {};
+  await page.locator("h1").first().waitFor({ state: "attached" }); // a page's part may still be on its way
   for (const scheme of ["dark", "light"] as const) {
     await page.emulateMedia({ colorScheme: scheme, reducedMotion: "reduce" });
     found[scheme] = await violations(page);

@@ -217,9 +217,8 @@ func TestPlace_whatAPollFoundAndADeliveryBroughtDeploysOnce(t *testing.T) {
 			steps := map[string]lane.Step{}
 			for _, x := range decided {
 				kind, hash, _ := strings.Cut(x, " ")
-				if s, moved := steps[hash]; kind != "found" && !moved {
-					s = b.move(hash)
-					steps[hash] = s
+				if _, moved := steps[hash]; kind != "found" && !moved {
+					steps[hash] = b.move(hash)
 				}
 				if kind != "found" {
 					d := b.deliver(steps[hash])
