@@ -17,17 +17,21 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 )
 
-// programs are what the archives hold: all that have a directory below cmd.
+// programs are what the archives hold: all that have a directory below cmd, but for the command line, which is in
+// one of them and has archives of its own.
 func programs(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root(), "services/*/cmd/*/main.go"))
 	if err != nil || len(found) < 7 {
 		t.Fatal(found, err)
 	}
-	for i, path := range found {
-		found[i] = filepath.Base(filepath.Dir(path))
+	var names []string
+	for _, path := range found {
+		if !strings.Contains(path, "/services/cli/") {
+			names = append(names, filepath.Base(filepath.Dir(path)))
+		}
 	}
-	return found
+	return names
 }
 
 // root is the repository's.
@@ -76,12 +80,13 @@ func built(t *testing.T) string {
 // unpacked is the content of the archive for a kind of machine.
 func unpacked(t *testing.T, arch string) string {
 	t.Helper()
-	archives, err := filepath.Glob(filepath.Join(built(t), "devpilot-*-linux-"+arch+".tar.gz"))
-	if err != nil || len(archives) != 1 {
-		t.Fatalf("archives for %s: %v, %v", arch, archives, err)
-	}
+	return unpack(t, "devpilot-"+version(t)+"-linux-"+arch)
+}
+
+func unpack(t *testing.T, archive string) string {
+	t.Helper()
 	dir := t.TempDir()
-	run(t, dir, "tar", "-xzf", archives[0], "--strip-components=1")
+	run(t, dir, "tar", "-xzf", filepath.Join(built(t), archive+".tar.gz"), "--strip-components=1")
 	return dir
 }
 
@@ -96,14 +101,14 @@ func run(t *testing.T, dir, name string, args ...string) string {
 	return string(out)
 }
 
-// version is what the archives' names say.
+// version is what the files' names say.
 func version(t *testing.T) string {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(built(t), "devpilot-*-linux-amd64.tar.gz"))
+	found, err := filepath.Glob(filepath.Join(built(t), "devpilot-chart-*.tgz"))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
-	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "devpilot-"), "-linux-amd64.tar.gz")
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "devpilot-chart-"), ".tgz")
 }
 
 func TestRelease_theSameBytesTwice(t *testing.T) {
@@ -162,6 +167,36 @@ func TestRelease_programsAreStaticAndSayTheirVersion(t *testing.T) {
 		}
 		if entries, err := os.ReadDir(filepath.Join(dir, "bin")); err != nil || len(entries) != len(programs(t)) {
 			t.Errorf("programs: %v, %v", entries, err)
+		}
+	}
+}
+
+// TestRelease_theCommandLineAlone runs where people work, and is a small part of the product's program.
+func TestRelease_theCommandLineAlone(t *testing.T) {
+	t.Parallel()
+	product, err := os.Stat(filepath.Join(unpacked(t, "amd64"), "bin/devpilot"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for machine, magic := range map[string]string{
+		"linux-amd64": elf.ELFMAG, "linux-arm64": elf.ELFMAG, "darwin-amd64": "\xcf\xfa\xed\xfe", "darwin-arm64": "\xcf\xfa\xed\xfe",
+	} {
+		dir := unpack(t, "devpilot-cli-"+version(t)+"-"+machine)
+		path := filepath.Join(dir, "bin/devpilot")
+		program, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(string(program), magic) || int64(len(program)) > product.Size()/3 {
+			t.Errorf("%s: begins %q, %d bytes beside %d", machine, program[:4], len(program), product.Size())
+		}
+		if listed := contents(t, filepath.Join(dir, "sbom/devpilot.cdx.json")); listed["github.com/spf13/cobra"] == "" {
+			t.Errorf("%s: its contents are %v", machine, listed)
+		}
+		if machine == "linux-amd64" {
+			if got := run(t, dir, path, "--version"); !strings.Contains(got, version(t)) {
+				t.Errorf("--version prints %q", got)
+			}
 		}
 	}
 }

@@ -51,7 +51,7 @@ func Takes(words []string) bool {
 
 func command(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use: "devpilot", Short: "Deploys code from Bitbucket", SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2, DisableAutoGenTag: true,
+		Use: "devpilot", Version: a.p.Version, Short: "Deploys code from Bitbucket", SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2, DisableAutoGenTag: true,
 		Long: "Speaks with a Devpilot from the command line. Begin with devpilot login.\n\nDEVPILOT_URL, DEVPILOT_KEY and DEVPILOT_WORKSPACE say where it is, with which API key and in which\nworkspace, where nothing is to be kept, as in CI.\n\n" + codesHelp,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		Args: noOther,
