@@ -77,7 +77,9 @@ test("each bar names its deployment's number, outcome, duration and commit", asy
   expect(names).toHaveLength(5);
   for (const [i, d] of deployments.toReversed().entries()) {
     const commit = (d.commit?.hash ?? "").slice(0, 7);
-    expect(names[i]).toMatch(new RegExp(`^#${d.number}: ${words[d.state]}, (under )?[\\d.]+ (s|min).*, commit ${commit}`));
+    expect(names[i]).toMatch(
+      new RegExp(`^#${d.number}: ${words[d.state]}, (under )?[\\d.]+ (s|min).*, commit ${commit}`),
+    );
   }
   const heights = await bars()
     .locator(".bar-full")
