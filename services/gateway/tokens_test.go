@@ -194,6 +194,10 @@ func TestTokens_keysOfTheIssuerChange(t *testing.T) {
 		t.Errorf("the issuer was asked %d times for 40 tokens", asked)
 	}
 	g.withToken(fresh).get("/v1/me").want(http.StatusOK)
+	// Nor do they keep us from reading the keys anew when those are old.
+	lasting := p.pipelineToken(map[string]any{"exp": time.Now().Add(3 * time.Hour).Unix()})
+	g.clock.forward(11 * time.Minute)
+	g.withToken(lasting).get("/v1/me").want(http.StatusOK)
 }
 
 // TestTokens_readmeIsRight reads the example of the README as an operator would.

@@ -25,7 +25,8 @@ const (
 	maxTokenLife = 24 * time.Hour
 	// maxTokenSize bounds, in bytes, a token that is read at all.
 	maxTokenSize = 16 << 10
-	// keysEvery is how often an issuer is asked for its keys: forged tokens make us look for the key that they name.
+	// keysEvery is how often an issuer is asked for its keys while a set of them is young: forged tokens make us look
+	// for the key that they name. What they used up is no more when the set is old and read anew.
 	keysEvery = 5 * time.Second
 	// keysAge is how old an issuer's keys become: one that it publishes no more is not believed for longer.
 	keysAge = 10 * time.Minute
@@ -55,7 +56,6 @@ func NewTokens(s Settings, now func() time.Time) *Tokens {
 	t := &Tokens{now: now}
 	for _, of := range s.Tokens {
 		p := newProvider(ProviderSettings{ID: of.ID, Name: of.Name, Issuer: of.Issuer, ClientID: of.Audience}, "", now)
-		p.client.Transport = &sparing{RoundTripper: p.client.Transport, limit: rate.NewLimiter(rate.Every(keysEvery), keysBurst)}
 		t.issuers = append(t.issuers, &issuer{settings: of, provider: p})
 	}
 	return t
@@ -204,7 +204,9 @@ func (i *issuer) keySet(ctx context.Context, from string) *oidc.RemoteKeySet {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if now := i.provider.now(); i.keys == nil || i.from != from || now.Sub(i.since) >= keysAge {
-		i.keys, i.from, i.since = oidc.NewRemoteKeySet(i.provider.context(ctx), from), from, now
+		client := *i.provider.client
+		client.Transport = &sparing{RoundTripper: client.Transport, limit: rate.NewLimiter(rate.Every(keysEvery), keysBurst)}
+		i.keys, i.from, i.since = oidc.NewRemoteKeySet(oidc.ClientContext(ctx, &client), from), from, now
 	}
 	return i.keys
 }
