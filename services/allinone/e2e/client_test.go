@@ -116,22 +116,13 @@ func (a *api) try(method, path string, body, out any) (*problem, error) {
 	return p, nil
 }
 
-// must is do for calls that have to succeed. What was not done because Bitbucket's limit of calls is
-// reached for seconds is tried again, as clients are told to.
+// must is do for calls that have to succeed.
 func (a *api) must(method, path string, body any) object {
 	a.t.Helper()
 	out := object{}
-	testkit.Eventually(a.t, timeout, func() error {
-		p := a.do(method, path, body, &out)
-		if p == nil {
-			return nil
-		}
-		err := fmt.Errorf("%s %s: %d %s: %s", method, path, p.Status, p.Reason, p.Detail)
-		if p.Reason != "BITBUCKET_RATE_LIMITED" || p.RetryAfterSeconds == 0 || p.RetryAfterSeconds > 10 {
-			a.t.Fatal(err)
-		}
-		return err
-	})
+	if p := a.do(method, path, body, &out); p != nil {
+		a.t.Fatalf("%s %s: %d %s: %s", method, path, p.Status, p.Reason, p.Detail)
+	}
 	return out
 }
 

@@ -21,6 +21,9 @@ const variableSecret = "e2eVariableSecret/3f9c+71d2a08b4e65"
 // variable is what planted secret variables are called.
 const variable = "variable"
 
+// variableOwner is the workspace whose hooks have them.
+const variableOwner = "in-depth"
+
 const spill = `echo "plain: $API_TOKEN"
 echo "base64: $(printf 'user:%s' "$API_TOKEN" | base64 -w0)"
 printf %s "in two: ${API_TOKEN%%71d2a08b4e65}"; sleep 0.3; echo 71d2a08b4e65
@@ -72,7 +75,7 @@ func (n *tenant) ended(app string, number any, state string) object {
 func inDepth(t *testing.T, s *shared) {
 	site := s.site()
 	repo := site.repository(t, "in-depth", "site")
-	n := s.tenant(t, "in-depth")
+	n := s.tenant(t, variableOwner)
 	s.plant(variable, variableSecret)
 	n.api.must("POST", n.path("/apps"), object{"appId": "web", "app": object{
 		"repository": repo.id, "branch": "main", "autoDeploy": true, "serve": object{"directory": "."},

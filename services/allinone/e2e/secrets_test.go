@@ -265,7 +265,7 @@ func secretsOfProcesses(t *testing.T, s *shared) {
 	n.api.must("PATCH", n.path("/apps/web"), object{"source": object{"fullHistory": true}})
 	secrets := s.secrets()
 	look := newSearch(t, secrets)
-	// A hook's environment is where its app's variables belong. Hooks of other scenarios run beside.
+	// A hook's environment is where its app's variables belong. The hooks of the scenario that planted one run beside.
 	maps.DeleteFunc(secrets, func(what, _ string) bool { return strings.HasPrefix(what, variable+" ") })
 	inHooks := newSearch(t, secrets)
 	fault, err := site.Inject(t.Context(), emulator.Fault{Route: "git", Path: "/" + repo.name, Delay: time.Second})
@@ -278,7 +278,7 @@ func secretsOfProcesses(t *testing.T, s *shared) {
 		for _, p := range family(t, s.pids()) {
 			look.in("the arguments of "+p.name, p.arguments)
 			environments := look
-			if bytes.Contains(p.environment, []byte("\x00DEVPILOT_HOOK=")) {
+			if bytes.Contains(p.environment, []byte("\x00DEVPILOT_WORKSPACE="+variableOwner+"\x00")) {
 				environments = inHooks
 			}
 			environments.in("the environment of "+p.name, p.environment)

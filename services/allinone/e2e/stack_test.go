@@ -183,9 +183,17 @@ func (n *tenant) path(format string, args ...any) string {
 // app makes an app with auto-deploy and waits until its webhook is active.
 func (n *tenant) app(id string, repo repository, branch string) object {
 	n.t.Helper()
-	n.api.must("POST", n.path("/apps"), object{"appId": id, "app": object{
-		"repository": repo.id, "branch": branch, "autoDeploy": true,
-	}})
+	n.api.must("POST", n.path("/apps"), newApp(id, repo, branch))
+	return n.hooked(id)
+}
+
+func newApp(id string, repo repository, branch string) object {
+	return object{"appId": id, "app": object{"repository": repo.id, "branch": branch, "autoDeploy": true}}
+}
+
+// hooked waits until the app's webhook is active.
+func (n *tenant) hooked(id string) object {
+	n.t.Helper()
 	var app object
 	testkit.Eventually(n.t, timeout, func() error {
 		app = n.api.get(n.path("/apps/%s", id))

@@ -173,7 +173,7 @@ func (g *ground) well(t *testing.T, stop <-chan struct{}) {
 	n := *g.common
 	n.t, n.api = t, g.owner.with(t)
 	repo := g.repository(t, "well", "common")
-	n.app("well", repo, "main")
+	n.appWhenAllowed("well", repo, "main")
 	var worst time.Duration
 	for count := 1; ; count++ {
 		page := fmt.Sprintf("well %d", count)

@@ -60,10 +60,10 @@ func (g *ground) prepare(t *testing.T, x trouble, slug string) *story {
 	}
 	s.repo = g.repository(t, slug, s.account)
 	s.clone = g.site().clone(t, s.repo)
-	s.webhook = dig(s.app(s.web(), s.repo, "main"), "webhook", "id")
+	s.webhook = dig(s.appWhenAllowed(s.web(), s.repo, "main"), "webhook", "id")
 	s.push()
 	g.appears(s.tenant, s.web(), s.page, timeout)
-	s.app(s.held(), s.repo, "develop")
+	s.appWhenAllowed(s.held(), s.repo, "develop")
 	for i := range 2 {
 		page := fmt.Sprintf("develop %d", i)
 		g.site().commit(t, s.repo, "develop", page)
@@ -78,6 +78,25 @@ func (g *ground) prepare(t *testing.T, x trouble, slug string) *story {
 	back := s.api.must("POST", s.path("/apps/%s:rollback", s.held()), object{})
 	s.ended(s.held(), back["number"], "COMPLETED")
 	return s
+}
+
+// appWhenAllowed makes an app, as soon as the account may call Bitbucket: stories of one account run beside each
+// other, and when Bitbucket limits it about several things, all of it waits for as long as Bitbucket says, which is
+// two seconds.
+func (n *tenant) appWhenAllowed(id string, repo repository, branch string) object {
+	n.t.Helper()
+	testkit.Eventually(n.t, timeout, func() error {
+		p := n.api.do("POST", n.path("/apps"), newApp(id, repo, branch), nil)
+		if p == nil {
+			return nil
+		}
+		err := fmt.Errorf("make %s: %d %s: %s", id, p.Status, p.Reason, p.Detail)
+		if p.Reason != "BITBUCKET_RATE_LIMITED" || p.RetryAfterSeconds < 1 || p.RetryAfterSeconds > 2 {
+			n.t.Fatal(err)
+		}
+		return err
+	})
+	return n.hooked(id)
 }
 
 func (s *story) web() string  { return s.repo.name[len("acme/"):] }
