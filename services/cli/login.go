@@ -66,7 +66,9 @@ func (a *app) signIn(ctx context.Context, browser bool) error {
 		ids = append(ids, w.ID)
 	}
 	switch {
-	case workspace == "" && len(ids) > 0:
+	case len(ids) == 0:
+		return errors.New("the key is good, but not for any workspace: make one on the page of API keys of a workspace")
+	case workspace == "":
 		workspace = ids[0]
 		if slices.Contains(ids, "default") {
 			workspace = "default"

@@ -39,7 +39,7 @@ func (r *Reconciler) finder(s seen, c change, l *polling) *storev1.Asker {
 const (
 	// foundFor is how long apps that decide later about what was found speak of the same push.
 	foundFor = time.Hour
-	// maxFound bounds the heads that are kept for it.
+	// maxFound is how many heads that were found are remembered for that.
 	maxFound = 100
 )
 
