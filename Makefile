@@ -115,7 +115,7 @@ snapshot: console-needs $(call stamp,$(CYCLONEDX)) ## Build the same from what i
 .PHONY: test-deploy
 test-deploy: console-needs $(call stamp,$(CYCLONEDX)) $(call stamp,$(GOLANGCI)) ## Test what is installed: the release's programs and images, the unit files, compose.yaml, the chart
 	@.ci/needs git gcc bwrap slirp4netns ip systemd-analyze mmdebstrap debian-keys
-	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -timeout 20m ./...
+	cd deploy && GOWORK=off go mod tidy -diff && GOWORK=off golangci-lint run --config ../.golangci.yml ./... && GOWORK=off go test -count 1 -timeout 20m ./...
 
 # dex has a module of its own for the same reason.
 .PHONY: test-dex
