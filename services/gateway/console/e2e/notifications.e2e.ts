@@ -57,6 +57,27 @@ test("a target is added, its secret shown once, a test told truly, and it is cha
 
   await page.getByRole("button", { name: "Change Operations" }).click();
   await page.getByRole("checkbox", { name: "A server has too little disk" }).check();
+  // Somebody else changes it while it is being saved; then the page says so, and another Save is meant.
+  const targets = "/v1/workspaces/default/notificationTargets";
+  const { targets: all } = await s.stack.api<{ targets: { id: string }[] }>("GET", targets);
+  const path = `${targets}/${all[0]?.id}`;
+  await page.route(
+    (there) => there.pathname === path,
+    async (route) => {
+      await s.stack.api("PATCH", path, { label: "Operations at night" });
+      await route.continue();
+    },
+    { times: 1 },
+  );
+  await s.watch.expecting(/409|412/, async () => {
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.getByText("Nothing was saved.").waitFor();
+  });
+  await page.getByText("Somebody changed this meanwhile.").waitFor();
+  await page.getByRole("button", { name: "Show what is there" }).click();
+  expect(await page.getByLabel("Name", { exact: true }).inputValue()).toBe("Operations at night");
+  await page.getByLabel("Name", { exact: true }).fill("Operations");
+  await page.getByRole("checkbox", { name: "A server has too little disk" }).check();
   await page.getByRole("checkbox", { name: "Send" }).uncheck();
   await page.getByRole("button", { name: "Save" }).click();
   await page.getByText("Off", { exact: true }).waitFor();

@@ -120,14 +120,21 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
   await narrowing().getByRole("button", { name: "Narrow…" }).click();
   await narrowing().getByRole("checkbox", { name: "jane-dev" }).check();
   await pictures(page, narrowing(), "narrowing-choice");
-  // Somebody else narrows it meanwhile.
+  // Somebody else narrows it while it is being saved; then the page knows, and another Save is meant.
   const path = "/v1/workspaces/default/integrations/bitbucket:narrow";
   const there = await s.stack.api<{ bitbucketWorkspaces: { id: string; slug: string }[] }>(
     "GET",
     "/v1/workspaces/default/bitbucketWorkspaces",
   );
   const acme = there.bitbucketWorkspaces.find((w) => w.slug === "acme");
-  await s.stack.api("POST", path, { bitbucketWorkspaces: [{ id: acme?.id, name: "acme" }] });
+  await page.route(
+    (url) => url.pathname === path,
+    async (route) => {
+      await s.stack.api("POST", path, { bitbucketWorkspaces: [{ id: acme?.id, name: "acme" }] });
+      await route.continue();
+    },
+    { times: 1 },
+  );
   await s.watch.expecting(/409|412/, async () => {
     await narrowing().getByRole("button", { name: "Save" }).click();
     await narrowing().getByText("Nothing was changed.").waitFor();
@@ -135,6 +142,7 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
   await narrowing()
     .getByText(/Only acme:/)
     .waitFor();
+  await narrowing().getByText("Somebody changed this meanwhile.").waitFor();
   await narrowing().getByRole("button", { name: "Save" }).click();
   await narrowing()
     .getByText(/Only jane-dev:/)

@@ -4,6 +4,8 @@ import { api, asApiError, body, type Integration } from "../api/client";
 import { integrationQuery, keys } from "../api/queries";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Skeleton, Text } from "./basics";
+import { Moved } from "./settings/parts";
+import { useDraft } from "./settings/save";
 
 /** Which Bitbucket workspaces this workspace sees and deploys: all, or those that an admin ticks. */
 export function Narrowing({ integration: i }: { integration: Integration }) {
@@ -48,7 +50,8 @@ function Choice({ integration: i, onClose }: { integration: Integration; onClose
         }),
       ).bitbucketWorkspaces,
   });
-  const [chosen, setChosen] = useState(() => new Set(i.narrowedTo.map((w) => w.id)));
+  const draft = useDraft(i.narrowedTo.map((w) => w.id).sort());
+  const chosen = new Set(draft.draft);
   const save = useMutation({
     mutationFn: async (list: { id: string; name: string }[]) =>
       body(
@@ -91,7 +94,7 @@ function Choice({ integration: i, onClose }: { integration: Integration; onClose
                 const next = new Set(chosen);
                 if (e.target.checked) next.add(w.id);
                 else next.delete(w.id);
-                setChosen(next);
+                draft.set([...next].sort());
               }}
             />
             <Text>{w.name}</Text>
@@ -102,6 +105,7 @@ function Choice({ integration: i, onClose }: { integration: Integration; onClose
         Apps of other Bitbucket workspaces stay live and stop deploying; they go on by themselves when their workspace
         is ticked again.
       </p>
+      <Moved draft={draft} />
       {save.isError && <Failed error={asApiError(save.error)} title="Nothing was changed." />}
       <div className="actions end">
         <Button onClick={onClose}>Cancel</Button>

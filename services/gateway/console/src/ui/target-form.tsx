@@ -5,7 +5,8 @@ import { appsQuery, keys } from "../api/queries";
 import { choosable, eventWords, kindWords } from "../lib/notifications";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed } from "./basics";
-import { Check, TextField } from "./settings/parts";
+import { same } from "../lib/draft";
+import { Check, Moved, TextField } from "./settings/parts";
 import { Typed } from "./unsaved";
 
 interface Props {
@@ -17,9 +18,27 @@ interface Props {
 
 const words = (text: string) => text.split(/[\s,;]+/).filter((w) => w !== "");
 
+/** What a person can change of a target, but for the URL, which is not shown. */
+const changeable = (t: NotificationTarget) => [
+  t.label,
+  t.active,
+  t.recipients,
+  t.events,
+  t.apps,
+  t.behindMinutes,
+  t.quietHours,
+];
+
 /** Adds a target, or changes one. */
-export function TargetForm({ target: t, emailAvailable, onDone, onCancel }: Props) {
+export function TargetForm(props: Props) {
+  const [round, setRound] = useState(0);
+  return <Fields key={round} {...props} onAnew={() => setRound(round + 1)} />;
+}
+
+function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props & { onAnew: () => void }) {
   const { ws } = usePlace();
+  const [opened] = useState(t);
+  const moved = t !== undefined && opened !== undefined && !same(changeable(t), changeable(opened));
   const client = useQueryClient();
   const apps = useInfiniteQuery(appsQuery(ws));
   const [kind, setKind] = useState<NotificationTarget["kind"]>(t?.kind ?? "WEBHOOK");
@@ -66,6 +85,7 @@ export function TargetForm({ target: t, emailAvailable, onDone, onCancel }: Prop
       void client.invalidateQueries({ queryKey: keys.kind(ws, "notifications") });
       onDone(secret);
     },
+    onError: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "notifications") }),
   });
   const problem = save.isError ? asApiError(save.error) : undefined;
   const wrong = (name: string) => problem?.field(name);
@@ -172,6 +192,7 @@ export function TargetForm({ target: t, emailAvailable, onDone, onCancel }: Prop
             hint="Off: nothing is sent, and what waits is dropped."
           />
         )}
+        <Moved draft={{ moved, reset: onAnew }} />
         {problem !== undefined &&
           (problem.fields.length > 0 ? (
             <Banner role="alert" tone="bad" title="Nothing was saved: correct the fields that are marked." />

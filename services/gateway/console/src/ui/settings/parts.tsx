@@ -23,16 +23,7 @@ export function SaveRow({
   return (
     <div className="save-bar">
       {draft.changed && <Unsaved />}
-      {draft.moved && (
-        <Banner
-          tone="warn"
-          role="status"
-          title="Somebody changed this meanwhile."
-          actions={<Button onClick={draft.reset}>Show what is there</Button>}
-        >
-          Saving puts yours in its place.
-        </Banner>
-      )}
+      <Moved draft={draft} />
       {save.isError && <Failed error={save.error} workspace={ws} title="Nothing was changed." />}
       <div className="actions end">
         <span role="status" className="soft">
@@ -49,6 +40,21 @@ export function SaveRow({
         </Button>
       </div>
     </div>
+  );
+}
+
+/** Says that somebody changed what a draft is of, and what saving does then. */
+export function Moved({ draft }: { draft: Pick<Draft, "moved" | "reset"> }) {
+  if (!draft.moved) return null;
+  return (
+    <Banner
+      tone="warn"
+      role="status"
+      title="Somebody changed this meanwhile."
+      actions={<Button onClick={draft.reset}>Show what is there</Button>}
+    >
+      Saving puts yours in its place.
+    </Banner>
   );
 }
 
