@@ -16,3 +16,15 @@ func TestUTC(t *testing.T) {
 		}
 	}
 }
+
+// The console's test of its own words has the same rows.
+func TestTook(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-500: "0.0 s", 0: "0.0 s", 84: "under 0.1 s", 100: "0.1 s", 449: "0.4 s", 9_999: "9.9 s", 10_000: "10 s", 59_999: "59 s",
+		60_000: "1 min", 185_000: "3 min 5 s", 3_600_000: "1 h", 3_720_000: "1 h 2 min",
+	} {
+		if got := Took(d * time.Millisecond); got != want {
+			t.Errorf("%d ms: %q, want %q", d, got, want)
+		}
+	}
+}

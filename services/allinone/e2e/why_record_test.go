@@ -30,7 +30,7 @@ var varying = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "2026-03-02T09:00:00Z"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`), "2026-03-02 09:00 UTC"},
 	{regexp.MustCompile(`\d+ MiB`), "200 MiB"},
-	{regexp.MustCompile(`took \d+\.\d s`), "took 0.1 s"},
+	{regexp.MustCompile(`took (under )?\d+\.\d s`), "took 0.1 s"},
 	{regexp.MustCompile(`at least every (\d+ )?(second|minute)s?`), "at least every 33 seconds"},
 }
 

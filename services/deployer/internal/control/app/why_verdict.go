@@ -6,8 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
+	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -314,16 +313,12 @@ func stagesOf(d *deployerv1.Deployment) []*step {
 		case ended == nil:
 			s.State, s.Message = deployerv1.ExplanationStep_WAITING, s.GetMessage()+" runs"
 		default:
-			s.Message += fmt.Sprintf(" took %.1f s", between(rec.GetStartTime(), ended))
+			s.Message += " took " + when.Took(ended.AsTime().Sub(rec.GetStartTime().AsTime()))
 		}
 		s.Message += "."
 		out = append(out, s)
 	}
 	return out
-}
-
-func between(a, b *timestamppb.Timestamp) float64 {
-	return max(b.AsTime().Sub(a.AsTime()).Seconds(), 0)
 }
 
 // triggerWords says why a deployment was made.

@@ -3,9 +3,9 @@ package status
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -70,7 +70,7 @@ func live(d *deployerv1.Deployment) string {
 	if d.GetEndTime() == nil {
 		return text
 	}
-	return text + " in " + took(d.GetEndTime().AsTime().Sub(d.GetStartTime().AsTime()))
+	return text + " in " + when.Took(d.GetEndTime().AsTime().Sub(d.GetStartTime().AsTime()))
 }
 
 func failed(d *deployerv1.Deployment) string {
@@ -82,18 +82,6 @@ func failed(d *deployerv1.Deployment) string {
 		text += ": " + m
 	}
 	return text
-}
-
-// took is a duration as people say it.
-func took(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1f s", d.Seconds())
-	case d < time.Minute:
-		return fmt.Sprintf("%.0f s", d.Truncate(time.Second).Seconds())
-	default:
-		return fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	}
 }
 
 // Key is the key of an app's statuses under a connection: at most 40 characters, and the same for
