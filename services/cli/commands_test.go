@@ -1,0 +1,124 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// told is a server that answers by method and path and keeps what it was asked.
+type told struct {
+	mu      sync.Mutex
+	answers map[string]string
+	asked   []string // method, path and body without the request's id
+}
+
+func (s *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	raw, _ := io.ReadAll(r.Body)
+	body := map[string]any{}
+	if len(raw) > 0 && json.Unmarshal(raw, &body) == nil {
+		delete(body, "requestId")
+		raw, _ = json.Marshal(body)
+	}
+	s.mu.Lock()
+	s.asked = append(s.asked, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(raw)))
+	answer, ok := s.answers[r.Method+" "+r.URL.Path]
+	s.mu.Unlock()
+	if !ok {
+		w.WriteHeader(http.StatusNotFound)
+		answer = `{"detail":"There is no such thing.","reason":"NOT_FOUND","status":404}`
+	}
+	_, _ = io.WriteString(w, answer)
+}
+
+// talking is a machine whose program talks with a server of the test's own.
+func talking(t *testing.T, answers map[string]string) (*machine, *told) {
+	t.Helper()
+	s := &told{answers: answers}
+	server := httptest.NewServer(s)
+	t.Cleanup(server.Close)
+	m := newMachine(t)
+	m.env = map[string]string{"DEVPILOT_URL": server.URL, "DEVPILOT_KEY": "dp_good", "DEVPILOT_WORKSPACE": "shop"}
+	return m, s
+}
+
+const (
+	olga     = `{"id":"person-1","label":"Olga","email":"olga@example.com","role":"OWNER"}`
+	hook     = `{"id":"wh1","repositoryFullName":"acme/web","state":"ACTIVE","health":"REGISTERED"}`
+	delivery = `{"webhook":"wh1","number":7,"answerStatus":202,"answerMessage":"Stored.","outcomes":[{"kind":"DEPLOYED","message":"Deployed as #3."}]}`
+)
+
+// Each command asks for just what it says, shows what came, and asks first where something is lost.
+func TestCommands_ofMembersWebhooksAndReplay(t *testing.T) {
+	t.Parallel()
+	const at = "/v1/workspaces/shop"
+	answers := map[string]string{
+		"GET " + at + "/members":                           `{"members":[` + olga + `],"nextPageToken":""}`,
+		"POST " + at + "/invitations":                      `{"url":"https://devpilot.test/sign-in#invitation=x"}`,
+		"POST " + at + "/members/person-1:setRole":         strings.Replace(olga, "OWNER", "ADMIN", 1),
+		"DELETE " + at + "/members/person-1":               `{"member":` + olga + `}`,
+		"GET " + at + "/webhooks":                          `{"webhooks":[` + hook + `],"nextPageToken":""}`,
+		"POST " + at + "/webhooks/wh1:register":            hook,
+		"POST " + at + "/webhooks/wh1:repair":              strings.Replace(hook, "ACTIVE", "DRIFTED", 1),
+		"POST " + at + "/webhooks/wh1/deliveries/7:replay": delivery,
+	}
+	for _, c := range []struct {
+		words, want, asked string
+		code               int
+	}{
+		{words: "members list", want: "Olga", asked: "GET " + at + "/members"},
+		{words: "members list -o json", want: `"email": "olga@example.com"`, asked: "GET " + at + "/members"},
+		{words: "members invite jane@example.com --role admin", want: "https://devpilot.test/sign-in#invitation=x", asked: "POST " + at + `/invitations {"email":"jane@example.com","role":"ADMIN"}`},
+		{words: "members set-role person-1 admin", want: "ADMIN", asked: "POST " + at + `/members/person-1:setRole {"role":"ADMIN"}`},
+		{words: "members remove person-1", want: "needs --yes", code: CodeUsage},
+		{words: "members remove person-1 --yes", want: "is no member of workspace shop any more", asked: "DELETE " + at + "/members/person-1"},
+		{words: "webhooks list", want: "acme/web", asked: "GET " + at + "/webhooks"},
+		{words: "webhooks list -o yaml", want: "repositoryFullName: acme/web", asked: "GET " + at + "/webhooks"},
+		{words: "webhooks register wh1", want: "ACTIVE", asked: "POST " + at + "/webhooks/wh1:register {}"},
+		{words: "webhooks repair wh1", want: "DRIFTED", asked: "POST " + at + "/webhooks/wh1:repair {}"},
+		{words: "webhooks repair wh2", want: "no such thing", asked: "POST " + at + "/webhooks/wh2:repair {}", code: CodeNotFound},
+		{words: "replay wh1 7", want: "Deployed as #3.", asked: "POST " + at + "/webhooks/wh1/deliveries/7:replay {}"},
+		{words: "replay wh1 seven", want: `"seven"`, code: CodeUsage},
+		{words: "replay wh1", want: "devpilot replay WEBHOOK NUMBER", code: CodeUsage},
+	} {
+		m, s := talking(t, answers)
+		code, out, said := m.run("", strings.Fields(c.words)...)
+		if code != c.code || !strings.Contains(out+said, c.want) {
+			t.Errorf("devpilot %s: %d %q %q", c.words, code, out, said)
+		}
+		if want := slices.DeleteFunc([]string{c.asked}, func(s string) bool { return s == "" }); !slices.Equal(s.asked, want) {
+			t.Errorf("devpilot %s asked %q, not %q", c.words, s.asked, want)
+		}
+	}
+}
+
+// What is watched is shown at first and after each change of its kind, and until the session ends.
+func TestWatch_showsItAgainWhenItChanges(t *testing.T) {
+	t.Parallel()
+	change := func(kind string) string {
+		return fmt.Sprintf("id: 1\nevent: change\ndata: {\"kind\":%q,\"id\":\"x\"}\n\n", kind)
+	}
+	m, s := talking(t, map[string]string{
+		"GET /v1/workspaces/shop/webhooks": `{"webhooks":[` + hook + `],"nextPageToken":""}`,
+		"GET /v1/workspaces/shop/events":   "id: 0\nevent: ready\ndata: {}\n\n" + change("app") + change("webhook") + change("webhook") + "event: end\ndata: {\"reason\":\"UNAUTHENTICATED\"}\n\n",
+	})
+	code, out, said := m.run("", "webhooks", "list", "--watch")
+	if code != CodeNotSignedIn || !strings.Contains(said, "devpilot login") {
+		t.Errorf("at the end of the session: %d %q", code, said)
+	}
+	if n := strings.Count(out, "acme/web"); n != 3 {
+		t.Errorf("shown %d times, not at first and after two changes of a webhook:\n%s", n, out)
+	}
+	if strings.Contains(out, "\x1b") {
+		t.Errorf("where there is no terminal, it is commanded: %q", out)
+	}
+	if want := []string{"GET /v1/workspaces/shop/events", "GET /v1/workspaces/shop/webhooks", "GET /v1/workspaces/shop/webhooks", "GET /v1/workspaces/shop/webhooks"}; !slices.Equal(s.asked, want) {
+		t.Errorf("asked %q", s.asked)
+	}
+}
