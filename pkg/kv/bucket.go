@@ -19,8 +19,6 @@ type Config struct {
 	Name string
 	// Version of these settings; lower never overwrites higher (stream.Ensure). 1 when zero.
 	Version int
-	// Replicas is 1 when zero.
-	Replicas int
 	// MaxBytes bounds the bucket; a full one refuses writes. Unbounded when zero.
 	MaxBytes int64
 	// SecureErase overwrites replaced and deleted values on disk. Every write then costs one

@@ -7,6 +7,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // Session is a JetStream that knows the inventories of the buckets that were opened over it. Who opens a
@@ -16,12 +18,19 @@ import (
 type Session struct {
 	jetstream.JetStream
 
+	settings stream.Settings
+
 	mu          sync.Mutex
 	inventories []*inventory
 }
 
-// NewSession makes a session of a connection's JetStream.
-func NewSession(js jetstream.JetStream) *Session { return &Session{JetStream: js} }
+// NewSession makes a session of a connection's JetStream, with what holds for all that is opened over it.
+func NewSession(js jetstream.JetStream, settings stream.Settings) *Session {
+	return &Session{JetStream: js, settings: settings}
+}
+
+// StreamSettings are the settings that the session was made with.
+func (s *Session) StreamSettings() stream.Settings { return s.settings }
 
 // flushTimeout bounds Flush: a process that stops does not wait for a NATS that does not answer.
 const flushTimeout = 5 * time.Second

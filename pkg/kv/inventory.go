@@ -72,7 +72,7 @@ func (n notes) add(e *kvstorev1.InventoryEntry) {
 }
 
 func openInventory(ctx context.Context, s *store) (*inventory, error) {
-	parts, err := Open[kvstorev1.InventoryPart](ctx, s.js, Config{Name: inventoryName(s.cfg.Inventory), Replicas: s.cfg.Replicas, Logger: s.cfg.Logger})
+	parts, err := Open[kvstorev1.InventoryPart](ctx, s.js, Config{Name: inventoryName(s.cfg.Inventory), Logger: s.cfg.Logger})
 	if err != nil {
 		return nil, err
 	}

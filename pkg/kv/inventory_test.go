@@ -152,7 +152,7 @@ func TestFlush_anOlderValueThatCameBackIsALoss(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			session := kv.NewSession(js)
+			session := kv.NewSession(js, stream.Settings{})
 			b, err := kv.Open[wrapperspb.StringValue](t.Context(), session, counted)
 			if err != nil {
 				t.Fatal(err)

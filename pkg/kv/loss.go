@@ -62,7 +62,7 @@ func inventoryName(owner string) string { return owner + inventorySuffix }
 
 // InventoryKeys are the keys that the inventory of a bucket has, sorted; cfg is the bucket's.
 func InventoryKeys(ctx context.Context, js jetstream.JetStream, cfg Config) ([]string, error) {
-	parts, err := Open[kvstorev1.InventoryPart](ctx, js, Config{Name: inventoryName(cfg.Inventory), Replicas: cfg.Replicas})
+	parts, err := Open[kvstorev1.InventoryPart](ctx, js, Config{Name: inventoryName(cfg.Inventory)})
 	if err != nil {
 		return nil, err
 	}

@@ -44,8 +44,6 @@ type RelayConfig struct {
 	Every time.Duration
 	// Position keeps the relay's place; see stream.ConsumeConfig.
 	Position stream.Position
-	// Replicas of the events' stream; 1 when zero.
-	Replicas int
 	// Logger is required; Metrics may be nil.
 	Logger  *slog.Logger
 	Metrics *stream.Metrics
@@ -88,7 +86,7 @@ type relay struct {
 
 func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
 	if !r.ensured {
-		if _, err := stream.Ensure(ctx, r.js, stream.Events, stream.Options{Replicas: r.cfg.Replicas, Logger: r.cfg.Logger}); err != nil {
+		if _, err := stream.Ensure(ctx, r.js, stream.Events, stream.Options{Logger: r.cfg.Logger}); err != nil {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		r.ensured = true

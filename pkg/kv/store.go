@@ -104,7 +104,7 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	st, err := stream.Ensure(ctx, js, definition(cfg), stream.Options{Replicas: cfg.Replicas, Logger: cfg.Logger})
+	st, err := stream.Ensure(ctx, js, definition(cfg), stream.Options{Logger: cfg.Logger})
 	var api *jetstream.APIError
 	if errors.As(err, &api) && api.Code/100 == 4 {
 		return nil, fmt.Errorf("kv: open %s: %w", cfg.Name, err) // refused for what it is: waiting does not help

@@ -34,6 +34,8 @@ const (
 	KeyAttempt     = "attempt"  // 1, 2, 3 …
 	KeyStream      = "stream"   // JetStream stream
 	KeyConsumer    = "consumer" // durable consumer of it
+	KeyReplicas    = "replicas" // of a stream, as found
+	KeyWished      = "wished"   // what was found differs from this
 	KeyNATSSubject = "nats_subject"
 	KeySequence    = "sequence" // of a message in its stream
 	KeyBucket      = "bucket"

@@ -25,7 +25,7 @@ const connectLimit = 60 * time.Second
 
 // ConnectNATS connects, trying for a minute with growing pauses, and logs when the connection is
 // lost and found again. The URL stays out of errors and logs.
-func ConnectNATS(ctx context.Context, target seal.Secret, name string, logger *slog.Logger) (*nats.Conn, *kv.Session, error) {
+func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings stream.Settings, logger *slog.Logger) (*nats.Conn, *kv.Session, error) {
 	type connected struct {
 		nc *nats.Conn
 		js jetstream.JetStream
@@ -40,7 +40,7 @@ func ConnectNATS(ctx context.Context, target seal.Secret, name string, logger *s
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot connect to NATS at DEVPILOT_NATS_URL: %w", err)
 	}
-	return c.nc, kv.NewSession(c.js), nil
+	return c.nc, kv.NewSession(c.js, settings), nil
 }
 
 // NATSLogging logs what happens to a connection.

@@ -62,7 +62,7 @@ type GRPCListenFlags struct {
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
 type StoreFlags struct {
 	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
-	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"1" min:"1" max:"5" help:"Replicas of streams and buckets: 1 on a single NATS server, 3 on a cluster."`
+	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
 	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
 }
 

@@ -146,7 +146,7 @@ func spec(built chan<- *probe, change ...func(*probe)) servicemain.Spec[flags] {
 				return nil, fmt.Errorf("%d slots", cfg.Slots())
 			}
 			if env.Logger == nil || env.NC == nil || env.JS == nil || env.Redis == nil || env.Keyset == nil || env.Keys == nil ||
-				env.Replicas != 1 || env.Registerer == nil || env.TracerProvider == nil || env.Now == nil || env.HTTPAddr == nil {
+				env.Registerer == nil || env.TracerProvider == nil || env.Now == nil || env.HTTPAddr == nil {
 				return nil, fmt.Errorf("the environment is not complete: %+v", env)
 			}
 			if _, err := env.Dial("auth"); err != nil {

@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/pkg/ops"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // healthInterval is how often readiness is copied to gRPC health.
@@ -143,7 +144,11 @@ func (m *program) closeListeners() {
 }
 
 func (m *program) startNATS(ctx context.Context) (err error) {
-	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, m.env.Logger)
+	replication, err := stream.NewReplication(m.registry)
+	if err != nil {
+		return err
+	}
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Replicas: m.base.Replicas, Replication: replication}, m.env.Logger)
 	return err
 }
 

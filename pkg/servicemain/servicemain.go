@@ -71,7 +71,6 @@ type Env struct {
 	Logger         *slog.Logger
 	NC             *nats.Conn
 	JS             *kv.Session
-	Replicas       int // of streams and buckets that the service makes
 	Redis          redis.UniversalClient
 	Keyset         *seal.Keyset
 	Keys           *identity.Keys
@@ -183,7 +182,6 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	if _, err := Parse(p, s); err != nil {
 		return nil, err
 	}
-	m.env.Replicas = m.base.Replicas
 	for _, name := range spec.Calls {
 		m.addresses[name] = n.address(name)
 	}

@@ -320,10 +320,10 @@ func TestFlagGroups_allAreKnownToEveryProgram(t *testing.T) {
 
 // The table of settings in DESIGN.md#running.
 func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
-	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true"}
+	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true", "DEVPILOT_NATS_REPLICAS": "3"}
 	var env []string
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
-		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL REDIS_URL
+		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS REDIS_URL
 		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
@@ -367,7 +367,6 @@ func TestParse_refusesSenselessNumbers(t *testing.T) {
 		{"workers", "5000", "give from 0 to 1024"},
 		{"app-disk-mib", "-5", "--app-disk-mib (DEVPILOT_APP_DISK_MIB) is -5, which makes no sense: give at least -1. "},
 		{"cache-mib", "0", "give at least 1. "},
-		{"nats-replicas", "0", "give from 1 to 5. "},
 		{"drain-delay", "-1s", "--drain-delay (DEVPILOT_DRAIN_DELAY) is -1s, which makes no sense: give from 0s to 10m. "},
 		{"worker-lease", "0s", "give from 1s to 1h. "},
 		{"reconcile-interval", "-30s", "give from 100ms to 24h. "},
@@ -383,7 +382,12 @@ func TestParse_refusesSenselessNumbers(t *testing.T) {
 			}
 		}
 	}
-	for _, good := range [][]string{{"--workers=0"}, {"--app-disk-mib=-1"}, {"--app-disk-mib=0"}, {"--drain-delay=0s"}} {
+	for _, c := range []string{"2", "4", "7", "-1"} {
+		if _, _, err := parsedAs[whole](nil, []string{"DEVPILOT_NATS_REPLICAS=" + c}); err == nil || !strings.Contains(err.Error(), `--nats-replicas must be one of "0","1","3","5" but got "`+c+`"`) {
+			t.Errorf("replicas %s: %v", c, err)
+		}
+	}
+	for _, good := range [][]string{{"--nats-replicas=0"}, {"--nats-replicas=5"}, {"--workers=0"}, {"--app-disk-mib=-1"}, {"--app-disk-mib=0"}, {"--drain-delay=0s"}} {
 		if _, _, err := parsedAs[whole](good, nil); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
@@ -394,8 +398,8 @@ func TestGroups_everyNumberHasItsBounds(t *testing.T) {
 	for _, group := range servicemain.Groups() {
 		for i := range reflect.TypeOf(group).NumField() {
 			f := reflect.TypeOf(group).Field(i)
-			if k := f.Type.Kind(); (k == reflect.Int || k == reflect.Int64) && f.Tag.Get("min") == "" {
-				t.Errorf("%T.%s has no min", group, f.Name)
+			if k := f.Type.Kind(); (k == reflect.Int || k == reflect.Int64) && f.Tag.Get("min") == "" && f.Tag.Get("enum") == "" {
+				t.Errorf("%T.%s has neither min nor enum", group, f.Name)
 			}
 		}
 	}

@@ -52,10 +52,8 @@ func (e *noRoom) Error() string {
 func (e *noRoom) Is(target error) bool { return target == ErrNoRoom || target == ErrPermanent }
 func (e *noRoom) Unwrap() error        { return e.err }
 
-// Options are what an operator decides about streams.
+// Options are of one stream.
 type Options struct {
-	// Replicas is 1 when zero, or what the stream has; a cluster wants 3 (DESIGN.md#jetstream).
-	Replicas int
 	// Logger hears of settings that were left alone or fitted to the disk; nil discards.
 	Logger *slog.Logger
 }
@@ -72,36 +70,55 @@ func (o Options) logger() *slog.Logger {
 // does not take newer settings back. At the same version only settings that somebody else turned
 // (see drifted) are put right.
 //
+// Replicas are raised to what is wished and never lowered: whoever knows nothing of the others' settings
+// would else take a copy away that they count on.
+//
 // A new stream whose MaxBytes does not fit the server's storage limit is made smaller, down to
 // 16 MiB, and says so in the log. When not even that fits, the error is ErrNoRoom.
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
 	cfg := def.Config
-	cfg.Replicas = max(opts.Replicas, 1)
+	cfg.Replicas = wished(js)
 	cfg.Metadata = versioned(cfg.Metadata, def.Version)
+	wish := cfg.Replicas
 	for range ensureTries {
 		s, err := js.Stream(ctx, cfg.Name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			s, err = createStream(ctx, js, cfg, opts.logger())
+			s, wish, err = createStream(ctx, js, cfg, opts)
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				continue // another replica was faster; read what it made
 			}
 		case err == nil:
-			s, err = updateStream(ctx, js, s, cfg, def.Version, opts)
+			s, wish, err = updateStream(ctx, js, s, cfg, def.Version, opts)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("stream: ensure %s: %w", cfg.Name, err)
 		}
 		if versionOf(s.CachedInfo().Config.Metadata) >= def.Version {
+			SettingsOf(js).Replication.report(ctx, s, wish, opts.logger())
 			return s, nil
 		}
 	}
 	return nil, fmt.Errorf("stream: ensure %s: its settings keep changing", cfg.Name)
 }
 
-func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, log *slog.Logger) (jetstream.Stream, error) {
+// createStream makes a stream with as many replicas as are wished or, where that is left to us, as can be,
+// and says how many that are.
+func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, opts Options) (s jetstream.Stream, wish int, err error) {
+	s, err = createFitted(ctx, js, cfg, opts.logger())
+	if tooFewServers(err) && SettingsOf(js).Replicas > 0 {
+		return nil, 0, &tooFew{stream: cfg.Name, replicas: cfg.Replicas, single: !clustered(js), err: err}
+	}
+	if tooFewServers(err) {
+		cfg.Replicas = 1
+		s, err = createFitted(ctx, js, cfg, opts.logger())
+	}
+	return s, cfg.Replicas, err
+}
+
+func createFitted(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, log *slog.Logger) (jetstream.Stream, error) {
 	s, err := js.CreateStream(ctx, cfg)
 	if !tooLarge(err) {
 		return s, err
@@ -128,16 +145,17 @@ func tooLarge(err error) bool {
 	return errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded)
 }
 
-func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, opts Options) (jetstream.Stream, error) {
+func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, opts Options) (updated jetstream.Stream, wish int, err error) {
 	have := s.CachedInfo().Config
 	stored := versionOf(have.Metadata)
+	wish = want.Replicas
 	switch {
 	case stored > version:
 		opts.logger().WarnContext(ctx, "stream has newer settings than this process knows; left alone",
 			logs.KeyStream, want.Name, "stored_version", stored, "own_version", version)
-		return s, nil
-	case stored == version && !drifted(have, want, opts.Replicas > 0):
-		return s, nil
+		return s, max(wish, have.Replicas), nil
+	case stored == version && !drifted(have, want):
+		return raiseReplicas(ctx, js, s, wish)
 	}
 	if stored == version {
 		want.MaxBytes = have.MaxBytes // fitted to the disk when it was made
@@ -150,20 +168,21 @@ func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Strea
 			want.Metadata[k] = v
 		}
 	}
-	if opts.Replicas == 0 {
-		want.Replicas = have.Replicas // nobody asked for fewer
-	}
-	s, err := js.UpdateStream(ctx, want)
+	want.Replicas = have.Replicas // raised apart: for want of servers nothing else is to fail
+	updated, err = js.UpdateStream(ctx, want)
 	if tooLarge(err) {
 		want.MaxBytes = have.MaxBytes
-		s, err = js.UpdateStream(ctx, want)
+		updated, err = js.UpdateStream(ctx, want)
 	}
-	return s, err
+	if err != nil {
+		return nil, 0, err
+	}
+	return raiseReplicas(ctx, js, updated, wish)
 }
 
 // drifted tells whether settings differ that have a meaning for correctness. AllowDirect is the
 // one that others turn back on: nats.go's CreateOrUpdateKeyValue does.
-func drifted(have, want jetstream.StreamConfig, replicas bool) bool {
+func drifted(have, want jetstream.StreamConfig) bool {
 	return have.AllowDirect != want.AllowDirect ||
 		have.MirrorDirect != want.MirrorDirect ||
 		have.DenyDelete != want.DenyDelete ||
@@ -172,7 +191,6 @@ func drifted(have, want jetstream.StreamConfig, replicas bool) bool {
 		have.MaxMsgsPerSubject != want.MaxMsgsPerSubject && want.MaxMsgsPerSubject > 0 ||
 		have.Discard != want.Discard ||
 		have.MaxAge != want.MaxAge ||
-		replicas && have.Replicas != want.Replicas ||
 		!slices.Equal(have.Subjects, want.Subjects)
 }
 
@@ -191,6 +209,7 @@ func EnsureConsumer(ctx context.Context, js jetstream.JetStream, stream string, 
 				continue
 			}
 		case err == nil && versionOf(c.CachedInfo().Config.Metadata) < version:
+			cfg.Replicas = max(cfg.Replicas, c.CachedInfo().Config.Replicas)
 			c, err = js.UpdateConsumer(ctx, stream, cfg)
 		}
 		if err != nil {

@@ -208,17 +208,12 @@ func (c *consuming) park(ctx context.Context, d *delivery, reason string) error 
 	return d.current().TermWithReason("parked")
 }
 
-// ensureDeadLetters makes the dead letters' stream, as safe as the one that is being read.
+// ensureDeadLetters makes the dead letters' stream.
 func (c *consuming) ensureDeadLetters(ctx context.Context) error {
 	_, err := c.cfg.JS.Stream(ctx, DeadLettersStream)
-	if !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return err
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		_, err = Ensure(ctx, c.cfg.JS, DeadLetters, Options{Logger: c.cfg.Logger})
 	}
-	source, err := c.cfg.JS.Stream(ctx, c.cfg.Stream)
-	if err != nil {
-		return err
-	}
-	_, err = Ensure(ctx, c.cfg.JS, DeadLetters, Options{Replicas: source.CachedInfo().Config.Replicas, Logger: c.cfg.Logger})
 	return err
 }
 

@@ -240,7 +240,12 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.nc, p.js = nc, kv.NewSession(js)
+	replication, err := stream.NewReplication(p.registry)
+	if err != nil {
+		nc.Close()
+		return err
+	}
+	p.nc, p.js = nc, kv.NewSession(js, stream.Settings{Replicas: p.settings.Replicas, Replication: replication})
 	return nil
 }
 

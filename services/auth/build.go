@@ -31,7 +31,7 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 	return New(
 		Config{
 			PublicURL: public, Site: bitbucket.Site{SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL},
-			ClientID: f.BitbucketClientID, ClientSecret: f.BitbucketClientSecret, Replicas: env.Replicas,
+			ClientID: f.BitbucketClientID, ClientSecret: f.BitbucketClientSecret,
 		},
 		Deps{
 			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset,

@@ -32,8 +32,6 @@ type Config struct {
 	// integration's setup says how to make one.
 	ClientID     string
 	ClientSecret seal.Secret
-	// Replicas of the buckets; 1 when zero.
-	Replicas int
 	// Timing holds the times of the refresh protocol; zero means those of DESIGN.md#a-token-that-never-races.
 	Timing Timing
 }

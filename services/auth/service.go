@@ -62,9 +62,9 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	s := &Service{
 		logger:       d.Logger,
-		integrations: store.NewIntegrations(d.JS, cfg.Replicas, d.Logger),
-		schedules:    store.NewSchedules(d.JS, cfg.Replicas, d.Logger),
-		narrowings:   store.NewNarrowings(d.JS, cfg.Replicas, d.Logger),
+		integrations: store.NewIntegrations(d.JS, d.Logger),
+		schedules:    store.NewSchedules(d.JS, d.Logger),
+		narrowings:   store.NewNarrowings(d.JS, d.Logger),
 	}
 	s.index = token.NewIndex(func() bool { return s.schedules.Ready(context.Background()) == nil })
 	callback := public.JoinPath(connect.CallbackPath).String()

@@ -61,7 +61,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 		Config{
 			SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL, ClientID: f.BitbucketClientID,
 			API: f.Has("api"), Worker: f.Has("worker"), Server: f.Server, Slots: f.Slots(), Lease: f.Lease,
-			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Limits: mirror.Limits{FreeBytes: uint64(f.DiskReserve) << 20}, Version: env.Version, Replicas: env.Replicas,
+			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Limits: mirror.Limits{FreeBytes: uint64(f.DiskReserve) << 20}, Version: env.Version,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
 			PublicURL: public, LiveURL: f.Live.URL, LiveAddress: f.LiveAdvertise,
 			Hooks: Hooks{

@@ -42,8 +42,6 @@ type Config struct {
 	Hooks Hooks
 	// Version of the program, for the list of workers.
 	Version string
-	// Replicas of buckets and streams; 1 when zero.
-	Replicas int
 
 	// ReconcileInterval is the least pause between two polls of a repository, ReconcileGrace how
 	// long a delivery may be on its way; 30 s and 60 s when zero.

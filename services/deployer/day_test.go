@@ -126,7 +126,7 @@ func newDay(t *testing.T, apps int) *day {
 		t.Fatal(err)
 	}
 	log := logs.Discard()
-	st, err := store.Open(t.Context(), d.js, 1, log)
+	st, err := store.Open(t.Context(), d.js, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func newDay(t *testing.T, apps int) *day {
 	})
 	d.control, err = control.New(control.Config{
 		Records: d.records, Clients: clients, JS: d.js, Keyset: keyset, Heads: d, Site: bitbucket.Site{SiteURL: "https://bitbucket.test", APIURL: "https://api.bitbucket.test/2.0"},
-		Replicas: 1, Logger: log, Now: time.Now,
+		Logger: log, Now: time.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

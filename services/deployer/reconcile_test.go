@@ -54,7 +54,7 @@ func (b *bench) ref(name, hash string) {
 
 func (b *bench) stores() *store.Store {
 	b.t.Helper()
-	st, err := store.Open(b.t.Context(), b.nats.JS(), 1, b.logs.Logger)
+	st, err := store.Open(b.t.Context(), b.nats.JS(), b.logs.Logger)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func (s *Service) openControl(r *roles, clients client.Clients) error {
 	lister := heads.New(git, clients.Auth)
 	r.control, err = control.New(control.Config{
 		Records: r.records, Clients: clients, JS: d.JS, Keyset: d.Keyset, Heads: lister, Distances: lister, Site: s.site, Live: s.liveURL,
-		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Replicas: cfg.Replicas, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
+		PublicURL: cfg.PublicURL, ClientID: cfg.ClientID, Redis: d.Redis, Interval: cfg.ReconcileInterval, Grace: cfg.ReconcileGrace,
 		Doubt: cfg.Doubt, Logger: d.Logger, Registerer: d.Registerer, Metrics: s.stream, Now: d.Now,
 	})
 	return err

@@ -188,7 +188,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) serve(ctx context.Context, front *worker.Front) error {
 	var st *store.Store
 	if err := stream.UntilOpen(ctx, s.deps.Logger, func(ctx context.Context) (err error) {
-		st, err = store.Open(ctx, s.deps.JS, s.cfg.Replicas, s.deps.Logger)
+		st, err = store.Open(ctx, s.deps.JS, s.deps.Logger)
 		return err
 	}); err != nil {
 		if errors.Is(err, stream.ErrPermanent) {

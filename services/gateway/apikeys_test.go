@@ -139,7 +139,7 @@ func TestAPIKeys_apps(t *testing.T) {
 // TestAPIKeys_ofBeforeScopes: they work on, with the scope of their role.
 func TestAPIKeys_ofBeforeScopes(t *testing.T) {
 	g := start(t)
-	bucket, err := kv.Open[gatewaystorev1.ApiKey](t.Context(), g.js, kv.Config{Name: "gateway_api_keys", Version: 1, Replicas: 1, Inventory: "gateway", Logger: g.logs.Logger})
+	bucket, err := kv.Open[gatewaystorev1.ApiKey](t.Context(), g.js, kv.Config{Name: "gateway_api_keys", Version: 1, Inventory: "gateway", Logger: g.logs.Logger})
 	if err != nil {
 		t.Fatal(err)
 	}

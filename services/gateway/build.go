@@ -51,7 +51,7 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 		Config{
 			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
 			AdminToken: f.AdminToken, ProvidersFile: f.IdentityProvidersFile, LocalOwnerOff: f.LocalOwner == "off",
-			Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL, Replicas: env.Replicas,
+			Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL,
 			NotifyAllow: f.NotifyAllow, ActivityRetention: f.ActivityRetention,
 			Mail: notify.SMTP{Host: f.SMTPHost, Port: f.SMTPPort, User: f.SMTPUser, Password: f.SMTPPassword, From: f.SMTPFrom, TLS: f.SMTPTLS},
 		},

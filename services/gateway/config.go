@@ -53,8 +53,6 @@ type Config struct {
 	// ActivityRetention is how long the activity list reaches back, at least a day; 0: a year.
 	ActivityRetention time.Duration
 
-	// Replicas of the gateway's buckets; 0: one.
-	Replicas int
 	// SessionIdle and SessionLife bound a browser session; 0: 14 and 90 days.
 	SessionIdle, SessionLife time.Duration
 	// Heartbeat of streams, at which their caller is checked again; 0: 15 s.

@@ -138,7 +138,7 @@ func (s *Service) checks(w web) notify.Checks {
 }
 
 func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) (err error) {
-	s.notes, err = notify.NewStore(notify.StoreConfig{JS: d.JS, Replicas: s.cfg.Replicas, Keyset: d.Keyset, Logger: d.Logger, Registerer: d.Registerer, Now: d.Now})
+	s.notes, err = notify.NewStore(notify.StoreConfig{JS: d.JS, Keyset: d.Keyset, Logger: d.Logger, Registerer: d.Registerer, Now: d.Now})
 	if err != nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (s *Service) assembleNotifications(w web, d Deps, signer *identity.Signer) 
 		Store: s.notes, Addresses: w.receivers, SMTP: s.cfg.Mail, PublicURL: strings.TrimSuffix(s.cfg.PublicURL, "/"), Logger: d.Logger, Now: d.Now,
 	})
 	s.watcher = notify.NewWatcher(notify.WatcherConfig{
-		Store: s.notes, JS: d.JS, Replicas: s.cfg.Replicas, Signer: signer, Keys: s.tenants, Logger: d.Logger, Now: d.Now,
+		Store: s.notes, JS: d.JS, Signer: signer, Keys: s.tenants, Logger: d.Logger, Now: d.Now,
 		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
 		PublicURL: s.cfg.PublicURL,
 	})

@@ -144,16 +144,16 @@ func New(cfg Config, d Deps) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, js: d.JS, logger: d.Logger,
-		short:    session.NewShortLived(d.JS, cfg.Replicas, d.Keyset, copies, d.Now),
-		activity: activity.NewStore(d.JS, cfg.Replicas, cfg.ActivityRetention),
+		short:    session.NewShortLived(d.JS, d.Keyset, copies, d.Now),
+		activity: activity.NewStore(d.JS, cfg.ActivityRetention),
 		recorder: activity.NewRecorder(d.Logger, lost),
-		hub:      events.NewHub(d.JS, cfg.Replicas, d.Logger),
+		hub:      events.NewHub(d.JS, d.Logger),
 		streams:  live.NewStreams(cfg.Heartbeat),
 		touched:  make(chan string, 256),
 		seen:     make(chan session.Session, 256),
 		listener: bufconn.Listen(1 << 20),
 	}
-	teams := tenant.Options{Replicas: cfg.Replicas, Logger: d.Logger, Metrics: copies, Now: d.Now, Changed: s.streams.Recheck}
+	teams := tenant.Options{Logger: d.Logger, Metrics: copies, Now: d.Now, Changed: s.streams.Recheck}
 	if cfg.LocalOwnerOff {
 		teams.Absent = caller.LocalSubject
 	}
@@ -305,7 +305,7 @@ func (s *Service) relay(ctx context.Context) error {
 	for bucket, kind := range map[string]string{tenant.WorkspacesBucket: "workspace", tenant.TeamsBucket: "members"} {
 		group.Go(func() error {
 			return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
-				Bucket: bucket, Service: identity.Gateway, Replicas: s.cfg.Replicas, Logger: s.logger,
+				Bucket: bucket, Service: identity.Gateway, Logger: s.logger,
 				Describe: func(key string, _ bool) (workspace, of, id string, ok bool) { return key, kind, key, true },
 			})
 		})

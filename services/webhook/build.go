@@ -36,7 +36,7 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 	}
 	return New(
 		Config{
-			PublicURL: public, ClientID: f.BitbucketClientID, Replicas: env.Replicas, Timing: registry.Timing{SecretAge: secretAge(f.WebhookSecretAge)},
+			PublicURL: public, ClientID: f.BitbucketClientID, Timing: registry.Timing{SecretAge: secretAge(f.WebhookSecretAge)},
 			Site: bitbucket.Site{SiteURL: f.BitbucketSiteURL, APIURL: f.BitbucketAPIURL},
 		},
 		Deps{

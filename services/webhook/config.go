@@ -25,8 +25,6 @@ type Config struct {
 	Site bitbucket.Site
 	// ClientID is the OAuth consumer's key: calls to Bitbucket are counted per consumer.
 	ClientID string
-	// Replicas of streams and buckets; 1 when zero, a cluster wants 3.
-	Replicas int
 
 	// Hold is how long a delivery waits for the store before it gets 503; 7 s when zero.
 	Hold time.Duration

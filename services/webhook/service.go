@@ -84,8 +84,8 @@ func New(cfg Config, d Deps) (*Service, error) {
 		}
 	}
 	s := &Service{
-		log: d.Logger, store: natsstore.New(d.JS, cfg.Replicas, d.Logger, copies),
-		changes: changes.Config{JS: d.JS, Replicas: cfg.Replicas, Logger: d.Logger, Metrics: metrics},
+		log: d.Logger, store: natsstore.New(d.JS, d.Logger, copies),
+		changes: changes.Config{JS: d.JS, Logger: d.Logger, Metrics: metrics},
 	}
 	s.cache = cache.New(s.store)
 	s.changes.Position = s.store.Position

@@ -92,6 +92,7 @@ var (
 	between = regexp.MustCompile(`^(-?\d+) to (-?\d+)$`)
 	atLeast = regexp.MustCompile(`^at least (-?\d+)$`)
 	someOf  = regexp.MustCompile(`^[a-z]+(, [a-z]+)+$`)
+	numbers = regexp.MustCompile(`^\d+(, \d+)+$`)
 )
 
 // takes is the schema of what a setting takes.
@@ -106,6 +107,12 @@ func takes(standard, text string) map[string]any {
 		return map[string]any{"type": "integer", "minimum": number(atLeast.FindStringSubmatch(text)[1])}
 	case someOf.MatchString(text):
 		return map[string]any{"enum": strings.Split(text, ", ")}
+	case numbers.MatchString(text):
+		var some []int64
+		for _, n := range strings.Split(text, ", ") {
+			some = append(some, number(n))
+		}
+		return map[string]any{"enum": some}
 	case text != "": // a time
 		return map[string]any{"type": "string", "pattern": `^([0-9.]+(ms|s|m|h))+$|^0$`}
 	}

@@ -60,7 +60,6 @@ func startProcess(t testing.TB, level string, change ...func(*allinone.Settings)
 	settings := allinone.Settings{}
 	settings.LogLevel, settings.LogFormat = level, "json"
 	settings.Listen, settings.OpsListen = "127.0.0.1:0", "127.0.0.1:0"
-	settings.Replicas = 1
 	settings.BitbucketClientID, settings.BitbucketClientSecret = consumer.Key, seal.NewSecret(consumer.Secret)
 	settings.BitbucketSiteURL, settings.BitbucketAPIURL = s.bucket.address, s.bucket.address+"/2.0"
 	settings.DataDir, settings.Server, settings.Workers, settings.Roles = s.dir, "default", 2, []string{"api", "worker"}

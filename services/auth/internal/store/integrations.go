@@ -46,10 +46,10 @@ type Integrations struct {
 	bucket atomic.Pointer[integrationBucket]
 }
 
-// NewIntegrations does no I/O; replicas is 1 when zero.
-func NewIntegrations(js jetstream.JetStream, replicas int, logger *slog.Logger) *Integrations {
+// NewIntegrations does no I/O.
+func NewIntegrations(js jetstream.JetStream, logger *slog.Logger) *Integrations {
 	return &Integrations{js: js, cfg: kv.Config{
-		Name: BucketIntegrations, Version: 1, Replicas: replicas, SecureErase: true, Inventory: "auth", Logger: logger,
+		Name: BucketIntegrations, Version: 1, SecureErase: true, Inventory: "auth", Logger: logger,
 	}}
 }
 
@@ -157,7 +157,7 @@ func eachWorkspace(keys iter.Seq2[string, error], yield func(string, error) bool
 // integration, until ctx is done.
 func (s *Integrations) RelayChanges(ctx context.Context, logger *slog.Logger) error {
 	return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
-		Bucket: BucketIntegrations, Service: "auth", Durable: "auth-changes", Replicas: s.cfg.Replicas, Logger: logger,
+		Bucket: BucketIntegrations, Service: "auth", Durable: "auth-changes", Logger: logger,
 		Describe: func(key string, _ bool) (workspace, kind, id string, ok bool) {
 			workspace, ok = WorkspaceOf(key)
 			return workspace, "integration", Provider, ok

@@ -27,9 +27,9 @@ type Narrowings struct {
 	bucket atomic.Pointer[narrowingBucket]
 }
 
-// NewNarrowings does no I/O; replicas is 1 when zero.
-func NewNarrowings(js jetstream.JetStream, replicas int, logger *slog.Logger) *Narrowings {
-	return &Narrowings{js: js, cfg: kv.Config{Name: BucketNarrowings, Version: 1, Replicas: replicas, Logger: logger}}
+// NewNarrowings does no I/O.
+func NewNarrowings(js jetstream.JetStream, logger *slog.Logger) *Narrowings {
+	return &Narrowings{js: js, cfg: kv.Config{Name: BucketNarrowings, Version: 1, Logger: logger}}
 }
 
 // Open makes the bucket or brings it up to date. It may be called again after an error.
@@ -76,7 +76,7 @@ func (s *Narrowings) Update(ctx context.Context, workspace string, fn func(cur *
 // done.
 func (s *Narrowings) RelayChanges(ctx context.Context, logger *slog.Logger) error {
 	return kv.RelayChanges(ctx, s.js, kv.RelayConfig{
-		Bucket: BucketNarrowings, Service: "auth", Durable: "auth-narrowings", Replicas: s.cfg.Replicas, Logger: logger,
+		Bucket: BucketNarrowings, Service: "auth", Durable: "auth-narrowings", Logger: logger,
 		Describe: func(key string, _ bool) (workspace, kind, id string, ok bool) {
 			workspace, ok = WorkspaceOf(key)
 			return workspace, "integration", Provider, ok

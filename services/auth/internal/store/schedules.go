@@ -27,9 +27,9 @@ type Schedules struct {
 	mirror atomic.Pointer[kv.Mirror[authstorev1.Schedule, *authstorev1.Schedule]]
 }
 
-// NewSchedules does no I/O; replicas is 1 when zero.
-func NewSchedules(js jetstream.JetStream, replicas int, logger *slog.Logger) *Schedules {
-	return &Schedules{js: js, cfg: kv.Config{Name: BucketSchedules, Version: 1, Replicas: replicas, Logger: logger}}
+// NewSchedules does no I/O.
+func NewSchedules(js jetstream.JetStream, logger *slog.Logger) *Schedules {
+	return &Schedules{js: js, cfg: kv.Config{Name: BucketSchedules, Version: 1, Logger: logger}}
 }
 
 // Open makes the bucket or brings it up to date. It may be called again after an error.

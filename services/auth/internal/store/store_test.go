@@ -71,7 +71,7 @@ func TestKey_roundTrip(t *testing.T) {
 func TestIntegrations(t *testing.T) {
 	ctx, log := t.Context(), testkit.Logger(t)
 	js := testkit.JS(t)
-	s := store.NewIntegrations(js, 1, log.Logger)
+	s := store.NewIntegrations(js, log.Logger)
 	if _, _, err := s.Get(ctx, "acme"); !errors.Is(err, kv.ErrUnavailable) || s.Ready() == nil {
 		t.Errorf("before it is open: %v", err)
 	}
@@ -127,7 +127,7 @@ func TestIntegrations(t *testing.T) {
 
 func TestSchedules(t *testing.T) {
 	ctx, log := t.Context(), testkit.Logger(t)
-	s := store.NewSchedules(testkit.JS(t), 1, log.Logger)
+	s := store.NewSchedules(testkit.JS(t), log.Logger)
 	if s.Ready(ctx) == nil {
 		t.Error("ready before it is watched")
 	}

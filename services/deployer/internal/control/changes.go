@@ -20,7 +20,7 @@ const tellRecords = 250 * time.Millisecond
 // relay publishes the changes of a bucket whose keys are <workspace>.<app>[.<number>].
 func (c *Control) relay(ctx context.Context, bucket, kind string) error {
 	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
-		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
+		Bucket: bucket, Service: "deployer", Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
 		Describe: func(key string, _ bool) (workspace, k, id string, ok bool) {
 			workspace, rest, found := strings.Cut(key, ".")
 			return workspace, kind, strings.ReplaceAll(rest, ".", "/"), found
@@ -35,7 +35,7 @@ const tellValues = time.Second
 // relayValues publishes those changes of a bucket that describe finds in its values.
 func (c *Control) relayValues(ctx context.Context, bucket string, describe func(key string, value []byte) (workspace, kind, id string, ok bool)) error {
 	return kv.RelayChanges(ctx, c.cfg.JS, kv.RelayConfig{
-		Bucket: bucket, Service: "deployer", Replicas: c.cfg.Replicas, Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
+		Bucket: bucket, Service: "deployer", Logger: c.cfg.Logger, Metrics: c.cfg.Metrics,
 		Describe:      func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false },
 		DescribeValue: describe, Every: tellValues, Position: c.cfg.Records.Store.Position("changes-" + bucket),
 	})

@@ -52,7 +52,6 @@ type Config struct {
 	// ClientID is the OAuth consumer's, whose budget of calls Redis shares; no budget when Redis is nil.
 	ClientID string
 	Redis    redis.UniversalClient
-	Replicas int
 	// Interval, Grace and Doubt are reconcile.Config's.
 	Interval, Grace, Doubt time.Duration
 

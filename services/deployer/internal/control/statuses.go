@@ -23,7 +23,7 @@ func (c *Control) newStatuses() (*status.Sender, error) {
 	}
 	return status.New(status.Config{
 		Client: bitbucket.NewClient(cfg.Site, options), Tokens: cfg.Clients.Auth, Records: cfg.Records.Store.Deployments, Apps: cfg.Records.Apps, Connections: c.connections,
-		PublicURL: cfg.PublicURL, Position: cfg.Records.Store.Position("statuses"), Replicas: cfg.Replicas, Logger: cfg.Logger, Registerer: cfg.Registerer, Metrics: cfg.Metrics, Now: cfg.Now,
+		PublicURL: cfg.PublicURL, Position: cfg.Records.Store.Position("statuses"), Logger: cfg.Logger, Registerer: cfg.Registerer, Metrics: cfg.Metrics, Now: cfg.Now,
 	})
 }
 

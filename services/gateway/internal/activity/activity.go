@@ -37,24 +37,23 @@ const (
 // Store keeps the records. Open it before use; then it is safe for concurrent use.
 type Store struct {
 	js        jetstream.JetStream
-	replicas  int
 	retention time.Duration
 	records   *kv.Bucket[gatewaystorev1.Activity, *gatewaystorev1.Activity]
 	counters  *kv.Bucket[gatewaystorev1.ActivityCounter, *gatewaystorev1.ActivityCounter]
 }
 
 // NewStore makes a store that is not open yet. Records disappear after the retention; 0: DefaultRetention.
-func NewStore(js jetstream.JetStream, replicas int, retention time.Duration) *Store {
-	return &Store{js: js, replicas: replicas, retention: cmp.Or(retention, DefaultRetention)}
+func NewStore(js jetstream.JetStream, retention time.Duration) *Store {
+	return &Store{js: js, retention: cmp.Or(retention, DefaultRetention)}
 }
 
 // Open creates the buckets or brings their settings up to date. It can be repeated.
 func (s *Store) Open(ctx context.Context) (err error) {
-	s.records, err = kv.Open[gatewaystorev1.Activity](ctx, s.js, kv.Config{Name: recordsBucket, Version: 1, Replicas: s.replicas, TTL: true})
+	s.records, err = kv.Open[gatewaystorev1.Activity](ctx, s.js, kv.Config{Name: recordsBucket, Version: 1, TTL: true})
 	if err != nil {
 		return err
 	}
-	s.counters, err = kv.Open[gatewaystorev1.ActivityCounter](ctx, s.js, kv.Config{Name: countersBucket, Version: 1, Replicas: s.replicas})
+	s.counters, err = kv.Open[gatewaystorev1.ActivityCounter](ctx, s.js, kv.Config{Name: countersBucket, Version: 1})
 	return err
 }
 

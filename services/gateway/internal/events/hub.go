@@ -51,9 +51,8 @@ type Change struct {
 // Hub reads the stream of change events for all subscribers of a process. It is safe for
 // concurrent use.
 type Hub struct {
-	js       jetstream.JetStream
-	logger   *slog.Logger
-	replicas int
+	js     jetstream.JetStream
+	logger *slog.Logger
 
 	mu     sync.Mutex
 	stream jetstream.Stream
@@ -63,8 +62,8 @@ type Hub struct {
 }
 
 // NewHub makes a hub; Run fills it.
-func NewHub(js jetstream.JetStream, replicas int, logger *slog.Logger) *Hub {
-	return &Hub{js: js, replicas: replicas, logger: logger, subs: map[string]map[*Subscription]struct{}{}}
+func NewHub(js jetstream.JetStream, logger *slog.Logger) *Hub {
+	return &Hub{js: js, logger: logger, subs: map[string]map[*Subscription]struct{}{}}
 }
 
 // Subscription gets the changes of one workspace.
@@ -164,7 +163,7 @@ func (h *Hub) Run(ctx context.Context) error {
 }
 
 func (h *Hub) follow(ctx context.Context) error {
-	st, err := stream.Ensure(ctx, h.js, stream.Events, stream.Options{Replicas: h.replicas, Logger: h.logger})
+	st, err := stream.Ensure(ctx, h.js, stream.Events, stream.Options{Logger: h.logger})
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func TestHub_dropsWhoDoesNotKeepUp(t *testing.T) {
-	h := NewHub(nil, 1, testkit.Logger(t).Logger)
+	h := NewHub(nil, testkit.Logger(t).Logger)
 	slow, at := h.Subscribe("acme")
 	quick, _ := h.Subscribe("acme")
 	other, _ := h.Subscribe("other")
@@ -42,7 +42,7 @@ func TestHub_dropsWhoDoesNotKeepUp(t *testing.T) {
 }
 
 func TestHub_startsAtTheNewestAndNoticesAnotherStream(t *testing.T) {
-	h := NewHub(nil, 1, testkit.Logger(t).Logger)
+	h := NewHub(nil, testkit.Logger(t).Logger)
 	if h.Ready() == nil {
 		t.Error("ready before it knows its place")
 	}
@@ -65,7 +65,7 @@ func TestHub_startsAtTheNewestAndNoticesAnotherStream(t *testing.T) {
 }
 
 func TestHub_betweenRefusesWhatItCannotTell(t *testing.T) {
-	h := NewHub(nil, 1, testkit.Logger(t).Logger)
+	h := NewHub(nil, testkit.Logger(t).Logger)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := h.between(ctx, "acme", 10, 5); !errors.Is(err, errTooFar) {

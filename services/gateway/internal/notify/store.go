@@ -33,11 +33,10 @@ const readyEvery = 20 * time.Millisecond
 // Store keeps targets, what was told, and what is to be sent. Open it before use; then it is safe for
 // concurrent use. What it returns to the API is an *apierr.Error.
 type Store struct {
-	js       jetstream.JetStream
-	replicas int
-	keyset   *seal.Keyset
-	logger   *slog.Logger
-	now      func() time.Time
+	js     jetstream.JetStream
+	keyset *seal.Keyset
+	logger *slog.Logger
+	now    func() time.Time
 
 	targets *kv.Bucket[gatewaystorev1.NotificationTargets, *gatewaystorev1.NotificationTargets]
 	streaks *kv.Bucket[gatewaystorev1.NotificationStreak, *gatewaystorev1.NotificationStreak]
@@ -52,7 +51,6 @@ type Store struct {
 // StoreConfig is what NewStore needs.
 type StoreConfig struct {
 	JS         jetstream.JetStream
-	Replicas   int
 	Keyset     *seal.Keyset // seals URLs and secrets
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer // nil: no metrics
@@ -65,12 +63,12 @@ func NewStore(c StoreConfig) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("notify: register metrics: %w", err)
 	}
-	return &Store{js: c.JS, replicas: c.Replicas, keyset: c.Keyset, logger: c.Logger, now: c.Now, counted: counted, changed: make(chan struct{}, 1)}, nil
+	return &Store{js: c.JS, keyset: c.Keyset, logger: c.Logger, now: c.Now, counted: counted, changed: make(chan struct{}, 1)}, nil
 }
 
 // Open creates the buckets or brings their settings up to date. It can be repeated.
 func (s *Store) Open(ctx context.Context) (err error) {
-	cfg := kv.Config{Name: targetsBucket, Version: 1, Replicas: s.replicas, Inventory: "gateway", Logger: s.logger}
+	cfg := kv.Config{Name: targetsBucket, Version: 1, Inventory: "gateway", Logger: s.logger}
 	if s.targets, err = kv.Open[gatewaystorev1.NotificationTargets](ctx, s.js, cfg); err != nil {
 		return err
 	}

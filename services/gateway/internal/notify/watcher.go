@@ -48,7 +48,6 @@ type Keys interface {
 type WatcherConfig struct {
 	Store    *Store
 	JS       jetstream.JetStream
-	Replicas int
 	Signer   *identity.Signer // reads the other services
 	Auth     authv1.AuthServiceClient
 	Webhook  webhookv1.WebhookServiceClient
@@ -73,7 +72,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 
 // Run looks into what changes, and at the clock, until ctx is done.
 func (w *Watcher) Run(ctx context.Context) error {
-	if _, err := stream.Ensure(ctx, w.cfg.JS, stream.Events, stream.Options{Replicas: w.cfg.Replicas, Logger: w.cfg.Logger}); err != nil {
+	if _, err := stream.Ensure(ctx, w.cfg.JS, stream.Events, stream.Options{Logger: w.cfg.Logger}); err != nil {
 		return err
 	}
 	var filters []string

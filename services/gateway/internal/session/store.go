@@ -35,24 +35,23 @@ const (
 // ShortLived keeps what disappears by itself: codes, ends of sessions, request ids. Open it before
 // use; then it is safe for concurrent use.
 type ShortLived struct {
-	js       jetstream.JetStream
-	replicas int
-	keyset   *seal.Keyset
-	bucket   *kv.Bucket[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived]
-	copy     *kv.Copy[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived] // read by each request of a session
-	metrics  *kv.Metrics
-	now      func() time.Time
+	js      jetstream.JetStream
+	keyset  *seal.Keyset
+	bucket  *kv.Bucket[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived]
+	copy    *kv.Copy[gatewaystorev1.ShortLived, *gatewaystorev1.ShortLived] // read by each request of a session
+	metrics *kv.Metrics
+	now     func() time.Time
 }
 
 // NewShortLived makes a store that is not open yet. The keyset encrypts what it keeps of secrets.
 // Metrics are those of its copy; nil: none.
-func NewShortLived(js jetstream.JetStream, replicas int, keyset *seal.Keyset, metrics *kv.Metrics, now func() time.Time) *ShortLived {
-	return &ShortLived{js: js, replicas: replicas, keyset: keyset, metrics: metrics, now: now}
+func NewShortLived(js jetstream.JetStream, keyset *seal.Keyset, metrics *kv.Metrics, now func() time.Time) *ShortLived {
+	return &ShortLived{js: js, keyset: keyset, metrics: metrics, now: now}
 }
 
 // Open creates the bucket or brings its settings up to date. It can be repeated.
 func (s *ShortLived) Open(ctx context.Context) (err error) {
-	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, kv.Config{Name: shortLivedBucket, Version: 1, Replicas: s.replicas, TTL: true})
+	s.bucket, err = kv.Open[gatewaystorev1.ShortLived](ctx, s.js, kv.Config{Name: shortLivedBucket, Version: 1, TTL: true})
 	if err == nil {
 		s.copy = kv.NewCopy(s.bucket, kv.CopyConfig[*gatewaystorev1.ShortLived]{Metrics: s.metrics})
 	}

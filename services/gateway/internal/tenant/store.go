@@ -28,10 +28,9 @@ const (
 
 // Options are what an operator decides about the buckets.
 type Options struct {
-	Replicas int
-	Logger   *slog.Logger
-	Metrics  *kv.Metrics // of the copies; nil: none
-	Now      func() time.Time
+	Logger  *slog.Logger
+	Metrics *kv.Metrics // of the copies; nil: none
+	Now     func() time.Time
 	// Absent is a subject that cannot sign in, and does not count as an owner; empty for none.
 	Absent string
 	// Changed hears that somebody may do other things than before; it must not block. It may be nil.
@@ -69,7 +68,7 @@ func New(js jetstream.JetStream, o Options) *Store { return &Store{js: js, opts:
 // Open creates the buckets or brings their settings up to date. It can be repeated.
 func (s *Store) Open(ctx context.Context) error {
 	cfg := func(name string) kv.Config {
-		return kv.Config{Name: name, Version: 1, Replicas: s.opts.Replicas, Inventory: "gateway", Logger: s.opts.Logger}
+		return kv.Config{Name: name, Version: 1, Inventory: "gateway", Logger: s.opts.Logger}
 	}
 	var err error
 	if s.workspaces, err = kv.Open[gatewaystorev1.Workspace](ctx, s.js, cfg(WorkspacesBucket)); err != nil {

@@ -39,8 +39,7 @@ const (
 
 // Config is what Publish and Follow need.
 type Config struct {
-	JS       jetstream.JetStream
-	Replicas int
+	JS jetstream.JetStream
 	// Position keeps how far a consumer has come.
 	Position func(name string) stream.Position
 	Logger   *slog.Logger
@@ -52,7 +51,7 @@ func Publish(ctx context.Context, cfg Config) error {
 	g, ctx := errgroup.WithContext(ctx)
 	relay := func(bucket string, relay kv.RelayConfig) {
 		relay.Bucket, relay.Service, relay.Position = bucket, service, cfg.Position("changes-"+bucket)
-		relay.Replicas, relay.Logger, relay.Metrics = cfg.Replicas, cfg.Logger, cfg.Metrics
+		relay.Logger, relay.Metrics = cfg.Logger, cfg.Metrics
 		g.Go(func() error { return kv.RelayChanges(ctx, cfg.JS, relay) })
 	}
 	nobody := func(string, bool) (workspace, kind, id string, ok bool) { return "", "", "", false }

@@ -22,7 +22,7 @@ const wait = 15 * time.Second
 func process(t *testing.T, nats *testkit.NATSServer) (s *natsstore.Store, freeze func()) {
 	t.Helper()
 	_, js := nats.Connect()
-	s = natsstore.New(js, 1, testkit.Logger(t).Logger, nil)
+	s = natsstore.New(js, testkit.Logger(t).Logger, nil)
 	if err := s.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -67,19 +67,17 @@ type buckets struct {
 // Store is safe for concurrent use. Before Open has succeeded every method fails with
 // kv.ErrUnavailable.
 type Store struct {
-	js       jetstream.JetStream
-	replicas int
-	log      *slog.Logger
-	metrics  *kv.Metrics
-	open     atomic.Pointer[buckets]
+	js      jetstream.JetStream
+	log     *slog.Logger
+	metrics *kv.Metrics
+	open    atomic.Pointer[buckets]
 
 	onWebhook func(key string, rec *storev1.WebhookRecord) // may be nil
 }
 
-// New makes a store; it does no I/O. replicas is 1 when zero; a cluster wants 3. metrics, of its copies, may
-// be nil.
-func New(js jetstream.JetStream, replicas int, log *slog.Logger, metrics *kv.Metrics) *Store {
-	return &Store{js: js, replicas: replicas, log: log, metrics: metrics}
+// New makes a store; it does no I/O. metrics, of its copies, may be nil.
+func New(js jetstream.JetStream, log *slog.Logger, metrics *kv.Metrics) *Store {
+	return &Store{js: js, log: log, metrics: metrics}
 }
 
 // Open makes or finds the streams and buckets. It may be repeated until it succeeds.
@@ -89,7 +87,7 @@ func (s *Store) Open(ctx context.Context) error {
 	}
 	var b buckets
 	var err error
-	opts := stream.Options{Replicas: s.replicas, Logger: s.log}
+	opts := stream.Options{Logger: s.log}
 	if b.inbox, err = stream.Ensure(ctx, s.js, inbox.Definition, opts); err != nil {
 		return err
 	}
@@ -100,7 +98,7 @@ func (s *Store) Open(ctx context.Context) error {
 		}
 	}
 	cfg := func(name string) kv.Config {
-		return kv.Config{Name: name, Version: 1, Replicas: s.replicas, Logger: s.log}
+		return kv.Config{Name: name, Version: 1, Logger: s.log}
 	}
 	// What nothing can fill again has an inventory, so that a loss is noticed. Deliveries are
 	// history, and far too many.

@@ -18,7 +18,7 @@ const ws = "acme-inc"
 
 func open(t *testing.T) *natsstore.Store {
 	t.Helper()
-	s := natsstore.New(testkit.JS(t), 1, testkit.Logger(t).Logger, nil)
+	s := natsstore.New(testkit.JS(t), testkit.Logger(t).Logger, nil)
 	if _, err := s.Get(t.Context(), ws, "x"); !errors.Is(err, kv.ErrUnavailable) {
 		t.Errorf("Get before Open: %v", err)
 	}

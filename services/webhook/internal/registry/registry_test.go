@@ -150,7 +150,7 @@ func (w *world) start(timing Timing) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	store := natsstore.New(w.js, 1, log, nil)
+	store := natsstore.New(w.js, log, nil)
 	list := cache.New(store)
 	timing.Poll = 20 * time.Millisecond
 	r := New(Config{

@@ -66,7 +66,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	log := testkit.Logger(t).Logger
 	w := &world{t: t, js: testkit.JS(t), registry: &fakeRegistry{}}
-	w.store = natsstore.New(w.js, 1, log, nil)
+	w.store = natsstore.New(w.js, log, nil)
 	if err := w.store.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}

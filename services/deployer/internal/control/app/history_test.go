@@ -36,7 +36,7 @@ func (laterLanes) CompareAndSet(context.Context, string, *storev1.Lane, uint64) 
 // A run ends, and its record is written, between the reads of the lane and of the record: whoever
 // sees that it is COMPLETED also sees that it is live.
 func TestDeployment_thatEndsWhileItIsReadIsSeenWhole(t *testing.T) {
-	s, err := store.Open(t.Context(), testkit.JS(t), 1, testkit.Logger(t).Logger)
+	s, err := store.Open(t.Context(), testkit.JS(t), testkit.Logger(t).Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func newStage(t *testing.T) *stage {
 func openStore(t *testing.T, nats *testkit.NATSServer) *store.Store {
 	t.Helper()
 	_, js := nats.Connect()
-	s, err := store.Open(t.Context(), js, 1, testkit.Logger(t).Logger)
+	s, err := store.Open(t.Context(), js, testkit.Logger(t).Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

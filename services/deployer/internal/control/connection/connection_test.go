@@ -31,7 +31,7 @@ func (w *world) Touch(_ context.Context, _ reminder.Kind, _, what string, _ time
 func TestRefresh_whatAConnectionCarriesOn(t *testing.T) {
 	t.Parallel()
 	log := testkit.Logger(t).Logger
-	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), 1, log)
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -60,8 +60,6 @@ type Config struct {
 	// Position keeps how far the events were handled, so that handling one costs no write; nil: the consumer
 	// keeps it. Events that come again after a restart are known by what was sent.
 	Position stream.Position
-	// Replicas of the bucket; 1 when zero.
-	Replicas int
 	// Retry is the pause before a status that met trouble is tried again; 30 s when zero.
 	Retry      time.Duration
 	Logger     *slog.Logger
@@ -184,7 +182,7 @@ func (s *Sender) Run(ctx context.Context, js jetstream.JetStream) error {
 // openMarks makes sure of the bucket, waiting out trouble; false when ctx is done first.
 func (s *Sender) openMarks(ctx context.Context, js jetstream.JetStream) bool {
 	for {
-		b, err := kv.Open[wrapperspb.StringValue](ctx, js, kv.Config{Name: Bucket, TTL: true, Replicas: s.cfg.Replicas, Logger: s.cfg.Logger})
+		b, err := kv.Open[wrapperspb.StringValue](ctx, js, kv.Config{Name: Bucket, TTL: true, Logger: s.cfg.Logger})
 		if err == nil {
 			s.marks = b
 			return true

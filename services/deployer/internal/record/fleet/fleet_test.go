@@ -25,7 +25,7 @@ import (
 func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
 	t.Parallel()
 	log := testkit.Logger(t).Logger
-	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), 1, log)
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestLiveAddresses_signsAgeOnlyWhileSomebodyGivesThem(t *testing.T) {
 func TestList_saysHowMuchRoomEachServerHas(t *testing.T) {
 	t.Parallel()
 	log := testkit.Logger(t).Logger
-	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), 1, log)
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

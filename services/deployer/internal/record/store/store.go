@@ -112,10 +112,10 @@ func (s *Store) Intact() error {
 }
 
 // Open makes sure of all buckets and streams.
-func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slog.Logger) (*Store, error) {
+func Open(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) (*Store, error) {
 	s := &Store{JS: js}
 	var errs []error
-	cfg := func(name string) kv.Config { return kv.Config{Name: name, Replicas: replicas, Logger: logger} }
+	cfg := func(name string) kv.Config { return kv.Config{Name: name, Logger: logger} }
 	// What nothing can fill again has an inventory, so that a loss is noticed.
 	kept := func(name string) kv.Config {
 		c := cfg(name)
@@ -137,7 +137,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, logger *slo
 	s.Due = open[storev1.Due](ctx, js, cfg("deployer-due"), &errs)
 	s.Reconcile = open[storev1.Reconciliation](ctx, js, cfg("deployer-reconcile"), &errs)
 	s.Positions = open[kvstorev1.StreamPosition](ctx, js, kept("deployer-positions"), &errs)
-	opts := stream.Options{Replicas: replicas, Logger: logger}
+	opts := stream.Options{Logger: logger}
 	for _, def := range []stream.Definition{stream.Pushes, stream.Events, streams.Outcomes, streams.Work, streams.Logs} {
 		st, err := stream.Ensure(ctx, js, def, opts)
 		if err != nil {
