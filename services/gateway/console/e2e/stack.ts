@@ -28,6 +28,10 @@ export interface Stack {
   push: (repository: string, branch: string, message: string, from?: string) => Promise<void>;
   /** What it has printed so far. */
   printed: () => string;
+  /** Kills the product as a power cut does. */
+  kill: () => Promise<void>;
+  /** Starts it again, on the same data and ports. */
+  begin: () => Promise<void>;
   stop: () => Promise<void>;
 }
 
@@ -128,32 +132,45 @@ export async function start(program: string, scenario: string, more: string[] = 
   const url = `http://127.0.0.1:${way.port}`;
   const site = `http://localhost:${bitbucket}`;
   const env = Object.fromEntries(Object.entries(process.env).filter(([k]) => !k.startsWith("DEVPILOT_")));
-  const child: ChildProcess = spawn(
-    program,
-    [
-      "--emulator",
-      "--emulator-scenario",
-      scenario,
-      "--data-dir",
-      join(dir, "data"),
-      "--listen",
-      `127.0.0.1:${port}`,
-      "--public-url",
-      url,
-      "--ops-listen",
-      `127.0.0.1:${ops}`,
-      "--emulator-listen",
-      `localhost:${bitbucket}`,
-      "--live-listen",
-      `127.0.0.1:${live}`,
-      ...more,
-    ],
-    { env, stdio: ["ignore", "pipe", "pipe"] },
-  );
+  const args = [
+    "--emulator",
+    "--emulator-scenario",
+    scenario,
+    "--data-dir",
+    join(dir, "data"),
+    "--listen",
+    `127.0.0.1:${port}`,
+    "--public-url",
+    url,
+    "--ops-listen",
+    `127.0.0.1:${ops}`,
+    "--emulator-listen",
+    `localhost:${bitbucket}`,
+    "--live-listen",
+    `127.0.0.1:${live}`,
+    ...more,
+  ];
   let output = "";
-  child.stdout?.on("data", (d: Buffer) => (output += d.toString()));
-  child.stderr?.on("data", (d: Buffer) => (output += d.toString()));
-  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+  let child: ChildProcess;
+  let ended: Promise<void>;
+  const begin = async () => {
+    child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+    child.stdout?.on("data", (d: Buffer) => (output += d.toString()));
+    child.stderr?.on("data", (d: Buffer) => (output += d.toString()));
+    ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
+    const died = ended.then(() => {
+      throw new Error("it ended");
+    });
+    await Promise.race([
+      died,
+      eventually("the product to be ready", async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok, 90_000),
+    ]);
+    died.catch(() => undefined); // from here on its end is told by what it no longer answers
+  };
+  const kill = async () => {
+    child.kill("SIGKILL");
+    await ended;
+  };
   const stop = async () => {
     child.kill("SIGTERM");
     const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
@@ -163,14 +180,7 @@ export async function start(program: string, scenario: string, more: string[] = 
     await rm(dir, { recursive: true, force: true });
   };
   try {
-    const died = ended.then(() => {
-      throw new Error("it ended");
-    });
-    await Promise.race([
-      died,
-      eventually("the product to be ready", async () => (await fetch(`http://127.0.0.1:${ops}/readyz`)).ok, 90_000),
-    ]);
-    died.catch(() => undefined); // from here on its end is told by what it no longer answers
+    await begin();
   } catch (e) {
     await stop();
     throw new Error(`${String(e)}\n${output.slice(-4000)}`);
@@ -199,6 +209,8 @@ export async function start(program: string, scenario: string, more: string[] = 
     adminToken,
     data: join(dir, "data"),
     printed: () => output,
+    kill,
+    begin,
     stop,
     cut: way.cut,
     mend: way.mend,

@@ -12,18 +12,20 @@ const client = new QueryClient({
     queries: {
       // Change events say when something is old; without them nothing is asked again.
       staleTime: 60_000,
+      // Devpilot may be on this very machine: what the browser thinks of the network says nothing of it.
+      networkMode: "always",
       refetchOnWindowFocus: false,
       retry: (count, error) => {
         const e = asApiError(error);
         return (
-          count < 2 &&
+          count < (e.reason === "TIMEOUT" ? 1 : 2) &&
           (e.status === 0 || e.status === 502 || e.status === 503 || e.status === 504) &&
           e.reason !== "BITBUCKET_UNAVAILABLE"
         );
       },
       retryDelay: (count) => 500 * 2 ** count,
     },
-    mutations: { retry: false },
+    mutations: { retry: false, networkMode: "always" },
   },
 });
 

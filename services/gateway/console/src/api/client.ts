@@ -1,4 +1,5 @@
 import createClient, { type Middleware } from "openapi-fetch";
+import { learn } from "../lib/clock";
 import { sessionEnded, sessionLives } from "../lib/signed-out";
 import type { components, paths } from "./schema";
 
@@ -62,6 +63,7 @@ export class ApiError extends Error {
 
 export function asApiError(error: unknown): ApiError {
   if (error instanceof ApiError) return error;
+  if (tooLate(error)) return silent("TIMEOUT", late); // in the middle of an answer
   return new ApiError({
     status: 0,
     reason: "INTERNAL",
@@ -89,17 +91,43 @@ const refusals: Middleware = {
       detail: problem.detail ?? problem.title ?? `Devpilot answered with status ${response.status}.`,
     });
   },
-  onError({ error }) {
+  onError({ error, request }) {
     if (error instanceof DOMException && error.name === "AbortError") return error;
-    return new ApiError({ status: 0, reason: "OFFLINE", detail: "Devpilot does not answer." });
+    const what = tooLate(error) ? late : "Devpilot does not answer.";
+    return silent(tooLate(error) ? "TIMEOUT" : "OFFLINE", reads(request) ? what : `${what} ${unknown}`);
   },
 };
+
+const late = "Devpilot did not answer in time.";
+const unknown = "Whether it was done is not known: look before you do it again.";
+
+function tooLate(error: unknown): boolean {
+  return error instanceof DOMException && error.name === "TimeoutError";
+}
+
+function silent(reason: string, detail: string): ApiError {
+  return new ApiError({ status: 0, reason, detail });
+}
+
+const reads = (request: Request) => request.method === "GET";
+
+/** How long an answer may take: one that hangs is no more waited for. */
+const mostWait = { read: 20_000, change: 60_000 };
+
+/** Asks, and learns the time from the answer. */
+async function ask(request: Request): Promise<Response> {
+  const sent = Date.now();
+  const hangs = AbortSignal.timeout(reads(request) ? mostWait.read : mostWait.change);
+  // Read at the time of the call, so that tests and tools may put their own in place.
+  const response = await globalThis.fetch(new Request(request, { signal: AbortSignal.any([request.signal, hangs]) }));
+  learn(Date.parse(response.headers.get("Date") ?? ""), 1000, sent, Date.now());
+  return response;
+}
 
 export const api = createClient<paths>({
   baseUrl: location.origin,
   credentials: "same-origin",
-  // Read at the time of the call, so that tests and tools may put their own in place.
-  fetch: (request) => globalThis.fetch(request),
+  fetch: ask,
 });
 api.use(refusals);
 

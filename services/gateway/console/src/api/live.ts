@@ -3,6 +3,7 @@
 // again". Where the browser has no locks (plain http on another host), each tab reads for itself.
 import { useSyncExternalStore } from "react";
 import type { QueryClient } from "@tanstack/react-query";
+import { asApiError } from "./client";
 import { sessionLives } from "../lib/signed-out";
 import { keys } from "./queries";
 
@@ -38,6 +39,31 @@ const concerns: Record<string, string[]> = {
   app: ["activity"],
 };
 
+/** How long a burst of events is collected. */
+const pause = 80;
+/** How long a question that is under way is waited for before it is given up for a newer one. */
+const patience = 5000;
+
+/**
+ * Has what a page shows asked for again. What is under way may be from before, so that it is asked for once more when
+ * it is here. It is not given up for that: where answers take longer than the next event, none would ever come.
+ */
+async function renew(client: QueryClient, queryKey: readonly unknown[]): Promise<void> {
+  const inTime = (what: Promise<unknown>) =>
+    Promise.race([what.catch(() => undefined), new Promise((r) => setTimeout(r, patience))]);
+  const under = new Set(client.getQueryCache().findAll({ queryKey, fetchStatus: "fetching" }));
+  const others = client.invalidateQueries({ queryKey, predicate: (q) => !under.has(q) });
+  await inTime(Promise.allSettled([others, ...Array.from(under, (q) => q.promise)]));
+  if (under.size > 0) await inTime(client.invalidateQueries({ queryKey, predicate: (q) => under.has(q) }));
+}
+
+/** Whether a question failed for want of an answer, not because it was refused. */
+function unanswered(error: unknown): boolean {
+  if (error === null) return false;
+  const { status } = asApiError(error);
+  return status === 0 || status >= 500;
+}
+
 /** Follows a workspace until the returned function is called. */
 export function follow(workspace: string, client: QueryClient): () => void {
   const stop = new AbortController();
@@ -46,17 +72,24 @@ export function follow(workspace: string, client: QueryClient): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
 
   // A burst of events asks once; a page that nobody sees still gets its answer for the title.
+  const busy = new Set<string>();
   const flush = () => {
     timer = undefined;
-    for (const kind of pending) void client.invalidateQueries({ queryKey: keys.kind(workspace, kind) });
-    pending.clear();
+    for (const kind of Array.from(pending).filter((k) => !busy.has(k))) {
+      pending.delete(kind);
+      busy.add(kind);
+      void renew(client, keys.kind(workspace, kind)).finally(() => {
+        busy.delete(kind);
+        if (pending.has(kind) && !stop.signal.aborted) timer ??= setTimeout(flush, pause);
+      });
+    }
   };
   const take = (m: Message) => {
     switch (m.type) {
       case "change":
         for (const kind of [m.kind, ...(concerns[m.kind] ?? []), "activity"]) pending.add(kind);
         if (m.kind === "workspace" || m.kind === "members") void client.invalidateQueries({ queryKey: ["me"] });
-        timer ??= setTimeout(flush, 80);
+        timer ??= setTimeout(flush, pause);
         break;
       case "reset":
         void client.invalidateQueries({ queryKey: keys.workspace(workspace) });
@@ -66,6 +99,8 @@ export function follow(workspace: string, client: QueryClient): () => void {
         break;
       case "state":
         setConnected(m.connected);
+        // What could not be had while Devpilot was away.
+        if (m.connected) void client.refetchQueries({ type: "active", predicate: (q) => unanswered(q.state.error) });
         // Signed in again elsewhere: what this page shows is from before.
         if (m.connected && sessionLives()) void client.invalidateQueries();
     }

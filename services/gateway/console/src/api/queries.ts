@@ -1,4 +1,4 @@
-import { infiniteQueryOptions, keepPreviousData, queryOptions } from "@tanstack/react-query";
+import { infiniteQueryOptions, queryOptions } from "@tanstack/react-query";
 import { api, body, type Branch } from "./client";
 import { learn } from "../lib/clock";
 import type { LogRecord } from "../lib/log";
@@ -22,7 +22,7 @@ export const infoQuery = queryOptions({
   queryFn: async ({ signal }) => {
     const sent = Date.now();
     const info = body(await api.GET("/v1/info", { signal }));
-    if (info.time !== undefined) learn(info.time, sent, Date.now());
+    if (info.time !== undefined) learn(Date.parse(info.time), 0, sent, Date.now());
     return info;
   },
   staleTime: 10 * 60_000,
@@ -166,6 +166,10 @@ export const appQuery = (workspace: string, app: string) =>
       body(await api.GET("/v1/workspaces/{workspace}/apps/{app}", { params: { path: { workspace, app } }, signal })),
   });
 
+/** Whether a list before was of the same app: what another one's showed must never be shown for this one. */
+const ofOne = (before: { queryKey: readonly unknown[] } | undefined, workspace: string, app: string) =>
+  before?.queryKey[1] === workspace && before.queryKey[3] === app;
+
 export interface HistoryFilter {
   state?: string;
   trigger?: string;
@@ -185,7 +189,7 @@ export const deploymentsQuery = (workspace: string, app: string, filter: History
         }),
       ),
     getNextPageParam: next,
-    placeholderData: keepPreviousData,
+    placeholderData: (previous, q) => (ofOne(q, workspace, app) ? previous : undefined),
   });
 
 export const deploymentQuery = (workspace: string, app: string, number: number) =>
@@ -238,6 +242,7 @@ export const appDeliveriesQuery = (workspace: string, app: string, filter: Deliv
         }),
       ),
     getNextPageParam: next,
+    placeholderData: (previous, q) => (ofOne(q, workspace, app) ? previous : undefined),
   });
 
 /** How many of Bitbucket's calls are used and left, and by whom. */
@@ -324,7 +329,7 @@ export const repositoriesQuery = (workspace: string, query: string) =>
         }),
       ),
     getNextPageParam: next,
-    placeholderData: keepPreviousData,
+    placeholderData: (previous, q) => (q?.queryKey[1] === workspace ? previous : undefined),
     staleTime: 10_000,
   });
 
@@ -417,6 +422,7 @@ export const activityQuery = (workspace: string, filter: ActivityFilter) =>
         }),
       ),
     getNextPageParam: next,
+    placeholderData: (previous, q) => (q?.queryKey[1] === workspace ? previous : undefined),
   });
 
 /** How many are read for a picture of days; of more it says that they are the newest. */

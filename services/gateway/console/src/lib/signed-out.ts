@@ -24,7 +24,7 @@ export function sessionEnded(): void {
   if (unsaved > 0) set(true);
   else if (!leaving) {
     leaving = true;
-    const next = location.pathname + location.search;
+    const next = location.pathname + location.search + location.hash; // the line of a log is in the last part
     location.assign(`/sign-in?${new URLSearchParams({ next })}`);
   }
 }

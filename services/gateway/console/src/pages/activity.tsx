@@ -16,6 +16,7 @@ import { useNow } from "../lib/clock";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
+import { SearchText } from "../ui/search-text";
 
 export default function Activity() {
   const { ws, me } = usePlace();
@@ -42,9 +43,7 @@ export default function Activity() {
       <PageTitle>Activity</PageTitle>
       <p className="soft">What people and API keys did in this workspace, newest first.</p>
       <div className="filters fields" role="search" aria-label="Activity">
-        <label>
-          Who <input value={params.get("who") ?? ""} onChange={(e) => set("who", e.target.value)} />
-        </label>
+        <SearchText shown label="Who" value={params.get("who") ?? ""} onChange={(v) => set("who", v)} />
         <label>
           What{" "}
           <select value={filter.action ?? ""} onChange={(e) => set("kind", e.target.value)}>
@@ -56,9 +55,7 @@ export default function Activity() {
             ))}
           </select>
         </label>
-        <label>
-          App <input value={params.get("app") ?? ""} onChange={(e) => set("app", e.target.value.trim())} />
-        </label>
+        <SearchText shown label="App" value={params.get("app") ?? ""} onChange={(v) => set("app", v)} />
         <label>
           From <input type="date" value={params.get("from") ?? ""} onChange={(e) => set("from", e.target.value)} />
         </label>

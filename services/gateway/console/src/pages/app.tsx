@@ -26,7 +26,12 @@ const tabs = ["overview", "deployments", "deliveries", "settings"] as const;
 
 export default function AppPage() {
   const { ws } = usePlace();
-  const { app: id = "" } = useParams();
+  const { app = "" } = useParams();
+  return <One key={`${ws}/${app}`} id={app} />; // what was done to another app is not said of this one
+}
+
+function One({ id }: { id: string }) {
+  const { ws } = usePlace();
   const [query] = useSearchParams();
   const app = useQuery(appQuery(ws, id));
   const tab = tabs.find((t) => t === query.get("tab")) ?? "overview";
@@ -132,6 +137,8 @@ function AutoDeploy({ app }: { app: App }) {
   const client = useQueryClient();
   const key = appQuery(ws, app.id).queryKey;
   const change = useMutation({
+    // On and off again: in this order, however long each takes.
+    scope: { id: `auto-deploy of ${ws}/${app.id}` },
     mutationFn: async (autoDeploy: boolean) =>
       body(
         await api.PATCH("/v1/workspaces/{workspace}/apps/{app}", {

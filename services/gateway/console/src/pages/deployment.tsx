@@ -19,8 +19,14 @@ import { useLog } from "../ui/use-log";
 const numbered = (text: string) => /^[1-9]\d{0,9}$/.test(text) && Number(text) < 2 ** 31;
 
 export default function DeploymentPage() {
+  const { ws } = usePlace();
   const { app = "", number = "" } = useParams();
-  return numbered(number) ? <Numbered app={app} n={Number(number)} /> : <NotFound framed />;
+  // What was done to another deployment is not said of this one.
+  return numbered(number) ? (
+    <Numbered key={`${ws}/${app}/${number}`} app={app} n={Number(number)} />
+  ) : (
+    <NotFound framed />
+  );
 }
 
 function Numbered({ app, n }: { app: string; n: number }) {
@@ -57,7 +63,7 @@ function Numbered({ app, n }: { app: string; n: number }) {
           )}
           <Head d={d} app={owner} />
           <Served d={d} app={owner} />
-          <Body key={`${ws}/${app}/${n}`} d={d} app={owner} />
+          <Body d={d} app={owner} />
         </>
       )}
     </>

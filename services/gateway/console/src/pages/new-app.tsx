@@ -1,7 +1,7 @@
 import { useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "react-router";
-import { api, asApiError, body, requestId, type Repository } from "../api/client";
+import { api, asApiError, body, type Repository } from "../api/client";
 import { integrationQuery, keys, serversQuery } from "../api/queries";
 import { leaves } from "../lib/leaving";
 import { isPattern, slug } from "../lib/text";
@@ -13,6 +13,7 @@ import { BranchSelect } from "../ui/branches";
 import { RepositorySelect } from "../ui/repositories";
 import { ServeField } from "../ui/serve-field";
 import { Check, TextField } from "../ui/settings/parts";
+import { here, useOnce } from "../ui/started";
 import { Switch } from "../ui/switch";
 import { Unsaved } from "../ui/unsaved";
 import { Icon } from "../ui/icons";
@@ -69,33 +70,36 @@ function Form() {
   const [retention, setRetention] = useState("5");
   const [directory, setDirectory] = useState("");
   const [tried, setTried] = useState(false);
-  const [request] = useState(requestId);
-  const [attempt, setAttempt] = useState(0);
+  const once = useOnce();
   const ids = useId();
 
   const save = useMutation({
-    mutationFn: async (deployNow: boolean) =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps", {
-          params: { path: { workspace: ws } },
-          // Another body is another request: the id must not bring back the answer to the first.
-          body: {
-            appId,
-            app: {
-              repository: repository?.id ?? "",
-              branch: branch.trim(),
-              autoDeploy,
-              server,
-              retention: Number(retention),
-              ...(directory.trim() === "" ? {} : { serve: { directory: directory.trim() } }),
-            },
-            deployNow,
-            requestId: `${request}-${appId}-${deployNow ? "d" : "s"}-${attempt}`,
-          },
-        }),
-      ),
-    onSuccess: (app) => {
+    onMutate: here,
+    mutationFn: (deployNow: boolean) => {
+      const wanted = {
+        appId,
+        app: {
+          repository: repository?.id ?? "",
+          branch: branch.trim(),
+          autoDeploy,
+          server,
+          retention: Number(retention),
+          ...(directory.trim() === "" ? {} : { serve: { directory: directory.trim() } }),
+        },
+        deployNow,
+      };
+      return once(JSON.stringify(wanted), async (requestId) =>
+        body(
+          await api.POST("/v1/workspaces/{workspace}/apps", {
+            params: { path: { workspace: ws } },
+            body: { ...wanted, requestId },
+          }),
+        ),
+      );
+    },
+    onSuccess: (app, _, from) => {
       void client.invalidateQueries({ queryKey: keys.kind(ws, "app") });
+      if (from !== here()) return;
       void navigate(
         // What is to be done by hand stands on the app's page: it is not passed by.
         app.latest === undefined || app.webhook?.reason === "NOT_REPOSITORY_ADMIN"
@@ -104,7 +108,6 @@ function Form() {
         { state: leaves },
       );
     },
-    onError: () => setAttempt((n) => n + 1),
   });
   const refused = save.isError ? asApiError(save.error) : undefined;
   const errors = {

@@ -1,6 +1,6 @@
-import { useMutation, useQuery } from "@tanstack/react-query";
+import { useQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
-import { api, body, requestId, type App, type DeploymentSummary } from "../api/client";
+import type { App, DeploymentSummary } from "../api/client";
 import { deploymentQuery, logEndQuery } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import {
@@ -19,9 +19,9 @@ import {
 import { whyPath } from "../lib/why";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Said, Status, Text, Time, Took } from "./basics";
+import { useRedeploy } from "./deploy-latest";
 import { Icon } from "./icons";
 import { RollbackPrevious } from "./rollback";
-import { useStarted } from "./started";
 
 /** What is, why, and what to do: the newest deployment where it is another, then what is live, then the branch. */
 export function Answer({ app }: { app: App }) {
@@ -100,20 +100,10 @@ function Branch({ app }: { app: App }) {
 /** The newest deployment, which is not what is live: its state, and for a failed one why and the way on. */
 function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
   const { ws, me } = usePlace();
-  const started = useStarted();
   const failed = latest.state === "FAILED";
   const d = useQuery(deploymentQuery(ws, app.id, latest.number)).data;
   const end = useQuery({ ...logEndQuery(ws, app.id, latest.number), enabled: failed }).data ?? [];
-  const redeploy = useMutation({
-    mutationFn: async () =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", {
-          params: { path: { workspace: ws, app: app.id, number: latest.number } },
-          body: { requestId: requestId() },
-        }),
-      ),
-    onSuccess: started,
-  });
+  const redeploy = useRedeploy(app.id, latest.number);
   const page = `/w/${ws}/apps/${app.id}/deployments/${latest.number}`;
   const why = d === undefined ? "" : failureText(d);
   // What the program said last, not what Devpilot says of it.

@@ -2,7 +2,7 @@ import { Badge } from "./settings/badge";
 import { useEffect, useId, useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearchParams } from "react-router";
-import { api, asApiError, body, type App } from "../api/client";
+import { api, asApiError, type App } from "../api/client";
 import { appQuery, goes, isGoing, keys, serversQuery, stays, webhookQuery } from "../api/queries";
 import { leaves } from "../lib/leaving";
 import { isPattern } from "../lib/text";
@@ -12,6 +12,7 @@ import { Button, Failed, Skeleton, Text } from "./basics";
 import { later } from "./later";
 import { BranchSelect } from "./branches";
 import { Dialog } from "./dialog";
+import { here } from "./started";
 import { Switch } from "./switch";
 import { Check, SaveRow, TextField } from "./settings/parts";
 import { useDraft, useSave } from "./settings/save";
@@ -184,16 +185,22 @@ function Delete({ app }: { app: App }) {
   const [open, setOpen] = useState(false);
   useEffect(() => () => void stays(ws, app.id), [ws, app.id]); // another one may have its name later
   const remove = useMutation({
-    onMutate: () => void goes(ws, app.id),
+    onMutate: () => {
+      goes(ws, app.id);
+      return here();
+    },
     onError: () => void stays(ws, app.id),
-    mutationFn: async () =>
-      body(
+    mutationFn: async () => {
+      try {
         await api.DELETE("/v1/workspaces/{workspace}/apps/{app}", {
           params: { path: { workspace: ws, app: app.id }, query: { etag: app.etag } },
-        }),
-      ),
-    onSuccess: async () => {
-      await navigate(`/w/${ws}/apps`, { state: leaves });
+        });
+      } catch (e) {
+        if (asApiError(e).reason !== "APP_NOT_FOUND") throw e; // that it is gone is what was wanted
+      }
+    },
+    onSuccess: async (_, __, from) => {
+      if (from === here()) await navigate(`/w/${ws}/apps`, { state: leaves });
       client.removeQueries({ queryKey: appQuery(ws, app.id).queryKey });
       void client.invalidateQueries({ queryKey: keys.workspace(ws) });
     },

@@ -36,17 +36,9 @@ type ButtonProps = ButtonHTMLAttributes<HTMLButtonElement> & {
  * A button. One that a role lacks is not taken away: it can be focused and says whom to ask. While
  * its action runs it keeps its place and cannot be pressed again.
  */
-export function Button({
-  look = "plain",
-  busy = false,
-  forbidden,
-  children,
-  onClick,
-  className,
-  ...rest
-}: ButtonProps) {
+export function Button({ look = "plain", busy, forbidden, children, onClick, className, ...rest }: ButtonProps) {
   const hint = useId();
-  const off = busy || forbidden !== undefined;
+  const off = busy === true || forbidden !== undefined;
   return (
     <>
       <button
@@ -58,7 +50,8 @@ export function Button({
         aria-describedby={forbidden === undefined ? rest["aria-describedby"] : hint}
         title={forbidden ?? rest.title}
         onClick={(e) => {
-          if (off) e.preventDefault();
+          // The second click of a double click comes before the first one has shown that its action runs.
+          if (off || (busy !== undefined && e.detail > 1)) e.preventDefault();
           else onClick?.(e);
         }}
       >

@@ -1,4 +1,5 @@
 import { results } from "../lib/deliveries";
+import { SearchText } from "./search-text";
 
 /** Which deliveries are listed; the address has it, so that it can be sent to somebody. */
 export function DeliveryFilters({
@@ -11,12 +12,8 @@ export function DeliveryFilters({
   const value = (name: string) => params.get(name) ?? "";
   return (
     <div className="filters fields" role="search" aria-label="Deliveries">
-      <label>
-        Branch <input value={value("branch")} onChange={(e) => set("branch", e.target.value.trim())} />
-      </label>
-      <label>
-        Commit <input value={value("commit")} onChange={(e) => set("commit", e.target.value.trim())} />
-      </label>
+      <SearchText shown label="Branch" value={value("branch")} onChange={(v) => set("branch", v)} />
+      <SearchText shown label="Commit" value={value("commit")} onChange={(v) => set("commit", v)} />
       <label>
         Outcome{" "}
         <select value={value("outcome")} onChange={(e) => set("outcome", e.target.value)}>

@@ -1,6 +1,6 @@
 import { useState } from "react";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
-import { api, body, requestId, type App, type Deployment } from "../api/client";
+import { api, body, type App, type Deployment } from "../api/client";
 import { deploymentQuery, keys } from "../api/queries";
 import { isPattern, shortHash } from "../lib/text";
 import { ended } from "../lib/words";
@@ -8,8 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { Button, Failed } from "./basics";
 import { later } from "./later";
 import { RollbackDialog } from "./rollback";
-import { useDeployLatest } from "./deploy-latest";
-import { useStarted } from "./started";
+import { useDeployLatest, useRedeploy } from "./deploy-latest";
 
 const DeployBranch = later(() => import("./deploy-branch"));
 
@@ -71,7 +70,6 @@ export function DeployLatest({
 export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefined }) {
   const { ws } = usePlace();
   const client = useQueryClient();
-  const started = useStarted();
   const [rolling, setRolling] = useState(false);
   const params = { path: { workspace: ws, app: d.app, number: d.number } };
   const cancel = useMutation({
@@ -80,16 +78,7 @@ export function DeploymentActions({ d, app }: { d: Deployment; app: App | undefi
     onSuccess: (fresh) => client.setQueryData(deploymentQuery(ws, d.app, d.number).queryKey, fresh),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "deployment") }),
   });
-  const redeploy = useMutation({
-    mutationFn: async () =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", {
-          params,
-          body: { requestId: requestId() },
-        }),
-      ),
-    onSuccess: started,
-  });
+  const redeploy = useRedeploy(d.app, d.number);
   const over = ended(d.state);
   const hash = shortHash(d.commit?.hash);
   const cancelling = d.cancelTime !== undefined || cancel.isPending;

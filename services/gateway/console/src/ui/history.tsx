@@ -1,4 +1,3 @@
-import { useEffect, useState } from "react";
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { App } from "../api/client";
@@ -8,6 +7,7 @@ import { deploymentLook, ended, triggerText, triggerWords, watched, workStart } 
 import { usePlace } from "../lib/workspace";
 import { onListKeys, RowLink } from "./rows";
 import { Button, Failed, More, Skeleton, Status, Text, Time, Took } from "./basics";
+import { SearchText } from "./search-text";
 
 const states = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "SUPERSEDED"];
 
@@ -56,8 +56,8 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
               </option>
             ))}
           </select>
-          <Typed label="Branch" value={filter.branch ?? ""} onChange={(v) => set("branch", v)} />
-          <Typed label="Commit" search value={filter.commit ?? ""} onChange={(v) => set("commit", v)} />
+          <SearchText label="Branch" value={filter.branch ?? ""} onChange={(v) => set("branch", v)} />
+          <SearchText label="Commit" search value={filter.commit ?? ""} onChange={(v) => set("commit", v)} />
         </div>
       )}
       {list.isPending ? (
@@ -154,41 +154,5 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
         list.hasNextPage && <Link to={`/w/${ws}/apps/${app}?tab=deployments`}>All deployments</Link>
       )}
     </>
-  );
-}
-
-/** A text that takes effect when its writer pauses. */
-function Typed({
-  label,
-  value,
-  onChange,
-  search = false,
-}: {
-  label: string;
-  value: string;
-  onChange: (v: string) => void;
-  search?: boolean;
-}) {
-  const [text, setText] = useState(value);
-  useEffect(() => setText(value), [value]);
-  useEffect(() => {
-    if (text === value) return undefined;
-    const here = location.pathname;
-    const t = setTimeout(() => {
-      if (location.pathname === here) onChange(text.trim()); // else the writer has left for a page that is still loading
-    }, 300);
-    return () => clearTimeout(t);
-    // Only typing starts the wait; the caller's function is another one at each render.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [text]);
-  return (
-    <input
-      type="search"
-      aria-label={label}
-      placeholder={label}
-      value={text}
-      onChange={(e) => setText(e.target.value)}
-      {...(search ? { "data-search": true } : {})}
-    />
   );
 }

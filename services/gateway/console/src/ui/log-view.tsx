@@ -38,7 +38,10 @@ export function LogView({
   const [text, setText] = useState(query.get("q") ?? "");
   const [wrap, setWrap] = useState(true);
   const target = useMemo(() => linesOf(hash), [hash]);
-  const [following, setFollowing] = useState(target === undefined);
+  // After a reload the reader is at the same line.
+  const position = `devpilot.log ${ws}/${app}/${number}`;
+  const [kept] = useState(() => (target === undefined ? Number(sessionStorage.getItem(position)) : 0));
+  const [following, setFollowing] = useState(target === undefined && kept === 0);
   const scroller = useRef<HTMLDivElement>(null);
   const { hits, count, scanned, more } = useSearch(lines, text);
   const [hit, setHit] = useState(0);
@@ -66,14 +69,25 @@ export function LogView({
     setFollowing(false);
     virtual.scrollToIndex(Math.max(target.from - first, 0), { align: target.to === target.from ? "center" : "start" });
   }, [reached, target, first, virtual]);
+  const back = kept > 0 && kept - first < lines.length;
+  useEffect(() => {
+    if (back) virtual.scrollToIndex(Math.max(kept - first, 0), { align: "start" });
+  }, [back, kept, first, virtual]);
   useEffect(() => virtual.measure(), [wrap, virtual]);
+  useEffect(() => {
+    if (following) sessionStorage.removeItem(position);
+  }, [following, position]);
 
   const onScroll = () => {
     const el = scroller.current;
     if (el === null) return;
     const atEnd = el.scrollHeight - el.scrollTop - el.clientHeight < lineHeight * 2;
-    if (atEnd !== following && (atEnd || lastScroll.current > el.scrollTop)) setFollowing(atEnd);
+    // Up leaves the end; that more lines came below does not.
+    const follows = atEnd || (following && lastScroll.current <= el.scrollTop);
+    if (follows !== following) setFollowing(follows);
     lastScroll.current = el.scrollTop;
+    const top = virtual.getVirtualItemForOffset(el.scrollTop);
+    if (!follows && top !== undefined) sessionStorage.setItem(position, String(first + top.index));
   };
   const lastScroll = useRef(0);
   const show = useCallback(

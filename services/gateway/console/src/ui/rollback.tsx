@@ -1,13 +1,13 @@
 import { useState } from "react";
 import { useInfiniteQuery, useMutation } from "@tanstack/react-query";
-import { api, body, requestId, type App, type Deployment } from "../api/client";
+import { api, body, type App, type Deployment } from "../api/client";
 import { deploymentsQuery } from "../api/queries";
 import { shortHash } from "../lib/text";
 import { watched } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Button, Failed, Text } from "./basics";
 import { Dialog } from "./dialog";
-import { useStarted } from "./started";
+import { here, useOnce, useStarted } from "./started";
 
 /** The way back from a deployment that failed when its release was live already: to the one before it. */
 export function RollbackPrevious({ d, app }: { d: Deployment; app: App | undefined }) {
@@ -32,19 +32,23 @@ export function RollbackPrevious({ d, app }: { d: Deployment; app: App | undefin
 export function RollbackDialog({ d, app, onClose }: { d: Deployment; app: App | undefined; onClose: () => void }) {
   const { ws, adminOnly } = usePlace();
   const started = useStarted();
+  const once = useOnce();
   const on = app?.autoDeploy === true;
   const [pause, setPause] = useState(on && adminOnly === undefined);
   const rollback = useMutation({
-    mutationFn: async () =>
-      body(
-        await api.POST("/v1/workspaces/{workspace}/apps/{app}:rollback", {
-          params: { path: { workspace: ws, app: d.app } },
-          body: { deployment: d.number, pauseAutoDeploy: on && pause, requestId: requestId() },
-        }),
+    onMutate: here,
+    mutationFn: () =>
+      once(`${ws} ${d.app} ${d.number} ${on && pause}`, async (requestId) =>
+        body(
+          await api.POST("/v1/workspaces/{workspace}/apps/{app}:rollback", {
+            params: { path: { workspace: ws, app: d.app } },
+            body: { deployment: d.number, pauseAutoDeploy: on && pause, requestId },
+          }),
+        ),
       ),
-    onSuccess: (answer) => {
-      onClose(); // the page of the new deployment is this same component
-      started(answer);
+    onSuccess: (answer, _, from) => {
+      onClose();
+      started(answer, from);
     },
   });
   const live = app?.live;

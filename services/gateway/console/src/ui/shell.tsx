@@ -4,6 +4,8 @@ import { NavLink, Outlet, useLocation, useNavigate, useParams } from "react-rout
 import { api } from "../api/client";
 import { follow, useConnected } from "../api/live";
 import { infoQuery, meQuery } from "../api/queries";
+import { onJump } from "../lib/clock";
+import { useScroll } from "../lib/scroll";
 import { useSignedOut } from "../lib/signed-out";
 import { adminOnly, PlaceProvider } from "../lib/workspace";
 import { Banner, Button, Failed, Skeleton } from "./basics";
@@ -41,9 +43,12 @@ export function Shell() {
   }, [known, ws]);
   useEffect(() => {
     setMenu(false);
+    setOpened(undefined); // of a palette that Back left behind
     if (first.current) first.current = false;
-    else main.current?.focus();
+    else main.current?.focus({ preventScroll: true });
   }, [location.pathname]);
+  useScroll();
+  useEffect(() => onJump(() => void client.invalidateQueries({ queryKey: infoQuery.queryKey })), [client]);
   // As from a dialog: Escape closes it and the focus is where it was.
   const onMenuKey = (e: React.KeyboardEvent) => {
     if (e.key !== "Escape" || !menu) return;
