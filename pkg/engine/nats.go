@@ -245,6 +245,9 @@ func (n *NATS) InProcessConn() (net.Conn, error) {
 // ConnectOption makes a client connect in process, and reconnect so after a restart.
 func (n *NATS) ConnectOption() nats.Option { return nats.InProcessServer(n) }
 
+// Private says that nobody outside this process can reach the server.
+func (n *NATS) Private() bool { return n.cfg.Listen == "" }
+
 // ClientURL is the URL of the TCP listener, or, without one, a placeholder that is good only
 // together with ConnectOption.
 func (n *NATS) ClientURL() string {

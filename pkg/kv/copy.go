@@ -83,7 +83,8 @@ func NewCopy[T any, P Message[T]](b *Bucket[T, P], cfg CopyConfig[P]) *Copy[T, P
 		cfg.MaxBytes = DefaultCopyBytes
 	}
 	c := &Copy[T, P]{bucket: b, cfg: cfg, items: map[string]*list.Element{}, ages: list.New()}
-	c.reach = newReach(b.s.position, &b.s.wrote, c.Len)
+	c.reach = newReach(b.s.position, b.s.wrote, c.Len)
+	c.reach.sole = b.s.soleLife
 	return c
 }
 

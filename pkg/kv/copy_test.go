@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
 
@@ -194,6 +195,58 @@ func TestCopy_oneQuestionServesAllReadsOfARequest(t *testing.T) {
 	readsNone(t, v, "none")
 	if n := asked(); n != 1 {
 		t.Fatalf("%d questions to the leader, want 1", n)
+	}
+}
+
+func TestCopy_overASoleSessionReadsWhatAnyHandleWroteAndAsksNobody(t *testing.T) {
+	s := testkit.NATS(t)
+	_, js := s.Connect()
+	session := kv.NewSoleSession(js, stream.Settings{})
+	handle := func() *stringBucket {
+		t.Helper()
+		b, err := kv.Open[wrapperspb.StringValue](t.Context(), session, kv.Config{Name: "b"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	c, writer := running(t, handle(), stringConfig{}), handle()
+	fresh(t, c) // after the first pass
+	asked := questions(t, s)
+	for i := range 300 {
+		key := fmt.Sprint("k", i)
+		if _, err := writer.Create(t.Context(), key, str(key)); err != nil {
+			t.Fatal(err)
+		}
+		v := fresh(t, c)
+		if !v.FromCopy() {
+			t.Fatalf("%s is not read from the copy", key)
+		}
+		reads(t, v, key, key)
+	}
+	if n := asked(); n != 0 {
+		t.Fatalf("%d questions to the leader, want none", n)
+	}
+}
+
+func TestCopy_overASoleSessionSaysThatItsStoreIsAway(t *testing.T) {
+	s := testkit.NATS(t)
+	nc, js := s.Connect()
+	b, err := kv.Open[wrapperspb.StringValue](t.Context(), kv.NewSoleSession(js, stream.Settings{}), kv.Config{Name: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := running(t, b, stringConfig{})
+	fresh(t, c)
+	s.Stop()
+	testkit.Eventually(t, wait, func() error {
+		if nc.IsConnected() {
+			return errors.New("still connected")
+		}
+		return nil
+	})
+	if _, err := c.Fresh(t.Context()); !errors.Is(err, kv.ErrUnavailable) {
+		t.Fatalf("a store that is away is answered for: %v", err)
 	}
 }
 

@@ -30,6 +30,9 @@
 // second, when its first pass is not complete, or when the bucket was purged, made again or has
 // outgrown the copy, the same View reads from the leader: slower, never older.
 //
+// Over a NATS that nobody else can reach (NewSoleSession) there is no other process: what the session wrote
+// is all there is, and Fresh asks the leader only where the watch skipped something or the connection broke.
+//
 // AtLeast asks nobody: its View has what this process wrote, and what was written up to a revision
 // that the caller knows, from another record for instance. It is for records whose revision another
 // record tells, and for what changes without a caller who waits for it.

@@ -108,7 +108,7 @@ func acceptLoss(ctx context.Context, js jetstream.JetStream, inventoryBucket, bu
 	open := func(name string) (*store, error) {
 		st, err := js.Stream(ctx, StreamName(name))
 		cfg := Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-		return &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(name)}, err
+		return &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(name), wrote: wroteTo(js, name)}, err
 	}
 	listing, err := open(inventoryBucket)
 	if err != nil {

@@ -43,6 +43,9 @@ type reach struct {
 	position func(context.Context) (position, error)
 	wrote    *atomic.Uint64
 	held     func() int
+	// sole numbers the life of a connection over which alone the bucket can be written. It is not ok where
+	// others can write, or nothing is connected.
+	sole func() (life uint64, ok bool)
 
 	ask positionAsk
 	// again has the watch begin from scratch.
@@ -58,18 +61,22 @@ type reach struct {
 	beyond  uint64    // a revision that another record tells and the bucket does not have
 	created time.Time // of the stream that is watched
 	start   uint64    // the stream's last revision when the pass began
+	life    uint64    // of the connection over which alone it can be written, when the pass began
 	moved   chan struct{}
 	waiting bool
 }
 
 func newReach(ask func(context.Context) (position, error), wrote *atomic.Uint64, held func() int) *reach {
-	return &reach{position: ask, wrote: wrote, held: held, again: make(chan struct{}, 1), moved: make(chan struct{})}
+	shared := func() (uint64, bool) { return 0, false }
+	return &reach{position: ask, wrote: wrote, held: held, sole: shared, again: make(chan struct{}, 1), moved: make(chan struct{})}
 }
 
 // began notes the start of a pass over the bucket as it is at p.
 func (r *reach) began(p position) {
+	life, _ := r.sole()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.life = life
 	r.passed, r.at, r.solid, r.behind, r.start, r.created = false, 0, 0, 0, p.last, p.created
 	select {
 	case <-r.again: // asked for before this pass
@@ -119,9 +126,40 @@ func (r *reach) rewatch() {
 }
 
 // fresh waits until everything that was written before the call has been applied. It costs one
-// question to the leader, shared by all callers who wait for it. An empty reason says that the copy
-// is as new as that; another one why not. The error is the leader's.
+// question to the leader, shared by all callers who wait for it, and none where nobody else can write.
+// An empty reason says that the copy is as new as that; another one why not. The error is the leader's.
 func (r *reach) fresh(ctx context.Context) (reason string, err error) {
+	if r.alone() && r.has(ctx, r.wrote.Load()) {
+		return "", nil
+	}
+	return r.asked(ctx)
+}
+
+// alone tells that all writes are this process's own. A connection that broke since the watch began is
+// not relied on: the store may have lost something meanwhile.
+func (r *reach) alone() bool {
+	life, ok := r.sole()
+	if !ok {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return life == r.life
+}
+
+// has waits a short time for a revision, and tells whether everything up to it has been applied: nothing
+// was skipped on the way there, or the leader was asked since.
+func (r *reach) has(ctx context.Context, rev uint64) bool {
+	if r.await(ctx, rev) != "" {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.passed && r.solid >= rev
+}
+
+// asked is fresh by a question to the leader.
+func (r *reach) asked(ctx context.Context) (reason string, err error) {
 	for range confirmTries {
 		r.mu.Lock()
 		gaps, at, passed := r.gaps, r.at, r.passed
@@ -185,15 +223,10 @@ func (r *reach) atLeast(ctx context.Context, rev uint64) (reason string, err err
 	r.mu.Lock()
 	unknown := rev <= r.beyond && rev > r.at
 	r.mu.Unlock()
-	if !unknown && r.await(ctx, rev) == "" {
-		r.mu.Lock()
-		solid := r.solid >= rev
-		r.mu.Unlock()
-		if solid {
-			return "", nil
-		}
+	if !unknown && r.has(ctx, rev) {
+		return "", nil
 	}
-	reason, err = r.fresh(ctx)
+	reason, err = r.asked(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if reason == "" && err == nil && r.at < rev {

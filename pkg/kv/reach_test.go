@@ -119,3 +119,55 @@ func TestReach_noticesAnotherStream(t *testing.T) {
 		})
 	}
 }
+
+func TestReach_whereNobodyElseWritesNobodyIsAsked(t *testing.T) {
+	l := &leader{positions: []uint64{10}}
+	r := caughtUp(l, 9)
+	life, connected := uint64(0), true
+	r.sole = func() (uint64, bool) { return life, connected }
+	mustFresh(t, r, "")
+	if l.asked != 0 {
+		t.Fatalf("asked %d times; nothing was written since the first pass began", l.asked)
+	}
+	for rev := uint64(10); rev <= 12; rev++ {
+		r.wrote.Store(rev)
+		r.saw(rev)
+		mustFresh(t, r, "")
+	}
+	if l.asked != 1 {
+		t.Fatalf("asked %d times, want once: the first pass may have skipped something, and after it there is nothing but what this process wrote", l.asked)
+	}
+	r.wrote.Store(13)
+	arrived := make(chan struct{})
+	go func() {
+		defer close(arrived)
+		for waits := false; !waits; { // until the read waits for its own write
+			r.mu.Lock()
+			waits = r.waiting
+			r.mu.Unlock()
+		}
+		r.saw(13)
+	}()
+	mustFresh(t, r, "")
+	<-arrived
+	if l.asked != 1 || r.solid != 13 {
+		t.Fatalf("asked %d times, up to %d; the own write is waited for", l.asked, r.solid)
+	}
+	r.wrote.Store(20)
+	l.positions = []uint64{20}
+	r.saw(20)
+	mustFresh(t, r, "")
+	if l.asked != 2 {
+		t.Fatalf("asked %d times; 14 to 19 may come yet", l.asked)
+	}
+	life = 1
+	mustFresh(t, r, "")
+	if l.asked != 3 {
+		t.Fatalf("asked %d times; what a store has after a restart is asked of it", l.asked)
+	}
+	life, connected = 0, false
+	mustFresh(t, r, "")
+	if l.asked != 4 {
+		t.Fatalf("asked %d times; a store that is away is not answered for", l.asked)
+	}
+}

@@ -61,7 +61,7 @@ type store struct {
 	// inventory is nil where none is kept.
 	inventory *inventory
 	// wrote is the newest revision that this process wrote.
-	wrote atomic.Uint64
+	wrote *atomic.Uint64
 	// recent is nil where updates are not possible, and where replaced values are not to linger.
 	recent *recent
 }
@@ -115,7 +115,7 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 	if st.CachedInfo().Config.AllowDirect {
 		return nil, fmt.Errorf("kv: bucket %s allows direct gets, which may be old", cfg.Name)
 	}
-	s := &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(cfg.Name)}
+	s := &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(cfg.Name), wrote: wroteTo(js, cfg.Name)}
 	if !cfg.TTL && !cfg.SecureErase {
 		s.recent = newRecent()
 	}
@@ -234,7 +234,7 @@ func (s *store) put(ctx context.Context, m *nats.Msg, rev uint64) (uint64, error
 	if err != nil {
 		return 0, err
 	}
-	raise(&s.wrote, ack.Sequence)
+	raise(s.wrote, ack.Sequence)
 	key := m.Subject[len(s.prefix):]
 	if isMarker(m.Header) {
 		s.recent.forget(key)

@@ -245,7 +245,11 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		nc.Close()
 		return err
 	}
-	p.nc, p.js = nc, kv.NewSession(js, stream.Settings{Replicas: p.settings.Replicas, Replication: replication})
+	session := kv.NewSession
+	if p.nats != nil && p.nats.Private() {
+		session = kv.NewSoleSession
+	}
+	p.nc, p.js = nc, session(js, stream.Settings{Replicas: p.settings.Replicas, Replication: replication})
 	return nil
 }
 
