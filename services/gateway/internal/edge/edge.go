@@ -74,7 +74,6 @@ func begin(cfg Config, next http.Handler) http.Handler {
 			id = rpc.NewRequestID()
 		}
 		ctx := rpc.WithRequestID(r.Context(), id)
-		ctx = logs.WithAttrs(ctx, slog.String(logs.KeyRequestID, id))
 		ctx = context.WithValue(ctx, requestKey{}, &Request{Client: cfg.Proxies.client(r)})
 		h := w.Header()
 		h.Set(HeaderRequestID, id)

@@ -223,7 +223,7 @@ func (t *Table) Find(method, pattern string) (Route, bool) {
 
 // IsVerb tells whether a path is an address that ends in a verb, whatever the method.
 func (t *Table) IsVerb(path string) bool {
-	return slices.ContainsFunc(t.all, func(r Route) bool { return r.HasVerb() && matches(r.Template, path) })
+	return strings.Contains(path, ":") && slices.ContainsFunc(t.all, func(r Route) bool { return r.HasVerb() && matches(r.Template, path) })
 }
 
 // Allowed lists the methods that a path has, sorted: for the Allow header. An address that ends in a

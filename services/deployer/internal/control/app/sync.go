@@ -46,7 +46,7 @@ type standing struct {
 
 // sync says how the app's branch stands to what is live. It asks nobody: the lane knows the branches that
 // pushes and polls told of, and the repository's index whether polls are answered.
-func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live *deployerv1.Deployment) (*deployerv1.Sync, error) {
+func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live, latest *deployerv1.Deployment) (*deployerv1.Sync, error) {
 	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live, polls: s.polls(p.key.Workspace, p.app.GetRepository())}
 	st.ref, st.head = apps.WatchedHead(p.app, p.lane)
 	number := st.head.GetNumber()
@@ -56,9 +56,16 @@ func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *st
 	if number == 0 {
 		number = p.lane.GetLastNumber() // its record tells whether it was of this commit
 	}
-	made, err := s.deployment(ctx, r, p.key, p.app, p.lane, number)
-	if err != nil {
-		return nil, err
+	made := live
+	switch number {
+	case live.GetNumber():
+	case latest.GetNumber():
+		made = latest
+	default:
+		var err error
+		if made, err = s.deployment(ctx, r, p.key, p.app, p.lane, number); err != nil {
+			return nil, err
+		}
 	}
 	if st.head.GetNumber() != 0 || made.GetCommit().GetHash() == st.head.GetHash() {
 		st.made = made
@@ -135,7 +142,7 @@ func (st standing) known() *deployerv1.Sync {
 	case st.head == nil:
 		return unknown(syncUnseen, unasked(st.polls))
 	case st.head.GetHash() == "":
-		return unknown(syncNoBranch, fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", st.ref.Name()))
+		return unknown(syncNoBranch, noBranchMessage(st.ref.Name()))
 	case lv.GetHash() == st.head.GetHash():
 		return &deployerv1.Sync{State: deployerv1.Sync_IN_SYNC, Since: lv.GetTime(), Message: fmt.Sprintf("%s is live as it is on Bitbucket.", st.ref.Name())}
 	case st.overtaken():
@@ -182,13 +189,13 @@ func (st standing) rolledBack() bool {
 // why says why the branch's newest commit is not live, and which deployment that is about.
 func (st standing) why() (reason, message string, number int32) {
 	if job := st.lane.GetRunning().GetJob(); st.brings(job) {
-		return syncDeploying, fmt.Sprintf("Deployment #%d of it runs.", job.GetNumber()), job.GetNumber()
+		return syncDeploying, runsMessage(job.GetNumber()), job.GetNumber()
 	}
 	if job := st.lane.GetWaiting(); st.brings(job) {
 		if t := st.lane.GetHold().GetTrouble(); t != nil {
 			return t.GetReason(), waitsMessage(job.GetNumber(), t.GetMessage()), job.GetNumber()
 		}
-		return syncWaiting, fmt.Sprintf("Deployment #%d of it waits for its turn.", job.GetNumber()), job.GetNumber()
+		return syncWaiting, turnMessage(job.GetNumber()), job.GetNumber()
 	}
 	if lane.UndecidedOf(st.lane, st.ref) {
 		return syncDeciding, "Whether it deploys is being decided: the app's rules need the repository.", 0
@@ -214,6 +221,16 @@ func (st standing) brings(job *storev1.Job) bool {
 		return false
 	}
 	return !job.GetPinned() || job.GetHash() == st.head.GetHash()
+}
+
+func noBranchMessage(branch string) string {
+	return fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", branch)
+}
+
+func runsMessage(number int32) string { return fmt.Sprintf("Deployment #%d of it runs.", number) }
+
+func turnMessage(number int32) string {
+	return fmt.Sprintf("Deployment #%d of it waits for its turn.", number)
 }
 
 func waitsMessage(number int32, why string) string {

@@ -221,7 +221,7 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 	if !p.app.GetAutoDeploy() {
 		a.AutoDeployOff = p.app.GetAutoDeployOff()
 	}
-	if a.Sync, err = s.sync(ctx, r, p, connection, live); err != nil {
+	if a.Sync, err = s.sync(ctx, r, p, connection, live, latest); err != nil {
 		return nil, err
 	}
 	if p.app.GetAutoDeploy() {
@@ -289,7 +289,7 @@ func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Conn
 	var out []*deployerv1.Warning
 	if h := lane.HeadOf(p.lane, p.app.GetRepository(), lane.Branch(p.app.GetBranch())); h != nil && h.GetHash() == "" && !rules.IsGlob(p.app.GetBranch()) {
 		out = append(out, &deployerv1.Warning{
-			Reason: "BRANCH_NOT_FOUND", Message: fmt.Sprintf("Branch %s does not exist on Bitbucket. Push it, or watch another one.", p.app.GetBranch()),
+			Reason: "BRANCH_NOT_FOUND", Message: noBranchMessage(p.app.GetBranch()),
 		})
 	}
 	if t := apps.Outside(connection, p.index); t != nil {
