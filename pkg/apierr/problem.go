@@ -63,7 +63,7 @@ func (e *Error) retryAfterSeconds() int32 {
 func WriteProblem(w http.ResponseWriter, requestID string, err error) {
 	e := From(err)
 	if e == nil {
-		e = New(ReasonInternal, neutral)
+		e = New(ReasonInternal, Neutral)
 	}
 	p := e.Problem(requestID)
 	body, merr := json.Marshal(p)

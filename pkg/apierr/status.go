@@ -20,8 +20,8 @@ const Domain = "devpilot.io"
 // DetailErrorID is the detail under which an INTERNAL error carries the id that is also in the log.
 const DetailErrorID = "errorId"
 
-// neutral is what leaves for errors that nobody gave a public message.
-const neutral = "Devpilot could not do this because of a fault of its own. Try again; if it stays, tell the operator when it happened."
+// Neutral is what leaves for errors that nobody gave a public message.
+const Neutral = "Devpilot could not do this because of a fault of its own. Try again; if it stays, tell the operator when it happened."
 
 // GRPCStatus makes the status that goes over the wire: code, public message, ErrorInfo with the
 // reason and the details, BadRequest with the fields, RetryInfo with the retry time. grpc calls it
@@ -63,11 +63,19 @@ func From(err error) *Error {
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return New(ReasonTimeout, "The request took longer than it was allowed to. Try again.", WithCause(err))
+		return timedOut(WithCause(err))
 	case errors.Is(err, context.Canceled):
-		return New(ReasonCanceled, "The request was canceled before it was done.", WithCause(err))
+		return canceled(WithCause(err))
 	}
-	return New(ReasonInternal, neutral, WithCause(err))
+	return New(ReasonInternal, Neutral, WithCause(err))
+}
+
+func timedOut(why Option) *Error {
+	return New(ReasonTimeout, "The request took longer than it was allowed to. Try again.", why)
+}
+
+func canceled(why Option) *Error {
+	return New(ReasonCanceled, "The request was canceled before it was done.", why)
 }
 
 // statusOf finds a gRPC status in err's tree, without status.FromError's habit of putting the
@@ -145,9 +153,9 @@ func fromCode(st *status.Status, cause error) *Error {
 	case NotFound:
 		return New(ReasonNotFound, "There is nothing at this address.", c)
 	case Canceled:
-		return New(ReasonCanceled, "The request was canceled before it was done.", c)
+		return canceled(c)
 	case DeadlineExceeded:
-		return New(ReasonTimeout, "The request took longer than it was allowed to. Try again.", c)
+		return timedOut(c)
 	case Unimplemented, MethodNotAllowed:
 		return New(ReasonUnimplemented, "This part of Devpilot does not know the request; its services may be of different versions.", c)
 	case ResourceExhausted:
@@ -160,9 +168,9 @@ func fromCode(st *status.Status, cause error) *Error {
 		return New(ReasonServiceUnavailable, "A part of Devpilot does not answer at the moment. Try again shortly.", c)
 	case Internal, AlreadyExists, FailedPrecondition, Aborted:
 		// Without a reason these say nothing that the caller could act on.
-		return New(ReasonInternal, neutral, c)
+		return New(ReasonInternal, Neutral, c)
 	}
-	return New(ReasonInternal, neutral, c)
+	return New(ReasonInternal, Neutral, c)
 }
 
 // InternalWithID is the INTERNAL error that leaves for an error nobody typed: a neutral text and

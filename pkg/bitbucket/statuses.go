@@ -4,7 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -52,7 +52,7 @@ func StatusKey(parts ...string) string {
 // needs the scope `repository`. The hash is the full one.
 func (a *Account) SetBuildStatus(ctx context.Context, ref Ref, hash string, s BuildStatus) error {
 	if s.Key == "" || len(s.Key) > MaxStatusKey {
-		return errors.New("bitbucket statuses: the key must have 1 to 40 characters")
+		return fmt.Errorf("bitbucket statuses: the key must have 1 to %d characters", MaxStatusKey)
 	}
 	// Braces would be taken for a template (BITBUCKET.md#build-statuses).
 	target := strings.NewReplacer("{", "%7B", "}", "%7D").Replace(s.URL)

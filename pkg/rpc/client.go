@@ -231,7 +231,7 @@ func (c *client) mapError(ctx context.Context, err error) error {
 	e := apierr.From(err)
 	switch {
 	case e.Reason() == apierr.ReasonUnauthenticated:
-		return apierr.New(apierr.ReasonInternal, "Devpilot could not do this because of a fault of its own. Try again; if it stays, tell the operator when it happened.",
+		return apierr.New(apierr.ReasonInternal, apierr.Neutral,
 			apierr.WithCause(fmt.Errorf("service %s refused our identity: %w", c.target, err)))
 	case e.Kind() == apierr.Canceled && ctx.Err() == nil, e.Reason() == apierr.ReasonServiceUnavailable && e.Cause() != nil:
 		return apierr.New(apierr.ReasonServiceUnavailable, fmt.Sprintf("Devpilot's service %q does not answer at the moment. Try again shortly.", c.target),

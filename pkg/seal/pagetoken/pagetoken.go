@@ -65,20 +65,21 @@ func (c *Codec) Decode(scope, token string) ([]byte, error) {
 		return nil, nil
 	}
 	if len(token) > MaxLength {
-		return nil, invalid(nil)
+		return nil, Invalid(nil)
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil {
-		return nil, invalid(err)
+		return nil, Invalid(err)
 	}
 	cursor, err := c.sealer.Open(sealed, []byte(scope))
 	if err != nil {
-		return nil, invalid(err)
+		return nil, Invalid(err)
 	}
 	return cursor, nil
 }
 
-func invalid(cause error) error {
+// Invalid is the error of a token that is none of its list: also of one that opens and holds no cursor of it.
+func Invalid(cause error) error {
 	return apierr.New(apierr.ReasonPageTokenInvalid,
 		"The page token does not belong to this list. Start again at the first page and keep the filters unchanged between pages.",
 		apierr.WithField("pageToken", "not a token of this list"), apierr.WithCause(cause))

@@ -216,7 +216,7 @@ func (s *Store) open(key string, sealed []byte, err error) (*authstorev1.Handsha
 
 func expired(cause error) error {
 	return apierr.New(apierr.ReasonHandshakeExpired,
-		"This connection was finished already, or was begun more than 10 minutes ago. Start it again under Integrations.", apierr.WithCause(cause))
+		fmt.Sprintf("This connection was finished already, or was begun more than %d minutes ago. Start it again under Integrations.", Life/time.Minute), apierr.WithCause(cause))
 }
 
 func away(err error) error {

@@ -23,6 +23,11 @@ const (
 	maxPlaceName = 200
 )
 
+// changedSince is the error of an etag that is not the integration's any more.
+func changedSince() error {
+	return apierr.New(apierr.ReasonEtagMismatch, "The integration was changed since you loaded it. Load it again and decide anew.")
+}
+
 // NarrowIntegration says which Bitbucket workspaces the workspace may see and deploy from.
 func (s *Server) NarrowIntegration(ctx context.Context, req *authv1.NarrowIntegrationRequest) (*authv1.NarrowIntegrationResponse, error) {
 	_, by, err := visitor(ctx, req.GetWorkspace())
@@ -41,7 +46,7 @@ func (s *Server) NarrowIntegration(ctx context.Context, req *authv1.NarrowIntegr
 	err = s.cfg.Narrowings.Update(ctx, req.GetWorkspace(), func(cur *authstorev1.Narrowing) (*authstorev1.Narrowing, error) {
 		before, after = cur, cur
 		if req.GetEtag() != "" && req.GetEtag() != etag(s.resource(req.GetWorkspace(), rec, cur)) {
-			return nil, apierr.New(apierr.ReasonEtagMismatch, "The integration was changed since you loaded it. Load it again and decide anew.")
+			return nil, changedSince()
 		}
 		if slices.EqualFunc(cur.GetPlaces(), places, samePlace) {
 			return nil, kv.ErrSkip

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -30,7 +29,7 @@ func (s *Server) RemoveIntegration(ctx context.Context, req *authv1.RemoveIntegr
 			return nil, err
 		}
 		if req.GetEtag() != "" && req.GetEtag() != etag(s.resource(ws, rec, n)) {
-			return nil, apierr.New(apierr.ReasonEtagMismatch, "The integration was changed since you loaded it. Load it again and decide anew.")
+			return nil, changedSince()
 		}
 		if rec == nil {
 			if err := s.cfg.Integrations.Erase(ctx, ws); err != nil {

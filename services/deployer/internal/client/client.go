@@ -13,6 +13,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/services/deployer/internal/client/witness"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -122,12 +123,9 @@ func (w Webhook) Webhooks(ctx context.Context, workspace string, repositories []
 	return out, nil
 }
 
-// pageOfWebhooks is how many webhooks of a workspace are read together.
-const pageOfWebhooks = 200
-
 // All returns a workspace's webhooks, those that are left or removed too, and whether there are more.
 func (w Webhook) All(ctx context.Context, workspace string) (hooks []*webhookv1.Webhook, more bool, err error) {
-	resp, err := w.Client.ListWebhooks(ctx, &webhookv1.ListWebhooksRequest{Workspace: workspace, PageSize: pageOfWebhooks})
+	resp, err := w.Client.ListWebhooks(ctx, &webhookv1.ListWebhooksRequest{Workspace: workspace, PageSize: pagetoken.MaxPage})
 	return resp.GetWebhooks(), resp.GetNextPageToken() != "", err
 }
 

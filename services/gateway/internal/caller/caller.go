@@ -134,7 +134,7 @@ func (a *Authenticator) Authenticate(r *http.Request) (Caller, error) {
 	}
 	s, err := a.Sessions.Verify(r.Context(), value)
 	if errors.Is(err, session.ErrDead) {
-		return Caller{}, apierr.New(apierr.ReasonUnauthenticated, "Your session has ended. Sign in again.")
+		return Caller{}, tenant.SessionEnded()
 	}
 	if err != nil {
 		return Caller{}, err
@@ -223,8 +223,7 @@ func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string
 			return nil, err
 		}
 		if role == identity.RoleNone {
-			return nil, apierr.Newf(apierr.ReasonWorkspaceNotFound,
-				"There is no workspace %q, or you are not a member of it. Check the id, create the workspace, or ask to be made a member.", id.Workspace)
+			return nil, tenant.WorkspaceNotFound(id.Workspace)
 		}
 		id.Role = role
 	}
@@ -239,7 +238,7 @@ func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string
 // Still says whether a caller that was let in before would still be: nil, UNAUTHENTICATED or
 // WORKSPACE_NOT_FOUND, or trouble with the store. Streams ask now and then.
 func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) error {
-	ended := apierr.New(apierr.ReasonUnauthenticated, "Your session has ended. Sign in again.")
+	ended := tenant.SessionEnded()
 	switch c.Kind {
 	case identity.SubjectSession:
 		err := a.Sessions.Alive(ctx, c.Session)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"strings"
 	"unicode"
 
@@ -99,7 +100,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 		return nil, err
 	}
 	if len(req.GetDisplayName()) > maxDisplayName {
-		faults.Add("displayName", "at most 200 bytes")
+		faults.Add("displayName", fmt.Sprintf("at most %d bytes", maxDisplayName))
 	}
 	if strings.ContainsFunc(req.GetDisplayName(), unicode.IsControl) {
 		faults.Add("displayName", "must be one line, without control characters")
@@ -134,7 +135,7 @@ func labelOf(id identity.Identity) string {
 
 func checkRequestID(id string, faults *apierr.Faults) {
 	if len(id) > maxRequestID {
-		faults.Add("requestId", "at most 200 bytes")
+		faults.Add("requestId", fmt.Sprintf("at most %d bytes", maxRequestID))
 	}
 }
 

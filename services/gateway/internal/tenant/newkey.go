@@ -38,7 +38,7 @@ func (n NewKey) check(now time.Time) error {
 		faults.Add("label", "say what the key is for")
 	}
 	if utf8.RuneCountInString(n.Label) > maxLabel {
-		faults.Add("label", "at most 100 characters")
+		faults.Add("label", fmt.Sprintf("at most %d characters", maxLabel))
 	}
 	if strings.ContainsFunc(n.Label, unicode.IsControl) {
 		faults.Add("label", "must be one line, without control characters")

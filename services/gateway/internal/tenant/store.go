@@ -151,7 +151,8 @@ func (s *Store) RaiseSessionEpoch(ctx context.Context, subject string) error {
 	return kv.ToAPI(err)
 }
 
-func workspaceNotFound(id string) error {
+// WorkspaceNotFound is the error of a workspace that is not there or is not the caller's: which of both is not said.
+func WorkspaceNotFound(id string) error {
 	return apierr.Newf(apierr.ReasonWorkspaceNotFound,
 		"There is no workspace %q, or you are not a member of it. Check the id, create the workspace, or ask to be made a member.", id)
 }

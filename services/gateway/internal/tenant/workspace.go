@@ -36,11 +36,11 @@ func CheckID(id string) error {
 // Get returns a workspace as a caller of that role sees it; WORKSPACE_NOT_FOUND.
 func (s *Store) Get(ctx context.Context, id string, role identity.Role) (Workspace, error) {
 	if !rpc.ValidWorkspace(id) {
-		return Workspace{}, workspaceNotFound(id)
+		return Workspace{}, WorkspaceNotFound(id)
 	}
 	w, rev, err := s.copies.workspaces.Get(ctx, id)
 	if errors.Is(err, kv.ErrNotFound) {
-		return Workspace{}, workspaceNotFound(id)
+		return Workspace{}, WorkspaceNotFound(id)
 	}
 	if err != nil {
 		return Workspace{}, kv.ToAPI(err)

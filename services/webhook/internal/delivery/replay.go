@@ -75,7 +75,7 @@ func (l *Log) raw(ctx context.Context, rec *storev1.DeliveryRecord) (*storev1.In
 		err = natsstore.ErrBodyGone // the inbox was made again: its sequences name other deliveries
 	}
 	if errors.Is(err, natsstore.ErrBodyGone) {
-		return nil, apierr.New(apierr.ReasonDeliveryNotFound, "The delivery's body is no longer kept: bodies are kept for 7 days. Deploy the branch from the app instead.", apierr.WithCause(err))
+		return nil, apierr.New(apierr.ReasonDeliveryNotFound, fmt.Sprintf("The delivery's body is no longer kept: bodies are kept for %d days. Deploy the branch from the app instead.", inbox.KeptFor/(24*time.Hour)), apierr.WithCause(err))
 	}
 	return raw, err
 }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,8 +48,11 @@ func notFound() *answer {
 }
 
 func tooLarge() *answer {
-	return refuse(http.StatusRequestEntityTooLarge, "size", "The body is larger than 512 KiB; Bitbucket's deliveries are not.")
+	return refuse(http.StatusRequestEntityTooLarge, "size", fmt.Sprintf("The body is larger than %d KiB; Bitbucket's deliveries are not.", MaxBody>>10))
 }
+
+// cannotCheck is said where a signature is neither right nor wrong.
+const cannotCheck = "Devpilot cannot check the signature at the moment."
 
 func badSignature(err error) *answer {
 	switch {
@@ -57,7 +61,7 @@ func badSignature(err error) *answer {
 	case errors.Is(err, hook.ErrSignatureMalformed), errors.Is(err, hook.ErrSignatureMismatch):
 		return refuse(http.StatusUnauthorized, "signature", "The signature does not match: enter the secret that Devpilot shows for this webhook at Bitbucket, in the webhook's settings.")
 	default: // our secret cannot be opened: nobody else's fault
-		return trouble("secret", "Devpilot cannot check the signature at the moment.", err)
+		return trouble("secret", cannotCheck, err)
 	}
 }
 

@@ -234,7 +234,7 @@ func (h *Handler) verify(ctx context.Context, req *request) *answer {
 	if errors.Is(err, hook.ErrSignatureMismatch) && h.wrong.Allow(req.webhook.GetId(), h.cfg.Now()) {
 		rec, readErr := h.leader(ctx, req.id)
 		if readErr != nil {
-			return trouble("store", "Devpilot cannot check the signature at the moment.", readErr)
+			return trouble("store", cannotCheck, readErr)
 		}
 		if rec != nil {
 			if err = h.matches(req, rec); err == nil {

@@ -15,7 +15,7 @@ const maxBatch = 200
 // BatchGetWebhooks gets the webhooks of some repositories.
 func (s *Server) BatchGetWebhooks(ctx context.Context, req *webhookv1.BatchGetWebhooksRequest) (*webhookv1.BatchGetWebhooksResponse, error) {
 	if len(req.GetRepositories()) > maxBatch {
-		return nil, apierr.InvalidArgument("repositories", "at most 200")
+		return nil, apierr.InvalidArgument("repositories", fmt.Sprintf("at most %d", maxBatch))
 	}
 	ids := make([]string, 0, len(req.GetRepositories()))
 	for i, id := range req.GetRepositories() {

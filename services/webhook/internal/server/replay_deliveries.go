@@ -15,7 +15,7 @@ func (s *Server) ReplayDeliveries(ctx context.Context, req *webhookv1.ReplayDeli
 	first, last := req.GetFirst(), req.GetLast()
 	switch {
 	case len(req.GetRequestId()) > maxRequestID:
-		return nil, apierr.InvalidArgument("requestId", "at most 128 characters")
+		return nil, longRequestID()
 	case first < 1:
 		return nil, apierr.InvalidArgument("first", "deliveries are numbered from 1")
 	case last < first:

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
@@ -11,10 +12,14 @@ import (
 // maxRequestID is the longest request id, in bytes.
 const maxRequestID = 128
 
+func longRequestID() error {
+	return apierr.InvalidArgument("requestId", fmt.Sprintf("at most %d characters", maxRequestID))
+}
+
 // ReplayDelivery has a delivery considered again.
 func (s *Server) ReplayDelivery(ctx context.Context, req *webhookv1.ReplayDeliveryRequest) (*webhookv1.ReplayDeliveryResponse, error) {
 	if len(req.GetRequestId()) > maxRequestID {
-		return nil, apierr.InvalidArgument("requestId", "at most 128 characters")
+		return nil, longRequestID()
 	}
 	rec, err := s.webhook(ctx, req.GetWorkspace(), req.GetWebhook())
 	if err != nil {

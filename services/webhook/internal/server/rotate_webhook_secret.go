@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
@@ -11,7 +10,7 @@ import (
 // RotateWebhookSecret makes a new secret; the old one is accepted for a while.
 func (s *Server) RotateWebhookSecret(ctx context.Context, req *webhookv1.RotateWebhookSecretRequest) (*webhookv1.RotateWebhookSecretResponse, error) {
 	if len(req.GetRequestId()) > maxRequestID {
-		return nil, apierr.InvalidArgument("requestId", "at most 128 characters")
+		return nil, longRequestID()
 	}
 	rec, err := s.cfg.Registry.Rotate(ctx, req.GetWorkspace(), req.GetWebhook(), req.GetEtag(), req.GetRequestId())
 	if err != nil {

@@ -121,7 +121,7 @@ func rollbackTarget(l *storev1.Lane, k lane.Key, number int32, server string) (*
 	case number == 0:
 		return nil, apierr.Newf(apierr.ReasonReleaseGone, "App %s has no release to go back to: none but the live one is kept.", k.App)
 	case number > l.GetLastNumber():
-		return nil, apierr.Newf(apierr.ReasonDeploymentNotFound, "App %s has no deployment %d.", k.App, number)
+		return nil, noDeployment(k, number)
 	}
 	return nil, apierr.Newf(apierr.ReasonReleaseGone, "The release of deployment %d is not kept any more, or never was one. Redeploy its commit instead.", number)
 }

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/when"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
@@ -67,7 +66,7 @@ func (s *Service) Deployment(ctx context.Context, k lane.Key, number int32) (*de
 		return nil, err
 	}
 	if d == nil {
-		return nil, apierr.Newf(apierr.ReasonDeploymentNotFound, "App %s has no deployment %d.", k.App, number)
+		return nil, noDeployment(k, number)
 	}
 	return d, nil
 }

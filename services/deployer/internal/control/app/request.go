@@ -62,7 +62,7 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 
 func checkRequestID(id string, faults *apierr.Faults) {
 	if len(id) > maxRequestID {
-		faults.Add("requestId", "use at most 128 characters")
+		faults.Add("requestId", fmt.Sprintf("use at most %d characters", maxRequestID))
 	}
 }
 

@@ -114,6 +114,11 @@ func (s *Service) now() time.Time { return s.cfg.Now() }
 // notFound is the answer about an app that is not there.
 func notFound(k lane.Key) error { return apps.NotFound(k) }
 
+// noDeployment is the answer about a deployment that is not there.
+func noDeployment(k lane.Key, number int32) error {
+	return apierr.Newf(apierr.ReasonDeploymentNotFound, "App %s has no deployment %d.", k.App, number)
+}
+
 // load reads an app's record.
 func (s *Service) load(ctx context.Context, k lane.Key) (*storev1.App, uint64, error) {
 	return s.Load(ctx, k)

@@ -50,7 +50,7 @@ func (q *question) ofDeployment(ctx context.Context) error {
 		return err
 	}
 	if d == nil {
-		return apierr.Newf(apierr.ReasonDeploymentNotFound, "App %s has no deployment %d.", p.key.App, q.number)
+		return noDeployment(p.key, q.number)
 	}
 	q.hash, q.ref = d.GetCommit().GetHash(), refOf(d)
 	if q.hash == "" {

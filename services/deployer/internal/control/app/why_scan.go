@@ -8,14 +8,13 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
 const (
 	// whyPages is how many pages of deliveries one question reads, of all webhooks together.
 	whyPages = 20
-	// whyPage is how many deliveries such a page has at most.
-	whyPage = 200
 	// whyLooked is how many deliveries webhook looks through for such a page.
 	whyLooked = 400
 )
@@ -43,7 +42,7 @@ func (q *question) scan(ctx context.Context, filter *webhookv1.ListDeliveriesReq
 		return b.GetLastVerifiedTime().AsTime().Compare(a.GetLastVerifiedTime().AsTime())
 	})
 	filter = proto.CloneOf(filter)
-	filter.Workspace, filter.PageSize = q.req.GetWorkspace(), whyPage
+	filter.Workspace, filter.PageSize = q.req.GetWorkspace(), pagetoken.MaxPage
 	var found []*webhookv1.Delivery
 	for _, h := range hooks {
 		if filter.GetRefused() && h.GetLastRefusedTime() == nil || !filter.GetRefused() && h.GetLastDelivery() == 0 {

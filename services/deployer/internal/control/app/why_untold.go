@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
@@ -40,7 +41,7 @@ func (q *question) readUntold(ctx context.Context) {
 // cameIn tells whether a request came to a webhook in a time.
 func (q *question) cameIn(ctx context.Context, h *webhookv1.Webhook, after, before time.Time, refused bool) bool {
 	page, err := q.s.cfg.Deliveries.Deliveries(ctx, &webhookv1.ListDeliveriesRequest{
-		Workspace: q.req.GetWorkspace(), Webhook: h.GetId(), Refused: refused, After: timestamppb.New(after), Before: timestamppb.New(before), PageSize: whyPage,
+		Workspace: q.req.GetWorkspace(), Webhook: h.GetId(), Refused: refused, After: timestamppb.New(after), Before: timestamppb.New(before), PageSize: pagetoken.MaxPage,
 	})
 	if err != nil {
 		q.unanswered(ctx, err)

@@ -161,13 +161,13 @@ func (v *verdict) run(d *deployerv1.Deployment) (reason, message string, number 
 		}
 		return whyReplaced, fmt.Sprintf("It was live with deployment #%d, until another one took its place; #%d is live now.", number, lv), lv
 	case deployerv1.Deployment_PROCESSING:
-		return syncDeploying, fmt.Sprintf("Deployment #%d of it runs.", number), number
+		return syncDeploying, runsMessage(number), number
 	case deployerv1.Deployment_PENDING, deployerv1.Deployment_STATE_UNSPECIFIED:
 	}
 	if w := d.GetWaitingFor(); w != nil {
 		return w.GetReason(), waitsMessage(number, w.GetMessage()), number
 	}
-	return syncWaiting, fmt.Sprintf("Deployment #%d of it waits for its turn.", number), number
+	return syncWaiting, turnMessage(number), number
 }
 
 // steps are the links from the app's decision to the commit's status.

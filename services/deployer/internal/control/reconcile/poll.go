@@ -106,7 +106,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 		r.mu.Lock()
 		delete(r.asked, workspace+"."+repository)
 		r.mu.Unlock()
-		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, "Bitbucket was disconnected; connect again and Devpilot catches up")
+		return time.Time{}, r.answer(ctx, workspace, state, &polling{}, records.Disconnected)
 	}
 	if outside := records.Outside(connection, idx); outside != nil {
 		r.mu.Lock()

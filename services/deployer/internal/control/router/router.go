@@ -199,7 +199,7 @@ func (r *Router) app(ctx context.Context, e *eventsv1.PushEvent, k lane.Key) (*w
 		return nil, err
 	}
 	if connection.GetDisconnected() {
-		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), "Bitbucket was disconnected; connect again and Devpilot catches up"), nil
+		return r.ignored(e, k.App, string(apierr.ReasonNotConnected), apps.Disconnected), nil
 	}
 	if len(connection.GetNarrowedTo()) > 0 {
 		idx, err := r.Apps.Index(ctx, k.Workspace, a.GetRepository())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strconv"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/services/deployer/internal/control/app"
 
@@ -30,7 +29,7 @@ func (s *Server) ListDeployments(ctx context.Context, req *deployerv1.ListDeploy
 	below := int64(0)
 	if len(cursor) > 0 {
 		if below, err = strconv.ParseInt(string(cursor), 10, 32); err != nil {
-			return nil, apierr.New(apierr.ReasonPageTokenInvalid, "The page token cannot be read. Start again at the first page.", apierr.WithCause(err))
+			return nil, pagetoken.Invalid(err)
 		}
 	}
 	f := app.Filter{Branch: req.GetBranch(), Trigger: req.GetTrigger(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore()}

@@ -35,7 +35,7 @@ func (s *Server) ListWorkspaceDeployments(ctx context.Context, req *deployerv1.L
 	}
 	after, err := app.ParsePlace(string(cursor))
 	if err != nil {
-		return nil, apierr.New(apierr.ReasonPageTokenInvalid, "The page token cannot be read. Start again at the first page.", apierr.WithCause(err))
+		return nil, pagetoken.Invalid(err)
 	}
 	f := app.Filter{Apps: apps(ctx), States: req.GetStates(), Branch: req.GetBranch(), Trigger: req.GetTrigger(), Commit: req.GetCommit(), After: req.GetAfter(), Before: req.GetBefore()}
 	ds, next, err := u.Apps.WorkspaceDeployments(ctx, req.GetWorkspace(), f, after, size)

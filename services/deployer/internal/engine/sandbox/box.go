@@ -230,13 +230,16 @@ func (b *box) ended() bool {
 	}
 }
 
+// errStillThere is the trouble of a process that does not go when it is killed.
+var errStillThere = errors.New("a process is still there seconds after it was killed")
+
 // awaitExit waits until the process of a pidfd has ended.
 func awaitExit(pidfd int, wait time.Duration) error {
 	deadline := time.Now().Add(wait)
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return errors.New("a process is still there seconds after it was killed")
+			return errStillThere
 		}
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
 		switch {

@@ -180,7 +180,7 @@ func (f family) gone(wait time.Duration) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return errors.New("a process is still there seconds after it was killed")
+			return errStillThere
 		}
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)

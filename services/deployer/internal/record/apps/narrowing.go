@@ -19,6 +19,9 @@ func Allows(c *storev1.Connection, bitbucketWorkspace string) bool {
 	return len(c.GetNarrowedTo()) == 0 || slices.Contains(c.GetNarrowedTo(), bitbucketWorkspace)
 }
 
+// Disconnected is why a push does not deploy while its workspace has no connection.
+const Disconnected = "Bitbucket was disconnected; connect again and Devpilot catches up"
+
 // Outside is what stands in the way of a repository that the workspace was narrowed away from; nil of one that
 // it was not. Where the repository is, Bitbucket is asked soon after a workspace was narrowed: until then, where
 // it was never known, the token decides.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 )
 
 // The forms of ids. A client that checks them finds typing errors before it asks.
@@ -13,13 +15,6 @@ const (
 	hashPattern   = `^[0-9a-f]{40}$`
 	prefixPattern = `^[0-9a-fA-F]{4,40}$`
 	clockPattern  = `^([01][0-9]|2[0-3]):[0-5][0-9]$`
-)
-
-// What a page has when nothing is said, and at most; repositories and branches come in longer ones.
-const (
-	pageDefault  = 50
-	pageMost     = 200
-	longPageMost = 1000
 )
 
 const (
@@ -145,10 +140,10 @@ func limitParameter(operation string, parameter object, used map[string]bool) {
 	schema := at(parameter, "schema")
 	switch {
 	case name == "pageSize":
-		schema["minimum"], schema["default"] = 0, pageDefault
-		most := pageMost
+		schema["minimum"], schema["default"] = 0, pagetoken.DefaultPage
+		most := pagetoken.MaxPage
 		if strings.Contains(parameter["description"].(string), "1,000 at most") {
-			most = longPageMost
+			most = pagetoken.RepositoriesPage // repositories and branches
 		}
 		schema["maximum"] = most
 		parameter["description"] = parameter["description"].(string) + " More is taken for the most."

@@ -47,7 +47,7 @@ func New(git *program.Git, tokens remote.Tokens) *Lister {
 func (l *Lister) Heads(ctx context.Context, workspace, fullName string, want remote.Wanted) (remote.Heads, error) {
 	cloneURL, err := address.CloneURL(l.git.Site, fullName)
 	if err != nil {
-		return remote.Heads{}, &remote.Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
+		return remote.Heads{}, remote.BadName(err)
 	}
 	list := headList{want: want, most: l.maxBytes}
 	if len(list.prefixes()) == 0 {

@@ -268,7 +268,7 @@ func batchRefused(res *http.Response, body, fullName string) error {
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonTokenExpired), true, "Bitbucket's LFS did not accept the connection's token."
 		e.Err, e.About = errors.Join(remote.ErrRejected, e.Err), "the LFS of "+fullName
 	case status == http.StatusTooManyRequests:
-		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us."
+		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketRateLimited), true, remote.RateLimited
 		e.RetryAfter = bitbucket.RetryAfter(res.Header, time.Now())
 	case status >= 500:
 		e.Reason, e.Temporary, e.Message = string(apierr.ReasonBitbucketUnavailable), true, "Bitbucket's LFS does not answer as it should; Devpilot tries again."

@@ -76,7 +76,7 @@ func (f *fetcher) ask(ctx context.Context, ref, hash, local string) error {
 	case err != nil:
 		return heads.Explain(f.target.fullName, f.token, err)
 	case hash == "":
-		return &remote.Error{Reason: string(apierr.ReasonBranchNotFound), Message: "The branch does not exist on Bitbucket."}
+		return &remote.Error{Reason: string(apierr.ReasonBranchNotFound), Message: remote.NoBranch}
 	}
 	have, err := f.r.refs(local)
 	if err != nil {

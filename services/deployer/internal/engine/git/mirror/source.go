@@ -140,7 +140,7 @@ type budget struct{ bytes int64 }
 func (m *Mirrors) bring(ctx context.Context, t target, b *budget) (*Snapshot, error) {
 	cloneURL, err := address.CloneURL(m.cfg.Site, t.fullName)
 	if err != nil {
-		return nil, &remote.Error{Reason: string(apierr.ReasonRepositoryNotFound), Message: "The repository's name is not one that Bitbucket gives.", Err: err}
+		return nil, remote.BadName(err)
 	}
 	if err := m.makeDirectories(); err != nil {
 		return nil, err

@@ -75,7 +75,7 @@ func classify(fullName, stderr string, cause error) *remote.Error {
 		e.Err = errors.Join(remote.ErrRejected, cause)
 		return set(apierr.ReasonTokenExpired, true, "Bitbucket did not accept the connection's token.")
 	case has("returned error: 429", "Rate limit"):
-		return set(apierr.ReasonBitbucketRateLimited, true, "Bitbucket limits how often we may ask; the deployment goes on when it lets us.")
+		return set(apierr.ReasonBitbucketRateLimited, true, remote.RateLimited)
 	case has("returned error: 403"), has("not found") && has("fatal: repository"), has("returned error: 404", "returned error: 410"),
 		has("either does not exist or you do not have access", "You may not have access to this repository"):
 		e.Err = errors.Join(remote.ErrGone, cause)
@@ -83,7 +83,7 @@ func classify(fullName, stderr string, cause error) *remote.Error {
 	case has("not our ref"):
 		return set(apierr.ReasonBitbucketUnavailable, true, "Bitbucket listed a commit and then did not send it: a force push may just have replaced it. The deployment is tried again.")
 	case has("couldn't find remote ref"):
-		return set(apierr.ReasonBranchNotFound, false, "The branch does not exist on Bitbucket.")
+		return set(apierr.ReasonBranchNotFound, false, remote.NoBranch)
 	case has("No space left on device", "disk quota"):
 		e.Reason, e.Temporary, e.Message = remote.ReasonDiskFull, true, "The server's disk is full."
 		return e

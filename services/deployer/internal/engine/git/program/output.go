@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"devpilot.io/bitbucket/pkg/seal"
@@ -14,7 +15,10 @@ import (
 // ErrEnough ends a run of git whose output need not be read to the end.
 var ErrEnough = errors.New("program: enough")
 
-// Records runs git on local objects and hands over its NUL-terminated records, of 64 KiB at most, as
+// maxField bounds one record of git's output, in bytes: a path, or a value of .gitmodules.
+const maxField = 64 << 10
+
+// Records runs git on local objects and hands over its NUL-terminated records, of maxField at most, as
 // they come. each may end it early by errEnough, which is no failure.
 func (g *Git) Records(ctx context.Context, c Command, each func(string) error) error {
 	return g.Read(ctx, c, func(r io.Reader) error { return scanRecords(r, each) })
@@ -55,7 +59,7 @@ func (g *Git) Read(ctx context.Context, c Command, fn func(io.Reader) error) err
 
 func scanRecords(r io.Reader, each func(string) error) error {
 	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 0, 64<<10), 64<<10)
+	sc.Buffer(make([]byte, 0, maxField), maxField)
 	sc.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		if i := bytes.IndexByte(data, 0); i >= 0 {
 			return i + 1, data[:i], nil
@@ -71,7 +75,7 @@ func scanRecords(r io.Reader, each func(string) error) error {
 		}
 	}
 	if errors.Is(sc.Err(), bufio.ErrTooLong) {
-		return &remote.Error{Reason: remote.ReasonTreeRefused, Message: "The commit was not deployed: it has a path, or a value in .gitmodules, longer than 64 KiB.", Err: sc.Err()}
+		return &remote.Error{Reason: remote.ReasonTreeRefused, Message: fmt.Sprintf("The commit was not deployed: it has a path, or a value in .gitmodules, longer than %d KiB.", maxField>>10), Err: sc.Err()}
 	}
 	return sc.Err()
 }

@@ -150,7 +150,7 @@ func (t *Tree) EachObject(ctx context.Context, each func(Object) error) error {
 		Operation: "ls-tree", GitDir: t.GitDir, Args: []string{"ls-tree", "-r", "-l", "-z", "--full-tree", t.Commit},
 	}, func(line string) error {
 		if count++; count > t.Limits.Files {
-			return &remote.Error{Reason: remote.ReasonRepositoryTooLarge, Message: fmt.Sprintf("The commit has more than %d files.", t.Limits.Files)}
+			return remote.TooManyFiles(t.Limits.Files)
 		}
 		o, err := parseObject(line)
 		if err != nil {

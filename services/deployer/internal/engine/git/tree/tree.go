@@ -159,7 +159,7 @@ func (p *Plan) read(r io.Reader, t *Tree, prefix string) error {
 		p.paths += int64(len(e.Path))
 		switch {
 		case len(p.Entries) > limits.Files:
-			return tooLarge("The commit has more than %d files.", limits.Files)
+			return remote.TooManyFiles(limits.Files)
 		case p.bytes > limits.Bytes || p.bytes < 0:
 			return tooLarge("The commit's files are larger than %d MiB together.", limits.Bytes>>20)
 		case p.paths > maxPathBytes:
