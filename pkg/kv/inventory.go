@@ -26,12 +26,12 @@ const (
 	// inventoryNewest is one more record, of keys that are new: those of a moment cost one write, wherever
 	// they belong. When it is long its entries move to their own records, each of which gets several then.
 	inventoryNewest = inventoryParts
-	inventoryLong   = 256              // entries of that record when they move
+	inventoryLong   = 512              // entries of that record when they move
 	inventoryMove   = 10 * time.Minute // how long they stay there at most; less than inventoryMemory
 	// inventoryDelay is how long the new revision of a known key may stay out of the inventory.
 	inventoryDelay = 5 * time.Second
 	// inventoryNewDelay is how long a key that is new may, so that those of a moment are written together.
-	inventoryNewDelay = 100 * time.Millisecond
+	inventoryNewDelay = 500 * time.Millisecond
 	// inventoryMemory is how long the inventory remembers a deletion, so that a replica's late
 	// note of an older revision does not bring the key back.
 	inventoryMemory = time.Hour

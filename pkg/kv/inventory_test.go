@@ -390,8 +390,8 @@ func TestInventory_keysOfAMomentAreOneWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	listed(t, s, keys)
-	// One for each moment, and one for each of the 64 records whenever 256 keys are moved there.
-	most := uint64(time.Since(began)/(100*time.Millisecond)) + (keys/256+1)*(64+1)
+	// One for each moment, and one for each of the 64 records whenever 512 keys are moved there.
+	most := uint64(time.Since(began)/(500*time.Millisecond)) + 1 + (keys/512+1)*(64+1)
 	if n := inventoryWrites(t, s) - before; n > most {
 		t.Errorf("%d writes for %d keys, want %d at most", n, keys, most)
 	}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -92,21 +91,24 @@ func (e Entry) record() *gatewaystorev1.Activity {
 	return a
 }
 
-// append stores the record under the workspace's next number.
-func (s *Store) append(ctx context.Context, workspace string, a *gatewaystorev1.Activity) error {
+// number takes the workspace's next n numbers and returns the first.
+func (s *Store) number(ctx context.Context, workspace string, n int) (first int32, err error) {
 	c, _, err := s.counters.Update(ctx, workspace, func(c *gatewaystorev1.ActivityCounter) (*gatewaystorev1.ActivityCounter, error) {
 		if c == nil {
 			c = &gatewaystorev1.ActivityCounter{}
 		}
-		c.Last++
+		c.Last += int32(n)
 		return c, nil
 	})
-	if err != nil {
-		return err
+	return c.GetLast() - int32(n) + 1, err
+}
+
+// put stores a record under its number. It can be repeated: what is there under the number is the record.
+func (s *Store) put(ctx context.Context, workspace string, a *gatewaystorev1.Activity) error {
+	_, err := s.records.Create(ctx, recordKey(workspace, a.GetNumber()), a, kv.TTL(s.retention))
+	if errors.Is(err, kv.ErrExists) {
+		return nil
 	}
-	numbered := proto.Clone(a).(*gatewaystorev1.Activity)
-	numbered.Number = c.GetLast()
-	_, err = s.records.Create(ctx, recordKey(workspace, c.GetLast()), numbered, kv.TTL(s.retention))
 	return err
 }
 

@@ -13,8 +13,10 @@ import (
 
 const (
 	queueLength = 1024 // entries of the activity list that wait to be written
+	together    = 64   // of those, how many are numbered with one write
 	// One record is tried for so long; the queue waits behind it.
-	tryFor = 15 * time.Second
+	tryFor         = 15 * time.Second
+	attemptTimeout = 2 * time.Second // of one try
 	// drainFor bounds what is still written at shutdown.
 	drainFor = 3 * time.Second
 )
@@ -54,7 +56,7 @@ func (r *Recorder) Run(ctx context.Context, store *Store) {
 	for {
 		select {
 		case e := <-r.queue:
-			r.write(ctx, store, e)
+			r.writeAll(ctx, store, r.waiting(e))
 		case <-ctx.Done():
 			r.drain(ctx, store)
 			return
@@ -68,25 +70,71 @@ func (r *Recorder) drain(ctx context.Context, store *Store) {
 	for {
 		select {
 		case e := <-r.queue:
-			r.write(ctx, store, e)
+			r.writeAll(ctx, store, r.waiting(e))
 		default:
 			return
 		}
 	}
 }
 
-// write tries a record for a while. At shutdown the parent's end does not cut a write short that
-// has begun: drain's own bound does.
-func (r *Recorder) write(parent context.Context, store *Store, e Entry) {
+// waiting is an entry and those that wait behind it.
+func (r *Recorder) waiting(e Entry) []Entry {
+	list := []Entry{e}
+	for len(list) < together {
+		select {
+		case e := <-r.queue:
+			list = append(list, e)
+		default:
+			return list
+		}
+	}
+	return list
+}
+
+// writeAll writes entries of any workspaces, those of one in their order.
+func (r *Recorder) writeAll(ctx context.Context, store *Store, list []Entry) {
+	of := map[string][]Entry{}
+	for _, e := range list {
+		of[e.Workspace] = append(of[e.Workspace], e)
+	}
+	for _, entries := range of {
+		r.write(ctx, store, entries)
+	}
+}
+
+// write gives entries of one workspace their numbers and stores each under its own. What cannot be done for
+// a while costs one entry.
+func (r *Recorder) write(ctx context.Context, store *Store, list []Entry) {
+	var first int32
+	for len(list) > 0 {
+		err := try(ctx, func(ctx context.Context) (err error) {
+			first, err = store.number(ctx, list[0].Workspace, len(list))
+			return err
+		})
+		if err == nil {
+			break
+		}
+		r.drop(ctx, list[0], err.Error())
+		list = list[1:]
+	}
+	for i, e := range list {
+		record := e.record()
+		record.Number = first + int32(i)
+		if err := try(ctx, func(ctx context.Context) error { return store.put(ctx, e.Workspace, record) }); err != nil {
+			r.drop(ctx, e, err.Error())
+		}
+	}
+}
+
+// try does something until it is done, for a while. At shutdown the parent's end does not cut a write short
+// that has begun: drain's own bound does.
+func try(parent context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(parent, tryFor)
 	defer cancel()
-	record := e.record()
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		attempt, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 		defer cancel()
-		return struct{}{}, store.append(attempt, e.Workspace, record)
+		return struct{}{}, do(attempt)
 	}, backoff.WithMaxElapsedTime(tryFor))
-	if err != nil {
-		r.drop(parent, e, err.Error())
-	}
+	return err
 }
