@@ -16,8 +16,11 @@ import (
 // it, hands it on in the place of its JetStream, and flushes it before the connection is closed: they know
 // no bucket. Over a bare JetStream, buckets work as well, and what their inventories have in memory when the
 // process ends is not written.
+//
+// It also knows whether the streams that were opened over it take writes: see stream.Pulse.
 type Session struct {
 	jetstream.JetStream
+	*stream.Pulse
 
 	settings stream.Settings
 	sole     bool
@@ -29,7 +32,7 @@ type Session struct {
 
 // NewSession makes a session of a connection's JetStream, with what holds for all that is opened over it.
 func NewSession(js jetstream.JetStream, settings stream.Settings) *Session {
-	return &Session{JetStream: js, settings: settings, wrote: map[string]*atomic.Uint64{}}
+	return &Session{JetStream: js, Pulse: stream.NewPulse(js), settings: settings, wrote: map[string]*atomic.Uint64{}}
 }
 
 // StreamSettings are the settings that the session was made with.

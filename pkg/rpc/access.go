@@ -50,7 +50,7 @@ func takesOf(policy Policy) map[string]takes {
 func access(v *identity.Verifier, policy Policy) layer {
 	needs := takesOf(policy)
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
-		if strings.HasPrefix(c.method, healthPrefix) {
+		if isHealth(c.method) {
 			return next(ctx)
 		}
 		caller, err := v.Caller(incoming(ctx, mdCaller))

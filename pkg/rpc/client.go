@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"net"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/balancer/roundrobin"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
@@ -79,11 +81,21 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc, err := serviceConfig()
+	policy := balancerName
+	if cfg.Dialer != nil {
+		policy = roundrobin.Name // it is in this process, and freezes with it
+	}
+	sc, err := serviceConfig(policy)
 	if err != nil {
 		return nil, err
 	}
-	c := &client{signer: signer, target: cfg.TargetService, timeout: cfg.Timeout, metrics: metrics, logger: logs.Discard()}
+	c := &client{
+		signer: signer, target: cfg.TargetService, timeout: cfg.Timeout, metrics: metrics, logger: logs.Discard(),
+		replicas: cfg.Dialer == nil, idempotent: map[string]bool{},
+	}
+	for m := range idempotentMethods() {
+		c.idempotent[fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name())] = true
+	}
 	if cfg.Logger != nil {
 		c.logger = slog.New(logs.Handler(cfg.Logger.Handler()))
 	}
@@ -98,7 +110,7 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithDefaultServiceConfig(sc),
 		grpc.WithDisableServiceConfig(), // a DNS record does not decide about our retries
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 12 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
@@ -111,7 +123,7 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 		target = "passthrough:///" + cfg.TargetService
 	case strings.Contains(target, ","):
 		r := manual.NewBuilderWithScheme("devpilot-list")
-		r.InitialState(resolver.State{Endpoints: endpoints(target)})
+		r.InitialState(resolver.State{Addresses: addresses(target)})
 		opts = append(opts, grpc.WithResolvers(r))
 		target = r.Scheme() + ":///" + cfg.TargetService
 	}
@@ -122,11 +134,10 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-func endpoints(list string) []resolver.Endpoint {
-	var out []resolver.Endpoint
+func addresses(list string) (out []resolver.Address) {
 	for a := range strings.SplitSeq(list, ",") {
 		if a = strings.TrimSpace(a); a != "" {
-			out = append(out, resolver.Endpoint{Addresses: []resolver.Address{{Addr: a}}})
+			out = append(out, resolver.Address{Addr: a})
 		}
 	}
 	return out
@@ -138,6 +149,9 @@ type client struct {
 	timeout time.Duration
 	metrics *clientMetrics
 	logger  *slog.Logger
+	// replicas is whether there may be several, each in a process of its own.
+	replicas   bool
+	idempotent map[string]bool // by full method
 }
 
 // observe counts a call. The error is logged by whoever handles it.
@@ -182,7 +196,7 @@ func (c *client) unary(ctx context.Context, method string, req, reply any, cc *g
 	}
 	out, err := c.outgoing(ctx)
 	if err == nil {
-		err = invoker(out, method, req, reply, cc, opts...)
+		err = c.invoke(out, method, func(ctx context.Context) error { return invoker(ctx, method, req, reply, cc, opts...) })
 	}
 	c.observe(ctx, method, err, time.Since(start))
 	return c.mapError(ctx, err)
@@ -240,31 +254,21 @@ func (c *client) mapError(ctx context.Context, err error) error {
 	return e
 }
 
-// serviceConfig balances over all replicas and retries UNAVAILABLE, twice and within a budget, on
-// exactly the methods that say idempotency_level in their proto. Answers that a handler gave are
-// never retried (see mapErrors).
-func serviceConfig() (string, error) {
+// serviceConfig balances over all replicas that say they serve, and retries UNAVAILABLE, twice and within a
+// budget, on exactly the methods that are idempotent. Answers that a handler gave are never retried (see
+// mapErrors).
+func serviceConfig(policy string) (string, error) {
 	type name struct {
 		Service string `json:"service"`
 		Method  string `json:"method"`
 	}
 	var names []name
-	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
-		if !strings.HasPrefix(string(f.Package()), "devpilot.") {
-			return true
-		}
-		for i := range f.Services().Len() {
-			s := f.Services().Get(i)
-			for j := range s.Methods().Len() {
-				if m := s.Methods().Get(j); idempotent(m) {
-					names = append(names, name{string(s.FullName()), string(m.Name())})
-				}
-			}
-		}
-		return true
-	})
+	for m := range idempotentMethods() {
+		names = append(names, name{string(m.Parent().FullName()), string(m.Name())})
+	}
 	cfg := map[string]any{
-		"loadBalancingConfig": []any{map[string]any{"round_robin": map[string]any{}}},
+		"loadBalancingConfig": []any{map[string]any{policy: map[string]any{}}},
+		"healthCheckConfig":   map[string]any{"serviceName": ""},
 		"retryThrottling":     map[string]any{"maxTokens": 20, "tokenRatio": 0.1},
 	}
 	if len(names) > 0 {
@@ -281,6 +285,26 @@ func serviceConfig() (string, error) {
 		return "", fmt.Errorf("rpc: service config: %w", err)
 	}
 	return string(raw), nil
+}
+
+// idempotentMethods yields the methods that say idempotency_level in their proto.
+func idempotentMethods() iter.Seq[protoreflect.MethodDescriptor] {
+	return func(yield func(protoreflect.MethodDescriptor) bool) {
+		protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
+			if !strings.HasPrefix(string(f.Package()), "devpilot.") {
+				return true
+			}
+			for i := range f.Services().Len() {
+				s := f.Services().Get(i)
+				for j := range s.Methods().Len() {
+					if m := s.Methods().Get(j); idempotent(m) && !yield(m) {
+						return false
+					}
+				}
+			}
+			return true
+		})
+	}
 }
 
 func idempotent(m protoreflect.MethodDescriptor) bool {

@@ -33,6 +33,9 @@ func requestContext(ctx context.Context, c *call, next func(context.Context) err
 // and nowhere below.
 func accessLog(logger *slog.Logger, m *serverMetrics) layer {
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
+		if c.stream && isHealth(c.method) {
+			return next(ctx) // watched for as long as a connection lives: no call that takes time
+		}
 		done := m.begin(c.method)
 		err := next(ctx)
 		code := status.Code(err)
@@ -78,7 +81,7 @@ func errorAttrs(err error) []slog.Attr {
 // else is the callers' life. Probes are noise.
 func accessLevel(c *call, err error) slog.Level {
 	if err == nil {
-		if len(c.method) > len(healthPrefix) && c.method[:len(healthPrefix)] == healthPrefix {
+		if isHealth(c.method) {
 			return slog.LevelDebug
 		}
 		return logs.LevelRequest
@@ -93,6 +96,17 @@ func accessLevel(c *call, err error) slog.Level {
 		return logs.LevelRequest
 	}
 	return slog.LevelError
+}
+
+// whenOpen refuses calls until the service can answer them. It stands before mapErrors, whose answers are
+// final: this one is not the service's, and another replica may have a better one.
+func whenOpen(open func() bool) layer {
+	return func(ctx context.Context, c *call, next func(context.Context) error) error {
+		if open == nil || open() || isHealth(c.method) {
+			return next(ctx)
+		}
+		return apierr.New(apierr.ReasonServiceUnavailable, "This service is starting. Try again shortly.")
+	}
 }
 
 // mapErrors makes sure that nothing but typed errors leaves: an untyped one becomes INTERNAL with

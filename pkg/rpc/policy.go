@@ -38,6 +38,8 @@ type Rule struct {
 // exempt methods are open to probes: they say nothing but whether the process serves.
 const healthPrefix = "/grpc.health.v1.Health/"
 
+func isHealth(method string) bool { return strings.HasPrefix(method, healthPrefix) }
+
 // CheckPolicy compares what is registered on the server with the policy: every method has a rule,
 // every rule a method and a caller, and where a role is asked for, the request names a workspace
 // to hold it against. Call it after all services are registered and before serving.
@@ -47,7 +49,7 @@ func CheckPolicy(server *grpc.Server, policy Policy) error {
 	for service, info := range server.GetServiceInfo() {
 		for _, m := range info.Methods {
 			full := "/" + service + "/" + m.Name
-			if strings.HasPrefix(full, healthPrefix) {
+			if isHealth(full) {
 				continue
 			}
 			registered[full] = true

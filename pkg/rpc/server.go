@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -31,14 +32,17 @@ type ServerConfig struct {
 
 	Registerer     prometheus.Registerer // nil: metrics are not exported
 	TracerProvider trace.TracerProvider  // nil: no traces
-	// Health is registered on the server; nil makes one that stays NOT_SERVING. Set its status
-	// through [SetServing].
+	// Health is registered on the server. Set its status through [SetServing]: callers keep away from a
+	// server that says that it does not serve. nil: it always serves.
 	Health *health.Server
+	// Open lets calls in; before, they are refused so that callers try another replica. nil: from the
+	// start.
+	Open func() bool
 	// Options are appended; for tests and tuning, not for interceptors.
 	Options []grpc.ServerOption
 }
 
-// NewServer makes a server with the full chain and the health service, which starts NOT_SERVING.
+// NewServer makes a server with the full chain and the health service.
 // Register the services on it, call [CheckPolicy], then serve.
 func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 	switch {
@@ -60,6 +64,7 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 	layers := []layer{
 		requestContext,
 		accessLog(slog.New(logs.Handler(cfg.Logger.Handler())), metrics),
+		whenOpen(cfg.Open),
 		mapErrors,
 		recovery,
 		deadlineGuard,
@@ -73,16 +78,16 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
 		grpc.WaitForHandlers(true),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		// Connections are renewed now and then, so that clients find replicas that were added.
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 10 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		// Connections are renewed now and then: clients then look for replicas that were added.
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 30 * time.Second, Time: time.Minute, Timeout: 20 * time.Second}),
 	}, cfg.Options...)
 	server := grpc.NewServer(opts...)
 	h := cfg.Health
 	if h == nil {
 		h = health.NewServer()
+		SetServing(h, true)
 	}
-	SetServing(h, false)
 	healthpb.RegisterHealthServer(server, h)
 	return server, nil
 }
@@ -123,6 +128,7 @@ func otelOptions(tp trace.TracerProvider) []otelgrpc.Option {
 	return []otelgrpc.Option{
 		otelgrpc.WithTracerProvider(tp),
 		otelgrpc.WithPropagators(Propagator()),
+		otelgrpc.WithFilter(func(i *stats.RPCTagInfo) bool { return !isHealth(i.FullMethodName) }),
 		otelgrpc.WithMeterProvider(noopmetric.NewMeterProvider()), // our own metrics say the same
 	}
 }

@@ -8,13 +8,13 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -26,9 +26,6 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 )
 
-// healthInterval is how often readiness is copied to gRPC health.
-const healthInterval = time.Second
-
 func addressVariable(name string) string { return envPrefix + strings.ToUpper(name) + "_ADDR" }
 
 // program is one configured service on its way through its life.
@@ -36,6 +33,7 @@ type program struct {
 	name                   string
 	policy                 rpc.Policy
 	servesHTTP, servesGRPC bool
+	withoutNATS            bool
 	base                   base
 	http                   HTTPListenFlags
 	grpc                   GRPCListenFlags
@@ -48,7 +46,7 @@ type program struct {
 
 	registry   *prometheus.Registry
 	readiness  ops.Readiness
-	health     *health.Server
+	door       *Door
 	service    Service
 	grpcServer *grpc.Server
 	httpServer *httpserver.Server
@@ -69,7 +67,7 @@ func (m *program) run(ctx context.Context) error {
 	defer m.closeListeners()
 	m.registry = ops.NewRegistry(m.env.Version)
 	m.env.Registerer = m.registry
-	m.health = health.NewServer()
+	m.door = NewDoor()
 	tracing, err := ops.NewTracing(ctx, m.name, m.env.Version)
 	if err != nil {
 		return err
@@ -82,11 +80,17 @@ func (m *program) run(ctx context.Context) error {
 			m.env.Logger.Info("serving ops", slog.String(logs.KeyAddr, m.opsListener.Addr().String()), slog.String(logs.KeyVersion, m.env.Version))
 			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry, m.base.Pprof), m.env.Logger)
 		}},
-		{Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS},
+	}
+	if !m.withoutNATS {
+		components = append(components, lifecycle.Component{
+			Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS,
+		})
+	}
+	components = append(components, []lifecycle.Component{
 		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
 		{Name: "connections", Stop: m.closeConns},
 		{Name: m.name, Start: m.startService, Run: m.runService, Ready: m.serviceReady, StopTimeout: 30 * time.Second},
-	}
+	}...)
 	if m.servesGRPC {
 		components = append(components, lifecycle.Component{Name: "grpc", Start: m.startGRPC, Run: m.serveGRPC, StopTimeout: 20 * time.Second, Stop: m.stopGRPC})
 	}
@@ -152,16 +156,22 @@ func (m *program) startNATS(ctx context.Context) (err error) {
 	return err
 }
 
-func (m *program) natsReady(context.Context) error {
+// natsReady is nil while the streams of the service take writes.
+func (m *program) natsReady(ctx context.Context) error {
 	if !m.env.NC.IsConnected() {
 		return fmt.Errorf("not connected (%s)", strings.ToLower(m.env.NC.Status().String()))
 	}
-	return nil
+	return m.env.JS.Ready(ctx)
 }
 
-// watchNATS ends the process when the connection is given up for good, which NATS does when it
-// refuses our credentials: a new start reads the settings again.
+// watchNATS follows whether the streams take writes, and ends the process when the connection is given up
+// for good, which NATS does when it refuses our credentials: a new start reads the settings again.
 func (m *program) watchNATS(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var pulse sync.WaitGroup
+	pulse.Go(func() { m.env.JS.Run(ctx) })
+	defer pulse.Wait()
+	defer cancel()
 	closed := m.env.NC.StatusChanged(nats.CLOSED)
 	select {
 	case <-ctx.Done():
@@ -204,7 +214,7 @@ func (m *program) startGRPC(context.Context) (err error) {
 	}
 	m.grpcServer, err = rpc.NewServer(rpc.ServerConfig{
 		Service: m.name, Keys: m.env.Keys, Policy: m.policy, Logger: m.env.Logger,
-		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Health: m.health,
+		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Health: m.door.Health, Open: m.door.Open,
 	})
 	if err != nil {
 		return err
@@ -252,11 +262,10 @@ func (m *program) drain(context.Context) error {
 	return nil
 }
 
-// watchHealth copies readiness to gRPC health and into the log.
+// watchHealth keeps the door, and tells the log of every change.
 func (m *program) watchHealth(ctx context.Context) error {
 	wasReady := false
-	m.readiness.Watch(ctx, healthInterval, func(err error) {
-		rpc.SetServing(m.health, err == nil)
+	m.door.Keep(ctx, &m.readiness, func(err error) {
 		switch {
 		case err == nil:
 			m.env.Logger.Info("ready")

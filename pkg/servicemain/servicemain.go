@@ -59,9 +59,12 @@ type Spec[C any] struct {
 	// Listen, GRPCListen and OpsListen are the default addresses; where one of the first two is
 	// empty the service serves no HTTP or no gRPC and has no such flag.
 	Listen, GRPCListen, OpsListen string
-	Policy                        rpc.Policy
-	Calls                         []string // the services it calls: auth, repo, webhook, deployer
-	Build                         func(ctx context.Context, env *Env, cfg C) (Service, error)
+	// WithoutNATS is for a service that keeps nothing in NATS: it starts and runs without it, and its Env
+	// has no connection to it.
+	WithoutNATS bool
+	Policy      rpc.Policy
+	Calls       []string // the services it calls: auth, repo, webhook, deployer
+	Build       func(ctx context.Context, env *Env, cfg C) (Service, error)
 }
 
 // Env is what a build function gets.
@@ -69,8 +72,8 @@ type Env struct {
 	Service        string
 	Version        string
 	Logger         *slog.Logger
-	NC             *nats.Conn
-	JS             *kv.Session
+	NC             *nats.Conn  // nil where the Spec says WithoutNATS
+	JS             *kv.Session // likewise
 	Redis          redis.UniversalClient
 	Keyset         *seal.Keyset
 	Keys           *identity.Keys
@@ -152,7 +155,7 @@ func Run[C any](ctx context.Context, spec Spec[C], p Process) int {
 func configure[C any](spec Spec[C], p Process) (*program, error) {
 	var cfg C
 	m := &program{
-		name: spec.Name, policy: spec.Policy, servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "",
+		name: spec.Name, policy: spec.Policy, servesHTTP: spec.Listen != "", servesGRPC: spec.GRPCListen != "", withoutNATS: spec.WithoutNATS,
 		env: &Env{Service: spec.Name, Version: Version, Now: time.Now}, addresses: map[string]string{},
 	}
 	m.env.Dial = m.dial
@@ -176,9 +179,10 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 		return nil, err
 	}
 	s.Embed = append(s.Embed, embeds...)
-	s.Required = append([]string{
-		"DEVPILOT_NATS_URL", "DEVPILOT_REDIS_URL", "DEVPILOT_ENCRYPTION_KEYSET_FILE", "DEVPILOT_IDENTITY_KEY_FILE",
-	}, required...)
+	s.Required = append([]string{"DEVPILOT_REDIS_URL", "DEVPILOT_ENCRYPTION_KEYSET_FILE", "DEVPILOT_IDENTITY_KEY_FILE"}, required...)
+	if !spec.WithoutNATS {
+		s.Required = append([]string{"DEVPILOT_NATS_URL"}, s.Required...)
+	}
 	if _, err := Parse(p, s); err != nil {
 		return nil, err
 	}

@@ -98,6 +98,7 @@ func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 		}
 		if versionOf(s.CachedInfo().Config.Metadata) >= def.Version {
 			SettingsOf(js).Replication.report(ctx, s, wish, opts.logger())
+			opened(js, cfg.Name)
 			return s, nil
 		}
 	}

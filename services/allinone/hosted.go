@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"devpilot.io/bitbucket/pkg/lifecycle"
+	"devpilot.io/bitbucket/pkg/ops"
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/servicemain"
 )
@@ -26,12 +27,13 @@ type hosted struct {
 	product  *Product
 	listener *bufconn.Listener
 	service  servicemain.Service
+	door     *servicemain.Door
 	server   *grpc.Server
 }
 
 func host[C any](p *Product, spec servicemain.Spec[C], flags C) *hosted {
 	return &hosted{
-		name: spec.Name, policy: spec.Policy, product: p, listener: bufconn.Listen(pipeBuffer),
+		name: spec.Name, policy: spec.Policy, product: p, listener: bufconn.Listen(pipeBuffer), door: servicemain.NewDoor(),
 		build: func(ctx context.Context) (servicemain.Service, error) { return build(ctx, p, spec, flags) },
 	}
 }
@@ -52,7 +54,16 @@ func (h *hosted) components() []lifecycle.Component {
 			Stop:        h.stop,
 			StopTimeout: 10 * time.Second,
 		},
+		{Name: h.name + " health", Run: h.watchHealth},
 	}
+}
+
+// watchHealth keeps the service's door by what the service itself says: the process as a whole is ready last.
+func (h *hosted) watchHealth(ctx context.Context) error {
+	var own ops.Readiness
+	own.Add(h.name, h.service.Ready)
+	h.door.Keep(ctx, &own, nil)
+	return nil
 }
 
 func (h *hosted) start(ctx context.Context) error {
@@ -63,7 +74,7 @@ func (h *hosted) start(ctx context.Context) error {
 	h.service = service
 	h.server, err = rpc.NewServer(rpc.ServerConfig{
 		Service: h.name, Keys: h.product.keys, Policy: h.policy, Logger: h.product.loggerOf(h.name),
-		Registerer: h.product.registry, TracerProvider: h.product.tracing,
+		Registerer: h.product.registry, TracerProvider: h.product.tracing, Health: h.door.Health, Open: h.door.Open,
 	})
 	if err != nil {
 		return err

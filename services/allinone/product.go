@@ -197,7 +197,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 		{Name: "ops", Run: func(ctx context.Context) error {
 			return ops.Serve(ctx, p.opsListener, ops.Handler(&p.readiness, p.registry, p.settings.Pprof), p.logger)
 		}},
-		{Name: "nats", Start: p.startNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
+		{Name: "nats", Start: p.startNATS, Run: p.watchNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
 		{Name: "redis", Start: p.startRedis, Stop: p.stopRedis},
 	}
 	if p.settings.Emulator {
@@ -260,6 +260,15 @@ func (p *Product) natsReady(ctx context.Context) error {
 	if !p.nc.IsConnected() {
 		return errors.New("not connected")
 	}
+	return p.js.Ready(ctx)
+}
+
+// watchNATS follows whether the streams take writes; the embedded server's canary knows that of itself.
+func (p *Product) watchNATS(ctx context.Context) error {
+	if p.nats == nil {
+		p.js.Run(ctx)
+	}
+	<-ctx.Done()
 	return nil
 }
 

@@ -185,16 +185,16 @@ func (s *Service) SignInURL(code string) string { return server.SignInURL(s.cfg.
 // stopping.
 func (s *Service) Drain() { s.streams.Drain() }
 
-// Ready is nil once requests can be served: the buckets are open, the stream of changes is followed
-// and the store answers.
-func (s *Service) Ready(ctx context.Context) error {
+// Ready is nil once requests can be served: the buckets are open and the stream of changes is followed.
+// Records that were found lost are its error too. Whether the store takes writes, its connection knows.
+func (s *Service) Ready(context.Context) error {
 	if !s.ready.Load() {
 		return errors.New("gateway: the buckets are not open yet")
 	}
 	if err := s.hub.Ready(); err != nil {
 		return err
 	}
-	return s.tenants.Ping(ctx)
+	return s.tenants.Intact()
 }
 
 // Run opens the buckets, makes the default workspace, and works until ctx is done:

@@ -95,7 +95,7 @@ func TestInOneProcess(t *testing.T) {
 
 // TestAsProcesses runs the scenarios on two processes of each service, and kills some.
 func TestAsProcesses(t *testing.T) {
-	runOn(t, startProcesses, scenario{"replicas killed", replicasKilled})
+	runOn(t, startProcesses, scenario{"replicas killed", replicasKilled}, scenario{"replicas frozen", replicasFrozen})
 }
 
 func runOn(t *testing.T, start func(t *testing.T) stack, more ...scenario) {

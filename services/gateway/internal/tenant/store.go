@@ -3,7 +3,6 @@ package tenant
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -119,16 +118,9 @@ func (s *Store) Watch(ctx context.Context) error {
 // StreamName is the stream behind the workspaces bucket, whose changes are published as events.
 func (s *Store) StreamName() string { return s.workspaces.StreamName() }
 
-// Ping asks the store for something that need not be there. Records that were found lost are its
-// error too.
-func (s *Store) Ping(ctx context.Context) error {
-	if err := errors.Join(s.workspaces.Intact(), s.members.Intact(), s.teams.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact()); err != nil {
-		return err
-	}
-	if _, _, err := s.workspaces.Get(ctx, "ping"); err != nil && !errors.Is(err, kv.ErrNotFound) {
-		return fmt.Errorf("tenant: ask the store: %w", err)
-	}
-	return nil
+// Intact is nil, or says which records were found lost.
+func (s *Store) Intact() error {
+	return errors.Join(s.workspaces.Intact(), s.members.Intact(), s.teams.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact())
 }
 
 // SessionEpoch returns the epoch that sessions of the subject must have, and the one with that id where
