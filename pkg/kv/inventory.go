@@ -156,7 +156,7 @@ func readInventory(ctx context.Context, parts *Bucket[kvstorev1.InventoryPart, *
 // loss is what is listed and not there, or nil. What was not seen is asked for once more, key by
 // key: it may have been deleted between the two lists.
 func (i *inventory) loss(ctx context.Context, listed notes, there map[string]entry) (*LossError, error) {
-	loss := &LossError{Bucket: i.of.cfg.Name}
+	loss := &LossError{Bucket: i.of.cfg.Name, stream: i.of.name}
 	for key, e := range listed {
 		if e.GetDeleteTime() != nil {
 			continue
@@ -231,7 +231,7 @@ func (i *inventory) missing(ctx context.Context, key string) error {
 
 // report notes that a key was lost.
 func (i *inventory) report(ctx context.Context, key string) *LossError {
-	loss := &LossError{Bucket: i.of.cfg.Name, Lost: 1}
+	loss := &LossError{Bucket: i.of.cfg.Name, stream: i.of.name, Lost: 1}
 	loss.name(key)
 	if i.lost.CompareAndSwap(nil, loss) {
 		i.of.cfg.Logger.ErrorContext(ctx, "records were lost", slog.String(logs.KeyBucket, i.of.cfg.Name), logs.Err(loss))

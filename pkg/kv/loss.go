@@ -23,6 +23,7 @@ var ErrLost = errors.New("kv: records were lost")
 type LossError struct {
 	// Bucket is the bucket's name.
 	Bucket string
+	stream string // behind it, in NATS
 	// Known is how many records there should be; 0 when only some were looked for.
 	Known int
 	// Lost is how many of them are not there, or only at an older revision.
@@ -47,7 +48,7 @@ func (e *LossError) Error() string {
 	return fmt.Sprintf("records of bucket %s were lost: %s (%s). The files of JetStream stream %s are damaged. Nothing was changed. "+
 		"Stop Devpilot and restore NATS's files (all-in-one: nats/ in the data directory) from a backup; "+
 		"or, to carry on without these records: devpilot accept-loss %s",
-		e.Bucket, what, strings.Join(e.Keys, ", "), StreamName(e.Bucket), e.Bucket)
+		e.Bucket, what, strings.Join(e.Keys, ", "), e.stream, e.Bucket)
 }
 
 // Is makes it ErrLost; for whoever opens a store permanent; and for whoever consumes messages
@@ -89,9 +90,10 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, bucket string) (int
 	}
 	names := js.StreamNames(ctx)
 	for name := range names.Name() {
-		inventory, ok := strings.CutPrefix(name, StreamName(""))
-		if !ok || !strings.HasSuffix(inventory, inventorySuffix) {
-			continue
+		bare, own := stream.InstallationOf(js).BareStream(name)
+		inventory, ok := strings.CutPrefix(bare, StreamName(""))
+		if !own || !ok || !strings.HasSuffix(inventory, inventorySuffix) || strings.Contains(inventory, "_") {
+			continue // the last: of an installation with a name, where this one has none
 		}
 		lost, found, err := acceptLoss(ctx, js, inventory, bucket)
 		if err != nil || found {
@@ -106,9 +108,10 @@ func AcceptLoss(ctx context.Context, js jetstream.JetStream, bucket string) (int
 
 func acceptLoss(ctx context.Context, js jetstream.JetStream, inventoryBucket, bucket string) (lost int, found bool, err error) {
 	open := func(name string) (*store, error) {
-		st, err := js.Stream(ctx, StreamName(name))
-		cfg := Config{Name: name, Logger: slog.New(slog.DiscardHandler)}
-		return &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(name), wrote: wroteTo(js, name)}, err
+		s := namedStore(js, nil, Config{Name: name, Logger: slog.New(slog.DiscardHandler)})
+		st, err := js.Stream(ctx, s.name)
+		s.stream = st
+		return s, err
 	}
 	listing, err := open(inventoryBucket)
 	if err != nil {

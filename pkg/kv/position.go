@@ -32,7 +32,7 @@ func (s *store) position(ctx context.Context) (p position, err error) {
 // askPosition reads of the stream's information only what is needed: the rest is long, and this is
 // asked at every read.
 func (s *store) askPosition(ctx context.Context) (position, error) {
-	m, err := s.js.Conn().RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.INFO."+StreamName(s.cfg.Name), nil)
+	m, err := s.js.Conn().RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.INFO."+s.name, nil)
 	if err != nil {
 		return position{}, err
 	}

@@ -110,7 +110,7 @@ func (r *relay) publish(ctx context.Context, ms []stream.Msg) error {
 		if events[i] == nil {
 			continue
 		}
-		ack, err := r.js.PublishMsgAsync(events[i], jetstream.WithMsgID(fmt.Sprintf("%s.%d", r.cfg.Bucket, m.Sequence)))
+		ack, err := stream.PublishAsync(r.js, events[i], jetstream.WithMsgID(fmt.Sprintf("%s.%d", r.cfg.Bucket, m.Sequence)))
 		if err != nil {
 			return fmt.Errorf("%w: publish change events: %w", ErrUnavailable, err)
 		}

@@ -46,7 +46,7 @@ const (
 
 var validName = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
-// StreamName is the name of the stream behind the bucket called name.
+// StreamName is the bare name of the stream behind the bucket called name.
 func StreamName(name string) string { return "KV_" + name }
 
 // subjectPrefix is what precedes a bucket's keys in its stream's subjects.
@@ -57,7 +57,8 @@ type store struct {
 	cfg    Config
 	js     jetstream.JetStream
 	stream jetstream.Stream
-	prefix string
+	prefix string // of its subjects, in NATS
+	name   string // of its stream, in NATS
 	// inventory is nil where none is kept.
 	inventory *inventory
 	// wrote is the newest revision that this process wrote.
@@ -115,7 +116,7 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 	if st.CachedInfo().Config.AllowDirect {
 		return nil, fmt.Errorf("kv: bucket %s allows direct gets, which may be old", cfg.Name)
 	}
-	s := &store{cfg: cfg, js: js, stream: st, prefix: subjectPrefix(cfg.Name), wrote: wroteTo(js, cfg.Name)}
+	s := namedStore(js, st, cfg)
 	if !cfg.TTL && !cfg.SecureErase {
 		s.recent = newRecent()
 	}
@@ -130,6 +131,12 @@ func openStore(ctx context.Context, js jetstream.JetStream, cfg Config) (*store,
 		}
 	}
 	return s, nil
+}
+
+// namedStore knows the names that the bucket has in NATS.
+func namedStore(js jetstream.JetStream, st jetstream.Stream, cfg Config) *store {
+	names := stream.InstallationOf(js)
+	return &store{cfg: cfg, js: js, stream: st, prefix: names.Subject(subjectPrefix(cfg.Name)), name: names.Stream(StreamName(cfg.Name)), wrote: wroteTo(js, cfg.Name)}
 }
 
 func bound(ctx context.Context) (context.Context, context.CancelFunc) {

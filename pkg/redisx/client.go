@@ -126,6 +126,20 @@ func (c *circuit) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
 }
 
+// IsRefusal tells that Redis does not take the user or the password, or does not let the user do it.
+func IsRefusal(err error) bool {
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	for _, refusal := range []string{"WRONGPASS", "NOAUTH", "NOPERM", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH"} {
+		if strings.HasPrefix(reply.Error(), refusal) {
+			return true
+		}
+	}
+	return false
+}
+
 // ProcessHook bounds one command.
 func (c *circuit) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {

@@ -13,7 +13,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/redis/go-redis/v9"
 
+	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
@@ -31,7 +33,7 @@ func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings 
 		js jetstream.JetStream
 	}
 	c, err := retry(ctx, logger, "NATS", func() (connected, error) {
-		nc, js, err := stream.Connect(target.Reveal(), name, NATSLogging(logger)...)
+		nc, js, err := stream.Connect(target.Reveal(), name, append(NATSLogging(logger), settings.Installation.ConnectOptions(name)...)...)
 		if err != nil {
 			return connected{}, withoutURL(err)
 		}
@@ -64,19 +66,38 @@ func NATSLogging(logger *slog.Logger) []nats.Option {
 	}
 }
 
-// ConnectRedis makes the client. Redis holds only what may be lost, so a Redis that does not answer
+// ConnectRedis makes the client, whose keys begin with the installation's name. Redis holds only what may be lost, so a Redis that does not answer
 // is a warning and not a reason not to start.
-func ConnectRedis(ctx context.Context, target seal.Secret, logger *slog.Logger) (redis.UniversalClient, error) {
+func ConnectRedis(ctx context.Context, target seal.Secret, name stream.Installation, logger *slog.Logger) (redis.UniversalClient, error) {
 	client, err := redisx.Connect(target.Reveal())
 	if err != nil {
 		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", err)
 	}
+	redisx.Prefix(client, string(name))
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := client.Ping(ctx).Err(); err != nil {
 		logger.Warn("redis does not answer; going on without it", logs.Err(err))
 	}
 	return client, nil
+}
+
+// installationLimit bounds the wait for JetStream, which may come after us.
+const installationLimit = time.Hour
+
+// Installation is the part of a process that keeps it from working with another installation's stores. of
+// is asked when the stores are connected.
+func Installation(of func() installation.Config) lifecycle.Component {
+	var i *installation.Installation
+	return lifecycle.Component{
+		Name: "installation", StartTimeout: installationLimit,
+		Start: func(ctx context.Context) (err error) {
+			i, err = installation.Open(ctx, of())
+			return err
+		},
+		Run:   func(ctx context.Context) error { return i.Run(ctx) },
+		Ready: func(ctx context.Context) error { return i.Ready(ctx) },
+	}
 }
 
 func retry[T any](ctx context.Context, logger *slog.Logger, what string, f func() (T, error)) (T, error) {

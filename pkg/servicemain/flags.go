@@ -18,6 +18,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // The flag groups. Embed what a program needs (`embed:""` in a kong struct). Every setting of the
@@ -64,6 +65,20 @@ type StoreFlags struct {
 	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
 	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
 	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
+}
+
+// InstallationFlags tell installations apart that share their stores.
+type InstallationFlags struct {
+	Installation string `name:"installation" env:"DEVPILOT_INSTALLATION" help:"Name that everything of this installation in NATS and Redis begins with, so that several may share them: a letter and up to 30 letters, digits and hyphens, in lower case. It is decided once: under another name the stores are empty."`
+}
+
+// Name is the installation's name.
+func (f InstallationFlags) Name() (stream.Installation, error) {
+	name, err := stream.NewInstallation(f.Installation)
+	if err != nil {
+		return "", fmt.Errorf("--installation (DEVPILOT_INSTALLATION): %w", err)
+	}
+	return name, nil
 }
 
 // KeyFlags say where the keys are.
@@ -280,7 +295,7 @@ func Groups() []any { return productFlags() }
 // productFlags lists every group: their variables are known to every program.
 func productFlags() []any {
 	return []any{
-		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, KeyFlags{},
+		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, InstallationFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
 		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, PeopleFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{},
 	}

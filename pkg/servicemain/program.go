@@ -18,6 +18,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/ops"
@@ -38,6 +39,7 @@ type program struct {
 	http                   HTTPListenFlags
 	grpc                   GRPCListenFlags
 	env                    *Env
+	installation           stream.Installation
 	build                  func(context.Context) (Service, error)
 	addresses              map[string]string // of the services that are called
 	conns                  []*grpc.ClientConn
@@ -86,8 +88,13 @@ func (m *program) run(ctx context.Context) error {
 			Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS,
 		})
 	}
+	components = append(components, lifecycle.Component{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }})
+	if !m.withoutNATS { // the record of an installation is there
+		components = append(components, Installation(func() installation.Config {
+			return installation.Config{JS: m.env.JS, Redis: m.env.Redis, Keyset: m.env.Keyset, Logger: m.env.Logger}
+		}))
+	}
 	components = append(components, []lifecycle.Component{
-		{Name: "redis", Start: m.startRedis, Stop: func(context.Context) error { return m.env.Redis.Close() }},
 		{Name: "connections", Stop: m.closeConns},
 		{Name: m.name, Start: m.startService, Run: m.runService, Ready: m.serviceReady, StopTimeout: 30 * time.Second},
 	}...)
@@ -152,7 +159,7 @@ func (m *program) startNATS(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Replicas: m.base.Replicas, Replication: replication}, m.env.Logger)
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Replication: replication}, m.env.Logger)
 	return err
 }
 
@@ -194,7 +201,7 @@ func (m *program) stopNATS(ctx context.Context) error {
 }
 
 func (m *program) startRedis(ctx context.Context) (err error) {
-	m.env.Redis, err = ConnectRedis(ctx, m.base.RedisURL, m.env.Logger)
+	m.env.Redis, err = ConnectRedis(ctx, m.base.RedisURL, m.installation, m.env.Logger)
 	return err
 }
 

@@ -114,10 +114,11 @@ func (m *program) closeConns(context.Context) error {
 
 // base holds the flags that every single service has.
 type base struct {
-	LogFlags   `embed:""`
-	OpsFlags   `embed:""`
-	StoreFlags `embed:""`
-	KeyFlags   `embed:""`
+	LogFlags          `embed:""`
+	OpsFlags          `embed:""`
+	StoreFlags        `embed:""`
+	InstallationFlags `embed:""`
+	KeyFlags          `embed:""`
 }
 
 // Main runs a service and exits: 0 after a clean stop, 1 after an error, 2 for wrong settings.
@@ -184,6 +185,9 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 		s.Required = append([]string{"DEVPILOT_NATS_URL"}, s.Required...)
 	}
 	if _, err := Parse(p, s); err != nil {
+		return nil, err
+	}
+	if m.installation, err = m.base.Name(); err != nil {
 		return nil, err
 	}
 	for _, name := range spec.Calls {

@@ -21,22 +21,23 @@ const planted = "planted-s3cr3t"
 
 // everything has every group of flags, as the all-in-one process has most of them.
 type everything struct {
-	servicemain.LogFlags         `embed:""`
-	servicemain.OpsFlags         `embed:""`
-	servicemain.HTTPListenFlags  `embed:""`
-	servicemain.GRPCListenFlags  `embed:""`
-	servicemain.StoreFlags       `embed:""`
-	servicemain.KeyFlags         `embed:""`
-	servicemain.AuthAddrFlag     `embed:""`
-	servicemain.RepoAddrFlag     `embed:""`
-	servicemain.WebhookAddrFlag  `embed:""`
-	servicemain.DeployerAddrFlag `embed:""`
-	servicemain.BitbucketFlags   `embed:""`
-	servicemain.PublicFlags      `embed:""`
-	servicemain.WebFlags         `embed:""`
-	servicemain.DataFlags        `embed:""`
-	servicemain.WorkerFlags      `embed:""`
-	servicemain.EmulatorFlags    `embed:""`
+	servicemain.LogFlags          `embed:""`
+	servicemain.OpsFlags          `embed:""`
+	servicemain.HTTPListenFlags   `embed:""`
+	servicemain.GRPCListenFlags   `embed:""`
+	servicemain.StoreFlags        `embed:""`
+	servicemain.InstallationFlags `embed:""`
+	servicemain.KeyFlags          `embed:""`
+	servicemain.AuthAddrFlag      `embed:""`
+	servicemain.RepoAddrFlag      `embed:""`
+	servicemain.WebhookAddrFlag   `embed:""`
+	servicemain.DeployerAddrFlag  `embed:""`
+	servicemain.BitbucketFlags    `embed:""`
+	servicemain.PublicFlags       `embed:""`
+	servicemain.WebFlags          `embed:""`
+	servicemain.DataFlags         `embed:""`
+	servicemain.WorkerFlags       `embed:""`
+	servicemain.EmulatorFlags     `embed:""`
 }
 
 // parsed reads settings; out is what was printed.
@@ -323,7 +324,7 @@ func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
 	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true", "DEVPILOT_NATS_REPLICAS": "3"}
 	var env []string
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
-		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS REDIS_URL
+		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS INSTALLATION REDIS_URL
 		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
@@ -455,7 +456,7 @@ func TestListen_busyPortIsOneSentenceThatNamesTheFlag(t *testing.T) {
 
 func TestConnect_errorsDoNotShowTheURL(t *testing.T) {
 	for _, bad := range []string{"redis://u:" + planted + "@h:port", "http://" + planted, planted} {
-		_, err := servicemain.ConnectRedis(t.Context(), seal.NewSecret(bad), logs.Discard())
+		_, err := servicemain.ConnectRedis(t.Context(), seal.NewSecret(bad), "", logs.Discard())
 		if err == nil || strings.Contains(err.Error(), planted) || !strings.Contains(err.Error(), "DEVPILOT_REDIS_URL") {
 			t.Errorf("%v", err)
 		}

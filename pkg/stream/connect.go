@@ -54,7 +54,7 @@ type Publisher struct {
 	Timeout time.Duration
 }
 
-// Publish stores msg and waits for the acknowledgement, PublishTimeout at most. The headers of
+// Publish stores msg, whose subject is bare, and waits for the acknowledgement, PublishTimeout at most. The headers of
 // msg gain the trace context and request id of ctx. An error means that the message was not
 // acknowledged, not that it was not stored: repeat it with the same message id
 // (jetstream.WithMsgID) or make its effect idempotent.
@@ -69,11 +69,16 @@ func (p Publisher) Publish(ctx context.Context, msg *nats.Msg, opts ...jetstream
 		msg.Header = nats.Header{}
 	}
 	InjectHeaders(ctx, msg.Header)
-	ack, err := p.JS.PublishMsg(ctx, msg, opts...)
+	ack, err := p.JS.PublishMsg(ctx, InstallationOf(p.JS).message(msg), opts...)
 	if err != nil {
 		return nil, fmt.Errorf("stream: publish to %s: %w", msg.Subject, err)
 	}
 	return ack, nil
+}
+
+// PublishAsync is jetstream's PublishMsgAsync of a message with a bare subject.
+func PublishAsync(js jetstream.JetStream, msg *nats.Msg, opts ...jetstream.PublishOpt) (jetstream.PubAckFuture, error) {
+	return js.PublishMsgAsync(InstallationOf(js).message(msg), opts...)
 }
 
 // ErrTemporary marks errors that say nothing about the message being handled, such as trouble with

@@ -325,7 +325,7 @@ func (c *consuming) pull(ctx context.Context, most int) ([]*delivery, error) {
 
 func (c *consuming) collect(ds []*delivery, batch jetstream.MessageBatch) []*delivery {
 	for raw := range batch.Messages() {
-		d, err := newDelivery(raw)
+		d, err := newDelivery(raw, InstallationOf(c.cfg.JS))
 		if err != nil {
 			c.cfg.Logger.Error("cannot use message", logs.Err(err))
 			continue

@@ -78,7 +78,8 @@ func (o Options) logger() *slog.Logger {
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
-	cfg := def.Config
+	cfg, names := def.Config, InstallationOf(js)
+	cfg.Name, cfg.Subjects = names.Stream(cfg.Name), names.Subjects(cfg.Subjects)
 	cfg.Replicas = wished(js)
 	cfg.Metadata = versioned(cfg.Metadata, def.Version)
 	wish := cfg.Replicas
@@ -195,11 +196,13 @@ func drifted(have, want jetstream.StreamConfig) bool {
 		!slices.Equal(have.Subjects, want.Subjects)
 }
 
-// EnsureConsumer creates the durable consumer cfg.Durable, or updates one whose settings have a
+// EnsureConsumer creates the durable consumer cfg.Durable of a stream, both by their bare names, or updates one whose settings have a
 // lower version; a higher version is left alone (see Ensure).
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, stream string, cfg jetstream.ConsumerConfig, version int) (jetstream.Consumer, error) {
 	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
 	defer cancel()
+	names := InstallationOf(js)
+	stream, cfg = names.Stream(stream), names.consumer(cfg)
 	cfg.Metadata = versioned(cfg.Metadata, version)
 	for range ensureTries {
 		c, err := js.Consumer(ctx, stream, cfg.Durable)

@@ -210,7 +210,7 @@ func (c *consuming) park(ctx context.Context, d *delivery, reason string) error 
 
 // ensureDeadLetters makes the dead letters' stream.
 func (c *consuming) ensureDeadLetters(ctx context.Context) error {
-	_, err := c.cfg.JS.Stream(ctx, DeadLettersStream)
+	_, err := c.cfg.JS.Stream(ctx, InstallationOf(c.cfg.JS).Stream(DeadLettersStream))
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		_, err = Ensure(ctx, c.cfg.JS, DeadLetters, Options{Logger: c.cfg.Logger})
 	}

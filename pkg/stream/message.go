@@ -69,14 +69,16 @@ type delivery struct {
 	raw jetstream.Msg
 }
 
-func newDelivery(raw jetstream.Msg) (*delivery, error) {
+// newDelivery reads a message; its names are bare.
+func newDelivery(raw jetstream.Msg, names Installation) (*delivery, error) {
 	md, err := raw.Metadata()
 	if err != nil {
 		return nil, fmt.Errorf("stream: message without metadata: %w", err)
 	}
+	bare, _ := names.BareStream(md.Stream)
 	return &delivery{raw: raw, Msg: Msg{
-		Subject: raw.Subject(), Header: raw.Headers(), Data: raw.Data(),
-		Stream: md.Stream, Sequence: md.Sequence.Stream, Time: md.Timestamp, Attempt: int(md.NumDelivered),
+		Subject: names.Bare(raw.Subject()), Header: raw.Headers(), Data: raw.Data(),
+		Stream: bare, Sequence: md.Sequence.Stream, Time: md.Timestamp, Attempt: int(md.NumDelivered),
 	}}, nil
 }
 

@@ -46,9 +46,11 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	if err != nil {
 		return nil, err
 	}
+	names := InstallationOf(c.cfg.JS)
+	stream, durable := names.Stream(c.cfg.Stream), names.Stream(c.cfg.Durable)
 	made, last, queue := info.Created, info.State.LastSeq, info.Config.Retention == jetstream.WorkQueuePolicy
 	for range ensureTries {
-		have, err := c.cfg.JS.Consumer(ctx, c.cfg.Stream, c.cfg.Durable)
+		have, err := c.cfg.JS.Consumer(ctx, stream, durable)
 		switch {
 		case err == nil && have.CachedInfo().Config.MemoryStorage:
 			return have, nil
@@ -56,7 +58,7 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 			// One that an earlier version made, on disk. Where it stood is saved before it goes.
 			err = c.cfg.Position.Save(ctx, made, have.CachedInfo().AckFloor.Stream, false)
 			if err == nil {
-				err = c.cfg.JS.DeleteConsumer(ctx, c.cfg.Stream, c.cfg.Durable)
+				err = c.cfg.JS.DeleteConsumer(ctx, stream, durable)
 			}
 			if err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 				return nil, fmt.Errorf("stream: move consumer %s of %s to memory: %w", c.cfg.Durable, c.cfg.Stream, err)
@@ -75,14 +77,14 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("stream: position of consumer %s of %s: %w", c.cfg.Durable, c.cfg.Stream, err)
 		}
-		cfg := c.cfg.ConsumerConfig()
+		cfg := names.consumer(c.cfg.ConsumerConfig())
 		cfg.MemoryStorage = true
 		cfg.Metadata = versioned(cfg.Metadata, c.cfg.Version)
 		// A work queue holds what is not acknowledged and nothing else, and is consumed from its start only.
 		if !queue && (at > 0 || c.cfg.DeliverNew) {
 			cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, at+1
 		}
-		cons, err := c.cfg.JS.CreateConsumer(ctx, c.cfg.Stream, cfg)
+		cons, err := c.cfg.JS.CreateConsumer(ctx, stream, cfg)
 		if errors.Is(err, jetstream.ErrConsumerExists) {
 			continue // another process was faster, perhaps with an older position: that does no harm
 		}
@@ -96,7 +98,7 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 
 // source tells when the stream was made and how far it reaches.
 func (c *consuming) source(ctx context.Context) (*jetstream.StreamInfo, error) {
-	s, err := c.cfg.JS.Stream(ctx, c.cfg.Stream)
+	s, err := c.cfg.JS.Stream(ctx, InstallationOf(c.cfg.JS).Stream(c.cfg.Stream))
 	if err != nil {
 		return nil, fmt.Errorf("stream: ask for %s: %w", c.cfg.Stream, err)
 	}

@@ -4,6 +4,8 @@ import "github.com/nats-io/nats.go/jetstream"
 
 // Settings are what an operator decides for all streams and buckets that are opened over one connection.
 type Settings struct {
+	// Installation is what all names begin with.
+	Installation Installation
 	// Replicas that are wished: 0 for as many as the cluster can hold, 1 on a single server and 3 on a
 	// cluster (DESIGN.md#jetstream). What has more keeps them.
 	Replicas int

@@ -21,7 +21,7 @@ const lossTimeout = time.Minute
 // AcceptLoss has a bucket that lost records taken as it is from now on, and says how many they
 // were. The stores are those at natsURL, or the embedded ones of the data directory, which no
 // process may be using.
-func AcceptLoss(ctx context.Context, w io.Writer, natsURL seal.Secret, dataDir, bucket string) (err error) {
+func AcceptLoss(ctx context.Context, w io.Writer, natsURL seal.Secret, name stream.Installation, dataDir, bucket string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, lossTimeout)
 	defer cancel()
 	target, options := natsURL.Reveal(), []nats.Option(nil)
@@ -40,12 +40,12 @@ func AcceptLoss(ctx context.Context, w io.Writer, natsURL seal.Secret, dataDir, 
 		defer func() { err = errors.Join(err, server.Close()) }()
 		target, options = server.ClientURL(), append(options, server.ConnectOption())
 	}
-	nc, js, err := stream.Connect(target, "devpilot-accept-loss", options...)
+	nc, js, err := stream.Connect(target, "devpilot-accept-loss", append(options, name.ConnectOptions("devpilot-accept-loss")...)...)
 	if err != nil {
 		return fmt.Errorf("connect to NATS: %w", err)
 	}
 	defer nc.Close()
-	lost, err := kv.AcceptLoss(ctx, js, bucket)
+	lost, err := kv.AcceptLoss(ctx, kv.NewSession(js, stream.Settings{Installation: name}), bucket)
 	if errors.Is(err, kv.ErrNotFound) {
 		return fmt.Errorf("there is no bucket %q whose records are counted: use the name that Devpilot's error says", bucket)
 	}

@@ -24,6 +24,7 @@ import (
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/httpserver"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -37,12 +38,13 @@ import (
 
 // Product is the whole product in one process. Run it once.
 type Product struct {
-	settings Settings
-	logger   *slog.Logger
-	dir      directory
-	keyset   *seal.Keyset
-	keys     *identity.Keys
-	admin    seal.Secret
+	settings     Settings
+	logger       *slog.Logger
+	dir          directory
+	keyset       *seal.Keyset
+	keys         *identity.Keys
+	installation stream.Installation
+	admin        seal.Secret
 
 	httpListener, opsListener, emulatorListener net.Listener
 	publicURL                                   string
@@ -76,6 +78,10 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 	if err := settings.checkEmulator(); err != nil {
 		return nil, err
 	}
+	name, err := settings.Name()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := openDirectory(settings.DataDir)
 	if err != nil {
 		return nil, err
@@ -84,7 +90,7 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 	if settings.CacheDir == "" {
 		settings.CacheDir = filepath.Join(dir.path, "cache")
 	}
-	p := &Product{settings: settings, logger: logger, dir: dir, registry: ops.NewRegistry(servicemain.Version)}
+	p := &Product{settings: settings, logger: logger, dir: dir, installation: name, registry: ops.NewRegistry(servicemain.Version)}
 	if err := errors.Join(p.loadSecrets(), p.bind(ctx)); err != nil {
 		p.Close()
 		return nil, err
@@ -187,7 +193,8 @@ func (p *Product) Run(ctx context.Context) error {
 // components lists the parts in order of start; they are stopped in reverse, each bounded:
 //
 //  1. traces, ops listener
-//  2. engines: NATS (all that must not be lost), Redis (all that may be), and the clients of both
+//  2. engines: NATS (all that must not be lost), Redis (all that may be), and the clients of both; whether they
+//     are this installation's
 //  3. the emulator, where asked for
 //  4. auth, repo, webhook, deployer, gateway: each its work, then its gRPC
 //  5. HTTP, then intake: what would not end by itself is asked to, first of all
@@ -199,6 +206,9 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 		}},
 		{Name: "nats", Start: p.startNATS, Run: p.watchNATS, Ready: p.natsReady, Stop: p.stopNATS, StopTimeout: 30 * time.Second},
 		{Name: "redis", Start: p.startRedis, Stop: p.stopRedis},
+		servicemain.Installation(func() installation.Config {
+			return installation.Config{JS: p.js, Redis: p.redisc, Keyset: p.keyset, Logger: p.logger}
+		}),
 	}
 	if p.settings.Emulator {
 		list = append(list, lifecycle.Component{Name: "emulator", Start: p.startEmulator, Run: p.serveEmulator, Stop: p.stopEmulator})
@@ -236,7 +246,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		}
 		url, connect = p.nats.ClientURL(), []nats.Option{p.nats.ConnectOption()}
 	}
-	nc, js, err := stream.Connect(url, "devpilot", connect...)
+	nc, js, err := stream.Connect(url, "devpilot", append(connect, p.installation.ConnectOptions("devpilot")...)...)
 	if err != nil {
 		return err
 	}
@@ -249,7 +259,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	if p.nats != nil && p.nats.Private() {
 		session = kv.NewSoleSession
 	}
-	p.nc, p.js = nc, session(js, stream.Settings{Replicas: p.settings.Replicas, Replication: replication})
+	p.nc, p.js = nc, session(js, stream.Settings{Installation: p.installation, Replicas: p.settings.Replicas, Replication: replication})
 	return nil
 }
 
@@ -289,8 +299,11 @@ func (p *Product) startRedis(context.Context) (err error) {
 		}
 		url = p.redis.URL()
 	}
-	p.redisc, err = redisx.Connect(url)
-	return err
+	if p.redisc, err = redisx.Connect(url); err != nil {
+		return err
+	}
+	redisx.Prefix(p.redisc, string(p.installation))
+	return nil
 }
 
 func (p *Product) stopRedis(context.Context) error {

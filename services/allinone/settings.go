@@ -22,24 +22,25 @@ const (
 // Settings are the flags and variables of the all-in-one process, to embed in a kong struct. Stores
 // that are not named are embedded.
 type Settings struct {
-	servicemain.LogFlags        `embed:""`
-	servicemain.OpsFlags        `embed:""`
-	servicemain.HTTPListenFlags `embed:""`
-	servicemain.StoreFlags      `embed:""`
-	servicemain.KeyFlags        `embed:""`
-	servicemain.BitbucketFlags  `embed:""`
-	servicemain.PublicFlags     `embed:""`
-	servicemain.WebFlags        `embed:""`
-	servicemain.PeopleFlags     `embed:""`
-	servicemain.DataFlags       `embed:""`
-	servicemain.WorkerFlags     `embed:""`
-	servicemain.HookFlags       `embed:""`
-	servicemain.LiveFlags       `embed:""`
-	servicemain.EmulatorFlags   `embed:""`
-	servicemain.ReconcileFlags  `embed:""`
-	servicemain.WebhookFlags    `embed:""`
-	servicemain.NotifyFlags     `embed:""`
-	servicemain.ActivityFlags   `embed:""`
+	servicemain.LogFlags          `embed:""`
+	servicemain.OpsFlags          `embed:""`
+	servicemain.HTTPListenFlags   `embed:""`
+	servicemain.StoreFlags        `embed:""`
+	servicemain.InstallationFlags `embed:""`
+	servicemain.KeyFlags          `embed:""`
+	servicemain.BitbucketFlags    `embed:""`
+	servicemain.PublicFlags       `embed:""`
+	servicemain.WebFlags          `embed:""`
+	servicemain.PeopleFlags       `embed:""`
+	servicemain.DataFlags         `embed:""`
+	servicemain.WorkerFlags       `embed:""`
+	servicemain.HookFlags         `embed:""`
+	servicemain.LiveFlags         `embed:""`
+	servicemain.EmulatorFlags     `embed:""`
+	servicemain.ReconcileFlags    `embed:""`
+	servicemain.WebhookFlags      `embed:""`
+	servicemain.NotifyFlags       `embed:""`
+	servicemain.ActivityFlags     `embed:""`
 }
 
 // checkEmulator refuses settings of an emulator that is not started: they would do nothing.

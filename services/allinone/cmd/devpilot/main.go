@@ -15,6 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/allinone"
 	"devpilot.io/bitbucket/services/cli"
 )
@@ -31,9 +32,10 @@ type grammar struct {
 		Directory string `arg:"" help:"Directory to make them in; nothing in it is overwritten."`
 	} `cmd:"" name:"make-keys" help:"Make the keys and the admin token that services in processes of their own need."`
 	AcceptLoss struct {
-		servicemain.DataFlags `embed:""`
-		NATSURL               seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
-		Bucket                string      `arg:"" help:"The bucket, as the error says it."`
+		servicemain.DataFlags         `embed:""`
+		servicemain.InstallationFlags `embed:""`
+		NATSURL                       seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
+		Bucket                        string      `arg:"" help:"The bucket, as the error says it."`
 	} `cmd:"" name:"accept-loss" help:"Carry on without the records that a damaged store has lost. Stop Devpilot first, and restore a backup instead if there is one."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
@@ -77,7 +79,10 @@ func run(ctx context.Context, process servicemain.Process) int {
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	case "accept-loss":
-		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.NATSURL, c.AcceptLoss.DataDir, c.AcceptLoss.Bucket)
+		var name stream.Installation
+		if name, err = c.AcceptLoss.Name(); err == nil {
+			err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.NATSURL, name, c.AcceptLoss.DataDir, c.AcceptLoss.Bucket)
+		}
 	default:
 		err = serve(ctx, process, c.Run.Settings)
 	}

@@ -157,7 +157,7 @@ func writeRoles(b *strings.Builder) {
 }
 
 var (
-	bucketName = regexp.MustCompile(`^(?:(?:auth|repo|webhook|deployer|gateway)[-_][a-z][a-z_-]*|DEVPILOT_AUTH_[A-Z]+)$`)
+	bucketName = regexp.MustCompile(`^(?:(?:auth|repo|webhook|deployer|gateway|installation)[-_][a-z][a-z_-]*|DEVPILOT_AUTH_[A-Z]+)$`)
 	streamName = regexp.MustCompile(`^DEVPILOT_[A-Z_]+$`)
 )
 
@@ -259,7 +259,7 @@ func (c *code) writeStores(b *strings.Builder) {
 	for _, name := range slices.Sorted(maps.Keys(buckets)) {
 		fmt.Fprintf(b, "| `%s` | `%s` |\n", name, buckets[name])
 	}
-	b.WriteString("\n## Streams\n\nA stream is called `DEVPILOT_<WHAT>`; its subjects begin with `devpilot.<what>.v1`.\n\n| stream | where |\n| --- | --- |\n")
+	b.WriteString("\n## Streams\n\nA stream is called `DEVPILOT_<WHAT>`; its subjects begin with `devpilot.<what>.v1`. All names are of an installation without a name. One called\n`acme` (`DEVPILOT_INSTALLATION`) puts `acme_` before those of streams, buckets (`KV_acme_…`, `$KV.acme_….>`) and consumers, `acme.` before subjects and `acme:` before keys in Redis.\n\n| stream | where |\n| --- | --- |\n")
 	for _, name := range slices.Sorted(maps.Keys(streams)) {
 		fmt.Fprintf(b, "| `%s` | `%s` |\n", name, streams[name])
 	}

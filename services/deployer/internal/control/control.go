@@ -86,7 +86,7 @@ func New(cfg Config) (*Control, error) {
 	}
 	c.apps = app.New(app.Config{
 		Records: r.Apps, Store: r.Store, Copies: r.Copies, Dispatcher: r.Dispatcher, Reminders: r.Reminders, Repositories: clients.Repo, Webhooks: &client.SharedWebhooks{Webhook: clients.Webhook}, Connections: c.connections,
-		Servers: r.Fleet, Workers: dryrun.Client{Conn: cfg.JS.Conn()}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
+		Servers: r.Fleet, Workers: dryrun.Client{JS: cfg.JS}, Keyset: cfg.Keyset, Live: cfg.Live, Statuses: c.noStatuses,
 		Deliveries: clients.Webhook, Told: c.told, FindsWithin: c.findsWithin, PollsWithin: c.pollsWithin, Logger: log, Now: cfg.Now,
 	})
 	if cfg.Registerer != nil {
@@ -104,6 +104,7 @@ func New(cfg Config) (*Control, error) {
 		Logger: log, Metrics: cfg.Metrics, Now: cfg.Now, Heads: cfg.Heads, Deployments: c.apps,
 	}
 	lanes := &janitor.Janitor{
+		Names:      stream.InstallationOf(cfg.JS),
 		Dispatcher: r.Dispatcher, Work: r.Store.Work, Logs: r.Store.Logs, Deployments: r.Store.Deployments, Apps: c.apps, Bitbucket: c.reconciler, Outcomes: r.Outcomes, Servers: r.Fleet, Logger: log, Now: cfg.Now,
 	}
 	c.schedule.Handle(reminder.Lane, lanes.Handle)

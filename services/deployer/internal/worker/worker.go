@@ -164,7 +164,7 @@ func (w *Worker) Run(ctx context.Context) error {
 	part("spares", w.pipeline.Run)
 	part("decisions", w.decider.Run)
 	part("wake-ups for decisions", w.decisions)
-	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS.Conn(), cfg.Server, w.decider.Check) })
+	part("dry runs", func(ctx context.Context) error { return dryrun.Serve(ctx, cfg.JS, cfg.Server, w.decider.Check) })
 	part("heartbeat", func(ctx context.Context) error {
 		return cfg.Records.Fleet.Beat(ctx, fleet.Worker{
 			Server: cfg.Server, ID: w.id, Host: w.id, Version: cfg.Version, Slots: cfg.Slots, Busy: w.Busy, HookRunner: describe(w.hooks), LiveAddress: cfg.Front.address(), Disk: w.room,

@@ -171,6 +171,7 @@ func (h *Hub) follow(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("events: ask for the place in the stream: %w", err)
 	}
+	names := stream.InstallationOf(h.js)
 	from := h.place(st, info.State.LastSeq)
 	cons, err := st.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})
 	if err != nil {
@@ -191,7 +192,7 @@ func (h *Hub) follow(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("events: a message without metadata: %w", err)
 		}
-		h.dispatch(decode(m.Subject(), m.Data(), md.Sequence.Stream, md.Timestamp))
+		h.dispatch(decode(names.Bare(m.Subject()), m.Data(), md.Sequence.Stream, md.Timestamp))
 	}
 }
 
@@ -273,9 +274,10 @@ func (h *Hub) between(ctx context.Context, workspace string, after, upTo uint64)
 	if err != nil {
 		return nil, err
 	}
+	names := stream.InstallationOf(h.js)
 	var list []Change
 	for seq := after + 1; seq <= upTo; {
-		m, err := st.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(filter))
+		m, err := st.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(names.Subject(filter)))
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			break
 		}
@@ -288,7 +290,7 @@ func (h *Hub) between(ctx context.Context, workspace string, after, upTo uint64)
 		if len(list) == maxReplay {
 			return nil, errTooFar
 		}
-		list = append(list, decode(m.Subject, m.Data, m.Sequence, m.Time))
+		list = append(list, decode(names.Bare(m.Subject), m.Data, m.Sequence, m.Time))
 		seq = m.Sequence + 1
 	}
 	return list, nil

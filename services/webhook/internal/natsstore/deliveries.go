@@ -99,7 +99,8 @@ func (s *Store) InboxDelivery(ctx context.Context, sequence uint64, place int32)
 
 // consumer asks for the state of a consumer of the inbox; nil when there is none.
 func (s *Store) consumer(ctx context.Context, durable string) (*jetstream.ConsumerInfo, error) {
-	c, err := s.js.Consumer(ctx, inbox.Stream, durable)
+	names := stream.InstallationOf(s.js)
+	c, err := s.js.Consumer(ctx, names.Stream(inbox.Stream), names.Stream(durable))
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return nil, nil
 	}

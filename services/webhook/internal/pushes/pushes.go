@@ -229,7 +229,7 @@ func Publish(ctx context.Context, js jetstream.JetStream, events []*eventsv1.Pus
 		if err != nil {
 			return fmt.Errorf("pushes: %w", err)
 		}
-		ack, err := js.PublishMsgAsync(msg, jetstream.WithMsgID(id))
+		ack, err := stream.PublishAsync(js, msg, jetstream.WithMsgID(id))
 		if err != nil {
 			return fmt.Errorf("%w: publish push event %s: %w", kv.ErrUnavailable, id, err)
 		}
@@ -245,11 +245,12 @@ func Published(ctx context.Context, js jetstream.JetStream, workspace, repositor
 	if err != nil {
 		return nil, fmt.Errorf("pushes: %w", err)
 	}
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}}
+	names := stream.InstallationOf(js)
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{names.Subject(subject)}}
 	if since.After(time.Unix(0, 0)) {
 		cfg.DeliverPolicy, cfg.OptStartTime = jetstream.DeliverByStartTimePolicy, &since
 	}
-	cons, err := js.OrderedConsumer(ctx, stream.PushesStream, cfg)
+	cons, err := js.OrderedConsumer(ctx, names.Stream(stream.PushesStream), cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: read push events: %w", kv.ErrUnavailable, err)
 	}

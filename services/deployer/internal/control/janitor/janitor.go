@@ -16,6 +16,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
@@ -71,6 +72,7 @@ type Bitbucket interface {
 
 // Janitor reconciles lanes: it mends what a process left behind.
 type Janitor struct {
+	Names       stream.Installation // of what Work and Logs hold
 	Dispatcher  *lane.Dispatcher
 	Work        Queue
 	Logs        Purger
@@ -221,7 +223,7 @@ func (j *Janitor) wakeDecider(ctx context.Context, server string, k lane.Key) er
 }
 
 func (j *Janitor) queued(ctx context.Context, subject string) (bool, error) {
-	_, err := j.Work.GetLastMsgForSubject(ctx, subject)
+	_, err := j.Work.GetLastMsgForSubject(ctx, j.Names.Subject(subject))
 	switch {
 	case err == nil:
 		return true, nil
@@ -259,7 +261,7 @@ func (j *Janitor) removeRemains(ctx context.Context, k lane.Key, l *storev1.Lane
 			return nil, fmt.Errorf("janitor: %w", err)
 		}
 		if r.GetLogSequence() > 0 {
-			if err := j.Logs.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(r.GetLogSequence()+1)); err != nil {
+			if err := j.Logs.Purge(ctx, jetstream.WithPurgeSubject(j.Names.Subject(subject)), jetstream.WithPurgeSequence(r.GetLogSequence()+1)); err != nil {
 				return nil, fmt.Errorf("janitor: remove log lines: %w", err)
 			}
 		}

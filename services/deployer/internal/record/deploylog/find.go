@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
@@ -71,7 +72,7 @@ func reaches(b *storev1.LogBatch, generation int64, after int32) bool {
 // next is the first message of a subject at or after a sequence; its batch is nil where it cannot be
 // read, its sequence 0 where there is none.
 func (s *Sink) next(ctx context.Context, subject string, at uint64) (*storev1.LogBatch, uint64, error) {
-	m, err := s.Logs.GetMsg(ctx, max(at, 1), jetstream.WithGetMsgSubject(subject))
+	m, err := s.Logs.GetMsg(ctx, max(at, 1), jetstream.WithGetMsgSubject(stream.InstallationOf(s.JS).Subject(subject)))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, 0, nil
 	}

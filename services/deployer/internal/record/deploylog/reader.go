@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/stream"
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
@@ -136,7 +137,7 @@ func linesAfter(b *storev1.LogBatch, generation int64, after int32) []*deployerv
 // messages reads a subject from a sequence on, or, where that is 0, from its first message; until ctx
 // is done.
 func (s *Sink) messages(ctx context.Context, subject string, from uint64) (<-chan message, error) {
-	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}, DeliverPolicy: jetstream.DeliverAllPolicy}
+	cfg := jetstream.OrderedConsumerConfig{FilterSubjects: []string{stream.InstallationOf(s.JS).Subject(subject)}, DeliverPolicy: jetstream.DeliverAllPolicy}
 	if from > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
 	}

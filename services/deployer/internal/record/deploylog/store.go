@@ -19,7 +19,7 @@ import (
 func (s *Sink) last(ctx context.Context, subject string) (*storev1.LogBatch, uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, stream.PublishTimeout)
 	defer cancel()
-	m, err := s.Logs.GetLastMsgForSubject(ctx, subject)
+	m, err := s.Logs.GetLastMsgForSubject(ctx, stream.InstallationOf(s.JS).Subject(subject))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, 0, nil
 	}

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"google.golang.org/protobuf/proto"
 
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -23,7 +25,7 @@ import (
 const timeout = 20 * time.Second
 
 // Client asks.
-type Client struct{ Conn *nats.Conn }
+type Client struct{ JS jetstream.JetStream }
 
 // Check asks a worker of a server; an error says that none answered.
 func (c Client) Check(ctx context.Context, server string, q *storev1.PushQuestion) (*deployerv1.CheckPushResponse, error) {
@@ -37,7 +39,7 @@ func (c Client) Check(ctx context.Context, server string, q *storev1.PushQuestio
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	msg, err := c.Conn.RequestWithContext(ctx, subject, data)
+	msg, err := c.JS.Conn().RequestWithContext(ctx, stream.InstallationOf(c.JS).Subject(subject), data)
 	if err != nil {
 		return nil, fmt.Errorf("dryrun: %w", err)
 	}
@@ -53,12 +55,12 @@ func (c Client) Check(ctx context.Context, server string, q *storev1.PushQuestio
 
 // Serve answers the questions to a server until ctx is done. answer must not block: it calls reply, with
 // nil where it has no answer, when it knows.
-func Serve(ctx context.Context, conn *nats.Conn, server string, answer func(q *storev1.PushQuestion, reply func(*deployerv1.CheckPushResponse))) error {
+func Serve(ctx context.Context, js jetstream.JetStream, server string, answer func(q *storev1.PushQuestion, reply func(*deployerv1.CheckPushResponse))) error {
 	subject, err := streams.CheckSubject(server)
 	if err != nil {
 		return err
 	}
-	sub, err := conn.QueueSubscribe(subject, "workers", func(m *nats.Msg) {
+	sub, err := js.Conn().QueueSubscribe(stream.InstallationOf(js).Subject(subject), "workers", func(m *nats.Msg) {
 		reply := func(r *deployerv1.CheckPushResponse) {
 			var data []byte
 			if r != nil {

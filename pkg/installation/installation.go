@@ -1,0 +1,199 @@
+// Package installation keeps processes from working with stores that are not theirs. The stores in NATS
+// hold a record with the installation's id and a canary that its keyset sealed; Redis holds the id. A process
+// whose keyset does not open the canary, or whose Redis is another installation's, does not start.
+//
+//	Open: NATS (record made or read) → keyset opens the canary → Redis has the id, or none
+//	Run:  Redis again, every minute; Ready says what was found
+//
+// Depends on pkg/kv, pkg/redisx, pkg/seal, pkg/stream and the stored record.
+package installation
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/redis/go-redis/v9"
+
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/redisx"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/installation/store/v1"
+)
+
+// Bucket holds the record.
+const Bucket = "installation-records"
+
+const recordKey = "installation"
+
+const (
+	// claimLife is how long Redis is kept from other installations after the last process of one was there.
+	claimLife = 10 * time.Minute
+	// claimEvery is how often a process says that it is there.
+	claimEvery = time.Minute
+)
+
+// What keeps a process from starting. Each is a sentence that says what to do.
+var (
+	ErrKeyset = errors.New("the encryption keyset (DEVPILOT_ENCRYPTION_KEYSET_FILE) does not open what is stored in NATS (DEVPILOT_NATS_URL): " +
+		"give this process the keyset that its installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
+	ErrRedisOfOthers = errors.New("Redis (DEVPILOT_REDIS_URL) is in use by another installation: " +
+		"give this one a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION); what the other left there is gone ten minutes after its last process")
+	ErrRedisRefuses = errors.New("Redis refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
+)
+
+// Config is what an installation is known by.
+type Config struct {
+	JS     jetstream.JetStream
+	Redis  redis.UniversalClient
+	Keyset *seal.Keyset
+	Logger *slog.Logger
+}
+
+// Installation is one that was found to be ours.
+type Installation struct {
+	cfg     Config
+	id      string
+	refused atomic.Pointer[error]
+}
+
+type records = kv.Bucket[storev1.Installation, *storev1.Installation]
+
+// Open finds out whether the stores are those of this installation, and makes them so where they are
+// nobody's. It waits for NATS; a Redis that is away is asked later, by Run.
+func Open(ctx context.Context, cfg Config) (*Installation, error) {
+	i := &Installation{cfg: cfg}
+	err := stream.UntilOpen(ctx, cfg.Logger, func(ctx context.Context) (err error) {
+		i.id, err = open(ctx, cfg)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return i, i.claim(ctx)
+}
+
+// ID is the same for all processes of an installation.
+func (i *Installation) ID() string { return i.id }
+
+// permanent is an error that waiting does not mend.
+type permanent struct{ error }
+
+func (permanent) Is(target error) bool { return target == stream.ErrPermanent }
+func (p permanent) Unwrap() error      { return p.error }
+
+func open(ctx context.Context, cfg Config) (id string, err error) {
+	b, err := kv.Open[storev1.Installation](ctx, cfg.JS, kv.Config{Name: Bucket, Logger: cfg.Logger})
+	if err != nil {
+		return "", err
+	}
+	rec, rev, err := b.Get(ctx, recordKey)
+	if errors.Is(err, kv.ErrNotFound) {
+		if rec, err = newRecord(cfg.Keyset); err != nil {
+			return "", err
+		}
+		rev, err = b.Create(ctx, recordKey, rec)
+	}
+	if errors.Is(err, kv.ErrExists) { // another process was faster
+		rec, rev, err = b.Get(ctx, recordKey)
+	}
+	if err != nil {
+		return "", err
+	}
+	if text, err := cfg.Keyset.Open(rec.GetSealedCanary(), associated(rec.GetId())); err != nil || string(text) != rec.GetId() {
+		return "", permanent{ErrKeyset}
+	}
+	return rec.GetId(), sealAnew(ctx, b, rec, rev, cfg.Keyset)
+}
+
+func newRecord(keyset *seal.Keyset) (*storev1.Installation, error) {
+	id := strings.ToLower(rand.Text())
+	canary, err := keyset.Seal([]byte(id), associated(id))
+	if err != nil {
+		return nil, err
+	}
+	return &storev1.Installation{Id: id, SealedCanary: canary, KeyId: keyset.KeyIDs()[0]}, nil
+}
+
+func associated(id string) []byte { return []byte(Bucket + "/" + id) }
+
+// sealAnew seals the canary with the key that seals now, so that the key before may be dropped.
+func sealAnew(ctx context.Context, b *records, rec *storev1.Installation, rev uint64, keyset *seal.Keyset) error {
+	primary := keyset.KeyIDs()[0]
+	if rec.GetKeyId() == primary {
+		return nil
+	}
+	canary, err := keyset.Seal([]byte(rec.GetId()), associated(rec.GetId()))
+	if err != nil {
+		return err
+	}
+	_, err = b.CompareAndSet(ctx, recordKey, &storev1.Installation{Id: rec.GetId(), SealedCanary: canary, KeyId: primary}, rev)
+	if errors.Is(err, kv.ErrConflict) {
+		return nil // another process did
+	}
+	return err
+}
+
+// claim has Redis know the installation, and says whether it knows another one or refuses us.
+func (i *Installation) claim(ctx context.Context) error {
+	key := redisx.Key("installation", "id")
+	set, err := i.cfg.Redis.SetNX(ctx, key, i.id, claimLife).Result()
+	owner := i.id
+	if err == nil && !set {
+		if owner, err = i.cfg.Redis.Get(ctx, key).Result(); errors.Is(err, redis.Nil) {
+			return nil // it ended this moment; the next time takes it
+		}
+	}
+	switch {
+	case redisx.IsRefusal(err):
+		return ErrRedisRefuses
+	case err != nil:
+		return nil // away: what it holds may be lost
+	case owner != i.id:
+		return ErrRedisOfOthers
+	case !set:
+		_ = i.cfg.Redis.Expire(ctx, key, claimLife).Err() // the next time does as well
+	}
+	return nil
+}
+
+// Run keeps the claim on Redis until ctx is done.
+func (i *Installation) Run(ctx context.Context) error {
+	t := time.NewTicker(claimEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			i.Check(ctx)
+		}
+	}
+}
+
+// Check looks at Redis once more, for Ready to tell.
+func (i *Installation) Check(ctx context.Context) {
+	err := i.claim(ctx)
+	if err == nil {
+		i.refused.Store(nil)
+		return
+	}
+	if i.refused.Swap(&err) == nil {
+		i.cfg.Logger.ErrorContext(ctx, "not ready any more", logs.Err(err))
+	}
+}
+
+// Ready says what is wrong, or nil.
+func (i *Installation) Ready(context.Context) error {
+	if err := i.refused.Load(); err != nil {
+		return *err
+	}
+	return nil
+}

@@ -1,0 +1,202 @@
+package installation_test
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"devpilot.io/bitbucket/pkg/installation"
+	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/redisx"
+	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/testkit"
+)
+
+func keyset(t *testing.T) *seal.Keyset {
+	t.Helper()
+	k, err := seal.NewKeyset()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// named is a JetStream and a Redis as an installation called name has them.
+func named(t *testing.T, js jetstream.JetStream, url, name string, k *seal.Keyset) installation.Config {
+	t.Helper()
+	client, err := redisx.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() }) // it may be closed by the test
+	redisx.Prefix(client, name)
+	return installation.Config{
+		JS: kv.NewSession(js, stream.Settings{Installation: stream.Installation(name)}), Redis: client, Keyset: k, Logger: testkit.Logger(t).Logger,
+	}
+}
+
+func open(t *testing.T, cfg installation.Config) *installation.Installation {
+	t.Helper()
+	i, err := installation.Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+// All processes of an installation find the same id, also those that start together on empty stores.
+func TestOpen_oneIDForAll(t *testing.T) {
+	js, redis, k := testkit.JS(t), testkit.Redis(t), keyset(t)
+	var ids sync.Map
+	var all sync.WaitGroup
+	for range 5 {
+		cfg := named(t, js, redis.URL(), "", k)
+		all.Go(func() {
+			i, err := installation.Open(t.Context(), cfg)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ids.Store(i.ID(), true)
+		})
+	}
+	all.Wait()
+	n := 0
+	ids.Range(func(any, any) bool { n++; return true })
+	if n != 1 {
+		t.Errorf("%d ids", n)
+	}
+}
+
+// A keyset that is not the installation's is refused for good, in a sentence; under another name the
+// same NATS and Redis have room for its own installation.
+func TestOpen_anotherKeyset(t *testing.T) {
+	js, redis := testkit.JS(t), testkit.Redis(t)
+	first := open(t, named(t, js, redis.URL(), "", keyset(t)))
+	wrong := keyset(t)
+	_, err := installation.Open(t.Context(), named(t, js, redis.URL(), "", wrong))
+	if !errors.Is(err, installation.ErrKeyset) || !errors.Is(err, stream.ErrPermanent) || strings.ContainsAny(err.Error(), "\n") {
+		t.Fatalf("with another keyset: %v", err)
+	}
+	second := open(t, named(t, js, redis.URL(), "second", wrong))
+	if first.ID() == second.ID() {
+		t.Error("two installations have one id")
+	}
+	for _, i := range []*installation.Installation{first, second} {
+		i.Check(t.Context())
+		if err := i.Ready(t.Context()); err != nil {
+			t.Errorf("beside each other: %v", err)
+		}
+	}
+}
+
+// The keyset may be rotated: after a start with the new key the one before may be dropped.
+func TestOpen_rotatedKeyset(t *testing.T) {
+	js, redis, old := testkit.JS(t), testkit.Redis(t), keyset(t)
+	first := open(t, named(t, js, redis.URL(), "", old))
+	both, added, err := old.AddKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, named(t, js, redis.URL(), "", both))
+	promoted, err := both.Promote(added)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, named(t, js, redis.URL(), "", promoted))
+	dropped, err := promoted.DropKey(old.KeyIDs()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last := open(t, named(t, js, redis.URL(), "", dropped)); last.ID() != first.ID() {
+		t.Error("another id after the rotation")
+	}
+}
+
+// A Redis that another installation works with is refused, at the start and later; what was claimed
+// long ago is free.
+func TestOpen_redisOfAnother(t *testing.T) {
+	redis := testkit.Redis(t)
+	first := open(t, named(t, testkit.JS(t), redis.URL(), "", keyset(t)))
+	other := named(t, testkit.JS(t), redis.URL(), "", keyset(t))
+	if _, err := installation.Open(t.Context(), other); !errors.Is(err, installation.ErrRedisOfOthers) {
+		t.Fatalf("on the Redis of another: %v", err)
+	}
+	redis.FlushAll() // as if its time were over
+	second := open(t, other)
+	first.Check(t.Context())
+	if err := first.Ready(t.Context()); !errors.Is(err, installation.ErrRedisOfOthers) {
+		t.Errorf("a Redis that was taken: %v", err)
+	}
+	if err := second.Ready(t.Context()); err != nil {
+		t.Errorf("who has it now: %v", err)
+	}
+	redis.FlushAll()
+	first.Check(t.Context())
+	if err := first.Ready(t.Context()); err != nil {
+		t.Errorf("a Redis that is free again: %v", err)
+	}
+}
+
+// A claim ends: what a process leaves in Redis has a time to live.
+func TestOpen_claimHasALife(t *testing.T) {
+	redis := testkit.Redis(t)
+	open(t, named(t, testkit.JS(t), redis.URL(), "acme", keyset(t)))
+	client := redis.Client()
+	keys, err := client.Keys(t.Context(), "*").Result()
+	if err != nil || len(keys) != 1 || keys[0] != "acme:"+redisx.Key("installation", "id") {
+		t.Fatalf("keys %v, %v", keys, err)
+	}
+	if ttl, err := client.TTL(t.Context(), keys[0]).Result(); err != nil || ttl <= 0 {
+		t.Errorf("it lives %v, %v", ttl, err)
+	}
+}
+
+// A wrong password is refused in a sentence, by a real Redis too; the password is in no error.
+func TestOpen_wrongRedisPassword(t *testing.T) {
+	const wrong = "wrong-password"
+	embedded, process := testkit.Redis(t), testkit.RealRedis(t)
+	if err := process.Client().ConfigSet(t.Context(), "requirepass", "right-password").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for what, right := range map[string]string{"embedded": embedded.URL(), "redis-server": strings.Replace(process.URL(), "//", "//:right-password@", 1)} {
+		at, err := url.Parse(right)
+		if err != nil {
+			t.Fatal(err)
+		}
+		password, _ := at.User.Password()
+		for how, given := range map[string]string{"no password": "redis://" + at.Host, "a wrong one": "redis://:" + wrong + "@" + at.Host, "a wrong user": "redis://nobody:" + password + "@" + at.Host} {
+			_, err := installation.Open(t.Context(), named(t, testkit.JS(t), given, "", keyset(t)))
+			if !errors.Is(err, installation.ErrRedisRefuses) || strings.Contains(err.Error(), wrong) {
+				t.Errorf("%s, %s: %v", what, how, err)
+			}
+		}
+		i := open(t, named(t, testkit.JS(t), right, "", keyset(t)))
+		if err := i.Ready(t.Context()); err != nil {
+			t.Errorf("%s, the right one: %v", what, err)
+		}
+	}
+}
+
+// Redis holds only what may be lost: one that is away keeps nobody from starting or being ready.
+func TestOpen_redisAway(t *testing.T) {
+	server := testkit.Redis(t)
+	cfg := named(t, testkit.JS(t), server.URL(), "", keyset(t))
+	server.Stop()
+	i := open(t, cfg)
+	i.Check(t.Context())
+	if err := i.Ready(t.Context()); err != nil {
+		t.Errorf("Redis away: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := i.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
