@@ -22,6 +22,7 @@ const (
 	FailedPrecondition             // 409: right request, wrong state; something else must happen first
 	Aborted                        // 412: the resource changed since its etag was read
 	TooLarge                       // 413
+	MediaType                      // 415
 	ResourceExhausted              // 429: too many requests, here or at Bitbucket
 	Canceled                       // 499: the caller went away
 	Unimplemented                  // 501
@@ -60,6 +61,7 @@ var kinds = map[Kind]kindRow{
 	FailedPrecondition: {"failed precondition", "Not possible now", codes.FailedPrecondition, http.StatusConflict, RetryNever},
 	Aborted:            {"aborted", "Changed meanwhile", codes.Aborted, http.StatusPreconditionFailed, RetryNever},
 	TooLarge:           {"too large", "Too large", codes.OutOfRange, http.StatusRequestEntityTooLarge, RetryNever},
+	MediaType:          {"media type", "Unsupported media type", codes.InvalidArgument, http.StatusUnsupportedMediaType, RetryNever},
 	ResourceExhausted:  {"resource exhausted", "Too many requests", codes.ResourceExhausted, http.StatusTooManyRequests, RetryAfter},
 	Canceled:           {"canceled", "Request canceled", codes.Canceled, statusClientClosedRequest, RetryNever},
 	Unimplemented:      {"unimplemented", "Not implemented", codes.Unimplemented, http.StatusNotImplemented, RetryNever},

@@ -21,6 +21,7 @@ const (
 	ReasonRequestIDReused    Reason = "REQUEST_ID_REUSED"
 	ReasonRateLimited        Reason = "RATE_LIMITED"
 	ReasonPayloadTooLarge    Reason = "PAYLOAD_TOO_LARGE"
+	ReasonUnsupportedMedia   Reason = "UNSUPPORTED_MEDIA_TYPE"
 	ReasonNotFound           Reason = "NOT_FOUND" // an unknown route
 	ReasonMethodNotAllowed   Reason = "METHOD_NOT_ALLOWED"
 	ReasonUnimplemented      Reason = "UNIMPLEMENTED"
@@ -116,6 +117,7 @@ var reasons = []reasonRow{
 	{ReasonRequestIDReused, AlreadyExists, "", "Use a new requestId for a different request."},
 	{ReasonRateLimited, ResourceExhausted, "", "Wait for the time in retryAfterSeconds, then try again."},
 	{ReasonPayloadTooLarge, TooLarge, "", "Send a smaller body."},
+	{ReasonUnsupportedMedia, MediaType, "", "Send the body as JSON in UTF-8, with Content-Type: application/json."},
 	{ReasonNotFound, NotFound, "", "Check the path against the API description at /openapi.json."},
 	{ReasonMethodNotAllowed, MethodNotAllowed, "", "Use one of the methods in the Allow header."},
 	{ReasonUnimplemented, Unimplemented, "", "Update Devpilot: this part of it does not know the request yet."},

@@ -289,6 +289,11 @@ type ActivityFlags struct {
 	ActivityRetention time.Duration `name:"activity-retention" env:"DEVPILOT_ACTIVITY_RETENTION" default:"8760h" min:"24h" help:"How long the activity list reaches back, at least 24h; what was recorded before keeps the time that held then."`
 }
 
+// ProgramFlags bound what programs send.
+type ProgramFlags struct {
+	ProgramRequests int `name:"program-requests" env:"DEVPILOT_PROGRAM_REQUESTS" default:"600" min:"0" max:"1000000" help:"Requests that an API key, or a token of an identity provider, may send in a minute; 0 bounds nothing."`
+}
+
 // Groups lists every group of settings: their variables are known to every program.
 func Groups() []any { return productFlags() }
 
@@ -297,6 +302,6 @@ func productFlags() []any {
 	return []any{
 		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, InstallationFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
-		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, PeopleFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{},
+		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, PeopleFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{}, ProgramFlags{},
 	}
 }

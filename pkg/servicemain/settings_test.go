@@ -67,6 +67,7 @@ type whole struct {
 	servicemain.WebhookFlags   `embed:""`
 	servicemain.NotifyFlags    `embed:""`
 	servicemain.ActivityFlags  `embed:""`
+	servicemain.ProgramFlags   `embed:""`
 }
 
 func TestParse_defaults(t *testing.T) {

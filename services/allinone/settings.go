@@ -41,6 +41,7 @@ type Settings struct {
 	servicemain.WebhookFlags      `embed:""`
 	servicemain.NotifyFlags       `embed:""`
 	servicemain.ActivityFlags     `embed:""`
+	servicemain.ProgramFlags      `embed:""`
 }
 
 // checkEmulator refuses settings of an emulator that is not started: they would do nothing.

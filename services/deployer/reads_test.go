@@ -98,6 +98,15 @@ func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 			}
 			return err
 		}},
+		"ListApps, filtered and ordered": {5, func() error {
+			resp, err := b.client.ListApps(b.member, &deployerv1.ListAppsRequest{
+				Workspace: workspace, PageSize: 3, OrderBy: "deployTime", Query: "app", AutoDeploy: new(true), SyncStates: []deployerv1.Sync_State{deployerv1.Sync_IN_SYNC, deployerv1.Sync_BEHIND, deployerv1.Sync_UNKNOWN},
+			})
+			if err == nil && (len(resp.GetApps()) != 3 || resp.GetTotal() != 20 || resp.GetApps()[0].GetId() != "app-07") {
+				err = fmt.Errorf("%d of %d apps", len(resp.GetApps()), resp.GetTotal())
+			}
+			return err
+		}},
 		"ListWorkspaceDeployments": {3, func() error {
 			resp, err := b.client.ListWorkspaceDeployments(b.member, &deployerv1.ListWorkspaceDeploymentsRequest{Workspace: workspace})
 			if err == nil && len(resp.GetDeployments()) != 1 {

@@ -18,6 +18,7 @@ type Flags struct {
 	servicemain.BitbucketFlags `embed:""`
 	servicemain.NotifyFlags    `embed:""`
 	servicemain.ActivityFlags  `embed:""`
+	servicemain.ProgramFlags   `embed:""`
 
 	// Emulator is whether an emulator stands in for Bitbucket, for whoever runs one.
 	Emulator bool `kong:"-"`
@@ -52,11 +53,11 @@ func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Servic
 			PublicURL: public, Listen: env.HTTPAddr.String(), AllowedOrigins: origins, TrustedProxies: f.TrustedProxies,
 			AdminToken: f.AdminToken, ProvidersFile: f.IdentityProvidersFile, LocalOwnerOff: f.LocalOwner == "off",
 			Version: env.Version, Emulator: f.Emulator, BitbucketSiteURL: f.BitbucketSiteURL,
-			NotifyAllow: f.NotifyAllow, ActivityRetention: f.ActivityRetention,
+			NotifyAllow: f.NotifyAllow, ActivityRetention: f.ActivityRetention, ProgramRequestsPerMinute: f.ProgramRequests,
 			Mail: notify.SMTP{Host: f.SMTPHost, Port: f.SMTPPort, User: f.SMTPUser, Password: f.SMTPPassword, From: f.SMTPFrom, TLS: f.SMTPTLS},
 		},
 		Deps{
-			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys,
+			Logger: env.Logger, JS: env.JS, Keyset: env.Keyset, Keys: env.Keys, Redis: env.Redis,
 			Auth: conns["auth"], Repo: conns["repo"], Webhook: conns["webhook"], Deployer: conns["deployer"],
 			Registerer: env.Registerer, TracerProvider: env.TracerProvider, Now: env.Now,
 		})

@@ -53,6 +53,9 @@ type Config struct {
 	// ActivityRetention is how long the activity list reaches back, at least a day; 0: a year.
 	ActivityRetention time.Duration
 
+	// ProgramRequestsPerMinute bounds what an API key, or a token of an identity provider, sends in a minute; 0: nothing does.
+	ProgramRequestsPerMinute int
+
 	// SessionIdle and SessionLife bound a browser session; 0: 14 and 90 days.
 	SessionIdle, SessionLife time.Duration
 	// Heartbeat of streams, at which their caller is checked again; 0: 15 s.

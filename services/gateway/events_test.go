@@ -166,6 +166,66 @@ func TestEvents_areTheWorkspacesOwn(t *testing.T) {
 	g.anybody().get("/v1/workspaces/acme/events").problem(http.StatusUnauthorized, "UNAUTHENTICATED")
 }
 
+// A client that wants to hear of some kinds, or of one app, hears of nothing else, also of what it missed.
+func TestEvents_filteredByKindAndApp(t *testing.T) {
+	g := start(t)
+	c := g.signedIn()
+	all := c.stream("/v1/workspaces/default/events")
+	from := all.want("ready").id
+	const events = "/v1/workspaces/default/events?"
+	heard := map[string]*sse{}
+	wants := map[string]string{
+		"kind=deployment":                      "web/1 api/1 web/2",
+		"kind=app&kind=webhook":                "web wh1",
+		"app=web":                              "web web/1 web/2",
+		"app=web&kind=deployment":              "web/1 web/2",
+		"app=web&kind=webhook":                 "",
+		"kind=integration&lastEventId=" + from: "bitbucket",
+	}
+	for query := range wants {
+		heard[query] = c.stream(events + query)
+		if !strings.Contains(query, "lastEventId") {
+			heard[query].want("ready")
+		}
+	}
+	for _, e := range [][2]string{{"app", "web"}, {"deployment", "web/1"}, {"deployment", "api/1"}, {"webhook", "wh1"}, {"integration", "bitbucket"}, {"deployment", "web/2"}} {
+		g.happen("deployer", "default", e[0], e[1])
+	}
+	g.happen("deployer", "default", "workspace", "last")
+	nextOf(all, "workspace") // all of them were handed out
+	for query, want := range wants {
+		// The last one that each hears of is of its own making.
+		missed := c.stream(events + query + map[bool]string{false: "&lastEventId=" + from}[strings.Contains(query, "lastEventId")])
+		var ids []string
+		for e, ok := missed.next(); ok && e.name == "change"; e, ok = missed.next() {
+			ids = append(ids, idOf(t, e))
+		}
+		if got := strings.Join(ids, " "); got != want {
+			t.Errorf("missed, %s: %q, not %q", query, got, want)
+		}
+		for _, id := range strings.Fields(want) {
+			e, ok := heard[query].next()
+			for ok && e.name == "ready" {
+				e, ok = heard[query].next()
+			}
+			if !ok || idOf(t, e) != id {
+				t.Errorf("live, %s: %+v, not %s", query, e, id)
+			}
+		}
+	}
+	c.get(events+"kind=aps").problem(http.StatusBadRequest, "INVALID_ARGUMENT")
+	c.get(events+"app=web&app=api").problem(http.StatusBadRequest, "INVALID_ARGUMENT")
+}
+
+func idOf(t *testing.T, e sseEvent) string {
+	t.Helper()
+	var c struct{ ID string }
+	if err := json.Unmarshal([]byte(e.data), &c); err != nil {
+		t.Fatalf("%+v: %v", e, err)
+	}
+	return c.ID
+}
+
 // nextOf skips to the next change of a kind.
 func nextOf(s *sse, kind string) sseEvent {
 	s.t.Helper()

@@ -30,6 +30,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/oauthpages"
 	"devpilot.io/bitbucket/services/gateway/internal/openapi"
 	"devpilot.io/bitbucket/services/gateway/internal/pages"
+	"devpilot.io/bitbucket/services/gateway/internal/ratelimit"
 	"devpilot.io/bitbucket/services/gateway/internal/rest"
 	"devpilot.io/bitbucket/services/gateway/internal/server"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
@@ -101,7 +102,8 @@ func (s *Service) assemble(w web, d Deps) error {
 	deployer := deployerv1.NewDeployerServiceClient(conn(d.Deployer))
 	api, err := rest.New(rest.Config{
 		Callers: callers, Cookies: cookies, Renew: renew, Now: d.Now, Timeout: s.cfg.Timeout,
-		Auth: conn(d.Auth), Repo: conn(d.Repo), Webhook: conn(d.Webhook), Deployer: conn(d.Deployer), Gateway: conn(s.own),
+		Programs: ratelimit.New(d.Redis, s.cfg.ProgramRequestsPerMinute, d.Logger),
+		Auth:     conn(d.Auth), Repo: conn(d.Repo), Webhook: conn(d.Webhook), Deployer: conn(d.Deployer), Gateway: conn(s.own),
 		Events:         (&events.Handler{Hub: s.hub, Streams: s.streams}).Serve,
 		Log:            (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
 		ActivityExport: (&activityexport.Handler{Gateway: gatewayv1.NewGatewayServiceClient(conn(s.own)), Streams: s.streams, Now: d.Now}).Serve,

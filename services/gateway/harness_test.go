@@ -18,9 +18,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/testkit"
 	"devpilot.io/bitbucket/services/gateway"
@@ -58,6 +60,7 @@ type gate struct {
 	keys   *identity.Keys
 	clock  *clock
 	cfg    gateway.Config
+	redis  *testkit.RedisServer // only where requests of programs are bounded
 	conns  map[string]*grpc.ClientConn
 
 	auth, repo, webhook, deployer *fake
@@ -95,8 +98,18 @@ func (g *gate) replica(opts ...option) (*gateway.Service, string) {
 		o(&cfg)
 	}
 	g.cfg = cfg
+	var counts redis.UniversalClient
+	if cfg.ProgramRequestsPerMinute > 0 {
+		if g.redis == nil {
+			g.redis = testkit.Redis(t)
+		}
+		if counts, err = redisx.ConnectWithin(g.redis.URL(), 20*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = counts.Close() }) // it holds nothing
+	}
 	svc, err := gateway.New(cfg, gateway.Deps{
-		Logger: g.logs.Logger, JS: g.js, Keyset: g.keyset, Keys: g.keys, Now: g.clock.now,
+		Logger: g.logs.Logger, JS: g.js, Keyset: g.keyset, Keys: g.keys, Now: g.clock.now, Redis: counts,
 		Console: fstest.MapFS{}, // the plain pages, whether or not the console was built
 		Auth:    g.conns["auth"], Repo: g.conns["repo"], Webhook: g.conns["webhook"], Deployer: g.conns["deployer"],
 	})

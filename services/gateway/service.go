@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -63,8 +64,9 @@ func AccessTable() []Access { return routes.Rows() }
 type Deps struct {
 	Logger *slog.Logger
 	JS     jetstream.JetStream
-	Keyset *seal.Keyset   // seals session cookies and page tokens; the same in all replicas
-	Keys   *identity.Keys // holds the gateway's private key
+	Keyset *seal.Keyset          // seals session cookies and page tokens; the same in all replicas
+	Keys   *identity.Keys        // holds the gateway's private key
+	Redis  redis.UniversalClient // counts requests of programs; only where they are bounded
 
 	// The connections to the other services, made by rpc.Dial as "gateway".
 	Auth, Repo, Webhook, Deployer grpc.ClientConnInterface
@@ -126,6 +128,9 @@ func New(cfg Config, d Deps) (*Service, error) {
 	web, err := cfg.check()
 	if err != nil {
 		return nil, err
+	}
+	if cfg.ProgramRequestsPerMinute > 0 && d.Redis == nil {
+		return nil, errors.New("gateway: Deps.Redis is missing, which counts requests of programs")
 	}
 	if d.Now == nil {
 		d.Now = time.Now

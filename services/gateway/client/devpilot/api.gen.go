@@ -129,6 +129,12 @@ const (
 	IntegrationStateREFRESHFAILING    IntegrationState = "REFRESH_FAILING"
 )
 
+// Defines values for ListAppsRequestView.
+const (
+	ListAppsRequestViewBASIC ListAppsRequestView = "BASIC"
+	ListAppsRequestViewFULL  ListAppsRequestView = "FULL"
+)
+
 // Defines values for LogEventEndEvent.
 const (
 	LogEventEndEventEnd LogEventEndEvent = "end"
@@ -547,7 +553,7 @@ type AppInput struct {
 
 	// Repository The repository's id.
 	//
-	// Examples: c7e5b1a8-3f0d-4b5e-9a43-5d2f7f9a1c10
+	// Examples: 86af9dc4-9db7-5027-98be-96f9cc98f6a6
 	Repository string `json:"repository"`
 
 	// Retention How many releases are kept, the live one not counted; 5 when absent.
@@ -606,7 +612,7 @@ type AppPatch struct {
 
 	// Repository The repository's id.
 	//
-	// Examples: c7e5b1a8-3f0d-4b5e-9a43-5d2f7f9a1c10
+	// Examples: 86af9dc4-9db7-5027-98be-96f9cc98f6a6
 	Repository *string `json:"repository,omitempty"`
 
 	// Retention How many releases are kept, the live one not counted; 5 when absent.
@@ -852,7 +858,7 @@ type Change struct {
 	// ID Its id within the workspace, such as web or web/12.
 	ID string `json:"id"`
 
-	// Kind What changed: integration, repositories, app, deployment, webhook, delivery, workspace. More may come.
+	// Kind What changed: app, delivery, deployment, integration, members, repository, webhook, workspace. More may come.
 	Kind string `json:"kind"`
 
 	// Service The owner of it.
@@ -1653,6 +1659,9 @@ type ListAppDeliveriesResult struct {
 	NextPageToken string `json:"nextPageToken"`
 }
 
+// ListAppsRequestView How much of each app is answered.
+type ListAppsRequestView string
+
 // ListAppsResult ListAppsResponse is a page.
 type ListAppsResult struct {
 	// Apps The apps.
@@ -1660,6 +1669,9 @@ type ListAppsResult struct {
 
 	// NextPageToken The next page's token; empty on the last one.
 	NextPageToken string `json:"nextPageToken"`
+
+	// Total How many there are on all pages.
+	Total int32 `json:"total"`
 }
 
 // ListBitbucketWorkspacesResult ListBitbucketWorkspacesResponse is the list, sorted by name.
@@ -2188,6 +2200,7 @@ type Problem struct {
 	// | `REQUEST_ID_REUSED` | 409 | never | Use a new requestId for a different request. |
 	// | `RATE_LIMITED` | 429 | after | Wait for the time in retryAfterSeconds, then try again. |
 	// | `PAYLOAD_TOO_LARGE` | 413 | never | Send a smaller body. |
+	// | `UNSUPPORTED_MEDIA_TYPE` | 415 | never | Send the body as JSON in UTF-8, with Content-Type: application/json. |
 	// | `NOT_FOUND` | 404 | never | Check the path against the API description at /openapi.json. |
 	// | `METHOD_NOT_ALLOWED` | 405 | never | Use one of the methods in the Allow header. |
 	// | `UNIMPLEMENTED` | 501 | never | Update Devpilot: this part of it does not know the request yet. |
@@ -2597,6 +2610,7 @@ type StreamEnd struct {
 	// | `REQUEST_ID_REUSED` | 409 | never | Use a new requestId for a different request. |
 	// | `RATE_LIMITED` | 429 | after | Wait for the time in retryAfterSeconds, then try again. |
 	// | `PAYLOAD_TOO_LARGE` | 413 | never | Send a smaller body. |
+	// | `UNSUPPORTED_MEDIA_TYPE` | 415 | never | Send the body as JSON in UTF-8, with Content-Type: application/json. |
 	// | `NOT_FOUND` | 404 | never | Check the path against the API description at /openapi.json. |
 	// | `METHOD_NOT_ALLOWED` | 405 | never | Use one of the methods in the Allow header. |
 	// | `UNIMPLEMENTED` | 501 | never | Update Devpilot: this part of it does not know the request yet. |
@@ -3142,6 +3156,31 @@ type ListAppsParams struct {
 
 	// PageToken The next page's token from the page before.
 	PageToken *string `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+
+	// Query Only those whose id, repository's name or branch has this in it; case does not matter. Of several words, each.
+	Query *string `form:"query,omitempty" json:"query,omitempty"`
+
+	// Repository Only those of this repository: its id.
+	Repository *string `form:"repository,omitempty" json:"repository,omitempty"`
+
+	// Branch Only those that watch this branch, or this pattern.
+	Branch *string `form:"branch,omitempty" json:"branch,omitempty"`
+
+	// AutoDeploy Only those with auto-deploy on, or off.
+	AutoDeploy *bool `form:"autoDeploy,omitempty" json:"autoDeploy,omitempty"`
+
+	// LatestStates Only those whose newest deployment is in one of these states.
+	LatestStates *[]DeploymentState `form:"latestStates,omitempty" json:"latestStates,omitempty"`
+
+	// SyncStates Only those whose branch stands so to what is live.
+	SyncStates *[]SyncState `form:"syncStates,omitempty" json:"syncStates,omitempty"`
+
+	// OrderBy The order: "id", which it is when absent; "updateTime", the app that was changed last first; "deployTime", the
+	// app with the newest deployment first and those that have none last.
+	OrderBy *string `form:"orderBy,omitempty" json:"orderBy,omitempty"`
+
+	// View How much of each app is answered; FULL when absent.
+	View *ListAppsRequestView `form:"view,omitempty" json:"view,omitempty"`
 
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -4058,7 +4097,7 @@ func (c *Client) DeleteAPIKey(ctx context.Context, workspace string, apiKey stri
 	return call[DeleteAPIKeyResult](ctx, c, r)
 }
 
-// ListApps: Lists the workspace's apps by id.
+// ListApps: Lists the workspace's apps, or those of them that are asked for.
 //
 // It is GET /v1/workspaces/{workspace}/apps.
 func (c *Client) ListApps(ctx context.Context, workspace string, params *ListAppsParams) (*ListAppsResult, error) {
@@ -4067,6 +4106,14 @@ func (c *Client) ListApps(ctx context.Context, workspace string, params *ListApp
 	if params != nil {
 		r.inQuery("pageSize", params.PageSize)
 		r.inQuery("pageToken", params.PageToken)
+		r.inQuery("query", params.Query)
+		r.inQuery("repository", params.Repository)
+		r.inQuery("branch", params.Branch)
+		r.inQuery("autoDeploy", params.AutoDeploy)
+		r.inQuery("latestStates", params.LatestStates)
+		r.inQuery("syncStates", params.SyncStates)
+		r.inQuery("orderBy", params.OrderBy)
+		r.inQuery("view", params.View)
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[ListAppsResult](ctx, c, r)

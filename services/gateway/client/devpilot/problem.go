@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -102,17 +103,50 @@ func wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// reasonOf is what an answer without a problem document means.
+func reasonOf(status int) Reason {
+	switch status {
+	case http.StatusUnauthorized:
+		return ReasonUnauthenticated
+	case http.StatusForbidden:
+		return ReasonPermissionDenied
+	case http.StatusMethodNotAllowed:
+		return ReasonMethodNotAllowed
+	case http.StatusRequestTimeout:
+		return ReasonTimeout
+	case http.StatusPreconditionFailed:
+		return ReasonEtagMismatch
+	case http.StatusRequestEntityTooLarge:
+		return ReasonPayloadTooLarge
+	case http.StatusUnsupportedMediaType:
+		return ReasonUnsupportedMediaType
+	case http.StatusTooManyRequests:
+		return ReasonRateLimited
+	case http.StatusInternalServerError:
+		return ReasonInternal
+	case http.StatusNotImplemented:
+		return ReasonUnimplemented
+	}
+	switch {
+	case status > http.StatusInternalServerError:
+		return ReasonServiceUnavailable
+	case status >= http.StatusBadRequest && status != http.StatusNotFound:
+		return ReasonInvalidArgument
+	}
+	return ReasonNotFound
+}
+
 // refusal is what a call was refused with; a server in between may have answered something else.
 func refusal(resp *http.Response) *Error {
 	e := &Error{Problem: Problem{
-		Type: "about:blank", Title: http.StatusText(resp.StatusCode), Reason: ReasonNotFound, RequestID: resp.Header.Get("X-Request-Id"),
+		Type: "about:blank", Title: http.StatusText(resp.StatusCode), Reason: reasonOf(resp.StatusCode), RequestID: resp.Header.Get("X-Request-Id"),
 		Detail: "What answers there is not Devpilot, or something before it (" + resp.Status + "). Check the address.",
 	}}
-	switch resp.StatusCode {
-	case http.StatusInternalServerError:
-		e.Problem.Reason = ReasonInternal
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		e.Problem.Reason, e.Problem.Detail = ReasonServiceUnavailable, "Devpilot is not there ("+resp.Status+"). Try again in a moment."
+	if e.Problem.Reason == ReasonServiceUnavailable {
+		e.Problem.Detail = "Devpilot is not there (" + resp.Status + "). Try again in a moment."
+	}
+	if seconds, err := strconv.ParseInt(resp.Header.Get("Retry-After"), 10, 32); err == nil && seconds >= 0 { // a date instead is not obeyed
+		e.Problem.RetryAfterSeconds = new(int(seconds))
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	var said Problem

@@ -18,6 +18,7 @@ const (
 	ReasonRequestIDReused             Reason = "REQUEST_ID_REUSED"             // Use a new requestId for a different request.
 	ReasonRateLimited                 Reason = "RATE_LIMITED"                  // Wait for the time in retryAfterSeconds, then try again.
 	ReasonPayloadTooLarge             Reason = "PAYLOAD_TOO_LARGE"             // Send a smaller body.
+	ReasonUnsupportedMediaType        Reason = "UNSUPPORTED_MEDIA_TYPE"        // Send the body as JSON in UTF-8, with Content-Type: application/json.
 	ReasonNotFound                    Reason = "NOT_FOUND"                     // Check the path against the API description at /openapi.json.
 	ReasonMethodNotAllowed            Reason = "METHOD_NOT_ALLOWED"            // Use one of the methods in the Allow header.
 	ReasonUnimplemented               Reason = "UNIMPLEMENTED"                 // Update Devpilot: this part of it does not know the request yet.
@@ -86,6 +87,7 @@ var retries = map[Reason]string{
 	ReasonRequestIDReused:             "never",
 	ReasonRateLimited:                 "after",
 	ReasonPayloadTooLarge:             "never",
+	ReasonUnsupportedMediaType:        "never",
 	ReasonNotFound:                    "never",
 	ReasonMethodNotAllowed:            "never",
 	ReasonUnimplemented:               "never",

@@ -43,24 +43,45 @@ export function backoff(attempt: number): number {
   return Math.min(250 * 2 ** attempt, 15_000) * (0.75 + Math.random() / 2);
 }
 
+const byStatus: Readonly<Record<number, Reason>> = {
+  401: "UNAUTHENTICATED",
+  403: "PERMISSION_DENIED",
+  404: "NOT_FOUND",
+  405: "METHOD_NOT_ALLOWED",
+  408: "TIMEOUT",
+  412: "ETAG_MISMATCH",
+  413: "PAYLOAD_TOO_LARGE",
+  415: "UNSUPPORTED_MEDIA_TYPE",
+  429: "RATE_LIMITED",
+  500: "INTERNAL",
+  501: "UNIMPLEMENTED",
+};
+
+/** What an answer without a problem document means: something between here and Devpilot gave it. */
+function reasonOf(status: number): Reason {
+  if (status >= 500) return byStatus[status] ?? "SERVICE_UNAVAILABLE";
+  return byStatus[status] ?? (status >= 400 ? "INVALID_ARGUMENT" : "NOT_FOUND");
+}
+
 /** What a refused call was answered with; a server in between may have answered something else. */
 export async function refusal(response: Response): Promise<DevpilotError> {
   const text = await response.text();
   let said: Partial<Problem> = {};
   try {
     const parsed: unknown = JSON.parse(text);
-    if (typeof parsed === "object" && parsed !== null) said = parsed;
+    if (typeof parsed === "object" && parsed !== null && "reason" in parsed) said = parsed as Partial<Problem>;
   } catch {
     // no problem document; the status says what there is to say
   }
-  const away = [502, 503, 504].includes(response.status);
+  const after = Number(response.headers.get("retry-after") ?? NaN); // a date instead is not obeyed
   return new DevpilotError({
     type: "about:blank",
     title: response.statusText,
-    detail: `Devpilot answered with status ${response.status}.`,
-    reason: away ? "SERVICE_UNAVAILABLE" : "INTERNAL",
+    detail: `Devpilot, or something before it, answered with status ${response.status}.`,
+    reason: reasonOf(response.status),
     fields: [],
     requestId: response.headers.get("x-request-id") ?? "",
+    ...(Number.isFinite(after) && { retryAfterSeconds: after }),
     ...said,
     status: response.status,
   });

@@ -65,6 +65,43 @@ test("what stays refused is not repeated, nor what must wait for too long", asyn
   }
 });
 
+// What stands between a caller and Devpilot answers with pages of its own.
+test("an answer without a problem is told by its status", async () => {
+  for (const [status, reason, asked] of [
+    [302, "NOT_FOUND", 1],
+    [400, "INVALID_ARGUMENT", 1],
+    [401, "UNAUTHENTICATED", 1],
+    [403, "PERMISSION_DENIED", 1],
+    [404, "NOT_FOUND", 1],
+    [413, "PAYLOAD_TOO_LARGE", 1],
+    [415, "UNSUPPORTED_MEDIA_TYPE", 1],
+    [429, "RATE_LIMITED", 1],
+    [502, "SERVICE_UNAVAILABLE", 2],
+    [503, "SERVICE_UNAVAILABLE", 2],
+    [521, "SERVICE_UNAVAILABLE", 2],
+  ]) {
+    const pages = [0, 1].map(() => new Response("<h1>No</h1>", { status }));
+    const { devpilot, asked: sent } = scripted(pages, { attempts: 2 });
+    await assert.rejects(
+      devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
+      (e) => e instanceof DevpilotError && e.reason === reason && e.status === status && e.message.includes(`${status}`),
+    );
+    assert.equal(sent.length, asked, `${status}`);
+  }
+});
+
+test("a page that says when to come again is obeyed, and JSON that is no problem is none", async () => {
+  const { devpilot, asked } = scripted([
+    new Response("busy", { status: 429, headers: { "Retry-After": "0" } }),
+    json(429, { message: "too fast", status: 200 }),
+  ]);
+  await assert.rejects(
+    devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
+    (e) => e.reason === "RATE_LIMITED" && e.status === 429,
+  );
+  assert.equal(asked.length, 2);
+});
+
 test("a create has a requestId, the same in its repeats, and keeps one that it was given", async () => {
   const { devpilot, asked } = scripted([problem(503, "STORAGE_UNAVAILABLE"), json(200, {}), json(200, {})]);
   const body = { appId: "web", app: { repository: "r", branch: "main" } };

@@ -56,7 +56,7 @@ func (o Origins) guard(cross *http.CrossOriginProtection, next http.Handler) htt
 			h := w.Header()
 			h.Set("Access-Control-Allow-Origin", origin)
 			h.Set("Access-Control-Allow-Credentials", "true")
-			h.Set("Access-Control-Expose-Headers", "ETag, Retry-After, "+HeaderRequestID)
+			h.Set("Access-Control-Expose-Headers", "Deprecation, ETag, Link, RateLimit, RateLimit-Policy, Retry-After, Sunset, "+HeaderRequestID)
 		}
 		if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
 			o.preflight(w, r, shared)

@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
@@ -32,7 +32,7 @@ const (
 // Serve answers one request for the stream. The caller is in the context.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[string]string) {
 	workspace := params["workspace"]
-	resume, after, err := lastEvent(r)
+	resume, after, wanted, err := asked(r)
 	if err != nil {
 		edge.Fail(w, r, err)
 		return
@@ -57,7 +57,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	out := live.Begin(w, "text/event-stream")
 	first := []byte("retry: 2000\n\n")
 	for _, change := range missed {
-		if change.shownTo(c.Apps) {
+		if change.shownTo(c.Apps) && wanted.wants(change) {
 			first = append(first, event(change)...)
 		}
 	}
@@ -69,12 +69,12 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	if _, err := out.Write(first); err != nil {
 		return
 	}
-	h.follow(r, out, sub, workspace, c.Apps)
+	h.follow(r, out, sub, workspace, func(change Change) bool { return change.shownTo(c.Apps) && wanted.wants(change) })
 }
 
 // follow hands on what comes until the client goes, falls behind, may not read any more, or the
 // process stops.
-func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string, apps identity.Apps) {
+func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string, shown func(Change) bool) {
 	beat := time.NewTicker(h.Streams.Heartbeat)
 	defer beat.Stop()
 	changed := h.Streams.Changed()
@@ -89,7 +89,7 @@ func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, w
 			if !ok {
 				return
 			}
-			if !c.shownTo(apps) {
+			if !shown(c) {
 				continue
 			}
 			data = event(c)
@@ -124,28 +124,32 @@ func event(c Change) []byte {
 	return live.Event(strconv.FormatUint(c.Sequence, 10), nameChange, c.json())
 }
 
-// lastEvent is where the client resumes: the header that browsers send by themselves, or a
-// parameter for the first connection of a page that was loaded earlier.
-func lastEvent(r *http.Request) (resume bool, after uint64, err error) {
-	const parameter = "lastEventId"
+// asked is where the client resumes, the header that browsers send by themselves or a parameter for the first
+// connection of a page that was loaded earlier, and what it wants to hear of.
+func asked(r *http.Request) (resume bool, after uint64, wanted filter, err error) {
 	var faults apierr.Faults
 	query, err := rest.ParseQuery(r.URL.RawQuery, &faults)
 	if err != nil {
-		return false, 0, err
+		return false, 0, filter{}, err
 	}
-	for name := range query {
-		if name != parameter {
-			rest.UnknownParameter(name, []string{parameter}, &faults)
+	known := []string{paramLast, paramKind, paramApp}
+	for name, values := range query {
+		switch {
+		case !slices.Contains(known, name):
+			rest.UnknownParameter(name, known, &faults)
+		case name != paramKind && len(values) > 1:
+			faults.Add(name, "must be there once")
 		}
 	}
 	from, text := rest.HeaderLastEventID, r.Header.Get(rest.HeaderLastEventID)
 	if text == "" {
-		from, text = parameter, query.Get(parameter)
+		from, text = paramLast, query.Get(paramLast)
 	}
 	if text != "" {
 		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
 			faults.Add(from, "must be the id of an event of this stream")
 		}
 	}
-	return text != "", after, faults.Err()
+	wanted = newFilter(query, &faults)
+	return text != "", after, wanted, faults.Err()
 }

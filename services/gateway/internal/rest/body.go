@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
@@ -45,6 +46,11 @@ func readBody(w http.ResponseWriter, r *http.Request, route routes.Route, faults
 		raw = []byte("{}")
 	case route.Body == "":
 		return nil, nil, apierr.Newf(apierr.ReasonInvalidArgument, "%s %s takes no body.", route.Method, route.Public()).With(apierr.WithField(wholeBody, "must be empty"))
+	}
+	if !empty {
+		if err := edge.JSONBody(r, raw); err != nil {
+			return nil, nil, err
+		}
 	}
 	v, err := parseBody(raw, faults)
 	if err != nil {

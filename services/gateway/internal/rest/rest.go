@@ -6,7 +6,7 @@
 // path → signed identity → time limit → path, query and body held against the request message →
 // If-Match → RPC → ETag.
 //
-// It depends on internal/routes, internal/caller and internal/edge.
+// It depends on internal/routes, internal/caller, internal/ratelimit and internal/edge.
 package rest
 
 import (
@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/identity"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
@@ -32,6 +33,7 @@ import (
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
+	"devpilot.io/bitbucket/services/gateway/internal/ratelimit"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/server"
 	"devpilot.io/bitbucket/services/gateway/internal/session"
@@ -48,6 +50,10 @@ type Config struct {
 	Now     func() time.Time
 	// Timeout bounds a request that is not a stream.
 	Timeout time.Duration
+	// Programs bounds what keys and tokens send; nil: nothing does.
+	Programs *ratelimit.Limiter
+	// Table are the routes; nil: those that there are.
+	Table *routes.Table
 	// The connections to the services; Gateway leads to our own.
 	Auth, Repo, Webhook, Deployer, Gateway Conn
 	Events, Log, ActivityExport            Stream
@@ -62,7 +68,10 @@ type API struct {
 
 // New registers all routes.
 func New(cfg Config) (*API, error) {
-	a := &API{cfg: cfg, table: routes.NewTable()}
+	a := &API{cfg: cfg, table: cfg.Table}
+	if a.table == nil {
+		a.table = routes.NewTable()
+	}
 	none := func(string) (string, bool) { return "", false }
 	a.mux = runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &marshaler{}),
@@ -143,6 +152,9 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 			return
 		}
 		edge.Of(r.Context()).Route = route.Template
+		if route.Deprecated != nil {
+			route.Deprecated.Write(w.Header(), referencePath+route.OperationID())
+		}
 		if err := checkText(params, r.Header, route); err != nil {
 			edge.Fail(w, r, err)
 			return
@@ -175,6 +187,9 @@ func (a *API) middleware(next runtime.HandlerFunc) runtime.HandlerFunc {
 
 type routeKey struct{}
 
+// referencePath is where an operation's page is (internal/apidocs, which depends on this package).
+const referencePath = "/docs/api/"
+
 // identify says who calls and signs it, unless the route is open to everybody.
 func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Route, workspace string) (context.Context, error) {
 	ctx := r.Context()
@@ -190,6 +205,11 @@ func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Rout
 	}
 	note := edge.Of(ctx)
 	note.Subject = c.Subject
+	if c.Kind == identity.SubjectAPIKey || c.Kind == identity.SubjectOIDCToken {
+		if err := a.cfg.Programs.Take(ctx, w.Header(), c.Subject); err != nil {
+			return nil, err
+		}
+	}
 	ctx, err = a.cfg.Callers.Identify(ctx, c, workspace)
 	if err != nil {
 		return nil, err

@@ -60,8 +60,9 @@ type Route struct {
 	NoTokens   bool          // tokens of identity providers cannot, whatever their scope
 	NoPrograms bool          // for people, or the admin token
 	ReadOnly   bool
-	List       bool // a page of a list: answers carry an ETag of their content
-	Stream     bool // does not end by itself, or not soon
+	List       bool         // a page of a list: answers carry an ETag of their content
+	Stream     bool         // does not end by itself, or not soon
+	Deprecated *Deprecation // nil: it stays
 }
 
 // PathFields are the names of the template's variables, as in the proto.
@@ -143,7 +144,7 @@ func All() []Route {
 			all = append(all, ofMethod(s.Methods().Get(i))...)
 		}
 	}
-	return append(all,
+	return deprecate(append(all,
 		Route{
 			Method: http.MethodGet, Template: EventsTemplate, Role: identity.RoleMember, ReadOnly: true, Stream: true, OfApps: true,
 		},
@@ -155,7 +156,7 @@ func All() []Route {
 			Method: http.MethodGet, Template: ActivityExportTemplate, Role: roles[gatewayv1.GatewayService_ListActivity_FullMethodName], ReadOnly: true, Stream: true,
 			RPC: gatewayv1.GatewayService_ListActivity_FullMethodName, Input: (&gatewayv1.ListActivityRequest{}).ProtoReflect().Descriptor(),
 		},
-	)
+	), deprecated)
 }
 
 // FullMethod is "/package.Service/Method".
@@ -206,8 +207,15 @@ type Table struct {
 }
 
 // NewTable makes the table of All.
-func NewTable() *Table {
-	t := &Table{byPattern: map[string]Route{}, all: All()}
+func NewTable() *Table { return tableOf(All()) }
+
+// NewTableWith is NewTable with other calls that are to go: for tests.
+func NewTableWith(deprecated map[string]Deprecation) *Table {
+	return tableOf(deprecate(All(), deprecated))
+}
+
+func tableOf(all []Route) *Table {
+	t := &Table{byPattern: map[string]Route{}, all: all}
 	for _, r := range t.all {
 		t.byPattern[r.Method+" "+r.Template] = r
 	}

@@ -3,6 +3,7 @@ package signin
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 
@@ -32,8 +33,15 @@ func methodNotAllowed(w http.ResponseWriter, r *http.Request, method string) {
 // serveBegin answers where the browser signs in, and gives it the cookie of the attempt. It is a POST of
 // JSON: no page of another site can begin a sign-in, and an invitation is in no address.
 func (s *Service) serveBegin(w http.ResponseWriter, r *http.Request, p *Provider) {
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		if refused := edge.JSONBody(r, raw); refused != nil {
+			edge.Fail(w, r, refused)
+			return
+		}
+	}
 	var body struct{ Next, Invitation string }
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body); err != nil || len(body.Next) > maxNext {
+	if err != nil || json.Unmarshal(raw, &body) != nil || len(body.Next) > maxNext {
 		edge.Fail(w, r, apierr.New(apierr.ReasonInvalidArgument, `The body must be JSON like {"next": "/"}.`))
 		return
 	}

@@ -25,6 +25,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// How much of each app is answered.
+type ListAppsRequest_View int32
+
+const (
+	// As FULL.
+	ListAppsRequest_VIEW_UNSPECIFIED ListAppsRequest_View = 0
+	// Without hooks and variables, whose lists are empty, also those of .devpilot.yaml. What is sent back of it would
+	// take them away.
+	ListAppsRequest_BASIC ListAppsRequest_View = 1
+	// All of it.
+	ListAppsRequest_FULL ListAppsRequest_View = 2
+)
+
+// Enum value maps for ListAppsRequest_View.
+var (
+	ListAppsRequest_View_name = map[int32]string{
+		0: "VIEW_UNSPECIFIED",
+		1: "BASIC",
+		2: "FULL",
+	}
+	ListAppsRequest_View_value = map[string]int32{
+		"VIEW_UNSPECIFIED": 0,
+		"BASIC":            1,
+		"FULL":             2,
+	}
+)
+
+func (x ListAppsRequest_View) Enum() *ListAppsRequest_View {
+	p := new(ListAppsRequest_View)
+	*p = x
+	return p
+}
+
+func (x ListAppsRequest_View) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListAppsRequest_View) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ListAppsRequest_View) Type() protoreflect.EnumType {
+	return &file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0]
+}
+
+func (x ListAppsRequest_View) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListAppsRequest_View.Descriptor instead.
+func (ListAppsRequest_View) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{4, 0}
+}
+
 // How an app is, in a word.
 type ReadBadgeResponse_State int32
 
@@ -70,11 +124,11 @@ func (x ReadBadgeResponse_State) String() string {
 }
 
 func (ReadBadgeResponse_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0].Descriptor()
+	return file_devpilot_deployer_v1_deployer_service_proto_enumTypes[1].Descriptor()
 }
 
 func (ReadBadgeResponse_State) Type() protoreflect.EnumType {
-	return &file_devpilot_deployer_v1_deployer_service_proto_enumTypes[0]
+	return &file_devpilot_deployer_v1_deployer_service_proto_enumTypes[1]
 }
 
 func (x ReadBadgeResponse_State) Number() protoreflect.EnumNumber {
@@ -332,7 +386,24 @@ type ListAppsRequest struct {
 	// At most so many; 50 when absent, 200 at most.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next page's token from the page before.
-	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Only those whose id, repository's name or branch has this in it; case does not matter. Of several words, each.
+	Query string `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"`
+	// Only those of this repository: its id.
+	Repository string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
+	// Only those that watch this branch, or this pattern.
+	Branch string `protobuf:"bytes,6,opt,name=branch,proto3" json:"branch,omitempty"`
+	// Only those with auto-deploy on, or off.
+	AutoDeploy *bool `protobuf:"varint,7,opt,name=auto_deploy,json=autoDeploy,proto3,oneof" json:"auto_deploy,omitempty"`
+	// Only those whose newest deployment is in one of these states.
+	LatestStates []Deployment_State `protobuf:"varint,8,rep,packed,name=latest_states,json=latestStates,proto3,enum=devpilot.deployer.v1.Deployment_State" json:"latest_states,omitempty"`
+	// Only those whose branch stands so to what is live.
+	SyncStates []Sync_State `protobuf:"varint,9,rep,packed,name=sync_states,json=syncStates,proto3,enum=devpilot.deployer.v1.Sync_State" json:"sync_states,omitempty"`
+	// The order: "id", which it is when absent; "updateTime", the app that was changed last first; "deployTime", the
+	// app with the newest deployment first and those that have none last.
+	OrderBy string `protobuf:"bytes,10,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// How much of each app is answered; FULL when absent.
+	View          ListAppsRequest_View `protobuf:"varint,11,opt,name=view,proto3,enum=devpilot.deployer.v1.ListAppsRequest_View" json:"view,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -388,6 +459,62 @@ func (x *ListAppsRequest) GetPageToken() string {
 	return ""
 }
 
+func (x *ListAppsRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetAutoDeploy() bool {
+	if x != nil && x.AutoDeploy != nil {
+		return *x.AutoDeploy
+	}
+	return false
+}
+
+func (x *ListAppsRequest) GetLatestStates() []Deployment_State {
+	if x != nil {
+		return x.LatestStates
+	}
+	return nil
+}
+
+func (x *ListAppsRequest) GetSyncStates() []Sync_State {
+	if x != nil {
+		return x.SyncStates
+	}
+	return nil
+}
+
+func (x *ListAppsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListAppsRequest) GetView() ListAppsRequest_View {
+	if x != nil {
+		return x.View
+	}
+	return ListAppsRequest_VIEW_UNSPECIFIED
+}
+
 // ListAppsResponse is a page.
 type ListAppsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -395,6 +522,8 @@ type ListAppsResponse struct {
 	Apps []*App `protobuf:"bytes,1,rep,name=apps,proto3" json:"apps,omitempty"`
 	// The next page's token; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many there are on all pages.
+	Total         int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +570,13 @@ func (x *ListAppsResponse) GetNextPageToken() string {
 		return x.NextPageToken
 	}
 	return ""
+}
+
+func (x *ListAppsResponse) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
 }
 
 // UpdateAppRequest changes an app.
@@ -2880,15 +3016,34 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"=\n" +
 	"\x0eGetAppResponse\x12+\n" +
-	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"p\n" +
+	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"\x92\x04\n" +
 	"\x0fListAppsRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"i\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\x12\x14\n" +
+	"\x05query\x18\x04 \x01(\tR\x05query\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x05 \x01(\tR\n" +
+	"repository\x12\x16\n" +
+	"\x06branch\x18\x06 \x01(\tR\x06branch\x12$\n" +
+	"\vauto_deploy\x18\a \x01(\bH\x00R\n" +
+	"autoDeploy\x88\x01\x01\x12K\n" +
+	"\rlatest_states\x18\b \x03(\x0e2&.devpilot.deployer.v1.Deployment.StateR\flatestStates\x12A\n" +
+	"\vsync_states\x18\t \x03(\x0e2 .devpilot.deployer.v1.Sync.StateR\n" +
+	"syncStates\x12\x19\n" +
+	"\border_by\x18\n" +
+	" \x01(\tR\aorderBy\x12>\n" +
+	"\x04view\x18\v \x01(\x0e2*.devpilot.deployer.v1.ListAppsRequest.ViewR\x04view\"1\n" +
+	"\x04View\x12\x14\n" +
+	"\x10VIEW_UNSPECIFIED\x10\x00\x12\t\n" +
+	"\x05BASIC\x10\x01\x12\b\n" +
+	"\x04FULL\x10\x02B\x0e\n" +
+	"\f_auto_deploy\"\x7f\n" +
 	"\x10ListAppsResponse\x12-\n" +
 	"\x04apps\x18\x01 \x03(\v2\x19.devpilot.deployer.v1.AppR\x04apps\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xe5\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\"\xe5\x01\n" +
 	"\x10UpdateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
@@ -3124,145 +3279,150 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
-	(ReadBadgeResponse_State)(0),             // 0: devpilot.deployer.v1.ReadBadgeResponse.State
-	(*CreateAppRequest)(nil),                 // 1: devpilot.deployer.v1.CreateAppRequest
-	(*CreateAppResponse)(nil),                // 2: devpilot.deployer.v1.CreateAppResponse
-	(*GetAppRequest)(nil),                    // 3: devpilot.deployer.v1.GetAppRequest
-	(*GetAppResponse)(nil),                   // 4: devpilot.deployer.v1.GetAppResponse
-	(*ListAppsRequest)(nil),                  // 5: devpilot.deployer.v1.ListAppsRequest
-	(*ListAppsResponse)(nil),                 // 6: devpilot.deployer.v1.ListAppsResponse
-	(*UpdateAppRequest)(nil),                 // 7: devpilot.deployer.v1.UpdateAppRequest
-	(*UpdateAppResponse)(nil),                // 8: devpilot.deployer.v1.UpdateAppResponse
-	(*DeleteAppRequest)(nil),                 // 9: devpilot.deployer.v1.DeleteAppRequest
-	(*DeleteAppResponse)(nil),                // 10: devpilot.deployer.v1.DeleteAppResponse
-	(*CreateDeploymentRequest)(nil),          // 11: devpilot.deployer.v1.CreateDeploymentRequest
-	(*CreateDeploymentResponse)(nil),         // 12: devpilot.deployer.v1.CreateDeploymentResponse
-	(*CancelDeploymentRequest)(nil),          // 13: devpilot.deployer.v1.CancelDeploymentRequest
-	(*CancelDeploymentResponse)(nil),         // 14: devpilot.deployer.v1.CancelDeploymentResponse
-	(*RedeployDeploymentRequest)(nil),        // 15: devpilot.deployer.v1.RedeployDeploymentRequest
-	(*RedeployDeploymentResponse)(nil),       // 16: devpilot.deployer.v1.RedeployDeploymentResponse
-	(*RollBackAppRequest)(nil),               // 17: devpilot.deployer.v1.RollBackAppRequest
-	(*RollBackAppResponse)(nil),              // 18: devpilot.deployer.v1.RollBackAppResponse
-	(*CheckPushRequest)(nil),                 // 19: devpilot.deployer.v1.CheckPushRequest
-	(*CheckPushResponse)(nil),                // 20: devpilot.deployer.v1.CheckPushResponse
-	(*PushCheck)(nil),                        // 21: devpilot.deployer.v1.PushCheck
-	(*GetDeploymentRequest)(nil),             // 22: devpilot.deployer.v1.GetDeploymentRequest
-	(*GetDeploymentResponse)(nil),            // 23: devpilot.deployer.v1.GetDeploymentResponse
-	(*ListDeploymentsRequest)(nil),           // 24: devpilot.deployer.v1.ListDeploymentsRequest
-	(*ListDeploymentsResponse)(nil),          // 25: devpilot.deployer.v1.ListDeploymentsResponse
-	(*ListWorkspaceDeploymentsRequest)(nil),  // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
-	(*ListWorkspaceDeploymentsResponse)(nil), // 27: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
-	(*ListAppDeliveriesRequest)(nil),         // 28: devpilot.deployer.v1.ListAppDeliveriesRequest
-	(*ListAppDeliveriesResponse)(nil),        // 29: devpilot.deployer.v1.ListAppDeliveriesResponse
-	(*ExplainRequest)(nil),                   // 30: devpilot.deployer.v1.ExplainRequest
-	(*ExplainResponse)(nil),                  // 31: devpilot.deployer.v1.ExplainResponse
-	(*ReadLogRequest)(nil),                   // 32: devpilot.deployer.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),                  // 33: devpilot.deployer.v1.ReadLogResponse
-	(*LogEnd)(nil),                           // 34: devpilot.deployer.v1.LogEnd
-	(*ListServersRequest)(nil),               // 35: devpilot.deployer.v1.ListServersRequest
-	(*ListServersResponse)(nil),              // 36: devpilot.deployer.v1.ListServersResponse
-	(*ProveGitRequest)(nil),                  // 37: devpilot.deployer.v1.ProveGitRequest
-	(*ProveGitResponse)(nil),                 // 38: devpilot.deployer.v1.ProveGitResponse
-	(*ProveStatusRequest)(nil),               // 39: devpilot.deployer.v1.ProveStatusRequest
-	(*ProveStatusResponse)(nil),              // 40: devpilot.deployer.v1.ProveStatusResponse
-	(*ReadBadgeRequest)(nil),                 // 41: devpilot.deployer.v1.ReadBadgeRequest
-	(*ReadBadgeResponse)(nil),                // 42: devpilot.deployer.v1.ReadBadgeResponse
-	(*App)(nil),                              // 43: devpilot.deployer.v1.App
-	(*fieldmaskpb.FieldMask)(nil),            // 44: google.protobuf.FieldMask
-	(*Deployment)(nil),                       // 45: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                         // 46: devpilot.deployer.v1.AppRules
-	(Deployment_State)(0),                    // 47: devpilot.deployer.v1.Deployment.State
-	(Deployment_Trigger)(0),                  // 48: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),            // 49: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),                  // 50: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                      // 51: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                      // 52: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                        // 53: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                           // 54: devpilot.deployer.v1.Server
+	(ListAppsRequest_View)(0),                // 0: devpilot.deployer.v1.ListAppsRequest.View
+	(ReadBadgeResponse_State)(0),             // 1: devpilot.deployer.v1.ReadBadgeResponse.State
+	(*CreateAppRequest)(nil),                 // 2: devpilot.deployer.v1.CreateAppRequest
+	(*CreateAppResponse)(nil),                // 3: devpilot.deployer.v1.CreateAppResponse
+	(*GetAppRequest)(nil),                    // 4: devpilot.deployer.v1.GetAppRequest
+	(*GetAppResponse)(nil),                   // 5: devpilot.deployer.v1.GetAppResponse
+	(*ListAppsRequest)(nil),                  // 6: devpilot.deployer.v1.ListAppsRequest
+	(*ListAppsResponse)(nil),                 // 7: devpilot.deployer.v1.ListAppsResponse
+	(*UpdateAppRequest)(nil),                 // 8: devpilot.deployer.v1.UpdateAppRequest
+	(*UpdateAppResponse)(nil),                // 9: devpilot.deployer.v1.UpdateAppResponse
+	(*DeleteAppRequest)(nil),                 // 10: devpilot.deployer.v1.DeleteAppRequest
+	(*DeleteAppResponse)(nil),                // 11: devpilot.deployer.v1.DeleteAppResponse
+	(*CreateDeploymentRequest)(nil),          // 12: devpilot.deployer.v1.CreateDeploymentRequest
+	(*CreateDeploymentResponse)(nil),         // 13: devpilot.deployer.v1.CreateDeploymentResponse
+	(*CancelDeploymentRequest)(nil),          // 14: devpilot.deployer.v1.CancelDeploymentRequest
+	(*CancelDeploymentResponse)(nil),         // 15: devpilot.deployer.v1.CancelDeploymentResponse
+	(*RedeployDeploymentRequest)(nil),        // 16: devpilot.deployer.v1.RedeployDeploymentRequest
+	(*RedeployDeploymentResponse)(nil),       // 17: devpilot.deployer.v1.RedeployDeploymentResponse
+	(*RollBackAppRequest)(nil),               // 18: devpilot.deployer.v1.RollBackAppRequest
+	(*RollBackAppResponse)(nil),              // 19: devpilot.deployer.v1.RollBackAppResponse
+	(*CheckPushRequest)(nil),                 // 20: devpilot.deployer.v1.CheckPushRequest
+	(*CheckPushResponse)(nil),                // 21: devpilot.deployer.v1.CheckPushResponse
+	(*PushCheck)(nil),                        // 22: devpilot.deployer.v1.PushCheck
+	(*GetDeploymentRequest)(nil),             // 23: devpilot.deployer.v1.GetDeploymentRequest
+	(*GetDeploymentResponse)(nil),            // 24: devpilot.deployer.v1.GetDeploymentResponse
+	(*ListDeploymentsRequest)(nil),           // 25: devpilot.deployer.v1.ListDeploymentsRequest
+	(*ListDeploymentsResponse)(nil),          // 26: devpilot.deployer.v1.ListDeploymentsResponse
+	(*ListWorkspaceDeploymentsRequest)(nil),  // 27: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	(*ListWorkspaceDeploymentsResponse)(nil), // 28: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	(*ListAppDeliveriesRequest)(nil),         // 29: devpilot.deployer.v1.ListAppDeliveriesRequest
+	(*ListAppDeliveriesResponse)(nil),        // 30: devpilot.deployer.v1.ListAppDeliveriesResponse
+	(*ExplainRequest)(nil),                   // 31: devpilot.deployer.v1.ExplainRequest
+	(*ExplainResponse)(nil),                  // 32: devpilot.deployer.v1.ExplainResponse
+	(*ReadLogRequest)(nil),                   // 33: devpilot.deployer.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),                  // 34: devpilot.deployer.v1.ReadLogResponse
+	(*LogEnd)(nil),                           // 35: devpilot.deployer.v1.LogEnd
+	(*ListServersRequest)(nil),               // 36: devpilot.deployer.v1.ListServersRequest
+	(*ListServersResponse)(nil),              // 37: devpilot.deployer.v1.ListServersResponse
+	(*ProveGitRequest)(nil),                  // 38: devpilot.deployer.v1.ProveGitRequest
+	(*ProveGitResponse)(nil),                 // 39: devpilot.deployer.v1.ProveGitResponse
+	(*ProveStatusRequest)(nil),               // 40: devpilot.deployer.v1.ProveStatusRequest
+	(*ProveStatusResponse)(nil),              // 41: devpilot.deployer.v1.ProveStatusResponse
+	(*ReadBadgeRequest)(nil),                 // 42: devpilot.deployer.v1.ReadBadgeRequest
+	(*ReadBadgeResponse)(nil),                // 43: devpilot.deployer.v1.ReadBadgeResponse
+	(*App)(nil),                              // 44: devpilot.deployer.v1.App
+	(Deployment_State)(0),                    // 45: devpilot.deployer.v1.Deployment.State
+	(Sync_State)(0),                          // 46: devpilot.deployer.v1.Sync.State
+	(*fieldmaskpb.FieldMask)(nil),            // 47: google.protobuf.FieldMask
+	(*Deployment)(nil),                       // 48: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                         // 49: devpilot.deployer.v1.AppRules
+	(Deployment_Trigger)(0),                  // 50: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),            // 51: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),                  // 52: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                      // 53: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                      // 54: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                        // 55: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                           // 56: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	43, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	43, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	43, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	43, // 3: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	43, // 4: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	44, // 5: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	43, // 6: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	45, // 7: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	45, // 8: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	45, // 9: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	45, // 10: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	46, // 11: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
-	21, // 12: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	45, // 13: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	47, // 14: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	48, // 15: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	49, // 16: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	49, // 17: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	45, // 18: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	47, // 19: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
-	48, // 20: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	49, // 21: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	49, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	45, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	49, // 24: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	49, // 25: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	50, // 26: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	51, // 27: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	52, // 28: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	53, // 29: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	34, // 30: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	47, // 31: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	54, // 32: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	0,  // 33: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
-	1,  // 34: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	3,  // 35: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	5,  // 36: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	7,  // 37: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	9,  // 38: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	11, // 39: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	13, // 40: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	15, // 41: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	17, // 42: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	19, // 43: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	22, // 44: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	24, // 45: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	26, // 46: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
-	30, // 47: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
-	28, // 48: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	32, // 49: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	37, // 50: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	39, // 51: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
-	41, // 52: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
-	35, // 53: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	2,  // 54: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	4,  // 55: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	6,  // 56: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	8,  // 57: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	10, // 58: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	12, // 59: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	14, // 60: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	16, // 61: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	18, // 62: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	20, // 63: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	23, // 64: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	25, // 65: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	27, // 66: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
-	31, // 67: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	29, // 68: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	33, // 69: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	38, // 70: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	40, // 71: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
-	42, // 72: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
-	36, // 73: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	54, // [54:74] is the sub-list for method output_type
-	34, // [34:54] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	44, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	44, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	44, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	45, // 3: devpilot.deployer.v1.ListAppsRequest.latest_states:type_name -> devpilot.deployer.v1.Deployment.State
+	46, // 4: devpilot.deployer.v1.ListAppsRequest.sync_states:type_name -> devpilot.deployer.v1.Sync.State
+	0,  // 5: devpilot.deployer.v1.ListAppsRequest.view:type_name -> devpilot.deployer.v1.ListAppsRequest.View
+	44, // 6: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	44, // 7: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	47, // 8: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	44, // 9: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	48, // 10: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	48, // 11: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	48, // 12: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	48, // 13: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	49, // 14: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	22, // 15: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
+	48, // 16: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	45, // 17: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	50, // 18: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	51, // 19: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	51, // 20: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	48, // 21: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	45, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
+	50, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	51, // 24: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	51, // 25: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	48, // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	51, // 27: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	51, // 28: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	52, // 29: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	53, // 30: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	54, // 31: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	55, // 32: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	35, // 33: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	45, // 34: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	56, // 35: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	1,  // 36: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
+	2,  // 37: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	4,  // 38: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	6,  // 39: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	8,  // 40: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	10, // 41: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	12, // 42: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	14, // 43: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	16, // 44: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	18, // 45: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	20, // 46: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	23, // 47: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	25, // 48: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	27, // 49: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	31, // 50: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	29, // 51: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	33, // 52: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	38, // 53: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	40, // 54: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
+	42, // 55: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	36, // 56: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	3,  // 57: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	5,  // 58: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	7,  // 59: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	9,  // 60: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	11, // 61: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	13, // 62: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	15, // 63: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	17, // 64: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	19, // 65: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	21, // 66: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	24, // 67: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	26, // 68: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	28, // 69: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	32, // 70: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	30, // 71: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	34, // 72: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	39, // 73: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	41, // 74: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
+	43, // 75: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	37, // 76: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	57, // [57:77] is the sub-list for method output_type
+	37, // [37:57] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -3273,12 +3433,13 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 	file_devpilot_deployer_v1_app_proto_init()
 	file_devpilot_deployer_v1_deployment_proto_init()
 	file_devpilot_deployer_v1_explanation_proto_init()
+	file_devpilot_deployer_v1_deployer_service_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,

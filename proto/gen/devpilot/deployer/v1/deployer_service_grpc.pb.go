@@ -57,7 +57,7 @@ type DeployerServiceClient interface {
 	CreateApp(ctx context.Context, in *CreateAppRequest, opts ...grpc.CallOption) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*GetAppResponse, error)
-	// Lists the workspace's apps by id. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,
@@ -360,7 +360,7 @@ type DeployerServiceServer interface {
 	CreateApp(context.Context, *CreateAppRequest) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetApp(context.Context, *GetAppRequest) (*GetAppResponse, error)
-	// Lists the workspace's apps by id. Idempotent. Reasons: PAGE_TOKEN_INVALID,
+	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: PAGE_TOKEN_INVALID,
 	// STORAGE_UNAVAILABLE.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,

@@ -15,20 +15,27 @@ func TestList_ofSomebodyLimitedToSomeApps(t *testing.T) {
 		add(t, store, id, 2)
 	}
 	limit := identity.LimitedTo("web", "api", "gone")
-	var ids []string
-	after := ""
-	for page := 0; page == 0 || after != ""; page++ {
-		list, next, err := s.List(t.Context(), "acme-inc", limit, after, 1)
-		if err != nil || page > 3 {
-			t.Fatalf("page %d: %v", page, err)
+	for _, q := range []Question{{Order: ByID}, {Order: ByUpdateTime}, {Order: ByID, AutoDeploy: new(false)}} {
+		q.Workspace, q.Apps = "acme-inc", limit
+		var ids []string
+		var after *AppPlace
+		for page := 0; page == 0 || after != nil; page++ {
+			list, err := s.List(t.Context(), q, after, 1)
+			if err != nil || page > 3 {
+				t.Fatalf("%+v: page %d: %v", q, page, err)
+			}
+			for _, a := range list.Apps {
+				ids = append(ids, a.GetId())
+			}
+			if list.Total != 2 {
+				t.Errorf("%+v: a total of %d tells of the others", q, list.Total)
+			}
+			after = list.Next
 		}
-		for _, a := range list {
-			ids = append(ids, a.GetId())
+		slices.Sort(ids)
+		if !slices.Equal(ids, []string{"api", "web"}) {
+			t.Errorf("%+v: listed %v", q, ids)
 		}
-		after = next
-	}
-	if !slices.Equal(ids, []string{"api", "web"}) {
-		t.Errorf("listed %v", ids)
 	}
 	ds, _, err := s.WorkspaceDeployments(t.Context(), "acme-inc", Filter{Apps: limit}, nil, 100)
 	if err != nil {

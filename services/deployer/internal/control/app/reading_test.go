@@ -119,9 +119,9 @@ func TestReading_afterAWriteOnALaggingCopy(t *testing.T) {
 		t.Errorf("after a save: branch %s, etag %s, want release and %s", a.GetBranch(), a.GetEtag(), Etag(rev))
 	}
 	add(t, other, "shop", 1)
-	listed, next, err := s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10)
-	if err != nil || next != "" || len(listed) != 2 || listed[0].GetId() != "shop" || listed[1].GetId() != "web" {
-		t.Errorf("after a creation: %v, %q, %v", listed, next, err)
+	got, next, err := listed(t.Context(), s, "acme-inc", identity.Apps{}, "", 10)
+	if err != nil || next != "" || len(got) != 2 || got[0].GetId() != "shop" || got[1].GetId() != "web" {
+		t.Errorf("after a creation: %v, %q, %v", got, next, err)
 	}
 	must(second(other.Deployments.Update(t.Context(), web.Record(2), func(d *storev1.Deployment) (*storev1.Deployment, error) {
 		d.Deployment.ProgressPercent = 42
@@ -143,8 +143,8 @@ func TestReading_afterAWriteOnALaggingCopy(t *testing.T) {
 	if ids, err := s.Apps(t.Context(), "acme-inc"); err != nil || len(ids) > 2 { // the marker may be listed
 		t.Errorf("after a deletion: %v, %v", ids, err)
 	}
-	if listed, _, err = s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10); err != nil || len(listed) != 1 {
-		t.Errorf("after a deletion: %v, %v", listed, err)
+	if got, _, err = listed(t.Context(), s, "acme-inc", identity.Apps{}, "", 10); err != nil || len(got) != 1 {
+		t.Errorf("after a deletion: %v, %v", got, err)
 	}
 }
 
@@ -213,19 +213,32 @@ func TestList_ofAStoreOfBefore(t *testing.T) {
 		must(s.store.Lanes.Create(t.Context(), k.String(), &storev1.Lane{Generation: 1}))(t)
 		must(s.store.Apps.Create(t.Context(), k.String(), &storev1.App{Workspace: k.Workspace, Id: id, Repository: "r", Branch: "main", Generation: 1}))(t)
 	}
-	listed, next, err := s.List(t.Context(), "acme-inc", identity.Apps{}, "", 10)
-	if err != nil || next != "" || fmt.Sprint(ids(listed)) != "[new web]" {
-		t.Errorf("%v, %q, %v", ids(listed), next, err)
+	got, next, err := listed(t.Context(), s, "acme-inc", identity.Apps{}, "", 10)
+	if err != nil || next != "" || fmt.Sprint(ids(got)) != "[new web]" {
+		t.Errorf("%v, %q, %v", ids(got), next, err)
 	}
-	if listed, next, err = s.List(t.Context(), "acme-inc", identity.Apps{}, "", 1); err != nil || next != "new" || fmt.Sprint(ids(listed)) != "[new]" {
-		t.Errorf("%v, %q, %v", ids(listed), next, err)
+	if got, next, err = listed(t.Context(), s, "acme-inc", identity.Apps{}, "", 1); err != nil || next != "new" || fmt.Sprint(ids(got)) != "[new]" {
+		t.Errorf("%v, %q, %v", ids(got), next, err)
 	}
-	if listed, next, err = s.List(t.Context(), "acme-inc", identity.Apps{}, next, 1); err != nil || next != "" || fmt.Sprint(ids(listed)) != "[web]" {
-		t.Errorf("%v, %q, %v", ids(listed), next, err)
+	if got, next, err = listed(t.Context(), s, "acme-inc", identity.Apps{}, next, 1); err != nil || next != "" || fmt.Sprint(ids(got)) != "[web]" {
+		t.Errorf("%v, %q, %v", ids(got), next, err)
 	}
-	if listed, _, err = s.List(t.Context(), "acme", identity.Apps{}, "", 10); err != nil || len(listed) != 0 {
-		t.Errorf("another workspace: %v, %v", ids(listed), err)
+	if got, _, err = listed(t.Context(), s, "acme", identity.Apps{}, "", 10); err != nil || len(got) != 0 {
+		t.Errorf("another workspace: %v, %v", ids(got), err)
 	}
+}
+
+// listed is a page in the order of ids, after one of them.
+func listed(ctx context.Context, s *stage, workspace string, limit identity.Apps, after string, size int) (page []*deployerv1.App, next string, err error) {
+	var place *AppPlace
+	if after != "" {
+		place = &AppPlace{ID: after}
+	}
+	list, err := s.List(ctx, Question{Workspace: workspace, Apps: limit, Order: ByID}, place, size)
+	if list.Next != nil {
+		next = list.Next.ID
+	}
+	return list.Apps, next, err
 }
 
 func ids(as []*deployerv1.App) (out []string) {

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
-	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/codeconfig"
@@ -62,37 +61,6 @@ func preview(a *storev1.App) *deployerv1.App {
 	return out
 }
 
-// List returns a page of a workspace's apps by id, after the given one, and the id to go on after,
-// empty at the end: of those that the caller is limited to. A page may come back short while an app is being deleted.
-func (s *Service) List(ctx context.Context, workspace string, limit identity.Apps, after string, size int) (apps []*deployerv1.App, next string, err error) {
-	r, err := s.read(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	prefix := workspace + "."
-	var keys []string
-	for _, id := range limit.IDs() {
-		if id > after {
-			keys = append(keys, prefix+id)
-		}
-	}
-	if !limit.Limited() {
-		keys, err = r.apps.Keys(ctx, prefix, prefix+after, size+1)
-	}
-	if isAbsent(err) {
-		return nil, "", nil
-	}
-	if err != nil {
-		return nil, "", fmt.Errorf("app: list workspace %s: %w", workspace, err)
-	}
-	if len(keys) > size {
-		keys = keys[:size]
-		next = strings.TrimPrefix(keys[size-1], prefix)
-	}
-	apps, err = s.views(ctx, r, workspace, keys)
-	return apps, next, err
-}
-
 // Apps returns the ids of a workspace's apps.
 func (s *Service) Apps(ctx context.Context, workspace string) ([]string, error) {
 	prefix := workspace + "."
@@ -121,15 +89,25 @@ type parts struct {
 
 // views describes the apps of some keys; those that are gone are left out.
 func (s *Service) views(ctx context.Context, r *reading, workspace string, keys []string) ([]*deployerv1.App, error) {
+	all, err := s.partsOf(ctx, r, workspace, keys)
+	if err != nil {
+		return nil, err
+	}
+	return s.describe(ctx, r, workspace, all)
+}
+
+// partsOf reads the apps of some keys; those that are gone are left out.
+func (s *Service) partsOf(ctx context.Context, r *reading, workspace string, keys []string) ([]*parts, error) {
 	all := make([]*parts, len(keys))
 	err := each(len(keys), r.apps.FromCopy() && r.lanes.FromCopy(), func(i int) (err error) {
 		all[i], err = s.parts(ctx, r, lane.Key{Workspace: workspace, App: strings.TrimPrefix(keys[i], workspace+".")})
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	all = slices.DeleteFunc(all, func(p *parts) bool { return p == nil })
+	return slices.DeleteFunc(all, func(p *parts) bool { return p == nil }), err
+}
+
+// describe makes the views of apps that were read.
+func (s *Service) describe(ctx context.Context, r *reading, workspace string, all []*parts) ([]*deployerv1.App, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}

@@ -138,6 +138,7 @@ const remedies: Record<string, Remedy> = {
   PAGE_TOKEN_INVALID: { text: "Start again at the first page." },
   REQUEST_ID_REUSED: { text: "Reload the page and do it again." },
   PAYLOAD_TOO_LARGE: { text: "Send less at a time." },
+  UNSUPPORTED_MEDIA_TYPE: { text: "Reload the page: Devpilot may have been updated." },
   NOT_FOUND: { text: "Check the address, or reload the page: Devpilot may have been updated." },
   METHOD_NOT_ALLOWED: { text: "Reload the page: Devpilot may have been updated." },
   UNIMPLEMENTED: { text: "The operator updates Devpilot: a part of it does not know this yet." },

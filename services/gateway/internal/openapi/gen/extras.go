@@ -28,6 +28,9 @@ func finish(doc object) error {
 	if err := limits(doc); err != nil {
 		return err
 	}
+	if err := examples(doc); err != nil {
+		return err
+	}
 	components := at(doc, "components")
 	problems(at(doc, "components", "schemas"))
 	common := make([]any, 0, len(everywhere))

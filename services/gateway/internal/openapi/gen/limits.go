@@ -18,7 +18,6 @@ const (
 )
 
 const (
-	exampleUUID = "c7e5b1a8-3f0d-4b5e-9a43-5d2f7f9a1c10"
 	exampleHash = "5b3c9f0e8a1d47c2b6e9f013a8d7c54e21f60b9d"
 )
 
@@ -27,7 +26,7 @@ const (
 // product send, for each of these, something just beyond it and see it refused.
 var sent = map[string]object{
 	"App.branch":                        {"minLength": 1, "maxLength": 244, "examples": []any{"main"}},
-	"App.repository":                    {"pattern": uuidPattern, "examples": []any{exampleUUID}},
+	"App.repository":                    {"pattern": uuidPattern, "examples": []any{sampleRepository}},
 	"App.retention":                     {"minimum": 0, "maximum": 50},
 	"App.hooks":                         {"maxItems": 50},
 	"App.variables":                     {"maxItems": 200},
@@ -78,9 +77,9 @@ var sent = map[string]object{
 var asked = map[string]object{
 	"workspace":  {"pattern": slugPattern, "example": "default"},
 	"app":        {"pattern": slugPattern, "example": "web"},
-	"repository": {"pattern": uuidPattern, "example": exampleUUID},
-	"number":     {"minimum": 1, "example": 12},
-	"delivery":   {"minimum": 1, "example": 7},
+	"repository": {"pattern": uuidPattern, "example": sampleRepository},
+	"number":     {"minimum": 1, "example": 1},
+	"delivery":   {"minimum": 1, "example": 1},
 	"webhook":    {"example": "wh_3f0d4b5e"},
 	"apiKey":     {"example": "k3f0d4b5e"},
 	"target":     {"example": "0123456789abcdef"},

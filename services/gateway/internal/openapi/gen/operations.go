@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
@@ -65,6 +66,11 @@ func operation(op object, id string, route routes.Route, comments map[string]str
 	op["tags"] = []any{tags[service]}
 	describe(op, comments[name], reasonsOf(name, route, comments), route)
 	access(op, route)
+	if d := route.Deprecated; d != nil {
+		op["deprecated"], op["x-sunset"] = true, d.Sunset.UTC().Format(time.DateOnly)
+		text, _ := op["description"].(string)
+		op["description"] = strings.TrimSpace(d.Instead + "\n\n" + text)
+	}
 	params := list(op, "parameters")
 	ok := at(op, "responses", "200")
 	headers := object{"X-Request-Id": object{"$ref": "#/components/headers/RequestId"}}
@@ -139,7 +145,7 @@ func reasonsOf(name string, route routes.Route, comments map[string]string) []an
 // everywhere lists the reasons that every request may be answered with, whatever it asks for.
 var everywhere = []apierr.Reason{
 	apierr.ReasonUnauthenticated, apierr.ReasonPermissionDenied, apierr.ReasonCrossOriginRefused, apierr.ReasonHostUnknown,
-	apierr.ReasonInvalidArgument, apierr.ReasonRateLimited, apierr.ReasonPayloadTooLarge, apierr.ReasonNotFound,
+	apierr.ReasonInvalidArgument, apierr.ReasonRateLimited, apierr.ReasonPayloadTooLarge, apierr.ReasonUnsupportedMedia, apierr.ReasonNotFound,
 	apierr.ReasonMethodNotAllowed, apierr.ReasonUnimplemented, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
 	apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonInternal, apierr.ReasonWorkspaceNotFound,
 }

@@ -8,6 +8,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	changes "devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/routes"
 )
 
@@ -32,7 +33,7 @@ func streams(doc object) {
 		"type": "object", "description": "Something changed: look again.",
 		"required": []any{"kind", "id", "service", "deleted", "time"},
 		"properties": object{
-			"kind":    object{"type": "string", "description": "What changed: integration, repositories, app, deployment, webhook, delivery, workspace. More may come."},
+			"kind":    object{"type": "string", "description": "What changed: " + strings.Join(changes.Kinds(), ", ") + ". More may come."},
 			"id":      object{"type": "string", "description": "Its id within the workspace, such as web or web/12."},
 			"service": object{"type": "string", "description": "The owner of it."},
 			"deleted": object{"type": "boolean", "description": "Whether it is gone."},
@@ -55,6 +56,8 @@ func streams(doc object) {
 		"parameters": []any{
 			pathParameter("workspace"), object{"$ref": "#/components/parameters/LastEventId"},
 			query("lastEventId", "The same as Last-Event-ID, for the first request of a page.", object{"type": "string"}),
+			query("kind", "Only changes of these kinds; of all when absent.", object{"type": "array", "items": object{"type": "string", "enum": kinds()}}),
+			query("app", "Only changes of this app and its deployments.", object{"type": "string"}),
 		},
 		"responses": object{
 			"200":     object{"description": "The stream.", "content": object{"text/event-stream": object{"schema": streamOf("text/event-stream", "WorkspaceEvent")}}},
@@ -87,6 +90,14 @@ func streams(doc object) {
 		},
 	}}
 	exports(paths)
+}
+
+func kinds() []any {
+	var all []any
+	for _, k := range changes.Kinds() {
+		all = append(all, k)
+	}
+	return all
 }
 
 // streamOf is a body that goes on: contentSchema is of each line or event of it, and not of the whole.
