@@ -227,3 +227,26 @@ func TestTakes_whatIsItsOwn(t *testing.T) {
 		}
 	}
 }
+
+// A key does not go to another machine unencrypted, wherever the address and the key come from, unless somebody says so.
+func TestKey_isNotSentUnencryptedToAnotherMachine(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"http://devpilot.example.com", "HTTP://devpilot.example.com:8080", "http://10.1.2.3:8080", "http://[fd00::1]:8080", "http://localhost.example.com", "http://127.0.0.1.example.com", "http://notlocalhost"} {
+		m := newMachine(t)
+		if code, _, said := m.run("dp_good\n", "login", address); code != CodeUsage || !strings.Contains(said, "--plain-http") {
+			t.Errorf("login %s: %d %s", address, code, said)
+		}
+		m.env = map[string]string{"DEVPILOT_URL": address, "DEVPILOT_KEY": "dp_good"}
+		if code, _, said := m.run("", "whoami"); code != CodeUsage || !strings.Contains(said, "is not encrypted") || strings.Contains(said, "dp_good") {
+			t.Errorf("whoami at %s: %d %s", address, code, said)
+		}
+	}
+	for address, plain := range map[string]bool{
+		"http://127.0.0.1:1": false, "http://127.9.9.9:1": false, "http://[::1]:1": false, "http://localhost:1": false, "http://app.localhost:1": false,
+		"https://devpilot.example.com": false, "http://devpilot.example.com": true,
+	} {
+		if err := (&app{plainHTTP: plain}).mayCarryKey(address); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}

@@ -42,6 +42,9 @@ func (a *app) signIn(ctx context.Context, browser bool) error {
 		return err
 	}
 	address := a.address(kept)
+	if err := a.mayCarryKey(address); err != nil { // before the key is asked for
+		return err
+	}
 	workspace := cmp.Or(a.workspace, a.p.Getenv("DEVPILOT_WORKSPACE"))
 	if browser {
 		a.showPage(ctx, address+"/w/"+cmp.Or(workspace, "default")+"/settings/api-keys")

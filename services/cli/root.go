@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -20,6 +22,7 @@ const defaultURL = "http://127.0.0.1:8080"
 type app struct {
 	p                      Process
 	url, workspace, output string
+	plainHTTP              bool
 }
 
 // Run runs a command and returns the exit code.
@@ -71,6 +74,7 @@ func command(a *app) *cobra.Command {
 	flags.StringVar(&a.url, "url", "", "address of Devpilot (DEVPILOT_URL); that of the last login when absent")
 	flags.StringVarP(&a.workspace, "workspace", "w", "", "workspace (DEVPILOT_WORKSPACE); that of the login when absent")
 	flags.StringVarP(&a.output, "output", "o", outputTable, "table, json or yaml")
+	flags.BoolVar(&a.plainHTTP, "plain-http", false, "send the key unencrypted over http, also to another machine")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp)) // only fails for a flag that is not there
 	root.AddCommand(
 		a.login(), a.logout(), a.whoami(), a.workspaces(), a.members(), a.keys(), a.integration(), a.repos(), a.branches(), a.apps(),
@@ -156,7 +160,24 @@ func (a *app) address(kept credentials) string {
 	return strings.TrimRight(cmp.Or(a.url, a.p.Getenv("DEVPILOT_URL"), kept.Current, defaultURL), "/")
 }
 
+// mayCarryKey refuses to send a key where others can read it: over http to another machine. A name that is not this
+// machine's by definition (RFC 6761) may be anybody's.
+func (a *app) mayCarryKey(address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" || a.plainHTTP {
+		return nil //nolint:nilerr // the client says what is wrong with an address
+	}
+	host := strings.ToLower(u.Hostname())
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsLoopback() || host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return nil
+	}
+	return usage{fmt.Errorf("%s is not encrypted: whoever is on the way could read the key. Use https, or say --plain-http where the network is trusted", address)}
+}
+
 func (a *app) client(address, key string) (*devpilot.Client, error) {
+	if err := a.mayCarryKey(address); err != nil {
+		return nil, err
+	}
 	api, err := devpilot.New(address, devpilot.WithKey(key), devpilot.WithUserAgent("devpilot-cli/"+a.p.Version))
 	if err != nil {
 		return nil, usage{err}
