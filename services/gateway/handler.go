@@ -20,6 +20,7 @@ import (
 	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/activityexport"
+	"devpilot.io/bitbucket/services/gateway/internal/apidocs"
 	"devpilot.io/bitbucket/services/gateway/internal/badge"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
@@ -119,7 +120,7 @@ func (s *Service) assemble(w web, d Deps) error {
 		return err
 	}
 	site := &site{
-		ready: s.ready.Load, api: api, console: ui, badges: &badge.Handler{Deployer: deployerv1.NewDeployerServiceClient(d.Deployer)},
+		ready: s.ready.Load, api: api, docs: apidocs.New(s.cfg.PublicURL), console: ui, badges: &badge.Handler{Deployer: deployerv1.NewDeployerServiceClient(d.Deployer)},
 		pages: &pages.Handler{
 			Pages: html, Callers: callers, Tenants: s.tenants, Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer,
 			Renew: renew, Emulator: s.cfg.Emulator, Providers: people.Buttons(), LocalOwner: !s.cfg.LocalOwnerOff,
@@ -181,6 +182,7 @@ func (s *Service) serveOwn(d Deps) (err error) {
 type site struct {
 	ready   func() bool
 	api     http.Handler
+	docs    *apidocs.Handler
 	console *console.Console
 	badges  *badge.Handler
 	pages   *pages.Handler
@@ -190,8 +192,12 @@ type site struct {
 
 // ServeHTTP implements http.Handler.
 func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if openapi.Serves(r.URL.Path) {
+	switch {
+	case openapi.Serves(r.URL.Path):
 		readOnly(w, r, openapi.Serve)
+		return
+	case apidocs.Serves(r.URL.Path):
+		readOnly(w, r, s.docs.Serve)
 		return
 	}
 	if !s.ready() {
@@ -235,7 +241,7 @@ func readOnly(w http.ResponseWriter, r *http.Request, page http.HandlerFunc) {
 	switch {
 	case r.Method == http.MethodGet:
 		page(w, r)
-	case r.Method == http.MethodHead && openapi.Serves(r.URL.Path):
+	case r.Method == http.MethodHead && (openapi.Serves(r.URL.Path) || apidocs.Serves(r.URL.Path)):
 		page(w, r)
 	case r.Method == http.MethodHead:
 		edge.Of(r.Context()).Route = "page"

@@ -148,6 +148,9 @@ export function Shell() {
             <Icon name="sessions" /> Sessions
           </NavLink>
           <div className="sidebar-end">
+            <a href="/docs/api">
+              <Icon name="external" /> API reference
+            </a>
             <Button look="quiet" aria-keyshortcuts="?" onClick={() => setOpened("keys")}>
               <Icon name="keys" /> Keys <kbd>?</kbd>
             </Button>
