@@ -194,6 +194,7 @@ const (
 
 // Defines values for RemedyKind.
 const (
+	RemedyKindADDWEBHOOKBYHAND   RemedyKind = "ADD_WEBHOOK_BY_HAND"
 	RemedyKindCREATEAPP          RemedyKind = "CREATE_APP"
 	RemedyKindDEPLOY             RemedyKind = "DEPLOY"
 	RemedyKindEDITRULES          RemedyKind = "EDIT_RULES"
@@ -701,6 +702,9 @@ type AppWebhook struct {
 
 	// Reason Why it is not active; absent when it is.
 	Reason *string `json:"reason,omitempty"`
+
+	// Repairable Whether registering or repairing may put right what is wrong, as in the webhook itself.
+	Repairable bool `json:"repairable"`
 
 	// State The state, as in the webhook itself.
 	State string `json:"state"`
@@ -2371,6 +2375,9 @@ type Remedy struct {
 	// Kind What to do.
 	Kind RemedyKind `json:"kind"`
 
+	// Obstacle Why whoever asks cannot do it, as a sentence that says who can; absent where they can.
+	Obstacle *string `json:"obstacle,omitempty"`
+
 	// Webhook The webhook; absent where it is none.
 	Webhook *string `json:"webhook,omitempty"`
 }
@@ -2679,6 +2686,11 @@ type Sync struct {
 	// Branch The branch.
 	Branch *string `json:"branch,omitempty"`
 
+	// Branches Of an app that watches a pattern and is behind: how many of its branches were pushed to after what is live
+	// and are not live themselves, branch among them. Absent where the app watches one branch, and where there
+	// are more than Devpilot remembers.
+	Branches *int32 `json:"branches,omitempty"`
+
 	// Commit The branch's newest commit as last seen; absent when the branch does not exist or was not seen.
 	Commit *string `json:"commit,omitempty"`
 
@@ -2856,6 +2868,11 @@ type Webhook struct {
 
 	// Reason Why it is not active; absent when it is.
 	Reason *string `json:"reason,omitempty"`
+
+	// Repairable Whether registering or repairing may put right what is wrong. It cannot where nothing is wrong, and where
+	// somebody else has to act first: an admin of the repository on Bitbucket, whoever connects the account, or
+	// the operator. The messages say who, and what to do.
+	Repairable bool `json:"repairable"`
 
 	// Repository The repository's id.
 	Repository string `json:"repository"`

@@ -450,7 +450,11 @@ type Sync struct {
 	Commits int32 `protobuf:"varint,8,opt,name=commits,proto3" json:"commits,omitempty"`
 	// The branch does not contain the commit that is live: a forced push took it off, or something else was
 	// deployed.
-	Diverged      bool `protobuf:"varint,9,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	Diverged bool `protobuf:"varint,9,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	// Of an app that watches a pattern and is behind: how many of its branches were pushed to after what is live
+	// and are not live themselves, branch among them. Absent where the app watches one branch, and where there
+	// are more than Devpilot remembers.
+	Branches      int32 `protobuf:"varint,10,opt,name=branches,proto3" json:"branches,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -546,6 +550,13 @@ func (x *Sync) GetDiverged() bool {
 		return x.Diverged
 	}
 	return false
+}
+
+func (x *Sync) GetBranches() int32 {
+	if x != nil {
+		return x.Branches
+	}
+	return 0
 }
 
 // AutoDeployOff says who switched auto-deploy off.
@@ -1413,7 +1424,9 @@ type AppWebhook struct {
 	// When Devpilot found that.
 	HealthTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
 	// How long it takes, as a rule at most, until a push is found whose delivery does not come.
-	FoundWithin   *durationpb.Duration `protobuf:"bytes,10,opt,name=found_within,json=foundWithin,proto3" json:"found_within,omitempty"`
+	FoundWithin *durationpb.Duration `protobuf:"bytes,10,opt,name=found_within,json=foundWithin,proto3" json:"found_within,omitempty"`
+	// Whether registering or repairing may put right what is wrong, as in the webhook itself.
+	Repairable    bool `protobuf:"varint,11,opt,name=repairable,proto3" json:"repairable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1516,6 +1529,13 @@ func (x *AppWebhook) GetFoundWithin() *durationpb.Duration {
 		return x.FoundWithin
 	}
 	return nil
+}
+
+func (x *AppWebhook) GetRepairable() bool {
+	if x != nil {
+		return x.Repairable
+	}
+	return false
 }
 
 // Warning is something a person should know about an app.
@@ -1804,7 +1824,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x05badge\x182 \x01(\bR\x05badge\x12%\n" +
 	"\n" +
 	"badge_path\x183 \x01(\tB\x06\xe0A\x03\xe0A\x01R\tbadgePathB\x10\n" +
-	"\x0e_commit_status\"\x98\x03\n" +
+	"\x0e_commit_status\"\xb9\x03\n" +
 	"\x04Sync\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +
 	"\x06branch\x18\x02 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x1b\n" +
@@ -1816,7 +1836,9 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"deployment\x18\a \x01(\x05B\x03\xe0A\x01R\n" +
 	"deployment\x12\x1d\n" +
 	"\acommits\x18\b \x01(\x05B\x03\xe0A\x01R\acommits\x12\x1a\n" +
-	"\bdiverged\x18\t \x01(\bR\bdiverged\"U\n" +
+	"\bdiverged\x18\t \x01(\bR\bdiverged\x12\x1f\n" +
+	"\bbranches\x18\n" +
+	" \x01(\x05B\x03\xe0A\x01R\bbranches\"U\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aIN_SYNC\x10\x01\x12\n" +
@@ -1887,7 +1909,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\x0fAutoDeployPause\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\x93\x03\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"\xb3\x03\n" +
 	"\n" +
 	"AppWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
@@ -1901,7 +1923,10 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\vhealth_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"healthTime\x12<\n" +
 	"\ffound_within\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\vfoundWithin\";\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\vfoundWithin\x12\x1e\n" +
+	"\n" +
+	"repairable\x18\v \x01(\bR\n" +
+	"repairable\";\n" +
 	"\aWarning\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"\x92\x01\n" +

@@ -189,6 +189,9 @@ const (
 	Remedy_OPEN_DEPLOYMENT Remedy_Kind = 10
 	// Make an app.
 	Remedy_CREATE_APP Remedy_Kind = 11
+	// Somebody who is an admin of the repository on Bitbucket gives the connected account that right, or adds
+	// the webhook by hand: the app's page says how.
+	Remedy_ADD_WEBHOOK_BY_HAND Remedy_Kind = 12
 )
 
 // Enum value maps for Remedy_Kind.
@@ -206,6 +209,7 @@ var (
 		9:  "EDIT_RULES",
 		10: "OPEN_DEPLOYMENT",
 		11: "CREATE_APP",
+		12: "ADD_WEBHOOK_BY_HAND",
 	}
 	Remedy_Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED":      0,
@@ -220,6 +224,7 @@ var (
 		"EDIT_RULES":            9,
 		"OPEN_DEPLOYMENT":       10,
 		"CREATE_APP":            11,
+		"ADD_WEBHOOK_BY_HAND":   12,
 	}
 )
 
@@ -617,7 +622,9 @@ type Remedy struct {
 	// The webhook; absent where it is none.
 	Webhook string `protobuf:"bytes,4,opt,name=webhook,proto3" json:"webhook,omitempty"`
 	// The webhook's delivery; absent where it is none.
-	Delivery      int32 `protobuf:"varint,5,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	Delivery int32 `protobuf:"varint,5,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	// Why whoever asks cannot do it, as a sentence that says who can; absent where they can.
+	Obstacle      string `protobuf:"bytes,6,opt,name=obstacle,proto3" json:"obstacle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -687,6 +694,13 @@ func (x *Remedy) GetDelivery() int32 {
 	return 0
 }
 
+func (x *Remedy) GetObstacle() string {
+	if x != nil {
+		return x.Obstacle
+	}
+	return ""
+}
+
 var File_devpilot_deployer_v1_explanation_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_explanation_proto_rawDesc = "" +
@@ -745,7 +759,7 @@ const file_devpilot_deployer_v1_explanation_proto_rawDesc = "" +
 	"\n" +
 	"deployment\x18\x06 \x01(\x05B\x03\xe0A\x01R\n" +
 	"deployment\x12\x18\n" +
-	"\adeleted\x18\a \x01(\bR\adeleted\"\xa8\x03\n" +
+	"\adeleted\x18\a \x01(\bR\adeleted\"\xe2\x03\n" +
 	"\x06Remedy\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2!.devpilot.deployer.v1.Remedy.KindR\x04kind\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x01R\x03app\x12#\n" +
@@ -753,7 +767,8 @@ const file_devpilot_deployer_v1_explanation_proto_rawDesc = "" +
 	"deployment\x18\x03 \x01(\x05B\x03\xe0A\x01R\n" +
 	"deployment\x12\x1d\n" +
 	"\awebhook\x18\x04 \x01(\tB\x03\xe0A\x01R\awebhook\x12\x1f\n" +
-	"\bdelivery\x18\x05 \x01(\x05B\x03\xe0A\x01R\bdelivery\"\xea\x01\n" +
+	"\bdelivery\x18\x05 \x01(\x05B\x03\xe0A\x01R\bdelivery\x12\x1f\n" +
+	"\bobstacle\x18\x06 \x01(\tB\x03\xe0A\x01R\bobstacle\"\x83\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tRECONNECT\x10\x01\x12\x14\n" +
@@ -770,7 +785,8 @@ const file_devpilot_deployer_v1_explanation_proto_rawDesc = "" +
 	"\x0fOPEN_DEPLOYMENT\x10\n" +
 	"\x12\x0e\n" +
 	"\n" +
-	"CREATE_APP\x10\vB\xdf\x01\n" +
+	"CREATE_APP\x10\v\x12\x17\n" +
+	"\x13ADD_WEBHOOK_BY_HAND\x10\fB\xdf\x01\n" +
 	"\x18com.devpilot.deployer.v1B\x10ExplanationProtoP\x01Z?devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1;deployerv1\xa2\x02\x03DDX\xaa\x02\x14Devpilot.Deployer.V1\xca\x02\x14Devpilot\\Deployer\\V1\xe2\x02 Devpilot\\Deployer\\V1\\GPBMetadata\xea\x02\x16Devpilot::Deployer::V1b\x06proto3"
 
 var (

@@ -92,7 +92,8 @@ const (
 	NotificationTarget_DEPLOYMENT_RECOVERED NotificationTarget_Event = 2
 	// A branch's newest commit has not been live for behind_minutes.
 	NotificationTarget_APP_BEHIND NotificationTarget_Event = 3
-	// The connection to Bitbucket is broken or about to be, and when it works again.
+	// The connection to Bitbucket is broken or about to be, or does not reach the repositories of some apps, and
+	// when it works again.
 	NotificationTarget_CONNECTION NotificationTarget_Event = 4
 	// A webhook needs a person, and when it does not any more.
 	NotificationTarget_WEBHOOK_NEEDS_PERSON NotificationTarget_Event = 5

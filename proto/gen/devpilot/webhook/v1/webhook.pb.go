@@ -543,8 +543,12 @@ type Webhook struct {
 	HealthTime *timestamppb.Timestamp `protobuf:"bytes,30,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
 	// What was wrong with it when Devpilot last put right what somebody had changed; absent when nobody did.
 	LastRepairHealth Webhook_Health `protobuf:"varint,31,opt,name=last_repair_health,json=lastRepairHealth,proto3,enum=devpilot.webhook.v1.Webhook_Health" json:"last_repair_health,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Whether registering or repairing may put right what is wrong. It cannot where nothing is wrong, and where
+	// somebody else has to act first: an admin of the repository on Bitbucket, whoever connects the account, or
+	// the operator. The messages say who, and what to do.
+	Repairable    bool `protobuf:"varint,32,opt,name=repairable,proto3" json:"repairable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Webhook) Reset() {
@@ -792,6 +796,13 @@ func (x *Webhook) GetLastRepairHealth() Webhook_Health {
 		return x.LastRepairHealth
 	}
 	return Webhook_HEALTH_UNSPECIFIED
+}
+
+func (x *Webhook) GetRepairable() bool {
+	if x != nil {
+		return x.Repairable
+	}
+	return false
 }
 
 // Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
@@ -1335,7 +1346,7 @@ var File_devpilot_webhook_v1_webhook_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\n" +
-	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x0e\n" +
+	"!devpilot/webhook/v1/webhook.proto\x12\x13devpilot.webhook.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe0\x0e\n" +
 	"\aWebhook\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1c\n" +
 	"\tworkspace\x18\x02 \x01(\tR\tworkspace\x12\x1e\n" +
@@ -1375,7 +1386,10 @@ const file_devpilot_webhook_v1_webhook_proto_rawDesc = "" +
 	"\x0ehealth_message\x18\x1d \x01(\tB\x03\xe0A\x01R\rhealthMessage\x12;\n" +
 	"\vhealth_time\x18\x1e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"healthTime\x12V\n" +
-	"\x12last_repair_health\x18\x1f \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthB\x03\xe0A\x01R\x10lastRepairHealth\"\x88\x01\n" +
+	"\x12last_repair_health\x18\x1f \x01(\x0e2#.devpilot.webhook.v1.Webhook.HealthB\x03\xe0A\x01R\x10lastRepairHealth\x12\x1e\n" +
+	"\n" +
+	"repairable\x18  \x01(\bR\n" +
+	"repairable\"\x88\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\n" +

@@ -744,7 +744,9 @@ type WebhookView struct {
 	// The same for people; absent when nothing is wrong.
 	HealthMessage string `protobuf:"bytes,8,opt,name=health_message,json=healthMessage,proto3" json:"health_message,omitempty"`
 	// When Devpilot found that.
-	HealthTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	HealthTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=health_time,json=healthTime,proto3" json:"health_time,omitempty"`
+	// Whether registering or repairing may put right what is wrong.
+	Repairable    bool `protobuf:"varint,10,opt,name=repairable,proto3" json:"repairable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +842,13 @@ func (x *WebhookView) GetHealthTime() *timestamppb.Timestamp {
 		return x.HealthTime
 	}
 	return nil
+}
+
+func (x *WebhookView) GetRepairable() bool {
+	if x != nil {
+		return x.Repairable
+	}
+	return false
 }
 
 // Trouble is something that stands in the way, for people.
@@ -1154,7 +1163,7 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\vauto_deploy\x18\x03 \x01(\bR\n" +
 	"autoDeploy\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\x03R\aversion\x12\x12\n" +
-	"\x04tags\x18\x05 \x03(\tR\x04tags\"\xbd\x02\n" +
+	"\x04tags\x18\x05 \x03(\tR\x04tags\"\xdd\x02\n" +
 	"\vWebhookView\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
@@ -1165,7 +1174,11 @@ const file_devpilot_deployer_store_v1_app_proto_rawDesc = "" +
 	"\x06health\x18\a \x01(\tR\x06health\x12%\n" +
 	"\x0ehealth_message\x18\b \x01(\tR\rhealthMessage\x12;\n" +
 	"\vhealth_time\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"healthTime\"k\n" +
+	"healthTime\x12\x1e\n" +
+	"\n" +
+	"repairable\x18\n" +
+	" \x01(\bR\n" +
+	"repairable\"k\n" +
 	"\aTrouble\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12.\n" +

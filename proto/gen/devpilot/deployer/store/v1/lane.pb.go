@@ -86,7 +86,7 @@ func (x Head_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Head_Source.Descriptor instead.
 func (Head_Source) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12, 0}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13, 0}
 }
 
 // Lane decides, per app, what runs, what waits and what was seen. Every decision is one
@@ -166,8 +166,11 @@ type Lane struct {
 	// The revision of the deployments' bucket that has all changes which left the outbox; 0 in records
 	// of before it was kept.
 	RecordsRevision uint64 `protobuf:"varint,40,opt,name=records_revision,json=recordsRevision,proto3" json:"records_revision,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// What is known of branches and nothing was decided about: people are shown it, and decisions read nothing of
+	// it. Whatever is noted of a branch takes its place.
+	Sighted       []*Sighted `protobuf:"bytes,41,rep,name=sighted,proto3" json:"sighted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Lane) Reset() {
@@ -410,6 +413,87 @@ func (x *Lane) GetRecordsRevision() uint64 {
 	return 0
 }
 
+func (x *Lane) GetSighted() []*Sighted {
+	if x != nil {
+		return x.Sighted
+	}
+	return nil
+}
+
+// Sighted is where a branch was seen.
+type Sighted struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The branch.
+	Branch string `protobuf:"bytes,1,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The commit.
+	Hash string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// When it was first seen there.
+	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// It was there when the branches that are there began to count as seen; without it, a poll found it and its
+	// delivery may still come.
+	Passed        bool `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sighted) Reset() {
+	*x = Sighted{}
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sighted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sighted) ProtoMessage() {}
+
+func (x *Sighted) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sighted.ProtoReflect.Descriptor instead.
+func (*Sighted) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Sighted) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *Sighted) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *Sighted) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Sighted) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
 // Distance is how far a commit is from another. It says nothing of any others.
 type Distance struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -429,7 +513,7 @@ type Distance struct {
 
 func (x *Distance) Reset() {
 	*x = Distance{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +525,7 @@ func (x *Distance) String() string {
 func (*Distance) ProtoMessage() {}
 
 func (x *Distance) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[1]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +538,7 @@ func (x *Distance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Distance.ProtoReflect.Descriptor instead.
 func (*Distance) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Distance) GetLive() string {
@@ -544,7 +628,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -556,7 +640,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[2]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -569,7 +653,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Candidate) GetSeq() int64 {
@@ -732,7 +816,7 @@ type PushQuestion struct {
 
 func (x *PushQuestion) Reset() {
 	*x = PushQuestion{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +828,7 @@ func (x *PushQuestion) String() string {
 func (*PushQuestion) ProtoMessage() {}
 
 func (x *PushQuestion) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[3]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +841,7 @@ func (x *PushQuestion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PushQuestion.ProtoReflect.Descriptor instead.
 func (*PushQuestion) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PushQuestion) GetApp() *App {
@@ -792,7 +876,7 @@ type Owed struct {
 
 func (x *Owed) Reset() {
 	*x = Owed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +888,7 @@ func (x *Owed) String() string {
 func (*Owed) ProtoMessage() {}
 
 func (x *Owed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[4]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +901,7 @@ func (x *Owed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Owed.ProtoReflect.Descriptor instead.
 func (*Owed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Owed) GetJob() *Job {
@@ -863,7 +947,7 @@ type Doubt struct {
 
 func (x *Doubt) Reset() {
 	*x = Doubt{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +959,7 @@ func (x *Doubt) String() string {
 func (*Doubt) ProtoMessage() {}
 
 func (x *Doubt) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[5]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +972,7 @@ func (x *Doubt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Doubt.ProtoReflect.Descriptor instead.
 func (*Doubt) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Doubt) GetReason() string {
@@ -928,7 +1012,7 @@ type SeenRefs struct {
 
 func (x *SeenRefs) Reset() {
 	*x = SeenRefs{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +1024,7 @@ func (x *SeenRefs) String() string {
 func (*SeenRefs) ProtoMessage() {}
 
 func (x *SeenRefs) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[6]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +1037,7 @@ func (x *SeenRefs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenRefs.ProtoReflect.Descriptor instead.
 func (*SeenRefs) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SeenRefs) GetSeq() int64 {
@@ -999,7 +1083,7 @@ type SeenSet struct {
 
 func (x *SeenSet) Reset() {
 	*x = SeenSet{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1095,7 @@ func (x *SeenSet) String() string {
 func (*SeenSet) ProtoMessage() {}
 
 func (x *SeenSet) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[7]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1108,7 @@ func (x *SeenSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SeenSet.ProtoReflect.Descriptor instead.
 func (*SeenSet) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SeenSet) GetBaseline() int64 {
@@ -1114,7 +1198,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1210,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[8]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1223,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Job) GetNumber() int32 {
@@ -1299,7 +1383,7 @@ type Asker struct {
 
 func (x *Asker) Reset() {
 	*x = Asker{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1395,7 @@ func (x *Asker) String() string {
 func (*Asker) ProtoMessage() {}
 
 func (x *Asker) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[9]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1408,7 @@ func (x *Asker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Asker.ProtoReflect.Descriptor instead.
 func (*Asker) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Asker) GetWebhook() string {
@@ -1377,7 +1461,7 @@ type Running struct {
 
 func (x *Running) Reset() {
 	*x = Running{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +1473,7 @@ func (x *Running) String() string {
 func (*Running) ProtoMessage() {}
 
 func (x *Running) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[10]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +1486,7 @@ func (x *Running) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Running.ProtoReflect.Descriptor instead.
 func (*Running) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Running) GetJob() *Job {
@@ -1464,7 +1548,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1560,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[11]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1573,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Hold) GetTrouble() *Trouble {
@@ -1545,7 +1629,7 @@ type Head struct {
 
 func (x *Head) Reset() {
 	*x = Head{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1641,7 @@ func (x *Head) String() string {
 func (*Head) ProtoMessage() {}
 
 func (x *Head) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[12]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1654,7 @@ func (x *Head) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Head.ProtoReflect.Descriptor instead.
 func (*Head) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Head) GetHash() string {
@@ -1652,7 +1736,7 @@ type Live struct {
 
 func (x *Live) Reset() {
 	*x = Live{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1748,7 @@ func (x *Live) String() string {
 func (*Live) ProtoMessage() {}
 
 func (x *Live) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[13]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1761,7 @@ func (x *Live) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Live.ProtoReflect.Descriptor instead.
 func (*Live) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Live) GetNumber() int32 {
@@ -1750,7 +1834,7 @@ type Kept struct {
 
 func (x *Kept) Reset() {
 	*x = Kept{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1846,7 @@ func (x *Kept) String() string {
 func (*Kept) ProtoMessage() {}
 
 func (x *Kept) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[14]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1859,7 @@ func (x *Kept) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Kept.ProtoReflect.Descriptor instead.
 func (*Kept) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Kept) GetNumber() int32 {
@@ -1831,7 +1915,7 @@ type SharedPaths struct {
 
 func (x *SharedPaths) Reset() {
 	*x = SharedPaths{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1927,7 @@ func (x *SharedPaths) String() string {
 func (*SharedPaths) ProtoMessage() {}
 
 func (x *SharedPaths) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[15]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1940,7 @@ func (x *SharedPaths) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SharedPaths.ProtoReflect.Descriptor instead.
 func (*SharedPaths) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SharedPaths) GetPaths() []string {
@@ -1883,7 +1967,7 @@ type CancelRequest struct {
 
 func (x *CancelRequest) Reset() {
 	*x = CancelRequest{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +1979,7 @@ func (x *CancelRequest) String() string {
 func (*CancelRequest) ProtoMessage() {}
 
 func (x *CancelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[16]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +1992,7 @@ func (x *CancelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelRequest.ProtoReflect.Descriptor instead.
 func (*CancelRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CancelRequest) GetNumber() int32 {
@@ -1962,7 +2046,7 @@ type Remains struct {
 
 func (x *Remains) Reset() {
 	*x = Remains{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1974,7 +2058,7 @@ func (x *Remains) String() string {
 func (*Remains) ProtoMessage() {}
 
 func (x *Remains) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[17]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1987,7 +2071,7 @@ func (x *Remains) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Remains.ProtoReflect.Descriptor instead.
 func (*Remains) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Remains) GetGeneration() int64 {
@@ -2052,7 +2136,7 @@ type CutShort struct {
 
 func (x *CutShort) Reset() {
 	*x = CutShort{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2148,7 @@ func (x *CutShort) String() string {
 func (*CutShort) ProtoMessage() {}
 
 func (x *CutShort) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[18]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2161,7 @@ func (x *CutShort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CutShort.ProtoReflect.Descriptor instead.
 func (*CutShort) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CutShort) GetNumber() int32 {
@@ -2120,7 +2204,7 @@ type RecordChange struct {
 
 func (x *RecordChange) Reset() {
 	*x = RecordChange{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2216,7 @@ func (x *RecordChange) String() string {
 func (*RecordChange) ProtoMessage() {}
 
 func (x *RecordChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[19]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2229,7 @@ func (x *RecordChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordChange.ProtoReflect.Descriptor instead.
 func (*RecordChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RecordChange) GetSeq() int64 {
@@ -2324,7 +2408,7 @@ type Decided struct {
 
 func (x *Decided) Reset() {
 	*x = Decided{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2420,7 @@ func (x *Decided) String() string {
 func (*Decided) ProtoMessage() {}
 
 func (x *Decided) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[20]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2433,7 @@ func (x *Decided) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decided.ProtoReflect.Descriptor instead.
 func (*Decided) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Decided) GetNumber() int32 {
@@ -2412,7 +2496,7 @@ type Moved struct {
 
 func (x *Moved) Reset() {
 	*x = Moved{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2508,7 @@ func (x *Moved) String() string {
 func (*Moved) ProtoMessage() {}
 
 func (x *Moved) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[21]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2521,7 @@ func (x *Moved) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Moved.ProtoReflect.Descriptor instead.
 func (*Moved) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Moved) GetServer() string {
@@ -2466,7 +2550,7 @@ type Started struct {
 
 func (x *Started) Reset() {
 	*x = Started{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2478,7 +2562,7 @@ func (x *Started) String() string {
 func (*Started) ProtoMessage() {}
 
 func (x *Started) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[22]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2491,7 +2575,7 @@ func (x *Started) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Started.ProtoReflect.Descriptor instead.
 func (*Started) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Started) GetEpoch() int64 {
@@ -2542,7 +2626,7 @@ type Returned struct {
 
 func (x *Returned) Reset() {
 	*x = Returned{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2638,7 @@ func (x *Returned) String() string {
 func (*Returned) ProtoMessage() {}
 
 func (x *Returned) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[23]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2651,7 @@ func (x *Returned) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Returned.ProtoReflect.Descriptor instead.
 func (*Returned) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Returned) GetWaitingFor() *v1.DeploymentError {
@@ -2597,7 +2681,7 @@ type CommitFixed struct {
 
 func (x *CommitFixed) Reset() {
 	*x = CommitFixed{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2609,7 +2693,7 @@ func (x *CommitFixed) String() string {
 func (*CommitFixed) ProtoMessage() {}
 
 func (x *CommitFixed) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[24]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2622,7 +2706,7 @@ func (x *CommitFixed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitFixed.ProtoReflect.Descriptor instead.
 func (*CommitFixed) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{24}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CommitFixed) GetCommit() *v1.DeploymentCommit {
@@ -2662,7 +2746,7 @@ type Ended struct {
 
 func (x *Ended) Reset() {
 	*x = Ended{}
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2758,7 @@ func (x *Ended) String() string {
 func (*Ended) ProtoMessage() {}
 
 func (x *Ended) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[25]
+	mi := &file_devpilot_deployer_store_v1_lane_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2771,7 @@ func (x *Ended) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ended.ProtoReflect.Descriptor instead.
 func (*Ended) Descriptor() ([]byte, []int) {
-	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Ended) GetState() v1.Deployment_State {
@@ -2743,7 +2827,7 @@ var File_devpilot_deployer_store_v1_lane_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\v\n" +
+	"%devpilot/deployer/store/v1/lane.proto\x12\x1adevpilot.deployer.store.v1\x1a$devpilot/deployer/store/v1/app.proto\x1a+devpilot/deployer/store/v1/deployment.proto\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\v\n" +
 	"\x04Lane\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x01 \x01(\x03R\n" +
@@ -2784,11 +2868,17 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"candidates\x12#\n" +
 	"\rcandidate_seq\x18  \x01(\x03R\fcandidateSeq\x12@\n" +
 	"\bdistance\x18! \x01(\v2$.devpilot.deployer.store.v1.DistanceR\bdistance\x12)\n" +
-	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x1aZ\n" +
+	"\x10records_revision\x18( \x01(\x04R\x0frecordsRevision\x12=\n" +
+	"\asighted\x18) \x03(\v2#.devpilot.deployer.store.v1.SightedR\asighted\x1aZ\n" +
 	"\n" +
 	"HeadsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x126\n" +
-	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"\x82\x01\n" +
+	"\x05value\x18\x02 \x01(\v2 .devpilot.deployer.store.v1.HeadR\x05value:\x028\x01\"}\n" +
+	"\aSighted\x12\x16\n" +
+	"\x06branch\x18\x01 \x01(\tR\x06branch\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\x12.\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\bR\x06passed\"\x82\x01\n" +
 	"\bDistance\x12\x12\n" +
 	"\x04live\x18\x01 \x01(\tR\x04live\x12\x12\n" +
 	"\x04head\x18\x02 \x01(\tR\x04head\x12\x18\n" +
@@ -3003,124 +3093,127 @@ func file_devpilot_deployer_store_v1_lane_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_store_v1_lane_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_devpilot_deployer_store_v1_lane_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_devpilot_deployer_store_v1_lane_proto_goTypes = []any{
 	(Head_Source)(0),              // 0: devpilot.deployer.store.v1.Head.Source
 	(*Lane)(nil),                  // 1: devpilot.deployer.store.v1.Lane
-	(*Distance)(nil),              // 2: devpilot.deployer.store.v1.Distance
-	(*Candidate)(nil),             // 3: devpilot.deployer.store.v1.Candidate
-	(*PushQuestion)(nil),          // 4: devpilot.deployer.store.v1.PushQuestion
-	(*Owed)(nil),                  // 5: devpilot.deployer.store.v1.Owed
-	(*Doubt)(nil),                 // 6: devpilot.deployer.store.v1.Doubt
-	(*SeenRefs)(nil),              // 7: devpilot.deployer.store.v1.SeenRefs
-	(*SeenSet)(nil),               // 8: devpilot.deployer.store.v1.SeenSet
-	(*Job)(nil),                   // 9: devpilot.deployer.store.v1.Job
-	(*Asker)(nil),                 // 10: devpilot.deployer.store.v1.Asker
-	(*Running)(nil),               // 11: devpilot.deployer.store.v1.Running
-	(*Hold)(nil),                  // 12: devpilot.deployer.store.v1.Hold
-	(*Head)(nil),                  // 13: devpilot.deployer.store.v1.Head
-	(*Live)(nil),                  // 14: devpilot.deployer.store.v1.Live
-	(*Kept)(nil),                  // 15: devpilot.deployer.store.v1.Kept
-	(*SharedPaths)(nil),           // 16: devpilot.deployer.store.v1.SharedPaths
-	(*CancelRequest)(nil),         // 17: devpilot.deployer.store.v1.CancelRequest
-	(*Remains)(nil),               // 18: devpilot.deployer.store.v1.Remains
-	(*CutShort)(nil),              // 19: devpilot.deployer.store.v1.CutShort
-	(*RecordChange)(nil),          // 20: devpilot.deployer.store.v1.RecordChange
-	(*Decided)(nil),               // 21: devpilot.deployer.store.v1.Decided
-	(*Moved)(nil),                 // 22: devpilot.deployer.store.v1.Moved
-	(*Started)(nil),               // 23: devpilot.deployer.store.v1.Started
-	(*Returned)(nil),              // 24: devpilot.deployer.store.v1.Returned
-	(*CommitFixed)(nil),           // 25: devpilot.deployer.store.v1.CommitFixed
-	(*Ended)(nil),                 // 26: devpilot.deployer.store.v1.Ended
-	nil,                           // 27: devpilot.deployer.store.v1.Lane.HeadsEntry
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*v1.TurnedAwayPush)(nil),     // 29: devpilot.deployer.v1.TurnedAwayPush
-	(v1.Deployment_Trigger)(0),    // 30: devpilot.deployer.v1.Deployment.Trigger
-	(*v1.DeploymentCommit)(nil),   // 31: devpilot.deployer.v1.DeploymentCommit
-	(*v1.DeploymentActor)(nil),    // 32: devpilot.deployer.v1.DeploymentActor
-	(*v1.DeliveryReference)(nil),  // 33: devpilot.deployer.v1.DeliveryReference
-	(*App)(nil),                   // 34: devpilot.deployer.store.v1.App
-	(*v11.FoundPush)(nil),         // 35: devpilot.webhook.v1.FoundPush
-	(*Trouble)(nil),               // 36: devpilot.deployer.store.v1.Trouble
-	(*v1.ServeOptions)(nil),       // 37: devpilot.deployer.v1.ServeOptions
-	(*Deployment)(nil),            // 38: devpilot.deployer.store.v1.Deployment
-	(*v1.DeploymentError)(nil),    // 39: devpilot.deployer.v1.DeploymentError
-	(v1.Deployment_State)(0),      // 40: devpilot.deployer.v1.Deployment.State
-	(*v1.StageRecord)(nil),        // 41: devpilot.deployer.v1.StageRecord
+	(*Sighted)(nil),               // 2: devpilot.deployer.store.v1.Sighted
+	(*Distance)(nil),              // 3: devpilot.deployer.store.v1.Distance
+	(*Candidate)(nil),             // 4: devpilot.deployer.store.v1.Candidate
+	(*PushQuestion)(nil),          // 5: devpilot.deployer.store.v1.PushQuestion
+	(*Owed)(nil),                  // 6: devpilot.deployer.store.v1.Owed
+	(*Doubt)(nil),                 // 7: devpilot.deployer.store.v1.Doubt
+	(*SeenRefs)(nil),              // 8: devpilot.deployer.store.v1.SeenRefs
+	(*SeenSet)(nil),               // 9: devpilot.deployer.store.v1.SeenSet
+	(*Job)(nil),                   // 10: devpilot.deployer.store.v1.Job
+	(*Asker)(nil),                 // 11: devpilot.deployer.store.v1.Asker
+	(*Running)(nil),               // 12: devpilot.deployer.store.v1.Running
+	(*Hold)(nil),                  // 13: devpilot.deployer.store.v1.Hold
+	(*Head)(nil),                  // 14: devpilot.deployer.store.v1.Head
+	(*Live)(nil),                  // 15: devpilot.deployer.store.v1.Live
+	(*Kept)(nil),                  // 16: devpilot.deployer.store.v1.Kept
+	(*SharedPaths)(nil),           // 17: devpilot.deployer.store.v1.SharedPaths
+	(*CancelRequest)(nil),         // 18: devpilot.deployer.store.v1.CancelRequest
+	(*Remains)(nil),               // 19: devpilot.deployer.store.v1.Remains
+	(*CutShort)(nil),              // 20: devpilot.deployer.store.v1.CutShort
+	(*RecordChange)(nil),          // 21: devpilot.deployer.store.v1.RecordChange
+	(*Decided)(nil),               // 22: devpilot.deployer.store.v1.Decided
+	(*Moved)(nil),                 // 23: devpilot.deployer.store.v1.Moved
+	(*Started)(nil),               // 24: devpilot.deployer.store.v1.Started
+	(*Returned)(nil),              // 25: devpilot.deployer.store.v1.Returned
+	(*CommitFixed)(nil),           // 26: devpilot.deployer.store.v1.CommitFixed
+	(*Ended)(nil),                 // 27: devpilot.deployer.store.v1.Ended
+	nil,                           // 28: devpilot.deployer.store.v1.Lane.HeadsEntry
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
+	(*v1.TurnedAwayPush)(nil),     // 30: devpilot.deployer.v1.TurnedAwayPush
+	(v1.Deployment_Trigger)(0),    // 31: devpilot.deployer.v1.Deployment.Trigger
+	(*v1.DeploymentCommit)(nil),   // 32: devpilot.deployer.v1.DeploymentCommit
+	(*v1.DeploymentActor)(nil),    // 33: devpilot.deployer.v1.DeploymentActor
+	(*v1.DeliveryReference)(nil),  // 34: devpilot.deployer.v1.DeliveryReference
+	(*App)(nil),                   // 35: devpilot.deployer.store.v1.App
+	(*v11.FoundPush)(nil),         // 36: devpilot.webhook.v1.FoundPush
+	(*Trouble)(nil),               // 37: devpilot.deployer.store.v1.Trouble
+	(*v1.ServeOptions)(nil),       // 38: devpilot.deployer.v1.ServeOptions
+	(*Deployment)(nil),            // 39: devpilot.deployer.store.v1.Deployment
+	(*v1.DeploymentError)(nil),    // 40: devpilot.deployer.v1.DeploymentError
+	(v1.Deployment_State)(0),      // 41: devpilot.deployer.v1.Deployment.State
+	(*v1.StageRecord)(nil),        // 42: devpilot.deployer.v1.StageRecord
 }
 var file_devpilot_deployer_store_v1_lane_proto_depIdxs = []int32{
-	11, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
-	9,  // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
-	12, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
-	28, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
-	27, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
-	14, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
-	15, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
-	20, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
-	17, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
-	18, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
-	29, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	5,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
-	3,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
-	2,  // 13: devpilot.deployer.store.v1.Lane.distance:type_name -> devpilot.deployer.store.v1.Distance
-	30, // 14: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	31, // 15: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	32, // 16: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	33, // 17: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
-	10, // 18: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
-	28, // 19: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
-	34, // 20: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
-	3,  // 21: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
-	9,  // 22: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
-	28, // 23: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
-	28, // 24: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
-	8,  // 25: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
-	8,  // 26: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
-	28, // 27: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
-	30, // 28: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	28, // 29: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
-	28, // 30: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
-	10, // 31: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
-	6,  // 32: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
-	35, // 33: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
-	9,  // 34: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
-	28, // 35: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
-	36, // 36: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
-	28, // 37: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
-	0,  // 38: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
-	28, // 39: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
-	28, // 40: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
-	37, // 41: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	16, // 42: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
-	32, // 43: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	28, // 44: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
-	19, // 45: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
-	10, // 46: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
-	38, // 47: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
-	23, // 48: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
-	24, // 49: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
-	25, // 50: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
-	26, // 51: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
-	17, // 52: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
-	22, // 53: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
-	21, // 54: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
-	28, // 55: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
-	10, // 56: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
-	28, // 57: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
-	39, // 58: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
-	28, // 59: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
-	31, // 60: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
-	40, // 61: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
-	28, // 62: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
-	39, // 63: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
-	41, // 64: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
-	10, // 65: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
-	13, // 66: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	12, // 0: devpilot.deployer.store.v1.Lane.running:type_name -> devpilot.deployer.store.v1.Running
+	10, // 1: devpilot.deployer.store.v1.Lane.waiting:type_name -> devpilot.deployer.store.v1.Job
+	13, // 2: devpilot.deployer.store.v1.Lane.hold:type_name -> devpilot.deployer.store.v1.Hold
+	29, // 3: devpilot.deployer.store.v1.Lane.forgotten_time:type_name -> google.protobuf.Timestamp
+	28, // 4: devpilot.deployer.store.v1.Lane.heads:type_name -> devpilot.deployer.store.v1.Lane.HeadsEntry
+	15, // 5: devpilot.deployer.store.v1.Lane.live:type_name -> devpilot.deployer.store.v1.Live
+	16, // 6: devpilot.deployer.store.v1.Lane.kept:type_name -> devpilot.deployer.store.v1.Kept
+	21, // 7: devpilot.deployer.store.v1.Lane.outbox:type_name -> devpilot.deployer.store.v1.RecordChange
+	18, // 8: devpilot.deployer.store.v1.Lane.cancel:type_name -> devpilot.deployer.store.v1.CancelRequest
+	19, // 9: devpilot.deployer.store.v1.Lane.remains:type_name -> devpilot.deployer.store.v1.Remains
+	30, // 10: devpilot.deployer.store.v1.Lane.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	6,  // 11: devpilot.deployer.store.v1.Lane.owed:type_name -> devpilot.deployer.store.v1.Owed
+	4,  // 12: devpilot.deployer.store.v1.Lane.candidates:type_name -> devpilot.deployer.store.v1.Candidate
+	3,  // 13: devpilot.deployer.store.v1.Lane.distance:type_name -> devpilot.deployer.store.v1.Distance
+	2,  // 14: devpilot.deployer.store.v1.Lane.sighted:type_name -> devpilot.deployer.store.v1.Sighted
+	29, // 15: devpilot.deployer.store.v1.Sighted.time:type_name -> google.protobuf.Timestamp
+	31, // 16: devpilot.deployer.store.v1.Candidate.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	32, // 17: devpilot.deployer.store.v1.Candidate.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	33, // 18: devpilot.deployer.store.v1.Candidate.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	34, // 19: devpilot.deployer.store.v1.Candidate.delivery:type_name -> devpilot.deployer.v1.DeliveryReference
+	11, // 20: devpilot.deployer.store.v1.Candidate.askers:type_name -> devpilot.deployer.store.v1.Asker
+	29, // 21: devpilot.deployer.store.v1.Candidate.receive_time:type_name -> google.protobuf.Timestamp
+	35, // 22: devpilot.deployer.store.v1.PushQuestion.app:type_name -> devpilot.deployer.store.v1.App
+	4,  // 23: devpilot.deployer.store.v1.PushQuestion.push:type_name -> devpilot.deployer.store.v1.Candidate
+	10, // 24: devpilot.deployer.store.v1.Owed.job:type_name -> devpilot.deployer.store.v1.Job
+	29, // 25: devpilot.deployer.store.v1.Owed.time:type_name -> google.protobuf.Timestamp
+	29, // 26: devpilot.deployer.store.v1.Doubt.time:type_name -> google.protobuf.Timestamp
+	9,  // 27: devpilot.deployer.store.v1.SeenRefs.branches:type_name -> devpilot.deployer.store.v1.SeenSet
+	9,  // 28: devpilot.deployer.store.v1.SeenRefs.tags:type_name -> devpilot.deployer.store.v1.SeenSet
+	29, // 29: devpilot.deployer.store.v1.SeenSet.absent_time:type_name -> google.protobuf.Timestamp
+	31, // 30: devpilot.deployer.store.v1.Job.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	29, // 31: devpilot.deployer.store.v1.Job.ask_time:type_name -> google.protobuf.Timestamp
+	29, // 32: devpilot.deployer.store.v1.Job.first_failure_time:type_name -> google.protobuf.Timestamp
+	11, // 33: devpilot.deployer.store.v1.Job.askers:type_name -> devpilot.deployer.store.v1.Asker
+	7,  // 34: devpilot.deployer.store.v1.Job.doubt:type_name -> devpilot.deployer.store.v1.Doubt
+	36, // 35: devpilot.deployer.store.v1.Asker.found:type_name -> devpilot.webhook.v1.FoundPush
+	10, // 36: devpilot.deployer.store.v1.Running.job:type_name -> devpilot.deployer.store.v1.Job
+	29, // 37: devpilot.deployer.store.v1.Running.start_time:type_name -> google.protobuf.Timestamp
+	37, // 38: devpilot.deployer.store.v1.Hold.trouble:type_name -> devpilot.deployer.store.v1.Trouble
+	29, // 39: devpilot.deployer.store.v1.Hold.wake_time:type_name -> google.protobuf.Timestamp
+	0,  // 40: devpilot.deployer.store.v1.Head.source:type_name -> devpilot.deployer.store.v1.Head.Source
+	29, // 41: devpilot.deployer.store.v1.Head.time:type_name -> google.protobuf.Timestamp
+	29, // 42: devpilot.deployer.store.v1.Live.time:type_name -> google.protobuf.Timestamp
+	38, // 43: devpilot.deployer.store.v1.Kept.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	17, // 44: devpilot.deployer.store.v1.Kept.shared:type_name -> devpilot.deployer.store.v1.SharedPaths
+	33, // 45: devpilot.deployer.store.v1.CancelRequest.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	29, // 46: devpilot.deployer.store.v1.CancelRequest.time:type_name -> google.protobuf.Timestamp
+	20, // 47: devpilot.deployer.store.v1.Remains.cut_short:type_name -> devpilot.deployer.store.v1.CutShort
+	11, // 48: devpilot.deployer.store.v1.CutShort.askers:type_name -> devpilot.deployer.store.v1.Asker
+	39, // 49: devpilot.deployer.store.v1.RecordChange.created:type_name -> devpilot.deployer.store.v1.Deployment
+	24, // 50: devpilot.deployer.store.v1.RecordChange.started:type_name -> devpilot.deployer.store.v1.Started
+	25, // 51: devpilot.deployer.store.v1.RecordChange.returned:type_name -> devpilot.deployer.store.v1.Returned
+	26, // 52: devpilot.deployer.store.v1.RecordChange.commit_fixed:type_name -> devpilot.deployer.store.v1.CommitFixed
+	27, // 53: devpilot.deployer.store.v1.RecordChange.ended:type_name -> devpilot.deployer.store.v1.Ended
+	18, // 54: devpilot.deployer.store.v1.RecordChange.cancel_requested:type_name -> devpilot.deployer.store.v1.CancelRequest
+	23, // 55: devpilot.deployer.store.v1.RecordChange.moved:type_name -> devpilot.deployer.store.v1.Moved
+	22, // 56: devpilot.deployer.store.v1.RecordChange.decided:type_name -> devpilot.deployer.store.v1.Decided
+	29, // 57: devpilot.deployer.store.v1.Decided.time:type_name -> google.protobuf.Timestamp
+	11, // 58: devpilot.deployer.store.v1.Decided.askers:type_name -> devpilot.deployer.store.v1.Asker
+	29, // 59: devpilot.deployer.store.v1.Started.time:type_name -> google.protobuf.Timestamp
+	40, // 60: devpilot.deployer.store.v1.Returned.waiting_for:type_name -> devpilot.deployer.v1.DeploymentError
+	29, // 61: devpilot.deployer.store.v1.Returned.retry_time:type_name -> google.protobuf.Timestamp
+	32, // 62: devpilot.deployer.store.v1.CommitFixed.commit:type_name -> devpilot.deployer.v1.DeploymentCommit
+	41, // 63: devpilot.deployer.store.v1.Ended.state:type_name -> devpilot.deployer.v1.Deployment.State
+	29, // 64: devpilot.deployer.store.v1.Ended.time:type_name -> google.protobuf.Timestamp
+	40, // 65: devpilot.deployer.store.v1.Ended.error:type_name -> devpilot.deployer.v1.DeploymentError
+	42, // 66: devpilot.deployer.store.v1.Ended.stages:type_name -> devpilot.deployer.v1.StageRecord
+	11, // 67: devpilot.deployer.store.v1.Ended.askers:type_name -> devpilot.deployer.store.v1.Asker
+	14, // 68: devpilot.deployer.store.v1.Lane.HeadsEntry.value:type_name -> devpilot.deployer.store.v1.Head
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_store_v1_lane_proto_init() }
@@ -3130,7 +3223,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 	}
 	file_devpilot_deployer_store_v1_app_proto_init()
 	file_devpilot_deployer_store_v1_deployment_proto_init()
-	file_devpilot_deployer_store_v1_lane_proto_msgTypes[19].OneofWrappers = []any{
+	file_devpilot_deployer_store_v1_lane_proto_msgTypes[20].OneofWrappers = []any{
 		(*RecordChange_Created)(nil),
 		(*RecordChange_Started)(nil),
 		(*RecordChange_Returned)(nil),
@@ -3146,7 +3239,7 @@ func file_devpilot_deployer_store_v1_lane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_store_v1_lane_proto_rawDesc), len(file_devpilot_deployer_store_v1_lane_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -501,11 +501,12 @@ type NotificationStreak struct {
 	LastFailed int32 `protobuf:"varint,4,opt,name=last_failed,json=lastFailed,proto3" json:"last_failed,omitempty"`
 	// Of an app: the last deployment that succeeded after one had failed.
 	Recovered int32 `protobuf:"varint,5,opt,name=recovered,proto3" json:"recovered,omitempty"`
-	// Of the clock: when it last went round.
+	// Of the clock: when it last went round. Of a group: when it was last told.
 	Time *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=time,proto3" json:"time,omitempty"`
 	// How many troubles there were, so that each has an id of its own.
 	Count int64 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
-	// Of a workspace's webhooks: those that needed somebody when the clock last went round.
+	// Of a workspace's webhooks: those that needed somebody when the clock last went round. Of a group: who was in
+	// it when it was last told, as far as they still are.
 	Webhooks      []string `protobuf:"bytes,8,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
