@@ -16,7 +16,6 @@ import (
 
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/testkit"
-	"devpilot.io/bitbucket/services/deployer"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -205,45 +204,6 @@ func TestSync_isToldAndCounted(t *testing.T) {
 	}
 	if want := map[string]float64{"in_sync": 0, "behind": 2, "rolled_back": 0, "unknown": 0}; !maps.Equal(counted, want) {
 		t.Errorf("counted %v, want %v", counted, want)
-	}
-}
-
-// Of the branches that match a pattern the one that moved last counts.
-func TestSync_ofAPatternTheBranchThatMovedLast(t *testing.T) {
-	b := newBench(t, func(c *deployer.Config) { doubting(c) })
-	app := web(true)
-	app.Branch = "release/*"
-	b.create("web", app)
-	b.unseen("web")
-	for i, name := range []string{"release/1", "release/2"} {
-		hash := b.repo.Commit(name, name, map[string]string{"index.html": name})
-		b.deliver(func(e *eventsv1.PushEvent) {
-			e.Ref, e.Action, e.New = name, eventsv1.PushEvent_CREATED, &eventsv1.Commit{Hash: hash, Message: name}
-		})
-		b.await("web", int32(i+1), deployerv1.Deployment_COMPLETED) // two
-		if s := b.stands("web", deployerv1.Sync_IN_SYNC, "", hash); s.GetBranch() != name {
-			t.Errorf("%v", s)
-		}
-	}
-	// Branches that are gone were pushed all the same: that nothing was would be untrue.
-	for _, name := range []string{"release/2", "release/1"} {
-		b.deliver(func(e *eventsv1.PushEvent) {
-			e.Ref, e.Action, e.New = name, eventsv1.PushEvent_DELETED, nil
-		})
-	}
-	testkit.Eventually(t, timeout, func() error {
-		s := b.get("web").GetSync()
-		if s.GetState() != deployerv1.Sync_UNKNOWN || s.GetReason() != "NO_BRANCH" || !strings.Contains(s.GetMessage(), "release/*") {
-			return fmt.Errorf("%v", s)
-		}
-		return nil
-	})
-}
-
-func (b *bench) unseen(app string) {
-	b.t.Helper()
-	if s := b.get(app).GetSync(); s.GetState() != deployerv1.Sync_UNKNOWN || s.GetReason() != "NOT_SEEN" || s.GetMessage() == "" {
-		b.t.Errorf("nothing pushed yet: %v", s)
 	}
 }
 

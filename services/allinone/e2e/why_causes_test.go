@@ -239,14 +239,14 @@ const notAnAdmin = `The connected account is not an admin of \S+, so Devpilot ca
 func neverAdmin(c *cause) {
 	c.must(c.g.site().SetPermission(c.t.Context(), c.repo.name, c.account, "write"))
 	c.unhooked()
-	c.because("commit="+c.push("two"), "WEBHOOK_NOT_ADMIN", liveAnyway+notAnAdmin, "REGISTER_WEBHOOK")
+	c.because("commit="+c.push("two"), "WEBHOOK_NOT_ADMIN", liveAnyway+notAnAdmin, "ADD_WEBHOOK_BY_HAND")
 }
 
 func noLongerAdmin(c *cause) {
 	c.live()
 	c.must(c.g.site().SetPermission(c.t.Context(), c.repo.name, c.account, "write"))
 	c.must(c.g.site().RemoveHook(c.t.Context(), onlyHook(c.t, c.g.site(), c.repo)))
-	c.because("commit="+c.push("two"), "WEBHOOK_NOT_ADMIN", liveAnyway+notAnAdmin, "REPAIR_WEBHOOK")
+	c.because("commit="+c.push("two"), "WEBHOOK_NOT_ADMIN", liveAnyway+notAnAdmin, "ADD_WEBHOOK_BY_HAND")
 }
 
 func webhookLimit(c *cause) {

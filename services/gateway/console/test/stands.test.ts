@@ -47,6 +47,7 @@ test("one word for how a branch stands; a word of a newer service is shown as it
   expect(word({ state: "BEHIND", reason: "AUTO_DEPLOY_OFF" })).toBe("Behind");
   expect(word({ state: "BEHIND", reason: "DEPLOYMENT_FAILED" })).toBe("Failed");
   expect(word({ state: "BEHIND", reason: "DEPLOYING" })).toBe("Deploying");
+  expect(word({ state: "BEHIND", reason: "DELIVERY_AWAITED" })).toBe("Pushed");
   expect(word({ state: "ROLLED_BACK" })).toBe("Rolled back");
   expect(word({ state: "UNKNOWN" })).toBe("Not known");
   expect(word({ state: "AHEAD_OF_IT" })).toBe("Ahead of it");
@@ -64,6 +65,9 @@ test("how far a branch is from what is live, where somebody has counted", () => 
     "25 commits behind",
     "25 commits ahead of what is live",
   ]);
+  expect(texts({ state: "BEHIND", diverged: false, commits: 2, branches: 1 })[0]).toBe("2 commits behind");
+  // The commits are those of one of them.
+  expect(texts({ state: "BEHIND", diverged: false, commits: 2, branches: 3 })[0]).toBe("3 branches behind");
   expect(texts({ state: "BEHIND", diverged: true })).toEqual(["Diverged", "which does not contain what is live"]);
 });
 
@@ -91,9 +95,16 @@ test("a workspace has one trouble at most, the most urgent, with the button that
     troubleOf(i("CONNECTED"), [app("web", { autoDeploy: false, webhook: { state: "NOT_REGISTERED" } })]),
   ).toBeUndefined();
   const lossy = app("web", {
-    webhook: { id: "w1", state: "ACTIVE", health: "DELIVERIES_MISSING", healthMessage: "No delivery." },
+    webhook: {
+      id: "w1",
+      state: "ACTIVE",
+      health: "DELIVERIES_MISSING",
+      healthMessage: "No delivery.",
+      repairable: true,
+    },
   });
   expect(troubleOf(i("CONNECTED"), [lossy])).toMatchObject({ text: "No delivery.", webhooks: ["w1"] });
+  expect(troubleOf(i("CONNECTED"), [hooked])?.webhooks).toEqual([]);
   expect(
     troubleOf(i("CONNECTED"), [app("web", { webhook: { id: "w1", state: "ACTIVE", health: "REGISTERED" } })]),
   ).toBeUndefined();
@@ -113,6 +124,31 @@ test("several apps that lost access are told of in one sentence", () => {
   expect(troubleOf(connected, narrowed)?.title).toBe(
     "2 apps do not deploy, because an admin narrowed this workspace: a, b.",
   );
+});
+
+test("several repositories of which the account is no admin are told of in one sentence, and Repair is not offered", () => {
+  const connected = { state: "CONNECTED", account: { label: "jane-dev" } } as unknown as Integration;
+  const hook = (id: string, over: object) => ({ webhook: { id, state: "ACTIVE", foundWithin: "93s", ...over } });
+  const never = { state: "NOT_REGISTERED", reason: "NOT_REPOSITORY_ADMIN", message: "said" };
+  const noMore = { health: "NOT_ADMIN", healthMessage: "said" };
+  const two = [app("a", hook("w1", never)), app("b", hook("w2", noMore))];
+  expect(troubleOf(connected, two)).toMatchObject({
+    title: "The connected account jane-dev is not an admin of the repositories of 2 apps: a, b.",
+    text: "An admin of them gives it that right on Bitbucket, or adds the webhooks by hand. Their pushes are found by polling, within about 2 minutes.",
+    webhooks: [],
+    action: "Open Integrations",
+  });
+  const off = app("c", hook("w3", { health: "INACTIVE", healthMessage: "Switched off.", repairable: true }));
+  expect(troubleOf(connected, [...two, off])).toMatchObject({
+    title: "3 apps have no working webhook: a, b, c.",
+    text: "The connected account jane-dev is not an admin of the repositories of a, b. An admin of them gives it that right on Bitbucket, or adds the webhooks by hand. The other app says why. Their pushes are found by polling, within about 2 minutes.",
+    webhooks: ["w3"],
+  });
+  expect(troubleOf(connected, [off, { ...off, id: "d" }])).toMatchObject({
+    title: "2 apps have no working webhook: c, d.",
+    text: "Their pushes are found by polling, within about 2 minutes. Each app says why.",
+    webhooks: ["w3"],
+  });
 });
 
 test("a row says the newest deployment's state where it needs somebody, and why in few words", () => {

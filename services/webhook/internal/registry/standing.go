@@ -68,6 +68,26 @@ func after(t *timestamppb.Timestamp, others ...*timestamppb.Timestamp) bool {
 func (View) Health(w *webhookv1.Webhook, rec *storev1.WebhookRecord) {
 	w.Health, w.HealthTime = health(w, rec)
 	w.HealthMessage = healthWords(w.GetHealth(), rec)
+	w.Repairable = repairable(w, rec)
+}
+
+// repairable reports whether a run at Bitbucket may put right what is wrong, as things are. That too many
+// webhooks are there somebody mends first, and then presses Repair: the message says so.
+func repairable(w *webhookv1.Webhook, rec *storev1.WebhookRecord) bool {
+	switch w.GetHealth() { //nolint:exhaustive // of the others the reason decides
+	case webhookv1.Webhook_HEALTH_UNSPECIFIED, webhookv1.Webhook_REGISTERED, webhookv1.Webhook_NOT_ADMIN:
+		return false
+	}
+	reason := rec.GetWork().GetErrorReason()
+	if reason == "" {
+		reason = rec.GetReason()
+	}
+	switch apierr.Reason(reason) { //nolint:exhaustive // others pass, or are what a run mends
+	case apierr.ReasonNotRepositoryAdmin, apierr.ReasonNoPublicURL, apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing,
+		apierr.ReasonConsumerRefused, apierr.ReasonAccessRestricted, apierr.ReasonRepositoryNotFound, apierr.ReasonWebhookRefused, apierr.ReasonWorkspaceExcluded:
+		return false
+	}
+	return rec.GetState() != webhookv1.Webhook_MANUAL
 }
 
 func health(w *webhookv1.Webhook, rec *storev1.WebhookRecord) (webhookv1.Webhook_Health, *timestamppb.Timestamp) {

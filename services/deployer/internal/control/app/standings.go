@@ -8,7 +8,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -86,7 +85,7 @@ func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
 			return nil
 		}
 		st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index}
-		st.ref, st.head = apps.WatchedHead(p.app, p.lane)
+		st.watched()
 		counts[st.sync().GetState()]++
 	}
 	return counts

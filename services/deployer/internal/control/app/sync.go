@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -22,6 +23,7 @@ const (
 	syncDeploying  = "DEPLOYING"         // a deployment of it runs
 	syncWaiting    = "WAITING"           // a deployment of it waits for its turn
 	syncDeciding   = "DECIDING"          // a worker decides about its push
+	syncAwaited    = "DELIVERY_AWAITED"  // a poll found its push, whose delivery may still come
 	syncFailed     = "DEPLOYMENT_FAILED" // its deployment failed
 	syncCancelled  = "DEPLOYMENT_CANCELLED"
 	syncOff        = "AUTO_DEPLOY_OFF"
@@ -40,6 +42,7 @@ type standing struct {
 	live       *deployerv1.Deployment // nil when nothing is
 	ref        lane.Ref               // the branch; empty when none was seen of a pattern's
 	head       *storev1.Head          // nil when it was not seen
+	told       *apps.Told             // a newer push, about which nothing was decided yet; nil for none
 	made       *deployerv1.Deployment // what came of the head; nil when nothing did
 	polls      string                 // how often the branch is polled, in words
 }
@@ -48,7 +51,7 @@ type standing struct {
 // pushes and polls told of, and the repository's index whether polls are answered.
 func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, live, latest *deployerv1.Deployment) (*deployerv1.Sync, error) {
 	st := standing{app: p.app, lane: p.lane, connection: connection, index: p.index, live: live, polls: s.polls(p.key.Workspace, p.app.GetRepository())}
-	st.ref, st.head = apps.WatchedHead(p.app, p.lane)
+	st.watched()
 	number := st.head.GetNumber()
 	if job := p.lane.GetRunning().GetJob(); number == 0 && job != nil && p.lane.GetRunning().GetHash() == st.head.GetHash() {
 		number = job.GetNumber()
@@ -73,9 +76,24 @@ func (s *Service) sync(ctx context.Context, r *reading, p *parts, connection *st
 	return st.sync(), nil
 }
 
+// watched finds the branch that counts.
+func (st *standing) watched() {
+	st.ref, st.head = apps.WatchedHead(st.app, st.lane)
+	of := st.ref
+	if rules.IsGlob(st.app.GetBranch()) {
+		of = ""
+	}
+	if st.told = apps.NewestTold(st.app, st.lane, of); st.told != nil && st.told.Ref != st.ref {
+		st.ref, st.head = st.told.Ref, apps.ShownHead(st.app, st.lane, st.told.Ref)
+	}
+}
+
 func (st standing) sync() *deployerv1.Sync {
 	out := st.known()
 	out.Branch, out.Commit = st.ref.Branch(), st.head.GetHash()
+	if st.told != nil {
+		out.Commit = st.told.Hash
+	}
 	if out.GetBranch() == "" && !rules.IsGlob(st.app.GetBranch()) {
 		out.Branch = st.app.GetBranch()
 	}
@@ -94,9 +112,15 @@ func (st standing) sync() *deployerv1.Sync {
 	if trouble == nil {
 		trouble = st.index.GetUnanswered()
 	}
+	if trouble != nil && out.GetReason() == syncAwaited { // neither is the delivery likely to come nor a poll
+		out.Reason, out.Message = trouble.GetReason(), trouble.GetMessage()
+	}
 	if trouble != nil && out.GetState() != deployerv1.Sync_BEHIND {
 		out.State, out.Reason, out.Since = deployerv1.Sync_UNKNOWN, trouble.GetReason(), trouble.GetTime()
 		out.Message = "Where the branch is now is not known: " + trouble.GetMessage()
+	}
+	if out.GetState() == deployerv1.Sync_BEHIND && rules.IsGlob(st.app.GetBranch()) {
+		st.sayAside(out)
 	}
 	if d := st.distance(); d != nil && (out.GetState() == deployerv1.Sync_BEHIND || out.GetState() == deployerv1.Sync_ROLLED_BACK) {
 		out.Diverged = d.GetDiverged()
@@ -107,9 +131,41 @@ func (st standing) sync() *deployerv1.Sync {
 	return out
 }
 
+// namedAside is how many branches a sentence names.
+const namedAside = 5
+
+// sayAside says which branches stand as the one does that a pattern's app is behind by, and how many they are.
+func (st standing) sayAside(out *deployerv1.Sync) {
+	refs, all := apps.Aside(st.app, st.lane)
+	var others []string
+	for _, r := range refs {
+		if r != st.ref {
+			others = append(others, r.Name())
+		}
+	}
+	if all {
+		out.Branches = int32(len(others) + 1) //nolint:gosec // a lane holds a few hundred
+	}
+	if len(others) == 0 {
+		return
+	}
+	count, named := fmt.Sprint(len(others)), others
+	if !all {
+		count = "At least " + count
+	}
+	if len(named) > namedAside {
+		named = append(slices.Clip(named[:namedAside]), fmt.Sprintf("%d others", len(others)-namedAside))
+	}
+	are := "branches that match %s are not live either: %s."
+	if len(others) == 1 {
+		are = "branch that matches %s is not live either: %s."
+	}
+	out.Message += fmt.Sprintf(" %s more "+are, count, st.app.GetBranch(), strings.Join(named, ", "))
+}
+
 // distance is how far the branch's newest commit is from what is live; nil while it is not known.
 func (st standing) distance() *storev1.Distance {
-	if d := lane.DistanceTo(st.lane, st.head.GetHash()); !d.GetUnknown() {
+	if d := lane.DistanceTo(st.lane, st.head.GetHash()); st.told == nil && !d.GetUnknown() {
 		return d
 	}
 	return nil
@@ -135,10 +191,13 @@ func (st standing) known() *deployerv1.Sync {
 		return &deployerv1.Sync{State: deployerv1.Sync_UNKNOWN, Reason: reason, Message: message, Since: st.head.GetTime()}
 	}
 	switch lv := st.lane.GetLive(); {
-	case st.ref == "" && st.deployedOfPattern():
+	case st.told != nil:
+		reason, message := st.undecided()
+		return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.told.Time, Reason: reason, Message: message}
+	case st.ref == "" && apps.Gone(st.app, st.lane):
 		return unknown(syncNoBranch, fmt.Sprintf("No branch on Bitbucket that Devpilot knows of matches %s any more. Push one, or watch another.", st.app.GetBranch()))
 	case st.head == nil && st.ref == "":
-		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it.", st.app.GetBranch()))
+		return unknown(syncUnseen, fmt.Sprintf("Nothing was pushed to a branch that matches %s since the app watches it as it does now.", st.app.GetBranch()))
 	case st.head == nil:
 		return unknown(syncUnseen, unasked(st.polls))
 	case st.head.GetHash() == "":
@@ -161,12 +220,6 @@ func (st standing) known() *deployerv1.Sync {
 	return &deployerv1.Sync{State: deployerv1.Sync_BEHIND, Since: st.head.GetTime(), Reason: reason, Message: message, Deployment: number}
 }
 
-// deployedOfPattern tells whether what is live came from a branch that matches what is watched.
-func (st standing) deployedOfPattern() bool {
-	ref := lane.Ref(st.lane.GetLive().GetRef())
-	return ref != "" && !ref.IsTag() && rules.MatchBranch(st.app.GetBranch(), ref.Name())
-}
-
 // overtaken tells whether what is live was pushed and deployed after the branch's newest commit: a tag's
 // push, or another branch's.
 func (st standing) overtaken() bool {
@@ -184,6 +237,14 @@ func (st standing) rolledBack() bool {
 		return st.head.GetNumber() < lv.GetNumber()
 	}
 	return st.head.GetTime().AsTime().Before(lv.GetTime().AsTime())
+}
+
+// undecided says why nothing came yet of the branch's newest push.
+func (st standing) undecided() (reason, message string) {
+	if st.told.Deciding {
+		return syncDeciding, "Whether it deploys is being decided: the app's rules need the repository."
+	}
+	return syncAwaited, fmt.Sprintf("A poll found the push to %s, and its delivery has not come yet. The app decides about it when it comes, or without it at one of the next polls.", st.ref.Name())
 }
 
 // why says why the branch's newest commit is not live, and which deployment that is about.

@@ -12,6 +12,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -90,8 +91,8 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 		return err
 	}
 	baseline := baselines{
-		branch: switchedOn || a.GetBranch() != old.GetBranch(),
-		tags:   switchedOn || !slices.Equal(a.GetRules().GetTags(), old.GetRules().GetTags()),
+		branch: switchedOn || a.GetBranch() != old.GetBranch(), same: a.GetBranch() == old.GetBranch(),
+		tags: switchedOn || !slices.Equal(a.GetRules().GetTags(), old.GetRules().GetTags()),
 	}
 	if err := s.updateLane(ctx, k, a, baseline); err != nil {
 		return err
@@ -110,7 +111,10 @@ func (s *Service) update(ctx context.Context, k lane.Key, req *deployerv1.Update
 }
 
 // baselines says of what there is now nothing deploys: it was there before.
-type baselines struct{ branch, tags bool }
+type baselines struct {
+	branch, tags bool
+	same         bool // the branches are those of before
+}
 
 // updateLane moves what waits to the app's server and records the baselines: of one branch its head;
 // what matches a pattern is noted by the next look, which comes at once.
@@ -125,6 +129,8 @@ func (s *Service) updateLane(ctx context.Context, k lane.Key, a *storev1.App, ba
 		moved := lane.Move(l, a.GetServer())
 		switch {
 		case !baseline.branch:
+		case pattern && baseline.same:
+			lane.PassBranches(l, apps.Moved(a, l))
 		case pattern:
 			lane.ForgetBranches(l)
 		case known:

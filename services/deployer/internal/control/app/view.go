@@ -212,6 +212,7 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 			a.Webhook = &deployerv1.AppWebhook{
 				Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
 				Health: h.GetHealth(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
+				Repairable: h.GetRepairable(),
 			}
 			if s.cfg.FindsWithin != nil {
 				a.Webhook.FoundWithin = durationpb.New(s.cfg.FindsWithin(p.key.Workspace, p.app.GetRepository()))

@@ -78,6 +78,7 @@ func viewOf(h *webhookv1.Webhook) *storev1.WebhookView {
 	return &storev1.WebhookView{
 		Id: h.GetId(), State: h.GetState().String(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
 		Health: h.GetHealth().String(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
+		Repairable: h.GetRepairable(),
 	}
 }
 

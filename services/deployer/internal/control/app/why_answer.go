@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
@@ -52,6 +53,7 @@ func (q *question) answer(ctx context.Context) (*deployerv1.Explanation, error) 
 	})
 	q.conclude(e)
 	e.Limits = q.limits
+	tellObstacles(ctx, e)
 	return e, nil
 }
 
@@ -214,6 +216,9 @@ func (q *question) untold() *step {
 		s.State, s.Reason, s.Message, s.Time = deployerv1.ExplanationStep_SKIPPED, "", "No delivery was needed: a person asked for it.", at
 	case foundByPolling:
 		s.Message, s.Time = "No delivery told of it; Devpilot found it by asking Bitbucket.", at
+		if q.awaited() {
+			s.State, s.Reason, s.Message = deployerv1.ExplanationStep_WAITING, syncAwaited, "Its delivery has not come yet; Devpilot found the push by asking Bitbucket."
+		}
 	}
 	if h := q.hook(); h != nil {
 		s.Webhook = h.GetId()
@@ -222,6 +227,14 @@ func (q *question) untold() *step {
 		s.Reason, s.Message = reason, s.Message+" "+message
 	}
 	return s
+}
+
+// awaited tells whether the delivery of a push that a poll found may still come.
+func (q *question) awaited() bool {
+	return slices.ContainsFunc(q.parts, func(p *parts) bool {
+		t := apps.NewestTold(p.app, p.lane, q.ref)
+		return p.app.GetRepository() == q.repository && t != nil && t.Hash == q.hash && !t.Deciding
+	})
 }
 
 const (
@@ -253,6 +266,11 @@ func (q *question) foundTime() (at *timestamppb.Timestamp, by string) {
 				return t.GetTime(), foundByPolling
 			}
 		}
+		for _, s := range p.lane.GetSighted() {
+			if s.GetHash() == q.hash && q.ref == lane.Branch(s.GetBranch()) {
+				return s.GetTime(), foundByPolling
+			}
+		}
 	}
 	return at, by
 }
@@ -261,7 +279,13 @@ func (q *question) foundTime() (at *timestamppb.Timestamp, by string) {
 func (q *question) since() *timestamppb.Timestamp {
 	var at *timestamppb.Timestamp
 	for _, p := range q.parts {
-		if h := lane.HeadOf(p.lane, q.repository, q.ref); q.hash != "" && h.GetHash() == q.hash && (at == nil || h.GetTime().AsTime().Before(at.AsTime())) {
+		if p.app.GetRepository() != q.repository {
+			continue
+		}
+		if t := apps.NewestTold(p.app, p.lane, q.ref); q.hash != "" && t != nil && t.Hash == q.hash {
+			at = t.Time
+		}
+		if h := apps.ShownHead(p.app, p.lane, q.ref); q.hash != "" && h.GetHash() == q.hash && (at == nil || h.GetTime().AsTime().Before(at.AsTime())) {
 			at = h.GetTime()
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
@@ -186,8 +187,14 @@ func (q *question) ofBranch(ctx context.Context) error {
 	}
 	var newest time.Time
 	for _, p := range q.parts {
-		if h := lane.HeadOf(p.lane, q.repository, q.ref); h.GetHash() != "" && h.GetTime().AsTime().After(newest) {
+		if p.app.GetRepository() != q.repository {
+			continue
+		}
+		if h := apps.ShownHead(p.app, p.lane, q.ref); h.GetHash() != "" && h.GetTime().AsTime().After(newest) {
 			newest, q.hash = h.GetTime().AsTime(), h.GetHash()
+		}
+		if t := apps.NewestTold(p.app, p.lane, q.ref); t != nil && t.Time.AsTime().After(newest) {
+			newest, q.hash = t.Time.AsTime(), t.Hash
 		}
 	}
 	told := q.scan(ctx, &webhookv1.ListDeliveriesRequest{Branch: q.ref.Branch()})
@@ -291,6 +298,11 @@ func (q *question) remembered(prefix string) places {
 			}
 			if strings.HasPrefix(t.GetCommit(), prefix) {
 				found.add(id, t.GetCommit(), ref)
+			}
+		}
+		for _, s := range p.lane.GetSighted() {
+			if strings.HasPrefix(s.GetHash(), prefix) {
+				found.add(id, s.GetHash(), lane.Branch(s.GetBranch()))
 			}
 		}
 		if lv := p.lane.GetLive(); lv.GetHash() != "" && strings.HasPrefix(lv.GetHash(), prefix) {

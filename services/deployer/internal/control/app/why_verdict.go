@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"devpilot.io/bitbucket/pkg/when"
+	"devpilot.io/bitbucket/services/deployer/internal/record/apps"
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
@@ -43,7 +44,10 @@ type verdict struct {
 // stand reads how the branch stands in the app: the same as the app's own sync.
 func (v *verdict) stand(ctx context.Context) error {
 	p := v.p
-	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: lane.HeadOf(p.lane, v.repository, v.ref), polls: v.s.polls(p.key.Workspace, v.repository)}
+	v.st = standing{app: p.app, lane: p.lane, connection: v.connection, index: p.index, ref: v.ref, head: apps.ShownHead(p.app, p.lane, v.ref), polls: v.s.polls(p.key.Workspace, v.repository)}
+	if t := apps.NewestTold(p.app, p.lane, v.ref); v.ref != "" && (v.hash == "" || t != nil && t.Hash == v.hash) {
+		v.st.told = t // of a commit before it is told what was decided then
+	}
 	var err error
 	if n := p.lane.GetLive().GetNumber(); n != 0 {
 		if v.st.live, err = v.s.deployment(ctx, v.r, p.key, p.app, p.lane, n); err != nil {
@@ -90,7 +94,7 @@ func (v *verdict) why() (reason, message string, number int32) {
 		return v.run(d)
 	}
 	newest := v.st.head != nil && v.st.head.GetHash() == v.hash && watches(v.p, v.ref)
-	if newest || v.hash == "" && watches(v.p, v.ref) {
+	if newest || v.st.told != nil || v.hash == "" && watches(v.p, v.ref) {
 		s := v.st.sync()
 		if reason = s.GetReason(); reason == "" {
 			reason = whySuperseded // what is live came after it
@@ -189,7 +193,7 @@ func (v *verdict) steps(ctx context.Context, d *deployerv1.AppDecision) []*step 
 		}
 	case d.GetLive():
 		decision.Message = id + " has it live."
-	case d.GetReason() == syncDeciding:
+	case d.GetReason() == syncDeciding, d.GetReason() == syncAwaited:
 		decision.State, decision.Message = deployerv1.ExplanationStep_WAITING, fmt.Sprintf("%s: %s", id, d.GetMessage())
 	default:
 		decision.State, decision.Reason, decision.Message = deployerv1.ExplanationStep_MISSING, d.GetReason(), fmt.Sprintf("%s: %s", id, d.GetMessage())
@@ -233,7 +237,7 @@ func (v *verdict) live(d *deployerv1.AppDecision) *step {
 	switch { // why not, the run says
 	case d.GetLive():
 		s.Time = v.p.lane.GetLive().GetTime()
-	case d.GetReason() == syncDeciding, len(v.runs) > 0 && !lane.Terminal(v.runs[0].GetState()):
+	case d.GetReason() == syncDeciding, d.GetReason() == syncAwaited, len(v.runs) > 0 && !lane.Terminal(v.runs[0].GetState()):
 		s.State, s.Message = deployerv1.ExplanationStep_WAITING, "It is not live yet."
 	default:
 		s.State, s.Message = deployerv1.ExplanationStep_MISSING, "It is not live."

@@ -6,9 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/when"
-	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -20,7 +18,7 @@ func (q *question) conclude(e *deployerv1.Explanation) {
 	if refused := slices.IndexFunc(q.deliveries, (*webhookv1.Delivery).GetRefused); refused >= 0 && q.hash == "" {
 		d := q.deliveries[refused]
 		e.Reason, e.Message = whyRefused, "Devpilot refused the request: "+sentence(d.GetAnswerMessage())
-		e.Remedy = &deployerv1.Remedy{Kind: deployerv1.Remedy_REPAIR_WEBHOOK, Webhook: d.GetWebhook()}
+		e.Remedy = q.refusedRemedy(d)
 		return
 	}
 	if len(e.GetApps()) > 0 {
@@ -71,7 +69,7 @@ func (q *question) concludeApps(e *deployerv1.Explanation) {
 	if reason, message := q.untoldWhy(); reason != "" {
 		e.Reason, e.Message = reason, fmt.Sprintf("%s No delivery told of it: %s", e.GetMessage(), message)
 		if trouble, _ := hookTrouble(q.hook()); trouble != "" {
-			e.Remedy = hookRemedy(q.hook())
+			e.Remedy = q.hookRemedy(q.hook())
 		}
 	}
 }
@@ -152,7 +150,7 @@ func (q *question) trouble() (reason, message string, remedy *deployerv1.Remedy)
 	}
 	for _, h := range q.hooks {
 		if why, said := hookTrouble(h); why != "" {
-			return why, q.where(h.GetRepositoryFullName()) + said, hookRemedy(h)
+			return why, q.where(h.GetRepositoryFullName()) + said, q.hookRemedy(h)
 		}
 	}
 	for _, p := range q.parts {
@@ -184,63 +182,4 @@ func hookTrouble(h *webhookv1.Webhook) (reason, message string) {
 		return h.GetReason(), sentence(h.GetMessage())
 	}
 	return "", ""
-}
-
-func hookRemedy(h *webhookv1.Webhook) *deployerv1.Remedy {
-	r := remedyOf(h.GetReason())
-	if r == nil {
-		r = &deployerv1.Remedy{Kind: deployerv1.Remedy_REPAIR_WEBHOOK}
-		if h.GetState() == webhookv1.Webhook_NOT_REGISTERED {
-			r.Kind = deployerv1.Remedy_REGISTER_WEBHOOK
-		}
-		if h.GetState() == webhookv1.Webhook_LEFT_ON_BITBUCKET {
-			r.Kind = deployerv1.Remedy_RECONNECT
-		}
-	}
-	r.Webhook = h.GetId()
-	return r
-}
-
-// remedyOf mends what is wrong with the workspace's connection; nil where it is not that.
-func remedyOf(reason string) *deployerv1.Remedy {
-	switch apierr.Reason(reason) { //nolint:exhaustive // others are not mended at the connection
-	case apierr.ReasonNotConnected, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing:
-		return &deployerv1.Remedy{Kind: deployerv1.Remedy_RECONNECT}
-	case apierr.ReasonTokenExpired, apierr.ReasonConsumerRefused, apierr.ReasonAccessRestricted, apierr.ReasonRepositoryNotFound, apierr.ReasonWorkspaceExcluded:
-		return &deployerv1.Remedy{Kind: deployerv1.Remedy_OPEN_INTEGRATION}
-	}
-	return nil
-}
-
-// remedy mends why a push is not live in an app; nil where waiting is all there is to do.
-func (v *verdict) remedy(reason string, number int32) *deployerv1.Remedy {
-	r := &deployerv1.Remedy{App: v.p.app.GetId()}
-	switch reason {
-	case syncOff:
-		r.Kind = deployerv1.Remedy_SWITCH_AUTO_DEPLOY_ON
-	case syncUndeployed, syncChosen, rules.ReasonSkipPhrase:
-		r.Kind = deployerv1.Remedy_DEPLOY
-	case syncFailed, syncCancelled:
-		r.Kind, r.Deployment = deployerv1.Remedy_REDEPLOY, number
-	case rules.ReasonBranchNotWatched, rules.ReasonTagNotWatched, rules.ReasonPathsUnchanged, syncNoBranch:
-		r.Kind = deployerv1.Remedy_EDIT_RULES
-	case whySuperseded, whyReplaced, syncDeploying, syncWaiting:
-		if number == 0 {
-			return nil
-		}
-		r.Kind, r.Deployment = deployerv1.Remedy_OPEN_DEPLOYMENT, number
-	default:
-		if c := remedyOf(reason); c != nil {
-			return c
-		}
-		switch {
-		case number != 0:
-			r.Kind, r.Deployment = deployerv1.Remedy_OPEN_DEPLOYMENT, number
-		case v.told != nil && v.outcome.GetKind() != webhookv1.DeliveryOutcome_DEPLOYMENT && v.outcome.GetKind() != webhookv1.DeliveryOutcome_DECIDING:
-			r.Kind, r.Webhook, r.Delivery = deployerv1.Remedy_REPLAY_DELIVERY, v.told.GetWebhook(), v.told.GetNumber()
-		default:
-			return nil
-		}
-	}
-	return r
 }

@@ -66,15 +66,17 @@ func (r *Reconciler) compare(ctx context.Context, s seen, l *polling) (*storev1.
 		}
 	}
 	now, err := r.decide(ctx, s, due, missing, l)
+	if err == nil {
+		now, err = r.sight(ctx, s, now, changes, missing, branches)
+	}
 	if err != nil {
 		return nil, err
 	}
 	maps.Copy(l.missing, missing)
-	if !s.app.GetAutoDeploy() {
-		return now, nil
-	}
-	if err := r.retry(ctx, s, now, l); err != nil {
-		return nil, err
+	if s.app.GetAutoDeploy() {
+		if err := r.retry(ctx, s, now, l); err != nil {
+			return nil, err
+		}
 	}
 	if len(s.glob())+len(s.tags()) == 0 {
 		return now, nil // the lane has the one head that counts

@@ -49,8 +49,12 @@ func TestWatchedPatterns_changeWithWhatIsLookedFor(t *testing.T) {
 	single := &storev1.Watch{App: "web", Branch: "main", AutoDeploy: true}
 	glob := &storev1.Watch{App: "web", Branch: "feature/*", AutoDeploy: true, Version: 1}
 	tags := &storev1.Watch{App: "web", Branch: "main", AutoDeploy: true, Tags: []string{"v*"}}
-	if n := watchedPatterns(index(single, &storev1.Watch{App: "web", Branch: "x/*"})); n != 0 {
-		t.Errorf("a single branch, and one that does not deploy: %d", n)
+	off := &storev1.Watch{App: "web", Branch: "feature/*", Tags: []string{"v*"}}
+	if n := watchedPatterns(index(single, &storev1.Watch{App: "web", Branch: "main", Tags: []string{"v*"}})); n != 0 {
+		t.Errorf("a single branch, and tags that do not deploy: %d", n)
+	}
+	if n := watchedPatterns(index(off)); n == 0 || n == watchedPatterns(index(glob)) {
+		t.Errorf("a pattern whose pushes do not deploy: %d, and once they do %d", n, watchedPatterns(index(glob)))
 	}
 	a := watchedPatterns(index(glob, tags))
 	if a == 0 || a != watchedPatterns(index(tags, glob, &storev1.Watch{App: "web", Branch: "feature/*", AutoDeploy: true, Version: 2}, single)) {

@@ -166,8 +166,7 @@ func (r *Reconciler) poll(ctx context.Context, workspace, repository string, sta
 // settling is how long a save may take from the index to the app's record.
 const settling = time.Minute
 
-// watchers reads the apps that watch the repository, and their lanes. Of those whose auto-deploy is off
-// only what watches a single branch: the newest of several branches says nothing while none deploys.
+// watchers reads the apps that watch the repository, and their lanes: those too whose auto-deploy is off.
 func (r *Reconciler) watchers(ctx context.Context, workspace string, v view, poll *polling) (apps []seen, err error) {
 	var done []string
 	for _, w := range v.index.GetWatches() {
@@ -183,7 +182,7 @@ func (r *Reconciler) watchers(ctx context.Context, workspace string, v view, pol
 			continue
 		}
 		done = append(done, w.GetApp())
-		if a.GetRepository() != v.index.GetRepository() || !a.GetAutoDeploy() && rules.IsGlob(a.GetBranch()) {
+		if a.GetRepository() != v.index.GetRepository() {
 			continue
 		}
 		l, rev, err := v.lanes.Get(ctx, k.String())

@@ -11,12 +11,16 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-// watchedPatterns is a digest of the patterns of branches and tags that are watched, 0 without any.
+// watchedPatterns is a digest of the patterns of branches and tags that are watched, 0 without any. With
+// another one what is there is the baseline, so it tells too whether pushes deploy.
 func watchedPatterns(idx *storev1.RepositoryIndex) uint64 {
 	var all []string
 	for _, w := range idx.GetWatches() {
-		if w.GetAutoDeploy() && (rules.IsGlob(w.GetBranch()) || len(w.GetTags()) > 0) {
+		switch {
+		case w.GetAutoDeploy() && (rules.IsGlob(w.GetBranch()) || len(w.GetTags()) > 0):
 			all = append(all, w.GetApp()+"\n"+w.GetBranch()+"\n"+strings.Join(w.GetTags(), "\n"))
+		case rules.IsGlob(w.GetBranch()):
+			all = append(all, w.GetApp()+"\noff\n"+w.GetBranch())
 		}
 	}
 	if len(all) == 0 {

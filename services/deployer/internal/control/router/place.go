@@ -16,7 +16,6 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/outcome"
 	"devpilot.io/bitbucket/services/deployer/internal/record/policy"
-	"devpilot.io/bitbucket/services/deployer/internal/record/rules"
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
@@ -69,12 +68,12 @@ func (r *Router) headNow(ctx context.Context, workspace, repository string, ref 
 	return heads.Branches[ref.Name()], err
 }
 
-// note has an app whose auto-deploy is off know at once where its branch is, where the push goes on from
+// note has an app whose auto-deploy is off know at once where a branch of it is, where the push goes on from
 // what was seen last. All else is left to the polls: a push that comes late must not hide a newer one.
 func (r *Router) note(ctx context.Context, e *eventsv1.PushEvent, k lane.Key, a *storev1.App, l *storev1.Lane) error {
 	ref := lane.Branch(e.GetRef())
 	seen := lane.HeadOf(l, a.GetRepository(), ref)
-	if isTag(e) || rules.IsGlob(a.GetBranch()) || e.GetNew().GetHash() == "" || seen.GetHash() == "" || seen.GetHash() != e.GetOld().GetHash() {
+	if isTag(e) || e.GetNew().GetHash() == "" || seen.GetHash() == "" || seen.GetHash() != e.GetOld().GetHash() {
 		return nil
 	}
 	now, err := r.Apps.App(ctx, k)

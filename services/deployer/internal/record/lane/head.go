@@ -74,6 +74,7 @@ func SetHead(l *storev1.Lane, r Ref, h *storev1.Head) {
 		}
 	}
 	noteCommit(l, h.GetRepository(), r, h.GetHash(), h.GetNumber())
+	unsight(l, r)
 	if l.Heads == nil {
 		l.Heads = map[string]*storev1.Head{}
 	}
@@ -82,6 +83,9 @@ func SetHead(l *storev1.Lane, r Ref, h *storev1.Head) {
 	l.Heads[string(r)] = h
 	thin(l)
 }
+
+// HoldsAllHeads tells whether every head that the lane ever noted since its baseline is still in it.
+func HoldsAllHeads(l *storev1.Lane) bool { return len(l.GetHeads()) < maxHeads }
 
 func thin(l *storev1.Lane) {
 	var usual, reconciled []string
@@ -113,13 +117,6 @@ func Baseline(l *storev1.Lane, repository, branch, hash string, now time.Time) {
 func ForgetHead(l *storev1.Lane, repository, branch string, now time.Time) {
 	l.Owed = nil
 	SetHead(l, Branch(branch), &storev1.Head{Source: storev1.Head_FORGOTTEN, Time: timestamppb.New(now), Repository: repository})
-}
-
-// ForgetBranches forgets what was seen of branches, because auto-deploy was switched on or other
-// branches are watched: all that the next poll finds is the baseline and deploys nothing.
-func ForgetBranches(l *storev1.Lane) {
-	l.BranchBaseline++
-	forget(l, false)
 }
 
 // ForgetTags is [ForgetBranches] for tags.

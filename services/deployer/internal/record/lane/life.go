@@ -56,7 +56,7 @@ func Retire(l *storev1.Lane, generation int64, logSequence uint64) error {
 	l.Retired = true
 	l.Running, l.Waiting, l.Hold, l.Live, l.Cancel, l.Owed = nil, nil, nil, nil, nil, nil
 	l.Recent, l.ForgottenTime, l.Heads, l.Kept, l.Outbox, l.Servers = nil, nil, nil, nil, nil, nil
-	l.History, l.TurnedAway, l.Candidates = nil, nil, nil
+	l.History, l.TurnedAway, l.Candidates, l.Sighted = nil, nil, nil, nil
 	return nil
 }
 

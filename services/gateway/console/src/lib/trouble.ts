@@ -61,7 +61,11 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
   }
   const lost = lostAccess(i, apps);
   if (lost !== undefined) return { ...lost, to: integrations };
-  const without = apps.filter(withoutWebhook);
+  return missedWebhooks(i, apps.filter(withoutWebhook));
+}
+
+/** Apps whose pushes no delivery tells of. Repair is offered for those webhooks that it may put right. */
+function missedWebhooks(i: Integration | undefined, without: App[]): Trouble | undefined {
   const first = without[0];
   if (first === undefined) return undefined;
   const slowest = without
@@ -69,17 +73,46 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
     .sort((a, b) => (parseFloat(b) || 0) - (parseFloat(a) || 0))[0];
   const within = withinAbout(slowest);
   const found = `Their pushes are found by polling${within === "" ? "" : `, ${within}`}.`;
+  const mendable = without.filter((a) => a.webhook?.repairable === true).map((a) => a.webhook?.id ?? "");
+  const webhooks = [...new Set(mendable.filter((id) => id !== ""))];
+  if (without.length === 1) {
+    return {
+      tone: "warn",
+      title: `${first.id} has no working webhook.`,
+      text:
+        first.webhook?.healthMessage ??
+        (first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`),
+      webhooks,
+      action: `Open ${first.id}`,
+      to: (ws) => `/w/${ws}/apps/${first.id}`,
+    };
+  }
+  const refused = without.filter(notAdminOf);
+  const account = `The connected account ${i?.account?.label ?? ""}`.trim();
+  const rest = without.length - refused.length;
+  const whose = refused.length === 1 ? `the repository of ${few(refused)}` : `the repositories of ${few(refused)}`;
+  const must = "An admin of them gives it that right on Bitbucket, or adds the webhooks by hand.";
   return {
     tone: "warn",
     title:
-      without.length === 1 ? `${first.id} has no working webhook.` : `${without.length} apps have no working webhook.`,
+      refused.length > 1 && rest === 0
+        ? `${account} is not an admin of the repositories of ${refused.length} apps: ${few(refused)}.`
+        : `${without.length} apps have no working webhook: ${few(without)}.`,
     text:
-      first.webhook?.healthMessage ??
-      (first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`),
-    webhooks: [...new Set(without.map((a) => a.webhook?.id ?? "").filter((id) => id !== ""))],
-    action: `Open ${first.id}`,
-    to: (ws) => `/w/${ws}/apps/${first.id}`,
+      refused.length === 0
+        ? `${found} Each app says why.`
+        : rest === 0
+          ? `${must} ${found}`
+          : `${account} is not an admin of ${whose}. ${must} The other ${rest === 1 ? "app says" : "apps say"} why. ${found}`,
+    webhooks,
+    action: "Open Integrations",
+    to: (ws) => `/w/${ws}/settings/integrations`,
   };
+}
+
+/** Whether the account may not look after the webhook of the app's repository. */
+function notAdminOf(a: App): boolean {
+  return a.webhook?.reason === "NOT_REPOSITORY_ADMIN" || a.webhook?.health === "NOT_ADMIN";
 }
 
 /** Several apps whose repositories cannot be had, in one sentence; a single app says it itself. */

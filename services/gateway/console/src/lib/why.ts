@@ -100,6 +100,10 @@ export function remedyPath(ws: string, r: Remedy): { to: string; word: string } 
       return { to: `${app}?tab=settings`, word: "Edit the rules" };
     case "OPEN_DEPLOYMENT":
       return { to: `${app}/deployments/${r.deployment ?? 0}`, word: `Open #${r.deployment ?? 0}` };
+    case "ADD_WEBHOOK_BY_HAND":
+      return r.app === undefined
+        ? { to: `/w/${ws}/settings/integrations`, word: "Open Integrations" }
+        : { to: app, word: "Add the webhook by hand" };
     case "CREATE_APP":
       return { to: `/w/${ws}/apps/new`, word: "New app" };
     default:

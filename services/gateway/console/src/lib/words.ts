@@ -86,6 +86,7 @@ const underWay: Record<string, Look> = {
   DEPLOYING: { word: "Deploying", mark: "running", tone: "busy" },
   WAITING: { word: "Waiting", mark: "waiting", tone: "idle" },
   DECIDING: { word: "Being decided", mark: "running", tone: "busy" },
+  DELIVERY_AWAITED: { word: "Pushed", mark: "waiting", tone: "busy" },
 };
 
 /** How an app's branch stands to what is live: one word for the list, the sentence is the service's. */
@@ -148,6 +149,8 @@ export function appLook(a: Pick<App, "sync" | "latest" | "live">): Look {
 
 /** How far an app's branch is from what is live, short enough for a row; empty while nobody has counted. */
 export function behindText(sync: App["sync"]): string {
+  const branches = sync?.branches ?? 0;
+  if (branches > 1) return `${branches} branches behind`;
   if (sync?.diverged === true) return "Diverged";
   const n = sync?.commits ?? 0;
   return n === 0 ? "" : `${n} ${n === 1 ? "commit" : "commits"} behind`;

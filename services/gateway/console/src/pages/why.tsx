@@ -208,13 +208,20 @@ function Step({ ws, step: s }: { ws: string; step: ExplanationStep }) {
 
 /** What mends it: a button, or the way to the page where it is done. */
 function Mend({ remedy: r }: { remedy: Remedy }) {
-  const { ws, adminOnly } = usePlace();
+  const { ws } = usePlace();
   const client = useQueryClient();
   const mend = useMutation({
     mutationFn: () => perform(ws, r),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.workspace(ws) }),
   });
   const path = remedyPath(ws, r);
+  if (path !== undefined && r.obstacle !== undefined) {
+    return (
+      <span className="soft">
+        {path.word}: <Text>{r.obstacle}</Text>
+      </span>
+    );
+  }
   if (path !== undefined) {
     return (
       <Link className="button plain" to={path.to}>
@@ -224,10 +231,9 @@ function Mend({ remedy: r }: { remedy: Remedy }) {
   }
   const words = actionWords(r);
   if (words === undefined) return null;
-  const anyMember = r.kind === "DEPLOY" || r.kind === "REDEPLOY";
   return (
     <>
-      <Button forbidden={anyMember ? undefined : adminOnly} busy={mend.isPending} onClick={() => mend.mutate()}>
+      <Button forbidden={r.obstacle} busy={mend.isPending} onClick={() => mend.mutate()}>
         {mend.isPending ? words[1] : words[0]}
         {r.app !== undefined && <span className="hidden"> of {r.app}</span>}
       </Button>

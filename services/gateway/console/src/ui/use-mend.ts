@@ -8,6 +8,11 @@ export function registers(w: Pick<Webhook, "state">): boolean {
   return w.state === "NOT_REGISTERED" || w.state === "PENDING";
 }
 
+/** Whether somebody else has to act before Devpilot can put a webhook right: its sentence says who, and how. */
+export function blocked(w: Pick<Webhook, "health" | "repairable">): boolean {
+  return w.health !== undefined && w.health !== "REGISTERED" && !w.repairable;
+}
+
 /** Has a webhook registered, or compared with Bitbucket's and put right. */
 export function useMend(w: Webhook) {
   const { ws } = usePlace();
@@ -29,7 +34,8 @@ export function useMend(w: Webhook) {
 }
 
 /** What the button that mends a webhook says. */
-export function mendWord(w: Pick<Webhook, "state">, busy: boolean): string {
+export function mendWord(w: Pick<Webhook, "state" | "health" | "repairable">, busy: boolean): string {
+  if (blocked(w)) return busy ? "Trying…" : "Try again";
   if (registers(w)) return busy ? "Registering…" : "Register again";
   return busy ? "Repairing…" : "Repair";
 }

@@ -8,7 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { Banner, Button, Copyable, Failed, Said, Status, Text, Time, Upcoming } from "./basics";
 import { Dialog } from "./dialog";
 import { Icon } from "./icons";
-import { mendWord, registers, useMend } from "./use-mend";
+import { blocked, mendWord, registers, useMend } from "./use-mend";
 
 /** The webhook's health in one line, and below it what mends it. */
 export function WebhookHealth({ app }: { app: App }) {
@@ -54,6 +54,7 @@ export function WebhookHealth({ app }: { app: App }) {
           <Said>{w.healthMessage}</Said>
         </Banner>
       )}
+      {w?.health === "NOT_ADMIN" && w.reason !== "NOT_REPOSITORY_ADMIN" && <ManualSteps webhook={w} />}
       {w?.lastRepair !== undefined && (
         <p className="soft">
           <Said>{w.lastRepair}</Said> <Time at={w.lastRepairTime} />
@@ -130,9 +131,11 @@ function Actions({ webhook: w }: { webhook: Webhook }) {
           busy={mend.isPending}
           onClick={() => mend.mutate()}
           title={
-            registers(w)
-              ? "Asks Bitbucket for the webhook again"
-              : "Compares the webhook with Bitbucket's and puts right what differs"
+            blocked(w)
+              ? "Asks Bitbucket again, once what is said above was done"
+              : registers(w)
+                ? "Asks Bitbucket for the webhook again"
+                : "Compares the webhook with Bitbucket's and puts right what differs"
           }
         >
           {mendWord(w, mend.isPending)}

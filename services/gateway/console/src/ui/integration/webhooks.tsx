@@ -4,7 +4,7 @@ import { webhooksByHealthQuery } from "../../api/queries";
 import { healthLook } from "../../lib/words";
 import { usePlace } from "../../lib/workspace";
 import { Button, Failed, More, Said, Skeleton, Status, Time } from "../basics";
-import { mendWord, useMend } from "../use-mend";
+import { blocked, mendWord, useMend } from "../use-mend";
 import { WebhookLink } from "./left";
 
 const needed = (w: Webhook) => w.health !== undefined;
@@ -74,7 +74,7 @@ function Row({ webhook: w }: { webhook: Webhook }) {
           {mend.isSuccess && mend.data.healthMessage === undefined && "The webhook is as it should be on Bitbucket."}
         </p>
       </div>
-      {!well && (
+      {!well && !blocked(w) && (
         <Button className="small" forbidden={adminOnly} busy={mend.isPending} onClick={() => mend.mutate()}>
           {mendWord(w, mend.isPending)}
           <span className="hidden"> the webhook of {w.repositoryFullName}</span>
