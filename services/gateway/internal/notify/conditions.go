@@ -96,6 +96,9 @@ func (w *Watcher) webhook(ctx context.Context, workspace, id string) error {
 			return look{}, err
 		}
 		h, name := resp.GetWebhook(), ""
+		if noAdmin(h) { // of those the clock tells, all together
+			return look{}, kv.ErrSkip
+		}
 		if needsPerson(h) {
 			name = strings.TrimSpace(h.GetState().String() + " " + h.GetReason())
 			if unlisted(h) {
@@ -170,9 +173,12 @@ func (w *Watcher) webhooks(ctx context.Context, workspace string) error {
 	if err != nil && !errors.Is(err, kv.ErrNotFound) {
 		return err
 	}
+	if err := w.noAdmins(as, workspace, resp.GetWebhooks()); err != nil {
+		return err
+	}
 	var now []string
 	for _, h := range resp.GetWebhooks() {
-		if needsPerson(h) {
+		if needsPerson(h) && !noAdmin(h) {
 			now = append(now, h.GetId())
 		}
 	}
@@ -232,8 +238,8 @@ func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 		return s.GetTime().AsTime(), err
 	}
 	var errs []error
-	for _, workspace := range behind {
-		errs = append(errs, w.behind(ctx, workspace))
+	for _, workspace := range slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(behind), connection...)))) {
+		errs = append(errs, w.apps(ctx, workspace, slices.Contains(behind, workspace), slices.Contains(connection, workspace)))
 	}
 	for _, workspace := range expiring {
 		errs = append(errs, w.expiring(ctx, workspace))
@@ -250,8 +256,9 @@ func (w *Watcher) round(ctx context.Context) (last time.Time, err error) {
 	return now, errors.Join(errs...)
 }
 
-// behind tells of apps whose branch's newest commit has not been live for long.
-func (w *Watcher) behind(ctx context.Context, workspace string) error {
+// apps tells of apps whose branch's newest commit has not been live for long, and of those whose repositories
+// cannot be reached.
+func (w *Watcher) apps(ctx context.Context, workspace string, behind, connection bool) error {
 	ctx, err := w.as(ctx, workspace)
 	if err != nil {
 		return err
@@ -260,20 +267,29 @@ func (w *Watcher) behind(ctx context.Context, workspace string) error {
 	if err != nil {
 		return err
 	}
+	var all []*deployerv1.App
 	for page := ""; ; {
 		resp, err := w.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: workspace, PageSize: listPage, PageToken: page})
 		if err != nil {
 			return err
 		}
-		for _, a := range resp.GetApps() {
-			if err := w.behindOne(ctx, workspace, list, a); err != nil {
-				return err
-			}
-		}
+		all = append(all, resp.GetApps()...)
 		if page = resp.GetNextPageToken(); page == "" {
-			return nil
+			break
 		}
 	}
+	for _, a := range all {
+		if !behind {
+			break
+		}
+		if err := w.behindOne(ctx, workspace, list, a); err != nil {
+			return err
+		}
+	}
+	if !connection {
+		return nil
+	}
+	return w.lostAccess(ctx, workspace, all)
 }
 
 // behindOne puts it into the queues at once: each target has its own time, and a queue takes each
