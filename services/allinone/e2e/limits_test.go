@@ -69,6 +69,7 @@ func limitedRequests(repository string) map[string]string {
 		"updateApp":                `{"repository":"` + repository + `",` + app + `}`,
 		"checkPush":                `{"branch":"main","rules":{"tags":["v*"],"paths":["web/**"],"pathsIgnore":["docs/**"],"skip":{"phrases":["[no deploy]"]}}}`,
 		"createWorkspace":          `{"workspaceId":"limits-2","displayName":"Limits","requestId":"once","validateOnly":true}`,
+		"updateWorkspace":          `{"displayName":"Limits"}`,
 		"createApiKey":             `{"label":"CI","apps":["web"],"requestId":"once","validateOnly":true}`,
 		"createNotificationTarget": `{"validateOnly":true,"target":{"kind":"WEBHOOK",` + target + `}}`,
 		"updateNotificationTarget": `{` + target + `}`,

@@ -3004,6 +3004,26 @@ type WorkspaceEventReset struct {
 // WorkspaceEventResetEvent defines model for WorkspaceEventReset.Event.
 type WorkspaceEventResetEvent string
 
+// WorkspacePatch Workspace is a Devpilot tenant, created on purpose.
+type WorkspacePatch struct {
+	// CreateTime When it was made.
+	CreateTime *time.Time `json:"createTime,omitempty"`
+
+	// DisplayName The name for people; the id when none was given.
+	//
+	// Examples: Acme, Inc.
+	DisplayName *string `json:"displayName,omitempty"`
+
+	// Etag Changes with every update.
+	Etag *string `json:"etag,omitempty"`
+
+	// ID The id: [a-z0-9][a-z0-9-]{0,62}.
+	ID *string `json:"id,omitempty"`
+
+	// Role The caller's role in it.
+	Role *RoleName `json:"role,omitempty"`
+}
+
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
@@ -3099,6 +3119,19 @@ type CreateWorkspaceJSONBody struct {
 type GetWorkspaceParams struct {
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// UpdateWorkspaceParams defines parameters for UpdateWorkspace.
+type UpdateWorkspaceParams struct {
+	// UpdateMask Which fields to change. Absent or empty, those that the body names. A name that is named here and
+	// not in the body becomes the id.
+	UpdateMask *string `form:"updateMask,omitempty" json:"updateMask,omitempty"`
+
+	// ValidateOnly Change nothing, only tell what is wrong with the request.
+	ValidateOnly *bool `form:"validateOnly,omitempty" json:"validateOnly,omitempty"`
+
+	// IfMatch Do it only if the resource still has this revision: its field etag in double quotes, or the ETag of an answer, of which the part before the dot counts. Several with commas between, or * for any; a weak one (W/) matches none. What cannot be read is refused (RFC 9110).
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // ListActivityParams defines parameters for ListActivity.
@@ -3868,6 +3901,9 @@ type CreateSignInCodeJSONRequestBody CreateSignInCodeJSONBody
 // CreateWorkspaceJSONRequestBody defines body for CreateWorkspace for application/json ContentType.
 type CreateWorkspaceJSONRequestBody CreateWorkspaceJSONBody
 
+// UpdateWorkspaceJSONRequestBody defines body for UpdateWorkspace for application/json ContentType.
+type UpdateWorkspaceJSONRequestBody = WorkspacePatch
+
 // CreateAPIKeyJSONRequestBody defines body for CreateAPIKey for application/json ContentType.
 type CreateAPIKeyJSONRequestBody CreateAPIKeyJSONBody
 
@@ -4058,6 +4094,21 @@ func (c *Client) GetWorkspace(ctx context.Context, workspace string, params *Get
 	if params != nil {
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
+	return call[Workspace](ctx, c, r)
+}
+
+// UpdateWorkspace: Changes the workspace's name for people; its id stays.
+//
+// It is PATCH /v1/workspaces/{workspace}.
+func (c *Client) UpdateWorkspace(ctx context.Context, workspace string, params *UpdateWorkspaceParams, body UpdateWorkspaceJSONRequestBody) (*Workspace, error) {
+	r := request{method: "PATCH", path: "/v1/workspaces/{workspace}", repeatable: false}
+	r.inPath("workspace", workspace)
+	if params != nil {
+		r.inQuery("updateMask", params.UpdateMask)
+		r.inQuery("validateOnly", params.ValidateOnly)
+		r.inHeader("If-Match", params.IfMatch)
+	}
+	r.body = body
 	return call[Workspace](ctx, c, r)
 }
 

@@ -179,6 +179,17 @@ var actions = map[string]Action{
 			return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId))
 		},
 	},
+	gatewayv1.GatewayService_UpdateWorkspace_FullMethodName: {Name: "workspace.update", Did: "Changed", Target: func(c Call) string {
+		return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.UpdateWorkspaceRequest).GetWorkspace))
+	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {
+		ask := &gatewayv1.GetWorkspaceRequest{Workspace: get(in, (*gatewayv1.UpdateWorkspaceRequest).GetWorkspace)}
+		return gatewayv1.GatewayService_GetWorkspace_FullMethodName, ask, &gatewayv1.GetWorkspaceResponse{}
+	}, Resource: func(out proto.Message) proto.Message {
+		if r, ok := out.(interface{ GetWorkspace() *gatewayv1.Workspace }); ok && r.GetWorkspace() != nil {
+			return r.GetWorkspace()
+		}
+		return nil
+	}},
 	gatewayv1.GatewayService_CreateApiKey_FullMethodName: {Name: "apiKey.create", Did: "Created", Target: func(c Call) string {
 		return fmt.Sprintf("API key %q", get(c.In, (*gatewayv1.CreateApiKeyRequest).GetLabel))
 	}},

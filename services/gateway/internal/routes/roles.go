@@ -34,6 +34,9 @@ var roles = map[string]identity.Role{
 	gatewayv1.GatewayService_CreateApiKey_FullMethodName:          identity.RoleAdmin,
 	gatewayv1.GatewayService_DeleteApiKey_FullMethodName:          identity.RoleAdmin,
 
+	// The workspace itself: owner.
+	gatewayv1.GatewayService_UpdateWorkspace_FullMethodName: identity.RoleOwner,
+
 	// Members and invitations: owner and admin, nobody beyond the own role; everybody may leave. The sessions of
 	// others: owner.
 	gatewayv1.GatewayService_ListMembers_FullMethodName:        identity.RoleMember,

@@ -4,9 +4,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -99,12 +102,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	if err := faults.Take(tenant.CheckID(req.GetWorkspaceId())); err != nil {
 		return nil, err
 	}
-	if len(req.GetDisplayName()) > maxDisplayName {
-		faults.Add("displayName", fmt.Sprintf("at most %d bytes", maxDisplayName))
-	}
-	if strings.ContainsFunc(req.GetDisplayName(), unicode.IsControl) {
-		faults.Add("displayName", "must be one line, without control characters")
-	}
+	checkDisplayName(req.GetDisplayName(), "displayName", &faults)
 	checkRequestID(req.GetRequestId(), &faults)
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
 		return &gatewayv1.CreateWorkspaceResponse{Workspace: &gatewayv1.Workspace{
@@ -123,6 +121,49 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 		return nil, err
 	}
 	return &gatewayv1.CreateWorkspaceResponse{Workspace: workspaceProto(w)}, nil
+}
+
+// UpdateWorkspace implements the RPC.
+func (s *Server) UpdateWorkspace(ctx context.Context, req *gatewayv1.UpdateWorkspaceRequest) (*gatewayv1.UpdateWorkspaceResponse, error) {
+	id, err := user(ctx)
+	if err != nil {
+		return nil, err
+	}
+	change := proto.CloneOf(req.GetChange())
+	if change == nil {
+		change = &gatewayv1.Workspace{}
+	}
+	change.DisplayName = pasted.Line(change.GetDisplayName())
+	paths := req.GetUpdateMask().GetPaths()
+	if len(paths) == 0 {
+		paths = setIn(change.ProtoReflect())
+	}
+	var faults apierr.Faults
+	checkDisplayName(change.GetDisplayName(), "change.displayName", &faults)
+	for _, path := range paths {
+		if change.ProtoReflect().Descriptor().Fields().ByName(protoreflect.Name(path)) == nil {
+			faults.Add("updateMask", fmt.Sprintf("%q is no field of a workspace", path))
+		}
+	}
+	if err := faults.Err(); err != nil {
+		return nil, err
+	}
+	w, err := s.cfg.Tenants.Rename(ctx, req.GetWorkspace(), id.Role, tenant.Rename{
+		DisplayName: change.GetDisplayName(), ETag: change.GetEtag(), Only: req.GetValidateOnly() || !slices.Contains(paths, "display_name"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &gatewayv1.UpdateWorkspaceResponse{Workspace: workspaceProto(w)}, nil
+}
+
+func checkDisplayName(name, field string, faults *apierr.Faults) {
+	if len(name) > maxDisplayName {
+		faults.Add(field, fmt.Sprintf("at most %d bytes", maxDisplayName))
+	}
+	if strings.ContainsFunc(name, unicode.IsControl) {
+		faults.Add(field, "must be one line, without control characters")
+	}
 }
 
 // labelOf is how a team calls whoever makes a workspace.

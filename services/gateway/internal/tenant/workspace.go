@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -45,7 +46,7 @@ func (s *Store) Get(ctx context.Context, id string, role identity.Role) (Workspa
 	if err != nil {
 		return Workspace{}, kv.ToAPI(err)
 	}
-	return Workspace{Workspace: w, Role: role, ETag: strconv.FormatUint(rev, 36)}, nil
+	return Workspace{Workspace: w, Role: role, ETag: etagOf(rev)}, nil
 }
 
 // Create makes a workspace with the subject as its owner; WORKSPACE_EXISTS. A create that was cut
@@ -101,6 +102,45 @@ func (s *Store) Ensure(ctx context.Context, id, displayName string, owner Subjec
 	}
 	return err
 }
+
+// Rename is a change of a workspace's name; Only asks what is wrong with it, and changes nothing.
+type Rename struct {
+	DisplayName string // empty: the id
+	ETag        string // empty: whatever it is now
+	Only        bool
+}
+
+// Rename gives a workspace another name for people; WORKSPACE_NOT_FOUND, ETAG_MISMATCH.
+func (s *Store) Rename(ctx context.Context, id string, role identity.Role, r Rename) (Workspace, error) {
+	if !rpc.ValidWorkspace(id) {
+		return Workspace{}, WorkspaceNotFound(id)
+	}
+	for {
+		w, rev, err := s.workspaces.Get(ctx, id)
+		if errors.Is(err, kv.ErrNotFound) {
+			return Workspace{}, WorkspaceNotFound(id)
+		}
+		if err != nil {
+			return Workspace{}, kv.ToAPI(err)
+		}
+		now := Workspace{Workspace: w, Role: role, ETag: etagOf(rev)}
+		if r.ETag != "" && r.ETag != now.ETag {
+			return Workspace{}, apierr.New(apierr.ReasonEtagMismatch, "Somebody else changed the workspace meanwhile. Load it again and repeat your change.")
+		}
+		name := cmp.Or(r.DisplayName, id)
+		if r.Only || w.GetDisplayName() == name {
+			return now, nil
+		}
+		w.DisplayName = name
+		rev, err = s.workspaces.CompareAndSet(ctx, id, w, rev)
+		if errors.Is(err, kv.ErrConflict) {
+			continue
+		}
+		return Workspace{Workspace: w, Role: role, ETag: etagOf(rev)}, kv.ToAPI(err)
+	}
+}
+
+func etagOf(rev uint64) string { return strconv.FormatUint(rev, 36) }
 
 // List returns at most limit workspaces of the subject whose ids come after the given one, by id,
 // and whether there are more.

@@ -26,6 +26,7 @@ const (
 	GatewayService_ListWorkspaces_FullMethodName           = "/devpilot.gateway.v1.GatewayService/ListWorkspaces"
 	GatewayService_CreateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
 	GatewayService_GetWorkspace_FullMethodName             = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
+	GatewayService_UpdateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/UpdateWorkspace"
 	GatewayService_DisconnectIntegration_FullMethodName    = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
 	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
 	GatewayService_RunProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/RunProof"
@@ -82,6 +83,9 @@ type GatewayServiceClient interface {
 	CreateWorkspace(ctx context.Context, in *CreateWorkspaceRequest, opts ...grpc.CallOption) (*CreateWorkspaceResponse, error)
 	// Gets a workspace. Idempotent. Reasons: WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWorkspace(ctx context.Context, in *GetWorkspaceRequest, opts ...grpc.CallOption) (*GetWorkspaceResponse, error)
+	// Changes the workspace's name for people; its id stays. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// ETAG_MISMATCH, WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
+	UpdateWorkspace(ctx context.Context, in *UpdateWorkspaceRequest, opts ...grpc.CallOption) (*UpdateWorkspaceResponse, error)
 	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
@@ -245,6 +249,16 @@ func (c *gatewayServiceClient) GetWorkspace(ctx context.Context, in *GetWorkspac
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetWorkspaceResponse)
 	err := c.cc.Invoke(ctx, GatewayService_GetWorkspace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) UpdateWorkspace(ctx context.Context, in *UpdateWorkspaceRequest, opts ...grpc.CallOption) (*UpdateWorkspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateWorkspaceResponse)
+	err := c.cc.Invoke(ctx, GatewayService_UpdateWorkspace_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -548,6 +562,9 @@ type GatewayServiceServer interface {
 	CreateWorkspace(context.Context, *CreateWorkspaceRequest) (*CreateWorkspaceResponse, error)
 	// Gets a workspace. Idempotent. Reasons: WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetWorkspace(context.Context, *GetWorkspaceRequest) (*GetWorkspaceResponse, error)
+	// Changes the workspace's name for people; its id stays. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
+	// ETAG_MISMATCH, WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
+	UpdateWorkspace(context.Context, *UpdateWorkspaceRequest) (*UpdateWorkspaceResponse, error)
 	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
@@ -667,6 +684,9 @@ func (UnimplementedGatewayServiceServer) CreateWorkspace(context.Context, *Creat
 }
 func (UnimplementedGatewayServiceServer) GetWorkspace(context.Context, *GetWorkspaceRequest) (*GetWorkspaceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetWorkspace not implemented")
+}
+func (UnimplementedGatewayServiceServer) UpdateWorkspace(context.Context, *UpdateWorkspaceRequest) (*UpdateWorkspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateWorkspace not implemented")
 }
 func (UnimplementedGatewayServiceServer) DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DisconnectIntegration not implemented")
@@ -892,6 +912,24 @@ func _GatewayService_GetWorkspace_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).GetWorkspace(ctx, req.(*GetWorkspaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_UpdateWorkspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateWorkspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).UpdateWorkspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_UpdateWorkspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).UpdateWorkspace(ctx, req.(*UpdateWorkspaceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1416,6 +1454,10 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetWorkspace",
 			Handler:    _GatewayService_GetWorkspace_Handler,
+		},
+		{
+			MethodName: "UpdateWorkspace",
+			Handler:    _GatewayService_UpdateWorkspace_Handler,
 		},
 		{
 			MethodName: "DisconnectIntegration",

@@ -57,6 +57,7 @@ var sent = map[string]object{
 	"QuietHours.start":                  {"pattern": clockPattern, "examples": []any{"22:00"}},
 	"QuietHours.end":                    {"pattern": clockPattern, "examples": []any{"07:00"}},
 
+	"Workspace.displayName":                 {"maxLength": 200, "examples": []any{"Acme, Inc."}},
 	"createWorkspace.workspaceId":           {"pattern": slugPattern, "examples": []any{"acme-inc"}},
 	"createWorkspace.displayName":           {"maxLength": 200, "examples": []any{"Acme, Inc."}},
 	"createWorkspace.requestId":             {"maxLength": 200},
