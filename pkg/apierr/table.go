@@ -36,6 +36,7 @@ const (
 const (
 	ReasonWorkspaceNotFound          Reason = "WORKSPACE_NOT_FOUND"
 	ReasonWorkspaceExists            Reason = "WORKSPACE_EXISTS"
+	ReasonWorkspaceBeingDeleted      Reason = "WORKSPACE_BEING_DELETED"
 	ReasonMemberNotFound             Reason = "MEMBER_NOT_FOUND"
 	ReasonMemberManaged              Reason = "MEMBER_MANAGED" // a rule of the identity provider says it
 	ReasonLastOwner                  Reason = "LAST_OWNER"
@@ -129,6 +130,7 @@ var reasons = []reasonRow{
 
 	{ReasonWorkspaceNotFound, NotFound, "", "Check the workspace id, create the workspace, or ask to be made a member of it."},
 	{ReasonWorkspaceExists, AlreadyExists, "", "Choose another workspace id."},
+	{ReasonWorkspaceBeingDeleted, FailedPrecondition, "", "Use another workspace: an owner deletes this one, and all that is in it."},
 	{ReasonMemberNotFound, NotFound, "", "Check who is a member of the workspace."},
 	{ReasonMemberManaged, FailedPrecondition, "", "Change the person's groups at the identity provider, or the rules in --identity-providers-file."},
 	{ReasonLastOwner, FailedPrecondition, "", "Make somebody else an owner of the workspace first."},

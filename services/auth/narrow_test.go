@@ -90,6 +90,30 @@ func TestIssueToken_noneForABitbucketWorkspaceOutsideTheNarrowing(t *testing.T) 
 	}
 }
 
+// A workspace that is deleted leaves neither the tokens nor what it was narrowed to; of others nothing is touched.
+func TestRemoveIntegration_forGoodForgetsTheNarrowing(t *testing.T) {
+	s := newStack(t, emulator.Options{})
+	i := s.start("P1")
+	for _, ws := range []string{"acme-inc", "other-inc"} {
+		s.connect(i, ws, "jane-dev")
+		_, err := i.gateway.NarrowIntegration(s.admin(ws), &authv1.NarrowIntegrationRequest{Workspace: ws, BitbucketWorkspaces: []*authv1.NarrowedTo{{Id: inside}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // a repeat finds nothing and is none the worse for it
+		if _, err := i.gateway.RemoveIntegration(s.admin("acme-inc"), &authv1.RemoveIntegrationRequest{Workspace: "acme-inc", ForGood: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.get(i, "acme-inc"); len(got.GetNarrowedTo()) != 0 || got.GetState() != authv1.Integration_NOT_CONNECTED {
+		t.Errorf("left %v", got)
+	}
+	if got := s.get(i, "other-inc"); len(got.GetNarrowedTo()) != 1 || got.GetState() != authv1.Integration_CONNECTED {
+		t.Errorf("the other workspace has %v", got)
+	}
+}
+
 func TestNarrowIntegration_takesUUIDsOfAdmins(t *testing.T) {
 	s := newStack(t, emulator.Options{})
 	i := s.start("P1")

@@ -90,17 +90,18 @@ func code(err error) (code int, next string) {
 
 // nexts are the commands that mend a refusal.
 var nexts = map[devpilot.Reason]string{
-	devpilot.ReasonUnauthenticated:      "devpilot login",
-	devpilot.ReasonAppNotFound:          "devpilot apps list",
-	devpilot.ReasonAppExists:            "devpilot apps list",
-	devpilot.ReasonDeploymentNotFound:   "devpilot deployments",
-	devpilot.ReasonRepositoryNotFound:   "devpilot repos",
-	devpilot.ReasonWorkspaceNotFound:    "devpilot workspaces",
-	devpilot.ReasonNotConnected:         "devpilot integration connect",
-	devpilot.ReasonReconnectRequired:    "devpilot integration connect",
-	devpilot.ReasonBrowserRequired:      "devpilot integration connect",
-	devpilot.ReasonEtagMismatch:         "the same command again",
-	devpilot.ReasonBitbucketUnavailable: "devpilot integration status",
+	devpilot.ReasonUnauthenticated:       "devpilot login",
+	devpilot.ReasonAppNotFound:           "devpilot apps list",
+	devpilot.ReasonAppExists:             "devpilot apps list",
+	devpilot.ReasonDeploymentNotFound:    "devpilot deployments",
+	devpilot.ReasonRepositoryNotFound:    "devpilot repos",
+	devpilot.ReasonWorkspaceNotFound:     "devpilot workspaces",
+	devpilot.ReasonWorkspaceBeingDeleted: "devpilot workspaces list",
+	devpilot.ReasonNotConnected:          "devpilot integration connect",
+	devpilot.ReasonReconnectRequired:     "devpilot integration connect",
+	devpilot.ReasonBrowserRequired:       "devpilot integration connect",
+	devpilot.ReasonEtagMismatch:          "the same command again",
+	devpilot.ReasonBitbucketUnavailable:  "devpilot integration status",
 }
 
 func refusedCode(p devpilot.Problem) (int, string) {

@@ -59,7 +59,48 @@ func (a *app) workspaces() *cobra.Command {
 		s.say("Workspace %s is meant from now on.", words[0])
 		return nil
 	})
-	return group("workspaces", "Workspaces: list, create, use", list, create, use)
+	return group("workspaces", "Workspaces: list, create, rename, delete, use", list, create, a.renameWorkspace(), a.deleteWorkspace(), use)
+}
+
+func (a *app) renameWorkspace() *cobra.Command {
+	return a.new("rename ID NAME", "Give a workspace another name for people; its id stays", 2, 2, func(ctx context.Context, s *session, words []string) error {
+		w, err := s.api.UpdateWorkspace(ctx, words[0], nil, devpilot.UpdateWorkspaceJSONRequestBody{DisplayName: &words[1]})
+		if err != nil {
+			return err
+		}
+		return s.show(w, "WORKSPACE NAME ROLE", [][]string{{w.ID, w.DisplayName, string(w.Role)}})
+	})
+}
+
+// deleteWorkspace says first what goes, and deletes just what it said.
+func (a *app) deleteWorkspace() *cobra.Command {
+	var sure bool
+	c := a.new("delete ID", "Delete a workspace with all that is in it", 1, 1, func(ctx context.Context, s *session, words []string) error {
+		p, err := s.api.PreviewDeletion(ctx, words[0], nil)
+		if err != nil {
+			return err
+		}
+		s.note("With workspace %s go %d apps with their releases, %d running deployments, %d webhooks, %d API keys and %d members.", words[0], p.AppsCount, p.DeploymentsRunning, len(p.Webhooks), p.APIKeys, p.Members)
+		for _, h := range p.Webhooks {
+			if h.Stays != nil {
+				s.note("The webhook of %s will stay at Bitbucket. %s", clean(h.RepositoryFullName), clean(*h.Stays))
+			}
+		}
+		if err := s.confirm(sure, "Delete workspace "+words[0]+" for good"); err != nil {
+			return err
+		}
+		w, err := s.api.DeleteWorkspace(ctx, words[0], &devpilot.DeleteWorkspaceParams{Etag: &p.Etag})
+		if err != nil {
+			return err
+		}
+		if s.output != outputTable {
+			return s.show(w, "", nil)
+		}
+		s.say("Workspace %s is being deleted.", words[0])
+		return nil
+	})
+	c.Flags().BoolVar(&sure, "yes", false, "do not ask")
+	return c
 }
 
 func (a *app) members() *cobra.Command {

@@ -13,6 +13,7 @@ var Policy = rpc.Policy{
 	deployerv1.DeployerService_CreateApp_FullMethodName:                gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_UpdateApp_FullMethodName:                gateway(identity.RoleAdmin),
 	deployerv1.DeployerService_DeleteApp_FullMethodName:                gateway(identity.RoleAdmin),
+	deployerv1.DeployerService_RemoveWorkspace_FullMethodName:          gateway(identity.RoleOwner),
 	deployerv1.DeployerService_GetApp_FullMethodName:                   gateway(identity.RoleMember),
 	deployerv1.DeployerService_ListApps_FullMethodName:                 ofApps(identity.RoleMember),
 	deployerv1.DeployerService_CreateDeployment_FullMethodName:         gateway(identity.RoleMember),

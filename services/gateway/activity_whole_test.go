@@ -28,15 +28,19 @@ func TestActivity_everyChangeLeavesAnEntryInWords(t *testing.T) {
 			continue
 		}
 		seen++
-		workspace := "acme"
+		workspace, place := "acme", "acme"
 		if strings.HasSuffix(r.RPC, "/CreateWorkspace") {
 			workspace = "another"
+		}
+		if strings.HasSuffix(r.RPC, "/DeleteWorkspace") {
+			workspace, place = "gone", "gone"
+			g.workspace(place)
 		}
 		c, id := g.signedIn(), fmt.Sprintf("change-%d", i)
 		if strings.HasSuffix(r.RPC, "/CreateSignInCode") {
 			c = g.withToken(adminToken)
 		}
-		path := pathOf(r, "acme")
+		path := pathOf(r, place)
 		if strings.HasSuffix(r.RPC, "/EndSession") { // what is not there belongs to no workspace
 			var mine struct{ Sessions []struct{ ID string } }
 			c.get("/v1/sessions").want(http.StatusOK).into(&mine)

@@ -24,6 +24,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/badge"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
+	"devpilot.io/bitbucket/services/gateway/internal/deletion"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/logstream"
@@ -52,6 +53,10 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err := s.assembleNotifications(w, d, signer); err != nil {
 		return err
 	}
+	s.deleter = deletion.New(deletion.Config{
+		Workspaces: s.tenants, Notifications: s.notes, Signer: signer, Settle: s.cfg.DeletionSettle, Logger: d.Logger, Now: d.Now,
+		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
+	})
 	cookies := session.Cookies{Secure: secure}
 	callers := &caller.Authenticator{
 		AdminToken: s.cfg.AdminToken, LocalOff: s.cfg.LocalOwnerOff, Cookies: cookies, Tenants: s.tenants, Signer: signer, KeyUsed: s.keyUsed,

@@ -316,6 +316,10 @@ func TestOpenAPI_answersConform(t *testing.T) {
 			if strings.HasSuffix(r.RPC, "/RunProof") {
 				g.clock.forward(time.Minute)
 			}
+			if strings.HasSuffix(r.RPC, "/DeleteWorkspace") {
+				c, path = g.withToken(adminToken), fmt.Sprintf("/v1/workspaces/gone-%v", full)
+				g.workspace(fmt.Sprintf("gone-%v", full))
+			}
 			a := c.send(r.Method, path, body)
 			noSuchKey, madeBefore := strings.HasSuffix(r.RPC, "/DeleteApiKey"), (strings.HasSuffix(r.RPC, "/CreateWorkspace") || strings.HasSuffix(r.RPC, "/ProveIntegration")) && !full
 			nobody := strings.Contains(r.Template, "{member}") || strings.Contains(r.Template, "{session}") || strings.Contains(r.Template, "{invitation}")

@@ -27,6 +27,7 @@ import (
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/gateway/internal/activity"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/deletion"
 	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/live"
 	"devpilot.io/bitbucket/services/gateway/internal/notify"
@@ -103,6 +104,7 @@ type Service struct {
 	notes    *notify.Store
 	sender   *notify.Sender
 	watcher  *notify.Watcher
+	deleter  *deletion.Deleter
 	hub      *events.Hub
 	streams  *live.Streams
 	touched  chan string // API keys whose use is to be noted
@@ -213,7 +215,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(err, s.own.Close())
 	}
 	var wg sync.WaitGroup
-	failed := make(chan error, 7)
+	failed := make(chan error, 8)
 	background := func(what string, f func(context.Context) error) {
 		wg.Go(func() {
 			if err := f(ctx); err != nil && ctx.Err() == nil {
@@ -229,6 +231,7 @@ func (s *Service) Run(ctx context.Context) error {
 	background("note uses of keys and sessions", s.noteUses)
 	background("notify", func(ctx context.Context) error { return s.notes.Run(ctx, s.notify) })
 	background("record activity", func(ctx context.Context) error { s.recorder.Run(ctx, s.activity); return nil })
+	background("delete workspaces", s.deleter.Run)
 	background("publish changes of workspaces", s.relay)
 	s.ready.Store(true)
 	var err error

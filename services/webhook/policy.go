@@ -30,5 +30,6 @@ var Policy = rpc.Policy{
 	webhookv1.WebhookService_BatchGetWebhooks_FullMethodName:    {Callers: []string{deployer}},
 	webhookv1.WebhookService_RecordOutcomes_FullMethodName:      {Callers: []string{deployer}},
 	webhookv1.WebhookService_ProveDelivery_FullMethodName:       {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
+	webhookv1.WebhookService_RemoveWorkspace_FullMethodName:     {Callers: []string{gateway}, MinRole: identity.RoleOwner},
 	webhookv1.WebhookService_LeaveWebhooks_FullMethodName:       {Callers: []string{gateway}, MinRole: identity.RoleAdmin},
 }

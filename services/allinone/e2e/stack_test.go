@@ -84,6 +84,7 @@ var scenarios = []scenario{
 	{"rules of pushes", rulesOfPushes},
 	{"secrets while a deployment runs", secretsOfProcesses},
 	{"disconnect", disconnect},
+	{"a workspace is deleted", deletedWorkspace},
 	{"redis away", redisAway},
 	{"nats away", natsAway},
 }

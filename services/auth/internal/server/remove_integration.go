@@ -17,6 +17,11 @@ const removeTries = 20
 // again, in case that something was left.
 func (s *Server) RemoveIntegration(ctx context.Context, req *authv1.RemoveIntegrationRequest) (*authv1.RemoveIntegrationResponse, error) {
 	ws := req.GetWorkspace()
+	if req.GetForGood() {
+		if err := s.cfg.Narrowings.Remove(ctx, ws); err != nil {
+			return nil, fmt.Errorf("forget what the workspace is narrowed to: %w", kv.ToAPI(err))
+		}
+	}
 	n, err := s.narrowing(ctx, ws)
 	if err != nil {
 		return nil, err

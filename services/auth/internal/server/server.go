@@ -50,6 +50,7 @@ type Integrations interface {
 type Narrowings interface {
 	Get(ctx context.Context, workspace string) (*authstorev1.Narrowing, error)
 	Update(ctx context.Context, workspace string, fn func(cur *authstorev1.Narrowing) (*authstorev1.Narrowing, error)) error
+	Remove(ctx context.Context, workspace string) error
 }
 
 // Budget knows how many calls Bitbucket allows, and who made those of the last hour. Usage's error says that

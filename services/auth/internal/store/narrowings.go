@@ -72,6 +72,18 @@ func (s *Narrowings) Update(ctx context.Context, workspace string, fn func(cur *
 	return err
 }
 
+// Remove forgets the narrowing; none is not an error.
+func (s *Narrowings) Remove(ctx context.Context, workspace string) error {
+	b, err := s.opened()
+	if err != nil {
+		return err
+	}
+	if err := b.Delete(ctx, Key(workspace), 0); !errors.Is(err, kv.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
 // RelayChanges tells of a changed narrowing as of a change of the integration, which shows it, until ctx is
 // done.
 func (s *Narrowings) RelayChanges(ctx context.Context, logger *slog.Logger) error {

@@ -275,6 +275,13 @@ const (
 	WorkspaceEventResetEventReset WorkspaceEventResetEvent = "reset"
 )
 
+// Defines values for WorkspaceState.
+const (
+	WorkspaceStateACTIVE   WorkspaceState = "ACTIVE"
+	WorkspaceStateDELETED  WorkspaceState = "DELETED"
+	WorkspaceStateDELETING WorkspaceState = "DELETING"
+)
+
 // Account Account is the connected Bitbucket account.
 type Account struct {
 	// AvatarURL The address of the account's picture; absent when there is none.
@@ -999,6 +1006,66 @@ type DeleteSessionResult struct {
 	SignOutURL *string `json:"signOutUrl,omitempty"`
 }
 
+// DeletedApp DeletedApp is an app that goes with its workspace.
+type DeletedApp struct {
+	// ID The id.
+	ID string `json:"id"`
+
+	// RepositoryFullName The repository's name.
+	RepositoryFullName string `json:"repositoryFullName"`
+
+	// URL Where what is live is served, which ends; absent when nothing is.
+	URL *string `json:"url,omitempty"`
+}
+
+// DeletedWebhook DeletedWebhook is a webhook that goes with its workspace.
+type DeletedWebhook struct {
+	// RepositoryFullName The repository's name.
+	RepositoryFullName string `json:"repositoryFullName"`
+
+	// Stays Why it will stay at Bitbucket, in a sentence; absent when it will be removed there.
+	Stays *string `json:"stays,omitempty"`
+}
+
+// DeletionPreview DeletionPreview is what goes with a workspace.
+type DeletionPreview struct {
+	// Account The Bitbucket account that is connected; absent when none is.
+	Account *string `json:"account,omitempty"`
+
+	// APIKeys How many API keys stop working.
+	APIKeys int32 `json:"apiKeys"`
+
+	// Apps The apps, by id, with their releases and histories; 200 at most.
+	Apps []DeletedApp `json:"apps"`
+
+	// AppsCount How many apps there are; 10,000 stands for more.
+	AppsCount int32 `json:"appsCount"`
+
+	// DeploymentsRunning How many deployments run or wait: they are cancelled.
+	DeploymentsRunning int32 `json:"deploymentsRunning"`
+
+	// Etag The workspace's etag, to delete just what was looked at.
+	Etag string `json:"etag"`
+
+	// Invitations How many open invitations are withdrawn.
+	Invitations int32 `json:"invitations"`
+
+	// Members How many people lose it.
+	Members int32 `json:"members"`
+
+	// NotificationTargets How many notification targets go.
+	NotificationTargets int32 `json:"notificationTargets"`
+
+	// Unknown What could not be read now, in a sentence each; it goes all the same.
+	Unknown []string `json:"unknown"`
+
+	// Webhooks The webhooks that Bitbucket has of it.
+	Webhooks []DeletedWebhook `json:"webhooks"`
+
+	// Workspace The workspace.
+	Workspace string `json:"workspace"`
+}
+
 // Delivery Delivery is one HTTP request of Bitbucket to a webhook, or a push that Devpilot found by polling
 // without one: its found says so, and it has no event, request, answer or body.
 type Delivery struct {
@@ -1636,6 +1703,18 @@ type Invitation struct {
 	Role RoleName `json:"role"`
 }
 
+// LeftWebhook LeftWebhook is a webhook that stays at Bitbucket.
+type LeftWebhook struct {
+	// Message Why it cannot be removed.
+	Message string `json:"message"`
+
+	// RepositoryFullName The repository's name.
+	RepositoryFullName string `json:"repositoryFullName"`
+
+	// SettingsURL Where it is removed by hand.
+	SettingsURL string `json:"settingsUrl"`
+}
+
 // ListActivityResult ListActivityResponse is a page.
 type ListActivityResult struct {
 	// Activity The records, newest first.
@@ -2215,6 +2294,7 @@ type Problem struct {
 	// | `INTERNAL` | 500 | backoff | Try again; if it stays, give the operator the error id. |
 	// | `WORKSPACE_NOT_FOUND` | 404 | never | Check the workspace id, create the workspace, or ask to be made a member of it. |
 	// | `WORKSPACE_EXISTS` | 409 | never | Choose another workspace id. |
+	// | `WORKSPACE_BEING_DELETED` | 409 | never | Use another workspace: an owner deletes this one, and all that is in it. |
 	// | `MEMBER_NOT_FOUND` | 404 | never | Check who is a member of the workspace. |
 	// | `MEMBER_MANAGED` | 409 | never | Change the person's groups at the identity provider, or the rules in --identity-providers-file. |
 	// | `LAST_OWNER` | 409 | never | Make somebody else an owner of the workspace first. |
@@ -2628,6 +2708,7 @@ type StreamEnd struct {
 	// | `INTERNAL` | 500 | backoff | Try again; if it stays, give the operator the error id. |
 	// | `WORKSPACE_NOT_FOUND` | 404 | never | Check the workspace id, create the workspace, or ask to be made a member of it. |
 	// | `WORKSPACE_EXISTS` | 409 | never | Choose another workspace id. |
+	// | `WORKSPACE_BEING_DELETED` | 409 | never | Use another workspace: an owner deletes this one, and all that is in it. |
 	// | `MEMBER_NOT_FOUND` | 404 | never | Check who is a member of the workspace. |
 	// | `MEMBER_MANAGED` | 409 | never | Change the person's groups at the identity provider, or the rules in --identity-providers-file. |
 	// | `LAST_OWNER` | 409 | never | Make somebody else an owner of the workspace first. |
@@ -2940,6 +3021,9 @@ type Workspace struct {
 	// CreateTime When it was made.
 	CreateTime time.Time `json:"createTime"`
 
+	// Deletion Its deletion; absent while nobody asked for it.
+	Deletion *WorkspaceDeletion `json:"deletion,omitempty"`
+
 	// DisplayName The name for people; the id when none was given.
 	DisplayName string `json:"displayName"`
 
@@ -2951,6 +3035,27 @@ type Workspace struct {
 
 	// Role The caller's role in it.
 	Role RoleName `json:"role"`
+
+	// State Whether there is one.
+	State WorkspaceState `json:"state"`
+}
+
+// WorkspaceDeletion WorkspaceDeletion is how the deletion of a workspace goes.
+type WorkspaceDeletion struct {
+	// DeletedBy Who asked for it, for people.
+	DeletedBy string `json:"deletedBy"`
+
+	// Progress What it waits for, in a sentence; absent when for nothing.
+	Progress *string `json:"progress,omitempty"`
+
+	// ServersAway The servers that were away and remove its releases when they are back.
+	ServersAway []string `json:"serversAway"`
+
+	// Time When somebody asked for it.
+	Time time.Time `json:"time"`
+
+	// WebhooksLeft The webhooks that Bitbucket did not let us remove: they do nothing any more.
+	WebhooksLeft []LeftWebhook `json:"webhooksLeft"`
 }
 
 // WorkspaceEventChange defines model for WorkspaceEventChange.
@@ -3024,6 +3129,9 @@ type WorkspacePatch struct {
 	Role *RoleName `json:"role,omitempty"`
 }
 
+// WorkspaceState Whether there is one.
+type WorkspaceState string
+
 // IfMatch defines model for IfMatch.
 type IfMatch = string
 
@@ -3092,6 +3200,9 @@ type ListWorkspacesParams struct {
 	// PageToken The next page's token from the page before.
 	PageToken *string `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 
+	// ShowDeleted Also those that are deleted and that the caller owned then.
+	ShowDeleted *bool `form:"showDeleted,omitempty" json:"showDeleted,omitempty"`
+
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -3113,6 +3224,15 @@ type CreateWorkspaceJSONBody struct {
 	//
 	// Examples: acme-inc
 	WorkspaceID string `json:"workspaceId"`
+}
+
+// DeleteWorkspaceParams defines parameters for DeleteWorkspace.
+type DeleteWorkspaceParams struct {
+	// Etag When given, it is deleted only if it is unchanged.
+	Etag *string `form:"etag,omitempty" json:"etag,omitempty"`
+
+	// IfMatch Do it only if the resource still has this revision: its field etag in double quotes, or the ETag of an answer, of which the part before the dot counts. Several with commas between, or * for any; a weak one (W/) matches none. What cannot be read is refused (RFC 9110).
+	IfMatch *IfMatch `json:"If-Match,omitempty"`
 }
 
 // GetWorkspaceParams defines parameters for GetWorkspace.
@@ -3423,6 +3543,12 @@ type RollBackAppJSONBody struct {
 
 // ListBitbucketWorkspacesParams defines parameters for ListBitbucketWorkspaces.
 type ListBitbucketWorkspacesParams struct {
+	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// PreviewDeletionParams defines parameters for PreviewDeletion.
+type PreviewDeletionParams struct {
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
 }
@@ -4071,6 +4197,7 @@ func (c *Client) ListWorkspaces(ctx context.Context, params *ListWorkspacesParam
 	if params != nil {
 		r.inQuery("pageSize", params.PageSize)
 		r.inQuery("pageToken", params.PageToken)
+		r.inQuery("showDeleted", params.ShowDeleted)
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[ListWorkspacesResult](ctx, c, r)
@@ -4082,6 +4209,19 @@ func (c *Client) ListWorkspaces(ctx context.Context, params *ListWorkspacesParam
 func (c *Client) CreateWorkspace(ctx context.Context, body CreateWorkspaceJSONRequestBody) (*Workspace, error) {
 	r := request{method: "POST", path: "/v1/workspaces", repeatable: true}
 	r.body = body
+	return call[Workspace](ctx, c, r)
+}
+
+// DeleteWorkspace: Deletes the workspace with all that is in it: apps with their releases, webhooks at Bitbucket, the connection with its tokens, API keys, members, invitations, notification targets.
+//
+// It is DELETE /v1/workspaces/{workspace}.
+func (c *Client) DeleteWorkspace(ctx context.Context, workspace string, params *DeleteWorkspaceParams) (*Workspace, error) {
+	r := request{method: "DELETE", path: "/v1/workspaces/{workspace}", repeatable: false}
+	r.inPath("workspace", workspace)
+	if params != nil {
+		r.inQuery("etag", params.Etag)
+		r.inHeader("If-Match", params.IfMatch)
+	}
 	return call[Workspace](ctx, c, r)
 }
 
@@ -4365,6 +4505,18 @@ func (c *Client) ListBitbucketWorkspaces(ctx context.Context, workspace string, 
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[ListBitbucketWorkspacesResult](ctx, c, r)
+}
+
+// PreviewDeletion: Says what goes with the workspace when it is deleted.
+//
+// It is GET /v1/workspaces/{workspace}/deletion.
+func (c *Client) PreviewDeletion(ctx context.Context, workspace string, params *PreviewDeletionParams) (*DeletionPreview, error) {
+	r := request{method: "GET", path: "/v1/workspaces/{workspace}/deletion", repeatable: true}
+	r.inPath("workspace", workspace)
+	if params != nil {
+		r.inHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return call[DeletionPreview](ctx, c, r)
 }
 
 // ListWorkspaceDeployments: Lists the deployments of all apps of a workspace, newest first.

@@ -29,6 +29,7 @@ const (
 	ReasonInternal                    Reason = "INTERNAL"                      // Try again; if it stays, give the operator the error id.
 	ReasonWorkspaceNotFound           Reason = "WORKSPACE_NOT_FOUND"           // Check the workspace id, create the workspace, or ask to be made a member of it.
 	ReasonWorkspaceExists             Reason = "WORKSPACE_EXISTS"              // Choose another workspace id.
+	ReasonWorkspaceBeingDeleted       Reason = "WORKSPACE_BEING_DELETED"       // Use another workspace: an owner deletes this one, and all that is in it.
 	ReasonMemberNotFound              Reason = "MEMBER_NOT_FOUND"              // Check who is a member of the workspace.
 	ReasonMemberManaged               Reason = "MEMBER_MANAGED"                // Change the person's groups at the identity provider, or the rules in --identity-providers-file.
 	ReasonLastOwner                   Reason = "LAST_OWNER"                    // Make somebody else an owner of the workspace first.
@@ -98,6 +99,7 @@ var retries = map[Reason]string{
 	ReasonInternal:                    "backoff",
 	ReasonWorkspaceNotFound:           "never",
 	ReasonWorkspaceExists:             "never",
+	ReasonWorkspaceBeingDeleted:       "never",
 	ReasonMemberNotFound:              "never",
 	ReasonMemberManaged:               "never",
 	ReasonLastOwner:                   "never",

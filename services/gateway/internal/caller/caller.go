@@ -54,6 +54,7 @@ type Caller struct {
 	Apps  identity.Apps
 	// Expire is when a token of an identity provider ends; zero for other kinds.
 	Expire time.Time
+	closed tenant.Closed // of an API key's workspace
 }
 
 // KeyID is the id of the API key that the identity is of; empty for others.
@@ -164,7 +165,7 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	if !ok {
 		return Caller{}, dead
 	}
-	role, err := a.Tenants.KeyRole(ctx, k)
+	role, closed, err := a.Tenants.KeyRole(ctx, k)
 	if err != nil {
 		return Caller{}, err
 	}
@@ -181,36 +182,49 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 	return Caller{
 		Kind: identity.SubjectAPIKey, Subject: apiKeySubject + k.GetId(), Label: k.GetLabel(),
 		KeyID: k.GetId(), Workspace: k.GetWorkspace(), Role: role,
-		Scope: scope, Apps: identity.LimitedTo(k.GetApps()...),
+		Scope: scope, Apps: identity.LimitedTo(k.GetApps()...), closed: closed,
 	}, nil
 }
 
-// tokenRole is the role of a token in its workspace: none when the workspace is gone, whose rule may be left over.
-func (a *Authenticator) tokenRole(ctx context.Context, c Caller) (identity.Role, error) {
-	_, err := a.Tenants.Get(ctx, c.Workspace, c.Role)
-	if apierr.Has(err, apierr.ReasonWorkspaceNotFound) {
-		return identity.RoleNone, nil
+// tokenStanding is the role of a token in its workspace: none when the workspace is gone, whose rule may be left over.
+func (a *Authenticator) tokenStanding(ctx context.Context, c Caller) (identity.Role, tenant.Closed, error) {
+	w, err := a.Tenants.Get(ctx, c.Workspace, c.Role)
+	switch {
+	case apierr.Has(err, apierr.ReasonWorkspaceNotFound), w.Closed() == tenant.Deleted:
+		return identity.RoleNone, tenant.Open, nil
+	case err != nil:
+		return identity.RoleNone, tenant.Open, err
 	}
-	return c.Role, err
+	return c.Role, w.Closed(), nil
 }
 
-// Role is the caller's role of today in the workspace; RoleNone when it has none.
-func (a *Authenticator) Role(ctx context.Context, c Caller, workspace string) (identity.Role, error) {
+// standing is the caller's role of today in the workspace, RoleNone when it has none, and whether that is closed.
+func (a *Authenticator) standing(ctx context.Context, c Caller, workspace string) (identity.Role, tenant.Closed, error) {
 	switch {
 	case c.Kind.IsProgram() && workspace != c.Workspace:
-		return identity.RoleNone, nil
+		return identity.RoleNone, tenant.Open, nil
 	case c.Kind == identity.SubjectOIDCToken:
-		return a.tokenRole(ctx, c)
+		return a.tokenStanding(ctx, c)
 	case c.Kind.IsProgram():
-		return c.Role, nil
+		return c.Role, c.closed, nil
 	}
-	return a.Tenants.Role(ctx, workspace, c.Subject)
+	return a.Tenants.Standing(ctx, workspace, c.Subject)
 }
 
 // Identify returns a context whose RPCs are made on the caller's behalf in the workspace ("" for
-// none): WORKSPACE_NOT_FOUND when it is not a member. The identity in it lives for 60 s; a stream
-// is held against it when it begins.
+// none): WORKSPACE_NOT_FOUND when it is not a member, WORKSPACE_BEING_DELETED. The identity in it lives for 60 s; a
+// stream is held against it when it begins.
 func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string) (context.Context, error) {
+	return a.identify(ctx, c, workspace, false)
+}
+
+// IdentifyClosed is Identify for what may be asked of a workspace that is being deleted, and by its owners of one that
+// is.
+func (a *Authenticator) IdentifyClosed(ctx context.Context, c Caller, workspace string) (context.Context, error) {
+	return a.identify(ctx, c, workspace, true)
+}
+
+func (a *Authenticator) identify(ctx context.Context, c Caller, workspace string, closedToo bool) (context.Context, error) {
 	id := identity.Identity{
 		Subject: c.Subject, SubjectKind: c.Kind, Label: c.Label, Workspace: workspace, Scope: c.Scope, Apps: c.Apps,
 	}
@@ -218,12 +232,15 @@ func (a *Authenticator) Identify(ctx context.Context, c Caller, workspace string
 		id.Workspace = c.Workspace
 	}
 	if id.Workspace != "" {
-		role, err := a.Role(ctx, c, id.Workspace)
+		role, closed, err := a.standing(ctx, c, id.Workspace)
 		if err != nil {
 			return nil, err
 		}
 		if role == identity.RoleNone {
 			return nil, tenant.WorkspaceNotFound(id.Workspace)
+		}
+		if err := closed.Err(id.Workspace); err != nil && !closedToo {
+			return nil, err
 		}
 		id.Role = role
 	}
@@ -263,12 +280,12 @@ func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) e
 		}
 	case identity.SubjectAdminToken, identity.SubjectLocal:
 	}
-	role, err := a.Role(ctx, c, workspace)
+	role, closed, err := a.standing(ctx, c, workspace)
 	if err != nil {
 		return err
 	}
 	if role == identity.RoleNone {
 		return apierr.Newf(apierr.ReasonWorkspaceNotFound, "You are not a member of workspace %q any more.", workspace)
 	}
-	return nil
+	return closed.Err(workspace)
 }

@@ -91,7 +91,7 @@ func (s *Streams) Check(ctx context.Context, workspace string) error {
 		return fmt.Errorf("live: a stream without a caller")
 	}
 	err := s.Callers.Still(ctx, c, workspace)
-	if apierr.Has(err, apierr.ReasonUnauthenticated) || apierr.Has(err, apierr.ReasonWorkspaceNotFound) {
+	if apierr.Has(err, apierr.ReasonUnauthenticated) || apierr.Has(err, apierr.ReasonWorkspaceNotFound) || apierr.Has(err, apierr.ReasonWorkspaceBeingDeleted) {
 		return err
 	}
 	return nil

@@ -209,6 +209,33 @@ func (s *Store) read(ctx context.Context, workspace string) (*gatewaystorev1.Not
 	return list, err
 }
 
+// Forget drops all that there is of a workspace: it is being deleted, and nobody wants to hear of what that breaks. It
+// walks buckets by the workspace's prefix: nobody waits for it.
+func (s *Store) Forget(ctx context.Context, workspace string) error {
+	err := s.targets.Delete(ctx, workspace, 0)
+	if err != nil && !errors.Is(err, kv.ErrNotFound) {
+		return kv.ToAPI(err)
+	}
+	below := kv.EncodeKey(workspace) + ".>"
+	for key, err := range s.queues.Keys(ctx, below) {
+		if err == nil {
+			err = s.queues.Delete(ctx, key, 0)
+		}
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return kv.ToAPI(err)
+		}
+	}
+	for key, err := range s.streaks.Keys(ctx, below) {
+		if err == nil {
+			err = s.streaks.Delete(ctx, key, 0)
+		}
+		if err != nil && !errors.Is(err, kv.ErrNotFound) {
+			return kv.ToAPI(err)
+		}
+	}
+	return nil
+}
+
 func queueKey(workspace, target string) string { return kv.EncodeKey(workspace, target) }
 
 func streakKey(workspace string, thing ...string) string {

@@ -210,7 +210,11 @@ func (a *API) identify(w http.ResponseWriter, r *http.Request, route routes.Rout
 			return nil, err
 		}
 	}
-	ctx, err = a.cfg.Callers.Identify(ctx, c, workspace)
+	identify := a.cfg.Callers.Identify
+	if route.Closed {
+		identify = a.cfg.Callers.IdentifyClosed
+	}
+	ctx, err = identify(ctx, c, workspace)
 	if err != nil {
 		return nil, err
 	}

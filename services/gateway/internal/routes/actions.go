@@ -179,6 +179,9 @@ var actions = map[string]Action{
 			return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.CreateWorkspaceRequest).GetWorkspaceId))
 		},
 	},
+	gatewayv1.GatewayService_DeleteWorkspace_FullMethodName: {Name: "workspace.delete", Did: "Began to delete", Target: func(c Call) string {
+		return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.DeleteWorkspaceRequest).GetWorkspace))
+	}},
 	gatewayv1.GatewayService_UpdateWorkspace_FullMethodName: {Name: "workspace.update", Did: "Changed", Target: func(c Call) string {
 		return fmt.Sprintf("workspace %q", get(c.In, (*gatewayv1.UpdateWorkspaceRequest).GetWorkspace))
 	}, Before: func(in proto.Message) (string, proto.Message, proto.Message) {

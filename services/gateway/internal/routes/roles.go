@@ -36,6 +36,8 @@ var roles = map[string]identity.Role{
 
 	// The workspace itself: owner.
 	gatewayv1.GatewayService_UpdateWorkspace_FullMethodName: identity.RoleOwner,
+	gatewayv1.GatewayService_PreviewDeletion_FullMethodName: identity.RoleOwner,
+	gatewayv1.GatewayService_DeleteWorkspace_FullMethodName: identity.RoleOwner,
 
 	// Members and invitations: owner and admin, nobody beyond the own role; everybody may leave. The sessions of
 	// others: owner.
@@ -137,6 +139,14 @@ var noTokens = map[string]bool{gatewayv1.GatewayService_CreateApiKey_FullMethodN
 var noPrograms = map[string]bool{
 	gatewayv1.GatewayService_CreateWorkspace_FullMethodName:  true,
 	gatewayv1.GatewayService_CreateSignInCode_FullMethodName: true,
+}
+
+// closed lists what may be asked of a workspace that is being deleted: that it is, who began, and to go on. Who owned
+// it may ask later too.
+var closed = map[string]bool{
+	gatewayv1.GatewayService_GetWorkspace_FullMethodName:    true,
+	gatewayv1.GatewayService_DeleteWorkspace_FullMethodName: true,
+	gatewayv1.GatewayService_ListActivity_FullMethodName:    true,
 }
 
 // Roles is the RPC × role table of the API.

@@ -40,7 +40,7 @@ func (s *Server) GetMe(ctx context.Context, _ *gatewayv1.GetMeRequest) (*gateway
 
 // me describes a caller with at most a page of its workspaces; ListWorkspaces has the rest.
 func (s *Server) me(ctx context.Context, id identity.Identity, sessionExpire time.Time) (*gatewayv1.Me, error) {
-	list, _, err := s.workspacesOf(ctx, id, "", pagetoken.MaxPage)
+	list, _, err := s.workspacesOf(ctx, id, "", pagetoken.MaxPage, false)
 	if err != nil {
 		return nil, err
 	}

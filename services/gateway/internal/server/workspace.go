@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -30,13 +31,32 @@ const (
 func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
 	return &gatewayv1.Workspace{
 		Id: w.GetId(), DisplayName: w.GetDisplayName(), Role: rolesByWord[w.Role],
-		CreateTime: w.GetCreateTime(), Etag: w.ETag,
+		CreateTime: w.GetCreateTime(), Etag: w.ETag, State: statesByWord[w.Closed()], Deletion: deletionProto(w),
 	}
 }
 
+var statesByWord = map[tenant.Closed]gatewayv1.Workspace_State{
+	tenant.Open: gatewayv1.Workspace_ACTIVE, tenant.Deleting: gatewayv1.Workspace_DELETING, tenant.Deleted: gatewayv1.Workspace_DELETED,
+}
+
+func deletionProto(w tenant.Workspace) *gatewayv1.WorkspaceDeletion {
+	if w.GetDeleteTime() == nil {
+		return nil
+	}
+	out := &gatewayv1.WorkspaceDeletion{Time: w.GetDeleteTime(), DeletedBy: w.GetDeletedBy(), Progress: w.GetProgress(), ServersAway: w.GetServersAway()}
+	for _, l := range w.GetWebhooksLeft() {
+		out.WebhooksLeft = append(out.WebhooksLeft, &gatewayv1.LeftWebhook{RepositoryFullName: l.GetRepositoryFullName(), SettingsUrl: l.GetSettingsUrl(), Message: l.GetMessage()})
+	}
+	return out
+}
+
 // workspacesOf lists what the caller is a member of. A program's credential is for one workspace.
-func (s *Server) workspacesOf(ctx context.Context, id identity.Identity, after string, limit int) ([]tenant.Workspace, bool, error) {
-	if !id.SubjectKind.IsProgram() {
+func (s *Server) workspacesOf(ctx context.Context, id identity.Identity, after string, limit int, deleted bool) ([]tenant.Workspace, bool, error) {
+	switch {
+	case id.SubjectKind.IsProgram():
+	case deleted:
+		return s.cfg.Tenants.ListAll(ctx, id.Subject, after, limit)
+	default:
 		return s.cfg.Tenants.List(ctx, id.Subject, after, limit)
 	}
 	w, err := s.cfg.Tenants.Get(ctx, id.Workspace, id.Role)
@@ -56,12 +76,12 @@ func (s *Server) ListWorkspaces(ctx context.Context, req *gatewayv1.ListWorkspac
 	if err != nil {
 		return nil, err
 	}
-	scope := pagetoken.Scope("workspaces", id.Subject)
+	scope := pagetoken.Scope("workspaces", id.Subject, strconv.FormatBool(req.GetShowDeleted()))
 	after, err := s.cfg.Pages.Decode(scope, req.GetPageToken())
 	if err != nil {
 		return nil, err
 	}
-	list, more, err := s.workspacesOf(ctx, id, string(after), size)
+	list, more, err := s.workspacesOf(ctx, id, string(after), size, req.GetShowDeleted())
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +126,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 	checkRequestID(req.GetRequestId(), &faults)
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
 		return &gatewayv1.CreateWorkspaceResponse{Workspace: &gatewayv1.Workspace{
-			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER, CreateTime: timestamppb.New(s.cfg.Now()),
+			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER, CreateTime: timestamppb.New(s.cfg.Now()), State: gatewayv1.Workspace_ACTIVE,
 		}}, err
 	}
 	repeat, err := s.repeated(ctx, id.Subject, req.GetRequestId(), "CreateWorkspace", req.GetWorkspaceId()+"\n"+req.GetDisplayName())
@@ -197,7 +217,7 @@ func (s *Server) ownWorkspace(ctx context.Context, id, subject string, said erro
 	if err != nil {
 		return tenant.Workspace{}, err
 	}
-	if w.GetCreatedBy() != subject {
+	if w.GetCreatedBy() != subject || w.Closed() != tenant.Open {
 		return tenant.Workspace{}, said
 	}
 	return w, nil

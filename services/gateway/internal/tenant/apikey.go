@@ -84,19 +84,22 @@ func ownerOf(k *gatewaystorev1.ApiKey) string {
 	return k.GetOwner()
 }
 
-// KeyRole is what the key may do today: no more than the person whose key it is. RoleNone when that person
-// is not a member any more.
-func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity.Role, error) {
+// KeyRole is what the key may do today: no more than the person whose key it is; and whether its workspace is closed.
+// RoleNone when that person is not a member any more, or the workspace was deleted.
+func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity.Role, Closed, error) {
 	role, err := identity.ParseRole(k.GetRole())
 	if err != nil {
-		return identity.RoleNone, fmt.Errorf("tenant: role of an API key: %w", err)
+		return identity.RoleNone, Open, fmt.Errorf("tenant: role of an API key: %w", err)
 	}
 	owner := ownerOf(k)
-	if owner == "" {
-		return role, nil
+	most, closed, err := s.Standing(ctx, k.GetWorkspace(), owner)
+	switch {
+	case closed == Deleted:
+		return identity.RoleNone, closed, err
+	case owner == "":
+		return role, closed, err
 	}
-	most, err := s.Role(ctx, k.GetWorkspace(), owner)
-	return min(role, most), err
+	return min(role, most), closed, err
 }
 
 // KeyScope is what the key may do, as far as its role goes. One of before there were scopes may do what its
@@ -176,8 +179,8 @@ func (s *Store) KeyWorks(ctx context.Context, id string) (bool, error) {
 	if k.ExpireTime != nil && !s.now().Before(k.ExpireTime.AsTime()) {
 		return false, nil
 	}
-	role, err := s.KeyRole(ctx, k)
-	return role != identity.RoleNone, err
+	role, closed, err := s.KeyRole(ctx, k)
+	return role != identity.RoleNone && closed == Open, err
 }
 
 // UsedWithinHour reports whether the key's last use needs no update.

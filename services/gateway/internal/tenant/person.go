@@ -73,7 +73,8 @@ func (s *Store) Arrive(ctx context.Context, p Person, invitation string) (worksp
 		return 0, kv.ToAPI(err)
 	}
 	for _, workspace := range a.GetWorkspaces() {
-		role, err := s.Role(ctx, workspace, subject)
+		// Who owned one that was deleted may sign in as ever: to read that it was, and to make another.
+		role, _, err := s.Standing(ctx, workspace, subject)
 		if err != nil {
 			return 0, err
 		}
@@ -104,7 +105,7 @@ func (s *Store) applyRule(t *gatewaystorev1.Team, p Person, role identity.Role) 
 	subject := p.Subject()
 	m := memberOf(t, subject)
 	if m == nil {
-		if role == identity.RoleNone || slices.Contains(t.GetRemoved(), subject) {
+		if role == identity.RoleNone || slices.Contains(t.GetRemoved(), subject) || t.GetClosed() {
 			return kv.ErrSkip
 		}
 		var err error

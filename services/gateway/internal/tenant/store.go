@@ -23,6 +23,7 @@ const (
 	apiKeysBucket     = "gateway_api_keys"
 	apiKeyListsBucket = "gateway_api_key_lists"
 	proofsBucket      = "gateway_proofs"
+	deletionsBucket   = "gateway_deletions"
 )
 
 // Options are what an operator decides about the buckets.
@@ -48,6 +49,7 @@ type Store struct {
 	keys       *kv.Bucket[gatewaystorev1.ApiKey, *gatewaystorev1.ApiKey]
 	keyLists   *kv.Bucket[gatewaystorev1.ApiKeyList, *gatewaystorev1.ApiKeyList]
 	proofs     *kv.Bucket[gatewaystorev1.Proof, *gatewaystorev1.Proof]
+	deletions  *kv.Bucket[gatewaystorev1.Deletion, *gatewaystorev1.Deletion]
 	copies     copies
 	now        func() time.Time
 }
@@ -88,6 +90,9 @@ func (s *Store) Open(ctx context.Context) error {
 	if s.proofs, err = kv.Open[gatewaystorev1.Proof](ctx, s.js, cfg(proofsBucket)); err != nil {
 		return err
 	}
+	if s.deletions, err = kv.Open[gatewaystorev1.Deletion](ctx, s.js, cfg(deletionsBucket)); err != nil {
+		return err
+	}
 	if s.keyLists, err = kv.Open[gatewaystorev1.ApiKeyList](ctx, s.js, cfg(apiKeyListsBucket)); err != nil {
 		return err
 	}
@@ -98,7 +103,7 @@ func (s *Store) Open(ctx context.Context) error {
 	}
 	s.copies = copies{
 		workspaces: kv.NewCopy(s.workspaces, kv.CopyConfig[*gatewaystorev1.Workspace]{Metrics: s.opts.Metrics}),
-		teams:      kv.NewCopy(s.teams, kv.CopyConfig[*gatewaystorev1.Team]{Metrics: s.opts.Metrics, Summarize: rolesOf, OnChange: changed}),
+		teams:      kv.NewCopy(s.teams, kv.CopyConfig[*gatewaystorev1.Team]{Metrics: s.opts.Metrics, Summarize: standingOf, OnChange: changed}),
 		accounts:   kv.NewCopy(s.accounts, kv.CopyConfig[*gatewaystorev1.Account]{Metrics: s.opts.Metrics, OnChange: changed}),
 		keys:       kv.NewCopy(s.keys, kv.CopyConfig[*gatewaystorev1.ApiKey]{Metrics: s.opts.Metrics, OnChange: changed}),
 	}
@@ -120,7 +125,7 @@ func (s *Store) StreamName() string { return s.workspaces.StreamName() }
 
 // Intact is nil, or says which records were found lost.
 func (s *Store) Intact() error {
-	return errors.Join(s.workspaces.Intact(), s.members.Intact(), s.teams.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact())
+	return errors.Join(s.workspaces.Intact(), s.members.Intact(), s.teams.Intact(), s.accounts.Intact(), s.keys.Intact(), s.keyLists.Intact(), s.deletions.Intact())
 }
 
 // SessionEpoch returns the epoch that sessions of the subject must have, and the one with that id where

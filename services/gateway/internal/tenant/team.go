@@ -22,13 +22,16 @@ const (
 	maxRemoved = 500
 )
 
-// roles are what every request needs of a team, kept beside its record.
-type roles map[string]identity.Role
+// standing is what every request needs of a team, kept beside its record.
+type standing struct {
+	roles  map[string]identity.Role
+	closed Closed
+}
 
-func rolesOf(_ string, t *gatewaystorev1.Team) any {
-	out := make(roles, len(t.GetMembers()))
+func standingOf(_ string, t *gatewaystorev1.Team) any {
+	out := standing{make(map[string]identity.Role, len(t.GetMembers())), closedOf(t)}
 	for _, m := range t.GetMembers() {
-		out[m.GetSubject()] = RoleOf(m)
+		out.roles[m.GetSubject()] = RoleOf(m)
 	}
 	return out
 }
@@ -46,27 +49,36 @@ func parsed(word string) identity.Role {
 	return role
 }
 
-// Role returns the subject's role of today; RoleNone when it is not a member.
+// Role returns the subject's role of today; RoleNone when it is not a member, or the workspace was deleted.
 func (s *Store) Role(ctx context.Context, workspace, subject string) (identity.Role, error) {
+	role, closed, err := s.Standing(ctx, workspace, subject)
+	if closed == Deleted {
+		role = identity.RoleNone
+	}
+	return role, err
+}
+
+// Standing returns the subject's role of today, also in a workspace that is closed, and whether it is.
+func (s *Store) Standing(ctx context.Context, workspace, subject string) (identity.Role, Closed, error) {
 	if !rpc.ValidWorkspace(workspace) {
-		return identity.RoleNone, nil
+		return identity.RoleNone, Open, nil
 	}
 	view, err := s.copies.teams.Fresh(ctx)
 	if err != nil {
-		return identity.RoleNone, kv.ToAPI(err)
+		return identity.RoleNone, Open, kv.ToAPI(err)
 	}
 	if known, ok := view.Summary(workspace); ok {
-		known, _ := known.(roles)
-		return known[subject], nil
+		known, _ := known.(standing)
+		return known.roles[subject], known.closed, nil
 	}
 	t, _, err := view.Get(ctx, workspace)
 	if errors.Is(err, kv.ErrNotFound) {
 		t, err = s.founded(ctx, workspace)
 	}
 	if err != nil {
-		return identity.RoleNone, kv.ToAPI(err)
+		return identity.RoleNone, Open, kv.ToAPI(err)
 	}
-	return RoleOf(memberOf(t, subject)), nil
+	return RoleOf(memberOf(t, subject)), closedOf(t), nil
 }
 
 // founded is the team of a workspace that has no record of one: who made it, from the time before there
@@ -135,6 +147,9 @@ func memberOf(t *gatewaystorev1.Team, subject string) *gatewaystorev1.TeamMember
 // joined is the member of the subject, made when there is none.
 func (s *Store) joined(t *gatewaystorev1.Team, who Subject) (*gatewaystorev1.TeamMember, error) {
 	at, found := find(t, who.ID)
+	if t.GetClosed() && !found {
+		return nil, apierr.New(apierr.ReasonWorkspaceBeingDeleted, "The workspace is being deleted, and nobody comes in any more.")
+	}
 	if !found {
 		if len(t.GetMembers()) >= maxMembers {
 			return nil, apierr.Newf(apierr.ReasonTeamFull, "The workspace has %d members, which is the most there can be.", maxMembers)

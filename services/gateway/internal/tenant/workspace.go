@@ -88,6 +88,9 @@ func (s *Store) mayComplete(ctx context.Context, id string, owner Subject) error
 	if err != nil {
 		return err
 	}
+	if w.GetDeleteTime() != nil {
+		return apierr.Newf(apierr.ReasonWorkspaceExists, "The id %q is that of a workspace that was deleted. Ids are not given out again. Choose another one.", id)
+	}
 	if w.GetCreatedBy() != owner.ID || len(t.GetMembers()) > 0 { // whoever was removed does not come back so
 		return exists
 	}
@@ -145,6 +148,18 @@ func etagOf(rev uint64) string { return strconv.FormatUint(rev, 36) }
 // List returns at most limit workspaces of the subject whose ids come after the given one, by id,
 // and whether there are more.
 func (s *Store) List(ctx context.Context, subject, after string, limit int) (list []Workspace, more bool, err error) {
+	return s.list(ctx, subject, after, limit, s.Role)
+}
+
+// ListAll is List with the deleted workspaces that the subject owned.
+func (s *Store) ListAll(ctx context.Context, subject, after string, limit int) (list []Workspace, more bool, err error) {
+	return s.list(ctx, subject, after, limit, func(ctx context.Context, workspace, subject string) (identity.Role, error) {
+		role, _, err := s.Standing(ctx, workspace, subject)
+		return role, err
+	})
+}
+
+func (s *Store) list(ctx context.Context, subject, after string, limit int, roleIn func(ctx context.Context, workspace, subject string) (identity.Role, error)) (list []Workspace, more bool, err error) {
 	a, _, err := s.copies.accounts.Get(ctx, kv.EncodeKey(subject))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, false, nil
@@ -161,7 +176,7 @@ func (s *Store) List(ctx context.Context, subject, after string, limit int) (lis
 		if len(list) == limit {
 			return list, true, nil
 		}
-		role, err := s.Role(ctx, id, subject)
+		role, err := roleIn(ctx, id, subject)
 		if err != nil {
 			return nil, false, err
 		}

@@ -1249,7 +1249,9 @@ type RemoveIntegrationRequest struct {
 	// The workspace.
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// When given, the removal happens only if the integration is unchanged.
-	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Also forget what the workspace is narrowed to: it is being deleted.
+	ForGood       bool `protobuf:"varint,3,opt,name=for_good,json=forGood,proto3" json:"for_good,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1296,6 +1298,13 @@ func (x *RemoveIntegrationRequest) GetEtag() string {
 		return x.Etag
 	}
 	return ""
+}
+
+func (x *RemoveIntegrationRequest) GetForGood() bool {
+	if x != nil {
+		return x.ForGood
+	}
+	return false
 }
 
 // RemoveIntegrationResponse is the integration as it is now.
@@ -1617,10 +1626,11 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"\x92\x01\n" +
 	"\x19NarrowIntegrationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x124\n" +
-	"\x06before\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\x06before\"Q\n" +
+	"\x06before\x18\x02 \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\x06before\"l\n" +
 	"\x18RemoveIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x12\n" +
-	"\x04etag\x18\x02 \x01(\tR\x04etag\"v\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\x12\x19\n" +
+	"\bfor_good\x18\x03 \x01(\bR\aforGood\"v\n" +
 	"\x19RemoveIntegrationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12\x18\n" +
 	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xd6\x01\n" +

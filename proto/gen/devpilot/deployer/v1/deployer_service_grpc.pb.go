@@ -24,6 +24,7 @@ const (
 	DeployerService_ListApps_FullMethodName                 = "/devpilot.deployer.v1.DeployerService/ListApps"
 	DeployerService_UpdateApp_FullMethodName                = "/devpilot.deployer.v1.DeployerService/UpdateApp"
 	DeployerService_DeleteApp_FullMethodName                = "/devpilot.deployer.v1.DeployerService/DeleteApp"
+	DeployerService_RemoveWorkspace_FullMethodName          = "/devpilot.deployer.v1.DeployerService/RemoveWorkspace"
 	DeployerService_CreateDeployment_FullMethodName         = "/devpilot.deployer.v1.DeployerService/CreateDeployment"
 	DeployerService_CancelDeployment_FullMethodName         = "/devpilot.deployer.v1.DeployerService/CancelDeployment"
 	DeployerService_RedeployDeployment_FullMethodName       = "/devpilot.deployer.v1.DeployerService/RedeployDeployment"
@@ -68,6 +69,10 @@ type DeployerServiceClient interface {
 	// Deletes an app with its deployments' records and releases; what is live goes too. Idempotent.
 	// Reasons: APP_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DeleteApp(ctx context.Context, in *DeleteAppRequest, opts ...grpc.CallOption) (*DeleteAppResponse, error)
+	// Deletes all that there is of a workspace: apps with what belongs to them, and what is known of repositories and
+	// the connection. It answers how much is left, and is asked again until nothing is. Internal to the gateway, which
+	// lets nobody into the workspace any more. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	RemoveWorkspace(ctx context.Context, in *RemoveWorkspaceRequest, opts ...grpc.CallOption) (*RemoveWorkspaceResponse, error)
 	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
 	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
@@ -179,6 +184,16 @@ func (c *deployerServiceClient) DeleteApp(ctx context.Context, in *DeleteAppRequ
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteAppResponse)
 	err := c.cc.Invoke(ctx, DeployerService_DeleteApp_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deployerServiceClient) RemoveWorkspace(ctx context.Context, in *RemoveWorkspaceRequest, opts ...grpc.CallOption) (*RemoveWorkspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveWorkspaceResponse)
+	err := c.cc.Invoke(ctx, DeployerService_RemoveWorkspace_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -371,6 +386,10 @@ type DeployerServiceServer interface {
 	// Deletes an app with its deployments' records and releases; what is live goes too. Idempotent.
 	// Reasons: APP_NOT_FOUND, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
 	DeleteApp(context.Context, *DeleteAppRequest) (*DeleteAppResponse, error)
+	// Deletes all that there is of a workspace: apps with what belongs to them, and what is known of repositories and
+	// the connection. It answers how much is left, and is asked again until nothing is. Internal to the gateway, which
+	// lets nobody into the workspace any more. Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	RemoveWorkspace(context.Context, *RemoveWorkspaceRequest) (*RemoveWorkspaceResponse, error)
 	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
 	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
 	// STORAGE_UNAVAILABLE.
@@ -452,6 +471,9 @@ func (UnimplementedDeployerServiceServer) UpdateApp(context.Context, *UpdateAppR
 }
 func (UnimplementedDeployerServiceServer) DeleteApp(context.Context, *DeleteAppRequest) (*DeleteAppResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteApp not implemented")
+}
+func (UnimplementedDeployerServiceServer) RemoveWorkspace(context.Context, *RemoveWorkspaceRequest) (*RemoveWorkspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveWorkspace not implemented")
 }
 func (UnimplementedDeployerServiceServer) CreateDeployment(context.Context, *CreateDeploymentRequest) (*CreateDeploymentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateDeployment not implemented")
@@ -605,6 +627,24 @@ func _DeployerService_DeleteApp_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(DeployerServiceServer).DeleteApp(ctx, req.(*DeleteAppRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeployerService_RemoveWorkspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveWorkspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeployerServiceServer).RemoveWorkspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeployerService_RemoveWorkspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeployerServiceServer).RemoveWorkspace(ctx, req.(*RemoveWorkspaceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -898,6 +938,10 @@ var DeployerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteApp",
 			Handler:    _DeployerService_DeleteApp_Handler,
+		},
+		{
+			MethodName: "RemoveWorkspace",
+			Handler:    _DeployerService_RemoveWorkspace_Handler,
 		},
 		{
 			MethodName: "CreateDeployment",

@@ -80,6 +80,64 @@ func (Role_Name) EnumDescriptor() ([]byte, []int) {
 	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{0, 0}
 }
 
+// Whether there is one.
+type Workspace_State int32
+
+const (
+	// Never sent.
+	Workspace_STATE_UNSPECIFIED Workspace_State = 0
+	// It is as ever.
+	Workspace_ACTIVE Workspace_State = 1
+	// An owner asked for its deletion, which is going on: all else about it is refused with
+	// WORKSPACE_BEING_DELETED.
+	Workspace_DELETING Workspace_State = 2
+	// It is deleted. Who owned it then may still read this and its activity; its id is not given out again.
+	Workspace_DELETED Workspace_State = 3
+)
+
+// Enum value maps for Workspace_State.
+var (
+	Workspace_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "ACTIVE",
+		2: "DELETING",
+		3: "DELETED",
+	}
+	Workspace_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"ACTIVE":            1,
+		"DELETING":          2,
+		"DELETED":           3,
+	}
+)
+
+func (x Workspace_State) Enum() *Workspace_State {
+	p := new(Workspace_State)
+	*p = x
+	return p
+}
+
+func (x Workspace_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Workspace_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_gateway_v1_account_proto_enumTypes[1].Descriptor()
+}
+
+func (Workspace_State) Type() protoreflect.EnumType {
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[1]
+}
+
+func (x Workspace_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Workspace_State.Descriptor instead.
+func (Workspace_State) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{1, 0}
+}
+
 // How the caller signed in.
 type Me_Kind int32
 
@@ -125,11 +183,11 @@ func (x Me_Kind) String() string {
 }
 
 func (Me_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_gateway_v1_account_proto_enumTypes[1].Descriptor()
+	return file_devpilot_gateway_v1_account_proto_enumTypes[2].Descriptor()
 }
 
 func (Me_Kind) Type() protoreflect.EnumType {
-	return &file_devpilot_gateway_v1_account_proto_enumTypes[1]
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[2]
 }
 
 func (x Me_Kind) Number() protoreflect.EnumNumber {
@@ -138,7 +196,7 @@ func (x Me_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Me_Kind.Descriptor instead.
 func (Me_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{2, 0}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7, 0}
 }
 
 // What a key may do, as far as its role goes; each includes those before it.
@@ -182,11 +240,11 @@ func (x ApiKey_Scope) String() string {
 }
 
 func (ApiKey_Scope) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_gateway_v1_account_proto_enumTypes[2].Descriptor()
+	return file_devpilot_gateway_v1_account_proto_enumTypes[3].Descriptor()
 }
 
 func (ApiKey_Scope) Type() protoreflect.EnumType {
-	return &file_devpilot_gateway_v1_account_proto_enumTypes[2]
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[3]
 }
 
 func (x ApiKey_Scope) Number() protoreflect.EnumNumber {
@@ -195,7 +253,7 @@ func (x ApiKey_Scope) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ApiKey_Scope.Descriptor instead.
 func (ApiKey_Scope) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6, 0}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // What came of it.
@@ -243,11 +301,11 @@ func (x ProofCheck_State) String() string {
 }
 
 func (ProofCheck_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_gateway_v1_account_proto_enumTypes[3].Descriptor()
+	return file_devpilot_gateway_v1_account_proto_enumTypes[4].Descriptor()
 }
 
 func (ProofCheck_State) Type() protoreflect.EnumType {
-	return &file_devpilot_gateway_v1_account_proto_enumTypes[3]
+	return &file_devpilot_gateway_v1_account_proto_enumTypes[4]
 }
 
 func (x ProofCheck_State) Number() protoreflect.EnumNumber {
@@ -256,7 +314,7 @@ func (x ProofCheck_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProofCheck_State.Descriptor instead.
 func (ProofCheck_State) EnumDescriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12, 0}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Role is a holder of the roles' names.
@@ -308,7 +366,11 @@ type Workspace struct {
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Changes with every update.
-	Etag          string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	Etag string `protobuf:"bytes,5,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Whether there is one.
+	State Workspace_State `protobuf:"varint,6,opt,name=state,proto3,enum=devpilot.gateway.v1.Workspace_State" json:"state,omitempty"`
+	// Its deletion; absent while nobody asked for it.
+	Deletion      *WorkspaceDeletion `protobuf:"bytes,7,opt,name=deletion,proto3" json:"deletion,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +440,430 @@ func (x *Workspace) GetEtag() string {
 	return ""
 }
 
+func (x *Workspace) GetState() Workspace_State {
+	if x != nil {
+		return x.State
+	}
+	return Workspace_STATE_UNSPECIFIED
+}
+
+func (x *Workspace) GetDeletion() *WorkspaceDeletion {
+	if x != nil {
+		return x.Deletion
+	}
+	return nil
+}
+
+// WorkspaceDeletion is how the deletion of a workspace goes.
+type WorkspaceDeletion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When somebody asked for it.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// Who asked for it, for people.
+	DeletedBy string `protobuf:"bytes,2,opt,name=deleted_by,json=deletedBy,proto3" json:"deleted_by,omitempty"`
+	// What it waits for, in a sentence; absent when for nothing.
+	Progress string `protobuf:"bytes,3,opt,name=progress,proto3" json:"progress,omitempty"`
+	// The webhooks that Bitbucket did not let us remove: they do nothing any more.
+	WebhooksLeft []*LeftWebhook `protobuf:"bytes,4,rep,name=webhooks_left,json=webhooksLeft,proto3" json:"webhooks_left,omitempty"`
+	// The servers that were away and remove its releases when they are back.
+	ServersAway   []string `protobuf:"bytes,5,rep,name=servers_away,json=serversAway,proto3" json:"servers_away,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WorkspaceDeletion) Reset() {
+	*x = WorkspaceDeletion{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WorkspaceDeletion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WorkspaceDeletion) ProtoMessage() {}
+
+func (x *WorkspaceDeletion) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WorkspaceDeletion.ProtoReflect.Descriptor instead.
+func (*WorkspaceDeletion) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WorkspaceDeletion) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *WorkspaceDeletion) GetDeletedBy() string {
+	if x != nil {
+		return x.DeletedBy
+	}
+	return ""
+}
+
+func (x *WorkspaceDeletion) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *WorkspaceDeletion) GetWebhooksLeft() []*LeftWebhook {
+	if x != nil {
+		return x.WebhooksLeft
+	}
+	return nil
+}
+
+func (x *WorkspaceDeletion) GetServersAway() []string {
+	if x != nil {
+		return x.ServersAway
+	}
+	return nil
+}
+
+// LeftWebhook is a webhook that stays at Bitbucket.
+type LeftWebhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name.
+	RepositoryFullName string `protobuf:"bytes,1,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// Where it is removed by hand.
+	SettingsUrl string `protobuf:"bytes,2,opt,name=settings_url,json=settingsUrl,proto3" json:"settings_url,omitempty"`
+	// Why it cannot be removed.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftWebhook) Reset() {
+	*x = LeftWebhook{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftWebhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftWebhook) ProtoMessage() {}
+
+func (x *LeftWebhook) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftWebhook.ProtoReflect.Descriptor instead.
+func (*LeftWebhook) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *LeftWebhook) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *LeftWebhook) GetSettingsUrl() string {
+	if x != nil {
+		return x.SettingsUrl
+	}
+	return ""
+}
+
+func (x *LeftWebhook) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// DeletionPreview is what goes with a workspace.
+type DeletionPreview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The apps, by id, with their releases and histories; 200 at most.
+	Apps []*DeletedApp `protobuf:"bytes,2,rep,name=apps,proto3" json:"apps,omitempty"`
+	// How many apps there are; 10,000 stands for more.
+	AppsCount int32 `protobuf:"varint,3,opt,name=apps_count,json=appsCount,proto3" json:"apps_count,omitempty"`
+	// How many deployments run or wait: they are cancelled.
+	DeploymentsRunning int32 `protobuf:"varint,4,opt,name=deployments_running,json=deploymentsRunning,proto3" json:"deployments_running,omitempty"`
+	// The webhooks that Bitbucket has of it.
+	Webhooks []*DeletedWebhook `protobuf:"bytes,5,rep,name=webhooks,proto3" json:"webhooks,omitempty"`
+	// The Bitbucket account that is connected; absent when none is.
+	Account string `protobuf:"bytes,6,opt,name=account,proto3" json:"account,omitempty"`
+	// How many API keys stop working.
+	ApiKeys int32 `protobuf:"varint,7,opt,name=api_keys,json=apiKeys,proto3" json:"api_keys,omitempty"`
+	// How many people lose it.
+	Members int32 `protobuf:"varint,8,opt,name=members,proto3" json:"members,omitempty"`
+	// How many open invitations are withdrawn.
+	Invitations int32 `protobuf:"varint,9,opt,name=invitations,proto3" json:"invitations,omitempty"`
+	// How many notification targets go.
+	NotificationTargets int32 `protobuf:"varint,10,opt,name=notification_targets,json=notificationTargets,proto3" json:"notification_targets,omitempty"`
+	// What could not be read now, in a sentence each; it goes all the same.
+	Unknown []string `protobuf:"bytes,11,rep,name=unknown,proto3" json:"unknown,omitempty"`
+	// The workspace's etag, to delete just what was looked at.
+	Etag          string `protobuf:"bytes,12,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletionPreview) Reset() {
+	*x = DeletionPreview{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletionPreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletionPreview) ProtoMessage() {}
+
+func (x *DeletionPreview) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletionPreview.ProtoReflect.Descriptor instead.
+func (*DeletionPreview) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *DeletionPreview) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *DeletionPreview) GetApps() []*DeletedApp {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
+func (x *DeletionPreview) GetAppsCount() int32 {
+	if x != nil {
+		return x.AppsCount
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetDeploymentsRunning() int32 {
+	if x != nil {
+		return x.DeploymentsRunning
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetWebhooks() []*DeletedWebhook {
+	if x != nil {
+		return x.Webhooks
+	}
+	return nil
+}
+
+func (x *DeletionPreview) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *DeletionPreview) GetApiKeys() int32 {
+	if x != nil {
+		return x.ApiKeys
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetMembers() int32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetInvitations() int32 {
+	if x != nil {
+		return x.Invitations
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetNotificationTargets() int32 {
+	if x != nil {
+		return x.NotificationTargets
+	}
+	return 0
+}
+
+func (x *DeletionPreview) GetUnknown() []string {
+	if x != nil {
+		return x.Unknown
+	}
+	return nil
+}
+
+func (x *DeletionPreview) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// DeletedApp is an app that goes with its workspace.
+type DeletedApp struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The repository's name.
+	RepositoryFullName string `protobuf:"bytes,2,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// Where what is live is served, which ends; absent when nothing is.
+	Url           string `protobuf:"bytes,3,opt,name=url,proto3" json:"url,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedApp) Reset() {
+	*x = DeletedApp{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedApp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedApp) ProtoMessage() {}
+
+func (x *DeletedApp) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedApp.ProtoReflect.Descriptor instead.
+func (*DeletedApp) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeletedApp) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DeletedApp) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *DeletedApp) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+// DeletedWebhook is a webhook that goes with its workspace.
+type DeletedWebhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name.
+	RepositoryFullName string `protobuf:"bytes,1,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// Why it will stay at Bitbucket, in a sentence; absent when it will be removed there.
+	Stays         string `protobuf:"bytes,2,opt,name=stays,proto3" json:"stays,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedWebhook) Reset() {
+	*x = DeletedWebhook{}
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedWebhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedWebhook) ProtoMessage() {}
+
+func (x *DeletedWebhook) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedWebhook.ProtoReflect.Descriptor instead.
+func (*DeletedWebhook) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeletedWebhook) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *DeletedWebhook) GetStays() string {
+	if x != nil {
+		return x.Stays
+	}
+	return ""
+}
+
 // Me is the caller.
 type Me struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -399,7 +885,7 @@ type Me struct {
 
 func (x *Me) Reset() {
 	*x = Me{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +897,7 @@ func (x *Me) String() string {
 func (*Me) ProtoMessage() {}
 
 func (x *Me) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +910,7 @@ func (x *Me) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Me.ProtoReflect.Descriptor instead.
 func (*Me) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Me) GetSubject() string {
@@ -492,7 +978,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +990,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +1003,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Member) GetId() string {
@@ -590,7 +1076,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +1088,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +1101,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Invitation) GetId() string {
@@ -685,7 +1171,7 @@ type BrowserSession struct {
 
 func (x *BrowserSession) Reset() {
 	*x = BrowserSession{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +1183,7 @@ func (x *BrowserSession) String() string {
 func (*BrowserSession) ProtoMessage() {}
 
 func (x *BrowserSession) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +1196,7 @@ func (x *BrowserSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrowserSession.ProtoReflect.Descriptor instead.
 func (*BrowserSession) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BrowserSession) GetId() string {
@@ -799,7 +1285,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1297,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1310,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ApiKey) GetId() string {
@@ -933,7 +1419,7 @@ type ActivityRecord struct {
 
 func (x *ActivityRecord) Reset() {
 	*x = ActivityRecord{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -945,7 +1431,7 @@ func (x *ActivityRecord) String() string {
 func (*ActivityRecord) ProtoMessage() {}
 
 func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -958,7 +1444,7 @@ func (x *ActivityRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityRecord.ProtoReflect.Descriptor instead.
 func (*ActivityRecord) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ActivityRecord) GetNumber() int32 {
@@ -1067,7 +1553,7 @@ type ActivityChange struct {
 
 func (x *ActivityChange) Reset() {
 	*x = ActivityChange{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1565,7 @@ func (x *ActivityChange) String() string {
 func (*ActivityChange) ProtoMessage() {}
 
 func (x *ActivityChange) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1578,7 @@ func (x *ActivityChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ActivityChange.ProtoReflect.Descriptor instead.
 func (*ActivityChange) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ActivityChange) GetField() string {
@@ -1139,7 +1625,7 @@ type Info struct {
 
 func (x *Info) Reset() {
 	*x = Info{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1637,7 @@ func (x *Info) String() string {
 func (*Info) ProtoMessage() {}
 
 func (x *Info) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1650,7 @@ func (x *Info) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Info.ProtoReflect.Descriptor instead.
 func (*Info) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{9}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Info) GetVersion() string {
@@ -1229,7 +1715,7 @@ type SignInProvider struct {
 
 func (x *SignInProvider) Reset() {
 	*x = SignInProvider{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1727,7 @@ func (x *SignInProvider) String() string {
 func (*SignInProvider) ProtoMessage() {}
 
 func (x *SignInProvider) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[10]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1740,7 @@ func (x *SignInProvider) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInProvider.ProtoReflect.Descriptor instead.
 func (*SignInProvider) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{10}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SignInProvider) GetId() string {
@@ -1294,7 +1780,7 @@ type ProofReport struct {
 
 func (x *ProofReport) Reset() {
 	*x = ProofReport{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1792,7 @@ func (x *ProofReport) String() string {
 func (*ProofReport) ProtoMessage() {}
 
 func (x *ProofReport) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[11]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1805,7 @@ func (x *ProofReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofReport.ProtoReflect.Descriptor instead.
 func (*ProofReport) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{11}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ProofReport) GetWorkspace() string {
@@ -1390,7 +1876,7 @@ type ProofCheck struct {
 
 func (x *ProofCheck) Reset() {
 	*x = ProofCheck{}
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1888,7 @@ func (x *ProofCheck) String() string {
 func (*ProofCheck) ProtoMessage() {}
 
 func (x *ProofCheck) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_account_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1901,7 @@ func (x *ProofCheck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProofCheck.ProtoReflect.Descriptor instead.
 func (*ProofCheck) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_gateway_v1_account_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProofCheck) GetName() string {
@@ -1464,14 +1950,56 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\t\n" +
 	"\x05ADMIN\x10\x02\x12\t\n" +
-	"\x05OWNER\x10\x03\"\xc8\x01\n" +
+	"\x05OWNER\x10\x03\"\x9c\x03\n" +
 	"\tWorkspace\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x122\n" +
 	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12@\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x12\x12\n" +
-	"\x04etag\x18\x05 \x01(\tR\x04etag\"\x86\x03\n" +
+	"\x04etag\x18\x05 \x01(\tR\x04etag\x12?\n" +
+	"\x05state\x18\x06 \x01(\x0e2$.devpilot.gateway.v1.Workspace.StateB\x03\xe0A\x03R\x05state\x12J\n" +
+	"\bdeletion\x18\a \x01(\v2&.devpilot.gateway.v1.WorkspaceDeletionB\x06\xe0A\x03\xe0A\x01R\bdeletion\"E\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\n" +
+	"\n" +
+	"\x06ACTIVE\x10\x01\x12\f\n" +
+	"\bDELETING\x10\x02\x12\v\n" +
+	"\aDELETED\x10\x03\"\xf2\x01\n" +
+	"\x11WorkspaceDeletion\x123\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12\x1d\n" +
+	"\n" +
+	"deleted_by\x18\x02 \x01(\tR\tdeletedBy\x12\x1f\n" +
+	"\bprogress\x18\x03 \x01(\tB\x03\xe0A\x01R\bprogress\x12E\n" +
+	"\rwebhooks_left\x18\x04 \x03(\v2 .devpilot.gateway.v1.LeftWebhookR\fwebhooksLeft\x12!\n" +
+	"\fservers_away\x18\x05 \x03(\tR\vserversAway\"|\n" +
+	"\vLeftWebhook\x120\n" +
+	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12!\n" +
+	"\fsettings_url\x18\x02 \x01(\tR\vsettingsUrl\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"\xcc\x03\n" +
+	"\x0fDeletionPreview\x12\x1c\n" +
+	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x123\n" +
+	"\x04apps\x18\x02 \x03(\v2\x1f.devpilot.gateway.v1.DeletedAppR\x04apps\x12\x1d\n" +
+	"\n" +
+	"apps_count\x18\x03 \x01(\x05R\tappsCount\x12/\n" +
+	"\x13deployments_running\x18\x04 \x01(\x05R\x12deploymentsRunning\x12?\n" +
+	"\bwebhooks\x18\x05 \x03(\v2#.devpilot.gateway.v1.DeletedWebhookR\bwebhooks\x12\x1d\n" +
+	"\aaccount\x18\x06 \x01(\tB\x03\xe0A\x01R\aaccount\x12\x19\n" +
+	"\bapi_keys\x18\a \x01(\x05R\aapiKeys\x12\x18\n" +
+	"\amembers\x18\b \x01(\x05R\amembers\x12 \n" +
+	"\vinvitations\x18\t \x01(\x05R\vinvitations\x121\n" +
+	"\x14notification_targets\x18\n" +
+	" \x01(\x05R\x13notificationTargets\x12\x18\n" +
+	"\aunknown\x18\v \x03(\tR\aunknown\x12\x12\n" +
+	"\x04etag\x18\f \x01(\tR\x04etag\"e\n" +
+	"\n" +
+	"DeletedApp\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x120\n" +
+	"\x14repository_full_name\x18\x02 \x01(\tR\x12repositoryFullName\x12\x15\n" +
+	"\x03url\x18\x03 \x01(\tB\x03\xe0A\x01R\x03url\"]\n" +
+	"\x0eDeletedWebhook\x120\n" +
+	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x19\n" +
+	"\x05stays\x18\x02 \x01(\tB\x03\xe0A\x01R\x05stays\"\x86\x03\n" +
 	"\x02Me\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.devpilot.gateway.v1.Me.KindR\x04kind\x12\x14\n" +
@@ -1611,61 +2139,73 @@ func file_devpilot_gateway_v1_account_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_account_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_devpilot_gateway_v1_account_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_devpilot_gateway_v1_account_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_devpilot_gateway_v1_account_proto_goTypes = []any{
 	(Role_Name)(0),                // 0: devpilot.gateway.v1.Role.Name
-	(Me_Kind)(0),                  // 1: devpilot.gateway.v1.Me.Kind
-	(ApiKey_Scope)(0),             // 2: devpilot.gateway.v1.ApiKey.Scope
-	(ProofCheck_State)(0),         // 3: devpilot.gateway.v1.ProofCheck.State
-	(*Role)(nil),                  // 4: devpilot.gateway.v1.Role
-	(*Workspace)(nil),             // 5: devpilot.gateway.v1.Workspace
-	(*Me)(nil),                    // 6: devpilot.gateway.v1.Me
-	(*Member)(nil),                // 7: devpilot.gateway.v1.Member
-	(*Invitation)(nil),            // 8: devpilot.gateway.v1.Invitation
-	(*BrowserSession)(nil),        // 9: devpilot.gateway.v1.BrowserSession
-	(*ApiKey)(nil),                // 10: devpilot.gateway.v1.ApiKey
-	(*ActivityRecord)(nil),        // 11: devpilot.gateway.v1.ActivityRecord
-	(*ActivityChange)(nil),        // 12: devpilot.gateway.v1.ActivityChange
-	(*Info)(nil),                  // 13: devpilot.gateway.v1.Info
-	(*SignInProvider)(nil),        // 14: devpilot.gateway.v1.SignInProvider
-	(*ProofReport)(nil),           // 15: devpilot.gateway.v1.ProofReport
-	(*ProofCheck)(nil),            // 16: devpilot.gateway.v1.ProofCheck
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(Workspace_State)(0),          // 1: devpilot.gateway.v1.Workspace.State
+	(Me_Kind)(0),                  // 2: devpilot.gateway.v1.Me.Kind
+	(ApiKey_Scope)(0),             // 3: devpilot.gateway.v1.ApiKey.Scope
+	(ProofCheck_State)(0),         // 4: devpilot.gateway.v1.ProofCheck.State
+	(*Role)(nil),                  // 5: devpilot.gateway.v1.Role
+	(*Workspace)(nil),             // 6: devpilot.gateway.v1.Workspace
+	(*WorkspaceDeletion)(nil),     // 7: devpilot.gateway.v1.WorkspaceDeletion
+	(*LeftWebhook)(nil),           // 8: devpilot.gateway.v1.LeftWebhook
+	(*DeletionPreview)(nil),       // 9: devpilot.gateway.v1.DeletionPreview
+	(*DeletedApp)(nil),            // 10: devpilot.gateway.v1.DeletedApp
+	(*DeletedWebhook)(nil),        // 11: devpilot.gateway.v1.DeletedWebhook
+	(*Me)(nil),                    // 12: devpilot.gateway.v1.Me
+	(*Member)(nil),                // 13: devpilot.gateway.v1.Member
+	(*Invitation)(nil),            // 14: devpilot.gateway.v1.Invitation
+	(*BrowserSession)(nil),        // 15: devpilot.gateway.v1.BrowserSession
+	(*ApiKey)(nil),                // 16: devpilot.gateway.v1.ApiKey
+	(*ActivityRecord)(nil),        // 17: devpilot.gateway.v1.ActivityRecord
+	(*ActivityChange)(nil),        // 18: devpilot.gateway.v1.ActivityChange
+	(*Info)(nil),                  // 19: devpilot.gateway.v1.Info
+	(*SignInProvider)(nil),        // 20: devpilot.gateway.v1.SignInProvider
+	(*ProofReport)(nil),           // 21: devpilot.gateway.v1.ProofReport
+	(*ProofCheck)(nil),            // 22: devpilot.gateway.v1.ProofCheck
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_v1_account_proto_depIdxs = []int32{
 	0,  // 0: devpilot.gateway.v1.Workspace.role:type_name -> devpilot.gateway.v1.Role.Name
-	17, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
-	1,  // 2: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
-	5,  // 3: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	17, // 4: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
-	10, // 5: devpilot.gateway.v1.Me.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	0,  // 6: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
-	0,  // 7: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
-	17, // 8: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
-	0,  // 9: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
-	17, // 10: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	17, // 11: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	17, // 12: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
-	17, // 13: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
-	17, // 14: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
-	0,  // 15: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
-	17, // 16: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	17, // 17: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	17, // 18: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	2,  // 19: devpilot.gateway.v1.ApiKey.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	17, // 20: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
-	12, // 21: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
-	17, // 22: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
-	14, // 23: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
-	17, // 24: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
-	16, // 25: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
-	3,  // 26: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	23, // 1: devpilot.gateway.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: devpilot.gateway.v1.Workspace.state:type_name -> devpilot.gateway.v1.Workspace.State
+	7,  // 3: devpilot.gateway.v1.Workspace.deletion:type_name -> devpilot.gateway.v1.WorkspaceDeletion
+	23, // 4: devpilot.gateway.v1.WorkspaceDeletion.time:type_name -> google.protobuf.Timestamp
+	8,  // 5: devpilot.gateway.v1.WorkspaceDeletion.webhooks_left:type_name -> devpilot.gateway.v1.LeftWebhook
+	10, // 6: devpilot.gateway.v1.DeletionPreview.apps:type_name -> devpilot.gateway.v1.DeletedApp
+	11, // 7: devpilot.gateway.v1.DeletionPreview.webhooks:type_name -> devpilot.gateway.v1.DeletedWebhook
+	2,  // 8: devpilot.gateway.v1.Me.kind:type_name -> devpilot.gateway.v1.Me.Kind
+	6,  // 9: devpilot.gateway.v1.Me.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	23, // 10: devpilot.gateway.v1.Me.session_expire_time:type_name -> google.protobuf.Timestamp
+	16, // 11: devpilot.gateway.v1.Me.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	0,  // 12: devpilot.gateway.v1.Member.role:type_name -> devpilot.gateway.v1.Role.Name
+	0,  // 13: devpilot.gateway.v1.Member.provider_role:type_name -> devpilot.gateway.v1.Role.Name
+	23, // 14: devpilot.gateway.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	0,  // 15: devpilot.gateway.v1.Invitation.role:type_name -> devpilot.gateway.v1.Role.Name
+	23, // 16: devpilot.gateway.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	23, // 17: devpilot.gateway.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	23, // 18: devpilot.gateway.v1.BrowserSession.create_time:type_name -> google.protobuf.Timestamp
+	23, // 19: devpilot.gateway.v1.BrowserSession.last_used_time:type_name -> google.protobuf.Timestamp
+	23, // 20: devpilot.gateway.v1.BrowserSession.end_time:type_name -> google.protobuf.Timestamp
+	0,  // 21: devpilot.gateway.v1.ApiKey.role:type_name -> devpilot.gateway.v1.Role.Name
+	23, // 22: devpilot.gateway.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	23, // 23: devpilot.gateway.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	23, // 24: devpilot.gateway.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	3,  // 25: devpilot.gateway.v1.ApiKey.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	23, // 26: devpilot.gateway.v1.ActivityRecord.time:type_name -> google.protobuf.Timestamp
+	18, // 27: devpilot.gateway.v1.ActivityRecord.changes:type_name -> devpilot.gateway.v1.ActivityChange
+	23, // 28: devpilot.gateway.v1.Info.time:type_name -> google.protobuf.Timestamp
+	20, // 29: devpilot.gateway.v1.Info.sign_in_providers:type_name -> devpilot.gateway.v1.SignInProvider
+	23, // 30: devpilot.gateway.v1.ProofReport.time:type_name -> google.protobuf.Timestamp
+	22, // 31: devpilot.gateway.v1.ProofReport.checks:type_name -> devpilot.gateway.v1.ProofCheck
+	4,  // 32: devpilot.gateway.v1.ProofCheck.state:type_name -> devpilot.gateway.v1.ProofCheck.State
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_account_proto_init() }
@@ -1678,8 +2218,8 @@ func file_devpilot_gateway_v1_account_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_account_proto_rawDesc), len(file_devpilot_gateway_v1_account_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   13,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

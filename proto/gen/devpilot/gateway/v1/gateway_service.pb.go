@@ -411,7 +411,9 @@ type ListWorkspacesRequest struct {
 	// At most so many; 50 when absent, 200 at most.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// The next page's token from the page before.
-	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// Also those that are deleted and that the caller owned then.
+	ShowDeleted   bool `protobuf:"varint,3,opt,name=show_deleted,json=showDeleted,proto3" json:"show_deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +460,13 @@ func (x *ListWorkspacesRequest) GetPageToken() string {
 		return x.PageToken
 	}
 	return ""
+}
+
+func (x *ListWorkspacesRequest) GetShowDeleted() bool {
+	if x != nil {
+		return x.ShowDeleted
+	}
+	return false
 }
 
 // ListWorkspacesResponse is a page.
@@ -634,6 +643,199 @@ func (x *CreateWorkspaceResponse) GetWorkspace() *Workspace {
 	return nil
 }
 
+// PreviewDeletionRequest names the workspace.
+type PreviewDeletionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewDeletionRequest) Reset() {
+	*x = PreviewDeletionRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewDeletionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewDeletionRequest) ProtoMessage() {}
+
+func (x *PreviewDeletionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewDeletionRequest.ProtoReflect.Descriptor instead.
+func (*PreviewDeletionRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PreviewDeletionRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// PreviewDeletionResponse is what goes.
+type PreviewDeletionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What goes.
+	Preview       *DeletionPreview `protobuf:"bytes,1,opt,name=preview,proto3" json:"preview,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PreviewDeletionResponse) Reset() {
+	*x = PreviewDeletionResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PreviewDeletionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PreviewDeletionResponse) ProtoMessage() {}
+
+func (x *PreviewDeletionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PreviewDeletionResponse.ProtoReflect.Descriptor instead.
+func (*PreviewDeletionResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PreviewDeletionResponse) GetPreview() *DeletionPreview {
+	if x != nil {
+		return x.Preview
+	}
+	return nil
+}
+
+// DeleteWorkspaceRequest names the workspace.
+type DeleteWorkspaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// When given, it is deleted only if it is unchanged.
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteWorkspaceRequest) Reset() {
+	*x = DeleteWorkspaceRequest{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteWorkspaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteWorkspaceRequest) ProtoMessage() {}
+
+func (x *DeleteWorkspaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteWorkspaceRequest.ProtoReflect.Descriptor instead.
+func (*DeleteWorkspaceRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DeleteWorkspaceRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *DeleteWorkspaceRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+// DeleteWorkspaceResponse is the workspace.
+type DeleteWorkspaceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace, DELETING.
+	Workspace     *Workspace `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteWorkspaceResponse) Reset() {
+	*x = DeleteWorkspaceResponse{}
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteWorkspaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteWorkspaceResponse) ProtoMessage() {}
+
+func (x *DeleteWorkspaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteWorkspaceResponse.ProtoReflect.Descriptor instead.
+func (*DeleteWorkspaceResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DeleteWorkspaceResponse) GetWorkspace() *Workspace {
+	if x != nil {
+		return x.Workspace
+	}
+	return nil
+}
+
 // UpdateWorkspaceRequest is what is to be changed.
 type UpdateWorkspaceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -652,7 +854,7 @@ type UpdateWorkspaceRequest struct {
 
 func (x *UpdateWorkspaceRequest) Reset() {
 	*x = UpdateWorkspaceRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +866,7 @@ func (x *UpdateWorkspaceRequest) String() string {
 func (*UpdateWorkspaceRequest) ProtoMessage() {}
 
 func (x *UpdateWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[12]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +879,7 @@ func (x *UpdateWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*UpdateWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{12}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateWorkspaceRequest) GetWorkspace() string {
@@ -719,7 +921,7 @@ type UpdateWorkspaceResponse struct {
 
 func (x *UpdateWorkspaceResponse) Reset() {
 	*x = UpdateWorkspaceResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +933,7 @@ func (x *UpdateWorkspaceResponse) String() string {
 func (*UpdateWorkspaceResponse) ProtoMessage() {}
 
 func (x *UpdateWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[13]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +946,7 @@ func (x *UpdateWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*UpdateWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{13}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *UpdateWorkspaceResponse) GetWorkspace() *Workspace {
@@ -765,7 +967,7 @@ type GetWorkspaceRequest struct {
 
 func (x *GetWorkspaceRequest) Reset() {
 	*x = GetWorkspaceRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -777,7 +979,7 @@ func (x *GetWorkspaceRequest) String() string {
 func (*GetWorkspaceRequest) ProtoMessage() {}
 
 func (x *GetWorkspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[14]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -790,7 +992,7 @@ func (x *GetWorkspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkspaceRequest.ProtoReflect.Descriptor instead.
 func (*GetWorkspaceRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{14}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetWorkspaceRequest) GetWorkspace() string {
@@ -811,7 +1013,7 @@ type GetWorkspaceResponse struct {
 
 func (x *GetWorkspaceResponse) Reset() {
 	*x = GetWorkspaceResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +1025,7 @@ func (x *GetWorkspaceResponse) String() string {
 func (*GetWorkspaceResponse) ProtoMessage() {}
 
 func (x *GetWorkspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[15]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +1038,7 @@ func (x *GetWorkspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetWorkspaceResponse.ProtoReflect.Descriptor instead.
 func (*GetWorkspaceResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GetWorkspaceResponse) GetWorkspace() *Workspace {
@@ -859,7 +1061,7 @@ type DisconnectIntegrationRequest struct {
 
 func (x *DisconnectIntegrationRequest) Reset() {
 	*x = DisconnectIntegrationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -871,7 +1073,7 @@ func (x *DisconnectIntegrationRequest) String() string {
 func (*DisconnectIntegrationRequest) ProtoMessage() {}
 
 func (x *DisconnectIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[16]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -884,7 +1086,7 @@ func (x *DisconnectIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*DisconnectIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DisconnectIntegrationRequest) GetWorkspace() string {
@@ -916,7 +1118,7 @@ type DisconnectIntegrationResponse struct {
 
 func (x *DisconnectIntegrationResponse) Reset() {
 	*x = DisconnectIntegrationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -928,7 +1130,7 @@ func (x *DisconnectIntegrationResponse) String() string {
 func (*DisconnectIntegrationResponse) ProtoMessage() {}
 
 func (x *DisconnectIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[17]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -941,7 +1143,7 @@ func (x *DisconnectIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*DisconnectIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DisconnectIntegrationResponse) GetIntegration() *v1.Integration {
@@ -978,7 +1180,7 @@ type DisconnectWarning struct {
 
 func (x *DisconnectWarning) Reset() {
 	*x = DisconnectWarning{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -990,7 +1192,7 @@ func (x *DisconnectWarning) String() string {
 func (*DisconnectWarning) ProtoMessage() {}
 
 func (x *DisconnectWarning) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[18]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1003,7 +1205,7 @@ func (x *DisconnectWarning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisconnectWarning.ProtoReflect.Descriptor instead.
 func (*DisconnectWarning) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DisconnectWarning) GetReason() string {
@@ -1035,7 +1237,7 @@ type ListApiKeysRequest struct {
 
 func (x *ListApiKeysRequest) Reset() {
 	*x = ListApiKeysRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1249,7 @@ func (x *ListApiKeysRequest) String() string {
 func (*ListApiKeysRequest) ProtoMessage() {}
 
 func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[19]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1262,7 @@ func (x *ListApiKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListApiKeysRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ListApiKeysRequest) GetWorkspace() string {
@@ -1097,7 +1299,7 @@ type ListApiKeysResponse struct {
 
 func (x *ListApiKeysResponse) Reset() {
 	*x = ListApiKeysResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1311,7 @@ func (x *ListApiKeysResponse) String() string {
 func (*ListApiKeysResponse) ProtoMessage() {}
 
 func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[20]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1324,7 @@ func (x *ListApiKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListApiKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListApiKeysResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListApiKeysResponse) GetApiKeys() []*ApiKey {
@@ -1164,7 +1366,7 @@ type CreateApiKeyRequest struct {
 
 func (x *CreateApiKeyRequest) Reset() {
 	*x = CreateApiKeyRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1176,7 +1378,7 @@ func (x *CreateApiKeyRequest) String() string {
 func (*CreateApiKeyRequest) ProtoMessage() {}
 
 func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[21]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1189,7 +1391,7 @@ func (x *CreateApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CreateApiKeyRequest) GetWorkspace() string {
@@ -1261,7 +1463,7 @@ type CreateApiKeyResponse struct {
 
 func (x *CreateApiKeyResponse) Reset() {
 	*x = CreateApiKeyResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1475,7 @@ func (x *CreateApiKeyResponse) String() string {
 func (*CreateApiKeyResponse) ProtoMessage() {}
 
 func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[22]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1488,7 @@ func (x *CreateApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*CreateApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CreateApiKeyResponse) GetApiKey() *ApiKey {
@@ -1316,7 +1518,7 @@ type DeleteApiKeyRequest struct {
 
 func (x *DeleteApiKeyRequest) Reset() {
 	*x = DeleteApiKeyRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1530,7 @@ func (x *DeleteApiKeyRequest) String() string {
 func (*DeleteApiKeyRequest) ProtoMessage() {}
 
 func (x *DeleteApiKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[23]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1543,7 @@ func (x *DeleteApiKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApiKeyRequest.ProtoReflect.Descriptor instead.
 func (*DeleteApiKeyRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeleteApiKeyRequest) GetWorkspace() string {
@@ -1367,7 +1569,7 @@ type DeleteApiKeyResponse struct {
 
 func (x *DeleteApiKeyResponse) Reset() {
 	*x = DeleteApiKeyResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1379,7 +1581,7 @@ func (x *DeleteApiKeyResponse) String() string {
 func (*DeleteApiKeyResponse) ProtoMessage() {}
 
 func (x *DeleteApiKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[24]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1392,7 +1594,7 @@ func (x *DeleteApiKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteApiKeyResponse.ProtoReflect.Descriptor instead.
 func (*DeleteApiKeyResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{24}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{28}
 }
 
 // ListActivityRequest asks for a page.
@@ -1420,7 +1622,7 @@ type ListActivityRequest struct {
 
 func (x *ListActivityRequest) Reset() {
 	*x = ListActivityRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1634,7 @@ func (x *ListActivityRequest) String() string {
 func (*ListActivityRequest) ProtoMessage() {}
 
 func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[25]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1647,7 @@ func (x *ListActivityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityRequest.ProtoReflect.Descriptor instead.
 func (*ListActivityRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{25}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListActivityRequest) GetWorkspace() string {
@@ -1517,7 +1719,7 @@ type ListActivityResponse struct {
 
 func (x *ListActivityResponse) Reset() {
 	*x = ListActivityResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1529,7 +1731,7 @@ func (x *ListActivityResponse) String() string {
 func (*ListActivityResponse) ProtoMessage() {}
 
 func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[26]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1542,7 +1744,7 @@ func (x *ListActivityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListActivityResponse.ProtoReflect.Descriptor instead.
 func (*ListActivityResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{26}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ListActivityResponse) GetActivity() []*ActivityRecord {
@@ -1574,7 +1776,7 @@ type ListNotificationTargetsRequest struct {
 
 func (x *ListNotificationTargetsRequest) Reset() {
 	*x = ListNotificationTargetsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1788,7 @@ func (x *ListNotificationTargetsRequest) String() string {
 func (*ListNotificationTargetsRequest) ProtoMessage() {}
 
 func (x *ListNotificationTargetsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[27]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1801,7 @@ func (x *ListNotificationTargetsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationTargetsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationTargetsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{27}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListNotificationTargetsRequest) GetWorkspace() string {
@@ -1638,7 +1840,7 @@ type ListNotificationTargetsResponse struct {
 
 func (x *ListNotificationTargetsResponse) Reset() {
 	*x = ListNotificationTargetsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1852,7 @@ func (x *ListNotificationTargetsResponse) String() string {
 func (*ListNotificationTargetsResponse) ProtoMessage() {}
 
 func (x *ListNotificationTargetsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[28]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1865,7 @@ func (x *ListNotificationTargetsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationTargetsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationTargetsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{28}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListNotificationTargetsResponse) GetTargets() []*NotificationTarget {
@@ -1700,7 +1902,7 @@ type GetNotificationTargetRequest struct {
 
 func (x *GetNotificationTargetRequest) Reset() {
 	*x = GetNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1712,7 +1914,7 @@ func (x *GetNotificationTargetRequest) String() string {
 func (*GetNotificationTargetRequest) ProtoMessage() {}
 
 func (x *GetNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[29]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1725,7 +1927,7 @@ func (x *GetNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*GetNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{29}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetNotificationTargetRequest) GetWorkspace() string {
@@ -1753,7 +1955,7 @@ type GetNotificationTargetResponse struct {
 
 func (x *GetNotificationTargetResponse) Reset() {
 	*x = GetNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1765,7 +1967,7 @@ func (x *GetNotificationTargetResponse) String() string {
 func (*GetNotificationTargetResponse) ProtoMessage() {}
 
 func (x *GetNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[30]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1778,7 +1980,7 @@ func (x *GetNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*GetNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{30}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -1805,7 +2007,7 @@ type CreateNotificationTargetRequest struct {
 
 func (x *CreateNotificationTargetRequest) Reset() {
 	*x = CreateNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1817,7 +2019,7 @@ func (x *CreateNotificationTargetRequest) String() string {
 func (*CreateNotificationTargetRequest) ProtoMessage() {}
 
 func (x *CreateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[31]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1830,7 +2032,7 @@ func (x *CreateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*CreateNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{31}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateNotificationTargetRequest) GetWorkspace() string {
@@ -1874,7 +2076,7 @@ type CreateNotificationTargetResponse struct {
 
 func (x *CreateNotificationTargetResponse) Reset() {
 	*x = CreateNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1886,7 +2088,7 @@ func (x *CreateNotificationTargetResponse) String() string {
 func (*CreateNotificationTargetResponse) ProtoMessage() {}
 
 func (x *CreateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[32]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1899,7 +2101,7 @@ func (x *CreateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*CreateNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{32}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *CreateNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -1936,7 +2138,7 @@ type UpdateNotificationTargetRequest struct {
 
 func (x *UpdateNotificationTargetRequest) Reset() {
 	*x = UpdateNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1948,7 +2150,7 @@ func (x *UpdateNotificationTargetRequest) String() string {
 func (*UpdateNotificationTargetRequest) ProtoMessage() {}
 
 func (x *UpdateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[33]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1961,7 +2163,7 @@ func (x *UpdateNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{33}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *UpdateNotificationTargetRequest) GetWorkspace() string {
@@ -2010,7 +2212,7 @@ type UpdateNotificationTargetResponse struct {
 
 func (x *UpdateNotificationTargetResponse) Reset() {
 	*x = UpdateNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2022,7 +2224,7 @@ func (x *UpdateNotificationTargetResponse) String() string {
 func (*UpdateNotificationTargetResponse) ProtoMessage() {}
 
 func (x *UpdateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[34]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2035,7 +2237,7 @@ func (x *UpdateNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*UpdateNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{34}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpdateNotificationTargetResponse) GetTarget() *NotificationTarget {
@@ -2060,7 +2262,7 @@ type DeleteNotificationTargetRequest struct {
 
 func (x *DeleteNotificationTargetRequest) Reset() {
 	*x = DeleteNotificationTargetRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2274,7 @@ func (x *DeleteNotificationTargetRequest) String() string {
 func (*DeleteNotificationTargetRequest) ProtoMessage() {}
 
 func (x *DeleteNotificationTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[35]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2287,7 @@ func (x *DeleteNotificationTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNotificationTargetRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNotificationTargetRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{35}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *DeleteNotificationTargetRequest) GetWorkspace() string {
@@ -2118,7 +2320,7 @@ type DeleteNotificationTargetResponse struct {
 
 func (x *DeleteNotificationTargetResponse) Reset() {
 	*x = DeleteNotificationTargetResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2332,7 @@ func (x *DeleteNotificationTargetResponse) String() string {
 func (*DeleteNotificationTargetResponse) ProtoMessage() {}
 
 func (x *DeleteNotificationTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[36]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2345,7 @@ func (x *DeleteNotificationTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNotificationTargetResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNotificationTargetResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{36}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{40}
 }
 
 // SendTestNotificationRequest names a target.
@@ -2161,7 +2363,7 @@ type SendTestNotificationRequest struct {
 
 func (x *SendTestNotificationRequest) Reset() {
 	*x = SendTestNotificationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2173,7 +2375,7 @@ func (x *SendTestNotificationRequest) String() string {
 func (*SendTestNotificationRequest) ProtoMessage() {}
 
 func (x *SendTestNotificationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[37]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2186,7 +2388,7 @@ func (x *SendTestNotificationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestNotificationRequest.ProtoReflect.Descriptor instead.
 func (*SendTestNotificationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{37}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SendTestNotificationRequest) GetWorkspace() string {
@@ -2221,7 +2423,7 @@ type SendTestNotificationResponse struct {
 
 func (x *SendTestNotificationResponse) Reset() {
 	*x = SendTestNotificationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2233,7 +2435,7 @@ func (x *SendTestNotificationResponse) String() string {
 func (*SendTestNotificationResponse) ProtoMessage() {}
 
 func (x *SendTestNotificationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[38]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2246,7 +2448,7 @@ func (x *SendTestNotificationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SendTestNotificationResponse.ProtoReflect.Descriptor instead.
 func (*SendTestNotificationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{38}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SendTestNotificationResponse) GetAttempt() *NotificationAttempt {
@@ -2271,7 +2473,7 @@ type RotateNotificationSecretRequest struct {
 
 func (x *RotateNotificationSecretRequest) Reset() {
 	*x = RotateNotificationSecretRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2485,7 @@ func (x *RotateNotificationSecretRequest) String() string {
 func (*RotateNotificationSecretRequest) ProtoMessage() {}
 
 func (x *RotateNotificationSecretRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[39]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2498,7 @@ func (x *RotateNotificationSecretRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateNotificationSecretRequest.ProtoReflect.Descriptor instead.
 func (*RotateNotificationSecretRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{39}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *RotateNotificationSecretRequest) GetWorkspace() string {
@@ -2333,7 +2535,7 @@ type RotateNotificationSecretResponse struct {
 
 func (x *RotateNotificationSecretResponse) Reset() {
 	*x = RotateNotificationSecretResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2345,7 +2547,7 @@ func (x *RotateNotificationSecretResponse) String() string {
 func (*RotateNotificationSecretResponse) ProtoMessage() {}
 
 func (x *RotateNotificationSecretResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[40]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2358,7 +2560,7 @@ func (x *RotateNotificationSecretResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateNotificationSecretResponse.ProtoReflect.Descriptor instead.
 func (*RotateNotificationSecretResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{40}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *RotateNotificationSecretResponse) GetTarget() *NotificationTarget {
@@ -2392,7 +2594,7 @@ type ListNotificationAttemptsRequest struct {
 
 func (x *ListNotificationAttemptsRequest) Reset() {
 	*x = ListNotificationAttemptsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2606,7 @@ func (x *ListNotificationAttemptsRequest) String() string {
 func (*ListNotificationAttemptsRequest) ProtoMessage() {}
 
 func (x *ListNotificationAttemptsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[41]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2619,7 @@ func (x *ListNotificationAttemptsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationAttemptsRequest.ProtoReflect.Descriptor instead.
 func (*ListNotificationAttemptsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{41}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListNotificationAttemptsRequest) GetWorkspace() string {
@@ -2463,7 +2665,7 @@ type ListNotificationAttemptsResponse struct {
 
 func (x *ListNotificationAttemptsResponse) Reset() {
 	*x = ListNotificationAttemptsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2475,7 +2677,7 @@ func (x *ListNotificationAttemptsResponse) String() string {
 func (*ListNotificationAttemptsResponse) ProtoMessage() {}
 
 func (x *ListNotificationAttemptsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[42]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2488,7 +2690,7 @@ func (x *ListNotificationAttemptsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNotificationAttemptsResponse.ProtoReflect.Descriptor instead.
 func (*ListNotificationAttemptsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{42}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListNotificationAttemptsResponse) GetAttempts() []*NotificationAttempt {
@@ -2521,7 +2723,7 @@ type GetInfoRequest struct {
 
 func (x *GetInfoRequest) Reset() {
 	*x = GetInfoRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2533,7 +2735,7 @@ func (x *GetInfoRequest) String() string {
 func (*GetInfoRequest) ProtoMessage() {}
 
 func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[43]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2546,7 +2748,7 @@ func (x *GetInfoRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoRequest.ProtoReflect.Descriptor instead.
 func (*GetInfoRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{43}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{47}
 }
 
 // GetInfoResponse is the installation.
@@ -2560,7 +2762,7 @@ type GetInfoResponse struct {
 
 func (x *GetInfoResponse) Reset() {
 	*x = GetInfoResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2774,7 @@ func (x *GetInfoResponse) String() string {
 func (*GetInfoResponse) ProtoMessage() {}
 
 func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[44]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2787,7 @@ func (x *GetInfoResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetInfoResponse.ProtoReflect.Descriptor instead.
 func (*GetInfoResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{44}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *GetInfoResponse) GetInfo() *Info {
@@ -2606,7 +2808,7 @@ type ProveIntegrationRequest struct {
 
 func (x *ProveIntegrationRequest) Reset() {
 	*x = ProveIntegrationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2618,7 +2820,7 @@ func (x *ProveIntegrationRequest) String() string {
 func (*ProveIntegrationRequest) ProtoMessage() {}
 
 func (x *ProveIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[45]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2631,7 +2833,7 @@ func (x *ProveIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*ProveIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{45}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ProveIntegrationRequest) GetWorkspace() string {
@@ -2652,7 +2854,7 @@ type ProveIntegrationResponse struct {
 
 func (x *ProveIntegrationResponse) Reset() {
 	*x = ProveIntegrationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2664,7 +2866,7 @@ func (x *ProveIntegrationResponse) String() string {
 func (*ProveIntegrationResponse) ProtoMessage() {}
 
 func (x *ProveIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[46]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2677,7 +2879,7 @@ func (x *ProveIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProveIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*ProveIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{46}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ProveIntegrationResponse) GetReport() *ProofReport {
@@ -2702,7 +2904,7 @@ type RunProofRequest struct {
 
 func (x *RunProofRequest) Reset() {
 	*x = RunProofRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2714,7 +2916,7 @@ func (x *RunProofRequest) String() string {
 func (*RunProofRequest) ProtoMessage() {}
 
 func (x *RunProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[47]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2727,7 +2929,7 @@ func (x *RunProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProofRequest.ProtoReflect.Descriptor instead.
 func (*RunProofRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{47}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RunProofRequest) GetWorkspace() string {
@@ -2762,7 +2964,7 @@ type RunProofResponse struct {
 
 func (x *RunProofResponse) Reset() {
 	*x = RunProofResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +2976,7 @@ func (x *RunProofResponse) String() string {
 func (*RunProofResponse) ProtoMessage() {}
 
 func (x *RunProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[48]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +2989,7 @@ func (x *RunProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunProofResponse.ProtoReflect.Descriptor instead.
 func (*RunProofResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{48}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RunProofResponse) GetReport() *ProofReport {
@@ -2808,7 +3010,7 @@ type GetProofRequest struct {
 
 func (x *GetProofRequest) Reset() {
 	*x = GetProofRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2820,7 +3022,7 @@ func (x *GetProofRequest) String() string {
 func (*GetProofRequest) ProtoMessage() {}
 
 func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[49]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2833,7 +3035,7 @@ func (x *GetProofRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProofRequest.ProtoReflect.Descriptor instead.
 func (*GetProofRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{49}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetProofRequest) GetWorkspace() string {
@@ -2854,7 +3056,7 @@ type GetProofResponse struct {
 
 func (x *GetProofResponse) Reset() {
 	*x = GetProofResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3068,7 @@ func (x *GetProofResponse) String() string {
 func (*GetProofResponse) ProtoMessage() {}
 
 func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[50]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3081,7 @@ func (x *GetProofResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProofResponse.ProtoReflect.Descriptor instead.
 func (*GetProofResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{50}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetProofResponse) GetReport() *ProofReport {
@@ -2898,7 +3100,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2910,7 +3112,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[51]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2923,7 +3125,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{51}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{55}
 }
 
 // ListSessionsResponse is the sessions.
@@ -2937,7 +3139,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2949,7 +3151,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[52]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2962,7 +3164,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{52}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*BrowserSession {
@@ -2983,7 +3185,7 @@ type EndSessionRequest struct {
 
 func (x *EndSessionRequest) Reset() {
 	*x = EndSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2995,7 +3197,7 @@ func (x *EndSessionRequest) String() string {
 func (*EndSessionRequest) ProtoMessage() {}
 
 func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[53]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3008,7 +3210,7 @@ func (x *EndSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{53}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *EndSessionRequest) GetSession() string {
@@ -3027,7 +3229,7 @@ type EndSessionResponse struct {
 
 func (x *EndSessionResponse) Reset() {
 	*x = EndSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3039,7 +3241,7 @@ func (x *EndSessionResponse) String() string {
 func (*EndSessionResponse) ProtoMessage() {}
 
 func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[54]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3052,7 +3254,7 @@ func (x *EndSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{54}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{58}
 }
 
 // ListMembersRequest asks for a page.
@@ -3070,7 +3272,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3082,7 +3284,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[55]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3095,7 +3297,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{55}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListMembersRequest) GetWorkspace() string {
@@ -3132,7 +3334,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3144,7 +3346,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[56]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3157,7 +3359,7 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{56}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListMembersResponse) GetMembers() []*Member {
@@ -3191,7 +3393,7 @@ type SetMemberRoleRequest struct {
 
 func (x *SetMemberRoleRequest) Reset() {
 	*x = SetMemberRoleRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3405,7 @@ func (x *SetMemberRoleRequest) String() string {
 func (*SetMemberRoleRequest) ProtoMessage() {}
 
 func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[57]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3418,7 @@ func (x *SetMemberRoleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleRequest.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{57}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *SetMemberRoleRequest) GetWorkspace() string {
@@ -3258,7 +3460,7 @@ type SetMemberRoleResponse struct {
 
 func (x *SetMemberRoleResponse) Reset() {
 	*x = SetMemberRoleResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3472,7 @@ func (x *SetMemberRoleResponse) String() string {
 func (*SetMemberRoleResponse) ProtoMessage() {}
 
 func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[58]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3485,7 @@ func (x *SetMemberRoleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMemberRoleResponse.ProtoReflect.Descriptor instead.
 func (*SetMemberRoleResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{58}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *SetMemberRoleResponse) GetMember() *Member {
@@ -3306,7 +3508,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3318,7 +3520,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[59]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3331,7 +3533,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{59}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *RemoveMemberRequest) GetWorkspace() string {
@@ -3359,7 +3561,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3371,7 +3573,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[60]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3384,7 +3586,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{60}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *RemoveMemberResponse) GetMember() *Member {
@@ -3407,7 +3609,7 @@ type ListMemberSessionsRequest struct {
 
 func (x *ListMemberSessionsRequest) Reset() {
 	*x = ListMemberSessionsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3621,7 @@ func (x *ListMemberSessionsRequest) String() string {
 func (*ListMemberSessionsRequest) ProtoMessage() {}
 
 func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[61]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3634,7 @@ func (x *ListMemberSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{61}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListMemberSessionsRequest) GetWorkspace() string {
@@ -3460,7 +3662,7 @@ type ListMemberSessionsResponse struct {
 
 func (x *ListMemberSessionsResponse) Reset() {
 	*x = ListMemberSessionsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3674,7 @@ func (x *ListMemberSessionsResponse) String() string {
 func (*ListMemberSessionsResponse) ProtoMessage() {}
 
 func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[62]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3687,7 @@ func (x *ListMemberSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMemberSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListMemberSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{62}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListMemberSessionsResponse) GetSessions() []*BrowserSession {
@@ -3510,7 +3712,7 @@ type EndMemberSessionRequest struct {
 
 func (x *EndMemberSessionRequest) Reset() {
 	*x = EndMemberSessionRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3522,7 +3724,7 @@ func (x *EndMemberSessionRequest) String() string {
 func (*EndMemberSessionRequest) ProtoMessage() {}
 
 func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[63]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3535,7 +3737,7 @@ func (x *EndMemberSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionRequest.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{63}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *EndMemberSessionRequest) GetWorkspace() string {
@@ -3570,7 +3772,7 @@ type EndMemberSessionResponse struct {
 
 func (x *EndMemberSessionResponse) Reset() {
 	*x = EndMemberSessionResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3582,7 +3784,7 @@ func (x *EndMemberSessionResponse) String() string {
 func (*EndMemberSessionResponse) ProtoMessage() {}
 
 func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[64]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3595,7 +3797,7 @@ func (x *EndMemberSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndMemberSessionResponse.ProtoReflect.Descriptor instead.
 func (*EndMemberSessionResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{64}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *EndMemberSessionResponse) GetMember() *Member {
@@ -3616,7 +3818,7 @@ type ListInvitationsRequest struct {
 
 func (x *ListInvitationsRequest) Reset() {
 	*x = ListInvitationsRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3628,7 +3830,7 @@ func (x *ListInvitationsRequest) String() string {
 func (*ListInvitationsRequest) ProtoMessage() {}
 
 func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[65]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3641,7 +3843,7 @@ func (x *ListInvitationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsRequest.ProtoReflect.Descriptor instead.
 func (*ListInvitationsRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{65}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListInvitationsRequest) GetWorkspace() string {
@@ -3662,7 +3864,7 @@ type ListInvitationsResponse struct {
 
 func (x *ListInvitationsResponse) Reset() {
 	*x = ListInvitationsResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3674,7 +3876,7 @@ func (x *ListInvitationsResponse) String() string {
 func (*ListInvitationsResponse) ProtoMessage() {}
 
 func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[66]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3687,7 +3889,7 @@ func (x *ListInvitationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInvitationsResponse.ProtoReflect.Descriptor instead.
 func (*ListInvitationsResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{66}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *ListInvitationsResponse) GetInvitations() []*Invitation {
@@ -3716,7 +3918,7 @@ type CreateInvitationRequest struct {
 
 func (x *CreateInvitationRequest) Reset() {
 	*x = CreateInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +3930,7 @@ func (x *CreateInvitationRequest) String() string {
 func (*CreateInvitationRequest) ProtoMessage() {}
 
 func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[67]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3741,7 +3943,7 @@ func (x *CreateInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationRequest.ProtoReflect.Descriptor instead.
 func (*CreateInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{67}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateInvitationRequest) GetWorkspace() string {
@@ -3792,7 +3994,7 @@ type CreateInvitationResponse struct {
 
 func (x *CreateInvitationResponse) Reset() {
 	*x = CreateInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3804,7 +4006,7 @@ func (x *CreateInvitationResponse) String() string {
 func (*CreateInvitationResponse) ProtoMessage() {}
 
 func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[68]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3817,7 +4019,7 @@ func (x *CreateInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateInvitationResponse.ProtoReflect.Descriptor instead.
 func (*CreateInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{68}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CreateInvitationResponse) GetInvitation() *Invitation {
@@ -3847,7 +4049,7 @@ type DeleteInvitationRequest struct {
 
 func (x *DeleteInvitationRequest) Reset() {
 	*x = DeleteInvitationRequest{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3859,7 +4061,7 @@ func (x *DeleteInvitationRequest) String() string {
 func (*DeleteInvitationRequest) ProtoMessage() {}
 
 func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[69]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3872,7 +4074,7 @@ func (x *DeleteInvitationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationRequest.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{69}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *DeleteInvitationRequest) GetWorkspace() string {
@@ -3898,7 +4100,7 @@ type DeleteInvitationResponse struct {
 
 func (x *DeleteInvitationResponse) Reset() {
 	*x = DeleteInvitationResponse{}
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3910,7 +4112,7 @@ func (x *DeleteInvitationResponse) String() string {
 func (*DeleteInvitationResponse) ProtoMessage() {}
 
 func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[70]
+	mi := &file_devpilot_gateway_v1_gateway_service_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3923,7 +4125,7 @@ func (x *DeleteInvitationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteInvitationResponse.ProtoReflect.Descriptor instead.
 func (*DeleteInvitationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{70}
+	return file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP(), []int{74}
 }
 
 var File_devpilot_gateway_v1_gateway_service_proto protoreflect.FileDescriptor
@@ -3952,11 +4154,12 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x1e\n" +
 	"\vsign_in_url\x18\x02 \x01(\tR\tsignInUrl\x12@\n" +
 	"\vexpire_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
-	"expireTime\"S\n" +
+	"expireTime\"v\n" +
 	"\x15ListWorkspacesRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x02 \x01(\tR\tpageToken\"\x80\x01\n" +
+	"page_token\x18\x02 \x01(\tR\tpageToken\x12!\n" +
+	"\fshow_deleted\x18\x03 \x01(\bR\vshowDeleted\"\x80\x01\n" +
 	"\x16ListWorkspacesResponse\x12>\n" +
 	"\n" +
 	"workspaces\x18\x01 \x03(\v2\x1e.devpilot.gateway.v1.WorkspaceR\n" +
@@ -3969,6 +4172,15 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"W\n" +
 	"\x17CreateWorkspaceResponse\x12<\n" +
+	"\tworkspace\x18\x01 \x01(\v2\x1e.devpilot.gateway.v1.WorkspaceR\tworkspace\";\n" +
+	"\x16PreviewDeletionRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"Y\n" +
+	"\x17PreviewDeletionResponse\x12>\n" +
+	"\apreview\x18\x01 \x01(\v2$.devpilot.gateway.v1.DeletionPreviewR\apreview\"O\n" +
+	"\x16DeleteWorkspaceRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x12\n" +
+	"\x04etag\x18\x02 \x01(\tR\x04etag\"W\n" +
+	"\x17DeleteWorkspaceResponse\x12<\n" +
 	"\tworkspace\x18\x01 \x01(\v2\x1e.devpilot.gateway.v1.WorkspaceR\tworkspace\"\xda\x01\n" +
 	"\x16UpdateWorkspaceRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12;\n" +
@@ -4170,7 +4382,7 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\n" +
 	"invitation\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
 	"invitation\"\x1a\n" +
-	"\x18DeleteInvitationResponse2\xd8-\n" +
+	"\x18DeleteInvitationResponse2\xa10\n" +
 	"\x0eGatewayService\x12e\n" +
 	"\x05GetMe\x12!.devpilot.gateway.v1.GetMeRequest\x1a\".devpilot.gateway.v1.GetMeResponse\"\x15\x82\xd3\xe4\x93\x02\fb\x02me\x12\x06/v1/me\x90\x02\x01\x12\x82\x01\n" +
 	"\rCreateSession\x12).devpilot.gateway.v1.CreateSessionRequest\x1a*.devpilot.gateway.v1.CreateSessionResponse\"\x1a\x82\xd3\xe4\x93\x02\x14:\x01*b\x02me\"\v/v1/session\x12~\n" +
@@ -4179,7 +4391,9 @@ const file_devpilot_gateway_v1_gateway_service_proto_rawDesc = "" +
 	"\x0eListWorkspaces\x12*.devpilot.gateway.v1.ListWorkspacesRequest\x1a+.devpilot.gateway.v1.ListWorkspacesResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/workspaces\x90\x02\x01\x12\x92\x01\n" +
 	"\x0fCreateWorkspace\x12+.devpilot.gateway.v1.CreateWorkspaceRequest\x1a,.devpilot.gateway.v1.CreateWorkspaceResponse\"$\x82\xd3\xe4\x93\x02\x1e:\x01*b\tworkspace\"\x0e/v1/workspaces\x12\x95\x01\n" +
 	"\fGetWorkspace\x12(.devpilot.gateway.v1.GetWorkspaceRequest\x1a).devpilot.gateway.v1.GetWorkspaceResponse\"0\x82\xd3\xe4\x93\x02'b\tworkspace\x12\x1a/v1/workspaces/{workspace}\x90\x02\x01\x12\xa6\x01\n" +
-	"\x0fUpdateWorkspace\x12+.devpilot.gateway.v1.UpdateWorkspaceRequest\x1a,.devpilot.gateway.v1.UpdateWorkspaceResponse\"8\x82\xd3\xe4\x93\x02/:\x06changeb\tworkspace2\x1a/v1/workspaces/{workspace}\x90\x02\x02\x12\xbc\x01\n" +
+	"\x0fUpdateWorkspace\x12+.devpilot.gateway.v1.UpdateWorkspaceRequest\x1a,.devpilot.gateway.v1.UpdateWorkspaceResponse\"8\x82\xd3\xe4\x93\x02/:\x06changeb\tworkspace2\x1a/v1/workspaces/{workspace}\x90\x02\x02\x12\xa5\x01\n" +
+	"\x0fPreviewDeletion\x12+.devpilot.gateway.v1.PreviewDeletionRequest\x1a,.devpilot.gateway.v1.PreviewDeletionResponse\"7\x82\xd3\xe4\x93\x02.b\apreview\x12#/v1/workspaces/{workspace}/deletion\x90\x02\x01\x12\x9e\x01\n" +
+	"\x0fDeleteWorkspace\x12+.devpilot.gateway.v1.DeleteWorkspaceRequest\x1a,.devpilot.gateway.v1.DeleteWorkspaceResponse\"0\x82\xd3\xe4\x93\x02'b\tworkspace*\x1a/v1/workspaces/{workspace}\x90\x02\x02\x12\xbc\x01\n" +
 	"\x15DisconnectIntegration\x121.devpilot.gateway.v1.DisconnectIntegrationRequest\x1a2.devpilot.gateway.v1.DisconnectIntegrationResponse\"<\x82\xd3\xe4\x93\x023*1/v1/workspaces/{workspace}/integrations/bitbucket\x90\x02\x02\x12\xbb\x01\n" +
 	"\x10ProveIntegration\x12,.devpilot.gateway.v1.ProveIntegrationRequest\x1a-.devpilot.gateway.v1.ProveIntegrationResponse\"J\x82\xd3\xe4\x93\x02Ab\x06report\x127/v1/workspaces/{workspace}/integrations/bitbucket:prove\x90\x02\x01\x12\xa3\x01\n" +
 	"\bRunProof\x12$.devpilot.gateway.v1.RunProofRequest\x1a%.devpilot.gateway.v1.RunProofResponse\"J\x82\xd3\xe4\x93\x02D:\x01*b\x06report\"7/v1/workspaces/{workspace}/integrations/bitbucket:prove\x12\xa3\x01\n" +
@@ -4222,7 +4436,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_v1_gateway_service_proto_rawDescData
 }
 
-var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_devpilot_gateway_v1_gateway_service_proto_msgTypes = make([]protoimpl.MessageInfo, 75)
 var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*GetMeRequest)(nil),                     // 0: devpilot.gateway.v1.GetMeRequest
 	(*GetMeResponse)(nil),                    // 1: devpilot.gateway.v1.GetMeResponse
@@ -4236,203 +4450,214 @@ var file_devpilot_gateway_v1_gateway_service_proto_goTypes = []any{
 	(*ListWorkspacesResponse)(nil),           // 9: devpilot.gateway.v1.ListWorkspacesResponse
 	(*CreateWorkspaceRequest)(nil),           // 10: devpilot.gateway.v1.CreateWorkspaceRequest
 	(*CreateWorkspaceResponse)(nil),          // 11: devpilot.gateway.v1.CreateWorkspaceResponse
-	(*UpdateWorkspaceRequest)(nil),           // 12: devpilot.gateway.v1.UpdateWorkspaceRequest
-	(*UpdateWorkspaceResponse)(nil),          // 13: devpilot.gateway.v1.UpdateWorkspaceResponse
-	(*GetWorkspaceRequest)(nil),              // 14: devpilot.gateway.v1.GetWorkspaceRequest
-	(*GetWorkspaceResponse)(nil),             // 15: devpilot.gateway.v1.GetWorkspaceResponse
-	(*DisconnectIntegrationRequest)(nil),     // 16: devpilot.gateway.v1.DisconnectIntegrationRequest
-	(*DisconnectIntegrationResponse)(nil),    // 17: devpilot.gateway.v1.DisconnectIntegrationResponse
-	(*DisconnectWarning)(nil),                // 18: devpilot.gateway.v1.DisconnectWarning
-	(*ListApiKeysRequest)(nil),               // 19: devpilot.gateway.v1.ListApiKeysRequest
-	(*ListApiKeysResponse)(nil),              // 20: devpilot.gateway.v1.ListApiKeysResponse
-	(*CreateApiKeyRequest)(nil),              // 21: devpilot.gateway.v1.CreateApiKeyRequest
-	(*CreateApiKeyResponse)(nil),             // 22: devpilot.gateway.v1.CreateApiKeyResponse
-	(*DeleteApiKeyRequest)(nil),              // 23: devpilot.gateway.v1.DeleteApiKeyRequest
-	(*DeleteApiKeyResponse)(nil),             // 24: devpilot.gateway.v1.DeleteApiKeyResponse
-	(*ListActivityRequest)(nil),              // 25: devpilot.gateway.v1.ListActivityRequest
-	(*ListActivityResponse)(nil),             // 26: devpilot.gateway.v1.ListActivityResponse
-	(*ListNotificationTargetsRequest)(nil),   // 27: devpilot.gateway.v1.ListNotificationTargetsRequest
-	(*ListNotificationTargetsResponse)(nil),  // 28: devpilot.gateway.v1.ListNotificationTargetsResponse
-	(*GetNotificationTargetRequest)(nil),     // 29: devpilot.gateway.v1.GetNotificationTargetRequest
-	(*GetNotificationTargetResponse)(nil),    // 30: devpilot.gateway.v1.GetNotificationTargetResponse
-	(*CreateNotificationTargetRequest)(nil),  // 31: devpilot.gateway.v1.CreateNotificationTargetRequest
-	(*CreateNotificationTargetResponse)(nil), // 32: devpilot.gateway.v1.CreateNotificationTargetResponse
-	(*UpdateNotificationTargetRequest)(nil),  // 33: devpilot.gateway.v1.UpdateNotificationTargetRequest
-	(*UpdateNotificationTargetResponse)(nil), // 34: devpilot.gateway.v1.UpdateNotificationTargetResponse
-	(*DeleteNotificationTargetRequest)(nil),  // 35: devpilot.gateway.v1.DeleteNotificationTargetRequest
-	(*DeleteNotificationTargetResponse)(nil), // 36: devpilot.gateway.v1.DeleteNotificationTargetResponse
-	(*SendTestNotificationRequest)(nil),      // 37: devpilot.gateway.v1.SendTestNotificationRequest
-	(*SendTestNotificationResponse)(nil),     // 38: devpilot.gateway.v1.SendTestNotificationResponse
-	(*RotateNotificationSecretRequest)(nil),  // 39: devpilot.gateway.v1.RotateNotificationSecretRequest
-	(*RotateNotificationSecretResponse)(nil), // 40: devpilot.gateway.v1.RotateNotificationSecretResponse
-	(*ListNotificationAttemptsRequest)(nil),  // 41: devpilot.gateway.v1.ListNotificationAttemptsRequest
-	(*ListNotificationAttemptsResponse)(nil), // 42: devpilot.gateway.v1.ListNotificationAttemptsResponse
-	(*GetInfoRequest)(nil),                   // 43: devpilot.gateway.v1.GetInfoRequest
-	(*GetInfoResponse)(nil),                  // 44: devpilot.gateway.v1.GetInfoResponse
-	(*ProveIntegrationRequest)(nil),          // 45: devpilot.gateway.v1.ProveIntegrationRequest
-	(*ProveIntegrationResponse)(nil),         // 46: devpilot.gateway.v1.ProveIntegrationResponse
-	(*RunProofRequest)(nil),                  // 47: devpilot.gateway.v1.RunProofRequest
-	(*RunProofResponse)(nil),                 // 48: devpilot.gateway.v1.RunProofResponse
-	(*GetProofRequest)(nil),                  // 49: devpilot.gateway.v1.GetProofRequest
-	(*GetProofResponse)(nil),                 // 50: devpilot.gateway.v1.GetProofResponse
-	(*ListSessionsRequest)(nil),              // 51: devpilot.gateway.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),             // 52: devpilot.gateway.v1.ListSessionsResponse
-	(*EndSessionRequest)(nil),                // 53: devpilot.gateway.v1.EndSessionRequest
-	(*EndSessionResponse)(nil),               // 54: devpilot.gateway.v1.EndSessionResponse
-	(*ListMembersRequest)(nil),               // 55: devpilot.gateway.v1.ListMembersRequest
-	(*ListMembersResponse)(nil),              // 56: devpilot.gateway.v1.ListMembersResponse
-	(*SetMemberRoleRequest)(nil),             // 57: devpilot.gateway.v1.SetMemberRoleRequest
-	(*SetMemberRoleResponse)(nil),            // 58: devpilot.gateway.v1.SetMemberRoleResponse
-	(*RemoveMemberRequest)(nil),              // 59: devpilot.gateway.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),             // 60: devpilot.gateway.v1.RemoveMemberResponse
-	(*ListMemberSessionsRequest)(nil),        // 61: devpilot.gateway.v1.ListMemberSessionsRequest
-	(*ListMemberSessionsResponse)(nil),       // 62: devpilot.gateway.v1.ListMemberSessionsResponse
-	(*EndMemberSessionRequest)(nil),          // 63: devpilot.gateway.v1.EndMemberSessionRequest
-	(*EndMemberSessionResponse)(nil),         // 64: devpilot.gateway.v1.EndMemberSessionResponse
-	(*ListInvitationsRequest)(nil),           // 65: devpilot.gateway.v1.ListInvitationsRequest
-	(*ListInvitationsResponse)(nil),          // 66: devpilot.gateway.v1.ListInvitationsResponse
-	(*CreateInvitationRequest)(nil),          // 67: devpilot.gateway.v1.CreateInvitationRequest
-	(*CreateInvitationResponse)(nil),         // 68: devpilot.gateway.v1.CreateInvitationResponse
-	(*DeleteInvitationRequest)(nil),          // 69: devpilot.gateway.v1.DeleteInvitationRequest
-	(*DeleteInvitationResponse)(nil),         // 70: devpilot.gateway.v1.DeleteInvitationResponse
-	(*Me)(nil),                               // 71: devpilot.gateway.v1.Me
-	(*timestamppb.Timestamp)(nil),            // 72: google.protobuf.Timestamp
-	(*Workspace)(nil),                        // 73: devpilot.gateway.v1.Workspace
-	(*fieldmaskpb.FieldMask)(nil),            // 74: google.protobuf.FieldMask
-	(*v1.Integration)(nil),                   // 75: devpilot.auth.v1.Integration
-	(*v11.Webhook)(nil),                      // 76: devpilot.webhook.v1.Webhook
-	(*ApiKey)(nil),                           // 77: devpilot.gateway.v1.ApiKey
-	(Role_Name)(0),                           // 78: devpilot.gateway.v1.Role.Name
-	(ApiKey_Scope)(0),                        // 79: devpilot.gateway.v1.ApiKey.Scope
-	(*ActivityRecord)(nil),                   // 80: devpilot.gateway.v1.ActivityRecord
-	(*NotificationTarget)(nil),               // 81: devpilot.gateway.v1.NotificationTarget
-	(*NotificationAttempt)(nil),              // 82: devpilot.gateway.v1.NotificationAttempt
-	(*Info)(nil),                             // 83: devpilot.gateway.v1.Info
-	(*ProofReport)(nil),                      // 84: devpilot.gateway.v1.ProofReport
-	(*BrowserSession)(nil),                   // 85: devpilot.gateway.v1.BrowserSession
-	(*Member)(nil),                           // 86: devpilot.gateway.v1.Member
-	(*Invitation)(nil),                       // 87: devpilot.gateway.v1.Invitation
+	(*PreviewDeletionRequest)(nil),           // 12: devpilot.gateway.v1.PreviewDeletionRequest
+	(*PreviewDeletionResponse)(nil),          // 13: devpilot.gateway.v1.PreviewDeletionResponse
+	(*DeleteWorkspaceRequest)(nil),           // 14: devpilot.gateway.v1.DeleteWorkspaceRequest
+	(*DeleteWorkspaceResponse)(nil),          // 15: devpilot.gateway.v1.DeleteWorkspaceResponse
+	(*UpdateWorkspaceRequest)(nil),           // 16: devpilot.gateway.v1.UpdateWorkspaceRequest
+	(*UpdateWorkspaceResponse)(nil),          // 17: devpilot.gateway.v1.UpdateWorkspaceResponse
+	(*GetWorkspaceRequest)(nil),              // 18: devpilot.gateway.v1.GetWorkspaceRequest
+	(*GetWorkspaceResponse)(nil),             // 19: devpilot.gateway.v1.GetWorkspaceResponse
+	(*DisconnectIntegrationRequest)(nil),     // 20: devpilot.gateway.v1.DisconnectIntegrationRequest
+	(*DisconnectIntegrationResponse)(nil),    // 21: devpilot.gateway.v1.DisconnectIntegrationResponse
+	(*DisconnectWarning)(nil),                // 22: devpilot.gateway.v1.DisconnectWarning
+	(*ListApiKeysRequest)(nil),               // 23: devpilot.gateway.v1.ListApiKeysRequest
+	(*ListApiKeysResponse)(nil),              // 24: devpilot.gateway.v1.ListApiKeysResponse
+	(*CreateApiKeyRequest)(nil),              // 25: devpilot.gateway.v1.CreateApiKeyRequest
+	(*CreateApiKeyResponse)(nil),             // 26: devpilot.gateway.v1.CreateApiKeyResponse
+	(*DeleteApiKeyRequest)(nil),              // 27: devpilot.gateway.v1.DeleteApiKeyRequest
+	(*DeleteApiKeyResponse)(nil),             // 28: devpilot.gateway.v1.DeleteApiKeyResponse
+	(*ListActivityRequest)(nil),              // 29: devpilot.gateway.v1.ListActivityRequest
+	(*ListActivityResponse)(nil),             // 30: devpilot.gateway.v1.ListActivityResponse
+	(*ListNotificationTargetsRequest)(nil),   // 31: devpilot.gateway.v1.ListNotificationTargetsRequest
+	(*ListNotificationTargetsResponse)(nil),  // 32: devpilot.gateway.v1.ListNotificationTargetsResponse
+	(*GetNotificationTargetRequest)(nil),     // 33: devpilot.gateway.v1.GetNotificationTargetRequest
+	(*GetNotificationTargetResponse)(nil),    // 34: devpilot.gateway.v1.GetNotificationTargetResponse
+	(*CreateNotificationTargetRequest)(nil),  // 35: devpilot.gateway.v1.CreateNotificationTargetRequest
+	(*CreateNotificationTargetResponse)(nil), // 36: devpilot.gateway.v1.CreateNotificationTargetResponse
+	(*UpdateNotificationTargetRequest)(nil),  // 37: devpilot.gateway.v1.UpdateNotificationTargetRequest
+	(*UpdateNotificationTargetResponse)(nil), // 38: devpilot.gateway.v1.UpdateNotificationTargetResponse
+	(*DeleteNotificationTargetRequest)(nil),  // 39: devpilot.gateway.v1.DeleteNotificationTargetRequest
+	(*DeleteNotificationTargetResponse)(nil), // 40: devpilot.gateway.v1.DeleteNotificationTargetResponse
+	(*SendTestNotificationRequest)(nil),      // 41: devpilot.gateway.v1.SendTestNotificationRequest
+	(*SendTestNotificationResponse)(nil),     // 42: devpilot.gateway.v1.SendTestNotificationResponse
+	(*RotateNotificationSecretRequest)(nil),  // 43: devpilot.gateway.v1.RotateNotificationSecretRequest
+	(*RotateNotificationSecretResponse)(nil), // 44: devpilot.gateway.v1.RotateNotificationSecretResponse
+	(*ListNotificationAttemptsRequest)(nil),  // 45: devpilot.gateway.v1.ListNotificationAttemptsRequest
+	(*ListNotificationAttemptsResponse)(nil), // 46: devpilot.gateway.v1.ListNotificationAttemptsResponse
+	(*GetInfoRequest)(nil),                   // 47: devpilot.gateway.v1.GetInfoRequest
+	(*GetInfoResponse)(nil),                  // 48: devpilot.gateway.v1.GetInfoResponse
+	(*ProveIntegrationRequest)(nil),          // 49: devpilot.gateway.v1.ProveIntegrationRequest
+	(*ProveIntegrationResponse)(nil),         // 50: devpilot.gateway.v1.ProveIntegrationResponse
+	(*RunProofRequest)(nil),                  // 51: devpilot.gateway.v1.RunProofRequest
+	(*RunProofResponse)(nil),                 // 52: devpilot.gateway.v1.RunProofResponse
+	(*GetProofRequest)(nil),                  // 53: devpilot.gateway.v1.GetProofRequest
+	(*GetProofResponse)(nil),                 // 54: devpilot.gateway.v1.GetProofResponse
+	(*ListSessionsRequest)(nil),              // 55: devpilot.gateway.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),             // 56: devpilot.gateway.v1.ListSessionsResponse
+	(*EndSessionRequest)(nil),                // 57: devpilot.gateway.v1.EndSessionRequest
+	(*EndSessionResponse)(nil),               // 58: devpilot.gateway.v1.EndSessionResponse
+	(*ListMembersRequest)(nil),               // 59: devpilot.gateway.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),              // 60: devpilot.gateway.v1.ListMembersResponse
+	(*SetMemberRoleRequest)(nil),             // 61: devpilot.gateway.v1.SetMemberRoleRequest
+	(*SetMemberRoleResponse)(nil),            // 62: devpilot.gateway.v1.SetMemberRoleResponse
+	(*RemoveMemberRequest)(nil),              // 63: devpilot.gateway.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),             // 64: devpilot.gateway.v1.RemoveMemberResponse
+	(*ListMemberSessionsRequest)(nil),        // 65: devpilot.gateway.v1.ListMemberSessionsRequest
+	(*ListMemberSessionsResponse)(nil),       // 66: devpilot.gateway.v1.ListMemberSessionsResponse
+	(*EndMemberSessionRequest)(nil),          // 67: devpilot.gateway.v1.EndMemberSessionRequest
+	(*EndMemberSessionResponse)(nil),         // 68: devpilot.gateway.v1.EndMemberSessionResponse
+	(*ListInvitationsRequest)(nil),           // 69: devpilot.gateway.v1.ListInvitationsRequest
+	(*ListInvitationsResponse)(nil),          // 70: devpilot.gateway.v1.ListInvitationsResponse
+	(*CreateInvitationRequest)(nil),          // 71: devpilot.gateway.v1.CreateInvitationRequest
+	(*CreateInvitationResponse)(nil),         // 72: devpilot.gateway.v1.CreateInvitationResponse
+	(*DeleteInvitationRequest)(nil),          // 73: devpilot.gateway.v1.DeleteInvitationRequest
+	(*DeleteInvitationResponse)(nil),         // 74: devpilot.gateway.v1.DeleteInvitationResponse
+	(*Me)(nil),                               // 75: devpilot.gateway.v1.Me
+	(*timestamppb.Timestamp)(nil),            // 76: google.protobuf.Timestamp
+	(*Workspace)(nil),                        // 77: devpilot.gateway.v1.Workspace
+	(*DeletionPreview)(nil),                  // 78: devpilot.gateway.v1.DeletionPreview
+	(*fieldmaskpb.FieldMask)(nil),            // 79: google.protobuf.FieldMask
+	(*v1.Integration)(nil),                   // 80: devpilot.auth.v1.Integration
+	(*v11.Webhook)(nil),                      // 81: devpilot.webhook.v1.Webhook
+	(*ApiKey)(nil),                           // 82: devpilot.gateway.v1.ApiKey
+	(Role_Name)(0),                           // 83: devpilot.gateway.v1.Role.Name
+	(ApiKey_Scope)(0),                        // 84: devpilot.gateway.v1.ApiKey.Scope
+	(*ActivityRecord)(nil),                   // 85: devpilot.gateway.v1.ActivityRecord
+	(*NotificationTarget)(nil),               // 86: devpilot.gateway.v1.NotificationTarget
+	(*NotificationAttempt)(nil),              // 87: devpilot.gateway.v1.NotificationAttempt
+	(*Info)(nil),                             // 88: devpilot.gateway.v1.Info
+	(*ProofReport)(nil),                      // 89: devpilot.gateway.v1.ProofReport
+	(*BrowserSession)(nil),                   // 90: devpilot.gateway.v1.BrowserSession
+	(*Member)(nil),                           // 91: devpilot.gateway.v1.Member
+	(*Invitation)(nil),                       // 92: devpilot.gateway.v1.Invitation
 }
 var file_devpilot_gateway_v1_gateway_service_proto_depIdxs = []int32{
-	71, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
-	71, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
-	72, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
-	73, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
-	73, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	73, // 5: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
-	74, // 6: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
-	73, // 7: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	73, // 8: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
-	75, // 9: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	76, // 10: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
-	18, // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
-	77, // 12: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
-	78, // 13: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	72, // 14: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
-	79, // 15: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
-	77, // 16: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
-	72, // 17: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
-	72, // 18: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
-	80, // 19: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
-	81, // 20: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
-	81, // 21: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	81, // 22: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	81, // 23: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	81, // 24: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	74, // 25: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
-	81, // 26: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	82, // 27: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
-	81, // 28: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
-	82, // 29: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
-	83, // 30: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
-	84, // 31: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	84, // 32: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	84, // 33: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
-	85, // 34: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	86, // 35: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
-	78, // 36: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	86, // 37: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
-	86, // 38: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
-	85, // 39: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
-	86, // 40: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
-	87, // 41: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
-	78, // 42: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
-	87, // 43: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
-	0,  // 44: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
-	2,  // 45: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
-	4,  // 46: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
-	6,  // 47: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
-	8,  // 48: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
-	10, // 49: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
-	14, // 50: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
-	12, // 51: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
-	16, // 52: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
-	45, // 53: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
-	47, // 54: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
-	49, // 55: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
-	51, // 56: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
-	53, // 57: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
-	55, // 58: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
-	57, // 59: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
-	59, // 60: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
-	61, // 61: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
-	63, // 62: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
-	65, // 63: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
-	67, // 64: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
-	69, // 65: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
-	19, // 66: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
-	21, // 67: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
-	23, // 68: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
-	25, // 69: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
-	27, // 70: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
-	29, // 71: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
-	31, // 72: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
-	33, // 73: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
-	35, // 74: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
-	37, // 75: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
-	39, // 76: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
-	41, // 77: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
-	43, // 78: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
-	1,  // 79: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
-	3,  // 80: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
-	5,  // 81: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
-	7,  // 82: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
-	9,  // 83: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
-	11, // 84: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
-	15, // 85: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
-	13, // 86: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
-	17, // 87: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
-	46, // 88: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
-	48, // 89: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
-	50, // 90: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
-	52, // 91: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
-	54, // 92: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
-	56, // 93: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
-	58, // 94: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
-	60, // 95: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
-	62, // 96: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
-	64, // 97: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
-	66, // 98: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
-	68, // 99: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
-	70, // 100: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
-	20, // 101: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
-	22, // 102: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
-	24, // 103: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
-	26, // 104: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
-	28, // 105: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
-	30, // 106: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
-	32, // 107: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
-	34, // 108: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
-	36, // 109: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
-	38, // 110: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
-	40, // 111: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
-	42, // 112: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
-	44, // 113: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
-	79, // [79:114] is the sub-list for method output_type
-	44, // [44:79] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	75, // 0: devpilot.gateway.v1.GetMeResponse.me:type_name -> devpilot.gateway.v1.Me
+	75, // 1: devpilot.gateway.v1.CreateSessionResponse.me:type_name -> devpilot.gateway.v1.Me
+	76, // 2: devpilot.gateway.v1.CreateSignInCodeResponse.expire_time:type_name -> google.protobuf.Timestamp
+	77, // 3: devpilot.gateway.v1.ListWorkspacesResponse.workspaces:type_name -> devpilot.gateway.v1.Workspace
+	77, // 4: devpilot.gateway.v1.CreateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	78, // 5: devpilot.gateway.v1.PreviewDeletionResponse.preview:type_name -> devpilot.gateway.v1.DeletionPreview
+	77, // 6: devpilot.gateway.v1.DeleteWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	77, // 7: devpilot.gateway.v1.UpdateWorkspaceRequest.change:type_name -> devpilot.gateway.v1.Workspace
+	79, // 8: devpilot.gateway.v1.UpdateWorkspaceRequest.update_mask:type_name -> google.protobuf.FieldMask
+	77, // 9: devpilot.gateway.v1.UpdateWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	77, // 10: devpilot.gateway.v1.GetWorkspaceResponse.workspace:type_name -> devpilot.gateway.v1.Workspace
+	80, // 11: devpilot.gateway.v1.DisconnectIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	81, // 12: devpilot.gateway.v1.DisconnectIntegrationResponse.webhooks_left:type_name -> devpilot.webhook.v1.Webhook
+	22, // 13: devpilot.gateway.v1.DisconnectIntegrationResponse.warning:type_name -> devpilot.gateway.v1.DisconnectWarning
+	82, // 14: devpilot.gateway.v1.ListApiKeysResponse.api_keys:type_name -> devpilot.gateway.v1.ApiKey
+	83, // 15: devpilot.gateway.v1.CreateApiKeyRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	76, // 16: devpilot.gateway.v1.CreateApiKeyRequest.expire_time:type_name -> google.protobuf.Timestamp
+	84, // 17: devpilot.gateway.v1.CreateApiKeyRequest.scope:type_name -> devpilot.gateway.v1.ApiKey.Scope
+	82, // 18: devpilot.gateway.v1.CreateApiKeyResponse.api_key:type_name -> devpilot.gateway.v1.ApiKey
+	76, // 19: devpilot.gateway.v1.ListActivityRequest.after:type_name -> google.protobuf.Timestamp
+	76, // 20: devpilot.gateway.v1.ListActivityRequest.before:type_name -> google.protobuf.Timestamp
+	85, // 21: devpilot.gateway.v1.ListActivityResponse.activity:type_name -> devpilot.gateway.v1.ActivityRecord
+	86, // 22: devpilot.gateway.v1.ListNotificationTargetsResponse.targets:type_name -> devpilot.gateway.v1.NotificationTarget
+	86, // 23: devpilot.gateway.v1.GetNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	86, // 24: devpilot.gateway.v1.CreateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	86, // 25: devpilot.gateway.v1.CreateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	86, // 26: devpilot.gateway.v1.UpdateNotificationTargetRequest.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	79, // 27: devpilot.gateway.v1.UpdateNotificationTargetRequest.update_mask:type_name -> google.protobuf.FieldMask
+	86, // 28: devpilot.gateway.v1.UpdateNotificationTargetResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	87, // 29: devpilot.gateway.v1.SendTestNotificationResponse.attempt:type_name -> devpilot.gateway.v1.NotificationAttempt
+	86, // 30: devpilot.gateway.v1.RotateNotificationSecretResponse.target:type_name -> devpilot.gateway.v1.NotificationTarget
+	87, // 31: devpilot.gateway.v1.ListNotificationAttemptsResponse.attempts:type_name -> devpilot.gateway.v1.NotificationAttempt
+	88, // 32: devpilot.gateway.v1.GetInfoResponse.info:type_name -> devpilot.gateway.v1.Info
+	89, // 33: devpilot.gateway.v1.ProveIntegrationResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	89, // 34: devpilot.gateway.v1.RunProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	89, // 35: devpilot.gateway.v1.GetProofResponse.report:type_name -> devpilot.gateway.v1.ProofReport
+	90, // 36: devpilot.gateway.v1.ListSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	91, // 37: devpilot.gateway.v1.ListMembersResponse.members:type_name -> devpilot.gateway.v1.Member
+	83, // 38: devpilot.gateway.v1.SetMemberRoleRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	91, // 39: devpilot.gateway.v1.SetMemberRoleResponse.member:type_name -> devpilot.gateway.v1.Member
+	91, // 40: devpilot.gateway.v1.RemoveMemberResponse.member:type_name -> devpilot.gateway.v1.Member
+	90, // 41: devpilot.gateway.v1.ListMemberSessionsResponse.sessions:type_name -> devpilot.gateway.v1.BrowserSession
+	91, // 42: devpilot.gateway.v1.EndMemberSessionResponse.member:type_name -> devpilot.gateway.v1.Member
+	92, // 43: devpilot.gateway.v1.ListInvitationsResponse.invitations:type_name -> devpilot.gateway.v1.Invitation
+	83, // 44: devpilot.gateway.v1.CreateInvitationRequest.role:type_name -> devpilot.gateway.v1.Role.Name
+	92, // 45: devpilot.gateway.v1.CreateInvitationResponse.invitation:type_name -> devpilot.gateway.v1.Invitation
+	0,  // 46: devpilot.gateway.v1.GatewayService.GetMe:input_type -> devpilot.gateway.v1.GetMeRequest
+	2,  // 47: devpilot.gateway.v1.GatewayService.CreateSession:input_type -> devpilot.gateway.v1.CreateSessionRequest
+	4,  // 48: devpilot.gateway.v1.GatewayService.DeleteSession:input_type -> devpilot.gateway.v1.DeleteSessionRequest
+	6,  // 49: devpilot.gateway.v1.GatewayService.CreateSignInCode:input_type -> devpilot.gateway.v1.CreateSignInCodeRequest
+	8,  // 50: devpilot.gateway.v1.GatewayService.ListWorkspaces:input_type -> devpilot.gateway.v1.ListWorkspacesRequest
+	10, // 51: devpilot.gateway.v1.GatewayService.CreateWorkspace:input_type -> devpilot.gateway.v1.CreateWorkspaceRequest
+	18, // 52: devpilot.gateway.v1.GatewayService.GetWorkspace:input_type -> devpilot.gateway.v1.GetWorkspaceRequest
+	16, // 53: devpilot.gateway.v1.GatewayService.UpdateWorkspace:input_type -> devpilot.gateway.v1.UpdateWorkspaceRequest
+	12, // 54: devpilot.gateway.v1.GatewayService.PreviewDeletion:input_type -> devpilot.gateway.v1.PreviewDeletionRequest
+	14, // 55: devpilot.gateway.v1.GatewayService.DeleteWorkspace:input_type -> devpilot.gateway.v1.DeleteWorkspaceRequest
+	20, // 56: devpilot.gateway.v1.GatewayService.DisconnectIntegration:input_type -> devpilot.gateway.v1.DisconnectIntegrationRequest
+	49, // 57: devpilot.gateway.v1.GatewayService.ProveIntegration:input_type -> devpilot.gateway.v1.ProveIntegrationRequest
+	51, // 58: devpilot.gateway.v1.GatewayService.RunProof:input_type -> devpilot.gateway.v1.RunProofRequest
+	53, // 59: devpilot.gateway.v1.GatewayService.GetProof:input_type -> devpilot.gateway.v1.GetProofRequest
+	55, // 60: devpilot.gateway.v1.GatewayService.ListSessions:input_type -> devpilot.gateway.v1.ListSessionsRequest
+	57, // 61: devpilot.gateway.v1.GatewayService.EndSession:input_type -> devpilot.gateway.v1.EndSessionRequest
+	59, // 62: devpilot.gateway.v1.GatewayService.ListMembers:input_type -> devpilot.gateway.v1.ListMembersRequest
+	61, // 63: devpilot.gateway.v1.GatewayService.SetMemberRole:input_type -> devpilot.gateway.v1.SetMemberRoleRequest
+	63, // 64: devpilot.gateway.v1.GatewayService.RemoveMember:input_type -> devpilot.gateway.v1.RemoveMemberRequest
+	65, // 65: devpilot.gateway.v1.GatewayService.ListMemberSessions:input_type -> devpilot.gateway.v1.ListMemberSessionsRequest
+	67, // 66: devpilot.gateway.v1.GatewayService.EndMemberSession:input_type -> devpilot.gateway.v1.EndMemberSessionRequest
+	69, // 67: devpilot.gateway.v1.GatewayService.ListInvitations:input_type -> devpilot.gateway.v1.ListInvitationsRequest
+	71, // 68: devpilot.gateway.v1.GatewayService.CreateInvitation:input_type -> devpilot.gateway.v1.CreateInvitationRequest
+	73, // 69: devpilot.gateway.v1.GatewayService.DeleteInvitation:input_type -> devpilot.gateway.v1.DeleteInvitationRequest
+	23, // 70: devpilot.gateway.v1.GatewayService.ListApiKeys:input_type -> devpilot.gateway.v1.ListApiKeysRequest
+	25, // 71: devpilot.gateway.v1.GatewayService.CreateApiKey:input_type -> devpilot.gateway.v1.CreateApiKeyRequest
+	27, // 72: devpilot.gateway.v1.GatewayService.DeleteApiKey:input_type -> devpilot.gateway.v1.DeleteApiKeyRequest
+	29, // 73: devpilot.gateway.v1.GatewayService.ListActivity:input_type -> devpilot.gateway.v1.ListActivityRequest
+	31, // 74: devpilot.gateway.v1.GatewayService.ListNotificationTargets:input_type -> devpilot.gateway.v1.ListNotificationTargetsRequest
+	33, // 75: devpilot.gateway.v1.GatewayService.GetNotificationTarget:input_type -> devpilot.gateway.v1.GetNotificationTargetRequest
+	35, // 76: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:input_type -> devpilot.gateway.v1.CreateNotificationTargetRequest
+	37, // 77: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:input_type -> devpilot.gateway.v1.UpdateNotificationTargetRequest
+	39, // 78: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:input_type -> devpilot.gateway.v1.DeleteNotificationTargetRequest
+	41, // 79: devpilot.gateway.v1.GatewayService.SendTestNotification:input_type -> devpilot.gateway.v1.SendTestNotificationRequest
+	43, // 80: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:input_type -> devpilot.gateway.v1.RotateNotificationSecretRequest
+	45, // 81: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:input_type -> devpilot.gateway.v1.ListNotificationAttemptsRequest
+	47, // 82: devpilot.gateway.v1.GatewayService.GetInfo:input_type -> devpilot.gateway.v1.GetInfoRequest
+	1,  // 83: devpilot.gateway.v1.GatewayService.GetMe:output_type -> devpilot.gateway.v1.GetMeResponse
+	3,  // 84: devpilot.gateway.v1.GatewayService.CreateSession:output_type -> devpilot.gateway.v1.CreateSessionResponse
+	5,  // 85: devpilot.gateway.v1.GatewayService.DeleteSession:output_type -> devpilot.gateway.v1.DeleteSessionResponse
+	7,  // 86: devpilot.gateway.v1.GatewayService.CreateSignInCode:output_type -> devpilot.gateway.v1.CreateSignInCodeResponse
+	9,  // 87: devpilot.gateway.v1.GatewayService.ListWorkspaces:output_type -> devpilot.gateway.v1.ListWorkspacesResponse
+	11, // 88: devpilot.gateway.v1.GatewayService.CreateWorkspace:output_type -> devpilot.gateway.v1.CreateWorkspaceResponse
+	19, // 89: devpilot.gateway.v1.GatewayService.GetWorkspace:output_type -> devpilot.gateway.v1.GetWorkspaceResponse
+	17, // 90: devpilot.gateway.v1.GatewayService.UpdateWorkspace:output_type -> devpilot.gateway.v1.UpdateWorkspaceResponse
+	13, // 91: devpilot.gateway.v1.GatewayService.PreviewDeletion:output_type -> devpilot.gateway.v1.PreviewDeletionResponse
+	15, // 92: devpilot.gateway.v1.GatewayService.DeleteWorkspace:output_type -> devpilot.gateway.v1.DeleteWorkspaceResponse
+	21, // 93: devpilot.gateway.v1.GatewayService.DisconnectIntegration:output_type -> devpilot.gateway.v1.DisconnectIntegrationResponse
+	50, // 94: devpilot.gateway.v1.GatewayService.ProveIntegration:output_type -> devpilot.gateway.v1.ProveIntegrationResponse
+	52, // 95: devpilot.gateway.v1.GatewayService.RunProof:output_type -> devpilot.gateway.v1.RunProofResponse
+	54, // 96: devpilot.gateway.v1.GatewayService.GetProof:output_type -> devpilot.gateway.v1.GetProofResponse
+	56, // 97: devpilot.gateway.v1.GatewayService.ListSessions:output_type -> devpilot.gateway.v1.ListSessionsResponse
+	58, // 98: devpilot.gateway.v1.GatewayService.EndSession:output_type -> devpilot.gateway.v1.EndSessionResponse
+	60, // 99: devpilot.gateway.v1.GatewayService.ListMembers:output_type -> devpilot.gateway.v1.ListMembersResponse
+	62, // 100: devpilot.gateway.v1.GatewayService.SetMemberRole:output_type -> devpilot.gateway.v1.SetMemberRoleResponse
+	64, // 101: devpilot.gateway.v1.GatewayService.RemoveMember:output_type -> devpilot.gateway.v1.RemoveMemberResponse
+	66, // 102: devpilot.gateway.v1.GatewayService.ListMemberSessions:output_type -> devpilot.gateway.v1.ListMemberSessionsResponse
+	68, // 103: devpilot.gateway.v1.GatewayService.EndMemberSession:output_type -> devpilot.gateway.v1.EndMemberSessionResponse
+	70, // 104: devpilot.gateway.v1.GatewayService.ListInvitations:output_type -> devpilot.gateway.v1.ListInvitationsResponse
+	72, // 105: devpilot.gateway.v1.GatewayService.CreateInvitation:output_type -> devpilot.gateway.v1.CreateInvitationResponse
+	74, // 106: devpilot.gateway.v1.GatewayService.DeleteInvitation:output_type -> devpilot.gateway.v1.DeleteInvitationResponse
+	24, // 107: devpilot.gateway.v1.GatewayService.ListApiKeys:output_type -> devpilot.gateway.v1.ListApiKeysResponse
+	26, // 108: devpilot.gateway.v1.GatewayService.CreateApiKey:output_type -> devpilot.gateway.v1.CreateApiKeyResponse
+	28, // 109: devpilot.gateway.v1.GatewayService.DeleteApiKey:output_type -> devpilot.gateway.v1.DeleteApiKeyResponse
+	30, // 110: devpilot.gateway.v1.GatewayService.ListActivity:output_type -> devpilot.gateway.v1.ListActivityResponse
+	32, // 111: devpilot.gateway.v1.GatewayService.ListNotificationTargets:output_type -> devpilot.gateway.v1.ListNotificationTargetsResponse
+	34, // 112: devpilot.gateway.v1.GatewayService.GetNotificationTarget:output_type -> devpilot.gateway.v1.GetNotificationTargetResponse
+	36, // 113: devpilot.gateway.v1.GatewayService.CreateNotificationTarget:output_type -> devpilot.gateway.v1.CreateNotificationTargetResponse
+	38, // 114: devpilot.gateway.v1.GatewayService.UpdateNotificationTarget:output_type -> devpilot.gateway.v1.UpdateNotificationTargetResponse
+	40, // 115: devpilot.gateway.v1.GatewayService.DeleteNotificationTarget:output_type -> devpilot.gateway.v1.DeleteNotificationTargetResponse
+	42, // 116: devpilot.gateway.v1.GatewayService.SendTestNotification:output_type -> devpilot.gateway.v1.SendTestNotificationResponse
+	44, // 117: devpilot.gateway.v1.GatewayService.RotateNotificationSecret:output_type -> devpilot.gateway.v1.RotateNotificationSecretResponse
+	46, // 118: devpilot.gateway.v1.GatewayService.ListNotificationAttempts:output_type -> devpilot.gateway.v1.ListNotificationAttemptsResponse
+	48, // 119: devpilot.gateway.v1.GatewayService.GetInfo:output_type -> devpilot.gateway.v1.GetInfoResponse
+	83, // [83:120] is the sub-list for method output_type
+	46, // [46:83] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_v1_gateway_service_proto_init() }
@@ -4448,7 +4673,7 @@ func file_devpilot_gateway_v1_gateway_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_v1_gateway_service_proto_rawDesc), len(file_devpilot_gateway_v1_gateway_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   71,
+			NumMessages:   75,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -27,6 +27,8 @@ const (
 	GatewayService_CreateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/CreateWorkspace"
 	GatewayService_GetWorkspace_FullMethodName             = "/devpilot.gateway.v1.GatewayService/GetWorkspace"
 	GatewayService_UpdateWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/UpdateWorkspace"
+	GatewayService_PreviewDeletion_FullMethodName          = "/devpilot.gateway.v1.GatewayService/PreviewDeletion"
+	GatewayService_DeleteWorkspace_FullMethodName          = "/devpilot.gateway.v1.GatewayService/DeleteWorkspace"
 	GatewayService_DisconnectIntegration_FullMethodName    = "/devpilot.gateway.v1.GatewayService/DisconnectIntegration"
 	GatewayService_ProveIntegration_FullMethodName         = "/devpilot.gateway.v1.GatewayService/ProveIntegration"
 	GatewayService_RunProof_FullMethodName                 = "/devpilot.gateway.v1.GatewayService/RunProof"
@@ -86,6 +88,14 @@ type GatewayServiceClient interface {
 	// Changes the workspace's name for people; its id stays. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
 	// ETAG_MISMATCH, WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	UpdateWorkspace(ctx context.Context, in *UpdateWorkspaceRequest, opts ...grpc.CallOption) (*UpdateWorkspaceResponse, error)
+	// Says what goes with the workspace when it is deleted. Idempotent. Reasons: PERMISSION_DENIED,
+	// STORAGE_UNAVAILABLE.
+	PreviewDeletion(ctx context.Context, in *PreviewDeletionRequest, opts ...grpc.CallOption) (*PreviewDeletionResponse, error)
+	// Deletes the workspace with all that is in it: apps with their releases, webhooks at Bitbucket, the connection with
+	// its tokens, API keys, members, invitations, notification targets. It is answered at once and goes on by itself;
+	// meanwhile the workspace is DELETING. Idempotent. Reasons: PERMISSION_DENIED, ETAG_MISMATCH, WORKSPACE_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	DeleteWorkspace(ctx context.Context, in *DeleteWorkspaceRequest, opts ...grpc.CallOption) (*DeleteWorkspaceResponse, error)
 	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
@@ -259,6 +269,26 @@ func (c *gatewayServiceClient) UpdateWorkspace(ctx context.Context, in *UpdateWo
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(UpdateWorkspaceResponse)
 	err := c.cc.Invoke(ctx, GatewayService_UpdateWorkspace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) PreviewDeletion(ctx context.Context, in *PreviewDeletionRequest, opts ...grpc.CallOption) (*PreviewDeletionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(PreviewDeletionResponse)
+	err := c.cc.Invoke(ctx, GatewayService_PreviewDeletion_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *gatewayServiceClient) DeleteWorkspace(ctx context.Context, in *DeleteWorkspaceRequest, opts ...grpc.CallOption) (*DeleteWorkspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteWorkspaceResponse)
+	err := c.cc.Invoke(ctx, GatewayService_DeleteWorkspace_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -565,6 +595,14 @@ type GatewayServiceServer interface {
 	// Changes the workspace's name for people; its id stays. Idempotent. Reasons: PERMISSION_DENIED, INVALID_ARGUMENT,
 	// ETAG_MISMATCH, WORKSPACE_NOT_FOUND, STORAGE_UNAVAILABLE.
 	UpdateWorkspace(context.Context, *UpdateWorkspaceRequest) (*UpdateWorkspaceResponse, error)
+	// Says what goes with the workspace when it is deleted. Idempotent. Reasons: PERMISSION_DENIED,
+	// STORAGE_UNAVAILABLE.
+	PreviewDeletion(context.Context, *PreviewDeletionRequest) (*PreviewDeletionResponse, error)
+	// Deletes the workspace with all that is in it: apps with their releases, webhooks at Bitbucket, the connection with
+	// its tokens, API keys, members, invitations, notification targets. It is answered at once and goes on by itself;
+	// meanwhile the workspace is DELETING. Idempotent. Reasons: PERMISSION_DENIED, ETAG_MISMATCH, WORKSPACE_NOT_FOUND,
+	// STORAGE_UNAVAILABLE.
+	DeleteWorkspace(context.Context, *DeleteWorkspaceRequest) (*DeleteWorkspaceResponse, error)
 	// Removes the Bitbucket integration and answers the webhooks that stay on Bitbucket; when those
 	// cannot be read the removal still happens and the answer says so. Idempotent.
 	// Reasons: PERMISSION_DENIED, ETAG_MISMATCH, STORAGE_UNAVAILABLE.
@@ -687,6 +725,12 @@ func (UnimplementedGatewayServiceServer) GetWorkspace(context.Context, *GetWorks
 }
 func (UnimplementedGatewayServiceServer) UpdateWorkspace(context.Context, *UpdateWorkspaceRequest) (*UpdateWorkspaceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateWorkspace not implemented")
+}
+func (UnimplementedGatewayServiceServer) PreviewDeletion(context.Context, *PreviewDeletionRequest) (*PreviewDeletionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PreviewDeletion not implemented")
+}
+func (UnimplementedGatewayServiceServer) DeleteWorkspace(context.Context, *DeleteWorkspaceRequest) (*DeleteWorkspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteWorkspace not implemented")
 }
 func (UnimplementedGatewayServiceServer) DisconnectIntegration(context.Context, *DisconnectIntegrationRequest) (*DisconnectIntegrationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DisconnectIntegration not implemented")
@@ -930,6 +974,42 @@ func _GatewayService_UpdateWorkspace_Handler(srv interface{}, ctx context.Contex
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(GatewayServiceServer).UpdateWorkspace(ctx, req.(*UpdateWorkspaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_PreviewDeletion_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(PreviewDeletionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).PreviewDeletion(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_PreviewDeletion_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).PreviewDeletion(ctx, req.(*PreviewDeletionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _GatewayService_DeleteWorkspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteWorkspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(GatewayServiceServer).DeleteWorkspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: GatewayService_DeleteWorkspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(GatewayServiceServer).DeleteWorkspace(ctx, req.(*DeleteWorkspaceRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -1458,6 +1538,14 @@ var GatewayService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateWorkspace",
 			Handler:    _GatewayService_UpdateWorkspace_Handler,
+		},
+		{
+			MethodName: "PreviewDeletion",
+			Handler:    _GatewayService_PreviewDeletion_Handler,
+		},
+		{
+			MethodName: "DeleteWorkspace",
+			Handler:    _GatewayService_DeleteWorkspace_Handler,
 		},
 		{
 			MethodName: "DisconnectIntegration",

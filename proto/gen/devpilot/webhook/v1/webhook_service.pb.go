@@ -2329,6 +2329,116 @@ func (x *ProveDeliveryResponse) GetClockTrouble() string {
 	return ""
 }
 
+// RemoveWorkspaceRequest names the workspace.
+type RemoveWorkspaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// Whether to forget all of it.
+	Erase         bool `protobuf:"varint,2,opt,name=erase,proto3" json:"erase,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkspaceRequest) Reset() {
+	*x = RemoveWorkspaceRequest{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkspaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkspaceRequest) ProtoMessage() {}
+
+func (x *RemoveWorkspaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkspaceRequest.ProtoReflect.Descriptor instead.
+func (*RemoveWorkspaceRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *RemoveWorkspaceRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *RemoveWorkspaceRequest) GetErase() bool {
+	if x != nil {
+		return x.Erase
+	}
+	return false
+}
+
+// RemoveWorkspaceResponse says what is left.
+type RemoveWorkspaceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many webhooks are still to be removed from Bitbucket.
+	Waiting int32 `protobuf:"varint,1,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	// The webhooks that Bitbucket has and did not let us remove. Absent after they were erased.
+	Left          []*Webhook `protobuf:"bytes,2,rep,name=left,proto3" json:"left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkspaceResponse) Reset() {
+	*x = RemoveWorkspaceResponse{}
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkspaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkspaceResponse) ProtoMessage() {}
+
+func (x *RemoveWorkspaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_webhook_v1_webhook_service_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkspaceResponse.ProtoReflect.Descriptor instead.
+func (*RemoveWorkspaceResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RemoveWorkspaceResponse) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *RemoveWorkspaceResponse) GetLeft() []*Webhook {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
 var File_devpilot_webhook_v1_webhook_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
@@ -2495,7 +2605,13 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"\askipped\x18\x06 \x01(\tR\askipped\x12A\n" +
 	"\x0ebitbucket_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\rbitbucketTime\x125\n" +
 	"\bown_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aownTime\x12#\n" +
-	"\rclock_trouble\x18\t \x01(\tR\fclockTrouble2\xe3\x15\n" +
+	"\rclock_trouble\x18\t \x01(\tR\fclockTrouble\"Q\n" +
+	"\x16RemoveWorkspaceRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x14\n" +
+	"\x05erase\x18\x02 \x01(\bR\x05erase\"e\n" +
+	"\x17RemoveWorkspaceResponse\x12\x18\n" +
+	"\awaiting\x18\x01 \x01(\x05R\awaiting\x120\n" +
+	"\x04left\x18\x02 \x03(\v2\x1c.devpilot.webhook.v1.WebhookR\x04left2\xd6\x16\n" +
 	"\x0eWebhookService\x12\x93\x01\n" +
 	"\fListWebhooks\x12(.devpilot.webhook.v1.ListWebhooksRequest\x1a).devpilot.webhook.v1.ListWebhooksResponse\".\x82\xd3\xe4\x93\x02%\x12#/v1/workspaces/{workspace}/webhooks\x90\x02\x01\x12\xa0\x01\n" +
 	"\n" +
@@ -2514,7 +2630,8 @@ const file_devpilot_webhook_v1_webhook_service_proto_rawDesc = "" +
 	"SetWatches\x12&.devpilot.webhook.v1.SetWatchesRequest\x1a'.devpilot.webhook.v1.SetWatchesResponse\"\x03\x90\x02\x02\x12t\n" +
 	"\x10BatchGetWebhooks\x12,.devpilot.webhook.v1.BatchGetWebhooksRequest\x1a-.devpilot.webhook.v1.BatchGetWebhooksResponse\"\x03\x90\x02\x01\x12n\n" +
 	"\x0eRecordOutcomes\x12*.devpilot.webhook.v1.RecordOutcomesRequest\x1a+.devpilot.webhook.v1.RecordOutcomesResponse\"\x03\x90\x02\x02\x12k\n" +
-	"\rLeaveWebhooks\x12).devpilot.webhook.v1.LeaveWebhooksRequest\x1a*.devpilot.webhook.v1.LeaveWebhooksResponse\"\x03\x90\x02\x02\x12k\n" +
+	"\rLeaveWebhooks\x12).devpilot.webhook.v1.LeaveWebhooksRequest\x1a*.devpilot.webhook.v1.LeaveWebhooksResponse\"\x03\x90\x02\x02\x12q\n" +
+	"\x0fRemoveWorkspace\x12+.devpilot.webhook.v1.RemoveWorkspaceRequest\x1a,.devpilot.webhook.v1.RemoveWorkspaceResponse\"\x03\x90\x02\x02\x12k\n" +
 	"\rProveDelivery\x12).devpilot.webhook.v1.ProveDeliveryRequest\x1a*.devpilot.webhook.v1.ProveDeliveryResponse\"\x03\x90\x02\x02B\xdb\x01\n" +
 	"\x17com.devpilot.webhook.v1B\x13WebhookServiceProtoP\x01Z=devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1;webhookv1\xa2\x02\x03DWX\xaa\x02\x13Devpilot.Webhook.V1\xca\x02\x13Devpilot\\Webhook\\V1\xe2\x02\x1fDevpilot\\Webhook\\V1\\GPBMetadata\xea\x02\x15Devpilot::Webhook::V1b\x06proto3"
 
@@ -2530,7 +2647,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_webhook_v1_webhook_service_proto_rawDescData
 }
 
-var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_devpilot_webhook_v1_webhook_service_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*ListWebhooksRequest)(nil),         // 0: devpilot.webhook.v1.ListWebhooksRequest
 	(*ListWebhooksResponse)(nil),        // 1: devpilot.webhook.v1.ListWebhooksResponse
@@ -2569,79 +2686,84 @@ var file_devpilot_webhook_v1_webhook_service_proto_goTypes = []any{
 	(*LeaveWebhooksResponse)(nil),       // 34: devpilot.webhook.v1.LeaveWebhooksResponse
 	(*ProveDeliveryRequest)(nil),        // 35: devpilot.webhook.v1.ProveDeliveryRequest
 	(*ProveDeliveryResponse)(nil),       // 36: devpilot.webhook.v1.ProveDeliveryResponse
-	(Webhook_State)(0),                  // 37: devpilot.webhook.v1.Webhook.State
-	(*Webhook)(nil),                     // 38: devpilot.webhook.v1.Webhook
-	(*timestamppb.Timestamp)(nil),       // 39: google.protobuf.Timestamp
-	(Delivery_Result)(0),                // 40: devpilot.webhook.v1.Delivery.Result
-	(*Delivery)(nil),                    // 41: devpilot.webhook.v1.Delivery
-	(*DeliveryOutcome)(nil),             // 42: devpilot.webhook.v1.DeliveryOutcome
-	(*FoundPush)(nil),                   // 43: devpilot.webhook.v1.FoundPush
+	(*RemoveWorkspaceRequest)(nil),      // 37: devpilot.webhook.v1.RemoveWorkspaceRequest
+	(*RemoveWorkspaceResponse)(nil),     // 38: devpilot.webhook.v1.RemoveWorkspaceResponse
+	(Webhook_State)(0),                  // 39: devpilot.webhook.v1.Webhook.State
+	(*Webhook)(nil),                     // 40: devpilot.webhook.v1.Webhook
+	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
+	(Delivery_Result)(0),                // 42: devpilot.webhook.v1.Delivery.Result
+	(*Delivery)(nil),                    // 43: devpilot.webhook.v1.Delivery
+	(*DeliveryOutcome)(nil),             // 44: devpilot.webhook.v1.DeliveryOutcome
+	(*FoundPush)(nil),                   // 45: devpilot.webhook.v1.FoundPush
 }
 var file_devpilot_webhook_v1_webhook_service_proto_depIdxs = []int32{
-	37, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
-	38, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	38, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	38, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	38, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	38, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	39, // 6: devpilot.webhook.v1.ListDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	39, // 7: devpilot.webhook.v1.ListDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	40, // 8: devpilot.webhook.v1.ListDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	41, // 9: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	41, // 10: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	41, // 11: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
-	41, // 12: devpilot.webhook.v1.ReplayDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	39, // 0: devpilot.webhook.v1.ListWebhooksRequest.state:type_name -> devpilot.webhook.v1.Webhook.State
+	40, // 1: devpilot.webhook.v1.ListWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	40, // 2: devpilot.webhook.v1.GetWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	40, // 3: devpilot.webhook.v1.RegisterWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	40, // 4: devpilot.webhook.v1.RepairWebhookResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	40, // 5: devpilot.webhook.v1.RotateWebhookSecretResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	41, // 6: devpilot.webhook.v1.ListDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	41, // 7: devpilot.webhook.v1.ListDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	42, // 8: devpilot.webhook.v1.ListDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	43, // 9: devpilot.webhook.v1.ListDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	43, // 10: devpilot.webhook.v1.GetDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	43, // 11: devpilot.webhook.v1.ReplayDeliveryResponse.delivery:type_name -> devpilot.webhook.v1.Delivery
+	43, // 12: devpilot.webhook.v1.ReplayDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
 	22, // 13: devpilot.webhook.v1.ReplayDeliveriesResponse.skipped:type_name -> devpilot.webhook.v1.SkippedDelivery
-	39, // 14: devpilot.webhook.v1.RevealDeliveryBodyResponse.expire_time:type_name -> google.protobuf.Timestamp
+	41, // 14: devpilot.webhook.v1.RevealDeliveryBodyResponse.expire_time:type_name -> google.protobuf.Timestamp
 	25, // 15: devpilot.webhook.v1.SetWatchesRequest.watches:type_name -> devpilot.webhook.v1.Watch
-	38, // 16: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
-	38, // 17: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	42, // 18: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
-	43, // 19: devpilot.webhook.v1.RecordedOutcome.found:type_name -> devpilot.webhook.v1.FoundPush
+	40, // 16: devpilot.webhook.v1.SetWatchesResponse.webhook:type_name -> devpilot.webhook.v1.Webhook
+	40, // 17: devpilot.webhook.v1.BatchGetWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	44, // 18: devpilot.webhook.v1.RecordedOutcome.outcome:type_name -> devpilot.webhook.v1.DeliveryOutcome
+	45, // 19: devpilot.webhook.v1.RecordedOutcome.found:type_name -> devpilot.webhook.v1.FoundPush
 	30, // 20: devpilot.webhook.v1.RecordOutcomesRequest.outcomes:type_name -> devpilot.webhook.v1.RecordedOutcome
-	39, // 21: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
-	38, // 22: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
-	39, // 23: devpilot.webhook.v1.ProveDeliveryResponse.bitbucket_time:type_name -> google.protobuf.Timestamp
-	39, // 24: devpilot.webhook.v1.ProveDeliveryResponse.own_time:type_name -> google.protobuf.Timestamp
-	0,  // 25: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
-	2,  // 26: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
-	4,  // 27: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
-	6,  // 28: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
-	8,  // 29: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
-	10, // 30: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
-	12, // 31: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
-	14, // 32: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
-	16, // 33: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
-	18, // 34: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
-	20, // 35: devpilot.webhook.v1.WebhookService.ReplayDeliveries:input_type -> devpilot.webhook.v1.ReplayDeliveriesRequest
-	23, // 36: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:input_type -> devpilot.webhook.v1.RevealDeliveryBodyRequest
-	26, // 37: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
-	28, // 38: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
-	31, // 39: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
-	33, // 40: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
-	35, // 41: devpilot.webhook.v1.WebhookService.ProveDelivery:input_type -> devpilot.webhook.v1.ProveDeliveryRequest
-	1,  // 42: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
-	3,  // 43: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
-	5,  // 44: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
-	7,  // 45: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
-	9,  // 46: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
-	11, // 47: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
-	13, // 48: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
-	15, // 49: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
-	17, // 50: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
-	19, // 51: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
-	21, // 52: devpilot.webhook.v1.WebhookService.ReplayDeliveries:output_type -> devpilot.webhook.v1.ReplayDeliveriesResponse
-	24, // 53: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:output_type -> devpilot.webhook.v1.RevealDeliveryBodyResponse
-	27, // 54: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
-	29, // 55: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
-	32, // 56: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
-	34, // 57: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
-	36, // 58: devpilot.webhook.v1.WebhookService.ProveDelivery:output_type -> devpilot.webhook.v1.ProveDeliveryResponse
-	42, // [42:59] is the sub-list for method output_type
-	25, // [25:42] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	41, // 21: devpilot.webhook.v1.LeaveWebhooksRequest.time:type_name -> google.protobuf.Timestamp
+	40, // 22: devpilot.webhook.v1.LeaveWebhooksResponse.webhooks:type_name -> devpilot.webhook.v1.Webhook
+	41, // 23: devpilot.webhook.v1.ProveDeliveryResponse.bitbucket_time:type_name -> google.protobuf.Timestamp
+	41, // 24: devpilot.webhook.v1.ProveDeliveryResponse.own_time:type_name -> google.protobuf.Timestamp
+	40, // 25: devpilot.webhook.v1.RemoveWorkspaceResponse.left:type_name -> devpilot.webhook.v1.Webhook
+	0,  // 26: devpilot.webhook.v1.WebhookService.ListWebhooks:input_type -> devpilot.webhook.v1.ListWebhooksRequest
+	2,  // 27: devpilot.webhook.v1.WebhookService.GetWebhook:input_type -> devpilot.webhook.v1.GetWebhookRequest
+	4,  // 28: devpilot.webhook.v1.WebhookService.RegisterWebhook:input_type -> devpilot.webhook.v1.RegisterWebhookRequest
+	6,  // 29: devpilot.webhook.v1.WebhookService.RepairWebhook:input_type -> devpilot.webhook.v1.RepairWebhookRequest
+	8,  // 30: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:input_type -> devpilot.webhook.v1.RotateWebhookSecretRequest
+	10, // 31: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:input_type -> devpilot.webhook.v1.RevealWebhookSecretRequest
+	12, // 32: devpilot.webhook.v1.WebhookService.DismissWebhook:input_type -> devpilot.webhook.v1.DismissWebhookRequest
+	14, // 33: devpilot.webhook.v1.WebhookService.ListDeliveries:input_type -> devpilot.webhook.v1.ListDeliveriesRequest
+	16, // 34: devpilot.webhook.v1.WebhookService.GetDelivery:input_type -> devpilot.webhook.v1.GetDeliveryRequest
+	18, // 35: devpilot.webhook.v1.WebhookService.ReplayDelivery:input_type -> devpilot.webhook.v1.ReplayDeliveryRequest
+	20, // 36: devpilot.webhook.v1.WebhookService.ReplayDeliveries:input_type -> devpilot.webhook.v1.ReplayDeliveriesRequest
+	23, // 37: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:input_type -> devpilot.webhook.v1.RevealDeliveryBodyRequest
+	26, // 38: devpilot.webhook.v1.WebhookService.SetWatches:input_type -> devpilot.webhook.v1.SetWatchesRequest
+	28, // 39: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:input_type -> devpilot.webhook.v1.BatchGetWebhooksRequest
+	31, // 40: devpilot.webhook.v1.WebhookService.RecordOutcomes:input_type -> devpilot.webhook.v1.RecordOutcomesRequest
+	33, // 41: devpilot.webhook.v1.WebhookService.LeaveWebhooks:input_type -> devpilot.webhook.v1.LeaveWebhooksRequest
+	37, // 42: devpilot.webhook.v1.WebhookService.RemoveWorkspace:input_type -> devpilot.webhook.v1.RemoveWorkspaceRequest
+	35, // 43: devpilot.webhook.v1.WebhookService.ProveDelivery:input_type -> devpilot.webhook.v1.ProveDeliveryRequest
+	1,  // 44: devpilot.webhook.v1.WebhookService.ListWebhooks:output_type -> devpilot.webhook.v1.ListWebhooksResponse
+	3,  // 45: devpilot.webhook.v1.WebhookService.GetWebhook:output_type -> devpilot.webhook.v1.GetWebhookResponse
+	5,  // 46: devpilot.webhook.v1.WebhookService.RegisterWebhook:output_type -> devpilot.webhook.v1.RegisterWebhookResponse
+	7,  // 47: devpilot.webhook.v1.WebhookService.RepairWebhook:output_type -> devpilot.webhook.v1.RepairWebhookResponse
+	9,  // 48: devpilot.webhook.v1.WebhookService.RotateWebhookSecret:output_type -> devpilot.webhook.v1.RotateWebhookSecretResponse
+	11, // 49: devpilot.webhook.v1.WebhookService.RevealWebhookSecret:output_type -> devpilot.webhook.v1.RevealWebhookSecretResponse
+	13, // 50: devpilot.webhook.v1.WebhookService.DismissWebhook:output_type -> devpilot.webhook.v1.DismissWebhookResponse
+	15, // 51: devpilot.webhook.v1.WebhookService.ListDeliveries:output_type -> devpilot.webhook.v1.ListDeliveriesResponse
+	17, // 52: devpilot.webhook.v1.WebhookService.GetDelivery:output_type -> devpilot.webhook.v1.GetDeliveryResponse
+	19, // 53: devpilot.webhook.v1.WebhookService.ReplayDelivery:output_type -> devpilot.webhook.v1.ReplayDeliveryResponse
+	21, // 54: devpilot.webhook.v1.WebhookService.ReplayDeliveries:output_type -> devpilot.webhook.v1.ReplayDeliveriesResponse
+	24, // 55: devpilot.webhook.v1.WebhookService.RevealDeliveryBody:output_type -> devpilot.webhook.v1.RevealDeliveryBodyResponse
+	27, // 56: devpilot.webhook.v1.WebhookService.SetWatches:output_type -> devpilot.webhook.v1.SetWatchesResponse
+	29, // 57: devpilot.webhook.v1.WebhookService.BatchGetWebhooks:output_type -> devpilot.webhook.v1.BatchGetWebhooksResponse
+	32, // 58: devpilot.webhook.v1.WebhookService.RecordOutcomes:output_type -> devpilot.webhook.v1.RecordOutcomesResponse
+	34, // 59: devpilot.webhook.v1.WebhookService.LeaveWebhooks:output_type -> devpilot.webhook.v1.LeaveWebhooksResponse
+	38, // 60: devpilot.webhook.v1.WebhookService.RemoveWorkspace:output_type -> devpilot.webhook.v1.RemoveWorkspaceResponse
+	36, // 61: devpilot.webhook.v1.WebhookService.ProveDelivery:output_type -> devpilot.webhook.v1.ProveDeliveryResponse
+	44, // [44:62] is the sub-list for method output_type
+	26, // [26:44] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_webhook_v1_webhook_service_proto_init() }
@@ -2656,7 +2778,7 @@ func file_devpilot_webhook_v1_webhook_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_webhook_v1_webhook_service_proto_rawDesc), len(file_devpilot_webhook_v1_webhook_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,7 @@ const (
 	WebhookService_BatchGetWebhooks_FullMethodName    = "/devpilot.webhook.v1.WebhookService/BatchGetWebhooks"
 	WebhookService_RecordOutcomes_FullMethodName      = "/devpilot.webhook.v1.WebhookService/RecordOutcomes"
 	WebhookService_LeaveWebhooks_FullMethodName       = "/devpilot.webhook.v1.WebhookService/LeaveWebhooks"
+	WebhookService_RemoveWorkspace_FullMethodName     = "/devpilot.webhook.v1.WebhookService/RemoveWorkspace"
 	WebhookService_ProveDelivery_FullMethodName       = "/devpilot.webhook.v1.WebhookService/ProveDelivery"
 )
 
@@ -97,6 +98,10 @@ type WebhookServiceClient interface {
 	// answers those that Bitbucket still has. Internal to the gateway; webhook does the same by
 	// itself when it sees the integration's change event. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	LeaveWebhooks(ctx context.Context, in *LeaveWebhooksRequest, opts ...grpc.CallOption) (*LeaveWebhooksResponse, error)
+	// Says how far a workspace's webhooks are removed from Bitbucket after their apps were deleted; with erase, forgets
+	// all that there is of the workspace, deliveries too. Internal to the gateway, which deletes the workspace.
+	// Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	RemoveWorkspace(ctx context.Context, in *RemoveWorkspaceRequest, opts ...grpc.CallOption) (*RemoveWorkspaceResponse, error)
 	// Sends a signed request to one of the workspace's webhooks through the public URL, and asks Bitbucket's
 	// site for the time. The request is verified as every delivery is, and then neither stored nor routed.
 	// Internal to the gateway. Idempotent. Reasons: STORAGE_UNAVAILABLE.
@@ -271,6 +276,16 @@ func (c *webhookServiceClient) LeaveWebhooks(ctx context.Context, in *LeaveWebho
 	return out, nil
 }
 
+func (c *webhookServiceClient) RemoveWorkspace(ctx context.Context, in *RemoveWorkspaceRequest, opts ...grpc.CallOption) (*RemoveWorkspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveWorkspaceResponse)
+	err := c.cc.Invoke(ctx, WebhookService_RemoveWorkspace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *webhookServiceClient) ProveDelivery(ctx context.Context, in *ProveDeliveryRequest, opts ...grpc.CallOption) (*ProveDeliveryResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ProveDeliveryResponse)
@@ -340,6 +355,10 @@ type WebhookServiceServer interface {
 	// answers those that Bitbucket still has. Internal to the gateway; webhook does the same by
 	// itself when it sees the integration's change event. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	LeaveWebhooks(context.Context, *LeaveWebhooksRequest) (*LeaveWebhooksResponse, error)
+	// Says how far a workspace's webhooks are removed from Bitbucket after their apps were deleted; with erase, forgets
+	// all that there is of the workspace, deliveries too. Internal to the gateway, which deletes the workspace.
+	// Idempotent. Reasons: STORAGE_UNAVAILABLE.
+	RemoveWorkspace(context.Context, *RemoveWorkspaceRequest) (*RemoveWorkspaceResponse, error)
 	// Sends a signed request to one of the workspace's webhooks through the public URL, and asks Bitbucket's
 	// site for the time. The request is verified as every delivery is, and then neither stored nor routed.
 	// Internal to the gateway. Idempotent. Reasons: STORAGE_UNAVAILABLE.
@@ -401,6 +420,9 @@ func (UnimplementedWebhookServiceServer) RecordOutcomes(context.Context, *Record
 }
 func (UnimplementedWebhookServiceServer) LeaveWebhooks(context.Context, *LeaveWebhooksRequest) (*LeaveWebhooksResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method LeaveWebhooks not implemented")
+}
+func (UnimplementedWebhookServiceServer) RemoveWorkspace(context.Context, *RemoveWorkspaceRequest) (*RemoveWorkspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveWorkspace not implemented")
 }
 func (UnimplementedWebhookServiceServer) ProveDelivery(context.Context, *ProveDeliveryRequest) (*ProveDeliveryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ProveDelivery not implemented")
@@ -714,6 +736,24 @@ func _WebhookService_LeaveWebhooks_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _WebhookService_RemoveWorkspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveWorkspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(WebhookServiceServer).RemoveWorkspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: WebhookService_RemoveWorkspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(WebhookServiceServer).RemoveWorkspace(ctx, req.(*RemoveWorkspaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _WebhookService_ProveDelivery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ProveDeliveryRequest)
 	if err := dec(in); err != nil {
@@ -802,6 +842,10 @@ var WebhookService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "LeaveWebhooks",
 			Handler:    _WebhookService_LeaveWebhooks_Handler,
+		},
+		{
+			MethodName: "RemoveWorkspace",
+			Handler:    _WebhookService_RemoveWorkspace_Handler,
 		},
 		{
 			MethodName: "ProveDelivery",

@@ -15,31 +15,37 @@ import (
 // Delete deletes an app. The retired lane is the decision: what runs has lost its fence, and
 // whatever is left (records, log lines, directories) is removed by whoever looks after the lane.
 func (s *Service) Delete(ctx context.Context, k lane.Key, etag string) error {
-	a, rev, err := s.load(ctx, k)
+	a, err := s.retire(ctx, k, etag)
 	if err != nil {
 		return err
 	}
+	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
+	return nil
+}
+
+// retire is Delete without telling webhook: the reminder does that.
+func (s *Service) retire(ctx context.Context, k lane.Key, etag string) (*storev1.App, error) {
+	a, rev, err := s.load(ctx, k)
+	if err != nil {
+		return nil, err
+	}
 	if err := checkEtag(etag, rev); err != nil {
-		return err
+		return nil, err
 	}
 	info, err := s.cfg.Store.Logs.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("app: delete %s: %w: %w", k, kv.ErrUnavailable, err)
+		return nil, fmt.Errorf("app: delete %s: %w: %w", k, kv.ErrUnavailable, err)
 	}
 	l, err := s.cfg.Dispatcher.Change(ctx, k, func(l *storev1.Lane) error {
 		return lane.Retire(l, a.GetGeneration(), info.State.LastSeq)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.Forget(ctx, k, a.GetGeneration()); err != nil {
-		return err
+		return nil, err
 	}
-	if err := s.cfg.Dispatcher.Dispatch(ctx, k, l); err != nil {
-		return err
-	}
-	s.tryHandOver(ctx, a.GetWorkspace(), a.GetRepository())
-	return nil
+	return a, s.cfg.Dispatcher.Dispatch(ctx, k, l)
 }
 
 // Forget removes the record and the index entries of an app whose lane was retired. The record goes

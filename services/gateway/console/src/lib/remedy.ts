@@ -102,6 +102,7 @@ const remedies: Record<string, Remedy> = {
   DELIVERY_NOT_FOUND: { text: "Look for it in the app's deliveries. Old ones are removed." },
   APP_EXISTS: { text: "Choose another name, or change the app that is there.", action: apps },
   WORKSPACE_EXISTS: { text: "Choose another name for the workspace." },
+  WORKSPACE_BEING_DELETED: { text: "An owner deletes this workspace, and all that is in it. Use another one." },
   MEMBER_MANAGED: {
     text: "Change the person's groups at the identity provider, or the rules in --identity-providers-file.",
   },

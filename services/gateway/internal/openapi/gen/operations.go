@@ -147,7 +147,7 @@ var everywhere = []apierr.Reason{
 	apierr.ReasonUnauthenticated, apierr.ReasonPermissionDenied, apierr.ReasonCrossOriginRefused, apierr.ReasonHostUnknown,
 	apierr.ReasonInvalidArgument, apierr.ReasonRateLimited, apierr.ReasonPayloadTooLarge, apierr.ReasonUnsupportedMedia, apierr.ReasonNotFound,
 	apierr.ReasonMethodNotAllowed, apierr.ReasonUnimplemented, apierr.ReasonStorageUnavailable, apierr.ReasonServiceUnavailable,
-	apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonInternal, apierr.ReasonWorkspaceNotFound,
+	apierr.ReasonTimeout, apierr.ReasonCanceled, apierr.ReasonInternal, apierr.ReasonWorkspaceNotFound, apierr.ReasonWorkspaceBeingDeleted,
 }
 
 // describe splits the proto's comment: the first sentence, and the rest without the reasons.

@@ -33,7 +33,19 @@ type Workspace struct {
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The subject that made it. A create that was cut off between its writes is completed by a
 	// repeat of the same subject.
-	CreatedBy     string `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	CreatedBy string `protobuf:"bytes,4,opt,name=created_by,json=createdBy,proto3" json:"created_by,omitempty"`
+	// When somebody asked for its deletion; absent while nobody did. Its id is not given out again.
+	DeleteTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=delete_time,json=deleteTime,proto3" json:"delete_time,omitempty"`
+	// The name of who asked, for people.
+	DeletedBy string `protobuf:"bytes,6,opt,name=deleted_by,json=deletedBy,proto3" json:"deleted_by,omitempty"`
+	// What the deletion waits for, for people; empty for nothing.
+	Progress string `protobuf:"bytes,7,opt,name=progress,proto3" json:"progress,omitempty"`
+	// The webhooks that Bitbucket did not let us remove.
+	WebhooksLeft []*LeftWebhook `protobuf:"bytes,8,rep,name=webhooks_left,json=webhooksLeft,proto3" json:"webhooks_left,omitempty"`
+	// The servers that were away and remove its releases when they are back.
+	ServersAway []string `protobuf:"bytes,9,rep,name=servers_away,json=serversAway,proto3" json:"servers_away,omitempty"`
+	// Whether nothing is left of it but this record, its owners and its activity.
+	Deleted       bool `protobuf:"varint,10,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -96,6 +108,159 @@ func (x *Workspace) GetCreatedBy() string {
 	return ""
 }
 
+func (x *Workspace) GetDeleteTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DeleteTime
+	}
+	return nil
+}
+
+func (x *Workspace) GetDeletedBy() string {
+	if x != nil {
+		return x.DeletedBy
+	}
+	return ""
+}
+
+func (x *Workspace) GetProgress() string {
+	if x != nil {
+		return x.Progress
+	}
+	return ""
+}
+
+func (x *Workspace) GetWebhooksLeft() []*LeftWebhook {
+	if x != nil {
+		return x.WebhooksLeft
+	}
+	return nil
+}
+
+func (x *Workspace) GetServersAway() []string {
+	if x != nil {
+		return x.ServersAway
+	}
+	return nil
+}
+
+func (x *Workspace) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
+// LeftWebhook is a webhook that stays at Bitbucket.
+type LeftWebhook struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's name.
+	RepositoryFullName string `protobuf:"bytes,1,opt,name=repository_full_name,json=repositoryFullName,proto3" json:"repository_full_name,omitempty"`
+	// Where it is removed by hand.
+	SettingsUrl string `protobuf:"bytes,2,opt,name=settings_url,json=settingsUrl,proto3" json:"settings_url,omitempty"`
+	// Why it could not be removed.
+	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeftWebhook) Reset() {
+	*x = LeftWebhook{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeftWebhook) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeftWebhook) ProtoMessage() {}
+
+func (x *LeftWebhook) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeftWebhook.ProtoReflect.Descriptor instead.
+func (*LeftWebhook) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *LeftWebhook) GetRepositoryFullName() string {
+	if x != nil {
+		return x.RepositoryFullName
+	}
+	return ""
+}
+
+func (x *LeftWebhook) GetSettingsUrl() string {
+	if x != nil {
+		return x.SettingsUrl
+	}
+	return ""
+}
+
+func (x *LeftWebhook) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// Deletion says that somebody has to go on with the deletion of a workspace, keyed by it. It is written before the
+// workspace is marked, and removed after the last step.
+type Deletion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was begun.
+	BeginTime     *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=begin_time,json=beginTime,proto3" json:"begin_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Deletion) Reset() {
+	*x = Deletion{}
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Deletion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Deletion) ProtoMessage() {}
+
+func (x *Deletion) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Deletion.ProtoReflect.Descriptor instead.
+func (*Deletion) Descriptor() ([]byte, []int) {
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Deletion) GetBeginTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.BeginTime
+	}
+	return nil
+}
+
 // Member is one subject's role in one workspace, keyed by workspace and subject, as it was kept before
 // there were teams. It is read where a workspace has no team yet, and written no more.
 type Member struct {
@@ -116,7 +281,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -128,7 +293,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[1]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -141,7 +306,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{1}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Member) GetWorkspace() string {
@@ -211,7 +376,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -223,7 +388,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[2]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -236,7 +401,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{2}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Account) GetSubject() string {
@@ -349,7 +514,7 @@ type ListedSession struct {
 
 func (x *ListedSession) Reset() {
 	*x = ListedSession{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +526,7 @@ func (x *ListedSession) String() string {
 func (*ListedSession) ProtoMessage() {}
 
 func (x *ListedSession) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[3]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +539,7 @@ func (x *ListedSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListedSession.ProtoReflect.Descriptor instead.
 func (*ListedSession) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListedSession) GetId() string {
@@ -471,14 +636,18 @@ type Team struct {
 	// The invitations that may still be accepted, oldest first.
 	Invitations []*Invitation `protobuf:"bytes,2,rep,name=invitations,proto3" json:"invitations,omitempty"`
 	// Those who were removed: rules of a provider do not let them in again, an invitation does.
-	Removed       []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	Removed []string `protobuf:"bytes,3,rep,name=removed,proto3" json:"removed,omitempty"`
+	// Whether the workspace is being deleted: nobody comes in, and nothing in it is answered.
+	Closed bool `protobuf:"varint,4,opt,name=closed,proto3" json:"closed,omitempty"`
+	// Whether it is deleted: of the members only the owners are left, who may read that it was.
+	Deleted       bool `protobuf:"varint,5,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Team) Reset() {
 	*x = Team{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +659,7 @@ func (x *Team) String() string {
 func (*Team) ProtoMessage() {}
 
 func (x *Team) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[4]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +672,7 @@ func (x *Team) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Team.ProtoReflect.Descriptor instead.
 func (*Team) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Team) GetMembers() []*TeamMember {
@@ -525,6 +694,20 @@ func (x *Team) GetRemoved() []string {
 		return x.Removed
 	}
 	return nil
+}
+
+func (x *Team) GetClosed() bool {
+	if x != nil {
+		return x.Closed
+	}
+	return false
+}
+
+func (x *Team) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
 }
 
 // TeamMember is one person in a workspace. The role is the higher of the two.
@@ -550,7 +733,7 @@ type TeamMember struct {
 
 func (x *TeamMember) Reset() {
 	*x = TeamMember{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +745,7 @@ func (x *TeamMember) String() string {
 func (*TeamMember) ProtoMessage() {}
 
 func (x *TeamMember) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[5]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +758,7 @@ func (x *TeamMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeamMember.ProtoReflect.Descriptor instead.
 func (*TeamMember) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{5}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TeamMember) GetSubject() string {
@@ -652,7 +835,7 @@ type Invitation struct {
 
 func (x *Invitation) Reset() {
 	*x = Invitation{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +847,7 @@ func (x *Invitation) String() string {
 func (*Invitation) ProtoMessage() {}
 
 func (x *Invitation) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[6]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +860,7 @@ func (x *Invitation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Invitation.ProtoReflect.Descriptor instead.
 func (*Invitation) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{6}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Invitation) GetId() string {
@@ -774,7 +957,7 @@ type ApiKey struct {
 
 func (x *ApiKey) Reset() {
 	*x = ApiKey{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -786,7 +969,7 @@ func (x *ApiKey) String() string {
 func (*ApiKey) ProtoMessage() {}
 
 func (x *ApiKey) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[7]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -799,7 +982,7 @@ func (x *ApiKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKey.ProtoReflect.Descriptor instead.
 func (*ApiKey) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{7}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ApiKey) GetId() string {
@@ -912,7 +1095,7 @@ type ApiKeyList struct {
 
 func (x *ApiKeyList) Reset() {
 	*x = ApiKeyList{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1107,7 @@ func (x *ApiKeyList) String() string {
 func (*ApiKeyList) ProtoMessage() {}
 
 func (x *ApiKeyList) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[8]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1120,7 @@ func (x *ApiKeyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyList.ProtoReflect.Descriptor instead.
 func (*ApiKeyList) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{8}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ApiKeyList) GetEntries() []*ApiKeyList_Entry {
@@ -960,7 +1143,7 @@ type ApiKeyList_Entry struct {
 
 func (x *ApiKeyList_Entry) Reset() {
 	*x = ApiKeyList_Entry{}
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -972,7 +1155,7 @@ func (x *ApiKeyList_Entry) String() string {
 func (*ApiKeyList_Entry) ProtoMessage() {}
 
 func (x *ApiKeyList_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[9]
+	mi := &file_devpilot_gateway_store_v1_tenant_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -985,7 +1168,7 @@ func (x *ApiKeyList_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApiKeyList_Entry.ProtoReflect.Descriptor instead.
 func (*ApiKeyList_Entry) Descriptor() ([]byte, []int) {
-	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{8, 0}
+	return file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *ApiKeyList_Entry) GetId() string {
@@ -1006,14 +1189,30 @@ var File_devpilot_gateway_store_v1_tenant_proto protoreflect.FileDescriptor
 
 const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	"\n" +
-	"&devpilot/gateway/store/v1/tenant.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n" +
+	"&devpilot/gateway/store/v1/tenant.proto\x12\x19devpilot.gateway.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9c\x03\n" +
 	"\tWorkspace\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1d\n" +
 	"\n" +
-	"created_by\x18\x04 \x01(\tR\tcreatedBy\"\xa7\x01\n" +
+	"created_by\x18\x04 \x01(\tR\tcreatedBy\x12;\n" +
+	"\vdelete_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"deleteTime\x12\x1d\n" +
+	"\n" +
+	"deleted_by\x18\x06 \x01(\tR\tdeletedBy\x12\x1a\n" +
+	"\bprogress\x18\a \x01(\tR\bprogress\x12K\n" +
+	"\rwebhooks_left\x18\b \x03(\v2&.devpilot.gateway.store.v1.LeftWebhookR\fwebhooksLeft\x12!\n" +
+	"\fservers_away\x18\t \x03(\tR\vserversAway\x12\x18\n" +
+	"\adeleted\x18\n" +
+	" \x01(\bR\adeleted\"|\n" +
+	"\vLeftWebhook\x120\n" +
+	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12!\n" +
+	"\fsettings_url\x18\x02 \x01(\tR\vsettingsUrl\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\"E\n" +
+	"\bDeletion\x129\n" +
+	"\n" +
+	"begin_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tbeginTime\"\xa7\x01\n" +
 	"\x06Member\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x14\n" +
@@ -1052,11 +1251,13 @@ const file_devpilot_gateway_store_v1_tenant_proto_rawDesc = "" +
 	" \x01(\fR\rsealedIdToken\x129\n" +
 	"\n" +
 	"check_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\tcheckTime\x125\n" +
-	"\bask_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"\xaa\x01\n" +
+	"\bask_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aaskTime\"\xdc\x01\n" +
 	"\x04Team\x12?\n" +
 	"\amembers\x18\x01 \x03(\v2%.devpilot.gateway.store.v1.TeamMemberR\amembers\x12G\n" +
 	"\vinvitations\x18\x02 \x03(\v2%.devpilot.gateway.store.v1.InvitationR\vinvitations\x12\x18\n" +
-	"\aremoved\x18\x03 \x03(\tR\aremoved\"\xde\x01\n" +
+	"\aremoved\x18\x03 \x03(\tR\aremoved\x12\x16\n" +
+	"\x06closed\x18\x04 \x01(\bR\x06closed\x12\x18\n" +
+	"\adeleted\x18\x05 \x01(\bR\adeleted\"\xde\x01\n" +
 	"\n" +
 	"TeamMember\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x14\n" +
@@ -1121,45 +1322,50 @@ func file_devpilot_gateway_store_v1_tenant_proto_rawDescGZIP() []byte {
 	return file_devpilot_gateway_store_v1_tenant_proto_rawDescData
 }
 
-var file_devpilot_gateway_store_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_devpilot_gateway_store_v1_tenant_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_devpilot_gateway_store_v1_tenant_proto_goTypes = []any{
 	(*Workspace)(nil),             // 0: devpilot.gateway.store.v1.Workspace
-	(*Member)(nil),                // 1: devpilot.gateway.store.v1.Member
-	(*Account)(nil),               // 2: devpilot.gateway.store.v1.Account
-	(*ListedSession)(nil),         // 3: devpilot.gateway.store.v1.ListedSession
-	(*Team)(nil),                  // 4: devpilot.gateway.store.v1.Team
-	(*TeamMember)(nil),            // 5: devpilot.gateway.store.v1.TeamMember
-	(*Invitation)(nil),            // 6: devpilot.gateway.store.v1.Invitation
-	(*ApiKey)(nil),                // 7: devpilot.gateway.store.v1.ApiKey
-	(*ApiKeyList)(nil),            // 8: devpilot.gateway.store.v1.ApiKeyList
-	(*ApiKeyList_Entry)(nil),      // 9: devpilot.gateway.store.v1.ApiKeyList.Entry
-	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*LeftWebhook)(nil),           // 1: devpilot.gateway.store.v1.LeftWebhook
+	(*Deletion)(nil),              // 2: devpilot.gateway.store.v1.Deletion
+	(*Member)(nil),                // 3: devpilot.gateway.store.v1.Member
+	(*Account)(nil),               // 4: devpilot.gateway.store.v1.Account
+	(*ListedSession)(nil),         // 5: devpilot.gateway.store.v1.ListedSession
+	(*Team)(nil),                  // 6: devpilot.gateway.store.v1.Team
+	(*TeamMember)(nil),            // 7: devpilot.gateway.store.v1.TeamMember
+	(*Invitation)(nil),            // 8: devpilot.gateway.store.v1.Invitation
+	(*ApiKey)(nil),                // 9: devpilot.gateway.store.v1.ApiKey
+	(*ApiKeyList)(nil),            // 10: devpilot.gateway.store.v1.ApiKeyList
+	(*ApiKeyList_Entry)(nil),      // 11: devpilot.gateway.store.v1.ApiKeyList.Entry
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_devpilot_gateway_store_v1_tenant_proto_depIdxs = []int32{
-	10, // 0: devpilot.gateway.store.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
-	10, // 1: devpilot.gateway.store.v1.Member.create_time:type_name -> google.protobuf.Timestamp
-	10, // 2: devpilot.gateway.store.v1.Account.said_time:type_name -> google.protobuf.Timestamp
-	3,  // 3: devpilot.gateway.store.v1.Account.sessions:type_name -> devpilot.gateway.store.v1.ListedSession
-	10, // 4: devpilot.gateway.store.v1.ListedSession.create_time:type_name -> google.protobuf.Timestamp
-	10, // 5: devpilot.gateway.store.v1.ListedSession.last_used_time:type_name -> google.protobuf.Timestamp
-	10, // 6: devpilot.gateway.store.v1.ListedSession.end_time:type_name -> google.protobuf.Timestamp
-	10, // 7: devpilot.gateway.store.v1.ListedSession.check_time:type_name -> google.protobuf.Timestamp
-	10, // 8: devpilot.gateway.store.v1.ListedSession.ask_time:type_name -> google.protobuf.Timestamp
-	5,  // 9: devpilot.gateway.store.v1.Team.members:type_name -> devpilot.gateway.store.v1.TeamMember
-	6,  // 10: devpilot.gateway.store.v1.Team.invitations:type_name -> devpilot.gateway.store.v1.Invitation
-	10, // 11: devpilot.gateway.store.v1.TeamMember.create_time:type_name -> google.protobuf.Timestamp
-	10, // 12: devpilot.gateway.store.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
-	10, // 13: devpilot.gateway.store.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
-	10, // 14: devpilot.gateway.store.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
-	10, // 15: devpilot.gateway.store.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
-	10, // 16: devpilot.gateway.store.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
-	9,  // 17: devpilot.gateway.store.v1.ApiKeyList.entries:type_name -> devpilot.gateway.store.v1.ApiKeyList.Entry
-	10, // 18: devpilot.gateway.store.v1.ApiKeyList.Entry.create_time:type_name -> google.protobuf.Timestamp
-	19, // [19:19] is the sub-list for method output_type
-	19, // [19:19] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	12, // 0: devpilot.gateway.store.v1.Workspace.create_time:type_name -> google.protobuf.Timestamp
+	12, // 1: devpilot.gateway.store.v1.Workspace.delete_time:type_name -> google.protobuf.Timestamp
+	1,  // 2: devpilot.gateway.store.v1.Workspace.webhooks_left:type_name -> devpilot.gateway.store.v1.LeftWebhook
+	12, // 3: devpilot.gateway.store.v1.Deletion.begin_time:type_name -> google.protobuf.Timestamp
+	12, // 4: devpilot.gateway.store.v1.Member.create_time:type_name -> google.protobuf.Timestamp
+	12, // 5: devpilot.gateway.store.v1.Account.said_time:type_name -> google.protobuf.Timestamp
+	5,  // 6: devpilot.gateway.store.v1.Account.sessions:type_name -> devpilot.gateway.store.v1.ListedSession
+	12, // 7: devpilot.gateway.store.v1.ListedSession.create_time:type_name -> google.protobuf.Timestamp
+	12, // 8: devpilot.gateway.store.v1.ListedSession.last_used_time:type_name -> google.protobuf.Timestamp
+	12, // 9: devpilot.gateway.store.v1.ListedSession.end_time:type_name -> google.protobuf.Timestamp
+	12, // 10: devpilot.gateway.store.v1.ListedSession.check_time:type_name -> google.protobuf.Timestamp
+	12, // 11: devpilot.gateway.store.v1.ListedSession.ask_time:type_name -> google.protobuf.Timestamp
+	7,  // 12: devpilot.gateway.store.v1.Team.members:type_name -> devpilot.gateway.store.v1.TeamMember
+	8,  // 13: devpilot.gateway.store.v1.Team.invitations:type_name -> devpilot.gateway.store.v1.Invitation
+	12, // 14: devpilot.gateway.store.v1.TeamMember.create_time:type_name -> google.protobuf.Timestamp
+	12, // 15: devpilot.gateway.store.v1.Invitation.create_time:type_name -> google.protobuf.Timestamp
+	12, // 16: devpilot.gateway.store.v1.Invitation.expire_time:type_name -> google.protobuf.Timestamp
+	12, // 17: devpilot.gateway.store.v1.ApiKey.create_time:type_name -> google.protobuf.Timestamp
+	12, // 18: devpilot.gateway.store.v1.ApiKey.last_used_time:type_name -> google.protobuf.Timestamp
+	12, // 19: devpilot.gateway.store.v1.ApiKey.expire_time:type_name -> google.protobuf.Timestamp
+	11, // 20: devpilot.gateway.store.v1.ApiKeyList.entries:type_name -> devpilot.gateway.store.v1.ApiKeyList.Entry
+	12, // 21: devpilot.gateway.store.v1.ApiKeyList.Entry.create_time:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_gateway_store_v1_tenant_proto_init() }
@@ -1173,7 +1379,7 @@ func file_devpilot_gateway_store_v1_tenant_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_gateway_store_v1_tenant_proto_rawDesc), len(file_devpilot_gateway_store_v1_tenant_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
