@@ -2996,6 +2996,107 @@ func (x *ReadBadgeResponse) GetState() ReadBadgeResponse_State {
 	return ReadBadgeResponse_STATE_UNSPECIFIED
 }
 
+// RemoveWorkspaceRequest names the workspace.
+type RemoveWorkspaceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace     string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkspaceRequest) Reset() {
+	*x = RemoveWorkspaceRequest{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkspaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkspaceRequest) ProtoMessage() {}
+
+func (x *RemoveWorkspaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkspaceRequest.ProtoReflect.Descriptor instead.
+func (*RemoveWorkspaceRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RemoveWorkspaceRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+// RemoveWorkspaceResponse says what is left.
+type RemoveWorkspaceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many apps have something left, and repositories of which webhook does not know yet that nobody watches them.
+	Left int32 `protobuf:"varint,1,opt,name=left,proto3" json:"left,omitempty"`
+	// The servers that are away and have releases of the workspace. They remove these when they are back.
+	ServersAway   []string `protobuf:"bytes,2,rep,name=servers_away,json=serversAway,proto3" json:"servers_away,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveWorkspaceResponse) Reset() {
+	*x = RemoveWorkspaceResponse{}
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveWorkspaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveWorkspaceResponse) ProtoMessage() {}
+
+func (x *RemoveWorkspaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_deployer_v1_deployer_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveWorkspaceResponse.ProtoReflect.Descriptor instead.
+func (*RemoveWorkspaceResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *RemoveWorkspaceResponse) GetLeft() int32 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *RemoveWorkspaceResponse) GetServersAway() []string {
+	if x != nil {
+		return x.ServersAway
+	}
+	return nil
+}
+
 var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
@@ -3238,13 +3339,19 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tDEPLOYING\x10\x02\x12\b\n" +
 	"\x04LIVE\x10\x03\x12\n" +
 	"\n" +
-	"\x06FAILED\x10\x042\x8c\x18\n" +
+	"\x06FAILED\x10\x04\";\n" +
+	"\x16RemoveWorkspaceRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\"P\n" +
+	"\x17RemoveWorkspaceResponse\x12\x12\n" +
+	"\x04left\x18\x01 \x01(\x05R\x04left\x12!\n" +
+	"\fservers_away\x18\x02 \x03(\tR\vserversAway2\x81\x19\n" +
 	"\x0fDeployerService\x12\x8d\x01\n" +
 	"\tCreateApp\x12&.devpilot.deployer.v1.CreateAppRequest\x1a'.devpilot.deployer.v1.CreateAppResponse\"/\x82\xd3\xe4\x93\x02):\x01*b\x03app\"\x1f/v1/workspaces/{workspace}/apps\x12\x8a\x01\n" +
 	"\x06GetApp\x12#.devpilot.deployer.v1.GetAppRequest\x1a$.devpilot.deployer.v1.GetAppResponse\"5\x82\xd3\xe4\x93\x02,b\x03app\x12%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x01\x12\x85\x01\n" +
 	"\bListApps\x12%.devpilot.deployer.v1.ListAppsRequest\x1a&.devpilot.deployer.v1.ListAppsResponse\"*\x82\xd3\xe4\x93\x02!\x12\x1f/v1/workspaces/{workspace}/apps\x90\x02\x01\x12\x9b\x01\n" +
 	"\tUpdateApp\x12&.devpilot.deployer.v1.UpdateAppRequest\x1a'.devpilot.deployer.v1.UpdateAppResponse\"=\x82\xd3\xe4\x93\x024:\x03appb\x03app2(/v1/workspaces/{workspace}/apps/{app_id}\x90\x02\x02\x12\x8e\x01\n" +
-	"\tDeleteApp\x12&.devpilot.deployer.v1.DeleteAppRequest\x1a'.devpilot.deployer.v1.DeleteAppResponse\"0\x82\xd3\xe4\x93\x02'*%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x02\x12\xbb\x01\n" +
+	"\tDeleteApp\x12&.devpilot.deployer.v1.DeleteAppRequest\x1a'.devpilot.deployer.v1.DeleteAppResponse\"0\x82\xd3\xe4\x93\x02'*%/v1/workspaces/{workspace}/apps/{app}\x90\x02\x02\x12s\n" +
+	"\x0fRemoveWorkspace\x12,.devpilot.deployer.v1.RemoveWorkspaceRequest\x1a-.devpilot.deployer.v1.RemoveWorkspaceResponse\"\x03\x90\x02\x02\x12\xbb\x01\n" +
 	"\x10CreateDeployment\x12-.devpilot.deployer.v1.CreateDeploymentRequest\x1a..devpilot.deployer.v1.CreateDeploymentResponse\"H\x82\xd3\xe4\x93\x02B:\x01*b\n" +
 	"deployment\"1/v1/workspaces/{workspace}/apps/{app}/deployments\x12\xce\x01\n" +
 	"\x10CancelDeployment\x12-.devpilot.deployer.v1.CancelDeploymentRequest\x1a..devpilot.deployer.v1.CancelDeploymentResponse\"[\x82\xd3\xe4\x93\x02R:\x01*b\n" +
@@ -3280,7 +3387,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_deployer_v1_deployer_service_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_devpilot_deployer_v1_deployer_service_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(ListAppsRequest_View)(0),                // 0: devpilot.deployer.v1.ListAppsRequest.View
 	(ReadBadgeResponse_State)(0),             // 1: devpilot.deployer.v1.ReadBadgeResponse.State
@@ -3326,100 +3433,104 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*ProveStatusResponse)(nil),              // 41: devpilot.deployer.v1.ProveStatusResponse
 	(*ReadBadgeRequest)(nil),                 // 42: devpilot.deployer.v1.ReadBadgeRequest
 	(*ReadBadgeResponse)(nil),                // 43: devpilot.deployer.v1.ReadBadgeResponse
-	(*App)(nil),                              // 44: devpilot.deployer.v1.App
-	(Deployment_State)(0),                    // 45: devpilot.deployer.v1.Deployment.State
-	(Sync_State)(0),                          // 46: devpilot.deployer.v1.Sync.State
-	(*fieldmaskpb.FieldMask)(nil),            // 47: google.protobuf.FieldMask
-	(*Deployment)(nil),                       // 48: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                         // 49: devpilot.deployer.v1.AppRules
-	(Deployment_Trigger)(0),                  // 50: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),            // 51: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),                  // 52: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                      // 53: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                      // 54: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                        // 55: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                           // 56: devpilot.deployer.v1.Server
+	(*RemoveWorkspaceRequest)(nil),           // 44: devpilot.deployer.v1.RemoveWorkspaceRequest
+	(*RemoveWorkspaceResponse)(nil),          // 45: devpilot.deployer.v1.RemoveWorkspaceResponse
+	(*App)(nil),                              // 46: devpilot.deployer.v1.App
+	(Deployment_State)(0),                    // 47: devpilot.deployer.v1.Deployment.State
+	(Sync_State)(0),                          // 48: devpilot.deployer.v1.Sync.State
+	(*fieldmaskpb.FieldMask)(nil),            // 49: google.protobuf.FieldMask
+	(*Deployment)(nil),                       // 50: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                         // 51: devpilot.deployer.v1.AppRules
+	(Deployment_Trigger)(0),                  // 52: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),            // 53: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),                  // 54: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                      // 55: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                      // 56: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                        // 57: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                           // 58: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
-	44, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	44, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	44, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
-	45, // 3: devpilot.deployer.v1.ListAppsRequest.latest_states:type_name -> devpilot.deployer.v1.Deployment.State
-	46, // 4: devpilot.deployer.v1.ListAppsRequest.sync_states:type_name -> devpilot.deployer.v1.Sync.State
+	46, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	46, // 1: devpilot.deployer.v1.CreateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	46, // 2: devpilot.deployer.v1.GetAppResponse.app:type_name -> devpilot.deployer.v1.App
+	47, // 3: devpilot.deployer.v1.ListAppsRequest.latest_states:type_name -> devpilot.deployer.v1.Deployment.State
+	48, // 4: devpilot.deployer.v1.ListAppsRequest.sync_states:type_name -> devpilot.deployer.v1.Sync.State
 	0,  // 5: devpilot.deployer.v1.ListAppsRequest.view:type_name -> devpilot.deployer.v1.ListAppsRequest.View
-	44, // 6: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	44, // 7: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	47, // 8: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	44, // 9: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	48, // 10: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	48, // 11: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	48, // 12: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	48, // 13: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	49, // 14: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	46, // 6: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	46, // 7: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	49, // 8: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	46, // 9: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	50, // 10: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	50, // 11: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	50, // 12: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	50, // 13: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	51, // 14: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
 	22, // 15: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	48, // 16: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	45, // 17: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	50, // 18: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	51, // 19: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	51, // 20: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	48, // 21: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	45, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
-	50, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	51, // 24: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	51, // 25: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	48, // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	51, // 27: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	51, // 28: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	52, // 29: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	53, // 30: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	54, // 31: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	55, // 32: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	50, // 16: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	47, // 17: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	52, // 18: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	53, // 19: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	53, // 20: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	50, // 21: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	47, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
+	52, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	53, // 24: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	53, // 25: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	50, // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	53, // 27: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	53, // 28: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	54, // 29: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	55, // 30: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	56, // 31: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	57, // 32: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
 	35, // 33: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	45, // 34: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	56, // 35: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	47, // 34: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	58, // 35: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
 	1,  // 36: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
 	2,  // 37: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
 	4,  // 38: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
 	6,  // 39: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
 	8,  // 40: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
 	10, // 41: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	12, // 42: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	14, // 43: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	16, // 44: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	18, // 45: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	20, // 46: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	23, // 47: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	25, // 48: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	27, // 49: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
-	31, // 50: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
-	29, // 51: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	33, // 52: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	38, // 53: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	40, // 54: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
-	42, // 55: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
-	36, // 56: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	3,  // 57: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	5,  // 58: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	7,  // 59: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	9,  // 60: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	11, // 61: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	13, // 62: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	15, // 63: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	17, // 64: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	19, // 65: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	21, // 66: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	24, // 67: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	26, // 68: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	28, // 69: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
-	32, // 70: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	30, // 71: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	34, // 72: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	39, // 73: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	41, // 74: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
-	43, // 75: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
-	37, // 76: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	57, // [57:77] is the sub-list for method output_type
-	37, // [37:57] is the sub-list for method input_type
+	44, // 42: devpilot.deployer.v1.DeployerService.RemoveWorkspace:input_type -> devpilot.deployer.v1.RemoveWorkspaceRequest
+	12, // 43: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	14, // 44: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	16, // 45: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	18, // 46: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	20, // 47: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	23, // 48: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	25, // 49: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	27, // 50: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	31, // 51: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	29, // 52: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	33, // 53: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	38, // 54: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	40, // 55: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
+	42, // 56: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	36, // 57: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	3,  // 58: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	5,  // 59: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	7,  // 60: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	9,  // 61: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	11, // 62: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	45, // 63: devpilot.deployer.v1.DeployerService.RemoveWorkspace:output_type -> devpilot.deployer.v1.RemoveWorkspaceResponse
+	13, // 64: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	15, // 65: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	17, // 66: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	19, // 67: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	21, // 68: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	24, // 69: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	26, // 70: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	28, // 71: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	32, // 72: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	30, // 73: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	34, // 74: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	39, // 75: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	41, // 76: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
+	43, // 77: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	37, // 78: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	58, // [58:79] is the sub-list for method output_type
+	37, // [37:58] is the sub-list for method input_type
 	37, // [37:37] is the sub-list for extension type_name
 	37, // [37:37] is the sub-list for extension extendee
 	0,  // [0:37] is the sub-list for field type_name
@@ -3440,7 +3551,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_deployer_service_proto_rawDesc), len(file_devpilot_deployer_v1_deployer_service_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   42,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

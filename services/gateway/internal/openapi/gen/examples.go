@@ -13,6 +13,7 @@ var bodies = map[string]object{
 	"createSession":            {"token": "dpa_…"},
 	"createSignInCode":         {},
 	"createWorkspace":          {"workspaceId": "acme-inc", "displayName": "Acme, Inc."},
+	"updateWorkspace":          {"displayName": "Acme"},
 	"createInvitation":         {"email": "olga@example.com", "role": "MEMBER"},
 	"setMemberRole":            {"role": "ADMIN"},
 	"createApiKey":             {"label": "CI of the shop", "scope": "DEPLOY", "apps": []any{"web"}},
