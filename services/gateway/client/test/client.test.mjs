@@ -84,7 +84,8 @@ test("an answer without a problem is told by its status", async () => {
     const { devpilot, asked: sent } = scripted(pages, { attempts: 2 });
     await assert.rejects(
       devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
-      (e) => e instanceof DevpilotError && e.reason === reason && e.status === status && e.message.includes(`${status}`),
+      (e) =>
+        e instanceof DevpilotError && e.reason === reason && e.status === status && e.message.includes(`${status}`),
     );
     assert.equal(sent.length, asked, `${status}`);
   }

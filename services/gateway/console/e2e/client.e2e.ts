@@ -59,6 +59,28 @@ async function grant(): Promise<void> {
   expect(back.headers.get("location")).toContain("bitbucket=connected");
 }
 
+/** The examples of the API's reference by operation, as modules, and the lines that all begin with. */
+async function examples(): Promise<Map<string, string>> {
+  const read = async (path: string) => (await fetch(`${stack.url}/docs/api${path}`)).text();
+  const text = (page: string, id: string) => {
+    const found = new RegExp(`<pre id="${id}">(.*?)</pre>`, "s").exec(page)?.[1];
+    return found?.replace(/&#(\d+);|&(\w+);/g, (_, code: string | undefined, name: string) =>
+      code === undefined ? ({ amp: "&", lt: "<", gt: ">" }[name] ?? name) : String.fromCodePoint(Number(code)),
+    );
+  };
+  const index = await read("");
+  const prelude = text(index, "example-prelude") ?? "";
+  expect(prelude).toContain("connect(");
+  const found = new Map<string, string>();
+  for (const [, id = ""] of index.matchAll(/<li><a href="\/docs\/api\/(\w+)"/g)) {
+    const example = text(await read(`/${id}`), "example-typescript");
+    if (example !== undefined)
+      found.set(id, `declare const process: { env: Record<string, string> };\n${prelude}\n${example}\nexport {};\n`);
+  }
+  expect(found.size).toBeGreaterThan(70);
+  return found;
+}
+
 test("the packed client installs, compiles strictly and deploys", { timeout: 240_000 }, async () => {
   await exec("npm", ["pack", "--silent", "--pack-destination", project], { cwd: client });
   const [tarball = ""] = (await readdir(project)).filter((name) => name.endsWith(".tgz"));
@@ -67,6 +89,8 @@ test("the packed client installs, compiles strictly and deploys", { timeout: 240
   await exec("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${tarball}`], { cwd: project });
   await mkdir(join(project, "src"));
   await cp(join(client, "example", "example.ts"), join(project, "src", "example.ts"));
+  await mkdir(join(project, "src", "reference"));
+  for (const [id, text] of await examples()) await writeFile(join(project, "src", "reference", `${id}.ts`), text);
   await writeFile(
     join(project, "tsconfig.json"),
     JSON.stringify({
@@ -100,4 +124,20 @@ test("the packed client installs, compiles strictly and deploys", { timeout: 240
   expect(said).toMatchObject({ repository: "acme/web", end: "COMPLETED", live: 1, refused: "APP_EXISTS" });
   expect(said.lines).toContain("Release 1 is live.");
   expect(said.changed).toContain("deployment");
+});
+
+// What only reads, and what was made by the tests before: the others are sent by curl in the product's own tests.
+test("examples of the reference run with the client", { timeout: 240_000 }, async () => {
+  const env = { PATH: process.env["PATH"] ?? "", DEVPILOT_URL: stack.url, DEVPILOT_KEY: stack.adminToken };
+  const run = async (id: string) =>
+    (await exec(process.execPath, [join(project, "out", "reference", `${id}.js`)], { env })).stdout;
+  expect(await run("createApp")).toContain("id: 'web'");
+  expect(await run("createDeployment")).toContain("number: 1");
+  expect(await run("readLog")).toContain("Release 1 is live.");
+  expect(await run("streamEvents")).toContain("event: 'ready'");
+  expect(await run("exportActivity")).toContain("app.create");
+  expect(await run("createSession")).toContain("Local owner");
+  for (const id of ["getMe", "listWorkspaces", "listApps", "getApp", "listDeployments", "getDeployment", "explain"])
+    expect(await run(id), id).toMatch(/^\{/);
+  for (const id of ["listRepositories", "getRepository", "listBranches"]) expect(await run(id), id).toContain("main");
 });
