@@ -142,7 +142,7 @@ func fromStatus(st *status.Status, cause error) *Error {
 func fromCode(st *status.Status, cause error) *Error {
 	c := WithCause(cause)
 	switch kindOfCode(st.Code()) {
-	case Invalid:
+	case Invalid, MediaType:
 		return New(ReasonInvalidArgument, "The request could not be read: "+strings.TrimSpace(st.Message()), c)
 	case TooLarge:
 		return New(ReasonPayloadTooLarge, "The request is too large.", c)

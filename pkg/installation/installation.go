@@ -44,9 +44,9 @@ const (
 var (
 	ErrKeyset = errors.New("the encryption keyset (DEVPILOT_ENCRYPTION_KEYSET_FILE) does not open what is stored in NATS (DEVPILOT_NATS_URL): " +
 		"give this process the keyset that its installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
-	ErrRedisOfOthers = errors.New("Redis (DEVPILOT_REDIS_URL) is in use by another installation: " +
+	ErrRedisOfOthers = errors.New("the Redis of DEVPILOT_REDIS_URL is in use by another installation: " +
 		"give this one a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION); what the other left there is gone ten minutes after its last process")
-	ErrRedisRefuses = errors.New("Redis refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
+	ErrRedisRefuses = errors.New("the Redis server refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
 )
 
 // Config is what an installation is known by.
@@ -154,8 +154,7 @@ func (i *Installation) claim(ctx context.Context) error {
 	switch {
 	case redisx.IsRefusal(err):
 		return ErrRedisRefuses
-	case err != nil:
-		return nil // away: what it holds may be lost
+	case err != nil: // away: what it holds may be lost
 	case owner != i.id:
 		return ErrRedisOfOthers
 	case !set:

@@ -1,6 +1,7 @@
 package redisx_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -27,7 +28,7 @@ func TestPrefix_everyKey(t *testing.T) {
 	if err := plain.Set(ctx, "k", "of another", time.Minute).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := client.Get(ctx, "k").Result(); err != redis.Nil {
+	if v, err := client.Get(ctx, "k").Result(); !errors.Is(err, redis.Nil) {
 		t.Fatalf("another's key: %q, %v", v, err)
 	}
 	if err := client.Set(ctx, "k", "own", time.Minute).Err(); err != nil {

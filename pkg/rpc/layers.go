@@ -92,7 +92,7 @@ func accessLevel(c *call, err error) slog.Level {
 	case apierr.Unavailable, apierr.DeadlineExceeded, apierr.ResourceExhausted, apierr.Unauthenticated, apierr.Unimplemented:
 		return slog.LevelWarn
 	case apierr.Invalid, apierr.PermissionDenied, apierr.NotFound, apierr.MethodNotAllowed, apierr.AlreadyExists,
-		apierr.FailedPrecondition, apierr.Aborted, apierr.TooLarge, apierr.Canceled:
+		apierr.FailedPrecondition, apierr.Aborted, apierr.TooLarge, apierr.MediaType, apierr.Canceled:
 		return logs.LevelRequest
 	}
 	return slog.LevelError

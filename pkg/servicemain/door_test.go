@@ -34,7 +34,7 @@ func TestDoor(t *testing.T) {
 		go func() { defer close(done); d.Keep(ctx, &readiness, nil) }()
 		after := func(wait time.Duration, want healthpb.HealthCheckResponse_ServingStatus, open bool) {
 			t.Helper()
-			time.Sleep(wait) // the bubble's clock
+			<-time.After(wait) // the bubble's clock
 			synctest.Wait()
 			got, err := d.Health.Check(t.Context(), &healthpb.HealthCheckRequest{})
 			if err != nil || got.GetStatus() != want || d.Open() != open {

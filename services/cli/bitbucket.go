@@ -315,6 +315,8 @@ func remedy(r *devpilot.Remedy) string {
 		return "devpilot apps rules " + app
 	case devpilot.RemedyKindOPENDEPLOYMENT:
 		return "devpilot log " + app + at(r.Deployment)
+	case devpilot.RemedyKindADDWEBHOOKBYHAND:
+		return "devpilot open " + app
 	case devpilot.RemedyKindCREATEAPP:
 		return "devpilot apps create NAME --repository REPOSITORY"
 	}

@@ -161,7 +161,7 @@ func (b *book) page(name string) string {
 	if text, ok := b.pages[name]; ok {
 		return text
 	}
-	resp, err := http.Get(strings.TrimSuffix(b.api.base+"/docs/api/"+name, "/")) //nolint:noctx // a test
+	resp, err := http.Get(strings.TrimSuffix(b.api.base+"/docs/api/"+name, "/"))
 	if err != nil {
 		b.t.Fatal(err)
 	}

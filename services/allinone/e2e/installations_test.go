@@ -176,7 +176,7 @@ func TestInstallations_othersStoresAreRefused(t *testing.T) {
 	})
 	for name, c := range map[string]struct{ nats, redis, want string }{
 		"another keyset":      {server.URL(), redis.URL(), "the encryption keyset (DEVPILOT_ENCRYPTION_KEYSET_FILE) does not open what is stored in NATS"},
-		"the Redis of others": {own.URL(), redis.URL(), "Redis (DEVPILOT_REDIS_URL) is in use by another installation"},
+		"the Redis of others": {own.URL(), redis.URL(), "the Redis of DEVPILOT_REDIS_URL is in use by another installation"},
 	} {
 		settings := allinone.Settings{}
 		settings.Listen, settings.OpsListen, settings.Roles, settings.LogFormat = "127.0.0.1:0", "127.0.0.1:0", []string{"api"}, "json"

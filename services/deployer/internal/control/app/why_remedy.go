@@ -67,9 +67,9 @@ func remedyOf(reason string) *deployerv1.Remedy {
 // or would change nothing, is not offered.
 func (v *verdict) remedy(reason string, number int32) *deployerv1.Remedy {
 	r := v.own(reason, number)
-	switch r.GetKind() { //nolint:exhaustive // the others need nothing of Bitbucket
+	switch r.GetKind() {
 	case deployerv1.Remedy_DEPLOY, deployerv1.Remedy_REDEPLOY, deployerv1.Remedy_SWITCH_AUTO_DEPLOY_ON, deployerv1.Remedy_REPLAY_DELIVERY:
-	default:
+	default: // the others need nothing of Bitbucket
 		return r
 	}
 	for _, t := range []*storev1.Trouble{v.connection.GetPaused(), apps.Outside(v.connection, v.p.index), v.p.index.GetUnreachable()} {
