@@ -107,6 +107,13 @@ func TestReads_costTheLeadersAFewQuestions(t *testing.T) {
 			}
 			return err
 		}},
+		"ListApps, by need": {5, func() error {
+			resp, err := b.client.ListApps(b.member, &deployerv1.ListAppsRequest{Workspace: workspace, PageSize: 3, OrderBy: "need"})
+			if err == nil && (len(resp.GetApps()) != 3 || resp.GetTotal() != 20 || len(resp.GetNeeds()) == 0) {
+				err = fmt.Errorf("%d of %d apps", len(resp.GetApps()), resp.GetTotal())
+			}
+			return err
+		}},
 		"ListWorkspaceDeployments": {3, func() error {
 			resp, err := b.client.ListWorkspaceDeployments(b.member, &deployerv1.ListWorkspaceDeploymentsRequest{Workspace: workspace})
 			if err == nil && len(resp.GetDeployments()) != 1 {

@@ -15,6 +15,24 @@ const (
 	APIKeyScopeREAD   APIKeyScope = "READ"
 )
 
+// Defines values for AppNeed.
+const (
+	AppNeedBEHIND     AppNeed = "BEHIND"
+	AppNeedDEPLOYING  AppNeed = "DEPLOYING"
+	AppNeedFAILING    AppNeed = "FAILING"
+	AppNeedINSYNC     AppNeed = "IN_SYNC"
+	AppNeedNOTKNOWN   AppNeed = "NOT_KNOWN"
+	AppNeedROLLEDBACK AppNeed = "ROLLED_BACK"
+	AppNeedWAITING    AppNeed = "WAITING"
+)
+
+// Defines values for AppsTroubleKind.
+const (
+	AppsTroubleKindREPOSITORYUNREACHED AppsTroubleKind = "REPOSITORY_UNREACHED"
+	AppsTroubleKindWEBHOOK             AppsTroubleKind = "WEBHOOK"
+	AppsTroubleKindWORKSPACEEXCLUDED   AppsTroubleKind = "WORKSPACE_EXCLUDED"
+)
+
 // Defines values for DeliveryChangeAction.
 const (
 	DeliveryChangeActionCREATED DeliveryChangeAction = "CREATED"
@@ -456,6 +474,9 @@ type App struct {
 	// LiveURL Where the live release is served; absent when it is not.
 	LiveURL *string `json:"liveUrl,omitempty"`
 
+	// Need What it needs of people: one word for its newest deployment and its branch.
+	Need AppNeed `json:"need"`
+
 	// Repository The repository's id.
 	Repository string `json:"repository"`
 
@@ -586,6 +607,9 @@ type AppInput struct {
 	// Variables The variables that hooks see, beside those of Devpilot.
 	Variables *[]VariableInput `json:"variables,omitempty"`
 }
+
+// AppNeed What an app needs of people, most urgent first.
+type AppNeed string
 
 // AppPatch App is what the deployment form saves: which repository and branch are deployed where, and
 // whether a push does it.
@@ -719,6 +743,39 @@ type AppWebhook struct {
 	// URL The URL that Bitbucket calls.
 	URL *string `json:"url,omitempty"`
 }
+
+// AppsTrouble AppsTrouble is what is wrong with apps for one common cause.
+type AppsTrouble struct {
+	// Apps How many apps it is about.
+	Apps int32 `json:"apps"`
+
+	// First The ids of the first of them, five at most.
+	First []string `json:"first"`
+
+	// FirstNotAdmin The ids of the first of those, five at most.
+	FirstNotAdmin []string `json:"firstNotAdmin"`
+
+	// FoundWithin How long it takes, as a rule at most, until a push is found whose delivery does not come: of the
+	// slowest. Absent for other causes.
+	FoundWithin *string `json:"foundWithin,omitempty"`
+
+	// Kind The cause.
+	Kind AppsTroubleKind `json:"kind"`
+
+	// NotAdmin Of how many of the apps the connected account is not an admin of the repository, so that it may not look after
+	// the webhook; 0 for other causes.
+	NotAdmin int32 `json:"notAdmin"`
+
+	// Webhook The webhook of the first one; absent for other causes.
+	Webhook *AppWebhook `json:"webhook,omitempty"`
+
+	// Webhooks The ids of those of their webhooks that registering or repairing may put right, each once, 200 at most; none for
+	// other causes.
+	Webhooks []string `json:"webhooks"`
+}
+
+// AppsTroubleKind The cause.
+type AppsTroubleKind string
 
 // AutoDeployOff AutoDeployOff says who switched auto-deploy off.
 type AutoDeployOff struct {
@@ -1750,11 +1807,19 @@ type ListAppsResult struct {
 	// Apps The apps.
 	Apps []App `json:"apps"`
 
+	// Needs How many apps of the workspace need what, also those that were not asked for; with orderBy "need"
+	// only.
+	Needs []NeedCount `json:"needs"`
+
 	// NextPageToken The next page's token; empty on the last one.
 	NextPageToken string `json:"nextPageToken"`
 
 	// Total How many there are on all pages.
 	Total int32 `json:"total"`
+
+	// Troubles What is wrong with apps of the workspace for one common cause, also with those that were not asked
+	// for; with orderBy "need" only.
+	Troubles []AppsTrouble `json:"troubles"`
 }
 
 // ListBitbucketWorkspacesResult ListBitbucketWorkspacesResponse is the list, sorted by name.
@@ -2058,6 +2123,15 @@ type NarrowedToInput struct {
 
 	// Name Its name when it was chosen, for people.
 	Name *string `json:"name,omitempty"`
+}
+
+// NeedCount NeedCount is how many apps have a need.
+type NeedCount struct {
+	// Apps How many there are.
+	Apps int32 `json:"apps"`
+
+	// Need What they need.
+	Need AppNeed `json:"need"`
 }
 
 // Nothing No fields.
@@ -3328,6 +3402,7 @@ type ListAppsParams struct {
 	PageToken *string `form:"pageToken,omitempty" json:"pageToken,omitempty"`
 
 	// Query Only those whose id, repository's name or branch has this in it; case does not matter. Of several words, each.
+	// 200 characters at most.
 	Query *string `form:"query,omitempty" json:"query,omitempty"`
 
 	// Repository Only those of this repository: its id.
@@ -3346,11 +3421,16 @@ type ListAppsParams struct {
 	SyncStates *[]SyncState `form:"syncStates,omitempty" json:"syncStates,omitempty"`
 
 	// OrderBy The order: "id", which it is when absent; "updateTime", the app that was changed last first; "deployTime", the
-	// app with the newest deployment first and those that have none last.
+	// app with the newest deployment first and those that have none last; "need", those first that need somebody;
+	// "match", those first whose id begins with the query's first word. Those alike come by id. Of an app that changes
+	// its place between two pages both may tell, or neither.
 	OrderBy *string `form:"orderBy,omitempty" json:"orderBy,omitempty"`
 
 	// View How much of each app is answered; FULL when absent.
 	View *ListAppsRequestView `form:"view,omitempty" json:"view,omitempty"`
+
+	// Need Only those that need this.
+	Need *AppNeed `form:"need,omitempty" json:"need,omitempty"`
 
 	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
 	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
@@ -4322,6 +4402,7 @@ func (c *Client) ListApps(ctx context.Context, workspace string, params *ListApp
 		r.inQuery("syncStates", params.SyncStates)
 		r.inQuery("orderBy", params.OrderBy)
 		r.inQuery("view", params.View)
+		r.inQuery("need", params.Need)
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[ListAppsResult](ctx, c, r)

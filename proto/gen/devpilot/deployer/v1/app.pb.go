@@ -24,6 +24,79 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// What an app needs of people, most urgent first.
+type App_Need int32
+
+const (
+	// Never sent.
+	App_NEED_UNSPECIFIED App_Need = 0
+	// Its newest deployment failed.
+	App_FAILING App_Need = 1
+	// Its newest deployment cannot begin; sync says why.
+	App_WAITING App_Need = 2
+	// The branch's newest commit is not live and nothing brings it there; sync says why.
+	App_BEHIND App_Need = 3
+	// What is new is on its way.
+	App_DEPLOYING App_Need = 4
+	// A person made an older release live.
+	App_ROLLED_BACK App_Need = 5
+	// Devpilot does not know where the branch is.
+	App_NOT_KNOWN App_Need = 6
+	// Nothing.
+	App_IN_SYNC App_Need = 7
+)
+
+// Enum value maps for App_Need.
+var (
+	App_Need_name = map[int32]string{
+		0: "NEED_UNSPECIFIED",
+		1: "FAILING",
+		2: "WAITING",
+		3: "BEHIND",
+		4: "DEPLOYING",
+		5: "ROLLED_BACK",
+		6: "NOT_KNOWN",
+		7: "IN_SYNC",
+	}
+	App_Need_value = map[string]int32{
+		"NEED_UNSPECIFIED": 0,
+		"FAILING":          1,
+		"WAITING":          2,
+		"BEHIND":           3,
+		"DEPLOYING":        4,
+		"ROLLED_BACK":      5,
+		"NOT_KNOWN":        6,
+		"IN_SYNC":          7,
+	}
+)
+
+func (x App_Need) Enum() *App_Need {
+	p := new(App_Need)
+	*p = x
+	return p
+}
+
+func (x App_Need) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (App_Need) Descriptor() protoreflect.EnumDescriptor {
+	return file_devpilot_deployer_v1_app_proto_enumTypes[0].Descriptor()
+}
+
+func (App_Need) Type() protoreflect.EnumType {
+	return &file_devpilot_deployer_v1_app_proto_enumTypes[0]
+}
+
+func (x App_Need) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use App_Need.Descriptor instead.
+func (App_Need) EnumDescriptor() ([]byte, []int) {
+	return file_devpilot_deployer_v1_app_proto_rawDescGZIP(), []int{0, 0}
+}
+
 // How the branch stands.
 type Sync_State int32
 
@@ -69,11 +142,11 @@ func (x Sync_State) String() string {
 }
 
 func (Sync_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_devpilot_deployer_v1_app_proto_enumTypes[0].Descriptor()
+	return file_devpilot_deployer_v1_app_proto_enumTypes[1].Descriptor()
 }
 
 func (Sync_State) Type() protoreflect.EnumType {
-	return &file_devpilot_deployer_v1_app_proto_enumTypes[0]
+	return &file_devpilot_deployer_v1_app_proto_enumTypes[1]
 }
 
 func (x Sync_State) Number() protoreflect.EnumNumber {
@@ -160,7 +233,9 @@ type App struct {
 	// switching on again makes another.
 	Badge bool `protobuf:"varint,50,opt,name=badge,proto3" json:"badge,omitempty"`
 	// The path of the badge's link, a picture (SVG) at this address; absent while it is off.
-	BadgePath     string `protobuf:"bytes,51,opt,name=badge_path,json=badgePath,proto3" json:"badge_path,omitempty"`
+	BadgePath string `protobuf:"bytes,51,opt,name=badge_path,json=badgePath,proto3" json:"badge_path,omitempty"`
+	// What it needs of people: one word for its newest deployment and its branch.
+	Need          App_Need `protobuf:"varint,52,opt,name=need,proto3,enum=devpilot.deployer.v1.App_Need" json:"need,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +499,13 @@ func (x *App) GetBadgePath() string {
 		return x.BadgePath
 	}
 	return ""
+}
+
+func (x *App) GetNeed() App_Need {
+	if x != nil {
+		return x.Need
+	}
+	return App_NEED_UNSPECIFIED
 }
 
 // Sync says how the branch that an app watches stands to what is live, as far as Devpilot knows.
@@ -1779,7 +1861,7 @@ var File_devpilot_deployer_v1_app_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\n" +
-	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8a\r\n" +
+	"\x1edevpilot/deployer/v1/app.proto\x12\x14devpilot.deployer.v1\x1a%devpilot/deployer/v1/deployment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc3\x0e\n" +
 	"\x03App\x12\x13\n" +
 	"\x02id\x18\x01 \x01(\tB\x03\xe0A\x03R\x02id\x12!\n" +
 	"\tworkspace\x18\x02 \x01(\tB\x03\xe0A\x03R\tworkspace\x12#\n" +
@@ -1823,7 +1905,18 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"turnedAway\x12\x14\n" +
 	"\x05badge\x182 \x01(\bR\x05badge\x12%\n" +
 	"\n" +
-	"badge_path\x183 \x01(\tB\x06\xe0A\x03\xe0A\x01R\tbadgePathB\x10\n" +
+	"badge_path\x183 \x01(\tB\x06\xe0A\x03\xe0A\x01R\tbadgePath\x127\n" +
+	"\x04need\x184 \x01(\x0e2\x1e.devpilot.deployer.v1.App.NeedB\x03\xe0A\x03R\x04need\"~\n" +
+	"\x04Need\x12\x14\n" +
+	"\x10NEED_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aFAILING\x10\x01\x12\v\n" +
+	"\aWAITING\x10\x02\x12\n" +
+	"\n" +
+	"\x06BEHIND\x10\x03\x12\r\n" +
+	"\tDEPLOYING\x10\x04\x12\x0f\n" +
+	"\vROLLED_BACK\x10\x05\x12\r\n" +
+	"\tNOT_KNOWN\x10\x06\x12\v\n" +
+	"\aIN_SYNC\x10\aB\x10\n" +
 	"\x0e_commit_status\"\xb9\x03\n" +
 	"\x04Sync\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +
@@ -1961,74 +2054,76 @@ func file_devpilot_deployer_v1_app_proto_rawDescGZIP() []byte {
 	return file_devpilot_deployer_v1_app_proto_rawDescData
 }
 
-var file_devpilot_deployer_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_devpilot_deployer_v1_app_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_devpilot_deployer_v1_app_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_devpilot_deployer_v1_app_proto_goTypes = []any{
-	(Sync_State)(0),               // 0: devpilot.deployer.v1.Sync.State
-	(*App)(nil),                   // 1: devpilot.deployer.v1.App
-	(*Sync)(nil),                  // 2: devpilot.deployer.v1.Sync
-	(*AutoDeployOff)(nil),         // 3: devpilot.deployer.v1.AutoDeployOff
-	(*TurnedAwayPush)(nil),        // 4: devpilot.deployer.v1.TurnedAwayPush
-	(*DeploymentHook)(nil),        // 5: devpilot.deployer.v1.DeploymentHook
-	(*Variable)(nil),              // 6: devpilot.deployer.v1.Variable
-	(*AppRules)(nil),              // 7: devpilot.deployer.v1.AppRules
-	(*SkipPhrases)(nil),           // 8: devpilot.deployer.v1.SkipPhrases
-	(*SourceOptions)(nil),         // 9: devpilot.deployer.v1.SourceOptions
-	(*ServeOptions)(nil),          // 10: devpilot.deployer.v1.ServeOptions
-	(*CodeConfig)(nil),            // 11: devpilot.deployer.v1.CodeConfig
-	(*CodeConfigProblem)(nil),     // 12: devpilot.deployer.v1.CodeConfigProblem
-	(*AutoDeployPause)(nil),       // 13: devpilot.deployer.v1.AutoDeployPause
-	(*AppWebhook)(nil),            // 14: devpilot.deployer.v1.AppWebhook
-	(*Warning)(nil),               // 15: devpilot.deployer.v1.Warning
-	(*Server)(nil),                // 16: devpilot.deployer.v1.Server
-	(*Worker)(nil),                // 17: devpilot.deployer.v1.Worker
-	(*DeploymentSummary)(nil),     // 18: devpilot.deployer.v1.DeploymentSummary
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*DeploymentActor)(nil),       // 20: devpilot.deployer.v1.DeploymentActor
-	(Deployment_Stage)(0),         // 21: devpilot.deployer.v1.Deployment.Stage
-	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
+	(App_Need)(0),                 // 0: devpilot.deployer.v1.App.Need
+	(Sync_State)(0),               // 1: devpilot.deployer.v1.Sync.State
+	(*App)(nil),                   // 2: devpilot.deployer.v1.App
+	(*Sync)(nil),                  // 3: devpilot.deployer.v1.Sync
+	(*AutoDeployOff)(nil),         // 4: devpilot.deployer.v1.AutoDeployOff
+	(*TurnedAwayPush)(nil),        // 5: devpilot.deployer.v1.TurnedAwayPush
+	(*DeploymentHook)(nil),        // 6: devpilot.deployer.v1.DeploymentHook
+	(*Variable)(nil),              // 7: devpilot.deployer.v1.Variable
+	(*AppRules)(nil),              // 8: devpilot.deployer.v1.AppRules
+	(*SkipPhrases)(nil),           // 9: devpilot.deployer.v1.SkipPhrases
+	(*SourceOptions)(nil),         // 10: devpilot.deployer.v1.SourceOptions
+	(*ServeOptions)(nil),          // 11: devpilot.deployer.v1.ServeOptions
+	(*CodeConfig)(nil),            // 12: devpilot.deployer.v1.CodeConfig
+	(*CodeConfigProblem)(nil),     // 13: devpilot.deployer.v1.CodeConfigProblem
+	(*AutoDeployPause)(nil),       // 14: devpilot.deployer.v1.AutoDeployPause
+	(*AppWebhook)(nil),            // 15: devpilot.deployer.v1.AppWebhook
+	(*Warning)(nil),               // 16: devpilot.deployer.v1.Warning
+	(*Server)(nil),                // 17: devpilot.deployer.v1.Server
+	(*Worker)(nil),                // 18: devpilot.deployer.v1.Worker
+	(*DeploymentSummary)(nil),     // 19: devpilot.deployer.v1.DeploymentSummary
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*DeploymentActor)(nil),       // 21: devpilot.deployer.v1.DeploymentActor
+	(Deployment_Stage)(0),         // 22: devpilot.deployer.v1.Deployment.Stage
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
 }
 var file_devpilot_deployer_v1_app_proto_depIdxs = []int32{
-	13, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
-	14, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
-	18, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
-	18, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
-	15, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
-	19, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
-	19, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
-	5,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	6,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
-	7,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
-	9,  // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
-	10, // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	11, // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
-	2,  // 13: devpilot.deployer.v1.App.sync:type_name -> devpilot.deployer.v1.Sync
-	3,  // 14: devpilot.deployer.v1.App.auto_deploy_off:type_name -> devpilot.deployer.v1.AutoDeployOff
-	4,  // 15: devpilot.deployer.v1.App.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
-	0,  // 16: devpilot.deployer.v1.Sync.state:type_name -> devpilot.deployer.v1.Sync.State
-	19, // 17: devpilot.deployer.v1.Sync.since:type_name -> google.protobuf.Timestamp
-	19, // 18: devpilot.deployer.v1.AutoDeployOff.time:type_name -> google.protobuf.Timestamp
-	20, // 19: devpilot.deployer.v1.AutoDeployOff.actor:type_name -> devpilot.deployer.v1.DeploymentActor
-	19, // 20: devpilot.deployer.v1.TurnedAwayPush.time:type_name -> google.protobuf.Timestamp
-	21, // 21: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
-	19, // 22: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
-	8,  // 23: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
-	12, // 24: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
-	5,  // 25: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
-	7,  // 26: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
-	10, // 27: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
-	19, // 28: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
-	19, // 29: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
-	19, // 30: devpilot.deployer.v1.AppWebhook.health_time:type_name -> google.protobuf.Timestamp
-	22, // 31: devpilot.deployer.v1.AppWebhook.found_within:type_name -> google.protobuf.Duration
-	17, // 32: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
-	19, // 33: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
-	19, // 34: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	14, // 0: devpilot.deployer.v1.App.auto_deploy_paused:type_name -> devpilot.deployer.v1.AutoDeployPause
+	15, // 1: devpilot.deployer.v1.App.webhook:type_name -> devpilot.deployer.v1.AppWebhook
+	19, // 2: devpilot.deployer.v1.App.live:type_name -> devpilot.deployer.v1.DeploymentSummary
+	19, // 3: devpilot.deployer.v1.App.latest:type_name -> devpilot.deployer.v1.DeploymentSummary
+	16, // 4: devpilot.deployer.v1.App.warnings:type_name -> devpilot.deployer.v1.Warning
+	20, // 5: devpilot.deployer.v1.App.create_time:type_name -> google.protobuf.Timestamp
+	20, // 6: devpilot.deployer.v1.App.update_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: devpilot.deployer.v1.App.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	7,  // 8: devpilot.deployer.v1.App.variables:type_name -> devpilot.deployer.v1.Variable
+	8,  // 9: devpilot.deployer.v1.App.rules:type_name -> devpilot.deployer.v1.AppRules
+	10, // 10: devpilot.deployer.v1.App.source:type_name -> devpilot.deployer.v1.SourceOptions
+	11, // 11: devpilot.deployer.v1.App.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	12, // 12: devpilot.deployer.v1.App.code_config:type_name -> devpilot.deployer.v1.CodeConfig
+	3,  // 13: devpilot.deployer.v1.App.sync:type_name -> devpilot.deployer.v1.Sync
+	4,  // 14: devpilot.deployer.v1.App.auto_deploy_off:type_name -> devpilot.deployer.v1.AutoDeployOff
+	5,  // 15: devpilot.deployer.v1.App.turned_away:type_name -> devpilot.deployer.v1.TurnedAwayPush
+	0,  // 16: devpilot.deployer.v1.App.need:type_name -> devpilot.deployer.v1.App.Need
+	1,  // 17: devpilot.deployer.v1.Sync.state:type_name -> devpilot.deployer.v1.Sync.State
+	20, // 18: devpilot.deployer.v1.Sync.since:type_name -> google.protobuf.Timestamp
+	20, // 19: devpilot.deployer.v1.AutoDeployOff.time:type_name -> google.protobuf.Timestamp
+	21, // 20: devpilot.deployer.v1.AutoDeployOff.actor:type_name -> devpilot.deployer.v1.DeploymentActor
+	20, // 21: devpilot.deployer.v1.TurnedAwayPush.time:type_name -> google.protobuf.Timestamp
+	22, // 22: devpilot.deployer.v1.DeploymentHook.stage:type_name -> devpilot.deployer.v1.Deployment.Stage
+	20, // 23: devpilot.deployer.v1.Variable.update_time:type_name -> google.protobuf.Timestamp
+	9,  // 24: devpilot.deployer.v1.AppRules.skip:type_name -> devpilot.deployer.v1.SkipPhrases
+	13, // 25: devpilot.deployer.v1.CodeConfig.problems:type_name -> devpilot.deployer.v1.CodeConfigProblem
+	6,  // 26: devpilot.deployer.v1.CodeConfig.hooks:type_name -> devpilot.deployer.v1.DeploymentHook
+	8,  // 27: devpilot.deployer.v1.CodeConfig.rules:type_name -> devpilot.deployer.v1.AppRules
+	11, // 28: devpilot.deployer.v1.CodeConfig.serve:type_name -> devpilot.deployer.v1.ServeOptions
+	20, // 29: devpilot.deployer.v1.AutoDeployPause.time:type_name -> google.protobuf.Timestamp
+	20, // 30: devpilot.deployer.v1.AppWebhook.last_verified_time:type_name -> google.protobuf.Timestamp
+	20, // 31: devpilot.deployer.v1.AppWebhook.health_time:type_name -> google.protobuf.Timestamp
+	23, // 32: devpilot.deployer.v1.AppWebhook.found_within:type_name -> google.protobuf.Duration
+	18, // 33: devpilot.deployer.v1.Server.workers:type_name -> devpilot.deployer.v1.Worker
+	20, // 34: devpilot.deployer.v1.Server.last_seen_time:type_name -> google.protobuf.Timestamp
+	20, // 35: devpilot.deployer.v1.Worker.last_seen_time:type_name -> google.protobuf.Timestamp
+	36, // [36:36] is the sub-list for method output_type
+	36, // [36:36] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_app_proto_init() }
@@ -2045,7 +2140,7 @@ func file_devpilot_deployer_v1_app_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_deployer_v1_app_proto_rawDesc), len(file_devpilot_deployer_v1_app_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,

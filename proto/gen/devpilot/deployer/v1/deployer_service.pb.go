@@ -388,6 +388,7 @@ type ListAppsRequest struct {
 	// The next page's token from the page before.
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// Only those whose id, repository's name or branch has this in it; case does not matter. Of several words, each.
+	// 200 characters at most.
 	Query string `protobuf:"bytes,4,opt,name=query,proto3" json:"query,omitempty"`
 	// Only those of this repository: its id.
 	Repository string `protobuf:"bytes,5,opt,name=repository,proto3" json:"repository,omitempty"`
@@ -400,10 +401,14 @@ type ListAppsRequest struct {
 	// Only those whose branch stands so to what is live.
 	SyncStates []Sync_State `protobuf:"varint,9,rep,packed,name=sync_states,json=syncStates,proto3,enum=devpilot.deployer.v1.Sync_State" json:"sync_states,omitempty"`
 	// The order: "id", which it is when absent; "updateTime", the app that was changed last first; "deployTime", the
-	// app with the newest deployment first and those that have none last.
+	// app with the newest deployment first and those that have none last; "need", those first that need somebody;
+	// "match", those first whose id begins with the query's first word. Those alike come by id. Of an app that changes
+	// its place between two pages both may tell, or neither.
 	OrderBy string `protobuf:"bytes,10,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
 	// How much of each app is answered; FULL when absent.
-	View          ListAppsRequest_View `protobuf:"varint,11,opt,name=view,proto3,enum=devpilot.deployer.v1.ListAppsRequest_View" json:"view,omitempty"`
+	View ListAppsRequest_View `protobuf:"varint,11,opt,name=view,proto3,enum=devpilot.deployer.v1.ListAppsRequest_View" json:"view,omitempty"`
+	// Only those that need this.
+	Need          App_Need `protobuf:"varint,12,opt,name=need,proto3,enum=devpilot.deployer.v1.App_Need" json:"need,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -515,6 +520,13 @@ func (x *ListAppsRequest) GetView() ListAppsRequest_View {
 	return ListAppsRequest_VIEW_UNSPECIFIED
 }
 
+func (x *ListAppsRequest) GetNeed() App_Need {
+	if x != nil {
+		return x.Need
+	}
+	return App_NEED_UNSPECIFIED
+}
+
 // ListAppsResponse is a page.
 type ListAppsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -523,7 +535,13 @@ type ListAppsResponse struct {
 	// The next page's token; empty on the last one.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	// How many there are on all pages.
-	Total         int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	Total int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// How many apps of the workspace need what, also those that were not asked for; with order_by "need"
+	// only.
+	Needs []*NeedCount `protobuf:"bytes,4,rep,name=needs,proto3" json:"needs,omitempty"`
+	// What is wrong with apps of the workspace for one common cause, also with those that were not asked
+	// for; with order_by "need" only.
+	Troubles      []*AppsTrouble `protobuf:"bytes,5,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +595,20 @@ func (x *ListAppsResponse) GetTotal() int32 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *ListAppsResponse) GetNeeds() []*NeedCount {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+func (x *ListAppsResponse) GetTroubles() []*AppsTrouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
 }
 
 // UpdateAppRequest changes an app.
@@ -3101,7 +3133,7 @@ var File_devpilot_deployer_v1_deployer_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\n" +
-	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a&devpilot/deployer/v1/explanation.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
+	"+devpilot/deployer/v1/deployer_service.proto\x12\x14devpilot.deployer.v1\x1a\x1edevpilot/deployer/v1/app.proto\x1a%devpilot/deployer/v1/deployment.proto\x1a&devpilot/deployer/v1/explanation.proto\x1a#devpilot/deployer/v1/standing.proto\x1a!devpilot/webhook/v1/webhook.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x01\n" +
 	"\x10CreateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
@@ -3117,7 +3149,7 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\"=\n" +
 	"\x0eGetAppResponse\x12+\n" +
-	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"\x92\x04\n" +
+	"\x03app\x18\x01 \x01(\v2\x19.devpilot.deployer.v1.AppR\x03app\"\xc6\x04\n" +
 	"\x0fListAppsRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -3135,16 +3167,19 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"syncStates\x12\x19\n" +
 	"\border_by\x18\n" +
 	" \x01(\tR\aorderBy\x12>\n" +
-	"\x04view\x18\v \x01(\x0e2*.devpilot.deployer.v1.ListAppsRequest.ViewR\x04view\"1\n" +
+	"\x04view\x18\v \x01(\x0e2*.devpilot.deployer.v1.ListAppsRequest.ViewR\x04view\x122\n" +
+	"\x04need\x18\f \x01(\x0e2\x1e.devpilot.deployer.v1.App.NeedR\x04need\"1\n" +
 	"\x04View\x12\x14\n" +
 	"\x10VIEW_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05BASIC\x10\x01\x12\b\n" +
 	"\x04FULL\x10\x02B\x0e\n" +
-	"\f_auto_deploy\"\x7f\n" +
+	"\f_auto_deploy\"\xf5\x01\n" +
 	"\x10ListAppsResponse\x12-\n" +
 	"\x04apps\x18\x01 \x03(\v2\x19.devpilot.deployer.v1.AppR\x04apps\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\x05R\x05total\"\xe5\x01\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\x125\n" +
+	"\x05needs\x18\x04 \x03(\v2\x1f.devpilot.deployer.v1.NeedCountR\x05needs\x12=\n" +
+	"\btroubles\x18\x05 \x03(\v2!.devpilot.deployer.v1.AppsTroubleR\btroubles\"\xe5\x01\n" +
 	"\x10UpdateAppRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1a\n" +
 	"\x06app_id\x18\x02 \x01(\tB\x03\xe0A\x02R\x05appId\x120\n" +
@@ -3438,16 +3473,19 @@ var file_devpilot_deployer_v1_deployer_service_proto_goTypes = []any{
 	(*App)(nil),                              // 46: devpilot.deployer.v1.App
 	(Deployment_State)(0),                    // 47: devpilot.deployer.v1.Deployment.State
 	(Sync_State)(0),                          // 48: devpilot.deployer.v1.Sync.State
-	(*fieldmaskpb.FieldMask)(nil),            // 49: google.protobuf.FieldMask
-	(*Deployment)(nil),                       // 50: devpilot.deployer.v1.Deployment
-	(*AppRules)(nil),                         // 51: devpilot.deployer.v1.AppRules
-	(Deployment_Trigger)(0),                  // 52: devpilot.deployer.v1.Deployment.Trigger
-	(*timestamppb.Timestamp)(nil),            // 53: google.protobuf.Timestamp
-	(v1.Delivery_Result)(0),                  // 54: devpilot.webhook.v1.Delivery.Result
-	(*v1.Delivery)(nil),                      // 55: devpilot.webhook.v1.Delivery
-	(*Explanation)(nil),                      // 56: devpilot.deployer.v1.Explanation
-	(*LogRecord)(nil),                        // 57: devpilot.deployer.v1.LogRecord
-	(*Server)(nil),                           // 58: devpilot.deployer.v1.Server
+	(App_Need)(0),                            // 49: devpilot.deployer.v1.App.Need
+	(*NeedCount)(nil),                        // 50: devpilot.deployer.v1.NeedCount
+	(*AppsTrouble)(nil),                      // 51: devpilot.deployer.v1.AppsTrouble
+	(*fieldmaskpb.FieldMask)(nil),            // 52: google.protobuf.FieldMask
+	(*Deployment)(nil),                       // 53: devpilot.deployer.v1.Deployment
+	(*AppRules)(nil),                         // 54: devpilot.deployer.v1.AppRules
+	(Deployment_Trigger)(0),                  // 55: devpilot.deployer.v1.Deployment.Trigger
+	(*timestamppb.Timestamp)(nil),            // 56: google.protobuf.Timestamp
+	(v1.Delivery_Result)(0),                  // 57: devpilot.webhook.v1.Delivery.Result
+	(*v1.Delivery)(nil),                      // 58: devpilot.webhook.v1.Delivery
+	(*Explanation)(nil),                      // 59: devpilot.deployer.v1.Explanation
+	(*LogRecord)(nil),                        // 60: devpilot.deployer.v1.LogRecord
+	(*Server)(nil),                           // 61: devpilot.deployer.v1.Server
 }
 var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	46, // 0: devpilot.deployer.v1.CreateAppRequest.app:type_name -> devpilot.deployer.v1.App
@@ -3456,84 +3494,87 @@ var file_devpilot_deployer_v1_deployer_service_proto_depIdxs = []int32{
 	47, // 3: devpilot.deployer.v1.ListAppsRequest.latest_states:type_name -> devpilot.deployer.v1.Deployment.State
 	48, // 4: devpilot.deployer.v1.ListAppsRequest.sync_states:type_name -> devpilot.deployer.v1.Sync.State
 	0,  // 5: devpilot.deployer.v1.ListAppsRequest.view:type_name -> devpilot.deployer.v1.ListAppsRequest.View
-	46, // 6: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
-	46, // 7: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
-	49, // 8: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
-	46, // 9: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
-	50, // 10: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	50, // 11: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	50, // 12: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	50, // 13: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	51, // 14: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
-	22, // 15: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
-	50, // 16: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
-	47, // 17: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
-	52, // 18: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	53, // 19: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	53, // 20: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	50, // 21: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	47, // 22: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
-	52, // 23: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
-	53, // 24: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
-	53, // 25: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
-	50, // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
-	53, // 27: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
-	53, // 28: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
-	54, // 29: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
-	55, // 30: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
-	56, // 31: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
-	57, // 32: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
-	35, // 33: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
-	47, // 34: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
-	58, // 35: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
-	1,  // 36: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
-	2,  // 37: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
-	4,  // 38: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
-	6,  // 39: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
-	8,  // 40: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
-	10, // 41: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
-	44, // 42: devpilot.deployer.v1.DeployerService.RemoveWorkspace:input_type -> devpilot.deployer.v1.RemoveWorkspaceRequest
-	12, // 43: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
-	14, // 44: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
-	16, // 45: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
-	18, // 46: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
-	20, // 47: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
-	23, // 48: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
-	25, // 49: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
-	27, // 50: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
-	31, // 51: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
-	29, // 52: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
-	33, // 53: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
-	38, // 54: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
-	40, // 55: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
-	42, // 56: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
-	36, // 57: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
-	3,  // 58: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
-	5,  // 59: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
-	7,  // 60: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
-	9,  // 61: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
-	11, // 62: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
-	45, // 63: devpilot.deployer.v1.DeployerService.RemoveWorkspace:output_type -> devpilot.deployer.v1.RemoveWorkspaceResponse
-	13, // 64: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
-	15, // 65: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
-	17, // 66: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
-	19, // 67: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
-	21, // 68: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
-	24, // 69: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
-	26, // 70: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
-	28, // 71: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
-	32, // 72: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
-	30, // 73: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
-	34, // 74: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
-	39, // 75: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
-	41, // 76: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
-	43, // 77: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
-	37, // 78: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
-	58, // [58:79] is the sub-list for method output_type
-	37, // [37:58] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	49, // 6: devpilot.deployer.v1.ListAppsRequest.need:type_name -> devpilot.deployer.v1.App.Need
+	46, // 7: devpilot.deployer.v1.ListAppsResponse.apps:type_name -> devpilot.deployer.v1.App
+	50, // 8: devpilot.deployer.v1.ListAppsResponse.needs:type_name -> devpilot.deployer.v1.NeedCount
+	51, // 9: devpilot.deployer.v1.ListAppsResponse.troubles:type_name -> devpilot.deployer.v1.AppsTrouble
+	46, // 10: devpilot.deployer.v1.UpdateAppRequest.app:type_name -> devpilot.deployer.v1.App
+	52, // 11: devpilot.deployer.v1.UpdateAppRequest.update_mask:type_name -> google.protobuf.FieldMask
+	46, // 12: devpilot.deployer.v1.UpdateAppResponse.app:type_name -> devpilot.deployer.v1.App
+	53, // 13: devpilot.deployer.v1.CreateDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	53, // 14: devpilot.deployer.v1.CancelDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	53, // 15: devpilot.deployer.v1.RedeployDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	53, // 16: devpilot.deployer.v1.RollBackAppResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	54, // 17: devpilot.deployer.v1.CheckPushRequest.rules:type_name -> devpilot.deployer.v1.AppRules
+	22, // 18: devpilot.deployer.v1.CheckPushResponse.checks:type_name -> devpilot.deployer.v1.PushCheck
+	53, // 19: devpilot.deployer.v1.GetDeploymentResponse.deployment:type_name -> devpilot.deployer.v1.Deployment
+	47, // 20: devpilot.deployer.v1.ListDeploymentsRequest.state:type_name -> devpilot.deployer.v1.Deployment.State
+	55, // 21: devpilot.deployer.v1.ListDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	56, // 22: devpilot.deployer.v1.ListDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	56, // 23: devpilot.deployer.v1.ListDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	53, // 24: devpilot.deployer.v1.ListDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	47, // 25: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.states:type_name -> devpilot.deployer.v1.Deployment.State
+	55, // 26: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.trigger:type_name -> devpilot.deployer.v1.Deployment.Trigger
+	56, // 27: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.after:type_name -> google.protobuf.Timestamp
+	56, // 28: devpilot.deployer.v1.ListWorkspaceDeploymentsRequest.before:type_name -> google.protobuf.Timestamp
+	53, // 29: devpilot.deployer.v1.ListWorkspaceDeploymentsResponse.deployments:type_name -> devpilot.deployer.v1.Deployment
+	56, // 30: devpilot.deployer.v1.ListAppDeliveriesRequest.after:type_name -> google.protobuf.Timestamp
+	56, // 31: devpilot.deployer.v1.ListAppDeliveriesRequest.before:type_name -> google.protobuf.Timestamp
+	57, // 32: devpilot.deployer.v1.ListAppDeliveriesRequest.outcome:type_name -> devpilot.webhook.v1.Delivery.Result
+	58, // 33: devpilot.deployer.v1.ListAppDeliveriesResponse.deliveries:type_name -> devpilot.webhook.v1.Delivery
+	59, // 34: devpilot.deployer.v1.ExplainResponse.explanation:type_name -> devpilot.deployer.v1.Explanation
+	60, // 35: devpilot.deployer.v1.ReadLogResponse.records:type_name -> devpilot.deployer.v1.LogRecord
+	35, // 36: devpilot.deployer.v1.ReadLogResponse.end:type_name -> devpilot.deployer.v1.LogEnd
+	47, // 37: devpilot.deployer.v1.LogEnd.state:type_name -> devpilot.deployer.v1.Deployment.State
+	61, // 38: devpilot.deployer.v1.ListServersResponse.servers:type_name -> devpilot.deployer.v1.Server
+	1,  // 39: devpilot.deployer.v1.ReadBadgeResponse.state:type_name -> devpilot.deployer.v1.ReadBadgeResponse.State
+	2,  // 40: devpilot.deployer.v1.DeployerService.CreateApp:input_type -> devpilot.deployer.v1.CreateAppRequest
+	4,  // 41: devpilot.deployer.v1.DeployerService.GetApp:input_type -> devpilot.deployer.v1.GetAppRequest
+	6,  // 42: devpilot.deployer.v1.DeployerService.ListApps:input_type -> devpilot.deployer.v1.ListAppsRequest
+	8,  // 43: devpilot.deployer.v1.DeployerService.UpdateApp:input_type -> devpilot.deployer.v1.UpdateAppRequest
+	10, // 44: devpilot.deployer.v1.DeployerService.DeleteApp:input_type -> devpilot.deployer.v1.DeleteAppRequest
+	44, // 45: devpilot.deployer.v1.DeployerService.RemoveWorkspace:input_type -> devpilot.deployer.v1.RemoveWorkspaceRequest
+	12, // 46: devpilot.deployer.v1.DeployerService.CreateDeployment:input_type -> devpilot.deployer.v1.CreateDeploymentRequest
+	14, // 47: devpilot.deployer.v1.DeployerService.CancelDeployment:input_type -> devpilot.deployer.v1.CancelDeploymentRequest
+	16, // 48: devpilot.deployer.v1.DeployerService.RedeployDeployment:input_type -> devpilot.deployer.v1.RedeployDeploymentRequest
+	18, // 49: devpilot.deployer.v1.DeployerService.RollBackApp:input_type -> devpilot.deployer.v1.RollBackAppRequest
+	20, // 50: devpilot.deployer.v1.DeployerService.CheckPush:input_type -> devpilot.deployer.v1.CheckPushRequest
+	23, // 51: devpilot.deployer.v1.DeployerService.GetDeployment:input_type -> devpilot.deployer.v1.GetDeploymentRequest
+	25, // 52: devpilot.deployer.v1.DeployerService.ListDeployments:input_type -> devpilot.deployer.v1.ListDeploymentsRequest
+	27, // 53: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:input_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsRequest
+	31, // 54: devpilot.deployer.v1.DeployerService.Explain:input_type -> devpilot.deployer.v1.ExplainRequest
+	29, // 55: devpilot.deployer.v1.DeployerService.ListAppDeliveries:input_type -> devpilot.deployer.v1.ListAppDeliveriesRequest
+	33, // 56: devpilot.deployer.v1.DeployerService.ReadLog:input_type -> devpilot.deployer.v1.ReadLogRequest
+	38, // 57: devpilot.deployer.v1.DeployerService.ProveGit:input_type -> devpilot.deployer.v1.ProveGitRequest
+	40, // 58: devpilot.deployer.v1.DeployerService.ProveStatus:input_type -> devpilot.deployer.v1.ProveStatusRequest
+	42, // 59: devpilot.deployer.v1.DeployerService.ReadBadge:input_type -> devpilot.deployer.v1.ReadBadgeRequest
+	36, // 60: devpilot.deployer.v1.DeployerService.ListServers:input_type -> devpilot.deployer.v1.ListServersRequest
+	3,  // 61: devpilot.deployer.v1.DeployerService.CreateApp:output_type -> devpilot.deployer.v1.CreateAppResponse
+	5,  // 62: devpilot.deployer.v1.DeployerService.GetApp:output_type -> devpilot.deployer.v1.GetAppResponse
+	7,  // 63: devpilot.deployer.v1.DeployerService.ListApps:output_type -> devpilot.deployer.v1.ListAppsResponse
+	9,  // 64: devpilot.deployer.v1.DeployerService.UpdateApp:output_type -> devpilot.deployer.v1.UpdateAppResponse
+	11, // 65: devpilot.deployer.v1.DeployerService.DeleteApp:output_type -> devpilot.deployer.v1.DeleteAppResponse
+	45, // 66: devpilot.deployer.v1.DeployerService.RemoveWorkspace:output_type -> devpilot.deployer.v1.RemoveWorkspaceResponse
+	13, // 67: devpilot.deployer.v1.DeployerService.CreateDeployment:output_type -> devpilot.deployer.v1.CreateDeploymentResponse
+	15, // 68: devpilot.deployer.v1.DeployerService.CancelDeployment:output_type -> devpilot.deployer.v1.CancelDeploymentResponse
+	17, // 69: devpilot.deployer.v1.DeployerService.RedeployDeployment:output_type -> devpilot.deployer.v1.RedeployDeploymentResponse
+	19, // 70: devpilot.deployer.v1.DeployerService.RollBackApp:output_type -> devpilot.deployer.v1.RollBackAppResponse
+	21, // 71: devpilot.deployer.v1.DeployerService.CheckPush:output_type -> devpilot.deployer.v1.CheckPushResponse
+	24, // 72: devpilot.deployer.v1.DeployerService.GetDeployment:output_type -> devpilot.deployer.v1.GetDeploymentResponse
+	26, // 73: devpilot.deployer.v1.DeployerService.ListDeployments:output_type -> devpilot.deployer.v1.ListDeploymentsResponse
+	28, // 74: devpilot.deployer.v1.DeployerService.ListWorkspaceDeployments:output_type -> devpilot.deployer.v1.ListWorkspaceDeploymentsResponse
+	32, // 75: devpilot.deployer.v1.DeployerService.Explain:output_type -> devpilot.deployer.v1.ExplainResponse
+	30, // 76: devpilot.deployer.v1.DeployerService.ListAppDeliveries:output_type -> devpilot.deployer.v1.ListAppDeliveriesResponse
+	34, // 77: devpilot.deployer.v1.DeployerService.ReadLog:output_type -> devpilot.deployer.v1.ReadLogResponse
+	39, // 78: devpilot.deployer.v1.DeployerService.ProveGit:output_type -> devpilot.deployer.v1.ProveGitResponse
+	41, // 79: devpilot.deployer.v1.DeployerService.ProveStatus:output_type -> devpilot.deployer.v1.ProveStatusResponse
+	43, // 80: devpilot.deployer.v1.DeployerService.ReadBadge:output_type -> devpilot.deployer.v1.ReadBadgeResponse
+	37, // 81: devpilot.deployer.v1.DeployerService.ListServers:output_type -> devpilot.deployer.v1.ListServersResponse
+	61, // [61:82] is the sub-list for method output_type
+	40, // [40:61] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_deployer_v1_deployer_service_proto_init() }
@@ -3544,6 +3585,7 @@ func file_devpilot_deployer_v1_deployer_service_proto_init() {
 	file_devpilot_deployer_v1_app_proto_init()
 	file_devpilot_deployer_v1_deployment_proto_init()
 	file_devpilot_deployer_v1_explanation_proto_init()
+	file_devpilot_deployer_v1_standing_proto_init()
 	file_devpilot_deployer_v1_deployer_service_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -58,8 +58,8 @@ type DeployerServiceClient interface {
 	CreateApp(ctx context.Context, in *CreateAppRequest, opts ...grpc.CallOption) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetApp(ctx context.Context, in *GetAppRequest, opts ...grpc.CallOption) (*GetAppResponse, error)
-	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: PAGE_TOKEN_INVALID,
-	// STORAGE_UNAVAILABLE.
+	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: INVALID_ARGUMENT,
+	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApps(ctx context.Context, in *ListAppsRequest, opts ...grpc.CallOption) (*ListAppsResponse, error)
 	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,
 	// source, serve, config_as_code, cancel_running, commit_status. Neither switching auto-deploy nor
@@ -375,8 +375,8 @@ type DeployerServiceServer interface {
 	CreateApp(context.Context, *CreateAppRequest) (*CreateAppResponse, error)
 	// Gets an app. Idempotent. Reasons: APP_NOT_FOUND, STORAGE_UNAVAILABLE.
 	GetApp(context.Context, *GetAppRequest) (*GetAppResponse, error)
-	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: PAGE_TOKEN_INVALID,
-	// STORAGE_UNAVAILABLE.
+	// Lists the workspace's apps, or those of them that are asked for. Idempotent. Reasons: INVALID_ARGUMENT,
+	// PAGE_TOKEN_INVALID, STORAGE_UNAVAILABLE.
 	ListApps(context.Context, *ListAppsRequest) (*ListAppsResponse, error)
 	// Changes an app: branch, auto_deploy, server, retention, hooks, variables, shared_paths, rules,
 	// source, serve, config_as_code, cancel_running, commit_status. Neither switching auto-deploy nor

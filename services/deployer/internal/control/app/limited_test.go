@@ -15,10 +15,10 @@ func TestList_ofSomebodyLimitedToSomeApps(t *testing.T) {
 		add(t, store, id, 2)
 	}
 	limit := identity.LimitedTo("web", "api", "gone")
-	for _, q := range []Question{{Order: ByID}, {Order: ByUpdateTime}, {Order: ByID, AutoDeploy: new(false)}} {
+	for _, q := range []Question{{Order: ByID}, {Order: ByUpdateTime}, {Order: ByNeed}, {Order: ByMatch, Query: "main"}, {Order: ByID, AutoDeploy: new(false)}} {
 		q.Workspace, q.Apps = "acme-inc", limit
 		var ids []string
-		var after *AppPlace
+		var after *Spot
 		for page := 0; page == 0 || after != nil; page++ {
 			list, err := s.List(t.Context(), q, after, 1)
 			if err != nil || page > 3 {

@@ -21,10 +21,12 @@ const (
 	ByID         Order = "id"
 	ByUpdateTime Order = "updateTime" // the app that was changed last first
 	ByDeployTime Order = "deployTime" // the app with the newest deployment first
+	ByNeed       Order = "need"       // those first that need somebody
+	ByMatch      Order = "match"      // those first whose id begins with the query's first word
 )
 
 // Orders lists the orders.
-func Orders() []Order { return []Order{ByID, ByUpdateTime, ByDeployTime} }
+func Orders() []Order { return []Order{ByID, ByUpdateTime, ByDeployTime, ByNeed, ByMatch} }
 
 // Question says which apps are listed, and how.
 type Question struct {
@@ -36,6 +38,7 @@ type Question struct {
 	AutoDeploy   *bool
 	LatestStates []deployerv1.Deployment_State
 	SyncStates   []deployerv1.Sync_State
+	Need         deployerv1.App_Need // any when unspecified
 	Order        Order
 	// Basic leaves out hooks and variables.
 	Basic bool
@@ -43,45 +46,53 @@ type Question struct {
 
 // all says that nothing is left out.
 func (q Question) all() bool {
-	return q.Query == "" && q.Repository == "" && q.Branch == "" && q.AutoDeploy == nil && len(q.LatestStates) == 0 && len(q.SyncStates) == 0
+	return q.Query == "" && q.Repository == "" && q.Branch == "" && q.AutoDeploy == nil && len(q.LatestStates) == 0 && !q.standing()
 }
 
-// AppPlace is that of an app in a list: by time, the newest first, then by id. By id alone all times are the same.
-type AppPlace struct {
-	Time int64 // nanoseconds
+// standing says that an answer needs to know how an app's branch stands.
+func (q Question) standing() bool {
+	return q.Order == ByNeed || q.Need != deployerv1.App_NEED_UNSPECIFIED || len(q.SyncStates) > 0
+}
+
+// Spot is that of an app in a list: by rank, the highest first, then by id. By id alone all ranks are the same.
+type Spot struct {
+	Rank int64 // nanoseconds of a time, or what an order makes of the app
 	ID   string
 }
 
-// String writes a place down for ParseAppPlace.
-func (p AppPlace) String() string { return fmt.Sprintf("%d %s", p.Time, p.ID) }
+// String writes a place down for ParseSpot.
+func (p Spot) String() string { return fmt.Sprintf("%d %s", p.Rank, p.ID) }
 
-// ParseAppPlace reads a place; the first of an empty text.
-func ParseAppPlace(text string) (*AppPlace, error) {
+// ParseSpot reads a place; the first of an empty text.
+func ParseSpot(text string) (*Spot, error) {
 	if text == "" {
 		return nil, nil
 	}
-	var p AppPlace
-	if _, err := fmt.Sscanf(text, "%d %s", &p.Time, &p.ID); err != nil {
+	var p Spot
+	if _, err := fmt.Sscanf(text, "%d %s", &p.Rank, &p.ID); err != nil {
 		return nil, fmt.Errorf("app: read a place in the list: %w", err)
 	}
 	return &p, nil
 }
 
-func (p AppPlace) compare(q AppPlace) int {
-	return cmp.Or(cmp.Compare(q.Time, p.Time), strings.Compare(p.ID, q.ID))
+func (p Spot) compare(q Spot) int {
+	return cmp.Or(cmp.Compare(q.Rank, p.Rank), strings.Compare(p.ID, q.ID))
 }
 
 // List is a page of apps.
 type List struct {
 	Apps  []*deployerv1.App
-	Next  *AppPlace // to go on after; nil at the end
-	Total int       // on all pages
+	Next  *Spot // to go on after; nil at the end
+	Total int   // on all pages
+	// Needs and Troubles are those of all the caller's apps, also of those that are not asked for; by need only.
+	Needs    []*deployerv1.NeedCount
+	Troubles []*deployerv1.AppsTrouble
 }
 
 // List returns a page of a workspace's apps after a place. What is asked of all apps, an order or a filter, costs two
-// records in memory for each and nothing of the stores; what is shown is read for the page alone. A page may come
-// back short while an app is being deleted.
-func (s *Service) List(ctx context.Context, q Question, after *AppPlace, size int) (List, error) {
+// records in memory for each and nothing of the stores; by need, also how the webhooks stand. What is shown is read
+// for the page alone. A page may come back short while an app is being deleted.
+func (s *Service) List(ctx context.Context, q Question, after *Spot, size int) (List, error) {
 	r, err := s.read(ctx)
 	if err != nil {
 		return List{}, err
@@ -98,7 +109,7 @@ func (s *Service) List(ctx context.Context, q Question, after *AppPlace, size in
 		keys = slices.DeleteFunc(keys, func(key string) bool { return after != nil && strings.TrimPrefix(key, prefix) <= after.ID })
 		if len(keys) > size {
 			keys = keys[:size]
-			out.Next = &AppPlace{ID: strings.TrimPrefix(keys[size-1], prefix)}
+			out.Next = &Spot{ID: strings.TrimPrefix(keys[size-1], prefix)}
 		}
 		out.Apps, err = s.views(ctx, r, q.Workspace, keys)
 	} else {
@@ -115,19 +126,23 @@ func (s *Service) List(ctx context.Context, q Question, after *AppPlace, size in
 	return out, err
 }
 
-// chosen is an app that a question is about, with its place.
+// chosen is an app as a question sees it.
 type chosen struct {
 	*parts
-	at AppPlace
+	at    Spot
+	need  deployerv1.App_Need // where the question is about how branches stand
+	asked bool
 }
 
 // choose lists what a question with an order or a filter is about.
-func (s *Service) choose(ctx context.Context, r *reading, q Question, keys []string, after *AppPlace, size int, out *List) error {
+func (s *Service) choose(ctx context.Context, r *reading, q Question, keys []string, after *Spot, size int, out *List) error {
 	all, err := s.partsOf(ctx, r, q.Workspace, keys)
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(p *parts) bool { return !q.about(p) })
+	if q.Order != ByNeed { // by need the others count too
+		all = slices.DeleteFunc(all, func(p *parts) bool { return !q.about(p) })
+	}
 	if err := r.recordsOf(ctx, all); err != nil {
 		return err
 	}
@@ -143,7 +158,12 @@ func (s *Service) choose(ctx context.Context, r *reading, q Question, keys []str
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(list, func(c *chosen) bool { return c == nil })
+	var hooks webhookViews
+	if q.Order == ByNeed {
+		hooks = s.hooks(ctx, q.Workspace, all)
+		out.Needs, out.Troubles = needCounts(list), troubles(s.troubled(all, connection, hooks))
+	}
+	list = slices.DeleteFunc(list, func(c *chosen) bool { return !c.asked })
 	out.Total = len(list)
 	slices.SortFunc(list, func(a, b *chosen) int { return a.at.compare(b.at) })
 	if after != nil {
@@ -157,7 +177,7 @@ func (s *Service) choose(ctx context.Context, r *reading, q Question, keys []str
 	for i, c := range list {
 		page[i] = c.parts
 	}
-	out.Apps, err = s.describe(ctx, r, q.Workspace, page)
+	out.Apps, err = s.describe(ctx, r, q.Workspace, page, hooks)
 	return err
 }
 
@@ -173,23 +193,30 @@ func (q Question) about(p *parts) bool {
 		(q.AutoDeploy == nil || *q.AutoDeploy == p.app.GetAutoDeploy())
 }
 
-// chosen holds an app's newest deployment and its branch against the question; nil where it is not asked for.
+// chosen holds an app, its newest deployment and its branch against the question, and finds its place.
 func (s *Service) chosen(ctx context.Context, r *reading, q Question, p *parts, connection *storev1.Connection) (*chosen, error) {
-	c := &chosen{parts: p, at: AppPlace{ID: p.app.GetId()}}
-	if q.Order == ByUpdateTime {
-		c.at.Time = p.app.GetUpdateTime().AsTime().UnixNano()
+	c := &chosen{parts: p, at: Spot{ID: p.app.GetId()}, asked: q.about(p)}
+	switch q.Order {
+	case ByUpdateTime:
+		c.at.Rank = p.app.GetUpdateTime().AsTime().UnixNano()
+	case ByMatch:
+		if words := strings.Fields(strings.ToLower(q.Query)); len(words) > 0 && strings.HasPrefix(p.app.GetId(), words[0]) {
+			c.at.Rank = 1
+		}
+	case ByID, ByDeployTime, ByNeed:
 	}
-	if q.Order != ByDeployTime && len(q.LatestStates) == 0 && len(q.SyncStates) == 0 {
+	if q.Order != ByDeployTime && len(q.LatestStates) == 0 && !q.standing() {
 		return c, nil
 	}
 	latest, err := s.deployment(ctx, r, p.key, p.app, p.lane, p.lane.GetLastNumber())
-	if err != nil || len(q.LatestStates) > 0 && (latest == nil || !slices.Contains(q.LatestStates, latest.GetState())) {
+	if err != nil {
 		return nil, err
 	}
 	if q.Order == ByDeployTime && latest != nil {
-		c.at.Time = latest.GetCreateTime().AsTime().UnixNano()
+		c.at.Rank = latest.GetCreateTime().AsTime().UnixNano()
 	}
-	if len(q.SyncStates) == 0 {
+	c.asked = c.asked && (len(q.LatestStates) == 0 || latest != nil && slices.Contains(q.LatestStates, latest.GetState()))
+	if !q.standing() || !c.asked && q.Order != ByNeed {
 		return c, nil
 	}
 	live, err := s.deployment(ctx, r, p.key, p.app, p.lane, p.lane.GetLive().GetNumber())
@@ -197,8 +224,14 @@ func (s *Service) chosen(ctx context.Context, r *reading, q Question, p *parts, 
 		return nil, err
 	}
 	sync, err := s.sync(ctx, r, p, connection, live, latest)
-	if err != nil || !slices.Contains(q.SyncStates, sync.GetState()) {
+	if err != nil {
 		return nil, err
 	}
+	c.need = needOf(summary(latest), sync)
+	if q.Order == ByNeed {
+		c.at.Rank = -int64(c.need) // the most urgent is the lowest word
+	}
+	c.asked = c.asked && (len(q.SyncStates) == 0 || slices.Contains(q.SyncStates, sync.GetState())) &&
+		(q.Need == deployerv1.App_NEED_UNSPECIFIED || q.Need == c.need)
 	return c, nil
 }

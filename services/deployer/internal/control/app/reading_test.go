@@ -230,9 +230,9 @@ func TestList_ofAStoreOfBefore(t *testing.T) {
 
 // listed is a page in the order of ids, after one of them.
 func listed(ctx context.Context, s *stage, workspace string, limit identity.Apps, after string, size int) (page []*deployerv1.App, next string, err error) {
-	var place *AppPlace
+	var place *Spot
 	if after != "" {
-		place = &AppPlace{ID: after}
+		place = &Spot{ID: after}
 	}
 	list, err := s.List(ctx, Question{Workspace: workspace, Apps: limit, Order: ByID}, place, size)
 	if list.Next != nil {

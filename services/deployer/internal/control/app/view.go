@@ -93,7 +93,7 @@ func (s *Service) views(ctx context.Context, r *reading, workspace string, keys 
 	if err != nil {
 		return nil, err
 	}
-	return s.describe(ctx, r, workspace, all)
+	return s.describe(ctx, r, workspace, all, nil)
 }
 
 // partsOf reads the apps of some keys; those that are gone are left out.
@@ -106,8 +106,11 @@ func (s *Service) partsOf(ctx context.Context, r *reading, workspace string, key
 	return slices.DeleteFunc(all, func(p *parts) bool { return p == nil }), err
 }
 
-// describe makes the views of apps that were read.
-func (s *Service) describe(ctx context.Context, r *reading, workspace string, all []*parts) ([]*deployerv1.App, error) {
+// webhookViews are how webhooks stand, by repository.
+type webhookViews map[string]*storev1.WebhookView
+
+// describe makes the views of apps that were read. Webhooks are asked for where they are not known yet.
+func (s *Service) describe(ctx context.Context, r *reading, workspace string, all []*parts, hooks webhookViews) ([]*deployerv1.App, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
@@ -122,7 +125,9 @@ func (s *Service) describe(ctx context.Context, r *reading, workspace string, al
 	if err != nil {
 		return nil, err
 	}
-	hooks := s.hooks(ctx, workspace, all)
+	if hooks == nil {
+		hooks = s.hooks(ctx, workspace, all)
+	}
 	out := make([]*deployerv1.App, len(all))
 	err = each(len(all), r.deployments.FromCopy(), func(i int) (err error) {
 		out[i], err = s.view(ctx, r, all[i], connection, hooks, files)
@@ -149,11 +154,12 @@ func (s *Service) parts(ctx context.Context, r *reading, k lane.Key) (*parts, er
 
 // hooks asks webhook how its webhooks stand, in one call; what it does not answer in time is shown
 // as it last was.
-func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map[string]*storev1.WebhookView {
-	out := map[string]*storev1.WebhookView{}
+func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) webhookViews {
+	out := webhookViews{}
 	var wanted []string
 	for _, p := range all {
-		if id := p.app.GetRepository(); p.app.GetAutoDeploy() && !slices.Contains(wanted, id) {
+		id := p.app.GetRepository()
+		if _, there := out[id]; p.app.GetAutoDeploy() && !there {
 			wanted = append(wanted, id)
 			out[id] = p.index.GetWebhook()
 		}
@@ -176,7 +182,7 @@ func (s *Service) hooks(ctx context.Context, workspace string, all []*parts) map
 	return out
 }
 
-func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, hooks map[string]*storev1.WebhookView, files *codeConfigView) (*deployerv1.App, error) {
+func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *storev1.Connection, hooks webhookViews, files *codeConfigView) (*deployerv1.App, error) {
 	a := saved(p.app)
 	a.Id, a.Workspace, a.Repository, a.RepositoryFullName = p.app.GetId(), p.app.GetWorkspace(), p.app.GetRepository(), p.index.GetFullName()
 	a.Etag, a.CreateTime, a.UpdateTime = Etag(p.rev), p.app.GetCreateTime(), p.app.GetUpdateTime()
@@ -208,22 +214,31 @@ func (s *Service) view(ctx context.Context, r *reading, p *parts, connection *st
 		} else if out := apps.Outside(connection, p.index); out != nil {
 			a.AutoDeployPaused = &deployerv1.AutoDeployPause{Reason: out.GetReason(), Message: out.GetMessage(), Time: out.GetTime()}
 		}
-		if h := hooks[p.app.GetRepository()]; h != nil {
-			a.Webhook = &deployerv1.AppWebhook{
-				Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
-				Health: h.GetHealth(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
-				Repairable: h.GetRepairable(),
-			}
-			if s.cfg.FindsWithin != nil {
-				a.Webhook.FoundWithin = durationpb.New(s.cfg.FindsWithin(p.key.Workspace, p.app.GetRepository()))
-			}
-		}
 	}
+	a.Webhook = s.webhook(p, hooks)
 	for _, t := range slices.Backward(p.lane.GetTurnedAway()) {
 		a.TurnedAway = append(a.TurnedAway, t)
 	}
 	a.Warnings = s.warnings(p, a, connection)
+	a.Need = needOf(a.GetLatest(), a.GetSync())
 	return a, nil
+}
+
+// webhook is how the webhook stands that an app deploys by; nil where pushes do not deploy it.
+func (s *Service) webhook(p *parts, hooks webhookViews) *deployerv1.AppWebhook {
+	h := hooks[p.app.GetRepository()]
+	if h == nil || !p.app.GetAutoDeploy() {
+		return nil
+	}
+	out := &deployerv1.AppWebhook{
+		Id: h.GetId(), State: h.GetState(), Reason: h.GetReason(), Url: h.GetUrl(), Message: h.GetMessage(), LastVerifiedTime: h.GetLastVerifiedTime(),
+		Health: h.GetHealth(), HealthMessage: h.GetHealthMessage(), HealthTime: h.GetHealthTime(),
+		Repairable: h.GetRepairable(),
+	}
+	if s.cfg.FindsWithin != nil {
+		out.FoundWithin = durationpb.New(s.cfg.FindsWithin(p.key.Workspace, p.app.GetRepository()))
+	}
+	return out
 }
 
 // viewFile adds what .devpilot.yaml says, and where the live release is served.
@@ -262,6 +277,17 @@ func unwell(health string) bool {
 	}
 }
 
+// unreached says why an app's repository cannot be had; nil where it can.
+func unreached(p *parts, connection *storev1.Connection) *deployerv1.Warning {
+	if t := apps.Outside(connection, p.index); t != nil {
+		return &deployerv1.Warning{Reason: t.GetReason(), Message: t.GetMessage()}
+	}
+	if u := p.index.GetUnreachable(); u != nil {
+		return &deployerv1.Warning{Reason: u.GetReason(), Message: u.GetMessage()}
+	}
+	return nil
+}
+
 // warnings says what a person should know.
 func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Connection) []*deployerv1.Warning {
 	hook := a.GetWebhook()
@@ -271,10 +297,8 @@ func (s *Service) warnings(p *parts, a *deployerv1.App, connection *storev1.Conn
 			Reason: "BRANCH_NOT_FOUND", Message: noBranchMessage(p.app.GetBranch()),
 		})
 	}
-	if t := apps.Outside(connection, p.index); t != nil {
-		out = append(out, &deployerv1.Warning{Reason: t.GetReason(), Message: t.GetMessage()})
-	} else if u := p.index.GetUnreachable(); u != nil {
-		out = append(out, &deployerv1.Warning{Reason: u.GetReason(), Message: u.GetMessage()})
+	if w := unreached(p, connection); w != nil {
+		out = append(out, w)
 	}
 	if hook.GetReason() != "" && hook.GetState() != webhookv1.Webhook_ACTIVE.String() && hook.GetState() != webhookv1.Webhook_MANUAL.String() {
 		out = append(out, &deployerv1.Warning{Reason: hook.GetReason(), Message: hook.GetMessage()})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -13,6 +14,9 @@ import (
 
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 )
+
+// maxQuery is how long a search for apps may be, in characters.
+const maxQuery = 200
 
 // ListApps returns a page of a workspace's apps; the cursor is the last one's place.
 func (s *Server) ListApps(ctx context.Context, req *deployerv1.ListAppsRequest) (*deployerv1.ListAppsResponse, error) {
@@ -36,7 +40,7 @@ func (s *Server) ListApps(ctx context.Context, req *deployerv1.ListAppsRequest) 
 	if err != nil {
 		return nil, err
 	}
-	after, err := app.ParseAppPlace(string(cursor))
+	after, err := app.ParseSpot(string(cursor))
 	if err != nil {
 		return nil, apierr.New(apierr.ReasonPageTokenInvalid, "The page token cannot be read. Start again at the first page.", apierr.WithCause(err))
 	}
@@ -44,7 +48,7 @@ func (s *Server) ListApps(ctx context.Context, req *deployerv1.ListAppsRequest) 
 	if err != nil {
 		return nil, fail(err)
 	}
-	resp := &deployerv1.ListAppsResponse{Apps: list.Apps, Total: int32(list.Total)} //nolint:gosec // keys of a bucket in memory
+	resp := &deployerv1.ListAppsResponse{Apps: list.Apps, Total: int32(list.Total), Needs: list.Needs, Troubles: list.Troubles} //nolint:gosec // keys of a bucket in memory
 	if list.Next != nil {
 		resp.NextPageToken = s.tokens.Encode(scope, []byte(list.Next.String()))
 	}
@@ -54,7 +58,10 @@ func (s *Server) ListApps(ctx context.Context, req *deployerv1.ListAppsRequest) 
 func appQuestion(ctx context.Context, req *deployerv1.ListAppsRequest) (app.Question, error) {
 	q := app.Question{
 		Workspace: req.GetWorkspace(), Apps: apps(ctx), Query: req.GetQuery(), Repository: req.GetRepository(), Branch: req.GetBranch(), AutoDeploy: req.AutoDeploy,
-		LatestStates: req.GetLatestStates(), SyncStates: req.GetSyncStates(), Order: app.Order(req.GetOrderBy()), Basic: req.GetView() == deployerv1.ListAppsRequest_BASIC,
+		LatestStates: req.GetLatestStates(), SyncStates: req.GetSyncStates(), Need: req.GetNeed(), Order: app.Order(req.GetOrderBy()), Basic: req.GetView() == deployerv1.ListAppsRequest_BASIC,
+	}
+	if utf8.RuneCountInString(q.Query) > maxQuery {
+		return q, apierr.InvalidArgument("query", "has at most 200 characters")
 	}
 	if q.Order == "" {
 		q.Order = app.ByID

@@ -137,20 +137,6 @@ export const attemptsQuery = (workspace: string, target: string) =>
     refetchInterval: 10_000, // while the log is open
   });
 
-export const appsQuery = (workspace: string) =>
-  infiniteQueryOptions({
-    queryKey: [...keys.kind(workspace, "app"), "list"],
-    initialPageParam: "",
-    queryFn: async ({ pageParam, signal }) =>
-      body(
-        await api.GET("/v1/workspaces/{workspace}/apps", {
-          params: { path: { workspace }, query: page(pageParam, 100) },
-          signal,
-        }),
-      ),
-    getNextPageParam: next,
-  });
-
 // An app that is being deleted is not asked for again, though a change event comes while its page is still there.
 const going = new Set<string>();
 const place = (workspace: string, app: string) => `${workspace}/${app}`;
@@ -480,10 +466,10 @@ export const serversQuery = queryOptions({
   queryFn: async ({ signal }) => body(await api.GET("/v1/servers", { signal })),
 });
 
-function page(pageToken: string, pageSize: number): { pageSize: number; pageToken?: string } {
+export function page(pageToken: string, pageSize: number): { pageSize: number; pageToken?: string } {
   return pageToken === "" ? { pageSize } : { pageSize, pageToken };
 }
 
-function next(last: { nextPageToken: string }): string | undefined {
+export function next(last: { nextPageToken: string }): string | undefined {
   return last.nextPageToken === "" ? undefined : last.nextPageToken;
 }

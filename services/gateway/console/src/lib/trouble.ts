@@ -1,5 +1,5 @@
 // What is wrong for a whole workspace, not for one app.
-import type { App, Integration } from "../api/client";
+import type { AppsTrouble, Integration } from "../api/client";
 import { withinAbout } from "./deliveries";
 
 export interface Trouble {
@@ -18,18 +18,8 @@ export function refused(i: Integration): boolean {
   return i.state === "REFRESH_FAILING" && i.lastError !== undefined && !passing.includes(i.lastError.reason ?? "");
 }
 
-const missingWebhooks = ["NOT_REGISTERED", "DRIFTED"];
-const fine = ["HEALTH_UNSPECIFIED", "REGISTERED", "NOT_CHECKED"];
-
-/** Whether pushes come without deliveries, as far as Devpilot knows. */
-function withoutWebhook(a: App): boolean {
-  if (!a.autoDeploy || a.webhook === undefined) return false;
-  const { state, health } = a.webhook;
-  return missingWebhooks.includes(state ?? "") || (health !== undefined && health !== "" && !fine.includes(health));
-}
-
 /** The most urgent trouble of a workspace; undefined where there is none. */
-export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | undefined {
+export function troubleOf(i: Integration | undefined, apps: number, troubles: AppsTrouble[]): Trouble | undefined {
   const integrations = (ws: string) => `/w/${ws}/settings/integrations`;
   const stay = "Apps and history stay, and what is live stays live.";
   if (i?.state === "RECONNECT_REQUIRED") {
@@ -41,7 +31,7 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
       to: integrations,
     };
   }
-  if (i?.state === "NOT_CONNECTED" && apps.length > 0) {
+  if (i?.state === "NOT_CONNECTED" && apps > 0) {
     return {
       tone: "bad",
       title: "Bitbucket is not connected.",
@@ -59,47 +49,45 @@ export function troubleOf(i: Integration | undefined, apps: App[]): Trouble | un
       to: integrations,
     };
   }
-  const lost = lostAccess(i, apps);
+  const lost = lostAccess(i, troubles);
   if (lost !== undefined) return { ...lost, to: integrations };
-  return missedWebhooks(i, apps.filter(withoutWebhook));
+  return missedWebhooks(
+    i,
+    troubles.find((t) => t.kind === "WEBHOOK"),
+  );
 }
 
 /** Apps whose pushes no delivery tells of. Repair is offered for those webhooks that it may put right. */
-function missedWebhooks(i: Integration | undefined, without: App[]): Trouble | undefined {
-  const first = without[0];
-  if (first === undefined) return undefined;
-  const slowest = without
-    .map((a) => a.webhook?.foundWithin ?? "")
-    .sort((a, b) => (parseFloat(b) || 0) - (parseFloat(a) || 0))[0];
-  const within = withinAbout(slowest);
+function missedWebhooks(i: Integration | undefined, without: AppsTrouble | undefined): Trouble | undefined {
+  const first = without?.first[0];
+  if (without === undefined || first === undefined) return undefined;
+  const { webhooks, notAdmin } = without;
+  const within = withinAbout(without.foundWithin);
   const found = `Their pushes are found by polling${within === "" ? "" : `, ${within}`}.`;
-  const mendable = without.filter((a) => a.webhook?.repairable === true).map((a) => a.webhook?.id ?? "");
-  const webhooks = [...new Set(mendable.filter((id) => id !== ""))];
-  if (without.length === 1) {
+  if (without.apps === 1) {
+    const { healthMessage, message } = without.webhook ?? {};
     return {
       tone: "warn",
-      title: `${first.id} has no working webhook.`,
-      text:
-        first.webhook?.healthMessage ??
-        (first.webhook?.message === undefined ? found : `${first.webhook.message} ${found}`),
+      title: `${first} has no working webhook.`,
+      text: healthMessage ?? (message === undefined ? found : `${message} ${found}`),
       webhooks,
-      action: `Open ${first.id}`,
-      to: (ws) => `/w/${ws}/apps/${first.id}`,
+      action: `Open ${first}`,
+      to: (ws) => `/w/${ws}/apps/${first}`,
     };
   }
-  const refused = without.filter(notAdminOf);
   const account = `The connected account ${i?.account?.label ?? ""}`.trim();
-  const rest = without.length - refused.length;
-  const whose = refused.length === 1 ? `the repository of ${few(refused)}` : `the repositories of ${few(refused)}`;
+  const rest = without.apps - notAdmin;
+  const denied = few(notAdmin, without.firstNotAdmin);
+  const whose = notAdmin === 1 ? `the repository of ${denied}` : `the repositories of ${denied}`;
   const must = "An admin of them gives it that right on Bitbucket, or adds the webhooks by hand.";
   return {
     tone: "warn",
     title:
-      refused.length > 1 && rest === 0
-        ? `${account} is not an admin of the repositories of ${refused.length} apps: ${few(refused)}.`
-        : `${without.length} apps have no working webhook: ${few(without)}.`,
+      rest === 0
+        ? `${account} is not an admin of the repositories of ${notAdmin} apps: ${denied}.`
+        : `${without.apps} apps have no working webhook: ${few(without.apps, without.first)}.`,
     text:
-      refused.length === 0
+      notAdmin === 0
         ? `${found} Each app says why.`
         : rest === 0
           ? `${must} ${found}`
@@ -110,28 +98,23 @@ function missedWebhooks(i: Integration | undefined, without: App[]): Trouble | u
   };
 }
 
-/** Whether the account may not look after the webhook of the app's repository. */
-function notAdminOf(a: App): boolean {
-  return a.webhook?.reason === "NOT_REPOSITORY_ADMIN" || a.webhook?.health === "NOT_ADMIN";
-}
-
 /** Several apps whose repositories cannot be had, in one sentence; a single app says it itself. */
-function lostAccess(i: Integration | undefined, apps: App[]): Omit<Trouble, "to"> | undefined {
-  const withAny = (reasons: string[]) => apps.filter((a) => a.warnings.some((w) => reasons.includes(w.reason)));
-  const excluded = withAny(["BITBUCKET_WORKSPACE_EXCLUDED"]);
-  const unreached = withAny(["REPOSITORY_NOT_FOUND", "ACCESS_RESTRICTED"]);
-  if (unreached.length > 1) {
+function lostAccess(i: Integration | undefined, troubles: AppsTrouble[]): Omit<Trouble, "to"> | undefined {
+  const several = (kind: AppsTrouble["kind"]) => troubles.find((t) => t.kind === kind && t.apps > 1);
+  const unreached = several("REPOSITORY_UNREACHED");
+  if (unreached !== undefined) {
     return {
       tone: "bad",
-      title: `The connected account ${i?.account?.label ?? ""} cannot reach the repositories of ${unreached.length} apps: ${few(unreached)}.`,
+      title: `The connected account ${i?.account?.label ?? ""} cannot reach the repositories of ${unreached.apps} apps: ${few(unreached.apps, unreached.first)}.`,
       text: "Nothing is deployed from them until the account has access again, or another one is connected.",
       action: "Open Integrations",
     };
   }
-  if (excluded.length > 1) {
+  const excluded = several("WORKSPACE_EXCLUDED");
+  if (excluded !== undefined) {
     return {
       tone: "warn",
-      title: `${excluded.length} apps do not deploy, because an admin narrowed this workspace: ${few(excluded)}.`,
+      title: `${excluded.apps} apps do not deploy, because an admin narrowed this workspace: ${few(excluded.apps, excluded.first)}.`,
       text: "Tick their Bitbucket workspaces again to have them deploy; what is live stays live.",
       action: "Open Integrations",
     };
@@ -140,8 +123,7 @@ function lostAccess(i: Integration | undefined, apps: App[]): Omit<Trouble, "to"
 }
 
 /** The first apps by name, and how many more there are. */
-function few(apps: App[]): string {
-  const names = apps.slice(0, 5).map((a) => a.id);
-  const more = apps.length - names.length;
-  return more > 0 ? `${names.join(", ")} and ${more} more` : names.join(", ");
+function few(apps: number, first: string[]): string {
+  const more = apps - first.length;
+  return more > 0 ? `${first.join(", ")} and ${more} more` : first.join(", ");
 }

@@ -107,42 +107,22 @@ export function syncLook(sync: App["sync"]): Look {
   }
 }
 
-/** What an app needs of people, most urgent first: the order of the list, and what it is filtered by. */
+/** What apps are filtered by, most urgent first: in the address, for people, and as the API names it. */
 export const needs = [
-  ["failing", "Failing"],
-  ["waiting", "Waiting"],
-  ["behind", "Behind"],
-  ["deploying", "Deploying"],
-  ["rolled-back", "Rolled back"],
-  ["unknown", "Not known"],
-  ["in-sync", "In sync"],
+  ["failing", "Failing", "FAILING"],
+  ["waiting", "Waiting", "WAITING"],
+  ["behind", "Behind", "BEHIND"],
+  ["deploying", "Deploying", "DEPLOYING"],
+  ["rolled-back", "Rolled back", "ROLLED_BACK"],
+  ["unknown", "Not known", "NOT_KNOWN"],
+  ["in-sync", "In sync", "IN_SYNC"],
 ] as const;
 
-export type Need = (typeof needs)[number][0];
-
-/** Which of the needs an app has. */
-export function needOf(a: Pick<App, "sync" | "latest">): Need {
-  if (a.latest?.state === "FAILED") return "failing";
-  if (a.latest?.state === "PROCESSING") return "deploying";
-  if (a.latest?.state === "PENDING") return a.sync?.reason === "WAITING" ? "deploying" : "waiting";
-  switch (a.sync?.state) {
-    case "IN_SYNC":
-      return "in-sync";
-    case "BEHIND":
-      return a.sync.reason !== undefined && a.sync.reason in underWay ? "deploying" : "behind";
-    case "ROLLED_BACK":
-      return "rolled-back";
-    default:
-      return "unknown";
-  }
-}
-
 /** How an app stands, in one word: its newest deployment where that is failing or under way, else its branch. */
-export function appLook(a: Pick<App, "sync" | "latest" | "live">): Look {
-  const need = needOf(a);
-  if (need === "failing" || need === "waiting") return deploymentLook(a.latest?.state);
-  if (need === "deploying" && a.latest?.state === "PROCESSING") return deploymentLook(a.latest.state);
-  if (need === "unknown" && a.live === undefined && a.latest === undefined)
+export function appLook(a: Pick<App, "need" | "sync" | "latest" | "live">): Look {
+  if (a.need === "FAILING" || a.need === "WAITING") return deploymentLook(a.latest?.state);
+  if (a.need === "DEPLOYING" && a.latest?.state === "PROCESSING") return deploymentLook(a.latest.state);
+  if (a.need === "NOT_KNOWN" && a.live === undefined && a.latest === undefined)
     return { word: "Not deployed", mark: "none", tone: "idle" };
   return syncLook(a.sync);
 }
@@ -176,12 +156,6 @@ export function reasonText(a: Pick<App, "sync">): string {
 /** A sentence of the API that begins with its reader's own name, as it is said to them. */
 export function asYou(sentence: string, me: string): string {
   return me !== "" && sentence.startsWith(`${me} `) ? `You ${sentence.slice(me.length + 1)}` : sentence;
-}
-
-/** The apps that need somebody first; those that need the same by name. */
-export function byNeed(apps: App[]): App[] {
-  const rank = new Map<string, number>(needs.map(([need], i) => [need, i]));
-  return [...apps].sort((a, b) => (rank.get(needOf(a)) ?? 0) - (rank.get(needOf(b)) ?? 0) || a.id.localeCompare(b.id));
 }
 
 const integrations: Record<string, Look> = {

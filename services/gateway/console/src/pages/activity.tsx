@@ -1,7 +1,8 @@
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { ActivityRecord } from "../api/client";
-import { activityQuery, appsQuery } from "../api/queries";
+import { appsQuery } from "../api/apps";
+import { activityQuery } from "../api/queries";
 import {
   actionKinds,
   activityFilter,

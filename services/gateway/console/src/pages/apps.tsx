@@ -1,16 +1,18 @@
-import { useEffect, useState } from "react";
+import { useState } from "react";
 import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
-import type { App } from "../api/client";
-import { appsQuery, integrationQuery } from "../api/queries";
+import { appsByNeedQuery } from "../api/apps";
+import type { App, NeedCount } from "../api/client";
+import { integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
-import { appLook, asYou, behindText, byNeed, needOf, needs, reasonText, type Need } from "../lib/words";
+import { appLook, asYou, behindText, needs, reasonText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { later } from "../ui/later";
 import { useDeployLatest } from "../ui/deploy-latest";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
+import { SearchText } from "../ui/search-text";
 import { WhenSeen } from "../ui/seen";
 import { WorkspaceTrouble } from "../ui/trouble";
 
@@ -20,34 +22,25 @@ const weekHeight = 190;
 const WorkspaceWeek = later(() => import("../ui/days"), <div style={{ minHeight: weekHeight }} />);
 const AppMenu = later(() => import("../ui/app-menu"));
 
-/** How many pages of 100 apps are loaded to be sorted by what they need. */
-const sortedPages = 10;
-
 export default function Apps() {
   const { ws, adminOnly } = usePlace();
-  const apps = useInfiniteQuery(appsQuery(ws));
+  const [address, setAddress] = useSearchParams();
+  const [, , need] = needs.find(([id]) => id === address.get("state")) ?? [];
+  const query = (address.get("q") ?? "").trim().slice(0, 200);
+  const filtered = need !== undefined || query !== "";
+  const apps = useInfiniteQuery(
+    appsByNeedQuery(ws, { ...(need === undefined ? {} : { need }), ...(query === "" ? {} : { query }) }),
+  );
   const integration = useQuery(integrationQuery(ws));
-  const [query, setQuery] = useState("");
-  const [address] = useSearchParams();
   useTitle("Apps");
 
-  const all = apps.data?.pages.flatMap((p) => p.apps) ?? [];
-  const q = query.trim().toLowerCase();
-  const need = needs.find(([id]) => id === address.get("state"))?.[0];
-  const shown = byNeed(all).filter(
-    (a) =>
-      (need === undefined || needOf(a) === need) &&
-      (q === "" || `${a.id} ${a.repositoryFullName} ${a.branch}`.toLowerCase().includes(q)),
-  );
-  // What needs somebody comes first, wherever it stands in the list.
-  const { hasNextPage, isFetching, fetchNextPage } = apps;
-  const more = hasNextPage && !isFetching && (apps.data?.pages.length ?? 0) < sortedPages;
-  useEffect(() => {
-    if (more) void fetchNextPage();
-  }, [more, fetchNextPage]);
+  // An app whose need changed between two pages is on both.
+  const shown = [...new Map(apps.data?.pages.flatMap((p) => p.apps).map((a) => [a.id, a])).values()];
+  const [first] = apps.data?.pages ?? [];
+  const count = (first?.needs ?? []).reduce((n, c) => n + c.apps, 0);
   const state = integration.data?.state;
   const [menu, setMenu] = useState<{ app: string; button: HTMLElement }>();
-  const menuApp = all.find((a) => a.id === menu?.app);
+  const menuApp = shown.find((a) => a.id === menu?.app);
   const deploy = useDeployLatest();
   return (
     <>
@@ -68,12 +61,12 @@ export default function Apps() {
       >
         Apps
       </PageTitle>
-      <WorkspaceTrouble integration={integration.data} apps={all} />
+      <WorkspaceTrouble integration={integration.data} apps={count} troubles={first?.troubles ?? []} />
       {apps.isPending ? (
         <Skeleton rows={6} />
-      ) : apps.isError && all.length === 0 ? (
+      ) : apps.isError && first === undefined ? (
         <Failed error={apps.error} workspace={ws} retry={() => void apps.refetch()} />
-      ) : all.length === 0 ? (
+      ) : count === 0 ? (
         <Empty
           connected={state !== undefined && state !== "NOT_CONNECTED"}
           ws={ws}
@@ -91,23 +84,31 @@ export default function Apps() {
           {deploy.isError && (
             <Failed error={deploy.error} workspace={ws} title={`${deploy.variables.app} was not deployed.`} />
           )}
-          {all.length > 3 && (
+          {count > 3 && (
             <div className="filters">
-              {all.length > 7 && (
-                <input
-                  type="search"
-                  data-search
-                  aria-label="Search apps"
+              {count > 7 && (
+                <SearchText
+                  search
+                  label="Search apps"
                   placeholder="Search apps  /"
                   value={query}
-                  onChange={(e) => setQuery(e.target.value)}
+                  onChange={(q) =>
+                    setAddress(
+                      (old) => {
+                        if (q === "") old.delete("q");
+                        else old.set("q", q);
+                        return old;
+                      },
+                      { replace: true },
+                    )
+                  }
                 />
               )}
-              <Needs all={all} need={need} />
+              <Needs total={count} counts={first?.needs ?? []} />
             </div>
           )}
           {shown.length > 0 && (
-            <Rows label="Apps">
+            <Rows label="Apps" busy={apps.isPlaceholderData}>
               {shown.map((a) => (
                 <AppRow
                   key={a.id}
@@ -120,7 +121,7 @@ export default function Apps() {
           )}
           {shown.length === 0 && (
             <p className="soft">
-              {q === ""
+              {query === ""
                 ? "No app is in this state."
                 : `No app's name, repository or branch contains “${query}”${need === undefined ? "" : ", of those in this state"}.`}
             </p>
@@ -134,7 +135,7 @@ export default function Apps() {
             />
           )}
           <More query={apps} />
-          {need === undefined && q === "" && (
+          {!filtered && (
             <WhenSeen height={weekHeight}>
               <div className="charts week">
                 <WorkspaceWeek />
@@ -152,7 +153,7 @@ function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (bu
   const { ws, me } = usePlace();
   const why = [behindText(a.sync), asYou(reasonText(a), me.label)].filter((t) => t !== "").join(" · ");
   // What is on its way is told rather than what it will replace.
-  const shown = needOf(a) === "deploying" ? (a.latest ?? a.live) : a.live;
+  const shown = a.need === "DEPLOYING" ? (a.latest ?? a.live) : a.live;
   const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;
   return (
     <li className="row app-row">
@@ -205,19 +206,28 @@ function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (bu
 }
 
 /** Filters by what apps need, with how many do; the choice stands in the address. */
-function Needs({ all, need }: { all: App[]; need: Need | undefined }) {
+function Needs({ total, counts }: { total: number; counts: NeedCount[] }) {
   const { ws } = usePlace();
-  const count = (id: Need) => all.filter((a) => needOf(a) === id).length;
+  const [address] = useSearchParams();
+  const chosen = address.get("state");
+  const known = needs.some(([id]) => id === chosen);
+  const to = (id: string | undefined) => {
+    const query = new URLSearchParams(address);
+    if (id === undefined) query.delete("state");
+    else query.set("state", id);
+    return `/w/${ws}/apps${query.size === 0 ? "" : `?${query}`}`;
+  };
   return (
     <nav className="needs" aria-label="Apps by how they stand">
-      <Link to={`/w/${ws}/apps`} aria-current={need === undefined ? "true" : undefined}>
-        All {all.length}
+      <Link to={to(undefined)} aria-current={known ? undefined : "true"}>
+        All {total}
       </Link>
       {needs
-        .filter(([id]) => id === need || count(id) > 0)
-        .map(([id, word]) => (
-          <Link key={id} to={`/w/${ws}/apps?state=${id}`} aria-current={id === need ? "true" : undefined}>
-            {word} {count(id)}
+        .map(([id, word, need]) => ({ id, word, n: counts.find((c) => c.need === need)?.apps ?? 0 }))
+        .filter(({ id, n }) => id === chosen || n > 0)
+        .map(({ id, word, n }) => (
+          <Link key={id} to={to(id)} aria-current={id === chosen ? "true" : undefined}>
+            {word} {n}
           </Link>
         ))}
     </nav>

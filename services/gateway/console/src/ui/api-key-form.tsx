@@ -1,7 +1,8 @@
 import { useRef, useState } from "react";
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body, requestId, type ApiKeyScope } from "../api/client";
-import { appsQuery, keys } from "../api/queries";
+import { appsQuery } from "../api/apps";
+import { keys } from "../api/queries";
 import { serverNow } from "../lib/clock";
 import { expiry, lifeWords, type Life } from "../lib/expiry";
 import { scopeWords } from "../lib/people";

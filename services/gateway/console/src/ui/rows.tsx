@@ -2,9 +2,20 @@ import type { KeyboardEvent, ReactNode } from "react";
 import { Link, type LinkProps } from "react-router";
 
 /** A list of which each row opens what it names, wherever it is pressed; arrows go from row to row. */
-export function Rows({ label, children, className }: { label: string; children: ReactNode; className?: string }) {
+export function Rows({
+  label,
+  children,
+  className,
+  busy = false,
+}: {
+  label: string;
+  children: ReactNode;
+  className?: string;
+  /** The rows are those of before, and others are on their way. */
+  busy?: boolean;
+}) {
   return (
-    <ul className={`row-list ${className ?? ""}`} aria-label={label} onKeyDown={onListKeys}>
+    <ul className={`row-list ${className ?? ""}`} aria-label={label} aria-busy={busy} onKeyDown={onListKeys}>
       {children}
     </ul>
   );

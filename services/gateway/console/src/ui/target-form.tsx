@@ -1,7 +1,8 @@
 import { useState, type ReactNode } from "react";
 import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body, type NotificationTarget } from "../api/client";
-import { appsQuery, keys } from "../api/queries";
+import { appsQuery } from "../api/apps";
+import { keys } from "../api/queries";
 import { choosable, eventWords, kindWords } from "../lib/notifications";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed } from "./basics";

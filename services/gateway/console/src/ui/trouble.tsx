@@ -1,15 +1,24 @@
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { Link } from "react-router";
-import { api, body, type App, type Integration } from "../api/client";
+import { api, body, type AppsTrouble, type Integration } from "../api/client";
 import { keys } from "../api/queries";
 import { troubleOf } from "../lib/trouble";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed, Said } from "./basics";
 
 /** The workspace's own trouble, at most one banner: what is wrong for all its apps, and the way to mend it. */
-export function WorkspaceTrouble({ integration, apps }: { integration: Integration | undefined; apps: App[] }) {
+export function WorkspaceTrouble({
+  integration,
+  apps,
+  troubles,
+}: {
+  integration: Integration | undefined;
+  /** How many there are. */
+  apps: number;
+  troubles: AppsTrouble[];
+}) {
   const { ws } = usePlace();
-  const trouble = troubleOf(integration, apps);
+  const trouble = troubleOf(integration, apps, troubles);
   if (trouble === undefined) return null;
   return (
     <Banner
