@@ -122,8 +122,9 @@ func TestApps_allFaultsAtOnce(t *testing.T) {
 	if got := names(err); !slices.Equal(got, []string{"app.branch", "app.repository", "app.retention", "appId"}) {
 		t.Errorf("asked: %q", got)
 	}
-	if _, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: "other", App: web(false), ValidateOnly: true}); err != nil {
-		t.Errorf("asked about a good one: %v", err)
+	previewed, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: "other", App: web(false), ValidateOnly: true})
+	if need := previewed.GetApp().GetNeed(); err != nil || need != deployerv1.App_NOT_KNOWN {
+		t.Errorf("asked about a good one: it needs %v, %v", need, err)
 	}
 	if _, err := b.client.GetApp(b.admin, &deployerv1.GetAppRequest{Workspace: workspace, App: "other"}); !apierr.Has(err, apierr.ReasonAppNotFound) {
 		t.Errorf("a question made the app: %v", err)

@@ -58,6 +58,7 @@ func preview(a *storev1.App) *deployerv1.App {
 	out := saved(a)
 	out.Id, out.Workspace, out.Repository, out.Variables = a.GetId(), a.GetWorkspace(), a.GetRepository(), shown(a.GetVariables())
 	out.CreateTime, out.UpdateTime = a.GetCreateTime(), a.GetUpdateTime()
+	out.Need = needOf(nil, nil) // of what is not saved nothing is known
 	return out
 }
 
