@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -300,7 +301,10 @@ func TestEvents_goOnAfterTheStoreWasAway(t *testing.T) {
 	s := g.signedIn().stream("/v1/workspaces/default/events")
 	s.want("ready")
 	g.nats.Restart()
-	testkit.Eventually(t, 20*time.Second, func() error { return g.svc.Ready(t.Context()) })
+	testkit.Eventually(t, 20*time.Second, func() error {
+		_, err := g.js.AccountInfo(t.Context()) // an answer of the store that has begun anew
+		return errors.Join(err, g.svc.Ready(t.Context()))
+	})
 	g.happen("deployer", "default", "app", "back")
 	if e := nextOf(s, "app"); !strings.Contains(e.data, `"back"`) {
 		t.Errorf("%+v", e)
