@@ -154,7 +154,8 @@ func (i *Installation) claim(ctx context.Context) error {
 	switch {
 	case redisx.IsRefusal(err):
 		return ErrRedisRefuses
-	case err != nil: // away: what it holds may be lost
+	case err != nil:
+		return nil //nolint:nilerr // it is away: what it holds may be lost
 	case owner != i.id:
 		return ErrRedisOfOthers
 	case !set:
