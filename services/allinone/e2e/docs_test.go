@@ -34,7 +34,7 @@ type step struct {
 var reference = []step{
 	{op: "getInfo"}, {op: "getOpenApi"}, {op: "getConfigSchema"}, {op: "createSession"}, {op: "getMe"}, {op: "createSignInCode"}, {op: "listServers"},
 	{op: "listSessions", keep: "SESSION_ID=sessions.0.id"},
-	{op: "createWorkspace"}, {op: "listWorkspaces"}, {op: "getWorkspace"},
+	{op: "createWorkspace"}, {op: "listWorkspaces"}, {op: "getWorkspace"}, {op: "updateWorkspace"},
 	{op: "connectIntegration"}, {op: "listIntegrations"}, {op: "getIntegration"}, {op: "getBudget"},
 	{op: "refreshIntegration"}, {op: "listBitbucketWorkspaces"}, {op: "narrowIntegration"},
 	{op: "listRepositories"}, {op: "getRepository"}, {op: "listBranches", keep: "COMMIT=branches.0.commit.hash"}, {op: "suggestServe"},
@@ -52,7 +52,7 @@ var reference = []step{
 	{op: "sendTestNotification"}, {op: "listNotificationAttempts"}, {op: "rotateNotificationSecret"}, {op: "deleteNotificationTarget"},
 	{op: "listActivity"}, {op: "exportActivity"}, {op: "streamEvents"}, {op: "updateApp"},
 	{op: "endMemberSession"}, {op: "endSession", refused: "SESSION_NOT_FOUND"}, {op: "removeMember", refused: "LAST_OWNER"},
-	{op: "deleteApp"}, {op: "disconnectIntegration"}, {op: "deleteSession"},
+	{op: "deleteApp"}, {op: "disconnectIntegration"}, {op: "previewDeletion"}, {op: "deleteWorkspace"}, {op: "deleteSession"},
 }
 
 // notForPrograms are the operations that have no example, because a browser or Bitbucket calls them.

@@ -5,6 +5,8 @@ var commands = map[string]string{
 	"getMe":                    "devpilot whoami",
 	"listWorkspaces":           "devpilot workspaces list",
 	"createWorkspace":          `devpilot workspaces create acme-inc --name "Acme, Inc."`,
+	"updateWorkspace":          "devpilot workspaces rename default Acme",
+	"deleteWorkspace":          "devpilot workspaces delete default --yes",
 	"listMembers":              "devpilot members list",
 	"createInvitation":         "devpilot members invite olga@example.com --role member",
 	"setMemberRole":            `devpilot members set-role "$MEMBER_ID" admin`,
