@@ -219,7 +219,7 @@ func TestProblem_ofServices(t *testing.T) {
 }
 
 func TestProblem_timeout(t *testing.T) {
-	g := start(t, func(c *gateway.Config) { c.Timeout = 200 * time.Millisecond })
+	g := start(t, func(c *gateway.Config) { c.Timeout = 3 * time.Second })
 	g.deployer.on("GetApp", func(ctx context.Context, _ proto.Message) (proto.Message, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
