@@ -58,7 +58,7 @@ func (p *idp) pipelineToken(change map[string]any) string {
 	defer p.mu.Unlock()
 	now := p.now()
 	claims := map[string]any{
-		"iss": p.url, "aud": tokenAudience, "sub": repositoryOf + ":{5e1d}", "iat": now.Unix(), "exp": now.Add(12 * time.Hour).Unix(),
+		"iss": p.url, "aud": tokenAudience, "sub": repositoryOf + ":{5e1d}", "iat": now.Unix(), "exp": now.Add(10 * time.Minute).Unix(),
 		"repositoryUuid": repositoryOf, "workspaceUuid": "{w0}", "pipelineUuid": "{p0}", "stepUuid": "{5e1d}", "branchName": "main",
 	}
 	maps.Copy(claims, change)
