@@ -220,7 +220,7 @@ func TestWorkspaces_previewOfADeletion(t *testing.T) {
 	g.deployer.on("ListApps", func(context.Context, proto.Message) (proto.Message, error) {
 		return &deployerv1.ListAppsResponse{Apps: []*deployerv1.App{
 			{Id: "web", RepositoryFullName: "acme/web", LiveUrl: "https://web.test", Live: &deployerv1.DeploymentSummary{Number: 3}}, {Id: "idle", RepositoryFullName: "acme/idle", LiveUrl: "https://idle.test"},
-		}}, nil
+		}, Total: 240}, nil
 	})
 	g.deployer.on("ListWorkspaceDeployments", func(_ context.Context, in proto.Message) (proto.Message, error) {
 		if got := in.(*deployerv1.ListWorkspaceDeploymentsRequest).GetStates(); len(got) != 2 {
@@ -247,7 +247,7 @@ func TestWorkspaces_previewOfADeletion(t *testing.T) {
 	}
 	c := g.withToken(adminToken)
 	c.get("/v1/workspaces/acme/deletion").want(http.StatusOK).into(&p)
-	if p.AppsCount != 2 || p.Apps[0].URL != "https://web.test" || p.Apps[1].URL != "" || p.DeploymentsRunning != 1 || p.APIKeys != 1 || p.Members != 1 || p.Account != "jane" || len(p.Unknown) != 0 {
+	if p.AppsCount != 240 || p.Apps[0].URL != "https://web.test" || p.Apps[1].URL != "" || p.DeploymentsRunning != 1 || p.APIKeys != 1 || p.Members != 1 || p.Account != "jane" || len(p.Unknown) != 0 {
 		t.Errorf("what goes: %+v", p)
 	}
 	if len(p.Webhooks) != 2 || p.Webhooks[0].Stays != "" || !strings.Contains(p.Webhooks[1].Stays, "not an admin") {

@@ -1095,7 +1095,7 @@ type DeletionPreview struct {
 	// Apps The apps, by id, with their releases and histories; 200 at most.
 	Apps []DeletedApp `json:"apps"`
 
-	// AppsCount How many apps there are; 10,000 stands for more.
+	// AppsCount How many apps there are.
 	AppsCount int32 `json:"appsCount"`
 
 	// DeploymentsRunning How many deployments run or wait: they are cancelled.

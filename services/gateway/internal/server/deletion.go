@@ -89,24 +89,17 @@ func (s *Server) previewOwn(ctx context.Context, p *gatewayv1.DeletionPreview) e
 }
 
 func (s *Server) previewApps(ctx context.Context, p *gatewayv1.DeletionPreview) error {
-	for page, token := 0, ""; page < previewPages; page++ {
-		resp, err := s.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: p.GetWorkspace(), PageSize: pagetoken.MaxPage, PageToken: token})
-		if err != nil {
-			return err
+	resp, err := s.cfg.Deployer.ListApps(ctx, &deployerv1.ListAppsRequest{Workspace: p.GetWorkspace(), PageSize: pagetoken.MaxPage, View: deployerv1.ListAppsRequest_BASIC})
+	if err != nil {
+		return err
+	}
+	p.AppsCount = resp.GetTotal()
+	for _, a := range resp.GetApps() {
+		gone := &gatewayv1.DeletedApp{Id: a.GetId(), RepositoryFullName: a.GetRepositoryFullName()}
+		if a.GetLive() != nil {
+			gone.Url = a.GetLiveUrl()
 		}
-		if page == 0 {
-			for _, a := range resp.GetApps() {
-				gone := &gatewayv1.DeletedApp{Id: a.GetId(), RepositoryFullName: a.GetRepositoryFullName()}
-				if a.GetLive() != nil {
-					gone.Url = a.GetLiveUrl()
-				}
-				p.Apps = append(p.Apps, gone)
-			}
-		}
-		p.AppsCount += int32(len(resp.GetApps()))
-		if token = resp.GetNextPageToken(); token == "" {
-			return nil
-		}
+		p.Apps = append(p.Apps, gone)
 	}
 	return nil
 }

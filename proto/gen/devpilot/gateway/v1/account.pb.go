@@ -607,7 +607,7 @@ type DeletionPreview struct {
 	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
 	// The apps, by id, with their releases and histories; 200 at most.
 	Apps []*DeletedApp `protobuf:"bytes,2,rep,name=apps,proto3" json:"apps,omitempty"`
-	// How many apps there are; 10,000 stands for more.
+	// How many apps there are.
 	AppsCount int32 `protobuf:"varint,3,opt,name=apps_count,json=appsCount,proto3" json:"apps_count,omitempty"`
 	// How many deployments run or wait: they are cancelled.
 	DeploymentsRunning int32 `protobuf:"varint,4,opt,name=deployments_running,json=deploymentsRunning,proto3" json:"deployments_running,omitempty"`

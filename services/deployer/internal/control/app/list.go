@@ -60,10 +60,10 @@ type Spot struct {
 	ID   string
 }
 
-// String writes a place down for ParseSpot.
+// String writes a spot down for ParseSpot.
 func (p Spot) String() string { return fmt.Sprintf("%d %s", p.Rank, p.ID) }
 
-// ParseSpot reads a place; the first of an empty text.
+// ParseSpot reads a spot; nil, the first, of an empty text.
 func ParseSpot(text string) (*Spot, error) {
 	if text == "" {
 		return nil, nil
@@ -89,7 +89,7 @@ type List struct {
 	Troubles []*deployerv1.AppsTrouble
 }
 
-// List returns a page of a workspace's apps after a place. What is asked of all apps, an order or a filter, costs two
+// List returns a page of a workspace's apps after a spot. What is asked of all apps, an order or a filter, costs two
 // records in memory for each and nothing of the stores; by need, also how the webhooks stand. What is shown is read
 // for the page alone. A page may come back short while an app is being deleted.
 func (s *Service) List(ctx context.Context, q Question, after *Spot, size int) (List, error) {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -61,7 +62,7 @@ func appQuestion(ctx context.Context, req *deployerv1.ListAppsRequest) (app.Ques
 		LatestStates: req.GetLatestStates(), SyncStates: req.GetSyncStates(), Need: req.GetNeed(), Order: app.Order(req.GetOrderBy()), Basic: req.GetView() == deployerv1.ListAppsRequest_BASIC,
 	}
 	if utf8.RuneCountInString(q.Query) > maxQuery {
-		return q, apierr.InvalidArgument("query", "has at most 200 characters")
+		return q, apierr.InvalidArgument("query", fmt.Sprintf("has at most %d characters", maxQuery))
 	}
 	if q.Order == "" {
 		q.Order = app.ByID
