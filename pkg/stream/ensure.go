@@ -22,6 +22,8 @@ const (
 	// minStreamBytes is the least that Ensure shrinks a new stream to on a small disk.
 	minStreamBytes = 16 << 20
 	ensureTries    = 5 // tries to set up a stream that others set up too
+	// tryTimeout is how long one such try waits for its answers.
+	tryTimeout = 2 * time.Second
 )
 
 // JetStream API error codes that nats.go gives no name to.
@@ -76,34 +78,55 @@ func (o Options) logger() *slog.Logger {
 // A new stream whose MaxBytes does not fit the server's storage limit is made smaller, down to
 // 16 MiB, and says so in the log. When not even that fits, the error is ErrNoRoom.
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
-	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
-	defer cancel()
 	cfg, names := def.Config, InstallationOf(js)
 	cfg.Name, cfg.Subjects = names.Stream(cfg.Name), names.Subjects(cfg.Subjects)
 	cfg.Replicas = wished(js)
 	cfg.Metadata = versioned(cfg.Metadata, def.Version)
-	wish := cfg.Replicas
-	for range ensureTries {
+	s, err := settled(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		wish := cfg.Replicas
 		s, err := js.Stream(ctx, cfg.Name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
 			s, wish, err = createStream(ctx, js, cfg, opts)
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-				continue // another replica was faster; read what it made
+				return nil, errUnsettled // another replica was faster; read what it made
 			}
 		case err == nil:
 			s, wish, err = updateStream(ctx, js, s, cfg, def.Version, opts)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("stream: ensure %s: %w", cfg.Name, err)
+			return nil, err
 		}
-		if versionOf(s.CachedInfo().Config.Metadata) >= def.Version {
-			SettingsOf(js).Replication.report(ctx, s, wish, opts.logger())
-			opened(js, cfg.Name)
-			return s, nil
+		if versionOf(s.CachedInfo().Config.Metadata) < def.Version {
+			return nil, errUnsettled
+		}
+		SettingsOf(js).Replication.report(ctx, s, wish, opts.logger())
+		opened(js, cfg.Name)
+		return s, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stream: ensure %s: %w", cfg.Name, err)
+	}
+	return s, nil
+}
+
+// errUnsettled says that somebody else set the same up meanwhile: look again.
+var errUnsettled = errors.New("its settings keep changing")
+
+// settled calls once until it is neither unsettled nor without an answer. A cluster whose leaders change, as
+// they do while it starts, loses answers: what was asked for may be there, and asking again finds it.
+func settled[T any](ctx context.Context, once func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
+	defer cancel()
+	for try := 1; ; try++ {
+		one, done := context.WithTimeout(ctx, tryTimeout)
+		v, err := once(one)
+		done()
+		lost := errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil
+		if err == nil || !lost && !errors.Is(err, errUnsettled) || try == ensureTries {
+			return v, err
 		}
 	}
-	return nil, fmt.Errorf("stream: ensure %s: its settings keep changing", cfg.Name)
 }
 
 // createStream makes a stream with as many replicas as are wished or, where that is left to us, as can be,
@@ -199,31 +222,30 @@ func drifted(have, want jetstream.StreamConfig) bool {
 // EnsureConsumer creates the durable consumer cfg.Durable of a stream, both by their bare names, or updates one whose settings have a
 // lower version; a higher version is left alone (see Ensure).
 func EnsureConsumer(ctx context.Context, js jetstream.JetStream, stream string, cfg jetstream.ConsumerConfig, version int) (jetstream.Consumer, error) {
-	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
-	defer cancel()
 	names := InstallationOf(js)
 	stream, cfg = names.Stream(stream), names.consumer(cfg)
 	cfg.Metadata = versioned(cfg.Metadata, version)
-	for range ensureTries {
+	c, err := settled(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
 		c, err := js.Consumer(ctx, stream, cfg.Durable)
 		switch {
 		case errors.Is(err, jetstream.ErrConsumerNotFound):
 			c, err = js.CreateConsumer(ctx, stream, cfg)
 			if errors.Is(err, jetstream.ErrConsumerExists) {
-				continue
+				return nil, errUnsettled
 			}
 		case err == nil && versionOf(c.CachedInfo().Config.Metadata) < version:
 			cfg.Replicas = max(cfg.Replicas, c.CachedInfo().Config.Replicas)
 			c, err = js.UpdateConsumer(ctx, stream, cfg)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("stream: ensure consumer %s of %s: %w", cfg.Durable, stream, err)
+		if err == nil && versionOf(c.CachedInfo().Config.Metadata) < version {
+			err = errUnsettled
 		}
-		if versionOf(c.CachedInfo().Config.Metadata) >= version {
-			return c, nil
-		}
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("stream: ensure consumer %s of %s: %w", cfg.Durable, stream, err)
 	}
-	return nil, fmt.Errorf("stream: ensure consumer %s of %s: its settings keep changing", cfg.Durable, stream)
+	return c, nil
 }
 
 func versioned(m map[string]string, version int) map[string]string {

@@ -145,3 +145,64 @@ func TestEnsure_noRoomIsPermanent(t *testing.T) {
 		t.Fatalf("a stream that is there needs no room: %v", err)
 	}
 }
+
+// lossy is a JetStream whose first answers about what is made are lost, after it was made or before.
+type lossy struct {
+	jetstream.JetStream
+	made bool
+	lose int
+}
+
+func (l *lossy) lost(ctx context.Context) bool {
+	if l.lose == 0 {
+		return false
+	}
+	l.lose--
+	<-ctx.Done()
+	return true
+}
+
+func (l *lossy) CreateStream(ctx context.Context, cfg jetstream.StreamConfig) (s jetstream.Stream, err error) {
+	if l.made {
+		s, err = l.JetStream.CreateStream(ctx, cfg)
+	}
+	if l.lost(ctx) {
+		return nil, ctx.Err()
+	}
+	if !l.made {
+		s, err = l.JetStream.CreateStream(ctx, cfg)
+	}
+	return s, err
+}
+
+func (l *lossy) CreateConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) (c jetstream.Consumer, err error) {
+	if l.made {
+		c, err = l.JetStream.CreateConsumer(ctx, stream, cfg)
+	}
+	if l.lost(ctx) {
+		return nil, ctx.Err()
+	}
+	if !l.made {
+		c, err = l.JetStream.CreateConsumer(ctx, stream, cfg)
+	}
+	return c, err
+}
+
+// A cluster whose leaders change loses answers. One lost answer is no lost start.
+func TestEnsure_asksAgainWhenAnAnswerIsLost(t *testing.T) {
+	for name, made := range map[string]bool{"after it was made": true, "before it was made": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			js := testkit.JS(t)
+			s, err := stream.Ensure(t.Context(), &lossy{JetStream: js, made: made, lose: 1}, definition(1, time.Hour), stream.Options{})
+			if err != nil || s.CachedInfo().Config.MaxAge != time.Hour {
+				t.Fatalf("the stream: %v", err)
+			}
+			cfg := jetstream.ConsumerConfig{Durable: "c", AckPolicy: jetstream.AckExplicitPolicy, AckWait: time.Minute}
+			c, err := stream.EnsureConsumer(t.Context(), &lossy{JetStream: js, made: made, lose: 1}, "S", cfg, 1)
+			if err != nil || c.CachedInfo().Config.AckWait != time.Minute {
+				t.Fatalf("the consumer: %v", err)
+			}
+		})
+	}
+}

@@ -40,8 +40,6 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	if c.cfg.Position == nil {
 		return EnsureConsumer(ctx, c.cfg.JS, c.cfg.Stream, c.cfg.ConsumerConfig(), c.cfg.Version)
 	}
-	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
-	defer cancel()
 	info, err := c.source(ctx)
 	if err != nil {
 		return nil, err
@@ -49,7 +47,7 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 	names := InstallationOf(c.cfg.JS)
 	stream, durable := names.Stream(c.cfg.Stream), names.Stream(c.cfg.Durable)
 	made, last, queue := info.Created, info.State.LastSeq, info.Config.Retention == jetstream.WorkQueuePolicy
-	for range ensureTries {
+	return settled(ctx, func(ctx context.Context) (jetstream.Consumer, error) {
 		have, err := c.cfg.JS.Consumer(ctx, stream, durable)
 		switch {
 		case err == nil && have.CachedInfo().Config.MemoryStorage:
@@ -86,19 +84,20 @@ func (c *consuming) ensure(ctx context.Context) (jetstream.Consumer, error) {
 		}
 		cons, err := c.cfg.JS.CreateConsumer(ctx, stream, cfg)
 		if errors.Is(err, jetstream.ErrConsumerExists) {
-			continue // another process was faster, perhaps with an older position: that does no harm
+			err = errUnsettled // another process was faster, perhaps with an older position: that does no harm
 		}
 		if err != nil {
 			return nil, fmt.Errorf("stream: make consumer %s of %s: %w", c.cfg.Durable, c.cfg.Stream, err)
 		}
 		return cons, nil
-	}
-	return nil, fmt.Errorf("stream: ensure consumer %s of %s: it keeps changing", c.cfg.Durable, c.cfg.Stream)
+	})
 }
 
 // source tells when the stream was made and how far it reaches.
 func (c *consuming) source(ctx context.Context) (*jetstream.StreamInfo, error) {
-	s, err := c.cfg.JS.Stream(ctx, InstallationOf(c.cfg.JS).Stream(c.cfg.Stream))
+	s, err := settled(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return c.cfg.JS.Stream(ctx, InstallationOf(c.cfg.JS).Stream(c.cfg.Stream))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("stream: ask for %s: %w", c.cfg.Stream, err)
 	}

@@ -46,7 +46,7 @@ func TestInstallations_shareNATSAndRedisAndNothingCrosses(t *testing.T) {
 	names := []string{"alpha", "beta"}
 	stacks := map[string]*shared{}
 	for _, name := range names {
-		s := &shared{planted: map[string]string{}, stack: startProcess(t, "info", func(s *allinone.Settings) {
+		s := &shared{planted: map[string]string{}, atOnce: true, stack: startProcess(t, "info", func(s *allinone.Settings) {
 			s.NATSURL, s.RedisURL, s.Installation = seal.NewSecret(server.URL()), seal.NewSecret(redis.URL()), name
 		})}
 		s.owner = newBrowser(t, s.url()).signIn(s.adminToken())

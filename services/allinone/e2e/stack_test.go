@@ -49,7 +49,8 @@ type stack interface {
 // shared is a running stack with its signed-in owner.
 type shared struct {
 	stack
-	owner *api
+	owner  *api
+	atOnce bool // stories run on it at the same time, not one after the other
 
 	mu      sync.Mutex
 	planted map[string]string // secrets by what they are, for the search at the end
