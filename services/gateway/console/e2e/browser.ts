@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type axe from "axe-core";
 import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from "playwright-core";
 import { expect } from "vitest";
+import { remember } from "./failed";
 import { start, type Stack } from "./stack";
 
 export async function launch(): Promise<Browser> {
@@ -202,6 +203,7 @@ export async function open(browser: Browser, options: BrowserContextOptions = {}
     ...options,
   });
   context.setDefaultTimeout(45_000);
+  remember(context);
   return context;
 }
 

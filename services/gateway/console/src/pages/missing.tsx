@@ -1,5 +1,21 @@
+import { useQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
+import { meQuery } from "../api/queries";
 import { useTitle } from "../ui/basics";
+
+/** How often somebody is asked for again who is in no workspace: no stream of events tells that this changed. */
+const askAgain = 3000;
+
+/** Who is removed may be told so a moment before the session ends; who is let in comes without a reload. */
+function useAskAgain(): void {
+  useQuery({ ...meQuery, refetchInterval: askAgain });
+}
+
+/** Of a workspace that is not there, or that the person is not in any more. */
+export function NoSuchWorkspace() {
+  useAskAgain();
+  return <NotFound />;
+}
 
 /** Within a workspace's frame, which is the page's main part already, it is a section of it. */
 export function NotFound({ framed = false }: { framed?: boolean }) {
@@ -18,6 +34,7 @@ export function NotFound({ framed = false }: { framed?: boolean }) {
 
 export function NoWorkspace() {
   useTitle("No workspace");
+  useAskAgain();
   return (
     <main className="empty">
       <h1>You are in no workspace yet</h1>

@@ -11,7 +11,7 @@ import { adminOnly, PlaceProvider } from "../lib/workspace";
 import { Banner, Button, Failed, Skeleton } from "./basics";
 import { later } from "./later";
 import { toRow } from "./rows";
-import { NotFound } from "../pages/missing";
+import { NoSuchWorkspace } from "../pages/missing";
 import { Icon } from "./icons";
 
 // Nobody waits for what is seldom opened.
@@ -65,7 +65,7 @@ export function Shell() {
     );
   }
   const workspace = me.data?.workspaces.find((w) => w.id === ws);
-  if (me.data !== undefined && workspace === undefined) return <NotFound />;
+  if (me.data !== undefined && workspace === undefined) return <NoSuchWorkspace />;
   return (
     <div className="shell">
       <a className="skip" href="#main">
