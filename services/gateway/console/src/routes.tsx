@@ -4,7 +4,7 @@ import { meQuery } from "./api/queries";
 import { Failed, Skeleton } from "./ui/basics";
 import { later } from "./ui/later";
 import { Shell } from "./ui/shell";
-import { NotFound, NoWorkspace } from "./pages/missing";
+import { NotFound } from "./pages/missing";
 
 const page = <Skeleton rows={6} />;
 
@@ -17,6 +17,7 @@ const Why = later(() => import("./pages/why"), page);
 const Activity = later(() => import("./pages/activity"), page);
 const Integrations = later(() => import("./pages/integrations"), page);
 const Members = later(() => import("./pages/members"), page);
+const Workspaces = later(() => import("./pages/workspaces"), page);
 const ApiKeys = later(() => import("./pages/api-keys"), page);
 const Sessions = later(() => import("./pages/sessions"), page);
 const Notifications = later(() => import("./pages/notifications"), page);
@@ -37,6 +38,7 @@ export function Routes() {
         <Route path="settings/integrations" element={<Integrations />} />
         <Route path="settings/notifications" element={<Notifications />} />
         <Route path="settings/members" element={<Members />} />
+        <Route path="settings/workspaces" element={<Workspaces />} />
         <Route path="settings/api-keys" element={<ApiKeys />} />
         <Route path="settings/sessions" element={<Sessions />} />
         <Route path="*" element={<NotFound framed />} />
@@ -53,8 +55,9 @@ function Home() {
   if (me.isPending) return <Skeleton />;
   if (me.isError) return <Failed error={me.error} retry={() => void me.refetch()} />;
   const last = localStorage.getItem("devpilot.workspace");
-  const ws = me.data.workspaces.find((w) => w.id === last) ?? me.data.workspaces[0];
-  if (ws === undefined) return <NoWorkspace />;
+  const open = me.data.workspaces.filter((w) => w.state === "ACTIVE");
+  const ws = open.find((w) => w.id === last) ?? open[0];
+  if (ws === undefined) return <Workspaces alone />;
   const came = new URLSearchParams(search).has("bitbucket");
   return <Navigate to={came ? `/w/${ws.id}/settings/integrations${search}` : `/w/${ws.id}/apps`} replace />;
 }

@@ -21,6 +21,7 @@ test("an empty query names pages, apps and the other workspaces", () => {
     "/w/default/settings/integrations",
     "/w/default/settings/notifications",
     "/w/default/settings/members",
+    "/w/default/settings/workspaces",
     "/w/default/settings/api-keys",
     "/w/default/settings/sessions",
     "/w/default/apps/web",

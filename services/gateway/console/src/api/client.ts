@@ -12,6 +12,7 @@ export type AppPatch = Schemas["AppPatch"];
 export type AppsTrouble = Schemas["AppsTrouble"];
 export type Branch = Schemas["Branch"];
 export type CheckPush = Schemas["CheckPushResult"];
+export type DeletionPreview = Schemas["DeletionPreview"];
 export type Delivery = Schemas["Delivery"];
 export type Deployment = Schemas["Deployment"];
 export type DeploymentHook = Schemas["DeploymentHook"];

@@ -24,6 +24,7 @@ const pages = [
   ["Integrations", "settings/integrations"],
   ["Notifications", "settings/notifications"],
   ["Members", "settings/members"],
+  ["Workspaces", "settings/workspaces"],
   ["API keys", "settings/api-keys"],
   ["Sessions", "settings/sessions"],
 ] as const;

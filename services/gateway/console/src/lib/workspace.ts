@@ -26,6 +26,13 @@ export function useMyLabel(): string {
   return place?.me?.label ?? "";
 }
 
+/** Why what only owners do is closed to this person; undefined when it is open. */
+export function ownerOnly(workspace: Workspace): string | undefined {
+  return workspace.role === "OWNER"
+    ? undefined
+    : `You are ${workspace.role === "ADMIN" ? "an admin" : "a member"} of ${workspace.displayName}. Ask one of its owners to rename or delete it.`;
+}
+
 export function adminOnly(workspace: Workspace): string | undefined {
   return workspace.role === "OWNER" || workspace.role === "ADMIN"
     ? undefined

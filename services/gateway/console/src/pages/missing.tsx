@@ -1,14 +1,14 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "react-router";
 import { meQuery } from "../api/queries";
-import { useTitle } from "../ui/basics";
+import { Text, useTitle } from "../ui/basics";
 
 /** How often somebody is asked for again who is in no workspace: no stream of events tells that this changed. */
 const askAgain = 3000;
 
 /** Who is removed may be told so a moment before the session ends; who is let in comes without a reload. */
-function useAskAgain(): void {
-  useQuery({ ...meQuery, refetchInterval: askAgain });
+export function useAskAgain(wanted = true): void {
+  useQuery({ ...meQuery, refetchInterval: wanted && askAgain });
 }
 
 /** Of a workspace that is not there, or that the person is not in any more. */
@@ -32,15 +32,18 @@ export function NotFound({ framed = false }: { framed?: boolean }) {
   );
 }
 
-export function NoWorkspace() {
-  useTitle("No workspace");
-  useAskAgain();
+/** What stands in place of every page of a workspace that an owner deletes. */
+export function BeingDeleted({ name }: { name: string }) {
+  useTitle("Being deleted");
   return (
-    <main className="empty">
-      <h1>You are in no workspace yet</h1>
-      <p>
-        Ask an owner of a workspace to add you. An operator can create one with <code>POST /v1/workspaces</code>.
-      </p>
-    </main>
+    <section className="empty">
+      <h1>
+        <Text>{name}</Text> is being deleted
+      </h1>
+      <p>An owner asked for it. Nothing in it can be read or changed any more.</p>
+      <Link className="button primary" to="/">
+        Open another workspace
+      </Link>
+    </section>
   );
 }

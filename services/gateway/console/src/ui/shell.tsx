@@ -1,9 +1,9 @@
 import { useEffect, useRef, useState } from "react";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { NavLink, Outlet, useLocation, useNavigate, useParams } from "react-router";
-import { api } from "../api/client";
 import { follow, useConnected } from "../api/live";
 import { infoQuery, meQuery } from "../api/queries";
+import { signOut } from "../api/sign-out";
 import { onJump } from "../lib/clock";
 import { useScroll } from "../lib/scroll";
 import { useSignedOut } from "../lib/signed-out";
@@ -11,7 +11,7 @@ import { adminOnly, PlaceProvider } from "../lib/workspace";
 import { Banner, Button, Failed, Skeleton } from "./basics";
 import { later } from "./later";
 import { toRow } from "./rows";
-import { NoSuchWorkspace } from "../pages/missing";
+import { BeingDeleted, NoSuchWorkspace } from "../pages/missing";
 import { Icon } from "./icons";
 
 // Nobody waits for what is seldom opened.
@@ -35,7 +35,7 @@ export function Shell() {
   const main = useRef<HTMLElement>(null);
   const header = useRef<HTMLElement>(null);
   const first = useRef(true);
-  const known = me.data?.workspaces.some((w) => w.id === ws) ?? false;
+  const known = me.data?.workspaces.some((w) => w.id === ws && w.state === "ACTIVE") ?? false;
 
   useEffect(() => (known ? follow(ws, client) : undefined), [known, ws, client]);
   useEffect(() => {
@@ -104,8 +104,9 @@ export function Shell() {
           </label>
           <select id="workspace" value={ws} onChange={(e) => void navigate(`/w/${e.target.value}/apps`)}>
             {(me.data?.workspaces ?? []).map((w) => (
-              <option key={w.id} value={w.id}>
+              <option key={w.id} value={w.id} disabled={w.state !== "ACTIVE"}>
                 {w.displayName}
+                {w.state !== "ACTIVE" && " (being deleted)"}
               </option>
             ))}
           </select>
@@ -141,6 +142,9 @@ export function Shell() {
           <NavLink to={`/w/${ws}/settings/members`}>
             <Icon name="members" /> Members
           </NavLink>
+          <NavLink to={`/w/${ws}/settings/workspaces`}>
+            <Icon name="workspaces" /> Workspaces
+          </NavLink>
           <NavLink to={`/w/${ws}/settings/api-keys`}>
             <Icon name="apiKeys" /> API keys
           </NavLink>
@@ -159,15 +163,7 @@ export function Shell() {
                 <span className="soft you" title={`Signed in as ${me.data.label}`}>
                   You{workspace?.role !== undefined && `, ${workspace.role.toLowerCase()}`}
                 </span>
-                <Button
-                  look="quiet"
-                  onClick={() => {
-                    void api.DELETE("/v1/session", {}).then(
-                      (r) => window.location.assign(r.data?.signOutUrl ?? "/sign-in"),
-                      () => window.location.assign("/sign-in"),
-                    );
-                  }}
-                >
+                <Button look="quiet" onClick={signOut}>
                   Sign out
                 </Button>
               </>
@@ -204,6 +200,8 @@ export function Shell() {
         )}
         {me.data === undefined || workspace === undefined ? (
           <Skeleton rows={6} />
+        ) : workspace.state !== "ACTIVE" ? (
+          <BeingDeleted name={workspace.displayName} />
         ) : (
           <PlaceProvider value={{ ws, workspace, me: me.data, info: info.data, adminOnly: adminOnly(workspace) }}>
             <Outlet />
