@@ -27,10 +27,10 @@ func lockDir(dir string) (*os.File, error) {
 }
 
 // computeMaxStore is what the store uses already plus what is free on its volume, less the
-// reserve (at most half of the free space, so that a small disk still works). A new store for which
-// that is too little is a *VolumeError. One that holds streams is started however full the volume is:
+// reserve (at most half of the free space, so that a small disk still works). A new store that
+// needs more than that is a *VolumeError. One that holds streams is started however full the volume is:
 // it must be reachable to be emptied.
-func computeMaxStore(dir string, reserve int64) (int64, error) {
+func computeMaxStore(dir string, reserve, need int64) (int64, error) {
 	free, err := freeBytes(dir)
 	if err != nil {
 		return 0, err
@@ -44,8 +44,8 @@ func computeMaxStore(dir string, reserve int64) (int64, error) {
 		return 0, fmt.Errorf("engine: look for streams in %s: %w", dir, err)
 	}
 	most := used + free - min(reserve, free/2)
-	if most < minStore && len(streams) == 0 {
-		return 0, &VolumeError{Dir: dir, Free: free, Need: minStore + min(reserve, minStore)}
+	if most < need && len(streams) == 0 {
+		return 0, &VolumeError{Dir: dir, Free: free, Need: need + min(reserve, need)}
 	}
 	return most, nil
 }

@@ -91,16 +91,16 @@ func TestComputeMaxStore_leavesAReserve(t *testing.T) {
 	}
 	const slack = 512 << 20 // others write to the volume meanwhile
 	near := func(got, want int64) bool { return got > want-slack && got < want+slack }
-	if got, err := computeMaxStore(dir, free/4); err != nil || !near(got, free-free/4) {
+	if got, err := computeMaxStore(dir, free/4, 0); err != nil || !near(got, free-free/4) {
 		t.Errorf("%d of %d free bytes, %v", got, free, err)
 	}
-	if got, err := computeMaxStore(dir, 2*free); err != nil || !near(got, free/2) {
+	if got, err := computeMaxStore(dir, 2*free, 0); err != nil || !near(got, free/2) {
 		t.Errorf("a reserve larger than the disk leaves %d of %d, %v", got, free, err)
 	}
 	if used, err := usedBytes(dir); err != nil || used != 1<<20 {
 		t.Errorf("%d bytes used, %v", used, err)
 	}
-	if _, err := computeMaxStore(dir+"/absent", 0); err == nil {
+	if _, err := computeMaxStore(dir+"/absent", 0, 0); err == nil {
 		t.Error("the free space of nowhere")
 	}
 }

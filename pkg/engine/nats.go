@@ -21,9 +21,6 @@ import (
 // ErrStoreInUse says that another process serves the same store directory.
 var ErrStoreInUse = errors.New("engine: the JetStream store directory is in use by another process")
 
-// minStore is the least that a new store needs: room for the smallest streams and for records.
-const minStore = 256 << 20
-
 // VolumeError says that a new store could not work on its volume.
 type VolumeError struct {
 	Dir        string
@@ -53,6 +50,9 @@ type NATSConfig struct {
 	// Reserve is the space that a computed MaxStore leaves to others on the volume;
 	// 1 GiB when zero, at most half of what is free.
 	Reserve int64
+	// Need is what a new store must have room for, in bytes; a volume that has less is a VolumeError. It
+	// counts where MaxStore is computed.
+	Need int64
 	// CanaryInterval is the time between health checks, 5 s when zero; negative switches
 	// them off (tests that are about something else).
 	CanaryInterval time.Duration
@@ -120,7 +120,7 @@ func StartNATS(ctx context.Context, cfg NATSConfig) (*NATS, error) {
 		return nil, err
 	}
 	if n.cfg.MaxStore == 0 {
-		if n.cfg.MaxStore, err = computeMaxStore(n.cfg.StoreDir, n.cfg.Reserve); err != nil {
+		if n.cfg.MaxStore, err = computeMaxStore(n.cfg.StoreDir, n.cfg.Reserve, n.cfg.Need); err != nil {
 			return nil, errors.Join(err, n.lock.Close())
 		}
 	}

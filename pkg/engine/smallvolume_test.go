@@ -38,15 +38,15 @@ func smallVolume(t *testing.T, dir string) {
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=160m"); err != nil {
 		t.Fatalf("mount a small volume: %v", err)
 	}
-	_, err := StartNATS(t.Context(), NATSConfig{StoreDir: dir, CanaryInterval: -1})
+	_, err := StartNATS(t.Context(), NATSConfig{StoreDir: dir, Need: 256 << 20, CanaryInterval: -1})
 	var small *VolumeError
-	if !errors.As(err, &small) || small.Free > 160<<20 || small.Need != 2*minStore || !strings.Contains(err.Error(), "needs 512 MiB") {
+	if !errors.As(err, &small) || small.Free > 160<<20 || small.Need != 512<<20 || !strings.Contains(err.Error(), "needs 512 MiB") {
 		t.Fatalf("a new store on 160 MiB: %v", err)
 	}
 	if err := os.MkdirAll(dir+"/jetstream/$G/streams/KV_apps", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := computeMaxStore(dir, 1<<30); err != nil || got <= 0 || got > 80<<20 {
+	if got, err := computeMaxStore(dir, 1<<30, 256<<20); err != nil || got <= 0 || got > 80<<20 {
 		t.Fatalf("a store that is there: %d, %v", got, err)
 	}
 }

@@ -35,6 +35,7 @@ const (
 	KeyStream      = "stream"   // JetStream stream
 	KeyConsumer    = "consumer" // durable consumer of it
 	KeyReplicas    = "replicas" // of a stream, as found
+	KeyBytes       = "bytes"    // how many
 	KeyWished      = "wished"   // what was found differs from this
 	KeyNATSSubject = "nats_subject"
 	KeySequence    = "sequence" // of a message in its stream

@@ -62,9 +62,10 @@ type GRPCListenFlags struct {
 
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
 type StoreFlags struct {
-	NATSURL  seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
-	Replicas int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
-	RedisURL seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
+	NATSURL    seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
+	Replicas   int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
+	StreamsMiB int64       `name:"streams-mib" env:"DEVPILOT_STREAMS_MIB" default:"4096" min:"256" max:"1048576" help:"What all streams of the installation (logs of deployments, deliveries, events) may take in NATS together, in MiB; records come on top. The same for every process: streams that are smaller are raised, and never lowered. A store without room for it is an error at the start."`
+	RedisURL   seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
 }
 
 // InstallationFlags tell installations apart that share their stores.

@@ -159,7 +159,7 @@ func (m *program) startNATS(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Replication: replication}, m.env.Logger)
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger)
 	return err
 }
 

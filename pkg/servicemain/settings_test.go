@@ -15,6 +15,7 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 const planted = "planted-s3cr3t"
@@ -322,10 +323,10 @@ func TestFlagGroups_allAreKnownToEveryProgram(t *testing.T) {
 
 // The table of settings in DESIGN.md#running.
 func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
-	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true", "DEVPILOT_NATS_REPLICAS": "3"}
+	values := map[string]string{"DEVPILOT_LOG_LEVEL": "debug", "DEVPILOT_LOG_FORMAT": "json", "DEVPILOT_WORKERS": "2", "DEVPILOT_ROLES": "api", "DEVPILOT_PPROF": "true", "DEVPILOT_NATS_REPLICAS": "3", "DEVPILOT_STREAMS_MIB": "512"}
 	var env []string
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
-		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS INSTALLATION REDIS_URL
+		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS STREAMS_MIB INSTALLATION REDIS_URL
 		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
@@ -369,6 +370,7 @@ func TestParse_refusesSenselessNumbers(t *testing.T) {
 		{"workers", "5000", "give from 0 to 1024"},
 		{"app-disk-mib", "-5", "--app-disk-mib (DEVPILOT_APP_DISK_MIB) is -5, which makes no sense: give at least -1. "},
 		{"cache-mib", "0", "give at least 1. "},
+		{"streams-mib", "255", "give from 256 to 1048576. "},
 		{"drain-delay", "-1s", "--drain-delay (DEVPILOT_DRAIN_DELAY) is -1s, which makes no sense: give from 0s to 10m. "},
 		{"worker-lease", "0s", "give from 1s to 1h. "},
 		{"reconcile-interval", "-30s", "give from 100ms to 24h. "},
@@ -393,6 +395,14 @@ func TestParse_refusesSenselessNumbers(t *testing.T) {
 		if _, _, err := parsedAs[whole](good, nil); err != nil {
 			t.Errorf("%q: %v", good, err)
 		}
+	}
+}
+
+// What has no settings, as tests and tools, comes to the same sizes.
+func TestStreamsMiB_defaultIsThatOfStreams(t *testing.T) {
+	cfg, _, err := parsedAs[whole](nil, nil)
+	if err != nil || cfg.StreamsMiB<<20 != stream.DefaultBytes {
+		t.Errorf("%d MiB, %v", cfg.StreamsMiB, err)
 	}
 }
 

@@ -19,9 +19,7 @@ import (
 const settingsVersion = "devpilot-settings-version"
 
 const (
-	// minStreamBytes is the least that Ensure shrinks a new stream to on a small disk.
-	minStreamBytes = 16 << 20
-	ensureTries    = 5 // tries to set up a stream that others set up too
+	ensureTries = 5 // tries to set up a stream that others set up too
 	// tryTimeout is how long one such try waits for its answers.
 	tryTimeout = 2 * time.Second
 )
@@ -32,8 +30,7 @@ const (
 	codeStorageExceeded       = 10047
 )
 
-// ErrNoRoom says that the server's storage limit leaves no room for a stream, however small. Waiting
-// does not help.
+// ErrNoRoom says that the server's storage limit leaves no room for the streams. Waiting does not help.
 var ErrNoRoom = errors.New("JetStream's storage limit leaves no room")
 
 // ErrPermanent is what an error is when trying again brings the same: for those who open their
@@ -42,13 +39,33 @@ var ErrPermanent = errors.New("stream: waiting does not help")
 
 type noRoom struct {
 	stream string
-	least  int64
+	size   int64 // that it is to have
+	shared bool  // it has a share
+	fit    *Fit  // of all streams; nil where it is not known, or not what is too large
 	err    error
 }
 
 func (e *noRoom) Error() string {
-	return fmt.Sprintf("JetStream's storage limit leaves no room for the stream %s (%d MiB at least): give NATS a larger store (all-in-one: a larger volume for the data directory, or free space on it). NATS says: %v",
-		e.stream, e.least>>20, e.err)
+	const remedy = "give NATS a larger store (all-in-one: a larger volume for the data directory, or free space on it)"
+	if e.fit == nil {
+		return fmt.Sprintf("JetStream's storage limit leaves no room for the stream %s of %d MiB: %s, or set DEVPILOT_STREAMS_MIB lower, the same for every process. NATS says: %v", e.stream, e.size>>20, remedy, e.err)
+	}
+	needs, has, records := e.fit.Needs()>>20, e.fit.Has()>>20, int64(RecordsBytes>>20)
+	return fmt.Sprintf("JetStream's store is too small: this installation needs %d MiB, %d for its streams (DEVPILOT_STREAMS_MIB) and %d for records, and the store has %d MiB for it: %s, or set DEVPILOT_STREAMS_MIB, the same for every process, to %d or less",
+		needs, needs-records, records, has, remedy, max(has-records, 0))
+}
+
+// makeRoom tells whether there is room after all: what a start that failed left behind takes less now, or
+// somebody measured it. Otherwise it finds out what is needed.
+func (e *noRoom) makeRoom(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) bool {
+	if e.shared && lowerUnused(ctx, js, logger) {
+		return true
+	}
+	fit, err := Measure(ctx, js)
+	if err == nil && fit.Has() < fit.Needs() {
+		e.fit = &fit
+	}
+	return err == nil && e.fit == nil && e.shared
 }
 
 func (e *noRoom) Is(target error) bool { return target == ErrNoRoom || target == ErrPermanent }
@@ -56,7 +73,7 @@ func (e *noRoom) Unwrap() error        { return e.err }
 
 // Options are of one stream.
 type Options struct {
-	// Logger hears of settings that were left alone or fitted to the disk; nil discards.
+	// Logger hears of settings that were left alone; nil discards.
 	Logger *slog.Logger
 }
 
@@ -75,24 +92,42 @@ func (o Options) logger() *slog.Logger {
 // Replicas are raised to what is wished and never lowered: whoever knows nothing of the others' settings
 // would else take a copy away that they count on.
 //
-// A new stream whose MaxBytes does not fit the server's storage limit is made smaller, down to
-// 16 MiB, and says so in the log. When not even that fits, the error is ErrNoRoom.
+// Sizes, where a stream has a share (see Shares), are raised to it and never lowered, for the same reason.
+// When the store has no room for that the error is ErrNoRoom, and says what the streams need and what there is.
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
-	cfg, names := def.Config, InstallationOf(js)
+	for try := 1; ; try++ {
+		s, err := ensure(ctx, js, def, opts)
+		if err == nil {
+			return s, nil
+		}
+		var full *noRoom
+		if errors.As(err, &full) && full.makeRoom(ctx, js, opts.logger()) && try < ensureTries {
+			continue
+		}
+		return nil, fmt.Errorf("stream: ensure %s: %w", InstallationOf(js).Stream(def.Config.Name), err)
+	}
+}
+
+func ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
+	cfg, settings := def.Config, SettingsOf(js)
+	names, share := settings.Installation, shareOf(cfg.Name, settings.bytes())
 	cfg.Name, cfg.Subjects = names.Stream(cfg.Name), names.Subjects(cfg.Subjects)
 	cfg.Replicas = wished(js)
+	if share > 0 {
+		cfg.MaxBytes = share
+	}
 	cfg.Metadata = versioned(cfg.Metadata, def.Version)
-	s, err := settled(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+	return settled(ctx, func(ctx context.Context) (jetstream.Stream, error) {
 		wish := cfg.Replicas
 		s, err := js.Stream(ctx, cfg.Name)
 		switch {
 		case errors.Is(err, jetstream.ErrStreamNotFound):
-			s, wish, err = createStream(ctx, js, cfg, opts)
+			s, wish, err = createStream(ctx, js, cfg, share > 0)
 			if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				return nil, errUnsettled // another replica was faster; read what it made
 			}
 		case err == nil:
-			s, wish, err = updateStream(ctx, js, s, cfg, def.Version, opts)
+			s, wish, err = updateStream(ctx, js, s, cfg, def.Version, share > 0, opts)
 		}
 		if err != nil {
 			return nil, err
@@ -100,14 +135,11 @@ func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 		if versionOf(s.CachedInfo().Config.Metadata) < def.Version {
 			return nil, errUnsettled
 		}
-		SettingsOf(js).Replication.report(ctx, s, wish, opts.logger())
+		settings.Replication.report(ctx, s, wish, opts.logger())
+		settings.Replication.size(ctx, s, share, opts.logger())
 		opened(js, cfg.Name)
 		return s, nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("stream: ensure %s: %w", cfg.Name, err)
-	}
-	return s, nil
 }
 
 // errUnsettled says that somebody else set the same up meanwhile: look again.
@@ -131,59 +163,44 @@ func settled[T any](ctx context.Context, once func(context.Context) (T, error)) 
 
 // createStream makes a stream with as many replicas as are wished or, where that is left to us, as can be,
 // and says how many that are.
-func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, opts Options) (s jetstream.Stream, wish int, err error) {
-	s, err = createFitted(ctx, js, cfg, opts.logger())
+func createStream(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, shared bool) (s jetstream.Stream, wish int, err error) {
+	s, err = js.CreateStream(ctx, cfg)
 	if tooFewServers(err) && SettingsOf(js).Replicas > 0 {
 		return nil, 0, &tooFew{stream: cfg.Name, replicas: cfg.Replicas, single: !clustered(js), err: err}
 	}
 	if tooFewServers(err) {
 		cfg.Replicas = 1
-		s, err = createFitted(ctx, js, cfg, opts.logger())
-	}
-	return s, cfg.Replicas, err
-}
-
-func createFitted(ctx context.Context, js jetstream.JetStream, cfg jetstream.StreamConfig, log *slog.Logger) (jetstream.Stream, error) {
-	s, err := js.CreateStream(ctx, cfg)
-	if !tooLarge(err) {
-		return s, err
-	}
-	// The server does not say how much is left. Find what would fit, and leave most of it to the
-	// streams that come after this one.
-	for tooLarge(err) && cfg.MaxBytes >= 2*minStreamBytes {
-		cfg.MaxBytes /= 2
-		if s, err = js.CreateStream(ctx, cfg); err == nil {
-			cfg.MaxBytes = max(cfg.MaxBytes/4, minStreamBytes)
-			s, err = js.UpdateStream(ctx, cfg)
-			log.WarnContext(ctx, "stream made smaller to fit the storage limit", logs.KeyStream, cfg.Name, "max_bytes", cfg.MaxBytes)
-		}
+		s, err = js.CreateStream(ctx, cfg)
 	}
 	if tooLarge(err) {
-		return nil, &noRoom{stream: cfg.Name, least: max(cfg.MaxBytes, 0), err: err}
+		err = &noRoom{stream: cfg.Name, size: max(cfg.MaxBytes, 0), shared: shared, err: err}
 	}
-	return s, err
+	return s, cfg.Replicas, err
 }
 
 // tooLarge tells that the server's storage limit leaves no room for a stream of this size.
 func tooLarge(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded)
+	return errors.As(err, &api) && (api.ErrorCode == codeInsufficientResources || api.ErrorCode == codeStorageExceeded || noStorage(api))
 }
 
-func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, opts Options) (updated jetstream.Stream, wish int, err error) {
+func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Stream, want jetstream.StreamConfig, version int, shared bool, opts Options) (updated jetstream.Stream, wish int, err error) {
 	have := s.CachedInfo().Config
 	stored := versionOf(have.Metadata)
 	wish = want.Replicas
+	switch {
+	case shared:
+		want.MaxBytes = larger(want.MaxBytes, have.MaxBytes)
+	case stored == version:
+		want.MaxBytes = have.MaxBytes
+	}
 	switch {
 	case stored > version:
 		opts.logger().WarnContext(ctx, "stream has newer settings than this process knows; left alone",
 			logs.KeyStream, want.Name, "stored_version", stored, "own_version", version)
 		return s, max(wish, have.Replicas), nil
-	case stored == version && !drifted(have, want):
+	case stored == version && !drifted(have, want) && want.MaxBytes == have.MaxBytes:
 		return raiseReplicas(ctx, js, s, wish)
-	}
-	if stored == version {
-		want.MaxBytes = have.MaxBytes // fitted to the disk when it was made
 	}
 	if have.AllowMsgTTL {
 		want.AllowMsgTTL = true // cannot be switched off again
@@ -196,8 +213,7 @@ func updateStream(ctx context.Context, js jetstream.JetStream, s jetstream.Strea
 	want.Replicas = have.Replicas // raised apart: for want of servers nothing else is to fail
 	updated, err = js.UpdateStream(ctx, want)
 	if tooLarge(err) {
-		want.MaxBytes = have.MaxBytes
-		updated, err = js.UpdateStream(ctx, want)
+		err = &noRoom{stream: want.Name, size: want.MaxBytes, shared: shared, err: err}
 	}
 	if err != nil {
 		return nil, 0, err

@@ -3,14 +3,12 @@ package stream_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
-	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/testkit"
 )
@@ -105,10 +103,6 @@ func TestEnsure_putsRightWhatSomebodyElseTurned(t *testing.T) {
 	}
 }
 
-func TestEnsure_streamsFitASmallDisk(t *testing.T) {
-	testkit.StreamsFit(t, stream.Pushes, stream.Events, stream.DeadLetters)
-}
-
 func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 	day := 24 * time.Hour
 	testkit.StreamIs(t, stream.Pushes, "DEVPILOT_PUSHES", jetstream.LimitsPolicy, 7*day)
@@ -126,23 +120,6 @@ func TestEnsure_unreachableStreamIsAnError(t *testing.T) {
 		t.Fatal("ensured without a server")
 	} else if errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Fatalf("an outage looks like a missing stream: %v", err)
-	}
-}
-
-// A store that has no room left for a stream says so in a sentence, as what waiting does not mend.
-func TestEnsure_noRoomIsPermanent(t *testing.T) {
-	s := testkit.NATSWith(t, engine.NATSConfig{MaxStore: 40 << 20, CanaryInterval: -1})
-	var err error
-	for _, def := range []stream.Definition{stream.Pushes, stream.Events, stream.DeadLetters} {
-		if _, err = stream.Ensure(t.Context(), s.JS(), def, stream.Options{}); err != nil {
-			break
-		}
-	}
-	if !errors.Is(err, stream.ErrNoRoom) || !errors.Is(err, stream.ErrPermanent) || !strings.Contains(err.Error(), "give NATS a larger store") {
-		t.Fatalf("three streams in 40 MiB: %v", err)
-	}
-	if _, err := stream.Ensure(t.Context(), s.JS(), stream.Pushes, stream.Options{}); err != nil {
-		t.Fatalf("a stream that is there needs no room: %v", err)
 	}
 }
 

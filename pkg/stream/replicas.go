@@ -97,11 +97,12 @@ func raiseReplicas(ctx context.Context, js jetstream.JetStream, s jetstream.Stre
 	return nil, 0, fmt.Errorf("raise replicas to %d: %w", wish, err)
 }
 
-// Replication tells how many replicas streams have and how many they ought to have. One value serves all
+// Replication tells how many replicas streams have and how many they ought to have, and which are larger than
+// they ought to be. One value serves all
 // streams of a process; the nil value tells nobody.
 type Replication struct {
 	found, wished *prometheus.GaugeVec
-	warned        atomic.Bool // the streams of an installation differ together: one line is enough
+	warned, sized atomic.Bool // the streams of an installation differ together: one line is enough
 }
 
 // NewReplication registers the metrics, or finds them when another part of the process has.
@@ -136,4 +137,14 @@ func (r *Replication) report(ctx context.Context, s jetstream.Stream, wished int
 		logger.WarnContext(ctx, "a stream has another number of replicas than is wished, perhaps others too: devpilot_stream_replicas tells. More are kept; fewer are raised at a start when the cluster can hold as many",
 			slog.String(logs.KeyStream, cfg.Name), slog.Int(logs.KeyReplicas, cfg.Replicas), slog.Int(logs.KeyWished, wished))
 	}
+}
+
+// size tells of a stream that is larger than its share.
+func (r *Replication) size(ctx context.Context, s jetstream.Stream, share int64, logger *slog.Logger) {
+	have := s.CachedInfo().Config.MaxBytes
+	if r == nil || share == 0 || larger(have, share) == share || r.sized.Swap(true) {
+		return
+	}
+	logger.WarnContext(ctx, "a stream is larger than the DEVPILOT_STREAMS_MIB of this process makes it, perhaps others too: they stay so. Give all processes of the installation the same number; streams are made smaller with NATS's own tool",
+		slog.String(logs.KeyStream, s.CachedInfo().Config.Name), slog.Int64(logs.KeyBytes, have), slog.Int64(logs.KeyWished, share))
 }

@@ -9,6 +9,9 @@ type Settings struct {
 	// Replicas that are wished: 0 for as many as the cluster can hold, 1 on a single server and 3 on a
 	// cluster (DESIGN.md#jetstream). What has more keeps them.
 	Replicas int
+	// Bytes are what all streams of the installation may take together; DefaultBytes when zero. What is
+	// larger stays so.
+	Bytes int64
 	// Replication tells how many replicas they have; nil tells nobody.
 	Replication *Replication
 }

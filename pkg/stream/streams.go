@@ -16,8 +16,9 @@ type Definition struct {
 }
 
 // Limits is a definition, of version 1, of a stream that keeps messages until they are too old or too many.
-// A full one drops its oldest; an age of zero is no limit.
-func Limits(name, description, subject string, maxAge time.Duration, maxBytes int64) Definition {
+// A full one drops its oldest; an age of zero is no limit. How large it may be follows from its share (see
+// Shares).
+func Limits(name, description, subject string, maxAge time.Duration) Definition {
 	return Definition{Version: 1, Config: jetstream.StreamConfig{
 		Name:        name,
 		Description: description,
@@ -26,7 +27,6 @@ func Limits(name, description, subject string, maxAge time.Duration, maxBytes in
 		Storage:     jetstream.FileStorage,
 		Discard:     jetstream.DiscardOld,
 		MaxAge:      maxAge,
-		MaxBytes:    maxBytes,
 		Duplicates:  2 * time.Minute,
 	}}
 }
@@ -34,13 +34,13 @@ func Limits(name, description, subject string, maxAge time.Duration, maxBytes in
 // The streams that several services use. Owners pass them to Ensure; nobody modifies them.
 var (
 	// Pushes holds push events for the deployer and whoever else wants them.
-	Pushes = Limits(PushesStream, "push events, one per changed ref", AllPushes, 7*day, 1<<30)
+	Pushes = Limits(PushesStream, "push events, one per changed ref", AllPushes, 7*day)
 
 	// Events holds change events. The record is the outbox; an event only means "look again".
-	Events = Limits(EventsStream, "what changed: look again", AllEvents, 7*day, 256<<20)
+	Events = Limits(EventsStream, "what changed: look again", AllEvents, 7*day)
 
 	// DeadLetters holds messages that Consume gave up on, with the reason in their headers.
-	DeadLetters = Limits(DeadLettersStream, "messages that could not be handled", AllDeadLetters, 90*day, 256<<20)
+	DeadLetters = Limits(DeadLettersStream, "messages that could not be handled", AllDeadLetters, 90*day)
 )
 
 // Queue makes a message leave the stream when it was handled.

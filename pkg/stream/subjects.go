@@ -7,11 +7,16 @@ import (
 	"strings"
 )
 
-// Names of the streams that several services use (DESIGN.md#state), and of the one for what they give up on.
+// Names of all streams (DESIGN.md#state): those that several services use, the one for what they give up
+// on, and those of one service, which share the store with them.
 const (
 	PushesStream      = "DEVPILOT_PUSHES"
 	EventsStream      = "DEVPILOT_EVENTS"
 	DeadLettersStream = "DEVPILOT_DEAD_LETTERS"
+	InboxStream       = "DEVPILOT_INBOX"
+	WorkStream        = "DEVPILOT_WORK"
+	LogsStream        = "DEVPILOT_LOGS"
+	OutcomesStream    = "DEVPILOT_OUTCOMES"
 )
 
 const (

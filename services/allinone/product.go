@@ -233,13 +233,13 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	var connect []nats.Option
 	url := p.settings.NATSURL.Reveal()
 	if p.settings.NATSURL.IsZero() {
-		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Logger: p.loggerOf("nats")})
+		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.StreamsMiB<<20 + stream.RecordsBytes, Logger: p.loggerOf("nats")})
 		if errors.Is(err, engine.ErrStoreInUse) {
 			return fmt.Errorf("another Devpilot process uses the data directory %s: stop that one, or choose another directory with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path)
 		}
 		var small *engine.VolumeError
 		if errors.As(err, &small) {
-			return fmt.Errorf("the volume of the data directory %s has %d MiB free and Devpilot needs %d MiB: make room, or name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path, small.Free>>20, small.Need>>20)
+			return fmt.Errorf("the volume of the data directory %s has %d MiB free and Devpilot needs %d MiB: make room, name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR), or let the streams take less with --streams-mib (DEVPILOT_STREAMS_MIB)", p.dir.path, small.Free>>20, small.Need>>20)
 		}
 		if err != nil {
 			return err
@@ -259,7 +259,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	if p.nats != nil && p.nats.Private() {
 		session = kv.NewSoleSession
 	}
-	p.nc, p.js = nc, session(js, stream.Settings{Installation: p.installation, Replicas: p.settings.Replicas, Replication: replication})
+	p.nc, p.js = nc, session(js, stream.Settings{Installation: p.installation, Replicas: p.settings.Replicas, Bytes: p.settings.StreamsMiB << 20, Replication: replication})
 	return nil
 }
 

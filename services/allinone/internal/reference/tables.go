@@ -16,6 +16,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/gateway"
 )
 
@@ -259,9 +260,17 @@ func (c *code) writeStores(b *strings.Builder) {
 	for _, name := range slices.Sorted(maps.Keys(buckets)) {
 		fmt.Fprintf(b, "| `%s` | `%s` |\n", name, buckets[name])
 	}
-	b.WriteString("\n## Streams\n\nA stream is called `DEVPILOT_<WHAT>`; its subjects begin with `devpilot.<what>.v1`. All names are of an installation without a name. One called\n`acme` (`DEVPILOT_INSTALLATION`) puts `acme_` before those of streams, buckets (`KV_acme_…`, `$KV.acme_….>`) and consumers, `acme.` before subjects and `acme:` before keys in Redis.\n\n| stream | where |\n| --- | --- |\n")
+	b.WriteString("\n## Streams\n\nA stream is called `DEVPILOT_<WHAT>`; its subjects begin with `devpilot.<what>.v1`. All names are of an installation without a name. One called\n`acme` (`DEVPILOT_INSTALLATION`) puts `acme_` before those of streams, buckets (`KV_acme_…`, `$KV.acme_….>`) and consumers, `acme.` before subjects and `acme:` before keys in Redis.\n\nThe share is of what `DEVPILOT_STREAMS_MIB` gives all streams together. Without one a stream has its own bound.\n\n| stream | where | share | why |\n| --- | --- | --- | --- |\n")
+	shares := map[string]stream.Share{}
+	for _, s := range stream.Shares() {
+		shares[s.Stream] = s
+	}
 	for _, name := range slices.Sorted(maps.Keys(streams)) {
-		fmt.Fprintf(b, "| `%s` | `%s` |\n", name, streams[name])
+		share := ""
+		if s, ok := shares[name]; ok {
+			share = fmt.Sprintf("%d of %d", s.Of, stream.ShareParts)
+		}
+		fmt.Fprintf(b, "| `%s` | `%s` | %s | %s |\n", name, streams[name], share, shares[name].Why)
 	}
 }
 

@@ -10,15 +10,12 @@ import (
 
 // The stream that deliveries are kept in, and its subject.
 const (
-	Stream  = "DEVPILOT_INBOX"
+	Stream  = stream.InboxStream
 	Subject = "devpilot.inbox.v1"
 )
 
 // KeptFor is how long a body is kept, for replays and for admins to read.
 const KeptFor = 7 * 24 * time.Hour
-
-// maxStored bounds the stream, in bytes.
-const maxStored = 2 << 30
 
 // Definition is the stream's settings. When it is full it refuses new deliveries, which the ingress
 // answers with 503, rather than dropping old ones unread. Nobody modifies it.
@@ -30,6 +27,5 @@ var Definition = stream.Definition{Version: 1, Config: jetstream.StreamConfig{
 	Storage:     jetstream.FileStorage,
 	Discard:     jetstream.DiscardNew,
 	MaxAge:      KeptFor,
-	MaxBytes:    maxStored,
 	Duplicates:  2 * time.Minute,
 }}

@@ -10,9 +10,9 @@ import (
 
 // Names of the streams (DESIGN.md#state).
 const (
-	WorkStream     = "DEVPILOT_WORK"
-	LogsStream     = "DEVPILOT_LOGS"
-	OutcomesStream = "DEVPILOT_OUTCOMES"
+	WorkStream     = stream.WorkStream
+	LogsStream     = stream.LogsStream
+	OutcomesStream = stream.OutcomesStream
 )
 
 const (
@@ -27,15 +27,15 @@ var (
 	Work = work()
 
 	// Logs holds deployment logs.
-	Logs = stream.Limits(LogsStream, "deployment logs", logPrefix+".>", logsAge, 4<<30)
+	Logs = stream.Limits(LogsStream, "deployment logs", logPrefix+".>", logsAge)
 
 	// Outcomes holds what came of pushes until webhook has recorded it, so that a webhook service
 	// that is away delays outcomes and nothing else.
-	Outcomes = stream.Queue(stream.Limits(OutcomesStream, "what came of pushes, on its way to webhook", OutcomeSubject, outcomesAge, 256<<20))
+	Outcomes = stream.Queue(stream.Limits(OutcomesStream, "what came of pushes, on its way to webhook", OutcomeSubject, outcomesAge))
 )
 
 func work() stream.Definition {
-	d := stream.Queue(stream.Limits(WorkStream, "wake-ups of deployment workers", workPrefix+".>", 0, 256<<20))
+	d := stream.Queue(stream.Limits(WorkStream, "wake-ups of deployment workers", workPrefix+".>", 0))
 	d.Config.Discard = jetstream.DiscardNew // a full one refuses new wake-ups instead of dropping the oldest
 	d.Config.Subjects = append(d.Config.Subjects, decidePrefix+".>")
 	d.Version = 2 // version 1 had no wake-ups for decisions

@@ -11,10 +11,6 @@ import (
 	"devpilot.io/bitbucket/services/deployer/internal/record/streams"
 )
 
-func TestEnsure_streamsFitASmallDisk(t *testing.T) {
-	testkit.StreamsFit(t, stream.Pushes, streams.Work, stream.Events, streams.Logs, streams.Outcomes, stream.DeadLetters)
-}
-
 func TestDefinitions_areWhatTheDesignSays(t *testing.T) {
 	day := 24 * time.Hour
 	testkit.StreamIs(t, streams.Work, "DEVPILOT_WORK", jetstream.WorkQueuePolicy, 0)
