@@ -20,7 +20,7 @@ const settingsVersion = "devpilot-settings-version"
 
 const (
 	ensureTries = 5 // tries to set up a stream that others set up too
-	// tryTimeout is how long one such try waits for its answers.
+	// tryTimeout is how long one try to set up a stream or consumer waits for its answers.
 	tryTimeout = 2 * time.Second
 )
 

@@ -112,6 +112,20 @@ func (s *sse) want(name string) sseEvent {
 	return e
 }
 
+// until skips the changes before an event of the name: what was changed before a stream began may be told late.
+func (s *sse) until(name string) sseEvent {
+	s.t.Helper()
+	for {
+		e, ok := s.next()
+		if !ok || e.name != name && e.name != "change" {
+			s.t.Fatalf("event %+v (%v), not %s", e, ok, name)
+		}
+		if e.name == name {
+			return e
+		}
+	}
+}
+
 // happen publishes a change.
 func (g *gate) happen(service, workspace, kind, id string) {
 	g.t.Helper()
@@ -296,6 +310,31 @@ func TestEvents_resumeWithoutGapOrRepeat(t *testing.T) {
 	c.stream("/v1/workspaces/default/events", with("Last-Event-ID", last.id)).want("reset")
 }
 
+// A page asks who it is, reads what it shows, and follows from the event that it was told at first: what
+// happened meanwhile comes, and what it has read already is not told to be read again.
+func TestEvents_beginAfterTheAnswerToGetMe(t *testing.T) {
+	g := start(t)
+	c := g.signedIn()
+	s := c.stream("/v1/workspaces/default/events")
+	s.want("ready")
+	g.happen("deployer", "default", "app", "before")
+	nextOf(s, "app")
+	var me struct{ LastEventID string }
+	c.get("/v1/me").into(&me)
+	if me.LastEventID == "" {
+		t.Fatal("GET /v1/me names no event")
+	}
+	quiet := c.stream("/v1/workspaces/default/events?lastEventId=" + me.LastEventID)
+	if e := quiet.want("ready"); e.id != me.LastEventID {
+		t.Errorf("with nothing new the stream is at %s, not %s", e.id, me.LastEventID)
+	}
+	g.happen("deployer", "default", "app", "meanwhile")
+	nextOf(s, "app")
+	if e := nextOf(c.stream("/v1/workspaces/default/events?lastEventId="+me.LastEventID), "app"); !strings.Contains(e.data, `"meanwhile"`) {
+		t.Errorf("the first change is %+v", e)
+	}
+}
+
 func TestEvents_goOnAfterTheStoreWasAway(t *testing.T) {
 	g := start(t)
 	s := g.signedIn().stream("/v1/workspaces/default/events")
@@ -324,11 +363,11 @@ func TestEvents_endWithTheSession(t *testing.T) {
 	k := g.withToken(key.Secret).stream("/v1/workspaces/default/events")
 	k.want("ready")
 	c.send(http.MethodDelete, "/v1/workspaces/default/apiKeys/"+key.APIKey.ID, "").want(http.StatusOK)
-	if e := k.want("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
+	if e := k.until("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
 		t.Errorf("%+v", e)
 	}
 	c.send(http.MethodDelete, "/v1/session", "").want(http.StatusOK)
-	if e := s.want("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
+	if e := s.until("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
 		t.Errorf("%+v", e)
 	}
 	if _, ok := s.next(); ok {
@@ -341,7 +380,9 @@ func TestEvents_endWhenTheProcessStops(t *testing.T) {
 	s := g.signedIn().stream("/v1/workspaces/default/events")
 	s.want("ready")
 	g.svc.Drain()
-	if e, ok := s.next(); ok {
-		t.Errorf("goes on with %+v", e)
+	for e, ok := s.next(); ok; e, ok = s.next() {
+		if e.name != "change" { // told late
+			t.Errorf("goes on with %+v", e)
+		}
 	}
 }

@@ -163,7 +163,7 @@ func TestTokens_whatIsNotBelieved(t *testing.T) {
 	s := g.withToken(good).stream("/v1/workspaces/acme/events")
 	s.want("ready")
 	g.clock.forward(11 * time.Minute)
-	if e := s.want("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
+	if e := s.until("end"); !strings.Contains(e.data, "UNAUTHENTICATED") {
 		t.Errorf("the stream ends with %+v", e)
 	}
 	g.withToken(good).get("/v1/workspaces/acme/apps").problem(http.StatusUnauthorized, "UNAUTHENTICATED")

@@ -2070,6 +2070,10 @@ type Me struct {
 	// Label The name for people.
 	Label string `json:"label"`
 
+	// LastEventID The newest event when this was answered. A stream of a workspace's events that begins after it, by
+	// lastEventId, misses nothing of what was read since. Absent while the gateway starts.
+	LastEventID *string `json:"lastEventId,omitempty"`
+
 	// SessionExpireTime When the session ends; absent without one.
 	SessionExpireTime *time.Time `json:"sessionExpireTime,omitempty"`
 

@@ -121,6 +121,45 @@ test("the log follows its end until the reader scrolls up, and again once back a
 // The account may write to acme/docs, but is no admin of it.
 const copied = () => page.evaluate(() => navigator.clipboard.readText());
 
+test("a fresh page asks each question once, and hears of what happened while it loaded", async () => {
+  const fresh = await s.context.newPage();
+  const asked: string[] = [];
+  fresh.on("request", (r) => {
+    const { pathname, search } = new URL(r.url());
+    if (pathname.startsWith("/v1/")) asked.push(pathname + search);
+  });
+  // The app changes after the page has read it and before its stream is there.
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => (release = resolve));
+  await fresh.route("**/events*", async (route) => {
+    await released;
+    await route.continue();
+  });
+  await fresh.goto(s.at("apps/web"));
+  const box = fresh.getByRole("switch", { name: "Deploy on every push" });
+  await box.waitFor();
+  const before = await box.isChecked();
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { autoDeploy: !before });
+  const firsts = [...asked];
+  release();
+  await eventually("the page to show the change", async () => (await box.isChecked()) !== before);
+  const twice = (list: string[]) => list.filter((p, i) => list.indexOf(p) !== i);
+  expect(twice(firsts)).toEqual([]);
+  const apps = /\/(apps|activity)(\?|$)/;
+  // A page with nothing new asks nothing again, though its stream came after its answers.
+  asked.length = 0;
+  const opened = fresh.waitForResponse(/\/events/);
+  await fresh.goto(s.at("apps"));
+  await opened;
+  await fresh.getByRole("link", { name: "web", exact: true }).waitFor();
+  await s.stack.api("PATCH", "/v1/workspaces/default/apps/web", { autoDeploy: before }); // concerns apps alone
+  await eventually("the apps to be asked for again", async () => twice(asked).some((p) => apps.test(p)));
+  const again = twice(asked).filter((p) => !apps.test(p));
+  expect(asked).toContain("/v1/workspaces/default/integrations/bitbucket");
+  expect(again).toEqual([]);
+  await fresh.close();
+});
+
 test("the form says before saving that the webhook must be added by hand", async () => {
   await s.visit("apps/new");
   const field = page.getByRole("combobox", { name: "Repository" });

@@ -121,6 +121,16 @@ func (h *Hub) dispatch(c Change) {
 	}
 }
 
+// Last is the id of the newest event that this process knows; empty before it follows the stream.
+func (h *Hub) Last() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ready {
+		return ""
+	}
+	return eventID(h.last)
+}
+
 // Ready is nil once the hub knows its place in the stream.
 func (h *Hub) Ready() error {
 	h.mu.Lock()

@@ -65,7 +65,7 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	if err != nil {
 		name = nameReset
 	}
-	first = append(first, live.Event(strconv.FormatUint(at, 10), name, []byte(`{}`))...)
+	first = append(first, live.Event(eventID(at), name, []byte(`{}`))...)
 	if _, err := out.Write(first); err != nil {
 		return
 	}
@@ -120,8 +120,11 @@ func (h *Handler) ended(r *http.Request, out *live.Writer, workspace string) boo
 	return err != nil
 }
 
+// eventID is the id of the event at a place in the stream.
+func eventID(place uint64) string { return strconv.FormatUint(place, 10) }
+
 func event(c Change) []byte {
-	return live.Event(strconv.FormatUint(c.Sequence, 10), nameChange, c.json())
+	return live.Event(eventID(c.Sequence), nameChange, c.json())
 }
 
 // asked is where the client resumes, the header that browsers send by themselves or a parameter for the first

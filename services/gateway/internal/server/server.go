@@ -69,6 +69,8 @@ type Config struct {
 	Webhook       webhookv1.WebhookServiceClient
 	Repo          repov1.RepoServiceClient
 	Deployer      deployerv1.DeployerServiceClient
+	// LastEvent is the id of the newest event; empty while it is not known.
+	LastEvent func() string
 	// Info is what never changes while the process runs; the time is filled in.
 	Info *gatewayv1.Info
 	// PublicURL without a final slash.

@@ -31,10 +31,12 @@ func (s *Server) GetMe(ctx context.Context, _ *gatewayv1.GetMeRequest) (*gateway
 	if err != nil {
 		return nil, err
 	}
+	last := s.cfg.LastEvent() // before anything is read
 	me, err := s.me(ctx, id, callMetadata(ctx).SessionExpire)
 	if err != nil {
 		return nil, err
 	}
+	me.LastEventId = last
 	return &gatewayv1.GetMeResponse{Me: me}, nil
 }
 

@@ -878,7 +878,10 @@ type Me struct {
 	// When the session ends; absent without one.
 	SessionExpireTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=session_expire_time,json=sessionExpireTime,proto3" json:"session_expire_time,omitempty"`
 	// The API key; absent for other callers.
-	ApiKey        *ApiKey `protobuf:"bytes,6,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	ApiKey *ApiKey `protobuf:"bytes,6,opt,name=api_key,json=apiKey,proto3" json:"api_key,omitempty"`
+	// The newest event when this was answered. A stream of a workspace's events that begins after it, by
+	// lastEventId, misses nothing of what was read since. Absent while the gateway starts.
+	LastEventId   string `protobuf:"bytes,7,opt,name=last_event_id,json=lastEventId,proto3" json:"last_event_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -953,6 +956,13 @@ func (x *Me) GetApiKey() *ApiKey {
 		return x.ApiKey
 	}
 	return nil
+}
+
+func (x *Me) GetLastEventId() string {
+	if x != nil {
+		return x.LastEventId
+	}
+	return ""
 }
 
 // Member is one person in a workspace.
@@ -1999,7 +2009,7 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\x03url\x18\x03 \x01(\tB\x03\xe0A\x01R\x03url\"]\n" +
 	"\x0eDeletedWebhook\x120\n" +
 	"\x14repository_full_name\x18\x01 \x01(\tR\x12repositoryFullName\x12\x19\n" +
-	"\x05stays\x18\x02 \x01(\tB\x03\xe0A\x01R\x05stays\"\x86\x03\n" +
+	"\x05stays\x18\x02 \x01(\tB\x03\xe0A\x01R\x05stays\"\xaf\x03\n" +
 	"\x02Me\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x120\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1c.devpilot.gateway.v1.Me.KindR\x04kind\x12\x14\n" +
@@ -2008,7 +2018,8 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"workspaces\x18\x04 \x03(\v2\x1e.devpilot.gateway.v1.WorkspaceR\n" +
 	"workspaces\x12J\n" +
 	"\x13session_expire_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x11sessionExpireTime\x129\n" +
-	"\aapi_key\x18\x06 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\x01R\x06apiKey\"W\n" +
+	"\aapi_key\x18\x06 \x01(\v2\x1b.devpilot.gateway.v1.ApiKeyB\x03\xe0A\x01R\x06apiKey\x12'\n" +
+	"\rlast_event_id\x18\a \x01(\tB\x03\xe0A\x01R\vlastEventId\"W\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aSESSION\x10\x01\x12\v\n" +

@@ -64,8 +64,11 @@ function unanswered(error: unknown): boolean {
   return status === 0 || status >= 500;
 }
 
-/** Follows a workspace until the returned function is called. */
-export function follow(workspace: string, client: QueryClient): () => void {
+/**
+ * Follows a workspace until the returned function is called. What is shown was read after the event `after`;
+ * where that is not known, it is read again once the stream is there.
+ */
+export function follow(workspace: string, client: QueryClient, after = ""): () => void {
   const stop = new AbortController();
   const channel = new BroadcastChannel(`devpilot-events:${workspace}`);
   const pending = new Set<string>();
@@ -111,7 +114,7 @@ export function follow(workspace: string, client: QueryClient): () => void {
     channel.postMessage(m);
   };
 
-  const lead = () => read(workspace, stop.signal, tell);
+  const lead = () => read(workspace, after, stop.signal, tell);
   if (navigator.locks === undefined) {
     void lead();
   } else {
@@ -127,9 +130,9 @@ export function follow(workspace: string, client: QueryClient): () => void {
 }
 
 /** Reads the stream, and opens it again when the browser gave up, until told to stop. */
-async function read(workspace: string, signal: AbortSignal, tell: (m: Message) => void): Promise<void> {
-  let last = "";
-  let opened = false;
+async function read(workspace: string, after: string, signal: AbortSignal, tell: (m: Message) => void): Promise<void> {
+  let last = after;
+  let opened = after !== "";
   while (!signal.aborted) {
     await new Promise<void>((resolve) => {
       const query = last === "" ? "" : `?${new URLSearchParams({ lastEventId: last })}`;

@@ -37,7 +37,11 @@ export function Shell() {
   const first = useRef(true);
   const known = me.data?.workspaces.some((w) => w.id === ws && w.state === "ACTIVE") ?? false;
 
-  useEffect(() => (known ? follow(ws, client) : undefined), [known, ws, client]);
+  useEffect(() => {
+    // Read once: when the person is asked for again, the stream goes on.
+    const after = client.getQueryData(meQuery.queryKey)?.lastEventId;
+    return known ? follow(ws, client, after) : undefined;
+  }, [known, ws, client]);
   useEffect(() => {
     if (known) localStorage.setItem("devpilot.workspace", ws); // no secret: where to come back to
   }, [known, ws]);
