@@ -58,6 +58,10 @@ const (
 	ReasonDeliveryNotFound           Reason = "DELIVERY_NOT_FOUND"
 	ReasonRepositoryNotFound         Reason = "REPOSITORY_NOT_FOUND"
 	ReasonBranchNotFound             Reason = "BRANCH_NOT_FOUND"
+	ReasonTagNotFound                Reason = "TAG_NOT_FOUND"
+	ReasonCommitNotFound             Reason = "COMMIT_NOT_FOUND"
+	ReasonCommitAmbiguous            Reason = "COMMIT_AMBIGUOUS"     // the beginning of a hash that several commits have
+	ReasonCommitNotInBranch          Reason = "COMMIT_NOT_IN_BRANCH" // nor may it be deployed from there
 	ReasonReleaseGone                Reason = "RELEASE_GONE"
 	ReasonNotCancellable             Reason = "NOT_CANCELLABLE"
 	ReasonNotRedeployable            Reason = "NOT_REDEPLOYABLE"
@@ -152,6 +156,10 @@ var reasons = []reasonRow{
 	{ReasonDeliveryNotFound, NotFound, "", "Check the webhook's list of deliveries; old ones are removed."},
 	{ReasonRepositoryNotFound, NotFound, "", "Refresh the list of repositories; the connected account may have lost access to this one."},
 	{ReasonBranchNotFound, NotFound, "", "Choose one of the repository's branches, or push the branch first."},
+	{ReasonTagNotFound, NotFound, "", "Choose one of the repository's tags, or push the tag first."},
+	{ReasonCommitNotFound, NotFound, "", "Check the hash against the branch's list of commits, or push the commit first."},
+	{ReasonCommitAmbiguous, FailedPrecondition, "", "Give more digits of the hash, best all 40."},
+	{ReasonCommitNotInBranch, FailedPrecondition, "", "Choose a commit of the branch's history, name the branch that has it, or a tag that points to it."},
 	{ReasonReleaseGone, FailedPrecondition, "", "Redeploy the commit: its release directory was removed by retention."},
 	{ReasonNotCancellable, FailedPrecondition, "", "Nothing to do: the deployment has ended or is past the point of no return."},
 	{ReasonNotRedeployable, FailedPrecondition, "", "Deploy the branch's latest commit instead: this deployment ended before it had one."},

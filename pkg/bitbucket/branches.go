@@ -10,7 +10,7 @@ import (
 	"devpilot.io/bitbucket/pkg/bitbucket/internal/author"
 )
 
-// Branch is a branch and its head (BITBUCKET.md#branches).
+// Branch is a branch and its head, or a tag and its commit (BITBUCKET.md#branches, BITBUCKET.md#tags).
 type Branch struct {
 	Name   string // case-sensitive; may hold slashes
 	Target Commit
@@ -53,7 +53,7 @@ type wireBranch struct {
 
 func (w wireBranch) branch() Branch { return Branch{Name: w.Name, Target: w.Target.commit()} }
 
-// BranchesOptions narrows a listing of branches.
+// BranchesOptions narrows a listing of branches or tags.
 type BranchesOptions struct {
 	Contains string // text within the name, case ignored; "" for all
 	Sort     string // "" means "name"
@@ -65,6 +65,17 @@ const branchFields = "name,target.hash,target.message,target.date,target.author.
 // Branches lists the branches of a repository with their heads; none for a repository without
 // commits. It needs the scope `repository`. On an error the values got so far come along with it.
 func (a *Account) Branches(ctx context.Context, ref Ref, o BranchesOptions) (Listing[Branch], error) {
+	return a.refs(ctx, ref, "branches", RouteBranches, o)
+}
+
+// Branch reads one branch. A name that git allows for no branch is answered without a call. It needs
+// the scope `repository`.
+func (a *Account) Branch(ctx context.Context, ref Ref, name string) (Branch, error) {
+	return a.oneRef(ctx, ref, "branches", RouteBranch, name)
+}
+
+// refs lists branches or tags.
+func (a *Account) refs(ctx context.Context, ref Ref, kind string, route Route, o BranchesOptions) (Listing[Branch], error) {
 	sort := o.Sort
 	if sort == "" {
 		sort = "name"
@@ -74,29 +85,28 @@ func (a *Account) Branches(ctx context.Context, ref Ref, o BranchesOptions) (Lis
 		filter = Contains("name", o.Contains)
 	}
 	k := call{
-		route: RouteBranches, subject: ref.subject(), object: ref.path(), path: ref.path() + "/refs/branches",
+		route: route, subject: ref.subject(), object: ref.path(), path: ref.path() + "/refs/" + kind,
 		query: listQuery(sort, filter, listFields(branchFields)),
 	}
 	l, err := list[wireBranch](ctx, a, k, o.Limit)
 	return mapListing(l, wireBranch.branch, func(b Branch) bool { return b.Name != "" && b.Target.Hash != "" }), err
 }
 
-// Branch reads one branch. A name that git allows for no branch is answered without a call. It needs
-// the scope `repository`.
-func (a *Account) Branch(ctx context.Context, ref Ref, name string) (Branch, error) {
+// oneRef reads a branch or a tag.
+func (a *Account) oneRef(ctx context.Context, ref Ref, kind string, route Route, name string) (Branch, error) {
 	var w wireBranch
 	k := call{
-		method: http.MethodGet, route: RouteBranch, subject: name, object: ref.path(), path: ref.path() + "/refs/branches/" + branchPath(name),
+		method: http.MethodGet, route: route, subject: name, object: ref.path(), path: ref.path() + "/refs/" + kind + "/" + branchPath(name),
 		query: url.Values{"fields": {branchFields}}, out: &w,
 	}
 	if !ValidBranchName(name) {
-		return Branch{}, &Error{Kind: KindNotFound, Route: RouteBranch, Subject: name, Message: "not a branch name"}
+		return Branch{}, &Error{Kind: KindNotFound, Route: route, Subject: name, Message: "not a name of one"}
 	}
 	if err := a.do(ctx, k); err != nil {
 		return Branch{}, err
 	}
 	if w.Name != name || w.Target.Hash == "" {
-		return Branch{}, a.client.bad(k, http.StatusOK, "the answer is about another branch")
+		return Branch{}, a.client.bad(k, http.StatusOK, "the answer is about another one")
 	}
 	return w.branch(), nil
 }

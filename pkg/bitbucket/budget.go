@@ -116,6 +116,10 @@ const (
 	RouteRepository   Route = "repository"
 	RouteBranches     Route = "branches"
 	RouteBranch       Route = "branch"
+	RouteTags         Route = "tags"
+	RouteTag          Route = "tag"
+	RouteCommits      Route = "commits"
+	RouteCommit       Route = "commit"
 	RouteSource       Route = "source"
 	RouteHooks        Route = "hooks"
 	RouteStatuses     Route = "statuses"
@@ -125,7 +129,7 @@ const (
 // in the repositories group (BITBUCKET.md#budgets and BITBUCKET.md#build-statuses).
 func (r Route) resource() Resource {
 	switch r {
-	case RouteRepositories, RouteRepository, RouteBranches, RouteBranch, RouteSource, RouteStatuses:
+	case RouteRepositories, RouteRepository, RouteBranches, RouteBranch, RouteTags, RouteTag, RouteCommits, RouteCommit, RouteSource, RouteStatuses:
 		return ResourceRepositories
 	case RouteHooks:
 		return ResourceHooks

@@ -256,6 +256,16 @@ func (e *Error) unreachable() *apierr.Error {
 			return e.api(apierr.ReasonBranchNotFound, fmt.Sprintf(
 				"The branch %s does not exist at Bitbucket. Choose another one, or push it first.", e.subject("asked for")))
 		}
+	case RouteTag:
+		if e.Kind == KindNotFound && !aboutRepository(e.Message) {
+			return e.api(apierr.ReasonTagNotFound, fmt.Sprintf(
+				"The tag %s does not exist at Bitbucket. Choose another one, or push it first.", e.subject("asked for")))
+		}
+	case RouteCommit:
+		if e.Kind == KindNotFound && !aboutRepository(e.Message) {
+			return e.api(apierr.ReasonCommitNotFound, fmt.Sprintf(
+				"Bitbucket has no commit %s in this repository. Check the hash, or push the commit first.", e.subject("asked for")))
+		}
 	case RouteWorkspaces, RouteRepositories, RoutePermissions:
 		if e.Kind == KindForbidden {
 			return e.api(apierr.ReasonAccessRestricted, fmt.Sprintf(
@@ -271,7 +281,7 @@ func (e *Error) unreachable() *apierr.Error {
 	case RouteUser:
 		return e.api(apierr.ReasonReconnectRequired,
 			"Bitbucket knows no user for this connection. Connect Bitbucket again with a personal account.")
-	case RouteRepository, RouteBranches, RouteSource, RouteToken:
+	case RouteRepository, RouteBranches, RouteTags, RouteCommits, RouteSource, RouteToken:
 	}
 	return e.api(apierr.ReasonRepositoryNotFound, fmt.Sprintf(
 		"The connected Bitbucket account cannot reach %s, or it does not exist. Check its name and the account's access at Bitbucket.",

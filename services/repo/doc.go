@@ -1,4 +1,4 @@
-// Package repo is the service that lists Bitbucket's repositories and branches (DESIGN.md#services and DESIGN.md#listing).
+// Package repo is the service that lists Bitbucket's repositories, branches, tags and commits (DESIGN.md#services and DESIGN.md#listing).
 // It keeps nothing that lasts: a snapshot of each workspace's repositories in
 // Redis, with a copy in memory, and answers about branches for five seconds. Without Redis it is
 // slower and as right.

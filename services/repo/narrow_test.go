@@ -59,6 +59,15 @@ func TestNarrowedWorkspace_seesNothingElse(t *testing.T) {
 		if _, err = r.deployer.GetBranch(t.Context(), &repov1.GetBranchRequest{Workspace: workspace, Repository: there.GetId(), Branch: there.GetMainBranch()}); !apierr.Has(err, apierr.ReasonWorkspaceExcluded) {
 			t.Errorf("%s: a branch: %v", when, err)
 		}
+		if _, err = r.ListTags(s.ctx(), &repov1.ListTagsRequest{Workspace: workspace, Repository: there.GetId()}); !apierr.Has(err, apierr.ReasonWorkspaceExcluded) {
+			t.Errorf("%s: tags: %v", when, err)
+		}
+		if _, err = r.ListCommits(s.ctx(), &repov1.ListCommitsRequest{Workspace: workspace, Repository: there.GetId()}); !apierr.Has(err, apierr.ReasonWorkspaceExcluded) {
+			t.Errorf("%s: commits: %v", when, err)
+		}
+		if _, err = r.deployer.ResolveCommit(t.Context(), &repov1.ResolveCommitRequest{Workspace: workspace, Repository: there.GetId(), Commit: "abcdef0", Branch: there.GetMainBranch()}); !apierr.Has(err, apierr.ReasonWorkspaceExcluded) {
+			t.Errorf("%s: a commit: %v", when, err)
+		}
 		if _, err = r.GetRepository(s.ctx(), &repov1.GetRepositoryRequest{Workspace: workspace, Repository: here.GetId()}); err != nil {
 			t.Errorf("%s: inside: %v", when, err)
 		}

@@ -75,6 +75,10 @@ func (e *Emulator) addAPIRoutes(table *routes) {
 	api("GET", one, (*call).getRepository, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/refs/branches", (*call).listBranches, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/refs/branches/{branch...}", (*call).getBranch, scopes(scopeRepository), anonymous, repositories)
+	api("GET", one+"/refs/tags", (*call).listTags, scopes(scopeRepository), anonymous, repositories)
+	api("GET", one+"/refs/tags/{tag...}", (*call).getTag, scopes(scopeRepository), anonymous, repositories)
+	api("GET", one+"/commits", (*call).listCommits, scopes(scopeRepository), anonymous, repositories)
+	api("GET", one+"/commits/{revision...}", (*call).listCommits, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/src/{commit}/", (*call).listSource, scopes(scopeRepository), anonymous, repositories)
 	api("GET", one+"/commit/{commit}", (*call).getCommit, scopes(scopeRepository), anonymous, repositories)
 

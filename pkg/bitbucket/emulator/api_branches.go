@@ -7,27 +7,31 @@ import (
 	"strings"
 )
 
-// branch is a branch with its head.
+// branch is a branch with its head, or a tag with its commit.
 type branch struct {
 	name string
 	tip  *commit
+	at   ref
 }
 
 // branches reads all branches of the repository in the path, in the order of git branch --list.
-func (c *call) branches() (Repository, []branch, response, bool) {
+func (c *call) branches() (Repository, []branch, response, bool) { return c.refs("refs/heads/") }
+
+// refs reads all refs of one kind of the repository in the path, by name.
+func (c *call) refs(kind string) (Repository, []branch, response, bool) {
 	repo, _, refused, found := c.repository()
 	if !found {
 		return repo, nil, refused, false
 	}
 	dir, refs, err := c.e.opened(c.r.Context(), &repo)
 	if err != nil {
-		return repo, nil, c.e.internal("branches not read", err), false
+		return repo, nil, c.e.internal("refs not read", err), false
 	}
 	var list []branch
 	var tips []string
 	for name, at := range refs {
-		if short, isBranch := strings.CutPrefix(name, "refs/heads/"); isBranch {
-			list = append(list, branch{name: short, tip: &commit{hash: at.commit}})
+		if short, wanted := strings.CutPrefix(name, kind); wanted {
+			list = append(list, branch{name: short, tip: &commit{hash: at.commit}, at: at})
 			tips = append(tips, at.commit)
 		}
 	}
@@ -48,18 +52,7 @@ func (c *call) listBranches() response {
 	if !found {
 		return refused
 	}
-	list, refused, valid := filterAndSort(c, list, func(b branch, field string) (any, bool) {
-		switch field {
-		case "name":
-			return b.name, true
-		case "target.date":
-			return b.tip.date, true
-		case "target.hash":
-			return b.tip.hash, true
-		default:
-			return nil, false
-		}
-	})
+	list, refused, valid := filterAndSort(c, list, branch.field)
 	if !valid {
 		return refused
 	}
@@ -69,6 +62,20 @@ func (c *call) listBranches() response {
 		return repositoryNotFound()
 	}
 	return paginate(c, list, func(b branch) any { return c.e.renderBranch(&repo, b) })
+}
+
+// field is what branches and tags are filtered and sorted by.
+func (b branch) field(name string) (any, bool) {
+	switch name {
+	case "name":
+		return b.name, true
+	case "target.date":
+		return b.tip.date, true
+	case "target.hash":
+		return b.tip.hash, true
+	default:
+		return nil, false
+	}
 }
 
 // getBranch is BITBUCKET.md#one-branch; the name has its slashes, however they were written.

@@ -359,6 +359,61 @@ func TestBranches_ofSection5(t *testing.T) {
 	f.call("GET", "/repositories/acme/docs/refs/branches", "", nil).want(t, 200)
 }
 
+func TestTags_lightAndAnnotated(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	token := f.tokens("jane-dev").AccessToken
+	const path = "/repositories/acme/web/refs/tags"
+	f.push("acme/web", emulator.RefChange{Tag: "v9/light", From: "main"}, emulator.RefChange{Tag: "v9/annotated", From: "feature/login", Annotation: "Nine"})
+	main := f.call("GET", "/repositories/acme/web/refs/branches/main", token, nil).at("target", "hash")
+	if got := f.call("GET", path+"?q=name~%22V9%22&sort=-target.date", token, nil).want(t, 200).names("name"); !slices.Equal(got, []string{"v9/annotated", "v9/light"}) {
+		t.Errorf("search: %v", got)
+	}
+	for _, name := range []string{"v9/light", "v9%2Flight"} {
+		light := f.call("GET", path+"/"+name, token, nil).want(t, 200)
+		if light.at("type") != "tag" || light.at("target", "hash") != main || light.at("message") != nil || !has(light.json, "tagger") {
+			t.Errorf("%s: %s", name, light.raw)
+		}
+	}
+	annotated := f.call("GET", path+"/v9/annotated", token, nil).want(t, 200)
+	if hash, _ := annotated.at("target", "hash").(string); len(hash) != 40 || annotated.at("target", "type") != "commit" || annotated.at("message") != "Nine\n" ||
+		annotated.at("target", "message") != "Add a login page\n" || annotated.at("tagger", "raw") == nil {
+		t.Errorf("annotated: %s", annotated.raw)
+	}
+	if missing := f.call("GET", path+"/v10", token, nil).want(t, 404); missing.at("data", "shas", 0) != "v10" {
+		t.Errorf("missing: %s", missing.raw)
+	}
+	f.call("GET", "/repositories/acme/payroll/refs/tags", token, nil).want(t, 404, noRepository)
+}
+
+func TestCommits_includeExclude(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	token := f.tokens("jane-dev").AccessToken
+	const path = "/repositories/acme/web/commits"
+	pushed := f.push("acme/web", emulator.RefChange{Branch: "topic/one", From: "main", Commits: []emulator.CommitSpec{{Message: "One\n"}, {Message: "Two\n"}}})
+	tip := pushed[0].New
+	if got := f.call("GET", path+"?include=topic/one&exclude=main", token, nil).want(t, 200).names("message"); !slices.Equal(got, []string{"Two\n", "One\n"}) {
+		t.Errorf("of the branch alone: %q", got)
+	}
+	if a := f.call("GET", path+"?include=main&exclude=topic/one", token, nil).want(t, 200); len(a.values()) != 0 || !has(a.json, "values") || has(a.json, "size") {
+		t.Errorf("main is contained: %s", a.raw)
+	}
+	if a := f.call("GET", path+"/topic/one?pagelen=1", token, nil).want(t, 200); a.at("values", 0, "hash") != tip {
+		t.Errorf("by a path: %s", a.raw)
+	}
+	if a := f.call("GET", "/repositories/acme/web/commit/"+tip[:7], token, nil).want(t, 200); a.at("hash") != tip {
+		t.Errorf("by its beginning: %s", a.raw)
+	}
+	for _, query := range []string{"?include=gone", "?include=main&exclude=gone", "?include=" + tip[:6]} {
+		f.call("GET", path+query, token, nil).want(t, 404, "Commit not found")
+	}
+	if a := f.call("GET", "/repositories/acme/empty/commits", token, nil).want(t, 200); len(a.values()) != 0 {
+		t.Errorf("empty: %s", a.raw)
+	}
+	f.call("GET", "/repositories/acme/payroll/commits", token, nil).want(t, 404, noRepository)
+}
+
 func TestAPI_unknownPathsAndMethods(t *testing.T) {
 	t.Parallel()
 	f := start(t)

@@ -19,7 +19,7 @@ import (
 // search finds the others.
 const maxBranches = 5000
 
-// Branch is a branch and its head.
+// Branch is a branch and its head, or a tag and its commit.
 type Branch struct {
 	Name        string    `json:"name"`
 	Default     bool      `json:"default,omitempty"`
@@ -59,7 +59,7 @@ func (k BranchKey) compare(o BranchKey) int {
 	return cmp.Or(o.Time.Compare(k.Time), strings.Compare(k.Name, o.Name))
 }
 
-// BranchQuestion asks for a page of a repository's branches.
+// BranchQuestion asks for a page of a repository's branches or tags.
 type BranchQuestion struct {
 	Workspace, Repository string
 	Query                 string // text within the name, case ignored
@@ -67,7 +67,7 @@ type BranchQuestion struct {
 	Size                  int
 }
 
-// BranchAnswer is a page of branches.
+// BranchAnswer is a page of branches or tags.
 type BranchAnswer struct {
 	FullName  string // of the repository
 	Branches  []Branch
@@ -87,18 +87,33 @@ type branchList struct {
 	FetchTime time.Time `json:"fetch_time"`
 }
 
+// refKind is what of a repository is listed: branches or tags.
+type refKind struct {
+	name string // in questions, and for people
+	list func(a *bitbucket.Account, ctx context.Context, r bitbucket.Ref, o bitbucket.BranchesOptions) (bitbucket.Listing[bitbucket.Branch], error)
+}
+
 // Branches lists branches live. Equal questions within five seconds share an answer, and a search
 // within five seconds of the whole list is made in that.
 func (c *Catalog) Branches(ctx context.Context, q BranchQuestion) (BranchAnswer, error) {
+	return c.refs(ctx, refKind{"branches", (*bitbucket.Account).Branches}, q)
+}
+
+// Tags is [Catalog.Branches] of tags. None of them is a default.
+func (c *Catalog) Tags(ctx context.Context, q BranchQuestion) (BranchAnswer, error) {
+	return c.refs(ctx, refKind{"tags", (*bitbucket.Account).Tags}, q)
+}
+
+func (c *Catalog) refs(ctx context.Context, kind refKind, q BranchQuestion) (BranchAnswer, error) {
 	q.Query = strings.ToLower(strings.TrimSpace(q.Query))
 	conn, err := c.open(ctx, q.Workspace)
 	if err != nil {
 		return BranchAnswer{}, err
 	}
-	list, ok := c.branches.peek(ctx, branchQuestion(conn, q.Repository, ""))
+	list, ok := c.branches.peek(ctx, kind.question(conn, q.Repository, ""))
 	if !ok || (list.Truncated && q.Query != "") {
-		list, err = c.branches.ask(ctx, branchQuestion(conn, q.Repository, q.Query), func(ctx context.Context) (branchList, error) {
-			return c.fetchBranches(ctx, conn, q.Repository, q.Query)
+		list, err = c.branches.ask(ctx, kind.question(conn, q.Repository, q.Query), func(ctx context.Context) (branchList, error) {
+			return c.fetchRefs(ctx, conn, kind, q.Repository, q.Query)
 		})
 		if err != nil {
 			return BranchAnswer{}, err
@@ -109,7 +124,7 @@ func (c *Catalog) Branches(ctx context.Context, q BranchQuestion) (BranchAnswer,
 	if list.Skipped > 0 {
 		workspace, _, _ := strings.Cut(list.FullName, "/")
 		a.Failures = []Failure{{Workspace: workspace, Reason: apierr.ReasonBitbucketUnavailable, Message: fmt.Sprintf(
-			"Bitbucket described %d of the branches of %s in a way that cannot be read; they are left out. Look at Bitbucket for one that is missing here.", list.Skipped, list.FullName)}}
+			"Bitbucket described %d of the %s of %s in a way that cannot be read; they are left out. Look at Bitbucket for one that is missing here.", list.Skipped, kind.name, list.FullName)}}
 	}
 	if q.Query != "" {
 		matches = slices.DeleteFunc(slices.Clone(matches), func(b Branch) bool { return !strings.Contains(strings.ToLower(b.Name), q.Query) })
@@ -126,13 +141,13 @@ func (c *Catalog) Branches(ctx context.Context, q BranchQuestion) (BranchAnswer,
 	return a, nil
 }
 
-func branchQuestion(conn *account.Connection, repository, query string) string {
-	return strings.Join([]string{"branches", conn.ID, repository, query}, " ")
+func (k refKind) question(conn *account.Connection, repository, query string) string {
+	return strings.Join([]string{k.name, conn.ID, repository, query}, " ")
 }
 
-// fetchBranches asks Bitbucket for the repository and its branches: at the same time where the list
+// fetchRefs asks Bitbucket for the repository and its branches or tags: at the same time where the list
 // knows the repository, as then it is nearly always still there.
-func (c *Catalog) fetchBranches(ctx context.Context, conn *account.Connection, id, query string) (branchList, error) {
+func (c *Catalog) fetchRefs(ctx context.Context, conn *account.Connection, kind refKind, id, query string) (branchList, error) {
 	at := c.now()
 	calls := conn.Account.Parallel(c.parallel)
 	options := bitbucket.BranchesOptions{Contains: query, Sort: "-target.date", Limit: maxBranches}
@@ -141,12 +156,12 @@ func (c *Catalog) fetchBranches(ctx context.Context, conn *account.Connection, i
 		var l bitbucket.Listing[bitbucket.Branch]
 		g, gctx := errgroup.WithContext(ctx)
 		g.Go(func() (err error) { r, err = calls.Repository(gctx, hint.ref()); return err })
-		g.Go(func() (err error) { l, err = calls.Branches(gctx, hint.ref(), options); return err })
+		g.Go(func() (err error) { l, err = kind.list(calls, gctx, hint.ref(), options); return err })
 		if err := g.Wait(); err == nil {
 			if err := excluded(conn, r); err != nil { // transferred since it was listed
 				return branchList{}, err
 			}
-			return c.branchList(ctx, calls, r, l, query, at)
+			return c.branchList(ctx, calls, kind.of(r), l, query, at)
 		} else if !unreachable(err) {
 			return branchList{}, err
 		}
@@ -155,11 +170,19 @@ func (c *Catalog) fetchBranches(ctx context.Context, conn *account.Connection, i
 	if err != nil {
 		return branchList{}, err
 	}
-	l, err := calls.Branches(ctx, r.Ref(), options)
+	l, err := kind.list(calls, ctx, r.Ref(), options)
 	if err != nil {
 		return branchList{}, err
 	}
-	return c.branchList(ctx, calls, r, l, query, at)
+	return c.branchList(ctx, calls, kind.of(r), l, query, at)
+}
+
+// of is the repository as the list needs it: none of its tags is the main branch, whatever it is called.
+func (k refKind) of(r bitbucket.Repository) bitbucket.Repository {
+	if k.name == "tags" {
+		r.MainBranch = ""
+	}
+	return r
 }
 
 // branchList sorts what Bitbucket listed. The default branch is fetched by itself where it should be
@@ -211,11 +234,7 @@ func (c *Catalog) Branch(ctx context.Context, workspace, id, name string) (Branc
 	if err != nil {
 		return Branch{}, "", err
 	}
-	b, err := conn.Account.Branch(ctx, r.Ref(), name)
-	if bitbucket.IsKind(err, bitbucket.KindNotFound) {
-		return Branch{}, "", apierr.New(apierr.ReasonBranchNotFound, fmt.Sprintf(
-			"The repository %s has no branch %q. Choose another branch, or push this one first.", r.FullName, name), apierr.WithCause(err))
-	}
+	b, err := branchIn(ctx, conn, r, name)
 	if err != nil {
 		return Branch{}, "", err
 	}

@@ -62,7 +62,7 @@ type Config struct {
 	Now        func() time.Time
 }
 
-// Catalog answers questions about repositories and branches. It is safe for concurrent use.
+// Catalog answers questions about repositories, branches, tags and commits. It is safe for concurrent use.
 type Catalog struct {
 	accounts Accounts
 	store    Store
@@ -80,6 +80,7 @@ type Catalog struct {
 	lookups  *shared[Repository]
 	branches *shared[branchList]
 	files    *shared[[]string]
+	commits  *shared[CommitPage]
 }
 
 // New makes a catalog. It does no I/O; Close ends what it runs in the background.
@@ -92,6 +93,7 @@ func New(cfg Config) *Catalog {
 		lookups:  newShared[Repository](t, cfg.Store, cfg.Now),
 		branches: newShared[branchList](t, cfg.Store, cfg.Now),
 		files:    newShared[[]string](t, cfg.Store, cfg.Now),
+		commits:  newShared[CommitPage](t, cfg.Store, cfg.Now),
 	}
 }
 

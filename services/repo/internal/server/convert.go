@@ -43,10 +43,14 @@ func failures(list []catalog.Failure) []*repov1.PartialFailure {
 func (s *Server) branch(b catalog.Branch, fullName string) *repov1.Branch {
 	return &repov1.Branch{
 		Name: b.Name, Default: b.Default,
-		Commit: &repov1.BranchCommit{
-			Hash: b.Hash, Message: b.Message, AuthorName: b.AuthorName, AuthorEmail: b.AuthorEmail, Time: timestamp(b.Time),
-			Url: s.site.CommitURL(fullName, b.Hash),
-		},
+		Commit: s.commit(bitbucket.Commit{Hash: b.Hash, Message: b.Message, AuthorName: b.AuthorName, AuthorEmail: b.AuthorEmail, Time: b.Time}, fullName),
+	}
+}
+
+func (s *Server) commit(c bitbucket.Commit, fullName string) *repov1.BranchCommit {
+	return &repov1.BranchCommit{
+		Hash: c.Hash, Message: c.Message, AuthorName: c.AuthorName, AuthorEmail: c.AuthorEmail, Time: timestamp(c.Time),
+		Url: s.site.CommitURL(fullName, c.Hash),
 	}
 }
 

@@ -23,31 +23,46 @@ func shorten(message string) string {
 	return strings.ToValidUTF8(message[:maxListedMessage], "") + "…"
 }
 
-// ListBranches lists a repository's branches, live.
-func (s *Server) ListBranches(ctx context.Context, req *repov1.ListBranchesRequest) (*repov1.ListBranchesResponse, error) {
+// refsRequest asks for a page of branches or tags.
+type refsRequest interface {
+	GetWorkspace() string
+	GetRepository() string
+	GetQuery() string
+	GetPageSize() int32
+	GetPageToken() string
+}
+
+// refs answers it, with the next page's token.
+func (s *Server) refs(ctx context.Context, method string, list func(context.Context, catalog.BranchQuestion) (catalog.BranchAnswer, error), req refsRequest) (catalog.BranchAnswer, string, error) {
 	id, err := repositoryID(req.GetRepository())
 	if err != nil {
-		return nil, err
+		return catalog.BranchAnswer{}, "", err
 	}
 	size, err := pageSize(req.GetPageSize())
 	if err != nil {
-		return nil, err
+		return catalog.BranchAnswer{}, "", err
 	}
 	if err := checkQuery(req.GetQuery()); err != nil {
-		return nil, err
+		return catalog.BranchAnswer{}, "", err
 	}
-	scope := pagetoken.Scope("ListBranches", req.GetWorkspace(), id, strings.ToLower(strings.TrimSpace(req.GetQuery())))
+	scope := pagetoken.Scope(method, req.GetWorkspace(), id, strings.ToLower(strings.TrimSpace(req.GetQuery())))
 	after, err := cursor[catalog.BranchKey](s.tokens, scope, req.GetPageToken())
 	if err != nil {
-		return nil, err
+		return catalog.BranchAnswer{}, "", err
 	}
-	a, err := s.catalog.Branches(ctx, catalog.BranchQuestion{
+	a, err := list(ctx, catalog.BranchQuestion{
 		Workspace: req.GetWorkspace(), Repository: id, Query: req.GetQuery(), After: after, Size: size,
 	})
 	if err != nil {
-		return nil, err
+		return catalog.BranchAnswer{}, "", err
 	}
 	next, err := pageToken(s.tokens, scope, a.Next)
+	return a, next, err
+}
+
+// ListBranches lists a repository's branches, live.
+func (s *Server) ListBranches(ctx context.Context, req *repov1.ListBranchesRequest) (*repov1.ListBranchesResponse, error) {
+	a, next, err := s.refs(ctx, "ListBranches", s.catalog.Branches, req)
 	if err != nil {
 		return nil, err
 	}

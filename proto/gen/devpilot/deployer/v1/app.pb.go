@@ -38,7 +38,7 @@ const (
 	App_BEHIND App_Need = 3
 	// What is new is on its way.
 	App_DEPLOYING App_Need = 4
-	// A person made an older release live.
+	// A person made an older release live, or a commit or tag that they chose; sync says which.
 	App_ROLLED_BACK App_Need = 5
 	// Devpilot does not know where the branch is.
 	App_NOT_KNOWN App_Need = 6
@@ -111,6 +111,9 @@ const (
 	Sync_ROLLED_BACK Sync_State = 3
 	// Devpilot does not know where the branch is; reason says why.
 	Sync_UNKNOWN Sync_State = 4
+	// A person chose the commit or tag that is live, which is not the branch's newest commit, and nothing was
+	// pushed since.
+	Sync_CHOSEN Sync_State = 5
 )
 
 // Enum value maps for Sync_State.
@@ -121,6 +124,7 @@ var (
 		2: "BEHIND",
 		3: "ROLLED_BACK",
 		4: "UNKNOWN",
+		5: "CHOSEN",
 	}
 	Sync_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
@@ -128,6 +132,7 @@ var (
 		"BEHIND":            2,
 		"ROLLED_BACK":       3,
 		"UNKNOWN":           4,
+		"CHOSEN":            5,
 	}
 )
 
@@ -518,7 +523,7 @@ type Sync struct {
 	Branch string `protobuf:"bytes,2,opt,name=branch,proto3" json:"branch,omitempty"`
 	// The branch's newest commit as last seen; absent when the branch does not exist or was not seen.
 	Commit string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
-	// Since when it stands so: when the commit was first seen there, the older release went live, or
+	// Since when it stands so: when the commit was first seen there, what a person chose went live, or
 	// Bitbucket stopped answering.
 	Since *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
 	// Why, as a code such as AUTO_DEPLOY_OFF or DEPLOYMENT_FAILED; absent when the branch is in sync.
@@ -1917,7 +1922,7 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\vROLLED_BACK\x10\x05\x12\r\n" +
 	"\tNOT_KNOWN\x10\x06\x12\v\n" +
 	"\aIN_SYNC\x10\aB\x10\n" +
-	"\x0e_commit_status\"\xb9\x03\n" +
+	"\x0e_commit_status\"\xc5\x03\n" +
 	"\x04Sync\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .devpilot.deployer.v1.Sync.StateR\x05state\x12\x1b\n" +
 	"\x06branch\x18\x02 \x01(\tB\x03\xe0A\x01R\x06branch\x12\x1b\n" +
@@ -1931,14 +1936,16 @@ const file_devpilot_deployer_v1_app_proto_rawDesc = "" +
 	"\acommits\x18\b \x01(\x05B\x03\xe0A\x01R\acommits\x12\x1a\n" +
 	"\bdiverged\x18\t \x01(\bR\bdiverged\x12\x1f\n" +
 	"\bbranches\x18\n" +
-	" \x01(\x05B\x03\xe0A\x01R\bbranches\"U\n" +
+	" \x01(\x05B\x03\xe0A\x01R\bbranches\"a\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aIN_SYNC\x10\x01\x12\n" +
 	"\n" +
 	"\x06BEHIND\x10\x02\x12\x0f\n" +
 	"\vROLLED_BACK\x10\x03\x12\v\n" +
-	"\aUNKNOWN\x10\x04\"\xa7\x01\n" +
+	"\aUNKNOWN\x10\x04\x12\n" +
+	"\n" +
+	"\x06CHOSEN\x10\x05\"\xa7\x01\n" +
 	"\rAutoDeployOff\x123\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\x04time\x12@\n" +
 	"\x05actor\x18\x02 \x01(\v2%.devpilot.deployer.v1.DeploymentActorB\x03\xe0A\aR\x05actor\x12\x1f\n" +

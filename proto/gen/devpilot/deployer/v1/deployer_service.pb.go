@@ -842,7 +842,7 @@ func (*DeleteAppResponse) Descriptor() ([]byte, []int) {
 	return file_devpilot_deployer_v1_deployer_service_proto_rawDescGZIP(), []int{9}
 }
 
-// CreateDeploymentRequest asks for a deployment of the branch's head.
+// CreateDeploymentRequest asks for a deployment of the branch's head, or of a commit or tag that it names.
 type CreateDeploymentRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The workspace.
@@ -852,9 +852,17 @@ type CreateDeploymentRequest struct {
 	// Makes a repeat of this request harmless for 24 h.
 	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// The branch; the app's when absent. Must match the app's branch.
-	Branch        string `protobuf:"bytes,4,opt,name=branch,proto3" json:"branch,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Branch string `protobuf:"bytes,4,opt,name=branch,proto3" json:"branch,omitempty"`
+	// A commit of the branch's history to deploy instead of the newest: its hash, or at least the first 7
+	// digits of it where they are of one commit alone.
+	Commit string `protobuf:"bytes,5,opt,name=commit,proto3" json:"commit,omitempty"`
+	// A tag of the repository to deploy instead: the commit that it points to now, also where the branch does
+	// not have it. Neither branch nor commit goes with it.
+	Tag string `protobuf:"bytes,6,opt,name=tag,proto3" json:"tag,omitempty"`
+	// Switches auto-deploy off too, so that the next push does not replace the commit or tag; for admins.
+	PauseAutoDeploy bool `protobuf:"varint,7,opt,name=pause_auto_deploy,json=pauseAutoDeploy,proto3" json:"pause_auto_deploy,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *CreateDeploymentRequest) Reset() {
@@ -913,6 +921,27 @@ func (x *CreateDeploymentRequest) GetBranch() string {
 		return x.Branch
 	}
 	return ""
+}
+
+func (x *CreateDeploymentRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *CreateDeploymentRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *CreateDeploymentRequest) GetPauseAutoDeploy() bool {
+	if x != nil {
+		return x.PauseAutoDeploy
+	}
+	return false
 }
 
 // CreateDeploymentResponse is the deployment.
@@ -3193,13 +3222,16 @@ const file_devpilot_deployer_v1_deployer_service_proto_rawDesc = "" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\"\x13\n" +
-	"\x11DeleteAppResponse\"\x8a\x01\n" +
+	"\x11DeleteAppResponse\"\xe0\x01\n" +
 	"\x17CreateDeploymentRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x15\n" +
 	"\x03app\x18\x02 \x01(\tB\x03\xe0A\x02R\x03app\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
-	"\x06branch\x18\x04 \x01(\tR\x06branch\"\\\n" +
+	"\x06branch\x18\x04 \x01(\tR\x06branch\x12\x16\n" +
+	"\x06commit\x18\x05 \x01(\tR\x06commit\x12\x10\n" +
+	"\x03tag\x18\x06 \x01(\tR\x03tag\x12*\n" +
+	"\x11pause_auto_deploy\x18\a \x01(\bR\x0fpauseAutoDeploy\"\\\n" +
 	"\x18CreateDeploymentResponse\x12@\n" +
 	"\n" +
 	"deployment\x18\x01 \x01(\v2 .devpilot.deployer.v1.DeploymentR\n" +

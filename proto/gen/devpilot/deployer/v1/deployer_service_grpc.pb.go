@@ -73,9 +73,11 @@ type DeployerServiceClient interface {
 	// the connection. It answers how much is left, and is asked again until nothing is. Internal to the gateway, which
 	// lets nobody into the workspace any more. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	RemoveWorkspace(ctx context.Context, in *RemoveWorkspaceRequest, opts ...grpc.CallOption) (*RemoveWorkspaceResponse, error)
-	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
-	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
-	// STORAGE_UNAVAILABLE.
+	// Deploys the branch's latest commit now, or a commit or tag that is named; an app that watches a pattern needs the branch.
+	// What is named is looked up at Bitbucket before it is answered, and stays live until something is pushed, as after a rollback. Repeats
+	// with the same request_id answer the same deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
+	// INVALID_ARGUMENT, COMMIT_NOT_FOUND, COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, TAG_NOT_FOUND, BRANCH_NOT_FOUND, REPOSITORY_NOT_FOUND,
+	// BITBUCKET_WORKSPACE_EXCLUDED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	CreateDeployment(ctx context.Context, in *CreateDeploymentRequest, opts ...grpc.CallOption) (*CreateDeploymentResponse, error)
 	// Stops a deployment: one that waits ends at once, one that runs within seconds, with all that its
 	// hooks started. What is live stays. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,
@@ -390,9 +392,11 @@ type DeployerServiceServer interface {
 	// the connection. It answers how much is left, and is asked again until nothing is. Internal to the gateway, which
 	// lets nobody into the workspace any more. Idempotent. Reasons: STORAGE_UNAVAILABLE.
 	RemoveWorkspace(context.Context, *RemoveWorkspaceRequest) (*RemoveWorkspaceResponse, error)
-	// Deploys the branch's latest commit now; an app that watches a pattern needs the branch. Repeats with the same request_id answer the same
-	// deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
-	// STORAGE_UNAVAILABLE.
+	// Deploys the branch's latest commit now, or a commit or tag that is named; an app that watches a pattern needs the branch.
+	// What is named is looked up at Bitbucket before it is answered, and stays live until something is pushed, as after a rollback. Repeats
+	// with the same request_id answer the same deployment. Reasons: APP_NOT_FOUND, NOT_CONNECTED, RECONNECT_REQUIRED, REQUEST_ID_REUSED,
+	// INVALID_ARGUMENT, COMMIT_NOT_FOUND, COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, TAG_NOT_FOUND, BRANCH_NOT_FOUND, REPOSITORY_NOT_FOUND,
+	// BITBUCKET_WORKSPACE_EXCLUDED, BITBUCKET_RATE_LIMITED, BITBUCKET_UNAVAILABLE, STORAGE_UNAVAILABLE.
 	CreateDeployment(context.Context, *CreateDeploymentRequest) (*CreateDeploymentResponse, error)
 	// Stops a deployment: one that waits ends at once, one that runs within seconds, with all that its
 	// hooks started. What is live stays. Idempotent. Reasons: APP_NOT_FOUND, DEPLOYMENT_NOT_FOUND,

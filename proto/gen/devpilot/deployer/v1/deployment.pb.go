@@ -173,7 +173,7 @@ const (
 	Deployment_TRIGGER_UNSPECIFIED Deployment_Trigger = 0
 	// A push.
 	Deployment_PUSH Deployment_Trigger = 1
-	// A person asked to deploy the latest commit.
+	// A person asked to deploy the latest commit, or one that they chose.
 	Deployment_MANUAL Deployment_Trigger = 2
 	// A person asked to deploy the same commit again.
 	Deployment_REDEPLOY Deployment_Trigger = 3
@@ -475,7 +475,7 @@ type Deployment struct {
 	ReleaseKept bool `protobuf:"varint,24,opt,name=release_kept,json=releaseKept,proto3" json:"release_kept,omitempty"`
 	// Changes with every update.
 	Etag string `protobuf:"bytes,25,opt,name=etag,proto3" json:"etag,omitempty"`
-	// The tag that was pushed; absent for a deployment of a branch.
+	// The tag that was pushed or chosen; absent for a deployment of a branch.
 	Tag string `protobuf:"bytes,26,opt,name=tag,proto3" json:"tag,omitempty"`
 	// The deployment whose release a rollback takes, or whose commit a redeploy takes; absent otherwise.
 	SourceNumber int32 `protobuf:"varint,27,opt,name=source_number,json=sourceNumber,proto3" json:"source_number,omitempty"`
@@ -486,7 +486,9 @@ type Deployment struct {
 	// Who cancelled it.
 	CancelledBy *DeploymentActor `protobuf:"bytes,30,opt,name=cancelled_by,json=cancelledBy,proto3" json:"cancelled_by,omitempty"`
 	// Notes for people, such as that a path filter could not be evaluated.
-	Notes         []string `protobuf:"bytes,31,rep,name=notes,proto3" json:"notes,omitempty"`
+	Notes []string `protobuf:"bytes,31,rep,name=notes,proto3" json:"notes,omitempty"`
+	// Whether a person chose the commit or the tag, rather than the branch's latest commit.
+	Chosen        bool `protobuf:"varint,32,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -736,6 +738,13 @@ func (x *Deployment) GetNotes() []string {
 		return x.Notes
 	}
 	return nil
+}
+
+func (x *Deployment) GetChosen() bool {
+	if x != nil {
+		return x.Chosen
+	}
+	return false
 }
 
 // DeploymentCommit is the commit of a deployment.
@@ -1344,7 +1353,7 @@ var File_devpilot_deployer_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xda\x0e\n" +
+	"%devpilot/deployer/v1/deployment.proto\x12\x14devpilot.deployer.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf2\x0e\n" +
 	"\n" +
 	"Deployment\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
@@ -1384,7 +1393,8 @@ const file_devpilot_deployer_v1_deployment_proto_rawDesc = "" +
 	"\vcancel_time\x18\x1d \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"cancelTime\x12H\n" +
 	"\fcancelled_by\x18\x1e \x01(\v2%.devpilot.deployer.v1.DeploymentActorR\vcancelledBy\x12\x14\n" +
-	"\x05notes\x18\x1f \x03(\tR\x05notes\"u\n" +
+	"\x05notes\x18\x1f \x03(\tR\x05notes\x12\x16\n" +
+	"\x06chosen\x18  \x01(\bR\x06chosen\"u\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aPENDING\x10\x01\x12\x0e\n" +

@@ -856,6 +856,444 @@ func (x *GetBranchResponse) GetBranch() *Branch {
 	return nil
 }
 
+// ListTagsRequest asks for a page.
+type ListTagsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// A part of the name, case ignored.
+	Query string `protobuf:"bytes,3,opt,name=query,proto3" json:"query,omitempty"`
+	// At most so many; 50 when absent, 1,000 at most.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListTagsRequest) Reset() {
+	*x = ListTagsRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTagsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTagsRequest) ProtoMessage() {}
+
+func (x *ListTagsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTagsRequest.ProtoReflect.Descriptor instead.
+func (*ListTagsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ListTagsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListTagsRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ListTagsRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
+	}
+	return ""
+}
+
+func (x *ListTagsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTagsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListTagsResponse is a page.
+type ListTagsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tags.
+	Tags []*Tag `protobuf:"bytes,1,rep,name=tags,proto3" json:"tags,omitempty"`
+	// The next page's token; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How many tags match.
+	TotalSize int32 `protobuf:"varint,3,opt,name=total_size,json=totalSize,proto3" json:"total_size,omitempty"`
+	// When the tags were fetched.
+	FetchTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=fetch_time,json=fetchTime,proto3" json:"fetch_time,omitempty"`
+	// What of the list could not be read.
+	PartialFailures []*PartialFailure `protobuf:"bytes,5,rep,name=partial_failures,json=partialFailures,proto3" json:"partial_failures,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *ListTagsResponse) Reset() {
+	*x = ListTagsResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListTagsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListTagsResponse) ProtoMessage() {}
+
+func (x *ListTagsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListTagsResponse.ProtoReflect.Descriptor instead.
+func (*ListTagsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *ListTagsResponse) GetTags() []*Tag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *ListTagsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListTagsResponse) GetTotalSize() int32 {
+	if x != nil {
+		return x.TotalSize
+	}
+	return 0
+}
+
+func (x *ListTagsResponse) GetFetchTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FetchTime
+	}
+	return nil
+}
+
+func (x *ListTagsResponse) GetPartialFailures() []*PartialFailure {
+	if x != nil {
+		return x.PartialFailures
+	}
+	return nil
+}
+
+// ListCommitsRequest asks for a page.
+type ListCommitsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The branch; the repository's main branch when absent. Case matters.
+	Branch string `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
+	// At most so many; 50 when absent, 100 at most.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next page's token from the page before.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommitsRequest) Reset() {
+	*x = ListCommitsRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommitsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommitsRequest) ProtoMessage() {}
+
+func (x *ListCommitsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommitsRequest.ProtoReflect.Descriptor instead.
+func (*ListCommitsRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListCommitsRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ListCommitsRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ListCommitsRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ListCommitsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListCommitsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListCommitsResponse is a page.
+type ListCommitsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The commits.
+	Commits []*BranchCommit `protobuf:"bytes,1,rep,name=commits,proto3" json:"commits,omitempty"`
+	// The next page's token; empty on the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// The branch; absent for a repository without commits.
+	Branch        string `protobuf:"bytes,3,opt,name=branch,proto3" json:"branch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommitsResponse) Reset() {
+	*x = ListCommitsResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommitsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommitsResponse) ProtoMessage() {}
+
+func (x *ListCommitsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommitsResponse.ProtoReflect.Descriptor instead.
+func (*ListCommitsResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ListCommitsResponse) GetCommits() []*BranchCommit {
+	if x != nil {
+		return x.Commits
+	}
+	return nil
+}
+
+func (x *ListCommitsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListCommitsResponse) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+// ResolveCommitRequest names a commit: with commit and branch, or with tag.
+type ResolveCommitRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The workspace.
+	Workspace string `protobuf:"bytes,1,opt,name=workspace,proto3" json:"workspace,omitempty"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,2,opt,name=repository,proto3" json:"repository,omitempty"`
+	// The commit: 40 hexadecimal digits, or at least the first 7 of them.
+	Commit string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	// The branch in whose history the commit must be; case matters.
+	Branch string `protobuf:"bytes,4,opt,name=branch,proto3" json:"branch,omitempty"`
+	// The tag; case matters.
+	Tag           string `protobuf:"bytes,5,opt,name=tag,proto3" json:"tag,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveCommitRequest) Reset() {
+	*x = ResolveCommitRequest{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveCommitRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveCommitRequest) ProtoMessage() {}
+
+func (x *ResolveCommitRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveCommitRequest.ProtoReflect.Descriptor instead.
+func (*ResolveCommitRequest) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ResolveCommitRequest) GetWorkspace() string {
+	if x != nil {
+		return x.Workspace
+	}
+	return ""
+}
+
+func (x *ResolveCommitRequest) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *ResolveCommitRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *ResolveCommitRequest) GetBranch() string {
+	if x != nil {
+		return x.Branch
+	}
+	return ""
+}
+
+func (x *ResolveCommitRequest) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+// ResolveCommitResponse is the commit.
+type ResolveCommitResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The commit.
+	Commit        *BranchCommit `protobuf:"bytes,1,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveCommitResponse) Reset() {
+	*x = ResolveCommitResponse{}
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveCommitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveCommitResponse) ProtoMessage() {}
+
+func (x *ResolveCommitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repo_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveCommitResponse.ProtoReflect.Descriptor instead.
+func (*ResolveCommitResponse) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repo_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ResolveCommitResponse) GetCommit() *BranchCommit {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
 var File_devpilot_repo_v1_repo_service_proto protoreflect.FileDescriptor
 
 const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
@@ -928,15 +1366,59 @@ const file_devpilot_repo_v1_repo_service_proto_rawDesc = "" +
 	"repository\x12\x1b\n" +
 	"\x06branch\x18\x03 \x01(\tB\x03\xe0A\x02R\x06branch\"E\n" +
 	"\x11GetBranchResponse\x120\n" +
-	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch2\xcc\a\n" +
+	"\x06branch\x18\x01 \x01(\v2\x18.devpilot.repo.v1.BranchR\x06branch\"\xab\x01\n" +
+	"\x0fListTagsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"repository\x12\x14\n" +
+	"\x05query\x18\x03 \x01(\tR\x05query\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x91\x02\n" +
+	"\x10ListTagsResponse\x12)\n" +
+	"\x04tags\x18\x01 \x03(\v2\x15.devpilot.repo.v1.TagR\x04tags\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1d\n" +
+	"\n" +
+	"total_size\x18\x03 \x01(\x05R\ttotalSize\x12>\n" +
+	"\n" +
+	"fetch_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\tfetchTime\x12K\n" +
+	"\x10partial_failures\x18\x05 \x03(\v2 .devpilot.repo.v1.PartialFailureR\x0fpartialFailures\"\xb0\x01\n" +
+	"\x12ListCommitsRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"repository\x12\x16\n" +
+	"\x06branch\x18\x03 \x01(\tR\x06branch\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"\x94\x01\n" +
+	"\x13ListCommitsResponse\x128\n" +
+	"\acommits\x18\x01 \x03(\v2\x1e.devpilot.repo.v1.BranchCommitR\acommits\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1b\n" +
+	"\x06branch\x18\x03 \x01(\tB\x03\xe0A\x01R\x06branch\"\xa0\x01\n" +
+	"\x14ResolveCommitRequest\x12!\n" +
+	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12#\n" +
+	"\n" +
+	"repository\x18\x02 \x01(\tB\x03\xe0A\x02R\n" +
+	"repository\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\tR\x06commit\x12\x16\n" +
+	"\x06branch\x18\x04 \x01(\tR\x06branch\x12\x10\n" +
+	"\x03tag\x18\x05 \x01(\tR\x03tag\"O\n" +
+	"\x15ResolveCommitResponse\x126\n" +
+	"\x06commit\x18\x01 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitR\x06commit2\xf3\n" +
+	"\n" +
 	"\vRepoService\x12\x9d\x01\n" +
 	"\x10ListRepositories\x12).devpilot.repo.v1.ListRepositoriesRequest\x1a*.devpilot.repo.v1.ListRepositoriesResponse\"2\x82\xd3\xe4\x93\x02)\x12'/v1/workspaces/{workspace}/repositories\x90\x02\x01\x12\xad\x01\n" +
 	"\rGetRepository\x12&.devpilot.repo.v1.GetRepositoryRequest\x1a'.devpilot.repo.v1.GetRepositoryResponse\"K\x82\xd3\xe4\x93\x02Bb\n" +
 	"repository\x124/v1/workspaces/{workspace}/repositories/{repository}\x90\x02\x01\x12\xa7\x01\n" +
-	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12\xab\x01\n" +
+	"\fListBranches\x12%.devpilot.repo.v1.ListBranchesRequest\x1a&.devpilot.repo.v1.ListBranchesResponse\"H\x82\xd3\xe4\x93\x02?\x12=/v1/workspaces/{workspace}/repositories/{repository}/branches\x90\x02\x01\x12\x97\x01\n" +
+	"\bListTags\x12!.devpilot.repo.v1.ListTagsRequest\x1a\".devpilot.repo.v1.ListTagsResponse\"D\x82\xd3\xe4\x93\x02;\x129/v1/workspaces/{workspace}/repositories/{repository}/tags\x90\x02\x01\x12\xa3\x01\n" +
+	"\vListCommits\x12$.devpilot.repo.v1.ListCommitsRequest\x1a%.devpilot.repo.v1.ListCommitsResponse\"G\x82\xd3\xe4\x93\x02>\x12</v1/workspaces/{workspace}/repositories/{repository}/commits\x90\x02\x01\x12\xab\x01\n" +
 	"\fSuggestServe\x12%.devpilot.repo.v1.SuggestServeRequest\x1a&.devpilot.repo.v1.SuggestServeResponse\"L\x82\xd3\xe4\x93\x02C\x12A/v1/workspaces/{workspace}/repositories/{repository}:suggestServe\x90\x02\x01\x12\xb9\x01\n" +
 	"\x17ListBitbucketWorkspaces\x120.devpilot.repo.v1.ListBitbucketWorkspacesRequest\x1a1.devpilot.repo.v1.ListBitbucketWorkspacesResponse\"9\x82\xd3\xe4\x93\x020\x12./v1/workspaces/{workspace}/bitbucketWorkspaces\x90\x02\x01\x12Y\n" +
-	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01B\xc3\x01\n" +
+	"\tGetBranch\x12\".devpilot.repo.v1.GetBranchRequest\x1a#.devpilot.repo.v1.GetBranchResponse\"\x03\x90\x02\x01\x12e\n" +
+	"\rResolveCommit\x12&.devpilot.repo.v1.ResolveCommitRequest\x1a'.devpilot.repo.v1.ResolveCommitResponse\"\x03\x90\x02\x01B\xc3\x01\n" +
 	"\x14com.devpilot.repo.v1B\x10RepoServiceProtoP\x01Z7devpilot.io/bitbucket/proto/gen/devpilot/repo/v1;repov1\xa2\x02\x03DRX\xaa\x02\x10Devpilot.Repo.V1\xca\x02\x10Devpilot\\Repo\\V1\xe2\x02\x1cDevpilot\\Repo\\V1\\GPBMetadata\xea\x02\x12Devpilot::Repo::V1b\x06proto3"
 
 var (
@@ -951,7 +1433,7 @@ func file_devpilot_repo_v1_repo_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_repo_v1_repo_service_proto_rawDescData
 }
 
-var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_devpilot_repo_v1_repo_service_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ListRepositoriesRequest)(nil),         // 0: devpilot.repo.v1.ListRepositoriesRequest
 	(*ListRepositoriesResponse)(nil),        // 1: devpilot.repo.v1.ListRepositoriesResponse
@@ -966,41 +1448,60 @@ var file_devpilot_repo_v1_repo_service_proto_goTypes = []any{
 	(*ListBranchesResponse)(nil),            // 10: devpilot.repo.v1.ListBranchesResponse
 	(*GetBranchRequest)(nil),                // 11: devpilot.repo.v1.GetBranchRequest
 	(*GetBranchResponse)(nil),               // 12: devpilot.repo.v1.GetBranchResponse
-	(*Repository)(nil),                      // 13: devpilot.repo.v1.Repository
-	(*PartialFailure)(nil),                  // 14: devpilot.repo.v1.PartialFailure
-	(*timestamppb.Timestamp)(nil),           // 15: google.protobuf.Timestamp
-	(*BitbucketWorkspace)(nil),              // 16: devpilot.repo.v1.BitbucketWorkspace
-	(*Branch)(nil),                          // 17: devpilot.repo.v1.Branch
+	(*ListTagsRequest)(nil),                 // 13: devpilot.repo.v1.ListTagsRequest
+	(*ListTagsResponse)(nil),                // 14: devpilot.repo.v1.ListTagsResponse
+	(*ListCommitsRequest)(nil),              // 15: devpilot.repo.v1.ListCommitsRequest
+	(*ListCommitsResponse)(nil),             // 16: devpilot.repo.v1.ListCommitsResponse
+	(*ResolveCommitRequest)(nil),            // 17: devpilot.repo.v1.ResolveCommitRequest
+	(*ResolveCommitResponse)(nil),           // 18: devpilot.repo.v1.ResolveCommitResponse
+	(*Repository)(nil),                      // 19: devpilot.repo.v1.Repository
+	(*PartialFailure)(nil),                  // 20: devpilot.repo.v1.PartialFailure
+	(*timestamppb.Timestamp)(nil),           // 21: google.protobuf.Timestamp
+	(*BitbucketWorkspace)(nil),              // 22: devpilot.repo.v1.BitbucketWorkspace
+	(*Branch)(nil),                          // 23: devpilot.repo.v1.Branch
+	(*Tag)(nil),                             // 24: devpilot.repo.v1.Tag
+	(*BranchCommit)(nil),                    // 25: devpilot.repo.v1.BranchCommit
 }
 var file_devpilot_repo_v1_repo_service_proto_depIdxs = []int32{
-	13, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
-	14, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	15, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	15, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
-	16, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
-	13, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
+	19, // 0: devpilot.repo.v1.ListRepositoriesResponse.repositories:type_name -> devpilot.repo.v1.Repository
+	20, // 1: devpilot.repo.v1.ListRepositoriesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	21, // 2: devpilot.repo.v1.ListRepositoriesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	21, // 3: devpilot.repo.v1.ListRepositoriesResponse.next_refresh_time:type_name -> google.protobuf.Timestamp
+	22, // 4: devpilot.repo.v1.ListBitbucketWorkspacesResponse.bitbucket_workspaces:type_name -> devpilot.repo.v1.BitbucketWorkspace
+	19, // 5: devpilot.repo.v1.GetRepositoryResponse.repository:type_name -> devpilot.repo.v1.Repository
 	8,  // 6: devpilot.repo.v1.SuggestServeResponse.suggestions:type_name -> devpilot.repo.v1.ServeSuggestion
-	17, // 7: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
-	15, // 8: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
-	14, // 9: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
-	17, // 10: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
-	0,  // 11: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
-	4,  // 12: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
-	9,  // 13: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
-	6,  // 14: devpilot.repo.v1.RepoService.SuggestServe:input_type -> devpilot.repo.v1.SuggestServeRequest
-	2,  // 15: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
-	11, // 16: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
-	1,  // 17: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
-	5,  // 18: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
-	10, // 19: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
-	7,  // 20: devpilot.repo.v1.RepoService.SuggestServe:output_type -> devpilot.repo.v1.SuggestServeResponse
-	3,  // 21: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
-	12, // 22: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
-	17, // [17:23] is the sub-list for method output_type
-	11, // [11:17] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	23, // 7: devpilot.repo.v1.ListBranchesResponse.branches:type_name -> devpilot.repo.v1.Branch
+	21, // 8: devpilot.repo.v1.ListBranchesResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	20, // 9: devpilot.repo.v1.ListBranchesResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	23, // 10: devpilot.repo.v1.GetBranchResponse.branch:type_name -> devpilot.repo.v1.Branch
+	24, // 11: devpilot.repo.v1.ListTagsResponse.tags:type_name -> devpilot.repo.v1.Tag
+	21, // 12: devpilot.repo.v1.ListTagsResponse.fetch_time:type_name -> google.protobuf.Timestamp
+	20, // 13: devpilot.repo.v1.ListTagsResponse.partial_failures:type_name -> devpilot.repo.v1.PartialFailure
+	25, // 14: devpilot.repo.v1.ListCommitsResponse.commits:type_name -> devpilot.repo.v1.BranchCommit
+	25, // 15: devpilot.repo.v1.ResolveCommitResponse.commit:type_name -> devpilot.repo.v1.BranchCommit
+	0,  // 16: devpilot.repo.v1.RepoService.ListRepositories:input_type -> devpilot.repo.v1.ListRepositoriesRequest
+	4,  // 17: devpilot.repo.v1.RepoService.GetRepository:input_type -> devpilot.repo.v1.GetRepositoryRequest
+	9,  // 18: devpilot.repo.v1.RepoService.ListBranches:input_type -> devpilot.repo.v1.ListBranchesRequest
+	13, // 19: devpilot.repo.v1.RepoService.ListTags:input_type -> devpilot.repo.v1.ListTagsRequest
+	15, // 20: devpilot.repo.v1.RepoService.ListCommits:input_type -> devpilot.repo.v1.ListCommitsRequest
+	6,  // 21: devpilot.repo.v1.RepoService.SuggestServe:input_type -> devpilot.repo.v1.SuggestServeRequest
+	2,  // 22: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:input_type -> devpilot.repo.v1.ListBitbucketWorkspacesRequest
+	11, // 23: devpilot.repo.v1.RepoService.GetBranch:input_type -> devpilot.repo.v1.GetBranchRequest
+	17, // 24: devpilot.repo.v1.RepoService.ResolveCommit:input_type -> devpilot.repo.v1.ResolveCommitRequest
+	1,  // 25: devpilot.repo.v1.RepoService.ListRepositories:output_type -> devpilot.repo.v1.ListRepositoriesResponse
+	5,  // 26: devpilot.repo.v1.RepoService.GetRepository:output_type -> devpilot.repo.v1.GetRepositoryResponse
+	10, // 27: devpilot.repo.v1.RepoService.ListBranches:output_type -> devpilot.repo.v1.ListBranchesResponse
+	14, // 28: devpilot.repo.v1.RepoService.ListTags:output_type -> devpilot.repo.v1.ListTagsResponse
+	16, // 29: devpilot.repo.v1.RepoService.ListCommits:output_type -> devpilot.repo.v1.ListCommitsResponse
+	7,  // 30: devpilot.repo.v1.RepoService.SuggestServe:output_type -> devpilot.repo.v1.SuggestServeResponse
+	3,  // 31: devpilot.repo.v1.RepoService.ListBitbucketWorkspaces:output_type -> devpilot.repo.v1.ListBitbucketWorkspacesResponse
+	12, // 32: devpilot.repo.v1.RepoService.GetBranch:output_type -> devpilot.repo.v1.GetBranchResponse
+	18, // 33: devpilot.repo.v1.RepoService.ResolveCommit:output_type -> devpilot.repo.v1.ResolveCommitResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repo_service_proto_init() }
@@ -1015,7 +1516,7 @@ func file_devpilot_repo_v1_repo_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repo_service_proto_rawDesc), len(file_devpilot_repo_v1_repo_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

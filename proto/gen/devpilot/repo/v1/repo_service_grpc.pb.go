@@ -22,9 +22,12 @@ const (
 	RepoService_ListRepositories_FullMethodName        = "/devpilot.repo.v1.RepoService/ListRepositories"
 	RepoService_GetRepository_FullMethodName           = "/devpilot.repo.v1.RepoService/GetRepository"
 	RepoService_ListBranches_FullMethodName            = "/devpilot.repo.v1.RepoService/ListBranches"
+	RepoService_ListTags_FullMethodName                = "/devpilot.repo.v1.RepoService/ListTags"
+	RepoService_ListCommits_FullMethodName             = "/devpilot.repo.v1.RepoService/ListCommits"
 	RepoService_SuggestServe_FullMethodName            = "/devpilot.repo.v1.RepoService/SuggestServe"
 	RepoService_ListBitbucketWorkspaces_FullMethodName = "/devpilot.repo.v1.RepoService/ListBitbucketWorkspaces"
 	RepoService_GetBranch_FullMethodName               = "/devpilot.repo.v1.RepoService/GetBranch"
+	RepoService_ResolveCommit_FullMethodName           = "/devpilot.repo.v1.RepoService/ResolveCommit"
 )
 
 // RepoServiceClient is the client API for RepoService service.
@@ -47,6 +50,13 @@ type RepoServiceClient interface {
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(ctx context.Context, in *ListBranchesRequest, opts ...grpc.CallOption) (*ListBranchesResponse, error)
+	// Lists the tags of a repository with the commits they point to, live: the newest commit first. Equal
+	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
+	ListTags(ctx context.Context, in *ListTagsRequest, opts ...grpc.CallOption) (*ListTagsResponse, error)
+	// Lists the commits of a branch, live, newest first. What is pushed meanwhile moves none of the later
+	// pages. A page costs two or three calls of Bitbucket's API; equal questions within 5 s share an answer.
+	// Idempotent. Reasons: as GetRepository, BRANCH_NOT_FOUND, PAGE_TOKEN_INVALID, INVALID_ARGUMENT.
+	ListCommits(ctx context.Context, in *ListCommitsRequest, opts ...grpc.CallOption) (*ListCommitsResponse, error)
 	// Suggests which directory of a repository to serve, from the names of the files of a commit: one call
 	// of Bitbucket's API at most, and equal questions within 5 s share an answer. Nothing is read or
 	// promised of what a build makes. Idempotent. Reasons: as GetRepository, INVALID_ARGUMENT.
@@ -57,6 +67,10 @@ type RepoServiceClient interface {
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(ctx context.Context, in *GetBranchRequest, opts ...grpc.CallOption) (*GetBranchResponse, error)
+	// Finds the commit that a person names, live: by its hash or the beginning of it, in the history of a
+	// branch; or by a tag. Internal to the deployer. Idempotent. Reasons: as GetRepository, COMMIT_NOT_FOUND,
+	// COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, BRANCH_NOT_FOUND, TAG_NOT_FOUND.
+	ResolveCommit(ctx context.Context, in *ResolveCommitRequest, opts ...grpc.CallOption) (*ResolveCommitResponse, error)
 }
 
 type repoServiceClient struct {
@@ -97,6 +111,26 @@ func (c *repoServiceClient) ListBranches(ctx context.Context, in *ListBranchesRe
 	return out, nil
 }
 
+func (c *repoServiceClient) ListTags(ctx context.Context, in *ListTagsRequest, opts ...grpc.CallOption) (*ListTagsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListTagsResponse)
+	err := c.cc.Invoke(ctx, RepoService_ListTags_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *repoServiceClient) ListCommits(ctx context.Context, in *ListCommitsRequest, opts ...grpc.CallOption) (*ListCommitsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCommitsResponse)
+	err := c.cc.Invoke(ctx, RepoService_ListCommits_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *repoServiceClient) SuggestServe(ctx context.Context, in *SuggestServeRequest, opts ...grpc.CallOption) (*SuggestServeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SuggestServeResponse)
@@ -127,6 +161,16 @@ func (c *repoServiceClient) GetBranch(ctx context.Context, in *GetBranchRequest,
 	return out, nil
 }
 
+func (c *repoServiceClient) ResolveCommit(ctx context.Context, in *ResolveCommitRequest, opts ...grpc.CallOption) (*ResolveCommitResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ResolveCommitResponse)
+	err := c.cc.Invoke(ctx, RepoService_ResolveCommit_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RepoServiceServer is the server API for RepoService service.
 // All implementations must embed UnimplementedRepoServiceServer
 // for forward compatibility.
@@ -147,6 +191,13 @@ type RepoServiceServer interface {
 	// Lists the branches of a repository, live: the default branch first, then the newest. Equal
 	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
 	ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error)
+	// Lists the tags of a repository with the commits they point to, live: the newest commit first. Equal
+	// questions within 5 s share an answer. Idempotent. Reasons: as GetRepository, PAGE_TOKEN_INVALID.
+	ListTags(context.Context, *ListTagsRequest) (*ListTagsResponse, error)
+	// Lists the commits of a branch, live, newest first. What is pushed meanwhile moves none of the later
+	// pages. A page costs two or three calls of Bitbucket's API; equal questions within 5 s share an answer.
+	// Idempotent. Reasons: as GetRepository, BRANCH_NOT_FOUND, PAGE_TOKEN_INVALID, INVALID_ARGUMENT.
+	ListCommits(context.Context, *ListCommitsRequest) (*ListCommitsResponse, error)
 	// Suggests which directory of a repository to serve, from the names of the files of a commit: one call
 	// of Bitbucket's API at most, and equal questions within 5 s share an answer. Nothing is read or
 	// promised of what a build makes. Idempotent. Reasons: as GetRepository, INVALID_ARGUMENT.
@@ -157,6 +208,10 @@ type RepoServiceServer interface {
 	// Gets one branch, live. Internal to the deployer. Idempotent. Reasons: as GetRepository,
 	// BRANCH_NOT_FOUND.
 	GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error)
+	// Finds the commit that a person names, live: by its hash or the beginning of it, in the history of a
+	// branch; or by a tag. Internal to the deployer. Idempotent. Reasons: as GetRepository, COMMIT_NOT_FOUND,
+	// COMMIT_AMBIGUOUS, COMMIT_NOT_IN_BRANCH, BRANCH_NOT_FOUND, TAG_NOT_FOUND.
+	ResolveCommit(context.Context, *ResolveCommitRequest) (*ResolveCommitResponse, error)
 	mustEmbedUnimplementedRepoServiceServer()
 }
 
@@ -176,6 +231,12 @@ func (UnimplementedRepoServiceServer) GetRepository(context.Context, *GetReposit
 func (UnimplementedRepoServiceServer) ListBranches(context.Context, *ListBranchesRequest) (*ListBranchesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListBranches not implemented")
 }
+func (UnimplementedRepoServiceServer) ListTags(context.Context, *ListTagsRequest) (*ListTagsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListTags not implemented")
+}
+func (UnimplementedRepoServiceServer) ListCommits(context.Context, *ListCommitsRequest) (*ListCommitsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCommits not implemented")
+}
 func (UnimplementedRepoServiceServer) SuggestServe(context.Context, *SuggestServeRequest) (*SuggestServeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SuggestServe not implemented")
 }
@@ -184,6 +245,9 @@ func (UnimplementedRepoServiceServer) ListBitbucketWorkspaces(context.Context, *
 }
 func (UnimplementedRepoServiceServer) GetBranch(context.Context, *GetBranchRequest) (*GetBranchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetBranch not implemented")
+}
+func (UnimplementedRepoServiceServer) ResolveCommit(context.Context, *ResolveCommitRequest) (*ResolveCommitResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ResolveCommit not implemented")
 }
 func (UnimplementedRepoServiceServer) mustEmbedUnimplementedRepoServiceServer() {}
 func (UnimplementedRepoServiceServer) testEmbeddedByValue()                     {}
@@ -260,6 +324,42 @@ func _RepoService_ListBranches_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepoService_ListTags_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListTagsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).ListTags(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_ListTags_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).ListTags(ctx, req.(*ListTagsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _RepoService_ListCommits_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCommitsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).ListCommits(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_ListCommits_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).ListCommits(ctx, req.(*ListCommitsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _RepoService_SuggestServe_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SuggestServeRequest)
 	if err := dec(in); err != nil {
@@ -314,6 +414,24 @@ func _RepoService_GetBranch_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RepoService_ResolveCommit_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ResolveCommitRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RepoServiceServer).ResolveCommit(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RepoService_ResolveCommit_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RepoServiceServer).ResolveCommit(ctx, req.(*ResolveCommitRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RepoService_ServiceDesc is the grpc.ServiceDesc for RepoService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -334,6 +452,14 @@ var RepoService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _RepoService_ListBranches_Handler,
 		},
 		{
+			MethodName: "ListTags",
+			Handler:    _RepoService_ListTags_Handler,
+		},
+		{
+			MethodName: "ListCommits",
+			Handler:    _RepoService_ListCommits_Handler,
+		},
+		{
 			MethodName: "SuggestServe",
 			Handler:    _RepoService_SuggestServe_Handler,
 		},
@@ -344,6 +470,10 @@ var RepoService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetBranch",
 			Handler:    _RepoService_GetBranch_Handler,
+		},
+		{
+			MethodName: "ResolveCommit",
+			Handler:    _RepoService_ResolveCommit_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -335,7 +335,62 @@ func (x *Branch) GetCommit() *BranchCommit {
 	return nil
 }
 
-// BranchCommit is the head of a branch.
+// Tag is a tag of a repository, as it is on Bitbucket now.
+type Tag struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The name; case matters.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The commit that it points to.
+	Commit        *BranchCommit `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tag) Reset() {
+	*x = Tag{}
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tag) ProtoMessage() {}
+
+func (x *Tag) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tag.ProtoReflect.Descriptor instead.
+func (*Tag) Descriptor() ([]byte, []int) {
+	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Tag) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Tag) GetCommit() *BranchCommit {
+	if x != nil {
+		return x.Commit
+	}
+	return nil
+}
+
+// BranchCommit is a commit: the head of a branch, what a tag points to, or one of a branch's history.
 type BranchCommit struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 40 hexadecimal digits.
@@ -356,7 +411,7 @@ type BranchCommit struct {
 
 func (x *BranchCommit) Reset() {
 	*x = BranchCommit{}
-	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[3]
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +423,7 @@ func (x *BranchCommit) String() string {
 func (*BranchCommit) ProtoMessage() {}
 
 func (x *BranchCommit) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[3]
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +436,7 @@ func (x *BranchCommit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BranchCommit.ProtoReflect.Descriptor instead.
 func (*BranchCommit) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{3}
+	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BranchCommit) GetHash() string {
@@ -443,7 +498,7 @@ type BitbucketWorkspace struct {
 
 func (x *BitbucketWorkspace) Reset() {
 	*x = BitbucketWorkspace{}
-	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -455,7 +510,7 @@ func (x *BitbucketWorkspace) String() string {
 func (*BitbucketWorkspace) ProtoMessage() {}
 
 func (x *BitbucketWorkspace) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[4]
+	mi := &file_devpilot_repo_v1_repository_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -468,7 +523,7 @@ func (x *BitbucketWorkspace) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BitbucketWorkspace.ProtoReflect.Descriptor instead.
 func (*BitbucketWorkspace) Descriptor() ([]byte, []int) {
-	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{4}
+	return file_devpilot_repo_v1_repository_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BitbucketWorkspace) GetId() string {
@@ -534,7 +589,10 @@ const file_devpilot_repo_v1_repository_proto_rawDesc = "" +
 	"\x06Branch\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\adefault\x18\x02 \x01(\bR\adefault\x12;\n" +
-	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitB\x03\xe0A\aR\x06commit\"\xd6\x01\n" +
+	"\x06commit\x18\x03 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitB\x03\xe0A\aR\x06commit\"V\n" +
+	"\x03Tag\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12;\n" +
+	"\x06commit\x18\x02 \x01(\v2\x1e.devpilot.repo.v1.BranchCommitB\x03\xe0A\aR\x06commit\"\xd6\x01\n" +
 	"\fBranchCommit\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x1d\n" +
 	"\amessage\x18\x02 \x01(\tB\x03\xe0A\x01R\amessage\x12$\n" +
@@ -563,26 +621,28 @@ func file_devpilot_repo_v1_repository_proto_rawDescGZIP() []byte {
 }
 
 var file_devpilot_repo_v1_repository_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_devpilot_repo_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_devpilot_repo_v1_repository_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_devpilot_repo_v1_repository_proto_goTypes = []any{
 	(Repository_Permission)(0),    // 0: devpilot.repo.v1.Repository.Permission
 	(*Repository)(nil),            // 1: devpilot.repo.v1.Repository
 	(*PartialFailure)(nil),        // 2: devpilot.repo.v1.PartialFailure
 	(*Branch)(nil),                // 3: devpilot.repo.v1.Branch
-	(*BranchCommit)(nil),          // 4: devpilot.repo.v1.BranchCommit
-	(*BitbucketWorkspace)(nil),    // 5: devpilot.repo.v1.BitbucketWorkspace
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Tag)(nil),                   // 4: devpilot.repo.v1.Tag
+	(*BranchCommit)(nil),          // 5: devpilot.repo.v1.BranchCommit
+	(*BitbucketWorkspace)(nil),    // 6: devpilot.repo.v1.BitbucketWorkspace
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 }
 var file_devpilot_repo_v1_repository_proto_depIdxs = []int32{
-	6, // 0: devpilot.repo.v1.Repository.update_time:type_name -> google.protobuf.Timestamp
+	7, // 0: devpilot.repo.v1.Repository.update_time:type_name -> google.protobuf.Timestamp
 	0, // 1: devpilot.repo.v1.Repository.permission:type_name -> devpilot.repo.v1.Repository.Permission
-	4, // 2: devpilot.repo.v1.Branch.commit:type_name -> devpilot.repo.v1.BranchCommit
-	6, // 3: devpilot.repo.v1.BranchCommit.time:type_name -> google.protobuf.Timestamp
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 2: devpilot.repo.v1.Branch.commit:type_name -> devpilot.repo.v1.BranchCommit
+	5, // 3: devpilot.repo.v1.Tag.commit:type_name -> devpilot.repo.v1.BranchCommit
+	7, // 4: devpilot.repo.v1.BranchCommit.time:type_name -> google.protobuf.Timestamp
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_repo_v1_repository_proto_init() }
@@ -596,7 +656,7 @@ func file_devpilot_repo_v1_repository_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_repo_v1_repository_proto_rawDesc), len(file_devpilot_repo_v1_repository_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1726,10 +1726,12 @@ type Live struct {
 	Server string `protobuf:"bytes,4,opt,name=server,proto3" json:"server,omitempty"`
 	// When it went live.
 	Time *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=time,proto3" json:"time,omitempty"`
-	// A person chose it by a rollback or a redeploy, whatever the branch's head is.
+	// A person chose it by a rollback, a redeploy or by its name, whatever the branch's head is.
 	Chosen bool `protobuf:"varint,6,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	// The branch, or "tag:" and the tag, that it came from; empty of what went live before it was kept.
-	Ref           string `protobuf:"bytes,7,opt,name=ref,proto3" json:"ref,omitempty"`
+	Ref string `protobuf:"bytes,7,opt,name=ref,proto3" json:"ref,omitempty"`
+	// A person named the commit or the tag.
+	Named         bool `protobuf:"varint,8,opt,name=named,proto3" json:"named,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1811,6 +1813,13 @@ func (x *Live) GetRef() string {
 		return x.Ref
 	}
 	return ""
+}
+
+func (x *Live) GetNamed() bool {
+	if x != nil {
+		return x.Named
+	}
+	return false
 }
 
 // Kept is a release that is still on disk.
@@ -2994,7 +3003,7 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x05FETCH\x10\x03\x12\x0e\n" +
 	"\n" +
 	"RECONCILED\x10\x04\x12\r\n" +
-	"\tFORGOTTEN\x10\x05\"\xc2\x01\n" +
+	"\tFORGOTTEN\x10\x05\"\xd8\x01\n" +
 	"\x04Live\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x12\x1c\n" +
@@ -3002,7 +3011,8 @@ const file_devpilot_deployer_store_v1_lane_proto_rawDesc = "" +
 	"\x06server\x18\x04 \x01(\tR\x06server\x12.\n" +
 	"\x04time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06chosen\x18\x06 \x01(\bR\x06chosen\x12\x10\n" +
-	"\x03ref\x18\a \x01(\tR\x03ref\"\xe3\x01\n" +
+	"\x03ref\x18\a \x01(\tR\x03ref\x12\x14\n" +
+	"\x05named\x18\b \x01(\bR\x05named\"\xe3\x01\n" +
 	"\x04Kept\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x05R\x06number\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x16\n" +
