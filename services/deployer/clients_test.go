@@ -144,6 +144,31 @@ func (r fakeRepo) GetBranch(_ context.Context, req *repov1.GetBranchRequest) (*r
 	return &repov1.GetBranchResponse{Branch: &repov1.Branch{Name: req.GetBranch(), Commit: &repov1.BranchCommit{Hash: hash}}}, nil
 }
 
+func (r fakeRepo) ResolveCommit(_ context.Context, req *repov1.ResolveCommitRequest) (*repov1.ResolveCommitResponse, error) {
+	r.w.mu.Lock()
+	name, down := r.w.repositories[req.GetRepository()], r.w.restDown
+	r.w.mu.Unlock()
+	if down {
+		return nil, errRESTDown
+	}
+	repo := r.w.git.Repo(name)
+	found, missing := "", apierr.ReasonCommitNotInBranch
+	if req.GetTag() != "" {
+		missing = apierr.ReasonTagNotFound
+		found = repo.Git("for-each-ref", "--format=%(objectname)", "refs/tags/"+req.GetTag())
+	} else {
+		for hash := range strings.Lines(repo.Git("rev-list", req.GetBranch())) {
+			if strings.HasPrefix(hash, req.GetCommit()) {
+				found = strings.TrimSpace(hash)
+			}
+		}
+	}
+	if found == "" {
+		return nil, apierr.New(missing, "Bitbucket has it not.")
+	}
+	return &repov1.ResolveCommitResponse{Commit: &repov1.BranchCommit{Hash: found, Message: "As Bitbucket tells it", AuthorName: "Jane"}}, nil
+}
+
 type fakeWebhook struct {
 	webhookv1.UnimplementedWebhookServiceServer
 	w *world

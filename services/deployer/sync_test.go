@@ -202,7 +202,7 @@ func TestSync_isToldAndCounted(t *testing.T) {
 			}
 		}
 	}
-	if want := map[string]float64{"in_sync": 0, "behind": 2, "rolled_back": 0, "unknown": 0}; !maps.Equal(counted, want) {
+	if want := map[string]float64{"in_sync": 0, "behind": 2, "rolled_back": 0, "chosen": 0, "unknown": 0}; !maps.Equal(counted, want) {
 		t.Errorf("counted %v, want %v", counted, want)
 	}
 }

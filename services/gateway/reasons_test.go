@@ -21,7 +21,10 @@ var (
 
 // notAnswered are reasons that a service makes and no request of the API is answered with.
 var notAnswered = map[string]string{
-	"repo BRANCH_NOT_FOUND":                 "of GetBranch, which is the deployer's; an app without its branch says so in its warnings",
+	"repo TAG_NOT_FOUND":                    "of ResolveCommit, which is the deployer's: CreateDeployment passes it on",
+	"repo COMMIT_NOT_FOUND":                 "of ResolveCommit, as above",
+	"repo COMMIT_AMBIGUOUS":                 "of ResolveCommit, as above",
+	"repo COMMIT_NOT_IN_BRANCH":             "of ResolveCommit, as above",
 	"deployer STORAGE_UNAVAILABLE":          "of every request",
 	"gateway HANDSHAKE_EXPIRED":             "of the page that the browser visits",
 	"gateway HANDSHAKE_MISMATCH":            "of the page that the browser visits",

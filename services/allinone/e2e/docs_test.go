@@ -38,6 +38,7 @@ var reference = []step{
 	{op: "connectIntegration"}, {op: "listIntegrations"}, {op: "getIntegration"}, {op: "getBudget"},
 	{op: "refreshIntegration"}, {op: "listBitbucketWorkspaces"}, {op: "narrowIntegration"},
 	{op: "listRepositories"}, {op: "getRepository"}, {op: "listBranches", keep: "COMMIT=branches.0.commit.hash"}, {op: "suggestServe"},
+	{op: "listTags"}, {op: "listCommits"},
 	{op: "createApp"}, {op: "listApps"}, {op: "getApp"},
 	{op: "createDeployment", settle: true}, {op: "getDeployment"}, {op: "listDeployments"}, {op: "listWorkspaceDeployments"}, {op: "readLog"},
 	{op: "explain"}, {op: "checkPush"}, {op: "cancelDeployment", refused: "NOT_CANCELLABLE"}, {op: "redeployDeployment", settle: true}, {op: "rollBackApp", settle: true},

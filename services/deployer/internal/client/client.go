@@ -99,6 +99,12 @@ func (r Repo) Head(ctx context.Context, workspace, repository, branch string) (s
 	return resp.GetBranch().GetCommit().GetHash(), err
 }
 
+// Resolve finds the commit that a person names, live.
+func (r Repo) Resolve(ctx context.Context, req *repov1.ResolveCommitRequest) (*repov1.BranchCommit, error) {
+	resp, err := r.Client.ResolveCommit(ctx, req)
+	return resp.GetCommit(), err
+}
+
 // Webhook is the webhook service.
 type Webhook struct {
 	Client webhookv1.WebhookServiceClient

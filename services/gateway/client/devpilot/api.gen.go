@@ -243,6 +243,7 @@ const (
 // Defines values for SyncState.
 const (
 	SyncStateBEHIND     SyncState = "BEHIND"
+	SyncStateCHOSEN     SyncState = "CHOSEN"
 	SyncStateINSYNC     SyncState = "IN_SYNC"
 	SyncStateROLLEDBACK SyncState = "ROLLED_BACK"
 	SyncStateUNKNOWN    SyncState = "UNKNOWN"
@@ -828,7 +829,7 @@ type Branch struct {
 	Name string `json:"name"`
 }
 
-// BranchCommit BranchCommit is the head of a branch.
+// BranchCommit BranchCommit is a commit: the head of a branch, what a tag points to, or one of a branch's history.
 type BranchCommit struct {
 	// AuthorEmail The author's e-mail address; absent when unknown.
 	AuthorEmail *string `json:"authorEmail,omitempty"`
@@ -1286,6 +1287,9 @@ type Deployment struct {
 	// CancelledBy Who cancelled it.
 	CancelledBy *DeploymentActor `json:"cancelledBy,omitempty"`
 
+	// Chosen Whether a person chose the commit or the tag, rather than the branch's latest commit.
+	Chosen bool `json:"chosen"`
+
 	// Commit The commit that is deployed; fixed when it starts. Before: the pushed one, or absent.
 	Commit *DeploymentCommit `json:"commit,omitempty"`
 
@@ -1349,7 +1353,7 @@ type Deployment struct {
 	// SupersededBy The number of the deployment that took its place; absent when none did.
 	SupersededBy *int32 `json:"supersededBy,omitempty"`
 
-	// Tag The tag that was pushed; absent for a deployment of a branch.
+	// Tag The tag that was pushed or chosen; absent for a deployment of a branch.
 	Tag *string `json:"tag,omitempty"`
 
 	// Trigger Why it was made.
@@ -1846,6 +1850,18 @@ type ListBranchesResult struct {
 	TotalSize int32 `json:"totalSize"`
 }
 
+// ListCommitsResult ListCommitsResponse is a page.
+type ListCommitsResult struct {
+	// Branch The branch; absent for a repository without commits.
+	Branch *string `json:"branch,omitempty"`
+
+	// Commits The commits.
+	Commits []BranchCommit `json:"commits"`
+
+	// NextPageToken The next page's token; empty on the last one.
+	NextPageToken string `json:"nextPageToken"`
+}
+
 // ListDeliveriesResult ListDeliveriesResponse is a page.
 type ListDeliveriesResult struct {
 	// Deliveries The deliveries, newest first.
@@ -1952,6 +1968,24 @@ type ListServersResult struct {
 type ListSessionsResult struct {
 	// Sessions The sessions, oldest first.
 	Sessions []BrowserSession `json:"sessions"`
+}
+
+// ListTagsResult ListTagsResponse is a page.
+type ListTagsResult struct {
+	// FetchTime When the tags were fetched.
+	FetchTime time.Time `json:"fetchTime"`
+
+	// NextPageToken The next page's token; empty on the last one.
+	NextPageToken string `json:"nextPageToken"`
+
+	// PartialFailures What of the list could not be read.
+	PartialFailures []PartialFailure `json:"partialFailures"`
+
+	// Tags The tags.
+	Tags []Tag `json:"tags"`
+
+	// TotalSize How many tags match.
+	TotalSize int32 `json:"totalSize"`
 }
 
 // ListWebhooksResult ListWebhooksResponse is a page.
@@ -2394,6 +2428,10 @@ type Problem struct {
 	// | `DELIVERY_NOT_FOUND` | 404 | never | Check the webhook's list of deliveries; old ones are removed. |
 	// | `REPOSITORY_NOT_FOUND` | 404 | never | Refresh the list of repositories; the connected account may have lost access to this one. |
 	// | `BRANCH_NOT_FOUND` | 404 | never | Choose one of the repository's branches, or push the branch first. |
+	// | `TAG_NOT_FOUND` | 404 | never | Choose one of the repository's tags, or push the tag first. |
+	// | `COMMIT_NOT_FOUND` | 404 | never | Check the hash against the branch's list of commits, or push the commit first. |
+	// | `COMMIT_AMBIGUOUS` | 409 | never | Give more digits of the hash, best all 40. |
+	// | `COMMIT_NOT_IN_BRANCH` | 409 | never | Choose a commit of the branch's history, name the branch that has it, or a tag that points to it. |
 	// | `RELEASE_GONE` | 409 | never | Redeploy the commit: its release directory was removed by retention. |
 	// | `NOT_CANCELLABLE` | 409 | never | Nothing to do: the deployment has ended or is past the point of no return. |
 	// | `NOT_REDEPLOYABLE` | 409 | never | Deploy the branch's latest commit instead: this deployment ended before it had one. |
@@ -2808,6 +2846,10 @@ type StreamEnd struct {
 	// | `DELIVERY_NOT_FOUND` | 404 | never | Check the webhook's list of deliveries; old ones are removed. |
 	// | `REPOSITORY_NOT_FOUND` | 404 | never | Refresh the list of repositories; the connected account may have lost access to this one. |
 	// | `BRANCH_NOT_FOUND` | 404 | never | Choose one of the repository's branches, or push the branch first. |
+	// | `TAG_NOT_FOUND` | 404 | never | Choose one of the repository's tags, or push the tag first. |
+	// | `COMMIT_NOT_FOUND` | 404 | never | Check the hash against the branch's list of commits, or push the commit first. |
+	// | `COMMIT_AMBIGUOUS` | 409 | never | Give more digits of the hash, best all 40. |
+	// | `COMMIT_NOT_IN_BRANCH` | 409 | never | Choose a commit of the branch's history, name the branch that has it, or a tag that points to it. |
 	// | `RELEASE_GONE` | 409 | never | Redeploy the commit: its release directory was removed by retention. |
 	// | `NOT_CANCELLABLE` | 409 | never | Nothing to do: the deployment has ended or is past the point of no return. |
 	// | `NOT_REDEPLOYABLE` | 409 | never | Deploy the branch's latest commit instead: this deployment ended before it had one. |
@@ -2870,7 +2912,7 @@ type Sync struct {
 	// Reason Why, as a code such as AUTO_DEPLOY_OFF or DEPLOYMENT_FAILED; absent when the branch is in sync.
 	Reason *string `json:"reason,omitempty"`
 
-	// Since Since when it stands so: when the commit was first seen there, the older release went live, or
+	// Since Since when it stands so: when the commit was first seen there, what a person chose went live, or
 	// Bitbucket stopped answering.
 	Since *time.Time `json:"since,omitempty"`
 
@@ -2880,6 +2922,15 @@ type Sync struct {
 
 // SyncState How the branch stands.
 type SyncState string
+
+// Tag Tag is a tag of a repository, as it is on Bitbucket now.
+type Tag struct {
+	// Commit The commit that it points to.
+	Commit BranchCommit `json:"commit"`
+
+	// Name The name; case matters.
+	Name string `json:"name"`
+}
 
 // TurnedAwayPush TurnedAwayPush is a push that was found by looking and that a rule of the app turned away.
 type TurnedAwayPush struct {
@@ -3551,8 +3602,23 @@ type CreateDeploymentJSONBody struct {
 	// Branch The branch; the app's when absent. Must match the app's branch.
 	Branch *string `json:"branch,omitempty"`
 
+	// Commit A commit of the branch's history to deploy instead of the newest: its hash, or at least the first 7
+	// digits of it where they are of one commit alone.
+	//
+	// Examples: 5b3c9f0e
+	Commit *string `json:"commit,omitempty"`
+
+	// PauseAutoDeploy Switches auto-deploy off too, so that the next push does not replace the commit or tag; for admins.
+	PauseAutoDeploy *bool `json:"pauseAutoDeploy,omitempty"`
+
 	// RequestID Makes a repeat of this request harmless for 24 h.
 	RequestID *string `json:"requestId,omitempty"`
+
+	// Tag A tag of the repository to deploy instead: the commit that it points to now, also where the branch does
+	// not have it. Neither branch nor commit goes with it.
+	//
+	// Examples: v1.0
+	Tag *string `json:"tag,omitempty"`
 }
 
 // GetDeploymentParams defines parameters for GetDeployment.
@@ -3900,6 +3966,36 @@ type GetRepositoryParams struct {
 
 // ListBranchesParams defines parameters for ListBranches.
 type ListBranchesParams struct {
+	// Query A part of the name, case ignored.
+	Query *string `form:"query,omitempty" json:"query,omitempty"`
+
+	// PageSize At most so many; 50 when absent, 1,000 at most. More is taken for the most.
+	PageSize *int32 `form:"pageSize,omitempty" json:"pageSize,omitempty"`
+
+	// PageToken The next page's token from the page before.
+	PageToken *string `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+
+	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// ListCommitsParams defines parameters for ListCommits.
+type ListCommitsParams struct {
+	// Branch The branch; the repository's main branch when absent. Case matters.
+	Branch *string `form:"branch,omitempty" json:"branch,omitempty"`
+
+	// PageSize At most so many; 50 when absent, 100 at most. More is taken for the most.
+	PageSize *int32 `form:"pageSize,omitempty" json:"pageSize,omitempty"`
+
+	// PageToken The next page's token from the page before.
+	PageToken *string `form:"pageToken,omitempty" json:"pageToken,omitempty"`
+
+	// IfNoneMatch Answer 304 when the answer would be the one with this ETag. Several with commas between, or *; compared weakly (RFC 9110).
+	IfNoneMatch *IfNoneMatch `json:"If-None-Match,omitempty"`
+}
+
+// ListTagsParams defines parameters for ListTags.
+type ListTagsParams struct {
 	// Query A part of the name, case ignored.
 	Query *string `form:"query,omitempty" json:"query,omitempty"`
 
@@ -4506,7 +4602,7 @@ func (c *Client) ListDeployments(ctx context.Context, workspace string, app stri
 	return call[ListDeploymentsResult](ctx, c, r)
 }
 
-// CreateDeployment: Deploys the branch's latest commit now; an app that watches a pattern needs the branch.
+// CreateDeployment: Deploys the branch's latest commit now, or a commit or tag that is named; an app that watches a pattern needs the branch.
 //
 // It is POST /v1/workspaces/{workspace}/apps/{app}/deployments.
 func (c *Client) CreateDeployment(ctx context.Context, workspace string, app string, body CreateDeploymentJSONRequestBody) (*Deployment, error) {
@@ -4978,6 +5074,38 @@ func (c *Client) ListBranches(ctx context.Context, workspace string, repository 
 		r.inHeader("If-None-Match", params.IfNoneMatch)
 	}
 	return call[ListBranchesResult](ctx, c, r)
+}
+
+// ListCommits: Lists the commits of a branch, live, newest first.
+//
+// It is GET /v1/workspaces/{workspace}/repositories/{repository}/commits.
+func (c *Client) ListCommits(ctx context.Context, workspace string, repository string, params *ListCommitsParams) (*ListCommitsResult, error) {
+	r := request{method: "GET", path: "/v1/workspaces/{workspace}/repositories/{repository}/commits", repeatable: true}
+	r.inPath("workspace", workspace)
+	r.inPath("repository", repository)
+	if params != nil {
+		r.inQuery("branch", params.Branch)
+		r.inQuery("pageSize", params.PageSize)
+		r.inQuery("pageToken", params.PageToken)
+		r.inHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return call[ListCommitsResult](ctx, c, r)
+}
+
+// ListTags: Lists the tags of a repository with the commits they point to, live: the newest commit first.
+//
+// It is GET /v1/workspaces/{workspace}/repositories/{repository}/tags.
+func (c *Client) ListTags(ctx context.Context, workspace string, repository string, params *ListTagsParams) (*ListTagsResult, error) {
+	r := request{method: "GET", path: "/v1/workspaces/{workspace}/repositories/{repository}/tags", repeatable: true}
+	r.inPath("workspace", workspace)
+	r.inPath("repository", repository)
+	if params != nil {
+		r.inQuery("query", params.Query)
+		r.inQuery("pageSize", params.PageSize)
+		r.inQuery("pageToken", params.PageToken)
+		r.inHeader("If-None-Match", params.IfNoneMatch)
+	}
+	return call[ListTagsResult](ctx, c, r)
 }
 
 // SuggestServe: Suggests which directory of a repository to serve, from the names of the files of a commit: one call of Bitbucket's API at most, and equal questions within 5 s share an answer.

@@ -51,6 +51,10 @@ const (
 	ReasonDeliveryNotFound            Reason = "DELIVERY_NOT_FOUND"            // Check the webhook's list of deliveries; old ones are removed.
 	ReasonRepositoryNotFound          Reason = "REPOSITORY_NOT_FOUND"          // Refresh the list of repositories; the connected account may have lost access to this one.
 	ReasonBranchNotFound              Reason = "BRANCH_NOT_FOUND"              // Choose one of the repository's branches, or push the branch first.
+	ReasonTagNotFound                 Reason = "TAG_NOT_FOUND"                 // Choose one of the repository's tags, or push the tag first.
+	ReasonCommitNotFound              Reason = "COMMIT_NOT_FOUND"              // Check the hash against the branch's list of commits, or push the commit first.
+	ReasonCommitAmbiguous             Reason = "COMMIT_AMBIGUOUS"              // Give more digits of the hash, best all 40.
+	ReasonCommitNotInBranch           Reason = "COMMIT_NOT_IN_BRANCH"          // Choose a commit of the branch's history, name the branch that has it, or a tag that points to it.
 	ReasonReleaseGone                 Reason = "RELEASE_GONE"                  // Redeploy the commit: its release directory was removed by retention.
 	ReasonNotCancellable              Reason = "NOT_CANCELLABLE"               // Nothing to do: the deployment has ended or is past the point of no return.
 	ReasonNotRedeployable             Reason = "NOT_REDEPLOYABLE"              // Deploy the branch's latest commit instead: this deployment ended before it had one.
@@ -121,6 +125,10 @@ var retries = map[Reason]string{
 	ReasonDeliveryNotFound:            "never",
 	ReasonRepositoryNotFound:          "never",
 	ReasonBranchNotFound:              "never",
+	ReasonTagNotFound:                 "never",
+	ReasonCommitNotFound:              "never",
+	ReasonCommitAmbiguous:             "never",
+	ReasonCommitNotInBranch:           "never",
 	ReasonReleaseGone:                 "never",
 	ReasonNotCancellable:              "never",
 	ReasonNotRedeployable:             "never",

@@ -36,6 +36,7 @@ test("one word for how a branch stands; a word of a newer service is shown as it
   expect(word({ state: "BEHIND", reason: "DEPLOYING" })).toBe("Deploying");
   expect(word({ state: "BEHIND", reason: "DELIVERY_AWAITED" })).toBe("Pushed");
   expect(word({ state: "ROLLED_BACK" })).toBe("Rolled back");
+  expect(word({ state: "CHOSEN", reason: "TAG_CHOSEN" })).toBe("Chosen");
   expect(word({ state: "UNKNOWN" })).toBe("Not known");
   expect(word({ state: "AHEAD_OF_IT" })).toBe("Ahead of it");
   expect(syncLook(undefined).word).toBe("Unknown");

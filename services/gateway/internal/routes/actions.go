@@ -343,6 +343,14 @@ func connected(c Call) string {
 
 func deployed(c Call) string {
 	target := app[*deployerv1.CreateDeploymentRequest](c)
+	if r, ok := c.In.(*deployerv1.CreateDeploymentRequest); ok {
+		switch {
+		case r.GetTag() != "":
+			target += fmt.Sprintf(" at the tag %s", r.GetTag())
+		case r.GetCommit() != "":
+			target += fmt.Sprintf(" at the commit %s", r.GetCommit())
+		}
+	}
 	if r, ok := c.Out.(*deployerv1.CreateDeploymentResponse); ok && r.GetDeployment().GetNumber() > 0 {
 		target += fmt.Sprintf(" as #%d", r.GetDeployment().GetNumber())
 	}

@@ -81,6 +81,8 @@ var roles = map[string]identity.Role{
 	repov1.RepoService_ListRepositories_FullMethodName:                 identity.RoleMember,
 	repov1.RepoService_GetRepository_FullMethodName:                    identity.RoleMember,
 	repov1.RepoService_ListBranches_FullMethodName:                     identity.RoleMember,
+	repov1.RepoService_ListTags_FullMethodName:                         identity.RoleMember,
+	repov1.RepoService_ListCommits_FullMethodName:                      identity.RoleMember,
 	repov1.RepoService_SuggestServe_FullMethodName:                     identity.RoleMember,
 	deployerv1.DeployerService_GetApp_FullMethodName:                   identity.RoleMember,
 	deployerv1.DeployerService_ListApps_FullMethodName:                 identity.RoleMember,

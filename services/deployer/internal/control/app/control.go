@@ -58,13 +58,7 @@ func (s *Service) Redeploy(ctx context.Context, req *deployerv1.RedeployDeployme
 		if d.GetCommit().GetHash() == "" {
 			return lane.Request{}, apierr.Newf(apierr.ReasonNotRedeployable, "Deployment %d ended before its commit was known. Deploy the latest commit instead.", req.GetNumber())
 		}
-		if err := s.connected(ctx, k.Workspace); err != nil {
-			return lane.Request{}, err
-		}
-		ask, err := s.ask(ctx, k, event, deployerv1.Deployment_REDEPLOY, actor)
-		if err == nil {
-			err = s.notOutside(ctx, &storev1.App{Workspace: k.Workspace, Repository: ask.Repository})
-		}
+		ask, err := s.askBitbucket(ctx, k, event, deployerv1.Deployment_REDEPLOY, actor)
 		ask.Branch, ask.Tag, ask.Commit, ask.Pinned, ask.SourceNumber = d.GetBranch(), d.GetTag(), d.GetCommit(), true, req.GetNumber()
 		return ask, err
 	})
@@ -141,6 +135,19 @@ func (s *Service) ask(ctx context.Context, k lane.Key, event string, trigger dep
 	return lane.Request{
 		Event: event, ReceiveTime: now, Trigger: trigger, Repository: a.GetRepository(), Actor: actor, Server: a.GetServer(), Now: now,
 	}, err
+}
+
+// askBitbucket is ask for what must be fetched; it refuses what cannot be until somebody connects or widens
+// the workspace.
+func (s *Service) askBitbucket(ctx context.Context, k lane.Key, event string, trigger deployerv1.Deployment_Trigger, actor *deployerv1.DeploymentActor) (lane.Request, error) {
+	if err := s.connected(ctx, k.Workspace); err != nil {
+		return lane.Request{}, err
+	}
+	ask, err := s.ask(ctx, k, event, trigger, actor)
+	if err != nil {
+		return lane.Request{}, err
+	}
+	return ask, s.notOutside(ctx, &storev1.App{Workspace: k.Workspace, Repository: ask.Repository})
 }
 
 // again makes a deployment out of a wish, once for each request id.

@@ -85,7 +85,12 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 		if req.GetRequestId() != "" {
 			event = "create:" + req.GetRequestId()
 		}
-		if _, err := s.deploy(ctx, k, a.GetBranch(), event, actor); err != nil {
+		ask, err := s.askBitbucket(ctx, k, event, deployerv1.Deployment_MANUAL, actor)
+		if err != nil {
+			return nil, err
+		}
+		ask.Branch = a.GetBranch()
+		if _, err := s.Accept(ctx, k, ask); err != nil {
 			return nil, err
 		}
 	}

@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/logs"
@@ -15,38 +17,80 @@ import (
 
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
-// Deploy makes a deployment of the branch's latest commit.
+// Deploy makes a deployment of the branch's latest commit, or of the commit or tag that a person chose.
 func (s *Service) Deploy(ctx context.Context, req *deployerv1.CreateDeploymentRequest, actor *deployerv1.DeploymentActor) (*deployerv1.Deployment, error) {
 	k := lane.Key{Workspace: req.GetWorkspace(), App: req.GetApp()}
-	a, _, err := s.load(ctx, k)
+	req = proto.CloneOf(req)
+	req.Commit = strings.ToLower(req.GetCommit())
+	if err := checkChoice(req); err != nil {
+		return nil, err
+	}
+	body := proto.CloneOf(req)
+	body.RequestId = ""
+	d, err := s.again(ctx, k, "CreateDeployment", req.GetRequestId(), body, func(event string) (lane.Request, error) {
+		a, _, err := s.load(ctx, k)
+		if err != nil {
+			return lane.Request{}, err
+		}
+		branch := ""
+		if req.GetTag() == "" {
+			if branch, err = s.branchToDeploy(ctx, k, a, req.GetBranch()); err != nil {
+				return lane.Request{}, err
+			}
+		}
+		ask, err := s.askBitbucket(ctx, k, event, deployerv1.Deployment_MANUAL, actor)
+		if err != nil {
+			return lane.Request{}, err
+		}
+		ask.Branch, ask.Tag = branch, req.GetTag()
+		if namesCommit(req) {
+			ask.Pinned = true
+			ask.Commit, err = s.resolve(ctx, k.Workspace, ask, req.GetCommit())
+		}
+		return ask, err
+	})
+	if err != nil || !req.GetPauseAutoDeploy() {
+		return d, err
+	}
+	return d, s.switchOff(ctx, k, &deployerv1.AutoDeployOff{Actor: actor})
+}
+
+// namesCommit tells whether a commit or a tag is named.
+func namesCommit(req *deployerv1.CreateDeploymentRequest) bool {
+	return req.GetCommit() != "" || req.GetTag() != ""
+}
+
+// checkChoice refuses what names two things, or nothing that git has.
+func checkChoice(req *deployerv1.CreateDeploymentRequest) error {
+	switch {
+	case req.GetCommit() != "" && req.GetTag() != "":
+		return apierr.InvalidArgument("tag", "goes without commit: name one of the two")
+	case req.GetTag() != "" && req.GetBranch() != "":
+		return apierr.InvalidArgument("branch", "goes without tag: a tag is of no branch")
+	case req.GetCommit() != "" && !address.ValidBeginning(req.GetCommit()):
+		return apierr.InvalidArgument("commit", "must be a commit's hash, or at least the first 7 of its 40 hexadecimal digits")
+	case req.GetTag() != "" && !address.ValidBranch(req.GetTag()):
+		return apierr.InvalidArgument("tag", fmt.Sprintf("%q cannot be the name of a tag", req.GetTag()))
+	case req.GetPauseAutoDeploy() && !namesCommit(req):
+		return apierr.InvalidArgument("pauseAutoDeploy", "goes with a commit or a tag: the latest commit is what auto-deploy deploys")
+	}
+	return nil
+}
+
+// resolve asks Bitbucket for the commit that a person chose.
+func (s *Service) resolve(ctx context.Context, workspace string, ask lane.Request, commit string) (*deployerv1.DeploymentCommit, error) {
+	c, err := s.cfg.Repositories.Resolve(ctx, &repov1.ResolveCommitRequest{
+		Workspace: workspace, Repository: ask.Repository, Commit: commit, Branch: ask.Branch, Tag: ask.Tag,
+	})
 	if err != nil {
 		return nil, err
 	}
-	branch, err := s.branchToDeploy(ctx, k, a, req.GetBranch())
-	if err != nil {
-		return nil, err
-	}
-	body := &deployerv1.CreateDeploymentRequest{Workspace: req.GetWorkspace(), App: req.GetApp(), Branch: req.GetBranch()}
-	const method = "CreateDeployment"
-	number, err := s.once(ctx, k.Workspace, method, req.GetRequestId(), body)
-	if err != nil {
-		return nil, err
-	}
-	if number == 0 {
-		event := "manual:" + rand.Text()
-		if req.GetRequestId() != "" {
-			event = "request:" + req.GetRequestId()
-		}
-		if number, err = s.deploy(ctx, k, branch, event, actor); err != nil {
-			return nil, err
-		}
-		if err := s.made(ctx, k.Workspace, method, req.GetRequestId(), number); err != nil {
-			return nil, err
-		}
-	}
-	return s.Deployment(ctx, k, number)
+	return &deployerv1.DeploymentCommit{
+		Hash: c.GetHash(), Url: c.GetUrl(), Message: c.GetMessage(), AuthorName: c.GetAuthorName(), AuthorEmail: c.GetAuthorEmail(), Time: c.GetTime(),
+	}, nil
 }
 
 // branchToDeploy is the branch that a person means: the app's, or of an app that watches a pattern
@@ -79,22 +123,6 @@ func (s *Service) branchToDeploy(ctx context.Context, k lane.Key, a *storev1.App
 		}
 	}
 	return "", apierr.InvalidArgument("branch", fmt.Sprintf("app %s watches %s and deployed none of those branches yet: name the branch", k.App, a.GetBranch()))
-}
-
-// deploy accepts a person's wish for a branch's latest commit.
-func (s *Service) deploy(ctx context.Context, k lane.Key, branch, event string, actor *deployerv1.DeploymentActor) (int32, error) {
-	if err := s.connected(ctx, k.Workspace); err != nil {
-		return 0, err
-	}
-	ask, err := s.ask(ctx, k, event, deployerv1.Deployment_MANUAL, actor)
-	if err != nil {
-		return 0, err
-	}
-	if err := s.notOutside(ctx, &storev1.App{Workspace: k.Workspace, Repository: ask.Repository}); err != nil {
-		return 0, err
-	}
-	ask.Branch = branch
-	return s.Accept(ctx, k, ask)
 }
 
 // Accept has the lane decide on a wish and carries the decision out. Once it is decided, it does not

@@ -35,7 +35,7 @@ func needOf(latest *deployerv1.DeploymentSummary, sync *deployerv1.Sync) deploye
 	switch sync.GetState() {
 	case deployerv1.Sync_IN_SYNC:
 		return deployerv1.App_IN_SYNC
-	case deployerv1.Sync_ROLLED_BACK:
+	case deployerv1.Sync_ROLLED_BACK, deployerv1.Sync_CHOSEN:
 		return deployerv1.App_ROLLED_BACK
 	case deployerv1.Sync_BEHIND:
 		switch sync.GetReason() {

@@ -24,6 +24,8 @@ type Repositories interface {
 	Repository(ctx context.Context, workspace, repository string) (*repov1.Repository, error)
 	// Head is the commit of a branch; BRANCH_NOT_FOUND when there is no such branch.
 	Head(ctx context.Context, workspace, repository, branch string) (string, error)
+	// Resolve finds the commit that a person names by its hash, in a branch's history, or by a tag.
+	Resolve(ctx context.Context, req *repov1.ResolveCommitRequest) (*repov1.BranchCommit, error)
 }
 
 // Webhooks is the webhook service; its errors are apierr's.

@@ -70,6 +70,7 @@ func (s *Service) standings(ctx context.Context) map[deployerv1.Sync_State]int {
 	}
 	counts := map[deployerv1.Sync_State]int{
 		deployerv1.Sync_IN_SYNC: 0, deployerv1.Sync_BEHIND: 0, deployerv1.Sync_ROLLED_BACK: 0, deployerv1.Sync_UNKNOWN: 0,
+		deployerv1.Sync_CHOSEN: 0,
 	}
 	for _, key := range keys {
 		workspace, app, _ := strings.Cut(key, ".")

@@ -31,6 +31,8 @@ const (
 	syncUnseen     = "NOT_SEEN"      // nobody has looked yet
 	syncNoBranch   = "NO_BRANCH"     // there is no such branch
 	syncChosen     = "OLDER_RELEASE" // a person made an older release live
+	syncCommit     = "COMMIT_CHOSEN" // a person chose a commit, which is live
+	syncTag        = "TAG_CHOSEN"    // a person chose a tag, which is live
 )
 
 // standing is what Sync is made of.
@@ -122,7 +124,7 @@ func (st standing) sync() *deployerv1.Sync {
 	if out.GetState() == deployerv1.Sync_BEHIND && rules.IsGlob(st.app.GetBranch()) {
 		st.sayAside(out)
 	}
-	if d := st.distance(); d != nil && (out.GetState() == deployerv1.Sync_BEHIND || out.GetState() == deployerv1.Sync_ROLLED_BACK) {
+	if d := st.distance(); d != nil && slices.Contains(apart, out.GetState()) {
 		out.Diverged = d.GetDiverged()
 		if !d.GetDiverged() {
 			out.Commits = d.GetCommits()
@@ -130,6 +132,9 @@ func (st standing) sync() *deployerv1.Sync {
 	}
 	return out
 }
+
+// apart are the states in which the branch's newest commit is not live.
+var apart = []deployerv1.Sync_State{deployerv1.Sync_BEHIND, deployerv1.Sync_ROLLED_BACK, deployerv1.Sync_CHOSEN}
 
 // namedAside is how many branches a sentence names.
 const namedAside = 5
@@ -209,6 +214,8 @@ func (st standing) known() *deployerv1.Sync {
 			State: deployerv1.Sync_IN_SYNC, Since: lv.GetTime(), Deployment: lv.GetNumber(),
 			Message: fmt.Sprintf("Deployment #%d, which is live, came after the last push to %s.", lv.GetNumber(), st.ref.Name()),
 		}
+	case st.rolledBack() && lv.GetNamed():
+		return st.chosen()
 	case st.rolledBack():
 		return &deployerv1.Sync{
 			State: deployerv1.Sync_ROLLED_BACK, Since: lv.GetTime(), Reason: syncChosen, Deployment: lv.GetNumber(),
@@ -227,7 +234,24 @@ func (st standing) overtaken() bool {
 	return lv != nil && !lv.GetChosen() && st.head.GetNumber() > 0 && lv.GetNumber() > st.head.GetNumber() && lv.GetRef() != string(st.ref)
 }
 
-// rolledBack tells whether a person made an older release live after the branch's newest commit was seen.
+// chosen is how the branch stands while a commit or tag is live that a person chose.
+func (st standing) chosen() *deployerv1.Sync {
+	lv := st.lane.GetLive()
+	reason, what, next := syncCommit, "commit "+bitbucket.ShortHash(lv.GetHash()), "The next push deploys again."
+	if tag := lane.Ref(lv.GetRef()).Tag(); tag != "" {
+		reason, what = syncTag, fmt.Sprintf("tag %s (%s)", tag, bitbucket.ShortHash(lv.GetHash()))
+	}
+	if !st.app.GetAutoDeploy() {
+		next = "Auto-deploy is off: it stays so until somebody deploys."
+	}
+	return &deployerv1.Sync{
+		State: deployerv1.Sync_CHOSEN, Since: lv.GetTime(), Reason: reason, Deployment: lv.GetNumber(),
+		Message: fmt.Sprintf("%s chose %s, which is live by deployment #%d; %s is at %s. %s",
+			who(st.live.GetActor()), what, lv.GetNumber(), st.ref.Name(), bitbucket.ShortHash(st.head.GetHash()), next),
+	}
+}
+
+// rolledBack tells whether a person made something else live after the branch's newest commit was seen.
 func (st standing) rolledBack() bool {
 	lv := st.lane.GetLive()
 	if !lv.GetChosen() {

@@ -86,7 +86,7 @@ func (v *verdict) own(reason string, number int32) *deployerv1.Remedy {
 	switch reason {
 	case syncOff:
 		r.Kind = deployerv1.Remedy_SWITCH_AUTO_DEPLOY_ON
-	case syncUndeployed, syncChosen, rules.ReasonSkipPhrase:
+	case syncUndeployed, syncChosen, syncCommit, syncTag, rules.ReasonSkipPhrase:
 		r.Kind = deployerv1.Remedy_DEPLOY
 	case syncFailed, syncCancelled:
 		r.Kind, r.Deployment = deployerv1.Remedy_REDEPLOY, number

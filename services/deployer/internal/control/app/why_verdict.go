@@ -333,6 +333,12 @@ func triggerWords(d *deployerv1.Deployment) string {
 	case deployerv1.Deployment_RECONCILED:
 		return "Devpilot found the push by asking Bitbucket"
 	case deployerv1.Deployment_MANUAL:
+		switch {
+		case d.GetChosen() && d.GetTag() != "":
+			return fmt.Sprintf("%s chose the tag %s", who(d.GetActor()), d.GetTag())
+		case d.GetChosen():
+			return who(d.GetActor()) + " chose the commit"
+		}
 		return who(d.GetActor()) + " deployed the latest commit"
 	case deployerv1.Deployment_REDEPLOY:
 		return fmt.Sprintf("%s redeployed #%d", who(d.GetActor()), d.GetSourceNumber())

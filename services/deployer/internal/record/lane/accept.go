@@ -66,10 +66,10 @@ type Request struct {
 	Server   string
 	Now      time.Time
 
-	// Tag is the pushed tag; Branch is then empty.
+	// Tag is the pushed or chosen tag; Branch is then empty.
 	Tag string
-	// Pinned deploys exactly Commit, whatever the branch's head is: a redeploy. Such a commit says
-	// nothing about the branch.
+	// Pinned deploys exactly Commit, whatever the branch's head is: a redeploy, or what a person chose. Such a
+	// commit says nothing about the branch.
 	Pinned bool
 	// Directory is the release directory that a rollback makes current again.
 	Directory string
@@ -238,7 +238,7 @@ func newRecord(l *storev1.Lane, a Request, n int32) *storev1.Deployment {
 	d := &deployerv1.Deployment{
 		Number: n, State: deployerv1.Deployment_PENDING, Trigger: a.Trigger, Branch: a.Branch,
 		Actor: a.Actor, Delivery: a.Delivery, Server: a.Server, CreateTime: timestamppb.New(a.Now),
-		Tag: a.Tag, SourceNumber: a.SourceNumber, Notes: a.Notes,
+		Tag: a.Tag, SourceNumber: a.SourceNumber, Notes: a.Notes, Chosen: a.Pinned && a.Trigger == deployerv1.Deployment_MANUAL,
 	}
 	if a.Commit != nil {
 		d.Commit = trim(a.Commit)

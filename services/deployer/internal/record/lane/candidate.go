@@ -168,5 +168,5 @@ func TurnedAway(h *storev1.Head, hash string) bool {
 
 // personal tells the wishes of people for a certain release or commit.
 func (a Request) personal() bool {
-	return a.Trigger == deployerv1.Deployment_ROLLBACK || a.Trigger == deployerv1.Deployment_REDEPLOY
+	return a.Trigger == deployerv1.Deployment_ROLLBACK || a.Pinned
 }

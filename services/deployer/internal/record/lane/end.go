@@ -44,7 +44,7 @@ func goLive(l *storev1.Lane, r *storev1.Running, res Result) {
 	job := r.GetJob()
 	l.Live = &storev1.Live{
 		Number: job.GetNumber(), Hash: r.GetHash(), Directory: res.Directory, Server: job.GetServer(), Time: timestamppb.New(res.Now),
-		Chosen: job.GetPinned() || job.GetDirectory() != "", Ref: string(refOf(job)),
+		Chosen: job.GetPinned() || job.GetDirectory() != "", Named: job.GetPinned() && job.GetTrigger() == deployerv1.Deployment_MANUAL, Ref: string(refOf(job)),
 	}
 	// What went live was decided about, also where no delivery spoke of it yet.
 	if h := l.GetHeads()[string(refOf(job))]; h != nil && h.GetHash() == r.GetHash() && job.GetDirectory() == "" {

@@ -263,6 +263,8 @@ func (a *attempt) source(fullName string) mirror.Source {
 
 func (a *attempt) what() string {
 	switch {
+	case a.job.GetPinned() && a.job.GetTag() != "" && a.job.GetTrigger() == deployerv1.Deployment_MANUAL:
+		return fmt.Sprintf("tag %s (%s)", a.job.GetTag(), bitbucket.ShortHash(a.job.GetHash()))
 	case a.job.GetPinned():
 		return "commit " + bitbucket.ShortHash(a.job.GetHash())
 	case a.exact != "":

@@ -161,6 +161,10 @@ const remedies: Record<string, Remedy> = {
     text: "If you trust whoever can push, an owner or admin names the other workspace in the app's settings, under Options; then press Deploy latest.",
   },
   DIRECTORY_NOT_FOUND: { text: "Push the directory, or name another one in the app's settings, under Options." },
+  TAG_NOT_FOUND: { text: "Choose another tag, or push this one first." },
+  COMMIT_NOT_FOUND: { text: "Check the hash, or push the commit first." },
+  COMMIT_AMBIGUOUS: { text: "Give more digits of the hash, best all 40." },
+  COMMIT_NOT_IN_BRANCH: { text: "Choose a commit that the branch has, or a tag that points to it." },
   COMMIT_GONE: {
     text: "The commit is no longer in the repository. Press Deploy latest for the one that the branch has now.",
   },

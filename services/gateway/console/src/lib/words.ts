@@ -100,6 +100,8 @@ export function syncLook(sync: App["sync"]): Look {
     }
     case "ROLLED_BACK":
       return { word: "Rolled back", mark: "rolledBack", tone: "warn" };
+    case "CHOSEN":
+      return { word: "Chosen", mark: "rolledBack", tone: "warn" };
     case "UNKNOWN":
       return { word: "Not known", mark: "unknown", tone: "idle" };
     default:
@@ -234,14 +236,17 @@ export function workStart(d: Pick<Deployment, "stages" | "startTime">): string |
 const of = (number: number | undefined) => (number === undefined || number === 0 ? "" : ` of #${number}`);
 
 /** Who or what asked for a deployment: "Push by Jane Developer". */
-export function triggerText(d: Pick<Deployment, "trigger" | "actor"> & { sourceNumber?: number }, me?: string): string {
+export function triggerText(
+  d: Pick<Deployment, "trigger" | "actor"> & { sourceNumber?: number; chosen?: boolean; tag?: string },
+  me?: string,
+): string {
   const label = d.actor?.label ?? "";
   const by = label === "" ? "" : ` by ${label === me ? "you" : label}`;
   switch (d.trigger) {
     case "PUSH":
       return `Push${by}`;
     case "MANUAL":
-      return `Deploy latest${by}`;
+      return (d.chosen === true ? `Chosen ${d.tag === undefined ? "commit" : "tag"}` : "Deploy latest") + by;
     case "REDEPLOY":
       return `Redeploy${of(d.sourceNumber)}${by}`;
     case "ROLLBACK":

@@ -14,6 +14,7 @@ const (
 	uuidPattern   = `^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`
 	hashPattern   = `^[0-9a-f]{40}$`
 	prefixPattern = `^[0-9a-fA-F]{4,40}$`
+	choicePattern = `^[0-9a-fA-F]{7,40}$`
 	clockPattern  = `^([01][0-9]|2[0-3]):[0-5][0-9]$`
 )
 
@@ -68,6 +69,8 @@ var sent = map[string]object{
 	"createApp.appId":                       {"pattern": slugPattern, "examples": []any{"web"}},
 	"createApp.requestId":                   {"maxLength": 128},
 	"createDeployment.requestId":            {"maxLength": 128},
+	"createDeployment.commit":               {"pattern": choicePattern, "examples": []any{exampleHash[:8]}},
+	"createDeployment.tag":                  {"maxLength": 244, "examples": []any{"v1.0"}},
 	"redeployDeployment.requestId":          {"maxLength": 128},
 	"rollBackApp.requestId":                 {"maxLength": 128},
 	"replayDelivery.requestId":              {"maxLength": 128},
@@ -94,6 +97,7 @@ var askedBy = map[string]object{
 	"exportActivity.actor":   {"maxLength": 200},
 	"listRepositories.query": {"maxLength": 500},
 	"listBranches.query":     {"maxLength": 500},
+	"listTags.query":         {"maxLength": 500},
 }
 
 // limits writes the limits into the document. One that is of nothing is a mistake.
