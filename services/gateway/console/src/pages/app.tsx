@@ -11,16 +11,13 @@ import { Answer } from "../ui/answer";
 import { DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
-import { WhenSeen } from "../ui/seen";
+import { pictureHeight, WhenSeen } from "../ui/seen";
 import { LiveLink } from "../ui/served";
 import { Switch } from "../ui/switch";
 import { WebhookHealth } from "../ui/webhook";
 
-/** About what the pictures take, so that what follows stays where it is. */
-const chartsHeight = 190;
-
 const AppSettings = later(() => import("../ui/app-settings"), <Skeleton />);
-const Charts = later(() => import("../ui/charts"), <div style={{ minHeight: chartsHeight }} />);
+const Charts = later(() => import("../ui/charts"), <div style={{ minHeight: pictureHeight }} />);
 
 const tabs = ["overview", "deployments", "deliveries", "settings"] as const;
 
@@ -98,7 +95,7 @@ function Overview({ app }: { app: App }) {
           </Banner>
         ))}
       <Answer app={app} />
-      <WhenSeen height={chartsHeight}>
+      <WhenSeen height={pictureHeight}>
         <Charts app={app} />
       </WhenSeen>
       <section className="card auto" aria-labelledby="auto">

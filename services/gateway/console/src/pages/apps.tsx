@@ -13,13 +13,10 @@ import { useDeployLatest } from "../ui/deploy-latest";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { SearchText } from "../ui/search-text";
-import { WhenSeen } from "../ui/seen";
+import { pictureHeight, WhenSeen } from "../ui/seen";
 import { WorkspaceTrouble } from "../ui/trouble";
 
-/** About what the picture takes, so that what follows stays where it is. */
-const weekHeight = 190;
-
-const WorkspaceWeek = later(() => import("../ui/days"), <div style={{ minHeight: weekHeight }} />);
+const WorkspaceWeek = later(() => import("../ui/days"), <div style={{ minHeight: pictureHeight }} />);
 const AppMenu = later(() => import("../ui/app-menu"));
 
 export default function Apps() {
@@ -136,7 +133,7 @@ export default function Apps() {
           )}
           <More query={apps} />
           {!filtered && (
-            <WhenSeen height={weekHeight}>
+            <WhenSeen height={pictureHeight}>
               <div className="charts week">
                 <WorkspaceWeek />
               </div>

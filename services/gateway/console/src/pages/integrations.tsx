@@ -50,7 +50,10 @@ export default function Integrations() {
       )}
       <h2>Source Control</h2>
       {integration.isPending ? (
-        <Skeleton rows={5} />
+        // As much as a connection takes: what follows it stays where it is.
+        <div style={{ minHeight: 620 }}>
+          <Skeleton rows={5} />
+        </div>
       ) : i === undefined ? (
         <Failed error={integration.error} workspace={ws} retry={() => void integration.refetch()} />
       ) : (

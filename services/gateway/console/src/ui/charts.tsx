@@ -11,6 +11,7 @@ import { usePlace } from "../lib/workspace";
 import { Failed, Skeleton, Status, Text } from "./basics";
 import { DeliveryDays } from "./days";
 import { baseline, Chart, InWords, mostHeight, placeOf } from "./chart";
+import { pictureHeight } from "./seen";
 
 const shown = 50;
 const leastHeight = 4;
@@ -22,7 +23,9 @@ export default function Charts({ app }: { app: App }) {
   const newest = list.data?.pages[0]?.deployments;
   if (newest === undefined) {
     return list.isPending ? (
-      <Skeleton rows={5} />
+      <div style={{ minHeight: pictureHeight }}>
+        <Skeleton rows={5} />
+      </div>
     ) : (
       <Failed error={list.error} workspace={ws} retry={() => void list.refetch()} />
     );

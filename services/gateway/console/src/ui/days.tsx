@@ -8,6 +8,7 @@ import { deploymentLook, type Look } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, Skeleton, Status } from "./basics";
 import { baseline, Chart, InWords, mostHeight, placeOf } from "./chart";
+import { pictureHeight } from "./seen";
 
 const week = 7;
 
@@ -18,7 +19,9 @@ export function DeliveryDays({ app }: { app: App }) {
   const came = useQuery(deliveriesSinceQuery(ws, app.id, begin(days)));
   if (came.data === undefined) {
     return came.isPending ? (
-      <Skeleton rows={5} />
+      <div style={{ minHeight: pictureHeight }}>
+        <Skeleton rows={5} />
+      </div>
     ) : (
       <Failed error={came.error} workspace={ws} retry={() => void came.refetch()} />
     );
@@ -47,7 +50,9 @@ export default function WorkspaceWeek() {
   const made = useQuery(weekQuery(ws, begin(days)));
   if (made.data === undefined) {
     return made.isPending ? (
-      <Skeleton rows={5} />
+      <div style={{ minHeight: pictureHeight }}>
+        <Skeleton rows={5} />
+      </div>
     ) : (
       <Failed error={made.error} workspace={ws} retry={() => void made.refetch()} />
     );

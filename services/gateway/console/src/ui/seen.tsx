@@ -1,5 +1,8 @@
 import { useEffect, useRef, useState, type ReactNode } from "react";
 
+/** About what a picture takes, in px: its place is kept while it loads, so that what follows stays where it is. */
+export const pictureHeight = 224;
+
 /** What is loaded and drawn only when it comes into sight; until then its place is kept, so that nothing jumps. */
 export function WhenSeen({ height, children }: { height: number; children: ReactNode }) {
   const place = useRef<HTMLDivElement>(null);

@@ -18,6 +18,9 @@ import { Icon } from "./icons";
 const Palette = later(() => import("./palette"));
 const Keys = later(() => import("./keys"));
 
+// The bar that says so would push down what is being pressed: its place is kept from the last visit on.
+const emulatorKey = "devpilot.emulator";
+
 type Opened = "palette" | "keys";
 
 /** The frame of every page: navigation, workspace, what is wrong everywhere. */
@@ -35,6 +38,7 @@ export function Shell() {
   const main = useRef<HTMLElement>(null);
   const header = useRef<HTMLElement>(null);
   const first = useRef(true);
+  const emulator = info.data?.emulator ?? localStorage.getItem(emulatorKey) === "yes";
   const known = me.data?.workspaces.some((w) => w.id === ws && w.state === "ACTIVE") ?? false;
 
   useEffect(() => {
@@ -51,6 +55,9 @@ export function Shell() {
     if (first.current) first.current = false;
     else main.current?.focus({ preventScroll: true });
   }, [location.pathname]);
+  useEffect(() => {
+    if (info.data !== undefined) localStorage.setItem(emulatorKey, info.data.emulator ? "yes" : "no");
+  }, [info.data]);
   useScroll();
   useEffect(() => onJump(() => void client.invalidateQueries({ queryKey: infoQuery.queryKey })), [client]);
   // As from a dialog: Escape closes it and the focus is where it was.
@@ -75,11 +82,11 @@ export function Shell() {
       <a className="skip" href="#main">
         Skip to the page
       </a>
-      {info.data?.emulator === true && (
+      {emulator && (
         <aside className="emulator" aria-label="Emulator">
           <Icon name="alert" />A Bitbucket emulator stands in for Bitbucket.
           <span className="wide"> Nothing here reaches bitbucket.org.</span>{" "}
-          <a href={info.data.bitbucketSiteUrl} target="_blank" rel="noreferrer">
+          <a href={info.data?.bitbucketSiteUrl} target="_blank" rel="noreferrer">
             Open<span className="wide"> the emulator</span>
           </a>
         </aside>
