@@ -3,6 +3,7 @@ package apierr
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -49,6 +50,30 @@ func (f *Faults) Has(name string) bool {
 
 // Full tells that no more are noted, so that there is no use in looking on.
 func (f *Faults) Full() bool { return len(f.fields) >= maxFaults }
+
+// MaxRequestID is how long a request id may be, in bytes, whichever service gets it.
+const MaxRequestID = 200
+
+// RequestID notes a request id that is too long.
+func (f *Faults) RequestID(id string) {
+	if len(id) > MaxRequestID {
+		f.Add("requestId", fmt.Sprintf("at most %d bytes", MaxRequestID))
+	}
+}
+
+// CheckRequestID is for requests in which nothing else can be wrong.
+func CheckRequestID(id string) error {
+	var f Faults
+	f.RequestID(id)
+	return f.Err()
+}
+
+// OneLine notes a text for people that would not stay in its line.
+func (f *Faults) OneLine(name, text string) {
+	if strings.ContainsFunc(text, unicode.IsControl) {
+		f.Add(name, "must be one line, without control characters")
+	}
+}
 
 // Err is the one error of all faults; nil when there are none.
 func (f *Faults) Err() error {

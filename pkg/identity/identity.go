@@ -21,6 +21,9 @@ const (
 	RoleOwner
 )
 
+// RoleChoices says to people which roles somebody can be given.
+const RoleChoices = "MEMBER, ADMIN or OWNER"
+
 // String is the role's word in lower case; "none" for RoleNone.
 func (r Role) String() string {
 	switch r {

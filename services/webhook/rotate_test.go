@@ -202,7 +202,7 @@ func TestRotate_repeatedRequestIsOneRotation(t *testing.T) {
 	if _, err := r.people.RotateWebhookSecret(r.admin(), req); !apierr.Has(err, apierr.ReasonEtagMismatch) {
 		t.Errorf("another request with the old etag: %v", err)
 	}
-	req.RequestId = strings.Repeat("x", 129)
+	req.RequestId = strings.Repeat("x", apierr.MaxRequestID+1)
 	if _, err := r.people.RotateWebhookSecret(r.admin(), req); !apierr.Has(err, apierr.ReasonInvalidArgument) {
 		t.Errorf("a long request id: %v", err)
 	}

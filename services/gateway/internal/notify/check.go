@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -49,8 +48,8 @@ func (c Checks) Check(t *gatewayv1.NotificationTarget, hasURL bool) error {
 		faults.Add("target.label", "say who or what gets the notifications")
 	case n > maxLabel:
 		faults.Add("target.label", fmt.Sprintf("at most %d characters", maxLabel))
-	case strings.ContainsFunc(t.GetLabel(), unicode.IsControl):
-		faults.Add("target.label", "must be one line, without control characters")
+	default:
+		faults.OneLine("target.label", t.GetLabel())
 	}
 	if t.Active == nil {
 		on := true

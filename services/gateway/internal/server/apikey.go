@@ -81,7 +81,7 @@ func (s *Server) CreateApiKey(ctx context.Context, req *gatewayv1.CreateApiKeyRe
 		By: tenant.Subject{ID: id.Subject, Label: id.Label}, ByRole: id.Role, ByKey: caller.KeyID(id), Secret: tenant.NewKeySecret(),
 	}
 	var faults apierr.Faults
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := faults.Take(s.cfg.Tenants.CheckKey(n)); err != nil {
 		return nil, err
 	}

@@ -58,9 +58,9 @@ func (s *Server) CreateInvitation(ctx context.Context, req *gatewayv1.CreateInvi
 		faults.Add("email", "an address like jane@example.com")
 	}
 	if n.Role == identity.RoleNone {
-		faults.Add("role", "MEMBER, ADMIN or OWNER")
+		faults.Add("role", identity.RoleChoices)
 	}
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}

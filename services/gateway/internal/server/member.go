@@ -59,9 +59,9 @@ func (s *Server) SetMemberRole(ctx context.Context, req *gatewayv1.SetMemberRole
 	var faults apierr.Faults
 	role := roleOf(req.GetRole())
 	if role == identity.RoleNone {
-		faults.Add("role", "MEMBER, ADMIN or OWNER")
+		faults.Add("role", identity.RoleChoices)
 	}
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := faults.Err(); err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (s *Server) CreateNotificationTarget(ctx context.Context, req *gatewayv1.Cr
 	}
 	clean(in)
 	var faults apierr.Faults
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := faults.Take(s.cfg.Checks.Check(in, false)); err != nil {
 		return nil, err
 	}
@@ -211,9 +211,8 @@ func (s *Server) SendTestNotification(ctx context.Context, req *gatewayv1.SendTe
 	if err != nil {
 		return nil, err
 	}
-	var faults apierr.Faults
-	if checkRequestID(req.GetRequestId(), &faults); faults.Err() != nil {
-		return nil, faults.Err()
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
 	}
 	nonce := req.GetRequestId()
 	if nonce == "" {
@@ -229,9 +228,8 @@ func (s *Server) RotateNotificationSecret(ctx context.Context, req *gatewayv1.Ro
 	if err != nil {
 		return nil, err
 	}
-	var faults apierr.Faults
-	if checkRequestID(req.GetRequestId(), &faults); faults.Err() != nil {
-		return nil, faults.Err()
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
 	}
 	if _, err := s.cfg.Notifications.Get(ctx, req.GetWorkspace(), req.GetTarget()); err != nil {
 		return nil, err

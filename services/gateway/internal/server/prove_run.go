@@ -33,9 +33,8 @@ func (s *Server) ProveIntegration(ctx context.Context, req *gatewayv1.ProveInteg
 
 // RunProof implements the RPC.
 func (s *Server) RunProof(ctx context.Context, req *gatewayv1.RunProofRequest) (*gatewayv1.RunProofResponse, error) {
-	var faults apierr.Faults
-	if checkRequestID(req.GetRequestId(), &faults); faults.Err() != nil {
-		return nil, faults.Err()
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
 	}
 	report, err := s.prove(ctx, req.GetWorkspace(), req.GetWriteStatus())
 	if err != nil {

@@ -196,9 +196,8 @@ func (s *Server) CreateSignInCode(ctx context.Context, req *gatewayv1.CreateSign
 	if id.SubjectKind != identity.SubjectAdminToken {
 		return nil, apierr.New(apierr.ReasonPermissionDenied, "Only the admin token can make sign-in codes. Run devpilot sign-in on the machine that Devpilot runs on.")
 	}
-	var faults apierr.Faults
-	if checkRequestID(req.GetRequestId(), &faults); faults.Err() != nil {
-		return nil, faults.Err()
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
 	}
 	secret, expire, err := s.signInCode(ctx, req.GetRequestId())
 	if err != nil {

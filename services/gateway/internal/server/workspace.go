@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
-	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -22,11 +20,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
-// In bytes.
-const (
-	maxDisplayName = 200
-	maxRequestID   = 200
-)
+const maxDisplayName = 200 // bytes
 
 func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
 	return &gatewayv1.Workspace{
@@ -123,7 +117,7 @@ func (s *Server) CreateWorkspace(ctx context.Context, req *gatewayv1.CreateWorks
 		return nil, err
 	}
 	checkDisplayName(req.GetDisplayName(), "displayName", &faults)
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := faults.Err(); err != nil || req.GetValidateOnly() {
 		return &gatewayv1.CreateWorkspaceResponse{Workspace: &gatewayv1.Workspace{
 			Id: req.GetWorkspaceId(), DisplayName: req.GetDisplayName(), Role: gatewayv1.Role_OWNER, CreateTime: timestamppb.New(s.cfg.Now()), State: gatewayv1.Workspace_ACTIVE,
@@ -181,9 +175,7 @@ func checkDisplayName(name, field string, faults *apierr.Faults) {
 	if len(name) > maxDisplayName {
 		faults.Add(field, fmt.Sprintf("at most %d bytes", maxDisplayName))
 	}
-	if strings.ContainsFunc(name, unicode.IsControl) {
-		faults.Add(field, "must be one line, without control characters")
-	}
+	faults.OneLine(field, name)
 }
 
 // labelOf is how a team calls whoever makes a workspace.
@@ -192,12 +184,6 @@ func labelOf(id identity.Identity) string {
 		return caller.LocalLabel
 	}
 	return id.Label
-}
-
-func checkRequestID(id string, faults *apierr.Faults) {
-	if len(id) > maxRequestID {
-		faults.Add("requestId", fmt.Sprintf("at most %d bytes", maxRequestID))
-	}
 }
 
 // repeated notes the request id; it tells whether the same request came before.

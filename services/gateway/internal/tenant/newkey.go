@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"devpilot.io/bitbucket/pkg/apierr"
@@ -40,11 +39,9 @@ func (n NewKey) check(now time.Time) error {
 	if utf8.RuneCountInString(n.Label) > maxLabel {
 		faults.Add("label", fmt.Sprintf("at most %d characters", maxLabel))
 	}
-	if strings.ContainsFunc(n.Label, unicode.IsControl) {
-		faults.Add("label", "must be one line, without control characters")
-	}
+	faults.OneLine("label", n.Label)
 	if n.Role < identity.RoleMember || n.Role > identity.RoleOwner {
-		faults.Add("role", "MEMBER, ADMIN or OWNER")
+		faults.Add("role", identity.RoleChoices)
 	}
 	switch {
 	case n.Scope < identity.ScopeRead || n.Scope > identity.ScopeAdmin:

@@ -12,10 +12,11 @@ import (
 
 // ReplayDeliveries has a range of deliveries considered again.
 func (s *Server) ReplayDeliveries(ctx context.Context, req *webhookv1.ReplayDeliveriesRequest) (*webhookv1.ReplayDeliveriesResponse, error) {
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
+	}
 	first, last := req.GetFirst(), req.GetLast()
 	switch {
-	case len(req.GetRequestId()) > maxRequestID:
-		return nil, longRequestID()
 	case first < 1:
 		return nil, apierr.InvalidArgument("first", "deliveries are numbered from 1")
 	case last < first:

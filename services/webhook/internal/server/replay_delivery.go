@@ -2,24 +2,16 @@ package server
 
 import (
 	"context"
-	"fmt"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/kv"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
 
-// maxRequestID is the longest request id, in bytes.
-const maxRequestID = 128
-
-func longRequestID() error {
-	return apierr.InvalidArgument("requestId", fmt.Sprintf("at most %d characters", maxRequestID))
-}
-
 // ReplayDelivery has a delivery considered again.
 func (s *Server) ReplayDelivery(ctx context.Context, req *webhookv1.ReplayDeliveryRequest) (*webhookv1.ReplayDeliveryResponse, error) {
-	if len(req.GetRequestId()) > maxRequestID {
-		return nil, longRequestID()
+	if err := apierr.CheckRequestID(req.GetRequestId()); err != nil {
+		return nil, err
 	}
 	rec, err := s.webhook(ctx, req.GetWorkspace(), req.GetWebhook())
 	if err != nil {

@@ -44,7 +44,7 @@ func (s *Service) Create(ctx context.Context, req *deployerv1.CreateAppRequest, 
 	if req.GetDeployNow() && rules.IsGlob(a.GetBranch()) {
 		faults.Add("deployNow", "an app that watches a pattern has no latest commit; push, or deploy one branch of it afterwards")
 	}
-	checkRequestID(req.GetRequestId(), &faults)
+	faults.RequestID(req.GetRequestId())
 	if err := s.setVariables(a, req.GetApp().GetVariables(), now, &faults); err != nil {
 		return nil, err
 	}

@@ -15,8 +15,6 @@ import (
 	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
 )
 
-const maxRequestID = 128 // characters of a request id
-
 // once remembers a request id with what was asked under it. The same id with another body is
 // REQUEST_ID_REUSED; with the same body, the caller does the same again, which changes nothing
 // where it was done, and gets the deployment's number where one was noted. body is the request
@@ -25,9 +23,8 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 	if id == "" {
 		return 0, nil
 	}
-	var faults apierr.Faults
-	if checkRequestID(id, &faults); faults.Err() != nil {
-		return 0, faults.Err()
+	if err := apierr.CheckRequestID(id); err != nil {
+		return 0, err
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
 	if err != nil {
@@ -58,12 +55,6 @@ func (s *Service) once(ctx context.Context, workspace, method, id string, body p
 		return 0, fmt.Errorf("app: look a request up: %w", err)
 	}
 	return result.GetNumber(), nil
-}
-
-func checkRequestID(id string, faults *apierr.Faults) {
-	if len(id) > maxRequestID {
-		faults.Add("requestId", fmt.Sprintf("use at most %d characters", maxRequestID))
-	}
 }
 
 // made notes which deployment a request made.
