@@ -71,7 +71,7 @@ func objects(t *testing.T, files map[string]string) map[string]runtime.Object {
 				t.Fatalf("%s: %v:\n%s", path, err, text)
 			}
 			var object runtime.Object = &any
-			if !slices.Contains([]string{"keda.sh/v1alpha1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"}, any.GetAPIVersion()) {
+			if !slices.Contains([]string{"cert-manager.io/v1", "keda.sh/v1alpha1", "monitoring.coreos.com/v1", "gateway.networking.k8s.io/v1"}, any.GetAPIVersion()) {
 				var err error
 				if object, _, err = strict.Decode([]byte(text), nil, nil); err != nil {
 					t.Fatalf("%s: %v:\n%s", path, err, text)
@@ -152,7 +152,7 @@ func TestChart_objects(t *testing.T) {
 		"production": {
 			"HorizontalPodAutoscaler/devpilot-repo", "HorizontalPodAutoscaler/devpilot-webhook", "HorizontalPodAutoscaler/devpilot-gateway",
 			"HorizontalPodAutoscaler/devpilot-deployer", "HorizontalPodAutoscaler/devpilot-worker-eu", "ScaledObject/devpilot-worker-default",
-			"StatefulSet/devpilot-worker-eu", "Ingress/devpilot", "HTTPRoute/devpilot", "HTTPRoute/devpilot-sites", "ServiceMonitor/devpilot", "Service/devpilot-metrics",
+			"StatefulSet/devpilot-worker-eu", "Certificate/devpilot-tls-auth", "Certificate/devpilot-tls-gateway", "Ingress/devpilot", "HTTPRoute/devpilot", "HTTPRoute/devpilot-sites", "ServiceMonitor/devpilot", "Service/devpilot-metrics",
 		},
 	} {
 		have := both(t)[name]
@@ -313,14 +313,19 @@ func TestChart_eachPodHasItsOwnSecretsOnly(t *testing.T) {
 		if strings.HasPrefix(service, "worker-") {
 			service = "deployer"
 		}
-		want := append([]string{"encryption.json", "identity-" + service + ".json", "url", "url"}, more[service]...)
+		want := append([]string{"encryption.json", "identity-" + service + ".json", "url", "url", "tls.crt", "tls.key", "ca.crt"}, more[service]...)
 		var have []string
 		files := map[string]bool{}
 		for _, v := range pod.Spec.Volumes {
 			if v.Projected != nil {
 				for _, s := range v.Projected.Sources {
-					have = append(have, s.Secret.Items[0].Key)
-					files["/etc/devpilot/"+s.Secret.Items[0].Path] = true
+					for _, item := range s.Secret.Items {
+						have = append(have, item.Key)
+						files["/etc/devpilot/"+item.Path] = true
+						if item.Key == "tls.key" && s.Secret.Name != "devpilot-tls-"+service {
+							t.Errorf("%s has the certificate of %s", name, s.Secret.Name)
+						}
+					}
 				}
 			}
 		}
@@ -348,7 +353,10 @@ func TestChart_refusesWhatCannotWork(t *testing.T) {
 		"workers without a share": {
 			"deployer: {servers: {default: {replicas: 2}}}", "deployer.servers.default has more than one worker, which share the volume of its releases",
 		},
-		"a name that is none": {"deployer: {servers: {Eu_1: {}}}", "Eu_1"},
+		"a name that is none":        {"deployer: {servers: {Eu_1: {}}}", "Eu_1"},
+		"certificates of nobody":     {"tls: {certManager: {enabled: true}}", "set tls.certManager.issuer.name"},
+		"a word for plain text":      {"tls: {plaintext: [all]}", "plaintext"},
+		"what the chart encrypts by": {"config: {tls-cert-file: /x}", "tls-cert-file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -377,5 +385,50 @@ func TestChart_holdsOnlyWhatBelongs(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "charts")); err == nil {
 		t.Error("the chart has charts within")
+	}
+}
+
+// What is encrypted is so from the start, and what is not is said in the values.
+func TestChart_servicesAreEncrypted(t *testing.T) {
+	t.Parallel()
+	objects := both(t)
+	for values, plaintext := range map[string]string{"defaults": "nats,redis", "production": ""} {
+		for name, env := range environments(t, objects[values]) {
+			for variable, want := range map[string]string{
+				"DEVPILOT_TLS_CERT_FILE": "/etc/devpilot/tls/tls.crt", "DEVPILOT_TLS_KEY_FILE": "/etc/devpilot/tls/tls.key",
+				"DEVPILOT_TLS_CA_FILE": "/etc/devpilot/tls/ca.crt", "DEVPILOT_ALLOW_PLAINTEXT": plaintext,
+			} {
+				if got := env[variable]; got != want {
+					t.Errorf("%s: %s: %s is %q, not %q", values, name, variable, got, want)
+				}
+			}
+			// Without an address of all the pod's, neither probes nor callers reach it.
+			if got := env["DEVPILOT_OPS_LISTEN"]; !strings.HasPrefix(got, ":71") {
+				t.Errorf("%s: %s: probes do not reach %q", values, name, got)
+			}
+			if got := env["DEVPILOT_GRPC_LISTEN"]; !strings.HasSuffix(name, "gateway") && !strings.HasPrefix(got, ":70") {
+				t.Errorf("%s: %s: callers do not reach %q", values, name, got)
+			}
+		}
+	}
+	for _, service := range []string{"auth", "repo", "webhook", "deployer", "gateway"} {
+		c, ok := objects["production"]["Certificate/devpilot-tls-"+service].(*unstructured.Unstructured)
+		if !ok {
+			t.Fatalf("no certificate of %s", service)
+		}
+		names, _, err := unstructured.NestedStringSlice(c.Object, "spec", "dnsNames")
+		usages, _, err2 := unstructured.NestedStringSlice(c.Object, "spec", "usages")
+		if err != nil || err2 != nil || !slices.Equal(names, []string{service + ".devpilot.internal"}) || !slices.Contains(usages, "client auth") || !slices.Contains(usages, "server auth") {
+			t.Errorf("%s: %v for %v, %v %v", service, names, usages, err, err2)
+		}
+	}
+	plain, err := render(t, map[string]any{"tls": map[string]any{"enabled": false, "plaintext": []any{"services", "nats", "redis"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, env := range environments(t, plain) {
+		if env["DEVPILOT_TLS_CERT_FILE"] != "" || env["DEVPILOT_ALLOW_PLAINTEXT"] != "services,nats,redis" {
+			t.Errorf("%s: %v", name, env)
+		}
 	}
 }

@@ -13,9 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// never are settings that nobody needs in a pod: their defaults are its ports, or they are of the all-in-one
+// never are settings that nobody needs in a pod: TLS ends at the ingress, or they are of the all-in-one
 // process.
-var never = []string{"grpc-listen", "ops-listen", "emulator", "emulator-listen", "emulator-scenario"}
+var never = []string{"listen-cert-file", "listen-key-file", "emulator", "emulator-listen", "emulator-scenario"}
 
 // reference are the variables of all settings, by flag.
 func reference(t *testing.T) map[string]string {
@@ -73,7 +73,7 @@ func TestChart_everySettingIsReachableAndNoOtherIsSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := map[string]bool{}
-	for _, objects := range []map[string]runtime.Object{withFiles, both(t)["production"]} {
+	for _, objects := range []map[string]runtime.Object{withFiles, both(t)["production"], both(t)["defaults"]} {
 		for _, env := range environments(t, objects) {
 			for name := range env {
 				set[name] = true

@@ -75,8 +75,11 @@ func TestCompose_settingsAreKnownAndAddressesRight(t *testing.T) {
 			continue // nobody calls it
 		}
 		host, port, _ := strings.Cut(*address, ":")
-		if host != name || !strings.Contains(row, "`:"+port+"`") {
+		if host != name || !strings.Contains(row, ":"+port+"`") {
 			t.Errorf("%s is called at %s, but listens as in %s", name, *address, row)
+		}
+		if listen := p.Services[name].Environment["DEVPILOT_GRPC_LISTEN"]; listen == nil || *listen != ":"+port {
+			t.Errorf("%s is called at %s, but no other container reaches it there", name, *address)
 		}
 	}
 	proxy := p.Configs["proxy"].Content
@@ -107,7 +110,7 @@ func TestCompose_eachServiceHasItsOwnSecretsOnly(t *testing.T) {
 			t.Errorf("%s holds %v, not %v", name, have, want)
 		}
 		for variable, value := range p.Services[name].Environment {
-			if strings.HasSuffix(variable, "_FILE") && (value == nil || !slices.ContainsFunc(p.Services[name].Secrets, func(s types.ServiceSecretConfig) bool {
+			if strings.HasSuffix(variable, "_FILE") && !strings.Contains(variable, "_TLS_") && (value == nil || !slices.ContainsFunc(p.Services[name].Secrets, func(s types.ServiceSecretConfig) bool {
 				return *value == "/run/secrets/"+s.Target || s.Target == "" && *value == "/run/secrets/"+s.Source || *value == s.Target
 			})) {
 				t.Errorf("%s: %s names a file that is not there", name, variable)
@@ -152,6 +155,28 @@ func TestCompose_namesNoRegistry(t *testing.T) {
 		}
 		if got, want := project(t).Services[name].Image, "devpilot-"+name+":v1.2.3"; got != want {
 			t.Errorf("%s: %s, not %s", name, got, want)
+		}
+	}
+}
+
+// Calls between the services are encrypted by certificates whose directories are mounted: a mounted file would stay the
+// old one when another takes its place. The authority's key is in none.
+func TestCompose_servicesAreEncrypted(t *testing.T) {
+	t.Parallel()
+	p := project(t)
+	for _, name := range services {
+		for variable, want := range map[string]string{
+			"DEVPILOT_TLS_CERT_FILE": "/run/certificates/tls.crt", "DEVPILOT_TLS_KEY_FILE": "/run/certificates/tls.key",
+			"DEVPILOT_TLS_CA_FILE": "/run/certificates/ca.crt", "DEVPILOT_ALLOW_PLAINTEXT": "nats,redis",
+		} {
+			if got := p.Services[name].Environment[variable]; got == nil || *got != want {
+				t.Errorf("%s: %s is not %s", name, variable, want)
+			}
+		}
+		if !slices.ContainsFunc(p.Services[name].Volumes, func(v types.ServiceVolumeConfig) bool {
+			return v.Target == "/run/certificates" && v.ReadOnly && strings.HasSuffix(v.Source, "/certificates/"+name)
+		}) {
+			t.Errorf("%s has %v, and not its own certificate", name, p.Services[name].Volumes)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package httpserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -32,6 +33,8 @@ type Config struct {
 	// Connections is the most connections at a time; half of them, 2048 at most, may come from one
 	// address. See Share.
 	Connections int
+	// TLS has HTTPS served; nil: plain HTTP.
+	TLS *tls.Config
 	// BodyTimeout and HeaderBytes replace what all servers share; 0 leaves it.
 	BodyTimeout time.Duration
 	HeaderBytes int
@@ -52,12 +55,16 @@ func New(cfg Config) *Server {
 	if header == 0 {
 		header = maxHeaderBytes
 	}
+	// Bounds and deadlines are of connections, of which HTTP/1 has one for each request at a time.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
 	return Bound(&http.Server{
 		Handler:           deadlines(body, cfg.Handler),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    header,
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+		TLSConfig:         cfg.TLS, Protocols: &protocols,
+		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}, cfg.Connections)
 }
 
@@ -72,7 +79,11 @@ func Bound(server *http.Server, connections int) *Server {
 
 // Serve serves until Stop or Close; then it returns nil.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(&listener{Listener: l, bound: s.bound}); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.http.Serve
+	if s.http.TLSConfig != nil {
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(&listener{Listener: l, bound: s.bound}); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -93,7 +104,7 @@ type connKey struct{}
 
 // changed keeps the bound's knowledge of a connection.
 func changed(nc net.Conn, state http.ConnState) {
-	c, ok := nc.(*conn)
+	c, ok := counted(nc)
 	if !ok {
 		return
 	}
@@ -106,10 +117,19 @@ func changed(nc net.Conn, state http.ConnState) {
 	}
 }
 
+// counted is the bound's connection, which may be within one that encrypts.
+func counted(nc any) (*conn, bool) {
+	if t, ok := nc.(*tls.Conn); ok {
+		nc = t.NetConn()
+	}
+	c, ok := nc.(*conn)
+	return c, ok
+}
+
 // whole tells the bound when a request has been read to its end.
 func whole(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, ok := r.Context().Value(connKey{}).(*conn); ok {
+		if c, ok := counted(r.Context().Value(connKey{})); ok {
 			atEnd(r, func() { c.bound.served(c) })
 		}
 		next.ServeHTTP(w, r)

@@ -54,6 +54,7 @@ const (
 	KeyErrorID     = "error_id" // the id that an INTERNAL answer shows
 	KeyStack       = "stack"    // of a recovered panic
 	KeyRetryIn     = "retry_in_ms"
+	KeyUntil       = "until" // when something ends
 )
 
 // Err is the attribute of an error; nil is shown as such.

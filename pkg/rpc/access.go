@@ -14,6 +14,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 // hasWorkspace is what generated requests offer that name a workspace.
@@ -46,8 +47,9 @@ func takesOf(policy Policy) map[string]takes {
 	return out
 }
 
-// access verifies who calls and holds the call against the policy.
-func access(v *identity.Verifier, policy Policy) layer {
+// access verifies who calls and holds the call against the policy. Where callers are certified, whoever signed the call must
+// have the certificate too.
+func access(v *identity.Verifier, policy Policy, certified bool) layer {
 	needs := takesOf(policy)
 	return func(ctx context.Context, c *call, next func(context.Context) error) error {
 		if isHealth(c.method) {
@@ -56,6 +58,11 @@ func access(v *identity.Verifier, policy Policy) layer {
 		caller, err := v.Caller(incoming(ctx, mdCaller))
 		if err != nil {
 			return apierr.New(apierr.ReasonUnauthenticated, "The calling service did not prove who it is.", apierr.WithCause(err))
+		}
+		if certified {
+			if err := certifiedAs(ctx, caller); err != nil {
+				return err
+			}
 		}
 		c.caller = caller
 		ctx = identity.WithCaller(ctx, caller)
@@ -86,6 +93,18 @@ func access(v *identity.Verifier, policy Policy) layer {
 		}
 		return next(ctx)
 	}
+}
+
+// certifiedAs holds the certificate of the connection against the service that signed the call.
+func certifiedAs(ctx context.Context, caller string) error {
+	of, err := transport.CallerOf(ctx)
+	if err == nil && of != caller {
+		err = fmt.Errorf("the call is signed by the service %s and came with the certificate of %s", caller, of)
+	}
+	if err != nil {
+		return apierr.New(apierr.ReasonUnauthenticated, "The calling service did not prove who it is.", apierr.WithCause(err))
+	}
+	return nil
 }
 
 // withUser verifies the user token, if there is one, and passes it on to outgoing calls. From

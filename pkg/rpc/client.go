@@ -32,6 +32,7 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 // DefaultTimeout is the deadline of a unary call whose context has none.
@@ -41,7 +42,7 @@ const DefaultTimeout = 10 * time.Second
 type ClientConfig struct {
 	Service       string // own name: signs the caller tokens, a label of metrics
 	TargetService string // the name of the called service: the audience of the caller tokens
-	// Target is host:port, several of them joined by commas, or any target grpc knows. It may be
+	// Target is host:port, several of them joined by commas, or a gRPC target (see Hosts). It may be
 	// empty where Dialer is set.
 	Target string
 	Keys   *identity.Keys // holds the private key of Service
@@ -51,6 +52,9 @@ type ClientConfig struct {
 	TracerProvider trace.TracerProvider  // nil: no traces
 	// Dialer replaces the network: bufconn, for services in one process.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Certificate has the connection encrypted, shows who calls, and has the other side show that it is TargetService. nil:
+	// nothing is encrypted.
+	Certificate *transport.Certificate
 	// Timeout is the default deadline of unary calls; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// Options are appended; for tests and tuning.
@@ -72,6 +76,11 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 		return nil, errors.New("rpc: ClientConfig.Keys is missing")
 	case cfg.Target == "" && cfg.Dialer == nil:
 		return nil, fmt.Errorf("rpc: no address of service %s", cfg.TargetService)
+	}
+	if cfg.Dialer == nil {
+		if _, err := Hosts(cfg.Target); err != nil {
+			return nil, err
+		}
 	}
 	signer, err := identity.NewSigner(cfg.Keys, cfg.Service)
 	if err != nil {
@@ -102,8 +111,12 @@ func Dial(cfg ClientConfig) (*grpc.ClientConn, error) {
 	if c.timeout == 0 {
 		c.timeout = DefaultTimeout
 	}
+	security := insecure.NewCredentials()
+	if cfg.Certificate != nil {
+		security = cfg.Certificate.Client(cfg.TargetService)
+	}
 	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(security),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelOptions(cfg.TracerProvider)...)),
 		grpc.WithChainUnaryInterceptor(c.unary),
 		grpc.WithChainStreamInterceptor(c.stream),

@@ -110,6 +110,16 @@ func (p Policy) checkCallers(known []string) error {
 	return nil
 }
 
+// callers are the services that may call anything.
+func (p Policy) callers() []string {
+	var all []string
+	for _, rule := range p {
+		all = append(all, rule.Callers...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 // readOnly tells what the proto says: that a call changes nothing.
 func readOnly(m protoreflect.MethodDescriptor) bool {
 	o, ok := m.Options().(*descriptorpb.MethodOptions)

@@ -18,6 +18,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 // MaxMessage bounds requests and answers, in bytes.
@@ -38,6 +39,9 @@ type ServerConfig struct {
 	// Open lets calls in; before, they are refused so that callers try another replica. nil: from the
 	// start.
 	Open func() bool
+	// Certificate has all connections encrypted, and callers show one of their own: one of theirs that some method
+	// may be called with, by the policy. nil: nothing is encrypted.
+	Certificate *transport.Certificate
 	// Options are appended; for tests and tuning, not for interceptors.
 	Options []grpc.ServerOption
 }
@@ -68,7 +72,7 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 		mapErrors,
 		recovery,
 		deadlineGuard,
-		access(identity.NewVerifier(cfg.Keys, cfg.Service), cfg.Policy),
+		access(identity.NewVerifier(cfg.Keys, cfg.Service), cfg.Policy, cfg.Certificate != nil),
 		validation,
 	}
 	opts := append([]grpc.ServerOption{
@@ -82,6 +86,9 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 		// Connections are renewed now and then: clients then look for replicas that were added.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 30 * time.Second, Time: time.Minute, Timeout: 20 * time.Second}),
 	}, cfg.Options...)
+	if cfg.Certificate != nil {
+		opts = append(opts, grpc.Creds(cfg.Certificate.Server(cfg.Policy.callers())))
+	}
 	server := grpc.NewServer(opts...)
 	h := cfg.Health
 	if h == nil {

@@ -4,12 +4,30 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteSecretFile creates path with content, mode 0600, synced together with its directory. It
 // fails with fs.ErrExist when path is there: the content is written aside and then linked into
 // place, so that no reader ever meets a half-written file, even after a crash.
 func WriteSecretFile(path string, content []byte) error { return createExclusive(path, content) }
+
+// ReplaceSecretFile is like WriteSecretFile, and takes the place of what is there. The file belongs to whom its directory
+// belongs to, where this process may give it away: what renews a file may be another user than who reads it.
+func ReplaceSecretFile(path string, content []byte) error {
+	return place(path, content, func(from, to string) error {
+		dir, err := os.Stat(filepath.Dir(to))
+		if err != nil {
+			return err
+		}
+		if owner, ok := dir.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Geteuid() {
+			if err := os.Chown(from, int(owner.Uid), int(owner.Gid)); err != nil && !errors.Is(err, os.ErrPermission) {
+				return err
+			}
+		}
+		return os.Rename(from, to)
+	})
+}
 
 func createExclusive(path string, content []byte) error {
 	return place(path, content, os.Link)

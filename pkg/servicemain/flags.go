@@ -52,12 +52,26 @@ type OpsFlags struct {
 
 // HTTPListenFlags say where HTTP is served.
 type HTTPListenFlags struct {
-	Listen string `name:"listen" env:"DEVPILOT_LISTEN" default:"${listen}" help:"Address to serve HTTP on."`
+	Listen         string `name:"listen" env:"DEVPILOT_LISTEN" default:"${listen}" help:"Address to serve HTTP on."`
+	ListenCertFile string `name:"listen-cert-file" env:"DEVPILOT_LISTEN_CERT_FILE" help:"PEM file of the certificate to serve HTTPS with, and of those between it and its authority; read again when it changes (default: plain HTTP, for a proxy on this machine or on a private network)."`
+	ListenKeyFile  string `name:"listen-key-file" env:"DEVPILOT_LISTEN_KEY_FILE" help:"PEM file of the private key of --listen-cert-file."`
 }
 
 // GRPCListenFlags say where gRPC is served.
 type GRPCListenFlags struct {
 	GRPCListen string `name:"grpc-listen" env:"DEVPILOT_GRPC_LISTEN" default:"${grpc_listen}" help:"Address to serve gRPC on."`
+}
+
+// TLSFlags say what calls between the services are encrypted with.
+type TLSFlags struct {
+	TLSCertFile string `name:"tls-cert-file" env:"DEVPILOT_TLS_CERT_FILE" help:"PEM file of this service's certificate for calls between the services, whose DNS name is the service below devpilot.internal, as auth.devpilot.internal, and which is for servers and clients; it and the two below are read again when they change (devpilot certificates makes them)."`
+	TLSKeyFile  string `name:"tls-key-file" env:"DEVPILOT_TLS_KEY_FILE" help:"PEM file of the private key of --tls-cert-file."`
+	TLSCAFile   string `name:"tls-ca-file" env:"DEVPILOT_TLS_CA_FILE" help:"PEM file of the authorities that the other services' certificates are by; several while one takes the place of another."`
+}
+
+// PlaintextFlags say what may go over the network unencrypted.
+type PlaintextFlags struct {
+	AllowPlaintext []string `name:"allow-plaintext" env:"DEVPILOT_ALLOW_PLAINTEXT" help:"Connections that may leave this machine unencrypted, because something else protects the network: services (calls between the services), nats, redis. Without it a process that would make or take one does not start."`
 }
 
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
@@ -89,7 +103,7 @@ type KeyFlags struct {
 }
 
 // AuthAddrFlag and its siblings say where a service finds another one: host:port, several of them
-// joined by commas, or any gRPC target.
+// joined by commas, or a gRPC target that begins with dns:/// or unix:///.
 type AuthAddrFlag struct {
 	AuthAddr string `name:"auth-addr" env:"DEVPILOT_AUTH_ADDR" help:"Address of the auth service, e.g. auth:7001."`
 }
@@ -124,11 +138,14 @@ type PublicFlags struct {
 }
 
 // URL returns the public URL without a trailing slash; where none is set it is made of the address
-// that HTTP is served on.
-func (f PublicFlags) URL(listen net.Addr) (string, error) {
+// that HTTP, or HTTPS, is served on.
+func (f PublicFlags) URL(listen net.Addr, https bool) (string, error) {
 	if f.PublicURL == "" {
 		if listen == nil {
 			return "", fmt.Errorf("the public URL is not set: use --public-url or DEVPILOT_PUBLIC_URL")
+		}
+		if https {
+			return "https://" + reachable(listen), nil
 		}
 		return "http://" + reachable(listen), nil
 	}
@@ -301,7 +318,7 @@ func Groups() []any { return productFlags() }
 // productFlags lists every group: their variables are known to every program.
 func productFlags() []any {
 	return []any{
-		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, StoreFlags{}, InstallationFlags{}, KeyFlags{},
+		LogFlags{}, OpsFlags{}, HTTPListenFlags{}, GRPCListenFlags{}, TLSFlags{}, PlaintextFlags{}, StoreFlags{}, InstallationFlags{}, KeyFlags{},
 		AuthAddrFlag{}, RepoAddrFlag{}, WebhookAddrFlag{}, DeployerAddrFlag{},
 		BitbucketFlags{}, PublicFlags{}, WebFlags{}, SignInFlags{}, PeopleFlags{}, DataFlags{}, WorkerFlags{}, HookFlags{}, LiveFlags{}, ReconcileFlags{}, WebhookFlags{}, EmulatorFlags{}, NotifyFlags{}, ActivityFlags{}, ProgramFlags{},
 	}

@@ -25,6 +25,7 @@ import (
 	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/transport"
 )
 
 func addressVariable(name string) string { return envPrefix + strings.ToUpper(name) + "_ADDR" }
@@ -43,6 +44,8 @@ type program struct {
 	build                  func(context.Context) (Service, error)
 	addresses              map[string]string // of the services that are called
 	conns                  []*grpc.ClientConn
+	certificate            *transport.Certificate // of this service; nil without one
+	web                    *transport.Certificate // of its HTTP; nil without one
 
 	natsStopping atomic.Bool
 
@@ -69,6 +72,9 @@ func (m *program) run(ctx context.Context) error {
 	defer m.closeListeners()
 	m.registry = ops.NewRegistry(m.env.Version)
 	m.env.Registerer = m.registry
+	if err := m.openCertificates(); err != nil {
+		return err
+	}
 	m.door = NewDoor()
 	tracing, err := ops.NewTracing(ctx, m.name, m.env.Version)
 	if err != nil {
@@ -76,13 +82,15 @@ func (m *program) run(ctx context.Context) error {
 	}
 	m.env.TracerProvider = tracing
 
-	components := []lifecycle.Component{
+	components := append([]lifecycle.Component{}, Followed("certificate", m.certificate)...)
+	components = append(components, Followed("http certificate", m.web)...)
+	components = append(components, []lifecycle.Component{
 		{Name: "traces", Stop: tracing.Shutdown, StopTimeout: 5 * time.Second},
 		{Name: "ops", Run: func(ctx context.Context) error {
 			m.env.Logger.Info("serving ops", slog.String(logs.KeyAddr, m.opsListener.Addr().String()), slog.String(logs.KeyVersion, m.env.Version))
 			return ops.Serve(ctx, m.opsListener, ops.Handler(&m.readiness, m.registry, m.base.Pprof), m.env.Logger)
 		}},
-	}
+	}...)
 	if !m.withoutNATS {
 		components = append(components, lifecycle.Component{
 			Name: "nats", Start: m.startNATS, StartTimeout: connectLimit + 10*time.Second, Run: m.watchNATS, Ready: m.natsReady, Stop: m.stopNATS,
@@ -140,7 +148,7 @@ func (m *program) bind(ctx context.Context) (err error) {
 		if m.httpListener, err = Listen(ctx, "--listen", m.http.Listen); err != nil {
 			return err
 		}
-		m.env.HTTPAddr = m.httpListener.Addr()
+		m.env.HTTPAddr, m.env.HTTPS = m.httpListener.Addr(), m.http.ListenCertFile != ""
 	}
 	return nil
 }
@@ -221,7 +229,7 @@ func (m *program) startGRPC(context.Context) (err error) {
 	}
 	m.grpcServer, err = rpc.NewServer(rpc.ServerConfig{
 		Service: m.name, Keys: m.env.Keys, Policy: m.policy, Logger: m.env.Logger,
-		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Health: m.door.Health, Open: m.door.Open,
+		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Health: m.door.Health, Open: m.door.Open, Certificate: m.certificate,
 	})
 	if err != nil {
 		return err
@@ -251,7 +259,7 @@ func (m *program) startHTTP(context.Context) error {
 	if !ok {
 		return errors.New("the service has no HTTP handler")
 	}
-	m.httpServer = httpserver.New(httpserver.Config{Handler: h.Handler(), Logger: m.env.Logger, Connections: httpserver.Share(0.6)})
+	m.httpServer = httpserver.New(httpserver.Config{Handler: h.Handler(), Logger: m.env.Logger, Connections: httpserver.Share(0.6), TLS: m.web.HTTP()})
 	return nil
 }
 

@@ -81,6 +81,7 @@ type Env struct {
 	TracerProvider trace.TracerProvider
 	Now            func() time.Time
 	HTTPAddr       net.Addr // where HTTP is served; nil where it is not
+	HTTPS          bool     // whether it is served with a certificate
 
 	// Dial connects to a service named in Spec.Calls, while this one is built. Whoever set it closes the
 	// connection, after the service.
@@ -95,7 +96,7 @@ func (m *program) dial(target string) (*grpc.ClientConn, error) {
 	}
 	conn, err := rpc.Dial(rpc.ClientConfig{
 		Service: m.name, TargetService: target, Target: address, Keys: m.env.Keys, Logger: m.env.Logger,
-		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider,
+		Registerer: m.env.Registerer, TracerProvider: m.env.TracerProvider, Certificate: m.certificate,
 	})
 	if err != nil {
 		return nil, err
@@ -116,6 +117,8 @@ func (m *program) closeConns(context.Context) error {
 type base struct {
 	LogFlags          `embed:""`
 	OpsFlags          `embed:""`
+	TLSFlags          `embed:""`
+	PlaintextFlags    `embed:""`
 	StoreFlags        `embed:""`
 	InstallationFlags `embed:""`
 	KeyFlags          `embed:""`
@@ -192,6 +195,9 @@ func configure[C any](spec Spec[C], p Process) (*program, error) {
 	}
 	for _, name := range spec.Calls {
 		m.addresses[name] = n.address(name)
+	}
+	if err := m.checkPlaintext(); err != nil {
+		return nil, err
 	}
 	m.env.Logger, err = logs.New(p.Stderr, m.base.Format(p.Stderr), m.base.LogLevel)
 	if err != nil {

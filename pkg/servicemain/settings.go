@@ -292,7 +292,11 @@ func (r *resolver) outOfBounds() error {
 		case most != "":
 			want = "from " + least + " to " + most
 		}
-		errs = append(errs, fmt.Errorf("--%s (%s) is %v, which makes no sense: give %s. %s", f.Name, r.names[f.Value], got.Interface(), want, f.Help))
+		name := "--" + f.Name
+		if variable, ok := r.names[f.Value]; ok {
+			name += " (" + variable + ")"
+		}
+		errs = append(errs, fmt.Errorf("%s is %v, which makes no sense: give %s. %s", name, got.Interface(), want, f.Help))
 	}
 	return errors.Join(errs...)
 }

@@ -26,6 +26,8 @@ type everything struct {
 	servicemain.OpsFlags          `embed:""`
 	servicemain.HTTPListenFlags   `embed:""`
 	servicemain.GRPCListenFlags   `embed:""`
+	servicemain.TLSFlags          `embed:""`
+	servicemain.PlaintextFlags    `embed:""`
 	servicemain.StoreFlags        `embed:""`
 	servicemain.InstallationFlags `embed:""`
 	servicemain.KeyFlags          `embed:""`
@@ -193,7 +195,7 @@ func TestPublicURL_asBrowsersWriteIt(t *testing.T) {
 		"https://a.example:443": "https://a.example", "http://a.example:80": "http://a.example", "http://a.example:443": "http://a.example:443",
 		"HTTP://[::1]:8080": "http://[::1]:8080", "http://[::1]:80": "http://[::1]", "https://b%C3%BCcher.example": "https://xn--bcher-kva.example",
 	} {
-		got, err := servicemain.PublicFlags{PublicURL: given}.URL(nil)
+		got, err := servicemain.PublicFlags{PublicURL: given}.URL(nil, false)
 		if err != nil || got != want {
 			t.Errorf("%s: %q %v", given, got, err)
 		}
@@ -206,7 +208,7 @@ func TestPublicURL_asBrowsersWriteIt(t *testing.T) {
 		}
 	}
 	for _, given := range []string{"https://bü cher.example", "https://-ü.example", "https://:443", "https://ü\u200d.example"} {
-		if got, err := (servicemain.PublicFlags{PublicURL: given}).URL(nil); err == nil || !strings.Contains(err.Error(), "DEVPILOT_PUBLIC_URL") {
+		if got, err := (servicemain.PublicFlags{PublicURL: given}).URL(nil, false); err == nil || !strings.Contains(err.Error(), "DEVPILOT_PUBLIC_URL") {
 			t.Errorf("%q: %q %v", given, got, err)
 		}
 	}
@@ -327,7 +329,8 @@ func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
 	var env []string
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
 		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS STREAMS_MIB INSTALLATION REDIS_URL
-		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF`) {
+		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF
+		LISTEN_CERT_FILE LISTEN_KEY_FILE TLS_CERT_FILE TLS_KEY_FILE TLS_CA_FILE ALLOW_PLAINTEXT`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
 			value = "x"
@@ -433,7 +436,7 @@ func TestPublicFlags_URL(t *testing.T) {
 		"https://x.com#f":                 "",
 		"https://x.com:" + planted:        "",
 	} {
-		got, err := servicemain.PublicFlags{PublicURL: set}.URL(listen)
+		got, err := servicemain.PublicFlags{PublicURL: set}.URL(listen, false)
 		if got != want || (want == "") != (err != nil) {
 			t.Errorf("%q: %q, %v", set, got, err)
 		}
@@ -441,10 +444,13 @@ func TestPublicFlags_URL(t *testing.T) {
 			t.Errorf("%q: %v", set, err)
 		}
 	}
-	if got, err := (servicemain.PublicFlags{}).URL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 8082}); err != nil || got != "http://127.0.0.1:8082" {
+	if got, err := (servicemain.PublicFlags{}).URL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 8082}, false); err != nil || got != "http://127.0.0.1:8082" {
 		t.Errorf("listening on all addresses: %q, %v", got, err)
 	}
-	if _, err := (servicemain.PublicFlags{}).URL(nil); err == nil {
+	if got, err := (servicemain.PublicFlags{}).URL(&net.TCPAddr{IP: net.IPv6unspecified, Port: 8082}, true); err != nil || got != "https://127.0.0.1:8082" {
+		t.Errorf("with a certificate: %q, %v", got, err)
+	}
+	if _, err := (servicemain.PublicFlags{}).URL(nil, false); err == nil {
 		t.Error("no URL and no address")
 	}
 }

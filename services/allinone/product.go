@@ -33,6 +33,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
+	"devpilot.io/bitbucket/pkg/transport"
 	"devpilot.io/bitbucket/services/gateway"
 )
 
@@ -48,7 +49,8 @@ type Product struct {
 
 	httpListener, opsListener, emulatorListener net.Listener
 	publicURL                                   string
-	consumer                                    emulator.Consumer // of the emulator
+	certificate                                 *transport.Certificate // of HTTP; nil without one
+	consumer                                    emulator.Consumer      // of the emulator
 
 	registry  *prometheus.Registry
 	readiness ops.Readiness
@@ -78,6 +80,9 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 	if err := settings.checkEmulator(); err != nil {
 		return nil, err
 	}
+	if err := settings.CheckStores(settings.StoreFlags); err != nil {
+		return nil, err
+	}
 	name, err := settings.Name()
 	if err != nil {
 		return nil, err
@@ -91,7 +96,7 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 		settings.CacheDir = filepath.Join(dir.path, "cache")
 	}
 	p := &Product{settings: settings, logger: logger, dir: dir, installation: name, registry: ops.NewRegistry(servicemain.Version)}
-	if err := errors.Join(p.loadSecrets(), p.bind(ctx)); err != nil {
+	if err := errors.Join(p.loadSecrets(), p.openCertificate(), p.bind(ctx)); err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -110,6 +115,11 @@ func (p *Product) loadSecrets() (err error) {
 	return err
 }
 
+func (p *Product) openCertificate() (err error) {
+	p.certificate, err = p.settings.Certificate(p.logger, p.registry)
+	return err
+}
+
 // bind takes all addresses and settles the URLs that follow from them.
 func (p *Product) bind(ctx context.Context) (err error) {
 	if p.httpListener, err = servicemain.Listen(ctx, "--listen", p.settings.Listen); err != nil {
@@ -121,7 +131,7 @@ func (p *Product) bind(ctx context.Context) (err error) {
 	if p.live, err = p.settings.ListenLive(ctx, p.settings.Has("worker")); err != nil {
 		return err
 	}
-	if p.publicURL, err = p.settings.URL(p.httpListener.Addr()); err != nil {
+	if p.publicURL, err = p.settings.URL(p.httpListener.Addr(), p.settings.ListenCertFile != ""); err != nil {
 		return err
 	}
 	if !p.settings.Emulator {
@@ -210,6 +220,7 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 			return installation.Config{JS: p.js, Redis: p.redisc, Keyset: p.keyset, Logger: p.logger}
 		}),
 	}
+	list = append(list, servicemain.Followed("certificate", p.certificate)...)
 	if p.settings.Emulator {
 		list = append(list, lifecycle.Component{Name: "emulator", Start: p.startEmulator, Run: p.serveEmulator, Stop: p.stopEmulator})
 	}
@@ -349,7 +360,7 @@ func (p *Product) startHTTP(context.Context) error {
 	if !ok {
 		return errors.New("the webhook service serves no HTTP")
 	}
-	p.web = httpserver.New(httpserver.Config{Handler: beside(deliveries.Handler(), p.gateway.Handler()), Logger: p.logger, Connections: httpserver.Share(0.4)})
+	p.web = httpserver.New(httpserver.Config{Handler: beside(deliveries.Handler(), p.gateway.Handler()), Logger: p.logger, Connections: httpserver.Share(0.4), TLS: p.certificate.HTTP()})
 	return nil
 }
 

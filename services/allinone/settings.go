@@ -25,6 +25,7 @@ type Settings struct {
 	servicemain.LogFlags          `embed:""`
 	servicemain.OpsFlags          `embed:""`
 	servicemain.HTTPListenFlags   `embed:""`
+	servicemain.PlaintextFlags    `embed:""`
 	servicemain.StoreFlags        `embed:""`
 	servicemain.InstallationFlags `embed:""`
 	servicemain.KeyFlags          `embed:""`

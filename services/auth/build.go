@@ -18,13 +18,13 @@ func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name:        "auth",
 		Description: "Owns the integrations: OAuth handshakes with Bitbucket, tokens and their refresh.",
-		GRPCListen:  ":7001", OpsListen: ":7101",
+		GRPCListen:  "127.0.0.1:7001", OpsListen: "127.0.0.1:7101",
 		Policy: Policy, Build: build,
 	}
 }
 
 func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Service, error) {
-	public, err := f.URL(env.HTTPAddr)
+	public, err := f.URL(env.HTTPAddr, env.HTTPS)
 	if err != nil {
 		return nil, err
 	}

@@ -219,7 +219,7 @@ func TestCompletion_isThere(t *testing.T) {
 func TestTakes_whatIsItsOwn(t *testing.T) {
 	t.Parallel()
 	for words, want := range map[string]bool{
-		"": false, "run": false, "sign-in": false, "make-keys x": false, "--emulator": false, "-h": false, "--help": false, "version": false,
+		"": false, "run": false, "sign-in": false, "make-keys x": false, "certificates x": false, "--emulator": false, "-h": false, "--help": false, "version": false,
 		"apps list": true, "help": true, "completion bash": true, "__complete a": true, "--url=x apps": true, "-o json apps": true, "--workspace x apps": true,
 	} {
 		if got := Takes(strings.Fields(words)); got != want {

@@ -30,7 +30,7 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "deployer", Description: "Owns apps, turns pushes into deployments and makes releases live.",
-		GRPCListen: ":7004", OpsListen: ":7104", Policy: Policy, Calls: []string{"auth", "repo", "webhook"}, Build: build,
+		GRPCListen: "127.0.0.1:7004", OpsListen: "127.0.0.1:7104", Policy: Policy, Calls: []string{"auth", "repo", "webhook"}, Build: build,
 	}
 }
 
@@ -53,7 +53,7 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 	public := ""
 	if f.PublicURL != "" || env.HTTPAddr != nil {
 		var err error
-		if public, err = f.URL(env.HTTPAddr); err != nil {
+		if public, err = f.URL(env.HTTPAddr, env.HTTPS); err != nil {
 			return nil, err
 		}
 	}

@@ -28,13 +28,13 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "gateway", Description: "Serves Devpilot's public API, sign-in and pages.",
-		Listen: "127.0.0.1:8080", OpsListen: ":7105", Policy: Policy,
+		Listen: "127.0.0.1:8080", OpsListen: "127.0.0.1:7105", Policy: Policy,
 		Calls: []string{"auth", "repo", "webhook", "deployer"}, Build: build,
 	}
 }
 
 func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Service, error) {
-	public, err := f.URL(env.HTTPAddr)
+	public, err := f.URL(env.HTTPAddr, env.HTTPS)
 	if err != nil {
 		return nil, err
 	}

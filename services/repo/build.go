@@ -16,7 +16,7 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "repo", Description: "Lists the repositories and branches that a workspace's Bitbucket account can reach.",
-		GRPCListen: ":7002", OpsListen: ":7102", WithoutNATS: true, Policy: Policy, Calls: []string{"auth"}, Build: build,
+		GRPCListen: "127.0.0.1:7002", OpsListen: "127.0.0.1:7102", WithoutNATS: true, Policy: Policy, Calls: []string{"auth"}, Build: build,
 	}
 }
 

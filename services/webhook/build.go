@@ -21,12 +21,12 @@ type Flags struct {
 func Spec() servicemain.Spec[Flags] {
 	return servicemain.Spec[Flags]{
 		Name: "webhook", Description: "Owns the webhooks at Bitbucket and takes their deliveries.",
-		Listen: ":8082", GRPCListen: ":7003", OpsListen: ":7103", Policy: Policy, Calls: []string{"auth"}, Build: build,
+		Listen: ":8082", GRPCListen: "127.0.0.1:7003", OpsListen: "127.0.0.1:7103", Policy: Policy, Calls: []string{"auth"}, Build: build,
 	}
 }
 
 func build(_ context.Context, env *servicemain.Env, f Flags) (servicemain.Service, error) {
-	public, err := f.URL(env.HTTPAddr)
+	public, err := f.URL(env.HTTPAddr, env.HTTPS)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,9 @@ var decided = map[string]bool{
 	"auth-addr": true, "repo-addr": true, "webhook-addr": true, "deployer-addr": true, "bitbucket-client-secret": true, "admin-token": true,
 	"identity-providers-file": true, "smtp-password": true, "data-dir": true, "cache-dir": true, "server": true, "roles": true,
 	"live-listen": true, "live-advertise": true, "live-url": true,
+	"tls-cert-file": true, "tls-key-file": true, "tls-ca-file": true, "allow-plaintext": true,
+	// TLS ends at the ingress.
+	"listen-cert-file": true, "listen-key-file": true,
 	// Of the all-in-one process only.
 	"emulator": true, "emulator-listen": true, "emulator-scenario": true,
 }

@@ -72,6 +72,20 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 {{- $s := .root.Values.secrets -}}
 - {name: DEVPILOT_ENCRYPTION_KEYSET_FILE, value: /etc/devpilot/encryption.json}
 - {name: DEVPILOT_IDENTITY_KEY_FILE, value: /etc/devpilot/identity.json}
+{{- if .root.Values.tls.enabled }}
+- {name: DEVPILOT_TLS_CERT_FILE, value: /etc/devpilot/tls/tls.crt}
+- {name: DEVPILOT_TLS_KEY_FILE, value: /etc/devpilot/tls/tls.key}
+- {name: DEVPILOT_TLS_CA_FILE, value: /etc/devpilot/tls/ca.crt}
+{{- end }}
+{{- with .root.Values.tls.plaintext }}
+- {name: DEVPILOT_ALLOW_PLAINTEXT, value: {{ join "," . | quote }}}
+{{- end }}
+{{- with index (include "devpilot.components" . | fromYaml) .service }}
+{{- if .grpc }}
+- {name: DEVPILOT_GRPC_LISTEN, value: ":{{ .grpc }}"}
+{{- end }}
+- {name: DEVPILOT_OPS_LISTEN, value: ":{{ .ops }}"}
+{{- end }}
 {{- if $s.natsUrl.name }}
 - {name: DEVPILOT_NATS_URL_FILE, value: /etc/devpilot/nats-url}
 {{- else }}
@@ -120,6 +134,9 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 {{- $s := .root.Values.secrets -}}
 - secret: {name: {{ $s.encryption.name }}, items: [{key: {{ $s.encryption.key }}, path: encryption.json}]}
 - secret: {name: {{ $s.identity.name }}, items: [{key: identity-{{ .service }}.json, path: identity.json}]}
+{{- if .root.Values.tls.enabled }}
+- secret: {name: {{ .root.Values.tls.secret }}-{{ .service }}, items: [{key: tls.crt, path: tls/tls.crt}, {key: tls.key, path: tls/tls.key}, {key: ca.crt, path: tls/ca.crt}]}
+{{- end }}
 {{- if $s.natsUrl.name }}
 - secret: {name: {{ $s.natsUrl.name }}, items: [{key: {{ $s.natsUrl.key }}, path: nats-url}]}
 {{- end }}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/mattn/go-isatty"
 
@@ -31,6 +32,9 @@ type grammar struct {
 	MakeKeys struct {
 		Directory string `arg:"" help:"Directory to make them in; nothing in it is overwritten."`
 	} `cmd:"" name:"make-keys" help:"Make the keys and the admin token that services in processes of their own need."`
+	Certificates struct {
+		allinone.CertificateSettings `embed:""`
+	} `cmd:"" help:"Make or renew the certificates by which services in processes of their own know each other, and their authority."`
 	AcceptLoss struct {
 		servicemain.DataFlags         `embed:""`
 		servicemain.InstallationFlags `embed:""`
@@ -76,6 +80,8 @@ func run(ctx context.Context, process servicemain.Process) int {
 		fmt.Fprintln(process.Stdout, "devpilot", servicemain.Version)
 	case "make-keys":
 		err = allinone.MakeKeys(process.Stdout, c.MakeKeys.Directory)
+	case "certificates":
+		err = allinone.MakeCertificates(process.Stdout, c.Certificates.CertificateSettings, time.Now())
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	case "accept-loss":

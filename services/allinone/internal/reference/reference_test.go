@@ -23,7 +23,7 @@ func TestMake_thePageIsAsTheCodeIs(t *testing.T) {
 	for _, row := range []string{
 		"| `--workers` | `DEVPILOT_WORKERS` | `0` | 0 to 1024 |",
 		"| `--reconcile-interval` | `DEVPILOT_RECONCILE_INTERVAL` | `30s` | 100ms to 24h |",
-		"| webhook | `:8082` | `:7003` | `:7103` |",
+		"| webhook | `:8082` | `127.0.0.1:7003` | `127.0.0.1:7103` |",
 		"| `DefaultPage` | 50 |", "| `RetryLimit` | 24h |", "| `MaxBody` | 512 KiB |", "| `deployer-lanes` |", "| `DEVPILOT_INBOX` |",
 	} {
 		if !strings.Contains(want, row) {
