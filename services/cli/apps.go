@@ -19,8 +19,22 @@ import (
 const maxFile = 1 << 20
 
 func (a *app) apps() *cobra.Command {
-	list := a.watchable("list", "List the apps", 0, 0, "app deployment", func(ctx context.Context, s *session, _ []string) error {
-		list, err := s.listApps(ctx)
+	var query, order, view string
+	var states []string
+	var auto bool
+	var list *cobra.Command
+	list = a.watchable("list", "List the apps", 0, 0, "app deployment", func(ctx context.Context, s *session, _ []string) error {
+		p := devpilot.ListAppsParams{Query: some(query), OrderBy: some(order), View: some(devpilot.ListAppsRequestView(strings.ToUpper(view)))}
+		if list.Flags().Changed("auto-deploy") {
+			p.AutoDeploy = &auto
+		}
+		if len(states) > 0 {
+			p.LatestStates = &[]devpilot.DeploymentState{}
+		}
+		for _, state := range states {
+			*p.LatestStates = append(*p.LatestStates, devpilot.DeploymentState(strings.ToUpper(state)))
+		}
+		list, err := s.listApps(ctx, p)
 		if err != nil {
 			return err
 		}
@@ -30,6 +44,11 @@ func (a *app) apps() *cobra.Command {
 		}
 		return s.show(list, "APP REPOSITORY BRANCH AUTO-DEPLOY LIVE LATEST SYNC", rows)
 	})
+	list.Flags().StringVar(&query, "query", "", "only those whose id, repository or branch has this in it")
+	list.Flags().StringVar(&order, "order-by", "", "id, updateTime, deployTime, need or match")
+	list.Flags().StringSliceVar(&states, "state", nil, "only those whose newest deployment is in one of these states, such as FAILED,PROCESSING")
+	list.Flags().BoolVar(&auto, "auto-deploy", false, "only those that deploy by themselves; =false: only the others")
+	list.Flags().StringVar(&view, "view", "", "basic: without hooks and variables")
 	get := a.watchable("get APP", "Show an app", 1, 1, "app deployment webhook", func(ctx context.Context, s *session, words []string) error {
 		one, err := s.api.GetApp(ctx, s.ws, words[0], nil)
 		if err != nil {
@@ -41,10 +60,12 @@ func (a *app) apps() *cobra.Command {
 		list, get, a.createApp(), a.setApp(), a.variables(), a.hooks(), a.rules(), a.deleteApp())
 }
 
-func (s *session) listApps(ctx context.Context) ([]devpilot.App, error) {
+func (s *session) listApps(ctx context.Context, params devpilot.ListAppsParams) ([]devpilot.App, error) {
+	params.PageSize = ptr(int32(200))
 	list := []devpilot.App{}
 	for one, err := range devpilot.Pages(func(token *string) ([]devpilot.App, string, error) {
-		p, err := s.api.ListApps(ctx, s.ws, &devpilot.ListAppsParams{PageToken: token, PageSize: ptr(int32(200))})
+		params.PageToken = token
+		p, err := s.api.ListApps(ctx, s.ws, &params)
 		if err != nil {
 			return nil, "", err
 		}

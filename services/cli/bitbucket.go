@@ -271,6 +271,9 @@ func (a *app) why() *cobra.Command {
 		}
 		if next := remedy(e.Remedy); next != "" {
 			s.say("Next: %s", next)
+			if why := text(e.Remedy.Obstacle); why != "" {
+				s.say("%s", clean(why))
+			}
 		}
 		return nil
 	})

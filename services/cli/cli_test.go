@@ -136,7 +136,7 @@ func TestErrors_nameTheNextCommand(t *testing.T) {
 		want  string
 	}{
 		{[]string{"apps", "get", "wbe"}, CodeNotFound, "Next: devpilot apps list"},
-		{[]string{"aps"}, CodeUsage, "did you mean apps?"},
+		{[]string{"app"}, CodeUsage, "did you mean apps"},
 		{[]string{"apps", "create", "web"}, CodeUsage, "repository"},
 		{[]string{"apps", "lst"}, CodeUsage, "devpilot apps --help"},
 		{[]string{"deploy"}, CodeUsage, "devpilot deploy APP"},

@@ -17,6 +17,7 @@ type told struct {
 	mu      sync.Mutex
 	answers map[string]string
 	asked   []string // method, path and body without the request's id
+	queries []string // what they asked for beside the path
 }
 
 func (s *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -28,11 +29,16 @@ func (s *told) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.asked = append(s.asked, strings.TrimSpace(r.Method+" "+r.URL.Path+" "+string(raw)))
+	s.queries = append(s.queries, r.URL.RawQuery)
 	answer, ok := s.answers[r.Method+" "+r.URL.Path]
 	s.mu.Unlock()
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
 		answer = `{"detail":"There is no such thing.","reason":"NOT_FOUND","status":404}`
+	}
+	var refused struct{ Status int }
+	if _ = json.Unmarshal([]byte(answer), &refused); ok && refused.Status >= 400 {
+		w.WriteHeader(refused.Status)
 	}
 	_, _ = io.WriteString(w, answer)
 }
@@ -100,6 +106,53 @@ func TestCommands_ofMembersWebhooksAndReplay(t *testing.T) {
 		}
 		if got := strings.Join(s.asked, " "); got != c.asked {
 			t.Errorf("devpilot %s asked %q, not %q", c.words, got, c.asked)
+		}
+	}
+}
+
+// What is deployed can be named; commits, tags and apps are listed as the flags say.
+func TestCommands_ofWhatCanBeChosen(t *testing.T) {
+	t.Parallel()
+	const at = "/v1/workspaces/shop"
+	const commit = `{"hash":"5b3c9f0e8a1d47c2b6e9f013a8d7c54e21f60b9d","message":"Say who we are\n\nAt length","authorName":"Olga","time":"2026-03-02T09:00:00Z"}`
+	answers := map[string]string{
+		"POST " + at + "/apps/web/deployments":   `{"app":"web","number":7,"state":"PENDING","trigger":"MANUAL","chosen":true}`,
+		"POST " + at + "/apps/api/deployments":   `{"detail":"The commit 5b3c9f0 is not in the history of main.","reason":"COMMIT_NOT_IN_BRANCH","status":409}`,
+		"GET " + at + "/repositories/r1/commits": `{"commits":[` + commit + `,` + commit + `,` + commit + `],"branch":"main","nextPageToken":"more"}`,
+		"GET " + at + "/repositories/r1/tags":    `{"tags":[{"name":"v1.0","commit":` + commit + `}],"nextPageToken":"","totalSize":1}`,
+		"GET " + at + "/apps":                    `{"apps":[{"id":"web","branch":"main"}],"nextPageToken":""}`,
+		"GET " + at + "/why":                     `{"message":"Nobody can say.","steps":[],"remedy":{"kind":"RECONNECT","obstacle":"Only an owner or admin can connect Bitbucket."}}`,
+	}
+	for _, c := range []struct {
+		words, want, asked, query string
+		code                      int
+	}{
+		{words: "deploy web --commit 5b3c9f0 --detach", want: "MANUAL", asked: "POST " + at + `/apps/web/deployments {"commit":"5b3c9f0"}`},
+		{words: "deploy web --tag v1.0 --pause-auto-deploy --detach", want: "MANUAL", asked: "POST " + at + `/apps/web/deployments {"pauseAutoDeploy":true,"tag":"v1.0"}`},
+		{words: "deploy api --commit 5b3c9f0", want: "Next: devpilot commits REPOSITORY BRANCH", asked: "POST " + at + `/apps/api/deployments {"commit":"5b3c9f0"}`, code: CodeConflict},
+		{words: "commits r1", want: "5b3c9f0", asked: "GET " + at + "/repositories/r1/commits", query: "pageSize=3"},
+		{words: "commits r1 feature/login", want: "Say who we are\n", asked: "GET " + at + "/repositories/r1/commits", query: "branch=feature%2Flogin&pageSize=3"},
+		{words: "tags r1 v1", want: "v1.0", asked: "GET " + at + "/repositories/r1/tags", query: "query=v1"},
+		{words: "apps list --query web --order-by need --state failed,pending --auto-deploy=false --view basic", want: "web", asked: "GET " + at + "/apps",
+			query: "autoDeploy=false&latestStates=FAILED&latestStates=PENDING&orderBy=need&pageSize=200&query=web&view=BASIC"},
+		{words: "apps list", want: "web", asked: "GET " + at + "/apps", query: "pageSize=200"},
+		{words: "why web --branch main", want: "Next: devpilot integration connect\nOnly an owner or admin can connect Bitbucket.\n", asked: "GET " + at + "/why", query: "app=web&branch=main"},
+		{words: "commits r1 --limit 0", want: "--limit", code: CodeUsage},
+	} {
+		words := strings.Fields(c.words)
+		if words[0] == "commits" && c.code == 0 {
+			words = append(words, "--limit", "3")
+		}
+		m, s := talking(t, answers)
+		code, out, said := m.run("", words...)
+		if code != c.code || !strings.Contains(out+said, c.want) {
+			t.Errorf("devpilot %s: %d %q %q", c.words, code, out, said)
+		}
+		if got := strings.Join(s.asked, " "); got != c.asked {
+			t.Errorf("devpilot %s asked %q, not %q", c.words, got, c.asked)
+		}
+		if len(s.queries) == 1 && s.queries[0] != c.query {
+			t.Errorf("devpilot %s asked for %q, not %q", c.words, s.queries[0], c.query)
 		}
 	}
 }

@@ -21,16 +21,21 @@ func number(word string) (int32, error) {
 }
 
 func (a *app) deploy() *cobra.Command {
-	var branch string
-	var detach bool
-	c := a.new("deploy APP", "Deploy the newest commit, and show the log until it has ended", 1, 1, func(ctx context.Context, s *session, words []string) error {
-		d, err := s.api.CreateDeployment(ctx, s.ws, words[0], devpilot.CreateDeploymentJSONRequestBody{Branch: some(branch)})
+	var branch, commit, tag string
+	var detach, pause bool
+	c := a.new("deploy APP", "Deploy the newest commit, or one that is named, and show the log until it has ended", 1, 1, func(ctx context.Context, s *session, words []string) error {
+		d, err := s.api.CreateDeployment(ctx, s.ws, words[0], devpilot.CreateDeploymentJSONRequestBody{
+			Branch: some(branch), Commit: some(commit), Tag: some(tag), PauseAutoDeploy: some(pause),
+		})
 		if err != nil {
 			return err
 		}
 		return s.followed(ctx, d, detach)
 	})
 	c.Flags().StringVar(&branch, "branch", "", "another branch than the app's")
+	c.Flags().StringVar(&commit, "commit", "", "this commit of the branch's history, or the first 7 digits of its hash; the next push takes over")
+	c.Flags().StringVar(&tag, "tag", "", "what this tag points to; the next push takes over")
+	c.Flags().BoolVar(&pause, "pause-auto-deploy", false, "switch auto-deploy off, so that no push replaces the commit or tag")
 	detached(c, &detach)
 	return c
 }

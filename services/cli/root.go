@@ -77,7 +77,7 @@ func command(a *app) *cobra.Command {
 	flags.BoolVar(&a.plainHTTP, "plain-http", false, "send the key unencrypted over http, also to another machine")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{outputTable, outputJSON, outputYAML}, cobra.ShellCompDirectiveNoFileComp)) // only fails for a flag that is not there
 	root.AddCommand(
-		a.login(), a.logout(), a.whoami(), a.workspaces(), a.members(), a.keys(), a.integration(), a.repos(), a.branches(), a.apps(),
+		a.login(), a.logout(), a.whoami(), a.workspaces(), a.members(), a.keys(), a.integration(), a.repos(), a.branches(), a.commits(), a.tags(), a.apps(),
 		a.deploy(), a.deployments(), a.log(), a.cancel(), a.redeploy(), a.rollback(), a.deliveries(), a.replay(), a.why(), a.webhooks(), a.open(),
 		a.reference(),
 	)

@@ -21,6 +21,8 @@ var commands = map[string]string{
 	"listRepositories":         "devpilot repos",
 	"getRepository":            "devpilot repos acme/web",
 	"listBranches":             "devpilot branches acme/web",
+	"listTags":                 "devpilot tags acme/web",
+	"listCommits":              "devpilot commits acme/web",
 	"listApps":                 "devpilot apps list",
 	"createApp":                "devpilot apps create web --repository acme/web --branch main --auto-deploy",
 	"getApp":                   "devpilot apps get web",
