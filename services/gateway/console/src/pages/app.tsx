@@ -8,7 +8,7 @@ import { usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { later } from "../ui/later";
 import { Answer } from "../ui/answer";
-import { DeployLatest } from "../ui/deployment-actions";
+import { Deploy, DeployLatest } from "../ui/deployment-actions";
 import { Deliveries } from "../ui/deliveries";
 import { History } from "../ui/history";
 import { pictureHeight, WhenSeen } from "../ui/seen";
@@ -52,7 +52,15 @@ function One({ id }: { id: string }) {
   }
   return (
     <>
-      <PageTitle actions={<DeployLatest app={app.data} />} path={[["Apps", `/w/${ws}/apps`]]}>
+      <PageTitle
+        actions={
+          <>
+            <Deploy app={app.data} />
+            <DeployLatest app={app.data} />
+          </>
+        }
+        path={[["Apps", `/w/${ws}/apps`]]}
+      >
         {id}
       </PageTitle>
       <p className="soft subline">

@@ -9,7 +9,7 @@ import { appLook, asYou, behindText, needs, reasonText } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { later } from "../ui/later";
-import { useDeployLatest } from "../ui/deploy-latest";
+import { useDeploy } from "../ui/deploy-latest";
 import { Icon } from "../ui/icons";
 import { RowLink, Rows } from "../ui/rows";
 import { SearchText } from "../ui/search-text";
@@ -38,7 +38,7 @@ export default function Apps() {
   const state = integration.data?.state;
   const [menu, setMenu] = useState<{ app: string; button: HTMLElement }>();
   const menuApp = shown.find((a) => a.id === menu?.app);
-  const deploy = useDeployLatest();
+  const deploy = useDeploy();
   return (
     <>
       <PageTitle

@@ -146,7 +146,9 @@ function Field({ placeholder, searching }: { placeholder: string; searching: boo
   useEffect(() => {
     const another = previous.current !== first;
     previous.current = first;
-    if (open && searching && first !== undefined && (another || lost)) manager?.setFocusedKey(first);
+    // React Aria forgets the focused row when something is typed, in an effect that comes after this one.
+    if (open && searching && first !== undefined && (another || lost))
+      queueMicrotask(() => manager?.setFocusedKey(first));
     // The manager is another object at each render.
     // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [open, searching, first, lost]);

@@ -3,19 +3,28 @@ import { api, body } from "../api/client";
 import { usePlace } from "../lib/workspace";
 import { here, useOnce, useStarted } from "./started";
 
-/** Has the newest commit of an app's branch deployed, and goes to the deployment. */
-export function useDeployLatest() {
+/** What is deployed of an app: the latest commit of its branch where nothing is named. */
+interface Wanted {
+  app: string;
+  branch?: string;
+  commit?: string;
+  tag?: string;
+  pauseAutoDeploy?: boolean;
+}
+
+/** Has something of an app's repository deployed, and goes to the deployment. */
+export function useDeploy() {
   const { ws } = usePlace();
   const started = useStarted();
   const once = useOnce();
   return useMutation({
     onMutate: here,
-    mutationFn: ({ app, branch }: { app: string; branch?: string | undefined }) =>
-      once(`${ws} ${app} ${branch ?? ""}`, async (requestId) =>
+    mutationFn: ({ app, ...what }: Wanted) =>
+      once(`${ws} ${app} ${JSON.stringify(what)}`, async (requestId) =>
         body(
           await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
             params: { path: { workspace: ws, app } },
-            body: { requestId, ...(branch === undefined ? {} : { branch }) },
+            body: { requestId, ...what },
           }),
         ),
       ),

@@ -8,9 +8,23 @@ import { usePlace } from "../lib/workspace";
 import { Button, Failed } from "./basics";
 import { later } from "./later";
 import { RollbackDialog } from "./rollback";
-import { useDeployLatest, useRedeploy } from "./deploy-latest";
+import { useDeploy, useRedeploy } from "./deploy-latest";
 
 const DeployBranch = later(() => import("./deploy-branch"));
+const DeployChoice = later(() => import("./deploy-choice"));
+
+/** Asks what to deploy: the latest commit, another one, or a tag. */
+export function Deploy({ app }: { app: App }) {
+  const [choosing, setChoosing] = useState(false);
+  return (
+    <>
+      <Button onClick={() => setChoosing(true)} title="Deploys a commit or a tag that you choose">
+        Deploy…
+      </Button>
+      {choosing && <DeployChoice app={app} onClose={() => setChoosing(false)} />}
+    </>
+  );
+}
 
 /** Deploys the newest commit of the branch; where a pattern is watched, of one of its branches: which one is asked. */
 export function DeployLatest({
@@ -24,7 +38,7 @@ export function DeployLatest({
 }) {
   const { ws } = usePlace();
   const [choosing, setChoosing] = useState(false);
-  const deploy = useDeployLatest();
+  const deploy = useDeploy();
   if (isPattern(app.branch)) {
     return (
       <>
