@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,6 +11,7 @@ import (
 	noopmetric "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
 	nooptrace "go.opentelemetry.io/otel/trace/noop"
+	"golang.org/x/net/netutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -46,6 +48,16 @@ type ServerConfig struct {
 	Options []grpc.ServerOption
 }
 
+// What a caller may take of a server before it is known who calls.
+const (
+	// handshakeTimeout is how long a connection may take until calls can come over it.
+	handshakeTimeout = 10 * time.Second
+	// maxHeader is for the metadata of one call, in bytes: two signed identities are about 2 KiB.
+	maxHeader = 64 << 10
+	// maxStreams is how many calls may run over one connection; more wait at the caller.
+	maxStreams = 1024
+)
+
 // NewServer makes a server with the full chain and the health service.
 // Register the services on it, call [CheckPolicy], then serve.
 func NewServer(cfg ServerConfig) (*grpc.Server, error) {
@@ -81,6 +93,9 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 		grpc.ChainStreamInterceptor(streamChain(layers)),
 		grpc.MaxRecvMsgSize(MaxMessage),
 		grpc.MaxSendMsgSize(MaxMessage),
+		grpc.MaxHeaderListSize(maxHeader),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		// Connections are renewed now and then: clients then look for replicas that were added.
@@ -97,6 +112,13 @@ func NewServer(cfg ServerConfig) (*grpc.Server, error) {
 	}
 	healthpb.RegisterHealthServer(server, h)
 	return server, nil
+}
+
+// Serve takes at most so many connections at a time, until the server is stopped, and returns nil then. Those beyond wait
+// for their turn: whoever opens many takes no open file from others, and one that nobody calls over is closed
+// after handshakeTimeout.
+func Serve(server *grpc.Server, l net.Listener, connections int) error {
+	return server.Serve(netutil.LimitListener(l, connections))
 }
 
 // SetServing sets the overall health status.

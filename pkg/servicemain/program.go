@@ -240,7 +240,7 @@ func (m *program) startGRPC(context.Context) (err error) {
 
 func (m *program) serveGRPC(context.Context) error {
 	m.env.Logger.Info("serving grpc", slog.String(logs.KeyAddr, m.grpcListener.Addr().String()))
-	return m.grpcServer.Serve(m.grpcListener) // nil once it is stopped
+	return rpc.Serve(m.grpcServer, m.grpcListener, httpserver.Share(0.2))
 }
 
 func (m *program) stopGRPC(ctx context.Context) error {
