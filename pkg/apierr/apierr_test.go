@@ -101,7 +101,7 @@ func TestTable_bitbucketTroubleIs409Or429Or503(t *testing.T) {
 		apierr.ReasonNotConnected, apierr.ReasonTokenExpired, apierr.ReasonReconnectRequired, apierr.ReasonScopeMissing,
 		apierr.ReasonConsumerRefused, apierr.ReasonNotRepositoryAdmin, apierr.ReasonAccessRestricted, apierr.ReasonNoPublicURL,
 		apierr.ReasonBitbucketRateLimited, apierr.ReasonBitbucketUnavailable,
-		apierr.ReasonHandshakeExpired, apierr.ReasonHandshakeMismatch, apierr.ReasonConsentDenied,
+		apierr.ReasonHandshakeExpired, apierr.ReasonHandshakeMismatch, apierr.ReasonConsentDenied, apierr.ReasonAppsWouldStop,
 	} {
 		row, ok := apierr.Lookup(r)
 		if !ok || !slices.Contains([]int{409, 429, 503}, row.HTTPStatus) {

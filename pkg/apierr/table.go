@@ -89,6 +89,7 @@ const (
 	ReasonHandshakeExpired     Reason = "HANDSHAKE_EXPIRED"
 	ReasonHandshakeMismatch    Reason = "HANDSHAKE_MISMATCH"
 	ReasonConsentDenied        Reason = "CONSENT_DENIED"
+	ReasonAppsWouldStop        Reason = "APPS_WOULD_STOP"
 )
 
 // Row is one line of the table: everything that follows from a reason.
@@ -183,6 +184,7 @@ var reasons = []reasonRow{
 	{ReasonHandshakeExpired, FailedPrecondition, "", "Start the connection again under Integrations; it must be finished within 10 minutes."},
 	{ReasonHandshakeMismatch, FailedPrecondition, "", "Start the connection again under Integrations, in the browser in which you are signed in."},
 	{ReasonConsentDenied, FailedPrecondition, "", "Start the connection again and press Grant access at Bitbucket."},
+	{ReasonAppsWouldStop, FailedPrecondition, "", "Give the account access to these repositories on Bitbucket, connect another one, or connect it all the same: their apps stop deploying then."},
 }
 
 var byReason = func() map[Reason]Row {

@@ -280,8 +280,13 @@ type begun struct {
 // begin takes a connect as far as Bitbucket's consent page.
 func (s *stack) begin(i *instance, workspace string) begun {
 	s.t.Helper()
-	ctx := s.admin(workspace)
-	c, err := i.gateway.ConnectIntegration(ctx, &authv1.ConnectIntegrationRequest{Workspace: workspace, ReturnPath: "/settings/integrations"})
+	return s.beginAs(i, s.admin(workspace), workspace, false)
+}
+
+// beginAs is begin as somebody, who may take apps that stop.
+func (s *stack) beginAs(i *instance, ctx context.Context, workspace string, evenIfAppsStop bool) begun {
+	s.t.Helper()
+	c, err := i.gateway.ConnectIntegration(ctx, &authv1.ConnectIntegrationRequest{Workspace: workspace, ReturnPath: "/settings/integrations", EvenIfAppsStop: evenIfAppsStop})
 	if err != nil {
 		s.t.Fatal(err)
 	}

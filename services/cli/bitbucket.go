@@ -119,6 +119,9 @@ func (s *session) showIntegration(i *devpilot.Integration) error {
 	if i.ConnectTime != nil {
 		rows = append(rows, []string{"Connected", when(i.ConnectTime) + " by " + text(i.ConnectedBy)})
 	}
+	if i.Warning != nil {
+		rows = append(rows, []string{"To do", text(i.Warning)})
+	}
 	if i.TokenExpireTime != nil {
 		rows = append(rows, []string{"Token until", when(i.TokenExpireTime)})
 	}

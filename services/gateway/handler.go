@@ -23,6 +23,7 @@ import (
 	"devpilot.io/bitbucket/services/gateway/internal/apidocs"
 	"devpilot.io/bitbucket/services/gateway/internal/badge"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
+	"devpilot.io/bitbucket/services/gateway/internal/connector"
 	"devpilot.io/bitbucket/services/gateway/internal/console"
 	"devpilot.io/bitbucket/services/gateway/internal/deletion"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
@@ -50,6 +51,7 @@ func (s *Service) assemble(w web, d Deps) error {
 	if err != nil {
 		return fmt.Errorf("gateway: %w", err)
 	}
+	d.Auth = connector.Conn{ClientConnInterface: d.Auth, Teams: s.tenants, Logger: d.Logger}
 	if err := s.assembleNotifications(w, d, signer); err != nil {
 		return err
 	}
@@ -132,7 +134,7 @@ func (s *Service) assemble(w web, d Deps) error {
 			Renew: renew, Emulator: s.cfg.Emulator, Providers: people.Buttons(), LocalOwner: !s.cfg.LocalOwnerOff,
 		},
 		people: people,
-		oauth:  &oauthpages.Handler{Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Callers: callers, Pages: html, Secure: secure},
+		oauth:  &oauthpages.Handler{Auth: authv1.NewAuthServiceClient(conn(d.Auth)), Deployer: deployer, Callers: callers, Pages: html, Secure: secure},
 	}
 	s.handler, err = edge.Wrap(edge.Config{
 		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider,

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"devpilot.io/bitbucket/pkg/testkit"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	webhookv1 "devpilot.io/bitbucket/proto/gen/devpilot/webhook/v1"
 )
@@ -43,6 +44,7 @@ func TestNotify_oneCauseIsToldOnce(t *testing.T) {
 		}
 		r.want(t, n)
 	}
+	g.auth.on("GetIntegration", answers(&authv1.GetIntegrationResponse{Integration: &authv1.Integration{State: authv1.Integration_CONNECTED}}, nil))
 	set := func(hooks, apps int) { mu.Lock(); defer mu.Unlock(); noAdmin, lost = hooks, apps }
 	hook := func(i int) *webhookv1.Webhook {
 		return &webhookv1.Webhook{Id: fmt.Sprintf("wh%d", i), RepositoryFullName: fmt.Sprintf("acme/r%d", i), State: webhookv1.Webhook_ACTIVE, Health: webhookv1.Webhook_NOT_ADMIN, HealthMessage: "Not an admin."}

@@ -62,6 +62,7 @@ func fakeHandshakes(g *gate) *handshakes {
 			Binding: h.bound[who.GetBindingName()], Life: durationpb.New(10 * time.Minute),
 		}, nil
 	})
+	g.auth.on("GetIntegration", answers(&authv1.GetIntegrationResponse{Integration: &authv1.Integration{State: authv1.Integration_NOT_CONNECTED}}, nil))
 	g.auth.on("CompleteAuthorization", func(_ context.Context, req proto.Message) (proto.Message, error) {
 		in := req.(*authv1.CompleteAuthorizationRequest)
 		h.mu.Lock()

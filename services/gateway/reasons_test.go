@@ -36,6 +36,7 @@ var notAnswered = map[string]string{
 	"auth HANDSHAKE_MISMATCH":               "of the page that the browser visits",
 	"auth BITBUCKET_WORKSPACE_EXCLUDED":     "of IssueToken, which only services call",
 	"auth CONSENT_DENIED":                   "of the page that the browser visits",
+	"auth APPS_WOULD_STOP":                  "of the page that the browser visits",
 	"bitbucket BRANCH_NOT_FOUND":            "of GetBranch",
 	"bitbucket HANDSHAKE_EXPIRED":           "of the page that the browser visits",
 	"bitbucket WEBHOOK_NOT_FOUND":           "webhook registers it anew",

@@ -11,12 +11,15 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 )
 
 // Accounts reads whose token it is, and the scopes that Bitbucket says it has: nil when it does not
 // say. Errors are those of pkg/bitbucket.
 type Accounts interface {
 	Account(ctx context.Context, token seal.Secret) (bitbucket.User, []string, error)
+	// Unreached are those of the repositories that the account cannot read.
+	Unreached(ctx context.Context, token seal.Secret, used []*authv1.UsedRepository) ([]*authv1.UsedRepository, error)
 }
 
 // RESTAccounts asks Bitbucket's REST API. It is safe for concurrent use.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -21,8 +19,8 @@ import (
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
-	"devpilot.io/bitbucket/pkg/stream"
 	authstorev1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/store/v1"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	"devpilot.io/bitbucket/services/auth/internal/handshake"
 	"devpilot.io/bitbucket/services/auth/internal/rotation"
 	"devpilot.io/bitbucket/services/auth/internal/scope"
@@ -37,6 +35,7 @@ type OAuth interface {
 
 // Integrations stores what was connected; see package store.
 type Integrations interface {
+	Get(ctx context.Context, workspace string) (*authstorev1.Integration, uint64, error)
 	Update(ctx context.Context, workspace string, fn func(cur *authstorev1.Integration) (*authstorev1.Integration, error)) (*authstorev1.Integration, uint64, error)
 }
 
@@ -78,12 +77,12 @@ const (
 )
 
 // Begin starts a handshake and returns the address of our own start page.
-func (f *Flow) Begin(ctx context.Context, v handshake.Visitor, returnPath string) (startURL string, expire time.Time, _ error) {
+func (f *Flow) Begin(ctx context.Context, v handshake.Visitor, returnPath string, evenIfAppsStop bool) (startURL string, expire time.Time, _ error) {
 	if f.cfg.Consumer.Key == "" {
 		return "", time.Time{}, apierr.New(apierr.ReasonConsumerRefused,
 			"Devpilot has no OAuth consumer yet. The operator makes one at Bitbucket and sets DEVPILOT_BITBUCKET_CLIENT_ID and DEVPILOT_BITBUCKET_CLIENT_SECRET.")
 	}
-	id, expire, err := f.cfg.Handshakes.Begin(ctx, v, handshake.ReturnPath(f.cfg.PublicURL, returnPath))
+	id, expire, err := f.cfg.Handshakes.Begin(ctx, v, handshake.Wish{ReturnPath: handshake.ReturnPath(f.cfg.PublicURL, returnPath), EvenIfAppsStop: evenIfAppsStop})
 	if err != nil {
 		return "", time.Time{}, err
 	}
@@ -118,6 +117,7 @@ type Callback struct {
 	Code     string
 	Error    string // the OAuth error code; its description is never relied on
 	Bindings map[string]string
+	Used     []*authv1.UsedRepository // by the workspace's apps
 }
 
 // completeTimeout bounds what follows the redirect. It does not end with the request: the code is
@@ -162,7 +162,7 @@ func (f *Flow) connect(ctx context.Context, cb Callback, h *authstorev1.Handshak
 	if err != nil {
 		return nil, err
 	}
-	rev, err := f.store(ctx, rec)
+	rev, err := f.replace(ctx, cb, h, grant.AccessToken, rec)
 	if err != nil {
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (f *Flow) record(h *authstorev1.Handshake, grant bitbucket.Grant, user bitb
 	}
 	rec := &authstorev1.Integration{
 		Workspace: ws, ConnectionId: newConnectionID(), SiteUrl: f.cfg.Site.SiteURL, ApiUrl: f.cfg.Site.APIURL,
-		ConsumerKey: f.cfg.Consumer.Key, Scopes: slices.Clone(scopes), ConnectTime: now, ConnectedBy: who,
+		ConsumerKey: f.cfg.Consumer.Key, Scopes: slices.Clone(scopes), ConnectTime: now, ConnectedBy: who, ConnectedBySubject: h.GetSubject(),
 		Account: &authstorev1.Account{
 			Uuid: user.UUID, Label: user.Label(), DisplayName: user.DisplayName, Nickname: user.Nickname,
 			Username: user.Username, AvatarUrl: user.AvatarURL,
@@ -225,33 +225,6 @@ func (f *Flow) record(h *authstorev1.Handshake, grant bitbucket.Grant, user bitb
 		rec.Access.ExpireTime = timestamppb.New(grant.Expiry)
 	}
 	return rec, nil
-}
-
-// How often the record is written again.
-const (
-	storeFirst = 50 * time.Millisecond
-	storeMost  = time.Second
-)
-
-// store writes the record, again while the store is away: the code is spent. A write that was
-// acknowledged too late is recognised by its connection id.
-func (f *Flow) store(ctx context.Context, rec *authstorev1.Integration) (uint64, error) {
-	return backoff.Retry(ctx, func() (uint64, error) {
-		_, rev, err := f.cfg.Integrations.Update(ctx, rec.GetWorkspace(), func(cur *authstorev1.Integration) (*authstorev1.Integration, error) {
-			if cur.GetConnectionId() == rec.GetConnectionId() {
-				return nil, kv.ErrSkip
-			}
-			return rec, nil
-		})
-		if err == nil {
-			return rev, nil
-		}
-		err = fmt.Errorf("store the integration of workspace %s: %w", rec.GetWorkspace(), err)
-		if !errors.Is(err, kv.ErrUnavailable) && !errors.Is(err, kv.ErrConflict) {
-			return 0, backoff.Permanent(err)
-		}
-		return 0, err
-	}, backoff.WithBackOff(stream.Pauses(storeFirst, storeMost)), backoff.WithMaxElapsedTime(0))
 }
 
 func newConnectionID() string {

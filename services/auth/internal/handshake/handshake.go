@@ -50,12 +50,18 @@ type Target struct {
 	ConsumerKey string
 }
 
-// Begin starts a handshake of the visitor and returns its id, a secret that works once. returnPath
-// has been through ReturnPath.
-func (s *Store) Begin(ctx context.Context, v Visitor, returnPath string) (id string, expire time.Time, _ error) {
+// Wish is what a handshake is begun with. ReturnPath has been through the function of that name.
+type Wish struct {
+	ReturnPath     string
+	EvenIfAppsStop bool
+}
+
+// Begin starts a handshake of the visitor and returns its id, a secret that works once.
+func (s *Store) Begin(ctx context.Context, v Visitor, w Wish) (id string, expire time.Time, _ error) {
 	id, now := random(), s.now()
 	h := &authstorev1.Handshake{
-		Workspace: v.Workspace, Subject: v.Subject, ReturnPath: returnPath, StartTime: timestamppb.New(now), Name: random()[:16],
+		Workspace: v.Workspace, Subject: v.Subject, ReturnPath: w.ReturnPath, StartTime: timestamppb.New(now), Name: random()[:16],
+		EvenIfAppsStop: w.EvenIfAppsStop,
 	}
 	if err := s.put(ctx, startKey(id), h); err != nil {
 		return "", time.Time{}, err

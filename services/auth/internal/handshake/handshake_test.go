@@ -37,7 +37,7 @@ func newStore(t *testing.T) (*Store, *testkit.RedisServer, *atomic.Int64) {
 
 func begin(t *testing.T, s *Store) string {
 	t.Helper()
-	id, expire, err := s.Begin(t.Context(), jane, "/settings")
+	id, expire, err := s.Begin(t.Context(), jane, Wish{ReturnPath: "/settings"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func TestRedisAway(t *testing.T) {
 	s, redis, _ := newStore(t)
 	id := begin(t, s)
 	redis.Stop()
-	_, _, err := s.Begin(t.Context(), jane, "/")
+	_, _, err := s.Begin(t.Context(), jane, Wish{ReturnPath: "/"})
 	wantReason(t, err, apierr.ReasonServiceUnavailable)
 	_, err = s.LookUp(t.Context(), id, "")
 	wantReason(t, err, apierr.ReasonServiceUnavailable)

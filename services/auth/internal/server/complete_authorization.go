@@ -28,7 +28,7 @@ func (s *Server) CompleteAuthorization(ctx context.Context, req *authv1.Complete
 		return nil, err
 	}
 	rec, returnPath, err := s.cfg.Flow.Complete(ctx, connect.Callback{
-		State: req.GetState(), Code: req.GetCode(), Error: req.GetError(), Bindings: req.GetBindings(),
+		State: req.GetState(), Code: req.GetCode(), Error: req.GetError(), Bindings: req.GetBindings(), Used: req.GetUsed(),
 	}, v, who)
 	if err != nil {
 		return nil, fmt.Errorf("complete the authorization: %w", kv.ToAPI(err))

@@ -14,7 +14,7 @@ func (s *Server) ConnectIntegration(ctx context.Context, req *authv1.ConnectInte
 	if err != nil {
 		return nil, err
 	}
-	start, expire, err := s.cfg.Flow.Begin(ctx, v, req.GetReturnPath())
+	start, expire, err := s.cfg.Flow.Begin(ctx, v, req.GetReturnPath(), req.GetEvenIfAppsStop())
 	if err != nil {
 		return nil, err
 	}

@@ -62,6 +62,7 @@ func (s *Server) resource(workspace string, rec *authstorev1.Integration, n *aut
 	v.Scopes = rec.GetScopes()
 	v.ExtraScopes, v.MissingScopes = scope.Extra(rec.GetScopes()), scope.Missing(rec.GetScopes())
 	v.ConnectTime, v.ConnectedBy, v.ConnectionId = rec.GetConnectTime(), rec.GetConnectedBy(), rec.GetConnectionId()
+	v.ConnectedById = rec.GetConnectedBySubject()
 	v.TokenExpireTime, v.LastRefreshTime = rec.GetAccess().GetExpireTime(), rec.GetLastRefreshTime()
 	v.LastError = status.LastError(status.Of(rec, c, now))
 	if rec.GetSiteUrl() == s.cfg.Site.SiteURL {

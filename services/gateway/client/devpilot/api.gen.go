@@ -1675,6 +1675,9 @@ type Integration struct {
 	// ConnectedBy Who connected it, for people.
 	ConnectedBy *string `json:"connectedBy,omitempty"`
 
+	// ConnectedByID The member's id of who connected it; absent for a connection of before it was kept.
+	ConnectedByID *string `json:"connectedById,omitempty"`
+
 	// ConnectionID The id of this connection; every connect makes a new one.
 	ConnectionID *string `json:"connectionId,omitempty"`
 
@@ -1717,6 +1720,10 @@ type Integration struct {
 
 	// TokenExpireTime When the access token expires; it is renewed before.
 	TokenExpireTime *time.Time `json:"tokenExpireTime,omitempty"`
+
+	// Warning What somebody should do though all works, in a sentence: who connected it is no longer a member. Absent when
+	// nothing is to do.
+	Warning *string `json:"warning,omitempty"`
 
 	// Workspace The workspace.
 	Workspace string `json:"workspace"`
@@ -2454,6 +2461,7 @@ type Problem struct {
 	// | `HANDSHAKE_EXPIRED` | 409 | never | Start the connection again under Integrations; it must be finished within 10 minutes. |
 	// | `HANDSHAKE_MISMATCH` | 409 | never | Start the connection again under Integrations, in the browser in which you are signed in. |
 	// | `CONSENT_DENIED` | 409 | never | Start the connection again and press Grant access at Bitbucket. |
+	// | `APPS_WOULD_STOP` | 409 | never | Give the account access to these repositories on Bitbucket, connect another one, or connect it all the same: their apps stop deploying then. |
 	Reason Reason `json:"reason"`
 
 	// RequestID The id of the request.
@@ -2872,6 +2880,7 @@ type StreamEnd struct {
 	// | `HANDSHAKE_EXPIRED` | 409 | never | Start the connection again under Integrations; it must be finished within 10 minutes. |
 	// | `HANDSHAKE_MISMATCH` | 409 | never | Start the connection again under Integrations, in the browser in which you are signed in. |
 	// | `CONSENT_DENIED` | 409 | never | Start the connection again and press Grant access at Bitbucket. |
+	// | `APPS_WOULD_STOP` | 409 | never | Give the account access to these repositories on Bitbucket, connect another one, or connect it all the same: their apps stop deploying then. |
 	Reason Reason `json:"reason"`
 }
 
@@ -3768,6 +3777,10 @@ type GetProofParams struct {
 
 // ConnectIntegrationJSONBody defines parameters for ConnectIntegration.
 type ConnectIntegrationJSONBody struct {
+	// EvenIfAppsStop Whether another account may take the place of the connected one though it cannot reach the repositories of some
+	// apps, which stop then. Without it such a connect changes nothing and ends with APPS_WOULD_STOP.
+	EvenIfAppsStop *bool `json:"evenIfAppsStop,omitempty"`
+
 	// RequestID Accepted as by every POST; each call begins a handshake of its own, which ends by itself.
 	RequestID *string `json:"requestId,omitempty"`
 

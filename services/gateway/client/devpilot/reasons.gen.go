@@ -77,6 +77,7 @@ const (
 	ReasonHandshakeExpired            Reason = "HANDSHAKE_EXPIRED"             // Start the connection again under Integrations; it must be finished within 10 minutes.
 	ReasonHandshakeMismatch           Reason = "HANDSHAKE_MISMATCH"            // Start the connection again under Integrations, in the browser in which you are signed in.
 	ReasonConsentDenied               Reason = "CONSENT_DENIED"                // Start the connection again and press Grant access at Bitbucket.
+	ReasonAppsWouldStop               Reason = "APPS_WOULD_STOP"               // Give the account access to these repositories on Bitbucket, connect another one, or connect it all the same: their apps stop deploying then.
 )
 
 // retries says whether a repeat can help: never, after the time that the answer says, or after a growing pause.
@@ -151,4 +152,5 @@ var retries = map[Reason]string{
 	ReasonHandshakeExpired:            "never",
 	ReasonHandshakeMismatch:           "never",
 	ReasonConsentDenied:               "never",
+	ReasonAppsWouldStop:               "never",
 }

@@ -1,6 +1,7 @@
 package notify
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,7 +61,7 @@ func (w *Watcher) integration(ctx context.Context, workspace string) error {
 				Path: pathOf(workspace, "settings", "integrations"), Time: timestamppb.New(w.cfg.Now()),
 			}
 		}
-		return look{name, notification(title, e.GetMessage()), notification("The connection to Bitbucket works again", "Nothing is left to do.")}, nil
+		return look{name, notification(title, cmp.Or(e.GetMessage(), resp.GetIntegration().GetWarning())), notification("The connection to Bitbucket works again", "Nothing is left to do.")}, nil
 	})
 }
 
@@ -77,6 +78,9 @@ func (w *Watcher) broken(i *authv1.Integration) (instance, title string) {
 			return "failing " + i.GetConnectionId(), "The connection to Bitbucket is about to break"
 		}
 	case authv1.Integration_STATE_UNSPECIFIED, authv1.Integration_NOT_CONNECTED, authv1.Integration_CONNECTED:
+	}
+	if i.GetWarning() != "" {
+		return "left " + i.GetConnectionId(), "Who connected Bitbucket is no longer a member"
 	}
 	return "", ""
 }

@@ -27,6 +27,7 @@ import (
 const (
 	kindDeployment  = "deployment"
 	kindIntegration = "integration"
+	kindMembers     = "members"
 	kindWebhook     = "webhook"
 )
 
@@ -76,7 +77,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return err
 	}
 	var filters []string
-	for _, f := range [][2]string{{"deployer", kindDeployment}, {"auth", kindIntegration}, {"webhook", kindWebhook}} {
+	for _, f := range [][2]string{{"deployer", kindDeployment}, {"auth", kindIntegration}, {"gateway", kindMembers}, {"webhook", kindWebhook}} {
 		subject, err := stream.EventsOfService(f[0], f[1])
 		if err != nil {
 			return err
@@ -113,7 +114,7 @@ func (w *Watcher) handle(ctx context.Context, m stream.Msg) error {
 	switch kind {
 	case kindDeployment:
 		return w.deployment(ctx, workspace, e.GetId())
-	case kindIntegration:
+	case kindIntegration, kindMembers: // who connected may be no member any more
 		return w.integration(ctx, workspace)
 	case kindWebhook:
 		return w.webhook(ctx, workspace, e.GetId())

@@ -8,7 +8,7 @@
 // says it. No code, state or handshake is ever logged, and no page tells another site where it was
 // opened from.
 //
-// It depends on the client of auth, internal/caller and internal/pages.
+// It depends on the clients of auth and deployer, internal/caller and internal/pages.
 package oauthpages
 
 import (
@@ -20,7 +20,9 @@ import (
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
 	"devpilot.io/bitbucket/pkg/rpc"
+	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	deployerv1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/v1"
 	"devpilot.io/bitbucket/services/gateway/internal/caller"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
 	"devpilot.io/bitbucket/services/gateway/internal/pages"
@@ -44,10 +46,11 @@ const (
 
 // Handler serves the pages. Auth must record what it completes.
 type Handler struct {
-	Auth    authv1.AuthServiceClient
-	Callers *caller.Authenticator
-	Pages   *pages.Pages
-	Secure  bool // browsers reach us over https
+	Auth     authv1.AuthServiceClient
+	Deployer deployerv1.DeployerServiceClient
+	Callers  *caller.Authenticator
+	Pages    *pages.Pages
+	Secure   bool // browsers reach us over https
 }
 
 // ServeStart serves the start page.
@@ -95,8 +98,13 @@ func (h *Handler) ServeCallback(w http.ResponseWriter, r *http.Request) {
 		h.failed(w, r, who, err)
 		return
 	}
+	used, err := h.used(ctx, who.GetWorkspace())
+	if err != nil {
+		h.failed(w, r, who, err) // the code is not spent
+		return
+	}
 	done, err := h.Auth.CompleteAuthorization(ctx, &authv1.CompleteAuthorizationRequest{
-		Workspace: who.GetWorkspace(), State: state, Code: parameter(r, "code"),
+		Workspace: who.GetWorkspace(), State: state, Code: parameter(r, "code"), Used: used,
 		Error: parameter(r, "error"), ErrorDescription: parameter(r, "error_description"), Bindings: bindings(r, who.GetBindingName()),
 	})
 	if name := who.GetBindingName(); name != "" {
@@ -107,6 +115,33 @@ func (h *Handler) ServeCallback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	http.Redirect(w, r, withResult(done.GetReturnPath(), url.Values{"bitbucket": {"connected"}}), http.StatusFound)
+}
+
+// used are the repositories of the workspace's apps where a connection is there that these rely on.
+func (h *Handler) used(ctx context.Context, workspace string) ([]*authv1.UsedRepository, error) {
+	got, err := h.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: workspace})
+	if err != nil || got.GetIntegration().GetState() == authv1.Integration_NOT_CONNECTED {
+		return nil, err
+	}
+	var list []*authv1.UsedRepository
+	at := map[string]*authv1.UsedRepository{}
+	for req := (&deployerv1.ListAppsRequest{Workspace: workspace, PageSize: pagetoken.MaxPage, View: deployerv1.ListAppsRequest_BASIC}); ; {
+		resp, err := h.Deployer.ListApps(ctx, req)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range resp.GetApps() {
+			u := at[a.GetRepository()]
+			if u == nil {
+				u = &authv1.UsedRepository{Repository: a.GetRepository(), FullName: a.GetRepositoryFullName()}
+				at[a.GetRepository()], list = u, append(list, u)
+			}
+			u.Apps = append(u.Apps, a.GetId())
+		}
+		if req.PageToken = resp.GetNextPageToken(); req.PageToken == "" {
+			return list, nil
+		}
+	}
 }
 
 // visitor is the signed-in person; otherwise the request has been answered. Keys and tokens do not
@@ -159,7 +194,13 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, who *authv1.Loo
 	e := edge.Typed(err)
 	edge.Of(r.Context()).Err = e
 	if who.GetReturnPath() != "" {
-		http.Redirect(w, r, withResult(who.GetReturnPath(), url.Values{"bitbucket": {"failed"}, "reason": {string(e.Reason())}}), http.StatusFound)
+		result := url.Values{"bitbucket": {"failed"}, "reason": {string(e.Reason())}}
+		for _, name := range []string{"apps", "appsCount", "repositoriesUnknown"} {
+			if v := e.Detail(name); v != "" {
+				result.Set(name, v)
+			}
+		}
+		http.Redirect(w, r, withResult(who.GetReturnPath(), result), http.StatusFound)
 		return
 	}
 	m := pages.Message{
@@ -181,7 +222,7 @@ func withResult(path string, result url.Values) string {
 		u = &url.URL{Path: "/"}
 	}
 	q := u.Query()
-	for _, old := range []string{"bitbucket", "reason"} {
+	for _, old := range []string{"bitbucket", "reason", "apps", "appsCount", "repositoriesUnknown"} {
 		q.Del(old)
 	}
 	for k, v := range result {

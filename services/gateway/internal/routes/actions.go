@@ -45,6 +45,12 @@ const (
 	ActionSignInLink        = "session.createCode"
 )
 
+// ActionConnectorLeft is recorded beside the removal of who connected Bitbucket.
+const ActionConnectorLeft = "integration.connectorLeft"
+
+// BitbucketIntegration is how targets speak of the integration.
+const BitbucketIntegration = bitbucketIntegration
+
 const bitbucketIntegration = "the Bitbucket integration"
 
 func integration(Call) string { return bitbucketIntegration }
@@ -366,7 +372,7 @@ func ActionOf(fullMethod string) (Action, bool) {
 
 // ActionNames lists the names of the actions, sorted.
 func ActionNames() []string {
-	names := []string{ActionSignIn, ActionSignOut, ActionSignOutEverywhere, ActionSignInLink}
+	names := []string{ActionSignIn, ActionSignOut, ActionSignOutEverywhere, ActionSignInLink, ActionConnectorLeft}
 	for _, a := range actions {
 		if a.Name != "" {
 			names = append(names, a.Name)

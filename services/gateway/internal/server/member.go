@@ -2,12 +2,18 @@ package server
 
 import (
 	"context"
+	"log/slog"
 
 	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/identity"
+	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/rpc"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
+	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
 	gatewaystorev1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/store/v1"
 	gatewayv1 "devpilot.io/bitbucket/proto/gen/devpilot/gateway/v1"
+	"devpilot.io/bitbucket/services/gateway/internal/activity"
+	"devpilot.io/bitbucket/services/gateway/internal/routes"
 	"devpilot.io/bitbucket/services/gateway/internal/tenant"
 )
 
@@ -85,7 +91,26 @@ func (s *Server) RemoveMember(ctx context.Context, req *gatewayv1.RemoveMemberRe
 	if err := s.cfg.Tenants.RemoveMember(ctx, req.GetWorkspace(), req.GetMember(), tenant.By{Subject: id.Subject, Role: id.Role}); err != nil {
 		return nil, err
 	}
+	s.connectorLeft(ctx, id, req.GetWorkspace(), req.GetMember())
 	return &gatewayv1.RemoveMemberResponse{Member: s.memberProto(m)}, nil
+}
+
+// connectorLeft records that who is removed had connected Bitbucket. The integration itself says it from now on: a
+// record that is lost leaves owners no less told.
+func (s *Server) connectorLeft(ctx context.Context, id identity.Identity, workspace, member string) {
+	got, err := s.cfg.Auth.GetIntegration(ctx, &authv1.GetIntegrationRequest{Workspace: workspace})
+	if err != nil {
+		s.cfg.Logger.WarnContext(ctx, "whether the member had connected Bitbucket is not known", slog.String(logs.KeyWorkspace, workspace), logs.Err(err))
+		return
+	}
+	i := got.GetIntegration()
+	if i.GetConnectedById() != member || i.GetWarning() == "" {
+		return
+	}
+	s.cfg.Recorder.Record(ctx, activity.Entry{
+		Workspace: workspace, Time: s.cfg.Now(), Actor: id, Action: routes.ActionConnectorLeft, Target: routes.BitbucketIntegration, Resource: "integrations/bitbucket",
+		Message: i.GetWarning(), RequestID: rpc.RequestID(ctx), Address: callMetadata(ctx).ClientAddress,
+	})
 }
 
 // ListMemberSessions implements the RPC.

@@ -500,9 +500,12 @@ type ConnectIntegrationRequest struct {
 	// Where the browser goes afterwards: a path on our public URL; anything else becomes "/".
 	ReturnPath string `protobuf:"bytes,2,opt,name=return_path,json=returnPath,proto3" json:"return_path,omitempty"`
 	// Accepted as by every POST; each call begins a handshake of its own, which ends by itself.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether another account may take the place of the connected one though it cannot reach the repositories of some
+	// apps, which stop then. Without it such a connect changes nothing and ends with APPS_WOULD_STOP.
+	EvenIfAppsStop bool `protobuf:"varint,4,opt,name=even_if_apps_stop,json=evenIfAppsStop,proto3" json:"even_if_apps_stop,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ConnectIntegrationRequest) Reset() {
@@ -554,6 +557,13 @@ func (x *ConnectIntegrationRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *ConnectIntegrationRequest) GetEvenIfAppsStop() bool {
+	if x != nil {
+		return x.EvenIfAppsStop
+	}
+	return false
 }
 
 // ConnectIntegrationResponse says where to send the browser.
@@ -881,7 +891,9 @@ type CompleteAuthorizationRequest struct {
 	// Bitbucket's words about the error; never relied on.
 	ErrorDescription string `protobuf:"bytes,5,opt,name=error_description,json=errorDescription,proto3" json:"error_description,omitempty"`
 	// The values of all binding cookies the browser sent, by binding name.
-	Bindings      map[string]string `protobuf:"bytes,6,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Bindings map[string]string `protobuf:"bytes,6,rep,name=bindings,proto3" json:"bindings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The repositories that the workspace's apps use.
+	Used          []*UsedRepository `protobuf:"bytes,7,rep,name=used,proto3" json:"used,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +970,77 @@ func (x *CompleteAuthorizationRequest) GetBindings() map[string]string {
 	return nil
 }
 
+func (x *CompleteAuthorizationRequest) GetUsed() []*UsedRepository {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+// UsedRepository is a repository that apps use.
+type UsedRepository struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The repository's id.
+	Repository string `protobuf:"bytes,1,opt,name=repository,proto3" json:"repository,omitempty"`
+	// Its name, such as acme/web.
+	FullName string `protobuf:"bytes,2,opt,name=full_name,json=fullName,proto3" json:"full_name,omitempty"`
+	// The apps, by id.
+	Apps          []string `protobuf:"bytes,3,rep,name=apps,proto3" json:"apps,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsedRepository) Reset() {
+	*x = UsedRepository{}
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsedRepository) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsedRepository) ProtoMessage() {}
+
+func (x *UsedRepository) ProtoReflect() protoreflect.Message {
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsedRepository.ProtoReflect.Descriptor instead.
+func (*UsedRepository) Descriptor() ([]byte, []int) {
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *UsedRepository) GetRepository() string {
+	if x != nil {
+		return x.Repository
+	}
+	return ""
+}
+
+func (x *UsedRepository) GetFullName() string {
+	if x != nil {
+		return x.FullName
+	}
+	return ""
+}
+
+func (x *UsedRepository) GetApps() []string {
+	if x != nil {
+		return x.Apps
+	}
+	return nil
+}
+
 // CompleteAuthorizationResponse is the stored integration.
 type CompleteAuthorizationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -971,7 +1054,7 @@ type CompleteAuthorizationResponse struct {
 
 func (x *CompleteAuthorizationResponse) Reset() {
 	*x = CompleteAuthorizationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1066,7 @@ func (x *CompleteAuthorizationResponse) String() string {
 func (*CompleteAuthorizationResponse) ProtoMessage() {}
 
 func (x *CompleteAuthorizationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[15]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1079,7 @@ func (x *CompleteAuthorizationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompleteAuthorizationResponse.ProtoReflect.Descriptor instead.
 func (*CompleteAuthorizationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{15}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CompleteAuthorizationResponse) GetIntegration() *Integration {
@@ -1026,7 +1109,7 @@ type RefreshIntegrationRequest struct {
 
 func (x *RefreshIntegrationRequest) Reset() {
 	*x = RefreshIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1121,7 @@ func (x *RefreshIntegrationRequest) String() string {
 func (*RefreshIntegrationRequest) ProtoMessage() {}
 
 func (x *RefreshIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[16]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1134,7 @@ func (x *RefreshIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*RefreshIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{16}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RefreshIntegrationRequest) GetWorkspace() string {
@@ -1079,7 +1162,7 @@ type RefreshIntegrationResponse struct {
 
 func (x *RefreshIntegrationResponse) Reset() {
 	*x = RefreshIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1174,7 @@ func (x *RefreshIntegrationResponse) String() string {
 func (*RefreshIntegrationResponse) ProtoMessage() {}
 
 func (x *RefreshIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[17]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1187,7 @@ func (x *RefreshIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefreshIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*RefreshIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{17}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RefreshIntegrationResponse) GetIntegration() *Integration {
@@ -1132,7 +1215,7 @@ type NarrowIntegrationRequest struct {
 
 func (x *NarrowIntegrationRequest) Reset() {
 	*x = NarrowIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1227,7 @@ func (x *NarrowIntegrationRequest) String() string {
 func (*NarrowIntegrationRequest) ProtoMessage() {}
 
 func (x *NarrowIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[18]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1240,7 @@ func (x *NarrowIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*NarrowIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{18}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NarrowIntegrationRequest) GetWorkspace() string {
@@ -1201,7 +1284,7 @@ type NarrowIntegrationResponse struct {
 
 func (x *NarrowIntegrationResponse) Reset() {
 	*x = NarrowIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1296,7 @@ func (x *NarrowIntegrationResponse) String() string {
 func (*NarrowIntegrationResponse) ProtoMessage() {}
 
 func (x *NarrowIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[19]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1309,7 @@ func (x *NarrowIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NarrowIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*NarrowIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{19}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NarrowIntegrationResponse) GetIntegration() *Integration {
@@ -1258,7 +1341,7 @@ type RemoveIntegrationRequest struct {
 
 func (x *RemoveIntegrationRequest) Reset() {
 	*x = RemoveIntegrationRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1353,7 @@ func (x *RemoveIntegrationRequest) String() string {
 func (*RemoveIntegrationRequest) ProtoMessage() {}
 
 func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[20]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1366,7 @@ func (x *RemoveIntegrationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationRequest.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{20}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RemoveIntegrationRequest) GetWorkspace() string {
@@ -1320,7 +1403,7 @@ type RemoveIntegrationResponse struct {
 
 func (x *RemoveIntegrationResponse) Reset() {
 	*x = RemoveIntegrationResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1415,7 @@ func (x *RemoveIntegrationResponse) String() string {
 func (*RemoveIntegrationResponse) ProtoMessage() {}
 
 func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[21]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1428,7 @@ func (x *RemoveIntegrationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveIntegrationResponse.ProtoReflect.Descriptor instead.
 func (*RemoveIntegrationResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{21}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RemoveIntegrationResponse) GetIntegration() *Integration {
@@ -1382,7 +1465,7 @@ type IssueTokenRequest struct {
 
 func (x *IssueTokenRequest) Reset() {
 	*x = IssueTokenRequest{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1477,7 @@ func (x *IssueTokenRequest) String() string {
 func (*IssueTokenRequest) ProtoMessage() {}
 
 func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[22]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1490,7 @@ func (x *IssueTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueTokenRequest) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{22}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IssueTokenRequest) GetWorkspace() string {
@@ -1461,7 +1544,7 @@ type IssueTokenResponse struct {
 
 func (x *IssueTokenResponse) Reset() {
 	*x = IssueTokenResponse{}
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1556,7 @@ func (x *IssueTokenResponse) String() string {
 func (*IssueTokenResponse) ProtoMessage() {}
 
 func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[23]
+	mi := &file_devpilot_auth_v1_auth_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1569,7 @@ func (x *IssueTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueTokenResponse) Descriptor() ([]byte, []int) {
-	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{23}
+	return file_devpilot_auth_v1_auth_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IssueTokenResponse) GetAccessToken() string {
@@ -1570,13 +1653,14 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04call\x18\x02 \x01(\tR\x04call\x12 \n" +
 	"\vinteractive\x18\x03 \x01(\bR\vinteractive\x12\x14\n" +
-	"\x05calls\x18\x04 \x01(\x05R\x05calls\"~\n" +
+	"\x05calls\x18\x04 \x01(\x05R\x05calls\"\xa9\x01\n" +
 	"\x19ConnectIntegrationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x1f\n" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
 	"returnPath\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"\x83\x01\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12)\n" +
+	"\x11even_if_apps_stop\x18\x04 \x01(\bR\x0eevenIfAppsStop\"\x83\x01\n" +
 	"\x1aConnectIntegrationResponse\x12#\n" +
 	"\rauthorize_url\x18\x01 \x01(\tR\fauthorizeUrl\x12@\n" +
 	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
@@ -1597,17 +1681,24 @@ const file_devpilot_auth_v1_auth_service_proto_rawDesc = "" +
 	"\rauthorize_url\x18\x01 \x01(\tR\fauthorizeUrl\x12!\n" +
 	"\fbinding_name\x18\x02 \x01(\tR\vbindingName\x12\x18\n" +
 	"\abinding\x18\x03 \x01(\tR\abinding\x12-\n" +
-	"\x04life\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04life\"\xca\x02\n" +
+	"\x04life\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x04life\"\x80\x03\n" +
 	"\x1cCompleteAuthorizationRequest\x12!\n" +
 	"\tworkspace\x18\x01 \x01(\tB\x03\xe0A\x02R\tworkspace\x12\x19\n" +
 	"\x05state\x18\x02 \x01(\tB\x03\xe0A\x02R\x05state\x12\x12\n" +
 	"\x04code\x18\x03 \x01(\tR\x04code\x12\x14\n" +
 	"\x05error\x18\x04 \x01(\tR\x05error\x12+\n" +
 	"\x11error_description\x18\x05 \x01(\tR\x10errorDescription\x12X\n" +
-	"\bbindings\x18\x06 \x03(\v2<.devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntryR\bbindings\x1a;\n" +
+	"\bbindings\x18\x06 \x03(\v2<.devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntryR\bbindings\x124\n" +
+	"\x04used\x18\a \x03(\v2 .devpilot.auth.v1.UsedRepositoryR\x04used\x1a;\n" +
 	"\rBindingsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x81\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"a\n" +
+	"\x0eUsedRepository\x12\x1e\n" +
+	"\n" +
+	"repository\x18\x01 \x01(\tR\n" +
+	"repository\x12\x1b\n" +
+	"\tfull_name\x18\x02 \x01(\tR\bfullName\x12\x12\n" +
+	"\x04apps\x18\x03 \x03(\tR\x04apps\"\x81\x01\n" +
 	"\x1dCompleteAuthorizationResponse\x12?\n" +
 	"\vintegration\x18\x01 \x01(\v2\x1d.devpilot.auth.v1.IntegrationR\vintegration\x12\x1f\n" +
 	"\vreturn_path\x18\x02 \x01(\tR\n" +
@@ -1678,7 +1769,7 @@ func file_devpilot_auth_v1_auth_service_proto_rawDescGZIP() []byte {
 	return file_devpilot_auth_v1_auth_service_proto_rawDescData
 }
 
-var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_devpilot_auth_v1_auth_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_devpilot_auth_v1_auth_service_proto_goTypes = []any{
 	(*ListIntegrationsRequest)(nil),       // 0: devpilot.auth.v1.ListIntegrationsRequest
 	(*ListIntegrationsResponse)(nil),      // 1: devpilot.auth.v1.ListIntegrationsResponse
@@ -1695,65 +1786,67 @@ var file_devpilot_auth_v1_auth_service_proto_goTypes = []any{
 	(*BeginAuthorizationRequest)(nil),     // 12: devpilot.auth.v1.BeginAuthorizationRequest
 	(*BeginAuthorizationResponse)(nil),    // 13: devpilot.auth.v1.BeginAuthorizationResponse
 	(*CompleteAuthorizationRequest)(nil),  // 14: devpilot.auth.v1.CompleteAuthorizationRequest
-	(*CompleteAuthorizationResponse)(nil), // 15: devpilot.auth.v1.CompleteAuthorizationResponse
-	(*RefreshIntegrationRequest)(nil),     // 16: devpilot.auth.v1.RefreshIntegrationRequest
-	(*RefreshIntegrationResponse)(nil),    // 17: devpilot.auth.v1.RefreshIntegrationResponse
-	(*NarrowIntegrationRequest)(nil),      // 18: devpilot.auth.v1.NarrowIntegrationRequest
-	(*NarrowIntegrationResponse)(nil),     // 19: devpilot.auth.v1.NarrowIntegrationResponse
-	(*RemoveIntegrationRequest)(nil),      // 20: devpilot.auth.v1.RemoveIntegrationRequest
-	(*RemoveIntegrationResponse)(nil),     // 21: devpilot.auth.v1.RemoveIntegrationResponse
-	(*IssueTokenRequest)(nil),             // 22: devpilot.auth.v1.IssueTokenRequest
-	(*IssueTokenResponse)(nil),            // 23: devpilot.auth.v1.IssueTokenResponse
-	nil,                                   // 24: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	(*Integration)(nil),                   // 25: devpilot.auth.v1.Integration
-	(*timestamppb.Timestamp)(nil),         // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),           // 27: google.protobuf.Duration
-	(*NarrowedTo)(nil),                    // 28: devpilot.auth.v1.NarrowedTo
+	(*UsedRepository)(nil),                // 15: devpilot.auth.v1.UsedRepository
+	(*CompleteAuthorizationResponse)(nil), // 16: devpilot.auth.v1.CompleteAuthorizationResponse
+	(*RefreshIntegrationRequest)(nil),     // 17: devpilot.auth.v1.RefreshIntegrationRequest
+	(*RefreshIntegrationResponse)(nil),    // 18: devpilot.auth.v1.RefreshIntegrationResponse
+	(*NarrowIntegrationRequest)(nil),      // 19: devpilot.auth.v1.NarrowIntegrationRequest
+	(*NarrowIntegrationResponse)(nil),     // 20: devpilot.auth.v1.NarrowIntegrationResponse
+	(*RemoveIntegrationRequest)(nil),      // 21: devpilot.auth.v1.RemoveIntegrationRequest
+	(*RemoveIntegrationResponse)(nil),     // 22: devpilot.auth.v1.RemoveIntegrationResponse
+	(*IssueTokenRequest)(nil),             // 23: devpilot.auth.v1.IssueTokenRequest
+	(*IssueTokenResponse)(nil),            // 24: devpilot.auth.v1.IssueTokenResponse
+	nil,                                   // 25: devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	(*Integration)(nil),                   // 26: devpilot.auth.v1.Integration
+	(*timestamppb.Timestamp)(nil),         // 27: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),           // 28: google.protobuf.Duration
+	(*NarrowedTo)(nil),                    // 29: devpilot.auth.v1.NarrowedTo
 }
 var file_devpilot_auth_v1_auth_service_proto_depIdxs = []int32{
-	25, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
-	25, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	26, // 0: devpilot.auth.v1.ListIntegrationsResponse.integrations:type_name -> devpilot.auth.v1.Integration
+	26, // 1: devpilot.auth.v1.GetIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
 	6,  // 2: devpilot.auth.v1.GetBudgetResponse.budgets:type_name -> devpilot.auth.v1.CallBudget
-	26, // 3: devpilot.auth.v1.CallBudget.background_time:type_name -> google.protobuf.Timestamp
+	27, // 3: devpilot.auth.v1.CallBudget.background_time:type_name -> google.protobuf.Timestamp
 	7,  // 4: devpilot.auth.v1.CallBudget.uses:type_name -> devpilot.auth.v1.CallUse
-	26, // 5: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
-	27, // 6: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
-	24, // 7: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
-	25, // 8: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	25, // 9: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	28, // 10: devpilot.auth.v1.NarrowIntegrationRequest.bitbucket_workspaces:type_name -> devpilot.auth.v1.NarrowedTo
-	25, // 11: devpilot.auth.v1.NarrowIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	28, // 12: devpilot.auth.v1.NarrowIntegrationResponse.before:type_name -> devpilot.auth.v1.NarrowedTo
-	25, // 13: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
-	27, // 14: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
-	26, // 15: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
-	0,  // 16: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
-	2,  // 17: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
-	4,  // 18: devpilot.auth.v1.AuthService.GetBudget:input_type -> devpilot.auth.v1.GetBudgetRequest
-	8,  // 19: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
-	10, // 20: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
-	12, // 21: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
-	14, // 22: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
-	16, // 23: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
-	18, // 24: devpilot.auth.v1.AuthService.NarrowIntegration:input_type -> devpilot.auth.v1.NarrowIntegrationRequest
-	20, // 25: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
-	22, // 26: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
-	1,  // 27: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
-	3,  // 28: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
-	5,  // 29: devpilot.auth.v1.AuthService.GetBudget:output_type -> devpilot.auth.v1.GetBudgetResponse
-	9,  // 30: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
-	11, // 31: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
-	13, // 32: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
-	15, // 33: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
-	17, // 34: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
-	19, // 35: devpilot.auth.v1.AuthService.NarrowIntegration:output_type -> devpilot.auth.v1.NarrowIntegrationResponse
-	21, // 36: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
-	23, // 37: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
-	27, // [27:38] is the sub-list for method output_type
-	16, // [16:27] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	27, // 5: devpilot.auth.v1.ConnectIntegrationResponse.expire_time:type_name -> google.protobuf.Timestamp
+	28, // 6: devpilot.auth.v1.BeginAuthorizationResponse.life:type_name -> google.protobuf.Duration
+	25, // 7: devpilot.auth.v1.CompleteAuthorizationRequest.bindings:type_name -> devpilot.auth.v1.CompleteAuthorizationRequest.BindingsEntry
+	15, // 8: devpilot.auth.v1.CompleteAuthorizationRequest.used:type_name -> devpilot.auth.v1.UsedRepository
+	26, // 9: devpilot.auth.v1.CompleteAuthorizationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	26, // 10: devpilot.auth.v1.RefreshIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	29, // 11: devpilot.auth.v1.NarrowIntegrationRequest.bitbucket_workspaces:type_name -> devpilot.auth.v1.NarrowedTo
+	26, // 12: devpilot.auth.v1.NarrowIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	29, // 13: devpilot.auth.v1.NarrowIntegrationResponse.before:type_name -> devpilot.auth.v1.NarrowedTo
+	26, // 14: devpilot.auth.v1.RemoveIntegrationResponse.integration:type_name -> devpilot.auth.v1.Integration
+	28, // 15: devpilot.auth.v1.IssueTokenRequest.min_life:type_name -> google.protobuf.Duration
+	27, // 16: devpilot.auth.v1.IssueTokenResponse.expire_time:type_name -> google.protobuf.Timestamp
+	0,  // 17: devpilot.auth.v1.AuthService.ListIntegrations:input_type -> devpilot.auth.v1.ListIntegrationsRequest
+	2,  // 18: devpilot.auth.v1.AuthService.GetIntegration:input_type -> devpilot.auth.v1.GetIntegrationRequest
+	4,  // 19: devpilot.auth.v1.AuthService.GetBudget:input_type -> devpilot.auth.v1.GetBudgetRequest
+	8,  // 20: devpilot.auth.v1.AuthService.ConnectIntegration:input_type -> devpilot.auth.v1.ConnectIntegrationRequest
+	10, // 21: devpilot.auth.v1.AuthService.LookUpHandshake:input_type -> devpilot.auth.v1.LookUpHandshakeRequest
+	12, // 22: devpilot.auth.v1.AuthService.BeginAuthorization:input_type -> devpilot.auth.v1.BeginAuthorizationRequest
+	14, // 23: devpilot.auth.v1.AuthService.CompleteAuthorization:input_type -> devpilot.auth.v1.CompleteAuthorizationRequest
+	17, // 24: devpilot.auth.v1.AuthService.RefreshIntegration:input_type -> devpilot.auth.v1.RefreshIntegrationRequest
+	19, // 25: devpilot.auth.v1.AuthService.NarrowIntegration:input_type -> devpilot.auth.v1.NarrowIntegrationRequest
+	21, // 26: devpilot.auth.v1.AuthService.RemoveIntegration:input_type -> devpilot.auth.v1.RemoveIntegrationRequest
+	23, // 27: devpilot.auth.v1.AuthService.IssueToken:input_type -> devpilot.auth.v1.IssueTokenRequest
+	1,  // 28: devpilot.auth.v1.AuthService.ListIntegrations:output_type -> devpilot.auth.v1.ListIntegrationsResponse
+	3,  // 29: devpilot.auth.v1.AuthService.GetIntegration:output_type -> devpilot.auth.v1.GetIntegrationResponse
+	5,  // 30: devpilot.auth.v1.AuthService.GetBudget:output_type -> devpilot.auth.v1.GetBudgetResponse
+	9,  // 31: devpilot.auth.v1.AuthService.ConnectIntegration:output_type -> devpilot.auth.v1.ConnectIntegrationResponse
+	11, // 32: devpilot.auth.v1.AuthService.LookUpHandshake:output_type -> devpilot.auth.v1.LookUpHandshakeResponse
+	13, // 33: devpilot.auth.v1.AuthService.BeginAuthorization:output_type -> devpilot.auth.v1.BeginAuthorizationResponse
+	16, // 34: devpilot.auth.v1.AuthService.CompleteAuthorization:output_type -> devpilot.auth.v1.CompleteAuthorizationResponse
+	18, // 35: devpilot.auth.v1.AuthService.RefreshIntegration:output_type -> devpilot.auth.v1.RefreshIntegrationResponse
+	20, // 36: devpilot.auth.v1.AuthService.NarrowIntegration:output_type -> devpilot.auth.v1.NarrowIntegrationResponse
+	22, // 37: devpilot.auth.v1.AuthService.RemoveIntegration:output_type -> devpilot.auth.v1.RemoveIntegrationResponse
+	24, // 38: devpilot.auth.v1.AuthService.IssueToken:output_type -> devpilot.auth.v1.IssueTokenResponse
+	28, // [28:39] is the sub-list for method output_type
+	17, // [17:28] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_devpilot_auth_v1_auth_service_proto_init() }
@@ -1768,7 +1861,7 @@ func file_devpilot_auth_v1_auth_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_devpilot_auth_v1_auth_service_proto_rawDesc), len(file_devpilot_auth_v1_auth_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -60,9 +60,10 @@ type AuthServiceClient interface {
 	// Internal to the gateway. Reasons: HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH.
 	BeginAuthorization(ctx context.Context, in *BeginAuthorizationRequest, opts ...grpc.CallOption) (*BeginAuthorizationResponse, error)
 	// Completes the connect when Bitbucket redirects back: checks state, binding and visitor,
-	// exchanges the code once, checks the scopes, reads the account and stores the integration.
+	// exchanges the code once, checks the scopes, reads the account and stores the integration. One that works is
+	// replaced by another account's only when that reaches the repositories of all apps, or was to do so in any case.
 	// Internal to the gateway. Not idempotent. Reasons: HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH,
-	// CONSENT_DENIED, SCOPE_MISSING, CONSUMER_REFUSED, BITBUCKET_UNAVAILABLE,
+	// CONSENT_DENIED, APPS_WOULD_STOP, SCOPE_MISSING, CONSUMER_REFUSED, BITBUCKET_UNAVAILABLE,
 	// BITBUCKET_RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CompleteAuthorization(ctx context.Context, in *CompleteAuthorizationRequest, opts ...grpc.CallOption) (*CompleteAuthorizationResponse, error)
 	// Renews the tokens now ("Refresh Token"). After a refusal it repeats the stored answer with a
@@ -231,9 +232,10 @@ type AuthServiceServer interface {
 	// Internal to the gateway. Reasons: HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH.
 	BeginAuthorization(context.Context, *BeginAuthorizationRequest) (*BeginAuthorizationResponse, error)
 	// Completes the connect when Bitbucket redirects back: checks state, binding and visitor,
-	// exchanges the code once, checks the scopes, reads the account and stores the integration.
+	// exchanges the code once, checks the scopes, reads the account and stores the integration. One that works is
+	// replaced by another account's only when that reaches the repositories of all apps, or was to do so in any case.
 	// Internal to the gateway. Not idempotent. Reasons: HANDSHAKE_EXPIRED, HANDSHAKE_MISMATCH,
-	// CONSENT_DENIED, SCOPE_MISSING, CONSUMER_REFUSED, BITBUCKET_UNAVAILABLE,
+	// CONSENT_DENIED, APPS_WOULD_STOP, SCOPE_MISSING, CONSUMER_REFUSED, BITBUCKET_UNAVAILABLE,
 	// BITBUCKET_RATE_LIMITED, STORAGE_UNAVAILABLE.
 	CompleteAuthorization(context.Context, *CompleteAuthorizationRequest) (*CompleteAuthorizationResponse, error)
 	// Renews the tokens now ("Refresh Token"). After a refusal it repeats the stored answer with a

@@ -125,7 +125,12 @@ type Integration struct {
 	AuthorizationsUrl string `protobuf:"bytes,18,opt,name=authorizations_url,json=authorizationsUrl,proto3" json:"authorizations_url,omitempty"`
 	// The Bitbucket workspaces that an admin narrowed this workspace to; empty: all that the account reaches.
 	// It outlives the connection.
-	NarrowedTo    []*NarrowedTo `protobuf:"bytes,30,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
+	NarrowedTo []*NarrowedTo `protobuf:"bytes,30,rep,name=narrowed_to,json=narrowedTo,proto3" json:"narrowed_to,omitempty"`
+	// The member's id of who connected it; absent for a connection of before it was kept.
+	ConnectedById string `protobuf:"bytes,31,opt,name=connected_by_id,json=connectedById,proto3" json:"connected_by_id,omitempty"`
+	// What somebody should do though all works, in a sentence: who connected it is no longer a member. Absent when
+	// nothing is to do.
+	Warning       string `protobuf:"bytes,32,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -291,6 +296,20 @@ func (x *Integration) GetNarrowedTo() []*NarrowedTo {
 		return x.NarrowedTo
 	}
 	return nil
+}
+
+func (x *Integration) GetConnectedById() string {
+	if x != nil {
+		return x.ConnectedById
+	}
+	return ""
+}
+
+func (x *Integration) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
 }
 
 // NarrowedTo is a Bitbucket workspace that a workspace is narrowed to.
@@ -653,7 +672,7 @@ var File_devpilot_auth_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\n" +
-	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\b\n" +
+	"\"devpilot/auth/v1/integration.proto\x12\x10devpilot.auth.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\b\n" +
 	"\vIntegration\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x1a\n" +
 	"\bprovider\x18\x02 \x01(\tR\bprovider\x129\n" +
@@ -676,7 +695,9 @@ const file_devpilot_auth_v1_integration_proto_rawDesc = "" +
 	"\x04etag\x18\x11 \x01(\tB\x03\xe0A\x01R\x04etag\x122\n" +
 	"\x12authorizations_url\x18\x12 \x01(\tB\x03\xe0A\x01R\x11authorizationsUrl\x12=\n" +
 	"\vnarrowed_to\x18\x1e \x03(\v2\x1c.devpilot.auth.v1.NarrowedToR\n" +
-	"narrowedTo\"m\n" +
+	"narrowedTo\x12+\n" +
+	"\x0fconnected_by_id\x18\x1f \x01(\tB\x03\xe0A\x01R\rconnectedById\x12 \n" +
+	"\awarning\x18  \x01(\tB\x06\xe0A\x03\xe0A\x01R\awarning\"m\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rNOT_CONNECTED\x10\x01\x12\r\n" +

@@ -37,6 +37,7 @@ const concerns: Record<string, string[]> = {
   repository: ["app"],
   integration: ["app", "repositories", "webhook"],
   app: ["activity"],
+  members: ["integration"], // who connected may have left
 };
 
 /** How long a burst of events is collected. */

@@ -32,6 +32,9 @@ const remedies: Record<string, Remedy> = {
   CONSENT_DENIED: {
     text: "Nothing was changed. Press Connect again when you are ready, and Grant access on Bitbucket's page.",
   },
+  APPS_WOULD_STOP: {
+    text: "Give the account access to these repositories on Bitbucket, connect another one, or connect it all the same: their apps stop deploying then.",
+  },
   HANDSHAKE_EXPIRED: { text: "A connection must be finished within 10 minutes. Press Connect to start again." },
   HANDSHAKE_MISMATCH: {
     text: "The answer came back to another browser or person than the one who began. Press Connect here, and finish in this browser.",
@@ -190,9 +193,24 @@ export function knownReason(reason: string | undefined): boolean {
 }
 
 /** What the integrations page says after a connect came back: the query is anybody's, our words are not. */
+/** Which apps the account would stop, as the way back from Bitbucket tells it. */
+function wouldStop(query: URLSearchParams): string {
+  const apps = (query.get("apps") ?? "").split(" ").filter((a) => /^[a-z0-9-]{1,63}$/.test(a));
+  const more = Number(query.get("appsCount") ?? 0) - apps.length;
+  const unknown = Number(query.get("repositoriesUnknown") ?? 0);
+  const named = more > 0 ? `${apps.join(", ")} and ${more} more apps` : apps.join(", ");
+  return [
+    "Nothing was changed.",
+    ...(apps.length === 0
+      ? []
+      : [`The account cannot reach the repositories of ${named}, which would stop deploying.`]),
+    ...(unknown > 0 ? [`Whether it reaches ${unknown} further repositories was not looked at.`] : []),
+  ].join(" ");
+}
+
 export function connectResult(
   query: URLSearchParams,
-): { tone: "good" | "warn" | "bad"; title: string; text: string } | undefined {
+): { tone: "good" | "warn" | "bad"; title: string; text: string; stopping?: boolean } | undefined {
   switch (query.get("bitbucket")) {
     case "connected":
       return {
@@ -202,6 +220,8 @@ export function connectResult(
       };
     case "failed": {
       const reason = query.get("reason") ?? "";
+      if (reason === "APPS_WOULD_STOP")
+        return { tone: "warn", title: wouldStop(query), text: remedyFor(reason).text, stopping: true };
       const title =
         {
           CONSENT_DENIED: "You cancelled on Bitbucket, so nothing was connected.",

@@ -51,10 +51,18 @@ export function troubleOf(i: Integration | undefined, apps: number, troubles: Ap
   }
   const lost = lostAccess(i, troubles);
   if (lost !== undefined) return { ...lost, to: integrations };
-  return missedWebhooks(
+  const missed = missedWebhooks(
     i,
     troubles.find((t) => t.kind === "WEBHOOK"),
   );
+  if (missed !== undefined || i?.warning === undefined) return missed;
+  return {
+    tone: "warn",
+    title: "Who connected Bitbucket is no longer a member.",
+    text: i.warning,
+    action: "Open Integrations",
+    to: integrations,
+  };
 }
 
 /** Apps whose pushes no delivery tells of. Repair is offered for those webhooks that it may put right. */

@@ -6,6 +6,7 @@ import { connectResult } from "../lib/remedy";
 import { glyph, integrationLook } from "../lib/words";
 import { usePlace } from "../lib/workspace";
 import { Banner, Button, Failed, PageTitle, Skeleton, Status, useTitle } from "../ui/basics";
+import { ConnectButton } from "../ui/connect";
 import { Icon } from "../ui/icons";
 import { Connected } from "../ui/integration/connected";
 import { LeftWebhooks } from "../ui/integration/left";
@@ -40,6 +41,9 @@ export default function Integrations() {
                 <Link className="button primary" to={`/w/${ws}/apps/new`}>
                   New app
                 </Link>
+              )}
+              {result.stopping === true && (
+                <ConnectButton look="danger" label="Connect it all the same" evenIfAppsStop />
               )}
               <Button onClick={() => setQuery({}, { replace: true })}>Dismiss</Button>
             </>

@@ -8,14 +8,25 @@ import { scopeReasons } from "../lib/words";
 import { Button, Copyable, Failed } from "./basics";
 
 /** Begins a connect and goes to Bitbucket's consent page. */
-export function ConnectButton({ label, forbidden }: { label: string; forbidden?: string | undefined }) {
+export function ConnectButton({
+  label,
+  forbidden,
+  look = "primary",
+  evenIfAppsStop = false,
+}: {
+  label: string;
+  forbidden?: string | undefined;
+  look?: "primary" | "plain" | "danger";
+  /** Whether an account that cannot reach the repositories of some apps is taken all the same. */
+  evenIfAppsStop?: boolean;
+}) {
   const { ws, adminOnly } = usePlace();
   const connect = useMutation({
     mutationFn: async () =>
       body(
         await api.POST("/v1/workspaces/{workspace}/integrations/bitbucket:connect", {
           params: { path: { workspace: ws } },
-          body: { returnPath: `/w/${ws}/settings/integrations` },
+          body: { returnPath: `/w/${ws}/settings/integrations`, evenIfAppsStop },
         }),
       ),
     onSuccess: (begun) => location.assign(begun.authorizeUrl),
@@ -24,7 +35,7 @@ export function ConnectButton({ label, forbidden }: { label: string; forbidden?:
     <>
       {connect.isError && <Failed error={connect.error} title="The connection was not begun." />}
       <Button
-        look="primary"
+        look={look}
         forbidden={adminOnly ?? forbidden}
         busy={connect.isPending || connect.isSuccess}
         onClick={() => connect.mutate()}

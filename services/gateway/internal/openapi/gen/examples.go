@@ -21,7 +21,7 @@ var bodies = map[string]object{
 	"updateNotificationTarget": {"label": "Team chat", "behindMinutes": 30},
 	"rotateNotificationSecret": {},
 	"sendTestNotification":     {},
-	"connectIntegration":       {"returnPath": "/"},
+	"connectIntegration":       {"returnPath": "/", "evenIfAppsStop": false},
 	"refreshIntegration":       {},
 	"narrowIntegration":        {"bitbucketWorkspaces": []any{object{"id": sampleWorkspace}}},
 	"runProof":                 {},

@@ -43,9 +43,11 @@ type Handshake struct {
 	// The site that the browser was sent to.
 	SiteUrl string `protobuf:"bytes,8,opt,name=site_url,json=siteUrl,proto3" json:"site_url,omitempty"`
 	// The key of the consumer that the browser was sent with.
-	ConsumerKey   string `protobuf:"bytes,9,opt,name=consumer_key,json=consumerKey,proto3" json:"consumer_key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	ConsumerKey string `protobuf:"bytes,9,opt,name=consumer_key,json=consumerKey,proto3" json:"consumer_key,omitempty"`
+	// Whether another account may take the place of the connected one though apps stop.
+	EvenIfAppsStop bool `protobuf:"varint,10,opt,name=even_if_apps_stop,json=evenIfAppsStop,proto3" json:"even_if_apps_stop,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Handshake) Reset() {
@@ -141,6 +143,13 @@ func (x *Handshake) GetConsumerKey() string {
 	return ""
 }
 
+func (x *Handshake) GetEvenIfAppsStop() bool {
+	if x != nil {
+		return x.EvenIfAppsStop
+	}
+	return false
+}
+
 // PendingHandshake says that a workspace waits for an answer of Bitbucket.
 type PendingHandshake struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -209,7 +218,7 @@ var File_devpilot_auth_store_v1_handshake_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_store_v1_handshake_proto_rawDesc = "" +
 	"\n" +
-	"&devpilot/auth/store/v1/handshake.proto\x12\x16devpilot.auth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb4\x02\n" +
+	"&devpilot/auth/store/v1/handshake.proto\x12\x16devpilot.auth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x02\n" +
 	"\tHandshake\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x1f\n" +
@@ -221,7 +230,9 @@ const file_devpilot_auth_store_v1_handshake_proto_rawDesc = "" +
 	"\bverifier\x18\x06 \x01(\tR\bverifier\x12%\n" +
 	"\x0ebinding_sha256\x18\a \x01(\fR\rbindingSha256\x12\x19\n" +
 	"\bsite_url\x18\b \x01(\tR\asiteUrl\x12!\n" +
-	"\fconsumer_key\x18\t \x01(\tR\vconsumerKey\"\x9e\x01\n" +
+	"\fconsumer_key\x18\t \x01(\tR\vconsumerKey\x12)\n" +
+	"\x11even_if_apps_stop\x18\n" +
+	" \x01(\bR\x0eevenIfAppsStop\"\x9e\x01\n" +
 	"\x10PendingHandshake\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\n" +

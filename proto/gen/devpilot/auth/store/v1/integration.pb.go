@@ -199,8 +199,10 @@ type Integration struct {
 	ForcedRefreshTime *timestamppb.Timestamp `protobuf:"bytes,22,opt,name=forced_refresh_time,json=forcedRefreshTime,proto3" json:"forced_refresh_time,omitempty"`
 	// When Bitbucket last refused one of its tokens: for some minutes it may then refuse good ones.
 	LastRefusalTime *timestamppb.Timestamp `protobuf:"bytes,23,opt,name=last_refusal_time,json=lastRefusalTime,proto3" json:"last_refusal_time,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Who connected it: the subject. Empty in records of before it was kept.
+	ConnectedBySubject string `protobuf:"bytes,24,opt,name=connected_by_subject,json=connectedBySubject,proto3" json:"connected_by_subject,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Integration) Reset() {
@@ -392,6 +394,13 @@ func (x *Integration) GetLastRefusalTime() *timestamppb.Timestamp {
 		return x.LastRefusalTime
 	}
 	return nil
+}
+
+func (x *Integration) GetConnectedBySubject() string {
+	if x != nil {
+		return x.ConnectedBySubject
+	}
+	return ""
 }
 
 // Account is the connected Bitbucket account.
@@ -1013,7 +1022,7 @@ var File_devpilot_auth_store_v1_integration_proto protoreflect.FileDescriptor
 
 const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
 	"\n" +
-	"(devpilot/auth/store/v1/integration.proto\x12\x16devpilot.auth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\b\n" +
+	"(devpilot/auth/store/v1/integration.proto\x12\x16devpilot.auth.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\t\n" +
 	"\vIntegration\x12\x1c\n" +
 	"\tworkspace\x18\x01 \x01(\tR\tworkspace\x12#\n" +
 	"\rconnection_id\x18\x02 \x01(\tR\fconnectionId\x12\x19\n" +
@@ -1040,7 +1049,8 @@ const file_devpilot_auth_store_v1_integration_proto_rawDesc = "" +
 	"\x12reconnect_required\x18\x14 \x01(\bR\x11reconnectRequired\x12\x16\n" +
 	"\x06verify\x18\x15 \x01(\bR\x06verify\x12J\n" +
 	"\x13forced_refresh_time\x18\x16 \x01(\v2\x1a.google.protobuf.TimestampR\x11forcedRefreshTime\x12F\n" +
-	"\x11last_refusal_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusalTime\"\xad\x01\n" +
+	"\x11last_refusal_time\x18\x17 \x01(\v2\x1a.google.protobuf.TimestampR\x0flastRefusalTime\x120\n" +
+	"\x14connected_by_subject\x18\x18 \x01(\tR\x12connectedBySubject\"\xad\x01\n" +
 	"\aAccount\x12\x12\n" +
 	"\x04uuid\x18\x01 \x01(\tR\x04uuid\x12\x14\n" +
 	"\x05label\x18\x02 \x01(\tR\x05label\x12!\n" +

@@ -6,7 +6,7 @@ import { useNow } from "../../lib/clock";
 import { httpUrl } from "../../lib/text";
 import { usePlace } from "../../lib/workspace";
 import { Avatar, Button, Failed, Text, Time } from "../basics";
-import { Setup } from "../connect";
+import { ConnectButton, Setup } from "../connect";
 import { Icon } from "../icons";
 import { Narrowing } from "../narrowing";
 import { Prove } from "../prove";
@@ -49,7 +49,7 @@ export function Connected({ integration: i }: { integration: Integration }) {
           <div className="soft">
             connected <Time at={i.connectTime} />
             {i.connectedBy !== undefined && (
-              <> by {i.connectedBy === me.label ? "you" : <Text>{i.connectedBy}</Text>}</>
+              <> by {i.connectedById === me.subject ? "you" : <Text>{i.connectedBy}</Text>}</>
             )}
           </div>
         </div>
@@ -85,6 +85,9 @@ export function Connected({ integration: i }: { integration: Integration }) {
         </p>
       )}
       <div className="actions end">
+        {i.state === "CONNECTED" && i.warning === undefined && (
+          <ConnectButton look="plain" label="Connect another account" />
+        )}
         <Button forbidden={adminOnly} busy={refresh.isPending} onClick={() => refresh.mutate()}>
           {refresh.isPending ? "Refreshing…" : "Refresh Token"}
         </Button>

@@ -48,5 +48,17 @@ export function Trouble({ integration: i }: { integration: Integration }) {
       </Banner>
     );
   }
+  if (i.warning !== undefined) {
+    return (
+      <Banner
+        tone="warn"
+        title="Who connected Bitbucket is no longer a member."
+        role="status"
+        actions={<ConnectButton label="Connect your account" />}
+      >
+        <Said>{i.warning}</Said>
+      </Banner>
+    );
+  }
   return null;
 }
