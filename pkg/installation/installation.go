@@ -46,7 +46,8 @@ var (
 		"give this process the keyset that its installation began with, or, for another installation on the same NATS, a name of its own (DEVPILOT_INSTALLATION)")
 	ErrRedisOfOthers = errors.New("the Redis of DEVPILOT_REDIS_URL is in use by another installation: " +
 		"give this one a Redis or a database number of its own, or a name (DEVPILOT_INSTALLATION); what the other left there is gone ten minutes after its last process")
-	ErrRedisRefuses = errors.New("the Redis server refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
+	ErrRedisUntrusted = errors.New("the certificate of the Redis server is not trusted: DEVPILOT_REDIS_CA_FILE must have its authority, and DEVPILOT_REDIS_URL a name that it is for")
+	ErrRedisRefuses   = errors.New("the Redis server refuses the user or the password in DEVPILOT_REDIS_URL: put them right, as in redis://user:password@host:6379/0")
 )
 
 // Config is what an installation is known by.
@@ -154,6 +155,8 @@ func (i *Installation) claim(ctx context.Context) error {
 	switch {
 	case redisx.IsRefusal(err):
 		return ErrRedisRefuses
+	case redisx.IsUntrusted(err):
+		return ErrRedisUntrusted
 	case err != nil:
 		return nil //nolint:nilerr // it is away: what it holds may be lost
 	case owner != i.id:

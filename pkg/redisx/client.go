@@ -29,17 +29,37 @@ var ErrUnavailable = errors.New("redisx: redis is unavailable")
 // Connect makes a client for a redis:// or rediss:// URL. It does not connect yet: Redis may come
 // later, or never. Every command through the client is bounded by CallTimeout, whatever its
 // context, and fails at once while Redis is known to be down.
-func Connect(url string) (redis.UniversalClient, error) { return ConnectWithin(url, CallTimeout) }
+func Connect(url string) (redis.UniversalClient, error) { return connect(url, CallTimeout, TLS{}) }
+
+// TLS are PEM files for a rediss:// URL. They are read for every connection.
+type TLS struct {
+	Authorities      string // whom Redis' certificate is by; empty: one of the system's
+	Certificate, Key string // what Redis is shown; empty: nothing
+}
+
+// ConnectTLS is Connect with files.
+func ConnectTLS(url string, files TLS) (redis.UniversalClient, error) {
+	return connect(url, CallTimeout, files)
+}
 
 // ConnectWithin is Connect with another bound of every command: for tests, on machines where an answer
 // of a Redis that is well may take longer.
 func ConnectWithin(url string, callTimeout time.Duration) (redis.UniversalClient, error) {
+	return connect(url, callTimeout, TLS{})
+}
+
+func connect(url string, callTimeout time.Duration, files TLS) (redis.UniversalClient, error) {
 	opts, err := redis.ParseURL(url)
 	if err != nil {
 		// ParseURL's error may quote the URL, and the URL may hold a password.
 		return nil, errors.New("redisx: the Redis URL is not valid; it looks like redis://host:6379/0")
 	}
 	opts.DialTimeout = callTimeout * 3 / 4 // leaves time for the command itself
+	if files != (TLS{}) {
+		if err := files.secure(opts); err != nil {
+			return nil, err
+		}
+	}
 	opts.ReadTimeout = callTimeout
 	opts.WriteTimeout = callTimeout
 	opts.PoolTimeout = callTimeout

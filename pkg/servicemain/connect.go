@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -27,15 +28,15 @@ const connectLimit = 60 * time.Second
 
 // ConnectNATS connects, trying for a minute with growing pauses, and logs when the connection is
 // lost and found again. The URL stays out of errors and logs.
-func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings stream.Settings, logger *slog.Logger) (*nats.Conn, *kv.Session, error) {
+func ConnectNATS(ctx context.Context, target seal.Secret, name string, settings stream.Settings, logger *slog.Logger, extra ...nats.Option) (*nats.Conn, *kv.Session, error) {
 	type connected struct {
 		nc *nats.Conn
 		js jetstream.JetStream
 	}
 	c, err := retry(ctx, logger, "NATS", func() (connected, error) {
-		nc, js, err := stream.Connect(target.Reveal(), name, append(NATSLogging(logger), settings.Installation.ConnectOptions(name)...)...)
+		nc, js, err := stream.Connect(target.Reveal(), name, slices.Concat(NATSLogging(logger), settings.Installation.ConnectOptions(name), extra)...)
 		if err != nil {
-			return connected{}, withoutURL(err)
+			return connected{}, NATSTrouble(withoutURL(err))
 		}
 		return connected{nc, js}, nil
 	})
@@ -68,10 +69,10 @@ func NATSLogging(logger *slog.Logger) []nats.Option {
 
 // ConnectRedis makes the client, whose keys begin with the installation's name. Redis holds only what may be lost, so a Redis that does not answer
 // is a warning and not a reason not to start.
-func ConnectRedis(ctx context.Context, target seal.Secret, name stream.Installation, logger *slog.Logger) (redis.UniversalClient, error) {
-	client, err := redisx.Connect(target.Reveal())
+func ConnectRedis(ctx context.Context, stores StoreFlags, name stream.Installation, logger *slog.Logger) (redis.UniversalClient, error) {
+	client, err := stores.OpenRedis()
 	if err != nil {
-		return nil, fmt.Errorf("DEVPILOT_REDIS_URL: %w", err)
+		return nil, err
 	}
 	redisx.Prefix(client, string(name))
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -76,10 +76,18 @@ type PlaintextFlags struct {
 
 // StoreFlags say where the stores are. URLs can hold passwords: they are secrets.
 type StoreFlags struct {
-	NATSURL    seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
-	Replicas   int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
-	StreamsMiB int64       `name:"streams-mib" env:"DEVPILOT_STREAMS_MIB" default:"4096" min:"256" max:"1048576" help:"What all streams of the installation (logs of deployments, deliveries, events) may take in NATS together, in MiB; records come on top. The same for every process: streams that are smaller are raised, and never lowered. A store without room for it is an error at the start."`
-	RedisURL   seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0."`
+	NATSURL             seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS with JetStream, e.g. nats://127.0.0.1:4222; several are joined by commas."`
+	Replicas            int         `name:"nats-replicas" env:"DEVPILOT_NATS_REPLICAS" default:"0" enum:"0,1,3,5" help:"Replicas of streams and buckets: 1, 3 or 5, or 0 for as many as NATS can hold, 1 on a single server and 3 on a cluster. Those of what exists are raised and never lowered."`
+	StreamsMiB          int64       `name:"streams-mib" env:"DEVPILOT_STREAMS_MIB" default:"4096" min:"256" max:"1048576" help:"What all streams of the installation (logs of deployments, deliveries, events) may take in NATS together, in MiB; records come on top. The same for every process: streams that are smaller are raised, and never lowered. A store without room for it is an error at the start."`
+	RedisURL            seal.Secret `name:"redis-url" env:"DEVPILOT_REDIS_URL" help:"URL of Redis, e.g. redis://127.0.0.1:6379/0, or rediss://user:password@redis:6379/0 with a user of its access list, encrypted."`
+	NATSCredentialsFile string      `name:"nats-credentials-file" env:"DEVPILOT_NATS_CREDENTIALS_FILE" help:"File of the credentials that NATS knows this process by (.creds); read again for every connection, as are the files below."`
+	NATSNkeyFile        string      `name:"nats-nkey-file" env:"DEVPILOT_NATS_NKEY_FILE" help:"File of the nkey seed that NATS knows this process by."`
+	NATSCAFile          string      `name:"nats-ca-file" env:"DEVPILOT_NATS_CA_FILE" help:"PEM file of the authorities that the certificate of NATS is by (default: the system's). The connection is encrypted then, whatever the URL says."`
+	NATSCertFile        string      `name:"nats-cert-file" env:"DEVPILOT_NATS_CERT_FILE" help:"PEM file of the certificate to show to NATS."`
+	NATSKeyFile         string      `name:"nats-key-file" env:"DEVPILOT_NATS_KEY_FILE" help:"PEM file of the private key of --nats-cert-file."`
+	RedisCAFile         string      `name:"redis-ca-file" env:"DEVPILOT_REDIS_CA_FILE" help:"PEM file of the authorities that the certificate of Redis is by, for a URL that begins with rediss:// (default: the system's); read again for every connection, as are the two below."`
+	RedisCertFile       string      `name:"redis-cert-file" env:"DEVPILOT_REDIS_CERT_FILE" help:"PEM file of the certificate to show to Redis."`
+	RedisKeyFile        string      `name:"redis-key-file" env:"DEVPILOT_REDIS_KEY_FILE" help:"PEM file of the private key of --redis-cert-file."`
 }
 
 // InstallationFlags tell installations apart that share their stores.

@@ -163,17 +163,24 @@ func (m *program) closeListeners() {
 }
 
 func (m *program) startNATS(ctx context.Context) (err error) {
+	options, err := m.base.NATSOptions()
+	if err != nil {
+		return err
+	}
 	replication, err := stream.NewReplication(m.registry)
 	if err != nil {
 		return err
 	}
-	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger)
+	m.env.NC, m.env.JS, err = ConnectNATS(ctx, m.base.NATSURL, m.name, stream.Settings{Installation: m.installation, Replicas: m.base.Replicas, Bytes: m.base.StreamsMiB << 20, Replication: replication}, m.env.Logger, options...)
 	return err
 }
 
 // natsReady is nil while the streams of the service take writes.
 func (m *program) natsReady(ctx context.Context) error {
 	if !m.env.NC.IsConnected() {
+		if err := m.env.NC.LastError(); err != nil {
+			return fmt.Errorf("not connected (%s): %w", strings.ToLower(m.env.NC.Status().String()), NATSTrouble(err))
+		}
 		return fmt.Errorf("not connected (%s)", strings.ToLower(m.env.NC.Status().String()))
 	}
 	return m.env.JS.Ready(ctx)
@@ -196,7 +203,7 @@ func (m *program) watchNATS(ctx context.Context) error {
 	if m.natsStopping.Load() {
 		return nil
 	}
-	return fmt.Errorf("the connection was closed for good: %w", cmp.Or(m.env.NC.LastError(), nats.ErrConnectionClosed))
+	return fmt.Errorf("the connection was closed for good: %w", cmp.Or(NATSTrouble(m.env.NC.LastError()), nats.ErrConnectionClosed))
 }
 
 func (m *program) stopNATS(ctx context.Context) error {
@@ -209,7 +216,7 @@ func (m *program) stopNATS(ctx context.Context) error {
 }
 
 func (m *program) startRedis(ctx context.Context) (err error) {
-	m.env.Redis, err = ConnectRedis(ctx, m.base.RedisURL, m.installation, m.env.Logger)
+	m.env.Redis, err = ConnectRedis(ctx, m.base.StoreFlags, m.installation, m.env.Logger)
 	return err
 }
 

@@ -330,7 +330,8 @@ func TestParse_knowsEverySettingOfTheDesign(t *testing.T) {
 	for name := range strings.FieldsSeq(`LISTEN GRPC_LISTEN OPS_LISTEN AUTH_ADDR REPO_ADDR WEBHOOK_ADDR DEPLOYER_ADDR DATA_DIR CACHE_DIR
 		PUBLIC_URL BITBUCKET_CLIENT_ID BITBUCKET_CLIENT_SECRET BITBUCKET_SITE_URL BITBUCKET_API_URL NATS_URL NATS_REPLICAS STREAMS_MIB INSTALLATION REDIS_URL
 		ENCRYPTION_KEYSET_FILE IDENTITY_KEY_FILE SERVER WORKERS ROLES ALLOWED_ORIGINS TRUSTED_PROXIES LOG_LEVEL LOG_FORMAT PPROF
-		LISTEN_CERT_FILE LISTEN_KEY_FILE TLS_CERT_FILE TLS_KEY_FILE TLS_CA_FILE ALLOW_PLAINTEXT`) {
+		LISTEN_CERT_FILE LISTEN_KEY_FILE TLS_CERT_FILE TLS_KEY_FILE TLS_CA_FILE
+		NATS_CREDENTIALS_FILE NATS_NKEY_FILE NATS_CA_FILE NATS_CERT_FILE NATS_KEY_FILE REDIS_CA_FILE REDIS_CERT_FILE REDIS_KEY_FILE ALLOW_PLAINTEXT`) {
 		value := values["DEVPILOT_"+name]
 		if value == "" {
 			value = "x"
@@ -473,7 +474,7 @@ func TestListen_busyPortIsOneSentenceThatNamesTheFlag(t *testing.T) {
 
 func TestConnect_errorsDoNotShowTheURL(t *testing.T) {
 	for _, bad := range []string{"redis://u:" + planted + "@h:port", "http://" + planted, planted} {
-		_, err := servicemain.ConnectRedis(t.Context(), seal.NewSecret(bad), "", logs.Discard())
+		_, err := servicemain.ConnectRedis(t.Context(), servicemain.StoreFlags{RedisURL: seal.NewSecret(bad)}, "", logs.Discard())
 		if err == nil || strings.Contains(err.Error(), planted) || !strings.Contains(err.Error(), "DEVPILOT_REDIS_URL") {
 			t.Errorf("%v", err)
 		}

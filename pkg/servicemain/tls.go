@@ -40,8 +40,8 @@ func (f PlaintextFlags) CheckStores(s StoreFlags) error {
 		return err
 	}
 	for address := range strings.SplitSeq(s.NATSURL.Reveal(), ",") {
-		if host, plain := plainHost(address, "nats", "ws"); plain && !f.allows(plainNATS) && !transport.Loopback(host) {
-			return fmt.Errorf("the NATS of DEVPILOT_NATS_URL is at %s, beyond this machine, and nothing encrypts what is said to it: begin its address with tls://, or, where something else protects the network, add nats to DEVPILOT_ALLOW_PLAINTEXT", host)
+		if host, plain := plainHost(address, "nats", "ws"); plain && s.NATSCAFile == "" && s.NATSCertFile == "" && !f.allows(plainNATS) && !transport.Loopback(host) {
+			return fmt.Errorf("the NATS of DEVPILOT_NATS_URL is at %s, beyond this machine, and nothing encrypts what is said to it: begin its address with tls://, or set DEVPILOT_NATS_CA_FILE, or, where something else protects the network, add nats to DEVPILOT_ALLOW_PLAINTEXT", host)
 		}
 	}
 	if host, plain := plainHost(s.RedisURL.Reveal(), "redis"); plain && !f.allows(plainRedis) && !transport.Loopback(host) {

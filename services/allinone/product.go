@@ -241,7 +241,10 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 }
 
 func (p *Product) startNATS(ctx context.Context) (err error) {
-	var connect []nats.Option
+	connect, err := p.settings.NATSOptions()
+	if err != nil {
+		return err
+	}
 	url := p.settings.NATSURL.Reveal()
 	if p.settings.NATSURL.IsZero() {
 		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.StreamsMiB<<20 + stream.RecordsBytes, Logger: p.loggerOf("nats")})
@@ -259,7 +262,7 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	}
 	nc, js, err := stream.Connect(url, "devpilot", append(connect, p.installation.ConnectOptions("devpilot")...)...)
 	if err != nil {
-		return err
+		return servicemain.NATSTrouble(err)
 	}
 	replication, err := stream.NewReplication(p.registry)
 	if err != nil {
@@ -303,14 +306,14 @@ func (p *Product) stopNATS(ctx context.Context) error {
 }
 
 func (p *Product) startRedis(context.Context) (err error) {
-	url := p.settings.RedisURL.Reveal()
+	stores := p.settings.StoreFlags
 	if p.settings.RedisURL.IsZero() {
 		if p.redis, err = engine.StartRedis(); err != nil {
 			return err
 		}
-		url = p.redis.URL()
+		stores = servicemain.StoreFlags{RedisURL: seal.NewSecret(p.redis.URL())}
 	}
-	if p.redisc, err = redisx.Connect(url); err != nil {
+	if p.redisc, err = stores.OpenRedis(); err != nil {
 		return err
 	}
 	redisx.Prefix(p.redisc, string(p.installation))

@@ -143,6 +143,9 @@ readinessProbe: {httpGet: {path: /readyz, port: ops}, periodSeconds: 3, timeoutS
 {{- if $s.redisUrl.name }}
 - secret: {name: {{ $s.redisUrl.name }}, items: [{key: {{ $s.redisUrl.key }}, path: redis-url}]}
 {{- end }}
+{{- if $s.stores.name }}
+- secret: {name: {{ $s.stores.name }}}
+{{- end }}
 {{- if and (eq .service "auth") $s.bitbucketClientSecret.name }}
 - secret: {name: {{ $s.bitbucketClientSecret.name }}, items: [{key: {{ $s.bitbucketClientSecret.key }}, path: bitbucket-client-secret}]}
 {{- end }}
