@@ -61,3 +61,31 @@ func TestPropose_inTheOrderOfReceiptAndEachOnce(t *testing.T) {
 		t.Errorf("%d hear of it", n)
 	}
 }
+
+// What a person named goes live instead of pushes that still wait for a decision; the latest commit does not.
+func TestAccept_whatAPersonNamedOvertakesUndecidedPushes(t *testing.T) {
+	for _, pinned := range []bool{true, false} {
+		l := &storev1.Lane{}
+		lane.Begin(l)
+		if err := lane.Propose(l, candidateOf("a", 1)); err != nil {
+			t.Fatal(err)
+		}
+		d, err := lane.Accept(l, lane.Request{
+			Event: "named", ReceiveTime: time.Unix(2, 0), Now: time.Unix(2, 0), Trigger: deployerv1.Deployment_MANUAL, Repository: "r", Branch: "main", Server: "one",
+			Commit: &deployerv1.DeploymentCommit{Hash: "older"}, Pinned: pinned,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := int32(0)
+		if pinned {
+			want = d.Number
+		}
+		if got := l.GetCandidates()[0].GetOvertakenBy(); got != want {
+			t.Errorf("pinned %t: overtaken by #%d, want #%d", pinned, got, want)
+		}
+		if made := l.GetOutbox()[0].GetCreated().GetDeployment(); made.GetChosen() != pinned || l.GetWaiting().GetPinned() != pinned {
+			t.Errorf("pinned %t: %v", pinned, made)
+		}
+	}
+}
