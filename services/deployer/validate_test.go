@@ -97,7 +97,7 @@ func TestApps_allFaultsAtOnce(t *testing.T) {
 		slices.Sort(out)
 		return out
 	}
-	_, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: "Web!", App: bad(), DeployNow: true, RequestId: strings.Repeat("x", 200)})
+	_, err := b.client.CreateApp(b.admin, &deployerv1.CreateAppRequest{Workspace: workspace, AppId: "Web!", App: bad(), DeployNow: true, RequestId: strings.Repeat("x", apierr.MaxRequestID+1)})
 	want := append([]string{"appId", "app.repository", "requestId"}, inApp...)
 	slices.Sort(want)
 	if got := names(err); !slices.Equal(got, want) {

@@ -78,7 +78,8 @@ func TestDeployment_writesItsLaneForDecisionsOnly(t *testing.T) {
 	b.await("web", 2, deployerv1.Deployment_COMPLETED)
 	b.awaitSaid(delivery, "Deployed as #2")
 	testkit.Eventually(t, timeout, cleared)
-	if n := b.written(lanes) - before; n > 5 {
+	// On a busy machine what was told is noted in more than one go. A lease that is renewed would write far more.
+	if n := b.written(lanes) - before; n > 7 {
 		t.Errorf("the lane was written %d times", n)
 	}
 	if n := b.written(streams.OutcomesStream); n > 0 {
