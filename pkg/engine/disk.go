@@ -50,6 +50,29 @@ func computeMaxStore(dir string, reserve, need int64) (int64, error) {
 	return most, nil
 }
 
+// MaxStore is how large a store may become in dir, in bytes, by what its volume has: the bound of a server that
+// is started there. A dir that is not there yet is judged by where it would be made. The error is a
+// *VolumeError where a new store needs more; nothing is changed.
+func MaxStore(dir string, need int64) (int64, error) {
+	reserve := NATSConfig{}.withDefaults().Reserve
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return computeMaxStore(dir, reserve, need)
+	}
+	dir, err := filepath.Abs(dir)
+	for at := dir; err == nil; at = filepath.Dir(at) {
+		free, missing := freeBytes(at)
+		if errors.Is(missing, fs.ErrNotExist) {
+			continue
+		}
+		most := free - min(reserve, free/2)
+		if missing == nil && most < need {
+			missing = &VolumeError{Dir: dir, Free: free, Need: need + min(reserve, need)}
+		}
+		return most, missing
+	}
+	return 0, fmt.Errorf("engine: the store's directory: %w", err)
+}
+
 func freeBytes(dir string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
@@ -60,11 +83,17 @@ func freeBytes(dir string) (int64, error) {
 
 func usedBytes(dir string) (int64, error) {
 	var sum int64
-	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if path != dir && errors.Is(err, fs.ErrNotExist) {
+			return nil // a server that runs has deleted it meanwhile
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
 		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -108,8 +108,8 @@ func open(ctx context.Context, cfg Config) (id string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if text, err := cfg.Keyset.Open(rec.GetSealedCanary(), associated(rec.GetId())); err != nil || string(text) != rec.GetId() {
-		return "", permanent{ErrKeyset}
+	if err := opens(rec, cfg.Keyset); err != nil {
+		return "", permanent{err}
 	}
 	return rec.GetId(), sealAnew(ctx, b, rec, rev, cfg.Keyset)
 }

@@ -329,6 +329,19 @@ func (r *resolver) missing(required []string) error {
 	return errors.Join(errs...)
 }
 
+// UnknownError tells of a DEVPILOT_ variable that no program of the product reads.
+type UnknownError struct {
+	Name string // of the variable
+	Near string // the setting that may have been meant; empty where none is near
+}
+
+func (e *UnknownError) Error() string {
+	if e.Near != "" {
+		return fmt.Sprintf("unknown setting %s in the environment: did you mean %s?", e.Name, e.Near)
+	}
+	return fmt.Sprintf("unknown setting %s in the environment (--help lists the settings)", e.Name)
+}
+
 // unknown refuses DEVPILOT_ variables that no program of the product reads: most likely misspelt.
 func (r *resolver) unknown() error {
 	// Those of the command line (services/cli), which a shell may have for its own use.
@@ -354,11 +367,7 @@ func (r *resolver) unknown() error {
 		if !strings.HasPrefix(name, envPrefix) || known[name] || r.environ[name] == "" {
 			continue
 		}
-		if near := nearest(name, slices.Sorted(maps.Keys(known))); near != "" {
-			errs = append(errs, fmt.Errorf("unknown setting %s in the environment: did you mean %s?", name, near))
-		} else {
-			errs = append(errs, fmt.Errorf("unknown setting %s in the environment (--help lists the settings)", name))
-		}
+		errs = append(errs, &UnknownError{Name: name, Near: nearest(name, slices.Sorted(maps.Keys(known)))})
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// MinServer is the oldest nats-server that everything here was measured with (DESIGN.md#jetstream).
+const MinServer = "2.15"
+
 const (
 	// PublishTimeout bounds one publish, from the call to JetStream's acknowledgement.
 	PublishTimeout = 2 * time.Second

@@ -35,7 +35,7 @@ func openDirectory(path string) (directory, error) {
 	return directory{abs}, nil
 }
 
-func (d directory) nats() string     { return filepath.Join(d.path, "nats") }
+func (d directory) nats() string     { return StoreDir(d.path) }
 func (d directory) emulator() string { return filepath.Join(d.path, "emulator") }
 
 // keyset loads the encryption keyset: the one that the operator named, else our own, which the
@@ -44,7 +44,7 @@ func (d directory) keyset(named string) (*seal.Keyset, error) {
 	if named != "" {
 		return seal.LoadKeysetFile(named)
 	}
-	path := filepath.Join(d.path, "keys", "encryption.json")
+	path := KeysetFile(d.path)
 	keyset, err := seal.LoadKeysetFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return seal.CreateKeysetFile(path)
@@ -57,13 +57,22 @@ func (d directory) identityKeys(named string) (*identity.Keys, error) {
 	if named != "" {
 		return identity.LoadKeysFile(named)
 	}
-	path := filepath.Join(d.path, "keys", "identity.json")
+	path := IdentityFile(d.path)
 	keys, err := identity.LoadKeysFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return identity.CreateKeysFile(path, keyHolders...)
 	}
 	return keys, err
 }
+
+// StoreDir is where the embedded NATS of a data directory has its store.
+func StoreDir(dataDir string) string { return filepath.Join(dataDir, "nats") }
+
+// KeysetFile is where the encryption keyset of a data directory is.
+func KeysetFile(dataDir string) string { return filepath.Join(dataDir, "keys", "encryption.json") }
+
+// IdentityFile is where the identity keys of a data directory are.
+func IdentityFile(dataDir string) string { return filepath.Join(dataDir, "keys", "identity.json") }
 
 // AdminTokenFile is where the admin token of a data directory is.
 func AdminTokenFile(dataDir string) string { return filepath.Join(dataDir, "admin.token") }

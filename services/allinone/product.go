@@ -77,7 +77,7 @@ type Product struct {
 // New takes the addresses and loads the keys, so that what is wrong with the settings is known
 // before anything runs. Close it if it is not run.
 func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product, error) {
-	if err := settings.checkEmulator(); err != nil {
+	if err := settings.CheckEmulator(); err != nil {
 		return nil, err
 	}
 	if err := settings.CheckStores(settings.StoreFlags); err != nil {
@@ -367,11 +367,14 @@ func (p *Product) startHTTP(context.Context) error {
 	return nil
 }
 
+// WebhooksPath is what precedes a webhook's id in the path that Bitbucket calls.
+const WebhooksPath = "/webhooks/bitbucket/"
+
 // beside sends what is for a webhook to one handler and all else to the other. It redirects nothing, as
 // [http.ServeMux] would: Bitbucket does not follow, and each of the two has an answer for every path.
 func beside(webhooks, others http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(path.Clean(r.URL.Path)+"/", "/webhooks/bitbucket/") {
+		if strings.HasPrefix(path.Clean(r.URL.Path)+"/", WebhooksPath) {
 			webhooks.ServeHTTP(w, r)
 			return
 		}

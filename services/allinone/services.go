@@ -22,17 +22,17 @@ import (
 // The services are built as their own programs build them: by their Spec, from their flags.
 
 func (p *Product) hostServices() {
-	p.auth = host(p, auth.Spec(), flagsOf[auth.Flags](&p.settings))
-	p.repo = host(p, repo.Spec(), flagsOf[repo.Flags](&p.settings))
-	p.webhook = host(p, webhook.Spec(), flagsOf[webhook.Flags](&p.settings))
-	flags := flagsOf[deployer.Flags](&p.settings)
+	p.auth = host(p, auth.Spec(), FlagsOf[auth.Flags](&p.settings))
+	p.repo = host(p, repo.Spec(), FlagsOf[repo.Flags](&p.settings))
+	p.webhook = host(p, webhook.Spec(), FlagsOf[webhook.Flags](&p.settings))
+	flags := FlagsOf[deployer.Flags](&p.settings)
 	flags.Live = &p.live
 	p.deployer = host(p, deployer.Spec(), flags)
 }
 
 // startGateway builds the one service that is called over HTTP only.
 func (p *Product) startGateway(ctx context.Context) error {
-	flags := flagsOf[gateway.Flags](&p.settings)
+	flags := FlagsOf[gateway.Flags](&p.settings)
 	flags.AdminToken, flags.Emulator = p.admin, p.settings.Emulator
 	built, err := build(ctx, p, gateway.Spec(), flags)
 	if err != nil {
@@ -42,8 +42,8 @@ func (p *Product) startGateway(ctx context.Context) error {
 	return nil
 }
 
-// flagsOf fills the flags of a service from the groups of flags that it shares with this program.
-func flagsOf[C any](s *Settings) (flags C) {
+// FlagsOf fills the flags of a service from the groups of flags that it shares with this program.
+func FlagsOf[C any](s *Settings) (flags C) {
 	to, from := reflect.ValueOf(&flags).Elem(), reflect.ValueOf(s).Elem()
 	for i := range to.NumField() {
 		if group := from.FieldByName(to.Type().Field(i).Name); to.Type().Field(i).Anonymous && group.IsValid() {

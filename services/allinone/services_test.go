@@ -34,7 +34,7 @@ func TestFlags_everyGroupOfAServiceIsASettingOfThisProgram(t *testing.T) {
 func TestFlagsOf_areTheSettings(t *testing.T) {
 	s := Settings{}
 	s.PublicURL, s.BitbucketClientSecret, s.TrustedProxies = "https://devpilot.example.com", seal.NewSecret("secret"), []string{"10.0.0.0/8"}
-	got := flagsOf[gateway.Flags](&s)
+	got := FlagsOf[gateway.Flags](&s)
 	if got.PublicURL != s.PublicURL || got.BitbucketClientSecret.Reveal() != "secret" || len(got.TrustedProxies) != 1 {
 		t.Errorf("%+v", got)
 	}

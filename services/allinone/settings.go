@@ -45,8 +45,8 @@ type Settings struct {
 	servicemain.ProgramFlags      `embed:""`
 }
 
-// checkEmulator refuses settings of an emulator that is not started: they would do nothing.
-func (s *Settings) checkEmulator() error {
+// CheckEmulator refuses settings of an emulator that is not started: they would do nothing.
+func (s *Settings) CheckEmulator() error {
 	if !s.Emulator && s.EmulatorScenario != "" {
 		return errors.New("--emulator-scenario (DEVPILOT_EMULATOR_SCENARIO) says what the Bitbucket emulator starts with, and none is started: add --emulator, or leave the scenario out")
 	}
@@ -56,7 +56,7 @@ func (s *Settings) checkEmulator() error {
 // DefaultScenario is what an emulator starts with where nothing else is said.
 const DefaultScenario = "sample"
 
-// useEmulator points the settings at the emulator. Credentials of a real consumer beside it are an
+// useEmulator points the settings at the emulator that listens. Credentials of a real consumer beside it are an
 // error: one of the two is a mistake, and real credentials have no business with an emulator.
 func (s *Settings) useEmulator(listener net.Listener) (emulator.Consumer, error) {
 	if s.BitbucketClientID != "" || !s.BitbucketClientSecret.IsZero() {
@@ -70,11 +70,27 @@ func (s *Settings) useEmulator(listener net.Listener) (emulator.Consumer, error)
 	if err != nil {
 		return emulator.Consumer{}, fmt.Errorf("the emulator's address: %w", err)
 	}
-	site := url.URL{Scheme: "http", Host: net.JoinHostPort(host, port)}
+	return s.emulatorAt(net.JoinHostPort(host, port)), nil
+}
+
+// UseOwnEmulator points the settings at the emulator that a program with them has started.
+func (s *Settings) UseOwnEmulator() error {
+	if s.BitbucketClientID != "" {
+		return nil // useEmulator refuses it
+	}
+	if _, _, err := net.SplitHostPort(s.EmulatorListen); err != nil {
+		return fmt.Errorf("--emulator-listen (DEVPILOT_EMULATOR_LISTEN): %w", err)
+	}
+	s.emulatorAt(s.EmulatorListen)
+	return nil
+}
+
+func (s *Settings) emulatorAt(address string) emulator.Consumer {
+	site := url.URL{Scheme: "http", Host: address}
 	consumer := emulator.DefaultConsumer()
 	s.BitbucketClientID = consumer.Key
 	s.BitbucketClientSecret = seal.NewSecret(consumer.Secret)
 	s.BitbucketSiteURL = site.String()
 	s.BitbucketAPIURL = site.String() + "/2.0"
-	return consumer, nil
+	return consumer
 }

@@ -61,7 +61,7 @@ func PrintSignInURL(ctx context.Context, w io.Writer, address, dataDir string) e
 // signInCommand is the command that prints another link, from the directory this program was started
 // in: with the address that is listened on, and the data directory where it is not the usual one.
 func (p *Product) signInCommand(program string) string {
-	words := []string{program, "sign-in", "--url", "http://" + reachable(p.httpListener.Addr().String())}
+	words := []string{program, "sign-in", "--url", "http://" + Reachable(p.httpListener.Addr().String())}
 	if dir := shortPath(p.dir.path); dir != DefaultDataDir {
 		words = append(words, "--data-dir", dir)
 	}
@@ -73,8 +73,8 @@ func (p *Product) signInCommand(program string) string {
 	return strings.Join(words, " ")
 }
 
-// reachable is an address to call for one that is listened on: every address includes this machine's own.
-func reachable(listened string) string {
+// Reachable is an address to call for one that is listened on: every address includes this machine's own.
+func Reachable(listened string) string {
 	host, port, err := net.SplitHostPort(listened)
 	if err != nil {
 		return listened

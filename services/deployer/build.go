@@ -64,14 +64,19 @@ func build(ctx context.Context, env *servicemain.Env, f Flags) (servicemain.Serv
 			DataDir: f.DataDir, CacheDir: f.Cache(), CacheBytes: f.CacheMiB << 20, Limits: mirror.Limits{FreeBytes: uint64(f.DiskReserve) << 20}, Version: env.Version,
 			ReconcileInterval: f.ReconcileInterval, ReconcileGrace: f.ReconcileGrace,
 			PublicURL: public, LiveURL: f.Live.URL, LiveAddress: f.LiveAdvertise,
-			Hooks: Hooks{
-				AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny,
-				ReadOnly: f.HookReadOnly, Path: f.HookPath, AppDisk: f.AppDiskMiB << 20,
-			},
+			Hooks: HooksOf(f.HookFlags),
 		},
 		Deps{
 			Logger: env.Logger, JS: env.JS, Redis: env.Redis, Keyset: env.Keyset,
 			Auth: authv1.NewAuthServiceClient(conns["auth"]), Repo: repov1.NewRepoServiceClient(conns["repo"]),
 			Webhook: webhookv1.NewWebhookServiceClient(conns["webhook"]), Registerer: env.Registerer, Now: env.Now, Live: f.Live.Listener,
 		})
+}
+
+// HooksOf are the settings of hooks as a Config has them.
+func HooksOf(f servicemain.HookFlags) Hooks {
+	return Hooks{
+		AllowUnsandboxed: f.AllowUnsandboxedHooks, Network: f.HookNetwork, Allow: f.HookAllow, Deny: f.HookDeny,
+		ReadOnly: f.HookReadOnly, Path: f.HookPath, AppDisk: f.AppDiskMiB << 20,
+	}
 }

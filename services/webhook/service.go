@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"devpilot.io/bitbucket/pkg/bitbucket"
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
@@ -102,8 +103,12 @@ func New(cfg Config, d Deps) (*Service, error) {
 		JS: d.JS, Store: s.store, Registry: s.registry, Codec: codec,
 		Logger: d.Logger, Metrics: metrics, Registerer: d.Registerer, Now: d.Now,
 	})
+	installation, err := hook.InstallationSecret(d.Keyset)
+	if err != nil {
+		return nil, fmt.Errorf("webhook: %w", err)
+	}
 	s.handler = ingress.New(ingress.Config{
-		Cache: s.cache, Leader: s.store, Secrets: vault, Inbox: s.writer, Codec: codec, Refusals: s.ring,
+		Installation: installation, Cache: s.cache, Leader: s.store, Secrets: vault, Inbox: s.writer, Codec: codec, Refusals: s.ring,
 		Logger: d.Logger, Registerer: d.Registerer, TracerProvider: d.TracerProvider, Now: d.Now, Hold: cfg.Hold,
 	})
 	s.server = server.New(server.Config{

@@ -18,6 +18,7 @@ import (
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/allinone"
+	"devpilot.io/bitbucket/services/allinone/doctor"
 	"devpilot.io/bitbucket/services/cli"
 )
 
@@ -41,6 +42,7 @@ type grammar struct {
 		NATSURL                       seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
 		Bucket                        string      `arg:"" help:"The bucket, as the error says it."`
 	} `cmd:"" name:"accept-loss" help:"Carry on without the records that a damaged store has lost. Stop Devpilot first, and restore a backup instead if there is one."`
+	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
 }
 
@@ -58,6 +60,10 @@ func program(ctx context.Context, process servicemain.Process) int {
 		p := cli.OSProcess()
 		p.Version = servicemain.Version
 		return cli.Run(ctx, p)
+	}
+	if len(process.Args) > 0 && process.Args[0] == "doctor" {
+		process.Args = process.Args[1:]
+		return doctor.Run(ctx, process)
 	}
 	return run(ctx, process)
 }

@@ -54,6 +54,19 @@ func (h Hooks) sandbox() (sandbox.SandboxConfig, error) {
 	return cfg, nil
 }
 
+// TrySandbox makes a sandbox, which runs a command in it, and says where hooks run and what they lack.
+func TrySandbox(h Hooks) (where, lacking string, err error) {
+	cfg, err := h.sandbox()
+	if err != nil {
+		return "", "", err
+	}
+	box, err := sandbox.NewSandbox(cfg)
+	if err != nil {
+		return "", "", err
+	}
+	return box.Describe(), box.Lacking(), nil
+}
+
 // hookRunner chooses how hooks run here; nil where they do not, and why.
 func (w *Worker) hookRunner(ctx context.Context) (sandbox.Runner, string, error) {
 	h, log := w.cfg.Hooks, w.cfg.Logger

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/bitbucket"
 	"devpilot.io/bitbucket/pkg/seal/pagetoken"
 	"devpilot.io/bitbucket/pkg/when"
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
@@ -31,8 +32,6 @@ const (
 	provedRepositories = 10
 	// proveParallel bounds how many are asked about at a time.
 	proveParallel = 4
-	// maxSkew is how far our clock and Bitbucket's may differ: tokens and sign-ins live by the clock.
-	maxSkew = 30 * time.Second
 	// defaultServer is the server of apps that name none.
 	defaultServer = "default"
 	statusName    = "commit status" // the check that writes one
@@ -181,7 +180,7 @@ func clockCheck(resp *webhookv1.ProveDeliveryResponse) *gatewayv1.ProofCheck {
 		return failed("clock", resp.GetClockTrouble(), "Check that this machine reaches Bitbucket.")
 	}
 	skew := resp.GetOwnTime().AsTime().Sub(resp.GetBitbucketTime().AsTime()).Round(time.Second)
-	if skew.Abs() > maxSkew {
+	if skew.Abs() > bitbucket.MaxSkew {
 		side := "ahead of"
 		if skew < 0 {
 			side = "behind"

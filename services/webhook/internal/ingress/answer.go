@@ -22,7 +22,7 @@ type answer struct {
 	reason string // short word for metrics and logs
 	err    error  // for the log
 	push   *storev1.ReadPush
-	proof  string // HeaderProof of a proof
+	proof  string // hook.HeaderProof of a proof
 
 	Message  string   `json:"message"`
 	Delivery string   `json:"delivery,omitempty"` // our id of what was stored
@@ -72,7 +72,7 @@ func (a *answer) write(w http.ResponseWriter, requestID string) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Request-Id", requestID)
 	if a.proof != "" {
-		header.Set(HeaderProof, a.proof)
+		header.Set(hook.HeaderProof, a.proof)
 	}
 	if a.status == http.StatusRequestEntityTooLarge || a.reason == reasonSlow {
 		header.Set("Connection", "close") // the rest of the body is not worth reading

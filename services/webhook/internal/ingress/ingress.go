@@ -75,6 +75,7 @@ type Config struct {
 	Cache          Cache
 	Leader         Leader
 	Secrets        Secrets
+	Installation   seal.Secret // see hook.InstallationSecret
 	Inbox          Inbox
 	Codec          *inbox.Codec
 	Refusals       Refusals
@@ -165,6 +166,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // answer goes through the steps; each may end it.
 func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *request, used *share) *answer {
+	proves := req.http.Header.Get(hook.HeaderEvent) == hook.EventProof
+	if proves && req.id == hook.InstallationID && req.http.Method == http.MethodPost {
+		return h.proveInstallation(w, req, used)
+	}
 	if !validID(req.id) && h.sender(req) == nil {
 		return notFound()
 	}
@@ -193,8 +198,8 @@ func (h *Handler) answer(ctx context.Context, w http.ResponseWriter, req *reques
 		h.keepRefused(req, a)
 		return a
 	}
-	if req.http.Header.Get(hook.HeaderEvent) == hook.EventProof {
-		return proof(req)
+	if proves {
+		return proof(req.proof)
 	}
 	a = decide(req.http.Header.Get(hook.HeaderEvent), req.body, req.webhook)
 	return h.store(ctx, req, a)
@@ -257,7 +262,7 @@ func (h *Handler) matches(req *request, rec *storev1.WebhookRecord) error {
 	}
 	req.version = versions[i]
 	if req.http.Header.Get(hook.HeaderEvent) == hook.EventProof {
-		req.proof = hook.Sign(ProofAnswer(req.body), secrets[i])
+		req.proof = hook.SignProof(req.body, secrets[i])
 	}
 	return nil
 }

@@ -2,19 +2,27 @@ package ingress
 
 import (
 	"net/http"
+
+	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 )
-
-// HeaderProof is what a verified proof is answered with: its own signature again, under the webhook's secret
-// and a prefix that no delivery has. Who does not know the secret cannot make it, and it tells nothing of it.
-const HeaderProof = "X-Devpilot-Proof"
-
-// ProofAnswer is what is signed of a proof that was verified.
-func ProofAnswer(body []byte) []byte { return append([]byte("devpilot-proof-answer:"), body...) }
 
 // proof answers a request that we sent to ourselves. It is verified like any delivery and then neither stored
 // nor routed: it says nothing about the hook at Bitbucket, and no push follows from it.
-func proof(req *request) *answer {
+func proof(signed string) *answer {
 	a := accept(http.StatusOK, "proof", "Devpilot has reached itself; nothing follows from this.")
-	a.proof = req.proof
+	a.proof = signed
 	return a
+}
+
+// proveInstallation answers a proof that is of no webhook but of the installation.
+func (h *Handler) proveInstallation(w http.ResponseWriter, req *request, used *share) *answer {
+	used.stranger = true
+	body, a := readBody(w, req.http, used)
+	if a != nil {
+		return a
+	}
+	if _, err := hook.Verify(body, req.http.Header.Get(hook.HeaderSignature), h.cfg.Installation); err != nil {
+		return badSignature(err)
+	}
+	return proof(hook.SignProof(body, h.cfg.Installation))
 }
