@@ -84,6 +84,11 @@ func (f TLSFlags) certificate(service string, logger *slog.Logger, metrics prome
 	return c, nil
 }
 
+// Open opens the certificate of a service, for tools that call as it; nil where none is set.
+func (f TLSFlags) Open(service string, logger *slog.Logger) (*transport.Certificate, error) {
+	return f.certificate(service, logger, prometheus.NewRegistry())
+}
+
 // Certificate opens the certificate that HTTP is served with; nil where none is set.
 func (f HTTPListenFlags) Certificate(logger *slog.Logger, metrics prometheus.Registerer) (*transport.Certificate, error) {
 	if f.ListenCertFile == "" && f.ListenKeyFile == "" {
@@ -123,12 +128,22 @@ func (m *program) checkPlaintext() error {
 	if err := m.base.CheckStores(m.base.StoreFlags); err != nil {
 		return err
 	}
-	const remedy = "set DEVPILOT_TLS_CERT_FILE, DEVPILOT_TLS_KEY_FILE and DEVPILOT_TLS_CA_FILE (devpilot certificates makes the files), keep to 127.0.0.1, or, where something else protects the network, set DEVPILOT_ALLOW_PLAINTEXT=services"
-	open := m.base.TLSFlags == (TLSFlags{}) && !m.base.allows(plainServices)
-	if m.servesGRPC && open && !transport.Loopback(m.grpc.GRPCListen) {
-		return fmt.Errorf("--grpc-listen (DEVPILOT_GRPC_LISTEN) is %s, which others on the network reach, and nothing encrypts what is said there: %s", m.grpc.GRPCListen, remedy)
+	listen := m.grpc.GRPCListen
+	if !m.servesGRPC {
+		listen = ""
 	}
-	for name, target := range m.addresses {
+	return m.base.CheckServices(m.base.TLSFlags, listen, m.addresses)
+}
+
+// CheckServices refuses an address to serve gRPC on (empty: none is) and addresses of other services beyond this machine
+// that nothing is encrypted to, and those that are none.
+func (f PlaintextFlags) CheckServices(encrypted TLSFlags, listen string, addresses map[string]string) error {
+	const remedy = "set DEVPILOT_TLS_CERT_FILE, DEVPILOT_TLS_KEY_FILE and DEVPILOT_TLS_CA_FILE (devpilot certificates makes the files), keep to 127.0.0.1, or, where something else protects the network, set DEVPILOT_ALLOW_PLAINTEXT=services"
+	open := encrypted == (TLSFlags{}) && !f.allows(plainServices)
+	if listen != "" && open && !transport.Loopback(listen) {
+		return fmt.Errorf("--grpc-listen (DEVPILOT_GRPC_LISTEN) is %s, which others on the network reach, and nothing encrypts what is said there: %s", listen, remedy)
+	}
+	for name, target := range addresses {
 		setting := fmt.Sprintf("--%s-addr (%s)", name, addressVariable(name))
 		hosts, err := rpc.Hosts(target)
 		if err != nil {

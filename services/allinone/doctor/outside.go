@@ -29,9 +29,9 @@ func (x *exam) concerns(what string, services ...string) (c Check, does bool) {
 func (x *exam) public() (string, error) {
 	at, err := net.ResolveTCPAddr("tcp", x.flags.Listen)
 	if err != nil || x.flags.Listen == "" {
-		return x.flags.URL(nil)
+		return x.flags.URL(nil, false)
 	}
-	return x.flags.URL(at)
+	return x.flags.URL(at, x.flags.ListenCertFile != "")
 }
 
 // unreachable is why Bitbucket cannot reach the public URL; empty where it can.

@@ -7,6 +7,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"devpilot.io/bitbucket/pkg/apierr"
+	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/rpc"
 )
 
@@ -29,7 +30,11 @@ func (x *exam) service(ctx context.Context, name string) Check {
 	if err != nil {
 		return skipped("Without identity keys nobody is called; see identity-keys.")
 	}
-	conn, err := rpc.Dial(rpc.ClientConfig{Service: x.flags.Service, TargetService: name, Target: address, Keys: keys})
+	certificate, err := x.flags.TLSFlags.Open(x.flags.Service, logs.Discard())
+	if err != nil {
+		return skipped("Without the certificate nobody is called; see settings.")
+	}
+	conn, err := rpc.Dial(rpc.ClientConfig{Service: x.flags.Service, TargetService: name, Target: address, Keys: keys, Certificate: certificate})
 	if err != nil {
 		return failed(fmt.Sprintf("%s cannot be called: %v.", name, err), "Put "+variable+" right, and see identity-keys.")
 	}

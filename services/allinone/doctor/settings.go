@@ -41,6 +41,7 @@ type Flags struct {
 	allinone.Settings            `embed:""`
 	servicemain.SignInFlags      `embed:""`
 	servicemain.GRPCListenFlags  `embed:""`
+	servicemain.TLSFlags         `embed:""`
 	servicemain.AuthAddrFlag     `embed:""`
 	servicemain.RepoAddrFlag     `embed:""`
 	servicemain.WebhookAddrFlag  `embed:""`
@@ -173,11 +174,26 @@ func (x *exam) settings(ctx context.Context) Check {
 	return failed(strings.Join(all, "; "), "Put them right: "+x.flags.Service+" does not start with them. `--help` of the program lists its settings.")
 }
 
-// required are the settings that a service cannot do without.
+// required are the settings that a service cannot do without, and those that go together.
 func (x *exam) required() (missing []error) {
 	f := x.flags
+	if err := f.CheckStores(f.StoreFlags); err != nil {
+		missing = append(missing, err)
+	}
 	if f.Service == whole {
-		return nil
+		return missing
+	}
+	addresses := map[string]string{}
+	for _, name := range x.program.calls {
+		if f.address(name) != "" {
+			addresses[name] = f.address(name)
+		}
+	}
+	if err := f.CheckServices(f.TLSFlags, f.GRPCListen, addresses); err != nil {
+		missing = append(missing, err)
+	}
+	if _, err := f.TLSFlags.Open(f.Service, logs.Discard()); err != nil {
+		missing = append(missing, err)
 	}
 	need := func(variable string, given bool) {
 		if !given {
@@ -230,7 +246,7 @@ func (x *exam) validate(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("--listen (DEVPILOT_LISTEN): %w", err)
 		}
-		env.HTTPAddr = at
+		env.HTTPAddr, env.HTTPS = at, x.flags.ListenCertFile != ""
 	}
 	return x.program.build(ctx, x.flags, env)
 }
