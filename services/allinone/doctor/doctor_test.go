@@ -26,6 +26,7 @@ import (
 	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/kv"
 	"devpilot.io/bitbucket/pkg/logs"
+	"devpilot.io/bitbucket/pkg/redisx"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
@@ -370,7 +371,7 @@ func TestRun_changesNothingThatStays(t *testing.T) {
 		for name := range list.Name() {
 			all = append(all, name)
 		}
-		redis, err := servicemain.ConnectRedis(t.Context(), seal.NewSecret(w.env["DEVPILOT_REDIS_URL"]), "", logs.Discard())
+		redis, err := redisx.ConnectWithin(w.env["DEVPILOT_REDIS_URL"], timeout)
 		if err != nil || list.Err() != nil {
 			t.Fatal(err, list.Err())
 		}
