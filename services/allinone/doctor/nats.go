@@ -18,6 +18,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/bitbucket/hook"
 	"devpilot.io/bitbucket/pkg/kv"
+	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
 )
 
@@ -41,9 +42,13 @@ func (x *exam) connect(ctx context.Context) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	nc, js, err := stream.Connect(x.flags.NATSURL.Reveal(), "devpilot-doctor", name.ConnectOptions("devpilot-doctor")...)
+	options, err := x.flags.NATSOptions()
 	if err != nil {
 		return nil, err
+	}
+	nc, js, err := stream.Connect(x.flags.NATSURL.Reveal(), "devpilot-doctor", append(options, name.ConnectOptions("devpilot-doctor")...)...)
+	if err != nil {
+		return nil, servicemain.NATSTrouble(err)
 	}
 	context.AfterFunc(ctx, nc.Close)
 	return &connection{nc, kv.NewSession(js, stream.Settings{Installation: name, Replicas: x.flags.Replicas, Bytes: x.flags.StreamsMiB << 20})}, nil

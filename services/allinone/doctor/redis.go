@@ -5,17 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"devpilot.io/bitbucket/pkg/installation"
 	"devpilot.io/bitbucket/pkg/redisx"
 )
 
 const (
-	minRedis = "6.2" // the oldest Redis that is taken
-	// redisTimeout bounds a command: longer than in a service, which goes on without Redis.
-	redisTimeout = 5 * time.Second
-	redisRemedy  = "Start Redis, and put DEVPILOT_REDIS_URL right: redis://user:password@host:6379/0."
+	minRedis    = "6.2" // the oldest Redis that is taken
+	redisRemedy = "Start Redis, and put DEVPILOT_REDIS_URL right: redis://user:password@host:6379/0."
 )
 
 // noRedis says why there is no Redis to look at; ok where there is one.
@@ -31,7 +28,7 @@ func (x *exam) noRedis() (c Check, none bool) {
 
 // info are the lines of Redis's INFO.
 func (x *exam) info(ctx context.Context) (map[string]string, error) {
-	client, err := redisx.ConnectWithin(x.flags.RedisURL.Reveal(), redisTimeout)
+	client, err := x.flags.OpenRedis()
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +77,7 @@ func (x *exam) redisOwner(ctx context.Context, what string) Check {
 	if err != nil {
 		return skipped("DEVPILOT_INSTALLATION cannot be used.")
 	}
-	client, err := redisx.ConnectWithin(x.flags.RedisURL.Reveal(), redisTimeout)
+	client, err := x.flags.OpenRedis()
 	if err != nil {
 		return failed(err.Error()+".", redisRemedy)
 	}
