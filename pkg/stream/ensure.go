@@ -55,17 +55,31 @@ func (e *noRoom) Error() string {
 		needs, needs-records, records, has, remedy, max(has-records, 0))
 }
 
-// makeRoom tells whether there is room after all: what a start that failed left behind takes less now, or
-// somebody measured it. Otherwise it finds out what is needed.
-func (e *noRoom) makeRoom(ctx context.Context, js jetstream.JetStream, logger *slog.Logger) bool {
-	if e.shared && lowerUnused(ctx, js, logger) {
-		return true
+// again tries once more where there is room after all: what a start that failed left behind takes less now, or
+// somebody else measured it, which nobody does meanwhile. Otherwise it finds out what is needed.
+func (e *noRoom) again(ctx context.Context, js jetstream.JetStream, logger *slog.Logger, ensure func() (jetstream.Stream, error)) (jetstream.Stream, error) {
+	turn, cancel := withTimeout(ctx, turnTimeout)
+	defer cancel()
+	release, err := takeTurn(turn, js)
+	if err != nil {
+		return nil, e // without a turn no number is right
 	}
-	fit, err := Measure(ctx, js)
-	if err == nil && fit.Has() < fit.Needs() {
+	defer release()
+	if e.shared && lowerUnused(turn, js, logger) {
+		s, err := ensure()
+		if full := new(noRoom); !errors.As(err, &full) {
+			return s, err
+		}
+	}
+	fit, err := measure(turn, js)
+	switch {
+	case err == nil && fit.Has() < fit.Needs():
 		e.fit = &fit
+		return nil, e
+	case err == nil && e.shared:
+		return ensure()
 	}
-	return err == nil && e.fit == nil && e.shared
+	return nil, e
 }
 
 func (e *noRoom) Is(target error) bool { return target == ErrNoRoom || target == ErrPermanent }
@@ -95,17 +109,15 @@ func (o Options) logger() *slog.Logger {
 // Sizes, where a stream has a share (see Shares), are raised to it and never lowered, for the same reason.
 // When the store has no room for that the error is ErrNoRoom, and says what the streams need and what there is.
 func Ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {
-	for try := 1; ; try++ {
-		s, err := ensure(ctx, js, def, opts)
-		if err == nil {
-			return s, nil
-		}
-		var full *noRoom
-		if errors.As(err, &full) && full.makeRoom(ctx, js, opts.logger()) && try < ensureTries {
-			continue
-		}
+	s, err := ensure(ctx, js, def, opts)
+	var full *noRoom
+	if errors.As(err, &full) {
+		s, err = full.again(ctx, js, opts.logger(), func() (jetstream.Stream, error) { return ensure(ctx, js, def, opts) })
+	}
+	if err != nil {
 		return nil, fmt.Errorf("stream: ensure %s: %w", InstallationOf(js).Stream(def.Config.Name), err)
 	}
+	return s, nil
 }
 
 func ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Options) (jetstream.Stream, error) {

@@ -86,13 +86,20 @@ func (f Fit) Has() int64 { return f.Stored + f.Room }
 
 // Measure finds out what the streams of js's installation ask, and whether the store has room for that. NATS
 // tells nobody how much room is left: streams are made to see which it takes, and deleted at once, so that
-// nothing stays of them. Who makes a stream meanwhile may be refused, and tries again (see Ensure).
+// nothing stays of them. Processes take turns; who makes a stream meanwhile may be refused, and waits for a
+// turn of its own (see Ensure).
 func Measure(ctx context.Context, js jetstream.JetStream) (Fit, error) {
-	ctx, cancel := withTimeout(ctx, 2*apiTimeout)
+	ctx, cancel := withTimeout(ctx, turnTimeout)
 	defer cancel()
-	if err := alone(ctx, js); err != nil {
+	release, err := takeTurn(ctx, js)
+	if err != nil {
 		return Fit{}, err
 	}
+	defer release()
+	return measure(ctx, js)
+}
+
+func measure(ctx context.Context, js jetstream.JetStream) (Fit, error) {
 	var f Fit
 	settings := SettingsOf(js)
 	for _, s := range Shares() {
@@ -151,37 +158,79 @@ func lowerUnused(ctx context.Context, js jetstream.JetStream, logger *slog.Logge
 const (
 	roomStream = "ROOM_" // streams that are made to see whether there is room
 	roomPrefix = "devpilot.room.v1"
+	turnStream = "ROOM_TURN_" // each is a process that measures, or waits for its turn
+	turnPrefix = "devpilot.room-turn.v1"
 	// roomStep is how exactly room is measured.
 	roomStep = 1 << 20
-	// roomLeft is after how long such a stream was left behind by a process that died.
-	roomLeft = 6 * time.Second
+	// turnTimeout bounds waiting for a turn and measuring.
+	turnTimeout = 2 * apiTimeout
+	// turnLeft is after how long a turn was left behind by a process that died: none takes as long.
+	turnLeft = turnTimeout + 2*time.Second
 )
 
-// alone waits until no other process of the installation measures: it would find less than there is.
-func alone(ctx context.Context, js jetstream.JetStream) error {
-	pauses := Pauses(20*time.Millisecond, 200*time.Millisecond)
+// takeTurn waits until this process is the one that measures: two at once would each find less than there
+// is. Every process makes a stream of its own, and the oldest has its turn. (A single stream that all of them
+// try to make would not do: of two who make one that was just deleted, nats-server lets both.)
+func takeTurn(ctx context.Context, js jetstream.JetStream) (release func(), err error) {
+	names, id := InstallationOf(js), rand.Text()
+	turn := jetstream.StreamConfig{
+		Name: names.Stream(turnStream + id), Subjects: []string{names.Subject(turnPrefix + "." + id)}, Description: "room is being measured; deleted at once",
+		Storage: jetstream.MemoryStorage, Replicas: 1, // there also where no room is left on the disk
+	}
+	release = func() { forget(ctx, js, turn.Name) }
+	if _, err := js.CreateStream(ctx, turn); err != nil {
+		return nil, fmt.Errorf("take a turn to measure room: %w", err)
+	}
+	pauses := Pauses(10*time.Millisecond, 100*time.Millisecond)
 	for {
-		busy := false
-		list := js.ListStreams(ctx, jetstream.WithStreamListSubject(InstallationOf(js).Subject(roomPrefix+".*")))
-		for info := range list.Info() {
-			if time.Since(info.Created) < roomLeft {
-				busy = true
-			} else {
-				forget(ctx, js, info.Config.Name)
-			}
+		ours, err := oldestTurn(ctx, js)
+		if err == nil && ours == turn.Name {
+			err = forgetRooms(ctx, js)
 		}
-		if err := list.Err(); err != nil {
-			return fmt.Errorf("see who measures room: %w", err)
+		if err != nil {
+			release()
+			return nil, err
 		}
-		if !busy {
-			return nil
+		if ours == turn.Name {
+			return release, nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for others to have measured room: %w", ctx.Err())
+			release()
+			return nil, fmt.Errorf("wait for others to have measured room: %w", ctx.Err())
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// oldestTurn is the name of whose turn it is.
+func oldestTurn(ctx context.Context, js jetstream.JetStream) (name string, err error) {
+	var since time.Time
+	list := js.ListStreams(ctx, jetstream.WithStreamListSubject(InstallationOf(js).Subject(turnPrefix+".*")))
+	for info := range list.Info() {
+		switch {
+		case time.Since(info.Created) > turnLeft:
+			forget(ctx, js, info.Config.Name)
+		case name == "" || info.Created.Before(since) || info.Created.Equal(since) && info.Config.Name < name:
+			name, since = info.Config.Name, info.Created
+		}
+	}
+	if err := list.Err(); err != nil {
+		return "", fmt.Errorf("see who measures room: %w", err)
+	}
+	return name, nil
+}
+
+// forgetRooms deletes what a process left behind that died while it measured: it is our turn, so nobody else does.
+func forgetRooms(ctx context.Context, js jetstream.JetStream) error {
+	list := js.ListStreams(ctx, jetstream.WithStreamListSubject(InstallationOf(js).Subject(roomPrefix+".*")))
+	for info := range list.Info() {
+		forget(ctx, js, info.Config.Name)
+	}
+	if err := list.Err(); err != nil {
+		return fmt.Errorf("see what measuring left behind: %w", err)
+	}
+	return nil
 }
 
 // forget deletes a stream that was not to stay, also when there is no time left. One that is left all the same goes with the next look.
