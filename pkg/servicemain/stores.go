@@ -67,7 +67,9 @@ func NATSTrouble(err error) error {
 		return fmt.Errorf("NATS does not let this process in: put right DEVPILOT_NATS_CREDENTIALS_FILE, DEVPILOT_NATS_NKEY_FILE, or the user in DEVPILOT_NATS_URL: %w", err)
 	case errors.Is(err, nats.ErrSecureConnWanted):
 		return fmt.Errorf("NATS does not encrypt, and this process is to (DEVPILOT_NATS_URL, DEVPILOT_NATS_CA_FILE): have it serve TLS: %w", err)
-	case strings.Contains(err.Error(), "tls: certificate required"), strings.Contains(err.Error(), "tls: bad certificate"):
+	// Who is sent away for want of a certificate sees the reason, or that the connection is gone, whichever comes first.
+	case strings.Contains(err.Error(), "tls: certificate required"), strings.Contains(err.Error(), "tls: bad certificate"),
+		errors.Is(err, nats.ErrTLS) && strings.Contains(err.Error(), "closed by remote after TLS handshake"):
 		return fmt.Errorf("NATS wants a certificate of this process that it knows: put right DEVPILOT_NATS_CERT_FILE and DEVPILOT_NATS_KEY_FILE: %w", err)
 	}
 	return err

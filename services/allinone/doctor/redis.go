@@ -32,7 +32,7 @@ func (x *exam) info(ctx context.Context) (map[string]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	text, err := client.Info(ctx).Result()
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (x *exam) redisOwner(ctx context.Context, what string) Check {
 	if err != nil {
 		return failed(err.Error()+".", redisRemedy)
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	redisx.Prefix(client, string(name))
 	id, _ := x.owner() // what is wrong with it, keyset says
 	err = installation.LookRedis(ctx, client, id)

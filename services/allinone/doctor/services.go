@@ -30,7 +30,7 @@ func (x *exam) service(ctx context.Context, name string) Check {
 	if err != nil {
 		return skipped("Without identity keys nobody is called; see identity-keys.")
 	}
-	certificate, err := x.flags.TLSFlags.Open(x.flags.Service, logs.Discard())
+	certificate, err := x.flags.Open(x.flags.Service, logs.Discard())
 	if err != nil {
 		return skipped("Without the certificate nobody is called; see settings.")
 	}
@@ -38,7 +38,7 @@ func (x *exam) service(ctx context.Context, name string) Check {
 	if err != nil {
 		return failed(fmt.Sprintf("%s cannot be called: %v.", name, err), "Put "+variable+" right, and see identity-keys.")
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
 	switch {
 	case err != nil:

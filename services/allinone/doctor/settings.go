@@ -144,7 +144,7 @@ func read(p servicemain.Process) (f *Flags, troubles []error, usable bool, err e
 
 // leaves are the errors that were joined to one.
 func leaves(err error) []error {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // of this very error
+	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []error{err}
 	}
@@ -192,7 +192,7 @@ func (x *exam) required() (missing []error) {
 	if err := f.CheckServices(f.TLSFlags, f.GRPCListen, addresses); err != nil {
 		missing = append(missing, err)
 	}
-	if _, err := f.TLSFlags.Open(f.Service, logs.Discard()); err != nil {
+	if _, err := f.Open(f.Service, logs.Discard()); err != nil {
 		missing = append(missing, err)
 	}
 	need := func(variable string, given bool) {
@@ -229,7 +229,7 @@ func (x *exam) validate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	env := &servicemain.Env{
 		Service: x.flags.Service, Version: servicemain.Version, Logger: logs.Discard(), Now: time.Now, Keyset: keyset, Keys: keys, Redis: client,
 		JS: kv.NewSession(nil, stream.Settings{Installation: name}),

@@ -280,11 +280,12 @@ func (w *world) settled() {
 	})
 }
 
-// waiting waits until every event was handled, and n of them came again, without an answer.
-func (w *world) waiting(n int) {
+// waiting waits until every event was handled, and those of so many deployments came again, without an answer.
+// One that comes while another of its deployment is looked at is answered: that one looks again.
+func (w *world) waiting(deployments int) {
 	w.t.Helper()
 	w.consumer(func(info *jetstream.ConsumerInfo) bool {
-		return info.Delivered.Stream >= w.last && info.NumAckPending == n && info.NumRedelivered == n
+		return info.Delivered.Stream >= w.last && info.NumAckPending >= deployments && info.NumRedelivered == info.NumAckPending
 	})
 }
 

@@ -44,9 +44,9 @@ func TestSender_holdsBackWhileTheBudgetIsShort(t *testing.T) {
 	next := w.next("two")
 	w.record(2, func(d *deployerv1.Deployment) { running(d); d.Commit.Hash = next })
 	w.record(1, completed)
-	w.waiting(3)
+	w.waiting(2)
 	w.offset.Store(int64(time.Hour)) // far longer than trouble is waited out
-	w.waiting(3)
+	w.waiting(2)
 	stop() // the next process knows of them too
 	if n := w.calls(); n != 0 || budget.asked.Load() == 0 {
 		t.Fatalf("%d calls while none is left", n)
@@ -74,7 +74,7 @@ func TestSender_holdsBackAfterA429(t *testing.T) {
 	w.record(1, running)
 	w.waiting(1)
 	w.record(1, completed)
-	w.waiting(2)
+	w.waiting(1)
 	w.offset.Store(int64(timeout + time.Minute))
 	testkit.Eventually(t, 15*time.Second, func() error { // asked again, and still held back
 		if n := w.calls(); n < 2 {
