@@ -163,7 +163,7 @@ func TestAnswers_absentMeansAbsent(t *testing.T) {
 	for path, want := range map[string]string{
 		appPath + "/deployments/3": `{"number":3,"workspace":"","app":"","state":"PENDING","progressPercent":0,"live":false,"trigger":"PUSH",` +
 			`"commit":{"hash":"ab"},"actor":{"label":"x"},"attempt":0,"stages":[{"stage":"POST_SETUP","hooks":[{"name":"h","state":"PENDING"}]}],` +
-			`"server":"","releaseKept":false,"etag":"","notes":[]}`,
+			`"server":"","releaseKept":false,"etag":"","notes":[],"chosen":false}`,
 		"/v1/workspaces/default/repositories/r": `{"id":"r","fullName":"","name":"","bitbucketWorkspace":"","private":false,"htmlUrl":""}`,
 	} {
 		if a := c.get(path).want(http.StatusOK); string(a.body) != want {
