@@ -166,7 +166,8 @@ var (
 func (c *code) stores() (buckets, streams map[string]string) {
 	buckets, streams = map[string]string{}, map[string]string{}
 	for _, s := range c.packages {
-		if s.dir == "pkg/servicemain" || !s.imports["github.com/nats-io/nats.go/jetstream"] && !strings.HasPrefix(s.dir, "pkg/stream") {
+		// These name settings and have no stores of their own.
+		if s.dir == "pkg/servicemain" || s.dir == "services/allinone/doctor" || !s.imports["github.com/nats-io/nats.go/jetstream"] && !strings.HasPrefix(s.dir, "pkg/stream") {
 			continue
 		}
 		others := s.others()
