@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,6 +20,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/engine"
@@ -63,6 +65,7 @@ type Product struct {
 	redisc   redis.UniversalClient
 	emulated *emulator.Emulator
 	conns    []*grpc.ClientConn
+	reached  atomic.Bool // every service has heard of those it calls that they serve
 
 	live                          servicemain.Live
 	auth, repo, webhook, deployer *hosted
@@ -234,7 +237,8 @@ func (p *Product) components(flushTraces func(context.Context) error) []lifecycl
 			Run:   func(ctx context.Context) error { return p.gateway.Run(ctx) },
 			Ready: func(ctx context.Context) error { return p.gateway.Ready(ctx) },
 		},
-		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Stop: func(ctx context.Context) error { return p.web.Stop(ctx) }},
+		// The last that is started: what it waits for at first are the connections of all services.
+		lifecycle.Component{Name: "http", Start: p.startHTTP, Run: p.serveHTTP, Ready: p.reachable, Stop: func(ctx context.Context) error { return p.web.Stop(ctx) }},
 		lifecycle.Component{Name: "intake", Stop: func(context.Context) error { p.gateway.Drain(); return nil }},
 		lifecycle.Component{Name: "greeting", Run: p.greet},
 	)
@@ -347,6 +351,22 @@ func (p *Product) serveEmulator(context.Context) error {
 
 func (p *Product) stopEmulator(ctx context.Context) error {
 	return errors.Join(p.emulatorServer.Stop(ctx), p.emulated.Close())
+}
+
+// reachable is nil from when every service has heard of those it calls that they serve: a service that is ready
+// is told so to the others a moment later, and a call in between would be refused.
+func (p *Product) reachable(context.Context) error {
+	if p.reached.Load() {
+		return nil
+	}
+	for _, c := range p.conns {
+		if state := c.GetState(); state != connectivity.Ready {
+			c.Connect()
+			return fmt.Errorf("a service is not reached by another one yet: %s", strings.ToLower(state.String()))
+		}
+	}
+	p.reached.Store(true)
+	return nil
 }
 
 func (p *Product) closeConns(context.Context) error {

@@ -67,13 +67,13 @@ var sent = map[string]object{
 	"createApiKey.apps":                     {"maxItems": 20, "uniqueItems": true},
 	"createApiKey.apps[]":                   {"pattern": slugPattern, "examples": []any{"web"}},
 	"createApp.appId":                       {"pattern": slugPattern, "examples": []any{"web"}},
-	"createApp.requestId":                   {"maxLength": 128},
-	"createDeployment.requestId":            {"maxLength": 128},
+	"createApp.requestId":                   {"maxLength": 200},
+	"createDeployment.requestId":            {"maxLength": 200},
 	"createDeployment.commit":               {"pattern": choicePattern, "examples": []any{exampleHash[:8]}},
 	"createDeployment.tag":                  {"maxLength": 244, "examples": []any{"v1.0"}},
-	"redeployDeployment.requestId":          {"maxLength": 128},
-	"rollBackApp.requestId":                 {"maxLength": 128},
-	"replayDelivery.requestId":              {"maxLength": 128},
+	"redeployDeployment.requestId":          {"maxLength": 200},
+	"rollBackApp.requestId":                 {"maxLength": 200},
+	"replayDelivery.requestId":              {"maxLength": 200},
 	"narrowIntegration.bitbucketWorkspaces": {"maxItems": 100},
 }
 
