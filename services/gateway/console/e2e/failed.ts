@@ -1,6 +1,6 @@
 // What a failed test leaves to look at: of each open page where it is, what it shows and its last requests.
 import type { BrowserContext, Page, Request } from "playwright-core";
-import { afterEach } from "vitest";
+import { TestRunner, type RunnerTestCase } from "vitest";
 
 const mostRequests = 30;
 const mostText = 1500;
@@ -28,8 +28,7 @@ async function line(r: Request): Promise<string> {
   return `  ${new Date(startTime).toISOString().slice(11, 23)} ${r.method()} ${new URL(r.url()).pathname} ${came} ${took} ms`;
 }
 
-afterEach(async ({ task }) => {
-  if (task.result?.state !== "fail") return;
+async function tell(): Promise<void> {
   for (const [page, requests] of asked) {
     const text = await page.locator("body").innerText({ timeout: 5000 }).catch(String);
     const lines = await Promise.all(requests.map(line));
@@ -37,4 +36,12 @@ afterEach(async ({ task }) => {
       [new Date().toISOString(), page.url(), ...lines, text.replaceAll(/\n+/g, " | ").slice(0, mostText)].join("\n"),
     );
   }
-});
+}
+
+/** Runs the tests: unlike a hook it is there for every file, also where files share their modules. */
+export default class extends TestRunner {
+  override async onAfterRunTask(task: RunnerTestCase): Promise<void> {
+    await super.onAfterRunTask(task);
+    if (task.result?.state === "fail") await tell();
+  }
+}

@@ -2,7 +2,7 @@
 // scrolled up left alone; and, for an account that is no admin, the webhook that was added by hand.
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Page } from "playwright-core";
-import { check, connect, narrow, scene, type Scene } from "./browser";
+import { check, connect, narrow, open, scene, signIn, type Scene } from "./browser";
 import { createApp, eventually } from "./stack";
 
 let s: Scene;
@@ -122,7 +122,10 @@ test("the log follows its end until the reader scrolls up, and again once back a
 const copied = () => page.evaluate(() => navigator.clipboard.readText());
 
 test("a fresh page asks each question once, and hears of what happened while it loaded", async () => {
-  const fresh = await s.context.newPage();
+  // In a browser of its own: where another tab follows the workspace, this one has no stream.
+  const context = await open(s.browser);
+  await signIn(s.stack, context);
+  const fresh = await context.newPage();
   const asked: string[] = [];
   fresh.on("request", (r) => {
     const { pathname, search } = new URL(r.url());
@@ -157,7 +160,7 @@ test("a fresh page asks each question once, and hears of what happened while it 
   const again = twice(asked).filter((p) => !apps.test(p));
   expect(asked).toContain("/v1/workspaces/default/integrations/bitbucket");
   expect(again).toEqual([]);
-  await fresh.close();
+  await context.close();
 });
 
 test("the form says before saving that the webhook must be added by hand", async () => {

@@ -37,7 +37,7 @@ export default defineConfig({
     include: ["*.e2e.ts"],
     exclude: process.env["CONSOLE_PATIENT"] === undefined ? ["patient.e2e.ts"] : [],
     environment: "node",
-    setupFiles: ["failed.ts"],
+    runner: "./failed.ts",
     testTimeout: 300_000,
     hookTimeout: 180_000,
     // A busy machine is no failure: what is waited for has as long here as in the browser.
