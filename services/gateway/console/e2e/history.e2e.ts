@@ -106,13 +106,10 @@ test("a reload in the middle of a deployment goes on with the same log, at the s
   // A reader in the middle is at the same line again, and what comes does not move them.
   const lines = page.getByRole("group", { name: "Lines of the log" });
   await lines.hover();
-  const kept = () =>
-    page.evaluate(() => Object.entries({ ...sessionStorage }).find(([k]) => k.startsWith("devpilot.log "))?.[1]);
-  // A line that comes in the very moment of the wheel takes the reader back to the end: they turn it again.
-  const top = await eventually("the place to be kept", async () => {
-    if (!(await page.getByRole("button", { name: "Follow" }).isVisible())) await page.mouse.wheel(0, -1500);
-    return Number(await kept()) || undefined;
-  });
+  await page.mouse.wheel(0, -3000);
+  await page.getByRole("button", { name: "Follow" }).waitFor();
+  const kept = () => page.evaluate(() => Object.values({ ...sessionStorage }).find((v) => /^\d+$/.test(v)));
+  const top = await eventually("the place to be kept", async () => Number(await kept()) || undefined);
   await page.reload();
   await page.getByRole("button", { name: "Follow" }).waitFor();
   await page.locator(".line-number", { hasText: new RegExp(`^${top}$`) }).waitFor();

@@ -107,6 +107,21 @@ test("the log follows its end until the reader scrolls up, and again once back a
     expect(await shown(500).count()).toBe(0);
     await page.getByRole("button", { name: "Follow" }).click();
     await shown(500).waitFor();
+    // The wheel turns, and a jump to a line that has just come arrives before the page has moved.
+    await lines.evaluate((e) => {
+      e.dispatchEvent(new WheelEvent("wheel", { deltaY: -300, bubbles: true }));
+      e.scrollTop = e.scrollHeight;
+      e.dispatchEvent(new Event("scroll"));
+    });
+    await page.getByRole("button", { name: "Follow" }).waitFor();
+    await lines.evaluate((e) => (e.scrollTop -= 300));
+    const left = await lines.evaluate((e) => e.scrollTop);
+    const tall = await lines.evaluate((e) => e.scrollHeight);
+    most = 550;
+    await eventually("more lines to come", async () => (await lines.evaluate((e) => e.scrollHeight)) > tall);
+    expect(await lines.evaluate((e) => e.scrollTop)).toBe(left);
+    await page.getByRole("button", { name: "Follow" }).click();
+    await shown(550).waitFor();
     most = -600;
     await shown(600).waitFor();
     await page.getByText("End of the log: completed.").waitFor();

@@ -43,6 +43,7 @@ export function LogView({
   const [kept] = useState(() => (target === undefined ? Number(sessionStorage.getItem(position)) : 0));
   const [following, setFollowing] = useState(target === undefined && kept === 0);
   const scroller = useRef<HTMLDivElement>(null);
+  const leaving = useRef(false); // the reader turned the wheel up, and the page has not moved yet
   const { hits, count, scanned, more } = useSearch(lines, text);
   const [hit, setHit] = useState(0);
   const rows = Math.ceil(lines.length / block) * block;
@@ -59,7 +60,7 @@ export function LogView({
 
   // A reader at the end stays there; one who scrolled up is left alone.
   useEffect(() => {
-    if (following && lastRow >= 0) virtual.scrollToEnd();
+    if (following && !leaving.current && lastRow >= 0) virtual.scrollToEnd();
   }, [following, lastRow, virtual]);
   const { first } = lines;
   // The address names lines: once the first of them is here, it is shown.
@@ -78,9 +79,26 @@ export function LogView({
     if (following) sessionStorage.removeItem(position);
   }, [following, position]);
 
+  // Who turns the wheel up leaves the end now: a jump to a line that comes before the page has moved is given up,
+  // and where that jump arrives all the same is not taken for the reader's.
+  const onWheel = (e: React.WheelEvent) => {
+    const up = e.deltaY < 0 && (scroller.current?.scrollTop ?? 0) > 0;
+    if (!up) {
+      leaving.current = false;
+      return;
+    }
+    leaving.current = true;
+    virtual.cancelScroll();
+    setFollowing(false);
+  };
   const onScroll = () => {
     const el = scroller.current;
     if (el === null) return;
+    if (leaving.current && el.scrollTop >= lastScroll.current) {
+      lastScroll.current = el.scrollTop;
+      return;
+    }
+    leaving.current = false;
     const atEnd = el.scrollHeight - el.scrollTop - el.clientHeight < lineHeight * 2;
     // Up leaves the end; that more lines came below does not.
     const follows = atEnd || (following && lastScroll.current <= el.scrollTop);
@@ -177,7 +195,13 @@ export function LogView({
           <input type="checkbox" checked={wrap} onChange={(e) => setWrap(e.target.checked)} /> Wrap
         </label>
         {!following && end === undefined && (
-          <Button className="small" onClick={() => setFollowing(true)}>
+          <Button
+            className="small"
+            onClick={() => {
+              leaving.current = false;
+              setFollowing(true);
+            }}
+          >
             Follow
           </Button>
         )}
@@ -206,6 +230,7 @@ export function LogView({
           className={wrap ? "lines wrap" : "lines"}
           ref={scroller}
           onScroll={onScroll}
+          onWheel={onWheel}
           tabIndex={0}
           role="group"
           aria-label="Lines of the log"
