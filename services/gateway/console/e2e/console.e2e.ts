@@ -2,7 +2,7 @@
 // Chromium, against the product as it ships; `make test-console` builds both first.
 import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { BrowserContext, Page } from "playwright-core";
+import type { BrowserContext, Locator, Page } from "playwright-core";
 import { check, narrow, scene, type Scene, type Watch } from "./browser";
 import { eventually, type Stack } from "./stack";
 
@@ -307,6 +307,14 @@ test("a broken token is told with what to do, and Refresh Token mends it", async
   calm();
 });
 
+/** Whether an option is within the part of its list that shows. */
+const inSight = (option: Locator) =>
+  option.evaluate((e) => {
+    const box = e.getBoundingClientRect();
+    const list = e.closest(".options")?.getBoundingClientRect();
+    return list !== undefined && box.top >= list.top - 1 && box.bottom <= list.bottom + 1;
+  });
+
 test("the palette leads to apps and deployments, and ? lists the keys", async () => {
   await s.visit("activity");
   await page.keyboard.press("Control+k");
@@ -315,6 +323,14 @@ test("the palette leads to apps and deployments, and ? lists the keys", async ()
   await palette.getByRole("option", { name: app }).waitFor();
   await check(page, "palette");
   await narrow(page, "palette");
+  // Where not all places have room the list scrolls, and the keys lead to what is below.
+  await page.setViewportSize({ width: 1280, height: 400 });
+  await check(page, "palette-short");
+  const last = palette.getByRole("option").last();
+  await expect(inSight(last)).resolves.toBe(false);
+  await field.press("ArrowUp"); // from the first to the last
+  await expect.poll(() => inSight(last)).toBe(true);
+  await page.setViewportSize({ width: 1280, height: 860 });
   await field.fill(`${app} #1`);
   await field.press("Enter");
   await page.waitForURL(`**/apps/${app}/deployments/1`);

@@ -37,33 +37,35 @@ export default function Palette({
         <SearchField aria-label="Page, app, deployment or workspace" autoFocus className="field">
           <Input placeholder="An app, or an app and a number: web 12" spellCheck={false} />
         </SearchField>
-        <ListBox
-          aria-label="Places"
-          className="options palette"
-          items={found}
-          onAction={(key) => {
-            const place = found.find((p) => p.id === key);
-            if (place === undefined) return;
-            onClose();
-            void navigate(place.to);
-          }}
-          renderEmptyState={() => (
-            <div className="option-empty" role="status">
-              {list.isFetching ? "Loading…" : "Nothing here has this name."}
-            </div>
-          )}
-        >
-          {(p) => (
-            <ListBoxItem id={p.id} textValue={p.name} className="option">
-              <span className="option-main">
-                <Text>{p.name}</Text>
-              </span>
-              <span className="option-sub">
-                <Text>{p.kind}</Text>
-              </span>
-            </ListBoxItem>
-          )}
-        </ListBox>
+        {/* What scrolls is reached by keyboard, too. */}
+        <div className="options palette" role="group" aria-label="Places to scroll through" tabIndex={0}>
+          <ListBox
+            aria-label="Places"
+            items={found}
+            onAction={(key) => {
+              const place = found.find((p) => p.id === key);
+              if (place === undefined) return;
+              onClose();
+              void navigate(place.to);
+            }}
+            renderEmptyState={() => (
+              <div className="option-empty" role="status">
+                {list.isFetching ? "Loading…" : "Nothing here has this name."}
+              </div>
+            )}
+          >
+            {(p) => (
+              <ListBoxItem id={p.id} textValue={p.name} className="option">
+                <span className="option-main">
+                  <Text>{p.name}</Text>
+                </span>
+                <span className="option-sub">
+                  <Text>{p.kind}</Text>
+                </span>
+              </ListBoxItem>
+            )}
+          </ListBox>
+        </div>
       </Autocomplete>
     </Dialog>
   );
