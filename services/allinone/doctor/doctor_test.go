@@ -563,9 +563,12 @@ func TestRun_allInOne(t *testing.T) {
 	case err := <-ended:
 		t.Fatalf("the product ended: %v", err)
 	}
-	for _, c := range look().Checks {
-		if c.State != OK && (c.Name != "sandbox" || c.State != Warning) {
-			t.Errorf("beside it: %+v", c)
+	// Also without the flag that it was started with, as after make run.
+	for beside, env := range map[string][]string{"with its settings": nil, "without its flag": {"DEVPILOT_EMULATOR=false", "DEVPILOT_EMULATOR_LISTEN=localhost:1"}} {
+		for _, c := range look(env...).Checks {
+			if c.State != OK && (c.Name != "sandbox" || c.State != Warning) {
+				t.Errorf("beside it, %s: %+v", beside, c)
+			}
 		}
 	}
 	keyset, err := seal.NewKeyset()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -147,6 +148,20 @@ func (x *exam) askProcess(ctx context.Context) (running bool, says string) {
 		return false, "what answers there is not this program"
 	}
 	return true, string(text)
+}
+
+// askForEmulator learns from the program that runs whether an emulator stands in for Bitbucket: `make run` asks for
+// one by a flag where no OAuth consumer is set, which settings do not show.
+func (x *exam) askForEmulator(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*monitorTimeout)
+	defer cancel()
+	info, err := x.askInfo(ctx, "http://"+allinone.Reachable(x.flags.Listen))
+	if err != nil || !info.Emulator {
+		return
+	}
+	if site, err := url.Parse(info.BitbucketSiteURL); err == nil {
+		x.flags.Emulator, x.flags.EmulatorListen = true, site.Host
+	}
 }
 
 // process checks whether the program runs on this machine and is ready.

@@ -83,13 +83,16 @@ func Run(ctx context.Context, p servicemain.Process) int {
 func newExam(ctx context.Context, f *Flags, troubles []error, usable bool) *exam {
 	x := &exam{flags: f, program: programs()[f.Service], troubles: troubles, usable: usable, monitorPort: "8222"}
 	f.OpsListen, f.Listen = cmp.Or(f.OpsListen, x.program.opsListen), cmp.Or(f.Listen, x.program.listen)
+	// Bitbucket follows no redirect, so neither do we.
+	x.client = &http.Client{Transport: bitbucket.NewTransport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	if usable && f.Service == whole && f.BitbucketClientID == "" {
+		x.askForEmulator(ctx)
+	}
 	if f.Emulator && usable {
 		if err := f.UseOwnEmulator(); err != nil {
 			x.troubles = append(x.troubles, err)
 		}
 	}
-	// Bitbucket follows no redirect, so neither do we.
-	x.client = &http.Client{Transport: bitbucket.NewTransport(), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	x.keyset, x.keys = sync.OnceValues(x.loadKeyset), sync.OnceValues(x.loadKeys)
 	x.nats = sync.OnceValues(func() (*connection, error) { return x.connect(ctx) })
 	x.owner = sync.OnceValues(func() (string, error) { return x.lookForOwner(ctx) })

@@ -81,6 +81,37 @@ func (x *exam) clock(ctx context.Context) Check {
 	return ok("This machine's clock and Bitbucket's differ by no more than %s.", max(skew.Abs(), time.Second))
 }
 
+// info is what a Devpilot tells anybody about itself.
+type info struct {
+	Version          string `json:"version"`
+	BitbucketSiteURL string `json:"bitbucketSiteUrl"`
+	Emulator         bool   `json:"emulator"`
+}
+
+// notDevpilot is an answer of something else.
+type notDevpilot struct{ status int }
+
+func (e *notDevpilot) Error() string {
+	return fmt.Sprintf("what answers is not Devpilot (status %d)", e.status)
+}
+
+// askInfo asks the Devpilot at an address about itself.
+func (x *exam) askInfo(ctx context.Context, at string) (i info, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at+"/v1/info", http.NoBody)
+	if err != nil {
+		return i, err
+	}
+	answer, err := x.client.Do(req)
+	if err != nil {
+		return i, err
+	}
+	defer answer.Body.Close()
+	if json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&i) != nil || answer.StatusCode != http.StatusOK || i.Version == "" || i.BitbucketSiteURL == "" {
+		return i, &notDevpilot{answer.StatusCode}
+	}
+	return i, nil
+}
+
 // publicURL asks the public URL as a browser would, and whether it is this product that answers.
 func (x *exam) publicURL(ctx context.Context) Check {
 	if c, does := x.concerns("the public URL", "auth", "webhook", "gateway"); !does {
@@ -94,21 +125,13 @@ func (x *exam) publicURL(ctx context.Context) Check {
 		return skipped("%s was not asked: the program does not run.", public)
 	}
 	const remedy = "Point the name at Devpilot, or at the proxy before it, and have that pass everything on (deploy/README.md)."
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, public+"/v1/info", http.NoBody)
-	if err != nil {
-		return failed(public+" cannot be asked.", remedy)
-	}
-	answer, err := x.client.Do(req)
-	if err != nil {
+	info, err := x.askInfo(ctx, public)
+	var other *notDevpilot
+	switch {
+	case errors.As(err, &other):
+		return failed(fmt.Sprintf("What answers at %s is not Devpilot (status %d).", public, other.status), remedy)
+	case err != nil:
 		return failed(public+" does not answer: "+hook.Cause(err)+".", remedy)
-	}
-	defer answer.Body.Close()
-	var info struct {
-		Version          string `json:"version"`
-		BitbucketSiteURL string `json:"bitbucketSiteUrl"`
-	}
-	if json.NewDecoder(io.LimitReader(answer.Body, 64<<10)).Decode(&info) != nil || answer.StatusCode != http.StatusOK || info.Version == "" || info.BitbucketSiteURL == "" {
-		return failed(fmt.Sprintf("What answers at %s is not Devpilot (status %d).", public, answer.StatusCode), remedy)
 	}
 	if why := x.unreachable(public); why != "" {
 		return warning(fmt.Sprintf("Devpilot %s answers at %s, which Bitbucket cannot reach: it %s. No webhook is registered; pushes are found by polling.", info.Version, public, why),
