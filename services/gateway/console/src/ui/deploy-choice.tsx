@@ -64,8 +64,8 @@ export default function DeployChoice({ app, onClose }: { app: App; onClose: () =
                   deploy.reset();
                   setWhat(id);
                 }}
-              />{" "}
-              {text}
+              />
+              <span>{text}</span>
             </label>
           ))}
         </fieldset>
