@@ -24,6 +24,20 @@ func readable(name, path string) error {
 	return nil
 }
 
+// CheckEmbedded refuses what is said of a store whose address is not: a program with stores of its own would start
+// one of these instead, which nothing of it protects.
+func (f StoreFlags) CheckEmbedded() error {
+	const says = "DEVPILOT_%s_URL is not set, so that an embedded one would start, and DEVPILOT_%s_… names files for another one: set the address too, or leave the files out"
+	var errs []error
+	if f.NATSURL.IsZero() && f.NATSCredentialsFile+f.NATSNkeyFile+f.NATSCAFile+f.NATSCertFile+f.NATSKeyFile != "" {
+		errs = append(errs, fmt.Errorf(says, "NATS", "NATS"))
+	}
+	if f.RedisURL.IsZero() && f.RedisCAFile+f.RedisCertFile+f.RedisKeyFile != "" {
+		errs = append(errs, fmt.Errorf(says, "REDIS", "REDIS"))
+	}
+	return errors.Join(errs...)
+}
+
 // NATSOptions are how NATS is told who this is, and is known. The error is a sentence without what is in the files.
 func (f StoreFlags) NATSOptions() ([]nats.Option, error) {
 	if err := errors.Join(readable("nats-credentials-file", f.NATSCredentialsFile), readable("nats-nkey-file", f.NATSNkeyFile),

@@ -83,7 +83,7 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 	if err := settings.CheckEmulator(); err != nil {
 		return nil, err
 	}
-	if err := settings.CheckStores(settings.StoreFlags); err != nil {
+	if err := errors.Join(settings.CheckEmbedded(), settings.CheckStores(settings.StoreFlags)); err != nil {
 		return nil, err
 	}
 	name, err := settings.Name()

@@ -49,6 +49,20 @@ func TestNew_aScenarioWithoutEmulatorIsRefused(t *testing.T) {
 	}
 }
 
+// Files by which a store is known mean that store: an embedded one in its place would protect nothing.
+func TestNew_filesOfAStoreWithoutItsAddressAreRefused(t *testing.T) {
+	for says, stores := range map[string]servicemain.StoreFlags{
+		"DEVPILOT_NATS_URL is not set":  {NATSCAFile: "ca.crt"},
+		"DEVPILOT_NATS_URL is not set,": {NATSNkeyFile: "nkey"},
+		"DEVPILOT_REDIS_URL is not set": {RedisCAFile: "ca.crt"},
+	} {
+		_, err := New(t.Context(), Settings{DataFlags: servicemain.DataFlags{DataDir: filepath.Join(t.TempDir(), "data")}, StoreFlags: stores}, logs.Discard())
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%+v: %v", stores, err)
+		}
+	}
+}
+
 // Where no terminal reads along, no link is printed: it would sign in whoever reads the log.
 func TestGreeting_saysWhatToDoNext(t *testing.T) {
 	wd := t.TempDir()

@@ -89,7 +89,7 @@ func programs() map[string]program {
 		}),
 	}
 	all[whole] = program{opsListen: allinone.DefaultOpsListen, listen: allinone.DefaultListen, build: func(ctx context.Context, f *Flags, env *servicemain.Env) error {
-		if err := f.CheckEmulator(); err != nil {
+		if err := errors.Join(f.CheckEmulator(), f.CheckEmbedded()); err != nil {
 			return err
 		}
 		for _, name := range services() {
