@@ -104,6 +104,9 @@ type NATS struct {
 	canaryDone chan struct{}
 }
 
+// MaxStore is how large the store may become, in bytes.
+func (n *NATS) MaxStore() int64 { return n.cfg.MaxStore }
+
 // StartNATS starts an embedded server and waits until it accepts clients and, unless the canary is
 // switched off, until the first synced canary write was acknowledged. It survives a predecessor
 // that was killed: the lock on the store directory goes with its process.

@@ -276,13 +276,14 @@ func (r *resolver) secretsInArguments(ctx *kong.Context) error {
 	return nil
 }
 
-// outOfBounds refuses numbers and times below a setting's min or above its max.
+// outOfBounds refuses numbers and times below a setting's min or above its max. A default is never refused: 0 is
+// how some settings say that nothing is set.
 func (r *resolver) outOfBounds() error {
 	var errs []error
 	for _, f := range r.flags {
 		least, most := f.Tag.Get("min"), f.Tag.Get("max")
 		low, high, got := amount(least, math.MinInt64), amount(most, math.MaxInt64), f.Target
-		if !got.CanInt() || got.Int() >= low && got.Int() <= high {
+		if !got.CanInt() || got.Int() >= low && got.Int() <= high || got.Int() == amount(f.Default, low) {
 			continue
 		}
 		want := "at least " + least

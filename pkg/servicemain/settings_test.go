@@ -402,11 +402,26 @@ func TestParse_refusesSenselessNumbers(t *testing.T) {
 	}
 }
 
-// What has no settings, as tests and tools, comes to the same sizes.
-func TestStreamsMiB_defaultIsThatOfStreams(t *testing.T) {
+// Where nothing is said, nothing is set: stream.DefaultBytes, or what an embedded store has room for.
+func TestStreamsMiB_isNotSetByDefault(t *testing.T) {
 	cfg, _, err := parsedAs[whole](nil, nil)
-	if err != nil || cfg.StreamsMiB<<20 != stream.DefaultBytes {
+	if err != nil || cfg.StreamsMiB != 0 {
 		t.Errorf("%d MiB, %v", cfg.StreamsMiB, err)
+	}
+	if need := cfg.EmbeddedNeed(); need != 512<<20 {
+		t.Errorf("an embedded store needs %d bytes at least", need)
+	}
+	cfg, _, err = parsedAs[whole](nil, []string{"DEVPILOT_STREAMS_MIB=1024"})
+	if err != nil || cfg.EmbeddedNeed() != 1280<<20 {
+		t.Errorf("%d bytes, %v", cfg.EmbeddedNeed(), err)
+	}
+	if _, _, err = parsedAs[whole](nil, []string{"DEVPILOT_STREAMS_MIB=0"}); err != nil {
+		t.Errorf("the default, said: %v", err)
+	}
+	for _, little := range []string{"-1", "1", "255", "1048577"} {
+		if _, _, err = parsedAs[whole](nil, []string{"DEVPILOT_STREAMS_MIB=" + little}); err == nil {
+			t.Errorf("%s MiB are taken", little)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"devpilot.io/bitbucket/pkg/redisx"
+	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // readable refuses a setting whose file cannot be read. An empty one is not set.
@@ -36,6 +37,14 @@ func (f StoreFlags) CheckEmbedded() error {
 		errs = append(errs, fmt.Errorf(says, "REDIS", "REDIS"))
 	}
 	return errors.Join(errs...)
+}
+
+// EmbeddedNeed is what the volume of a new store must have room for where a program has a NATS of its own, in bytes.
+func (f StoreFlags) EmbeddedNeed() int64 {
+	if f.StreamsMiB == 0 {
+		return stream.LeastBytes + stream.RecordsBytes
+	}
+	return f.StreamsMiB<<20 + stream.RecordsBytes
 }
 
 // NATSOptions are how NATS is told who this is, and is known. The error is a sentence without what is in the files.

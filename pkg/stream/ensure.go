@@ -148,7 +148,9 @@ func ensure(ctx context.Context, js jetstream.JetStream, def Definition, opts Op
 			return nil, errUnsettled
 		}
 		settings.Replication.report(ctx, s, wish, opts.logger())
-		settings.Replication.size(ctx, s, share, opts.logger())
+		if !settings.Fitted {
+			settings.Replication.size(ctx, s, share, opts.logger())
+		}
 		opened(js, cfg.Name)
 		return s, nil
 	})

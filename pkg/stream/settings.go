@@ -12,6 +12,9 @@ type Settings struct {
 	// Bytes are what all streams of the installation may take together; DefaultBytes when zero. What is
 	// larger stays so.
 	Bytes int64
+	// Fitted says that Bytes were chosen by what the store has room for today (see Fitting), not by a
+	// person: that a stream is larger is no news then.
+	Fitted bool
 	// Replication tells how many replicas they have; nil tells nobody.
 	Replication *Replication
 }

@@ -16,6 +16,9 @@ import (
 // DefaultBytes is what all streams of an installation take together where nothing else is said.
 const DefaultBytes = 4096 << 20
 
+// LeastBytes is the least that all streams of an installation can do with.
+const LeastBytes = 256 << 20
+
 // RecordsBytes is the room that a store needs beside its streams: that of records, which have no bound of
 // their own and take a few KiB for each deployment and repository.
 const RecordsBytes = 256 << 20
@@ -52,6 +55,12 @@ func shareOf(bare string, all int64) int64 {
 		}
 	}
 	return 0
+}
+
+// Fitting is what all streams take together, in whole MiB, in a store of so many bytes that is theirs alone
+// and for which nobody said a size: DefaultBytes, or what there is room for beside records.
+func Fitting(store int64) int64 {
+	return max(LeastBytes, min(DefaultBytes, (store-RecordsBytes)>>20<<20))
 }
 
 // larger is the larger of two bounds in bytes, of which one below 1 is none.

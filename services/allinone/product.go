@@ -249,20 +249,23 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	url := p.settings.NATSURL.Reveal()
+	url, sizes := p.settings.NATSURL.Reveal(), stream.Settings{Bytes: p.settings.StreamsMiB << 20}
 	if p.settings.NATSURL.IsZero() {
-		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.StreamsMiB<<20 + stream.RecordsBytes, Logger: p.loggerOf("nats")})
+		p.nats, err = engine.StartNATS(ctx, engine.NATSConfig{StoreDir: p.dir.nats(), Need: p.settings.EmbeddedNeed(), Logger: p.loggerOf("nats")})
 		if errors.Is(err, engine.ErrStoreInUse) {
 			return fmt.Errorf("another Devpilot process uses the data directory %s: stop that one, or choose another directory with --data-dir (DEVPILOT_DATA_DIR)", p.dir.path)
 		}
 		var small *engine.VolumeError
 		if errors.As(err, &small) {
-			return fmt.Errorf("the volume of the data directory %s has %d MiB free and Devpilot needs %d MiB: make room, name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR), or let the streams take less with --streams-mib (DEVPILOT_STREAMS_MIB)", p.dir.path, small.Free>>20, small.Need>>20)
+			return fmt.Errorf("the volume of the data directory %s has %d MiB free and Devpilot needs %d MiB: make room, name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR), or where it is set let the streams take less with --streams-mib (DEVPILOT_STREAMS_MIB)", p.dir.path, small.Free>>20, small.Need>>20)
 		}
 		if err != nil {
 			return err
 		}
 		url, connect = p.nats.ClientURL(), []nats.Option{p.nats.ConnectOption()}
+		if sizes.Fitted = sizes.Bytes == 0; sizes.Fitted {
+			sizes.Bytes = p.fitting(ctx)
+		}
 	}
 	nc, js, err := stream.Connect(url, "devpilot", append(connect, p.installation.ConnectOptions("devpilot")...)...)
 	if err != nil {
@@ -273,12 +276,23 @@ func (p *Product) startNATS(ctx context.Context) (err error) {
 		nc.Close()
 		return err
 	}
+	sizes.Installation, sizes.Replicas, sizes.Replication = p.installation, p.settings.Replicas, replication
 	session := kv.NewSession
 	if p.nats != nil && p.nats.Private() {
 		session = kv.NewSoleSession
 	}
-	p.nc, p.js = nc, session(js, stream.Settings{Installation: p.installation, Replicas: p.settings.Replicas, Bytes: p.settings.StreamsMiB << 20, Replication: replication})
+	p.nc, p.js = nc, session(js, sizes)
 	return nil
+}
+
+// fitting is how much the streams take of the embedded store, in bytes, where nobody said it.
+func (p *Product) fitting(ctx context.Context) int64 {
+	size := stream.Fitting(p.nats.MaxStore())
+	if size < stream.DefaultBytes {
+		p.logger.WarnContext(ctx, "the volume of the data directory has little room: all streams together get less of it than usual, so that logs of deployments may be kept for less long",
+			slog.Int64(logs.KeyBytes, size), slog.Int64(logs.KeyWished, stream.DefaultBytes))
+	}
+	return size
 }
 
 func (p *Product) natsReady(ctx context.Context) error {

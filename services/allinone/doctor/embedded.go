@@ -47,17 +47,27 @@ func (x *exam) embeddedNATS(context.Context) Check {
 
 // embeddedStorage checks that the volume can hold the store.
 func (x *exam) embeddedStorage(context.Context) Check {
-	need := x.flags.StreamsMiB<<20 + stream.RecordsBytes
+	need, smaller := x.flags.EmbeddedNeed(), ", or set a smaller DEVPILOT_STREAMS_MIB"
+	if x.flags.StreamsMiB == 0 {
+		smaller = "" // it is the least already
+	}
 	most, err := engine.MaxStore(x.storeDir(), need)
 	var small *engine.VolumeError
 	switch {
 	case errors.As(err, &small):
 		return failed(fmt.Sprintf("The volume of %s has %d MiB free, and a new store needs %d MiB (DEVPILOT_STREAMS_MIB is %d).", x.storeDir(), small.Free>>20, small.Need>>20, x.flags.StreamsMiB),
-			"Make room, name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR), or set a smaller DEVPILOT_STREAMS_MIB.")
+			"Make room, or name a directory on a larger volume with --data-dir (DEVPILOT_DATA_DIR)"+smaller+".")
 	case err != nil:
 		return failed(fmt.Sprintf("The volume of %s cannot be looked at: %v.", x.storeDir(), err), "Let this user read the data directory.")
 	case most < need:
 		return warning(fmt.Sprintf("The store may grow to %d MiB on its volume, and its streams and records may ask %d MiB (DEVPILOT_STREAMS_MIB is %d).", most>>20, need>>20, x.flags.StreamsMiB), "Make room on the volume before the streams are full.")
+	}
+	if size := stream.Fitting(most); x.flags.StreamsMiB == 0 {
+		const found = "On disk; the volume lets the store grow to %d MiB, and its streams take %d MiB of that (DEVPILOT_STREAMS_MIB is not set)."
+		if size < stream.DefaultBytes {
+			return warning(fmt.Sprintf(found, most>>20, size>>20), "Make room on the volume before the next start: with less than 4096 MiB for streams logs of deployments may be kept for less long.")
+		}
+		return ok(found, most>>20, size>>20)
 	}
 	return ok("On disk; the volume lets the store grow to %d MiB, and %d MiB are asked (DEVPILOT_STREAMS_MIB is %d).", most>>20, need>>20, x.flags.StreamsMiB)
 }

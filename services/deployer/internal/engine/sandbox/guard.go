@@ -129,29 +129,30 @@ func beat(line io.Writer, silence time.Duration) *pulse {
 				return
 			case <-every.C:
 			}
-			p.mark()
+			at := time.Now()
 			_, _ = io.WriteString(line, ".") // a guard that is gone took the hook with it
+			p.mark(at)
 		}
 	})
 	return p
 }
 
-func (p *pulse) mark() {
+// mark notes a sign of life that was given between at and now. Its worker may have been stopped between the two:
+// the guard then waited from the sign before until now.
+func (p *pulse) mark(at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	p.last, p.gap = now, max(p.gap, now.Sub(p.last))
+	p.gap, p.last = max(p.gap, time.Since(p.last)), at
 }
 
 // stalled is for how long this worker stood still, if that was too long for the guard; 0 if not.
 func (p *pulse) stalled() time.Duration {
-	p.mark()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gap < p.silence {
-		return 0
+	if gap := max(p.gap, time.Since(p.last)); gap >= p.silence {
+		return gap
 	}
-	return p.gap
+	return 0
 }
 
 func (p *pulse) stop() {

@@ -133,6 +133,29 @@ func TestPulse_tellsWhetherTheWorkerStoodStill(t *testing.T) {
 	})
 }
 
+// A sign of life counts once it is given: a worker that is stopped in the middle of one gave none.
+func TestPulse_aSignThatIsNotGivenCountsForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		line := stuck{from: time.Now().Add(9 * time.Second), till: time.Now().Add(18 * time.Second)}
+		p := beat(line, 10*time.Second) // the guard hears the one after 8 s, and ends the hook after 18 s
+		<-time.After(18*time.Second + time.Millisecond)
+		if d := p.stalled(); d < 10*time.Second {
+			t.Errorf("it stood still for %s", d)
+		}
+		p.stop()
+	})
+}
+
+// stuck takes what is written, and between two times nothing.
+type stuck struct{ from, till time.Time }
+
+func (s stuck) Write(b []byte) (int, error) {
+	if time.Now().After(s.from) {
+		<-time.After(time.Until(s.till))
+	}
+	return len(b), nil
+}
+
 func TestSilenceTimeout_isInWholeSeconds(t *testing.T) {
 	for in, want := range map[time.Duration]string{0: "15", time.Millisecond: "1", 1900 * time.Millisecond: "1", time.Minute: "60"} {
 		if got := seconds(silenceTimeout(in)); got != want {
