@@ -2,7 +2,6 @@ package testkit
 
 import (
 	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -104,21 +103,4 @@ func connect(t testing.TB, url string) (*nats.Conn, jetstream.JetStream) {
 	}
 	t.Cleanup(nc.Close)
 	return nc, js
-}
-
-// FastDir is a temporary directory in memory where the system has one, else on disk. It suits
-// stores that sync every write, when the test is not about the disk.
-func FastDir(t testing.TB) string {
-	t.Helper()
-	const shm = "/dev/shm"
-	dir, err := os.MkdirTemp(shm, "devpilot-test-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("remove %s: %v", dir, err)
-		}
-	})
-	return dir
 }

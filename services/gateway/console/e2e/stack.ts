@@ -159,7 +159,7 @@ export async function start(program: string, scenario: string, more: string[] = 
     child.stderr?.on("data", (d: Buffer) => (output += d.toString()));
     ended = new Promise<void>((resolve) => child.once("exit", () => resolve()));
     const died = ended.then(() => {
-      throw new Error("it ended");
+      throw new Error(`the product ended:\n${output.slice(-3000)}`);
     });
     await Promise.race([
       died,
