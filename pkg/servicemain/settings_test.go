@@ -15,7 +15,6 @@ import (
 	"devpilot.io/bitbucket/pkg/logs"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
-	"devpilot.io/bitbucket/pkg/stream"
 )
 
 const planted = "planted-s3cr3t"
