@@ -176,3 +176,54 @@ test("no other page asks for all apps either", async () => {
   );
   s.calm();
 });
+
+test("an app that is on no first page is found by name wherever apps are chosen", async () => {
+  await s.visit("activity");
+  asked = [];
+  await page.keyboard.press("Control+k");
+  const palette = page.getByRole("dialog", { name: "Jump to" });
+  const field = palette.getByRole("searchbox", { name: "Page, app, deployment or workspace" });
+  await field.pressSequentially("p-0118");
+  await palette.getByRole("option", { name: new RegExp(`^${name(118)} .*main`) }).waitFor();
+  await field.fill("0117 4");
+  await palette.getByRole("option", { name: `${name(117)} #4` }).waitFor();
+  await field.fill("0119 main"); // of several words each, in the id, the repository or the branch
+  await expect.poll(() => palette.getByRole("option").allInnerTexts()).toEqual([expect.stringContaining(name(119))]);
+  await field.press("Enter");
+  await page.waitForURL(new RegExp(`/apps/${name(119)}$`));
+  expect(asked.filter((q) => /pageToken=./.test(q))).toEqual([]);
+
+  // A notification target and a key take ids where there are more apps than can be ticked.
+  await s.visit("settings/notifications");
+  await page.getByRole("button", { name: "Add" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("Those of one app");
+  await page.getByLabel("URL", { exact: true }).fill("https://hooks.example.com/one");
+  const only = page.getByLabel("Only these apps", { exact: true });
+  await only.fill("not/an/id");
+  await s.watch.expecting(/400/, async () => {
+    await page.getByRole("button", { name: "Save" }).click();
+    await page.locator(".field-error").first().waitFor();
+  });
+  await check(page, "many-target");
+  await only.fill(`${name(118)}, ${name(119)}`);
+  await page.getByRole("button", { name: "Save" }).click();
+  await page.getByText("Copy the secret now").waitFor();
+  const { targets } = await s.stack.api<{ targets: { apps: string[] }[] }>(
+    "GET",
+    "/v1/workspaces/default/notificationTargets",
+  );
+  expect(targets[0]?.apps).toEqual([name(118), name(119)]);
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.getByRole("button", { name: "Change Those of one app" }).click();
+  await expect.poll(() => only.inputValue()).toBe(`${name(118)} ${name(119)}`);
+
+  await s.visit("settings/api-keys");
+  await page.getByRole("button", { name: "Create key" }).click();
+  const form = page.getByRole("form", { name: "Create an API key" });
+  await form.getByLabel("Name").fill("CI of one app");
+  await form.getByLabel("Only these apps").fill(name(117));
+  await form.getByRole("button", { name: "Create key" }).click();
+  await page.getByRole("button", { name: "Done" }).click();
+  await page.getByText(name(117)).waitFor();
+  s.calm();
+});

@@ -1,5 +1,14 @@
 import { expect, test } from "vitest";
-import { activityFilter, activityPage, byDay, dayName, exportAddress, hasParts, inWords } from "../src/lib/activity";
+import {
+  activityFilter,
+  activityPage,
+  webhookOf,
+  byDay,
+  dayName,
+  exportAddress,
+  hasParts,
+  inWords,
+} from "../src/lib/activity";
 
 const filter = (query: string) => activityFilter(new URLSearchParams(query));
 
@@ -27,10 +36,12 @@ test("an entry leads to the page of what it was done to", () => {
   expect(activityPage("a", "apps/web")).toBe("/w/a/apps/web");
   expect(activityPage("a", "apps/web/deployments/3")).toBe("/w/a/apps/web/deployments/3");
   expect(activityPage("a", "webhooks/x/deliveries/4")).toBe("/w/a/settings/integrations");
-  const appOf = (webhook: string) => (webhook === "x" ? "web" : undefined);
-  expect(activityPage("a", "webhooks/x/deliveries/4", appOf)).toBe("/w/a/why?delivery=4&app=web");
-  expect(activityPage("a", "webhooks/x", appOf)).toBe("/w/a/apps/web");
-  expect(activityPage("a", "webhooks/x")).toBe("/w/a/settings/integrations");
+  expect(activityPage("a", "webhooks/x/deliveries/4", "web")).toBe("/w/a/why?delivery=4&app=web");
+  expect(activityPage("a", "webhooks/x", "web")).toBe("/w/a/apps/web");
+  expect(activityPage("a", "webhooks/x", null)).toBe("/w/a/settings/integrations");
+  expect(webhookOf("webhooks/x/deliveries/4")).toBe("x");
+  expect(webhookOf("webhooks/x")).toBe("x");
+  for (const none of [undefined, "apps/x", "webhooks/", "webhooks/x/other"]) expect(webhookOf(none)).toBeUndefined();
   expect(activityPage("a", "integrations/bitbucket")).toBe("/w/a/settings/integrations");
   expect(activityPage("a", "notificationTargets/t")).toBe("/w/a/settings/notifications");
   for (const none of [undefined, "", "apiKeys/x", "apps/../x", "elsewhere"])

@@ -3,7 +3,8 @@ import { infiniteQueryOptions } from "@tanstack/react-query";
 import { api, body, type App } from "./client";
 import { keys, next, page } from "./queries";
 
-const listOf = (workspace: string) => [...keys.kind(workspace, "app"), "list"] as const;
+/** The key of all lists of apps. */
+export const listOf = (workspace: string) => [...keys.kind(workspace, "app"), "list"] as const;
 
 /** Apps by id, for forms that choose among them. */
 export const appsQuery = (workspace: string) =>
@@ -13,7 +14,7 @@ export const appsQuery = (workspace: string) =>
     queryFn: async ({ pageParam, signal }) =>
       body(
         await api.GET("/v1/workspaces/{workspace}/apps", {
-          params: { path: { workspace }, query: page(pageParam, 100) },
+          params: { path: { workspace }, query: { ...page(pageParam, 100), view: "BASIC" } },
           signal,
         }),
       ),

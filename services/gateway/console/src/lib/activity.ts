@@ -40,22 +40,24 @@ export function exportAddress(workspace: string, filter: ActivityFilter, format:
   return `/v1/workspaces/${encodeURIComponent(workspace)}/activity:export?${query.toString()}`;
 }
 
+const ofWebhook = /^webhooks\/([^/]+)(\/deliveries\/(\d+))?$/;
+
+/** The webhook that an entry was done to, by its id. */
+export function webhookOf(resource: string | undefined): string | undefined {
+  return ofWebhook.exec(resource ?? "")?.[1];
+}
+
 /**
  * The page of the console about what an entry was done to; undefined where there is none. A webhook and its
  * deliveries are shown with an app that uses it.
  */
-export function activityPage(
-  workspace: string,
-  resource: string | undefined,
-  appOf: (webhook: string) => string | undefined = () => undefined,
-): string | undefined {
+export function activityPage(workspace: string, resource: string | undefined, app?: string | null): string | undefined {
   const w = `/w/${encodeURIComponent(workspace)}`;
   const at = resource ?? "";
   if (/^apps\/[^/]+(\/deployments\/\d+)?$/.test(at)) return `${w}/${at}`;
-  const hook = /^webhooks\/([^/]+)(\/deliveries\/(\d+))?$/.exec(at);
-  const app = hook === null ? undefined : appOf(hook[1] ?? "");
-  if (app !== undefined)
-    return hook?.[3] === undefined ? `${w}/apps/${app}` : `${w}/why?delivery=${hook[3]}&app=${app}`;
+  const hook = ofWebhook.exec(at);
+  if (hook !== null && app)
+    return hook[3] === undefined ? `${w}/apps/${app}` : `${w}/why?delivery=${hook[3]}&app=${app}`;
   if (at === "integrations/bitbucket" || hook !== null) return `${w}/settings/integrations`;
   if (at === "members") return `${w}/settings/members`;
   if (at.startsWith("notificationTargets/")) return `${w}/settings/notifications`;

@@ -32,9 +32,16 @@ const pages = [
 /** "web 12", "web #12": a deployment of an app. */
 const numbered = /^(.*?)\s*#?(\d{1,9})$/;
 
+/** What of a query names the app of a deployment, and the deployment's number; "" and 0 where it names none. */
+export function ofDeployment(query: string): [name: string, number: number] {
+  const m = numbered.exec(query.trim().toLowerCase());
+  return m === null ? ["", 0] : [m[1] ?? "", Number(m[2])];
+}
+
 /**
  * The places that a query names, the likeliest first: those whose name begins with it before those
- * that hold it somewhere, each in its own order. An empty query names all pages, then all apps.
+ * that hold it somewhere, of several words each, in the order in which they come. An empty query names all pages,
+ * then all apps.
  */
 export function places(query: string, ws: string, apps: readonly Named[], workspaces: Me["workspaces"]): Place[] {
   const q = query.trim().toLowerCase();
@@ -45,7 +52,7 @@ export function places(query: string, ws: string, apps: readonly Named[], worksp
       name: a.id,
       kind: [a.repositoryFullName, a.branch].filter((s) => s !== undefined && s !== "").join(" · "),
       to: `/w/${ws}/apps/${a.id}`,
-      words: `${a.id} ${a.repositoryFullName ?? ""}`,
+      words: `${a.id} ${a.repositoryFullName ?? ""} ${a.branch ?? ""}`,
     })),
     ...workspaces
       .filter((w) => w.id !== ws)
@@ -57,12 +64,13 @@ export function places(query: string, ws: string, apps: readonly Named[], worksp
         words: `${w.displayName} ${w.id}`,
       })),
   ];
-  const begins = all.filter((p) => p.words.toLowerCase().startsWith(q));
-  const holds = all.filter((p) => !p.words.toLowerCase().startsWith(q) && p.words.toLowerCase().includes(q));
+  const parts = q.split(/\s+/);
+  const held = all.filter((p) => parts.every((part) => p.words.toLowerCase().includes(part)));
+  const begins = held.filter((p) => p.words.toLowerCase().startsWith(q));
+  const holds = held.filter((p) => !begins.includes(p));
   const found: Place[] = [...begins, ...holds].map(({ id, name, kind, to }) => ({ id, name, kind, to }));
-  const m = numbered.exec(q);
-  const [name, number] = [m?.[1] ?? "", Number(m?.[2])];
-  if (m === null || number === 0) return found;
+  const [name, number] = ofDeployment(q);
+  if (number === 0) return found;
   const deployments = apps
     .filter((a) => a.id.includes(name))
     .toSorted((a, b) => Number(b.id === name) - Number(a.id === name))

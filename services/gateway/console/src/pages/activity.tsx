@@ -1,7 +1,7 @@
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { useInfiniteQuery, useQuery } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
 import type { ActivityRecord } from "../api/client";
-import { appsQuery } from "../api/apps";
+import { appOfWebhookQuery } from "../api/some-apps";
 import { activityQuery } from "../api/queries";
 import {
   actionKinds,
@@ -12,6 +12,7 @@ import {
   exportAddress,
   hasParts,
   inWords,
+  webhookOf,
 } from "../lib/activity";
 import { useNow } from "../lib/clock";
 import { usePlace } from "../lib/workspace";
@@ -34,8 +35,6 @@ export default function Activity() {
       { replace: true },
     );
   const activity = useInfiniteQuery(activityQuery(ws, filter));
-  const apps = useInfiniteQuery(appsQuery(ws));
-  const appOf = (webhook: string) => apps.data?.pages.flatMap((p) => p.apps).find((a) => a.webhook?.id === webhook)?.id;
   const now = useNow(60_000);
   useTitle("Activity");
   const all = activity.data?.pages.flatMap((p) => p.activity) ?? [];
@@ -106,7 +105,7 @@ export default function Activity() {
                         {r.actorKind !== "API_KEY" && r.actorLabel === me.label ? "You" : <Text>{r.actorLabel}</Text>}
                       </strong>
                       {" · "}
-                      <Done entry={r} appOf={appOf} />
+                      <Done entry={r} />
                       {!r.succeeded && <span className="hidden"> (failed)</span>}
                     </div>
                     <div className="soft">
@@ -159,9 +158,11 @@ function Change({ change: c }: { change: ActivityRecord["changes"][number] }) {
 }
 
 /** What was done, as a link to what it was done to. What was deleted has no page any more. */
-function Done({ entry: e, appOf }: { entry: ActivityRecord; appOf: (webhook: string) => string | undefined }) {
+function Done({ entry: e }: { entry: ActivityRecord }) {
   const { ws } = usePlace();
-  const page = e.succeeded && e.action.endsWith(".delete") ? undefined : activityPage(ws, e.resource, appOf);
+  const hook = webhookOf(e.resource);
+  const app = useQuery({ ...appOfWebhookQuery(ws, hook ?? ""), enabled: hook !== undefined });
+  const page = e.succeeded && e.action.endsWith(".delete") ? undefined : activityPage(ws, e.resource, app.data);
   return page === undefined ? (
     <Said>{e.message}</Said>
   ) : (

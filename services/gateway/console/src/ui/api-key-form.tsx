@@ -1,38 +1,33 @@
 import { useRef, useState } from "react";
-import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body, requestId, type ApiKeyScope } from "../api/client";
-import { appsQuery } from "../api/apps";
 import { keys } from "../api/queries";
 import { serverNow } from "../lib/clock";
 import { expiry, lifeWords, type Life } from "../lib/expiry";
 import { scopeWords } from "../lib/people";
 import { usePlace } from "../lib/workspace";
+import { AppsChoice } from "./apps-choice";
 import { Banner, Button, Failed, Time } from "./basics";
-import { Check, TextField } from "./settings/parts";
-
-const words = (text: string) => text.split(/[\s,;]+/).filter((w) => w !== "");
+import { TextField } from "./settings/parts";
 
 /** Makes a key and hands its secret on. */
 export function ApiKeyForm({ onDone, onCancel }: { onDone: (secret: string) => void; onCancel: () => void }) {
   const { ws } = usePlace();
   const client = useQueryClient();
-  const apps = useInfiniteQuery(appsQuery(ws));
   const [label, setLabel] = useState("");
   const [scope, setScope] = useState<ApiKeyScope>("DEPLOY");
   const [only, setOnly] = useState<ReadonlySet<string>>(new Set());
-  const [typed, setTyped] = useState("");
   const [life, setLife] = useState<Life>("90");
   const [day, setDay] = useState("");
   const [opened] = useState(serverNow);
   const requests = useRef(new Map<string, string>());
-  const all = apps.data?.pages.flatMap((p) => p.apps.map((a) => a.id)) ?? [];
   const end = expiry(life, day, opened);
   const make = useMutation({
     mutationFn: async () => {
       const wanted = {
         label,
         scope,
-        apps: apps.hasNextPage ? words(typed) : [...only].sort(),
+        apps: [...only].sort(),
         ...(end === undefined ? {} : { expireTime: end }),
       };
       // The same form, sent again after its answer was lost, gets the same key; another one another.
@@ -77,35 +72,7 @@ export function ApiKeyForm({ onDone, onCancel }: { onDone: (secret: string) => v
           </label>
         ))}
       </fieldset>
-      {apps.hasNextPage ? (
-        <TextField
-          label="Only these apps"
-          value={typed}
-          onChange={setTyped}
-          error={problem?.field("apps")}
-          hint="Their ids, with spaces between; at most 20. Empty: the whole workspace."
-        />
-      ) : (
-        all.length > 0 && (
-          <fieldset className="plain">
-            <legend>Only these apps; none ticked: the whole workspace</legend>
-            {all.map((a) => (
-              <Check
-                key={a}
-                label={a}
-                checked={only.has(a)}
-                onChange={(on) => {
-                  const next = new Set(only);
-                  if (on) next.add(a);
-                  else next.delete(a);
-                  setOnly(next);
-                }}
-              />
-            ))}
-            {problem?.field("apps") !== undefined && <p className="field-error">{problem.field("apps")}</p>}
-          </fieldset>
-        )
-      )}
+      <AppsChoice all="the whole workspace" most={20} chosen={only} onChange={setOnly} error={problem?.field("apps")} />
       <label>
         Expires{" "}
         <select value={life} onChange={(e) => setLife(e.target.value as Life)}>

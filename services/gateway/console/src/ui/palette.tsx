@@ -1,17 +1,15 @@
-import { useState } from "react";
-import { useInfiniteQuery } from "@tanstack/react-query";
+import { useDeferredValue, useState } from "react";
+import { keepPreviousData, useQuery } from "@tanstack/react-query";
 import { useNavigate } from "react-router";
 import { Autocomplete } from "react-aria-components/Autocomplete";
 import { Input } from "react-aria-components/Input";
 import { ListBox, ListBoxItem } from "react-aria-components/ListBox";
 import { SearchField } from "react-aria-components/SearchField";
-import { appsQuery } from "../api/apps";
+import { appsNamedQuery } from "../api/some-apps";
 import type { Me } from "../api/client";
-import { places } from "../lib/jump";
+import { ofDeployment, places } from "../lib/jump";
 import { Dialog } from "./dialog";
 import { Text } from "./basics";
-
-const screenful = 20;
 
 /** Jumps to a page, an app, a deployment or a workspace by a few letters of its name. */
 export default function Palette({
@@ -25,12 +23,12 @@ export default function Palette({
 }) {
   const [query, setQuery] = useState("");
   const navigate = useNavigate();
-  const list = useInfiniteQuery(appsQuery(ws));
-  const apps = list.data?.pages.flatMap((p) => p.apps) ?? [];
-  const found = places(query, ws, apps, workspaces);
-  // An app on a page that is not here is found too: pages are asked for until a screenful has the name.
-  if (query !== "" && found.length < screenful && list.hasNextPage && !list.isFetchingNextPage)
-    void list.fetchNextPage();
+  const asked = useDeferredValue(query.trim().slice(0, 200));
+  const [name] = ofDeployment(asked);
+  const list = useQuery({ ...appsNamedQuery(ws, asked), placeholderData: keepPreviousData });
+  const more = useQuery({ ...appsNamedQuery(ws, name), enabled: name !== "", placeholderData: keepPreviousData });
+  const apps = new Map([...(list.data ?? []), ...(name === "" ? [] : (more.data ?? []))].map((a) => [a.id, a]));
+  const found = places(query, ws, [...apps.values()], workspaces);
   return (
     <Dialog title="Jump to" open onClose={onClose}>
       <Autocomplete inputValue={query} onInputChange={setQuery}>
@@ -50,7 +48,7 @@ export default function Palette({
             }}
             renderEmptyState={() => (
               <div className="option-empty" role="status">
-                {list.isFetching ? "Loading…" : "Nothing here has this name."}
+                {list.isFetching || more.isFetching ? "Loading…" : "Nothing here has this name."}
               </div>
             )}
           >

@@ -1,10 +1,10 @@
-import { useState, type ReactNode } from "react";
-import { useInfiniteQuery, useMutation, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { api, asApiError, body, type NotificationTarget } from "../api/client";
-import { appsQuery } from "../api/apps";
 import { keys } from "../api/queries";
 import { choosable, eventWords, kindWords } from "../lib/notifications";
 import { usePlace } from "../lib/workspace";
+import { AppsChoice, Choice, toggled } from "./apps-choice";
 import { Banner, Button, Failed } from "./basics";
 import { same } from "../lib/draft";
 import { Check, Moved, TextField } from "./settings/parts";
@@ -41,7 +41,6 @@ function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props &
   const [opened] = useState(t);
   const moved = t !== undefined && opened !== undefined && !same(changeable(t), changeable(opened));
   const client = useQueryClient();
-  const apps = useInfiniteQuery(appsQuery(ws));
   const [kind, setKind] = useState<NotificationTarget["kind"]>(t?.kind ?? "WEBHOOK");
   const [label, setLabel] = useState(t?.label ?? "");
   const [active, setActive] = useState(t?.active ?? true);
@@ -50,7 +49,7 @@ function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props &
   const [events, setEvents] = useState(
     () => new Set(t?.events ?? ["DEPLOYMENT_FAILED", "DEPLOYMENT_RECOVERED", "CONNECTION"]),
   );
-  const [only, setOnly] = useState(() => new Set(t?.apps));
+  const [only, setOnly] = useState<ReadonlySet<string>>(() => new Set(t?.apps));
   const [behind, setBehind] = useState(String(t?.behindMinutes ?? 30));
   const [start, setStart] = useState(t?.quietHours?.start ?? "");
   const [end, setEnd] = useState(t?.quietHours?.end ?? "");
@@ -90,7 +89,6 @@ function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props &
   });
   const problem = save.isError ? asApiError(save.error) : undefined;
   const wrong = (name: string) => problem?.field(name);
-  const all = apps.data?.pages.flatMap((p) => p.apps.map((a) => a.id)) ?? [];
   return (
     <Typed>
       <form
@@ -167,13 +165,7 @@ function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props &
             error={wrong("behindMinutes")}
           />
         )}
-        {all.length > 0 && (
-          <Choice legend="Only of these apps; none ticked: all" error={wrong("apps")}>
-            {[...new Set([...all, ...only])].map((a) => (
-              <Check key={a} label={a} checked={only.has(a)} onChange={(on) => setOnly(toggled(only, a, on))} />
-            ))}
-          </Choice>
-        )}
+        <AppsChoice all="all" most={200} chosen={only} onChange={setOnly} error={wrong("apps")} />
         <Choice legend="Quiet hours" error={wrong("quietHours")}>
           <TextField label="From" short placeholder="22:00" value={start} onChange={setStart} error={wrong("start")} />
           <TextField label="To" short placeholder="07:00" value={end} onChange={setEnd} error={wrong("end")} />
@@ -209,21 +201,4 @@ function Fields({ target: t, emailAvailable, onDone, onCancel, onAnew }: Props &
       </form>
     </Typed>
   );
-}
-
-function Choice({ legend, error, children }: { legend: string; error: string | undefined; children: ReactNode }) {
-  return (
-    <fieldset className="plain">
-      <legend>{legend}</legend>
-      {children}
-      {error !== undefined && <p className="field-error">{error}</p>}
-    </fieldset>
-  );
-}
-
-function toggled<T>(set: ReadonlySet<T>, one: T, on: boolean): Set<T> {
-  const next = new Set(set);
-  if (on) next.add(one);
-  else next.delete(one);
-  return next;
 }
