@@ -147,10 +147,12 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
   await narrowing()
     .getByText(/Only jane-dev:/)
     .waitFor();
+  const apart = "2 apps do not deploy, because an admin narrowed this workspace: api, web.";
+  await page.getByText(apart).waitFor(); // beside what mends it
   await pictures(page, narrowing(), "narrowed");
 
   await s.visit("apps");
-  await page.getByText("2 apps do not deploy, because an admin narrowed this workspace: api, web.").first().waitFor();
+  await page.getByText(apart).first().waitFor();
   await check(page, "narrowed-apps", true);
   await s.visit("apps/web");
   await page
@@ -178,6 +180,7 @@ test("an admin narrows the workspace: what is outside says so in one sentence, a
   await narrowing().getByRole("checkbox", { name: "jane-dev" }).uncheck();
   await narrowing().getByRole("button", { name: "Save" }).click();
   await narrowing().getByText("All that the account reaches are seen and deployed.").waitFor();
+  await page.getByText(apart).waitFor({ state: "detached" });
   await eventually("the push from outside to be live", async () => {
     const web = await s.stack.api<{ live?: { commit: { message: string } } }>("GET", "/v1/workspaces/default/apps/web");
     return web.live?.commit.message.includes("From outside") === true;

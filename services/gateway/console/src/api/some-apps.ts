@@ -40,3 +40,16 @@ export const appOfWebhookQuery = (workspace: string, webhook: string) =>
     },
     retry: false,
   });
+
+/** What is wrong with several apps for one common cause. */
+export const troublesQuery = (workspace: string) =>
+  queryOptions({
+    queryKey: [...listOf(workspace), "troubles"],
+    queryFn: async ({ signal }) =>
+      body(
+        await api.GET("/v1/workspaces/{workspace}/apps", {
+          params: { path: { workspace }, query: { pageSize: 1, orderBy: "need", view: "BASIC" } },
+          signal,
+        }),
+      ).troubles,
+  });

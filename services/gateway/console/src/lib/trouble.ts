@@ -107,7 +107,7 @@ function missedWebhooks(i: Integration | undefined, without: AppsTrouble | undef
 }
 
 /** Several apps whose repositories cannot be had, in one sentence; a single app says it itself. */
-function lostAccess(i: Integration | undefined, troubles: AppsTrouble[]): Omit<Trouble, "to"> | undefined {
+export function lostAccess(i: Integration | undefined, troubles: AppsTrouble[]): Omit<Trouble, "to"> | undefined {
   const several = (kind: AppsTrouble["kind"]) => troubles.find((t) => t.kind === kind && t.apps > 1);
   const unreached = several("REPOSITORY_UNREACHED");
   if (unreached !== undefined) {

@@ -12,7 +12,7 @@ import { Connected } from "../ui/integration/connected";
 import { LeftWebhooks } from "../ui/integration/left";
 import { NotConnected } from "../ui/integration/not-connected";
 import { Pending } from "../ui/integration/pending";
-import { Trouble } from "../ui/integration/trouble";
+import { Lost, Trouble } from "../ui/integration/trouble";
 import { Webhooks } from "../ui/integration/webhooks";
 
 export default function Integrations() {
@@ -89,6 +89,7 @@ function Bitbucket({ integration: i }: { integration: Integration }) {
         <Status look={integrationLook(i.state)} />
       </div>
       <Trouble integration={i} />
+      <Lost integration={i} />
       {connected && <Pending integration={i} />}
       {connected ? <Connected integration={i} /> : <NotConnected integration={i} />}
     </section>

@@ -1,6 +1,9 @@
+import { useQuery } from "@tanstack/react-query";
 import type { Integration } from "../../api/client";
+import { troublesQuery } from "../../api/some-apps";
 import { httpUrl } from "../../lib/text";
-import { refused } from "../../lib/trouble";
+import { lostAccess, refused } from "../../lib/trouble";
+import { usePlace } from "../../lib/workspace";
 import { Banner, Said, Upcoming } from "../basics";
 import { ConnectButton } from "../connect";
 
@@ -61,4 +64,22 @@ export function Trouble({ integration: i }: { integration: Integration }) {
     );
   }
   return null;
+}
+
+/** Several apps whose repositories the connected account cannot reach, or whose Bitbucket workspaces are left out. */
+export function Lost({ integration: i }: { integration: Integration }) {
+  const { ws } = usePlace();
+  const troubles = useQuery(troublesQuery(ws));
+  const lost = lostAccess(i, troubles.data ?? []);
+  if (lost === undefined || i.state === "RECONNECT_REQUIRED" || i.state === "NOT_CONNECTED") return null;
+  return (
+    <Banner
+      tone={lost.tone}
+      title={lost.title}
+      role="status"
+      actions={lost.tone === "bad" && <ConnectButton label="Connect another account" />}
+    >
+      {lost.text}
+    </Banner>
+  );
 }
