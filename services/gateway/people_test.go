@@ -20,7 +20,7 @@ const teamRules = `      - {workspace: acme, role: admin, group: platform}
 type person struct {
 	Subject, Label, Kind string
 	SessionExpireTime    time.Time
-	Workspaces           []struct{ ID, Role string }
+	Workspaces           []struct{ ID, Role, YourLabel string }
 }
 
 func (c *client) me() (p person) {
@@ -81,6 +81,43 @@ func TestPeople_groupsGiveRoles(t *testing.T) {
 	olga.signIn(p, nil).want(http.StatusSeeOther)
 	if olga.me().role("acme") != "OWNER" {
 		t.Errorf("olga is %+v", olga.me())
+	}
+}
+
+// Two people of one name: what each did can be told apart, and each is told what it is recorded under. The address
+// stands only where people see it who see it anyway.
+func TestPeople_ofOneName(t *testing.T) {
+	p := provider(t)
+	g := start(t, withProviders(t, teamRules, p))
+	in := func(id string) *client {
+		p.is(id, "platform")
+		p.set(func() { p.claims["name"] = "Ann" })
+		b := g.browser()
+		b.signIn(p, nil).want(http.StatusSeeOther)
+		return b
+	}
+	called := func(c *client) string {
+		for _, w := range c.me().Workspaces {
+			if w.ID == "acme" {
+				return w.YourLabel
+			}
+		}
+		return "no member"
+	}
+	first := in("ann")
+	if label := called(first); label != "" {
+		t.Errorf("the only Ann is called %q", label)
+	}
+	first.send(http.MethodDelete, "/v1/workspaces/acme/apps/docs", "")
+	waitActivity(t, first, "acme", func(r record) bool { return r.Action == "app.delete" && r.ActorLabel == "Ann" })
+
+	second := in("anna")
+	for c, want := range map[*client]string{first: "Ann (ann@example.com)", second: "Ann (anna@example.com)"} {
+		if label := called(c); label != want || c.me().Label != "Ann" {
+			t.Errorf("called %q, and %q everywhere", label, c.me().Label)
+		}
+		c.send(http.MethodPost, "/v1/workspaces/acme/apps/web/deployments", `{}`)
+		waitActivity(t, c, "acme", func(r record) bool { return r.Action == "deployment.create" && r.ActorLabel == want })
 	}
 }
 

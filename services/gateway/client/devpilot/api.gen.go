@@ -3176,6 +3176,10 @@ type Workspace struct {
 
 	// State Whether there is one.
 	State WorkspaceState `json:"state"`
+
+	// YourLabel How the caller is called in what is recorded there, where another member has the same name; absent where no other
+	// has. Lists and /v1/me tell it.
+	YourLabel *string `json:"yourLabel,omitempty"`
 }
 
 // WorkspaceDeletion WorkspaceDeletion is how the deletion of a workspace goes.

@@ -9,6 +9,7 @@
 package caller
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -187,26 +188,26 @@ func (a *Authenticator) bearer(ctx context.Context, values []string) (Caller, er
 }
 
 // tokenStanding is the role of a token in its workspace: none when the workspace is gone, whose rule may be left over.
-func (a *Authenticator) tokenStanding(ctx context.Context, c Caller) (identity.Role, tenant.Closed, error) {
+func (a *Authenticator) tokenStanding(ctx context.Context, c Caller) (tenant.Standing, error) {
 	w, err := a.Tenants.Get(ctx, c.Workspace, c.Role)
 	switch {
 	case apierr.Has(err, apierr.ReasonWorkspaceNotFound), w.Closed() == tenant.Deleted:
-		return identity.RoleNone, tenant.Open, nil
+		return tenant.Standing{}, nil
 	case err != nil:
-		return identity.RoleNone, tenant.Open, err
+		return tenant.Standing{}, err
 	}
-	return c.Role, w.Closed(), nil
+	return tenant.Standing{Role: c.Role, Closed: w.Closed()}, nil
 }
 
-// standing is the caller's role of today in the workspace, RoleNone when it has none, and whether that is closed.
-func (a *Authenticator) standing(ctx context.Context, c Caller, workspace string) (identity.Role, tenant.Closed, error) {
+// standing is how the caller stands in the workspace today.
+func (a *Authenticator) standing(ctx context.Context, c Caller, workspace string) (tenant.Standing, error) {
 	switch {
 	case c.Kind.IsProgram() && workspace != c.Workspace:
-		return identity.RoleNone, tenant.Open, nil
+		return tenant.Standing{}, nil
 	case c.Kind == identity.SubjectOIDCToken:
 		return a.tokenStanding(ctx, c)
 	case c.Kind.IsProgram():
-		return c.Role, c.closed, nil
+		return tenant.Standing{Role: c.Role, Closed: c.closed}, nil
 	}
 	return a.Tenants.Standing(ctx, workspace, c.Subject)
 }
@@ -232,17 +233,17 @@ func (a *Authenticator) identify(ctx context.Context, c Caller, workspace string
 		id.Workspace = c.Workspace
 	}
 	if id.Workspace != "" {
-		role, closed, err := a.standing(ctx, c, id.Workspace)
+		is, err := a.standing(ctx, c, id.Workspace)
 		if err != nil {
 			return nil, err
 		}
-		if role == identity.RoleNone {
+		if is.Role == identity.RoleNone {
 			return nil, tenant.WorkspaceNotFound(id.Workspace)
 		}
-		if err := closed.Err(id.Workspace); err != nil && !closedToo {
+		if err := is.Closed.Err(id.Workspace); err != nil && !closedToo {
 			return nil, err
 		}
-		id.Role = role
+		id.Role, id.Label = is.Role, cmp.Or(is.Label, c.Label) // what is recorded tells people of one name apart
 	}
 	token, err := a.Signer.SignUser(id) // without the request's id, so that one signature serves many
 	if err != nil {
@@ -280,12 +281,12 @@ func (a *Authenticator) Still(ctx context.Context, c Caller, workspace string) e
 		}
 	case identity.SubjectAdminToken, identity.SubjectLocal:
 	}
-	role, closed, err := a.standing(ctx, c, workspace)
+	is, err := a.standing(ctx, c, workspace)
 	if err != nil {
 		return err
 	}
-	if role == identity.RoleNone {
+	if is.Role == identity.RoleNone {
 		return apierr.Newf(apierr.ReasonWorkspaceNotFound, "You are not a member of workspace %q any more.", workspace)
 	}
-	return closed.Err(workspace)
+	return is.Closed.Err(workspace)
 }

@@ -205,8 +205,8 @@ func (w *world) check(t *testing.T) {
 		t.Errorf("the record is %v, %v", m, err)
 	}
 	for who, want := range map[string]identity.Role{"olga": identity.RoleOwner, "mia": identity.RoleNone} {
-		if role, closed, err := w.store.Standing(t.Context(), "acme", who); err != nil || role != want || closed != tenant.Deleted {
-			t.Errorf("%s is %v in a workspace that is %v: %v", who, role, closed, err)
+		if is, err := w.store.Standing(t.Context(), "acme", who); err != nil || is.Role != want || is.Closed != tenant.Deleted {
+			t.Errorf("%s is %v in a workspace that is %v: %v", who, is.Role, is.Closed, err)
 		}
 	}
 }
@@ -272,8 +272,8 @@ func TestDelete_withoutADecisionNothingHappens(t *testing.T) {
 	if m, err := w.store.Marked(t.Context(), "acme"); err != nil || m != nil {
 		t.Errorf("marked %v, %v", m, err)
 	}
-	if role, closed, err := w.store.Standing(t.Context(), "acme", "olga"); err != nil || role != identity.RoleOwner || closed != tenant.Open {
-		t.Errorf("%v %v %v", role, closed, err)
+	if is, err := w.store.Standing(t.Context(), "acme", "olga"); err != nil || is.Role != identity.RoleOwner || is.Closed != tenant.Open {
+		t.Errorf("%+v %v", is, err)
 	}
 	if len(w.log) > 0 {
 		t.Errorf("something was done: %v", w.log)

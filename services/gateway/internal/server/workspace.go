@@ -25,7 +25,7 @@ const maxDisplayName = 200 // bytes
 func workspaceProto(w tenant.Workspace) *gatewayv1.Workspace {
 	return &gatewayv1.Workspace{
 		Id: w.GetId(), DisplayName: w.GetDisplayName(), Role: rolesByWord[w.Role],
-		CreateTime: w.GetCreateTime(), Etag: w.ETag, State: statesByWord[w.Closed()], Deletion: deletionProto(w),
+		CreateTime: w.GetCreateTime(), Etag: w.ETag, State: statesByWord[w.Closed()], Deletion: deletionProto(w), YourLabel: w.Label,
 	}
 }
 

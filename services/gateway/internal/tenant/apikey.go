@@ -92,14 +92,14 @@ func (s *Store) KeyRole(ctx context.Context, k *gatewaystorev1.ApiKey) (identity
 		return identity.RoleNone, Open, fmt.Errorf("tenant: role of an API key: %w", err)
 	}
 	owner := ownerOf(k)
-	most, closed, err := s.Standing(ctx, k.GetWorkspace(), owner)
+	is, err := s.Standing(ctx, k.GetWorkspace(), owner)
 	switch {
-	case closed == Deleted:
-		return identity.RoleNone, closed, err
+	case is.Closed == Deleted:
+		return identity.RoleNone, is.Closed, err
 	case owner == "":
-		return role, closed, err
+		return role, is.Closed, err
 	}
-	return min(role, most), closed, err
+	return min(role, is.Role), is.Closed, err
 }
 
 // KeyScope is what the key may do, as far as its role goes. One of before there were scopes may do what its

@@ -74,11 +74,11 @@ func (s *Store) Arrive(ctx context.Context, p Person, invitation string) (worksp
 	}
 	for _, workspace := range a.GetWorkspaces() {
 		// Who owned one that was deleted may sign in as ever: to read that it was, and to make another.
-		role, _, err := s.Standing(ctx, workspace, subject)
+		is, err := s.Standing(ctx, workspace, subject)
 		if err != nil {
 			return 0, err
 		}
-		if role != identity.RoleNone {
+		if is.Role != identity.RoleNone {
 			workspaces++
 		}
 	}

@@ -22,16 +22,60 @@ const (
 	maxRemoved = 500
 )
 
+// Standing is how a subject stands in a workspace today.
+type Standing struct {
+	Role   identity.Role // RoleNone when it is not a member
+	Closed Closed        // whether the workspace is
+	// Label is what the subject is called there, so that no other member is called the same; empty where the
+	// subject's own name does.
+	Label string
+}
+
 // standing is what every request needs of a team, kept beside its record.
 type standing struct {
 	roles  map[string]identity.Role
+	labels map[string]string
 	closed Closed
 }
 
+func (s standing) of(subject string) Standing {
+	return Standing{Role: s.roles[subject], Closed: s.closed, Label: s.labels[subject]}
+}
+
 func standingOf(_ string, t *gatewaystorev1.Team) any {
-	out := standing{make(map[string]identity.Role, len(t.GetMembers())), closedOf(t)}
+	out := standing{make(map[string]identity.Role, len(t.GetMembers())), sharedLabels(t), closedOf(t)}
 	for _, m := range t.GetMembers() {
 		out.roles[m.GetSubject()] = RoleOf(m)
+	}
+	return out
+}
+
+// sharedLabels are other labels for members whose name another member has too, by subject: with the address behind
+// the name, or where that does not tell them apart with the end of the subject.
+func sharedLabels(t *gatewaystorev1.Team) map[string]string {
+	count := func(label func(m *gatewaystorev1.TeamMember) string) map[string]int {
+		n := map[string]int{}
+		for _, m := range t.GetMembers() {
+			n[strings.ToLower(label(m))]++
+		}
+		return n
+	}
+	withEmail := func(m *gatewaystorev1.TeamMember) string { return m.GetLabel() + " (" + m.GetEmail() + ")" }
+	names, addressed := count((*gatewaystorev1.TeamMember).GetLabel), count(withEmail)
+	var out map[string]string
+	for _, m := range t.GetMembers() {
+		if names[strings.ToLower(m.GetLabel())] < 2 {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		label, low := withEmail(m), strings.ToLower(withEmail(m))
+		if m.GetEmail() == "" || addressed[low] > 1 || names[low] > 0 {
+			subject := m.GetSubject()
+			label = m.GetLabel() + " (" + subject[max(0, len(subject)-8):] + ")"
+		}
+		out[m.GetSubject()] = label
 	}
 	return out
 }
@@ -51,34 +95,34 @@ func parsed(word string) identity.Role {
 
 // Role returns the subject's role of today; RoleNone when it is not a member, or the workspace was deleted.
 func (s *Store) Role(ctx context.Context, workspace, subject string) (identity.Role, error) {
-	role, closed, err := s.Standing(ctx, workspace, subject)
-	if closed == Deleted {
-		role = identity.RoleNone
+	is, err := s.Standing(ctx, workspace, subject)
+	if is.Closed == Deleted {
+		is.Role = identity.RoleNone
 	}
-	return role, err
+	return is.Role, err
 }
 
-// Standing returns the subject's role of today, also in a workspace that is closed, and whether it is.
-func (s *Store) Standing(ctx context.Context, workspace, subject string) (identity.Role, Closed, error) {
+// Standing returns how the subject stands today, also in a workspace that is closed.
+func (s *Store) Standing(ctx context.Context, workspace, subject string) (Standing, error) {
 	if !rpc.ValidWorkspace(workspace) {
-		return identity.RoleNone, Open, nil
+		return Standing{}, nil
 	}
 	view, err := s.copies.teams.Fresh(ctx)
 	if err != nil {
-		return identity.RoleNone, Open, kv.ToAPI(err)
+		return Standing{}, kv.ToAPI(err)
 	}
 	if known, ok := view.Summary(workspace); ok {
 		known, _ := known.(standing)
-		return known.roles[subject], known.closed, nil
+		return known.of(subject), nil
 	}
 	t, _, err := view.Get(ctx, workspace)
 	if errors.Is(err, kv.ErrNotFound) {
 		t, err = s.founded(ctx, workspace)
 	}
 	if err != nil {
-		return identity.RoleNone, Open, kv.ToAPI(err)
+		return Standing{}, kv.ToAPI(err)
 	}
-	return RoleOf(memberOf(t, subject)), closedOf(t), nil
+	return Standing{Role: RoleOf(memberOf(t, subject)), Closed: closedOf(t), Label: sharedLabels(t)[subject]}, nil
 }
 
 // founded is the team of a workspace that has no record of one: who made it, from the time before there

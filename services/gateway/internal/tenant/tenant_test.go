@@ -3,6 +3,7 @@ package tenant
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -156,6 +157,31 @@ func TestSessionEpoch(t *testing.T) {
 		}
 		if err := s.RaiseSessionEpoch(ctx, jane.ID); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestSharedLabels_tellNamesakesApart(t *testing.T) {
+	team := func(members ...*gatewaystorev1.TeamMember) *gatewaystorev1.Team {
+		return &gatewaystorev1.Team{Members: members}
+	}
+	is := func(subject, label, email string) *gatewaystorev1.TeamMember {
+		return &gatewaystorev1.TeamMember{Subject: subject, Label: label, Email: email}
+	}
+	for _, c := range []struct {
+		why  string
+		team *gatewaystorev1.Team
+		want map[string]string
+	}{
+		{"each has a name", team(is("a", "Ann", "a@x"), is("b", "Ben", "b@x")), nil},
+		{"an address behind the name", team(is("a", "Ann", "a@x"), is("b", "Ann", "b@x"), is("c", "Ben", "c@x")), map[string]string{"a": "Ann (a@x)", "b": "Ann (b@x)"}},
+		{"names are alike to people", team(is("a", "Ann", "a@x"), is("b", "ann", "b@x")), map[string]string{"a": "Ann (a@x)", "b": "ann (b@x)"}},
+		{"no address", team(is("person-12345678", "Ann", ""), is("b", "Ann", "b@x")), map[string]string{"person-12345678": "Ann (12345678)", "b": "Ann (b@x)"}},
+		{"one address", team(is("person-1", "Ann", "a@x"), is("person-2", "Ann", "a@x")), map[string]string{"person-1": "Ann (person-1)", "person-2": "Ann (person-2)"}},
+		{"a name that looks like another's", team(is("a", "Ann", "a@x"), is("b", "Ann", "b@x"), is("c", "Ann (a@x)", "c@x")), map[string]string{"a": "Ann (a)", "b": "Ann (b@x)"}},
+	} {
+		if got := sharedLabels(c.team); !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v", c.why, got)
 		}
 	}
 }

@@ -21,6 +21,8 @@ type Workspace struct {
 	*gatewaystorev1.Workspace
 	Role identity.Role
 	ETag string
+	// Label is Standing's, of the subject whose workspaces are listed.
+	Label string
 }
 
 // Subject is a person or program that can be a member. Email is empty where none is known.
@@ -148,18 +150,15 @@ func etagOf(rev uint64) string { return strconv.FormatUint(rev, 36) }
 // List returns at most limit workspaces of the subject whose ids come after the given one, by id,
 // and whether there are more.
 func (s *Store) List(ctx context.Context, subject, after string, limit int) (list []Workspace, more bool, err error) {
-	return s.list(ctx, subject, after, limit, s.Role)
+	return s.list(ctx, subject, after, limit, false)
 }
 
 // ListAll is List with the deleted workspaces that the subject owned.
 func (s *Store) ListAll(ctx context.Context, subject, after string, limit int) (list []Workspace, more bool, err error) {
-	return s.list(ctx, subject, after, limit, func(ctx context.Context, workspace, subject string) (identity.Role, error) {
-		role, _, err := s.Standing(ctx, workspace, subject)
-		return role, err
-	})
+	return s.list(ctx, subject, after, limit, true)
 }
 
-func (s *Store) list(ctx context.Context, subject, after string, limit int, roleIn func(ctx context.Context, workspace, subject string) (identity.Role, error)) (list []Workspace, more bool, err error) {
+func (s *Store) list(ctx context.Context, subject, after string, limit int, deletedToo bool) (list []Workspace, more bool, err error) {
 	a, _, err := s.copies.accounts.Get(ctx, kv.EncodeKey(subject))
 	if errors.Is(err, kv.ErrNotFound) {
 		return nil, false, nil
@@ -176,14 +175,15 @@ func (s *Store) list(ctx context.Context, subject, after string, limit int, role
 		if len(list) == limit {
 			return list, true, nil
 		}
-		role, err := roleIn(ctx, id, subject)
+		is, err := s.Standing(ctx, id, subject)
 		if err != nil {
 			return nil, false, err
 		}
-		if role == identity.RoleNone {
+		if is.Role == identity.RoleNone || is.Closed == Deleted && !deletedToo {
 			continue
 		}
-		w, err := s.Get(ctx, id, role)
+		w, err := s.Get(ctx, id, is.Role)
+		w.Label = is.Label
 		switch {
 		case apierr.Has(err, apierr.ReasonWorkspaceNotFound):
 		case err != nil:

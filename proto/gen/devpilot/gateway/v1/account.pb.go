@@ -363,6 +363,9 @@ type Workspace struct {
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
 	// The caller's role in it.
 	Role Role_Name `protobuf:"varint,3,opt,name=role,proto3,enum=devpilot.gateway.v1.Role_Name" json:"role,omitempty"`
+	// How the caller is called in what is recorded there, where another member has the same name; absent where no other
+	// has. Lists and /v1/me tell it.
+	YourLabel string `protobuf:"bytes,8,opt,name=your_label,json=yourLabel,proto3" json:"your_label,omitempty"`
 	// When it was made.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Changes with every update.
@@ -424,6 +427,13 @@ func (x *Workspace) GetRole() Role_Name {
 		return x.Role
 	}
 	return Role_NAME_UNSPECIFIED
+}
+
+func (x *Workspace) GetYourLabel() string {
+	if x != nil {
+		return x.YourLabel
+	}
+	return ""
 }
 
 func (x *Workspace) GetCreateTime() *timestamppb.Timestamp {
@@ -1960,11 +1970,13 @@ const file_devpilot_gateway_v1_account_proto_rawDesc = "" +
 	"\n" +
 	"\x06MEMBER\x10\x01\x12\t\n" +
 	"\x05ADMIN\x10\x02\x12\t\n" +
-	"\x05OWNER\x10\x03\"\x9c\x03\n" +
+	"\x05OWNER\x10\x03\"\xc3\x03\n" +
 	"\tWorkspace\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fdisplay_name\x18\x02 \x01(\tR\vdisplayName\x122\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12@\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1e.devpilot.gateway.v1.Role.NameR\x04role\x12%\n" +
+	"\n" +
+	"your_label\x18\b \x01(\tB\x06\xe0A\x03\xe0A\x01R\tyourLabel\x12@\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\x03\xe0A\aR\n" +
 	"createTime\x12\x12\n" +
 	"\x04etag\x18\x05 \x01(\tR\x04etag\x12?\n" +

@@ -20,10 +20,13 @@ export function usePlace(): Place {
   return place;
 }
 
-/** The name of who is looking, as the service writes it into its sentences; empty outside of a workspace's pages. */
+/**
+ * The name of who is looking, as the service writes it into its sentences and records of this workspace: where another
+ * member has the same one, with what tells them apart. Empty outside of a workspace's pages.
+ */
 export function useMyLabel(): string {
   const place: Partial<Place> | undefined = useContext(Context);
-  return place?.me?.label ?? "";
+  return place?.workspace?.yourLabel ?? place?.me?.label ?? "";
 }
 
 /** Why what only owners do is closed to this person; undefined when it is open. */

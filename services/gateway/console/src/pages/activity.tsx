@@ -15,13 +15,14 @@ import {
   webhookOf,
 } from "../lib/activity";
 import { useNow } from "../lib/clock";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Text, Time, useTitle } from "../ui/basics";
 import { Icon } from "../ui/icons";
 import { SearchText } from "../ui/search-text";
 
 export default function Activity() {
-  const { ws, me } = usePlace();
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
   const [params, setParams] = useSearchParams();
   const filter = activityFilter(params);
   const filtered = Object.keys(filter).length > 0;
@@ -102,7 +103,7 @@ export default function Activity() {
                   <div>
                     <div>
                       <strong>
-                        {r.actorKind !== "API_KEY" && r.actorLabel === me.label ? "You" : <Text>{r.actorLabel}</Text>}
+                        {r.actorKind !== "API_KEY" && r.actorLabel === myLabel ? "You" : <Text>{r.actorLabel}</Text>}
                       </strong>
                       {" · "}
                       <Done entry={r} />

@@ -6,7 +6,7 @@ import type { App, NeedCount } from "../api/client";
 import { integrationQuery } from "../api/queries";
 import { shortHash, subject } from "../lib/text";
 import { appLook, asYou, behindText, needs, reasonText } from "../lib/words";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { Failed, More, PageTitle, Said, Skeleton, Status, Text, Time, useTitle } from "../ui/basics";
 import { later } from "../ui/later";
 import { useDeploy } from "../ui/deploy-latest";
@@ -147,8 +147,9 @@ export default function Apps() {
 
 /** An app in a line: how it stands, why or what is live, where it comes from, when it was deployed last. */
 function AppRow({ app: a, open, onMenu }: { app: App; open: boolean; onMenu: (button: HTMLElement) => void }) {
-  const { ws, me } = usePlace();
-  const why = [behindText(a.sync), asYou(reasonText(a), me.label)].filter((t) => t !== "").join(" · ");
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
+  const why = [behindText(a.sync), asYou(reasonText(a), myLabel)].filter((t) => t !== "").join(" · ");
   // What is on its way is told rather than what it will replace.
   const shown = a.need === "DEPLOYING" ? (a.latest ?? a.live) : a.live;
   const off = !a.autoDeploy ? "auto-deploy off" : a.autoDeployPaused !== undefined ? "auto-deploy paused" : undefined;

@@ -6,7 +6,7 @@ import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, glyph, triggerText, workStart } from "../lib/words";
 import { whyPath } from "../lib/why";
 import { Served } from "../ui/served";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { Banner, Failed, PageTitle, Said, Skeleton, Status, Text, Time, Took, Upcoming, useTitle } from "../ui/basics";
 import { NotFound } from "./missing";
 import { DeploymentActions } from "../ui/deployment-actions";
@@ -92,7 +92,8 @@ function Body({ d, app }: { d: Deployment; app: App | undefined }) {
 }
 
 function Head({ d, app }: { d: Deployment; app: App | undefined }) {
-  const { ws, me } = usePlace();
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
   const site = d.live ? httpUrl(app?.liveUrl) : undefined;
   const release = httpUrl(d.releaseUrl);
   const url = httpUrl(d.commit?.url);
@@ -114,14 +115,14 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
             {" "}
             being cancelled
             {d.cancelledBy !== undefined && (
-              <> by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}</>
+              <> by {d.cancelledBy.label === myLabel ? "you" : <Text>{d.cancelledBy.label}</Text>}</>
             )}
           </span>
         )}
         {d.state === "CANCELLED" && d.cancelledBy !== undefined && (
           <span className="soft">
             {" "}
-            by {d.cancelledBy.label === me.label ? "you" : <Text>{d.cancelledBy.label}</Text>}
+            by {d.cancelledBy.label === myLabel ? "you" : <Text>{d.cancelledBy.label}</Text>}
           </span>
         )}
         {d.state === "SUPERSEDED" && d.supersededBy !== undefined && (
@@ -174,7 +175,7 @@ function Head({ d, app }: { d: Deployment; app: App | undefined }) {
         )}
       </p>
       <p className="subline soft">
-        <Text>{triggerText(d, me.label)}</Text> · <Time at={d.createTime} />
+        <Text>{triggerText(d, myLabel)}</Text> · <Time at={d.createTime} />
         {d.startTime !== undefined && (
           <>
             {" · "}

@@ -17,7 +17,7 @@ import {
   workStart,
 } from "../lib/words";
 import { whyPath } from "../lib/why";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { Button, Failed, Said, Status, Text, Time, Took } from "./basics";
 import { useRedeploy } from "./deploy-latest";
 import { Icon } from "./icons";
@@ -52,7 +52,8 @@ function NothingLive({ app }: { app: App }) {
 
 /** How the branch stands to what is live: said where the newest deployment does not say it already. */
 function Branch({ app }: { app: App }) {
-  const { ws, me } = usePlace();
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
   const { sync, latest, live } = app;
   if (sync === undefined) return null;
   const commit = shortHash(sync.commit);
@@ -78,7 +79,7 @@ function Branch({ app }: { app: App }) {
       {!said && sync.state !== "IN_SYNC" && (
         <>
           {sync.branch !== undefined && named && ": "}
-          <Said>{asYou(sync.message, me.label)}</Said>
+          <Said>{asYou(sync.message, myLabel)}</Said>
           {ahead !== "" && !placed && ` (${ahead})`}
         </>
       )}
@@ -99,7 +100,8 @@ function Branch({ app }: { app: App }) {
 
 /** The newest deployment, which is not what is live: its state, and for a failed one why and the way on. */
 function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
-  const { ws, me } = usePlace();
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
   const failed = latest.state === "FAILED";
   const d = useQuery(deploymentQuery(ws, app.id, latest.number)).data;
   const end = useQuery({ ...logEndQuery(ws, app.id, latest.number), enabled: failed }).data ?? [];
@@ -131,11 +133,11 @@ function Newest({ app, latest }: { app: App; latest: DeploymentSummary }) {
       </div>
       <p>
         {latest.commit === undefined ? (
-          <span className="soft">{triggerText(latest, me.label)}</span>
+          <span className="soft">{triggerText(latest, myLabel)}</span>
         ) : (
           <>
             <code>{shortHash(latest.commit.hash)}</code> <Text>{subject(latest.commit.message)}</Text>{" "}
-            <span className="soft">· {triggerText(latest, me.label)}</span>
+            <span className="soft">· {triggerText(latest, myLabel)}</span>
           </>
         )}
       </p>

@@ -4,7 +4,7 @@ import type { App } from "../api/client";
 import { deploymentsQuery, type HistoryFilter } from "../api/queries";
 import { httpUrl, shortHash, subject } from "../lib/text";
 import { deploymentLook, ended, triggerText, triggerWords, watched, workStart } from "../lib/words";
-import { usePlace } from "../lib/workspace";
+import { useMyLabel, usePlace } from "../lib/workspace";
 import { onListKeys, RowLink } from "./rows";
 import { Button, Failed, More, Skeleton, Status, Text, Time, Took } from "./basics";
 import { SearchText } from "./search-text";
@@ -14,7 +14,8 @@ const states = ["PENDING", "PROCESSING", "COMPLETED", "FAILED", "CANCELLED", "SU
 /** Deployments, newest first. With filters, they are in the address. */
 export function History({ app: owner, filters = false }: { app: App; filters?: boolean }) {
   const app = owner.id;
-  const { ws, me } = usePlace();
+  const { ws } = usePlace();
+  const myLabel = useMyLabel();
   const [query, setQuery] = useSearchParams();
   const filter: HistoryFilter = {};
   if (filters) {
@@ -133,7 +134,7 @@ export function History({ app: owner, filters = false }: { app: App; filters?: b
                       </span>
                     </td>
                     <td className="row-wide soft" data-label="Trigger">
-                      <Text>{triggerText(d, me.label)}</Text>
+                      <Text>{triggerText(d, myLabel)}</Text>
                     </td>
                     <td className="nowrap row-end" data-label="When">
                       <Time at={d.createTime} />
