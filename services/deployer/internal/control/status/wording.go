@@ -47,7 +47,7 @@ func want(rec *storev1.Deployment) (w wanted, ok bool) {
 		w.state, w.description = bitbucket.BuildFailed, failed(d)
 	case deployerv1.Deployment_CANCELLED:
 		w.state, w.description = bitbucket.BuildStopped, "Cancelled"
-		if by := d.GetCancelledBy().GetLabel(); by != "" {
+		if by := withoutAddress(d.GetCancelledBy().GetLabel()); by != "" {
 			w.description += " by " + by
 		}
 	case deployerv1.Deployment_SUPERSEDED:
@@ -60,6 +60,15 @@ func want(rec *storev1.Deployment) (w wanted, ok bool) {
 	}
 	w.description = strings.Join(strings.Fields(w.description), " ")
 	return w, true
+}
+
+// withoutAddress leaves out the e-mail address by which people of one name are told apart: whoever may read the
+// repository reads this.
+func withoutAddress(label string) string {
+	if name, address, found := strings.Cut(label, " ("); found && strings.Contains(address, "@") {
+		return name
+	}
+	return label
 }
 
 func live(d *deployerv1.Deployment) string {

@@ -52,6 +52,9 @@ func TestWant(t *testing.T) {
 		{"cancelled", func(d *deployerv1.Deployment) {
 			d.State, d.CancelledBy = deployerv1.Deployment_CANCELLED, &deployerv1.DeploymentActor{Label: "Jane Developer"}
 		}, bitbucket.BuildStopped, "Cancelled by Jane Developer"},
+		{"cancelled by one of two of one name", func(d *deployerv1.Deployment) {
+			d.State, d.CancelledBy = deployerv1.Deployment_CANCELLED, &deployerv1.DeploymentActor{Label: "Ann (ann@example.com)"}
+		}, bitbucket.BuildStopped, "Cancelled by Ann"},
 		{"cancelled before it started", func(d *deployerv1.Deployment) { d.State, d.StartTime = deployerv1.Deployment_CANCELLED, nil }, "", ""},
 		{"superseded", func(d *deployerv1.Deployment) { d.State, d.SupersededBy = deployerv1.Deployment_SUPERSEDED, 14 }, bitbucket.BuildStopped, "Superseded by #14"},
 		{"superseded before it started", func(d *deployerv1.Deployment) { d.State, d.StartTime = deployerv1.Deployment_SUPERSEDED, nil }, "", ""},
