@@ -7,26 +7,42 @@ import (
 	"io"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"devpilot.io/bitbucket/pkg/engine"
 	"devpilot.io/bitbucket/pkg/kv"
-	"devpilot.io/bitbucket/pkg/seal"
+	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
 )
 
 // lossTimeout bounds accepting a loss.
 const lossTimeout = time.Minute
 
+// LossSettings say which bucket of which stores is taken as it is: those of the NATS that is named, or the embedded
+// ones of the data directory. To embed in a kong struct.
+type LossSettings struct {
+	servicemain.DataFlags         `embed:""`
+	servicemain.InstallationFlags `embed:""`
+	servicemain.StoreFlags        `embed:""`
+	servicemain.PlaintextFlags    `embed:""`
+
+	Bucket string `arg:"" help:"The bucket, as the error says it."`
+}
+
 // AcceptLoss has a bucket that lost records taken as it is from now on, and says how many they
-// were. The stores are those at natsURL, or the embedded ones of the data directory, which no
-// process may be using.
-func AcceptLoss(ctx context.Context, w io.Writer, natsURL seal.Secret, name stream.Installation, dataDir, bucket string) (err error) {
+// were. No process may be using embedded stores.
+func AcceptLoss(ctx context.Context, w io.Writer, settings LossSettings) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, lossTimeout)
 	defer cancel()
-	target, options := natsURL.Reveal(), []nats.Option(nil)
-	if natsURL.IsZero() {
-		dir, err := openDirectory(dataDir)
+	name, err := settings.Name()
+	if err := errors.Join(err, settings.CheckEmbedded(), settings.CheckStores(settings.StoreFlags)); err != nil {
+		return err
+	}
+	options, err := settings.NATSOptions()
+	if err != nil {
+		return err
+	}
+	target, bucket := settings.NATSURL.Reveal(), settings.Bucket
+	if settings.NATSURL.IsZero() {
+		dir, err := openDirectory(settings.DataDir)
 		if err != nil {
 			return err
 		}
@@ -42,7 +58,7 @@ func AcceptLoss(ctx context.Context, w io.Writer, natsURL seal.Secret, name stre
 	}
 	nc, js, err := stream.Connect(target, "devpilot-accept-loss", append(options, name.ConnectOptions("devpilot-accept-loss")...)...)
 	if err != nil {
-		return fmt.Errorf("connect to NATS: %w", err)
+		return servicemain.NATSTrouble(err)
 	}
 	defer nc.Close()
 	lost, err := kv.AcceptLoss(ctx, kv.NewSession(js, stream.Settings{Installation: name}), bucket)

@@ -14,9 +14,7 @@ import (
 
 	"devpilot.io/bitbucket/pkg/lifecycle"
 	"devpilot.io/bitbucket/pkg/logs"
-	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
-	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/services/allinone"
 	"devpilot.io/bitbucket/services/allinone/doctor"
 	"devpilot.io/bitbucket/services/cli"
@@ -37,10 +35,7 @@ type grammar struct {
 		allinone.CertificateSettings `embed:""`
 	} `cmd:"" help:"Make or renew the certificates by which services in processes of their own know each other, and their authority."`
 	AcceptLoss struct {
-		servicemain.DataFlags         `embed:""`
-		servicemain.InstallationFlags `embed:""`
-		NATSURL                       seal.Secret `name:"nats-url" env:"DEVPILOT_NATS_URL" help:"URL of NATS, where it is not the embedded one of the data directory."`
-		Bucket                        string      `arg:"" help:"The bucket, as the error says it."`
+		allinone.LossSettings `embed:""`
 	} `cmd:"" name:"accept-loss" help:"Carry on without the records that a damaged store has lost. Stop Devpilot first, and restore a backup instead if there is one."`
 	Doctor  struct{} `cmd:"" help:"Check an installation from its settings, and say what to mend (devpilot doctor --help)."`
 	Version struct{} `cmd:"" help:"Print the version."`
@@ -91,10 +86,7 @@ func run(ctx context.Context, process servicemain.Process) int {
 	case "sign-in":
 		err = allinone.PrintSignInURL(ctx, process.Stdout, c.SignIn.URL, c.SignIn.DataDir)
 	case "accept-loss":
-		var name stream.Installation
-		if name, err = c.AcceptLoss.Name(); err == nil {
-			err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.NATSURL, name, c.AcceptLoss.DataDir, c.AcceptLoss.Bucket)
-		}
+		err = allinone.AcceptLoss(ctx, process.Stdout, c.AcceptLoss.LossSettings)
 	default:
 		err = serve(ctx, process, c.Run.Settings)
 	}
