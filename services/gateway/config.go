@@ -11,6 +11,7 @@ import (
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/services/gateway/internal/deletion"
 	"devpilot.io/bitbucket/services/gateway/internal/edge"
+	"devpilot.io/bitbucket/services/gateway/internal/events"
 	"devpilot.io/bitbucket/services/gateway/internal/notify"
 	"devpilot.io/bitbucket/services/gateway/internal/signin"
 )
@@ -61,6 +62,8 @@ type Config struct {
 	SessionIdle, SessionLife time.Duration
 	// Heartbeat of streams, at which their caller is checked again; 0: 15 s.
 	Heartbeat time.Duration
+	// ObjectWait is how long an event waits for what it brings along; 0: events.ObjectWait.
+	ObjectWait time.Duration
 	// DeletionSettle is how long a workspace that is empty stays DELETING at least; 0: deletion.Settle.
 	DeletionSettle time.Duration
 	// Timeout of a request that is not a stream; 0: 30 s.
@@ -81,6 +84,9 @@ type web struct {
 func (c *Config) check() (web, error) {
 	if c.DeletionSettle == 0 {
 		c.DeletionSettle = deletion.Settle
+	}
+	if c.ObjectWait == 0 {
+		c.ObjectWait = events.ObjectWait
 	}
 	if c.Heartbeat == 0 {
 		c.Heartbeat = defaultHeartbeat

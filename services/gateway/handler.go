@@ -109,11 +109,14 @@ func (s *Service) assemble(w web, d Deps) error {
 		s.sessionUsed(c.Session)
 	}
 	deployer := deployerv1.NewDeployerServiceClient(conn(d.Deployer))
+	objects := events.NewObjects(s.cfg.ObjectWait, events.Sources{
+		Auth: authv1.NewAuthServiceClient(d.Auth), Webhook: webhookv1.NewWebhookServiceClient(d.Webhook), Deployer: deployerv1.NewDeployerServiceClient(d.Deployer),
+	}.Read)
 	api, err := rest.New(rest.Config{
 		Callers: callers, Cookies: cookies, Renew: renew, Now: d.Now, Timeout: s.cfg.Timeout,
 		Programs: ratelimit.New(d.Redis, s.cfg.ProgramRequestsPerMinute, d.Logger),
 		Auth:     conn(d.Auth), Repo: conn(d.Repo), Webhook: conn(d.Webhook), Deployer: conn(d.Deployer), Gateway: conn(s.own),
-		Events:         (&events.Handler{Hub: s.hub, Streams: s.streams}).Serve,
+		Events:         (&events.Handler{Hub: s.hub, Streams: s.streams, Callers: callers, Objects: objects}).Serve,
 		Log:            (&logstream.Handler{Deployer: deployer, Streams: s.streams, Now: d.Now}).Serve,
 		ActivityExport: (&activityexport.Handler{Gateway: gatewayv1.NewGatewayServiceClient(conn(s.own)), Streams: s.streams, Now: d.Now}).Serve,
 	})

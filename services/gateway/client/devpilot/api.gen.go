@@ -921,14 +921,26 @@ type CallUse struct {
 
 // Change Something changed: look again.
 type Change struct {
+	// App With include=app, of a deployment: its app, as object is brought.
+	App *App `json:"app,omitempty"`
+
+	// AppEtag With app: its ETag.
+	AppEtag *string `json:"appEtag,omitempty"`
+
 	// Deleted Whether it is gone.
 	Deleted bool `json:"deleted"`
+
+	// Etag With object: its ETag, as its GET answers it.
+	Etag *string `json:"etag,omitempty"`
 
 	// ID Its id within the workspace, such as web or web/12.
 	ID string `json:"id"`
 
 	// Kind What changed: app, delivery, deployment, integration, members, repository, webhook, workspace. More may come.
 	Kind string `json:"kind"`
+
+	// Object With include=object: what changed, as its GET answers it, by kind; it may be newer than the event. Absent where it is gone, where the kind has none (delivery, members, repository, workspace), where it is larger than 64 KiB, and where it could not be read within a second: look yourself.
+	Object *ChangeObject `json:"object,omitempty"`
 
 	// Service The owner of it.
 	Service string    `json:"service"`

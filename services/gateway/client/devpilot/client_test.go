@@ -184,6 +184,36 @@ func TestFollowEvents_goesOnAfterTheLastOne(t *testing.T) {
 	}
 }
 
+func TestFollowEventsOf_someWithWhatTheyBring(t *testing.T) {
+	t.Parallel()
+	c, s := start(t,
+		cut("id: 5\nevent: change\ndata: {\"kind\":\"deployment\",\"id\":\"web/7\",\"object\":{\"number\":7,\"state\":\"FAILED\"},\"etag\":\"\\\"r1.d\\\"\",\"app\":{\"id\":\"web\"}}\n\n"),
+		text(200, "id: 6\nevent: change\ndata: {\"kind\":\"deployment\",\"id\":\"web/8\"}\n\nevent: end\ndata: {}\n\n"))
+	of := EventsOf{Workspace: "default", Kinds: []string{"deployment", "app"}, App: "web", Include: []string{"object", "app"}}
+	var got []Event
+	for e, err := range c.FollowEventsOf(t.Context(), of) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e)
+	}
+	var d Deployment
+	if err := got[0].Change.Object.Into(&d); err != nil || d.Number != 7 || d.State != "FAILED" || *got[0].Change.Etag != `"r1.d"` || got[0].Change.App.ID != "web" {
+		t.Errorf("%+v, %v in %+v", d, err, got[0])
+	}
+	if err := got[1].Change.Object.Into(&d); err == nil || got[1].Change.Object != nil {
+		t.Errorf("it brought %s", *got[1].Change.Object)
+	}
+	for i, a := range s.asked {
+		if a.path != "GET /v1/workspaces/default/events?app=web&include=object&include=app&kind=deployment&kind=app" {
+			t.Errorf("call %d was %s", i, a.path)
+		}
+	}
+	if s.asked[1].last != "5" {
+		t.Errorf("resumed after %q", s.asked[1].last)
+	}
+}
+
 func TestFollow_stopsWithItsContext(t *testing.T) {
 	t.Parallel()
 	c, _ := start(t, problem(503, "SERVICE_UNAVAILABLE", `,"retryAfterSeconds":3600`))

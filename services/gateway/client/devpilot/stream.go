@@ -110,13 +110,47 @@ type Event struct {
 	Reason Reason // of an end
 }
 
+// ChangeObject is what a change brought along, by its kind, as GET answers it; nil where it brought nothing.
+type ChangeObject json.RawMessage
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (o *ChangeObject) UnmarshalJSON(b []byte) error { return (*json.RawMessage)(o).UnmarshalJSON(b) }
+
+// MarshalJSON implements json.Marshaler.
+func (o ChangeObject) MarshalJSON() ([]byte, error) { return json.RawMessage(o).MarshalJSON() }
+
+// Into reads the object: an *App, *Deployment, *Integration or *Webhook, by the kind of the change. It is an error where
+// the change brought nothing.
+func (o *ChangeObject) Into(v any) error {
+	if o == nil {
+		return errors.New("devpilot: the change brought no object")
+	}
+	return json.Unmarshal(*o, v)
+}
+
+// EventsOf says which changes are followed, and what they bring along.
+type EventsOf struct {
+	Workspace   string
+	LastEventID string   // go on after this event
+	Kinds       []string // only of these kinds, such as deployment; of all when nil
+	App         string   // only of this app and its deployments
+	// Include is what changes bring along: object (what changed, as GET answers it) and app (of a deployment, its app
+	// as well). An event that could not bring it in time comes without: look yourself.
+	Include []string
+}
+
 // FollowEvents gives what changes in a workspace, and goes on after the last event when the connection breaks.
 // It ends with the event end, with an error, or with the context.
 func (c *Client) FollowEvents(ctx context.Context, workspace, lastEventID string) iter.Seq2[Event, error] {
+	return c.FollowEventsOf(ctx, EventsOf{Workspace: workspace, LastEventID: lastEventID})
+}
+
+// FollowEventsOf is FollowEvents of some changes, with what they bring along.
+func (c *Client) FollowEventsOf(ctx context.Context, of EventsOf) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		for failures := 0; ; failures++ {
 			done := false
-			err := c.readEvents(ctx, workspace, &lastEventID, func(e Event) bool {
+			err := c.readEvents(ctx, &of, func(e Event) bool {
 				failures = 0
 				done = !yield(e, nil) || e.Kind == "end"
 				return !done
@@ -132,12 +166,21 @@ func (c *Client) FollowEvents(ctx context.Context, workspace, lastEventID string
 	}
 }
 
-func (c *Client) readEvents(ctx context.Context, workspace string, last *string, give func(Event) bool) error {
+func (c *Client) readEvents(ctx context.Context, of *EventsOf, give func(Event) bool) error {
 	r := request{method: http.MethodGet, path: "/v1/workspaces/{workspace}/events"}
-	r.inPath("workspace", workspace)
+	r.inPath("workspace", of.Workspace)
 	r.inHeader("Accept", "text/event-stream")
-	if *last != "" {
-		r.inHeader("Last-Event-ID", *last)
+	if of.LastEventID != "" {
+		r.inHeader("Last-Event-ID", of.LastEventID)
+	}
+	for _, kind := range of.Kinds {
+		r.inQuery("kind", kind)
+	}
+	if of.App != "" {
+		r.inQuery("app", of.App)
+	}
+	for _, what := range of.Include {
+		r.inQuery("include", what)
 	}
 	fields := map[string]string{}
 	return c.lines(ctx, r, func(text string) (bool, error) {
@@ -166,7 +209,7 @@ func (c *Client) readEvents(ctx context.Context, workspace string, last *string,
 			return false, errCut
 		}
 		if e.ID != "" {
-			*last = e.ID
+			of.LastEventID = e.ID
 		}
 		return give(e), nil
 	})

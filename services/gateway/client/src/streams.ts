@@ -1,8 +1,9 @@
 import { wait, type Devpilot } from "./client.js";
 import { backoff, DevpilotError } from "./problem.js";
-import type { components } from "./schema.js";
+import type { components, paths } from "./schema.js";
 
 type Schemas = components["schemas"];
+type EventsQuery = NonNullable<paths["/v1/workspaces/{workspace}/events"]["get"]["parameters"]["query"]>;
 type LogRecord = Schemas["LogRecord"];
 
 export interface LogOf {
@@ -49,6 +50,15 @@ export interface EventsOf {
   workspace: string;
   /** Go on after this event. */
   lastEventId?: string;
+  /** Only changes of these kinds; of all when absent. */
+  kinds?: NonNullable<EventsQuery["kind"]>;
+  /** Only changes of this app and its deployments. */
+  app?: string;
+  /**
+   * What changes bring along: `object` is what changed, as GET answers it, `app` of a deployment its app as well. An
+   * event that could not bring it in time comes without: look yourself.
+   */
+  include?: NonNullable<EventsQuery["include"]>;
   signal?: AbortSignal;
 }
 
@@ -58,9 +68,15 @@ export interface EventsOf {
  */
 export async function* followEvents(d: Devpilot, of: EventsOf): AsyncGenerator<Schemas["WorkspaceEvent"], void> {
   let last = of.lastEventId;
+  const query = new URLSearchParams([
+    ...(of.kinds ?? []).map((kind) => ["kind", kind]),
+    ...(of.app === undefined ? [] : [["app", of.app]]),
+    ...(of.include ?? []).map((what) => ["include", what]),
+  ]);
+  const path = `/v1/workspaces/${encodeURIComponent(of.workspace)}/events${query.size === 0 ? "" : `?${query}`}`;
   for (let failures = 0; ;) {
     try {
-      const response = await d.open(`/v1/workspaces/${encodeURIComponent(of.workspace)}/events`, {
+      const response = await d.open(path, {
         headers: { Accept: "text/event-stream", ...(last !== undefined && { "Last-Event-ID": last }) },
         ...(of.signal && { signal: of.signal }),
       });

@@ -194,6 +194,23 @@ test("events go on after the last one, and end with the session", async () => {
   );
 });
 
+test("events of some kinds and one app bring along what was asked for, also over a broken connection", async () => {
+  const event = (id) =>
+    `id: ${id}\nevent: change\ndata: ${JSON.stringify({ kind: "deployment", id: "web/7", object: { number: 7, state: "FAILED" }, etag: '"r1.d"', app: { id: "web" } })}\n\n`;
+  const { devpilot, asked } = scripted([stream(event(5)), stream(`${event(6)}event: end\ndata: {}\n\n`)]);
+  const got = [];
+  const of = { workspace: "default", kinds: ["deployment", "app"], app: "web", include: ["object", "app"] };
+  for await (const e of followEvents(devpilot, of))
+    if (e.event === "change") got.push(`${e.id} ${e.data.object.state} ${e.data.etag} ${e.data.app.id}`);
+  assert.deepEqual(got, [`5 FAILED "r1.d" web`, `6 FAILED "r1.d" web`]);
+  const url =
+    "https://devpilot.test/v1/workspaces/default/events?kind=deployment&kind=app&app=web&include=object&include=app";
+  assert.deepEqual(
+    asked.map((a) => a.url),
+    [url, url],
+  );
+});
+
 test("who stops a stream is not waited for", async () => {
   const stop = new AbortController();
   const { devpilot } = scripted([problem(503, "SERVICE_UNAVAILABLE")], { attempts: 100 });

@@ -123,14 +123,14 @@ func curl(method, path string, op op31, body []byte) string {
 var curls = map[string]string{
 	"createSession": `printf '{"token":"%s"}' "$DEVPILOT_KEY" | curl -sS --fail-with-body -c devpilot.cookies "$DEVPILOT_URL/v1/session" \
   -H 'Content-Type: application/json' -d @-`,
-	"streamEvents": `curl -sS --fail-with-body -N -H @devpilot.header "$DEVPILOT_URL/v1/workspaces/default/events" | sed '/^event: ready/q'`,
+	"streamEvents": `curl -sS --fail-with-body -N -H @devpilot.header "$DEVPILOT_URL/v1/workspaces/default/events?include=object" | sed '/^event: ready/q'`,
 }
 
 // typeScripts are the calls for which the client has more than a method.
 var typeScripts = map[string]string{
 	"createSession": `const answer = await take(devpilot.POST("/v1/session", { body: { token: process.env["DEVPILOT_KEY"]! } }));
 console.log(answer);`,
-	"streamEvents": `for await (const event of followEvents(devpilot, { workspace: "default" })) {
+	"streamEvents": `for await (const event of followEvents(devpilot, { workspace: "default", include: ["object"] })) {
   console.log(event);
   if (event.event === "ready") break; // from here on it is live
 }`,

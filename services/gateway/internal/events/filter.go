@@ -11,14 +11,42 @@ import (
 
 // The parameters of the stream.
 const (
-	paramLast = "lastEventId"
-	paramKind = "kind"
-	paramApp  = "app"
+	paramLast    = "lastEventId"
+	paramKind    = "kind"
+	paramApp     = "app"
+	paramInclude = "include"
 )
 
 // Kinds are the kinds of things that change. A test holds them against what the services tell.
 func Kinds() []string {
 	return []string{"app", "delivery", "deployment", "integration", "members", "repository", "webhook", "workspace"}
+}
+
+// What changes bring along for whoever asks for it.
+const (
+	includeObject = "object" // what changed, as its GET answers it
+	includeApp    = "app"    // of a deployment, its app as well
+)
+
+// Inclusions are the values of include.
+func Inclusions() []string { return []string{includeApp, includeObject} }
+
+// included says what a client wants to have brought along.
+type included struct{ object, app bool }
+
+func newIncluded(query url.Values, faults *apierr.Faults) included {
+	var in included
+	for _, what := range query[paramInclude] {
+		switch what {
+		case includeObject:
+			in.object = true
+		case includeApp:
+			in.app = true
+		default:
+			faults.Add(paramInclude, "is one of "+strings.Join(Inclusions(), ", "))
+		}
+	}
+	return in
 }
 
 // filter says what a client wants to hear of.

@@ -1,16 +1,18 @@
 // Package events serves /v1/workspaces/{workspace}/events: what changed, for live pages.
 //
 // The services publish change events to one JetStream stream; a [Hub] reads it once per process and
-// hands each event to the subscribers of its workspace. An event only means "look again". Its id is
+// hands each event to the subscribers of its workspace. An event only means "look again", and brings
+// what there is to see along for whoever asks for that ([Objects]). Its id is
 // its place in the stream, by which a client resumes after a break: what it missed is read from the
 // stream, and where that is not possible any more the client is told to load everything again.
 //
 // A subscriber that does not keep up is dropped, not waited for: its client comes back and resumes.
 //
-// It depends on pkg/stream and internal/live.
+// It depends on pkg/stream, internal/rest and internal/live.
 package events
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +48,12 @@ type Change struct {
 	Service string    `json:"service"`
 	Deleted bool      `json:"deleted"`
 	Time    time.Time `json:"time"`
+
+	// What the client asked for beside it, as GET answers it, and the tag of that; empty where it is not brought.
+	Object  json.RawMessage `json:"object,omitempty"`
+	ETag    string          `json:"etag,omitempty"`
+	App     json.RawMessage `json:"app,omitempty"`
+	AppETag string          `json:"appEtag,omitempty"`
 }
 
 // Hub reads the stream of change events for all subscribers of a process. It is safe for
@@ -251,11 +259,13 @@ func (c Change) shownTo(apps identity.Apps) bool {
 }
 
 func (c Change) json() []byte {
-	b, err := json.Marshal(c)
-	if err != nil { // strings, a flag and a time of this century
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)              // an object is to stay as it is, byte for byte
+	if err := e.Encode(c); err != nil { // strings, a flag, a time of this century and JSON
 		panic(err)
 	}
-	return b
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // errTooFar says that a client cannot be brought up to date event by event.

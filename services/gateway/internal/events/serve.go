@@ -1,6 +1,7 @@
 package events
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,6 +20,11 @@ import (
 type Handler struct {
 	Hub     *Hub
 	Streams *live.Streams
+	// Callers say who a reader is today; Objects read what changes bring along.
+	Callers interface {
+		Identify(ctx context.Context, c caller.Caller, workspace string) (context.Context, error)
+	}
+	Objects *Objects
 }
 
 // The names of the events.
@@ -32,7 +38,7 @@ const (
 // Serve answers one request for the stream. The caller is in the context.
 func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[string]string) {
 	workspace := params["workspace"]
-	resume, after, wanted, err := asked(r)
+	ask, err := asked(r)
 	if err != nil {
 		edge.Fail(w, r, err)
 		return
@@ -47,39 +53,52 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, params map[strin
 	sub, at := h.Hub.Subscribe(workspace)
 	defer sub.Close()
 	var missed []Change
-	if resume {
-		missed, err = h.Hub.between(r.Context(), workspace, after, at)
+	if ask.resume {
+		missed, err = h.Hub.between(r.Context(), workspace, ask.after, at)
 		if err != nil && !errors.Is(err, errTooFar) {
 			edge.Fail(w, r, apierr.New(apierr.ReasonStorageUnavailable, "The changes that you missed cannot be read now. Try again in a moment.", apierr.WithCause(err)))
 			return
 		}
 	}
-	out := live.Begin(w, "text/event-stream")
-	first := []byte("retry: 2000\n\n")
-	for _, change := range missed {
-		if change.shownTo(c.Apps) && wanted.wants(change) {
-			first = append(first, event(change)...)
-		}
-	}
+	shown := func(change Change) bool { return change.shownTo(c.Apps) && ask.wanted.wants(change) }
+	missed = slices.DeleteFunc(missed, func(change Change) bool { return !shown(change) })
 	name := nameReady
 	if err != nil {
 		name = nameReset
 	}
-	first = append(first, live.Event(eventID(at), name, []byte(`{}`))...)
-	if _, err := out.Write(first); err != nil {
+	q := &queue{objects: h.Objects, want: ask.include, identify: func() (context.Context, bool) {
+		ctx, err := h.Callers.Identify(r.Context(), c, workspace)
+		return ctx, err == nil
+	}}
+	q.missed(missed)
+	q.other(live.Event(eventID(at), name, []byte(`{}`)))
+	out := live.Begin(w, "text/event-stream")
+	if _, err := out.Write([]byte("retry: 2000\n\n")); err != nil {
 		return
 	}
-	h.follow(r, out, sub, workspace, func(change Change) bool { return change.shownTo(c.Apps) && wanted.wants(change) })
+	h.follow(r, out, sub, workspace, q, shown)
 }
 
 // follow hands on what comes until the client goes, falls behind, may not read any more, or the
 // process stops.
-func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string, shown func(Change) bool) {
+func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, workspace string, q *queue, shown func(Change) bool) {
 	beat := time.NewTicker(h.Streams.Heartbeat)
 	defer beat.Stop()
+	late := time.NewTimer(0)
+	defer late.Stop()
 	changed := h.Streams.Changed()
 	for {
-		var data []byte
+		if data := q.due(); len(data) > 0 {
+			if _, err := out.Write(data); err != nil {
+				return
+			}
+		}
+		first, until := q.next()
+		var tooLate <-chan time.Time
+		if !until.IsZero() {
+			late.Reset(time.Until(until))
+			tooLate = late.C
+		}
 		select {
 		case <-r.Context().Done():
 			return
@@ -89,24 +108,23 @@ func (h *Handler) follow(r *http.Request, out *live.Writer, sub *Subscription, w
 			if !ok {
 				return
 			}
-			if !shown(c) {
-				continue
+			if shown(c) {
+				q.change(c)
 			}
-			data = event(c)
+		case <-first:
+		case <-tooLate:
 		case <-changed:
 			changed = h.Streams.Changed()
 			if h.ended(r, out, workspace) {
 				return
 			}
-			continue
 		case <-beat.C:
 			if h.ended(r, out, workspace) {
 				return
 			}
-			data = []byte(live.HeartbeatComment)
-		}
-		if _, err := out.Write(data); err != nil {
-			return
+			if _, err := out.Write([]byte(live.HeartbeatComment)); err != nil {
+				return
+			}
 		}
 	}
 }
@@ -123,24 +141,27 @@ func (h *Handler) ended(r *http.Request, out *live.Writer, workspace string) boo
 // eventID is the id of the event at a place in the stream.
 func eventID(place uint64) string { return strconv.FormatUint(place, 10) }
 
-func event(c Change) []byte {
-	return live.Event(eventID(c.Sequence), nameChange, c.json())
+// asking is what a client asks for: where it resumes, by the header that browsers send by themselves or a parameter for
+// the first connection of a page that was loaded earlier, what it wants to hear of, and what that brings along.
+type asking struct {
+	resume  bool
+	after   uint64
+	wanted  filter
+	include included
 }
 
-// asked is where the client resumes, the header that browsers send by themselves or a parameter for the first
-// connection of a page that was loaded earlier, and what it wants to hear of.
-func asked(r *http.Request) (resume bool, after uint64, wanted filter, err error) {
+func asked(r *http.Request) (a asking, err error) {
 	var faults apierr.Faults
 	query, err := rest.ParseQuery(r.URL.RawQuery, &faults)
 	if err != nil {
-		return false, 0, filter{}, err
+		return asking{}, err
 	}
-	known := []string{paramLast, paramKind, paramApp}
+	known := []string{paramLast, paramKind, paramApp, paramInclude}
 	for name, values := range query {
 		switch {
 		case !slices.Contains(known, name):
 			rest.UnknownParameter(name, known, &faults)
-		case name != paramKind && len(values) > 1:
+		case name != paramKind && name != paramInclude && len(values) > 1:
 			faults.Add(name, "must be there once")
 		}
 	}
@@ -148,11 +169,11 @@ func asked(r *http.Request) (resume bool, after uint64, wanted filter, err error
 	if text == "" {
 		from, text = paramLast, query.Get(paramLast)
 	}
-	if text != "" {
-		if after, err = strconv.ParseUint(text, 10, 64); err != nil {
+	if a.resume = text != ""; a.resume {
+		if a.after, err = strconv.ParseUint(text, 10, 64); err != nil {
 			faults.Add(from, "must be the id of an event of this stream")
 		}
 	}
-	wanted = newFilter(query, &faults)
-	return text != "", after, wanted, faults.Err()
+	a.wanted, a.include = newFilter(query, &faults), newIncluded(query, &faults)
+	return a, faults.Err()
 }

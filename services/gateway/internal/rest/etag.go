@@ -56,11 +56,25 @@ func noteRevision(_ context.Context, w http.ResponseWriter, answer proto.Message
 			return nil
 		}
 	}
+	h.revision = revisionOf(answer)
+	return nil
+}
+
+// revisionOf is the revision of a resource; empty for what has none.
+func revisionOf(answer proto.Message) string {
 	m := answer.ProtoReflect()
 	if f := m.Descriptor().Fields().ByName(etagName); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
-		h.revision = m.Get(f).String()
+		return m.Get(f).String()
 	}
-	return nil
+	return ""
+}
+
+// Answer is what a GET answers with a resource: its body, and its tag as the header has it.
+func Answer(resource proto.Message) (body []byte, etag string, err error) {
+	if body, err = Marshal(resource); err != nil {
+		return nil, "", err
+	}
+	return body, answerETag(revisionOf(resource), body), nil
 }
 
 // tag is an entity tag as a header has it, without its quotes.

@@ -38,7 +38,15 @@ func streams(doc object) {
 			"service": object{"type": "string", "description": "The owner of it."},
 			"deleted": object{"type": "boolean", "description": "Whether it is gone."},
 			"time":    object{"type": "string", "format": "date-time"},
+			"object":  object{"$ref": refPrefix + "ChangeObject"},
+			"etag":    object{"type": "string", "description": "With object: its ETag, as its GET answers it."},
+			"app":     object{"description": "With include=app, of a deployment: its app, as object is brought.", "allOf": refs("App")},
+			"appEtag": object{"type": "string", "description": "With app: its ETag."},
 		},
+	}
+	schemas["ChangeObject"] = object{
+		"description": "With include=object: what changed, as its GET answers it, by kind; it may be newer than the event. Absent where it is gone, where the kind has none (" + strings.Join(withoutObject(), ", ") + "), where it is larger than 64 KiB, and where it could not be read within a second: look yourself.",
+		"oneOf":       refs("App", "Deployment", "Integration", "Webhook"),
 	}
 	schemas["StreamEnd"] = object{
 		"type": "object", "required": []any{"reason"}, "properties": object{"reason": object{"$ref": refPrefix + "Reason"}},
@@ -56,8 +64,9 @@ func streams(doc object) {
 		"parameters": []any{
 			pathParameter("workspace"), object{"$ref": "#/components/parameters/LastEventId"},
 			query("lastEventId", "The same as Last-Event-ID, for the first request of a page.", object{"type": "string"}),
-			query("kind", "Only changes of these kinds; of all when absent.", object{"type": "array", "items": object{"type": "string", "enum": kinds()}}),
+			query("kind", "Only changes of these kinds; of all when absent.", object{"type": "array", "items": object{"type": "string", "enum": words(changes.Kinds())}}),
 			query("app", "Only changes of this app and its deployments.", object{"type": "string"}),
+			query("include", "What changes bring along. `object` is what changed, as its GET answers it to you: an app, a deployment, the integration or a webhook; of several changes of one that wait to be sent the newest is. `app` is, of a deployment, its app as well. An event waits for it for a second at most.", object{"type": "array", "items": object{"type": "string", "enum": words(changes.Inclusions())}}),
 		},
 		"responses": object{
 			"200":     object{"description": "The stream.", "content": object{"text/event-stream": object{"schema": streamOf("text/event-stream", "WorkspaceEvent")}}},
@@ -92,12 +101,17 @@ func streams(doc object) {
 	exports(paths)
 }
 
-func kinds() []any {
+func words(list []string) []any {
 	var all []any
-	for _, k := range changes.Kinds() {
+	for _, k := range list {
 		all = append(all, k)
 	}
 	return all
+}
+
+// withoutObject are the kinds that only say "look again".
+func withoutObject() []string {
+	return slices.DeleteFunc(changes.Kinds(), func(k string) bool { return slices.Contains(changes.KindsWithObject(), k) })
 }
 
 // streamOf is a body that goes on: contentSchema is of each line or event of it, and not of the whole.
