@@ -1,14 +1,16 @@
 // Live pages: one stream of change events a browser and workspace. The tab that holds the lock reads
-// it and tells the others; when it closes, the next one takes over. What an event says is only "look
-// again". Where the browser has no locks (plain http on another host), each tab reads for itself.
+// it and tells the others; when it closes, the next one takes over. What a change brings along is put
+// in place, the rest is asked for again (changes.ts). Where the browser has no locks (plain http on
+// another host), each tab reads for itself.
 import { useSyncExternalStore } from "react";
 import type { QueryClient } from "@tanstack/react-query";
 import { asApiError } from "./client";
 import { sessionLives } from "../lib/signed-out";
+import type { Change } from "./changes";
 import { keys } from "./queries";
 
 type Message =
-  { type: "change"; kind: string } | { type: "reset" } | { type: "end" } | { type: "state"; connected: boolean };
+  { type: "change"; change: Change } | { type: "reset" } | { type: "end" } | { type: "state"; connected: boolean };
 
 let connected = true;
 const watchers = new Set<() => void>();
@@ -30,34 +32,6 @@ export function useConnected(): boolean {
   );
 }
 
-// What a kind of change makes old, beside the kind itself.
-const concerns: Record<string, string[]> = {
-  deployment: ["app"],
-  webhook: ["app"],
-  repository: ["app"],
-  integration: ["app", "repositories", "webhook"],
-  app: ["activity"],
-  members: ["integration"], // who connected may have left
-};
-
-/** How long a burst of events is collected. */
-const pause = 80;
-/** How long a question that is under way is waited for before it is given up for a newer one. */
-const patience = 5000;
-
-/**
- * Has what a page shows asked for again. What is under way may be from before, so that it is asked for once more when
- * it is here. It is not given up for that: where answers take longer than the next event, none would ever come.
- */
-async function renew(client: QueryClient, queryKey: readonly unknown[]): Promise<void> {
-  const inTime = (what: Promise<unknown>) =>
-    Promise.race([what.catch(() => undefined), new Promise((r) => setTimeout(r, patience))]);
-  const under = new Set(client.getQueryCache().findAll({ queryKey, fetchStatus: "fetching" }));
-  const others = client.invalidateQueries({ queryKey, predicate: (q) => !under.has(q) });
-  await inTime(Promise.allSettled([others, ...Array.from(under, (q) => q.promise)]));
-  if (under.size > 0) await inTime(client.invalidateQueries({ queryKey, predicate: (q) => under.has(q) }));
-}
-
 /** Whether a question failed for want of an answer, not because it was refused. */
 function unanswered(error: unknown): boolean {
   if (error === null) return false;
@@ -72,31 +46,22 @@ function unanswered(error: unknown): boolean {
 export function follow(workspace: string, client: QueryClient, after = ""): () => void {
   const stop = new AbortController();
   const channel = new BroadcastChannel(`devpilot-events:${workspace}`);
-  const pending = new Set<string>();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-
-  // A burst of events asks once; a page that nobody sees still gets its answer for the title.
-  const busy = new Set<string>();
-  const flush = () => {
-    timer = undefined;
-    for (const kind of Array.from(pending).filter((k) => !busy.has(k))) {
-      pending.delete(kind);
-      busy.add(kind);
-      void renew(client, keys.kind(workspace, kind)).finally(() => {
-        busy.delete(kind);
-        if (pending.has(kind) && !stop.signal.aborted) timer ??= setTimeout(flush, pause);
-      });
-    }
-  };
+  const reset = () => void client.invalidateQueries({ queryKey: keys.workspace(workspace) });
+  // Loaded when it is wanted: the first page is there without it.
+  let changes: Promise<(c: Change) => void> | undefined;
   const take = (m: Message) => {
     switch (m.type) {
       case "change":
-        for (const kind of [m.kind, ...(concerns[m.kind] ?? []), "activity"]) pending.add(kind);
-        if (m.kind === "workspace" || m.kind === "members") void client.invalidateQueries({ queryKey: ["me"] });
-        timer ??= setTimeout(flush, pause);
+        changes ??= import("./changes").then((m) => m.changes(workspace, client, stop.signal));
+        changes
+          .then((put) => put(m.change))
+          .catch(() => {
+            changes = undefined; // it did not come: look at everything
+            reset();
+          });
         break;
       case "reset":
-        void client.invalidateQueries({ queryKey: keys.workspace(workspace) });
+        reset();
         break;
       case "end":
         void client.invalidateQueries({ queryKey: ["me"] });
@@ -126,7 +91,6 @@ export function follow(workspace: string, client: QueryClient, after = ""): () =
   return () => {
     stop.abort();
     channel.close();
-    clearTimeout(timer);
   };
 }
 
@@ -136,8 +100,10 @@ async function read(workspace: string, after: string, signal: AbortSignal, tell:
   let opened = after !== "";
   while (!signal.aborted) {
     await new Promise<void>((resolve) => {
-      const query = last === "" ? "" : `?${new URLSearchParams({ lastEventId: last })}`;
-      const source = new EventSource(`/v1/workspaces/${encodeURIComponent(workspace)}/events${query}`);
+      const from = last === "" ? "" : `&lastEventId=${last}`;
+      const source = new EventSource(
+        `/v1/workspaces/${encodeURIComponent(workspace)}/events?include=object&include=app${from}`,
+      );
       let lost: ReturnType<typeof setTimeout> | undefined;
       const close = () => {
         source.close();
@@ -165,8 +131,7 @@ async function read(workspace: string, after: string, signal: AbortSignal, tell:
       });
       source.addEventListener("change", (e) => {
         note(e);
-        const change = JSON.parse(e.data as string) as { kind: string };
-        tell({ type: "change", kind: change.kind });
+        tell({ type: "change", change: JSON.parse(e.data as string) as Change });
       });
       source.addEventListener("end", () => {
         tell({ type: "end" });
