@@ -228,18 +228,24 @@ func (c *Connections) Resume(apps Apps, poller Poller) schedule.Handler {
 		if err != nil {
 			return time.Time{}, err
 		}
+		// Polls ask git and need nobody's leave. What a repository is called, and whether the account has it, is asked
+		// of Bitbucket's API, which may have none to give for a while: no poll waits for that, nor another repository.
 		for _, id := range repositories {
-			if what != waiting {
-				if err := c.reach(ctx, workspace, id, rec, apps); err != nil {
-					return time.Time{}, err
-				}
-			}
 			if err := poller.PollNow(ctx, workspace, id, what == reachAll); err != nil {
 				return time.Time{}, err
 			}
 		}
 		if what == waiting {
 			return time.Time{}, nil
+		}
+		var missed []error
+		for _, id := range repositories {
+			if err := c.reach(ctx, workspace, id, rec, apps); err != nil {
+				missed = append(missed, err)
+			}
+		}
+		if len(missed) > 0 {
+			return time.Time{}, errors.Join(missed...)
 		}
 		_, _, err = c.cfg.Bucket.Update(ctx, workspace, func(cur *storev1.Connection) (*storev1.Connection, error) {
 			if cur.GetConnectionId() != rec.GetConnectionId() {

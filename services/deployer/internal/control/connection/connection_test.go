@@ -2,15 +2,20 @@ package connection
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"testing"
 	"time"
 
+	"devpilot.io/bitbucket/pkg/apierr"
 	"devpilot.io/bitbucket/pkg/testkit"
+	"devpilot.io/bitbucket/services/deployer/internal/record/lane"
 	"devpilot.io/bitbucket/services/deployer/internal/record/reminder"
 	"devpilot.io/bitbucket/services/deployer/internal/record/store"
 
 	authv1 "devpilot.io/bitbucket/proto/gen/devpilot/auth/v1"
+	storev1 "devpilot.io/bitbucket/proto/gen/devpilot/deployer/store/v1"
+	repov1 "devpilot.io/bitbucket/proto/gen/devpilot/repo/v1"
 )
 
 // world is auth, and the schedule that hears what a connection makes possible.
@@ -69,4 +74,84 @@ func TestRefresh_whatAConnectionCarriesOn(t *testing.T) {
 			t.Errorf("%s: %q, want %q", step.name, w.resume, step.want)
 		}
 	}
+}
+
+// house has an app for each of its repositories, and Bitbucket's API, which tells of those that it has an answer for.
+type house struct {
+	repositories []string
+	away         string // of which the API says nothing for now
+	asked        []string
+	named        []string
+	polled       []string
+}
+
+func (h *house) Apps(context.Context, string) ([]string, error) { return h.repositories, nil }
+
+func (h *house) App(_ context.Context, k lane.Key) (*storev1.App, error) {
+	return &storev1.App{Repository: k.App}, nil
+}
+
+func (h *house) Reached(context.Context, string, string, *storev1.Trouble) error { return nil }
+
+func (h *house) Named(_ context.Context, _ string, r *repov1.Repository) error {
+	h.named = append(h.named, r.GetId())
+	return nil
+}
+
+func (h *house) Repository(_ context.Context, _, id string) (*repov1.Repository, error) {
+	h.asked = append(h.asked, id)
+	if id == h.away {
+		return nil, apierr.New(apierr.ReasonBitbucketRateLimited, "Bitbucket's limit is reached.")
+	}
+	return &repov1.Repository{Id: id}, nil
+}
+
+func (h *house) PollNow(_ context.Context, _, id string, _ bool) error {
+	h.polled = append(h.polled, id)
+	return nil
+}
+
+// A connection that is well again has every repository polled at once, also while Bitbucket's API has no answer
+// about one of them: for as long as it has none, neither that one nor its neighbours would say where they stand.
+func TestResume_noPollWaitsForBitbucketsAPI(t *testing.T) {
+	t.Parallel()
+	log := testkit.Logger(t).Logger
+	st, err := store.Open(t.Context(), testkit.NATS(t).JS(), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{repositories: []string{"a", "b", "c"}, away: "a"}
+	c := New(Config{Bucket: st.Connections, Repositories: h, Dispatcher: &lane.Dispatcher{Lanes: st.Lanes}, Logger: log, Now: time.Now})
+	if _, err := st.Connections.Create(t.Context(), "ws", &storev1.Connection{ConnectionId: "one"}); err != nil {
+		t.Fatal(err)
+	}
+	checked := func() string {
+		rec, _, err := st.Connections.Get(t.Context(), "ws")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return rec.GetCheckedConnectionId()
+	}
+	resume := c.Resume(h, h)
+	if _, err := resume(t.Context(), "ws", reachAll, 1); !apierr.Has(err, apierr.ReasonBitbucketRateLimited) {
+		t.Errorf("it is not tried again: %v", err)
+	}
+	if !slices.Equal(h.polled, h.repositories) || !slices.Equal(h.named, []string{"b", "c"}) || checked() != "" {
+		t.Errorf("polled %q, named %q, checked %q", h.polled, h.named, checked())
+	}
+	h.away = ""
+	if _, err := resume(t.Context(), "ws", reachAll, 2); err != nil {
+		t.Error(err)
+	}
+	if checked() != "one" || !maps.Equal(map[string]bool{"a": true, "b": true, "c": true}, set(h.named)) {
+		t.Errorf("named %q, checked %q", h.named, checked())
+	}
+}
+
+func set(list []string) map[string]bool {
+	out := map[string]bool{}
+	for _, s := range list {
+		out[s] = true
+	}
+	return out
 }
