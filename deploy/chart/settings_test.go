@@ -15,7 +15,7 @@ import (
 
 // never are settings that nobody needs in a pod: TLS ends at the ingress, or they are of the all-in-one
 // process.
-var never = []string{"listen-cert-file", "listen-key-file", "emulator", "emulator-listen", "emulator-scenario"}
+var never = []string{"listen-cert-file", "listen-key-file", "emulator", "emulator-listen", "emulator-scenario", "scenario", "scenario-time"}
 
 // reference are the variables of all settings, by flag.
 func reference(t *testing.T) map[string]string {

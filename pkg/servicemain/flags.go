@@ -292,11 +292,14 @@ type WebhookFlags struct {
 	WebhookSecretAge time.Duration `name:"webhook-secret-age" env:"DEVPILOT_WEBHOOK_SECRET_AGE" default:"2160h" min:"0s" max:"87600h" help:"How old the secret of a webhook becomes before Devpilot replaces it on Bitbucket; 0 means never. The one before is accepted for a day more."`
 }
 
-// EmulatorFlags start the Bitbucket emulator beside the all-in-one process. Nothing else does.
+// EmulatorFlags start the Bitbucket emulator beside the all-in-one process, and fill the product with a story. Nothing
+// else does.
 type EmulatorFlags struct {
 	Emulator         bool   `name:"emulator" env:"DEVPILOT_EMULATOR" help:"Start a Bitbucket emulator with sample repositories and use it in place of Bitbucket."`
 	EmulatorListen   string `name:"emulator-listen" env:"DEVPILOT_EMULATOR_LISTEN" default:"localhost:8081" help:"Address of the emulator."`
 	EmulatorScenario string `name:"emulator-scenario" env:"DEVPILOT_EMULATOR_SCENARIO" help:"What the emulator of --emulator starts with: sample, ten-thousand, not-admin, expired or rate-limited (default: sample)."`
+	Scenario         string `name:"scenario" env:"DEVPILOT_SCENARIO" help:"Fill the product of --emulator, in a data directory of its own, for whoever builds a user interface. team: people in every role, apps and deployments in every state. Whoever reaches the emulator signs in as anybody; it must listen on this machine alone."`
+	ScenarioTime     string `name:"scenario-time" env:"DEVPILOT_SCENARIO_TIME" help:"When the story of --scenario ends, e.g. 2026-03-16T09:00:00Z: the API's times are the same at each fresh start then (default: now)."`
 }
 
 // NotifyFlags say how notifications leave the installation.

@@ -19,6 +19,7 @@ import (
 //	nats/             JetStream: all that must not be lost
 //	emulator/         the emulator's repositories and state, apart from ours
 //	apps/, cache/ …   the deployer's releases and mirrors
+//	scenario.json     what of a scenario was played, where there is one; beside it its people
 type directory struct{ path string }
 
 // keyHolders are the services that hold an identity key.

@@ -36,6 +36,7 @@ import (
 	"devpilot.io/bitbucket/pkg/servicemain"
 	"devpilot.io/bitbucket/pkg/stream"
 	"devpilot.io/bitbucket/pkg/transport"
+	"devpilot.io/bitbucket/services/allinone/internal/scenario"
 	"devpilot.io/bitbucket/services/gateway"
 )
 
@@ -75,6 +76,11 @@ type Product struct {
 
 	// Started is called once everything serves. It may be nil.
 	Started func(ctx context.Context, p *Product)
+	// Out is where a scenario is told of while it is played. It may be nil.
+	Out io.Writer
+
+	story *scenario.Record // nil without a scenario
+	door  *scenario.Door   // likewise
 }
 
 // New takes the addresses and loads the keys, so that what is wrong with the settings is known
@@ -99,7 +105,14 @@ func New(ctx context.Context, settings Settings, logger *slog.Logger) (*Product,
 		settings.CacheDir = filepath.Join(dir.path, "cache")
 	}
 	p := &Product{settings: settings, logger: logger, dir: dir, installation: name, registry: ops.NewRegistry(servicemain.Version)}
-	if err := errors.Join(p.loadSecrets(), p.openCertificate(), p.bind(ctx)); err != nil {
+	if err := p.openScenario(); err != nil {
+		return nil, err
+	}
+	err = errors.Join(p.loadSecrets(), p.openCertificate(), p.bind(ctx))
+	if err == nil {
+		err = p.openDoor()
+	}
+	if err != nil {
 		p.Close()
 		return nil, err
 	}
@@ -149,6 +162,9 @@ func (p *Product) bind(ctx context.Context) (err error) {
 
 // Close gives back the addresses of a product that was not run.
 func (p *Product) Close() {
+	if p.story != nil {
+		p.story.Close()
+	}
 	for _, l := range []net.Listener{p.httpListener, p.opsListener, p.live.Listener, p.emulatorListener} {
 		if l != nil {
 			_ = l.Close()
@@ -346,7 +362,7 @@ func (p *Product) stopRedis(context.Context) error {
 	return err
 }
 
-func (p *Product) startEmulator(context.Context) (err error) {
+func (p *Product) startEmulator(ctx context.Context) (err error) {
 	p.consumer.CallbackURL = p.publicURL + "/oauth/bitbucket/callback"
 	p.emulated, err = emulator.New(emulator.Options{
 		SiteURL: p.settings.BitbucketSiteURL, DataDir: p.dir.emulator(), Consumer: p.consumer,
@@ -355,7 +371,10 @@ func (p *Product) startEmulator(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.emulatorServer = httpserver.New(httpserver.Config{Handler: p.emulated.Handler(), Logger: p.loggerOf("emulator"), Connections: httpserver.Share(0.1)})
+	if err := p.holdScenario(ctx); err != nil {
+		return err
+	}
+	p.emulatorServer = httpserver.New(httpserver.Config{Handler: p.withDoor(p.emulated.Handler()), Logger: p.loggerOf("emulator"), Connections: httpserver.Share(0.1)})
 	return nil
 }
 
@@ -397,7 +416,7 @@ func (p *Product) startHTTP(context.Context) error {
 	if !ok {
 		return errors.New("the webhook service serves no HTTP")
 	}
-	p.web = httpserver.New(httpserver.Config{Handler: beside(deliveries.Handler(), p.gateway.Handler()), Logger: p.logger, Connections: httpserver.Share(0.4), TLS: p.certificate.HTTP()})
+	p.web = httpserver.New(httpserver.Config{Handler: beside(deliveries.Handler(), p.withClock(p.gateway.Handler())), Logger: p.logger, Connections: httpserver.Share(0.4), TLS: p.certificate.HTTP()})
 	return nil
 }
 
@@ -434,6 +453,9 @@ func (p *Product) greet(ctx context.Context) error {
 	p.logger.InfoContext(ctx, "ready", slog.String(logs.KeyAddr, p.publicURL))
 	if p.Started != nil {
 		p.Started(ctx, p)
+	}
+	if err := p.playScenario(ctx); err != nil && ctx.Err() == nil {
+		return err
 	}
 	<-ctx.Done()
 	return nil

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
+	"strings"
+	"time"
 
 	"devpilot.io/bitbucket/pkg/bitbucket/emulator"
 	"devpilot.io/bitbucket/pkg/seal"
 	"devpilot.io/bitbucket/pkg/servicemain"
+	"devpilot.io/bitbucket/services/allinone/internal/scenario"
 )
 
 // The default addresses (DESIGN.md#running). The product is on 127.0.0.1 and the emulator on
@@ -50,7 +54,46 @@ func (s *Settings) CheckEmulator() error {
 	if !s.Emulator && s.EmulatorScenario != "" {
 		return errors.New("--emulator-scenario (DEVPILOT_EMULATOR_SCENARIO) says what the Bitbucket emulator starts with, and none is started: add --emulator, or leave the scenario out")
 	}
-	return nil
+	return s.checkScenario()
+}
+
+// checkScenario refuses a scenario beside what it brings itself, or without what it is played on.
+func (s *Settings) checkScenario() error {
+	switch {
+	case s.Scenario == "" && s.ScenarioTime != "":
+		return errors.New("--scenario-time (DEVPILOT_SCENARIO_TIME) says when the story of --scenario ends, and none is told: add --scenario, or leave the time out")
+	case s.Scenario == "":
+		return nil
+	case !slices.Contains(scenario.Names(), s.Scenario):
+		return fmt.Errorf("--scenario (DEVPILOT_SCENARIO) must be one of: %s", strings.Join(scenario.Names(), ", "))
+	case !s.Emulator:
+		return errors.New("--scenario (DEVPILOT_SCENARIO) fills a product that runs beside the Bitbucket emulator, and none is started: add --emulator, or leave the scenario out")
+	case s.EmulatorScenario != "" && s.EmulatorScenario != DefaultScenario:
+		return fmt.Errorf("--scenario (DEVPILOT_SCENARIO) needs the emulator's scenario %q: leave --emulator-scenario out", DefaultScenario)
+	case s.IdentityProvidersFile != "":
+		return errors.New("--scenario (DEVPILOT_SCENARIO) brings its own people: leave --identity-providers-file out")
+	case !s.NATSURL.IsZero() || !s.RedisURL.IsZero():
+		return errors.New("--scenario (DEVPILOT_SCENARIO) is for the embedded stores of a data directory of its own: leave --nats-url and --redis-url out")
+	case s.Workers != 0 && s.Workers < scenarioWorkers:
+		return fmt.Errorf("--scenario (DEVPILOT_SCENARIO) holds a deployment while others run: --workers must be %d at least, or left out", scenarioWorkers)
+	}
+	_, err := s.scenarioEnd()
+	return err
+}
+
+// scenarioWorkers are the deployments at a time that a scenario needs.
+const scenarioWorkers = 4
+
+// scenarioEnd is when the story ends; zero for now.
+func (s *Settings) scenarioEnd() (time.Time, error) {
+	if s.ScenarioTime == "" {
+		return time.Time{}, nil
+	}
+	end, err := time.Parse(time.RFC3339, s.ScenarioTime)
+	if err != nil {
+		return time.Time{}, errors.New("--scenario-time (DEVPILOT_SCENARIO_TIME) must be like 2026-03-16T09:00:00Z")
+	}
+	return end.UTC(), nil
 }
 
 // DefaultScenario is what an emulator starts with where nothing else is said.

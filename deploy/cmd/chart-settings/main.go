@@ -24,7 +24,7 @@ var decided = map[string]bool{
 	// TLS ends at the ingress.
 	"listen-cert-file": true, "listen-key-file": true,
 	// Of the all-in-one process only.
-	"emulator": true, "emulator-listen": true, "emulator-scenario": true,
+	"emulator": true, "emulator-listen": true, "emulator-scenario": true, "scenario": true, "scenario-time": true,
 }
 
 func main() {

@@ -110,6 +110,7 @@ func serve(ctx context.Context, process servicemain.Process, settings allinone.S
 		return err
 	}
 	out, isFile := process.Stdout.(*os.File)
+	product.Out = process.Stdout
 	product.Started = func(ctx context.Context, p *allinone.Product) {
 		p.Greeting(ctx, process.Stdout, os.Args[0], isFile && isatty.IsTerminal(out.Fd()))
 	}
