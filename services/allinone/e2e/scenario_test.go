@@ -284,7 +284,7 @@ func TestScenario_refusedWhereItDoesNotBelong(t *testing.T) {
 // random, versions, and what is counted from now.
 var notFixed = []string{
 	"badgePath", "bitbucketUuid", "connectionId", "delivery.webhook", "deliveries.webhook", "diskFreeMib", "etag", "expireTime", "fetchTime",
-	"foundWithin", "host", "apiKeys.id", "invitations.id", "targets.id", "webhook.id", "webhooks.id", "workers.id", "lastSeenTime", "manualSteps", "prefix", "requestId", "requestUuid",
+	"foundWithin", "host", "apiKeys.id", "invitations.id", "targets.id", "webhook.id", "webhooks.id", "workers.id", "lastSeenTime", "manualSteps", "prefix", "progressPercent", "requestId", "requestUuid",
 	"retryTime", "tokenExpireTime", "webhook.url", "webhooks.url", "lastUsedTime", "attempt", "lastEventId", "repositories.updateTime",
 }
 
@@ -336,8 +336,8 @@ func clean(v any, parent string) {
 				delete(v, name)
 				continue
 			}
-			if name == "resource" { // of a webhook: its id is in it
-				v[name] = regexp.MustCompile(`^webhooks/[^/]+`).ReplaceAllString(fmt.Sprint(value), "webhooks/…")
+			if name == "resource" { // an id that is not fixed may be in it
+				v[name] = regexp.MustCompile(`^(webhooks|apiKeys|invitations|notificationTargets)/[^/]+`).ReplaceAllString(fmt.Sprint(value), "$1/…")
 			}
 			clean(value, name)
 		}

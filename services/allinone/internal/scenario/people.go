@@ -27,7 +27,7 @@ const (
 	Provider   = "team"
 	clientID   = "devpilot-scenario"
 	issuerPath = Path + "/people"
-	codeLife   = time.Minute
+	codeLife   = time.Minute // how long a code of the scenario's identity provider, and a token for it, count
 )
 
 // Person is somebody of the story.

@@ -205,7 +205,7 @@ func (s *story) settle(ctx context.Context) error {
 		return err
 	}
 	for _, h := range objects(hooks["webhooks"]) {
-		if err := s.decided(ctx, h["id"]); err != nil {
+		if err := s.decided(ctx, h); err != nil {
 			return err
 		}
 	}
@@ -213,11 +213,26 @@ func (s *story) settle(ctx context.Context) error {
 }
 
 // decided waits until it is known what came of each delivery of a webhook.
-func (s *story) decided(ctx context.Context, hook any) error {
+func (s *story) decided(ctx context.Context, hook object) error {
+	uuid, _ := hook["bitbucketUuid"].(string)
+	if uuid == "" {
+		return nil // Bitbucket has none
+	}
+	sent, err := s.Bucket.Deliveries(ctx, uuid, 0)
+	if err != nil {
+		return fmt.Errorf("list deliveries: %w", err)
+	}
+	requests := map[string]bool{}
+	for _, a := range sent {
+		requests[a.RequestUUID] = true
+	}
 	return await(ctx, "deliveries to be decided about", func() error {
-		list, err := s.adam.do(ctx, http.MethodGet, path("/webhooks/%s/deliveries?pageSize=200", hook), nil)
+		list, err := s.adam.do(ctx, http.MethodGet, path("/webhooks/%s/deliveries?pageSize=200", hook["id"]), nil)
 		if err != nil {
 			return final{err}
+		}
+		if known := len(objects(list["deliveries"])); known < len(requests) {
+			return fmt.Errorf("%d of %d are listed", known, len(requests))
 		}
 		for _, d := range objects(list["deliveries"]) {
 			if len(objects(d["outcomes"])) == 0 {

@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	day = 24 * time.Hour
+	day = 24 * time.Hour // a step of the story
 	// waitingRepository is the one whose git does not answer.
 	waitingRepository = "acme/reports"
 	// held is for how long the deployment that is under way stays so: the longest that a hook may take.
