@@ -46,7 +46,7 @@ func port(t *testing.T) string {
 // told waits until the story was told.
 func (p *playedProduct) told() {
 	p.t.Helper()
-	testkit.Eventually(p.t, 2*timeout, func() error {
+	testkit.Eventually(p.t, 4*timeout, func() error {
 		select {
 		case err := <-p.done:
 			p.done <- err // for who stops it
@@ -285,7 +285,7 @@ func TestScenario_refusedWhereItDoesNotBelong(t *testing.T) {
 var notFixed = []string{
 	"badgePath", "bitbucketUuid", "connectionId", "delivery.webhook", "deliveries.webhook", "diskFreeMib", "etag", "expireTime", "fetchTime",
 	"foundWithin", "host", "apiKeys.id", "invitations.id", "targets.id", "webhook.id", "webhooks.id", "workers.id", "lastSeenTime", "manualSteps", "prefix", "progressPercent", "requestId", "requestUuid",
-	"retryTime", "tokenExpireTime", "webhook.url", "webhooks.url", "lastUsedTime", "attempt", "lastEventId", "repositories.updateTime",
+	"retryTime", "tokenExpireTime", "webhook.url", "webhooks.url", "lastUsedTime", "attempt", "lastEventId", "repositories.updateTime", "stale",
 }
 
 // everything reads what the API answers, without what is not fixed.
