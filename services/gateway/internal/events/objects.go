@@ -79,10 +79,10 @@ func (r *reading) over() bool {
 	}
 }
 
-// Ask has the object read, unless a reading that began after the event at the place is under way or kept. Of one
+// ask has the object read, unless a reading that began after the event at the place is under way or kept. Of one
 // object one reading is under way and one waits, which will do for all events until it begins. nil: too much is
 // asked for. The identity is in the context.
-func (o *Objects) Ask(ctx context.Context, kind, id string, place uint64) *reading {
+func (o *Objects) ask(ctx context.Context, kind, id string, place uint64) *reading {
 	who, ok := identity.FromContext(ctx)
 	if !ok {
 		return nil

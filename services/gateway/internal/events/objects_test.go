@@ -55,20 +55,20 @@ func TestObjects_aReadingThatBeganBeforeAnEventIsNotUsedForIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slow{takes: 10 * time.Millisecond}
 		o := NewObjects(time.Second, s.read)
-		first := o.Ask(reader(), "deployment", "web/1", 5)
-		if o.Ask(reader(), "deployment", "web/1", 5) != first {
+		first := o.ask(reader(), "deployment", "web/1", 5)
+		if o.ask(reader(), "deployment", "web/1", 5) != first {
 			t.Error("two readers of an event, two readings")
 		}
 		synctest.Wait() // it has begun
-		second := o.Ask(reader(), "deployment", "web/1", 6)
+		second := o.ask(reader(), "deployment", "web/1", 6)
 		if second == first {
 			t.Error("event 6 is answered by what began after event 5")
 		}
-		if o.Ask(reader(), "deployment", "web/1", 9) != second || o.Ask(reader(), "deployment", "web/1", 4) != second {
+		if o.ask(reader(), "deployment", "web/1", 9) != second || o.ask(reader(), "deployment", "web/1", 4) != second {
 			t.Error("what has not begun does not do for the newer event, or for the older one")
 		}
 		<-second.done
-		if o.Ask(reader(), "deployment", "web/1", 9) != second {
+		if o.ask(reader(), "deployment", "web/1", 9) != second {
 			t.Error("what waited for event 9 is not kept for it")
 		}
 		if s.asked != 2 || s.most != 1 {
@@ -77,12 +77,12 @@ func TestObjects_aReadingThatBeganBeforeAnEventIsNotUsedForIt(t *testing.T) {
 		if string(first.body) == string(second.body) || !strings.Contains(string(second.body), `"number":2`) {
 			t.Errorf("%s, %s", first.body, second.body)
 		}
-		other := o.Ask(reader("web"), "deployment", "web/1", 9)
+		other := o.ask(reader("web"), "deployment", "web/1", 9)
 		if other == second {
 			t.Error("who is limited to apps is given what others are")
 		}
 		<-other.done
-		time.Sleep(keptFor*time.Second + time.Millisecond)
+		<-time.After(keptFor*time.Second + time.Millisecond)
 		synctest.Wait()
 		if len(o.newest) != 0 {
 			t.Errorf("%d objects are kept for ever", len(o.newest))
@@ -96,9 +96,9 @@ func TestObjects_areBounded(t *testing.T) {
 		o := NewObjects(time.Second, s.read)
 		var all []*reading
 		for i := range maxObjects {
-			all = append(all, o.Ask(reader(), "app", fmt.Sprint("a", i), 1))
+			all = append(all, o.ask(reader(), "app", fmt.Sprint("a", i), 1))
 		}
-		if o.Ask(reader(), "app", "one-more", 1) != nil {
+		if o.ask(reader(), "app", "one-more", 1) != nil {
 			t.Error("more is waited for than there may be")
 		}
 		start := time.Now()
@@ -113,7 +113,7 @@ func TestObjects_areBounded(t *testing.T) {
 		if s.most > maxReads {
 			t.Errorf("%d calls at a time", s.most)
 		}
-		time.Sleep(keptFor*time.Second + time.Millisecond)
+		<-time.After(keptFor*time.Second + time.Millisecond)
 		synctest.Wait()
 		if len(o.newest) != 0 {
 			t.Errorf("%d objects are kept for ever", len(o.newest))
@@ -141,7 +141,7 @@ func TestQueue_isNeverLaterThanTheWait(t *testing.T) {
 			id := fmt.Sprint("web/", place%3)
 			asked[place] = time.Now()
 			q.change(deployment(place, id))
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 			q.due()
 			for _, e := range q.entries {
 				if waited := time.Since(asked[e.change.Sequence]); waited > time.Second {
@@ -155,7 +155,7 @@ func TestQueue_isNeverLaterThanTheWait(t *testing.T) {
 				t.Fatalf("it waits until %s", until)
 			}
 		}
-		time.Sleep(2 * time.Second) // what is still asked is given up
+		<-time.After(2 * time.Second) // what is still asked is given up
 	})
 }
 
@@ -205,7 +205,7 @@ func TestObjects_aRefusalBringsNothing(t *testing.T) {
 	o := NewObjects(time.Minute, func(context.Context, string, string, string) (proto.Message, error) {
 		return nil, errors.New("refused")
 	})
-	r := o.Ask(reader(), "app", "web", 1)
+	r := o.ask(reader(), "app", "web", 1)
 	if <-r.done; r.body != nil || r.etag != "" {
 		t.Errorf("%s", r.body)
 	}

@@ -86,11 +86,11 @@ func (q *queue) add(c Change, bring bool) {
 		if ctx, ok := q.identify(); ok {
 			e.until = time.Now().Add(q.objects.wait)
 			if object {
-				e.object = q.objects.Ask(ctx, c.Kind, c.ID, c.Sequence)
+				e.object = q.objects.ask(ctx, c.Kind, c.ID, c.Sequence)
 			}
 			if app {
 				of, _, _ := strings.Cut(c.ID, "/")
-				e.app = q.objects.Ask(ctx, kindApp, of, c.Sequence)
+				e.app = q.objects.ask(ctx, kindApp, of, c.Sequence)
 			}
 		}
 	}
