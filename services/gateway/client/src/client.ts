@@ -1,6 +1,6 @@
 import createClient, { type Client, type Middleware } from "openapi-fetch";
 import { repeatable } from "./facts.js";
-import { backoff, DevpilotError, refusal } from "./problem.js";
+import { DevpilotError, NoAnswerError, refusal } from "./problem.js";
 import type { paths } from "./schema.js";
 
 export interface Options {
@@ -8,36 +8,69 @@ export interface Options {
   baseUrl: string;
   /** An API key; absent in a browser that is signed in. */
   key?: string | undefined;
+  /** Whether a browser sends its cookies; its own default when absent. */
+  credentials?: RequestCredentials;
   /** How often a call is tried in all, 4 times when absent. */
   attempts?: number;
   /** No pause before a repeat is longer than so many ms, 30,000 when absent: the call fails instead. */
   longestPause?: number;
+  /** Asked before a repeat that could help; false has the call fail instead. */
+  repeat?: (why: DevpilotError | NoAnswerError) => boolean;
+  /**
+   * How many ms a call may take in all, repeats and pauses among them, 120,000 each when absent. A stream must begin
+   * within that time, and may then last.
+   */
+  timeLimit?: { read?: number; change?: number };
+  /** Told of every answer, also of those that a repeat follows. Bodies are the client's to read. */
+  heard?: (answer: Answer) => void;
   fetch?: (request: Request) => Promise<Response>;
 }
 
-/** GET, POST, PATCH and DELETE of every path; a refusal is thrown as a DevpilotError. */
+export interface Answer {
+  request: Request;
+  response: Response;
+  /** When the request was sent, as Date.now() has it. */
+  sent: number;
+}
+
+/** GET, POST, PATCH and DELETE of every path; a refusal is thrown as a DevpilotError, silence as a NoAnswerError. */
 export type Devpilot = Client<paths> & {
   /** Sends a request that reads, with credentials and repeats; for what has no type, such as a stream. */
   open(path: string, init: { headers?: Record<string, string>; signal?: AbortSignal }): Promise<Response>;
 };
 
+/** What is known of a call beside its request. */
+interface Call {
+  /** Whether a repeat does no harm. */
+  harmless: boolean;
+  /** Whether the caller reads the body as it comes. */
+  stream: boolean;
+}
+
 /** Makes a client. It sends nothing yet. */
 export function connect(o: Options): Devpilot {
   const baseUrl = o.baseUrl.replace(/\/+$/, "");
-  const send = o.fetch ?? ((r: Request) => globalThis.fetch(r));
-  const harmless = new WeakSet<Request>();
-  const client = createClient<paths>({ baseUrl, fetch: (r) => repeating(r, harmless.has(r), send, o) });
+  const calls = new WeakMap<Request, Call>();
+  const init = o.credentials === undefined ? {} : { credentials: o.credentials };
+  const client = createClient<paths>({
+    ...init,
+    baseUrl,
+    fetch: (r) => repeating(r, calls.get(r) ?? { harmless: false, stream: false }, o),
+  });
   client.use({
-    async onRequest({ request, schemaPath }) {
+    async onRequest({ request, schemaPath, options }) {
       const ready = await prepared(request, schemaPath, o);
-      if (isHarmless(request.method, schemaPath)) harmless.add(ready);
+      calls.set(ready, {
+        harmless: reads(request) || (request.method === "POST" && repeatable.has(schemaPath)),
+        stream: options.parseAs === "stream",
+      });
       return ready;
     },
   } satisfies Middleware);
-  const open: Devpilot["open"] = (path, init) => {
-    const request = new Request(baseUrl + path, init);
+  const open: Devpilot["open"] = (path, more) => {
+    const request = new Request(baseUrl + path, { ...init, ...more });
     if (o.key !== undefined) request.headers.set("Authorization", `Bearer ${o.key}`);
-    return repeating(request, true, send, o);
+    return repeating(request, { harmless: true, stream: true }, o);
   };
   return Object.assign(client, { open });
 }
@@ -59,9 +92,12 @@ export async function* pages<P extends { nextPageToken: string }>(
   }
 }
 
-function isHarmless(method: string, path: string): boolean {
-  return method === "GET" || (method === "POST" && repeatable.has(path));
+/** Makes a repeat of a POST harmless: the same one has the same id. Browsers have randomUUID over https only. */
+export function requestId(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, "0")).join("");
 }
+
+const reads = (request: Request) => request.method === "GET";
 
 /** The request with the key and, where a repeat is to be harmless, a requestId. */
 async function prepared(request: Request, path: string, o: Options): Promise<Request> {
@@ -71,35 +107,45 @@ async function prepared(request: Request, path: string, o: Options): Promise<Req
   const text = await request.clone().text();
   const body = (text === "" ? {} : JSON.parse(text)) as Record<string, unknown>;
   headers.set("Content-Type", "application/json");
-  return new Request(request, { headers, body: JSON.stringify({ requestId: crypto.randomUUID(), ...body }) });
+  return new Request(request, { headers, body: JSON.stringify({ requestId: requestId(), ...body }) });
 }
 
 /** Sends a request, again where that is harmless and can help, and throws what it was refused with. */
-async function repeating(
-  request: Request,
-  harmless: boolean,
-  send: (r: Request) => Promise<Response>,
-  o: Options,
-): Promise<Response> {
-  const attempts = harmless ? (o.attempts ?? 4) : 1;
-  for (let attempt = 0; ; attempt++) {
-    const last = attempt + 1 >= attempts;
-    let pause: number | undefined;
-    let problem: unknown;
-    try {
-      const response = await send(request.clone());
-      if (response.ok || response.status === 304) return response;
-      const refused = await refusal(response);
-      problem = refused;
-      pause = refused.pause(attempt);
-    } catch (e) {
-      if (request.signal.aborted || e instanceof DevpilotError) throw e;
-      problem = e; // Devpilot did not answer
-      pause = backoff(attempt);
+async function repeating(request: Request, call: Call, o: Options): Promise<Response> {
+  const limit = o.timeLimit?.[reads(request) ? "read" : "change"] ?? 120_000;
+  const end = Date.now() + limit;
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), limit);
+  const signal = AbortSignal.any([request.signal, late.signal]);
+  try {
+    for (let attempt = 0; ; attempt++) {
+      let problem;
+      try {
+        return await once(new Request(request.clone(), { signal }), call, o);
+      } catch (e) {
+        request.signal.throwIfAborted();
+        problem =
+          e instanceof DevpilotError
+            ? e
+            : new NoAnswerError(late.signal.aborted ? "TIMEOUT" : "OFFLINE", !reads(request), { cause: e });
+      }
+      const last = !call.harmless || attempt + 1 >= (o.attempts ?? 4) || o.repeat?.(problem) === false;
+      const pause = last ? undefined : problem.pause(attempt);
+      if (pause === undefined || pause > (o.longestPause ?? 30_000) || Date.now() + pause >= end) throw problem;
+      await wait(pause, request.signal);
     }
-    if (last || pause === undefined || pause > (o.longestPause ?? 30_000)) throw problem;
-    await wait(pause, request.signal);
+  } finally {
+    clearTimeout(timer);
   }
+}
+
+/** One try. What is no stream is read to its end here, so that an answer that breaks off is none. */
+async function once(request: Request, call: Call, o: Options): Promise<Response> {
+  const sent = Date.now();
+  const response = await (o.fetch ?? globalThis.fetch)(request);
+  o.heard?.({ request, response, sent });
+  if (!response.ok && response.status !== 304) throw await refusal(response);
+  return call.stream || response.body === null ? response : new Response(await response.arrayBuffer(), response);
 }
 
 /** Waits, or throws once the signal says so. */

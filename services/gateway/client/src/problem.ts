@@ -1,4 +1,4 @@
-import { retries } from "./facts.js";
+import { reasons, retries } from "./facts.js";
 import type { components } from "./schema.js";
 
 export type Problem = components["schemas"]["Problem"];
@@ -6,7 +6,7 @@ export type Reason = components["schemas"]["Reason"];
 
 /** Tells a reason that this client knows from one that came later, or from a typing error. */
 export function isReason(word: string): word is Reason {
-  return Object.hasOwn(retries, word);
+  return reasons.has(word);
 }
 
 /** A call that Devpilot refused. The message is a sentence for people, with what to do next. */
@@ -25,16 +25,64 @@ export class DevpilotError extends Error {
     return this.problem.status;
   }
 
+  /** What is wrong with which field of the request. */
+  get fields(): Problem["fields"] {
+    return this.problem.fields;
+  }
+
+  get requestId(): string {
+    return this.problem.requestId;
+  }
+
+  get retryAfterSeconds(): number | undefined {
+    return this.problem.retryAfterSeconds;
+  }
+
+  /** What is wrong with a field, wherever in the request it stands; of a list, with the line that is wrong. */
+  field(name: string): string | undefined {
+    for (const f of this.fields) {
+      const [path = "", line] = f.name.split(/\[(\d+)\]$/);
+      if (path === name || path.endsWith(`.${name}`))
+        return line === undefined ? f.message : `line ${Number(line) + 1}: ${f.message}`;
+    }
+    return undefined;
+  }
+
   /** For how long to wait before a repeat, in ms, where one can help; the pause grows with attempts. */
   pause(attempt: number): number | undefined {
-    switch (isReason(this.reason) ? retries[this.reason] : "never") {
-      case "never":
+    const after = this.retryAfterSeconds;
+    switch (retries.get(this.reason)) {
+      case undefined:
         return undefined;
       case "after":
-        return this.problem.retryAfterSeconds === undefined ? undefined : this.problem.retryAfterSeconds * 1000;
+        return after === undefined ? undefined : after * 1000;
       case "backoff":
-        return Math.max(backoff(attempt), (this.problem.retryAfterSeconds ?? 0) * 1000);
+        return Math.max(backoff(attempt), (after ?? 0) * 1000);
     }
+  }
+}
+
+/** A call that nobody answered. It may have been heard all the same. */
+export class NoAnswerError extends Error {
+  override readonly name = "NoAnswerError";
+
+  constructor(
+    /** OFFLINE where no connection came about or it broke, TIMEOUT where the time limit was reached. */
+    readonly reason: "OFFLINE" | "TIMEOUT",
+    /** Whether the call changes something, so that it may have been done. */
+    readonly maybeDone: boolean,
+    options?: ErrorOptions,
+  ) {
+    super(
+      `Devpilot ${reason === "TIMEOUT" ? "did not answer in time" : "does not answer"}.` +
+        (maybeDone ? " Whether it was done is not known: look before you do it again." : ""),
+      options,
+    );
+  }
+
+  /** For how long to wait before a repeat, in ms. What used up its time is not repeated. */
+  pause(attempt: number): number | undefined {
+    return this.reason === "OFFLINE" ? backoff(attempt) : undefined;
   }
 }
 

@@ -1,5 +1,5 @@
 import { wait, type Devpilot } from "./client.js";
-import { backoff, DevpilotError } from "./problem.js";
+import { backoff, DevpilotError, NoAnswerError } from "./problem.js";
 import type { components, paths } from "./schema.js";
 
 type Schemas = components["schemas"];
@@ -96,7 +96,8 @@ export async function* followEvents(d: Devpilot, of: EventsOf): AsyncGenerator<S
 /** Throws what going on cannot mend: a stop that was asked for, or a refusal that stays. */
 function giveUp(e: unknown, signal: AbortSignal | undefined): void {
   if (signal?.aborted || (e instanceof DevpilotError && e.pause(0) === undefined)) throw e;
-  if (!(e instanceof DevpilotError) && !(e instanceof TypeError) && !(e instanceof SyntaxError)) throw e;
+  if (e instanceof DevpilotError || e instanceof NoAnswerError) return;
+  if (!(e instanceof TypeError) && !(e instanceof SyntaxError)) throw e;
 }
 
 /** The events of a text/event-stream, as far as Devpilot writes it: one line of data each. */

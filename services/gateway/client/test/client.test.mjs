@@ -1,12 +1,25 @@
 // What the client does by itself, against a Devpilot that each test scripts: no network, no clock.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { connect, DevpilotError, followEvents, followLog, isReason, pages, take } from "../dist/index.js";
+import { setTimeout as later } from "node:timers/promises";
+import {
+  connect,
+  DevpilotError,
+  followEvents,
+  followLog,
+  isReason,
+  NoAnswerError,
+  pages,
+  requestId,
+  take,
+} from "../dist/index.js";
 
 const json = (status, body, headers = {}) =>
   new Response(JSON.stringify(body), { status, headers: { "Content-Type": "application/json", ...headers } });
 const problem = (status, reason, more = {}) =>
   json(status, { type: "t", title: "t", status, detail: "d", reason, fields: [], requestId: "r", ...more });
+
+const stream = (text) => new Response(text, { status: 200 });
 
 /** A client whose answers are these, in turn; what was asked is kept. */
 function scripted(answers, options = {}) {
@@ -22,7 +35,7 @@ function scripted(answers, options = {}) {
     const next = answers.shift();
     assert.ok(next !== undefined, `${request.method} ${request.url} was not expected`);
     if (next instanceof Error) throw next;
-    return next;
+    return typeof next === "function" ? next(request) : next;
   };
   return { devpilot: connect({ baseUrl: "https://devpilot.test/", key: "the-key", fetch, ...options }), asked };
 }
@@ -107,7 +120,7 @@ test("a create has a requestId, the same in its repeats, and keeps one that it w
   const { devpilot, asked } = scripted([problem(503, "STORAGE_UNAVAILABLE"), json(200, {}), json(200, {})]);
   const body = { appId: "web", app: { repository: "r", branch: "main" } };
   await devpilot.POST("/v1/workspaces/{workspace}/apps", { ...apps, body });
-  assert.match(asked[0].body.requestId, /^[0-9a-f-]{36}$/);
+  assert.match(asked[0].body.requestId, /^[0-9a-f]{32}$/);
   assert.deepEqual(asked[1].body, asked[0].body);
   assert.deepEqual({ ...asked[0].body, requestId: undefined }, { ...body, requestId: undefined });
   await devpilot.POST("/v1/workspaces/{workspace}/apps", { ...apps, body: { ...body, requestId: "mine" } });
@@ -123,9 +136,195 @@ test("what a requestId does not protect is sent once, as it is", async () => {
       params: { path: { workspace: "default", app: "web" } },
       body: { branch: "main" },
     }),
-    TypeError,
+    NoAnswerError,
   );
   assert.equal(asked.length, 2);
+});
+
+test("silence is an error that says whether something may have been done", async () => {
+  const { devpilot } = scripted([new TypeError("fetch failed"), new TypeError("fetch failed")], { attempts: 1 });
+  await assert.rejects(
+    devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
+    (e) =>
+      e instanceof NoAnswerError &&
+      e.reason === "OFFLINE" &&
+      !e.maybeDone &&
+      e.message === "Devpilot does not answer." &&
+      e.cause instanceof TypeError,
+  );
+  await assert.rejects(
+    devpilot.DELETE("/v1/session", {}),
+    (e) => e instanceof NoAnswerError && e.maybeDone && e.message.includes("Whether it was done is not known"),
+  );
+});
+
+/** An answer that never comes, or whose body never ends. */
+const hangs = (request) =>
+  new Promise((_, fail) => {
+    const never = setTimeout(() => fail(new Error("it was never given up")), 30_000);
+    request.signal.addEventListener("abort", () => {
+      clearTimeout(never);
+      fail(request.signal.reason);
+    });
+  });
+const hangsWithin = (request) => {
+  const body = new ReadableStream({
+    start(c) {
+      c.enqueue(new TextEncoder().encode(`{"apps":`));
+      void hangs(request).catch((e) => c.error(e));
+    },
+  });
+  return new Response(body, { status: 200 });
+};
+
+test("what does not answer in time is given up, in the middle of an answer too, and not repeated", async () => {
+  for (const answer of [hangs, hangsWithin]) {
+    const { devpilot, asked } = scripted([answer], { timeLimit: { read: 20 } });
+    await assert.rejects(
+      devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
+      (e) => e instanceof NoAnswerError && e.reason === "TIMEOUT" && e.message === "Devpilot did not answer in time.",
+    );
+    assert.equal(asked.length, 1);
+  }
+  const { devpilot } = scripted([hangs], { timeLimit: { read: 3_600_000, change: 20 } });
+  await assert.rejects(
+    devpilot.DELETE("/v1/session", {}),
+    (e) => e.reason === "TIMEOUT" && e.maybeDone && e.message.includes("Whether it was done is not known"),
+  );
+});
+
+test("the time limit is for a call with its repeats: what could only come after it is not waited for", async () => {
+  const { devpilot, asked } = scripted([problem(429, "RATE_LIMITED", { retryAfterSeconds: 20 })], {
+    timeLimit: { read: 10_000 },
+  });
+  await assert.rejects(
+    devpilot.GET("/v1/workspaces/{workspace}/apps", apps),
+    (e) => e instanceof DevpilotError && e.retryAfterSeconds === 20,
+  );
+  assert.equal(asked.length, 1);
+});
+
+test("an answer that breaks off is asked for again", async () => {
+  const { devpilot, asked } = scripted([
+    () =>
+      new Response(
+        new ReadableStream({
+          start(c) {
+            c.enqueue(new TextEncoder().encode(`{"apps":`));
+            c.error(new TypeError("terminated"));
+          },
+        }),
+        { status: 200 },
+      ),
+    json(200, { apps: [], nextPageToken: "" }),
+  ]);
+  assert.deepEqual((await take(devpilot.GET("/v1/workspaces/{workspace}/apps", apps))).apps, []);
+  assert.equal(asked.length, 2);
+});
+
+test("a stream that has begun may last longer than the time limit", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  let line;
+  const slow = (request) =>
+    new Response(
+      new ReadableStream({
+        start(c) {
+          request.signal.addEventListener("abort", () => c.error(request.signal.reason));
+          line = (text) => c.enqueue(new TextEncoder().encode(text));
+        },
+      }),
+      { status: 200 },
+    );
+  const { devpilot } = scripted([slow, slow], { timeLimit: { read: 1000 } });
+  const { data } = await devpilot.GET("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}/log", {
+    params: { path: { workspace: "default", app: "web", number: 7 } },
+    parseAs: "stream",
+  });
+  t.mock.timers.tick(2000);
+  line("late");
+  assert.equal(new TextDecoder().decode((await data.getReader().read()).value), "late");
+  const opened = await devpilot.open("/v1/x", {});
+  t.mock.timers.tick(2000);
+  line("late too");
+  assert.equal(new TextDecoder().decode((await opened.body.getReader().read()).value), "late too");
+});
+
+test("who stops a call hears of that, not of silence", async () => {
+  const stop = new AbortController();
+  const { devpilot, asked } = scripted([hangs], { attempts: 1 });
+  const call = devpilot.GET("/v1/workspaces/{workspace}/apps", { ...apps, signal: stop.signal });
+  while (asked.length === 0) await later(1);
+  stop.abort(new Error("enough"));
+  await assert.rejects(call, /enough/);
+  assert.equal(asked.length, 1);
+});
+
+test("every answer is told of, with when it was asked for, also those that are repeated", async () => {
+  const heard = [];
+  const before = Date.now();
+  const { devpilot } = scripted(
+    [
+      problem(503, "SERVICE_UNAVAILABLE"),
+      json(200, { apps: [], nextPageToken: "" }, { Date: "Thu, 01 Jan 2026 00:00:00 GMT" }),
+      stream(""),
+    ],
+    {
+      heard: ({ request, response, sent }) => {
+        assert.ok(sent >= before && sent <= Date.now());
+        heard.push([new URL(request.url).pathname, response.status, response.headers.get("date")]);
+      },
+    },
+  );
+  await devpilot.GET("/v1/workspaces/{workspace}/apps", apps);
+  await devpilot.open("/v1/stream", {});
+  const list = "/v1/workspaces/default/apps";
+  assert.deepEqual(heard, [
+    [list, 503, null],
+    [list, 200, "Thu, 01 Jan 2026 00:00:00 GMT"],
+    ["/v1/stream", 200, null],
+  ]);
+});
+
+test("the caller may keep a repeat from happening", async () => {
+  const why = [];
+  const { devpilot, asked } = scripted([problem(503, "BITBUCKET_UNAVAILABLE")], {
+    repeat: (e) => {
+      why.push(e.reason);
+      return false;
+    },
+  });
+  await assert.rejects(devpilot.GET("/v1/workspaces/{workspace}/apps", apps), DevpilotError);
+  assert.equal(asked.length, 1);
+  assert.deepEqual(why, ["BITBUCKET_UNAVAILABLE"]);
+});
+
+test("credentials go with calls and streams", async () => {
+  const sent = [];
+  const note = (request) => {
+    sent.push(request.credentials);
+    return json(200, {});
+  };
+  const { devpilot } = scripted([note, note], { key: undefined, credentials: "omit" });
+  await devpilot.GET("/v1/me", {});
+  await devpilot.open("/v1/me", {});
+  assert.deepEqual(sent, ["omit", "omit"]);
+});
+
+test("a refused field is found wherever it stands, and a line of a list by its number", () => {
+  const refused = new DevpilotError({
+    fields: [
+      { name: "app.branch", message: "there is no such branch" },
+      { name: "app.sharedPaths[2]", message: "it leads outside" },
+    ],
+  });
+  assert.equal(refused.field("branch"), "there is no such branch");
+  assert.equal(refused.field("sharedPaths"), "line 3: it leads outside");
+  assert.equal(refused.field("ranch"), undefined);
+});
+
+test("request ids differ, and need no secure page", () => {
+  assert.match(requestId(), /^[0-9a-f]{32}$/);
+  assert.notEqual(requestId(), requestId());
 });
 
 test("pages come one after the other", async () => {
@@ -145,7 +344,6 @@ test("pages come one after the other", async () => {
   );
 });
 
-const stream = (text) => new Response(text, { status: 200 });
 const record = (line) =>
   `${JSON.stringify({ line, stream: "STDOUT", text: `line ${line}`, time: "2026-01-01T00:00:00Z" })}\n`;
 
