@@ -55,7 +55,7 @@ CLIENT := services/gateway/client
 $(CLIENT)/node_modules/.stamp: $(CLIENT)/package-lock.json
 	cd $(CLIENT) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && touch node_modules/.stamp
 
-$(CONSOLE_SITE): $(CONSOLE)/node_modules/.stamp $(CONSOLE)/index.html $(CONSOLE)/vite.config.ts $(shell find $(CONSOLE)/src -type f -not -name schema.d.ts)
+$(CONSOLE_SITE): $(CONSOLE)/node_modules/.stamp $(CONSOLE)/index.html $(CONSOLE)/vite.config.ts $(shell find $(CONSOLE)/src $(CLIENT)/src $(CLIENT)/scripts -type f -not -name schema.ts -not -name facts.ts) services/gateway/internal/openapi/openapi.json
 	cd $(CONSOLE) && npm run --silent build
 
 .PHONY: console

@@ -7,7 +7,6 @@ import tseslint from "typescript-eslint";
 const mouse = { handlers: ["onClick", "onMouseDown", "onMouseUp"] };
 
 export default tseslint.config(
-  { ignores: ["src/api/schema.d.ts"] },
   { linterOptions: { reportUnusedDisableDirectives: "error" } },
   js.configs.recommended,
   tseslint.configs.strict,

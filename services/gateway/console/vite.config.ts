@@ -3,6 +3,8 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import react from "@vitejs/plugin-react";
 import { defineConfig, type Plugin } from "vite";
+// Writes what the client knows of the API, from the document of now.
+import "../client/scripts/facts.mjs";
 
 const outDir = "../internal/console/dist/site";
 
@@ -30,6 +32,11 @@ export default defineConfig({
   plugins: [react(), compress()],
   // The gateway puts a fresh nonce in place of this word in every answer.
   html: { cspNonce: "__CSP_NONCE__" },
+  // The client is built from its sources, with the openapi-fetch that is installed here.
+  resolve: {
+    alias: { "@devpilot/client": join(import.meta.dirname, "../client/src/index.ts") },
+    dedupe: ["openapi-fetch"],
+  },
   build: {
     outDir,
     emptyOutDir: true,
@@ -38,6 +45,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     reportCompressedSize: false,
+    // What every page needs is one file: it compresses better than several.
+    rolldownOptions: { output: { codeSplitting: { groups: [{ name: "first", tags: ["$initial"] }] } } },
   },
   test: { include: ["test/**/*.test.ts"], environment: "node" },
 } as Parameters<typeof defineConfig>[0]);

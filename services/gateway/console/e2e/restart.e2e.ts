@@ -86,12 +86,13 @@ test("a deployment whose start nobody heard of is not started twice", async () =
   await page.goto(s.at("apps/web"));
   const button = page.getByRole("button", { name: "Deploy latest" }).first();
   await button.waitFor();
-  // It comes in, and its answer is lost.
+  // It comes in, and its answer is lost, and so are those to its repeats.
+  const tries = 3;
   let ids: string[] = [];
   await page.route("**/apps/web/deployments", async (route) => {
     if (route.request().method() !== "POST") return route.continue();
     ids = [...ids, (route.request().postDataJSON() as { requestId: string }).requestId];
-    if (ids.length > 1) return route.continue();
+    if (ids.length > tries) return route.continue();
     await route.fetch();
     return route.abort("connectionreset");
   });
@@ -101,7 +102,7 @@ test("a deployment whose start nobody heard of is not started twice", async () =
   });
   await button.click();
   await page.waitForURL(/\/deployments\/\d+$/);
-  expect(ids).toEqual([ids[0], ids[0]]);
+  expect(ids).toEqual(Array.from({ length: tries + 1 }, () => ids[0]));
   await page.unroute("**/apps/web/deployments");
   const { deployments } = await s.stack.api<{ deployments: { number: number }[] }>(
     "GET",

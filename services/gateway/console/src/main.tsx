@@ -2,7 +2,6 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { QueryClient, QueryClientProvider } from "@tanstack/react-query";
 import { unstable_HistoryRouter as HistoryRouter } from "react-router";
-import { asApiError } from "./api/client";
 import { history } from "./lib/leaving";
 import { Routes } from "./routes";
 import "./styles.css";
@@ -15,15 +14,7 @@ const client = new QueryClient({
       // Devpilot may be on this very machine: what the browser thinks of the network says nothing of it.
       networkMode: "always",
       refetchOnWindowFocus: false,
-      retry: (count, error) => {
-        const e = asApiError(error);
-        return (
-          count < (e.reason === "TIMEOUT" ? 1 : 2) &&
-          (e.status === 0 || e.status === 502 || e.status === 503 || e.status === 504) &&
-          e.reason !== "BITBUCKET_UNAVAILABLE"
-        );
-      },
-      retryDelay: (count) => 500 * 2 ** count,
+      retry: false, // the client did
     },
     mutations: { retry: false, networkMode: "always" },
   },

@@ -2,7 +2,7 @@
 // the first change.
 import type { InfiniteData, Query, QueryClient } from "@tanstack/react-query";
 import type { App, Deployment, Webhook } from "./client";
-import type { components } from "./schema";
+import type { components } from "@devpilot/client";
 import { isGoing, keys } from "./queries";
 import { ended } from "../lib/words";
 

@@ -88,7 +88,7 @@ function Row({ member: m }: { member: Member }) {
       body(
         await api.POST("/v1/workspaces/{workspace}/members/{member}:setRole", {
           params: { path: { workspace: ws, member: m.id } },
-          body: { role, requestId: requestId() },
+          body: { role },
         }),
       ),
     onSettled: () => {

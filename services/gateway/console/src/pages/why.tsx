@@ -1,7 +1,7 @@
 import { useState } from "react";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useSearchParams } from "react-router";
-import { api, body, requestId, type Explanation, type ExplanationStep, type Remedy } from "../api/client";
+import { api, body, type Explanation, type ExplanationStep, type Remedy } from "../api/client";
 import { keys, whyQuery } from "../api/queries";
 import { shortHash } from "../lib/text";
 import {
@@ -265,7 +265,7 @@ async function perform(ws: string, r: Remedy): Promise<void> {
       body(
         await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments", {
           params: app,
-          body: { requestId: requestId() },
+          body: {},
         }),
       );
       return;
@@ -273,7 +273,7 @@ async function perform(ws: string, r: Remedy): Promise<void> {
       body(
         await api.POST("/v1/workspaces/{workspace}/apps/{app}/deployments/{number}:redeploy", {
           params: { path: { ...app.path, number: r.deployment ?? 0 } },
-          body: { requestId: requestId() },
+          body: {},
         }),
       );
       return;
@@ -281,7 +281,7 @@ async function perform(ws: string, r: Remedy): Promise<void> {
       body(
         await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:replay", {
           params: { path: { ...hook.path, delivery: r.delivery ?? 0 } },
-          body: { requestId: requestId() },
+          body: {},
         }),
       );
       return;

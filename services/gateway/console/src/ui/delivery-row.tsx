@@ -1,6 +1,6 @@
 import { useMutation, useQueryClient, type UseMutationResult } from "@tanstack/react-query";
 import { Link } from "react-router";
-import { api, body, requestId, type App, type Delivery } from "../api/client";
+import { api, body, type App, type Delivery } from "../api/client";
 import { keys } from "../api/queries";
 import { shortHash } from "../lib/text";
 import { whyPath } from "../lib/why";
@@ -21,7 +21,7 @@ export function useReplay() {
       body(
         await api.POST("/v1/workspaces/{workspace}/webhooks/{webhook}/deliveries/{delivery}:replay", {
           params: { path: { workspace: ws, webhook: d.webhook, delivery: d.number } },
-          body: { requestId: requestId() },
+          body: {},
         }),
       ),
     onSettled: () => void client.invalidateQueries({ queryKey: keys.kind(ws, "delivery") }),
